@@ -1,0 +1,87 @@
+"""Weights of kinds of event and the curves of their values."""
+
+from pathlib import Path
+
+import pytest
+
+from tracker.kinds import DEFAULT_KINDS, Kinds, KindsFileError, UnknownKindError
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "weights.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_refusal_is_negative_and_a_purchase_weighs_more_than_a_view() -> None:
+    kinds = Kinds.default()
+    assert kinds.weight("hide", None) < 0 < kinds.weight("view", None)
+    assert kinds.weight("purchase", None) > kinds.weight("view", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "weight"), [(0.0, -2.0), (5.0, 0.0), (10.0, 2.0), (12.0, 2.0), (-3.0, -2.0)]
+)
+def test_a_rating_maps_linearly_over_its_scale_and_is_cut_beyond_it(
+    value: float, weight: float
+) -> None:
+    assert Kinds.default(0.0, 10.0).weight("rate", value) == pytest.approx(weight)
+
+
+def test_dwell_saturates_and_a_quantity_counts_its_logarithm_up_to_a_bound() -> None:
+    kinds = Kinds.default()
+    assert kinds.weight("dwell", 0.0) == 0.0
+    assert kinds.weight("dwell", 120.0) == pytest.approx(0.75)
+    assert kinds.weight("dwell", 1e9) == pytest.approx(1.0)
+    assert kinds.weight("purchase", 1.0) == pytest.approx(3.0)
+    assert kinds.weight("purchase", 1e6) == pytest.approx(12.0)
+
+
+def test_an_unknown_kind_is_refused_by_name_or_gets_the_default_weight(tmp_path: Path) -> None:
+    with pytest.raises(UnknownKindError, match="'ogle'"):
+        Kinds.default().weight("ogle", None)
+    assert Kinds.load(write(tmp_path, "unknown = 0.25")).weight("ogle", None) == 0.25
+
+
+def test_a_file_changes_single_weights_and_keeps_their_curves(tmp_path: Path) -> None:
+    kinds = Kinds.load(
+        write(
+            tmp_path,
+            "[kinds]\nrate = 4.0\nswipe = {weight = -1.0}\nstay = {weight = 1.0, curve = 'dwell'}",
+        ),
+        0.0,
+        10.0,
+    )
+    assert kinds.weight("rate", 10.0) == 4.0
+    assert kinds.weight("swipe", None) == -1.0
+    assert kinds.weight("stay", 60.0) == pytest.approx(0.5)
+    assert kinds.weight("view", None) == DEFAULT_KINDS["view"].weight
+
+
+def test_replace_drops_the_built_in_kinds(tmp_path: Path) -> None:
+    kinds = Kinds.load(write(tmp_path, "replace = true\n[kinds]\nview = 1.0"))
+    assert set(kinds.table) == {"view"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[kinds]\nview = 'much'", "kinds"),
+        ("[kind]\nview = 1.0", "unknown field"),
+        ("[kinds]\nview = inf", "not finite"),
+        ("unknown = nan", "not finite"),
+        ("[kinds", "not TOML"),
+        ("[kinds]\nview = {weight = 1.0, curve = 'steep'}", "curve"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_name_and_the_cause(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(KindsFileError, match=message) as caught:
+        Kinds.load(write(tmp_path, text))
+    assert "weights.toml" in str(caught.value)
+
+
+def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(KindsFileError, match=r"none\.toml: cannot be read"):
+        Kinds.load(tmp_path / "none.toml")

@@ -1,0 +1,1 @@
+"""The tracker: events in from Kafka, interest states, recommendations out."""

@@ -1,0 +1,211 @@
+"""What crosses Kafka: Event in, Recommendation and Rejection out."""
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+import xxhash
+
+MAX_ID_BYTES = 256
+"""Longest user, item or event id, scene or kind in UTF-8 bytes."""
+
+_TEXT = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+
+
+def hash_id(text: str) -> int:
+    """Return the 64-bit hash under which an id is kept in states; never 0, which means none."""
+    return xxhash.xxh3_64_intdigest(text.encode()) or 1
+
+
+def kind_code(kind: str) -> int:
+    """Return the 16-bit code of a kind; never 0."""
+    return hash_id(kind) & 0xFFFF or 1
+
+
+def scene_code(scene: str | None) -> int:
+    """Return the 32-bit code of a scene; 0 for none."""
+    return hash_id(scene) & 0xFFFFFFFF or 1 if scene else 0
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """One user action on one item, or the retraction of an earlier one.
+
+    An action carries `user_id`, `item_id`, `kind` and `timestamp` (float seconds since the epoch,
+    or ISO 8601); optional `scene`, `value` (quantity, rating, dwell seconds) and `event_id`.
+    A retraction carries `user_id` and `retracts`, an earlier `event_id`; optional `timestamp`.
+    """
+
+    user_id: _TEXT
+    item_id: _TEXT | None = None
+    kind: _TEXT | None = None
+    timestamp: float | str | None = None
+    scene: Annotated[str, msgspec.Meta(max_length=MAX_ID_BYTES)] | None = None
+    value: float | None = None
+    event_id: _TEXT | None = None
+    retracts: _TEXT | None = None
+
+
+class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of a user beside events: categorical attributes."""
+
+    user_id: _TEXT
+    attributes: dict[str, str | float | bool | list[str]] = {}
+
+
+class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
+    """One item of a list: `score` higher is better; `because` up to 3 of the user's own items."""
+
+    item_id: str
+    score: float
+    channel: str
+    because: list[str]
+
+
+class Interest(msgspec.Struct, frozen=True, gc=False):
+    """One of a user's interests: its share of all (0..1), and the change since a day before."""
+
+    label: str
+    strength: float
+    change: float
+
+
+class Recommendation(msgspec.Struct, frozen=True, gc=False):
+    """A user's list; it supersedes all of the same user with a lower offset in `id`.
+
+    `id` is `topic-partition-offset` of the user's last event in it; `timestamp` is the stream time
+    (seconds) it was made for; `latency_ms` runs from the append of that event to the encoding.
+    """
+
+    id: str
+    user_id: str
+    timestamp: float
+    scene: str | None
+    items: list[RecommendedItem]
+    artifact: str
+    latency_ms: float
+    interests: list[Interest]
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why a record was not taken: `reason` is the code that is counted, `message` is for people.
+
+    On the wire the value is the record's bytes, and these fields are headers.
+    """
+
+    reason: str
+    message: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class RejectedEventError(ValueError):
+    """The bytes are not an event that can be taken; `reason` is one of REASONS."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+REASONS = (
+    "tombstone",
+    "not_json",
+    "wrong_type",
+    "missing_field",
+    "unknown_field",
+    "bad_id",
+    "bad_timestamp",
+    "future_timestamp",
+    "bad_value",
+    "unknown_kind",
+)
+
+_decoder = msgspec.json.Decoder(Event)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the JSON of an event, without the fields that are not set."""
+    fields = {
+        name: value
+        for name in event.__struct_fields__
+        if (value := getattr(event, name)) is not None
+    }
+    return _encoder.encode(fields)
+
+
+def decode_event(value: bytes | None) -> Event:
+    """Read one event and check all that does not depend on settings.
+
+    Raises:
+        RejectedEventError: with its reason code; the message names what was found and expected.
+    """
+    if value is None:
+        raise RejectedEventError(
+            "tombstone", "a record without value; an event or a retraction is expected"
+        )
+    try:
+        event = _decoder.decode(value)
+    except msgspec.ValidationError as error:
+        raise RejectedEventError(_reason(str(error)), str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RejectedEventError("not_json", f"not JSON: {error}") from error
+    if event.retracts is None and (
+        event.item_id is None or event.kind is None or event.timestamp is None
+    ):
+        missing = [n for n in ("item_id", "kind", "timestamp") if getattr(event, n) is None]
+        raise RejectedEventError(
+            "missing_field",
+            f"{', '.join(missing)} missing; an event carries user_id, item_id, kind and timestamp,"
+            " a retraction user_id and retracts",
+        )
+    if len(value) > MAX_ID_BYTES:
+        _check_ids(event)
+    return event
+
+
+def _check_ids(event: Event) -> None:
+    for name in ("user_id", "item_id", "kind", "scene", "event_id", "retracts"):
+        text = getattr(event, name)
+        if text is not None and len(text) * 4 > MAX_ID_BYTES:
+            size = len(text.encode())
+            if size > MAX_ID_BYTES:
+                raise RejectedEventError(
+                    "bad_id", f"{name} has {size} bytes; at most {MAX_ID_BYTES} are taken"
+                )
+
+
+def _reason(message: str) -> str:
+    if "missing required field" in message:
+        return "missing_field"
+    if "unknown field" in message:
+        return "unknown_field"
+    if "length" in message:
+        return "bad_id"
+    return "wrong_type"
+
+
+def seconds(timestamp: float | str) -> float:
+    """Return float seconds since the epoch from seconds or ISO 8601 (without zone: UTC).
+
+    Raises:
+        ValueError: not a time, not finite, negative, or in a year past 9999 (milliseconds are a
+            frequent cause, and the message says so).
+
+    >>> seconds("2013-02-28T14:38:27Z")
+    1362062307.0
+    """
+    if isinstance(timestamp, str):
+        try:
+            moment = datetime.fromisoformat(timestamp)
+        except ValueError as error:
+            raise ValueError(
+                f"timestamp {timestamp[:64]!r} is neither seconds nor ISO 8601"
+            ) from error
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        timestamp = moment.timestamp()
+    if not math.isfinite(timestamp) or timestamp < 0:
+        raise ValueError(f"timestamp {timestamp} is not a time; seconds since 1970 are expected")
+    return timestamp

@@ -1,0 +1,166 @@
+"""What each kind of event says of interest: signed weights, and the curves of their values."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Curve = Literal["none", "rating", "dwell", "quantity"]
+
+DWELL_SATURATION_SECONDS = 60.0
+"""Dwell time at which half of a dwell event's weight is reached."""
+
+MAX_QUANTITY_FACTOR = 4.0
+"""A large quantity counts at most this many times a single one."""
+
+
+class UnknownKindError(ValueError):
+    """An event's kind is not in the table, and no default weight is set."""
+
+
+class KindsFileError(ValueError):
+    """The weights file cannot be used; the message names what was found and expected."""
+
+
+class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of the table: the weight of an event, and the curve its value runs through."""
+
+    weight: float
+    curve: Curve = "none"
+
+
+DEFAULT_KINDS: Mapping[str, Kind] = {
+    "impression": Kind(0.0),
+    "view": Kind(0.3),
+    "click": Kind(0.5),
+    "dwell": Kind(1.0, "dwell"),
+    "play": Kind(1.0, "dwell"),
+    "search": Kind(0.5),
+    "like": Kind(2.0),
+    "save": Kind(2.0),
+    "follow": Kind(2.0),
+    "share": Kind(2.0),
+    "comment": Kind(1.0),
+    "cart": Kind(2.0),
+    "remove_from_cart": Kind(-0.5),
+    "purchase": Kind(3.0, "quantity"),
+    "return": Kind(-2.0),
+    "rate": Kind(2.0, "rating"),
+    "skip": Kind(-0.3),
+    "unlike": Kind(-1.0),
+    "dislike": Kind(-2.0),
+    "hide": Kind(-2.0),
+    "report": Kind(-3.0),
+}
+"""The documented default: an explicit choice weighs more than a glance, a refusal is negative."""
+
+
+class _KindsFile(msgspec.Struct, forbid_unknown_fields=True):
+    """The TOML file: `unknown` and one line a kind, a number or `{weight, curve}`."""
+
+    unknown: float | Literal["reject"] = "reject"
+    kinds: dict[str, float | Kind] = {}
+    replace: bool = False
+
+
+class Kinds(msgspec.Struct, frozen=True):
+    """The signed weights in force.
+
+    `rating_min` and `rating_max` are the scale chosen when the artifact was built: they come from
+    its manifest, so that weights and states agree.
+    """
+
+    table: Mapping[str, Kind]
+    unknown: float | None = None
+    rating_min: float = 1.0
+    rating_max: float = 5.0
+
+    @classmethod
+    def default(cls, rating_min: float = 1.0, rating_max: float = 5.0) -> "Kinds":
+        """Return the built-in table; unknown kinds are rejected."""
+        return cls(DEFAULT_KINDS, None, rating_min, rating_max)
+
+    @classmethod
+    def load(cls, path: Path, rating_min: float = 1.0, rating_max: float = 5.0) -> "Kinds":
+        """Read a TOML file of weights over the built-in table.
+
+        Args:
+            path: the file; `replace = true` in it drops the built-in kinds first.
+            rating_min: the lowest rating of the scale.
+            rating_max: the highest rating of the scale.
+
+        Raises:
+            KindsFileError: the file is not there, not TOML, or has a field we do not know.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            found = msgspec.convert(tomllib.loads(text), _KindsFile)
+        except OSError as error:
+            raise KindsFileError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise KindsFileError(f"{path}: not TOML: {error}") from error
+        except msgspec.ValidationError as error:
+            raise KindsFileError(
+                f"{path}: {error}; expected `unknown` (a weight or 'reject'), `replace`, and under"
+                " [kinds] a number or {weight = number, curve = none|rating|dwell|quantity} a kind"
+            ) from error
+        table: dict[str, Kind] = {} if found.replace else dict(DEFAULT_KINDS)
+        for name, line in found.kinds.items():
+            kind = line if isinstance(line, Kind) else Kind(line, _default_curve(name))
+            if not math.isfinite(kind.weight):
+                raise KindsFileError(f"{path}: kinds.{name}: weight {kind.weight} is not finite")
+            table[name] = kind
+        unknown = None if found.unknown == "reject" else found.unknown
+        if unknown is not None and not math.isfinite(unknown):
+            raise KindsFileError(f"{path}: unknown: weight {unknown} is not finite")
+        return cls(table, unknown, rating_min, rating_max)
+
+    def weight(self, kind: str, value: float | None) -> float:
+        """Return the signed weight of an event of `kind` with `value`.
+
+        Curves: `rating` maps the scale linearly to -1..1, its middle to 0 (beyond the scale it is
+        cut); `dwell` is `1 - 2^(-seconds / 60)`; `quantity` is `1 + log2(quantity)`, at most 4.
+        Without a value the weight stands as it is.
+
+        Raises:
+            UnknownKindError: the kind is not in the table and unknown kinds are rejected.
+
+        >>> Kinds.default().weight("rate", 5.0)
+        2.0
+        >>> Kinds.default().weight("rate", 3.0)
+        0.0
+        >>> Kinds.default().weight("dwell", 60.0)
+        0.5
+        >>> Kinds.default().weight("purchase", 2.0)
+        6.0
+        """
+        line = self.table.get(kind)
+        if line is None:
+            if self.unknown is None:
+                raise UnknownKindError(
+                    f"kind {kind[:64]!r} is not in the table of weights; add it to the weights"
+                    " file, or set a default weight for unknown kinds"
+                )
+            return self.unknown
+        if value is None or line.curve == "none":
+            return line.weight
+        return line.weight * self._curve(line.curve, value)
+
+    def _curve(self, curve: Curve, value: float) -> float:
+        if curve == "rating":
+            middle = (self.rating_min + self.rating_max) / 2
+            half = (self.rating_max - self.rating_min) / 2
+            return min(1.0, max(-1.0, (value - middle) / half))
+        if curve == "dwell":
+            return 1.0 - math.exp2(-max(0.0, value) / DWELL_SATURATION_SECONDS)
+        if value <= 1.0:
+            return max(0.0, value)
+        return min(MAX_QUANTITY_FACTOR, 1.0 + math.log2(value))
+
+
+def _default_curve(name: str) -> Curve:
+    known = DEFAULT_KINDS.get(name)
+    return known.curve if known is not None else "none"
