@@ -1,0 +1,71 @@
+# Two commands do all the set-up:  make demo   and   make test
+# .venv is made here and changed only when pyproject.toml has changed.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+# numba keeps compiled kernels per source file and does not see a change in a file that a kernel
+# calls into: so the name of the cache is a checksum of all sources with kernels.
+KERNELS := $(shell grep -lE '^(import|from) numba' tracker/*.py indexer/*.py 2>/dev/null)
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba-cache/$(shell cat /dev/null $(KERNELS) | cksum | cut -d ' ' -f 1)
+
+.PHONY: help demo test check format lint types bench schemas clean
+
+help:
+	@echo 'make demo     the demonstration: recommendations before and after a few events'
+	@echo 'make test     the whole test suite, with coverage; ARGS="-k words" for a part of it'
+	@echo 'make check    format, lint, types, tests'
+	@echo 'make format   let ruff format the sources'
+	@echo 'make bench    the benchmarks (Java and Maven needed)'
+	@echo 'make schemas  write schemas/ anew from the code'
+	@echo 'make clean    remove all that was made here, .venv too'
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ...' >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	touch $@
+
+.venv/.demo: .venv/.made pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo]'
+	touch $@
+
+.venv/.test: .venv/.made pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,test]'
+	touch .venv/.demo $@
+
+.venv/.bench: .venv/.made pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,test,bench]'
+	touch .venv/.demo .venv/.test $@
+
+demo: .venv/.demo
+	$(BIN)/tracker demo $(ARGS)
+
+test: .venv/.test
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: .venv/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/.test
+	$(BIN)/mypy
+
+check: lint types test
+
+format: .venv/.test
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: .venv/.bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+schemas: .venv/.demo
+	$(BIN)/python -m tracker.schemas schemas
+
+clean:
+	rm -rf .venv .numba-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	  htmlcov build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
