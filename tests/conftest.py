@@ -1,0 +1,67 @@
+"""Fixtures and rules shared by the tests: which brokers run, and what happens where one cannot."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers import KafkaBroker, why_no_kafka
+from tracker.embedded import embedded_broker
+
+WHY_NO_KAFKA = pytest.StashKey[str]()
+
+
+def in_ci() -> bool:
+    """Tell whether a missing tool is a failure and not a reason to skip."""
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker that keeps tests of one broker in one process, also without xdist."""
+    config.addinivalue_line("markers", "xdist_group: tests that run in the same process")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of one broker in one process, and skip them all where it cannot run."""
+    kafka = [item for item in items if item.get_closest_marker("kafka")]
+    for item in kafka:
+        item.add_marker(pytest.mark.xdist_group("kafka"))
+    reason = why_no_kafka() if kafka else None
+    if reason is not None and not in_ci():
+        line = f"{len(kafka)} tests need Apache Kafka and are skipped: {reason}"
+        config.stash[WHY_NO_KAFKA] = line
+        for item in kafka:
+            item.add_marker(pytest.mark.skip(reason=f"no Apache Kafka: {reason}"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say in one line why the tests with Apache Kafka were skipped."""
+    line = config.stash.get(WHY_NO_KAFKA, None)
+    if line is not None:
+        terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """Apache Kafka for the whole run; a test takes a name of its own for topics and group."""
+    reason = why_no_kafka()
+    if reason is not None:
+        pytest.fail(f"Apache Kafka cannot run here: {reason}", pytrace=False)
+    with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the embedded broker, one for the whole run."""
+    with embedded_broker(tmp_path_factory.mktemp("tansu")) as address:
+        yield address
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A name for topics and group that no other test has."""
+    return f"t{uuid.uuid4().hex[:10]}"
