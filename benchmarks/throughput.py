@@ -1,8 +1,8 @@
 """Throughput and latency of the whole job on Apache Kafka, beside two rivals, in one run.
 
 One broker, one worker of each system in turn, the same prefilled topic of events: JSON in, durable
-state a user, a search of 100,000 items, ten items out as JSON. Rates are events by the span from the
-first to the last output's append time at the broker. The tracker runs with everything on: item
+state a user, a search of 100,000 items, ten items out as JSON. Rates are events by the span from
+the first to the last output's append time at the broker. The tracker runs with everything on: item
 side, ring, slots, reasons, trend, at most two searches a user, default settings.
 
 Run: make bench, or python -m benchmarks.throughput --json FILE
@@ -28,12 +28,12 @@ import faiss
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from numpy.typing import NDArray
-
 from indexer.build import BuildOptions, build
 from indexer.catalog import Catalog, Item
-from tests.brokers import KafkaBroker
+from numpy.typing import NDArray
 from tracker.artifact import Artifact, EncoderInfo
+
+from tests.brokers import KafkaBroker
 from tracker.embedded import ChildProcess
 
 TEXT_WIDTH = 384
@@ -43,7 +43,7 @@ ITEM_PARTITIONS = 4
 
 
 class SyntheticEncoder:
-    """Vectors that look like encoded product texts: topics, sub-topics and noise, seeded by text."""
+    """Vectors that look like encoded product texts: topics and noise, seeded."""
 
     info = EncoderInfo("synthetic", "synthetic-1", TEXT_WIDTH, 32, "mean")
 
