@@ -1,0 +1,87 @@
+"""Settings: read from TRACKER_* variables, refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from tracker.settings import Settings, SettingsError, load_settings, settings_table
+
+
+def test_defaults_work_without_any_variable():
+    settings = load_settings({})
+    assert settings.bootstrap == ["localhost:9092"]
+    assert settings.emit == "chunk"
+    assert settings.unknown_kinds == "reject"
+
+
+def test_variables_are_read_and_other_programs_variables_are_left_alone():
+    settings = load_settings(
+        {
+            "TRACKER_BROKERS": "a:1, b:2",
+            "TRACKER_UNKNOWN_KINDS": "0.5",
+            "TRACKER_DATA_DIR": "/x",
+            "TRACKER_LOG_LEVEL": "debug",
+            "TRACKER_MAX_EVENT_AGE_SECONDS": "",
+            "PATH": "/bin",
+        }
+    )
+    assert settings.bootstrap == ["a:1", "b:2"]
+    assert settings.unknown_kinds == 0.5
+    assert settings.data_dir == Path("/x")
+    assert settings.log_level == "DEBUG"
+    assert settings.max_event_age_seconds is None
+
+
+def test_flags_stand_above_the_environment():
+    assert load_settings({"TRACKER_K": "5"}, k=7).k == 7
+
+
+def test_unknown_variable_is_refused_and_the_nearest_named():
+    with pytest.raises(SettingsError, match=r"TRACKER_BROKER is no setting.*TRACKER_BROKERS\?"):
+        load_settings({"TRACKER_BROKER": "x"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("TRACKER_K", "ten", "TRACKER_K is 'ten'; expected"),
+        ("TRACKER_K", "0", "TRACKER_K is '0'; expected"),
+        ("TRACKER_EMIT", "never", "expected one of event, chunk, changed"),
+        ("TRACKER_UNKNOWN_KINDS", "ignore", "expected reject, or a number"),
+        ("TRACKER_NAME", "a b", "TRACKER_NAME is 'a b'; expected"),
+        ("TRACKER_ARTIFACT_POLL_SECONDS", "60", "less than or equal to 2"),
+        ("TRACKER_SECURITY_PROTOCOL", "SASL_SSL", "needs TRACKER_SASL_USERNAME"),
+        ("TRACKER_TLS_CERT_FILE", "/a.pem", "TRACKER_TLS_KEY_FILE belong together"),
+    ],
+)
+def test_wrong_value_is_refused_with_name_found_and_expected(variable, value, expected):
+    with pytest.raises(SettingsError) as error:
+        load_settings({variable: value})
+    assert expected in str(error.value)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings({}).k = 3
+
+
+def test_password_is_never_printed():
+    settings = load_settings(
+        {
+            "TRACKER_SECURITY_PROTOCOL": "sasl_ssl",
+            "TRACKER_SASL_USERNAME": "u",
+            "TRACKER_SASL_PASSWORD": "hunter2",
+        }
+    )
+    assert settings.sasl_password is not None
+    assert settings.sasl_password.get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(settings) + str(settings) + str(settings.public())
+    with pytest.raises(SettingsError) as error:
+        load_settings({}, sasl_password=["hunter2"])
+    assert "hunter2" not in str(error.value)
+
+
+def test_table_has_a_meaning_for_every_setting():
+    table = settings_table()
+    assert len(table) == len(Settings.model_fields)
+    assert all(row.meaning and row.variable.startswith("TRACKER_") for row in table)
