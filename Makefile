@@ -60,10 +60,10 @@ format: .venv/.test
 	$(BIN)/ruff format .
 
 bench: .venv/.bench
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 schemas: .venv/.demo
-	$(BIN)/python -m tracker.schemas schemas
+	$(BIN)/python -m indexer.schemas schemas
 
 clean:
 	rm -rf .venv .numba-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* \
