@@ -1,0 +1,476 @@
+"""Artifact: the directory the indexer publishes and the tracker loads; its reader and writer."""
+
+import hashlib
+import json
+import mmap
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from tracker.index import Device, IndexDeviceError, IndexFileError, ItemIndex
+from tracker.interest import InterestConfig
+from tracker.vectors import ItemVectors
+from tracker.versions import (
+    LATEST,
+    MANIFEST,
+    ArtifactError,
+    Root,
+    add_version,
+    is_url,
+    latest_version,
+    list_versions,
+    local_copy,
+    read_bytes,
+    set_latest,
+    sync_folder,
+    version_name,
+    write_synced,
+)
+
+__all__ = [
+    "FORMAT",
+    "LATEST",
+    "LAYOUT",
+    "Artifact",
+    "ArtifactError",
+    "EncoderInfo",
+    "IndexInfo",
+    "Layout",
+    "Manifest",
+    "Sources",
+    "add_artifact",
+    "latest_version",
+    "list_versions",
+    "read_manifest",
+    "read_sources",
+    "set_latest",
+    "verify",
+    "write_files",
+]
+
+FORMAT = 1
+"""The format number that is written, and the only one that is read."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the files in an artifact's directory."""
+
+    manifest: str = MANIFEST
+    items: str = "items.json"
+    vectors: str = "vectors.safetensors"
+    index: str = "index.faiss"
+    basis: str = "basis.safetensors"
+    encodings: str = "encodings.safetensors"
+    texts: str = "texts.json"
+
+
+LAYOUT = Layout()
+
+
+class EncoderInfo(msgspec.Struct, frozen=True):
+    """What turned texts into vectors; `fingerprint` stands for weights and tokenizer."""
+
+    name: str
+    fingerprint: str
+    width: int
+    max_tokens: int
+    pooling: str = "mean"
+
+
+class IndexInfo(msgspec.Struct, frozen=True):
+    """The index as measured when it was built.
+
+    `recall_at_10` is against exact search over `queries` queries; `microseconds` is for one query
+    on one thread of the building machine, in batches of 500.
+    """
+
+    kind: str
+    parameters: dict[str, int]
+    recall_at_10: float
+    queries: int
+    microseconds: float
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What an artifact is; `manifest.json`.
+
+    `basis` names whitening, projection and `interest` together: under one basis an unchanged text
+    keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
+    `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file.
+    """
+
+    format: int
+    version: str
+    sequence: int
+    created: str
+    basis: str
+    dim: int
+    full_dim: int
+    items: int
+    live: int
+    fitted_on: int
+    encoder: EncoderInfo
+    interest: InterestConfig
+    index: IndexInfo
+    files: dict[str, str]
+
+    @property
+    def recall_at_10(self) -> float:
+        """Return the index's measured recall of the best 10."""
+        return self.index.recall_at_10
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the next build starts from, row by row as in the vectors.
+
+    Attributes:
+        mean: (W,) float32, subtracted from encodings.
+        matrix: (W, F) float32, whitens them, in order of falling variance.
+        encodings: (N, W) float16, the texts as encoded.
+        text_hashes: (N, 2) uint64, XXH3-128 of the texts.
+        texts: N texts.
+    """
+
+    mean: NDArray[np.float32]
+    matrix: NDArray[np.float32]
+    encodings: NDArray[np.float16]
+    text_hashes: NDArray[np.uint64]
+    texts: list[str]
+
+
+class _Items(msgspec.Struct, forbid_unknown_fields=True):
+    ids: list[str]
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One version of items, their vectors and their index."""
+
+    manifest: Manifest
+    vectors: ItemVectors
+    index: ItemIndex
+    path: Path
+
+    @classmethod
+    def load(
+        cls,
+        root: Root,
+        version: str | None = None,
+        device: Device = "auto",
+        *,
+        cache: Path | None = None,
+        float16: bool = False,
+    ) -> "Artifact":
+        """Read a version, and check all of it first.
+
+        1. Read the manifest, and refuse a format we do not know.
+        2. Download what is remote; compare the SHA-256 of every file.
+        3. Map the vectors and load the index; compare counts and widths.
+
+        Args:
+            root: a folder, or any URL fsspec knows.
+            version: by default the one LATEST names.
+            device: where the index searches.
+            cache: where remote versions are kept; by default below the system's temporary folder.
+            float16: halve the index's memory on a GPU.
+
+        Raises:
+            ArtifactError: it cannot be used; the message says what to do.
+            IndexDeviceError: device `cuda` without a GPU.
+        """
+        version = latest_version(root) if version is None else version
+        manifest = read_manifest(root, version)  # 1
+        try:
+            path = verify(root, manifest, cache)  # 2
+            vectors = _read_vectors(path, manifest)  # 3
+            index = _read_index(path, manifest, device, float16)
+        except ArtifactError:
+            if is_url(root):  # a damaged copy must not stay
+                names = [LAYOUT.manifest, *manifest.files]
+                shutil.rmtree(local_copy(root, version, names, cache), ignore_errors=True)
+            raise
+        return cls(manifest, vectors, index, path)
+
+    @classmethod
+    def in_memory(
+        cls,
+        vectors: ItemVectors,
+        *,
+        interest: InterestConfig | None = None,
+        index: ItemIndex | None = None,
+        version: str = "000001-00000000",
+        sequence: int = 1,
+        basis: str = "test",
+    ) -> "Artifact":
+        """Make an artifact without files, of vectors and by default an exact index of them."""
+        manifest = Manifest(
+            format=FORMAT,
+            version=version,
+            sequence=sequence,
+            created="1970-01-01T00:00:00Z",
+            basis=basis,
+            dim=vectors.dim,
+            full_dim=vectors.full_dim,
+            items=len(vectors),
+            live=vectors.live,
+            fitted_on=vectors.live,
+            encoder=EncoderInfo("none", "none", vectors.full_dim, 1),
+            interest=InterestConfig(dim=vectors.dim) if interest is None else interest,
+            index=IndexInfo("flat", {}, 1.0, 0, 0.0),
+            files={},
+        )
+        index = ItemIndex.flat(vectors.vectors[: vectors.live]) if index is None else index
+        return cls(manifest, vectors, index, Path())
+
+
+def read_manifest(root: Root, version: str) -> Manifest:
+    """Read a version's manifest alone.
+
+    Raises:
+        ArtifactError: it is not there, altered, or of a format this program does not know.
+    """
+    where = f"{root}/{version}/{LAYOUT.manifest}"
+    content = read_bytes(root, f"{version}/{LAYOUT.manifest}")
+    try:
+        fields = msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{where}: not JSON ({error}); {_REBUILD}") from error
+    found = fields.get("format")
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{where}: format {found!r} found, {FORMAT} expected; build it again with the indexer"
+            " of this release, or upgrade this program"
+        )
+    try:
+        manifest = msgspec.convert(fields, Manifest)
+    except msgspec.ValidationError as error:
+        raise ArtifactError(f"{where}: {error}; {_REBUILD}") from error
+    expected = version_name(manifest.sequence, _digest(fields))
+    if not manifest.version == version == expected:
+        raise ArtifactError(
+            f"{where}: altered: version {manifest.version} found, its content is that of"
+            f" {expected}; {_REBUILD}"
+        )
+    unknown = set(manifest.files) - set(astuple(LAYOUT))
+    if unknown:
+        raise ArtifactError(f"{where}: lists files we do not know: {', '.join(sorted(unknown))}")
+    return manifest
+
+
+def verify(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
+    """Compare every file of a version with its SHA-256; return the directory that holds them.
+
+    Raises:
+        ArtifactError: a file is missing, cut short or altered.
+    """
+    names = [LAYOUT.manifest, *manifest.files]
+    path = local_copy(root, manifest.version, names, cache)
+    for name, expected in manifest.files.items():
+        try:
+            found = _sha256(path / name)
+        except OSError as error:
+            raise ArtifactError(
+                f"{path / name}: cannot be read: {error.strerror}; {_REBUILD}"
+            ) from error
+        if found != expected:
+            raise ArtifactError(
+                f"{path / name}: altered or cut short: SHA-256 {found[:12]}... found,"
+                f" {expected[:12]}... expected; {_REBUILD}"
+            )
+    return path
+
+
+def read_sources(root: Root, manifest: Manifest, cache: Path | None = None) -> Sources:
+    """Read what the next build starts from; every file is checked first.
+
+    Raises:
+        ArtifactError: a file is missing, altered, or not what the manifest says.
+    """
+    path = verify(root, manifest, cache)
+    width = manifest.encoder.width
+    basis = _tensors(
+        path / LAYOUT.basis,
+        {"mean": ("F32", (width,)), "matrix": ("F32", (width, manifest.full_dim))},
+    )
+    kept = _tensors(
+        path / LAYOUT.encodings,
+        {"encodings": ("F16", (manifest.items, width)), "hashes": ("U64", (manifest.items, 2))},
+    )
+    texts = _json(path / LAYOUT.texts, list[str])
+    _agree(path / LAYOUT.texts, "texts", len(texts), manifest.items)
+    return Sources(
+        mean=basis["mean"],
+        matrix=basis["matrix"],
+        encodings=kept["encodings"],
+        text_hashes=kept["hashes"],
+        texts=texts,
+    )
+
+
+def write_files(
+    folder: Path, vectors: ItemVectors, index: ItemIndex, sources: Sources
+) -> dict[str, str]:
+    """Write all files but the manifest into a directory, and wait until they are on disk.
+
+    Returns:
+        the SHA-256 of each.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    items = _Items(vectors.ids, vectors.labels)
+    write_synced(folder / LAYOUT.items, msgspec.json.encode(items))
+    write_synced(folder / LAYOUT.texts, msgspec.json.encode(sources.texts))
+    tensors: dict[str, Mapping[str, NDArray[Any]]] = {
+        LAYOUT.vectors: {name: getattr(vectors, name) for name in _VECTORS},
+        LAYOUT.basis: {"mean": sources.mean, "matrix": sources.matrix},
+        LAYOUT.encodings: {"encodings": sources.encodings, "hashes": sources.text_hashes},
+    }
+    for name, arrays in tensors.items():
+        ready = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        write_synced(folder / name, safetensors.numpy.save(ready))
+    index.save(folder / LAYOUT.index)
+    sync_folder(folder)
+    return {p.name: _sha256(p) for p in sorted(folder.iterdir())}
+
+
+def add_artifact(root: Root, staged: Path, manifest: Manifest) -> Manifest:
+    """Give a written directory its manifest and the next version, and move it into the root.
+
+    Args:
+        root: where versions live; LATEST stays as it is.
+        staged: what `write_files` wrote.
+        manifest: complete but for `version` and `sequence`.
+
+    Returns:
+        the manifest as written.
+
+    Raises:
+        ArtifactError: a remote root cannot be written.
+        OSError: a local one cannot.
+    """
+    written = manifest
+
+    def name_it(sequence: int) -> str:
+        nonlocal written
+        fields = msgspec.to_builtins(msgspec.structs.replace(manifest, sequence=sequence))
+        version = version_name(sequence, _digest(fields))
+        written = msgspec.structs.replace(manifest, sequence=sequence, version=version)
+        content = msgspec.json.format(msgspec.json.encode(written), indent=2)
+        write_synced(staged / LAYOUT.manifest, content + b"\n")
+        return version
+
+    add_version(root, staged, name_it)
+    return written
+
+
+_REBUILD = "build it again with `indexer build`, or go back with `indexer rollback`"
+
+_VECTORS = {
+    "hashes": "U64",
+    "vectors": "F32",
+    "full": "F32",
+    "similar": "I32",
+    "label_codes": "I32",
+    "table_hash": "U64",
+    "table_row": "I32",
+}
+
+_DTYPES = {"F32": np.float32, "F16": np.float16, "U64": np.uint64, "I32": np.int32}
+
+
+def _read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
+    items = _json(path / LAYOUT.items, _Items)
+    count = manifest.items
+    _agree(path / LAYOUT.items, "ids", len(items.ids), count)
+    _agree(path / LAYOUT.manifest, "interest.dim", manifest.interest.dim, manifest.dim)
+    shapes: dict[str, tuple[int, ...]] = {
+        "vectors": (count, manifest.dim),
+        "full": (count, manifest.full_dim),
+        "similar": (count, -1),
+        "table_hash": (-1,),
+        "table_row": (-1,),
+    }
+    arrays = _tensors(
+        path / LAYOUT.vectors,
+        {name: (dtype, shapes.get(name, (count,))) for name, dtype in _VECTORS.items()},
+    )
+    return ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
+
+
+def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -> ItemIndex:
+    where = path / LAYOUT.index
+    try:
+        index = ItemIndex.load(where, device, float16=float16)
+    except IndexDeviceError:
+        raise
+    except IndexFileError as error:
+        raise ArtifactError(f"{error}; {_REBUILD}") from error
+    _agree(where, "dim", index.dim, manifest.dim)
+    _agree(where, "items", index.size, manifest.live)
+    return index
+
+
+def _tensors(path: Path, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """Map a safetensors file into memory and check names, types and shapes (-1 is any)."""
+    with path.open("rb") as file:
+        # Copy on write: kernels take one type of array, and nobody writes.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    try:
+        (length,) = struct.unpack_from("<Q", mapped)
+        header = json.loads(mapped[8 : 8 + length])
+    except (struct.error, ValueError) as error:
+        raise ArtifactError(f"{path}: not a safetensors file; {_REBUILD}") from error
+    arrays: dict[str, Any] = {}
+    for name, (dtype, shape) in wanted.items():
+        entry = header.get(name, {})
+        found = entry.get("shape", [])
+        fits = len(found) == len(shape) and all(
+            want in (-1, have) for want, have in zip(shape, found, strict=True)
+        )
+        if entry.get("dtype") != dtype or not fits:
+            raise ArtifactError(
+                f"{path}: {name} is {entry.get('dtype')} {found}, {dtype} {list(shape)} expected"
+                f" by the manifest; {_REBUILD}"
+            )
+        start = 8 + length + entry["data_offsets"][0]
+        size = int(np.prod(found, dtype=np.int64))
+        array = np.frombuffer(mapped, _DTYPES[dtype], size, start)
+        arrays[name] = array.reshape(found)
+    return arrays
+
+
+def _json(path: Path, shape: Any) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: {error}; {_REBUILD}") from error
+
+
+def _agree(path: Path, name: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ArtifactError(
+            f"{path}: {name} {found} found, {expected} expected by the manifest; {_REBUILD}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's content, its version left out."""
+    content = {name: value for name, value in fields.items() if name != "version"}
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()

@@ -1,0 +1,304 @@
+"""The folder of artifacts: a directory a version, LATEST names the current one; local or a URL."""
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+from typing import Any
+
+import fsspec.core
+
+LATEST = "LATEST"
+
+MANIFEST = "manifest.json"
+
+Root = str | Path
+
+_VERSION = re.compile(r"(\d{6,12})-[0-9a-f]{8}")
+
+_CACHED_VERSIONS = 4
+
+# What the drivers behind fsspec raise beside OSError when a store cannot be reached.
+_DRIVER_ERRORS = {
+    "aiohttp": "ClientError",
+    "azure.core.exceptions": "AzureError",
+    "botocore.exceptions": "BotoCoreError",
+    "google.auth.exceptions": "GoogleAuthError",
+}
+
+
+class ArtifactError(Exception):
+    """An artifact cannot be used; one line: where, what was found, expected, and the remedy."""
+
+
+def version_name(sequence: int, digest: str) -> str:
+    """Return a version's name: its number and the head of its manifest's SHA-256."""
+    return f"{sequence:06d}-{digest[:8]}"
+
+
+def sequence_of(version: str) -> int:
+    """Return a version's number.
+
+    Raises:
+        ArtifactError: the text is not a version.
+
+    >>> sequence_of("000012-9f31c2d4")
+    12
+    """
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise ArtifactError(
+            f"{version[:80]!r} is not a version; one such as 000012-9f31c2d4 expected"
+            " (`indexer list` names those there are)"
+        )
+    return int(match[1])
+
+
+def is_url(root: Root) -> bool:
+    """Say whether a root is reached through fsspec; `file://` counts as local."""
+    return "://" in str(root) and not str(root).startswith("file://")
+
+
+def local_path(root: Root) -> Path:
+    """Return the path of a local root."""
+    return Path(str(root).removeprefix("file://"))
+
+
+def latest_version(root: Root) -> str:
+    """Read which version is current; cheap enough to ask every second.
+
+    Raises:
+        ArtifactError: there is none yet, or it cannot be read.
+    """
+    text = read_bytes(root, LATEST).decode(errors="replace").strip()
+    try:
+        sequence_of(text)
+    except ArtifactError as error:
+        raise ArtifactError(f"{root}/{LATEST}: {error}") from error
+    return text
+
+
+def list_versions(root: Root) -> list[str]:
+    """Return the versions that are there, oldest first; an absent root has none.
+
+    Raises:
+        ArtifactError: the root cannot be read.
+    """
+    try:
+        if is_url(root):
+            files, folder = _open(root)
+            entries = files.ls(folder, detail=False) if files.exists(folder) else []
+            names = [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries]
+        else:
+            path = local_path(root)
+            names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    except _store_errors() as error:
+        raise ArtifactError(f"{root}: cannot be listed: {_said(error)}") from error
+    found = [name for name in names if _VERSION.fullmatch(name)]
+    return sorted(found, key=lambda name: (sequence_of(name), name))
+
+
+def read_bytes(root: Root, name: str) -> bytes:
+    """Read a small file below a root.
+
+    Raises:
+        ArtifactError: it is not there or cannot be read.
+    """
+    try:
+        if is_url(root):
+            files, folder = _open(root)
+            return bytes(files.cat_file(f"{folder}/{name}"))
+        return (local_path(root) / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactError(
+            f"{root}/{name}: not there; build one with `indexer build ITEMS --out {root}`, or name"
+            " the folder that holds LATEST"
+        ) from error
+    except _store_errors() as error:
+        raise ArtifactError(f"{root}/{name}: cannot be read: {_said(error)}") from error
+
+
+def set_latest(root: Root, version: str) -> None:
+    """Make a version current: LATEST is replaced in one step.
+
+    Raises:
+        ArtifactError: the version is not there, or LATEST cannot be written.
+    """
+    if version not in list_versions(root):
+        sequence_of(version)
+        raise ArtifactError(f"{root}: no version {version}; `indexer list` names those there are")
+    try:
+        if is_url(root):
+            files, folder = _open(root)
+            files.pipe_file(f"{folder}/{LATEST}", f"{version}\n".encode())
+        else:
+            _replace(local_path(root) / LATEST, f"{version}\n".encode())
+    except _store_errors() as error:
+        raise ArtifactError(f"{root}/{LATEST}: cannot be written: {_said(error)}") from error
+
+
+def add_version(root: Root, staged: Path, name_it: Callable[[int], str]) -> str:
+    """Move a finished directory into the root under the next number.
+
+    Builds into one local root take turns here. A remote root has no lock: two builds at once may
+    get the same number there, and still do not collide, for names end in a digest.
+
+    Args:
+        root: where versions live.
+        staged: the directory; for a local root on the same file system.
+        name_it: called with the number, writes the manifest and returns the version.
+
+    Raises:
+        ArtifactError: a remote root cannot be written.
+        OSError: a local one cannot.
+    """
+    if is_url(root):
+        version = name_it(_next_sequence(root))
+        try:
+            files, folder = _open(root)
+            files.makedirs(f"{folder}/{version}", exist_ok=True)
+            names = sorted((p.name for p in staged.iterdir()), key=lambda name: name == MANIFEST)
+            for name in names:
+                files.put_file(str(staged / name), f"{folder}/{version}/{name}")
+        except _store_errors() as error:
+            raise ArtifactError(f"{root}: cannot be written: {_said(error)}") from error
+        return version
+    folder_path = local_path(root)
+    with _turn(folder_path):
+        version = name_it(_next_sequence(root))
+        sync_folder(staged)
+        staged.rename(folder_path / version)
+        sync_folder(folder_path)
+    return version
+
+
+@contextmanager
+def staging(root: Root) -> Iterator[Path]:
+    """Give a new directory to write a version in; what is left of it at the end is removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if is_url(root):
+        path = Path(tempfile.mkdtemp(prefix="artifact-"))
+    else:
+        folder = local_path(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+    try:
+        path.chmod(0o755)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -> Path:
+    """Return the directory of a version on this machine; a remote one is downloaded once.
+
+    Args:
+        root: where versions live.
+        version: which.
+        names: its files.
+        cache: where copies go; by default a folder of one's own in the system's temporary one.
+
+    Raises:
+        ArtifactError: it cannot be downloaded.
+    """
+    sequence_of(version)
+    if not is_url(root):
+        return local_path(root) / version
+    cache = cache or Path(tempfile.gettempdir()) / f"tracker-artifacts-{os.getuid()}"
+    home = cache / hashlib.sha256(str(root).encode()).hexdigest()[:16]
+    copy = home / version
+    if copy.is_dir():
+        return copy
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if cache.stat().st_uid != os.getuid():
+            raise ArtifactError(f"{cache}: belongs to another user; name another cache folder")
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
+        try:
+            files, folder = _open(root)
+            for name in names:
+                files.get_file(f"{folder}/{version}/{name}", str(partial / name))
+            if not copy.is_dir():
+                partial.rename(copy)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except _store_errors() as error:
+        raise ArtifactError(f"{root}/{version}: cannot be downloaded: {_said(error)}") from error
+    _forget_old(home, keep=version)
+    return copy
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until a directory's entries are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _next_sequence(root: Root) -> int:
+    versions = list_versions(root)
+    return sequence_of(versions[-1]) + 1 if versions else 1
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(descriptor)
+    try:
+        write_synced(Path(name), content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
+
+
+def _forget_old(home: Path, keep: str) -> None:
+    copies = [path for path in home.iterdir() if _VERSION.fullmatch(path.name)]
+    copies.sort(key=lambda path: (path.name == keep, path.stat().st_mtime))
+    for path in copies[:-_CACHED_VERSIONS]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open(root: Root) -> tuple[Any, str]:
+    files, folder = fsspec.core.url_to_fs(str(root))
+    files.invalidate_cache()
+    return files, str(folder).rstrip("/")
+
+
+def _store_errors() -> tuple[type[BaseException], ...]:
+    found = [
+        getattr(sys.modules[module], name)
+        for module, name in _DRIVER_ERRORS.items()
+        if module in sys.modules
+    ]
+    return (OSError, ImportError, ValueError, *found)
+
+
+def _said(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
