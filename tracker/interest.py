@@ -108,6 +108,12 @@ class InterestConfig(msgspec.Struct, frozen=True):
 
 
 @native
+def whole(value: Any) -> int:
+    """Return a small unsigned number as int64; numba makes floats of uint64 mixed with int64."""
+    return np.int64(value)  # type: ignore[return-value]
+
+
+@native
 def decay(age_seconds: float, half_life_seconds: float) -> float:
     """Return 2^(-age / half-life): 1 for no age or less, exactly 0 after 66 half-lives."""
     halvings = age_seconds / half_life_seconds
@@ -176,12 +182,11 @@ def forward_decay_merge(
 
 
 @_reordered
-def decay_and_add(total: Array, left: float, added: float, vector: Array) -> None:
-    """Do total = left * total + added * vector on float32 vectors, in place."""
-    keep = np.float32(left)
-    scale = np.float32(added)
+def add_scaled(total: Array, vector: Array, scale: float) -> None:
+    """Add scale * vector to a float32 vector, in place."""
+    factor = np.float32(scale)
     for d in range(total.shape[0]):
-        total[d] = total[d] * keep + scale * vector[d]
+        total[d] += factor * vector[d]
 
 
 @_reordered

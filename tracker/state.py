@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.interest import SLOT, InterestConfig, decay, slot_strength, unit_mean
+from tracker.interest import SLOT, InterestConfig, decay, slot_strength, unit_mean, whole
 from tracker.native import native
 from tracker.row_bytes import describe_format, is_sealed, join_rows, seal, split_rows
 
@@ -174,9 +174,9 @@ def _pack(
     at = 0
     for i in range(slots.shape[0]):
         slot = slots[i]
-        n_ring = int(numbers[slot]["n_ring"])
-        n_slots = int(numbers[slot]["n_slots"])
-        n_pending = int(numbers[slot]["n_pending"])
+        n_ring = whole(numbers[slot]["n_ring"])
+        n_slots = whole(numbers[slot]["n_slots"])
+        n_pending = whole(numbers[slot]["n_pending"])
         start = at
         words[at >> 3] = np.uint64(FORMAT) | (np.uint64(dim) << np.uint64(16))
         words[(at >> 3) + 1] = (
@@ -229,13 +229,13 @@ def _check(
         if (end - start) * 8 < _HEADER_BYTES + _HEAD_BYTES or not is_sealed(words, start, end):
             return i, 2
         byte = start * 8
-        n_pending = int(data[byte + 11])
-        n_slots = int(data[byte + 12])
-        n_ring = int(data[byte + 13])
+        n_pending = whole(data[byte + 11])
+        n_slots = whole(data[byte + 12])
+        n_ring = whole(data[byte + 13])
         if (
-            int((words[start] >> np.uint64(16)) & np.uint64(0xFFFF)) != dim
-            or int(words[start + 1] & np.uint64(0xFFFF)) != hidden_width
-            or int(data[byte + 10]) != n_sums
+            whole((words[start] >> np.uint64(16)) & np.uint64(0xFFFF)) != dim
+            or whole(words[start + 1] & np.uint64(0xFFFF)) != hidden_width
+            or whole(data[byte + 10]) != n_sums
             or n_pending > most_pending
             or n_slots > most_slots
             or n_ring > most_ring
@@ -244,9 +244,9 @@ def _check(
         expected = _row_bytes(sizes, n_slots, n_pending, n_ring, dim * 2)
         if (
             expected != (end - start) * 8
-            or int(data[byte + counts_at]) != n_ring
-            or int(data[byte + counts_at + 1]) != n_slots
-            or int(data[byte + counts_at + 2]) != n_pending
+            or whole(data[byte + counts_at]) != n_ring
+            or whole(data[byte + counts_at + 1]) != n_slots
+            or whole(data[byte + counts_at + 2]) != n_pending
         ):
             return i, 2
     return -1, 0
@@ -275,9 +275,9 @@ def _unpack(
             continue
         slot = slots[i]
         at = offsets[i] * 8
-        n_pending = int(data[at + 11])
-        n_slots = int(data[at + 12])
-        n_ring = int(data[at + 13])
+        n_pending = whole(data[at + 11])
+        n_slots = whole(data[at + 12])
+        n_ring = whole(data[at + 13])
         at += _HEADER_BYTES
         at = _copy_out(data, at, head[slot], head.shape[1])
         at = _copy_out(data, at, masses[slot], masses.shape[1])
@@ -476,7 +476,7 @@ def _slot_strengths(
 ) -> None:
     for i in range(slots.shape[0]):
         slot = slots[i]
-        for s in range(int(head[slot]["n_slots"])):
+        for s in range(whole(head[slot]["n_slots"])):
             strength, change = slot_strength(slot_head[slot, s], now[i], half_life_seconds)
             strengths[i, s] = strength
             changes[i, s] = change
@@ -499,7 +499,7 @@ def slot_strengths(states: UserStates, slots: Slots, now: Array) -> tuple[Array,
 @native
 def _slot_vectors(slots: Slots, head: Array, slot_mean: Array, out: Array) -> None:
     for i in range(slots.shape[0]):
-        for s in range(int(head[slots[i]]["n_slots"])):
+        for s in range(whole(head[slots[i]]["n_slots"])):
             unit_mean(slot_mean[slots[i], s], out[i, s])
 
 
@@ -534,7 +534,7 @@ def _ring_recent(
 ) -> None:
     for i in range(slots.shape[0]):
         found = 0
-        for r in range(int(head[slots[i]]["n_ring"]) - 1, -1, -1):
+        for r in range(whole(head[slots[i]]["n_ring"]) - 1, -1, -1):
             entry = ring[slots[i], r]
             if entry["flags"] & RING_RETRACTED:
                 continue
