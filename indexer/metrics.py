@@ -1,0 +1,339 @@
+"""How good rankings and probabilities are: each metric, its intervals, its empty cases by name.
+
+Ranks are float64, 1 is best; ties count half: `1 + better + ties / 2`. What is not ranked has rank
+infinity. A ranking has one relevant item, the target. A mean over nothing is NaN, and so is every
+metric of no target, no list or no labelled event; a report writes NaN as null.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+BINS = 10
+"""Bins of equal mass of the expected calibration error."""
+
+RESAMPLES = 1000
+"""Bootstrap resamples of the users behind an interval."""
+
+_LEVEL = 0.95
+_CHUNK_BYTES = 64 << 20
+
+
+class Interval(NamedTuple):
+    """A 95 % interval; NaN on both sides where fewer than two users stand behind it."""
+
+    low: float
+    high: float
+
+
+class Labels(NamedTuple):
+    """What thresholding probabilities at a half gives; NaN where the denominator is 0."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def rank_of(scores: NDArray[np.float32], target: int, masked: Integers | None = None) -> float:
+    """Return the rank of a target among scores (N,); ties count half.
+
+    Args:
+        scores: higher is better; -inf is not ranked, NaN is refused.
+        target: position in scores; -1 for an item that is not among what is ranked.
+        masked: positions that are not ranked; a masked target has rank infinity.
+
+    Raises:
+        ValueError: the target's score is NaN.
+
+    >>> rank_of(np.array([3.0, 1.0, 3.0, 2.0], np.float32), 0)
+    1.5
+    """
+    if target < 0 or scores[target] == -np.inf:
+        return math.inf
+    own = scores[target]
+    if own != own:
+        raise ValueError(f"the score at {target} is NaN; a number is expected")
+    better = int((scores > own).sum())
+    level = int((scores == own).sum()) - 1
+    if masked is not None and len(masked):
+        unique = np.unique(masked)
+        if target in unique:
+            return math.inf
+        better -= int((scores[unique] > own).sum())
+        level -= int((scores[unique] == own).sum())
+    return 1.0 + better + level / 2.0
+
+
+def hit_rate_at_k(ranks: Floats, k: int) -> float:
+    """Return the share of targets with rank k or better."""
+    return _mean(hits_at_k(ranks, k))
+
+
+def hits_at_k(ranks: Floats, k: int) -> Floats:
+    """Return 1 for each target of rank k or better, else 0."""
+    return (ranks <= k).astype(np.float64)
+
+
+def ndcg_at_k(ranks: Floats, k: int) -> float:
+    """Return the mean of `gains_at_k`; the ideal gain of one relevant item is 1."""
+    return _mean(gains_at_k(ranks, k))
+
+
+def gains_at_k(ranks: Floats, k: int) -> Floats:
+    """Return 1 / log2(1 + rank) for each target of rank k or better, else 0."""
+    return np.where(ranks <= k, 1.0 / np.log2(1.0 + np.maximum(ranks, 1.0)), 0.0)
+
+
+def mrr(ranks: Floats) -> float:
+    """Return the mean of 1 / rank over the whole ranking; 0 for rank infinity."""
+    return _mean(1.0 / ranks)
+
+
+def recall_at_k(ranks: Floats, k: int) -> float:
+    """Return the share of relevant items found: with one a ranking, this is the hit rate."""
+    return hit_rate_at_k(ranks, k)
+
+
+def debiased_hit_rate_at_k(ranks: Floats, items: Integers, k: int) -> float:
+    """Return the hit rate where each target item weighs the same, however often it is a target.
+
+    It is the self-normalised inverse propensity estimate with the frequency among the targets as
+    propensity: what is shown for being popular cannot carry it. Source: Yang et al. 2018,
+    "Unbiased Offline Recommender Evaluation for Missing-Not-At-Random Implicit Feedback".
+
+    Args:
+        ranks: (n,) of targets.
+        items: (n,) which item each target is; any codes.
+        k: hits are ranks of k or better.
+    """
+    if not len(ranks):
+        return math.nan
+    _, inverse, counts = np.unique(items, return_inverse=True, return_counts=True)
+    return float(np.average(hits_at_k(ranks, k), weights=1.0 / counts[inverse]))
+
+
+def coverage_at_k(lists: Integers, items: int) -> float:
+    """Return the share of the items that stand in at least one list (B, K), -1 padded."""
+    return len(np.unique(lists[lists >= 0])) / items if items and lists.size else math.nan
+
+
+def novelty_at_k(lists: Integers, counts: Floats) -> float:
+    """Return the mean of -log2 popularity over all places of lists (B, K), -1 padded.
+
+    Popularity is (count + 1) / (sum + N), so that an item without events is novel, not infinite.
+
+    Args:
+        lists: rows.
+        counts: (N,) events of each row before the targets.
+    """
+    shown = lists[lists >= 0]
+    popularity = (counts[shown] + 1.0) / (counts.sum() + len(counts))
+    return _mean(-np.log2(popularity))
+
+
+def diversity_at_k(lists: Integers, vectors: NDArray[np.float32]) -> float:
+    """Return the mean over lists of 1 - cosine over the pairs of a list's items.
+
+    Lists of fewer than two items have no pairs and are left out.
+
+    Args:
+        lists: (B, K) rows, -1 padded at the end.
+        vectors: (N, D) unit.
+    """
+    found = []
+    for start in range(0, len(lists), 1024):
+        rows = lists[start : start + 1024]
+        there = rows >= 0
+        count = there.sum(axis=1)
+        several = count >= 2
+        total = np.where(there[..., None], vectors[np.maximum(rows, 0)], np.float32(0.0)).sum(
+            axis=1
+        )
+        pairs = (count * (count - 1))[several]
+        cosine = ((total[several].astype(np.float64) ** 2).sum(axis=1) - count[several]) / pairs
+        found.append(1.0 - cosine)
+    return _mean(np.concatenate(found)) if found else math.nan
+
+
+def auc(labels: Flags, scores: Floats, weights: Floats | None = None) -> float:
+    """Return the area under the ROC curve, ties half; NaN where one class has no weight."""
+    order = np.argsort(scores, kind="stable")
+    ordered, positive = scores[order], labels[order]
+    weight = np.ones(len(order)) if weights is None else weights[order]
+    ups, downs = weight * positive, weight * ~positive
+    total = float(ups.sum() * downs.sum())
+    if not total > 0.0:
+        return math.nan
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    ups, downs = np.add.reduceat(ups, starts), np.add.reduceat(downs, starts)
+    below = np.cumsum(downs) - downs
+    return float((ups * (below + downs / 2.0)).sum()) / total
+
+
+def user_auc(labels: Flags, scores: Floats, users: Integers) -> float:
+    """Return the mean AUC of the users with both classes; NaN where there is no such user."""
+    return _mean(aucs_of_users(labels, scores, users)[1])
+
+
+def aucs_of_users(labels: Flags, scores: Floats, users: Integers) -> tuple[Integers, Floats]:
+    """Return the users with both classes, ascending, and the AUC of each."""
+    order = np.argsort(users, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(users[order]) != 0]) if len(order) else order
+    found = [
+        (int(users[part[0]]), auc(labels[part], scores[part]))
+        for part in np.split(order, starts[1:])
+        if len(part) and 0 < labels[part].sum() < len(part)
+    ]
+    return (
+        np.array([user for user, _ in found], np.int64),
+        np.array([value for _, value in found], np.float64),
+    )
+
+
+def label_metrics(labels: Flags, probabilities: Floats) -> Labels:
+    """Return accuracy, precision, recall and F1 of `probability >= 0.5`."""
+    said = probabilities >= 0.5
+    both = int((said & labels).sum())
+    precision = both / int(said.sum()) if said.any() else math.nan
+    recall = both / int(labels.sum()) if labels.any() else math.nan
+    together = int(said.sum()) + int(labels.sum())
+    f1 = 2 * both / together if together else math.nan
+    return Labels(_mean((said == labels).astype(np.float64)), precision, recall, f1)
+
+
+def log_loss(labels: Flags, probabilities: Floats) -> float:
+    """Return the mean negative log-likelihood in nats; probabilities are kept 1e-15 off 0 and 1."""
+    return _mean(log_losses(labels, probabilities))
+
+
+def log_losses(labels: Flags, probabilities: Floats) -> Floats:
+    """Return the negative log-likelihood of each label."""
+    kept = np.clip(probabilities, 1e-15, 1.0 - 1e-15)
+    return -np.log(np.where(labels, kept, 1.0 - kept))
+
+
+class Bin(NamedTuple):
+    """One bin of a calibration plot: its size, mean probability and share of positives."""
+
+    size: int
+    probability: float
+    positives: float
+
+
+def calibration_bins(labels: Flags, probabilities: Floats, bins: int = BINS) -> list[Bin]:
+    """Divide events by probability into bins of equal mass; empty bins are left out.
+
+    Ties are divided by position, so that the bins stay equal; with fewer events than bins each
+    event is a bin of its own.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    return [
+        Bin(len(part), float(probabilities[part].mean()), float(labels[part].mean()))
+        for part in np.array_split(order, bins)
+        if len(part)
+    ]
+
+
+def ece(labels: Flags, probabilities: Floats, bins: int = BINS) -> float:
+    """Return the expected calibration error: the mean distance of both sides of the bins."""
+    found = calibration_bins(labels, probabilities, bins)
+    total = sum(part.size for part in found)
+    if not total:
+        return math.nan
+    return sum(part.size * abs(part.probability - part.positives) for part in found) / total
+
+
+def ece_noise_floor(probabilities: Floats, bins: int = BINS) -> float:
+    """Return the error that perfectly calibrated probabilities would show by chance.
+
+    In each bin the mean of the labels is about normal around that of the probabilities, and the
+    mean distance of a normal variable is sqrt(2 / pi) standard deviations.
+    """
+    if not len(probabilities):
+        return math.nan
+    kept = np.sort(probabilities)
+    deviations = [
+        math.sqrt(float((part * (1.0 - part)).sum())) for part in np.array_split(kept, bins)
+    ]
+    return math.sqrt(2.0 / math.pi) * sum(deviations) / len(kept)
+
+
+def mean_interval(
+    values: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """Return the interval of a mean over targets, by bootstrap over users.
+
+    A user's targets are drawn or left out together, for they are not independent.
+
+    Args:
+        values: (n,) one a target.
+        users: (n,) whose target it is; any codes.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    codes, sizes = _groups(users)
+    sums = np.bincount(codes, weights=values, minlength=len(sizes))
+
+    def mean(drawn: Floats) -> Floats:
+        return (drawn @ sums) / (drawn @ sizes)
+
+    return _bootstrap(len(sizes), mean, seed, resamples)
+
+
+def paired_interval(
+    values: Floats, others: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """Return the interval of the mean of `values - others`, target by target, over users."""
+    return mean_interval(values - others, users, seed, resamples)
+
+
+def auc_interval(
+    labels: Flags, scores: Floats, users: Integers, seed: int, resamples: int = 200
+) -> Interval:
+    """Return the interval of the AUC over all events, by bootstrap over users."""
+    codes, sizes = _groups(users)
+
+    def area(drawn: Floats) -> Floats:
+        return np.array([auc(labels, scores, row[codes]) for row in drawn])
+
+    return _bootstrap(len(sizes), area, seed, resamples)
+
+
+def _bootstrap(
+    users: int, statistic: Callable[[Floats], Floats], seed: int, resamples: int
+) -> Interval:
+    if users < 2:
+        return Interval(math.nan, math.nan)
+    generator = np.random.default_rng(seed)
+    at_once = max(1, min(resamples, _CHUNK_BYTES // (8 * users)))
+    found = []
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
+        drawn = np.empty((count, users))
+        for row in drawn:
+            row[:] = np.bincount(generator.integers(0, users, users), minlength=users)
+        found.append(statistic(drawn))
+    values = np.concatenate(found)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Interval(math.nan, math.nan)
+    edge = (1.0 - _LEVEL) / 2.0
+    low, high = np.quantile(values, [edge, 1.0 - edge])
+    return Interval(float(low), float(high))
+
+
+def _groups(users: Integers) -> tuple[Integers, Floats]:
+    _, codes, sizes = np.unique(users, return_inverse=True, return_counts=True)
+    return codes, sizes.astype(np.float64)
+
+
+def _mean(values: Floats) -> float:
+    return float(np.mean(values)) if len(values) else math.nan

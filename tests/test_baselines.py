@@ -1,0 +1,151 @@
+"""Simple recommenders on worlds small enough to count by hand."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from indexer.baselines import (
+    Baseline,
+    Content,
+    DecayedPopularity,
+    Ease,
+    ItemKnn,
+    OwnFrequent,
+    Popularity,
+)
+
+DAY = 86400.0
+NOBODY = np.zeros(0, np.int64)
+
+
+def rows(*values: int) -> NDArray[np.int64]:
+    return np.array(values, np.int64)
+
+
+def checkerboard() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Users 0..9 choose items of their own parity, each all of it but one."""
+    users = rows(*(u for u in range(10) for i in range(10) if (u + i) % 2 == 0 and i != u))
+    items = rows(*(i for u in range(10) for i in range(10) if (u + i) % 2 == 0 and i != u))
+    return users, items
+
+
+def test_popularity_is_the_training_counts_and_stays() -> None:
+    model = Popularity(rows(0, 2, 2), 4)
+    model.add(1, 0.0)
+    assert model.scores(NOBODY, 0.0).tolist() == [1.0, 0.0, 2.0, 0.0]
+
+
+def test_decayed_popularity_halves_in_a_half_life() -> None:
+    model = DecayedPopularity(3, DAY)
+    model.add(0, 0.0)
+    model.add(0, 0.0)
+    model.add(1, DAY)
+    model.add(1, 0.0)  # late: counts half
+    found = model.scores(NOBODY, 2 * DAY)
+    assert found[0] - found[1] == pytest.approx(np.log2(1.0 / 1.5) + 0.0, abs=1e-6)
+    assert found[2] < found[1] - 1000
+
+
+def test_decayed_popularity_survives_years() -> None:
+    model = DecayedPopularity(2, DAY)
+    model.add(0, 0.0)
+    for year in range(1, 20):
+        model.add(1, year * 365 * DAY)
+        model.add(1, year * 365 * DAY)
+    found = model.scores(NOBODY, 0.0)
+    assert np.isfinite(found).all()
+    assert found[1] > found[0]
+
+
+def brute_force_knn(
+    users: NDArray[np.int64], items: NDArray[np.int64], count: int, past: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    table = np.zeros((users.max() + 1, count))
+    table[users, items] = 1.0
+    norms = 1.0 / np.sqrt(table.sum(axis=0) + 5.0)
+    together = table.T @ table * np.outer(norms, norms)
+    np.fill_diagonal(together, 0.0)
+    out: NDArray[np.float64] = 0.6 ** np.arange(len(past)) @ together[past]
+    return out
+
+
+def test_item_knn_is_the_decayed_sum_of_cosines() -> None:
+    generator = np.random.default_rng(0)
+    users, items = generator.integers(0, 30, 400), generator.integers(0, 20, 400)
+    past = rows(3, 17, 3, 8)
+    found = ItemKnn(users, items, 20).scores(past, 0.0)
+    np.testing.assert_allclose(found, brute_force_knn(users, items, 20, past), rtol=1e-5)
+
+
+def test_item_knn_looks_at_the_latest_users_of_an_item_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("indexer.baselines.MAX_USERS", 1)
+    model = ItemKnn(rows(0, 0, 1, 1), rows(0, 1, 0, 2), 3)
+    found = model.scores(rows(0), 0.0)
+    assert found[1] == 0.0
+    assert found[2] > 0.0
+
+
+def test_ease_is_its_closed_form() -> None:
+    users, items = checkerboard()
+    found = Ease(users, items, 12, 1 << 20, regularisation=2.0).scores(rows(4, 2), 0.0)
+    table = np.zeros((10, 10))
+    table[users, items] = 1.0
+    inverse = np.linalg.inv(table.T @ table + 2.0 * np.eye(10))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    np.testing.assert_allclose(found[:10], weights[4] + 0.6 * weights[2], rtol=1e-5, atol=1e-7)
+    assert found[10:].tolist() == [0.0, 0.0]
+
+
+def test_ease_that_does_not_fit_in_memory_says_so() -> None:
+    users, items = checkerboard()
+    with pytest.raises(MemoryError, match="EASE over 10 items takes"):
+        Ease(users, items, 10, Ease.bytes_needed(10) - 1)
+
+
+def test_content_is_the_cosine_with_the_decayed_sum() -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    model = Content(vectors)
+    assert model.name == "content"
+    np.testing.assert_allclose(model.scores(rows(2, 0), 0.0), [0.8, 0.0, 1.0])
+    last = Content(vectors, events=1)
+    assert last.name == "last_item"
+    assert last.scores(rows(2, 0), 0.0).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_own_items_go_by_frequency_then_recency() -> None:
+    found = OwnFrequent(5).scores(rows(1, 3, 0, 3), 0.0)
+    assert np.argsort(-found, kind="stable").tolist()[:3] == [3, 1, 0]
+    assert found[2] == found[4] == 0.0
+
+
+def models(users: NDArray[np.int64], items: NDArray[np.int64]) -> list[Baseline]:
+    vectors = np.eye(10, dtype=np.float32)
+    return [
+        Popularity(items, 10),
+        DecayedPopularity(10),
+        ItemKnn(users, items, 10),
+        Ease(users, items, 10, 1 << 20),
+        Content(vectors),
+        Content(vectors, 1),
+        OwnFrequent(10),
+    ]
+
+
+def test_every_baseline_answers_for_a_user_without_past_and_without_training() -> None:
+    for users, items in (checkerboard(), (NOBODY, NOBODY)):
+        for model in models(users, items):
+            for past in (NOBODY, rows(4)):
+                found = model.scores(past, 5.0)
+                assert found.shape == (10,), model.name
+                assert found.dtype == np.float32, model.name
+                assert np.isfinite(found).all(), model.name
+
+
+def test_collaborative_baselines_keep_to_the_parity_of_the_past() -> None:
+    users, items = checkerboard()
+    for model in (ItemKnn(users, items, 10), Ease(users, items, 10, 1 << 20)):
+        found = model.scores(rows(0, 2), 0.0)
+        assert found[[4, 6, 8]].min() > found[[1, 3, 5, 7, 9]].max(), model.name
