@@ -18,7 +18,7 @@ help:
 	@echo 'make check    format, lint, types, tests'
 	@echo 'make format   let ruff format the sources'
 	@echo 'make bench    the benchmarks (Java and Maven needed)'
-	@echo 'make schemas  write schemas/ anew from the code'
+	@echo 'make schemas  write schemas/ and the tables of the README anew from the code'
 	@echo 'make clean    remove all that was made here, .venv too'
 
 .venv/.made:
@@ -62,8 +62,9 @@ format: .venv/.test
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
-schemas: .venv/.demo
+schemas: .venv/.test
 	$(BIN)/python -m indexer.schemas schemas
+	$(BIN)/python -m tests.readme_tables
 
 clean:
 	rm -rf .venv .numba-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* \
