@@ -1,0 +1,239 @@
+"""Time of a recommendation by stage, on one thread.
+
+A made-up catalogue of 100,000 items in 500 groups (384 wide, 64 in the index), 20,000 users with 30
+events each, sent through the code that serves: states, item states, neighbours and trend are real.
+
+    python -m benchmarks.recommend --items 100000 --users 20000 --batch 500
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+import tracker.recommender as stages
+from tracker.artifact import Artifact
+from tracker.event_batch import EventBatch
+from tracker.features import FEATURES
+from tracker.index import ItemIndex
+from tracker.interest import InterestConfig
+from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_view import ItemView
+from tracker.lists import ListEncoder
+from tracker.recommender import Recommender, RecommendOptions
+from tracker.seen import SeenSets
+from tracker.state import UserStates
+from tracker.vectors import ItemVectors
+
+GROUPS = 500
+START = 1_700_000_000.0
+DAY = 86400.0
+
+
+def make_items(count: int, random: np.random.Generator) -> ItemVectors:
+    """Return items in groups of a few hundred, whitened text vectors in kind."""
+    centres = random.normal(size=(GROUPS, 384)).astype(np.float32)
+    groups = np.arange(count) % GROUPS
+    full = centres[groups] + random.normal(size=(count, 384)).astype(np.float32)
+    full /= np.linalg.norm(full, axis=1, keepdims=True)
+    step = GROUPS * random.integers(1, max(count // GROUPS, 2), size=(count, 16))
+    similar = ((np.arange(count)[:, None] + step) % count).astype(np.int32)
+    return ItemVectors.make(
+        [f"item-{row:07d}" for row in range(count)],
+        full,
+        64,
+        similar=similar,
+        labels=[f"group {group}" for group in groups],
+    )
+
+
+def make_index(items: ItemVectors) -> ItemIndex:
+    """Return an approximate index, as `indexer build` makes for catalogues of this size."""
+    lists = max(16, int(np.sqrt(len(items))))
+    base = faiss.index_factory(64, f"IVF{lists},PQ32x4fs", faiss.METRIC_INNER_PRODUCT)
+    base.train(items.vectors)
+    base.add(items.vectors)
+    faiss.ParameterSpace().set_index_parameter(base, "nprobe", 16)
+    refine = faiss.IndexRefineFlat(base, faiss.swig_ptr(items.vectors))
+    return ItemIndex(refine)
+
+
+class Job:
+    """The catalogue, users and their events, run through update and the item side."""
+
+    def __init__(self, count: int, users: int, events: int) -> None:
+        random = np.random.default_rng(7)
+        self.items = make_items(count, random)
+        config = InterestConfig()
+        self.artifact = Artifact.in_memory(
+            self.items, interest=config, index=make_index(self.items)
+        )
+        self.view = ItemView(self.items)
+        self.states = UserStates(config, users)
+        self.states.clear(np.arange(users))
+        self.seen = SeenSets(config, users)
+        self.seen_slots = np.full(users, -1, np.int64)
+        self.recommender = Recommender(self.artifact, self.view)
+        item_states = ItemStates(count)
+        item_states.clear(np.arange(count))
+        tastes = random.integers(0, GROUPS, size=(users, 3))
+        update_seconds = 0.0
+        for turn in range(events):
+            group = tastes[np.arange(users), random.integers(0, 3, size=users)]
+            # Few items of a group are chosen often: a Zipf-like rank.
+            rank = (random.random(users) ** 3 * (count // GROUPS)).astype(np.int64)
+            rows = np.minimum(rank * GROUPS + group, count - 1)
+            batch = self._events(
+                rows, START + turn * DAY / 2 + random.random(users) * DAY / 2, turn
+            )
+            start = time.perf_counter()
+            applied = self.recommender.update(self.states, self.seen, self.seen_slots, batch)
+            update_seconds += time.perf_counter() - start
+            found = self.items.row_of(applied.item_events["item"].copy())
+            apply_item_events(item_states, found, applied.item_events)
+        self.update_microseconds = 1e6 * update_seconds / users / events
+        rows = np.flatnonzero(item_states.head["positives"] > 0)
+        for part in np.array_split(rows, max(1, len(rows) // 2000)):
+            self.view.update(item_states.pack(part), self.items.hashes[part])
+        self.now = START + events * DAY / 2
+
+    def _events(self, rows: NDArray[np.int64], times: NDArray[np.float64], turn: int) -> EventBatch:
+        users = len(rows)
+        return EventBatch(
+            topic="events",
+            partition=0,
+            users=[""] * users,
+            slots=np.arange(users),
+            items=self.items.hashes[rows],
+            rows=np.full(users, -1, np.int64),
+            times=times,
+            appended=times,
+            weights=np.random.default_rng(turn).choice(
+                np.array([0.5, 2.0, -0.5], np.float32), size=users, p=[0.6, 0.35, 0.05]
+            ),
+            values=np.full(users, np.nan, np.float32),
+            kinds=np.ones(users, np.uint16),
+            scenes=np.full(users, 1 + turn % 3, np.uint32),
+            event_ids=np.zeros(users, np.uint64),
+            retracts=np.zeros(users, np.uint64),
+            offsets=np.arange(users, dtype=np.int64) + turn * users,
+        )
+
+
+def timed(name: str, spent: dict[str, float], call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `call`, its time added to `spent[name]`."""
+
+    def run(*arguments: Any, **named: Any) -> Any:
+        start = time.perf_counter()
+        result = call(*arguments, **named)
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        return result
+
+    return run
+
+
+class _Timed:
+    """Stands for an object, one method of which is timed."""
+
+    def __init__(self, inner: Any, method: str, name: str, spent: dict[str, float]) -> None:
+        self._inner = inner
+        setattr(self, method, timed(name, spent, getattr(inner, method)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class AllColumns:
+    """A ranker that asks for every feature, as a trained one would; its scores are the blend's."""
+
+    def __init__(self, blend: Any) -> None:
+        self.cut_weights = blend.cut_weights
+        self.score = blend.score
+        self.wanted = np.ones(len(FEATURES), np.bool_)
+
+
+def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
+    """Return microseconds a recommendation by stage, the median of `repeats` batches."""
+    random = np.random.default_rng(3)
+    rows: list[dict[str, float]] = []
+    encoder = ListEncoder(job.items)
+    names = (
+        "read_histories", "queries", "find_candidates", "cut_candidates", "fill_features",
+        "select", "explain", "interests",
+    )  # fmt: skip
+    kept = {name: getattr(stages, name) for name in names}
+    recommender = job.recommender
+    users = [f"user-{user}" for user in range(batch)]
+    for turn in range(repeats + 2):
+        spent: dict[str, float] = {}
+        for name in names:
+            setattr(stages, name, timed(name, spent, kept[name]))
+        index: Any = _Timed(job.artifact.index, "search", "search", spent)
+        recommender.artifact = replace(job.artifact, index=index)
+        ranker: Any = recommender.ranker
+        recommender.ranker = _Timed(ranker, "score", "score", spent)
+        slots = random.choice(job.states.capacity, size=batch, replace=False)
+        now = np.full(batch, job.now + turn)
+        start = time.perf_counter()
+        made = recommender.recommend(
+            job.states, job.seen, job.seen_slots, slots, now, np.ones(batch, np.uint32), k
+        )
+        spent["recommend"] = time.perf_counter() - start
+        recommender.ranker = ranker
+        start = time.perf_counter()
+        encoder.encode(made, "000001", users, users, now.tolist(), ["home"] * batch, [1.5] * batch)
+        spent["encode"] = time.perf_counter() - start
+        if turn >= 2:  # the first are for warming up
+            rows.append(spent)
+    for name in names:
+        setattr(stages, name, kept[name])
+    recommender.artifact = job.artifact
+    result = {name: 1e6 / batch * float(np.median([row[name] for row in rows])) for name in rows[0]}
+    result["recommend without search"] = (
+        1e6 / batch * float(np.median([row["recommend"] - row["search"] for row in rows]))
+    )
+    return result
+
+
+def main() -> None:
+    """Print the times, and the update's beside them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--events", type=int, default=30, help="a user")
+    parser.add_argument("--batch", type=int, default=500)
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    faiss.omp_set_num_threads(1)
+    job = Job(arguments.items, arguments.users, arguments.events)
+    results = {"blend": measure(job, arguments.batch, arguments.k, arguments.repeats)}
+    blend = job.recommender.ranker
+    job.recommender = Recommender(
+        job.artifact,
+        job.view,
+        RecommendOptions(neighbour_events=20, content_events=28),
+        AllColumns(blend),
+    )
+    results["all columns"] = measure(job, arguments.batch, arguments.k, arguments.repeats)
+    if arguments.json:
+        print(json.dumps({"update": job.update_microseconds, **results}))
+        return
+    print(f"update {job.update_microseconds:.2f} us an event")
+    for title, times in results.items():
+        print(f"{title}: us a recommendation, batch {arguments.batch}, one thread")
+        for name, value in times.items():
+            print(f"  {name:26s}{value:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

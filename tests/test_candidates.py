@@ -1,0 +1,130 @@
+"""Candidates: quotas, order, what is seen, and who brought a neighbour."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.worlds import START, World, likes
+from tracker.candidates import CHANNELS, Candidates, find_candidates, find_place, keep_best
+from tracker.history import queries, read_histories
+
+
+def candidates_of(
+    world: World,
+    user: int,
+    *,
+    quotas: tuple[int, int, int, int] = (6, 4, 4, 4),
+    capacity: int = 18,
+    k: int = 5,
+    keep_seen: bool = False,
+    scene: int = 0,
+) -> Candidates:
+    slots, now = np.array([user]), np.array([START + 100.0])
+    read = read_histories(world.states, slots, now, world.items)
+    wanted, owners, masses = queries(read, 2)
+    found = np.full((0, 1), -1, np.int64)
+    if len(wanted):
+        found, _ = world.artifact.index.search(wanted, 12)
+    return find_candidates(
+        read, world.states, slots, now, np.array([scene], np.uint32), k, capacity, quotas,
+        keep_seen, 5, 8, False, owners, masses, found,
+        world.items, world.view, world.seen, world.seen_slots,
+    )  # fmt: skip
+
+
+def channels_of(made: Candidates) -> Counter[str]:
+    return Counter(CHANNELS[c] for c in made.channels[0, : made.n_rows[0]])
+
+
+def rows_of(made: Candidates, channel: str) -> list[int]:
+    count = made.n_rows[0]
+    chosen = made.channels[0, :count] == CHANNELS.index(channel)
+    return made.rows[0, :count][chosen].tolist()  # type: ignore[no-any-return]
+
+
+def world_of_all_channels() -> World:
+    world = World(80, groups=4)
+    for user in range(1, 4):
+        world.send(*likes(user, [0, 41, 42, 43]))
+    for user in range(4, 8):
+        world.send(*likes(user, [70, 71, 75, 79]))
+    world.send(*likes(0, [4, 0]))
+    return world
+
+
+def test_each_channel_gives_up_to_its_quota_of_unique_unseen_rows() -> None:
+    made = candidates_of(world_of_all_channels(), 0)
+    rows = made.rows[0, : made.n_rows[0]].tolist()
+    assert len(set(rows)) == len(rows) == 18
+    assert not {0, 4} & set(rows)
+    counts = channels_of(made)
+    assert counts["recent"] == 4
+    assert counts["neighbours"] == 3
+    assert rows_of(made, "neighbours") == [41, 42, 43]
+    assert counts["trend"] >= 4
+    assert set(rows_of(made, "trend")[:4]) == {70, 71, 75, 79}
+    assert counts["content"] >= 6
+
+
+def test_the_content_quota_is_shared_among_slots_by_mass() -> None:
+    world = World(80, groups=4)
+    world.send(*likes(0, [0, 4, 8]), *likes(0, [1]))
+    made = candidates_of(world, 0, quotas=(8, 0, 0, 0), capacity=8)
+    groups = Counter(row % 4 for row in rows_of(made, "content"))
+    assert groups == {0: 6, 1: 2}
+
+
+def test_room_that_is_left_goes_to_content_beyond_its_quota() -> None:
+    world = World(80, groups=4)
+    world.send(*likes(0, [0]))
+    made = candidates_of(world, 0, quotas=(2, 0, 2, 2), capacity=10, k=3)
+    assert channels_of(made)["content"] == 10
+
+
+def test_without_history_the_trend_fills_the_list_and_then_catalogue_order() -> None:
+    world = World(20)
+    world.send(*likes(1, [7, 9]))
+    made = candidates_of(world, -1, k=5)
+    assert set(rows_of(made, "trend")) == {7, 9}
+    assert rows_of(made, "default") == [0, 1, 2]
+
+
+def test_seen_rows_stand_behind_the_unseen_and_only_when_those_are_too_few() -> None:
+    world = World(8)
+    world.send(*likes(0, [0, 1, 2, 3]))
+    enough = candidates_of(world, 0, k=4)
+    assert enough.n_rows[0] == enough.n_unseen[0] == 4
+    short = candidates_of(world, 0, k=6)
+    assert short.n_unseen[0] == 4
+    assert set(short.rows[0, 4:8].tolist()) == {0, 1, 2, 3}
+    assert rows_of(short, "seen") == short.rows[0, 4:8].tolist()
+
+
+def test_with_seen_kept_seen_rows_are_candidates_like_others() -> None:
+    world = World(8)
+    world.send(*likes(0, [0, 1, 2, 3]))
+    made = candidates_of(world, 0, k=6, keep_seen=True)
+    assert made.n_unseen[0] == made.n_rows[0] == 8
+
+
+def test_neighbours_tell_the_item_that_brought_them() -> None:
+    made = candidates_of(world_of_all_channels(), 0)
+    for place in np.flatnonzero(made.channels[0] == CHANNELS.index("neighbours")):
+        assert made.via[0, place] == 0
+        assert made.walked[0, place, 1] > 0.0
+
+
+@pytest.mark.parametrize("mode", ["native", "python"])
+def test_small_sets_and_lists_keep_their_promises(mode: str) -> None:
+    place_of = find_place if mode == "native" else find_place.py_func  # type: ignore[attr-defined]
+    best = keep_best if mode == "native" else keep_best.py_func  # type: ignore[attr-defined]
+    marks = np.full(64, -1, np.int32)
+    for row in (5, 69, 5, 133):
+        marks[place_of(marks, row)] = row
+    assert sorted(marks[marks >= 0].tolist()) == [5, 69, 133]
+    scores, rows, places = np.zeros(3, np.float32), np.zeros(3, np.int32), np.zeros(3, np.int32)
+    n = 0
+    for score, row in [(1.0, 9), (3.0, 4), (1.0, 2), (2.0, 8), (1.0, 1), (3.0, 5)]:
+        n = best(scores, rows, places, n, score, row, row)
+    assert rows[:n].tolist() == [4, 5, 8]

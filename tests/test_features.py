@@ -1,0 +1,149 @@
+"""Each streaming feature against its definition, in worlds where it is known."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.worlds import DAY, START, World, likes
+from tracker.events import scene_code
+from tracker.features import FEATURES, neighbour_value, trend_value
+
+NOW = START + 1000.0
+
+
+def features_of(
+    world: World, user: int, rows: list[int], *, now: float = NOW, scene: str | None = None
+) -> list[dict[str, float]]:
+    made = world.recommender.features(
+        world.states,
+        np.array([user]),
+        np.array([now]),
+        np.array([scene_code(scene)], np.uint32),
+        np.array([rows]),
+    )
+    return [dict(zip(FEATURES, row, strict=True)) for row in made[0].tolist()]
+
+
+def test_trend_is_log2_of_twenty_times_the_decayed_count() -> None:
+    world = World(20)
+    for user in range(1, 4):
+        world.send(*likes(user, [0]))
+    item, other = features_of(world, 0, [0, 1], now=START + DAY)
+    assert item["trend_1d"] == pytest.approx(math.log2(20 * 3 / 2), abs=1e-4)
+    assert item["trend_3h"] == 0.0
+    assert item["trend_all"] == pytest.approx(math.log2(60), abs=1e-4)
+    assert other["trend_all"] == 0.0
+    for value in (trend_value, trend_value.py_func):  # type: ignore[attr-defined]
+        assert value(0.0, 86400.0, 86400.0) == pytest.approx(math.log2(20) - 1)
+        assert value(-math.inf, 0.0, 1.0) == 0.0
+
+
+def test_age_runs_from_the_first_event_and_says_when_there_was_none() -> None:
+    world = World(20)
+    world.send(*likes(1, [0], time=START - 7 * 3600))
+    item, other = features_of(world, 0, [0, 1], now=START)
+    assert item["age"] == pytest.approx(3.0)
+    assert item["no_event"] == 0.0
+    assert (other["age"], other["no_event"]) == (0.0, 1.0)
+
+
+def test_content_is_the_cosine_with_the_ring_at_full_width() -> None:
+    world = World(20)
+    world.send(
+        *(
+            {"user": 0, "item": f"i{i}", "weight": w, "time": START}
+            for i, w in [(0, 1.0), (2, 4.0), (1, 1.0)]
+        )
+    )
+    (made,) = features_of(world, 0, [6])
+    full = world.items.full
+    for decay, name in ((0.6, "content_60"), (0.95, "content_95")):
+        taste = full[1] + decay * 2.0 * full[2] + decay**2 * full[0]
+        expected = float(taste @ full[6] / np.linalg.norm(taste))
+        assert made[name] == pytest.approx(expected, abs=1e-5)
+    assert made["content_last"] == pytest.approx(float(full[1] @ full[6]), abs=1e-5)
+
+
+def test_slots_and_sums_are_compared_with_their_confidence() -> None:
+    world = World(20)
+    world.send(*likes(0, [0]))
+    own, other = features_of(world, 0, [0, 1], now=START)
+    assert own["slot"] == pytest.approx(1.0, abs=1e-3)
+    assert own["interest_4"] == pytest.approx(1.0 / 1.5, abs=1e-3)
+    assert other["slot"] < 0.6
+    later = features_of(world, 0, [0], now=START + DAY)[0]
+    assert later["interest_1"] == pytest.approx(0.0, abs=1e-6)
+    assert later["interest_2"] == pytest.approx(0.5 / 1.0, abs=1e-3)
+
+
+def test_negative_is_the_cosine_with_what_was_refused() -> None:
+    world = World(20)
+    assert features_of(world, 0, [0])[0]["negative"] == 0.0
+    world.send(*likes(0, [0], weight=-1.5))
+    own, other = features_of(world, 0, [0, 1], now=START)
+    assert own["negative"] == pytest.approx(1.5 / 2.0, abs=1e-3)
+    assert other["negative"] < own["negative"]
+
+
+def test_neighbours_are_normalised_by_both_items_counts() -> None:
+    world = World(20)
+    for user in range(1, 4):
+        world.send(*likes(user, [0, 1]))
+    world.send(*likes(0, [0], time=START + 50))
+    made, none = features_of(world, 0, [1, 2])
+    # Three users chose both; 0 has four events by now, 1 has three.
+    expected = 3 / math.sqrt((4 + 5) * (3 + 5))
+    assert made["neighbours_60"] == pytest.approx(neighbour_value(expected), abs=1e-4)
+    assert made["neighbours_95"] == pytest.approx(neighbour_value(expected), abs=1e-4)
+    assert made["next"] == pytest.approx(neighbour_value(expected), abs=1e-4)
+    assert 0.9 * made["neighbours_95"] < made["neighbours_10d"] < made["neighbours_95"]
+    assert [none[name] for name in FEATURES if name.startswith("neighbours")] == [0.0] * 3
+
+
+def test_neighbours_fade_by_event_and_go_both_ways_but_transitions_do_not() -> None:
+    world = World(20)
+    for user in range(1, 4):
+        world.send(*likes(user, [0, 1]))
+    world.send(*likes(0, [1, 10], time=START + 50))
+    (made,) = features_of(world, 0, [0])
+    once = 3 / math.sqrt((4 + 5) * (3 + 5))
+    assert made["neighbours_60"] == pytest.approx(neighbour_value(0.6 * once), abs=0.01)
+    assert made["neighbours_95"] == pytest.approx(neighbour_value(0.95 * once), abs=0.01)
+    assert made["next"] == 0.0
+
+
+def test_repeats_count_the_users_own_positive_events_of_the_item() -> None:
+    world = World(20)
+    world.send(*likes(0, [3, 4, 3], time=START), *likes(0, [5], weight=-1.0, time=START))
+    twice, once, refused = features_of(world, 0, [3, 4, 5], now=START + 2 + 2592000.0)
+    assert twice["repeats"] == pytest.approx(math.log2(3), abs=1e-6)
+    assert once["repeats"] == 1.0
+    assert twice["repeat_recency"] == pytest.approx(1.0, abs=1e-4)
+    assert (refused["repeats"], refused["repeat_recency"]) == (0.0, 0.0)
+
+
+def test_scene_trend_counts_the_users_scene_only() -> None:
+    world = World(20)
+    world.send(*likes(1, [0], scene="cart"), *likes(2, [0], scene="home"))
+    cart = features_of(world, 0, [0], scene="cart", now=START)[0]
+    assert cart["scene_1d"] == pytest.approx(math.log2(20), abs=1e-4)
+    assert cart["scene_10d"] == pytest.approx(math.log2(20), abs=1e-4)
+    assert features_of(world, 0, [0], scene="search")[0]["scene_1d"] == 0.0
+    assert features_of(world, 0, [0])[0]["scene_1d"] == 0.0
+
+
+def test_rows_of_nobody_known_have_item_features_only() -> None:
+    world = World(20)
+    world.send(*likes(1, [0]))
+    (made,) = features_of(world, -1, [0])
+    filled = {name for name, value in made.items() if value != 0.0}
+    assert filled == {name for name in FEATURES if name.startswith("trend")} | {"age"}
+
+
+def test_padding_at_the_end_stays_zero() -> None:
+    world = World(20)
+    world.send(*likes(0, [0]))
+    made: Any = features_of(world, 0, [0, -1, -1])
+    assert set(made[1].values()) == set(made[2].values()) == {0.0}

@@ -1,0 +1,105 @@
+"""JSON of recommendations against the objects they stand for."""
+
+import json
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from tracker.events import Recommendation
+from tracker.lists import ListEncoder, _number, to_recommendations
+from tracker.recommender import RecommendedBatch
+
+ITEMS: Any = SimpleNamespace(
+    ids=["plain", 'quoted "one"', "naïve ☕", "line\nbreak", "back\\slash"],
+    labels=["Drama", 'Co"médy'],
+)
+
+
+def batch_of(rows: list[list[int]], scores: list[list[float]]) -> RecommendedBatch:
+    users, k = len(rows), len(rows[0])
+    because_rows = np.full((users, k, 3), -1, np.int64)
+    because_rows[:, :, 0] = 1
+    because_rows[:, 0, 1] = 2
+    strengths = np.array([[0.7, 0.29996, 0.0]] * users, np.float32)
+    return RecommendedBatch(
+        rows=np.array(rows, np.int64),
+        scores=np.array(scores, np.float32),
+        channels=(np.arange(users * k).reshape(users, k) % 6).astype(np.uint8),
+        because=np.zeros((users, k, 3), np.uint64),
+        because_rows=because_rows,
+        labels=np.array([[1, -1, -1]] * users, np.int32),
+        strengths=strengths,
+        changes=np.array([[0.25, -0.125, 0.0]] * users, np.float32),
+        list_hash=np.zeros(users, np.uint64),
+    )
+
+
+BATCH = batch_of(
+    [[0, 1, 2], [4, 3, -1], [-1, -1, -1]], [[12345.678, -0.00004, 1e-4], [-3.0, 0.5, 0], [0, 0, 0]]
+)
+ARGUMENTS: Any = (
+    "000001-x",
+    ["events-0-1", "events-0-2", "events-1-99"],
+    ["anna", 'b"ob', "zoë\n"],
+    [1.7e9, 0.125, 5.0],
+    ["home", None, "ca\nrt"],
+    [3.25, 0.0, 1000.5],
+)
+
+
+def test_encoded_lists_decode_to_the_recommendation_objects() -> None:
+    encoded = ListEncoder(ITEMS).encode(BATCH, *ARGUMENTS)
+    decoded = [msgspec.json.decode(record, type=Recommendation) for record in encoded]
+    assert decoded == to_recommendations(BATCH, ITEMS, *ARGUMENTS)
+
+
+def test_fields_come_in_the_order_of_the_recommendation() -> None:
+    encoded = ListEncoder(ITEMS).encode(BATCH, *ARGUMENTS)[0]
+    assert list(json.loads(encoded)) == list(Recommendation.__struct_fields__)
+
+
+def test_reasons_labels_and_channels_are_named() -> None:
+    first, second, third = to_recommendations(BATCH, ITEMS, *ARGUMENTS)
+    assert [item.item_id for item in first.items] == ["plain", 'quoted "one"', "naïve ☕"]
+    assert first.items[0].because == ['quoted "one"', "naïve ☕"]
+    assert first.items[1].because == ['quoted "one"']
+    assert [item.channel for item in first.items] == ["content", "recent", "neighbours"]
+    assert [interest.label for interest in first.interests] == ['Co"médy', ""]
+    assert len(second.items) == 2
+    assert third.items == []
+
+
+def test_no_users_give_no_records() -> None:
+    none = batch_of([[0]], [[0.0]])
+    none = RecommendedBatch(
+        **{name: getattr(none, name)[:0] for name in RecommendedBatch.__dataclass_fields__}
+    )
+    assert ListEncoder(ITEMS).encode(none, "v", [], [], [], [], []) == []
+    assert to_recommendations(none, ITEMS, "v", [], [], [], [], []) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.0"),
+        (1.0, "1.0"),
+        (-1.5, "-1.5"),
+        (10.25, "10.25"),
+        (0.0001, "0.0001"),
+        (0.00004, "0.0"),
+        (-0.00004, "0.0"),
+        (9.99996, "10.0"),
+        (123456.0625, "123456.0625"),
+        (1e30, "10000000000.0"),
+        (-math.inf, "-10000000000.0"),
+    ],
+)
+def test_numbers_are_json_with_four_decimals_at_most(value: float, text: str) -> None:
+    for write in (_number, _number.py_func):  # type: ignore[attr-defined]
+        buffer = np.zeros(18, np.uint8)
+        end = write(buffer, 0, value)
+        assert buffer[:end].tobytes().decode() == text

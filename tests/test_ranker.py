@@ -1,0 +1,64 @@
+"""The blend, and what takes its place."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.worlds import START, World, likes
+from tracker.features import FEATURES
+from tracker.ranker import BLEND, Blend, _blend
+
+Array = NDArray[Any]
+
+
+class Backwards:
+    """A stand-in for a trained network: the less an item was chosen, the better."""
+
+    wanted = np.ones(len(FEATURES), np.bool_)
+    cut_weights = np.zeros(4, np.float32)
+
+    def score(self, features: Array, n_rows: Array) -> Array:
+        return -features[:, :, FEATURES.index("trend_all")]
+
+
+def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
+    blend = Blend({"trend_1d": 2.0, "content_60": -1.0})
+    features = np.random.default_rng(0).normal(size=(2, 3, len(FEATURES))).astype(np.float32)
+    scores = blend.score(features, np.array([3, 2]))
+    expected = 2 * features[:, :, 2] - features[:, :, FEATURES.index("content_60")]
+    assert scores[0] == pytest.approx(expected[0], abs=1e-6)
+    assert scores[1, :2] == pytest.approx(expected[1, :2], abs=1e-6)
+    assert scores[1, 2] == 0.0
+    again = np.zeros((2, 3), np.float32)
+    _blend.py_func(  # type: ignore[attr-defined]
+        features, np.array([3, 2]), blend._columns, blend._weights, again
+    )
+    assert np.array_equal(again, scores)
+
+
+def test_only_the_columns_of_a_blend_are_wanted() -> None:
+    blend = Blend({"trend_1d": 2.0, "content_60": 1.0, "content_95": 2.0, "negative": -3.0})
+    assert [FEATURES[i] for i in np.flatnonzero(blend.wanted)] == [
+        "trend_1d", "content_60", "content_95", "negative",
+    ]  # fmt: skip
+    assert blend.cut_weights.tolist() == [3.0, 2.0, 0.0, -3.0]
+
+
+def test_a_weight_of_no_feature_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="no feature 'popularity'; expected are trend_3h"):
+        Blend({"popularity": 1.0})
+
+
+def test_the_default_blend_rewards_and_punishes_what_it_should() -> None:
+    assert set(BLEND) <= set(FEATURES)
+    assert BLEND["negative"] < 0 < min(w for name, w in BLEND.items() if name != "negative")
+
+
+def test_a_trained_ranker_takes_the_place_of_the_blend() -> None:
+    world = World(20, ranker=Backwards())
+    for user in range(1, 5):
+        world.send(*likes(user, [0, 2, 4]))
+    world.send(*likes(0, [6]))
+    assert set(world.rows(0, now=START + 60, k=20)[-4:]) == {0, 2, 4, 6}

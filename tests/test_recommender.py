@@ -1,0 +1,368 @@
+"""Lists in known-answer worlds, and what holds for every list."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worlds import DAY, START, World, likes
+from tracker.candidates import CHANNELS
+from tracker.events import hash_id
+from tracker.features import FEATURES
+from tracker.interest import InterestConfig
+from tracker.recommender import RecommendedBatch, RecommendOptions
+from tracker.state import UserStates
+
+SEEN = CHANNELS.index("seen")
+TREND = CHANNELS.index("trend")
+DEFAULT = CHANNELS.index("default")
+
+
+def same(one: RecommendedBatch, other: RecommendedBatch) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in RecommendedBatch.__dataclass_fields__
+    )
+
+
+def busy_world(**arguments: Any) -> World:
+    """Eight users in two groups, some with dislikes and scenes, one whom nobody knows."""
+    world = World(60, **arguments)
+    for user in range(7):
+        items = [(user + 2 * n) % 60 for n in range(3 * user)]
+        world.send(*likes(user, items, time=START + 1000 * user, scene=["", "home"][user % 2]))
+    world.send(*likes(3, [4, 8], time=START + 9000, weight=-2.0))
+    return world
+
+
+def test_checkerboard_users_get_unseen_items_of_their_own_group() -> None:
+    world = World(40).with_options(diversity=0.0)
+    world.send(*likes(0, [0, 2, 4]), *likes(1, [1, 3, 5]))
+    even, odd = world.recommend([0, 1], now=START + 10, k=5).rows
+    assert all(row % 2 == 0 and row > 4 for row in even)
+    assert all(row % 2 == 1 and row > 5 for row in odd)
+
+
+def test_a_list_moves_with_the_next_event() -> None:
+    world = World(40).with_options(diversity=0.0)
+    world.send(*likes(0, [0, 2]))
+    before = world.rows(0, now=START + 5)
+    world.send(*likes(0, [11, 13, 15], time=START + 10))
+    after = world.rows(0, now=START + 20)
+    assert sum(row % 2 for row in before) == 0
+    assert sum(row % 2 for row in after) >= 3
+
+
+def test_a_batch_equals_one_by_one_bit_for_bit() -> None:
+    world = busy_world()
+    now = [START + 20_000.0 + 100 * user for user in range(8)]
+    users = [0, 1, 2, 3, 4, 5, 6, -1]
+    together = world.recommend(users, now=now, scene="home", k=7)
+    for position, user in enumerate(users):
+        alone = world.recommend([user], now=now[position], scene="home", k=7)
+        for name in RecommendedBatch.__dataclass_fields__:
+            assert np.array_equal(getattr(together, name)[position], getattr(alone, name)[0]), name
+
+
+def test_the_same_call_gives_the_same_lists_and_changes_no_state() -> None:
+    world = busy_world()
+    before = world.states.pack(np.arange(8))
+    first = world.recommend(range(8), now=START + 1e5, k=10)
+    assert same(first, world.recommend(range(8), now=START + 1e5, k=10))
+    assert world.states.pack(np.arange(8)) == before
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 29), st.sampled_from([-2.0, 0.0, 0.3, 2.0])),
+        max_size=60,
+    ),
+    st.sampled_from(["demote", "exclude", "keep"]),
+    st.integers(1, 40),
+)
+def test_a_list_is_never_empty_nor_short_of_items_without_reason(
+    events: list[tuple[int, int, float]], seen: Any, k: int
+) -> None:
+    world = World(30, live=25, users=4).with_options(seen=seen)
+    world.send(
+        *(
+            {"user": user, "item": f"i{item}", "weight": weight, "time": START + n}
+            for n, (user, item, weight) in enumerate(events)
+        )
+    )
+    made = world.recommend([0, 1, 2, 3, -1], now=START + 100, k=k)
+    for user, rows in enumerate(made.rows):
+        kept = [row for row in rows.tolist() if row >= 0]
+        assert rows.tolist() == kept + [-1] * (k - len(kept))
+        assert len(set(kept)) == len(kept)
+        assert all(row < 25 for row in kept)
+        had = {item for of, item, _ in events if of == user}
+        unseen = 25 - len(had & set(range(25)))
+        expected = min(k, unseen) if seen == "exclude" and unseen else min(k, 25)
+        assert len(kept) == expected
+        if seen != "keep":
+            assert set(kept[: min(k, unseen)]).isdisjoint(had)
+
+
+def test_nobody_known_gets_the_trend_and_before_any_trend_catalogue_order() -> None:
+    world = World(40).with_options(diversity=0.0)
+    empty = world.recommend([-1, 5], k=4)
+    assert empty.rows.tolist() == [[0, 1, 2, 3]] * 2
+    assert (empty.channels == DEFAULT).all()
+    world.send(*likes(0, [30]), *likes(1, [30, 21]))
+    trend = world.recommend([-1, 5], now=START + 60, k=4)
+    assert trend.rows[:, :2].tolist() == [[30, 21]] * 2
+    assert (trend.channels[:, :2] == TREND).all()
+    assert (trend.because_rows == -1).all()
+    assert (trend.labels == -1).all()
+
+
+def test_the_trend_of_the_scene_comes_first_for_who_is_there() -> None:
+    world = World(40).with_options(diversity=0.0)
+    world.send(*likes(0, [30, 31], scene="cart"), *likes(1, [20, 21], scene="home"))
+    rows = world.recommend([-1], now=START + 60, scene="cart", k=40).rows[0].tolist()
+    made = world.recommend([-1], now=START + 60, scene="unheard", k=4)
+    assert {30, 31} <= set(rows)
+    assert set(made.rows[0].tolist()) == {20, 21, 30, 31}
+
+
+def test_an_item_nobody_has_chosen_is_recommended_from_its_content() -> None:
+    world = World(40).with_options(diversity=0.0)
+    world.send(*likes(0, [0, 2, 4]))
+    made = world.recommend([0], now=START + 60, k=3)
+    assert (world.view.counts[made.rows[0], 6] == 0).all()
+    assert {CHANNELS[c] for c in made.channels[0]} <= {"content", "recent"}
+
+
+def test_retired_items_are_never_recommended_but_may_be_reasons() -> None:
+    world = World(40, live=20).with_options(diversity=0.0)
+    world.send(*likes(0, [20, 22, 24]), *likes(1, [20, 22]))
+    made = world.recommend([0, 1, -1], now=START + 60, k=20)
+    assert made.rows.max() < 20
+    assert set(made.because_rows[0][made.because_rows[0] >= 0].tolist()) == {20, 22, 24}
+
+
+def test_seen_items_are_demoted_excluded_or_kept_by_setting() -> None:
+    world = World(10, options=RecommendOptions(seen="demote", diversity=0.0))
+    world.send(*likes(0, [0, 2, 4]))
+    demoted = world.recommend([0], now=START + 60, k=10)
+    assert set(demoted.rows[0, :7].tolist()) == {1, 3, 5, 6, 7, 8, 9}
+    assert set(demoted.rows[0, 7:].tolist()) == {0, 2, 4}
+    assert (demoted.channels[0, 7:] == SEEN).all()
+    assert (demoted.channels[0, :7] != SEEN).all()
+    excluded = world.with_options(seen="exclude", diversity=0.0).rows(0, now=START + 60, k=10)
+    assert set(excluded) == {1, 3, 5, 6, 7, 8, 9}
+    kept = world.with_options(seen="keep", diversity=0.0).recommend([0], now=START + 60, k=10)
+    assert set(kept.rows[0, :3].tolist()) & {0, 2, 4}
+    assert (kept.channels != SEEN).all()
+
+
+@pytest.mark.parametrize("seen", ["demote", "exclude"])
+def test_who_has_seen_everything_gets_the_best_seen(seen: Any) -> None:
+    world = World(6).with_options(seen=seen, diversity=0.0)
+    world.send(*likes(0, [1, 3, 5, 4, 2, 0, 2, 0, 4, 2, 0]))
+    made = world.recommend([0], now=START + 60, k=3)
+    assert set(made.rows[0].tolist()) == {0, 2, 4}
+    assert (made.channels == SEEN).all()
+
+
+def test_what_left_the_ring_is_still_known_as_seen() -> None:
+    world = World(120, ring=8, ring_evict=2).with_options(diversity=0.0)
+    had = list(range(0, 80, 2))
+    world.send(*likes(0, had))
+    rows = world.rows(0, now=START + 100, k=60)
+    assert set(rows).isdisjoint(had)
+    assert len(rows) == 60
+
+
+def test_a_retracted_event_is_neither_seen_nor_a_reason() -> None:
+    world = World(40).with_options(diversity=0.0)
+    world.send(*likes(0, [0, 2]), {"user": 0, "item": "i4", "time": START + 5, "id": "e"})
+    world.send({"user": 0, "retracts": "e", "time": START + 6})
+    made = world.recommend([0], now=START + 60, k=20)
+    assert 4 in made.rows[0].tolist()
+    assert 4 not in made.because_rows[0]
+
+
+def test_negative_interest_pushes_similar_items_down() -> None:
+    world = World(40, groups=4).with_options(diversity=0.0)
+    liked = likes(0, [0, 1, 4, 5])
+    world.send(*liked)
+    before = world.rows(0, now=START + 60, k=8)
+    assert any(row % 4 == 1 for row in before)
+    world.send(*likes(0, [9, 13, 17], time=START + 10, weight=-2.0))
+    after = world.rows(0, now=START + 60, k=8)
+    assert [row for row in after if row % 4 == 1] == []
+    assert all(row % 4 == 0 for row in after[:6])
+
+
+def test_live_neighbours_are_recommended_with_the_item_they_came_from() -> None:
+    # Content cannot know that 0 and 21 go together; the events of other users do.
+    world = World(40).with_options(diversity=0.0)
+    for user in range(1, 6):
+        world.send(*likes(user, [0, 21]))
+    world.send(*likes(0, [2, 0], time=START + DAY))
+    made = world.recommend([0], now=START + DAY + 60, k=5)
+    place = made.rows[0].tolist().index(21)
+    assert CHANNELS[made.channels[0, place]] == "neighbours"
+    assert made.because_rows[0, place].tolist() == [0, -1, -1]
+    assert made.because[0, place].tolist() == [hash_id("i0"), 0, 0]
+
+
+def test_reasons_are_the_users_own_positive_items_nearest_in_content() -> None:
+    world = World(40).with_options(diversity=0.0)
+    world.send(*likes(0, [0, 2, 1, 0]), *likes(0, [4], weight=-1.0), *likes(0, [6], weight=0.0))
+    made = world.recommend([0], now=START + 60, k=30)
+    for row, reasons in zip(made.rows[0].tolist(), made.because_rows[0].tolist(), strict=True):
+        named = [reason for reason in reasons if reason >= 0]
+        assert set(named) <= {0, 1, 2}
+        assert len(set(named)) == len(named)
+        assert all(reason % 2 == row % 2 for reason in named)
+    assert np.array_equal(
+        made.because[0] != 0,
+        made.because_rows[0] >= 0,
+    )
+
+
+def test_the_heavier_and_later_event_is_the_first_reason() -> None:
+    world = World(40).with_options(diversity=0.0)
+    world.send(
+        {"user": 0, "item": "i0", "weight": 3.0, "time": START},
+        {"user": 0, "item": "i2", "weight": 0.3, "time": START + 1},
+    )
+    made = world.recommend([0], now=START + 60, k=3)
+    assert (made.because_rows[0, :, 0] == 0).all()
+
+
+def test_diversity_brings_both_interests_into_the_list() -> None:
+    world = World(40, groups=4).with_options(diversity=0.0)
+    world.send(*likes(0, [1]), *likes(0, [0, 4, 8], time=START + 10))
+    plain = world.rows(0, now=START + 60, k=6)
+    diverse = world.with_options(diversity=0.6).rows(0, now=START + 60, k=6)
+    assert len({row % 4 for row in diverse}) > len({row % 4 for row in plain})
+
+
+def test_interests_are_named_with_share_and_change() -> None:
+    world = World(40)
+    world.send(*likes(0, [0, 2, 4], time=START - 10 * DAY), *likes(0, [1], time=START))
+    made = world.recommend([0], now=START + 60)
+    labels = [world.items.labels[label] if label >= 0 else "" for label in made.labels[0]]
+    assert labels == ["group 0", "group 1", ""]
+    assert made.strengths[0, :2].sum() == pytest.approx(1.0)
+    assert made.strengths[0, 2] == 0.0
+    assert made.changes[0, 0] < -0.1
+    assert made.changes[0, 1] == pytest.approx(made.strengths[0, 1], abs=0.01)
+
+
+def test_an_interest_whose_medoid_is_gone_is_named_after_its_nearest_item() -> None:
+    world = World(40)
+    world.send(*likes(0, [0, 2]))
+    world.states.slot_head["medoid"][0, 0] = hash_id("gone")
+    made = world.recommend([0], now=START + 60)
+    assert world.items.labels[made.labels[0, 0]] == "group 0"
+
+
+def test_unknown_items_are_counted_and_do_not_stop_a_list() -> None:
+    world = World(40)
+    applied = world.send({"user": 0, "item": "never heard of", "time": START})
+    assert applied.unknown == 1
+    made = world.recommend([0], now=START + 60, k=4)
+    assert (made.rows >= 0).all()
+
+
+def test_item_events_carry_the_sign_and_the_terms_of_the_original_event() -> None:
+    world = World(40)
+    first = world.send(
+        *likes(0, [0, 2], scene="home"),
+        {"user": 0, "item": "i4", "time": START + 5, "id": "e", "weight": 2.0, "scene": "cart"},
+    ).item_events
+    undone = world.send({"user": 0, "retracts": "e", "time": START + 99}).item_events
+    assert first["sign"].tolist() == [1, 1, 1]
+    assert first["recent"][2, :2].tolist() == [hash_id("i2"), hash_id("i0")]
+    assert undone["sign"].tolist() == [-1]
+    for name in ("item", "time", "weight", "scene"):
+        assert undone[name][0] == first[name][2], name
+
+
+def test_rows_of_another_basis_are_rebuilt_from_the_ring_before_they_are_read() -> None:
+    world = World(40, basis="old").with_options(diversity=0.0)
+    world.send(*likes(0, [0, 2, 4]), *likes(1, [1]))
+    refitted = World(40, basis="new").with_options(diversity=0.0)
+    refitted.states = world.states
+    world.states.sums[:] = 7.0
+    assert all(row % 2 == 0 for row in refitted.rows(0, now=START + 60))
+    assert world.states.head["basis"][0] == hash_id("new")
+    assert refitted.recommender.carry_over(world.states, np.array([0, 0, -1, 1])) == 1
+    assert refitted.recommender.carry_over(world.states, np.array([0, 1])) == 0
+    world.send(*likes(0, [6], time=START + 9))
+    assert world.states.head["basis"][0] == hash_id("old")
+
+
+def test_list_hash_tells_lists_apart_and_knows_equal_ones() -> None:
+    world = World(40)
+    world.send(*likes(0, [0, 2]), *likes(1, [0, 2]), *likes(2, [1]))
+    one, twin, other = world.recommend([0, 1, 2], now=START + 60).list_hash.tolist()
+    assert one == twin != other
+
+
+def test_more_items_wanted_than_candidates_are_gathered() -> None:
+    world = World(300).with_options(diversity=0.0)
+    world.send(*likes(0, [0, 2]))
+    rows = world.rows(0, now=START + 60, k=250)
+    assert len(set(rows)) == 250
+    assert all(row % 2 == 0 for row in rows[:5])
+
+
+def test_an_empty_batch_is_answered_with_one() -> None:
+    made = World(4).recommend([], k=3)
+    assert len(made) == 0
+    assert made.rows.shape == (0, 3)
+
+
+def test_features_of_given_rows_are_those_that_serve() -> None:
+    world = busy_world()
+    rows = np.tile(np.arange(60), (8, 1))
+    scenes = np.zeros(8, np.uint32)
+    now = np.full(8, START + 50_000.0)
+    made = world.recommender.features(world.states, np.arange(8), now, scenes, rows)
+    assert made.shape == (8, 60, len(FEATURES))
+    assert np.isfinite(made).all()
+    blend = world.recommender.ranker.score(made, np.full(8, 60))
+    lists = world.with_options(seen="keep", diversity=0.0, cut=60).recommend(
+        range(8), now=START + 50_000.0, k=5
+    )
+    for user in range(8):
+        expected = blend[user, lists.rows[user]]
+        assert lists.scores[user] == pytest.approx(expected, abs=1e-5)
+
+
+def test_wrong_calls_name_both_numbers() -> None:
+    world = World(4)
+    with pytest.raises(ValueError, match="k is 0; at least 1"):
+        world.recommend([0], k=0)
+    with pytest.raises(ValueError, match="2 slots, 1 times"):
+        world.recommender.recommend(
+            world.states, world.seen, world.seen_slots, np.array([0, 1]), np.array([START]),
+            np.zeros(2, np.uint32), 3,
+        )  # fmt: skip
+    world.states = UserStates(InterestConfig(dim=8), 1)
+    with pytest.raises(ValueError, match="states of dim 8, items of 16"):
+        world.recommend([0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quotas": (90, 10, 10, 10)}, "sum to 120"),
+        ({"cut": 4}, "cut is 4"),
+        ({"seen": "hide"}, "seen is 'hide'"),
+        ({"diversity": 1.5}, "diversity is 1.5"),
+        ({"per_search": 0}, "per_search 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RecommendOptions(**options)

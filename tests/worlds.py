@@ -1,0 +1,164 @@
+"""Known-answer worlds for the recommender's tests: a catalogue in groups, users, events."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.apply import Applied
+from tracker.artifact import Artifact
+from tracker.event_batch import EventBatch
+from tracker.events import hash_id, kind_code, scene_code
+from tracker.interest import InterestConfig
+from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_view import ItemView
+from tracker.ranker import Ranker
+from tracker.recommender import RecommendedBatch, Recommender, RecommendOptions
+from tracker.seen import SeenSets
+from tracker.state import UserStates
+from tracker.vectors import ItemVectors
+
+DAY = 86400.0
+START = 1_700_000_000.0
+
+
+def checkerboard(count: int, *, groups: int = 2, width: int = 32) -> NDArray[np.float32]:
+    """Return unit vectors (count, width): item i is of group i % groups, near its group's axis."""
+    noise = np.random.default_rng(5).normal(size=(count, width))
+    noise[:, :groups] = 0.0
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    full = 0.5 * noise
+    full[np.arange(count), np.arange(count) % groups] = math.sqrt(0.75)
+    return full.astype(np.float32)
+
+
+class World:
+    """A catalogue of items "i0", "i1", ... in groups, an arena of users, and what is live."""
+
+    def __init__(
+        self,
+        count: int = 40,
+        *,
+        users: int = 8,
+        live: int | None = None,
+        options: RecommendOptions | None = None,
+        ranker: Ranker | None = None,
+        basis: str = "test",
+        groups: int = 2,
+        **interest: Any,
+    ) -> None:
+        ids = [f"i{i}" for i in range(count)]
+        labels = [f"group {i % groups}" for i in range(count)]
+        self.items = ItemVectors.make(
+            ids, checkerboard(count, groups=groups), 16, live=live, labels=labels
+        )
+        self.config = InterestConfig(dim=16, **interest)
+        self.artifact = Artifact.in_memory(self.items, interest=self.config, basis=basis)
+        self.view = ItemView(self.items)
+        self.item_states = ItemStates(max(count, 1) + 64)
+        self.item_slots: dict[int, int] = {}
+        self.states = UserStates(self.config, users)
+        self.states.clear(np.arange(users))
+        self.seen = SeenSets(self.config, 4)
+        self.seen_slots = np.full(users, -1, np.int64)
+        self.recommender = Recommender(self.artifact, self.view, options, ranker)
+        self._offset = 0
+
+    def with_options(self, **options: Any) -> "World":
+        """Use other options from here on; returns the world."""
+        self.recommender = Recommender(self.artifact, self.view, RecommendOptions(**options))
+        return self
+
+    def batch(self, events: Sequence[dict[str, Any]]) -> EventBatch:
+        """Return events as columns: user, item, and optional weight, time, scene, id, retracts."""
+        size = len(events)
+        self._offset += size
+        times = np.array([event.get("time", START) for event in events], np.float64)
+        return EventBatch(
+            topic="events",
+            partition=0,
+            users=[f"u{event['user']}" for event in events],
+            slots=np.array([event["user"] for event in events], np.int64),
+            items=np.array(
+                [hash_id(event["item"]) if "item" in event else 0 for event in events], np.uint64
+            ),
+            rows=np.full(size, -1, np.int64),
+            times=times,
+            appended=times,
+            weights=np.array(
+                [event.get("weight", 1.0) if "item" in event else 0.0 for event in events],
+                np.float32,
+            ),
+            values=np.full(size, np.nan, np.float32),
+            kinds=np.array(
+                [kind_code("like") if "item" in event else 0 for event in events], np.uint16
+            ),
+            scenes=np.array([scene_code(event.get("scene")) for event in events], np.uint32),
+            event_ids=np.array(
+                [hash_id(event["id"]) if "id" in event else 0 for event in events], np.uint64
+            ),
+            retracts=np.array(
+                [hash_id(event["retracts"]) if "retracts" in event else 0 for event in events],
+                np.uint64,
+            ),
+            offsets=np.arange(self._offset - size, self._offset, dtype=np.int64),
+        )
+
+    def send(self, *events: dict[str, Any]) -> Applied:
+        """Apply events to users, then what follows from them to the items and the view."""
+        applied = self.recommender.update(
+            self.states, self.seen, self.seen_slots, self.batch(events)
+        )
+        self.apply_items(applied.item_events)
+        return applied
+
+    def apply_items(self, item_events: NDArray[np.void]) -> None:
+        """Apply item events to the item states, and show them in the view."""
+        hashes = item_events["item"].tolist()
+        slots = np.array(
+            [self.item_slots.setdefault(item, len(self.item_slots)) for item in hashes], np.int64
+        )
+        apply_item_events(self.item_states, slots, item_events)
+        changed = np.unique(slots)
+        if len(changed):
+            by_slot = {slot: item for item, slot in self.item_slots.items()}
+            self.view.update(
+                self.item_states.pack(changed),
+                np.array([by_slot[slot] for slot in changed.tolist()], np.uint64),
+            )
+
+    def recommend(
+        self,
+        users: Sequence[int],
+        *,
+        now: float | Sequence[float] = START,
+        scene: str | None = None,
+        k: int = 5,
+    ) -> RecommendedBatch:
+        """Make lists of users (-1 for one of whom nothing is kept)."""
+        size = len(users)
+        return self.recommender.recommend(
+            self.states,
+            self.seen,
+            self.seen_slots,
+            np.array(users, np.int64),
+            np.array(np.broadcast_to(now, (size,)), np.float64),
+            np.full(size, scene_code(scene), np.uint32),
+            k,
+        )
+
+    def rows(self, user: int, **arguments: Any) -> list[int]:
+        """Return the rows of one user's list, without padding."""
+        rows: list[int] = self.recommend([user], **arguments).rows[0].tolist()
+        return [row for row in rows if row >= 0]
+
+
+def likes(
+    user: int, items: Sequence[int], *, time: float = START, **more: Any
+) -> list[dict[str, Any]]:
+    """Return a like of each item by a user, a second apart."""
+    return [
+        {"user": user, "item": f"i{item}", "time": time + n, **more} for n, item in enumerate(items)
+    ]

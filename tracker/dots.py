@@ -1,0 +1,60 @@
+"""Inner products in native code, the innermost loops of ranking."""
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Sums may be reordered, so that they run in the machine's wide registers. The order is fixed when
+# the code is compiled: the same numbers give the same sum, alone or in a batch.
+_reordered = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+
+
+@_reordered
+def dot(a: Array, b: Array) -> float:
+    """Return the inner product of two float32 vectors of one length."""
+    total = np.float32(0.0)
+    for d in range(len(a)):
+        total += a[d] * b[d]
+    return total  # type: ignore[return-value]
+
+
+@_reordered
+def three_dots(queries: Array, vector: Array, out: Array) -> None:
+    """Write the inner products of three float32 vectors (3, F) with a fourth."""
+    first = np.float32(0.0)
+    second = np.float32(0.0)
+    third = np.float32(0.0)
+    for d in range(len(vector)):
+        component = vector[d]
+        first += queries[0, d] * component
+        second += queries[1, d] * component
+        third += queries[2, d] * component
+    out[0] = first
+    out[1] = second
+    out[2] = third
+
+
+@_reordered
+def add_scaled(out: Array, vector: Array, scale: float) -> None:
+    """Add `scale` times a float32 vector to another."""
+    factor = np.float32(scale)
+    for d in range(len(out)):
+        out[d] += factor * vector[d]
+
+
+@_reordered
+def to_unit(vector: Array) -> bool:
+    """Scale a float32 vector to unit length; False, and unchanged, where it is null."""
+    square = np.float32(0.0)
+    for d in range(len(vector)):
+        square += vector[d] * vector[d]
+    if not square > np.float32(1e-20):
+        return False
+    scale = np.float32(1.0) / np.sqrt(square)
+    for d in range(len(vector)):
+        vector[d] *= scale
+    return True

@@ -1,0 +1,367 @@
+"""Recommender: events into states, states into lists. The same code serves and is evaluated."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.apply import Applied, apply_events, rebuild_from_ring
+from tracker.artifact import Artifact
+from tracker.candidates import Candidates, find_candidates
+from tracker.event_batch import EventBatch
+from tracker.events import hash_id
+from tracker.features import FEATURES, cut_candidates, fill_features
+from tracker.history import Histories, interests, queries, read_histories
+from tracker.item_view import ItemView
+from tracker.ranker import Blend, Ranker
+from tracker.seen import SeenSets
+from tracker.selection import BECAUSE, explain, select
+from tracker.state import UserStates
+from tracker.walk import walk_rows
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendOptions:
+    """How lists are made; the defaults suit a catalogue of any size.
+
+    - `searches`: of the index a user at most, one a slot. `per_search`: items found by each.
+    - `candidates`: rows merged a user at most, of which `quotas` for content, recent, neighbours
+      and trend. `cut`: rows kept for the costly features, `reserve` of each channel in any case.
+    - `seen`: items of earlier events come after all others ("demote"), never ("exclude"; but
+      a list is not left empty for it), or like others ("keep").
+    - `diversity`: of the re-ranking, 0 (by score alone) to 1.
+    - `recent_events`, `neighbour_events`, `content_events`: of the latest so many positive events
+      are similar items, live neighbours and full-width content taken.
+    - `because_cosine`: least cosine of a reason, `because_half_life_seconds` of its weight.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    searches: int = 2
+    per_search: int = 48
+    candidates: int = 96
+    quotas: tuple[int, int, int, int] = (32, 12, 24, 28)
+    cut: int = 48
+    reserve: int = 4
+    seen: Literal["demote", "exclude", "keep"] = "demote"
+    diversity: float = 0.25
+    recent_events: int = 5
+    neighbour_events: int = 8
+    content_events: int = 16
+    because_cosine: float = 0.25
+    because_half_life_seconds: float = 604800.0
+
+    def __post_init__(self) -> None:
+        if sum(self.quotas) > self.candidates or min(self.quotas) < 0:
+            raise ValueError(
+                f"quotas {self.quotas} sum to {sum(self.quotas)};"
+                f" none below 0 and at most {self.candidates} candidates together are expected"
+            )
+        if not 4 * self.reserve <= self.cut <= self.candidates:
+            raise ValueError(
+                f"cut is {self.cut}; {4 * self.reserve} (4 * reserve) to {self.candidates}"
+                " (candidates) is expected"
+            )
+        if self.seen not in ("demote", "exclude", "keep"):
+            raise ValueError(f"seen is {self.seen!r}; demote, exclude or keep is expected")
+        if not 0.0 <= self.diversity <= 1.0:
+            raise ValueError(f"diversity is {self.diversity}; 0 to 1 is expected")
+        if self.searches < 0 or self.per_search < 1:
+            raise ValueError(
+                f"searches is {self.searches} and per_search {self.per_search};"
+                " at least 0 and 1 are expected"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedBatch:
+    """Lists of B users, best first, as arrays; a list that is shorter than K ends in -1.
+
+    `rows` (B, K) int64 catalogue rows; `scores` (B, K) float32, not always falling, for the order
+    is also by diversity; `channels` (B, K) uint8, positions in CHANNELS; `because` (B, K, 3)
+    uint64 item hashes, 0 padded, and `because_rows` (B, K, 3) int64 their rows, -1 padded;
+    `labels` (B, 3) int32 into the label table, -1 padded, of the strongest interests, `strengths`
+    and `changes` (B, 3) float32; `list_hash` (B,) uint64, equal for equal lists in equal order.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    channels: NDArray[np.uint8]
+    because: NDArray[np.uint64]
+    because_rows: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    strengths: NDArray[np.float32]
+    changes: NDArray[np.float32]
+    list_hash: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.rows)
+
+
+class Recommender:
+    """Applies events to states and makes lists of them, with one artifact and one item view.
+
+    It keeps nothing between calls, so many threads may use one at once, each on states of its
+    own; the kernels run without the interpreter's lock.
+
+    Args:
+        artifact: vectors, index and what shapes the state.
+        view: the live statistics of the artifact's items.
+        options: how lists are made.
+        ranker: what scores candidates; the fixed blend where there is none.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        view: ItemView,
+        options: RecommendOptions | None = None,
+        ranker: Ranker | None = None,
+    ) -> None:
+        self.artifact = artifact
+        self.view = view
+        self.options = RecommendOptions() if options is None else options
+        self.ranker: Ranker = Blend() if ranker is None else ranker
+        self._basis = hash_id(artifact.manifest.basis)
+        self._vectors = np.asarray(artifact.vectors.vectors)
+        self._full = np.asarray(artifact.vectors.full)
+
+    def carry_over(self, states: UserStates, slots: NDArray[np.int64]) -> int:
+        """Rebuild the rows of another basis from their rings; return how many there were."""
+        slots = np.unique(slots[slots >= 0])
+        head = states.head[slots]
+        foreign = slots[(head["basis"] != self._basis) & (head["n_ring"] > 0)]
+        if len(foreign):
+            rebuild_from_ring(
+                states, foreign, self.artifact.vectors, self._basis, self.artifact.manifest.sequence
+            )
+        return len(foreign)
+
+    def update(
+        self,
+        states: UserStates,
+        seen: SeenSets,
+        seen_slots: NDArray[np.int64],
+        events: EventBatch,
+    ) -> Applied:
+        """Apply events to the rows at `events.slots`, strictly in order.
+
+        `events.rows` is filled from the catalogue; rows of another basis are rebuilt first.
+
+        Args:
+            states: the arena.
+            seen: items and events that left the rings.
+            seen_slots: (C,) row in `seen` of each arena row, -1 for none; filled in place.
+            events: N events.
+
+        Returns:
+            what became of each event, and the item events that follow from them.
+        """
+        events.rows[:] = self.artifact.vectors.row_of(events.items)
+        self.carry_over(states, events.slots)
+        return apply_events(
+            states,
+            seen,
+            seen_slots,
+            events,
+            self.artifact.vectors,
+            self._basis,
+            self.artifact.manifest.sequence,
+        )
+
+    def recommend(
+        self,
+        states: UserStates,
+        seen: SeenSets,
+        seen_slots: NDArray[np.int64],
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        k: int,
+    ) -> RecommendedBatch:
+        """Make a list for each of B users. States are read only, but for rows of another basis.
+
+        1. Rings, slots and searches are read from the rows.
+        2. One search of the index for the whole batch.
+        3. Candidates are merged from the channels, each with its quota.
+        4. A first cut by cheap features, then the streaming features of the rest.
+        5. The ranker scores them.
+        6. Lists by score and diversity, the unseen before the seen.
+        7. Reasons of items, and the users' interests.
+
+        Nobody gets an empty list while there is a live item: without history it is the trend,
+        without trend the catalogue's order, and with everything seen the best seen.
+
+        Args:
+            states: the arena.
+            seen: what left the rings.
+            seen_slots: (C,) row in `seen` of each arena row, -1 for none.
+            slots: (B,) int64 arena rows, may repeat; -1 for a user of whom nothing is kept.
+            now: (B,) float64, seconds.
+            scenes: (B,) uint32 scene codes, 0 for none.
+            k: items wanted.
+
+        Raises:
+            ValueError: lengths differ, k is below 1, or the states have another dim.
+        """
+        self._check(states, slots, now, scenes)
+        if k < 1:
+            raise ValueError(f"k is {k}; at least 1 is expected")
+        options, items = self.options, self.artifact.vectors
+        # 1
+        self.carry_over(states, slots)
+        read = read_histories(states, slots, now, items)
+        wanted, owners, masses = queries(read, options.searches)
+        # 2
+        if len(wanted):
+            found, _ = self.artifact.index.search(wanted, options.per_search)
+        else:
+            found = np.full((0, 1), -1, np.int64)
+        # 3
+        capacity = max(options.candidates, k)
+        candidates = find_candidates(
+            read, states, slots, now, scenes, k, capacity, options.quotas,
+            options.seen == "keep", options.recent_events, options.neighbour_events,
+            bool(self.ranker.wanted[FEATURES.index("neighbours_10d")]),
+            owners, masses, found, items, self.view, seen, seen_slots,
+        )  # fmt: skip
+        # 4
+        config = states.config
+        cut = Candidates.of_size(
+            len(slots), max(options.cut, min(k + 4 * options.reserve, capacity))
+        )
+        cut_candidates(
+            now, slots, options.reserve, self.ranker.cut_weights,
+            read.ring_rows, read.history, read.n_history,
+            states.head, states.negative, config.negative_half_life_seconds,
+            self._vectors, self.view.log2_counts, self.view.ref_times,
+            candidates.rows, candidates.channels, candidates.walked, candidates.via,
+            cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
+        )  # fmt: skip
+        features = self._fill(
+            read, states, slots, now, scenes, self.ranker.wanted, options.content_events,
+            cut.rows, cut.n_rows, cut.walked,
+        )  # fmt: skip
+        # 5
+        scores = self.ranker.score(features, cut.n_rows)
+        # 6
+        picks = np.empty((len(slots), k), np.int64)
+        select(
+            k, options.diversity, options.seen != "exclude", self._vectors,
+            cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
+        )  # fmt: skip
+        # 7
+        return self._describe(read, states, slots, now, cut, scores, picks)
+
+    def features(
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Compute all FEATURES of given rows (B, C), by the code that serves, for training.
+
+        Returns:
+            (B, C, F) float32; zero where the row is -1, which may only stand at the end.
+        """
+        self._check(states, slots, now, scenes)
+        self.carry_over(states, slots)
+        read = read_histories(states, slots, now, self.artifact.vectors)
+        given = rows.astype(np.int32)
+        n_rows = (given >= 0).sum(axis=1)
+        walked = walk_rows(read, now, self.options.neighbour_events, self.view, given, n_rows)
+        wanted = np.ones(len(FEATURES), np.bool_)
+        return self._fill(
+            read, states, slots, now, scenes, wanted, self.options.content_events,
+            given, n_rows, walked,
+        )  # fmt: skip
+
+    def _check(
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+    ) -> None:
+        if not len(slots) == len(now) == len(scenes):
+            raise ValueError(
+                f"{len(slots)} slots, {len(now)} times and {len(scenes)} scenes;"
+                " one of each a user is expected"
+            )
+        dim = self.artifact.vectors.dim
+        if states.config.dim != dim:
+            raise ValueError(f"states of dim {states.config.dim}, items of {dim}; equal expected")
+
+    def _fill(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        wanted: NDArray[np.bool_],
+        content_events: int,
+        rows: NDArray[np.int32],
+        n_rows: NDArray[np.int64],
+        walked: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        config, view = states.config, self.view
+        out = np.zeros((*rows.shape, len(FEATURES)), np.float32)
+        fill_features(
+            now, slots, scenes, wanted, content_events,
+            states.ring, read.ring_rows, read.history, read.n_history,
+            states.head, states.masses, states.sums,
+            np.array(config.half_lives_seconds, np.float64),
+            states.negative, config.negative_half_life_seconds, read.slots, read.strengths,
+            self._vectors, self._full,
+            view.log2_counts, view.ref_times, view.first_times, view.scenes, view.scene_counts,
+            rows, n_rows, walked, out,
+        )  # fmt: skip
+        return out
+
+    def _describe(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        cut: Candidates,
+        scores: NDArray[np.float32],
+        picks: NDArray[np.int64],
+    ) -> RecommendedBatch:
+        users, k = picks.shape
+        options, items = self.options, self.artifact.vectors
+        rows = np.empty((users, k), np.int64)
+        channels = np.zeros((users, k), np.uint8)
+        because = np.empty((users, k, BECAUSE), np.uint64)
+        because_rows = np.empty((users, k, BECAUSE), np.int64)
+        explain(
+            now, slots, options.because_half_life_seconds, options.because_cosine, self._vectors,
+            states.ring, read.ring_rows, read.history, read.n_history,
+            cut.rows, cut.via, cut.channels, picks, cut.n_unseen,
+            rows, channels, because, because_rows,
+        )  # fmt: skip
+        taken = np.take_along_axis(scores, np.maximum(picks, 0), axis=1)
+        labels, strengths, changes = interests(read, states, slots, items)
+        list_hash = np.zeros(users, np.uint64)
+        hashes = np.where(rows >= 0, items.hashes[rows], np.uint64(0))
+        for i in range(k):
+            list_hash = (list_hash ^ hashes[:, i]) * _MIX + _MIX
+        return RecommendedBatch(
+            rows,
+            np.where(picks >= 0, taken, np.float32(0.0)),
+            channels,
+            because,
+            because_rows,
+            labels,
+            strengths,
+            changes,
+            list_hash,
+        )

@@ -1,0 +1,187 @@
+"""The live neighbours of a user's latest items: what was chosen with them, by many users."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.history import Histories
+from tracker.item_view import ItemView
+from tracker.native import native
+
+Array = NDArray[Any]
+
+WALK_SLOTS = 8192
+"""Size of the hash table of a walk; 20 items with 64 neighbours each way fill a third of it."""
+
+TOGETHER_HALF_LIFE_SECONDS = 864000.0
+"""Half-life of the decayed co-occurrence counts of an item state."""
+
+
+@native
+def walk_neighbours(
+    ring_rows: Array, history: Array, n_history: int, events: int, now: float, decayed: bool,
+    near_rows: Array, near_counts: Array, near_n: Array,
+    back_rows: Array, back_counts: Array, back_n: Array,
+    ref_times: Array, popularity: Array,
+    keys: Array, values: Array, via: Array, touched: Array,
+) -> int:  # fmt: skip
+    """Sum the live co-occurrences of one user's latest items over what was chosen with them.
+
+    Args:
+        ring_rows: (R,) rows of the user's ring.
+        history: (R,) positions of positive events in the ring, latest first.
+        n_history: how many.
+        events: only the latest so many are walked.
+        now: seconds.
+        decayed: whether the counts that decay over 10 days are wanted too.
+        near_rows: (N, 64) int32, what the item states keep: chosen before the item.
+        near_counts: (N, 64, 3) together, together decayed, transitions into the item.
+        near_n: (N,) entries of each list.
+        back_rows: (N, 64) int32, the reverse: items that keep this one in their list.
+        back_counts: (N, 64, 3), the same counts.
+        back_n: (N,) entries.
+        ref_times: (N,) time to which the decayed counts of an item state refer.
+        popularity: (N, 7), the last column counts all positive events.
+        keys: (WALK_SLOTS,) int32, all -1; filled with rows.
+        values: (WALK_SLOTS, 4) float32, filled with the sums: .6 and .95 an event, .95 of the
+            decayed counts, transitions from the last item. Not yet divided by the candidate's own
+            sqrt(n + 5).
+        via: (WALK_SLOTS,) int8, filled with the position in `history` that gave most.
+        touched: (WALK_SLOTS,) int32, filled with the places used.
+
+    Returns:
+        the number of places used; `clear_walk` empties them again.
+    """
+    mask = WALK_SLOTS - 1
+    n = 0
+    weight_6 = np.float32(1.0)
+    weight_95 = np.float32(1.0)
+    for j in range(min(n_history, events)):
+        item = ring_rows[history[j]]
+        scale = np.float32(1.0 / math.sqrt(popularity[item, 6] + 5.0))
+        decay = np.float32(0.0)
+        if decayed:
+            age = max(now - ref_times[item], 0.0)
+            decay = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
+        n_near = near_n[item]
+        for e in range(n_near + back_n[item]):
+            forward = e < n_near
+            if forward:
+                row = near_rows[item, e]
+                together = near_counts[item, e, 0]
+            else:
+                row = back_rows[item, e - n_near]
+                together = back_counts[item, e - n_near, 0]
+            place = ((np.int64(row) * 2654435761) >> 15) & mask
+            while keys[place] != row and keys[place] != -1:
+                place = (place + 1) & mask
+            gain = together * scale * weight_95
+            if keys[place] == -1:
+                if n >= mask // 2:
+                    continue
+                keys[place] = row
+                touched[n] = place
+                n += 1
+                values[place, 0] = together * scale * weight_6
+                values[place, 1] = gain
+                values[place, 2] = 0.0
+                values[place, 3] = 0.0
+                via[place] = j
+            else:
+                values[place, 0] += together * scale * weight_6
+                if gain > values[place, 1]:
+                    via[place] = j
+                values[place, 1] += gain
+            if decayed:
+                if forward:
+                    values[place, 2] += near_counts[item, e, 1] * decay * scale * weight_95
+                else:
+                    age = max(now - ref_times[row], 0.0)
+                    fade = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
+                    gone = e - n_near
+                    values[place, 2] += back_counts[item, gone, 1] * fade * scale * weight_95
+            if j == 0 and not forward:
+                values[place, 3] = back_counts[item, e - n_near, 2] * scale
+        weight_6 *= np.float32(0.6)
+        weight_95 *= np.float32(0.95)
+    return n
+
+
+@native
+def clear_walk(keys: Array, touched: Array, n: int) -> None:
+    """Empty the places of a walk."""
+    for i in range(n):
+        keys[touched[i]] = -1
+
+
+@native
+def find_in_walk(keys: Array, row: int) -> int:
+    """Return the place of a row in a walk, -1 where it has none."""
+    mask = WALK_SLOTS - 1
+    place = ((np.int64(row) * 2654435761) >> 15) & mask
+    while keys[place] != -1:
+        if keys[place] == row:
+            return int(place)
+        place = (place + 1) & mask
+    return -1
+
+
+@native
+def read_walk(
+    keys: Array, values: Array, walk_via: Array, popularity: Array, rows: Array, n_rows: int,
+    walked: Array, via: Array,
+) -> None:  # fmt: skip
+    """Write what a walk found for rows: normalised sums (C, 4), and the strongest neighbour."""
+    for i in range(n_rows):
+        place = find_in_walk(keys, rows[i])
+        if place < 0:
+            via[i] = -1
+            walked[i, :] = 0.0
+            continue
+        norm = np.float32(1.0 / math.sqrt(popularity[rows[i], 6] + 5.0))
+        via[i] = walk_via[place]
+        for c in range(4):
+            walked[i, c] = values[place, c] * norm
+
+
+@native
+def _walk_rows(
+    ring_rows: Array, history: Array, n_history: Array, events: int, now: Array,
+    near_rows: Array, near_counts: Array, near_n: Array,
+    back_rows: Array, back_counts: Array, back_n: Array, ref_times: Array, popularity: Array,
+    rows: Array, n_rows: Array, walked: Array,
+) -> None:  # fmt: skip
+    keys = np.full(WALK_SLOTS, -1, np.int32)
+    values = np.empty((WALK_SLOTS, 4), np.float32)
+    walk_via = np.empty(WALK_SLOTS, np.int8)
+    touched = np.empty(WALK_SLOTS, np.int32)
+    via = np.empty(rows.shape[1], np.int8)
+    for b in range(len(rows)):
+        n = walk_neighbours(
+            ring_rows[b], history[b], n_history[b], events, now[b], True,
+            near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
+            keys, values, walk_via, touched,
+        )  # fmt: skip
+        read_walk(keys, values, walk_via, popularity, rows[b], n_rows[b], walked[b], via)
+        clear_walk(keys, touched, n)
+
+
+def walk_rows(
+    read: Histories,
+    now: NDArray[np.float64],
+    events: int,
+    view: ItemView,
+    rows: NDArray[np.int32],
+    n_rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return the neighbour sums (B, C, 4) of given rows (B, C), the first n_rows of each user."""
+    walked = np.zeros((*rows.shape, 4), np.float32)
+    _walk_rows(
+        read.ring_rows, read.history, read.n_history, events, now,
+        view.near_rows, view.near_counts, view.near_n,
+        view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
+        rows, n_rows, walked,
+    )  # fmt: skip
+    return walked
