@@ -59,6 +59,7 @@ __all__ = [
     "list_versions",
     "read_manifest",
     "read_sources",
+    "read_vectors",
     "set_latest",
     "verify",
     "write_files",
@@ -129,7 +130,7 @@ class Artifact:
         manifest = read_manifest(root, version)  # 1
         try:
             path = verify(root, manifest, cache)  # 2
-            vectors = _read_vectors(path, manifest)  # 3
+            vectors = read_vectors(path, manifest)  # 3
             index = _read_index(path, manifest, device, float16)
         except ArtifactError:
             if is_url(root):  # a damaged copy must not stay
@@ -170,13 +171,12 @@ class Artifact:
         return cls(manifest, vectors, index, Path())
 
 
-def read_sources(root: Root, manifest: Manifest, cache: Path | None = None) -> Sources:
-    """Read what the next build starts from; every file is checked first.
+def read_sources(path: Path, manifest: Manifest) -> Sources:
+    """Read what the next build starts from, of a directory that `verify` has found sound.
 
     Raises:
-        ArtifactError: a file is missing, altered, or not what the manifest says.
+        ArtifactError: a file is not what the manifest says.
     """
-    path = verify(root, manifest, cache)
     width = manifest.encoder.width
     basis = _tensors(
         path / LAYOUT.basis,
@@ -237,7 +237,12 @@ _VECTORS = {
 _DTYPES = {"F32": np.float32, "F16": np.float16, "U64": np.uint64, "I32": np.int32}
 
 
-def _read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
+def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
+    """Map the items' vectors, of a directory that `verify` has found sound.
+
+    Raises:
+        ArtifactError: a file is not what the manifest says.
+    """
     items = _json(path / LAYOUT.items, _Items)
     count = manifest.items
     _agree(path / LAYOUT.items, "ids", len(items.ids), count)

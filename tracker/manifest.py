@@ -19,7 +19,7 @@ from tracker.versions import (
     write_synced,
 )
 
-REBUILD = "build it again with `indexer build`, or go back with `indexer rollback`"
+REBUILD = "go back with `indexer rollback`, or build it again with `indexer build --refit`"
 
 FORMAT = 1
 """The format number that is written, and the only one that is read."""
