@@ -1,0 +1,92 @@
+"""Arena: keys to slots, dirty and pinned rows stay, the longest unused goes."""
+
+import numpy as np
+import pytest
+
+from tracker.arena import Arena, ArenaFullError
+
+
+def make(capacity: int) -> tuple[Arena[str], list[int], list[int]]:
+    grown: list[int] = []
+    evicted: list[int] = []
+    return (
+        Arena(capacity, grown.append, lambda slots: evicted.extend(slots.tolist())),
+        grown,
+        evicted,
+    )
+
+
+def test_new_keys_get_a_slot_each_and_are_named_once():
+    arena, grown, _ = make(100)
+    slots, new, new_slots = arena.find(["a", "b", "a"])
+    assert slots[0] == slots[2] != slots[1]
+    assert new == ["a", "b"]
+    assert new_slots.tolist() == slots[:2].tolist()
+    assert grown == [100]
+    again, new, _ = arena.find(["b", "a"])
+    assert again.tolist() == [slots[1], slots[0]]
+    assert new == []
+    assert arena.keys(again) == ["b", "a"]
+    assert arena.slot("nobody") == -1
+
+
+def test_rows_unused_longest_are_evicted_first():
+    arena, _, evicted = make(4)
+    first, _, _ = arena.find(["a", "b"])
+    arena.find(["c", "d"])
+    arena.find(["a"])
+    arena.find(["e"])
+    assert "b" not in arena
+    assert evicted == [first[1]]
+    assert all(key in arena for key in "acde")
+
+
+def test_dirty_and_pinned_rows_are_never_evicted():
+    arena, _, _ = make(3)
+    slots, _, _ = arena.find(["a", "b", "c"])
+    arena.dirty[slots[:2]] = True
+    assert arena.take_dirty().tolist() == sorted(slots[:2].tolist())
+    arena.dirty[slots[2]] = True
+    with pytest.raises(ArenaFullError, match="1 rows are needed; 0 are free and 0 of 3"):
+        arena.find(["d"])
+    assert "d" not in arena
+    arena.unpin(slots[:1])
+    arena.find(["d"])
+    assert "a" not in arena
+    assert "b" in arena
+
+
+def test_rows_of_a_failed_commit_are_dirty_again():
+    arena, _, _ = make(2)
+    slots, _, _ = arena.find(["a"])
+    arena.dirty[slots] = True
+    taken = arena.take_dirty()
+    arena.restore(taken)
+    assert arena.dirty[slots].all()
+    assert not arena.pinned.any()
+
+
+def test_keys_of_the_same_search_never_evict_each_other():
+    arena, _, _ = make(2)
+    arena.find(["a"])
+    with pytest.raises(ArenaFullError):
+        arena.find(["a", "b", "c"])
+    assert "a" in arena
+
+
+def test_random_use_never_gives_one_slot_to_two_keys():
+    arena, _, _ = make(50)
+    rng = np.random.default_rng(7)
+    for _ in range(300):
+        keys = [str(n) for n in rng.integers(0, 200, size=10)]
+        slots, _, _ = arena.find(keys)
+        assert arena.keys(slots) == keys
+        arena.dirty[slots[:3]] = True
+        if arena.dirty.sum() > 20:
+            arena.unpin(arena.take_dirty())
+    assert len(arena) <= 50
+
+
+def test_empty_arena_is_refused():
+    with pytest.raises(ValueError, match="capacity is 0"):
+        make(0)

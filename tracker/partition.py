@@ -1,0 +1,332 @@
+"""Partition: one source partition in work: chunks in order, commits beside them."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from tracker.arena import ArenaFullError
+from tracker.commit import CommitAbortedError
+from tracker.metrics import Metrics
+from tracker.outbox import Outbox, Record
+from tracker.serving import ArtifactKeeper, NewerArtifactError
+from tracker.store import PartitionStore, Snapshot
+from tracker.transport import Chunk
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+WAITING_CHUNKS = 4
+"""Chunks that a partition takes before it is held back; they grow with the load by themselves."""
+
+RETRY_SECONDS = 0.2
+"""After a commit was aborted."""
+
+
+class Side(Protocol):
+    """What is done with the records of a partition: users' events, or item events."""
+
+    table: str
+    store: PartitionStore[Any]
+
+    def opened(self) -> None:
+        """The store is open."""
+
+    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+        """Apply records; return what to send at once."""
+
+    def due_at(self, at_end: bool) -> float | None:
+        """Return the wall time at which something else is due."""
+
+    def emit_due(self) -> list[Record]:
+        """Do what is due; return what to send at once."""
+
+    def owed(self) -> int:
+        """Return the number of lists still to come."""
+
+    def take_outgoing(self) -> list[Record]:
+        """Return what goes out inside the next commit."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A chunk, and whom to tell when it is applied."""
+
+    chunk: Chunk
+    done: Callable[[], object]
+
+
+@dataclass(slots=True)
+class _Question:
+    """Something to be asked between two chunks, and who waits for the answer."""
+
+    ask: Callable[[], Any]
+    answer: "asyncio.Future[Any]"
+
+
+class Partition:
+    """Applies chunks one after the other in worker threads, and commits beside the next one.
+
+    Args:
+        chunk_topic: name and number, for messages.
+        side: what is done with records.
+        outbox: sends what is sent at once.
+        keeper: brings newer artifacts.
+        metrics: what is counted.
+        threads: where chunks are processed.
+        commit_seconds: between two commits.
+        rewind: asks for records from an offset again.
+        unread: returns how many offsets of the log were not fetched yet, None while unknown.
+        fatal: called once with what must end the worker.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        number: int,
+        side: Side,
+        outbox: Outbox,
+        keeper: ArtifactKeeper,
+        metrics: Metrics,
+        threads: Executor,
+        commit_seconds: float,
+        rewind: Callable[[int], None],
+        unread: Callable[[], int | None],
+        fatal: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = f"{topic}-{number}"
+        self.topic = topic
+        self.number = number
+        self.side = side
+        self._outbox = outbox
+        self._keeper = keeper
+        self._metrics = metrics
+        self._threads = threads
+        self._commit_seconds = commit_seconds
+        self._rewind = rewind
+        self._unread = unread
+        self._accepted = 0  # the offset after the last chunk taken
+        self._fatal = fatal
+        self._clock = clock
+        self._queue: deque[_Work | _Question] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._commit: asyncio.Task[None] | None = None
+        self._returned: list[Record] = []  # of a commit that was aborted
+        # Partitions take turns: each begins at another point of the interval.
+        self._commit_at = time.monotonic() + commit_seconds * (0.5 + (number % 8) / 16)
+
+    @property
+    def store(self) -> PartitionStore[Any]:
+        """The states and the position."""
+        return self.side.store
+
+    @property
+    def room(self) -> bool:
+        """Whether more chunks are taken."""
+        return len(self._queue) < WAITING_CHUNKS and not self._outbox.full
+
+    @property
+    def lag(self) -> int:
+        """Offsets of the log that are not in the state.
+
+        Markers of transactions have an offset and never arrive, so the end of the log says
+        nothing: what was not fetched counts, and what was and waits.
+        """
+        if not self.store.is_open:
+            return 0
+        return (self._unread() or 0) + max(0, self._accepted - self.store.row.position)
+
+    async def start(self) -> None:
+        """Begin to work; the store is open. A position never committed before is committed now."""
+        await self._in_thread(self.side.opened)
+        if self.store.committed is None:
+            await self._commit_all()
+        self._task = asyncio.create_task(self._run(), name=self.name)
+
+    def accept(self, chunk: Chunk, done: Callable[[], object]) -> None:
+        """Take a chunk; `done` is called when it is applied, or will not be."""
+        if self._closing or self._task is None:
+            done()
+            return
+        self._accepted = chunk.end
+        self._queue.append(_Work(chunk, done))
+        self._wake.set()
+
+    async def ask(self, question: Callable[[], Result]) -> Result:
+        """Ask between two chunks, when nothing of the state moves."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Question(question, answer))
+        self._wake.set()
+        return await answer
+
+    async def close(self) -> None:
+        """Finish the chunk under way, commit, and give up; chunks that wait are not applied."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        while self._queue:
+            self._drop(self._queue.popleft())
+        if self.store.is_open:
+            await self._commit_all()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wait()
+                if self._closing:
+                    return
+                if self._queue:
+                    work = self._queue.popleft()
+                    if isinstance(work, _Question):
+                        await self._answer(work)
+                    else:
+                        await self._apply(work.chunk)
+                        work.done()
+                await self._emit()
+                await self._maybe_commit()
+        except BaseException as error:  # a bug, or somebody else owns the partition: all ends
+            if not isinstance(error, asyncio.CancelledError):
+                self._fatal(error)
+            raise
+
+    async def _wait(self) -> None:
+        """Wait for work, or for the time at which something is due."""
+        if self._queue or self._closing:
+            return
+        due = self._commit_at - time.monotonic() if self.store.needs_commit else 1.0
+        list_at = self.side.due_at(self.lag == 0)
+        if list_at is not None:
+            due = min(due, list_at - self._clock())
+        if due <= 0:
+            return
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(due):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _apply(self, chunk: Chunk) -> None:
+        """Apply a chunk if it follows the position; drop, cut or ask again if it does not."""
+        position = self.store.row.position
+        if chunk.end <= position:
+            return
+        records = chunk.past(position)
+        if chunk.start > position:
+            self._accepted = position
+            self._rewind(position)
+            return
+        self._send(await self._with_room(lambda: self.side.process(records, chunk.end)))
+
+    async def _emit(self) -> None:
+        list_at = self.side.due_at(self.lag == 0)
+        if list_at is not None and list_at <= self._clock():
+            self._send(await self._with_room(self.side.emit_due))
+
+    def _send(self, records: list[Record]) -> None:
+        self._outbox.put(records)
+
+    async def _with_room(self, work: Callable[[], list[Record]]) -> list[Record]:
+        """Do work in a thread; commit early where it needs room, load what it misses."""
+        while True:
+            try:
+                self.store.settle()
+                return await self._in_thread(work)
+            except ArenaFullError as full:
+                if not self.store.needs_commit and self._commit is None:
+                    raise  # everything is clean, and still there is no room
+                log.info("%s commits early: %s", self.name, full)
+                await self._commit_all()
+            except NewerArtifactError as newer:
+                await self._keeper.catch_up(newer.sequence)
+
+    async def _maybe_commit(self) -> None:
+        if time.monotonic() < self._commit_at or not self.store.needs_commit:
+            return
+        if self._commit is not None and not self._commit.done():
+            return
+        await self._begin_commit()
+
+    async def _commit_all(self) -> None:
+        """Commit until nothing is left that is not committed."""
+        while True:
+            if self._commit is not None:
+                await self._commit
+            self.store.settle()
+            if not self.store.needs_commit:
+                self._commit = None
+                return
+            await self._begin_commit()
+
+    async def _begin_commit(self) -> None:
+        """Copy what is to be committed, and commit it beside what comes next."""
+        if self._commit is not None:
+            await self._commit  # done; raises what it raised
+        self.store.settle()
+        snapshot = await self._in_thread(self.store.snapshot)
+        outgoing = self._returned + await self._in_thread(self.side.take_outgoing)
+        self._returned = []
+        self._commit_at = time.monotonic() + self._commit_seconds
+        self._commit = asyncio.create_task(
+            self._run_commit(snapshot, outgoing, self._outbox.mark())
+        )
+        self._commit.add_done_callback(self._committed)
+
+    async def _run_commit(
+        self, snapshot: Snapshot, outgoing: list[Record], mark: "asyncio.Task[None] | None"
+    ) -> None:
+        """Commit.
+
+        1. Wait for all recommendations and rejections at or below the copied position.
+        2. Commit states, position and item events.
+        """
+        begun = time.monotonic()
+        await self._outbox.wait(mark)  # 1
+        try:
+            await self.store.commit(snapshot, outgoing)  # 2
+        except CommitAbortedError as aborted:
+            self._returned = outgoing
+            self._metrics.aborted.labels(self.side.table).inc()
+            log.warning(
+                "a commit of %s was aborted and will be tried again: %s", self.name, aborted
+            )
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            self._metrics.committed(self.side.table, time.monotonic() - begun)
+
+    def _committed(self, task: "asyncio.Task[None]") -> None:
+        self._wake.set()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fatal(error)
+
+    async def _answer(self, question: _Question) -> None:
+        if question.answer.cancelled():
+            return
+        self.store.settle()
+        try:
+            answer = await self._in_thread(question.ask)
+        except (ArenaFullError, ValueError, LookupError) as error:
+            if not question.answer.cancelled():
+                question.answer.set_exception(error)
+        else:
+            if not question.answer.cancelled():
+                question.answer.set_result(answer)
+
+    def _drop(self, work: _Work | _Question) -> None:
+        if isinstance(work, _Work):
+            work.done()
+        else:
+            work.answer.cancel()
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -1,0 +1,385 @@
+"""UserSide: a chunk of events into the users' states, and their lists out."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.apply import (
+    ALREADY_RETRACTED,
+    APPLIED,
+    DUPLICATE,
+    RETRACTED,
+    RETRACTED_ON_ARRIVAL,
+    RETRACTION_WAITS,
+    TOO_OLD,
+)
+from tracker.cluster import Cluster
+from tracker.emission import OWED_PREFIX, Emission, Positions, last_of_each, waves
+from tracker.event_batch import EventBatch, EventReader
+from tracker.events import Rejection
+from tracker.item_events import encode_block, item_partition
+from tracker.kinds import Kinds
+from tracker.metrics import Metrics
+from tracker.outbox import Record, rejected_record
+from tracker.serving import ArtifactKeeper, NewerArtifactError, Serving
+from tracker.settings import Settings
+from tracker.store import PartitionStore, Slots
+from tracker.user_rows import STATE_PREFIX, UserRows
+
+log = logging.getLogger(__name__)
+
+BLOCK_EVENTS = 400
+"""Item events in one record; about 80 KiB at most."""
+
+OUTCOMES = {
+    APPLIED: "applied",
+    DUPLICATE: "duplicate",
+    RETRACTED: "retracted",
+    RETRACTION_WAITS: "retraction_waits",
+    TOO_OLD: "too_old",
+    RETRACTED_ON_ARRIVAL: "retracted_on_arrival",
+    ALREADY_RETRACTED: "already_retracted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the partitions of a worker share."""
+
+    settings: Settings
+    cluster: Cluster
+    keeper: ArtifactKeeper
+    kinds: Kinds
+    metrics: Metrics
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(slots=True)
+class Lists:
+    """Users that a list is to be made for, as columns of length B."""
+
+    users: list[str]
+    slots: Slots
+    times: NDArray[np.float64]
+    scenes: NDArray[np.uint32]
+    scene_names: list[str | None]
+    offsets: list[int]
+    appended: NDArray[np.float64]
+
+
+class UserSide:
+    """Processes the users of one partition, in a worker thread, one call at a time.
+
+    Args:
+        context: what the partitions share.
+        partition: of the events.
+        rows: the users' arrays.
+        store: keeps those rows.
+    """
+
+    table = "users"
+
+    def __init__(
+        self, context: Context, partition: int, rows: UserRows, store: PartitionStore[str]
+    ) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._metrics = context.metrics
+        self._topic = context.cluster.topics.events
+        self._partition = partition
+        self._rows = rows
+        self.store = store
+        self._reader = EventReader(context.kinds)
+        self._emission = Emission(
+            store,
+            context.settings.emit_min_interval_seconds,
+            context.settings.max_event_age_seconds,
+        )
+        self._item_events: list[NDArray[Any]] = []
+        self._held: list[Record] = []  # recommendations that go out with the commit
+
+    def opened(self) -> None:
+        """Take back what a former owner owed; the store is open now."""
+        self._emission.restore(self.store.scan(OWED_PREFIX), self._context.clock())
+
+    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+        """Apply a chunk of events.
+
+        1. Decode; what cannot be taken is rejected.
+        2. Find the users' rows.
+        3. Apply the events in order, and make the lists that the policy wants.
+        4. Move the position.
+
+        Args:
+            records: of the source, in order.
+            end: the position after them.
+
+        Returns:
+            what is to be sent at once.
+
+        Raises:
+            ArenaFullError: a commit has to make room first; nothing has changed.
+            NewerArtifactError: a state has seen a newer artifact; nothing has changed.
+        """
+        now = self._context.clock()
+        serving = self._serving()
+        # 1
+        batch, rejected = self._reader.read(
+            self._topic,
+            self._partition,
+            [record.value for record in records],
+            [record.offset for record in records],
+            [record.timestamp for record in records],
+        )
+        # 2
+        if len(batch):
+            batch.slots[:] = self.store.find(batch.users)
+            self._check_artifact(batch.slots, serving)
+            self._check_keys(batch, records, rejected)
+        # 3
+        out = self._reject(records, rejected)
+        if len(batch):
+            row = self.store.row
+            stream_times = np.maximum.accumulate(np.maximum(batch.times, row.stream_time))
+            if self._settings.emit == "event":
+                for part in waves(batch.slots):
+                    out += self._apply(take(batch, part), stream_times[part], serving, now)
+                self._in_order()
+            else:
+                out += self._apply(batch, stream_times, serving, now)
+            self.store.touch(batch.slots)
+            row.stream_time = float(stream_times[-1])
+            self._metrics.events.inc(len(batch))
+            if not self._emission.is_old(float(batch.times[-1]), now):
+                self._emission.end_backlog(now)
+        # 4
+        self.store.move_to(end)
+        return self._now_or_with_the_commit(out)
+
+    def due_at(self, at_end: bool) -> float | None:
+        """Return the wall time at which the next owed list is due, None where none is.
+
+        Args:
+            at_end: whether all events of the log are in the state: a backlog ends there.
+        """
+        if at_end and self._emission.has_backlog:
+            self._emission.end_backlog(self._context.clock())
+        return self._emission.due_at()
+
+    def emit_due(self) -> list[Record]:
+        """Make owed lists that are due, as many as a chunk has events; return what to send.
+
+        Raises:
+            ArenaFullError, NewerArtifactError: as `process`.
+        """
+        now = self._context.clock()
+        serving = self._serving()
+        due = self._emission.due(now, self._settings.chunk_events)
+        if not due:
+            return []
+        users = [entry.user for entry in due]
+        slots = self.store.find(users)
+        self._check_artifact(slots, serving)
+        times = np.maximum(self._rows.states.head["last_time"][slots], self.store.row.stream_time)
+        lists = Lists(
+            users,
+            slots,
+            times,
+            self._rows.states.head["last_scene"][slots].astype(np.uint32),
+            [entry.owed.scene for entry in due],
+            [entry.owed.offset for entry in due],
+            np.array([entry.owed.appended for entry in due]),
+        )
+        out = self._emit(lists, serving, now)
+        self.store.touch(slots)
+        return self._now_or_with_the_commit(out)
+
+    def owed(self) -> int:
+        """Return the number of users whose list is still to come."""
+        return len(self._emission)
+
+    def take_outgoing(self) -> list[Record]:
+        """Take what goes out with the next commit: item events, a record a partition and block."""
+        topic = self._context.cluster.topics.items
+        partitions = self._context.cluster.partitions(topic)
+        out = self._held
+        self._held = []
+        if self._item_events:
+            item_events = np.concatenate(self._item_events)
+            self._item_events = []
+            targets = item_partition(item_events["item"], partitions)
+            for target in range(partitions):
+                mine = item_events[targets == target]
+                out += [
+                    Record(topic, target, None, encode_block(mine[at : at + BLOCK_EVENTS]))
+                    for at in range(0, len(mine), BLOCK_EVENTS)
+                ]
+        return out
+
+    def find_user(self, user: str) -> tuple[UserRows, int] | None:
+        """Return where a user's row is, loaded if need be; None where nothing is kept."""
+        if user not in self.store.arena and self.store.read([STATE_PREFIX + user.encode()]) == [
+            None
+        ]:
+            return None
+        return self._rows, int(self.store.find([user])[0])
+
+    def _serving(self) -> Serving:
+        """Return what is in use, and let the states follow its configuration."""
+        serving = self._context.keeper.current
+        if self._rows.states.config is not serving.config:
+            self._rows.states.config = serving.config
+            self._rows.seen.config = serving.config
+        return serving
+
+    def _check_artifact(self, slots: Slots, serving: Serving) -> None:
+        newest = int(self._rows.states.head["artifact"][slots].max())
+        if newest > serving.sequence and not self._context.keeper.tolerates(newest):
+            raise NewerArtifactError(newest)
+
+    def _check_keys(
+        self, batch: EventBatch, records: Sequence[Any], rejected: list[tuple[int, Rejection]]
+    ) -> None:
+        """Count records whose key is not their user: such a user may have two states."""
+        if rejected:
+            gone = {position for position, _ in rejected}
+            records = [record for at, record in enumerate(records) if at not in gone]
+        wrong = [
+            record
+            for record, user in zip(records, batch.users, strict=True)
+            if record.key != user.encode()
+        ]
+        if wrong:
+            self._metrics.key_mismatch.inc(len(wrong))
+            log.warning(
+                "%d events of %s-%d have a key that is not their user (the first at offset %d);"
+                " states are kept per partition, so key events by user_id",
+                len(wrong), self._topic, self._partition, wrong[0].offset,
+            )  # fmt: skip
+
+    def _reject(
+        self, records: Sequence[Any], rejected: list[tuple[int, Rejection]]
+    ) -> list[Record]:
+        topic = self._context.cluster.topics.rejected
+        target = self._partition % self._context.cluster.partitions(topic)
+        for _, rejection in rejected:
+            self._metrics.rejected.labels(rejection.reason).inc()
+        return [
+            rejected_record(topic, target, records[at].key, records[at].value, rejection)
+            for at, rejection in rejected
+        ]
+
+    def _apply(
+        self,
+        batch: EventBatch,
+        stream_times: NDArray[np.float64],
+        serving: Serving,
+        now: float,
+    ) -> list[Record]:
+        """Apply a batch, and make the lists that the policy wants of it."""
+        rows = self._rows
+        fresh = batch
+        if not self._context.cluster.transactions:
+            # Rows may have reached the changelog without the position that belongs to them.
+            new = np.flatnonzero(batch.offsets > rows.states.head["last_offset"][batch.slots])
+            if len(new) < len(batch):
+                self._metrics.replayed.inc(len(batch) - len(new))
+                fresh = take(batch, new)
+        if len(fresh):
+            applied = serving.recommender.update(rows.states, rows.seen, rows.seen_slots, fresh)
+            self._item_events.append(applied.item_events)
+            self._count(applied.outcomes, applied.unknown)
+        last = last_of_each(batch.slots)
+        names = self._reader.scene_names
+        scene_names = [names.get(scene) for scene in batch.scenes[last].tolist()]
+        emitted_at = rows.states.head["emitted_at"][batch.slots[last]]
+        chosen = self._emission.choose(batch, last, emitted_at, scene_names, now)
+        if not len(chosen):
+            return []
+        lists = Lists(
+            [batch.users[at] for at in chosen.tolist()],
+            batch.slots[chosen],
+            stream_times[chosen],
+            batch.scenes[chosen],
+            [names.get(scene) for scene in batch.scenes[chosen].tolist()],
+            batch.offsets[chosen].tolist(),
+            batch.appended[chosen],
+        )
+        return self._emit(lists, serving, now)
+
+    def _emit(self, lists: Lists, serving: Serving, now: float) -> list[Record]:
+        """Make lists and take note that they went out."""
+        rows = self._rows
+        found = serving.recommender.recommend(
+            rows.states, rows.seen, rows.seen_slots,
+            lists.slots, lists.times, lists.scenes, self._settings.k,
+        )  # fmt: skip
+        waited = np.maximum(self._context.clock() - lists.appended, 0.0)
+        prefix = f"{self._topic}-{self._partition}-"
+        values = serving.encoder.encode(
+            found,
+            serving.version,
+            [f"{prefix}{offset}" for offset in lists.offsets],
+            lists.users,
+            lists.times.tolist(),
+            lists.scene_names,
+            np.round(waited * 1000.0, 3).tolist(),
+        )
+        head = rows.states.head
+        wanted = list(range(len(values)))
+        if self._settings.emit == "changed":
+            changed = head["list_hash"][lists.slots] != found.list_hash
+            wanted = np.flatnonzero(changed).tolist()
+            waited = waited[changed]
+        head["list_hash"][lists.slots] = found.list_hash
+        head["emitted_at"][lists.slots] = now
+        head["emitted_offset"][lists.slots] = lists.offsets
+        self._emission.sent(lists.users)
+        self._metrics.latency.observe(waited)
+        self._metrics.recommendations.inc(len(wanted))
+        topic = self._context.cluster.topics.recommendations
+        target = self._partition % self._context.cluster.partitions(topic)
+        return [Record(topic, target, lists.users[at].encode(), values[at]) for at in wanted]
+
+    def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:
+        counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()
+        for code, name in OUTCOMES.items():
+            if counts[code]:
+                self._metrics.outcomes.labels(name).inc(counts[code])
+        if counts[DUPLICATE]:
+            self._metrics.duplicates.inc(counts[DUPLICATE])
+        if counts[TOO_OLD]:
+            self._metrics.too_old.inc(counts[TOO_OLD])
+        if unknown:
+            self._metrics.unknown_items.inc(unknown)
+
+    def _in_order(self) -> None:
+        """Put this chunk's item events in the order of their source: the item side relies on it."""
+        item_events = np.concatenate(self._item_events)
+        order = np.argsort(item_events["source_offset"], kind="stable")
+        self._item_events = [item_events[order]]
+
+    def _now_or_with_the_commit(self, out: list[Record]) -> list[Record]:
+        if self._settings.transactional_recommendations and self._context.cluster.transactions:
+            self._held += out
+            return []
+        return out
+
+
+def take(batch: EventBatch, positions: Positions) -> EventBatch:
+    """Return some events of a batch, as a batch."""
+    columns: dict[str, Any] = {}
+    for field in fields(batch):
+        column = getattr(batch, field.name)
+        if isinstance(column, np.ndarray):
+            columns[field.name] = column[positions]
+        elif isinstance(column, list):
+            columns[field.name] = [column[at] for at in positions.tolist()]
+        else:
+            columns[field.name] = column
+    return EventBatch(**columns)

@@ -1,0 +1,137 @@
+"""The HTTP API: /healthz, /readyz, /metrics, /users/ID and /items/ID."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import faust
+import numpy as np
+from aiokafka.partitioner import murmur2
+
+from tracker.events import hash_id
+from tracker.item_events import item_partition
+from tracker.item_side import ItemSide
+from tracker.partition import Partition
+from tracker.plane import Plane
+from tracker.show import describe_item, describe_user
+from tracker.user_side import Context, UserSide
+
+TEXT = "text/plain; version=0.0.4"
+
+
+class Health:
+    """Tells whether a worker lives, and whether it is ready.
+
+    Args:
+        context: what the partitions share.
+        plane: the partitions.
+        rebalancing: whether partitions are being handed out, or their state recovered.
+    """
+
+    def __init__(self, context: Context, plane: Plane, rebalancing: Callable[[], bool]) -> None:
+        self._context = context
+        self._plane = plane
+        self._rebalancing = rebalancing
+
+    def live(self) -> list[str]:
+        """Return why the worker should be restarted; nothing where it lives."""
+        stalled = self._context.metrics.seconds_since_commit()
+        lag = self._plane.lag
+        most = self._context.settings.health_stall_seconds
+        if lag and stalled > most and not self._rebalancing():
+            return [f"{lag} records wait, and nothing was committed for {stalled:.0f} s"]
+        return []
+
+    def ready(self) -> list[str]:
+        """Return what the worker still waits for; nothing where it is ready."""
+        reasons = []
+        keeper = self._context.keeper
+        if not keeper.loaded:
+            reasons.append("no artifact is loaded")
+        elif not keeper.caught_up:
+            reasons.append("the items' changelog is still being read")
+        if self._rebalancing():
+            reasons.append("partitions are being handed out or recovered")
+        return reasons
+
+
+def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) -> None:
+    """Put the pages on the application's web server."""
+
+    @app.page("/healthz")
+    async def healthz(view: Any, request: Any) -> Any:
+        reasons = health.live()
+        return view.json({"live": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    @app.page("/readyz")
+    async def readyz(view: Any, request: Any) -> Any:
+        reasons = health.ready()
+        return view.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    @app.page("/metrics")
+    async def metrics(view: Any, request: Any) -> Any:
+        plane.observe()
+        return view.bytes(context.metrics.exposition(), content_type=TEXT)
+
+    @app.page("/users/{user_id}")
+    async def user(view: Any, request: Any, user_id: str) -> Any:
+        found = await _look_up_user(context, plane, user_id)
+        if found is None:
+            partitions = context.cluster.partitions(context.cluster.topics.events)
+            number = (murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions
+            return view.json(
+                {"error": "this worker knows no such user", "partition": number}, status=404
+            )
+        return view.json(found)
+
+    @app.page("/items/{item_id}")
+    async def item(view: Any, request: Any, item_id: str) -> Any:
+        found = await _look_up_item(context, plane, item_id)
+        if found is None:
+            code = np.array([hash_id(item_id)], np.uint64)
+            partitions = context.cluster.partitions(context.cluster.topics.items)
+            number = int(item_partition(code, partitions)[0])
+            return view.json(
+                {"error": "this worker knows no such item", "partition": number}, status=404
+            )
+        return view.json(found)
+
+
+async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[str, object] | None:
+    for partition in _with_side(plane, UserSide):
+        side = cast(UserSide, partition.side)
+
+        def ask(side: UserSide = side) -> dict[str, object] | None:
+            found = side.find_user(user_id)
+            if found is None:
+                return None
+            rows, slot = found
+            artifact = context.keeper.current.artifact
+            now = max(side.store.row.stream_time, float(rows.states.head["last_time"][slot]))
+            return describe_user(user_id, rows.states, slot, artifact, now)
+
+        answer = await partition.ask(ask)
+        if answer is not None:
+            return answer
+    return None
+
+
+async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[str, object] | None:
+    for partition in _with_side(plane, ItemSide):
+        side = cast(ItemSide, partition.side)
+
+        def ask(side: ItemSide = side) -> dict[str, object] | None:
+            found = side.find_item(hash_id(item_id))
+            if found is None:
+                return None
+            states, slot = found
+            artifact = context.keeper.current.artifact
+            return describe_item(item_id, states, slot, artifact, side.store.row.stream_time)
+
+        answer = await partition.ask(ask)
+        if answer is not None:
+            return answer
+    return None
+
+
+def _with_side(plane: Plane, kind: type[Any]) -> list[Partition]:
+    return [part for part in plane.partitions.values() if isinstance(part.side, kind)]

@@ -1,0 +1,88 @@
+"""What a worker needs of its process: a log without floods, a deadline for its end, a calm GC."""
+
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+
+FLOOD_SECONDS = 10.0
+"""The same line of a library comes once in so many seconds."""
+
+FLOODS = ("aiokafka", "faust", "mode", "kafka")
+
+OFF_TOPIC = ("Topic creation disabled",)
+"""What Faust says about topics that `tracker topics` has made."""
+
+log = logging.getLogger(__name__)
+
+
+class FloodFilter(logging.Filter):
+    """Lets the same line of a library through once in a while, and says how many were left out.
+
+    While a broker is away the clients write thousands of lines.
+    """
+
+    def __init__(self, seconds: float = FLOOD_SECONDS) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last: dict[tuple[str, str], float] = {}
+        self._left_out: dict[tuple[str, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is written."""
+        if record.name.split(".")[0] not in FLOODS:
+            return True
+        text = str(record.msg)
+        if text.startswith(OFF_TOPIC):
+            return False
+        key = (record.name, text[:80])
+        now = time.monotonic()
+        last = self._last.get(key)
+        if last is not None and now - last < self._seconds:
+            self._left_out[key] = self._left_out.get(key, 0) + 1
+            return False
+        if len(self._last) > 1000:
+            self._last.clear()
+            self._left_out.clear()
+        self._last[key] = now
+        left_out = self._left_out.pop(key, 0)
+        if left_out:
+            record.msg = f"{record.getMessage()} (and {left_out} times more)"
+            record.args = ()
+        return True
+
+
+def set_up_logging(level: str) -> None:
+    """Log to stderr; the libraries' chatter only from WARNING on, unless DEBUG is asked for."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(FloodFilter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    if level != "DEBUG":
+        for name in (*FLOODS, "numba", "asyncio", "aiohttp", "faiss"):
+            logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+def calm_garbage_collector() -> None:
+    """Leave what is loaded out of collections, and collect less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def end_by_force(after_seconds: float) -> threading.Timer:
+    """End the process after a deadline, whatever hangs. What is not committed is done again."""
+
+    def leave() -> None:
+        log.critical("not ended %.0f s after the signal: leaving by force", after_seconds)
+        logging.shutdown()
+        os._exit(1)
+
+    timer = threading.Timer(after_seconds, leave)
+    timer.daemon = True
+    timer.start()
+    return timer
