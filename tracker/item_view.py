@@ -1,0 +1,345 @@
+"""ItemView: item states by catalogue row, for serving.
+
+Every worker fills one from the items' changelog. It is written by one thread while others read:
+a reader may meet a row half old and half new, never a place out of bounds.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.interest import decay, whole
+from tracker.item_state import ITEM_HALF_LIVES, NEIGHBOURS, SCENES, ItemStates
+from tracker.native import native
+from tracker.vectors import lookup_rows, row_of_hash
+
+Array = NDArray[Any]
+Rows = NDArray[np.int64]
+
+REFRESH_SECONDS = 0.25
+"""How long a list of trending rows is used again, by the clock of who asks."""
+
+_BATCH = 4096
+_DAY = 2
+
+
+class Catalogue(Protocol):
+    """What is needed of an ItemVectors: its rows' hashes, the table to find them, live rows."""
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """Hashes of item ids by row."""
+
+    @property
+    def table_hash(self) -> NDArray[np.uint64]:
+        """Hashes of the open-addressing table."""
+
+    @property
+    def table_row(self) -> NDArray[np.int32]:
+        """Rows of the open-addressing table."""
+
+    @property
+    def live(self) -> int:
+        """How many rows, from the first, can be recommended."""
+
+
+@native
+def _drop_back(back_rows: Array, back_counts: Array, back_n: Array, row: int, other: int) -> None:
+    """Take `other` out of the reverse list of `row`."""
+    n = whole(back_n[row])
+    for k in range(n):
+        if back_rows[row, k] == other:
+            back_rows[row, k] = back_rows[row, n - 1]
+            back_counts[row, k] = back_counts[row, n - 1]
+            back_n[row] = n - 1
+            return
+
+
+@native
+def _put_back(
+    back_rows: Array, back_counts: Array, back_n: Array, row: int, other: int, counts: Array
+) -> None:
+    """Put `other` into the reverse list of `row`, or its new counts; when full, for the weakest."""
+    n = whole(back_n[row])
+    place = -1
+    weakest = 0
+    for k in range(n):
+        if back_rows[row, k] == other:
+            place = k
+            break
+        if back_counts[row, k, 0] < back_counts[row, weakest, 0]:
+            weakest = k
+    if place < 0:
+        if n < back_rows.shape[1]:
+            place = n
+        elif counts[0] > back_counts[row, weakest, 0]:
+            place = weakest
+        else:
+            return
+        back_rows[row, place] = other
+    back_counts[row, place] = counts
+    if place == n:
+        back_n[row] = n + 1
+
+
+@native
+def _place(
+    rows: Rows,
+    head: Array,
+    head_counts: Array,
+    state_scenes: Array,
+    neighbours: Array,
+    table_hash: Array,
+    table_row: Array,
+    counts: Array,
+    log2_counts: Array,
+    ref_times: Array,
+    first_times: Array,
+    last_times: Array,
+    scenes: Array,
+    scene_counts: Array,
+    near_rows: Array,
+    near_counts: Array,
+    near_n: Array,
+    back_rows: Array,
+    back_counts: Array,
+    back_n: Array,
+) -> int:
+    """Write item states (M,) to their catalogue rows (M,), -1 for none; how many were written."""
+    marks = np.zeros(near_rows.shape[1], np.int64)
+    written = 0
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        if row < 0:
+            continue
+        written += 1
+        ref_times[row] = head[i]["ref_time"]
+        first_times[row] = head[i]["first_time"]
+        last_times[row] = head[i]["last_time"]
+        for h in range(counts.shape[1]):
+            count = max(head_counts[i, h], 0.0)
+            counts[row, h] = count
+            log2_counts[row, h] = np.log2(count) if count > 1e-9 else -np.inf
+        for s in range(scenes.shape[1]):
+            if s < whole(head[i]["n_scenes"]):
+                scenes[row, s] = state_scenes[i, s]["scene"]
+                scene_counts[row, s, 0] = max(state_scenes[i, s]["counts"][0], 0.0)
+                scene_counts[row, s, 1] = max(state_scenes[i, s]["counts"][1], 0.0)
+            else:
+                scenes[row, s] = 0
+                scene_counts[row, s] = 0.0
+        # Neighbours that are not in the catalogue are left out; those that left the list leave
+        # the reverse lists as well.
+        n_old = whole(near_n[row])
+        for k in range(n_old):
+            marks[k] = near_rows[row, k]
+        n = 0
+        for k in range(whole(head[i]["n_neighbours"])):
+            entry = neighbours[i, k]
+            other = row_of_hash(table_hash, table_row, entry["item"])
+            if other < 0:
+                continue
+            near_rows[row, n] = other
+            near_counts[row, n, 0] = entry["together"]
+            near_counts[row, n, 1] = entry["together_10d"]
+            near_counts[row, n, 2] = entry["next"]
+            n += 1
+            for old in range(n_old):
+                if marks[old] == other:
+                    marks[old] = -1
+                    break
+        near_n[row] = n
+        for k in range(n_old):
+            if marks[k] >= 0:
+                _drop_back(back_rows, back_counts, back_n, marks[k], row)
+        for k in range(n):
+            _put_back(back_rows, back_counts, back_n, near_rows[row, k], row, near_counts[row, k])
+    return written
+
+
+@native
+def _strongest(scores: Array, live: int, k: int, best: Array, best_scores: Array) -> int:
+    """Write the rows of the k highest positive scores, ties by row; how many there are."""
+    n = 0
+    for row in range(live):
+        score = scores[row]
+        if not score > 0.0 or (n == k and score <= best_scores[n - 1]):
+            continue
+        place = n if n < k else k - 1
+        if n < k:
+            n += 1
+        while place > 0 and best_scores[place - 1] < score:
+            best[place] = best[place - 1]
+            best_scores[place] = best_scores[place - 1]
+            place -= 1
+        best[place] = row
+        best_scores[place] = score
+    return n
+
+
+@native
+def _scores_now(
+    counts: Array,
+    ref_times: Array,
+    scenes: Array,
+    scene_counts: Array,
+    live: int,
+    scene: int,
+    now: float,
+    half_life: float,
+    out: Array,
+) -> None:
+    """Write each live row's count decayed to now, overall or in a scene."""
+    for row in range(live):
+        count = 0.0
+        if scene == 0:
+            count = counts[row]
+        else:
+            for s in range(scenes.shape[1]):
+                if scenes[row, s] == scene:
+                    count = scene_counts[row, s, 0]
+        out[row] = count * decay(now - ref_times[row], half_life) if count > 1e-9 else 0.0
+
+
+@native
+def _log_counts(rows: Rows, counts: Array, ref_times: Array, now: float, out: Array) -> None:
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        if row < 0:
+            continue
+        age = now - ref_times[row]
+        for h in range(counts.shape[1]):
+            out[i, h] = np.log1p(counts[row, h] * decay(age, ITEM_HALF_LIVES[h]))
+
+
+class ItemView:
+    """What serving reads of items, by catalogue row (N rows); zero where nothing is known.
+
+    - `counts` (N, 7) float64, decayed by ITEM_HALF_LIVES, valid for `ref_times` (N,) float64;
+      `log2_counts` (N, 7) float32 the same as logarithms, -inf for none;
+    - `first_times`, `last_times` (N,) float64, NaN for none;
+    - `scenes` (N, 4) uint32 and `scene_counts` (N, 4, 2) float64, half-lives 1 d and 10 d;
+    - `near_rows` (N, 64) int32 and `near_counts` (N, 64, 3) float32: items chosen before this one
+      (together, together decayed with 10 d, directly before), the first `near_n` (N,) uint8;
+    - `back_rows`, `back_counts`, `back_n`: the reverse, the 64 strongest items that name this one
+      in their lists, with the same counts, valid for *their* `ref_times`.
+
+    Memory is taken as rows come into use. `version` grows with every update.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        n = len(catalogue.hashes)
+        self.catalogue = catalogue
+        self.version = 0
+        self.counts = np.zeros((n, len(ITEM_HALF_LIVES)))
+        self.log2_counts = np.full((n, len(ITEM_HALF_LIVES)), -np.inf, np.float32)
+        self.ref_times = np.zeros(n)
+        self.first_times = np.full(n, np.nan)
+        self.last_times = np.full(n, np.nan)
+        self.scenes = np.zeros((n, SCENES), np.uint32)
+        self.scene_counts = np.zeros((n, SCENES, 2))
+        self.near_rows = np.zeros((n, NEIGHBOURS), np.int32)
+        self.near_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
+        self.near_n = np.zeros(n, np.uint8)
+        self.back_rows = np.zeros((n, NEIGHBOURS), np.int32)
+        self.back_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
+        self.back_n = np.zeros(n, np.uint8)
+        self._trends: dict[tuple[int, int], tuple[float, Rows]] = {}
+
+    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
+        """Place item rows as read from the changelog.
+
+        Args:
+            rows: as `ItemStates.pack` wrote them; None (a tombstone) forgets the item.
+            items: (M,) uint64, their items' hashes. Later entries of one item win.
+
+        Returns:
+            how many of them are of items in the catalogue; the others are passed over.
+
+        Raises:
+            ItemStateFormatError: a damaged row, or one of another format; nothing of its batch
+                (4096 rows) is placed.
+        """
+        placed = 0
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            states = ItemStates(len(part))
+            states.unpack(np.arange(len(part)), part)
+            placed += self.update_from(states, items[start : start + _BATCH])
+        return placed
+
+    def update_from(self, states: ItemStates, items: NDArray[np.uint64]) -> int:
+        """Place every row of an arena, of the items with these hashes; how many were placed."""
+        catalogue = self.catalogue
+        rows = lookup_rows(catalogue.table_hash, catalogue.table_row, items)
+        placed = _place(
+            rows,
+            states.head,
+            states.head["counts"],
+            states.scenes,
+            states.neighbours,
+            catalogue.table_hash,
+            catalogue.table_row,
+            self.counts,
+            self.log2_counts,
+            self.ref_times,
+            self.first_times,
+            self.last_times,
+            self.scenes,
+            self.scene_counts,
+            self.near_rows,
+            self.near_counts,
+            self.near_n,
+            self.back_rows,
+            self.back_counts,
+            self.back_n,
+        )
+        self.version += 1
+        return int(placed)
+
+    def trend_rows(self, now: float, scene: int, k: int) -> Rows:
+        """Return the live rows chosen most, counted with a half-life of 1 d: at most k, best first.
+
+        Rows without any count are left out, ties are in the catalogue's order. A list is used
+        again while `now` is within REFRESH_SECONDS of the time it was made for.
+
+        Args:
+            now: seconds, stream time.
+            scene: a scene code, or 0 for all scenes.
+            k: how many at most.
+        """
+        key = (scene, k)
+        cached = self._trends.get(key)
+        if cached is not None and abs(now - cached[0]) < REFRESH_SECONDS:
+            return cached[1]
+        live = self.catalogue.live
+        scores = np.empty(live)
+        _scores_now(
+            np.ascontiguousarray(self.counts[:live, _DAY]),
+            self.ref_times,
+            self.scenes,
+            self.scene_counts,
+            live,
+            scene,
+            now,
+            float(ITEM_HALF_LIVES[_DAY]),
+            scores,
+        )
+        best, best_scores = np.full(k, -1, np.int64), np.zeros(k)
+        found = best[: _strongest(scores, live, k, best, best_scores)]
+        if len(self._trends) > 256:  # scenes come and go
+            self._trends.clear()
+        self._trends[key] = (now, found)
+        return found
+
+    def log_counts(self, rows: Rows, now: float) -> NDArray[np.float32]:
+        """Return log(1 + count) of rows (...,) at `now`, by ITEM_HALF_LIVES: (..., 7) float32.
+
+        Rows of -1 have 0.
+        """
+        flat = np.ascontiguousarray(rows).reshape(-1)
+        out = np.zeros((len(flat), self.counts.shape[1]), np.float32)
+        _log_counts(flat, self.counts, self.ref_times, now, out)
+        return out.reshape(*rows.shape, -1)
