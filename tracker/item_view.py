@@ -5,13 +5,13 @@ a reader may meet a row half old and half new, never a place out of bounds.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.interest import decay, whole
-from tracker.item_state import ITEM_HALF_LIVES, NEIGHBOURS, SCENES, ItemStates
+from tracker.item_state import DAY, ITEM_HALF_LIVES, NEIGHBOURS, SCENES, ItemStates
 from tracker.native import native
 from tracker.vectors import lookup_rows, row_of_hash
 
@@ -23,6 +23,7 @@ REFRESH_SECONDS = 0.25
 
 _BATCH = 4096
 _DAY = 2
+_GONE_DAYS = 60.0
 
 
 class Catalogue(Protocol):
@@ -160,12 +161,12 @@ def _place(
 
 
 @native
-def _strongest(scores: Array, live: int, k: int, best: Array, best_scores: Array) -> int:
-    """Write the rows of the k highest positive scores, ties by row; how many there are."""
+def _strongest(scores: Array, k: int, best: Array, best_scores: Array) -> int:
+    """Write the rows of the k highest scores above -inf, ties by row; how many there are."""
     n = 0
-    for row in range(live):
+    for row in range(scores.shape[0]):
         score = scores[row]
-        if not score > 0.0 or (n == k and score <= best_scores[n - 1]):
+        if score == -np.inf or (n == k and score <= best_scores[n - 1]):
             continue
         place = n if n < k else k - 1
         if n < k:
@@ -180,27 +181,22 @@ def _strongest(scores: Array, live: int, k: int, best: Array, best_scores: Array
 
 
 @native
-def _scores_now(
-    counts: Array,
-    ref_times: Array,
-    scenes: Array,
-    scene_counts: Array,
-    live: int,
-    scene: int,
-    now: float,
-    half_life: float,
-    out: Array,
+def _trend_scores(
+    counts: Array, ref_times: Array, scenes: Array, scene_counts: Array, scene: int, out: Array
 ) -> None:
-    """Write each live row's count decayed to now, overall or in a scene."""
-    for row in range(live):
+    """Write log2 of each row's count, overall or in a scene, as it would be at time 0.
+
+    With one half-life for all, the order of rows is the same at every time.
+    """
+    for row in range(out.shape[0]):
         count = 0.0
         if scene == 0:
-            count = counts[row]
+            count = counts[row, _DAY]
         else:
             for s in range(scenes.shape[1]):
                 if scenes[row, s] == scene:
                     count = scene_counts[row, s, 0]
-        out[row] = count * decay(now - ref_times[row], half_life) if count > 1e-9 else 0.0
+        out[row] = np.log2(count) + ref_times[row] / DAY if count > 1e-9 else -np.inf
 
 
 @native
@@ -212,6 +208,13 @@ def _log_counts(rows: Rows, counts: Array, ref_times: Array, now: float, out: Ar
         age = now - ref_times[row]
         for h in range(counts.shape[1]):
             out[i, h] = np.log1p(counts[row, h] * decay(age, ITEM_HALF_LIVES[h]))
+
+
+class _Trend(NamedTuple):
+    rows: Rows
+    scores: Array
+    version: int
+    made_for: float
 
 
 class ItemView:
@@ -246,7 +249,7 @@ class ItemView:
         self.back_rows = np.zeros((n, NEIGHBOURS), np.int32)
         self.back_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
         self.back_n = np.zeros(n, np.uint8)
-        self._trends: dict[tuple[int, int], tuple[float, Rows]] = {}
+        self._trends: dict[tuple[int, int], _Trend] = {}
 
     def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
         """Place item rows as read from the changelog.
@@ -302,37 +305,32 @@ class ItemView:
     def trend_rows(self, now: float, scene: int, k: int) -> Rows:
         """Return the live rows chosen most, counted with a half-life of 1 d: at most k, best first.
 
-        Rows without any count are left out, ties are in the catalogue's order. A list is used
-        again while `now` is within REFRESH_SECONDS of the time it was made for.
+        Rows of whose count nothing is left (2^-60) are left out, ties are in the catalogue's order.
+        The list is made anew when there was an update and `now` is REFRESH_SECONDS from the time
+        it was made for.
 
         Args:
             now: seconds, stream time.
             scene: a scene code, or 0 for all scenes.
             k: how many at most.
         """
-        key = (scene, k)
-        cached = self._trends.get(key)
-        if cached is not None and abs(now - cached[0]) < REFRESH_SECONDS:
-            return cached[1]
-        live = self.catalogue.live
-        scores = np.empty(live)
-        _scores_now(
-            np.ascontiguousarray(self.counts[:live, _DAY]),
-            self.ref_times,
-            self.scenes,
-            self.scene_counts,
-            live,
-            scene,
-            now,
-            float(ITEM_HALF_LIVES[_DAY]),
-            scores,
-        )
-        best, best_scores = np.full(k, -1, np.int64), np.zeros(k)
-        found = best[: _strongest(scores, live, k, best, best_scores)]
-        if len(self._trends) > 256:  # scenes come and go
-            self._trends.clear()
-        self._trends[key] = (now, found)
-        return found
+        trend = self._trends.get((scene, k))
+        if trend is None or (
+            trend.version != self.version and abs(now - trend.made_for) >= REFRESH_SECONDS
+        ):
+            version = self.version
+            scores = np.empty(self.catalogue.live)
+            _trend_scores(
+                self.counts, self.ref_times, self.scenes, self.scene_counts, scene, scores
+            )
+            rows, best = np.full(k, -1, np.int64), np.zeros(k)
+            n = _strongest(scores, k, rows, best)
+            if len(self._trends) > 256:  # scenes come and go
+                self._trends.clear()
+            trend = _Trend(rows[:n], best[:n], version, now)
+            self._trends[(scene, k)] = trend
+        left = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
+        return trend.rows[:left]
 
     def log_counts(self, rows: Rows, now: float) -> NDArray[np.float32]:
         """Return log(1 + count) of rows (...,) at `now`, by ITEM_HALF_LIVES: (..., 7) float32.
