@@ -533,7 +533,7 @@ def confidence(mass: Array, half_mass: float) -> Array:
 def drift(short: Array, long: Array) -> Array:
     """Return 1 - cosine of the short and the long interest (B, D); 0 where one of them is null.
 
-    >>> drift(np.eye(2, dtype=np.float32), np.ones((2, 2), np.float32)).round(3).tolist()
+    >>> drift(np.eye(2), np.ones((2, 2))).round(3).tolist()
     [0.293, 0.293]
     """
     lengths = np.linalg.norm(short, axis=-1) * np.linalg.norm(long, axis=-1)

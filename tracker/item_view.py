@@ -21,6 +21,9 @@ Rows = NDArray[np.int64]
 REFRESH_SECONDS = 0.25
 """How long a list of trending rows is used again, by the clock of who asks."""
 
+STALE_SECONDS = 8640.0
+"""How old the decayed counts in reverse lists may get: 0.7 % of them, at a half-life of 10 d."""
+
 _BATCH = 4096
 _DAY = 2
 _GONE_DAYS = 60.0
@@ -107,9 +110,11 @@ def _place(
     back_rows: Array,
     back_counts: Array,
     back_n: Array,
+    back_times: Array,
 ) -> int:
     """Write item states (M,) to their catalogue rows (M,), -1 for none; how many were written."""
-    marks = np.zeros(near_rows.shape[1], np.int64)
+    old_rows = np.zeros(near_rows.shape[1], np.int64)
+    anew = np.zeros(near_rows.shape[1], np.bool_)
     written = 0
     for i in range(rows.shape[0]):
         row = rows[i]
@@ -132,31 +137,49 @@ def _place(
                 scenes[row, s] = 0
                 scene_counts[row, s] = 0.0
         # Neighbours that are not in the catalogue are left out; those that left the list leave
-        # the reverse lists as well.
+        # the reverse lists as well. The places of a list seldom change: of those that stay, only
+        # new counts are written to the reverse lists, but all when decay has taken 0.7 %.
         n_old = whole(near_n[row])
         for k in range(n_old):
-            marks[k] = near_rows[row, k]
+            old_rows[k] = near_rows[row, k]
+        all_anew = not abs(head[i]["ref_time"] - back_times[row]) <= STALE_SECONDS
+        if all_anew:
+            back_times[row] = head[i]["ref_time"]
         n = 0
         for k in range(whole(head[i]["n_neighbours"])):
             entry = neighbours[i, k]
             other = row_of_hash(table_hash, table_row, entry["item"])
             if other < 0:
                 continue
+            known = n < n_old and old_rows[n] == other
+            same = (
+                known
+                and near_counts[row, n, 0] == entry["together"]
+                and near_counts[row, n, 2] == entry["next"]
+            )
             near_rows[row, n] = other
             near_counts[row, n, 0] = entry["together"]
             near_counts[row, n, 1] = entry["together_10d"]
             near_counts[row, n, 2] = entry["next"]
+            if known:
+                old_rows[n] = -1
+            anew[n] = all_anew or not same
             n += 1
-            for old in range(n_old):
-                if marks[old] == other:
-                    marks[old] = -1
-                    break
         near_n[row] = n
-        for k in range(n_old):
-            if marks[k] >= 0:
-                _drop_back(back_rows, back_counts, back_n, marks[k], row)
+        for old in range(n_old):
+            if old_rows[old] < 0:
+                continue
+            stays = False
+            for k in range(n):
+                if near_rows[row, k] == old_rows[old]:
+                    stays = True
+                    break
+            if not stays:
+                _drop_back(back_rows, back_counts, back_n, old_rows[old], row)
         for k in range(n):
-            _put_back(back_rows, back_counts, back_n, near_rows[row, k], row, near_counts[row, k])
+            if anew[k]:
+                other = near_rows[row, k]
+                _put_back(back_rows, back_counts, back_n, other, row, near_counts[row, k])
     return written
 
 
@@ -227,7 +250,7 @@ class ItemView:
     - `near_rows` (N, 64) int32 and `near_counts` (N, 64, 3) float32: items chosen before this one
       (together, together decayed with 10 d, directly before), the first `near_n` (N,) uint8;
     - `back_rows`, `back_counts`, `back_n`: the reverse, the 64 strongest items that name this one
-      in their lists, with the same counts, valid for *their* `ref_times`.
+      in their lists, with the same counts, valid for *their* `ref_times` (decayed: to 0.7 %).
 
     Memory is taken as rows come into use. `version` grows with every update.
     """
@@ -249,6 +272,7 @@ class ItemView:
         self.back_rows = np.zeros((n, NEIGHBOURS), np.int32)
         self.back_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
         self.back_n = np.zeros(n, np.uint8)
+        self._back_times = np.full(n, -np.inf)
         self._trends: dict[tuple[int, int], _Trend] = {}
 
     def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
@@ -298,6 +322,7 @@ class ItemView:
             self.back_rows,
             self.back_counts,
             self.back_n,
+            self._back_times,
         )
         self.version += 1
         return int(placed)
