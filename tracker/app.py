@@ -17,6 +17,7 @@ from tracker.cluster import (
     Cluster,
     TopicError,
     check_topics,
+    fetched_ends,
     group_of,
     ssl_context_of,
 )
@@ -163,6 +164,8 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         topics.items: BLOCKS_A_CHUNK,
     }
     transport.owner = plane
+    if not cluster.transactions:
+        transport.ends = lambda parts: fetched_ends(settings, parts)
     app.transport = transport
     tables = {
         "users": _table(app, "users", cluster.partitions(topics.events)),
@@ -183,7 +186,8 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         plane.consumer = consumer
         await plane.open_fenced()
 
-    add_pages(app, context, plane, Health(context, plane, lambda: bool(app.rebalancing)))
+    health = Health(context, plane, lambda: bool(app.rebalancing) or not plane.settled)
+    add_pages(app, context, plane, health)
     return app
 
 

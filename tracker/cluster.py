@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
@@ -214,6 +214,42 @@ async def supports_transactions(settings: Settings) -> bool:
             with contextlib.suppress(KafkaError, OSError):
                 await producer.stop()
     return False
+
+
+async def fetched_ends(
+    settings: Settings, parts: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return the end of each partition's log as answers to fetches tell it.
+
+    The embedded broker answers the question for the latest offset with one inside the last batch;
+    what it says beside fetched records is right.
+
+    Raises:
+        BrokerError: the brokers cannot be reached, or do not answer in time.
+    """
+    consumer = AIOKafkaConsumer(
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=1,
+        **client_arguments(settings),
+    )
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            await consumer.start()
+            consumer.assign(list(parts))
+            found = await consumer.end_offsets(list(parts))
+            for part, offset in found.items():
+                consumer.seek(part, max(0, offset - 1))
+            waiting = set(parts)
+            while waiting:
+                await consumer.getmany(timeout_ms=100)
+                waiting = {part for part in waiting if consumer.highwater(part) is None}
+            return {part: int(consumer.highwater(part)) for part in parts}
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerError(_unreachable(settings, error)) from error
+    finally:
+        await consumer.stop()
 
 
 async def check_topics(settings: Settings) -> Cluster:

@@ -9,7 +9,6 @@ from typing import Any
 
 from aiokafka.errors import (
     InvalidMessageError,
-    InvalidRecordError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
@@ -34,7 +33,6 @@ REFUSED = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     InvalidMessageError,
-    InvalidRecordError,
 )
 """What a broker answers that will never take a batch."""
 

@@ -72,6 +72,7 @@ class Plane:
         self._committed: dict[TP, int] = {}
         self._producer: Any = None
         self._dying = False
+        self.settled = False  # whether an assignment was ever completed
         self.consumer: ChunkConsumer | None = None
         self.database: Callable[[str, int], Any] | None = None
 
@@ -109,6 +110,7 @@ class Plane:
 
     async def open_fenced(self) -> None:
         """Open the partitions whose state is recovered: read positions back, begin to work."""
+        self.settled = True
         waiting = [tp for tp in self._fenced if tp not in self._open]
         if not waiting:
             return

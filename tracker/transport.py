@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
@@ -280,6 +280,13 @@ class ChunkConsumer(driver.Consumer):
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()
 
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Return the ends of logs, from a source that can be trusted."""
+        ends = self.transport.ends
+        if ends is None:
+            return await super().highwaters(*partitions)
+        return await ends(partitions)
+
     async def perform_seek(self) -> None:
         """Seek source partitions to where their state stands, or else to the group's offset."""
         await super().perform_seek()
@@ -350,6 +357,7 @@ class ChunkTransport(driver.Transport):
     Attributes:
         chunk_records: by source topic, how many records a chunk holds at most.
         owner: who owns the partitions.
+        ends: finds the ends of logs where the broker's own answer is wrong.
     """
 
     Consumer = ChunkConsumer
@@ -358,6 +366,7 @@ class ChunkTransport(driver.Transport):
         super().__init__(*args, **kwargs)
         self.chunk_records: Mapping[str, int] = {}
         self.owner: Owner = NoOwner()
+        self.ends: Callable[[Collection[TP]], Awaitable[Mapping[TP, int]]] | None = None
 
 
 class ChunkSchema(faust.Schema[None, Any]):

@@ -15,7 +15,6 @@ from tracker.user_rows import UserRows
 
 log = logging.getLogger(__name__)
 
-SLOW_SECONDS = 2.0
 EVENTS = 80
 
 
@@ -31,6 +30,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         k: items in a list.
     """
     begun = time.monotonic()
+    log.info("compiling kernels, or reading them from the cache: the first time takes a minute")
     rows = UserRows(serving.config)
     rows.grow(4)
     batch = _events(serving, kinds)
@@ -64,8 +64,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         items.states.unpack(np.arange(len(packed)), packed)
         type(serving.view)(serving.artifact.vectors).update(packed, np.unique(item_events["item"]))
     seconds = time.monotonic() - begun
-    if seconds > SLOW_SECONDS:
-        log.info("kernels compiled in %.0f s; the next start finds them in the cache", seconds)
+    log.info("kernels are ready after %.1f s", seconds)
 
 
 def _events(serving: Serving, kinds: Kinds) -> EventBatch:

@@ -32,9 +32,11 @@ class FloodFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a line is written."""
+        text = str(record.msg)
+        if record.levelno < logging.WARNING and "[^" in record.getMessage():
+            return False  # a service of Faust's that starts or stops
         if record.name.split(".")[0] not in FLOODS:
             return True
-        text = str(record.msg)
         if text.startswith(OFF_TOPIC):
             return False
         key = (record.name, text[:80])
