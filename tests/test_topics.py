@@ -1,0 +1,129 @@
+"""Topics are created as a worker needs them, and what is wrong with existing ones is said."""
+
+import asyncio
+
+import pytest
+from aiokafka.admin import NewTopic
+
+from tests.brokers import KafkaBroker
+from tracker.cluster import BrokerError, describe_topics, topics_of
+from tracker.connect import admin_client
+from tracker.embedded import free_port
+from tracker.settings import Settings, load_settings
+from tracker.topics import TopicReport, TopicsError, ensure_topics, wanted_topics
+
+
+def settings_of(address: str, name: str, **more: object) -> Settings:
+    return load_settings({}, brokers=address, name=name, **more)
+
+
+def ensure(settings: Settings, create: bool = True) -> dict[str, TopicReport]:
+    return {report.role: report for report in asyncio.run(ensure_topics(settings, create))}
+
+
+def make(settings: Settings, *topics: NewTopic) -> None:
+    async def create() -> None:
+        async with admin_client(settings) as admin:
+            await admin.create_topics(list(topics))
+
+    asyncio.run(create())
+
+
+def test_missing_topics_are_created_with_matching_counts_and_found_the_next_time(
+    tansu: str, prefix: str
+) -> None:
+    settings = settings_of(tansu, prefix, event_partitions=3, item_partitions=2)
+    assert {report.state for report in ensure(settings).values()} == {"created"}
+    again = ensure(settings)
+    assert {report.state for report in again.values()} == {"ok"}
+    assert {role: report.partitions for role, report in again.items()} == {
+        "events": 3,
+        "recommendations": 3,
+        "rejected": 3,
+        "items": 2,
+        "user changelog": 3,
+        "item changelog": 2,
+    }
+    assert again["user changelog"].cleanup == "compact"
+    assert again["item changelog"].cleanup == "compact"
+    assert again["events"].cleanup == "delete"
+
+
+def test_check_only_creates_nothing_and_names_what_is_missing(tansu: str, prefix: str) -> None:
+    settings = settings_of(tansu, prefix)
+    reports = ensure(settings, create=False)
+    assert {report.state for report in reports.values()} == {"missing"}
+    assert "run 'tracker topics'" in reports["events"].problems[0]
+    assert asyncio.run(describe_topics(settings)) == {}
+
+
+def test_changelog_takes_the_count_of_the_events_that_exist(tansu: str, prefix: str) -> None:
+    settings = settings_of(tansu, prefix, event_partitions=4)
+    make(settings, NewTopic(topics_of(settings).events, 7, 1))
+    reports = ensure(settings)
+    assert reports["user changelog"].partitions == 7
+    assert reports["user changelog"].problems == []
+    assert reports["events"].notes[0] == "has 7 partitions, the settings say 4"
+
+
+def test_changelog_of_another_count_is_a_problem_with_a_remedy(tansu: str, prefix: str) -> None:
+    settings = settings_of(tansu, prefix, event_partitions=4)
+    make(settings, NewTopic(topics_of(settings).users_changelog, 3, 1))
+    report = ensure(settings)["user changelog"]
+    assert report.state == "wrong"
+    assert f"has 3 partitions and {prefix}-events has 4" in report.problems[0]
+
+
+def test_changelog_that_ages_is_a_problem_and_compacted_events_too(tansu: str, prefix: str) -> None:
+    settings = settings_of(tansu, prefix, event_partitions=2)
+    names = topics_of(settings)
+    make(
+        settings,
+        NewTopic(names.users_changelog, 2, 1, topic_configs={"cleanup.policy": "delete"}),
+        NewTopic(names.events, 2, 1, topic_configs={"cleanup.policy": "compact"}),
+    )
+    reports = ensure(settings)
+    assert "states would be deleted with age" in reports["user changelog"].problems[0]
+    assert "cleanup.policy=compact, expected delete" in reports["events"].problems[0]
+
+
+def test_broker_that_is_away_is_one_clear_line() -> None:
+    settings = settings_of(f"127.0.0.1:{free_port()}", "away")
+    with pytest.raises(BrokerError, match="TRACKER_BROKERS") as caught:
+        ensure(settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_wanted_topics_name_the_source_before_its_changelog() -> None:
+    wanted = wanted_topics(settings_of("localhost:1", "shop"))
+    names = [topic.name for topic in wanted]
+    for topic in wanted:
+        if topic.like is not None:
+            assert names.index(topic.like) < names.index(topic.name)
+
+
+@pytest.mark.kafka
+def test_kafka_stamps_events_and_recommendations_itself(kafka: KafkaBroker, prefix: str) -> None:
+    settings = settings_of(kafka.address, prefix, event_partitions=2, item_partitions=1)
+    ensure(settings)
+    reports = ensure(settings, create=False)
+    assert reports["events"].timestamps == "LogAppendTime"
+    assert reports["recommendations"].timestamps == "LogAppendTime"
+    assert reports["user changelog"].cleanup == "compact"
+    assert all(not report.problems and not report.notes for report in reports.values())
+
+
+@pytest.mark.kafka
+def test_more_copies_than_brokers_are_refused_with_the_setting_to_change(
+    kafka: KafkaBroker, prefix: str
+) -> None:
+    settings = settings_of(kafka.address, prefix, replication_factor=3)
+    with pytest.raises(TopicsError, match="TRACKER_REPLICATION_FACTOR"):
+        ensure(settings)
+
+
+@pytest.mark.kafka
+def test_events_with_the_senders_clock_are_noted(kafka: KafkaBroker, prefix: str) -> None:
+    settings = settings_of(kafka.address, prefix, event_partitions=2, item_partitions=1)
+    make(settings, NewTopic(topics_of(settings).events, 2, 1))
+    assert "message.timestamp.type=CreateTime" in ensure(settings)["events"].notes[0]

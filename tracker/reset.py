@@ -1,0 +1,100 @@
+"""Delete all states of a tracker at the broker, so that they are rebuilt from its events."""
+
+import asyncio
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+from aiokafka.structs import OffsetAndMetadata
+
+from tracker.cluster import TopicError, describe_topics, group_of, topics_of
+from tracker.connect import admin_client, consumer
+from tracker.settings import Settings
+from tracker.topics import ensure_topics
+
+GONE_SECONDS = 20.0
+
+
+class ResetError(RuntimeError):
+    """The states are in use, or the broker does not delete them."""
+
+
+async def reset_topics(settings: Settings) -> list[str]:
+    """Delete changelogs and item events, and let the group begin at the oldest event again.
+
+    1. No worker may run: the group must have no member.
+    2. Changelogs and the topic of item events are deleted, and created anew. Item events are
+       deltas: kept, they would count twice.
+    3. The group's offsets go back to the oldest event.
+
+    Returns:
+        what was done, a line each.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        ResetError: a worker runs, or the broker does not delete a topic.
+        TopicError: there is no topic of events.
+    """
+    names = topics_of(settings)
+    if names.events not in await describe_topics(settings):
+        raise TopicError(f"topic {names.events} does not exist: run 'tracker topics'")
+    done: list[str] = []
+    async with admin_client(settings) as admin:
+        # 1.
+        members = await _members(admin, group_of(settings))
+        if members:
+            raise ResetError(
+                f"{members} workers of group {group_of(settings)} run: stop them first"
+            )
+        # 2.
+        found = await describe_topics(settings)
+        doomed = [
+            name
+            for name in (names.users_changelog, names.items_changelog, names.items)
+            if name in found
+        ]
+        if doomed:
+            answer = await admin.delete_topics(doomed)
+            for name, code, *_ in answer.topic_error_codes:
+                kind = for_code(code)
+                if code != 0 and kind is not UnknownTopicOrPartitionError:
+                    raise ResetError(f"the broker does not delete {name}: {kind.__name__}")
+    await _until_gone(settings, doomed)
+    done += [f"{name}: deleted" for name in doomed]
+    reports = await ensure_topics(settings)
+    done += [f"{report.name}: created" for report in reports if report.state == "created"]
+    # 3.
+    moved = await _rewind(settings)
+    done.append(f"{names.events}: group {group_of(settings)} begins at {moved}")
+    return done
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
+    try:
+        answers = await admin.describe_consumer_groups([group])
+    except KafkaError:  # brokers without groups of that name say so in different ways
+        return 0
+    return sum(len(found[5]) for answer in answers for found in answer.groups)
+
+
+async def _until_gone(settings: Settings, names: list[str]) -> None:
+    deadline = asyncio.get_running_loop().time() + GONE_SECONDS
+    while left := [name for name in names if name in await describe_topics(settings)]:
+        if asyncio.get_running_loop().time() > deadline:
+            raise ResetError(f"not gone {GONE_SECONDS:g} s after deletion: {', '.join(left)}")
+        await asyncio.sleep(0.2)
+
+
+async def _rewind(settings: Settings) -> str:
+    names = topics_of(settings)
+    found = await describe_topics(settings)
+    async with consumer(settings, group_id=group_of(settings)) as client:
+        oldest: dict[TopicPartition, int] = {}
+        for name in (names.events, names.items):
+            places = [TopicPartition(name, number) for number in range(found[name].partitions)]
+            client.assign(places)
+            oldest |= await client.beginning_offsets(places)
+        client.assign(list(oldest))
+        await client.commit({place: OffsetAndMetadata(n, "") for place, n in oldest.items()})
+    begin = [oldest[place] for place in sorted(oldest) if place.topic == names.events]
+    return f"offsets {min(begin)} to {max(begin)}" if begin else "no offset"
