@@ -1,4 +1,4 @@
-"""Item vectors to an ItemIndex, its kind chosen by size, its recall measured against exact search."""
+"""Item vectors to an ItemIndex of a kind that fits, its recall measured against exact search."""
 
 import math
 import os
@@ -82,8 +82,7 @@ def build_index(
     recall = recall_at_10(found, queries, exact, vectors)
     parameters = {} if kind == "flat" else {"ranked_times_k": setting.factor}
     if kind == "ivf_pq_fastscan":
-        base = faiss.downcast_index(index.base_index)
-        parameters |= {"lists": int(base.nlist), "probes": setting.probes}
+        parameters |= {"lists": int(_base(index).nlist), "probes": setting.probes}
     return found, IndexInfo(kind, parameters, recall, len(queries), _microseconds(found, queries))
 
 
@@ -181,8 +180,7 @@ def _tuned(
     index: Any, queries: Vectors, exact: ItemIndex, vectors: Vectors, target: float
 ) -> _Setting:
     """Return the fastest setting that reaches the target, or the best there is."""
-    base = faiss.downcast_index(index.base_index)
-    lists = int(getattr(base, "nlist", 0))
+    lists = int(getattr(_base(index), "nlist", 0))
     reached: list[tuple[float, _Setting]] = []
     best = (-1.0, _Setting(0, 1))
     for factor in _FACTORS:
@@ -201,7 +199,12 @@ def _tuned(
 def _set(index: Any, setting: _Setting) -> None:
     index.k_factor = float(setting.factor)
     if setting.probes:
-        faiss.downcast_index(index.base_index).nprobe = setting.probes
+        _base(index).nprobe = setting.probes
+
+
+def _base(index: Any) -> Any:
+    """Return what finds the candidates that the index then ranks exactly."""
+    return faiss.downcast_index(index.base_index)
 
 
 def _microseconds(index: ItemIndex, queries: Vectors) -> float:

@@ -1,14 +1,18 @@
 """What a build takes over from the version before it: encodings, vectors, retired items."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from indexer.catalog import Item
+from indexer.item_encoder import Encoder, Progress
+from indexer.whitening import Whitening
 from tracker.artifact import (
+    EncoderInfo,
     Manifest,
     Sources,
     latest_version,
@@ -17,7 +21,7 @@ from tracker.artifact import (
     read_vectors,
     verify,
 )
-from tracker.vectors import ItemVectors, Rows
+from tracker.vectors import ItemVectors, Rows, leading
 from tracker.versions import Root, list_versions
 
 MIN_RETIRED = 10_000
@@ -92,6 +96,71 @@ def item_rows(items: Sequence[Item], before: Before | None) -> ItemRows:
         known = {pair: row for row, pair in enumerate(_pairs(before.sources.text_hashes))}
         rows[:] = [known.get(pair, -1) for pair in _pairs(hashes)]
     return ItemRows(ids, texts, labels, hashes, len(items), rows)
+
+
+def encodings_of(
+    rows: ItemRows,
+    before: Before | None,
+    encoder: Encoder,
+    progress: Callable[[int], Progress] | None,
+) -> tuple[NDArray[np.float16], int, int]:
+    """Return the encodings (N, W) of all rows; a text not met before is encoded once.
+
+    Args:
+        rows: the items.
+        before: where known encodings are, if its encoder is this one.
+        encoder: for the others.
+        progress: called with the number of texts to encode, if there are any.
+
+    Returns:
+        the encodings, how many texts were encoded, and how many rows had theirs already.
+    """
+    same = before is not None and same_encoder(before, encoder.info)
+    known = rows.before if same else np.full(len(rows.ids), -1, np.int64)
+    encodings = np.empty((len(rows.ids), encoder.info.width), np.float16)
+    if before is not None and same:
+        kept = known >= 0
+        encodings[kept] = before.sources.encodings[known[kept]]
+    missing = np.flatnonzero(known < 0)
+    if len(missing) == 0:
+        return encodings, 0, len(known)
+    _, first, inverse = np.unique(
+        rows.hashes[missing], axis=0, return_index=True, return_inverse=True
+    )
+    texts = [rows.texts[row] for row in missing[first]]
+    told = progress(len(texts)) if progress is not None else None
+    encodings[missing] = encoder.encode(texts, told)[inverse.ravel()]
+    return encodings, len(texts), len(known) - len(missing)
+
+
+def vectors_of(
+    rows: ItemRows,
+    before: Before | None,
+    whitening: Whitening,
+    encodings: NDArray[np.float16],
+    dim: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return full vectors and their leading parts; those of known texts bit by bit as they were.
+
+    Products of matrices may differ in their last bit with the number of rows, so that known
+    vectors are copied and never computed again.
+    """
+    full = np.empty((len(rows.ids), whitening.matrix.shape[1]), np.float32)
+    vectors = np.empty((len(rows.ids), dim), np.float32)
+    new = np.ones(len(rows.ids), bool)
+    if before is not None and before.sources.matrix is whitening.matrix:
+        new = rows.before < 0
+        full[~new] = before.vectors.full[rows.before[~new]]
+        vectors[~new] = before.vectors.vectors[rows.before[~new]]
+    full[new] = whitening.apply(encodings[new])
+    vectors[new] = leading(full[new], dim)
+    return full, vectors
+
+
+def same_encoder(before: Before, encoder: EncoderInfo) -> bool:
+    """Say whether the former version's encodings are this encoder's; its name is of no account."""
+    was = before.manifest.encoder
+    return msgspec.structs.replace(was, name=encoder.name) == encoder
 
 
 def text_hashes(texts: Sequence[str]) -> NDArray[np.uint64]:
