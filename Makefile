@@ -33,11 +33,11 @@ help:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,test]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,test]'
 	touch .venv/.demo $@
 
 .venv/.bench: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,test,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,test,bench]'
 	touch .venv/.demo .venv/.test $@
 
 demo: .venv/.demo

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from indexer.catalog import Item
-from indexer.cli import cli as indexer_cli
+from indexer.cli import main as indexer_cli
 from indexer.schemas import FORMATS, render, schema_of
 from tests.readme_tables import ROOT, in_readme, tables
 from tracker.cli import cli as tracker_cli

@@ -50,7 +50,7 @@ def imported(folder: str) -> set[str]:
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
-    for requirement in requirements("cpu", "gpu", "demo", "test", "bench"):
+    for requirement in requirements("cpu", "gpu", "demo", "train", "test", "bench"):
         assert any(bound.operator == ">=" for bound in requirement.specifier), requirement
 
 
@@ -66,9 +66,9 @@ def test_every_upper_bound_has_its_reason_beside_or_above_it() -> None:
     ("folder", "extras"),
     [
         ("tracker", ("cpu", "demo")),
-        ("indexer", ("cpu", "demo")),
-        ("tests", ("cpu", "demo", "test")),
-        ("benchmarks", ("cpu", "demo", "test", "bench")),
+        ("indexer", ("cpu", "demo", "train")),
+        ("tests", ("cpu", "demo", "train", "test")),
+        ("benchmarks", ("cpu", "demo", "train", "test", "bench")),
     ],
 )
 def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
