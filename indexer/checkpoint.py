@@ -1,0 +1,81 @@
+"""A training that can be taken up again: weights, optimiser and curve in one file, no pickle."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be taken up; the message says why and what to do."""
+
+
+def save_checkpoint(
+    path: Path,
+    of: str,
+    curve: list[dict[str, Any]],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, Tensor],
+) -> None:
+    """Write a checkpoint beside the old one, then replace it.
+
+    Args:
+        path: the file.
+        of: what training it belongs to; another one is refused.
+        curve: the lines so far.
+        model: its weights now.
+        optimizer: its moments now, one dict of tensors a parameter.
+        best: the weights of the best epoch.
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    copied = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+    temporary = path.with_name(path.name + ".new")
+    save_file(copied, temporary, {"format": "1", "of": of, "curve": json.dumps(curve)})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(
+    path: Path, of: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Bring model and optimiser to where they were; return the curve and the best weights.
+
+    Raises:
+        CheckpointError: the file is no checkpoint, or one of another training.
+    """
+    remedy = f"remove {path} to start anew"
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint: {error}; {remedy}") from error
+    if about.get("format") != "1" or about.get("of") != of:
+        raise CheckpointError(
+            f"{path}: a checkpoint of another training: found {about.get('of', 'none')[:300]},"
+            f" expected {of[:300]}; {remedy}"
+        )
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    model.load_state_dict(parts["model"])
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for name, value in parts["optimizer"].items():
+        number, _, moment = name.partition(".")
+        state["state"].setdefault(int(number), {})[moment] = value
+    optimizer.load_state_dict(state)
+    device = next(model.parameters()).device
+    best = {name: value.to(device) for name, value in parts["best"].items()}
+    return json.loads(about["curve"]), best

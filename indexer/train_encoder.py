@@ -1,0 +1,265 @@
+"""Fit UserEncoder on histories: softmax over items, early stopping, a checkpoint an epoch."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from indexer.checkpoint import load_checkpoint, save_checkpoint
+from indexer.encoder_scores import Items, validate
+from indexer.sequences import Batch, Sequences, Window, batches, inputs, windows
+from tracker.user_encoder import EncoderConfig, UserEncoder
+
+
+class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an encoder is trained.
+
+    Up to `full_up_to` items the softmax is over all of them; beyond, over `sampled` negatives, half
+    uniform and half by popularity, with the logQ correction. `only_born` leaves items out of the
+    negatives of a target that was there before them. `item_dropout` is the share of events whose
+    item is hidden, so that an unknown item is nothing new. Training stops when validation NDCG@10
+    has not risen for `patience` epochs.
+    """
+
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    epochs: int = 25
+    patience: int = 3
+    window: int = 200
+    batch_events: int = 1024
+    full_up_to: int = 20_000
+    sampled: int = 2048
+    only_born: bool = True
+    item_dropout: float = 0.02
+    repeats: bool = False
+    seed: int = 0
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """One line of the training curve."""
+
+    epoch: int
+    seconds: float
+    loss: float
+    validation_hit_rate_at_10: float
+    validation_ndcg_at_10: float
+
+
+Report = Callable[[int, float, float, float], None]
+"""Called after each batch with the epoch, its share done, its loss, and the NDCG@10 so far."""
+
+
+@dataclass(slots=True)
+class Fitted:
+    """A trained encoder, the curve of its training, and the epoch its weights are of."""
+
+    model: UserEncoder
+    curve: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA is asked for and not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r}, but torch finds no CUDA device; use auto or cpu")
+    return torch.device(name)
+
+
+def fit_encoder(
+    sequences: Sequences,
+    items: Items,
+    config: EncoderConfig,
+    train: NDArray[np.bool_],
+    validation: NDArray[np.int64],
+    options: EncoderOptions,
+    *,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    report: Report | None = None,
+) -> Fitted:
+    """Train an encoder.
+
+    Args:
+        sequences: all events; validation streams through them with frozen weights.
+        items: the catalogue.
+        config: what the encoder is.
+        train: (E,) by event of the log, which of them may be learned from.
+        validation: positions in the log of the targets for early stopping; without any, all
+            epochs are run and the last weights kept (a refit).
+        options: how.
+        device: where.
+        checkpoint: a file written after each epoch, and taken up where it is there.
+        report: called after each batch.
+
+    Raises:
+        CheckpointError: the checkpoint is of another training.
+        ValueError: there is no event to learn from.
+    """
+    torch.manual_seed(options.seed)
+    model = UserEncoder(config).to(device)
+    chosen = windows(sequences, train, options.window)
+    learner = _Learner(model, sequences, items, train, options, device)
+    if not any(sequences.targets[w.begin : w.end].any() for w in chosen):
+        raise ValueError("no positive event of a known item to learn from")
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    places = np.flatnonzero(np.isin(sequences.positions, validation))
+    fitted = Fitted(model)
+    best = {name: value.clone() for name, value in model.state_dict().items()}
+    print_of_it = msgspec.json.encode([options, config, len(train), int(train.sum())]).decode()
+    if checkpoint is not None and checkpoint.exists():
+        lines, best = load_checkpoint(checkpoint, print_of_it, model, optimizer)
+        fitted.curve = msgspec.convert(lines, list[Epoch])
+    for epoch in range(len(fitted.curve) + 1, options.epochs + 1):
+        best_ndcg, fitted.best_epoch = _best(fitted.curve)
+        if len(places) and epoch - fitted.best_epoch > options.patience:
+            break
+        started = time.monotonic()
+        loss = learner.epoch(epoch, chosen, optimizer, best_ndcg, report)
+        hit, ndcg = validate(model, sequences, items, places, options.repeats)
+        fitted.curve.append(Epoch(epoch, time.monotonic() - started, loss, hit, ndcg))
+        if ndcg > best_ndcg or not len(places):
+            best = {name: value.clone() for name, value in model.state_dict().items()}
+        if checkpoint is not None:
+            lines = msgspec.to_builtins(fitted.curve)
+            save_checkpoint(checkpoint, print_of_it, lines, model, optimizer, best)
+    fitted.best_epoch = _best(fitted.curve)[1] if len(places) else len(fitted.curve)
+    model.load_state_dict(best)
+    model.eval()
+    return fitted
+
+
+class _Learner:
+    """One epoch after another over the same windows."""
+
+    def __init__(
+        self,
+        model: UserEncoder,
+        sequences: Sequences,
+        items: Items,
+        train: NDArray[np.bool_],
+        options: EncoderOptions,
+        device: torch.device,
+    ) -> None:
+        self.model, self.sequences, self.options, self.device = model, sequences, options, device
+        rows = items.rows()
+        self.texts = torch.from_numpy(items.texts[rows]).to(device)  # (I, F) by id - 1
+        self.born = torch.from_numpy(items.born[rows]).to(device)
+        self.ids = torch.arange(1, len(rows) + 1, device=device)
+        seen = sequences.ids[train[sequences.positions]]
+        counts = np.bincount(seen[seen > 0] - 1, minlength=len(rows)).astype(np.float64)
+        share = 0.5 / max(len(rows), 1) + 0.5 * counts / max(counts.sum(), 1.0)
+        self.share = torch.from_numpy(share).to(device, torch.float32)
+        self.generator = torch.Generator().manual_seed(options.seed)
+
+    def epoch(
+        self,
+        epoch: int,
+        chosen: list[Window],
+        optimizer: torch.optim.Optimizer,
+        best: float,
+        report: Report | None,
+    ) -> float:
+        """Run over all windows once and return the mean loss of a target."""
+        model, options = self.model, self.options
+        model.train()
+        # An epoch's draws depend on its number alone, so that an interrupted training goes on as
+        # if it had not been.
+        generator = np.random.default_rng((options.seed, epoch))
+        torch.manual_seed(options.seed * 1_000_003 + epoch)
+        made = list(batches(self.sequences, chosen, options.batch_events, generator))
+        total, targets = 0.0, 0
+        for number, batch in enumerate(made, 1):
+            count = int(batch.targets.sum())
+            if not count:
+                continue
+            loss = self.loss(batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            optimizer.step()
+            total += float(loss.detach()) * count
+            targets += count
+            if report is not None:
+                report(epoch, number / len(made), total / targets, best)
+        model.eval()
+        return total / max(targets, 1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean softmax cross-entropy of the batch's targets."""
+        model, sequences, device = self.model, self.sequences, self.device
+        ids = torch.from_numpy(sequences.ids[batch.places]).to(device)  # (B, T)
+        columns, correction = self._columns(ids)
+        projected = model.project(self.texts[columns])  # (C, D)
+        place = torch.zeros(len(self.ids) + 1, dtype=torch.int64, device=device)
+        place[columns + 1] = torch.arange(len(columns), device=device)
+        items = model.item_inputs(projected[place[ids]], ids) * (ids > 0).unsqueeze(-1)
+        hide = torch.rand(ids.shape, device=device) < self.options.item_dropout
+        items = items.masked_fill(hide.unsqueeze(-1), 0.0)
+        events = inputs(sequences, batch.places, items, device)
+        lengths = torch.from_numpy(batch.lengths).to(device)
+        outputs, _ = model(model.start(len(lengths)), events, lengths)
+        first = outputs.new_zeros(len(outputs), 1, outputs.shape[2])
+        outputs = torch.cat([first, outputs[:, :-1]], dim=1)  # before each event
+        attributes = torch.from_numpy(sequences.attributes[batch.users]).to(device)  # (B, A)
+        queries = model.query(
+            outputs,
+            events.gaps,
+            torch.from_numpy(batch.before).to(device, torch.float32),
+            attributes.unsqueeze(1) if sequences.attributes.shape[1] else None,
+        )
+        chosen = torch.from_numpy(batch.targets).to(device)
+        target = ids[chosen]  # (P,)
+        times = torch.from_numpy(sequences.times[batch.places]).to(device)[chosen]
+        vectors, biases = model.item_table(projected, columns + 1)
+        logits = queries[chosen] @ vectors.T + biases  # (P, C)
+        own = place[target].unsqueeze(1)
+        positive = logits.gather(1, own)
+        if correction is not None:
+            logits = logits + correction
+        if self.options.only_born:
+            logits = logits.masked_fill(self.born[columns] > times.unsqueeze(1), -math.inf)
+        logits = logits.scatter(1, own, positive)
+        return functional.cross_entropy(logits, own.squeeze(1))
+
+    def _columns(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the items of the softmax as id - 1 (C,), and what is added to a negative's logit.
+
+        A negative drawn c times of n with share q stands for c / (n q) items, so that the sum over
+        those drawn has the sum over all as its mean. An item that is only another event's own
+        stands for none.
+        Source: Bengio & Senecal 2008, "Adaptive importance sampling"; the target itself is always
+        there and is not corrected.
+        """
+        if len(self.ids) <= self.options.full_up_to:
+            return self.ids - 1, None
+        drawn = torch.multinomial(self.share, self.options.sampled, replacement=True)
+        own = (ids[ids > 0] - 1).flatten()
+        columns = torch.unique(torch.cat([drawn, own]))
+        counts = torch.bincount(drawn, minlength=len(self.ids))[columns]
+        return columns, torch.log(counts / (self.options.sampled * self.share[columns]))
+
+
+def _best(curve: list[Epoch]) -> tuple[float, int]:
+    """Return the best validation NDCG@10 so far and its epoch; (-1, 0) before any."""
+    return max(
+        ((line.validation_ndcg_at_10, line.epoch) for line in curve),
+        key=lambda found: (found[0], -found[1]),
+        default=(-1.0, 0),
+    )

@@ -1,0 +1,282 @@
+"""Training of the user encoder in a world whose next item is known."""
+
+import csv
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from indexer.checkpoint import CheckpointError
+from indexer.curve import progress, write_curve
+from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors, validate
+from indexer.sequences import Sequences, batches, windows
+from indexer.train_encoder import (
+    EncoderOptions,
+    Epoch,
+    Fitted,
+    Report,
+    _Learner,
+    fit_encoder,
+    pick_device,
+)
+from tracker.user_encoder import EncoderConfig, UserEncoder
+
+CPU = torch.device("cpu")
+ITEMS = 12
+OPTIONS = EncoderOptions(epochs=4, batch_events=64, learning_rate=1e-2, patience=4, repeats=True)
+CONFIG = EncoderConfig(dim=16, text_dim=ITEMS, ids=ITEMS, dropout=0.0)
+
+
+def world(users: int = 40, length: int = 12) -> tuple[Sequences, Items]:
+    """Every user goes round the items from a start of their own; texts are one-hot."""
+    rows = (np.arange(length) + np.arange(users)[:, None]).ravel() % ITEMS
+    events = len(rows)
+    gaps = np.full((users, length), 60.0, np.float32)
+    gaps[:, 0] = -1.0
+    times = (np.arange(length) * 60.0 + np.zeros((users, 1))).ravel()
+    ids, born = known_items(rows, times, ITEMS)
+    sequences = Sequences(
+        starts=np.arange(users + 1) * length,
+        rows=rows,
+        ids=ids[rows],
+        kinds=np.zeros(events, np.int64),
+        scenes=np.zeros(events, np.int64),
+        values=np.zeros((events, 2), np.float32),
+        gaps=gaps.ravel(),
+        times=times,
+        positions=np.arange(events),
+        targets=np.ones(events, bool),
+        attributes=np.zeros((users, 0), np.int64),
+    )
+    return sequences, Items(np.eye(ITEMS, dtype=np.float32), ids, born)
+
+
+def parts(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
+    """Everything but each user's last event, and those."""
+    train = np.ones(len(sequences.rows), bool)
+    train[sequences.starts[1:] - 1] = False
+    return train, np.flatnonzero(~train)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "linear"])
+def test_the_next_item_of_a_known_world_is_learned(cell: str) -> None:
+    sequences, items = world()
+    train, validation = parts(sequences)
+    found = fit_encoder(
+        sequences,
+        items,
+        msgspec.structs.replace(CONFIG, cell=cell),
+        train,
+        validation,
+        OPTIONS,
+        device=CPU,
+    )
+    table, biases = catalogue_table(found.model, items)
+    queries = torch.from_numpy(user_vectors(found.model, sequences, table, validation))
+    best = (queries @ table.T + biases).argmax(dim=1).numpy()
+    assert np.mean(best == sequences.rows[validation]) > 0.9
+    assert found.curve[-1].loss < found.curve[0].loss / 2
+
+
+def test_a_seed_fixes_the_training() -> None:
+    sequences, items = world(10)
+    train, validation = parts(sequences)
+    options = msgspec.structs.replace(OPTIONS, epochs=2)
+    first, second, third = (
+        fit_encoder(
+            sequences,
+            items,
+            CONFIG,
+            train,
+            validation,
+            msgspec.structs.replace(options, seed=seed),
+            device=CPU,
+        )
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.model.id_vectors, second.model.id_vectors)
+    assert not torch.equal(first.model.id_vectors, third.model.id_vectors)
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    sequences, items = world(10)
+    train, validation = parts(sequences)
+    options = msgspec.structs.replace(OPTIONS, epochs=5)
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(epoch: int, share: float, loss: float, ndcg: float) -> None:
+        if epoch == 4:
+            raise PowerCutError
+
+    def fit(checkpoint: Path | None, report: Report | None = None) -> Fitted:
+        return fit_encoder(
+            sequences,
+            items,
+            CONFIG,
+            train,
+            validation,
+            options,
+            device=CPU,
+            checkpoint=checkpoint,
+            report=report,
+        )
+
+    whole = fit(None)
+    path = tmp_path / "training.safetensors"
+    with pytest.raises(PowerCutError):
+        fit(path, cut)
+    resumed = fit(path)
+    assert [line.epoch for line in resumed.curve] == [1, 2, 3, 4, 5]
+    assert resumed.best_epoch == whole.best_epoch
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    sequences, items = world(4)
+    train, validation = parts(sequences)
+    path = tmp_path / "training.safetensors"
+
+    def fit(options: EncoderOptions) -> None:
+        fit_encoder(
+            sequences, items, CONFIG, train, validation, options, device=CPU, checkpoint=path
+        )
+
+    options = msgspec.structs.replace(OPTIONS, epochs=1)
+    fit(options)
+    with pytest.raises(CheckpointError, match=r"another training.*remove .*to start anew"):
+        fit(msgspec.structs.replace(options, learning_rate=0.5))
+    path.write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        fit(options)
+
+
+def test_training_stops_when_validation_no_longer_rises() -> None:
+    sequences, items = world(6)
+    train, validation = parts(sequences)
+    options = msgspec.structs.replace(OPTIONS, epochs=10, patience=2, learning_rate=0.0)
+    found = fit_encoder(sequences, items, CONFIG, train, validation, options, device=CPU)
+    assert (found.best_epoch, len(found.curve)) == (1, 3)
+
+
+def test_a_refit_without_validation_runs_all_epochs() -> None:
+    sequences, items = world(6)
+    none = np.zeros(0, np.int64)
+    every = np.ones(len(sequences.rows), bool)
+    options = msgspec.structs.replace(OPTIONS, epochs=2)
+    found = fit_encoder(sequences, items, CONFIG, every, none, options, device=CPU)
+    assert (found.best_epoch, len(found.curve)) == (2, 2)
+    assert math.isnan(found.curve[0].validation_ndcg_at_10)
+
+
+def test_nothing_to_learn_from_is_said() -> None:
+    sequences, items = world(2)
+    nothing = np.zeros(len(sequences.rows), bool)
+    with pytest.raises(ValueError, match="no positive event of a known item"):
+        fit_encoder(sequences, items, CONFIG, nothing, np.array([5]), OPTIONS, device=CPU)
+
+
+def test_sampled_softmax_has_the_full_sum_as_its_mean() -> None:
+    sequences, items = world(4)
+    options = msgspec.structs.replace(OPTIONS, full_up_to=0, sampled=6)
+    torch.manual_seed(0)
+    model = UserEncoder(CONFIG)
+    train = np.ones(len(sequences.rows), bool)
+    learner = _Learner(model, sequences, items, train, options, CPU)
+    scores = torch.randn(ITEMS)
+    total = torch.zeros(())
+    draws = 4000
+    for _ in range(draws):
+        columns, correction = learner._columns(torch.tensor([[3, 1, 0]]))
+        assert correction is not None
+        assert {0, 2} <= set(columns.tolist())  # the events' own items are always there
+        total += torch.exp(scores[columns] + correction).sum()
+    assert total.item() / draws == pytest.approx(torch.exp(scores).sum().item(), rel=0.05)
+
+
+def test_sampled_softmax_learns_the_known_world_too() -> None:
+    sequences, items = world()
+    train, validation = parts(sequences)
+    options = msgspec.structs.replace(OPTIONS, full_up_to=0, sampled=8)
+    found = fit_encoder(sequences, items, CONFIG, train, validation, options, device=CPU)
+    assert max(line.validation_ndcg_at_10 for line in found.curve) > 0.9  # .4 by chance
+
+
+def test_user_vectors_come_from_what_was_before_the_event() -> None:
+    sequences, items = world(3)
+    model = UserEncoder(CONFIG).eval()
+    table, _ = catalogue_table(model, items)
+    places = np.array([30, 5, 12])
+    before = user_vectors(model, sequences, table, places)
+    sequences.rows[places] = 0  # neither the target nor what follows may be seen
+    sequences.rows[-5:] = 1
+    assert np.array_equal(user_vectors(model, sequences, table, places), before)
+    split = np.concatenate(
+        [user_vectors(model, sequences, table, places[i : i + 1]) for i in range(3)]
+    )
+    np.testing.assert_allclose(split, before, atol=1e-5)
+
+
+def test_ties_count_half_and_seen_items_are_out() -> None:
+    sequences, items = world(2)
+    model = UserEncoder(CONFIG).eval()
+    with torch.no_grad():  # all scores equal: the rank is the middle of what was not seen
+        for parameter in model.parameters():
+            parameter.zero_()
+    places = np.array([1, 11])
+    hit, ndcg = validate(model, sequences, items, places, repeats=False)
+    ranks = np.array([1 + 10 / 2, 1.0])  # 11 candidates, then the last one left
+    assert hit == 1.0
+    assert ndcg == pytest.approx(np.mean(1 / np.log2(1 + ranks)))
+    assert validate(model, sequences, items, places, repeats=True)[0] == 1.0
+    assert all(math.isnan(x) for x in validate(model, sequences, items, places[:0], repeats=True))
+
+
+def test_windows_overlap_by_one_event_and_every_event_is_a_target_once() -> None:
+    sequences, _ = world(3, 11)
+    train, _ = parts(sequences)
+    found = windows(sequences, train, 4)
+    assert [(w.begin, w.end, w.skip) for w in found[:3]] == [(0, 4, 0), (3, 8, 1), (7, 10, 1)]
+    targets = [
+        int(place)
+        for batch in batches(sequences, found, 12, np.random.default_rng(0))
+        for place in batch.places[batch.targets]
+    ]
+    assert sorted(targets) == np.flatnonzero(train).tolist()
+
+
+def test_born_is_the_first_event_and_ids_are_those_met() -> None:
+    ids, born = known_items(np.array([4, -1, 2, 4]), np.array([9.0, 1.0, 3.0, 7.0]), 5)
+    assert ids.tolist() == [0, 0, 1, 0, 2]
+    assert born.tolist() == [math.inf, math.inf, 3.0, math.inf, 7.0]
+
+
+def test_the_curve_is_written_as_csv_and_png(tmp_path: Path) -> None:
+    curve = [Epoch(1, 2.0, 3.5, 0.1, 0.05), Epoch(2, 2.0, 3.0, math.nan, math.nan)]
+    table, picture = write_curve(curve, tmp_path)
+    lines = list(csv.reader(table.read_text(encoding="utf-8").splitlines()))
+    assert lines[0][:3] == ["epoch", "seconds", "loss"]
+    assert lines[2] == ["2", "2", "3", "", ""]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_bar_shows_the_loss_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(2) as report:
+        report(1, 0.5, 3.25, -1.0)
+        report(2, 1.0, 2.5, 0.125)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "loss 2.500  best NDCG@10 0.1250" in printed.err
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert pick_device("auto").type in ("cpu", "cuda")
+    assert pick_device("cpu") == CPU
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="finds no CUDA device; use auto or cpu"):
+            pick_device("cuda")
