@@ -319,7 +319,7 @@ def _append(
                     seen.bits, seen.counts, seen.active, slot, entry["item"], rules.seen_capacity
                 )
             if entry["event_id"] != 0:
-                key = event_key(entry["event_id"])
+                key = np.uint64(event_key(entry["event_id"]))
                 bloom_add(seen.bits, seen.counts, seen.active, slot, key, rules.seen_capacity)
         for r in range(n - gone):
             rows.ring[user, r] = rows.ring[user, r + gone]
@@ -355,7 +355,8 @@ def _retract(
             return ALREADY_RETRACTED, -1
         _take_out(rows, user, place, rules, content, scratch)
         return RETRACTED, place
-    if seen.slots[user] >= 0 and bloom_contains(seen.bits[seen.slots[user]], event_key(event_id)):
+    key = np.uint64(event_key(event_id))
+    if seen.slots[user] >= 0 and bloom_contains(seen.bits[seen.slots[user]], key):
         head["too_old"] += 1
         return TOO_OLD, -1
     n = whole(head["n_pending"])

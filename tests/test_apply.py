@@ -1,0 +1,413 @@
+"""Events into user rows: order, lateness, duplicates, retraction, the ring and the seen set."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.small_world import SMALL, START, Action, Users, batch, catalogue, retraction
+from tracker import apply as apply_module
+from tracker.apply import (
+    ALREADY_RETRACTED,
+    APPLIED,
+    DUPLICATE,
+    RETRACTED,
+    RETRACTED_ON_ARRIVAL,
+    RETRACTION_WAITS,
+    TOO_OLD,
+    apply_events,
+    rebuild_from_ring,
+)
+from tracker.interest import InterestConfig
+from tracker.seen import SeenSets, event_key
+from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates, ring_recent
+
+deterministic = settings(deadline=None, derandomize=True, max_examples=60)  # the first call compiles
+
+actions = st.builds(
+    Action,
+    user=st.integers(0, 2),
+    item=st.integers(1, 50),  # 41-50 are not in the catalogue
+    time=st.integers(0, 10**6).map(lambda seconds: START + seconds),
+    weight=st.sampled_from([0.1, 1.0, 5.0, -1.0, 0.0]),
+    event_id=st.integers(0, 12),
+    scene=st.integers(0, 2),
+)
+retractions = st.builds(retraction, of=st.integers(1, 12), user=st.integers(0, 2))
+streams = st.lists(st.one_of(actions, actions, actions, retractions), min_size=1, max_size=60)
+
+
+@deterministic
+@given(streams, st.lists(st.integers(1, 60), max_size=8))
+def test_the_result_is_the_same_to_the_bit_whatever_the_chunks(
+    stream: list[Action], cuts: list[int]
+) -> None:
+    whole, chunked, single = Users(), Users(), Users()
+    applied = whole.apply(*stream)
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    parts = [chunked.apply(*stream[start:end]) for start, end in pairwise(edges)]
+    singles = [single.apply(action) for action in stream]
+    assert chunked.rows() == whole.rows()
+    assert single.rows() == whole.rows()
+    for others in (parts, singles):
+        assert np.concatenate([part.outcomes for part in others]).tolist() == (
+            applied.outcomes.tolist()
+        )
+        events = np.concatenate([part.item_events for part in others])
+        assert events.tobytes() == applied.item_events.tobytes()
+        assert sum(part.unknown for part in others) == applied.unknown
+
+
+@deterministic
+@given(st.lists(actions, min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_any_order_of_arrival_gives_the_same_sums_and_counts(
+    stream: list[Action], random: Any
+) -> None:
+    stream = [replace(action, event_id=0) for action in stream]
+    in_order, shuffled = Users(), Users()
+    in_order.apply(*stream)
+    random.shuffle(stream)
+    shuffled.apply(*stream)
+    assert_same_sums(shuffled, in_order)
+
+
+def assert_same_sums(found: Users, expected: Users, relative: float = 5e-6) -> None:
+    """Compare what does not depend on order; float32 sums to 5e-6 of their mass."""
+    for user in range(3):
+        mine, other = found.states, expected.states
+        for name in ("events", "positives", "negatives", "unknown", "known_positives"):
+            assert mine.head[name][user] == other.head[name][user], name
+        assert np.allclose(mine.masses[user], other.masses[user], rtol=relative, atol=1e-18)
+        scale = np.maximum(other.masses[user], 1e-18)[:, None]
+        assert (np.abs(mine.sums[user] - other.sums[user]) <= relative * scale).all()
+        negative = float(other.head["negative_mass"][user])
+        assert mine.head["negative_mass"][user] == pytest.approx(negative, rel=relative, abs=1e-18)
+        assert np.abs(mine.negative[user] - other.negative[user]).max() <= relative * max(
+            negative, 1e-18
+        )
+
+
+@deterministic
+@given(st.lists(actions, min_size=1, max_size=7), st.integers(0, 6), st.integers(0, 7))
+def test_while_the_ring_holds_all_a_retraction_is_as_if_the_event_had_never_come(
+    stream: list[Action], which: int, when: int
+) -> None:
+    stream = [replace(action, user=0, event_id=i + 1) for i, action in enumerate(stream)]
+    which %= len(stream)
+    retracted, never = Users(), Users()
+    # The retraction comes at any time: before its event, or at last.
+    with_retraction = list(stream)
+    with_retraction.insert(min(when, len(stream)), retraction(of=which + 1))
+    retracted.apply(*with_retraction)
+    never.apply(*(action for i, action in enumerate(stream) if i != which))
+    # Bring both to one time, with an event without content.
+    for users in (retracted, never):
+        users.apply(Action(time=START + 2e6, weight=0.0))
+    assert_same_sums(retracted, never)
+    for name in ("n_slots", "last_scene"):
+        if name == "n_slots" or which != len(stream) - 1:
+            assert retracted.head()[name] == never.head()[name]
+    n = int(never.head()["n_slots"])
+    assert retracted.states.slot_head[0, :n].tobytes() == never.states.slot_head[0, :n].tobytes()
+    assert retracted.states.slot_mean[0, :n].tobytes() == never.states.slot_mean[0, :n].tobytes()
+    mine = [column[0].tolist() for column in ring_recent(retracted.states, np.array([0]))[:3]]
+    other = [column[0].tolist() for column in ring_recent(never.states, np.array([0]))[:3]]
+    assert mine == other
+    assert retracted.head()["retracted"] == 1
+
+
+def test_after_the_ring_overflowed_a_retraction_subtracts_its_terms() -> None:
+    stream = [Action(item=i % 20 + 1, time=START + 1000.0 * i, event_id=i + 1) for i in range(30)]
+    retracted, never = Users(), Users()
+    retracted.apply(*stream, retraction(of=28))
+    never.apply(*(action for action in stream if action.event_id != 28))
+    assert retracted.head()["evicted"] > 0
+    assert_same_sums(retracted, never, relative=1e-5)
+
+
+def test_a_retracted_last_positive_leaves_exactly_nothing() -> None:
+    users = Users()
+    users.apply(Action(item=1, event_id=5, weight=3.0), Action(item=2, event_id=6, weight=-2.0))
+    users.apply(*(Action(weight=0.0, time=START + i) for i in range(20)))
+    users.apply(Action(item=3, event_id=7, weight=0.3, time=START + 50.0))
+    users.apply(Action(item=3, event_id=8, weight=-0.3, time=START + 50.0))
+    assert [users.one(retraction(of=event_id)) for event_id in (5, 6, 7, 8)] == [
+        TOO_OLD,
+        TOO_OLD,
+        RETRACTED,
+        RETRACTED,
+    ]
+    users = Users()
+    users.apply(Action(item=1, event_id=5), Action(item=2, event_id=6, weight=-2.0))
+    users.apply(retraction(of=5), retraction(of=6))
+    assert not users.states.masses[0].any()
+    assert not users.states.sums[0].any()
+    assert not users.states.negative[0].any()
+    assert users.head()["negative_mass"] == 0
+    assert users.head()["n_slots"] == 0
+    assert users.head()["events"] == 0
+
+
+def test_a_retraction_is_idempotent() -> None:
+    users = Users()
+    users.apply(Action(item=1, event_id=5), Action(item=2, event_id=6))
+    assert users.one(retraction(of=5)) == RETRACTED
+    once = users.states.pack_buffer(np.array([0]))[0].copy()
+    assert users.one(retraction(of=5)) == ALREADY_RETRACTED
+    users.head()["last_offset"] -= 1
+    again = users.states.pack_buffer(np.array([0]))[0]
+    assert once.tobytes() == again.tobytes()
+
+
+def test_a_retraction_before_its_event_waits_for_it() -> None:
+    users = Users()
+    assert users.one(retraction(of=5)) == RETRACTION_WAITS
+    assert users.one(retraction(of=5)) == RETRACTION_WAITS
+    assert users.head()["n_pending"] == 1
+    assert users.one(Action(item=1, event_id=5)) == RETRACTED_ON_ARRIVAL
+    head = users.head()
+    assert (head["n_pending"], head["events"], head["retracted"]) == (0, 0, 1)
+    assert not users.states.masses[0].any()
+    assert users.one(Action(item=1, event_id=5)) == DUPLICATE
+    assert users.one(retraction(of=5)) == ALREADY_RETRACTED
+
+
+def test_of_more_retractions_than_can_wait_the_oldest_is_given_up_and_counted() -> None:
+    users = Users()
+    for event_id in range(1, SMALL.pending + 2):
+        assert users.one(retraction(of=event_id)) == RETRACTION_WAITS
+    assert users.head()["too_old"] == 1
+    assert users.one(Action(event_id=1)) == APPLIED
+    assert users.one(Action(event_id=2)) == RETRACTED_ON_ARRIVAL
+
+
+def test_a_retraction_of_an_event_that_left_the_ring_is_too_old() -> None:
+    users = Users()
+    users.apply(*(Action(item=i, event_id=i, time=START + i) for i in range(1, 12)))
+    assert users.one(retraction(of=1)) == TOO_OLD
+    assert users.head()["too_old"] == 1
+    assert users.head()["n_pending"] == 0
+
+
+def test_a_repeated_event_id_in_the_ring_is_ignored_and_counted() -> None:
+    users = Users()
+    assert users.one(Action(item=1, event_id=5)) == APPLIED
+    masses = users.states.masses.copy()
+    assert users.one(Action(item=2, event_id=5, weight=9.0, time=START + 9.0)) == DUPLICATE
+    assert np.array_equal(users.states.masses, masses)
+    assert users.head()["duplicates"] == 1
+    assert users.one(Action(item=1)) == APPLIED  # without an id nothing is a repeat
+    assert users.one(Action(user=1, item=1, event_id=5)) == APPLIED
+
+
+def test_an_unknown_item_is_counted_stays_in_the_ring_and_moves_time() -> None:
+    users = Users()
+    users.apply(Action(item=1))
+    applied = users.apply(Action(item=45, time=START + 86400.0))
+    assert applied.unknown == 1
+    assert applied.item_events["item"].tolist() == [1045]
+    assert applied.item_events["recent"][0, 0] == 1001
+    head = users.head()
+    assert (head["unknown"], head["events"], head["positives"]) == (1, 2, 2)
+    assert head["ref_time"] == START + 86400.0
+    assert users.states.masses[0, 1] == pytest.approx(0.5)
+    assert users.states.ring[0]["flags"][:2].tolist() == [RING_IN_SUMS, RING_UNKNOWN]
+
+
+def test_decayed_sums_have_the_values_of_the_formula() -> None:
+    users = Users()
+    users.apply(
+        Action(item=1, weight=2.0),
+        Action(item=2, weight=1.0, time=START + 86400.0),
+        Action(item=3, weight=-4.0, time=START + 43200.0),
+    )
+    vectors = users.items.vectors
+    assert users.states.masses[0, 1] == pytest.approx(2.0)
+    assert users.states.sums[0, 1] == pytest.approx(vectors[0] * 1.0 + vectors[1], rel=1e-5)
+    left = 4.0 * 2 ** (-43200.0 / 5184000.0)
+    assert users.head()["negative_mass"] == pytest.approx(left, rel=1e-6)
+    assert users.states.negative[0] == pytest.approx(left * vectors[2], rel=1e-5)
+
+
+def test_times_far_apart_leave_nothing_and_no_denormal_numbers() -> None:
+    users = Users()
+    users.apply(Action(item=1, time=0.0), Action(item=2, weight=-1.0, time=1.0))
+    users.apply(Action(item=3, time=4e9, weight=1e-3))
+    assert users.states.masses[0] == pytest.approx([1e-3] * 4)
+    assert users.head()["negative_mass"] == 0
+    users.apply(Action(item=1, time=0.0, weight=5.0))  # so old that nothing is left of it
+    assert users.states.masses[0] == pytest.approx([1e-3] * 4)
+    assert users.head()["first_time"] == 0.0
+    for step in range(200):
+        users.apply(Action(item=45, time=4e9 + 1800.0 * step))
+    sums = users.states.sums[0]
+    assert (np.abs(sums[sums != 0]) > 1e-30).all()
+    assert np.isfinite(sums).all()
+    assert users.states.masses[0, 0] == 0
+
+
+def test_what_leaves_the_ring_is_in_the_seen_set() -> None:
+    users = Users()
+    applied = users.apply(*(Action(item=i, event_id=100 + i, time=START + i) for i in range(1, 31)))
+    assert applied.seen_changed.tolist() == [0]
+    slot = int(users.seen_slots[0])
+    gone = int(users.head()["evicted"])
+    assert gone == 30 - int(users.head()["n_ring"])
+    for i in range(1, gone + 1):
+        assert users.seen.contains(slot, 1000 + i)
+        assert users.seen.contains(slot, int(event_key(np.uint64(100 + i))))
+    assert not users.seen.contains(slot, 1000 + gone + 1)
+    assert users.seen_slots[1:].tolist() == [-1, -1]
+
+
+def test_item_events_carry_the_recent_items_and_a_retraction_the_same_as_its_event() -> None:
+    users = Users()
+    users.apply(
+        Action(item=1, event_id=1),
+        Action(item=2, event_id=2, weight=-1.0),
+        Action(item=3, event_id=3),
+        Action(item=1, event_id=4),
+    )
+    applied = users.apply(
+        Action(item=5, event_id=5, scene=9, weight=2.0, time=START + 7.0),
+        retraction(of=3, time=START + 100.0),
+        Action(item=6, event_id=6),
+        retraction(of=5),
+    )
+    assert applied.outcomes.tolist() == [APPLIED, RETRACTED, APPLIED, RETRACTED]
+    first, _, third, last = applied.item_events
+    assert first["recent"][: first["n_recent"]].tolist() == [1001, 1003]
+    assert third["recent"][: third["n_recent"]].tolist() == [1005, 1001]
+    assert first["sign"] == 1
+    assert last["sign"] == -1
+    for name in ("item", "time", "weight", "scene", "kind", "n_recent"):
+        assert first[name] == last[name], name
+    assert first["recent"].tolist() == last["recent"].tolist()
+    assert applied.item_events["source_offset"].tolist() == [4, 5, 6, 7]
+    assert applied.item_events["source_partition"].tolist() == [3] * 4
+
+
+def test_a_rebuild_in_another_basis_takes_what_the_ring_holds() -> None:
+    users, other = Users(), catalogue(items=48, seed=5)
+    users.apply(
+        Action(item=1, weight=2.0, event_id=1),
+        Action(item=2, event_id=2),
+        Action(item=3, weight=-1.0),
+        Action(item=45, weight=4.0),  # was unknown, and is known by now
+        retraction(of=2),
+    )
+    rebuild_from_ring(users.states, np.array([0]), other, basis=12, sequence=5)
+    head = users.head()
+    assert (head["basis"], head["artifact"], head["known_positives"]) == (12, 5, 2)
+    expected = 2.0 * other.vectors[0] + 4.0 * other.vectors[44]
+    assert users.states.sums[0, 2] == pytest.approx(expected, rel=1e-5)
+    assert users.states.negative[0] == pytest.approx(other.vectors[2], rel=1e-5)
+    assert users.states.masses[0] == pytest.approx([6.0] * 4)
+    assert users.states.ring[0]["flags"][3] == RING_IN_SUMS | RING_UNKNOWN
+    with pytest.raises(ValueError, match=r"basis c; b is expected"):
+        users.apply(Action())
+
+
+def test_wrong_calls_are_refused_with_what_was_found_and_expected() -> None:
+    users = Users()
+    with pytest.raises(ValueError, match="slots run from 7 to 7"):
+        users.apply(Action(user=7))
+    with pytest.raises(ValueError, match="not a number"):
+        users.apply(Action(time=float("nan")))
+    with pytest.raises(ValueError, match="not a number"):
+        users.apply(Action(weight=float("inf")))
+    wide = catalogue(dim=16)
+    events = batch([Action()], wide)
+    with pytest.raises(ValueError, match="dim 16, the states 8"):
+        apply_events(users.states, users.seen, users.seen_slots, events, wide)
+    users.apply(*(Action(item=i) for i in range(1, 20)))
+    with pytest.raises(ValueError, match="seen set that was not"):
+        apply_events(
+            users.states,
+            users.seen,
+            np.full(3, -1),
+            batch([Action()], users.items),
+            users.items,
+            basis=11,
+        )
+    assert len(users.apply().outcomes) == 0
+
+
+def test_a_vector_with_nan_never_enters_a_state() -> None:
+    users = Users()
+    users.items.vectors[0] = np.nan
+    users.apply(Action(item=1), Action(item=2))
+    assert np.isfinite(users.states.sums).all()
+    assert users.head()["known_positives"] == 1
+    rebuild_from_ring(users.states, np.array([0]), users.items, basis=11)
+    assert np.isfinite(users.states.sums).all()
+
+
+def test_a_retraction_of_an_item_that_left_the_catalogue_takes_its_masses_out() -> None:
+    users = Users()
+    users.apply(Action(item=40, event_id=1), Action(item=2, event_id=2, weight=-1.0))
+    users.items = catalogue(items=39)
+    assert users.one(retraction(of=1)) == RETRACTED
+    assert users.head()["positives"] == 0
+    assert not users.states.sums[0].any()
+
+
+def test_the_kernels_do_in_python_what_they_do_in_native_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(2)
+    stream = [
+        Action(
+            item=int(random.integers(1, 45)),
+            time=START + 1e5 * random.random(),
+            weight=float(random.choice([1.0, 3.0, -1.0, 0.0])),
+            event_id=i + 1,
+        )
+        for i in range(24)
+    ]
+    for of in (3, 20, 20, 22, 90):
+        stream.append(retraction(of=of))
+    stream.extend([Action(item=9, event_id=90), Action(item=9, event_id=90)])
+    native = Users()
+    native_applied = native.apply(*stream)
+    for name, kernel in list(vars(apply_module).items()):
+        if hasattr(kernel, "py_func") and name.startswith("_"):
+            monkeypatch.setattr(apply_module, name, kernel.py_func)
+    plain = Users()
+    plain_applied = plain.apply(*stream)
+    assert plain_applied.outcomes.tolist() == native_applied.outcomes.tolist()
+    assert plain_applied.item_events.tobytes() == native_applied.item_events.tobytes()
+    assert_same_sums(plain, native, relative=1e-5)
+    assert plain.states.ring.tobytes() == native.states.ring.tobytes()
+    before = plain.states.sums.copy()
+    rebuild_from_ring(plain.states, np.array([0]), plain.items, basis=11)
+    assert not np.array_equal(before, plain.states.sums)
+    assert RING_RETRACTED in (plain.states.ring[0]["flags"] & RING_RETRACTED)
+
+
+def test_ten_thousand_random_events_keep_every_number_finite() -> None:
+    config = InterestConfig()
+    items = catalogue(items=500, dim=config.dim, seed=1)
+    states, seen, seen_slots = UserStates(config, 20), SeenSets(config, 2), np.full(20, -1)
+    random = np.random.default_rng(0)
+    for chunk in range(20):
+        stream = [
+            Action(
+                user=int(random.integers(20)),
+                item=int(random.integers(1, 520)),
+                time=START + float(random.normal(0, 1e7)),
+                weight=float(random.choice([0.2, 1.0, 5.0, -2.0])),
+                event_id=int(random.integers(1, 400)),
+                retracts=int(random.integers(1, 400)) if random.random() < 0.1 else 0,
+            )
+            for _ in range(500)
+        ]
+        apply_events(states, seen, seen_slots, batch(stream, items, chunk * 500), items)
+    for column in (states.masses, states.sums, states.negative, states.slot_head["mass"]):
+        assert np.isfinite(column).all()
+    assert (states.masses >= 0).all()
+    assert (states.head["positives"] <= states.head["events"]).all()
