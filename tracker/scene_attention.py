@@ -1,0 +1,109 @@
+"""SceneAttention: several interests of a user, weighed by the scene, to one user vector."""
+
+import math
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+ENCODER = "encoder"
+"""The name of the interest that is the user encoder's own vector."""
+
+
+class SceneAttentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a SceneAttention is; it is saved with the weights and read back from them.
+
+    `interests` name what is attended to, in the order given to the model, the encoder's vector
+    apart: decayed sums ("session", "day", ...) and "slot" once for each slot. `scenes` are the
+    codes of scenes that have weights of their own; all others take the shared ones.
+    """
+
+    dim: int = 64
+    interest_dim: int = 64
+    interests: tuple[str, ...] = ("session", "day", "week", "long", *("slot",) * 8)
+    scenes: tuple[int, ...] = ()
+    scene_dropout: float = 0.2
+
+
+class SceneAttention(nn.Module):
+    """Attention over a user's interests, by what the user vector and the scene ask for.
+
+    The result is `query + (1 + gain(scene)) * out(mixture)`. `out` starts at zero, so that an
+    untrained model is the encoder alone; what belongs to a scene starts at zero too, so that it
+    starts as the shared model. Row 0, for no scene and for one never seen, stays at zero: it is
+    the shared model for good. In training scenes are left out at random, which teaches that one.
+    """
+
+    def __init__(self, config: SceneAttentionConfig) -> None:
+        super().__init__()
+        self.config = config
+        names = sorted({ENCODER, *config.interests})
+        rows = [names.index(name) for name in (*config.interests, ENCODER)]
+        self.register_buffer("types", torch.tensor(rows), persistent=False)
+        dim = config.dim
+        self.keys = nn.Linear(config.interest_dim, dim, bias=False)
+        self.contents = nn.Linear(config.interest_dim, dim, bias=False)
+        self.own_key = nn.Linear(dim, dim, bias=False)
+        self.own_content = nn.Linear(dim, dim, bias=False)
+        self.type_keys = nn.Parameter(torch.randn(len(names), dim) * 0.02)
+        self.type_weight = nn.Parameter(torch.zeros(len(names)))
+        self.mass_weight = nn.Parameter(torch.ones(len(names)))
+        self.ask = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim, bias=False)
+        nn.init.zeros_(self.out.weight)
+        scenes = len(config.scenes)
+        self.scene_ask = nn.Parameter(torch.zeros(scenes + 1, dim))
+        self.scene_types = nn.Parameter(torch.zeros(scenes + 1, len(names)))
+        self.scene_gain = nn.Parameter(torch.zeros(scenes + 1))
+        self.scene_shift = nn.Parameter(torch.zeros(scenes + 1, dim))
+
+    def forward(
+        self, queries: Tensor, interests: Tensor, masses: Tensor, scenes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mix a batch of users' interests.
+
+        Args:
+            queries: (B, D) vectors of the user encoder.
+            interests: (B, M, K) unit vectors in the order of the configuration.
+            masses: (B, M) their decayed masses, 0 for none.
+            scenes: (B,) int64 rows of scenes, 0 for none and for one never seen.
+
+        Returns:
+            user vectors (B, D), and the weights (B, M + 1) of the interests, the encoder's last.
+        """
+        if self.training and self.config.scene_dropout:
+            kept = torch.rand(scenes.shape, device=scenes.device) >= self.config.scene_dropout
+            scenes = scenes * kept
+        known = (scenes > 0).to(queries.dtype).unsqueeze(-1)  # (B, 1)
+        types = self.get_buffer("types")
+        keys = torch.cat([self.keys(interests), self.own_key(queries).unsqueeze(1)], dim=1)
+        keys = keys + self.type_keys[types]  # (B, M + 1, D)
+        asked = self.ask(queries) + known * self.scene_ask[scenes]  # (B, D)
+        logits = (keys @ asked.unsqueeze(-1)).squeeze(-1) / math.sqrt(self.config.dim)
+        type_weights = self.type_weight + known * self.scene_types[scenes]  # (B, types)
+        confidence = torch.log1p(torch.cat([masses, torch.ones_like(masses[:, :1])], dim=1))
+        logits = logits + type_weights[:, types] + self.mass_weight[types] * confidence
+        none = torch.cat([masses <= 0, torch.zeros_like(masses[:, :1], dtype=torch.bool)], dim=1)
+        weights = torch.softmax(logits.masked_fill(none, -math.inf), dim=1)  # (B, M + 1)
+        own = self.own_content(queries).unsqueeze(1)
+        contents = torch.cat([self.contents(interests), own], dim=1)
+        mixed = (weights.unsqueeze(1) @ contents).squeeze(1)  # (B, D)
+        gain = 1.0 + known * self.scene_gain[scenes].unsqueeze(-1)
+        shift = known * self.scene_shift[scenes]
+        return queries + gain * self.out(mixed) + shift, weights
+
+
+def unit_interests(
+    sums: NDArray[np.float32], masses: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return interests at unit length, and their masses with 0 where there is no direction.
+
+    Args:
+        sums: (B, M, K) decayed sums or slot means.
+        masses: (B, M) decayed masses.
+    """
+    lengths = np.linalg.norm(sums, axis=-1, keepdims=True)
+    units = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1.0), 0.0)
+    return units.astype(np.float32), np.where(lengths[..., 0] > 0, masses, 0.0).astype(np.float32)
