@@ -40,9 +40,7 @@ def chunk(size: int, seed: int) -> EncoderEvents:
 
 
 def part(events: EncoderEvents, begin: int, end: int) -> EncoderEvents:
-    return EncoderEvents(
-        *(getattr(events, name)[begin:end] for name in EncoderEvents.__slots__)  # type: ignore[attr-defined]
-    )
+    return EncoderEvents(*(getattr(events, name)[begin:end] for name in EncoderEvents.__slots__))
 
 
 def run(found: EncoderSteps, events: EncoderEvents, cuts: list[int]) -> np.ndarray:
