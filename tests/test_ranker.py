@@ -1,5 +1,6 @@
 """The blend, and what takes its place."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
     blend = Blend({"trend_1d": 2.0, "content_60": -1.0})
     features = np.random.default_rng(0).normal(size=(2, 3, len(FEATURES))).astype(np.float32)
     scores = blend.score(features, np.array([3, 2]))
-    expected = 2 * features[:, :, 2] - features[:, :, FEATURES.index("content_60")]
+    features[:, :, 2] *= 5
+    trend = np.maximum(features[:, :, 2] - math.log2(10), 0)
+    expected = 2 * trend - features[:, :, FEATURES.index("content_60")]
     assert scores[0] == pytest.approx(expected[0], abs=1e-6)
     assert scores[1, :2] == pytest.approx(expected[1, :2], abs=1e-6)
     assert scores[1, 2] == 0.0

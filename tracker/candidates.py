@@ -118,7 +118,7 @@ def _merge(
     ring_rows: Array, history: Array, n_history: Array, events: Array,
     owners: Array, masses: Array, found: Array,
     similar: Array, recent_events: int,
-    neighbour_events: int, decayed: bool,
+    neighbour_events: int, whole: bool,
     near_rows: Array, near_counts: Array, near_n: Array,
     back_rows: Array, back_counts: Array, back_n: Array, ref_times: Array, popularity: Array,
     trend: Array, trend_of: Array,
@@ -128,10 +128,12 @@ def _merge(
     """Merge what the channels offer each user into one list of unique live rows.
 
     1. The latest items' live neighbours are summed (`walk_neighbours`).
-    2. Each channel gives up to its quota, best first: content (a slot's part of the quota is its
-       part of the mass), recent (items similar to the latest ones, in turns), neighbours, trend
-       (half from the scene, the rest from everywhere).
-    3. Room that is left goes to content, neighbours and trend again, beyond their quotas.
+    2. The channels take turns and give one row at a time, best first, up to their quotas: so a
+       row that several offer is of the channel that ranks it highest. They are: each search
+       (its part of the content quota is its slot's part of the mass), recent (items similar to
+       the latest ones, of each in turn), neighbours, trend of the scene and of everywhere (half of
+       the quota each; all to the latter without a scene).
+    3. Room that is left goes to all but recent, in turns again.
     4. With fewer than k unseen rows, catalogue order gives the rest. So many rows are looked at
        that k unseen ones are found where there are as many.
     5. Only with fewer than k rows then, seen items follow, in the order in which they were
@@ -154,7 +156,7 @@ def _merge(
         similar: (N, M) nearest items of each item, -1 padded.
         recent_events: of the latest so many items.
         neighbour_events: neighbours of the latest so many items.
-        decayed: see `walk_neighbours`, as for the six arrays that follow.
+        whole: see `walk_neighbours`, as for the six arrays that follow.
         near_rows: see there.
         near_counts: see there.
         near_n: see there.
@@ -182,12 +184,16 @@ def _merge(
     marks = np.empty(size, np.int32)
     seen = np.empty(capacity, np.int32)
     keys = np.full(WALK_SLOTS, -1, np.int32)
-    values = np.empty((WALK_SLOTS, 4), np.float32)
+    sums = np.zeros((4, WALK_SLOTS), np.float32)
     walk_via = np.empty(WALK_SLOTS, np.int8)
     touched = np.empty(WALK_SLOTS, np.int32)
-    best_scores = np.empty(2 * quotas[2], np.float32)
-    best_rows = np.empty(2 * quotas[2], np.int32)
-    best_places = np.empty(2 * quotas[2], np.int32)
+    best_scores = np.empty(quotas[2] + quotas[2] // 2, np.float32)
+    best_rows = np.empty(quotas[2] + quotas[2] // 2, np.int32)
+    best_places = np.empty(quotas[2] + quotas[2] // 2, np.int32)
+    searches = owners.shape[1]
+    parts = np.zeros(searches + 4, np.int64)
+    lengths = np.zeros(searches + 4, np.int64)
+    places = np.zeros(searches + 4, np.int64)
     for b in range(len(slots)):
         marks[:] = -1
         n = 0
@@ -206,80 +212,72 @@ def _merge(
                         n_seen += 1
         # 1
         n_touched = walk_neighbours(
-            ring_rows[b], history[b], n_history[b], neighbour_events, now[b], decayed,
+            ring_rows[b], history[b], n_history[b], neighbour_events, now[b], whole,
             near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
-            keys, values, walk_via, touched,
+            keys, sums, walk_via, touched,
         )  # fmt: skip
         n_best = 0
         for i in range(n_touched):
             row = keys[touched[i]]
-            if row < live:
-                score = values[touched[i], 1] / math.sqrt(popularity[row, 6] + 5.0)
+            # With one event at least, sqrt(n + 5) is above 2.449: most rows need no look-up.
+            raw = sums[1, touched[i]]
+            if row < live and (n_best < len(best_rows) or raw > 2.449 * best_scores[n_best - 1]):
+                score = sums[1, touched[i]] / math.sqrt(popularity[row, 6] + 5.0)
                 n_best = keep_best(
                     best_scores, best_rows, best_places, n_best, float(np.float32(score)), row, i
                 )
         # 2 and 3
+        line = trend_of[b]
+        n_recent = min(n_history[b], recent_events)
         mass = 0.0
-        for rank in range(owners.shape[1]):
+        for rank in range(searches):
             if owners[b, rank] >= 0:
                 mass += masses[b, rank]
+        for rank in range(searches):
+            lengths[rank] = found.shape[1] if owners[b, rank] >= 0 else 0
+            if mass > 0.0:
+                parts[rank] = max(1, math.floor(quotas[0] * masses[b, rank] / mass + 0.5))
+        lengths[searches] = n_recent * similar.shape[1]
+        parts[searches] = quotas[1]
+        lengths[searches + 1] = n_best
+        parts[searches + 1] = quotas[2]
+        lengths[searches + 2] = trend.shape[1] if line > 0 else 0
+        parts[searches + 2] = quotas[3] // 2
+        lengths[searches + 3] = trend.shape[1]
+        parts[searches + 3] = quotas[3] - (quotas[3] // 2 if line > 0 else 0)
+        places[:] = 0
         for turn in range(2):
-            limit = n + quotas[0] if turn == 0 else capacity
-            for rank in range(owners.shape[1]):
-                if owners[b, rank] < 0:
-                    continue
-                part = limit
-                if turn == 0:
-                    part = n + math.ceil(quotas[0] * masses[b, rank] / mass)
-                for j in range(found.shape[1]):
-                    if n >= min(part, limit):
-                        break
-                    row = found[owners[b, rank], j]
-                    taken = _offer(
-                        row, 0, live, keep_seen, hashes, bloom, seen_row, marks,
-                        rows[b], channels[b], n, seen, n_seen,
-                    )  # fmt: skip
-                    n += taken & 1
-                    n_seen += taken >> 1
-            if turn == 0:
-                limit = min(n + quotas[1], capacity)
-                for j in range(similar.shape[1]):
-                    for i in range(min(n_history[b], recent_events)):
-                        if n >= limit:
-                            break
-                        row = similar[ring_rows[b, history[b, i]], j]
+            busy = True
+            while busy and n < capacity:
+                busy = False
+                for source in range(len(parts)):
+                    open_part = parts[source] > 0 if turn == 0 else source != searches
+                    while open_part and places[source] < lengths[source] and n < capacity:
+                        j = places[source]
+                        places[source] += 1
+                        channel = 0
+                        if source < searches:
+                            row = found[owners[b, source], j]
+                        elif source == searches:
+                            past = ring_rows[b, history[b, j % n_recent]]
+                            row = similar[past, j // n_recent]
+                            channel = 1
+                        elif source == searches + 1:
+                            row = best_rows[j]
+                            channel = 2
+                        else:
+                            row = trend[line if source == searches + 2 else 0, j]
+                            channel = 3
                         taken = _offer(
-                            row, 1, live, keep_seen, hashes, bloom, seen_row, marks,
+                            row, channel, live, keep_seen, hashes, bloom, seen_row, marks,
                             rows[b], channels[b], n, seen, n_seen,
                         )  # fmt: skip
-                        n += taken & 1
                         n_seen += taken >> 1
-            limit = min(n + quotas[2], capacity) if turn == 0 else capacity
-            for j in range(n_best):
-                if n >= limit:
-                    break
-                taken = _offer(
-                    best_rows[j], 2, live, keep_seen, hashes, bloom, seen_row, marks,
-                    rows[b], channels[b], n, seen, n_seen,
-                )  # fmt: skip
-                n += taken & 1
-                n_seen += taken >> 1
-            whole = min(n + quotas[3], capacity) if turn == 0 else capacity
-            half = min(n + quotas[3] // 2, whole) if turn == 0 else capacity
-            for place in range(2):
-                if place == 0 and trend_of[b] == 0:
-                    continue
-                line = trend_of[b] if place == 0 else 0
-                limit = half if place == 0 else whole
-                for j in range(trend.shape[1]):
-                    if n >= limit or trend[line, j] < 0:
-                        break
-                    taken = _offer(
-                        trend[line, j], 3, live, keep_seen, hashes, bloom, seen_row, marks,
-                        rows[b], channels[b], n, seen, n_seen,
-                    )  # fmt: skip
-                    n += taken & 1
-                    n_seen += taken >> 1
+                        if taken == 1:
+                            n += 1
+                            parts[source] -= 1
+                            busy = True
+                            break
         # 4
         row = 0
         end = min(live, events[b] + n + n_seen + ring_rows.shape[1] + k)
@@ -301,7 +299,7 @@ def _merge(
                 channels[b, n] = 4
                 n += 1
         n_rows[b] = n
-        read_walk(keys, values, walk_via, popularity, rows[b], n, walked[b], via[b])
+        read_walk(keys, sums, walk_via, popularity, rows[b], n, walked[b], via[b])
         for i in range(n, capacity):
             rows[b, i] = -1
             via[b, i] = -1
@@ -320,7 +318,7 @@ def find_candidates(
     keep_seen: bool,
     recent_events: int,
     neighbour_events: int,
-    decayed: bool,
+    whole: bool,
     owners: NDArray[np.int64],
     masses: NDArray[np.float32],
     found: NDArray[np.int64],
@@ -348,7 +346,7 @@ def find_candidates(
     _merge(
         slots, now, k, np.array(quotas, np.int64), keep_seen, items.live,
         read.ring_rows, read.history, read.n_history, events,
-        owners, masses, found, items.similar, recent_events, neighbour_events, decayed,
+        owners, masses, found, items.similar, recent_events, neighbour_events, whole,
         view.near_rows, view.near_counts, view.near_n,
         view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
         trend, lines, items.hashes, seen.bits, seen_rows,

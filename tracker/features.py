@@ -46,6 +46,10 @@ _MASS_HALF = 0.5
 _HALF_LIVES = tuple(float(h) for h in ITEM_HALF_LIVES)
 
 
+TREND_KNEE = math.log2(10.0)
+"""The trend feature of half an event; without a trained ranker, what is below counts nothing."""
+
+
 @native
 def trend_value(log2_count: float, age: float, half_life: float) -> float:
     """Return the trend feature of a count, given as log2 at a time `age` seconds ago."""
@@ -84,9 +88,9 @@ def cut_candidates(
     """Keep the best candidates by four cheap features, for the costly ones to be computed.
 
     Cheap are: cosine at the index's width with the last positive events (.8 an event), trend of
-    a day, neighbours at .95, and the negative sum. The first `reserve` of each channel are kept
-    whatever their score, so that an item which nobody has chosen yet keeps its way in. n_rows and
-    n_unseen are lowered to what was kept.
+    a day above its knee, neighbours at .95, and the negative sum. The first `reserve` of each
+    channel are kept whatever their score, so that an item which nobody has chosen yet keeps its
+    way in. n_rows and n_unseen are lowered to what was kept.
 
     Args:
         now: (B,) seconds.
@@ -102,12 +106,12 @@ def cut_candidates(
         vectors: (N, D) unit.
         log2_counts: (N, 7) of the item view.
         ref_times: (N,) of the item view.
-        rows: (B, C) of `merge_candidates`, as for the following.
+        rows: (B, C) of `find_candidates`, as for the following.
         channels: (B, C).
         walked: (B, C, 4).
         via: (B, C).
-        n_rows: (B,), lowered.
-        n_unseen: (B,), lowered.
+        n_rows: (B,) of `find_candidates`, lowered.
+        n_unseen: (B,) of `find_candidates`, lowered.
         cut_rows: (B, K) int32, filled, -1 padded.
         cut_channels: (B, K) uint8, filled.
         cut_walked: (B, K, 4) float32, filled.
@@ -139,9 +143,8 @@ def cut_candidates(
             counts[:] = 0
             for c in range(n):
                 row = rows[b, c]
-                score = weights[1] * np.float32(
-                    trend_value(log2_counts[row, 2], now[b] - ref_times[row], 86400.0)
-                )
+                trend = trend_value(log2_counts[row, 2], now[b] - ref_times[row], 86400.0)
+                score = weights[1] * np.float32(max(trend - TREND_KNEE, 0.0))
                 score += weights[2] * np.float32(neighbour_value(walked[b, c, 1]))
                 score += weights[0] * np.float32(dot(taste, vectors[row]))
                 if disliked:
@@ -222,7 +225,7 @@ def fill_features(
         scene_counts: (N, 4, 2).
         rows: (B, C) int32.
         n_rows: (B,) candidates of each user.
-        walked: (B, C, 4) of `merge_candidates`.
+        walked: (B, C, 4) of `find_candidates`.
         out: (B, C, F) float32, filled up to n_rows.
     """
     dim = vectors.shape[1]

@@ -37,6 +37,10 @@ class Histories:
     slots: NDArray[np.float32]
     order: NDArray[np.int64]
 
+    def part(self, users: slice) -> "Histories":
+        """Return some of the users."""
+        return Histories(*(getattr(self, name)[users] for name in Histories.__dataclass_fields__))
+
 
 @native
 def _read_rings(

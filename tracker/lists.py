@@ -1,6 +1,7 @@
 """A RecommendedBatch to the Recommendations that go out, as objects and, faster, as JSON."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -151,8 +152,8 @@ class ListEncoder:
             _ITEMS, _ITEM, _SCORE, _INTERESTS, _LABEL, _STRENGTH, _CHANGE, buffer, ends,
         )  # fmt: skip
         records = buffer.tobytes()
-        edges = ends.tolist()
-        return [records[a:b] for a, b in zip([0, *edges[:-1]], edges, strict=True)]
+        edges = [0, *ends.tolist()]
+        return [records[a:b] for a, b in pairwise(edges)]
 
 
 def _fragments(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.features import FEATURES
+from tracker.features import F_AGE, FEATURES, TREND_KNEE
 from tracker.native import native
 
 Array = NDArray[Any]
@@ -15,13 +15,20 @@ Array = NDArray[Any]
 BLEND: Mapping[str, float] = MappingProxyType(
     {
         "trend_1d": 1.0,
-        "content_60": 1.5,
-        "content_95": 1.5,
+        "content_60": 2.0,
+        "content_95": 2.0,
         "negative": -6.0,
-        "neighbours_95": 1.0,
+        "neighbours_95": 0.75,
+        "repeats": 1.0,
     }
 )
-"""Weights of the untrained blend; columns not named count nothing, and are not computed."""
+"""Weights of the untrained blend; columns not named count nothing, and are not computed.
+
+Trends count above TREND_KNEE only, so: 1 for one event of today, 2 for two, 3 for four; a cosine
+of 1 with all of a user's recent events counts 4. Chosen on the replay of two public data sets,
+film ratings (a live stream, where the trend leads) and groceries (where it does not): on both it is
+above each of its parts alone.
+"""
 
 
 class Ranker(Protocol):
@@ -52,12 +59,15 @@ def _blend(features: Array, n_rows: Array, columns: Array, weights: Array, score
         for c in range(n_rows[b]):
             total = np.float32(0.0)
             for i in range(len(columns)):
-                total += weights[i] * features[b, c, columns[i]]
+                value = features[b, c, columns[i]]
+                if columns[i] < F_AGE:
+                    value = max(value - np.float32(TREND_KNEE), np.float32(0.0))
+                total += weights[i] * value
             scores[b, c] = total
 
 
 class Blend:
-    """A fixed weighted sum of features, for a tracker without a trained ranker.
+    """A fixed weighted sum of features, trends above their knee; for want of a trained ranker.
 
     Raises:
         ValueError: a weight names no feature.

@@ -20,6 +20,11 @@ from tracker.selection import BECAUSE, explain, select
 from tracker.state import UserStates
 from tracker.walk import walk_rows
 
+_WHOLE_WALK = [FEATURES.index(n) for n in ("neighbours_60", "neighbours_10d", "next")]
+
+_PART = 64
+"""Users whose lists are made at a time."""
+
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -42,16 +47,16 @@ class RecommendOptions:
     """
 
     searches: int = 2
-    per_search: int = 48
-    candidates: int = 96
-    quotas: tuple[int, int, int, int] = (32, 12, 24, 28)
-    cut: int = 48
+    per_search: int = 40
+    candidates: int = 80
+    quotas: tuple[int, int, int, int] = (28, 10, 20, 22)
+    cut: int = 32
     reserve: int = 4
     seen: Literal["demote", "exclude", "keep"] = "demote"
     diversity: float = 0.25
     recent_events: int = 5
-    neighbour_events: int = 8
-    content_events: int = 16
+    neighbour_events: int = 6
+    content_events: int = 8
     because_cosine: float = 0.25
     because_half_life_seconds: float = 604800.0
 
@@ -222,41 +227,19 @@ class Recommender:
             found, _ = self.artifact.index.search(wanted, options.per_search)
         else:
             found = np.full((0, 1), -1, np.int64)
-        # 3
-        capacity = max(options.candidates, k)
-        candidates = find_candidates(
-            read, states, slots, now, scenes, k, capacity, options.quotas,
-            options.seen == "keep", options.recent_events, options.neighbour_events,
-            bool(self.ranker.wanted[FEATURES.index("neighbours_10d")]),
-            owners, masses, found, items, self.view, seen, seen_slots,
-        )  # fmt: skip
-        # 4
-        config = states.config
-        cut = Candidates.of_size(
-            len(slots), max(options.cut, min(k + 4 * options.reserve, capacity))
+        lists = [
+            self._lists(
+                read.part(part), states, slots[part], now[part], scenes[part], k,
+                owners[part], masses[part], found, seen, seen_slots,
+            )
+            for part in _parts(len(slots))
+        ]  # fmt: skip
+        return RecommendedBatch(
+            *(
+                np.concatenate([getattr(made, name) for made in lists])
+                for name in RecommendedBatch.__dataclass_fields__
+            )
         )
-        cut_candidates(
-            now, slots, options.reserve, self.ranker.cut_weights,
-            read.ring_rows, read.history, read.n_history,
-            states.head, states.negative, config.negative_half_life_seconds,
-            self._vectors, self.view.log2_counts, self.view.ref_times,
-            candidates.rows, candidates.channels, candidates.walked, candidates.via,
-            cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
-        )  # fmt: skip
-        features = self._fill(
-            read, states, slots, now, scenes, self.ranker.wanted, options.content_events,
-            cut.rows, cut.n_rows, cut.walked,
-        )  # fmt: skip
-        # 5
-        scores = self.ranker.score(features, cut.n_rows)
-        # 6
-        picks = np.empty((len(slots), k), np.int64)
-        select(
-            k, options.diversity, options.seen != "exclude", self._vectors,
-            cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
-        )  # fmt: skip
-        # 7
-        return self._describe(read, states, slots, now, cut, scores, picks)
 
     def features(
         self,
@@ -282,6 +265,58 @@ class Recommender:
             read, states, slots, now, scenes, wanted, self.options.content_events,
             given, n_rows, walked,
         )  # fmt: skip
+
+    def _lists(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        k: int,
+        owners: NDArray[np.int64],
+        masses: NDArray[np.float32],
+        found: NDArray[np.int64],
+        seen: SeenSets,
+        seen_slots: NDArray[np.int64],
+    ) -> RecommendedBatch:
+        """Steps 3 to 7 of `recommend`, for few users at a time: what they touch stays cached."""
+        options = self.options
+        # 3
+        capacity = max(options.candidates, k)
+        candidates = find_candidates(
+            read, states, slots, now, scenes, k, capacity, options.quotas,
+            options.seen == "keep", options.recent_events, options.neighbour_events,
+            bool(self.ranker.wanted[_WHOLE_WALK].any()),
+            owners, masses, found, self.artifact.vectors, self.view, seen, seen_slots,
+        )  # fmt: skip
+        # 4
+        width = max(options.cut, min(k + 4 * options.reserve, capacity))
+        cut = Candidates.of_size(len(slots), width)
+        cut.n_rows[:] = candidates.n_rows
+        cut.n_unseen[:] = candidates.n_unseen
+        cut_candidates(
+            now, slots, options.reserve, self.ranker.cut_weights,
+            read.ring_rows, read.history, read.n_history,
+            states.head, states.negative, states.config.negative_half_life_seconds,
+            self._vectors, self.view.log2_counts, self.view.ref_times,
+            candidates.rows, candidates.channels, candidates.walked, candidates.via,
+            cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
+        )  # fmt: skip
+        features = self._fill(
+            read, states, slots, now, scenes, self.ranker.wanted, options.content_events,
+            cut.rows, cut.n_rows, cut.walked,
+        )  # fmt: skip
+        # 5
+        scores = self.ranker.score(features, cut.n_rows)
+        # 6
+        picks = np.empty((len(slots), k), np.int64)
+        select(
+            k, options.diversity, options.seen != "exclude", self._vectors,
+            cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
+        )  # fmt: skip
+        # 7
+        return self._describe(read, states, slots, now, cut, scores, picks)
 
     def _check(
         self,
@@ -365,3 +400,8 @@ class Recommender:
             changes,
             list_hash,
         )
+
+
+def _parts(users: int) -> list[slice]:
+    """Return slices of a batch; one, empty, of an empty batch."""
+    return [slice(start, start + _PART) for start in range(0, max(users, 1), _PART)]

@@ -12,8 +12,11 @@ from tracker.native import native
 
 Array = NDArray[Any]
 
-WALK_SLOTS = 8192
-"""Size of the hash table of a walk; 20 items with 64 neighbours each way fill a third of it."""
+WALK_SLOTS = 4096
+"""Size of the hash table of a walk; it fits the nearest cache."""
+
+WALK_ROWS = 3072
+"""Most rows a walk holds; 20 items with 64 neighbours each way have 2,560."""
 
 TOGETHER_HALF_LIFE_SECONDS = 864000.0
 """Half-life of the decayed co-occurrence counts of an item state."""
@@ -21,11 +24,11 @@ TOGETHER_HALF_LIFE_SECONDS = 864000.0
 
 @native
 def walk_neighbours(
-    ring_rows: Array, history: Array, n_history: int, events: int, now: float, decayed: bool,
+    ring_rows: Array, history: Array, n_history: int, events: int, now: float, whole: bool,
     near_rows: Array, near_counts: Array, near_n: Array,
     back_rows: Array, back_counts: Array, back_n: Array,
     ref_times: Array, popularity: Array,
-    keys: Array, values: Array, via: Array, touched: Array,
+    keys: Array, sums: Array, via: Array, touched: Array,
 ) -> int:  # fmt: skip
     """Sum the live co-occurrences of one user's latest items over what was chosen with them.
 
@@ -35,7 +38,7 @@ def walk_neighbours(
         n_history: how many.
         events: only the latest so many are walked.
         now: seconds.
-        decayed: whether the counts that decay over 10 days are wanted too.
+        whole: all four sums are wanted, and not only that of .95 an event.
         near_rows: (N, 64) int32, what the item states keep: chosen before the item.
         near_counts: (N, 64, 3) together, together decayed, transitions into the item.
         near_n: (N,) entries of each list.
@@ -45,7 +48,7 @@ def walk_neighbours(
         ref_times: (N,) time to which the decayed counts of an item state refer.
         popularity: (N, 7), the last column counts all positive events.
         keys: (WALK_SLOTS,) int32, all -1; filled with rows.
-        values: (WALK_SLOTS, 4) float32, filled with the sums: .6 and .95 an event, .95 of the
+        sums: (4, WALK_SLOTS) float32, filled with the sums: .6 and .95 an event, .95 of the
             decayed counts, transitions from the last item. Not yet divided by the candidate's own
             sqrt(n + 5).
         via: (WALK_SLOTS,) int8, filled with the position in `history` that gave most.
@@ -62,48 +65,45 @@ def walk_neighbours(
         item = ring_rows[history[j]]
         scale = np.float32(1.0 / math.sqrt(popularity[item, 6] + 5.0))
         decay = np.float32(0.0)
-        if decayed:
+        if whole:
             age = max(now - ref_times[item], 0.0)
             decay = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
-        n_near = near_n[item]
-        for e in range(n_near + back_n[item]):
-            forward = e < n_near
-            if forward:
-                row = near_rows[item, e]
-                together = near_counts[item, e, 0]
-            else:
-                row = back_rows[item, e - n_near]
-                together = back_counts[item, e - n_near, 0]
-            place = ((np.int64(row) * 2654435761) >> 15) & mask
-            while keys[place] != row and keys[place] != -1:
-                place = (place + 1) & mask
-            gain = together * scale * weight_95
-            if keys[place] == -1:
-                if n >= mask // 2:
-                    continue
-                keys[place] = row
-                touched[n] = place
-                n += 1
-                values[place, 0] = together * scale * weight_6
-                values[place, 1] = gain
-                values[place, 2] = 0.0
-                values[place, 3] = 0.0
-                via[place] = j
-            else:
-                values[place, 0] += together * scale * weight_6
-                if gain > values[place, 1]:
+        for way in range(2):
+            others = near_rows[item] if way == 0 else back_rows[item]
+            counts = near_counts[item] if way == 0 else back_counts[item]
+            for e in range(near_n[item] if way == 0 else back_n[item]):
+                row = others[e]
+                gain = counts[e, 0] * scale * weight_95
+                place = ((np.int64(row) * 2654435761) >> 15) & mask
+                while keys[place] != row and keys[place] != -1:
+                    place = (place + 1) & mask
+                if keys[place] == -1:
+                    if n >= WALK_ROWS:
+                        continue
+                    keys[place] = row
+                    touched[n] = place
+                    n += 1
+                    sums[1, place] = gain
                     via[place] = j
-                values[place, 1] += gain
-            if decayed:
-                if forward:
-                    values[place, 2] += near_counts[item, e, 1] * decay * scale * weight_95
+                    if whole:
+                        sums[0, place] = 0.0
+                        sums[2, place] = 0.0
+                        sums[3, place] = 0.0
+                else:
+                    if gain > sums[1, place]:
+                        via[place] = j
+                    sums[1, place] += gain
+                if not whole:
+                    continue
+                sums[0, place] += counts[e, 0] * scale * weight_6
+                if way == 0:
+                    sums[2, place] += counts[e, 1] * decay * scale * weight_95
                 else:
                     age = max(now - ref_times[row], 0.0)
                     fade = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
-                    gone = e - n_near
-                    values[place, 2] += back_counts[item, gone, 1] * fade * scale * weight_95
-            if j == 0 and not forward:
-                values[place, 3] = back_counts[item, e - n_near, 2] * scale
+                    sums[2, place] += counts[e, 1] * fade * scale * weight_95
+                    if j == 0:
+                        sums[3, place] = counts[e, 2] * scale
         weight_6 *= np.float32(0.6)
         weight_95 *= np.float32(0.95)
     return n
@@ -130,7 +130,7 @@ def find_in_walk(keys: Array, row: int) -> int:
 
 @native
 def read_walk(
-    keys: Array, values: Array, walk_via: Array, popularity: Array, rows: Array, n_rows: int,
+    keys: Array, sums: Array, walk_via: Array, popularity: Array, rows: Array, n_rows: int,
     walked: Array, via: Array,
 ) -> None:  # fmt: skip
     """Write what a walk found for rows: normalised sums (C, 4), and the strongest neighbour."""
@@ -143,7 +143,7 @@ def read_walk(
         norm = np.float32(1.0 / math.sqrt(popularity[rows[i], 6] + 5.0))
         via[i] = walk_via[place]
         for c in range(4):
-            walked[i, c] = values[place, c] * norm
+            walked[i, c] = sums[c, place] * norm
 
 
 @native
@@ -154,7 +154,7 @@ def _walk_rows(
     rows: Array, n_rows: Array, walked: Array,
 ) -> None:  # fmt: skip
     keys = np.full(WALK_SLOTS, -1, np.int32)
-    values = np.empty((WALK_SLOTS, 4), np.float32)
+    sums = np.empty((4, WALK_SLOTS), np.float32)
     walk_via = np.empty(WALK_SLOTS, np.int8)
     touched = np.empty(WALK_SLOTS, np.int32)
     via = np.empty(rows.shape[1], np.int8)
@@ -162,9 +162,9 @@ def _walk_rows(
         n = walk_neighbours(
             ring_rows[b], history[b], n_history[b], events, now[b], True,
             near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
-            keys, values, walk_via, touched,
+            keys, sums, walk_via, touched,
         )  # fmt: skip
-        read_walk(keys, values, walk_via, popularity, rows[b], n_rows[b], walked[b], via)
+        read_walk(keys, sums, walk_via, popularity, rows[b], n_rows[b], walked[b], via)
         clear_walk(keys, touched, n)
 
 
