@@ -2,13 +2,11 @@
 
 import asyncio
 
-from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
-from aiokafka.structs import OffsetAndMetadata
 
 from tracker.cluster import TopicError, describe_topics, group_of, topics_of
-from tracker.connect import admin_client, consumer
+from tracker.connect import admin_client
 from tracker.settings import Settings
 from tracker.topics import ensure_topics
 
@@ -20,12 +18,11 @@ class ResetError(RuntimeError):
 
 
 async def reset_topics(settings: Settings) -> list[str]:
-    """Delete changelogs and item events, and let the group begin at the oldest event again.
+    """Delete changelogs and item events; without them a worker begins at the oldest event.
 
     1. No worker may run: the group must have no member.
     2. Changelogs and the topic of item events are deleted, and created anew. Item events are
        deltas: kept, they would count twice.
-    3. The group's offsets go back to the oldest event.
 
     Returns:
         what was done, a line each.
@@ -63,9 +60,6 @@ async def reset_topics(settings: Settings) -> list[str]:
     done += [f"{name}: deleted" for name in doomed]
     reports = await ensure_topics(settings)
     done += [f"{report.name}: created" for report in reports if report.state == "created"]
-    # 3.
-    moved = await _rewind(settings)
-    done.append(f"{names.events}: group {group_of(settings)} begins at {moved}")
     return done
 
 
@@ -83,18 +77,3 @@ async def _until_gone(settings: Settings, names: list[str]) -> None:
         if asyncio.get_running_loop().time() > deadline:
             raise ResetError(f"not gone {GONE_SECONDS:g} s after deletion: {', '.join(left)}")
         await asyncio.sleep(0.2)
-
-
-async def _rewind(settings: Settings) -> str:
-    names = topics_of(settings)
-    found = await describe_topics(settings)
-    async with consumer(settings, group_id=group_of(settings)) as client:
-        oldest: dict[TopicPartition, int] = {}
-        for name in (names.events, names.items):
-            places = [TopicPartition(name, number) for number in range(found[name].partitions)]
-            client.assign(places)
-            oldest |= await client.beginning_offsets(places)
-        client.assign(list(oldest))
-        await client.commit({place: OffsetAndMetadata(n, "") for place, n in oldest.items()})
-    begin = [oldest[place] for place in sorted(oldest) if place.topic == names.events]
-    return f"offsets {min(begin)} to {max(begin)}" if begin else "no offset"

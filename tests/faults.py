@@ -1,0 +1,340 @@
+"""Kill, stop and freeze workers under load, and compare what they leave with an undisturbed run.
+
+python -m tests.faults --workers 3 --kills 10 --terms 3 --freezes 3 --events 100000 --seed 1
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.brokers import KafkaBroker
+from tests.shop import build_shop, shop_events
+from tests.states import (
+    Rows,
+    item_differences,
+    read_rows,
+    user_differences,
+    without_list,
+)
+from tracker.artifact import Artifact
+from tracker.audit import read_events
+from tracker.client import Line, read_topic, send_events
+from tracker.cluster import topics_of
+from tracker.embedded import ChildProcess, free_port
+from tracker.local import answers_ok, worker_process
+from tracker.settings import Settings, load_settings
+from tracker.topics import ensure_topics
+
+logger = logging.getLogger(__name__)
+
+SESSION_SECONDS = 6.0
+FROZEN_SECONDS = SESSION_SECONDS + 5.0
+STALL_SECONDS = 150.0
+HANG_SECONDS = 40.0
+READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many of what."""
+
+    workers: int = 2
+    kills: int = 2
+    terms: int = 1
+    freezes: int = 1
+    events: int = 10_000
+    users: int = 2_000
+    seed: int = 1
+    partitions: int = 4
+    item_partitions: int = 2
+    pause_seconds: float = 6.0
+
+    @property
+    def faults(self) -> list[str]:
+        """The faults in their seeded order."""
+        faults = ["kill"] * self.kills + ["term"] * self.terms + ["freeze"] * self.freezes
+        random.Random(self.seed).shuffle(faults)
+        return faults
+
+    @property
+    def rate(self) -> float:
+        """Events a second, so that they last a little longer than the faults."""
+        seconds = len(self.faults) * (self.pause_seconds + 3.0) + self.freezes * FROZEN_SECONDS
+        return self.events / max(seconds, 1.0)
+
+
+@dataclass
+class Outcome:
+    """What a run left: every list empty means that nothing was lost, counted twice or hung."""
+
+    seconds: float = 0.0
+    users: int = 0
+    items: int = 0
+    faults: list[str] = field(default_factory=list)
+    wrong_users: list[str] = field(default_factory=list)
+    wrong_items: list[str] = field(default_factory=list)
+    without_list: list[str] = field(default_factory=list)
+    died_by_themselves: list[str] = field(default_factory=list)
+    hung: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything is as in the undisturbed run."""
+        return not (
+            self.wrong_users
+            or self.wrong_items
+            or self.without_list
+            or self.died_by_themselves
+            or self.hung
+        )
+
+
+class Crew:
+    """Some workers, each with a data directory and a web server of its own."""
+
+    def __init__(self, base: Settings, count: int, folder: Path) -> None:
+        """Prepare; `start` starts them."""
+        self.settings = [
+            base.model_copy(update={"data_dir": folder / f"data-{n}", "web_port": free_port()})
+            for n in range(count)
+        ]
+        self.folder = folder
+        self.workers: list[ChildProcess | None] = [None] * count
+        self.frozen_once: set[int] = set()
+        self.died: list[str] = []
+
+    def start(self, number: int) -> None:
+        """Start one."""
+        log = self.folder / f"worker-{number}.log"
+        worker = worker_process(self.settings[number], log)
+        self.workers[number] = worker
+
+    def one(self, number: int) -> ChildProcess:
+        """Give one that was started."""
+        worker = self.workers[number]
+        assert worker is not None
+        return worker
+
+    def revive(self) -> None:
+        """Start again who ended by itself: after a freeze it may, else that is a fault of ours."""
+        for number in range(len(self.workers)):
+            worker = self.one(number)
+            if worker.returncode is None:
+                continue
+            if worker.pid not in self.frozen_once:
+                self.died.append(
+                    f"worker {number} ended with {worker.returncode} by itself:\n{worker.tail()}"
+                )
+            self.start(number)
+
+    async def ready(self) -> None:
+        """Wait until all say that they are."""
+        deadline = time.monotonic() + READY_SECONDS
+        for number, settings in enumerate(self.settings):
+            url = f"http://127.0.0.1:{settings.web_port}/readyz"
+            while not await asyncio.to_thread(answers_ok, url):
+                self.one(number).check()
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"worker {number} is not ready: {self.one(number).tail()}")
+                await asyncio.sleep(0.2)
+
+    def stop(self) -> list[str]:
+        """End all with SIGTERM and name those that had to be killed or ended with a failure."""
+        hung = []
+        for worker in self.workers:
+            if worker is not None:
+                worker.send_signal(signal.SIGTERM)
+        for number, worker in enumerate(self.workers):
+            if worker is None:
+                continue
+            code = worker.stop(HANG_SECONDS)
+            if code != 0:
+                hung.append(f"worker {number} ended with {code} at SIGTERM:\n{worker.tail()}")
+        return hung
+
+
+@contextlib.contextmanager
+def crew(base: Settings, count: int, folder: Path) -> Iterator[Crew]:
+    """Give a crew whose processes are ended whatever happens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = Crew(base, count, folder)
+    try:
+        for number in range(count):
+            found.start(number)
+        yield found
+    finally:
+        for worker in found.workers:
+            if worker is not None and worker.returncode is None:
+                worker.send_signal(signal.SIGKILL)
+                worker.stop(1.0)
+
+
+async def until_done(settings: Settings, workers: Crew) -> Rows:
+    """Wait until all events and all item events are in committed states, and give the rows."""
+    names = topics_of(settings)
+    ends = {topic: await last_offsets(settings, topic) for topic in (names.events,)}
+    progress, since = -1, time.monotonic()
+    while True:
+        workers.revive()
+        rows = await read_rows(settings)
+        done = [
+            rows.positions.get((names.users_changelog, partition), -1) > last
+            for partition, last in ends[names.events].items()
+        ]
+        if all(done):
+            item_ends = await last_offsets(settings, names.items)
+            if all(
+                rows.positions.get((names.items_changelog, partition), -1) > last
+                for partition, last in item_ends.items()
+            ):
+                return rows
+        reached = sum(rows.positions.values())
+        if reached != progress:
+            progress, since = reached, time.monotonic()
+        elif time.monotonic() - since > STALL_SECONDS:
+            raise TimeoutError(
+                f"no progress for {STALL_SECONDS:g} s: positions {rows.positions}, ends {ends}"
+            )
+        await asyncio.sleep(1.0)
+
+
+async def last_offsets(settings: Settings, topic: str) -> dict[int, int]:
+    """Return the offset of the last record of each partition that has one."""
+    found: dict[int, int] = {}
+    async with aclosing(read_topic(settings, topic)) as records:
+        async for record in records:
+            found[record.partition] = record.offset
+    return found
+
+
+async def undisturbed(settings: Settings, lines: list[Line], folder: Path) -> Rows:
+    """Run one worker over all events and give what it leaves."""
+    await ensure_topics(settings)
+    with crew(settings, 1, folder) as workers:
+        await workers.ready()
+        await send_events(settings, iter(lines))
+        rows = await until_done(settings, workers)
+        assert not workers.stop()
+    return rows
+
+
+async def disturbed(
+    settings: Settings, lines: list[Line], folder: Path, plan: Plan, outcome: Outcome
+) -> Rows:
+    """Run workers, hurt them while events come, and give what they leave."""
+    await ensure_topics(settings)
+    chance = random.Random(plan.seed)
+    kills = 0
+    with crew(settings, plan.workers, folder) as workers:
+        await workers.ready()
+        sending = asyncio.create_task(send_events(settings, iter(lines), rate=plan.rate))
+        for fault in plan.faults:
+            await asyncio.sleep(plan.pause_seconds * (0.5 + chance.random()))
+            workers.revive()
+            number = chance.randrange(plan.workers)
+            worker = workers.one(number)
+            text = f"{fault} worker {number}"
+            if fault == "freeze":
+                workers.frozen_once.add(worker.pid)
+                worker.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(FROZEN_SECONDS)
+                worker.send_signal(signal.SIGCONT)
+            elif fault == "kill":
+                worker.send_signal(signal.SIGKILL)
+                await asyncio.to_thread(worker.wait, 10.0)
+                kills += 1
+                if kills % 2:
+                    shutil.rmtree(workers.settings[number].data_dir, ignore_errors=True)
+                    text += ", data directory wiped"
+                await asyncio.sleep(2 * chance.random())
+                workers.start(number)
+            else:
+                code = await asyncio.to_thread(worker.stop, HANG_SECONDS)
+                if code != 0:
+                    outcome.hung.append(f"worker {number} ended with {code}:\n{worker.tail()}")
+                workers.start(number)
+            outcome.faults.append(text)
+            logger.info("%s", text)
+        sent = await sending
+        assert sent.confirmed == len(lines), sent.errors
+        rows = await until_done(settings, workers)
+        await workers.ready()
+        outcome.hung += workers.stop()
+        outcome.died_by_themselves += workers.died
+    return rows
+
+
+async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Outcome:
+    """Run undisturbed, then disturbed, and compare user by user and item by item."""
+    started = time.monotonic()
+    artifacts = folder / "artifacts"
+    build_shop(artifacts)
+    lines = shop_events(plan.events, plan.users, seed=plan.seed)
+    base: dict[str, Any] = {
+        "brokers": address,
+        "artifacts": str(artifacts),
+        "event_partitions": plan.partitions,
+        "item_partitions": plan.item_partitions,
+        "session_timeout_seconds": SESSION_SECONDS,
+        "transaction_timeout_seconds": SESSION_SECONDS,
+        "commit_interval_seconds": 0.5,
+    }
+    calm = load_settings({}, name=f"{prefix}-calm", **base)
+    hurt = load_settings({}, name=f"{prefix}-hurt", **base)
+    expected = await undisturbed(calm, lines, folder / "calm")
+    logger.info("undisturbed: %d users, %d items", len(expected.users), len(expected.items))
+    outcome = Outcome()
+    found = await disturbed(hurt, lines, folder / "hurt", plan, outcome)
+    config = Artifact.load(artifacts, device="cpu").manifest.interest
+    outcome.users, outcome.items = len(expected.users), len(expected.items)
+    outcome.wrong_users = user_differences(expected, found, config)
+    outcome.wrong_items = item_differences(expected, found)
+    outcome.without_list = await without_list(hurt, await read_events(hurt))
+    outcome.wrong_users += [f"user {name!r} is still owed a list" for name in found.owed]
+    outcome.seconds = round(time.monotonic() - started, 1)
+    return outcome
+
+
+def main() -> int:
+    """Start Apache Kafka, run, print one JSON object, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    defaults = Plan()
+    for name in ("workers", "kills", "terms", "freezes", "events", "users", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name))
+    parser.add_argument("--folder", type=Path, help="keep logs and data here")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="tracker-faults-"))
+    values = {key: value for key, value in vars(given).items() if key != "folder"}
+    plan = Plan(**values)
+    with KafkaBroker(folder / "kafka") as broker:
+        outcome = asyncio.run(run_faults(broker.address, "faults", folder, plan))
+    shown = {
+        key: value[:5] if key != "faults" and isinstance(value, list) else value
+        for key, value in asdict(outcome).items()
+    }
+    shown["numbers"] = {
+        key: len(value) for key, value in asdict(outcome).items() if isinstance(value, list)
+    }
+    sys.stdout.write(json.dumps(shown | {"clean": outcome.clean}, indent=1) + "\n")
+    if outcome.clean and given.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0 if outcome.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""The states that changelogs hold in the end, and how two runs are compared."""
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from tracker.audit import Truth
+from tracker.client import read_topic
+from tracker.cluster import topics_of
+from tracker.events import Recommendation
+from tracker.interest import InterestConfig
+from tracker.item_state import ItemStates
+from tracker.settings import Settings
+from tracker.state import UserStates
+
+EMISSION = ("emitted_offset", "emitted_at", "list_hash")
+"""What a row knows of the last list: it depends on where chunks began, and not on the events."""
+
+ITEM_TOLERANCE = 1e-6
+
+
+@dataclass
+class Rows:
+    """The last value of each key, by partition: users, seen sets, items, owed lists, positions."""
+
+    users: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
+    seen: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
+    owed: set[bytes] = field(default_factory=set)
+    items: dict[bytes, bytes] = field(default_factory=dict)
+    positions: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+async def read_rows(settings: Settings) -> Rows:
+    """Read both changelogs, committed records only."""
+    names = topics_of(settings)
+    rows = Rows()
+    for topic in (names.users_changelog, names.items_changelog):
+        async with aclosing(read_topic(settings, topic)) as records:
+            async for record in records:
+                assert record.key is not None
+                kind, key = record.key[:1], record.key[1:]
+                place = (record.partition, key)
+                if record.value is None:
+                    for table in (rows.users, rows.seen):
+                        if kind == (b"u" if table is rows.users else b"s"):
+                            table.pop(place, None)
+                    rows.owed -= {key} if kind == b"o" else set()
+                    if kind == b"i":
+                        rows.items.pop(key, None)
+                elif kind == b"u":
+                    rows.users[place] = record.value
+                elif kind == b"s":
+                    rows.seen[place] = record.value
+                elif kind == b"o":
+                    rows.owed.add(key)
+                elif kind == b"i":
+                    rows.items[key] = record.value
+                else:
+                    position = int(msgspec.json.decode(record.value)["position"])
+                    rows.positions[topic, record.partition] = position
+    return rows
+
+
+def user_differences(expected: Rows, found: Rows, config: InterestConfig) -> list[str]:
+    """Name the users whose rows are not bit for bit the same, but for what was emitted."""
+    names = sorted(set(expected.users) | set(found.users))
+    both = [name for name in names if name in expected.users and name in found.users]
+    wrong = [
+        f"user {name} is only in {'the first' if name in expected.users else 'the second'} run"
+        for name in names
+        if name not in expected.users or name not in found.users
+    ]
+    one, other = (_unpacked(rows.users, both, config) for rows in (expected, found))
+    for number, name in enumerate(both):
+        if one[number] != other[number]:
+            wrong.append(f"user {name}: the rows differ")
+        elif expected.seen.get(name) != found.seen.get(name):
+            wrong.append(f"user {name}: the seen sets differ")
+    return wrong
+
+
+def _unpacked(
+    rows: dict[tuple[int, bytes], bytes], names: list[tuple[int, bytes]], config: InterestConfig
+) -> list[bytes]:
+    states = UserStates(config, max(1, len(names)))
+    slots = np.arange(len(names), dtype=np.int64)
+    states.unpack(slots, [rows[name] for name in names])
+    for field_name in EMISSION:
+        states.head[field_name] = 0
+    return states.pack(slots)
+
+
+def item_differences(expected: Rows, found: Rows) -> list[str]:
+    """Name the items whose counts differ by more than 1e-6 of themselves."""
+    names = sorted(set(expected.items) | set(found.items))
+    both = [name for name in names if name in expected.items and name in found.items]
+    wrong = [
+        f"item {name.hex()} is only in {'the first' if name in expected.items else 'the second'}"
+        for name in names
+        if name not in expected.items or name not in found.items
+    ]
+    one, other = (_item_states(rows.items, both) for rows in (expected, found))
+    for number, name in enumerate(both):
+        a, b = one.head[number], other.head[number]
+        for exact in ("item", "positives", "negatives", "first_time", "last_time", "ref_time"):
+            if not np.array_equal(a[exact], b[exact], equal_nan=exact.endswith("time")):
+                wrong.append(f"item {name.hex()}: {exact} is {b[exact]}, expected {a[exact]}")
+        for close in ("counts", "weight_sum"):
+            if not np.allclose(a[close], b[close], rtol=ITEM_TOLERANCE, atol=ITEM_TOLERANCE):
+                wrong.append(f"item {name.hex()}: {close} is {b[close]}, expected {a[close]}")
+        if not _same_scenes(one, other, number):
+            wrong.append(f"item {name.hex()}: scenes differ")
+    return wrong
+
+
+def _item_states(rows: dict[bytes, bytes], names: list[bytes]) -> ItemStates:
+    states = ItemStates(max(1, len(names)))
+    states.unpack(np.arange(len(names), dtype=np.int64), [rows[name] for name in names])
+    return states
+
+
+def _same_scenes(one: ItemStates, other: ItemStates, slot: int) -> bool:
+    def scenes(states: ItemStates) -> dict[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+        used = states.scenes[slot, : int(states.head[slot]["n_scenes"])]
+        return {int(entry["scene"]): entry["counts"] for entry in used}
+
+    a, b = scenes(one), scenes(other)
+    return a.keys() == b.keys() and all(
+        np.allclose(a[key], b[key], rtol=ITEM_TOLERANCE, atol=ITEM_TOLERANCE) for key in a
+    )
+
+
+async def without_list(settings: Settings, truth: Truth) -> list[str]:
+    """Name the users whose last event is in no recommendation."""
+    made: dict[tuple[bytes, int], int] = {}
+    topic = topics_of(settings).recommendations
+    async with aclosing(read_topic(settings, topic)) as records:
+        async for record in records:
+            if record.key is None or record.value is None:
+                continue
+            found = msgspec.json.decode(record.value, type=Recommendation)
+            assert found.items, f"{found.id} of {found.user_id} is an empty list"
+            assert found.user_id.encode() == record.key
+            partition, offset = (int(part) for part in found.id.rsplit("-", 2)[1:])
+            made[record.key, partition] = max(made.get((record.key, partition), -1), offset)
+    return [
+        f"user {user!r} (partition {partition}): last event {offset}, last list {made.get(key, -1)}"
+        for (user, partition), offset in truth.last.items()
+        if made.get(key := (user, partition), -1) < offset
+    ]

@@ -1,0 +1,25 @@
+"""Workers that are killed, stopped and frozen leave exactly what an undisturbed one leaves."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import KafkaBroker
+from tests.faults import Plan, run_faults
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(600)
+def test_states_after_kills_stops_and_freezes_are_those_of_an_undisturbed_run(
+    kafka: KafkaBroker, prefix: str, tmp_path: Path
+) -> None:
+    plan = Plan(workers=2, kills=2, terms=1, freezes=1, events=6000, users=600, seed=7)
+    outcome = asyncio.run(run_faults(kafka.address, prefix, tmp_path, plan))
+    assert outcome.wrong_users == []
+    assert outcome.wrong_items == []
+    assert outcome.without_list == []
+    assert outcome.died_by_themselves == []
+    assert outcome.hung == []
+    assert outcome.users > 500
+    assert len(outcome.faults) == 4
