@@ -1,0 +1,316 @@
+"""Item rows: counts exact in any order and under retraction, bounded lists, bytes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracker import item_state as item_state_module
+from tracker.item_events import ITEM_EVENT, RECENTS
+from tracker.item_state import (
+    ITEM_HALF_LIVES,
+    NEIGHBOURS,
+    ROW_BYTES_MAX,
+    SCENES,
+    ItemStateFormatError,
+    ItemStates,
+    apply_item_events,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+START = 1.7e9
+deterministic = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+def events_of(*rows: dict[str, Any]) -> np.ndarray:
+    events = np.zeros(len(rows), ITEM_EVENT)
+    for event, row in zip(events, rows, strict=True):
+        event["item"], event["time"], event["weight"] = 5, START, 1.0
+        event["sign"], event["kind"] = 1, 7
+        for name, value in row.items():
+            if name == "recent":
+                event["n_recent"] = len(value)
+                event["recent"][: len(value)] = value
+            else:
+                event[name] = value
+    return events
+
+
+def states_after(events: np.ndarray, capacity: int = 2) -> ItemStates:
+    states = ItemStates(capacity)
+    apply_item_events(states, (events["item"] % 2).astype(np.int64), events)
+    return states
+
+
+item_events: st.SearchStrategy[dict[str, Any]] = st.builds(
+    dict,
+    item=st.integers(4, 5),
+    time=st.integers(0, 10**7).map(lambda seconds: START + seconds),
+    weight=st.sampled_from([1.0, 5.0, -1.0, 0.0]),
+    scene=st.integers(0, SCENES),
+    recent=st.lists(st.integers(10, 40), max_size=RECENTS, unique=True),
+)
+histories = st.lists(item_events, min_size=1, max_size=30)
+
+
+def assert_same(found: ItemStates, expected: ItemStates) -> None:
+    """Compare two arenas by meaning, decayed numbers to 1e-6, neighbours (float32) to 1e-5."""
+    for name in ("item", "positives", "negatives"):
+        assert found.head[name].tolist() == expected.head[name].tolist(), name
+    for name in ("counts", "weight_sum"):
+        assert np.allclose(found.head[name], expected.head[name], rtol=1e-6, atol=1e-12), name
+    for slot in range(len(found.head)):
+        assert scenes_of(found, slot) == pytest.approx(scenes_of(expected, slot), rel=1e-6)
+        mine, other = near(found, slot), near(expected, slot)
+        assert mine.keys() == other.keys()
+        for item in mine:
+            assert mine[item] == pytest.approx(other[item], rel=1e-5, abs=1e-6)
+
+
+def scenes_of(states: ItemStates, slot: int) -> dict[tuple[int, int], float]:
+    return {
+        (int(scene["scene"]), i): float(scene["counts"][i])
+        for scene in states.scenes[slot, : states.head["n_scenes"][slot]]
+        for i in range(2)
+        if scene["counts"][i] > 1e-9  # a scene with nothing left is as good as none
+    }
+
+
+def near(states: ItemStates, slot: int) -> dict[int, list[float]]:
+    return {
+        int(entry["item"]): [float(entry[n]) for n in ("together", "together_10d", "next")]
+        for entry in states.neighbours[slot, : states.head["n_neighbours"][slot]]
+    }
+
+
+@deterministic
+@given(histories, st.randoms(use_true_random=False))
+def test_any_order_of_arrival_gives_the_same_counts(
+    history: list[dict[str, Any]], random: Any
+) -> None:
+    in_order = states_after(events_of(*history))
+    random.shuffle(history)
+    shuffled = states_after(events_of(*history))
+    assert_same(shuffled, in_order)
+    for name in ("ref_time", "first_time", "last_time"):
+        assert shuffled.head[name] == pytest.approx(in_order.head[name], nan_ok=True)
+
+
+@deterministic
+@given(histories, st.integers(0, 29), st.booleans())
+def test_a_retraction_is_as_if_the_event_had_never_come(
+    history: list[dict[str, Any]], which: int, at_once: bool
+) -> None:
+    which %= len(history)
+    gone = {**history[which], "sign": -1}
+    rest = history[:which] + history[which + 1 :]
+    place = which + 1 if at_once else len(history)
+    retracted = states_after(events_of(*history[:place], gone, *history[place:]))
+    # An event without weight brings both to the same time, and names the items.
+    marks = [{"item": item, "time": START + 2e7, "weight": 0.0} for item in (4, 5)]
+    never = states_after(events_of(*rest, *marks))
+    apply_item_events(retracted, np.array([0, 1]), events_of(*marks))
+    assert_same(retracted, never)
+
+
+@deterministic
+@given(histories, st.integers(0, 30))
+def test_the_result_is_the_same_to_the_bit_whatever_the_chunks(
+    history: list[dict[str, Any]], cut: int
+) -> None:
+    events = events_of(*history)
+    whole, parts = states_after(events), ItemStates(2)
+    for part in (events[:cut], events[cut:]):
+        apply_item_events(parts, (part["item"] % 2).astype(np.int64), part)
+    assert parts.pack(np.arange(2)) == whole.pack(np.arange(2))
+
+
+def test_counts_have_the_values_of_the_formula() -> None:
+    states = states_after(
+        events_of(
+            {"weight": 3.0},
+            {"time": START + 86400.0},
+            {"time": START + 43200.0, "weight": -2.0},
+        )
+    )
+    head = states.head[1]
+    expected = [2.0 ** (-86400.0 / half_life) + 1.0 for half_life in ITEM_HALF_LIVES]
+    assert head["counts"] == pytest.approx(expected)
+    assert head["counts"][6] == 2.0
+    assert head["weight_sum"][0] == pytest.approx(1.5 + 1.0 - 2.0 * 2**-0.5)
+    assert (head["positives"], head["negatives"]) == (2, 1)
+    assert (head["first_time"], head["last_time"]) == (START, START + 86400.0)
+
+
+def test_neighbours_count_together_and_directly_before() -> None:
+    states = states_after(
+        events_of(
+            {"recent": [11, 12, 5]},
+            {"recent": [12], "time": START + 864000.0},
+            {"recent": [13], "weight": -1.0},
+        )
+    )
+    assert near(states, 1) == {
+        11: pytest.approx([1.0, 0.5, 1.0]),
+        12: pytest.approx([2.0, 1.5, 1.0]),
+    }
+
+
+def test_neighbours_are_bounded_and_a_frequent_one_is_kept() -> None:
+    random = np.random.default_rng(0)
+    rows = [
+        {"recent": [11, *random.integers(100, 10**6, 5).tolist()], "time": START + 60.0 * i}
+        for i in range(300)
+    ]
+    states = states_after(events_of(*rows))
+    assert states.head["n_neighbours"][1] == NEIGHBOURS
+    assert near(states, 1)[11][0] == 300.0
+    assert near(states, 1)[11][2] == 300.0
+    others = [counts[0] for item, counts in near(states, 1).items() if item != 11]
+    assert max(others) <= 3.0  # what is reported was counted, not inherited
+
+
+def test_a_new_frequent_neighbour_comes_in_when_the_list_is_full() -> None:
+    rows = [{"recent": [100 + i], "time": START + i} for i in range(NEIGHBOURS + 20)]
+    rows += [{"recent": [7], "time": START + 1000.0 + i} for i in range(5)]
+    assert near(states_after(events_of(*rows)), 1)[7][0] == 5.0
+
+
+def test_scenes_are_bounded_and_the_least_gives_way() -> None:
+    rows = [
+        {"scene": scene, "time": START + scene} for scene in (1, 2, 3, 4) for _ in range(5 - scene)
+    ]
+    states = states_after(events_of(*rows, {"scene": 9, "time": START + 10.0}))
+    scenes = states.scenes[1]["scene"].tolist()
+    assert sorted(scenes) == [1, 2, 3, 9]
+    assert states.scenes[1]["counts"][scenes.index(1), 1] == pytest.approx(4.0, rel=1e-4)
+
+
+def test_times_far_apart_leave_nothing_and_no_denormal_numbers() -> None:
+    states = states_after(
+        events_of({"time": 0.0, "recent": [11], "scene": 3}, {"time": 4e9}, {"time": 1.0})
+    )
+    head = states.head[1]
+    assert head["counts"].tolist() == [1.0] * 6 + [3.0]
+    assert states.neighbours[1, 0]["together_10d"] == 0
+    assert near(states, 1)[11][0] == 1.0
+
+
+def full() -> ItemStates:
+    random = np.random.default_rng(1)
+    rows = [
+        {
+            "item": 4 + (i % 8 > 0),
+            "recent": random.choice(np.arange(10, 90), 20, replace=False).tolist(),
+            "scene": i % 5,
+            "time": START + 1e4 * random.random(),
+        }
+        for i in range(40)
+    ]
+    return states_after(events_of(*rows), capacity=3)
+
+
+def test_rows_survive_bytes_bit_for_bit_in_any_slot() -> None:
+    states = full()
+    rows = states.pack(np.arange(3))
+    other = ItemStates(5)
+    other.neighbours["together"] = 9.0
+    other.unpack(np.array([3, 1, 0]), rows)
+    assert other.pack(np.array([3, 1, 0])) == rows
+    assert other.head[1]["item"] == 5
+    assert [len(row) for row in rows] == sorted([len(row) for row in rows], key=len(rows).__ge__)
+    assert max(len(row) for row in rows) <= ROW_BYTES_MAX
+    other.unpack(np.array([3]), [None])
+    assert other.pack(np.array([3])) == ItemStates(1).pack(np.array([0]))
+
+
+def test_growing_keeps_rows_and_copies_do_not_follow_later_events() -> None:
+    states = full()
+    before = states.pack(np.arange(3))
+    states.grow(9)
+    states.grow(2)
+    assert states.capacity == 9
+    copy = states.copy_rows(np.array([1, 0]))
+    apply_item_events(states, np.array([1]), events_of({}))
+    assert copy.pack(np.array([0, 1])) == [before[1], before[0]]
+    assert np.isnan(states.head["first_time"][8])
+
+
+def test_another_format_is_refused_by_name() -> None:
+    row = full().pack(np.array([1]))[0]
+    with pytest.raises(ItemStateFormatError, match="item row 0 of 1 has format 7; format 1 is"):
+        ItemStates(1).unpack(np.array([0]), [b"\x07" + row[1:]])
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.data())
+def test_damaged_bytes_are_refused_and_never_read(data: st.DataObject) -> None:
+    row = ROW
+    choice = data.draw(st.sampled_from(["cut", "flip", "grow", "noise"]))
+    if choice == "cut":
+        damaged = row[: data.draw(st.integers(0, len(row) - 1))]
+    elif choice == "flip":
+        at = data.draw(st.integers(0, len(row) - 1))
+        damaged = row[:at] + bytes([row[at] ^ data.draw(st.integers(1, 255))]) + row[at + 1 :]
+    elif choice == "grow":
+        damaged = row + data.draw(st.binary(min_size=1, max_size=64))
+    else:
+        damaged = data.draw(st.binary(max_size=200))
+    states = ItemStates(1)
+    with pytest.raises(ItemStateFormatError):
+        states.unpack(np.array([0]), [damaged])
+    assert states.head["item"][0] == 0
+
+
+ROW = full().pack(np.array([1]))[0]
+
+
+def test_the_golden_row_of_format_1_is_read_and_written_the_same() -> None:
+    row = (GOLDEN / "item_row_1.bin").read_bytes()
+    states = ItemStates(1)
+    states.unpack(np.array([0]), [row])
+    assert states.pack(np.array([0])) == [row]
+    head = states.head[0]
+    assert (head["item"], head["positives"], head["negatives"]) == (5, 2, 1)
+    assert (head["first_time"], head["last_time"]) == (START, START + 172800.0)
+    assert states.scenes["scene"][0, :2].tolist() == [9, 8]
+    assert near(states, 0)[4][0] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"time": np.nan}, "not a number"),
+        ({"weight": np.inf}, "not a number"),
+        ({"sign": 0}, "sign other than"),
+        ({"n_recent": 21}, "over 20 recents"),
+    ],
+)
+def test_events_that_cannot_be_are_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        apply_item_events(ItemStates(1), np.array([0]), events_of(change))
+
+
+def test_wrong_slots_are_refused_with_what_was_found_and_expected() -> None:
+    with pytest.raises(ValueError, match="slots run from 3 to 3; the arena has rows 0 to 1"):
+        apply_item_events(ItemStates(2), np.array([3]), events_of({}))
+    with pytest.raises(ValueError, match="2 slots for 1 item events"):
+        apply_item_events(ItemStates(2), np.array([0, 1]), events_of({}))
+    apply_item_events(ItemStates(2), np.zeros(0, np.int64), events_of())
+
+
+def test_the_kernels_do_in_python_what_they_do_in_native_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    native = full().pack(np.arange(3))
+    for name, kernel in list(vars(item_state_module).items()):
+        if hasattr(kernel, "py_func"):
+            monkeypatch.setattr(item_state_module, name, kernel.py_func)
+    plain = full()
+    other = ItemStates(3)
+    other.unpack(np.arange(3), native)
+    assert_same(plain, other)
+    assert other.pack(np.arange(3)) == native

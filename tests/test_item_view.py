@@ -1,0 +1,232 @@
+"""ItemView: item rows by catalogue row, neighbours both ways, what is trending."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.small_world import START, SmallCatalogue, catalogue
+from tracker import item_view as item_view_module
+from tracker.item_events import ITEM_EVENT
+from tracker.item_state import ItemStateFormatError, ItemStates, apply_item_events
+from tracker.item_view import ItemView
+
+
+class World:
+    """Forty items with states, numbered like their catalogue rows, and a view of them."""
+
+    def __init__(self, items: SmallCatalogue | None = None) -> None:
+        self.items = items or catalogue()
+        self.states = ItemStates(60)
+        self.view = ItemView(self.items)
+
+    def choose(self, row: int, time: float = START, recent: Any = (), scene: int = 0) -> None:
+        event = np.zeros(1, ITEM_EVENT)
+        event["item"], event["time"], event["weight"], event["sign"] = 1001 + row, time, 1.0, 1
+        event["scene"], event["n_recent"] = scene, len(recent)
+        event["recent"][0, : len(recent)] = np.array(recent, np.uint64) + 1001
+        apply_item_events(self.states, np.array([row]), event)
+
+    def show(self, *rows: int) -> int:
+        hashes = np.array([1001 + row for row in rows], np.uint64)
+        return self.view.update(self.states.pack(np.array(rows)), hashes)
+
+    def near(self, row: int) -> dict[int, list[float]]:
+        n = self.view.near_n[row]
+        return dict(
+            zip(
+                self.view.near_rows[row, :n].tolist(),
+                self.view.near_counts[row, :n].tolist(),
+                strict=True,
+            )
+        )
+
+    def back(self, row: int) -> dict[int, list[float]]:
+        n = self.view.back_n[row]
+        return dict(
+            zip(
+                self.view.back_rows[row, :n].tolist(),
+                self.view.back_counts[row, :n].tolist(),
+                strict=True,
+            )
+        )
+
+
+def test_counts_stand_at_the_catalogue_row_of_the_item() -> None:
+    world = World()
+    world.choose(3, scene=9)
+    world.choose(3, START + 86400.0)
+    assert world.show(3) == 1
+    view = world.view
+    assert view.counts[3, 2] == pytest.approx(1.5)
+    assert view.log2_counts[3, 2] == pytest.approx(np.log2(1.5))
+    assert (view.first_times[3], view.last_times[3]) == (START, START + 86400.0)
+    assert view.ref_times[3] == START + 86400.0
+    assert view.scenes[3].tolist() == [9, 0, 0, 0]
+    assert view.scene_counts[3, 0] == pytest.approx([0.5, 2**-0.1])
+    assert np.isneginf(view.log2_counts[4]).all()
+    assert np.isnan(view.first_times[4])
+
+
+def test_neighbours_stand_in_both_lists() -> None:
+    world = World()
+    world.choose(3, recent=[7, 8])
+    world.choose(3, recent=[8])
+    world.choose(5, recent=[8])
+    world.show(3, 5)
+    assert world.near(3) == {7: [1.0, 1.0, 1.0], 8: [2.0, 2.0, 1.0]}
+    assert world.back(8) == {3: [2.0, 2.0, 1.0], 5: [1.0, 1.0, 1.0]}
+    assert world.back(7) == {3: [1.0, 1.0, 1.0]}
+
+
+def test_a_neighbour_that_left_the_list_leaves_the_reverse_list() -> None:
+    world = World()
+    world.choose(3, recent=[7, 8])
+    world.choose(5, recent=[8])
+    world.show(3, 5)
+    world.states.clear(np.array([3]))
+    world.choose(3, recent=[9])
+    world.show(3)
+    assert world.near(3).keys() == {9}
+    assert world.back(7) == {}
+    assert world.back(8).keys() == {5}
+    assert world.back(9).keys() == {3}
+
+
+def test_a_tombstone_forgets_the_item() -> None:
+    world = World()
+    world.choose(3, recent=[7])
+    world.show(3)
+    assert world.view.update([None], np.array([1004], np.uint64)) == 1
+    assert not world.view.counts[3].any()
+    assert np.isnan(world.view.first_times[3])
+    assert world.back(7) == {}
+
+
+def test_items_not_in_the_catalogue_are_passed_over() -> None:
+    world = World()
+    world.choose(45, recent=[3])
+    world.choose(3, recent=[45, 4])
+    assert world.show(45, 3) == 1
+    assert world.near(3) == {4: [1.0, 1.0, 0.0]}
+    assert world.back(4).keys() == {3}
+    assert world.back(3) == {}
+
+
+def test_decayed_counts_of_the_reverse_list_follow_to_a_percent() -> None:
+    world = World()
+    world.choose(3, recent=[7])
+    world.show(3)
+    for day in range(1, 6):
+        world.choose(3, START + 86400.0 * day, recent=[8])
+        world.show(3)
+    expected = 2 ** (-5 / 10)
+    assert world.near(3)[7][1] == pytest.approx(expected)
+    assert world.back(7)[3][1] == pytest.approx(expected, rel=0.01)
+
+
+def test_a_full_reverse_list_keeps_the_strongest() -> None:
+    items = catalogue(items=100)
+    world = World(items)
+    world.states = ItemStates(100)
+    for row in range(1, 100):
+        for _ in range(1 + row // 50):
+            world.choose(row, recent=[0])
+    world.show(*range(1, 100))
+    assert world.view.back_n[0] == 64
+    assert {row for row, counts in world.back(0).items() if counts[0] == 2.0} == set(range(50, 100))
+
+
+def test_trending_rows_are_the_most_chosen_live_ones_best_first() -> None:
+    items = catalogue()
+    items.live = 30
+    world = World(items)
+    for row, times in {35: 9, 4: 3, 6: 2, 2: 2, 9: 1}.items():
+        for _ in range(times):
+            world.choose(row, scene=row % 2)
+    world.choose(20, START - 5 * 86400.0)
+    world.show(35, 4, 6, 2, 9, 20)
+    assert world.view.trend_rows(START, 0, 4).tolist() == [4, 2, 6, 9]
+    assert world.view.trend_rows(START, 0, 40).tolist() == [4, 2, 6, 9, 20]
+    assert world.view.trend_rows(START, 1, 4).tolist() == [9]
+    assert world.view.trend_rows(START, 77, 4).tolist() == []
+    assert world.view.trend_rows(START + 100 * 86400.0, 0, 4).tolist() == []
+
+
+def test_an_older_burst_is_ranked_by_what_decay_leaves_of_it() -> None:
+    world = World()
+    for _ in range(6):
+        world.choose(1, START)
+    for _ in range(2):
+        world.choose(2, START + 2 * 86400.0)
+    world.show(1, 2)
+    assert world.view.trend_rows(START + 2 * 86400.0, 0, 5).tolist() == [2, 1]
+
+
+def test_trending_rows_are_made_anew_after_an_update_and_a_quarter_of_a_second() -> None:
+    world = World()
+    world.choose(1)
+    world.show(1)
+    assert world.view.trend_rows(START, 0, 3).tolist() == [1]
+    world.choose(2)
+    world.choose(2)
+    world.show(2)
+    assert world.view.trend_rows(START + 0.1, 0, 3).tolist() == [1]
+    assert world.view.trend_rows(START + 0.3, 0, 3).tolist() == [2, 1]
+
+
+def test_many_scenes_asked_for_do_not_fill_the_memory() -> None:
+    world = World()
+    for scene in range(1000):
+        world.view.trend_rows(START, scene, 1)
+    assert len(world.view._trends) <= 257
+
+
+def test_log_counts_are_decayed_to_now() -> None:
+    world = World()
+    for _ in range(3):
+        world.choose(5)
+    world.show(5)
+    found = world.view.log_counts(np.array([[5, 6], [-1, 5]]), START + 86400.0)
+    assert found.shape == (2, 2, 7)
+    assert found[0, 0, 2] == pytest.approx(np.log1p(1.5))
+    assert found[1, 1, 6] == pytest.approx(np.log1p(3.0))
+    assert not found[0, 1].any()
+    assert not found[1, 0].any()
+
+
+def test_a_damaged_row_is_refused_and_changes_nothing() -> None:
+    world = World()
+    world.choose(3)
+    row = world.states.pack(np.array([3]))[0]
+    with pytest.raises(ItemStateFormatError, match="item row 1 of 2"):
+        world.view.update([row, row[:-8]], np.array([1004, 1005], np.uint64))
+    assert not world.view.counts.any()
+
+
+def test_the_kernels_do_in_python_what_they_do_in_native_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build() -> World:
+        world = World()
+        random = np.random.default_rng(0)
+        for i in range(30):
+            recent = random.choice(40, 3, replace=False).tolist()
+            world.choose(int(random.integers(8)), START + 1e4 * i, recent, scene=i % 3)
+            if i % 5 == 0:
+                world.show(*range(8))
+        world.show(*range(8))
+        return world
+
+    native = build()
+    for name, kernel in list(vars(item_view_module).items()):
+        if hasattr(kernel, "py_func"):
+            monkeypatch.setattr(item_view_module, name, kernel.py_func)
+    plain = build()
+    for name in ("counts", "near_rows", "near_counts", "near_n", "back_rows", "back_n"):
+        assert np.allclose(getattr(plain.view, name), getattr(native.view, name)), name
+    assert (
+        plain.view.trend_rows(START, 0, 9).tolist() == native.view.trend_rows(START, 0, 9).tolist()
+    )
+    rows = np.arange(9)
+    assert plain.view.log_counts(rows, START) == pytest.approx(native.view.log_counts(rows, START))

@@ -1,0 +1,254 @@
+"""User rows: to and from bytes, sizes, damage; what serving reads of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.small_world import SMALL, START, Action, Users, retraction
+from tracker import state as state_module
+from tracker.interest import InterestConfig
+from tracker.row_bytes import split_rows
+from tracker.state import (
+    HEAD,
+    RING,
+    StateFormatError,
+    UserStates,
+    ring_recent,
+    row_bytes_max,
+    row_dtype,
+    slot_strengths,
+    slot_vectors,
+    sum_masses,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+deterministic = settings(deadline=None, derandomize=True)  # the first call compiles
+
+
+def lived_in() -> Users:
+    """Return three users: one with a full row, one with a single event, one unknown."""
+    users = Users()
+    users.apply(
+        *(
+            Action(item=i, time=START + 600.0 * i, weight=1.0 + i % 3, event_id=i, scene=i % 2)
+            for i in range(1, 30)
+        ),
+        Action(item=30, weight=-1.0, event_id=30, time=START + 20000.0),
+        retraction(of=29),
+        retraction(of=77),
+        Action(user=1, item=3, value=4.5),
+    )
+    return users
+
+
+def test_rows_survive_bytes_bit_for_bit_in_any_slot() -> None:
+    users = lived_in()
+    slots = np.arange(3)
+    rows = users.states.pack(slots)
+    other = UserStates(SMALL, 6)
+    other.sums[:] = 9.0  # what was there before leaves no trace
+    other.unpack(np.array([4, 0, 2]), rows)
+    assert other.pack(np.array([4, 0, 2])) == rows
+    n_ring = int(users.head()["n_ring"])
+    assert other.head[4].tobytes() == users.head().tobytes()
+    assert other.ring[4, :n_ring].tobytes() == users.states.ring[0, :n_ring].tobytes()
+    assert np.array_equal(other.sums[4], users.states.sums[0])
+
+
+def test_what_is_not_in_use_is_not_stored() -> None:
+    sizes = [len(row) for row in lived_in().states.pack(np.arange(3))]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert all(size % 8 == 0 for size in sizes)
+    assert sizes[0] <= row_bytes_max(SMALL)
+
+
+@pytest.mark.parametrize("hidden", [0, 64])
+def test_a_row_of_the_default_configuration_fits_into_4_kib(hidden: int) -> None:
+    config = InterestConfig(hidden=hidden)
+    assert row_bytes_max(config) <= 4096
+    states = UserStates(config, 1)
+    states.head["n_ring"] = config.ring
+    states.head["n_slots"] = config.slots
+    states.head["n_pending"] = config.pending
+    assert len(states.pack(np.array([0]))[0]) == row_bytes_max(config)
+    assert row_dtype(config).itemsize <= row_bytes_max(config) < row_dtype(config).itemsize + 8
+
+
+def test_a_full_row_is_laid_out_as_its_dtype_says() -> None:
+    config = InterestConfig(dim=6, hidden=4, ring=5, slots=2, pending=2, ring_evict=1)
+    states = UserStates(config, 1)
+    random = np.random.default_rng(0)
+    for name in ("masses", "sums", "negative", "slot_mean", "hidden"):
+        column = getattr(states, name)
+        column[:] = random.integers(-90, 90, column.shape)
+    states.ring["item"] = random.integers(1, 2**60, states.ring.shape)
+    states.pending[:] = 5
+    states.slot_head["mass"] = [3.0, 4.0]
+    states.head["n_ring"], states.head["n_slots"], states.head["n_pending"] = 5, 2, 2
+    row = np.frombuffer(states.pack(np.array([0]))[0], row_dtype(config), 1)[0]
+    assert (row["header"]["format"], row["header"]["dim"]) == (1, 6)
+    assert row["head"] == states.head[0]
+    for field, name in {
+        "masses": "masses",
+        "sums": "sums",
+        "negative": "negative",
+        "hidden": "hidden",
+        "pending": "pending",
+        "slots": "slot_head",
+        "slot_means": "slot_mean",
+        "ring": "ring",
+    }.items():
+        assert np.array_equal(row[field], getattr(states, name)[0]), field
+
+
+def test_none_clears_a_row() -> None:
+    users = lived_in()
+    users.states.unpack(np.array([0, 1]), [None, None])
+    fresh = UserStates(SMALL, 1).pack(np.array([0]))
+    assert users.states.pack(np.array([0])) == fresh
+    assert users.states.pack(np.array([1])) == fresh
+    assert users.head()["last_offset"] == users.head()["emitted_offset"] == -1
+
+
+def test_growing_keeps_rows_and_copies_do_not_follow_later_events() -> None:
+    users = lived_in()
+    before = users.states.pack(np.arange(3))
+    users.states.grow(10)
+    users.seen_slots = np.append(users.seen_slots, np.full(7, -1))
+    assert users.states.capacity == 10
+    assert users.states.pack(np.arange(3)) == before
+    users.states.grow(4)
+    assert users.states.capacity == 10
+    copy = users.states.copy_rows(np.array([1, 0]))
+    buffer = users.states.pack_buffer(np.array([1, 0]))
+    users.apply(Action(item=4), Action(user=1, item=4))
+    assert copy.pack(np.array([0, 1])) == [before[1], before[0]]
+    assert split_rows(*buffer) == [before[1], before[0]]
+    assert users.states.pack(np.arange(2)) != before[:2]
+
+
+def test_another_format_number_is_refused_by_name() -> None:
+    row = bytearray(lived_in().states.pack(np.array([0]))[0])
+    row[0] = 9
+    with pytest.raises(StateFormatError, match="user row 1 of 2 has format 9; format 1 is exp"):
+        UserStates(SMALL, 2).unpack(np.array([0, 1]), [None, bytes(row)])
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (InterestConfig(), "dim 8, 4 half-lives.* dim 64"),
+        (InterestConfig(dim=8, half_lives_seconds=(60.0,)), "4 half-lives.* 1 half-lives"),
+        (InterestConfig(dim=8, hidden=8), "hidden 0.* hidden 8"),
+        (InterestConfig(dim=8, ring=4, ring_evict=1), "ring entries"),
+    ],
+)
+def test_a_row_of_another_layout_is_refused_with_both(config: InterestConfig, named: str) -> None:
+    rows = lived_in().states.pack(np.array([0]))
+    with pytest.raises(StateFormatError, match=named):
+        UserStates(config, 1).unpack(np.array([0]), rows)
+
+
+def test_a_refused_row_leaves_the_arena_as_it_was() -> None:
+    users = lived_in()
+    rows = users.states.pack(np.arange(3))
+    damaged = rows[1][:40] + bytes([rows[1][40] ^ 1]) + rows[1][41:]
+    with pytest.raises(StateFormatError, match=r"user row 1 of 2.* is damaged"):
+        users.states.unpack(np.array([2, 0]), [rows[0], damaged])
+    assert users.states.pack(np.arange(3)) == rows
+
+
+@deterministic
+@given(st.data())
+def test_damaged_bytes_are_refused_and_never_read(data: st.DataObject) -> None:
+    row = ROWS[data.draw(st.integers(0, 2))]
+    states = UserStates(SMALL, 1)
+    choice = data.draw(st.sampled_from(["cut", "flip", "grow", "noise"]))
+    if choice == "cut":
+        damaged = row[: data.draw(st.integers(0, len(row) - 1))]
+    elif choice == "flip":
+        at = data.draw(st.integers(0, len(row) - 1))
+        damaged = row[:at] + bytes([row[at] ^ data.draw(st.integers(1, 255))]) + row[at + 1 :]
+    elif choice == "grow":
+        damaged = row + data.draw(st.binary(min_size=1, max_size=64))
+    else:
+        damaged = data.draw(st.binary(max_size=200))
+    with pytest.raises(StateFormatError, match=r"damaged|format"):
+        states.unpack(np.array([0]), [damaged])
+    assert not states.head["n_ring"].any()
+
+
+ROWS = lived_in().states.pack(np.arange(3))
+
+
+def test_the_golden_row_of_format_1_is_read_and_written_the_same() -> None:
+    row = (GOLDEN / "user_row_1.bin").read_bytes()
+    states = UserStates(SMALL, 1)
+    states.unpack(np.array([0]), [row])
+    assert states.pack(np.array([0])) == [row]
+    head = states.head[0]
+    assert (head["basis"], head["artifact"], head["events"], head["retracted"]) == (11, 4, 29, 1)
+    assert (head["n_ring"], head["n_slots"], head["n_pending"]) == (8, 3, 1)
+    assert head["last_time"] == START + 20000.0
+    assert states.ring["item"][0, :8].tolist() == [1000 + i for i in range(23, 31)]
+    assert states.pending[0, 0] == 77
+
+
+def test_dtypes_have_no_hidden_padding() -> None:
+    assert HEAD.itemsize == 120
+    assert RING.itemsize == 40
+    assert not HEAD.isalignedstruct
+
+
+def test_serving_reads_decayed_strengths_and_masses_without_writing() -> None:
+    users = lived_in()
+    before = users.states.pack(np.arange(3))
+    slots = np.array([0, 1, 2])
+    now = np.full(3, START + 20000.0 + 1209600.0)
+    strengths, changes = slot_strengths(users.states, slots, now)
+    assert strengths.shape == changes.shape == (3, 4)
+    assert strengths[1, 0] == pytest.approx(0.5, rel=0.02)
+    assert (changes[:2, 0] < 0).all()
+    assert not strengths[2].any()
+    vectors = slot_vectors(users.states, slots)
+    assert np.linalg.norm(vectors[0], axis=1) == pytest.approx(np.array([1.0, 1.0, 1.0, 0.0]))
+    assert vectors[1, 0] == pytest.approx(users.items.vectors[2], abs=1e-4)
+    assert not vectors[2].any()
+    masses = sum_masses(users.states, slots, users.states.head["ref_time"] + 86400.0)
+    assert masses[1, 1] == pytest.approx(0.5)
+    items, weights, times, n = ring_recent(users.states, slots)
+    assert n.tolist() == [7, 1, 0]
+    assert items[0, :3].tolist() == [1030, 1028, 1027]
+    assert weights[0, 0] == -1.0
+    assert times[0, 0] == START + 20000.0
+    assert users.states.pack(np.arange(3)) == before
+
+
+def test_the_kernels_do_in_python_what_they_do_in_native_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    users = lived_in()
+    slots, now = np.arange(3), np.full(3, START + 1e5)
+
+    def read() -> tuple[list[bytes], list[np.ndarray]]:
+        other = UserStates(SMALL, 3)
+        other.unpack(slots, users.states.pack(slots))
+        parts = [
+            *slot_strengths(other, slots, now),
+            slot_vectors(other, slots),
+            sum_masses(other, slots, now),
+            *ring_recent(other, slots),
+        ]
+        return other.pack(slots), parts
+
+    native_rows, native_parts = read()
+    for name, kernel in list(vars(state_module).items()):
+        if hasattr(kernel, "py_func"):
+            monkeypatch.setattr(state_module, name, kernel.py_func)
+    rows, parts = read()
+    assert rows == native_rows
+    for part, native_part in zip(parts, native_parts, strict=True):
+        assert np.allclose(part, native_part, rtol=1e-5, atol=1e-6)
