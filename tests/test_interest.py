@@ -23,6 +23,7 @@ from tracker.interest import (
     unit_mean,
 )
 
+START = 1.7e9
 HALF_LIVES = (1800.0, 86400.0, 604800.0, 5184000.0)
 deterministic = settings(deadline=None, derandomize=True)  # the first call compiles
 
@@ -115,6 +116,22 @@ def test_a_retraction_is_as_if_the_event_had_never_come(
     retracted.add(latest - 5000.0, 3.0, vector_of(1))
     retracted.add(latest - 5000.0, -3.0, vector_of(1))
     assert retracted.equals(kept)
+
+
+def test_the_reference_does_in_python_what_it_does_in_native_code() -> None:
+    native, plain = Sum(86400.0), Sum(86400.0)
+    for i in range(10):
+        time = START + 50000.0 * (i % 4)
+        native.add(time, 1.0, vector_of(i))
+        plain.mass, plain.ref_time = interest.forward_decay_add.py_func(  # type: ignore[attr-defined]
+            plain.total, plain.mass, plain.ref_time, time, 1.0, vector_of(i), 86400.0
+        )
+    assert plain.equals(native)
+    other = Sum(86400.0)
+    merged = interest.forward_decay_merge.py_func(  # type: ignore[attr-defined]
+        other.total, 0.0, 0.0, plain.total, plain.mass, plain.ref_time, 86400.0
+    )
+    assert merged == (plain.mass, plain.ref_time)
 
 
 def test_decay_halves_in_a_half_life_and_ends_at_nothing() -> None:
