@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worlds import DAY, START, World, likes
+from tracker import candidates, dots, history, ranker, recommender, selection, walk
+from tracker import features as features_module
+from tracker import lists as lists_module
 from tracker.candidates import CHANNELS
-from tracker.events import hash_id
+from tracker.events import hash_id, scene_code
 from tracker.features import FEATURES
 from tracker.interest import InterestConfig
+from tracker.lists import ListEncoder
 from tracker.recommender import RecommendedBatch, RecommendOptions
 from tracker.state import UserStates
 
@@ -366,3 +370,53 @@ def test_wrong_calls_name_both_numbers() -> None:
 def test_options_out_of_range_are_refused(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RecommendOptions(**options)
+
+
+def test_compiled_and_plain_python_give_the_same_lists_and_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = busy_world(ring=8, ring_evict=2)
+    for user in range(4):
+        world.send(*likes(user, [1, 2, 3], time=START + 20_000, scene="home"))
+    users, now = [0, 3, 6, -1], START + 30_000.0
+    arguments = (
+        world.states,
+        np.array(users),
+        np.full(4, now),
+        np.full(4, scene_code("home"), np.uint32),
+        np.tile(np.arange(0, 60, 3), (4, 1)),
+    )
+    lists = world.recommend(users, now=now, scene="home", k=12)
+    features = world.recommender.features(*arguments)
+    texts = (
+        "v",
+        ["r"] * 4,
+        ["a", "b", "c", "d"],
+        [now] * 4,
+        ["home"] * 4,
+        [1.0] * 4,
+    )
+    records = ListEncoder(world.items).encode(lists, *texts)
+    left_native = {"row_of_hash", "bloom_contains"}  # their 64-bit arithmetic wraps around
+    for module in (
+        dots,
+        history,
+        walk,
+        candidates,
+        features_module,
+        ranker,
+        selection,
+        lists_module,
+    ):
+        for name, kernel in vars(module).items():
+            if hasattr(kernel, "py_func") and name not in left_native:
+                monkeypatch.setattr(module, name, kernel.py_func)
+    for name in ("cut_candidates", "fill_features", "select", "explain"):
+        monkeypatch.setattr(recommender, name, getattr(recommender, name).py_func)
+    plain = world.recommend(users, now=now, scene="home", k=12)
+    assert np.array_equal(plain.rows, lists.rows)
+    assert np.array_equal(plain.channels, lists.channels)
+    assert np.array_equal(plain.because, lists.because)
+    assert plain.scores == pytest.approx(lists.scores, abs=1e-4)
+    assert world.recommender.features(*arguments) == pytest.approx(features, abs=1e-4)
+    assert ListEncoder(world.items).encode(lists, *texts) == records
