@@ -112,7 +112,7 @@ def recall_at_10(index: ItemIndex, queries: Vectors, exact: ItemIndex, vectors: 
     is as good as the other.
     """
     k = min(10, exact.size)
-    threads = os.cpu_count() or 1
+    threads = _threads(exact.size)
     _, best = exact.search(queries, k, threads)
     rows, _ = index.search(queries, k, threads)
     scores = np.einsum("bkd,bd->bk", vectors[rows], queries)
@@ -137,7 +137,7 @@ def similar_rows(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[n
     found = np.empty((len(full), SIMILAR), np.int32)
     for start in range(0, len(full), _BATCH):
         block = slice(start, start + _BATCH)
-        rows, _ = index.search(vectors[block], 4 * SIMILAR, os.cpu_count() or 1)
+        rows, _ = index.search(vectors[block], 4 * SIMILAR, _threads(live))
         scores = np.einsum("bkf,bf->bk", full[rows], full[block])
         own = np.arange(start, start + len(rows))[:, None]
         scores[(rows < 0) | (rows == own)] = -np.inf
@@ -169,7 +169,7 @@ def _trained(vectors: Vectors, kind: Kind, random: np.random.Generator) -> Any:
 
 
 def _filled(name: str, sample: Vectors, vectors: Vectors) -> Any:
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    faiss.omp_set_num_threads(_threads(len(vectors)))
     index = faiss.index_factory(vectors.shape[1], name, faiss.METRIC_INNER_PRODUCT)
     index.train(np.ascontiguousarray(sample))
     index.add(np.ascontiguousarray(vectors))
@@ -200,6 +200,11 @@ def _set(index: Any, setting: _Setting) -> None:
     index.k_factor = float(setting.factor)
     if setting.probes:
         _base(index).nprobe = setting.probes
+
+
+def _threads(items: int) -> int:
+    """Return how many threads work pays for: threads that wait for each other cost as well."""
+    return 1 if items <= FASTSCAN_ITEMS else len(os.sched_getaffinity(0))
 
 
 def _base(index: Any) -> Any:
