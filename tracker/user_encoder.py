@@ -240,13 +240,25 @@ def code_rows(codes: NDArray[np.generic], known: tuple[int, ...]) -> NDArray[np.
     >>> code_rows(np.array([7, 5, 6]), (5, 7)).tolist()
     [2, 1, 0]
     """
-    if not known:
-        return np.zeros(codes.shape, np.int64)
-    table = np.array(known, np.int64)
-    order = np.argsort(table)
-    wanted = codes.astype(np.int64)
-    place = np.searchsorted(table[order], wanted).clip(max=len(table) - 1)
-    rows: NDArray[np.int64] = np.where(table[order][place] == wanted, order[place] + 1, 0)
+    return _rows_among(codes.astype(np.int64), np.array(known, np.int64))
+
+
+def id_rows(hashes: NDArray[np.uint64], id_hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the row of the id vector of each item of a catalogue, 0 for none.
+
+    Args:
+        hashes: (N,) of the catalogue.
+        id_hashes: (I,) of the items that have one, in the order of their rows 1 to I.
+    """
+    return _rows_among(hashes.view(np.int64), id_hashes.view(np.int64))
+
+
+def _rows_among(wanted: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+    if not len(known):
+        return np.zeros(wanted.shape, np.int64)
+    order = np.argsort(known)
+    place = np.searchsorted(known[order], wanted).clip(max=len(known) - 1)
+    rows: NDArray[np.int64] = np.where(known[order][place] == wanted, order[place] + 1, 0)
     return rows
 
 
@@ -273,12 +285,19 @@ def scale_values(
 def save_encoder(model: UserEncoder, id_hashes: NDArray[np.uint64], path: Path) -> None:
     """Write weights, configuration and the hashes of the items with an id part as safetensors.
 
+    Args:
+        model: what to write.
+        id_hashes: (I,) of the items with a row, in the order of the rows.
+        path: the file.
+
     Raises:
-        ValueError: `id_hashes` are not as many as the configuration's `ids`, or not ascending.
+        ValueError: `id_hashes` are not as many as the configuration's `ids`, or not all different.
     """
-    if len(id_hashes) != model.config.ids or not bool(np.all(id_hashes[1:] > id_hashes[:-1])):
+    different = len(np.unique(id_hashes))
+    if len(id_hashes) != model.config.ids or different != len(id_hashes):
         raise ValueError(
-            f"{len(id_hashes)} id hashes for {model.config.ids} ids; expected as many, ascending"
+            f"{len(id_hashes)} id hashes, {different} of them different, for"
+            f" {model.config.ids} ids; expected one each"
         )
     tensors = {name: value.detach().cpu().contiguous() for name, value in _weights(model)}
     tensors["id_hashes"] = torch.from_numpy(id_hashes.view(np.int64).copy())
