@@ -1,0 +1,152 @@
+"""FAISS search, exact and approximate, on CPU and, where there is one, GPU."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from indexer.build import build_index
+from tracker.index import (
+    MAX_GPU_K,
+    IndexDeviceError,
+    IndexFileError,
+    ItemIndex,
+    gpu_count,
+)
+from tracker.vectors import unit
+
+RANDOM = np.random.default_rng(3)
+VECTORS = unit(RANDOM.standard_normal((2500, 16)).astype(np.float32))
+QUERIES = unit(RANDOM.standard_normal((40, 16)).astype(np.float32))
+KINDS = ("flat", "pq_fastscan", "ivf_pq_fastscan")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def index(request: pytest.FixtureRequest) -> ItemIndex:
+    found, _ = build_index(VECTORS, 0.9, request.param)
+    return found
+
+
+def test_the_best_items_come_first_with_their_exact_scores(index: ItemIndex) -> None:
+    rows, scores = index.search(QUERIES, 10)
+    assert rows.shape == scores.shape == (40, 10)
+    assert rows.dtype == np.int64
+    assert scores.dtype == np.float32
+    assert (np.diff(scores, axis=1) <= 0).all()
+    np.testing.assert_allclose(scores, np.einsum("bkd,bd->bk", VECTORS[rows], QUERIES), atol=1e-5)
+    exact = np.sort(QUERIES @ VECTORS.T, axis=1)[:, ::-1][:, :10]
+    assert (scores >= exact[:, -1:] - 1e-5).mean() >= 0.9
+
+
+def test_one_query_finds_what_it_finds_in_a_batch(index: ItemIndex) -> None:
+    rows, _ = index.search(QUERIES, 10)
+    alone = np.concatenate([index.search(QUERIES[i : i + 1], 10)[0] for i in range(40)])
+    np.testing.assert_array_equal(rows, alone)
+
+
+def test_threads_may_search_at_once(index: ItemIndex) -> None:
+    expected, _ = index.search(QUERIES, 10)
+    with ThreadPoolExecutor(4) as pool:
+        for rows, _ in pool.map(lambda _: index.search(QUERIES, 10), range(20)):
+            np.testing.assert_array_equal(rows, expected)
+
+
+def test_what_is_saved_is_loaded_with_its_settings(index: ItemIndex, tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    index.save(path)
+    again = ItemIndex.load(path)
+    assert (again.kind, again.dim, again.size) == (index.kind, 16, 2500)
+    np.testing.assert_array_equal(again.search(QUERIES, 20)[0], index.search(QUERIES, 20)[0])
+
+
+def test_where_there_are_fewer_items_rows_end_in_minus_one() -> None:
+    index = ItemIndex.flat(VECTORS[:3])
+    rows, scores = index.search(QUERIES[:2], 5)
+    assert (rows[:, 3:] == -1).all()
+    assert np.isneginf(scores[:, 3:]).all()
+    assert (rows[:, :3] >= 0).all()
+
+
+def test_no_query_gives_no_row(index: ItemIndex) -> None:
+    rows, scores = index.search(QUERIES[:0], 5)
+    assert rows.shape == scores.shape == (0, 5)
+
+
+def test_a_tensor_is_searched_as_an_array_is(index: ItemIndex) -> None:
+    rows, scores = index.search_tensor(torch.from_numpy(QUERIES), 7)
+    expected_rows, expected_scores = index.search(QUERIES, 7)
+    np.testing.assert_array_equal(rows.numpy(), expected_rows)
+    np.testing.assert_array_equal(scores.numpy(), expected_scores)
+
+
+@pytest.mark.parametrize("shape", [(3, 15), (16,), (1, 2, 16)])
+def test_queries_of_another_width_are_refused_with_both_numbers(shape: tuple[int, ...]) -> None:
+    index = ItemIndex.flat(VECTORS)
+    with pytest.raises(ValueError, match=r"queries have shape .*; \(B, 16\) expected"):
+        index.search(np.zeros(shape, np.float32), 3)
+
+
+def test_k_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="k is 0; 1 to"):
+        ItemIndex.flat(VECTORS).search(QUERIES, 0)
+
+
+def test_a_tensor_on_another_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="queries are on meta, the index is on cpu"):
+        ItemIndex.flat(VECTORS).search_tensor(torch.empty((2, 16), device="meta"), 3)
+
+
+def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    path.write_bytes(b"IxFI and nothing more")
+    with pytest.raises(IndexFileError, match=r"index\.faiss: not a FAISS index"):
+        ItemIndex.load(path)
+
+
+def test_an_index_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    faiss.write_index(faiss.IndexHNSWFlat(16, 8), str(path))
+    with pytest.raises(IndexFileError, match="class IndexHNSWFlat; flat, pq_fastscan or ivf"):
+        ItemIndex.load(path)
+
+
+def test_an_index_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="absent"):
+        ItemIndex.flat(VECTORS).save(tmp_path / "absent" / "index.faiss")
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_auto_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tracker.index.gpu_count", lambda: 0)
+    flat = faiss.IndexFlatIP(16)
+    assert ItemIndex(flat, "auto").device == "cpu"
+    with pytest.raises(IndexDeviceError, match="install the extra `gpu`"):
+        ItemIndex(flat, "cuda")
+    with pytest.raises(IndexDeviceError, match="auto, cpu or cuda expected"):
+        ItemIndex(flat, "tpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(gpu_count() == 0, reason="FAISS has no GPU")
+@pytest.mark.parametrize("float16", [False, True])
+def test_a_gpu_finds_the_exact_best_from_tensor_to_tensor(
+    index: ItemIndex, tmp_path: Path, float16: bool
+) -> None:
+    path = tmp_path / "index.faiss"
+    index.save(path)
+    on_gpu = ItemIndex.load(path, "cuda", float16=float16)
+    exact, best = ItemIndex.flat(VECTORS).search(QUERIES, 10)
+    rows, scores = on_gpu.search(QUERIES, 10)
+    np.testing.assert_allclose(scores, best, atol=2e-3 if float16 else 1e-5)
+    if not float16:
+        np.testing.assert_array_equal(rows, exact)
+    tensor_rows, tensor_scores = on_gpu.search_tensor(torch.from_numpy(QUERIES).cuda(), 10)
+    assert tensor_rows.is_cuda
+    assert tensor_scores.is_cuda
+    np.testing.assert_array_equal(tensor_rows.cpu().numpy(), rows)
+    with pytest.raises(ValueError, match=f"1 to {MAX_GPU_K}"):
+        on_gpu.search(QUERIES, MAX_GPU_K + 1)
