@@ -26,14 +26,15 @@ class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uniform and half by popularity, with the logQ correction. `only_born` leaves items out of the
     negatives of a target that was there before them. `item_dropout` is the share of events whose
     item is hidden, so that an unknown item is nothing new. Training stops when validation NDCG@10
-    has not risen for `patience` epochs.
+    has not risen for `patience` epochs; popularity is learned first, and the first five epochs may
+    show nothing else.
     """
 
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     clip: float = 5.0
-    epochs: int = 25
-    patience: int = 3
+    epochs: int = 30
+    patience: int = 6
     window: int = 200
     batch_events: int = 1024
     full_up_to: int = 20_000
