@@ -183,6 +183,19 @@ async def supports_transactions(settings: Settings) -> bool:
     Raises:
         BrokerError: refused for another reason, of authorisation for example.
     """
+    quiet = logging.getLogger("aiokafka.producer.sender")
+    quiet.addFilter(_hide)  # it would call the answer we ask for an unexpected error
+    try:
+        return await _gets_transactional_producer(settings)
+    finally:
+        quiet.removeFilter(_hide)
+
+
+def _hide(record: logging.LogRecord) -> bool:
+    return "InitProducerId" not in record.getMessage()
+
+
+async def _gets_transactional_producer(settings: Settings) -> bool:
     for attempt in range(3):
         producer = AIOKafkaProducer(
             transactional_id=f"{settings.name}-probe",

@@ -144,6 +144,10 @@ class Partition:
             return 0
         return (self._unread() or 0) + max(0, self._accepted - self.store.row.position)
 
+    @property
+    def _committing(self) -> bool:
+        return self._commit is not None and not self._commit.done()
+
     async def start(self) -> None:
         """Begin to work; the store is open. A position never committed before is committed now."""
         await self._in_thread(self.side.opened)
@@ -202,7 +206,9 @@ class Partition:
         """Wait for work, or for the time at which something is due."""
         if self._queue or self._closing:
             return
-        due = self._commit_at - time.monotonic() if self.store.needs_commit else 1.0
+        due = 1.0
+        if self.store.needs_commit and not self._committing:  # else its end wakes us
+            due = self._commit_at - time.monotonic()
         list_at = self.side.due_at(self.lag == 0)
         if list_at is not None:
             due = min(due, list_at - self._clock())
@@ -252,9 +258,8 @@ class Partition:
     async def _maybe_commit(self) -> None:
         if time.monotonic() < self._commit_at or not self.store.needs_commit:
             return
-        if self._commit is not None and not self._commit.done():
-            return
-        await self._begin_commit()
+        if not self._committing:
+            await self._begin_commit()
 
     async def _commit_all(self) -> None:
         """Commit until nothing is left that is not committed."""
