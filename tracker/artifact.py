@@ -276,10 +276,10 @@ def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -
 
 def _tensors(path: Path, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
     """Map a safetensors file into memory and check names, types and shapes (-1 is any)."""
-    with path.open("rb") as file:
-        # Copy on write: kernels take one type of array, and nobody writes.
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     try:
+        with path.open("rb") as file:
+            # Copy on write: kernels take one type of array, and nobody writes.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         (length,) = struct.unpack_from("<Q", mapped)
         header = json.loads(mapped[8 : 8 + length])
     except (struct.error, ValueError) as error:
@@ -298,7 +298,12 @@ def _tensors(path: Path, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> dict
             )
         start = 8 + length + entry["data_offsets"][0]
         size = int(np.prod(found, dtype=np.int64))
-        array = np.frombuffer(mapped, _DTYPES[dtype], size, start)
+        try:
+            array = np.frombuffer(mapped, _DTYPES[dtype], size, start)
+        except ValueError as error:
+            raise ArtifactError(
+                f"{path}: {name} reaches past the end of the file; {REBUILD}"
+            ) from error
         arrays[name] = array.reshape(found)
     return arrays
 

@@ -15,6 +15,7 @@ from tracker.versions import (
     add_version,
     local_copy,
     read_bytes,
+    sequence_of,
     version_name,
     write_synced,
 )
@@ -100,6 +101,7 @@ def read_manifest(root: Root, version: str) -> Manifest:
     Raises:
         ArtifactError: it is not there, altered, or of a format this program does not know.
     """
+    sequence_of(version)
     where = f"{root}/{version}/{LAYOUT.manifest}"
     content = read_bytes(root, f"{version}/{LAYOUT.manifest}")
     try:

@@ -1,0 +1,173 @@
+"""Artifacts written, loaded, damaged, and of earlier formats."""
+
+import json
+import struct
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from indexer.carry import read_before
+from indexer.publish import BuildOptions, build_artifact
+from tests.catalogs import WordEncoder, catalog
+from tracker.artifact import (
+    LAYOUT,
+    Artifact,
+    ArtifactError,
+    latest_version,
+    read_manifest,
+    read_vectors,
+)
+from tracker.index import IndexDeviceError, ItemIndex
+from tracker.interest import InterestConfig
+from tracker.vectors import ItemVectors, unit
+
+GOLDEN = Path(__file__).parent / "golden" / "artifact-1"
+FILES = ("items.json", "texts.json", "basis", "encodings", "vectors", "index.faiss")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    build_artifact(catalog(12), WordEncoder(), tmp_path, BuildOptions(dim=8))
+    return tmp_path
+
+
+def named(root: Path, start: str) -> Path:
+    (path,) = (root / latest_version(root)).glob(f"{start}*")
+    return path
+
+
+def test_the_vectors_are_mapped_and_kernels_may_take_them(root: Path) -> None:
+    vectors = Artifact.load(root).vectors
+    assert vectors.vectors.flags["C_CONTIGUOUS"]
+    assert vectors.vectors.flags["ALIGNED"]
+    assert not vectors.vectors.flags["OWNDATA"]
+    np.testing.assert_array_equal(vectors.row_of(vectors.hashes), np.arange(12))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_cut_short_is_refused(root: Path, file: str) -> None:
+    path = named(root, file)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ArtifactError, match=f"{file}.*altered or cut short: SHA-256"):
+        Artifact.load(root)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_with_one_byte_altered_is_refused(root: Path, file: str) -> None:
+    path = named(root, file)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"altered or cut short.*indexer rollback"):
+        Artifact.load(root)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_is_not_there_is_refused(root: Path, file: str) -> None:
+    named(root, file).unlink()
+    with pytest.raises(ArtifactError, match=f"{file}.*cannot be read: No such file"):
+        Artifact.load(root)
+
+
+def test_a_version_can_be_asked_for_by_name(root: Path) -> None:
+    first = latest_version(root)
+    build_artifact(catalog(14), WordEncoder(), root, BuildOptions())
+    assert Artifact.load(root).manifest.live == 14
+    assert Artifact.load(root, first).manifest.live == 12
+
+
+def test_an_artifact_of_another_dimension_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(root, latest_version(root))
+    path = root / manifest.version
+    other = msgspec.structs.replace(manifest, dim=9, interest=InterestConfig(dim=9))
+    with pytest.raises(ArtifactError, match=r"vectors is F32 \[12, 8\], F32 \[12, 9\] expected"):
+        read_vectors(path, other)
+    with pytest.raises(ArtifactError, match=r"interest\.dim 64 found, 8 expected"):
+        read_vectors(path, msgspec.structs.replace(manifest, interest=InterestConfig()))
+    with pytest.raises(ArtifactError, match="ids 12 found, 13 expected"):
+        read_vectors(path, msgspec.structs.replace(manifest, items=13))
+    for index, message in (
+        (ItemIndex.flat(np.eye(9, dtype=np.float32)), "dim 9 found, 8 expected"),
+        (ItemIndex.flat(np.eye(8, dtype=np.float32)), "items 8 found, 12 expected"),
+    ):
+        index.save(path / LAYOUT.index)
+        monkeypatch.setattr("tracker.artifact.verify", lambda *_: path)
+        with pytest.raises(ArtifactError, match=rf"index\.faiss: {message}"):
+            Artifact.load(root)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", struct.pack("<Q", 5) + b"{bad}"])
+def test_a_file_that_is_no_safetensors_is_refused(root: Path, content: bytes) -> None:
+    manifest = read_manifest(root, latest_version(root))
+    path = root / manifest.version
+    (path / LAYOUT.vectors).write_bytes(content)
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
+        read_vectors(path, manifest)
+
+
+def test_tensors_that_reach_past_their_file_are_refused(root: Path) -> None:
+    manifest = read_manifest(root, latest_version(root))
+    path = root / manifest.version
+    content = (path / LAYOUT.vectors).read_bytes()
+    (path / LAYOUT.vectors).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactError, match="reaches past the end of the file"):
+        read_vectors(path, manifest)
+
+
+def test_items_of_another_shape_are_refused(root: Path) -> None:
+    manifest = read_manifest(root, latest_version(root))
+    path = root / manifest.version
+    (path / LAYOUT.items).write_text('{"ids": [1]}', encoding="utf-8")
+    with pytest.raises(ArtifactError, match="Expected `str`, got `int`"):
+        read_vectors(path, manifest)
+
+
+def test_a_file_that_is_no_index_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = root / latest_version(root)
+    (path / LAYOUT.index).write_bytes(b"nothing")
+    monkeypatch.setattr("tracker.artifact.verify", lambda *_: path)
+    with pytest.raises(ArtifactError, match=r"not a FAISS index.*indexer rollback"):
+        Artifact.load(root)
+
+
+def test_cuda_without_a_gpu_is_the_settings_fault_and_not_the_artifacts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.index.gpu_count", lambda: 0)
+    with pytest.raises(IndexDeviceError, match="FAISS has no GPU"):
+        Artifact.load(root, device="cuda")
+
+
+def test_a_damaged_copy_of_a_remote_version_is_fetched_again(tmp_path: Path) -> None:
+    root = f"memory://damaged-{tmp_path.parent.name}"
+    build_artifact(catalog(12), WordEncoder(), root, BuildOptions(dim=8))
+    artifact = Artifact.load(root, cache=tmp_path)
+    (artifact.path / LAYOUT.texts).write_bytes(b"[]")
+    with pytest.raises(ArtifactError, match="altered or cut short"):
+        Artifact.load(root, cache=tmp_path)
+    assert Artifact.load(root, cache=tmp_path).manifest == artifact.manifest
+
+
+def test_an_artifact_without_files_serves_tests() -> None:
+    full = unit(np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32))
+    artifact = Artifact.in_memory(ItemVectors.make([str(n) for n in range(9)], full, 4, live=7))
+    assert (artifact.manifest.items, artifact.manifest.live, artifact.index.size) == (9, 7, 7)
+    assert artifact.manifest.interest == InterestConfig(dim=4)
+
+
+def test_the_golden_artifact_of_format_1_is_read() -> None:
+    artifact = Artifact.load(GOLDEN)
+    expected = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
+    assert artifact.manifest.format == 1
+    assert artifact.vectors.ids == expected["ids"]
+    assert artifact.manifest.live == expected["live"]
+    np.testing.assert_allclose(artifact.vectors.vectors, expected["vectors"], atol=1e-6)
+    rows, _ = artifact.index.search(artifact.vectors.vectors[:1], 3)
+    assert rows[0].tolist() == expected["nearest"]
+    before = read_before(GOLDEN)
+    assert before is not None
+    assert before.sources.texts[0] == expected["text"]
