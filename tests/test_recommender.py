@@ -164,6 +164,12 @@ def test_seen_items_are_demoted_excluded_or_kept_by_setting() -> None:
     assert (kept.channels != SEEN).all()
 
 
+def test_where_repeats_are_normal_what_was_had_often_comes_first() -> None:
+    world = World(200).with_options(seen="keep", diversity=0.0)
+    world.send(*likes(0, [150, 151, 150, 153, 150]))
+    assert world.rows(0, now=START + 60, k=5)[0] == 150
+
+
 @pytest.mark.parametrize("seen", ["demote", "exclude"])
 def test_who_has_seen_everything_gets_the_best_seen(seen: Any) -> None:
     world = World(6).with_options(seen=seen, diversity=0.0)

@@ -132,7 +132,8 @@ def _merge(
        row that several offer is of the channel that ranks it highest. They are: each search
        (its part of the content quota is its slot's part of the mass), recent (items similar to
        the latest ones, of each in turn), neighbours, trend of the scene and of everywhere (half of
-       the quota each; all to the latter without a scene).
+       the quota each; all to the latter without a scene). Where seen items are kept, those of
+       the user's own ring take turns too, as recent, without a quota.
     3. Room that is left goes to all but recent, in turns again.
     4. With fewer than k unseen rows, catalogue order gives the rest. So many rows are looked at
        that k unseen ones are found where there are as many.
@@ -191,9 +192,9 @@ def _merge(
     best_rows = np.empty(quotas[2] + quotas[2] // 2, np.int32)
     best_places = np.empty(quotas[2] + quotas[2] // 2, np.int32)
     searches = owners.shape[1]
-    parts = np.zeros(searches + 4, np.int64)
-    lengths = np.zeros(searches + 4, np.int64)
-    places = np.zeros(searches + 4, np.int64)
+    parts = np.zeros(searches + 5, np.int64)
+    lengths = np.zeros(searches + 5, np.int64)
+    places = np.zeros(searches + 5, np.int64)
     for b in range(len(slots)):
         marks[:] = -1
         n = 0
@@ -245,6 +246,8 @@ def _merge(
         parts[searches + 2] = quotas[3] // 2
         lengths[searches + 3] = trend.shape[1]
         parts[searches + 3] = quotas[3] - (quotas[3] // 2 if line > 0 else 0)
+        lengths[searches + 4] = n_history[b] if keep_seen else 0
+        parts[searches + 4] = capacity
         places[:] = 0
         for turn in range(2):
             busy = True
@@ -265,6 +268,9 @@ def _merge(
                         elif source == searches + 1:
                             row = best_rows[j]
                             channel = 2
+                        elif source == searches + 4:
+                            row = ring_rows[b, history[b, j]]
+                            channel = 1
                         else:
                             row = trend[line if source == searches + 2 else 0, j]
                             channel = 3

@@ -78,25 +78,26 @@ def confident_unit(total: Array, mass: float, out: Array) -> None:
 
 @native
 def cut_candidates(
-    now: Array, slots: Array, reserve: int, weights: Array,
+    now: Array, slots: Array, reserve: int, keep_seen: bool, weights: Array,
     ring_rows: Array, history: Array, n_history: Array,
     head: Array, negative: Array, negative_half_life: float,
     vectors: Array, log2_counts: Array, ref_times: Array,
     rows: Array, channels: Array, walked: Array, via: Array, n_rows: Array, n_unseen: Array,
     cut_rows: Array, cut_channels: Array, cut_walked: Array, cut_via: Array,
 ) -> None:  # fmt: skip
-    """Keep the best candidates by four cheap features, for the costly ones to be computed.
+    """Keep the best candidates by five cheap features, for the costly ones to be computed.
 
     Cheap are: cosine at the index's width with the last positive events (.8 an event), trend of
-    a day above its knee, neighbours at .95, and the negative sum. The first `reserve` of each
-    channel are kept whatever their score, so that an item which nobody has chosen yet keeps its
-    way in. n_rows and n_unseen are lowered to what was kept.
+    a day above its knee, neighbours at .95, the negative sum and repeats. The first `reserve` of
+    each channel are kept whatever their score, so that an item which nobody has chosen yet keeps
+    its way in. n_rows and n_unseen are lowered to what was kept.
 
     Args:
         now: (B,) seconds.
         slots: (B,) arena slots, -1 for none.
         reserve: candidates of each channel that are kept in any case.
-        weights: (4,) float32 of content, trend, neighbours, negative.
+        keep_seen: seen items are candidates like others; only then repeats are counted.
+        weights: (5,) float32 of content, trend, neighbours, negative, repeats.
         ring_rows: (B, R) of `read_histories`.
         history: (B, R) of `read_histories`.
         n_history: (B,) of `read_histories`.
@@ -140,6 +141,7 @@ def cut_candidates(
                 age = max(now[b] - head[u]["ref_time"], 0.0)
                 mass = head[u]["negative_mass"] * math.pow(2.0, -age / negative_half_life)
                 confident_unit(negative[u], mass, dislike)
+            own = n_history[b] if keep_seen else 0
             counts[:] = 0
             for c in range(n):
                 row = rows[b, c]
@@ -149,6 +151,12 @@ def cut_candidates(
                 score += weights[0] * np.float32(dot(taste, vectors[row]))
                 if disliked:
                     score += weights[3] * np.float32(dot(dislike, vectors[row]))
+                if own > 0:
+                    repeats = 0
+                    for j in range(own):
+                        repeats += ring_rows[b, history[b, j]] == row
+                    if repeats > 0:
+                        score += weights[4] * np.float32(math.log2(1.0 + repeats))
                 if counts[channels[b, c]] < reserve:
                     score += np.float32(1e4)
                 if c < n_unseen[b]:

@@ -18,7 +18,7 @@ BLEND: Mapping[str, float] = MappingProxyType(
         "content_60": 2.0,
         "content_95": 2.0,
         "negative": -6.0,
-        "neighbours_95": 0.75,
+        "neighbours_95": 0.5,
         "repeats": 1.0,
     }
 )
@@ -35,8 +35,8 @@ class Ranker(Protocol):
     """What turns features into scores: a network trained on them, or the blend.
 
     `wanted` (F,) bool names the columns that it reads; the others may be left out and are zero.
-    `cut_weights` (4,) float32 weigh what the first cut goes by: content cosine, trend of a day,
-    neighbours at .95 and the negative sum, each on the scale of its feature.
+    `cut_weights` (5,) float32 weigh what the first cut goes by: content cosine, trend of a day,
+    neighbours at .95, the negative sum and repeats, each on the scale of its feature.
     """
 
     wanted: NDArray[np.bool_]
@@ -87,6 +87,7 @@ class Blend:
                 sum(w for name, w in weights.items() if name.startswith("trend")),
                 sum(w for name, w in weights.items() if name.startswith("neighbours")),
                 weights.get("negative", 0.0),
+                weights.get("repeats", 0.0),
             ],
             np.float32,
         )

@@ -34,7 +34,8 @@ class RecommendOptions:
 
     - `searches`: of the index a user at most, one a slot. `per_search`: items found by each.
     - `candidates`: rows merged a user at most, of which `quotas` for content, recent, neighbours
-      and trend. `cut`: rows kept for the costly features, `reserve` of each channel in any case.
+      and trend; what is left over goes to who has more (own items, where seen ones are kept).
+      `cut`: rows kept for the costly features, `reserve` of each channel in any case.
     - `seen`: items of earlier events come after all others ("demote"), never ("exclude"; but
       a list is not left empty for it), or like others ("keep").
     - `diversity`: of the re-ranking, 0 (by score alone) to 1.
@@ -48,14 +49,14 @@ class RecommendOptions:
 
     searches: int = 2
     per_search: int = 40
-    candidates: int = 80
+    candidates: int = 88
     quotas: tuple[int, int, int, int] = (28, 10, 20, 22)
     cut: int = 32
     reserve: int = 4
     seen: Literal["demote", "exclude", "keep"] = "demote"
     diversity: float = 0.25
     recent_events: int = 5
-    neighbour_events: int = 6
+    neighbour_events: int = 10
     content_events: int = 8
     because_cosine: float = 0.25
     because_half_life_seconds: float = 604800.0
@@ -296,7 +297,7 @@ class Recommender:
         cut.n_rows[:] = candidates.n_rows
         cut.n_unseen[:] = candidates.n_unseen
         cut_candidates(
-            now, slots, options.reserve, self.ranker.cut_weights,
+            now, slots, options.reserve, options.seen == "keep", self.ranker.cut_weights,
             read.ring_rows, read.history, read.n_history,
             states.head, states.negative, states.config.negative_half_life_seconds,
             self._vectors, self.view.log2_counts, self.view.ref_times,
