@@ -134,8 +134,8 @@ def build(
     with _failures():
         catalog = read_items(items, skip_bad=skip_bad_items)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
+        from indexer.assemble import BuildOptions, RecallError, RefusedError, build_artifact
         from indexer.item_encoder import EncoderError, ItemEncoder
-        from indexer.publish import BuildOptions, RecallError, RefusedError, build_artifact
 
         if catalog.skipped:
             shown = "".join(f"\n  {problem}" for problem in catalog.problems)

@@ -1,91 +1,20 @@
-"""Write an artifact beside the old one, then point LATEST at it; go back to an earlier one."""
+"""Point LATEST at a version, or back at an earlier one, and say which there are."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from indexer.build import IndexChoice, build_index, similar_rows
-from indexer.carry import (
-    Before,
-    encodings_of,
-    item_rows,
-    read_before,
-    same_encoder,
-    vectors_of,
-)
-from indexer.catalog import Catalog
-from indexer.item_encoder import Encoder, Progress
-from indexer.whitening import Whitening, basis_of, fit_whitening
-from tracker.artifact import (
-    FORMAT,
+from tracker.manifest import Manifest, read_manifest, verify
+from tracker.versions import (
     ArtifactError,
-    Manifest,
-    Sources,
-    add_artifact,
+    Root,
     latest_version,
     list_versions,
-    read_manifest,
+    sequence_of,
     set_latest,
-    verify,
-    write_files,
 )
-from tracker.interest import InterestConfig
-from tracker.vectors import ItemVectors
-from tracker.versions import Root, sequence_of, staging
 
 logger = logging.getLogger(__name__)
-
-_OUTGROWN = 4
-
-
-class RefusedError(Exception):
-    """The build would change what it was not told to change; the message names the option."""
-
-
-class RecallError(Exception):
-    """The index finds too little of what exact search finds; nothing was published."""
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What a build may be told; None keeps what the current version has, or takes the default."""
-
-    dim: int | None = None
-    half_lives_seconds: tuple[float, ...] | None = None
-    slots: int | None = None
-    rating_scale: tuple[float, float] | None = None
-    min_recall: float = 0.95
-    index: IndexChoice = "auto"
-    refit: bool = False
-
-
-class Built(msgspec.Struct, frozen=True):
-    """What a build did; the JSON of `indexer build --json`.
-
-    `encoded` texts went through the model, those of `reused` rows were known; `retired` items are
-    kept of earlier catalogues; `basis_changed` means that states are rebuilt from recent events.
-    """
-
-    version: str
-    sequence: int
-    basis: str
-    basis_changed: bool
-    items: int
-    live: int
-    retired: int
-    encoded: int
-    reused: int
-    skipped: int
-    index: str
-    recall_at_10: float
-    microseconds: float
-    path: str
-    seconds: float = 0.0
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -100,100 +29,6 @@ class Version(msgspec.Struct, frozen=True):
     index: str = ""
     recall_at_10: float = 0.0
     problem: str = ""
-
-
-def build_artifact(
-    catalog: Catalog,
-    encoder: Encoder,
-    root: Root,
-    options: BuildOptions,
-    progress: Callable[[int], Progress] | None = None,
-) -> Built:
-    """Build an artifact of a catalogue and make it current.
-
-    1. Read the current version; refuse to change its basis unless told to refit.
-    2. Line up the catalogue and the retired items; encode the texts not met before.
-    3. Fit the whitening, or take over the current one; an unchanged text keeps its vector as is.
-    4. Build the index, measure its recall, and refuse one below the least.
-    5. Write everything under a temporary name, move it into place, point LATEST at it.
-
-    Args:
-        catalog: what was read.
-        encoder: texts to vectors.
-        root: where versions live.
-        options: what to change.
-        progress: called with the number of texts to encode; what it gives is told of each batch.
-
-    Raises:
-        RefusedError: the encoder or a basis option differs from the current version's, and
-            `refit` is not set; or an option cannot be met.
-        RecallError: the recall is below `options.min_recall`; LATEST stays as it is.
-        ArtifactError: the current version cannot be read, or the root not be written.
-        OSError: the disk is full, for instance.
-    """
-    before = _before(root, options.refit)  # 1
-    interest = _interest(before, options, encoder)
-    rows = item_rows(catalog.items, before)  # 2
-    encodings, encoded, reused = encodings_of(rows, before, encoder, progress)
-    whitening, fitted_on = _whitening(before, options, encodings[: rows.live])  # 3
-    basis = basis_of(whitening, encoder.info, interest)
-    full, vectors = vectors_of(rows, before, whitening, encodings, interest.dim)
-    try:
-        index, info = build_index(vectors[: rows.live], options.min_recall, options.index)  # 4
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
-    if info.recall_at_10 < options.min_recall:
-        raise RecallError(
-            f"recall@10 of the {info.kind} index is {info.recall_at_10:.4f}, at least"
-            f" {options.min_recall} expected: nothing was published; lower --min-recall, or build"
-            " with --index flat, which is exact"
-        )
-    items = ItemVectors.make(
-        rows.ids,
-        full,
-        interest.dim,
-        vectors=vectors,
-        live=rows.live,
-        similar=similar_rows(full, vectors, index),
-        labels=rows.labels,
-    )
-    sources = Sources(whitening.mean, whitening.matrix, encodings, rows.hashes, rows.texts)
-    with staging(root) as staged:  # 5
-        files = write_files(staged, items, index, sources)
-        manifest = Manifest(
-            format=FORMAT,
-            version="",
-            sequence=0,
-            created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-            basis=basis,
-            dim=interest.dim,
-            full_dim=items.full_dim,
-            items=len(items),
-            live=rows.live,
-            fitted_on=fitted_on,
-            encoder=encoder.info,
-            interest=interest,
-            index=info,
-            files=files,
-        )
-        manifest = add_artifact(root, staged, manifest)
-    set_latest(root, manifest.version)
-    return Built(
-        version=manifest.version,
-        sequence=manifest.sequence,
-        basis=basis,
-        basis_changed=before is not None and before.manifest.basis != basis,
-        items=len(items),
-        live=rows.live,
-        retired=len(items) - rows.live,
-        encoded=encoded,
-        reused=reused,
-        skipped=catalog.skipped,
-        index=info.kind,
-        recall_at_10=info.recall_at_10,
-        microseconds=info.microseconds,
-        path=f"{root}/{manifest.version}",
-    )
 
 
 def publish(root: Root, version: str) -> Manifest:
@@ -253,77 +88,3 @@ def _line(root: Root, version: str, latest: bool) -> Version:
         index=manifest.index.kind,
         recall_at_10=manifest.recall_at_10,
     )
-
-
-def _before(root: Root, refit: bool) -> Before | None:
-    try:
-        return read_before(root)
-    except ArtifactError as error:
-        if not refit:
-            raise
-        logger.warning("the current version is not taken over: %s", error)
-        return None
-
-
-def _interest(before: Before | None, options: BuildOptions, encoder: Encoder) -> InterestConfig:
-    """Return what shapes states, and refuse to change it without `refit`."""
-    now = InterestConfig() if before is None else before.manifest.interest
-    changes: dict[str, object] = {}
-    if options.dim is not None:
-        changes["dim"] = options.dim
-    if options.half_lives_seconds is not None:
-        changes["half_lives_seconds"] = options.half_lives_seconds
-    if options.slots is not None:
-        changes["slots"] = options.slots
-    if options.rating_scale is not None:
-        changes["rating_min"], changes["rating_max"] = options.rating_scale
-    try:
-        interest = msgspec.structs.replace(now, **changes)
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
-    if interest.dim > encoder.info.width:
-        raise RefusedError(
-            f"dim {interest.dim} is more than the {encoder.info.width} of {encoder.info.name};"
-            " choose a smaller --dim"
-        )
-    if before is None or options.refit:
-        return interest
-    differences = [
-        f"{name} {getattr(now, name)} -> {getattr(interest, name)}"
-        for name in changes
-        if getattr(now, name) != getattr(interest, name)
-    ]
-    was = before.manifest.encoder
-    if not same_encoder(before, encoder.info):
-        differences.insert(
-            0,
-            f"encoder {_named(was.name, was.fingerprint)} -> "
-            f"{_named(encoder.info.name, encoder.info.fingerprint)}",
-        )
-    if differences:
-        raise RefusedError(
-            f"{before.manifest.version} was built otherwise ({'; '.join(differences)}): a change"
-            " rebuilds every user's state from its most recent events; build with --refit if that"
-            " is meant, or with the former options"
-        )
-    return interest
-
-
-def _named(name: str, fingerprint: str) -> str:
-    return f"{name} ({fingerprint[:8]})"
-
-
-def _whitening(
-    before: Before | None, options: BuildOptions, encodings: NDArray[np.float16]
-) -> tuple[Whitening, int]:
-    if before is None or options.refit:
-        return fit_whitening(encodings), len(encodings)
-    fitted_on = before.manifest.fitted_on
-    if len(encodings) > _OUTGROWN * fitted_on:
-        logger.warning(
-            "the whitening was fitted on %d items and there are %d now: a build with --refit would"
-            " serve better (it rebuilds users' states from their recent events)",
-            fitted_on,
-            len(encodings),
-        )
-    return Whitening(before.sources.mean, before.sources.matrix), fitted_on

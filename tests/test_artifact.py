@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexer.carry import read_before
-from indexer.publish import BuildOptions, build_artifact
+from indexer.assemble import BuildOptions, build_artifact
 from tests.catalogs import WordEncoder, catalog
 from tracker.artifact import (
     LAYOUT,

@@ -7,7 +7,7 @@ import pytest
 
 from indexer import carry
 from indexer.carry import item_rows, read_before, text_hashes
-from indexer.publish import BuildOptions, build_artifact
+from indexer.assemble import BuildOptions, build_artifact
 from tests.catalogs import WordEncoder, catalog, invented
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from indexer.publish import BuildOptions, build_artifact
+from indexer.assemble import BuildOptions, build_artifact
 from tests.catalogs import WordEncoder, catalog
 from tracker.artifact import ArtifactError, Manifest, latest_version, read_manifest, verify
 
