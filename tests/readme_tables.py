@@ -13,7 +13,7 @@ from tracker.state import row_dtype
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-SOURCES = ("tracker/state.py", "tracker/interest.py")
+SOURCES = ("tracker/state_bytes.py", "tracker/slots.py")
 NAMES = {"V": "bytes", "f": "float", "i": "int", "u": "uint"}
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.small_world import SMALL, START, Action, Users, batch, catalogue, retraction
 from tracker import apply as apply_module
+from tracker import one_event
 from tracker.apply import (
     ALREADY_RETRACTED,
     APPLIED,
@@ -26,7 +27,9 @@ from tracker.interest import InterestConfig
 from tracker.seen import SeenSets, event_key
 from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates, ring_recent
 
-deterministic = settings(deadline=None, derandomize=True, max_examples=60)  # the first call compiles
+deterministic = settings(
+    deadline=None, derandomize=True, max_examples=60
+)  # the first call compiles
 
 actions = st.builds(
     Action,
@@ -374,9 +377,12 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     stream.extend([Action(item=9, event_id=90), Action(item=9, event_id=90)])
     native = Users()
     native_applied = native.apply(*stream)
-    for name, kernel in list(vars(apply_module).items()):
-        if hasattr(kernel, "py_func") and name.startswith("_"):
-            monkeypatch.setattr(apply_module, name, kernel.py_func)
+    own = {name for name, found in vars(one_event).items() if hasattr(found, "py_func")}
+    own -= {"bloom_add", "event_key", "row_of_hash", "add_to_slots", "square", "whole", "decay"}
+    for module in (apply_module, one_event):
+        for name, kernel in list(vars(module).items()):
+            if hasattr(kernel, "py_func") and (name in own or name.startswith("_")):
+                monkeypatch.setattr(module, name, kernel.py_func)
     plain = Users()
     plain_applied = plain.apply(*stream)
     assert plain_applied.outcomes.tolist() == native_applied.outcomes.tolist()

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from tests.small_world import SMALL, START, Action, Users, retraction
 from tracker import state as state_module
+from tracker import state_bytes
 from tracker.interest import InterestConfig
 from tracker.row_bytes import split_rows
 from tracker.state import (
-    HEAD,
-    RING,
     StateFormatError,
     UserStates,
     ring_recent,
@@ -23,6 +22,7 @@ from tracker.state import (
     slot_vectors,
     sum_masses,
 )
+from tracker.state_bytes import HEAD, RING
 
 GOLDEN = Path(__file__).parent / "golden"
 deterministic = settings(deadline=None, derandomize=True)  # the first call compiles
@@ -245,9 +245,10 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
         return other.pack(slots), parts
 
     native_rows, native_parts = read()
-    for name, kernel in list(vars(state_module).items()):
-        if hasattr(kernel, "py_func"):
-            monkeypatch.setattr(state_module, name, kernel.py_func)
+    for module in (state_module, state_bytes):
+        for name, kernel in list(vars(module).items()):
+            if hasattr(kernel, "py_func"):
+                monkeypatch.setattr(module, name, kernel.py_func)
     rows, parts = read()
     assert rows == native_rows
     for part, native_part in zip(parts, native_parts, strict=True):

@@ -1,17 +1,31 @@
 """Events into user rows, one by one and in their order, whatever the chunk they come in."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.event_batch import EventBatch
-from tracker.interest import add_scaled, add_to_slots, decay, scale_in_place, square, whole
+from tracker.interest import square, whole
 from tracker.item_events import ITEM_EVENT, RECENTS
 from tracker.native import native
-from tracker.seen import SeenSets, bloom_add, bloom_contains, event_key
-from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, Slots, UserStates
+from tracker.one_event import (
+    Content,
+    EventColumns,
+    RowColumns,
+    Rules,
+    SeenColumns,
+    append_to_ring,
+    find_event,
+    recent_items,
+    refill,
+    take_in,
+    take_out,
+)
+from tracker.seen import SeenSets, bloom_contains, event_key
+from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
+from tracker.state_bytes import Slots
 from tracker.vectors import row_of_hash
 
 Array = NDArray[Any]
@@ -30,9 +44,6 @@ RETRACTED_ON_ARRIVAL = 5
 """An event whose retraction had come first: kept in the ring, not counted."""
 ALREADY_RETRACTED = 6
 """A repeated retraction: ignored."""
-
-_NOTHING = 1e-20
-"""A mass below it becomes 0, and its sum with it; denormal numbers are slow."""
 
 
 class Catalogue(Protocol):
@@ -66,294 +77,23 @@ class Applied:
     seen_changed: Slots
 
 
-class _Rows(NamedTuple):
-    head: Array
-    masses: Array
-    sums: Array
-    negative: Array
-    pending: Array
-    slot_head: Array
-    slot_mean: Array
-    ring: Array
-
-
-class _Rules(NamedTuple):
-    half_lives: Array
-    negative_half_life: float
-    slot_half_life: float
-    slot_threshold: float
-    ring_evict: int
-    seen_capacity: int
-    basis: np.uint64
-    sequence: int
-
-
-class _Content(NamedTuple):
-    table_hash: Array
-    table_row: Array
-    vectors: Array
-
-
-class _Seen(NamedTuple):
-    bits: Array
-    counts: Array
-    active: Array
-    slots: Array
-
-
-class _Events(NamedTuple):
-    slots: Array
-    items: Array
-    rows: Array
-    times: Array
-    weights: Array
-    values: Array
-    kinds: Array
-    scenes: Array
-    event_ids: Array
-    retracts: Array
-    offsets: Array
-
-
-@native
-def _move_time(rows: _Rows, user: int, rules: _Rules, time: float) -> None:
-    """Bring masses and sums to a time, if it is later than theirs."""
-    head = rows.head[user]
-    age = time - head["ref_time"]
-    if age <= 0.0:
-        return
-    head["ref_time"] = time
-    for h in range(rows.masses.shape[1]):
-        mass = rows.masses[user, h]
-        if mass == 0.0:
-            continue
-        left = decay(age, rules.half_lives[h])
-        if mass * left < _NOTHING:
-            rows.masses[user, h] = 0.0
-            rows.sums[user, h, :] = 0.0
-        else:
-            rows.masses[user, h] = mass * left
-            scale_in_place(rows.sums[user, h], left)
-    mass = head["negative_mass"]
-    if mass != 0.0:
-        left = decay(age, rules.negative_half_life)
-        if mass * left < _NOTHING:
-            head["negative_mass"] = 0.0
-            rows.negative[user, :] = 0.0
-        else:
-            head["negative_mass"] = mass * left
-            scale_in_place(rows.negative[user], left)
-
-
-@native
-def _add_to_sums(
-    rows: _Rows, user: int, rules: _Rules, time: float, weight: float, sign: float, vector: Array
-) -> None:
-    """Add an event not later than the row's time to masses and sums; sign -1 takes it out."""
-    head = rows.head[user]
-    age = head["ref_time"] - time
-    if weight > 0.0:
-        for h in range(rows.masses.shape[1]):
-            added = sign * weight * decay(age, rules.half_lives[h])
-            if added != 0.0:
-                rows.masses[user, h] = max(rows.masses[user, h] + added, 0.0)
-                add_scaled(rows.sums[user, h], vector, added)
-    else:
-        added = -sign * weight * decay(age, rules.negative_half_life)
-        if added != 0.0:
-            head["negative_mass"] = max(head["negative_mass"] + added, 0.0)
-            add_scaled(rows.negative[user], vector, added)
-
-
-@native
-def _clear_sums(rows: _Rows, user: int) -> None:
-    rows.masses[user, :] = 0.0
-    rows.sums[user, :, :] = 0.0
-    rows.negative[user, :] = 0.0
-    rows.head[user]["negative_mass"] = 0.0
-
-
-@native
-def _refill(
-    rows: _Rows, user: int, rules: _Rules, content: _Content, scratch: Array, with_sums: bool
-) -> None:
-    """Make the slots anew, and the sums if asked, from what the ring holds of the sums."""
-    head = rows.head[user]
-    if with_sums:
-        _clear_sums(rows, user)
-    n_slots = 0
-    for r in range(whole(head["n_ring"])):
-        entry = rows.ring[user, r]
-        if (entry["flags"] & (RING_IN_SUMS | RING_RETRACTED)) != RING_IN_SUMS:
-            continue
-        row = row_of_hash(content.table_hash, content.table_row, entry["item"])
-        if row < 0:
-            continue
-        vector = content.vectors[row]
-        weight = float(entry["weight"])
-        if with_sums:
-            _add_to_sums(rows, user, rules, entry["time"], weight, 1.0, vector)
-        if weight > 0.0:
-            n_slots = add_to_slots(
-                rows.slot_head[user],
-                rows.slot_mean[user],
-                n_slots,
-                entry["item"],
-                entry["time"],
-                weight,
-                vector,
-                scratch,
-                rules.slot_half_life,
-                rules.slot_threshold,
-            )
-    head["n_slots"] = n_slots
-
-
-@native
-def _find(rows: _Rows, user: int, event_id: np.uint64) -> int:
-    """Return the place of an event id in the ring, or -1."""
-    for r in range(whole(rows.head[user]["n_ring"]) - 1, -1, -1):
-        if rows.ring[user, r]["event_id"] == event_id:
-            return r
-    return -1
-
-
-@native
-def _all_known(rows: _Rows, user: int, content: _Content) -> bool:
-    """Return whether all that is in the sums is in the ring, with its vector."""
-    head = rows.head[user]
-    if head["evicted"] != 0:
-        return False
-    for r in range(whole(head["n_ring"])):
-        entry = rows.ring[user, r]
-        if (entry["flags"] & (RING_IN_SUMS | RING_RETRACTED)) == RING_IN_SUMS and row_of_hash(
-            content.table_hash, content.table_row, entry["item"]
-        ) < 0:
-            return False
-    return True
-
-
-@native
-def _take_out(
-    rows: _Rows, user: int, place: int, rules: _Rules, content: _Content, scratch: Array
-) -> None:
-    """Take the event at a place of the ring out of sums, counts and slots."""
-    head = rows.head[user]
-    entry = rows.ring[user, place]
-    flags = whole(entry["flags"])
-    weight = float(entry["weight"])
-    since = whole(head["n_ring"]) - 1 - place
-    entry["flags"] = flags | RING_RETRACTED | (since << 8)
-    head["events"] -= 1
-    head["retracted"] += 1
-    if weight > 0.0:
-        head["positives"] -= 1
-    elif weight < 0.0:
-        head["negatives"] -= 1
-    if flags & RING_UNKNOWN:
-        head["unknown"] -= 1
-    if not flags & RING_IN_SUMS:
-        return
-    if weight > 0.0:
-        head["known_positives"] -= 1
-    # While the ring holds all that ever came, adding it up anew leaves no trace of the event;
-    # afterwards its terms are subtracted, which leaves their rounding.
-    anew = _all_known(rows, user, content)
-    if not anew:
-        row = row_of_hash(content.table_hash, content.table_row, entry["item"])
-        if row >= 0:
-            vector = content.vectors[row]
-            _add_to_sums(rows, user, rules, entry["time"], weight, -1.0, vector)
-        if head["known_positives"] == 0:
-            rows.masses[user, :] = 0.0
-            rows.sums[user, :, :] = 0.0
-        if head["negatives"] == 0:
-            head["negative_mass"] = 0.0
-            rows.negative[user, :] = 0.0
-    if weight > 0.0 or anew:
-        _refill(rows, user, rules, content, scratch, anew)
-
-
-@native
-def _recent_items(ring: Array, place: int, out: Array) -> int:
-    """Write the distinct positive items that stood before a place, latest first; how many.
-
-    An entry counts if it was not retracted when the event at `place` arrived.
-    """
-    n = 0
-    for r in range(place - 1, -1, -1):
-        flags = whole(ring[r]["flags"])
-        if not ring[r]["weight"] > 0.0:
-            continue
-        if flags & RING_RETRACTED and place - r > flags >> 8:
-            continue
-        item = ring[r]["item"]
-        known = False
-        for k in range(n):
-            if out[k] == item:
-                known = True
-                break
-        if known:
-            continue
-        out[n] = item
-        n += 1
-        if n == out.shape[0]:
-            break
-    return n
-
-
-@native
-def _append(
-    rows: _Rows, user: int, rules: _Rules, seen: _Seen, events: _Events, i: int, flags: int
-) -> None:
-    """Append event i to the ring; when it is full, the oldest entries move to the seen set."""
-    head = rows.head[user]
-    n = whole(head["n_ring"])
-    if n == rows.ring.shape[1]:
-        gone = rules.ring_evict
-        slot = seen.slots[user]
-        for r in range(gone):
-            entry = rows.ring[user, r]
-            if not entry["flags"] & RING_RETRACTED:
-                bloom_add(
-                    seen.bits, seen.counts, seen.active, slot, entry["item"], rules.seen_capacity
-                )
-            if entry["event_id"] != 0:
-                key = np.uint64(event_key(entry["event_id"]))
-                bloom_add(seen.bits, seen.counts, seen.active, slot, key, rules.seen_capacity)
-        for r in range(n - gone):
-            rows.ring[user, r] = rows.ring[user, r + gone]
-        n -= gone
-        head["evicted"] += gone
-    entry = rows.ring[user, n]
-    entry["item"] = events.items[i]
-    entry["event_id"] = events.event_ids[i]
-    entry["time"] = events.times[i]
-    entry["weight"] = events.weights[i]
-    entry["value"] = events.values[i]
-    entry["scene"] = events.scenes[i]
-    entry["kind"] = events.kinds[i]
-    entry["flags"] = flags
-    head["n_ring"] = n + 1
-
-
 @native
 def _retract(
-    rows: _Rows,
+    rows: RowColumns,
     user: int,
     event_id: np.uint64,
-    rules: _Rules,
-    content: _Content,
-    seen: _Seen,
+    rules: Rules,
+    content: Content,
+    seen: SeenColumns,
     scratch: Array,
 ) -> tuple[int, int]:
     """Do one retraction: its outcome, and the ring's place of the event if it was taken out."""
     head = rows.head[user]
-    place = _find(rows, user, event_id)
+    place = find_event(rows, user, event_id)
     if place >= 0:
         if rows.ring[user, place]["flags"] & RING_RETRACTED:
             return ALREADY_RETRACTED, -1
-        _take_out(rows, user, place, rules, content, scratch)
+        take_out(rows, user, place, rules, content, scratch)
         return RETRACTED, place
     key = np.uint64(event_key(event_id))
     if seen.slots[user] >= 0 and bloom_contains(seen.bits[seen.slots[user]], key):
@@ -374,7 +114,7 @@ def _retract(
 
 
 @native
-def _was_retracted(rows: _Rows, user: int, event_id: np.uint64) -> bool:
+def _was_retracted(rows: RowColumns, user: int, event_id: np.uint64) -> bool:
     """Return whether a retraction of the event waits, and take it out of those that wait."""
     head = rows.head[user]
     n = whole(head["n_pending"])
@@ -388,66 +128,12 @@ def _was_retracted(rows: _Rows, user: int, event_id: np.uint64) -> bool:
 
 
 @native
-def _take_in(
-    rows: _Rows,
-    user: int,
-    events: _Events,
-    i: int,
-    rules: _Rules,
-    content: _Content,
-    scratch: Array,
-) -> int:
-    """Apply event i to time, counts, sums and slots; the flags of its ring entry."""
-    head = rows.head[user]
-    time = events.times[i]
-    weight = float(events.weights[i])
-    row = events.rows[i]
-    if head["n_ring"] == 0:
-        head["first_time"] = time
-        head["last_time"] = time
-    else:
-        head["first_time"] = min(head["first_time"], time)
-        head["last_time"] = max(head["last_time"], time)
-    _move_time(rows, user, rules, time)
-    head["events"] += 1
-    head["last_scene"] = events.scenes[i]
-    if weight > 0.0:
-        head["positives"] += 1
-    elif weight < 0.0:
-        head["negatives"] += 1
-    if row < 0:
-        head["unknown"] += 1
-        return RING_UNKNOWN
-    if weight == 0.0:
-        return 0
-    vector = content.vectors[row]
-    if not square(vector) < 1e6:  # NaN never enters
-        return 0
-    _add_to_sums(rows, user, rules, time, weight, 1.0, vector)
-    if weight > 0.0:
-        head["known_positives"] += 1
-        head["n_slots"] = add_to_slots(
-            rows.slot_head[user],
-            rows.slot_mean[user],
-            whole(head["n_slots"]),
-            events.items[i],
-            time,
-            weight,
-            vector,
-            scratch,
-            rules.slot_half_life,
-            rules.slot_threshold,
-        )
-    return RING_IN_SUMS
-
-
-@native
 def _apply(
-    rows: _Rows,
-    events: _Events,
-    rules: _Rules,
-    content: _Content,
-    seen: _Seen,
+    rows: RowColumns,
+    events: EventColumns,
+    rules: Rules,
+    content: Content,
+    seen: SeenColumns,
     outcomes: Array,
     out: Array,
     recents: Array,
@@ -471,26 +157,26 @@ def _apply(
         else:
             event_id = events.event_ids[i]
             if event_id != 0:
-                if _find(rows, user, event_id) >= 0:
+                if find_event(rows, user, event_id) >= 0:
                     outcomes[i] = DUPLICATE
                     head["duplicates"] += 1
                     continue
                 if _was_retracted(rows, user, event_id):
                     outcomes[i] = RETRACTED_ON_ARRIVAL
                     head["retracted"] += 1
-                    _append(rows, user, rules, seen, events, i, RING_RETRACTED)
+                    append_to_ring(rows, user, rules, seen, events, i, RING_RETRACTED)
                     continue
-            flags = _take_in(rows, user, events, i, rules, content, scratch)
+            flags = take_in(rows, user, events, i, rules, content, scratch)
             if flags & RING_UNKNOWN:
                 unknown += 1
             place = whole(head["n_ring"])
-            n = _recent_items(rows.ring[user], place, recents[written])
-            _append(rows, user, rules, seen, events, i, flags)
+            n = recent_items(rows.ring[user], place, recents[written])
+            append_to_ring(rows, user, rules, seen, events, i, flags)
             place = whole(head["n_ring"]) - 1
             outcomes[i] = APPLIED
             sign = 1
         if sign < 0:
-            n = _recent_items(rows.ring[user], place, recents[written])
+            n = recent_items(rows.ring[user], place, recents[written])
         entry = rows.ring[user, place]
         item_event = out[written]
         item_event["item"] = entry["item"]
@@ -505,8 +191,8 @@ def _apply(
     return written, unknown
 
 
-def _rows_of(states: UserStates) -> _Rows:
-    return _Rows(
+def _rows_of(states: UserStates) -> RowColumns:
+    return RowColumns(
         states.head,
         states.masses,
         states.sums,
@@ -518,9 +204,9 @@ def _rows_of(states: UserStates) -> _Rows:
     )
 
 
-def _rules_of(states: UserStates, basis: int, sequence: int) -> _Rules:
+def _rules_of(states: UserStates, basis: int, sequence: int) -> Rules:
     config = states.config
-    return _Rules(
+    return Rules(
         np.array(config.half_lives_seconds, np.float64),
         float(config.negative_half_life_seconds),
         float(config.slot_half_life_seconds),
@@ -532,13 +218,13 @@ def _rules_of(states: UserStates, basis: int, sequence: int) -> _Rules:
     )
 
 
-def _content_of(states: UserStates, catalogue: Catalogue) -> _Content:
+def _content_of(states: UserStates, catalogue: Catalogue) -> Content:
     if catalogue.vectors.shape[1] != states.config.dim:
         raise ValueError(
             f"the catalogue's vectors have dim {catalogue.vectors.shape[1]}, the states"
             f" {states.config.dim}"
         )
-    return _Content(catalogue.table_hash, catalogue.table_row, catalogue.vectors)
+    return Content(catalogue.table_hash, catalogue.table_row, catalogue.vectors)
 
 
 def _check_events(states: UserStates, events: EventBatch, n_rows: int) -> None:
@@ -617,7 +303,7 @@ def apply_events(
     recents = np.zeros((n, RECENTS), np.uint64)
     written, unknown = _apply(
         _rows_of(states),
-        _Events(
+        EventColumns(
             events.slots,
             events.items,
             events.rows,
@@ -632,7 +318,7 @@ def apply_events(
         ),
         _rules_of(states, basis, sequence),
         content,
-        _Seen(seen.bits, seen.counts, seen.active, seen_slots),
+        SeenColumns(seen.bits, seen.counts, seen.active, seen_slots),
         outcomes,
         out,
         recents,
@@ -645,7 +331,7 @@ def apply_events(
 
 
 @native
-def _rebuild(rows: _Rows, slots: Slots, rules: _Rules, content: _Content) -> None:
+def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> None:
     scratch = np.empty(rows.slot_mean.shape[1:], np.float32)
     for i in range(slots.shape[0]):
         user = slots[i]
@@ -668,7 +354,7 @@ def _rebuild(rows: _Rows, slots: Slots, rules: _Rules, content: _Content) -> Non
         head["known_positives"] = known
         head["basis"] = rules.basis
         head["artifact"] = rules.sequence
-        _refill(rows, user, rules, content, scratch, True)
+        refill(rows, user, rules, content, scratch, True)
 
 
 def rebuild_from_ring(
