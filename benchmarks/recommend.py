@@ -221,7 +221,7 @@ def main() -> None:
     job.recommender = Recommender(
         job.artifact,
         job.view,
-        RecommendOptions(neighbour_events=20, content_events=28),
+        RecommendOptions(neighbour_events=20, neighbour_width=64, content_events=28),
         AllColumns(blend),
     )
     results["all columns"] = measure(job, arguments.batch, arguments.k, arguments.repeats)

@@ -28,7 +28,7 @@ def candidates_of(
         found, _ = world.artifact.index.search(wanted, 12)
     return find_candidates(
         read, world.states, slots, now, np.array([scene], np.uint32), k, capacity, quotas,
-        keep_seen, 5, 8, False, owners, masses, found,
+        keep_seen, 5, 8, 64, False, owners, masses, found,
         world.items, world.view, world.seen, world.seen_slots,
     )  # fmt: skip
 
@@ -113,6 +113,18 @@ def test_neighbours_tell_the_item_that_brought_them() -> None:
     for place in np.flatnonzero(made.channels[0] == CHANNELS.index("neighbours")):
         assert made.via[0, place] == 0
         assert made.walked[0, place, 1] > 0.0
+
+
+def test_lists_of_neighbours_are_strongest_first_so_that_few_entries_do() -> None:
+    world = World(80, groups=4)
+    for user in range(1, 7):
+        world.send(*likes(user, [0, 41, 42, 43][: 1 + user // 2]))
+        world.send(*likes(user, [0], time=START + 100))
+    view = world.view
+    assert view.near_n[0] == view.back_n[0] == 3
+    for rows, counts in ((view.near_rows, view.near_counts), (view.back_rows, view.back_counts)):
+        assert rows[0, :3].tolist() == [41, 42, 43]
+        assert (np.diff(counts[0, :3, 0]) <= 0).all()
 
 
 @pytest.mark.parametrize("mode", ["native", "python"])

@@ -118,7 +118,7 @@ def _merge(
     ring_rows: Array, history: Array, n_history: Array, events: Array,
     owners: Array, masses: Array, found: Array,
     similar: Array, recent_events: int,
-    neighbour_events: int, whole: bool,
+    neighbour_events: int, neighbour_width: int, whole: bool,
     near_rows: Array, near_counts: Array, near_n: Array,
     back_rows: Array, back_counts: Array, back_n: Array, ref_times: Array, popularity: Array,
     trend: Array, trend_of: Array,
@@ -157,6 +157,7 @@ def _merge(
         similar: (N, M) nearest items of each item, -1 padded.
         recent_events: of the latest so many items.
         neighbour_events: neighbours of the latest so many items.
+        neighbour_width: strongest entries taken of each of an item's two lists.
         whole: see `walk_neighbours`, as for the six arrays that follow.
         near_rows: see there.
         near_counts: see there.
@@ -213,7 +214,8 @@ def _merge(
                         n_seen += 1
         # 1
         n_touched = walk_neighbours(
-            ring_rows[b], history[b], n_history[b], neighbour_events, now[b], whole,
+            ring_rows[b], history[b], n_history[b],
+            neighbour_events, neighbour_width, now[b], whole,
             near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
             keys, sums, walk_via, touched,
         )  # fmt: skip
@@ -324,6 +326,7 @@ def find_candidates(
     keep_seen: bool,
     recent_events: int,
     neighbour_events: int,
+    neighbour_width: int,
     whole: bool,
     owners: NDArray[np.int64],
     masses: NDArray[np.float32],
@@ -352,7 +355,8 @@ def find_candidates(
     _merge(
         slots, now, k, np.array(quotas, np.int64), keep_seen, items.live,
         read.ring_rows, read.history, read.n_history, events,
-        owners, masses, found, items.similar, recent_events, neighbour_events, whole,
+        owners, masses, found, items.similar, recent_events,
+        neighbour_events, neighbour_width, whole,
         view.near_rows, view.near_counts, view.near_n,
         view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
         trend, lines, items.hashes, seen.bits, seen_rows,

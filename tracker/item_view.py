@@ -50,13 +50,39 @@ class Catalogue(Protocol):
 
 
 @native
+def _settle(rows: Array, counts: Array, place: int, n: int) -> None:
+    """Move one of n entries to where its count belongs: most together first, ties by row."""
+    row = rows[place]
+    together, faded, after = counts[place, 0], counts[place, 1], counts[place, 2]
+    while place > 0 and (
+        counts[place - 1, 0] < together
+        or (counts[place - 1, 0] == together and rows[place - 1] > row)
+    ):
+        rows[place] = rows[place - 1]
+        counts[place] = counts[place - 1]
+        place -= 1
+    while place + 1 < n and (
+        counts[place + 1, 0] > together
+        or (counts[place + 1, 0] == together and rows[place + 1] < row)
+    ):
+        rows[place] = rows[place + 1]
+        counts[place] = counts[place + 1]
+        place += 1
+    rows[place] = row
+    counts[place, 0] = together
+    counts[place, 1] = faded
+    counts[place, 2] = after
+
+
+@native
 def _drop_back(back_rows: Array, back_counts: Array, back_n: Array, row: int, other: int) -> None:
     """Take `other` out of the reverse list of `row`."""
     n = whole(back_n[row])
     for k in range(n):
         if back_rows[row, k] == other:
-            back_rows[row, k] = back_rows[row, n - 1]
-            back_counts[row, k] = back_counts[row, n - 1]
+            for later in range(k, n - 1):
+                back_rows[row, later] = back_rows[row, later + 1]
+                back_counts[row, later] = back_counts[row, later + 1]
             back_n[row] = n - 1
             return
 
@@ -68,24 +94,23 @@ def _put_back(
     """Put `other` into the reverse list of `row`, or its new counts; when full, for the weakest."""
     n = whole(back_n[row])
     place = -1
-    weakest = 0
     for k in range(n):
         if back_rows[row, k] == other:
             place = k
             break
-        if back_counts[row, k, 0] < back_counts[row, weakest, 0]:
-            weakest = k
     if place < 0:
         if n < back_rows.shape[1]:
             place = n
-        elif counts[0] > back_counts[row, weakest, 0]:
-            place = weakest
+        elif counts[0] > back_counts[row, n - 1, 0]:
+            place = n - 1
         else:
             return
         back_rows[row, place] = other
     back_counts[row, place] = counts
     if place == n:
-        back_n[row] = n + 1
+        n += 1
+        back_n[row] = n
+    _settle(back_rows[row], back_counts[row], place, n)
 
 
 @native

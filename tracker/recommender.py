@@ -40,7 +40,8 @@ class RecommendOptions:
       a list is not left empty for it), or like others ("keep").
     - `diversity`: of the re-ranking, 0 (by score alone) to 1.
     - `recent_events`, `neighbour_events`, `content_events`: of the latest so many positive events
-      are similar items, live neighbours and full-width content taken.
+      are similar items, live neighbours (of each the `neighbour_width` strongest, before and
+      after it) and full-width content taken.
     - `because_cosine`: least cosine of a reason, `because_half_life_seconds` of its weight.
 
     Raises:
@@ -57,6 +58,7 @@ class RecommendOptions:
     diversity: float = 0.25
     recent_events: int = 5
     neighbour_events: int = 10
+    neighbour_width: int = 16
     content_events: int = 8
     because_cosine: float = 0.25
     because_half_life_seconds: float = 604800.0
@@ -260,7 +262,15 @@ class Recommender:
         read = read_histories(states, slots, now, self.artifact.vectors)
         given = rows.astype(np.int32)
         n_rows = (given >= 0).sum(axis=1)
-        walked = walk_rows(read, now, self.options.neighbour_events, self.view, given, n_rows)
+        walked = walk_rows(
+            read,
+            now,
+            self.options.neighbour_events,
+            self.options.neighbour_width,
+            self.view,
+            given,
+            n_rows,
+        )
         wanted = np.ones(len(FEATURES), np.bool_)
         return self._fill(
             read, states, slots, now, scenes, wanted, self.options.content_events,
@@ -288,6 +298,7 @@ class Recommender:
         candidates = find_candidates(
             read, states, slots, now, scenes, k, capacity, options.quotas,
             options.seen == "keep", options.recent_events, options.neighbour_events,
+            options.neighbour_width,
             bool(self.ranker.wanted[_WHOLE_WALK].any()),
             owners, masses, found, self.artifact.vectors, self.view, seen, seen_slots,
         )  # fmt: skip

@@ -24,7 +24,8 @@ TOGETHER_HALF_LIFE_SECONDS = 864000.0
 
 @native
 def walk_neighbours(
-    ring_rows: Array, history: Array, n_history: int, events: int, now: float, whole: bool,
+    ring_rows: Array, history: Array, n_history: int,
+    events: int, width: int, now: float, whole: bool,
     near_rows: Array, near_counts: Array, near_n: Array,
     back_rows: Array, back_counts: Array, back_n: Array,
     ref_times: Array, popularity: Array,
@@ -37,6 +38,7 @@ def walk_neighbours(
         history: (R,) positions of positive events in the ring, latest first.
         n_history: how many.
         events: only the latest so many are walked.
+        width: of each of an item's two lists, the strongest so many are taken.
         now: seconds.
         whole: all four sums are wanted, and not only that of .95 an event.
         near_rows: (N, 64) int32, what the item states keep: chosen before the item.
@@ -71,7 +73,7 @@ def walk_neighbours(
         for way in range(2):
             others = near_rows[item] if way == 0 else back_rows[item]
             counts = near_counts[item] if way == 0 else back_counts[item]
-            for e in range(near_n[item] if way == 0 else back_n[item]):
+            for e in range(min(near_n[item] if way == 0 else back_n[item], width)):
                 row = others[e]
                 gain = counts[e, 0] * scale * weight_95
                 place = ((np.int64(row) * 2654435761) >> 15) & mask
@@ -148,7 +150,7 @@ def read_walk(
 
 @native
 def _walk_rows(
-    ring_rows: Array, history: Array, n_history: Array, events: int, now: Array,
+    ring_rows: Array, history: Array, n_history: Array, events: int, width: int, now: Array,
     near_rows: Array, near_counts: Array, near_n: Array,
     back_rows: Array, back_counts: Array, back_n: Array, ref_times: Array, popularity: Array,
     rows: Array, n_rows: Array, walked: Array,
@@ -160,7 +162,7 @@ def _walk_rows(
     via = np.empty(rows.shape[1], np.int8)
     for b in range(len(rows)):
         n = walk_neighbours(
-            ring_rows[b], history[b], n_history[b], events, now[b], True,
+            ring_rows[b], history[b], n_history[b], events, width, now[b], True,
             near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
             keys, sums, walk_via, touched,
         )  # fmt: skip
@@ -172,6 +174,7 @@ def walk_rows(
     read: Histories,
     now: NDArray[np.float64],
     events: int,
+    width: int,
     view: ItemView,
     rows: NDArray[np.int32],
     n_rows: NDArray[np.int64],
@@ -179,7 +182,7 @@ def walk_rows(
     """Return the neighbour sums (B, C, 4) of given rows (B, C), the first n_rows of each user."""
     walked = np.zeros((*rows.shape, 4), np.float32)
     _walk_rows(
-        read.ring_rows, read.history, read.n_history, events, now,
+        read.ring_rows, read.history, read.n_history, events, width, now,
         view.near_rows, view.near_counts, view.near_n,
         view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
         rows, n_rows, walked,
