@@ -26,7 +26,6 @@ from tracker.index import IndexDeviceError
 from tracker.item_feed import ItemFeed
 from tracker.item_view import ItemView
 from tracker.kinds import Kinds, KindsFileError
-from tracker.metrics import Metrics
 from tracker.plane import Plane
 from tracker.serving import ArtifactKeeper, load_artifact, make_serving
 from tracker.settings import Settings
@@ -34,6 +33,7 @@ from tracker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 from tracker.user_side import Context
 from tracker.warm_up import warm_up
 from tracker.web import Health, add_pages
+from tracker.worker_metrics import Metrics
 from tracker.worker_process import calm_garbage_collector, end_by_force, set_up_logging
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.errors import (
     InvalidMessageError,
+    KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
@@ -37,8 +37,11 @@ REFUSED = (
 """What a broker answers that will never take a batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class SendError(RuntimeError):
+    """Recommendations or rejections could not be sent; their events are processed again."""
+
+
+class Record(NamedTuple):
     """What is to be sent to one partition of a topic."""
 
     topic: str
@@ -49,9 +52,8 @@ class Record:
 
     @property
     def size(self) -> int:
-        """Bytes of key, value and headers, about."""
-        size = len(self.key or b"") + len(self.value or b"")
-        return size + sum(len(name) + len(text) for name, text in self.headers)
+        """Bytes of key and value."""
+        return len(self.key or b"") + len(self.value or b"")
 
 
 def rejected_record(
@@ -104,9 +106,8 @@ def fill_batches(producer: Any, records: Sequence[Record]) -> list[tuple[Any, li
 
 
 def _append(batch: Any, record: Record) -> bool:
-    taken = batch.append(
-        timestamp=None, key=record.key, value=record.value, headers=list(record.headers)
-    )
+    _, _, key, value, headers = record
+    taken = batch.append(timestamp=None, key=key, value=value, headers=list(headers))
     return taken is not None
 
 
@@ -147,9 +148,17 @@ class Outbox:
         return self._tail
 
     async def wait(self, mark: "asyncio.Task[None] | None") -> None:
-        """Wait until everything put in before the mark is in the log, or raise why not."""
+        """Wait until everything put in before the mark is in the log.
+
+        Raises:
+            SendError: the broker did not take it in time.
+        """
         if mark is not None:
-            await asyncio.shield(mark)
+            try:
+                await asyncio.shield(mark)
+            except (KafkaError, OSError) as error:
+                what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                raise SendError(f"recommendations cannot be sent ({what})") from error
 
     async def _send(
         self, before: "asyncio.Task[None] | None", records: Sequence[Record], size: int

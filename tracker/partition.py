@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeVar
 
 from tracker.arena import ArenaFullError
 from tracker.commit import CommitAbortedError
-from tracker.metrics import Metrics
 from tracker.outbox import Outbox, Record
 from tracker.serving import ArtifactKeeper, NewerArtifactError
 from tracker.store import PartitionStore, Snapshot
 from tracker.transport import Chunk
+from tracker.worker_metrics import Metrics
 
 log = logging.getLogger(__name__)
 

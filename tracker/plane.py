@@ -19,7 +19,7 @@ from tracker.commit import (
     plain_producer,
 )
 from tracker.item_side import ItemRows, ItemSide
-from tracker.outbox import Outbox
+from tracker.outbox import Outbox, SendError
 from tracker.partition import Partition, Side
 from tracker.seen import SeenFormatError
 from tracker.state import StateFormatError
@@ -37,6 +37,7 @@ EXPLAINED = (
     OSError,
     PositionError,
     SeenFormatError,
+    SendError,
     StateFormatError,
 )
 """What ends a worker and is no bug: one line says it all."""

@@ -12,10 +12,10 @@ from tracker.interest import InterestConfig
 from tracker.item_feed import ItemFeed
 from tracker.item_view import ItemView
 from tracker.lists import ListEncoder
-from tracker.metrics import Metrics
 from tracker.recommender import Recommender, RecommendOptions
 from tracker.settings import Settings
 from tracker.state import row_dtype
+from tracker.worker_metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from tracker.event_batch import EventBatch, EventReader
 from tracker.events import Rejection
 from tracker.item_events import encode_block, item_partition
 from tracker.kinds import Kinds
-from tracker.metrics import Metrics
 from tracker.outbox import Record, rejected_record
 from tracker.serving import ArtifactKeeper, NewerArtifactError, Serving
 from tracker.settings import Settings
 from tracker.store import PartitionStore, Slots
 from tracker.user_rows import STATE_PREFIX, UserRows
+from tracker.worker_metrics import Metrics
 
 log = logging.getLogger(__name__)
 
