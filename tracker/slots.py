@@ -207,11 +207,16 @@ def _free_slot(
     closest = threshold
     first = -1
     second = -1
+    # Slots of one event each have not moved since the later one was found to be new: only pairs
+    # with a slot that took in more can have come close.
+    moved = False
     for s in range(n):
-        unit_mean(means[s], scratch[s])
+        moved |= slots[s]["events"] > 1
+    if moved:
+        for s in range(n):
+            unit_mean(means[s], scratch[s])
     for i in range(n):
         for j in range(i + 1, n):
-            # Slots of one event each have not moved since the later was found to be new.
             if slots[i]["events"] + slots[j]["events"] == 2:
                 continue
             cosine = _dot(scratch[i], scratch[j])
