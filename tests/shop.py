@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.assemble import BuildOptions, Built, build_artifact
 from indexer.catalog import Catalog, Item
-from indexer.publish import BuildOptions, Built, build_artifact
 from tracker.client import Line
 from tracker.events import Event, encode_event, hash_id
 from tracker.manifest import EncoderInfo

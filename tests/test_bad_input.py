@@ -1,0 +1,219 @@
+"""Bad records end in the rejected topic with their reason, and the worker goes on."""
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import KafkaBroker
+from tests.shop import START, build_shop
+from tracker.audit import Follower
+from tracker.client import Received, read_topic
+from tracker.cluster import Topics, topics_of
+from tracker.connect import producer
+from tracker.embedded import ProcessError, free_port
+from tracker.events import MAX_ID_BYTES, Event, encode_event
+from tracker.local import own_topics, until_ready, worker_process
+from tracker.settings import Settings, load_settings
+
+
+def event(**more: object) -> bytes:
+    fields: dict[str, object] = {"user_id": "u", "item_id": "i1", "kind": "click"}
+    fields |= {"timestamp": START, **more}
+    return str({k: v for k, v in fields.items() if v is not None}).replace("'", '"').encode()
+
+
+BAD: list[tuple[str, bytes | None]] = [
+    ("not_json", b"{oops"),
+    ("not_json", b"\xff\xfe\x00"),
+    ("not_json", b""),
+    ("not_json", b"[" * 100_000),
+    ("wrong_type", b"[1, 2]"),
+    ("wrong_type", event(item_id=5)),
+    ("missing_field", b'{"item_id":"i1","kind":"click","timestamp":1}'),
+    ("missing_field", event(item_id=None)),
+    ("unknown_field", event(colour="red")),
+    ("bad_id", event(user_id="")),
+    ("bad_id", event(item_id="x" * (MAX_ID_BYTES + 1))),
+    ("bad_id", event(user_id="x" * 900_000)),
+    ("not_json", b'{"user_id":"u","item_id":"i1","kind":"click","timestamp":NaN}'),
+    ("bad_timestamp", event(timestamp=-1)),
+    ("bad_timestamp", event(timestamp="yesterday")),
+    ("future_timestamp", event(timestamp=4_000_000_000)),
+    ("unknown_kind", event(kind="teleport")),
+    ("tombstone", None),
+]
+
+
+def settings_of(address: str, name: str, folder: Path) -> Settings:
+    build_shop(folder / "artifacts")
+    return load_settings(
+        {},
+        name=name,
+        brokers=address,
+        artifacts=str(folder / "artifacts"),
+        data_dir=folder / "data",
+        web_port=free_port(),
+        event_partitions=1,
+        item_partitions=1,
+        session_timeout_seconds=6.0,
+    )
+
+
+async def records_of(settings: Settings, topic: str) -> list[Received]:
+    async with aclosing(read_topic(settings, topic)) as records:
+        return [record async for record in records]
+
+
+async def rejected(settings: Settings, names: Topics, count: int) -> list[Received]:
+    """Read the rejections, once there are so many."""
+    for _ in range(150):
+        found = await records_of(settings, names.rejected)
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.2)
+    raise TimeoutError(f"{len(found)} of {count} rejections came")
+
+
+async def run_bad_records(settings: Settings, log: Path) -> tuple[list[Received], list[int]]:
+    """Send a good event before and after the bad ones; give rejections and the lists' offsets."""
+    names = topics_of(settings)
+    async with own_topics(settings, delete=False):
+        with worker_process(settings, log) as worker:
+            await until_ready(worker, settings)
+            follower = Follower(settings)
+            following = asyncio.create_task(follower.run())
+            await follower.ready.wait()
+            good = encode_event(Event("good", "i7", "like", START))
+            async with producer(settings) as client:
+                await client.send_and_wait(names.events, good, key=b"good")
+                for _, value in BAD:
+                    await client.send_and_wait(names.events, value, key=b"u")
+                # An item nobody knows, and a record under another user's key: taken, and counted.
+                unknown = encode_event(Event("good", "nowhere", "like", START + 1))
+                await client.send_and_wait(names.events, unknown, key=b"good")
+                foreign = encode_event(Event("good", "i19", "like", START + 2))
+                await client.send_and_wait(names.events, foreign, key=b"another")
+            last = len(BAD) + 2
+            await follower.wait_for([(b"good", 0, last)], 60)
+            found = await rejected(settings, names, len(BAD))
+            offsets = follower.made[b"good", 0].offsets
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            assert worker.stop(30) == 0
+    return found, offsets
+
+
+def check_rejections(found: list[Received], topic: str) -> None:
+    assert len(found) == len(BAD)
+    by_offset = {}
+    for record in found:
+        headers = {name: value.decode() for name, value in record.headers}
+        assert headers["topic"] == topic
+        assert headers["partition"] == "0"
+        assert headers["message"]
+        by_offset[int(headers["offset"])] = (headers["reason"], record.value)
+    for number, (reason, value) in enumerate(BAD, 1):
+        assert by_offset[number][0] == reason, (value or b"")[:80]
+        if value is not None and len(value) < 1000:
+            assert by_offset[number][1] == value
+
+
+@pytest.mark.timeout(600)
+def test_bad_records_are_rejected_with_their_bytes_and_the_worker_goes_on(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(tansu, prefix, tmp_path)
+    found, offsets = asyncio.run(run_bad_records(settings, tmp_path / "worker.log"))
+    check_rejections(found, topics_of(settings).events)
+    assert offsets[-1] == len(BAD) + 2
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(600)
+def test_bad_records_are_rejected_the_same_way_on_kafka(
+    kafka: KafkaBroker, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(kafka.address, prefix, tmp_path)
+    found, offsets = asyncio.run(run_bad_records(settings, tmp_path / "worker.log"))
+    check_rejections(found, topics_of(settings).events)
+    assert offsets[-1] == len(BAD) + 2
+
+
+def refusal(settings: Settings, log: Path) -> str:
+    """Start a worker that must refuse, and give what it wrote."""
+    with worker_process(settings, log) as worker:
+        assert worker.wait(250) == 1
+        return worker.tail(50)
+
+
+@pytest.mark.timeout(300)
+def test_worker_refuses_topics_that_are_missing_and_says_what_creates_them(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    told = refusal(settings_of(tansu, prefix, tmp_path), tmp_path / "worker.log")
+    assert "tracker topics" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.timeout(300)
+def test_worker_refuses_a_damaged_artifact_by_file_and_checksum(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(tansu, prefix, tmp_path)
+    (vectors,) = (tmp_path / "artifacts").glob("*/vectors.safetensors")
+    vectors.write_bytes(vectors.read_bytes()[:-7])
+
+    async def go() -> str:
+        async with own_topics(settings, delete=False):
+            return await asyncio.to_thread(refusal, settings, tmp_path / "worker.log")
+
+    told = asyncio.run(go())
+    assert "vectors.safetensors" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.timeout(600)
+def test_second_worker_on_a_data_directory_is_refused_and_the_first_goes_on(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(tansu, prefix, tmp_path)
+
+    async def go() -> str:
+        async with own_topics(settings, delete=False):
+            with worker_process(settings, tmp_path / "first.log") as first:
+                await until_ready(first, settings)
+                second = settings.model_copy(update={"web_port": free_port()})
+                told = await asyncio.to_thread(refusal, second, tmp_path / "second.log")
+                first.check()
+                assert first.stop(30) == 0
+                return told
+
+    told = asyncio.run(go())
+    assert "in use by process" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.timeout(300)
+def test_worker_that_finds_no_broker_ends_with_one_line(prefix: str, tmp_path: Path) -> None:
+    settings = settings_of(f"127.0.0.1:{free_port()}", prefix, tmp_path)
+    told = refusal(settings, tmp_path / "worker.log")
+    assert "TRACKER_BROKERS" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.timeout(300)
+def test_unknown_setting_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    import os
+    import sys
+
+    from tracker.embedded import ChildProcess
+
+    env = {**os.environ, "TRACKER_BROKER": "localhost:9092"}
+    log = tmp_path / "worker.log"
+    with ChildProcess("worker", [sys.executable, "-m", "tracker", "worker"], log, env) as worker:
+        assert worker.wait(250) == 1
+        assert "did you mean TRACKER_BROKERS" in worker.tail()
+        with pytest.raises(ProcessError, match="ended with code 1"):
+            worker.check()

@@ -1,0 +1,112 @@
+"""A new index under load: recommendations carry its version within seconds, and none fails."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from indexer.publish import rollback
+from tests.brokers import KafkaBroker
+from tests.shop import build_shop, shop_events, shop_items
+from tests.states import without_list
+from tracker.audit import count_records, read_events
+from tracker.client import send_events, watch
+from tracker.cluster import topics_of
+from tracker.embedded import free_port
+from tracker.events import Recommendation
+from tracker.local import own_topics, until_ready, worker_process
+from tracker.settings import load_settings
+
+RATE = 150.0
+WITHIN_SECONDS = 5.0
+
+
+@dataclass
+class Seen:
+    """The versions on recommendations: when each came first, and how many lists it has."""
+
+    first: dict[str, float] = field(default_factory=dict)
+    last: str = ""
+    lists: list[Recommendation] = field(default_factory=list)
+
+    async def until(self, version: str, seconds: float) -> float:
+        """Wait until a list carries a version now, and give how long that took."""
+        started = time.monotonic()
+        while self.last != version:
+            if time.monotonic() - started > seconds:
+                raise TimeoutError(f"lists carry {self.last} after {seconds} s, not {version}")
+            await asyncio.sleep(0.02)
+        return time.monotonic() - started
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(600)
+def test_two_builds_and_a_rollback_under_load_reach_the_lists_in_seconds_and_none_fails(
+    kafka: KafkaBroker, prefix: str, tmp_path: Path
+) -> None:
+    artifacts = tmp_path / "artifacts"
+    first = build_shop(artifacts).version
+    settings = load_settings(
+        {},
+        name=prefix,
+        brokers=kafka.address,
+        artifacts=str(artifacts),
+        data_dir=tmp_path / "data",
+        web_port=free_port(),
+        event_partitions=2,
+        item_partitions=1,
+    )
+    seen = Seen()
+
+    async def follow(ready: asyncio.Event) -> None:
+        async with aclosing(watch(settings, ready=ready.set)) as records:
+            async for record in records:
+                found = msgspec.json.decode(record.value or b"", type=Recommendation)
+                seen.last = found.artifact
+                seen.lists.append(found)
+
+    async def go() -> None:
+        async with own_topics(settings, delete=False):
+            with worker_process(settings, tmp_path / "worker.log") as worker:
+                await until_ready(worker, settings)
+                ready = asyncio.Event()
+                following = asyncio.create_task(follow(ready))
+                await ready.wait()
+                lines = shop_events(int(RATE * 60), 300, seed=3)
+                sending = asyncio.create_task(send_events(settings, iter(lines), rate=RATE))
+                await seen.until(first, 60)
+                # A changed catalogue: some items are gone, some are new, some have another text.
+                items = [*shop_items(280)[5:], *shop_items(310)[300:]]
+                items[0] = msgspec.structs.replace(items[0], title="something else of group3")
+                second = (await asyncio.to_thread(build_shop, artifacts, items)).version
+                await seen.until(second, WITHIN_SECONDS)
+                third = (await asyncio.to_thread(build_shop, artifacts, shop_items(290))).version
+                await seen.until(third, WITHIN_SECONDS)
+                await asyncio.to_thread(rollback, artifacts)
+                await seen.until(second, WITHIN_SECONDS)
+                after = len(seen.lists)
+                while len(seen.lists) < after + 100:
+                    await asyncio.sleep(0.1)
+                gone = {f"i{number}" for number in range(5)}
+                for found in seen.lists[after:]:
+                    assert not gone & {item.item_id for item in found.items}
+                sent = await sending
+                assert sent.confirmed == len(lines)
+                truth = await read_events(settings)
+                for _ in range(120):
+                    left = await without_list(settings, truth)
+                    if not left:
+                        break
+                    await asyncio.sleep(0.5)
+                assert left == []
+                assert await count_records(settings, topics_of(settings).rejected) == 0
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                assert worker.stop(30) == 0
+
+    asyncio.run(go())
+    assert all(len(found.items) == settings.k for found in seen.lists)
