@@ -5,11 +5,6 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-# numba keeps compiled kernels per source file and does not see a change in a file that a kernel
-# calls into: so the name of the cache is a checksum of all sources with kernels.
-KERNELS := $(shell grep -lE '^(import|from) numba' tracker/*.py indexer/*.py 2>/dev/null)
-export NUMBA_CACHE_DIR ?= $(CURDIR)/.numba-cache/$(shell cat /dev/null $(KERNELS) | cksum | cut -d ' ' -f 1)
-
 .PHONY: help demo test check format lint types bench schemas clean
 
 help:
@@ -67,6 +62,6 @@ schemas: .venv/.test
 	$(BIN)/python -m tests.readme_tables
 
 clean:
-	rm -rf .venv .numba-cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	  htmlcov build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
