@@ -58,7 +58,7 @@ class RecommendOptions:
     diversity: float = 0.25
     recent_events: int = 5
     neighbour_events: int = 10
-    neighbour_width: int = 16
+    neighbour_width: int = 24
     content_events: int = 8
     because_cosine: float = 0.25
     because_half_life_seconds: float = 604800.0
