@@ -279,13 +279,21 @@ def mean_interval(
         seed: of the resampling.
         resamples: how many.
     """
+    return mean_intervals(values[:, None], users, seed, resamples)[0]
+
+
+def mean_intervals(
+    values: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
+) -> list[Interval]:
+    """Return the intervals of M means over the same targets, values (n, M), as `mean_interval`."""
     codes, sizes = _groups(users)
-    sums = np.bincount(codes, weights=values, minlength=len(sizes))
+    sums = np.zeros((len(sizes), values.shape[1]))
+    np.add.at(sums, codes, values)
 
-    def mean(drawn: Floats) -> Floats:
-        return (drawn @ sums) / (drawn @ sizes)
+    def means(drawn: Floats) -> Floats:
+        return np.asarray((drawn @ sums) / (drawn @ sizes)[:, None])
 
-    return _bootstrap(len(sizes), mean, seed, resamples)
+    return _bootstrap(len(sizes), means, seed, resamples, values.shape[1])
 
 
 def paired_interval(
@@ -302,32 +310,32 @@ def auc_interval(
     codes, sizes = _groups(users)
 
     def area(drawn: Floats) -> Floats:
-        return np.array([auc(labels, scores, row[codes]) for row in drawn])
+        return np.array([[auc(labels, scores, row[codes])] for row in drawn])
 
-    return _bootstrap(len(sizes), area, seed, resamples)
+    return _bootstrap(len(sizes), area, seed, resamples, 1)[0]
 
 
 def _bootstrap(
-    users: int, statistic: Callable[[Floats], Floats], seed: int, resamples: int
-) -> Interval:
+    users: int, statistics: Callable[[Floats], Floats], seed: int, resamples: int, count: int
+) -> list[Interval]:
+    """Return the intervals of `count` statistics, (R, count) of draws (R, users)."""
     if users < 2:
-        return Interval(math.nan, math.nan)
+        return [Interval(math.nan, math.nan)] * count
     generator = np.random.default_rng(seed)
     at_once = max(1, min(resamples, _CHUNK_BYTES // (8 * users)))
     found = []
     for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        drawn = np.empty((count, users))
+        drawn = np.empty((min(at_once, resamples - start), users))
         for row in drawn:
             row[:] = np.bincount(generator.integers(0, users, users), minlength=users)
-        found.append(statistic(drawn))
-    values = np.concatenate(found)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Interval(math.nan, math.nan)
+        found.append(statistics(drawn))
     edge = (1.0 - _LEVEL) / 2.0
-    low, high = np.quantile(values, [edge, 1.0 - edge])
-    return Interval(float(low), float(high))
+    intervals = []
+    for values in np.concatenate(found).T:
+        known = values[~np.isnan(values)]
+        low, high = np.quantile(known, [edge, 1.0 - edge]) if len(known) else (math.nan, math.nan)
+        intervals.append(Interval(float(low), float(high)))
+    return intervals
 
 
 def _groups(users: Integers) -> tuple[Integers, Floats]:

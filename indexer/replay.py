@@ -1,0 +1,97 @@
+"""Replay: logged events through the Recommender that serves, on a virtual clock, without Kafka."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.histories import EventLog, take_events
+from tracker.artifact import Artifact
+from tracker.context import COLUMNS, read_context
+from tracker.features import FEATURES
+from tracker.history import read_histories
+from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_view import ItemView
+from tracker.ranker import Ranker
+from tracker.recommender import Recommender, RecommendOptions
+from tracker.seen import SeenSets
+from tracker.state import UserStates
+
+Rows = NDArray[np.int64]
+
+
+class Replay:
+    """One partition that holds every user and item, fed from a log in time order.
+
+    User states, item states and the item view are those of a worker, and events go through
+    `Recommender.update`; only Kafka and the stores are missing. What is asked for before an event
+    is answered from the states before it. A user's arena slot is its position in `log.user_ids`.
+
+    Args:
+        artifact: vectors, index and what shapes the state.
+        log: the events; their weights were made with the artifact's rating scale.
+        options: how lists are made.
+        ranker: what scores candidates.
+        skip: (E,) bool, events that are left out of the states, if any.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        log: EventLog,
+        options: RecommendOptions | None = None,
+        ranker: Ranker | None = None,
+        skip: NDArray[np.bool_] | None = None,
+    ) -> None:
+        config = artifact.manifest.interest
+        self.log = log
+        self.position = 0
+        self.view = ItemView(artifact.vectors)
+        self.recommender = Recommender(artifact, self.view, options, ranker)
+        self.states = UserStates(config, max(1, len(log.user_ids)))
+        self.seen = SeenSets(config, 16)
+        self.seen_slots = np.full(self.states.capacity, -1, np.int64)
+        self.rows = artifact.vectors.row_of(log.batch.items)
+        self._items = ItemStates(len(log.item_hashes) + 1)
+        self._skip = skip
+
+    def advance(self, stop: int) -> None:
+        """Apply the events from `position` up to `stop`, not included, in their order.
+
+        Item states are brought up once for all of them: exact for what is asked at `stop`.
+        """
+        if stop <= self.position:
+            return
+        events = np.arange(self.position, stop)
+        self.position = stop
+        if self._skip is not None:
+            events = events[~self._skip[events]]
+        if not len(events):
+            return
+        batch = take_events(self.log.batch, events)
+        batch.slots[:] = self.log.users[events]
+        batch.offsets[:] = events
+        applied = self.recommender.update(self.states, self.seen, self.seen_slots, batch)
+        item_events = applied.item_events
+        hashes = item_events["item"]
+        slots = np.searchsorted(self.log.item_hashes, hashes)
+        apply_item_events(self._items, slots, item_events)
+        changed = np.unique(slots)
+        self.view.update_from(self._items.copy_rows(changed), self.log.item_hashes[changed])
+
+    def columns(self, events: NDArray[np.int64], rows: Rows) -> NDArray[np.float32]:
+        """Compute what a ranker reads of given rows (B, C) for the users of B coming events.
+
+        Each is seen from its own time and scene, but all from the states as they are now.
+
+        Returns:
+            (B, C, len(COLUMNS)) float32; zero where the row is -1, which may only stand at the end.
+        """
+        users = self.log.users[events]
+        now, scenes = self.log.batch.times[events], self.log.batch.scenes[events]
+        out = np.zeros((*rows.shape, len(COLUMNS)), np.float32)
+        width = len(FEATURES)
+        out[:, :, :width] = self.recommender.features(self.states, users, now, scenes, rows)
+        items = self.recommender.artifact.vectors
+        read = read_histories(self.states, users, now, items)
+        context = read_context(read, self.states, users, now, self.view)
+        out[:, :, width:] = np.where((rows >= 0)[:, :, None], context[:, None, :], np.float32(0.0))
+        return out

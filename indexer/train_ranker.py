@@ -1,0 +1,262 @@
+"""Fit the ranker's network on examples: softmax over candidates, early stopping, one seed."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexer.examples import Examples
+from indexer.metrics import hit_rate_at_k, ndcg_at_k
+from tracker.context import COLUMNS
+from tracker.features import TREND_KNEE
+from tracker.network import Network, Weights
+
+MIN_EXAMPLES = 100
+"""With fewer targets nothing is fitted: the fixed blend ranks better than their noise."""
+
+CUT_COLUMNS = (("content_60", "content_95"), ("trend_1d",), ("neighbours_95",), ("negative",))
+"""The features that the recommender's first cut goes by, as `Ranker.cut_weights` orders them."""
+
+CUT_STEPS = 300
+"""Steps in which the weights of the first cut are fitted."""
+
+
+class RankerOptions(msgspec.Struct, frozen=True):
+    """How the ranker is fitted. Epochs follow from `steps`, within their bounds."""
+
+    hidden: tuple[int, int] = (32, 32)
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    batch_size: int = 64
+    steps: int = 2500
+    min_epochs: int = 4
+    max_epochs: int = 30
+    warmup_steps: int = 50
+    validation_share: float = 0.12
+    seed: int = 0
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """One line of the training curve; losses in nats, NDCG over all items as estimated."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    validation_hit_rate_at_10: float
+    validation_ndcg_at_10: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted network, its curve, and the epoch whose weights were kept."""
+
+    network: Network
+    curve: list[Epoch]
+    best: int
+
+
+class _Net(nn.Module):
+    """The network of `tracker.network` over standardised columns, for training."""
+
+    def __init__(self, columns: int, hidden: tuple[int, int], shift: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.first = nn.Linear(columns, hidden[0])
+        self.second = nn.Linear(*hidden)
+        self.last = nn.Linear(hidden[1], 1, bias=False)
+        self.skip = nn.Linear(columns, 1, bias=False)
+        nn.init.zeros_(self.skip.weight)
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = (features - self.get_buffer("shift")) / self.get_buffer("scale")  # (B, C, P)
+        hidden = torch.relu(self.second(torch.relu(self.first(x))))  # (B, C, G)
+        scores: Tensor = (self.last(hidden) + self.skip(x)).squeeze(-1)  # (B, C)
+        return scores
+
+    def exported(self, cut: NDArray[np.float32]) -> Weights:
+        """Fold what standardises into the first layer."""
+        state = {name: value.detach().double().numpy() for name, value in self.state_dict().items()}
+        first = state["first.weight"] / state["scale"]  # (H, P)
+        arrays = {
+            "first": first.T,
+            "first_bias": state["first.bias"] - first @ state["shift"],
+            "second": state["second.weight"].T,
+            "second_bias": state["second.bias"],
+            "last": state["last.weight"][0],
+            "skip": state["skip.weight"][0] / state["scale"],
+            "cut": cut,
+        }
+        return Weights(
+            **{name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
+        )
+
+
+def fit_ranker(
+    examples: Examples,
+    options: RankerOptions,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> Fitted:
+    """Fit a network to put each target above the other candidates.
+
+    1. Columns that never differ are left out; the others are standardised.
+    2. The latest targets are kept for validation: the epoch of their least loss is the best.
+    3. A network is then fitted anew on all targets, for as many epochs, at the same rates; and
+       four weights for the recommender's first cut.
+
+    The loss is softmax cross-entropy, a candidate that stands for several items counted as so
+    many. The same seed gives the same weights on one machine.
+
+    Args:
+        examples: in time order; at least MIN_EXAMPLES.
+        options: how.
+        report: told each epoch of step 2.
+
+    Raises:
+        ValueError: there are fewer examples, or no column differs between candidates.
+    """
+    if len(examples) < MIN_EXAMPLES:
+        raise ValueError(f"{len(examples)} examples; at least {MIN_EXAMPLES} are needed")
+    sample = examples.features[:: max(1, len(examples) // 4000)].astype(np.float32)
+    filled = np.isfinite(examples.offsets[:: max(1, len(examples) // 4000)])
+    values = sample[filled]
+    shift, scale = values.mean(axis=0), values.std(axis=0)
+    columns = np.flatnonzero(scale > 1e-4)  # 1
+    if not len(columns):
+        raise ValueError("no feature differs between candidates; the events say nothing")
+    kept = _Data(
+        examples.features, examples.offsets, columns,
+        torch.from_numpy(shift[columns]), torch.from_numpy(scale[columns]),
+    )  # fmt: skip
+    held = max(1, round(len(examples) * options.validation_share))
+    fitted, validation = np.arange(len(examples) - held), np.arange(len(examples))[-held:]
+    wanted = math.ceil(options.steps * options.batch_size / len(fitted))
+    epochs = min(options.max_epochs, max(options.min_epochs, wanted))
+    curve: list[Epoch] = []
+
+    def judge(epoch: int, net: _Net, loss: float) -> None:
+        curve.append(_judged(epoch, net, kept, validation, loss))
+        report(curve[-1])
+
+    with _one_thread():
+        _fit(kept, fitted, options, epochs, epochs, judge)  # 2
+        best = min(curve, key=lambda line: line.validation_loss).epoch
+        net = _fit(kept, np.arange(len(examples)), options, best, epochs, lambda *_: None)  # 3
+        cut = _cut_weights(examples, options)
+    names = [COLUMNS[column] for column in columns.tolist()]
+    return Fitted(Network(names, net.exported(cut)), curve, best)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the matrices are small, and the sums stay in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    features: NDArray[np.float16]
+    offsets: NDArray[np.float32]
+    columns: NDArray[np.int64]
+    shift: Tensor
+    scale: Tensor
+
+    def batch(self, events: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return features (B, C, P) and offsets (B, C) of some examples."""
+        features = self.features[events][:, :, self.columns].astype(np.float32)
+        return torch.from_numpy(features), torch.from_numpy(self.offsets[events])
+
+
+def _fit(
+    data: _Data,
+    events: NDArray[np.int64],
+    options: RankerOptions,
+    epochs: int,
+    planned: int,
+    judge: Callable[[int, _Net, float], None],
+) -> _Net:
+    torch.manual_seed(options.seed)
+    random = np.random.default_rng(options.seed)
+    net = _Net(len(data.columns), options.hidden, data.shift, data.scale)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    steps = planned * math.ceil(len(events) / options.batch_size)
+    step = 0
+    for epoch in range(1, epochs + 1):
+        net.train()
+        total = 0.0
+        order = random.permutation(events)
+        for start in range(0, len(order), options.batch_size):
+            step += 1
+            warm = min(1.0, step / options.warmup_steps)
+            rate = options.learning_rate * warm * (1.0 + math.cos(math.pi * step / steps)) / 2.0
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            features, offsets = data.batch(order[start : start + options.batch_size])
+            losses = _losses(net(features) + offsets)
+            optimizer.zero_grad()
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += float(losses.detach().sum())
+        judge(epoch, net, total / len(order))
+    return net.eval()
+
+
+def _losses(logits: Tensor) -> Tensor:
+    """Return the cross-entropy (B,) of the first candidate, the target."""
+    return torch.logsumexp(logits, dim=1) - logits[:, 0]
+
+
+@torch.no_grad()
+def _judged(epoch: int, net: _Net, data: _Data, events: NDArray[np.int64], loss: float) -> Epoch:
+    """Measure held-out targets; a better candidate that stands for several counts as so many."""
+    net.eval()
+    losses, ranks = [], []
+    for start in range(0, len(events), 512):
+        features, offsets = data.batch(events[start : start + 512])
+        scores = net(features)
+        losses.append(_losses(scores + offsets))
+        above = scores[:, 1:] - scores[:, :1]
+        stands_for = torch.exp(offsets[:, 1:])
+        better = (above > 0) * stands_for + (above == 0) * stands_for / 2.0
+        ranks.append(1.0 + better.sum(dim=1))
+    measured = torch.cat(ranks).double().numpy()
+    return Epoch(
+        epoch,
+        loss,
+        float(torch.cat(losses).mean()),
+        hit_rate_at_k(measured, 10),
+        ndcg_at_k(measured, 10),
+    )
+
+
+def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float32]:
+    """Fit the weighted sum of four features that puts targets highest, by the same loss."""
+    places = [[COLUMNS.index(name) for name in names] for names in CUT_COLUMNS]
+    random = np.random.default_rng(options.seed)
+    torch.manual_seed(options.seed)
+    weights = torch.zeros(len(places), requires_grad=True)
+    optimizer = torch.optim.Adam([weights], lr=0.05)
+    for _ in range(CUT_STEPS):
+        events = random.integers(0, len(examples), 4 * options.batch_size)
+        some = examples.features[events]
+        four = np.stack([some[:, :, place].mean(axis=2, dtype=np.float32) for place in places], 2)
+        four[:, :, 1] = np.maximum(four[:, :, 1] - TREND_KNEE, 0.0)
+        logits = torch.from_numpy(four) @ weights + torch.from_numpy(examples.offsets[events])
+        loss = _losses(logits).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return weights.detach().numpy()

@@ -1,0 +1,175 @@
+"""Evaluation by replay: what is asked, from which states, and what is reported of it."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from indexer import evaluate as module
+from indexer.baselines import Popularity
+from indexer.evaluate import (
+    TRACKER,
+    TRACKER_SERVED,
+    Evaluation,
+    evaluate,
+    make_baselines,
+    replay_targets,
+    slices,
+    targets_of,
+)
+from indexer.histories import EventLog, split
+from indexer.replay import Replay
+from tests.logs import group_artifact, group_events, read_events
+from tracker.events import scene_code
+from tracker.recommender import RecommendOptions
+
+EXACT = RecommendOptions(seen="exclude", diversity=0.0)
+SCENES = {scene_code(name): name for name in ("home", "search")}
+
+
+def replay_of(log: EventLog, items: int = 40, **options: Any) -> Replay:
+    return Replay(group_artifact(items), log, replace(EXACT, **options))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return read_events(tmp_path, group_events())
+
+
+@pytest.fixture
+def report(log: EventLog) -> Evaluation:
+    return evaluate(replay_of(log), split(log, "gts"), False, SCENES)
+
+
+def row(report: Evaluation, model: str, part: str = "all") -> module.Row:
+    (found,) = (r for r in report.rows if (r.model, r.slice) == (model, part))
+    return found
+
+
+def test_the_report_has_a_row_of_every_model_on_every_slice(report: Evaluation) -> None:
+    models = {r.model for r in report.rows}
+    assert models == {
+        "tracker", "tracker_served", "popularity", "decayed_popularity", "item_knn", "ease",
+        "last_item", "content",
+    }  # fmt: skip
+    parts = {r.slice for r in report.rows}
+    assert {"all", "tail_items", "history:4-10"} <= parts
+    assert len(report.rows) == len(models) * len(parts)
+    assert report.targets == row(report, "tracker").n == 24
+    assert report.items == 40
+    assert report.protocol == "gts"
+
+
+def test_models_that_see_groups_beat_popularity(report: Evaluation) -> None:
+    hits = {r.model: r.hit_rate_at_10 or 0.0 for r in report.rows if r.slice == "all"}
+    for model in (TRACKER, TRACKER_SERVED, "content", "ease"):
+        assert hits[model] > hits["popularity"], model
+
+
+def test_every_mean_has_an_interval_around_it(report: Evaluation) -> None:
+    for found in report.rows:
+        if found.slice != "all":
+            continue
+        for metric in ("hit_rate_at_10", "ndcg_at_20", "mrr", "recall_at_10"):
+            low, high = found.ci[metric]
+            assert low <= getattr(found, metric) <= high
+    against = {d.against for d in report.differences if d.model == TRACKER}
+    assert against == {r.model for r in report.rows} - {TRACKER}
+
+
+def test_the_report_is_json_with_null_where_a_metric_is_not_defined(report: Evaluation) -> None:
+    found = msgspec.json.decode(msgspec.json.encode(report))
+    assert found["rows"][0]["auc"] is None
+    assert found["rows"][0]["model"] == "tracker"
+    assert {"protocol", "items", "users", "targets", "seconds", "events_per_second"} <= set(found)
+
+
+def test_each_target_is_asked_before_its_event_streams_in(log: EventLog) -> None:
+    asked: list[tuple[int, list[int]]] = []
+
+    class Spy(Popularity):
+        added = 0
+
+        def add(self, row: int, time: float) -> None:
+            Spy.added += 1
+
+        def scores(self, past: Any, time: float) -> Any:
+            asked.append((Spy.added, past.tolist()))
+            return super().scores(past, time)
+
+    replay = replay_of(log)
+    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+    replay_targets(replay, targets, [Spy(np.zeros(0, np.int64), 40)])
+    assert [added for added, _ in asked] == targets.events.tolist()
+    for event, (_, past) in zip(targets.events.tolist(), asked, strict=True):
+        own = [e for e in range(event) if log.users[e] == log.users[event]]
+        assert past == replay.rows[own[::-1]].tolist()
+
+
+def test_the_tracker_ranks_as_a_full_sort_of_its_scores_would(log: EventLog) -> None:
+    replay = replay_of(log)
+    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+    found = replay_targets(replay, targets, [])
+    for n in range(len(targets.events)):
+        rank = found[TRACKER].ranks[n]
+        place = np.flatnonzero(found[TRACKER].lists[n] == replay.rows[targets.events[n]])
+        assert (rank <= 9.5) <= len(place)
+        if len(place) and rank == int(rank):
+            assert rank == 1 + place[0]
+
+
+def test_a_target_outside_the_catalogue_has_rank_infinity(log: EventLog) -> None:
+    replay = replay_of(log, items=20)
+    targets = targets_of(log, split(log, "gts"), replay.rows, 20, 20, False)
+    outside = replay.rows[targets.events] < 0
+    assert outside.any()
+    found = replay_targets(replay, targets, [Popularity(np.zeros(0, np.int64), 20)])
+    for answers in found.values():
+        assert np.isinf(answers.ranks[outside]).all()
+
+
+def test_with_repeats_seen_items_are_ranked_and_own_items_join_the_baselines(
+    log: EventLog,
+) -> None:
+    report = evaluate(replay_of(log, seen="keep"), split(log, "gts"), True, SCENES)
+    assert "own_frequent" in {r.model for r in report.rows}
+    assert "items seen before are ranked" in report.notes
+    # Nobody repeats in this world: the own items stand before every target.
+    assert row(report, "own_frequent").hit_rate_at_10 == 0.0
+
+
+def test_loo_asks_for_the_last_event_of_each_user(log: EventLog) -> None:
+    report = evaluate(replay_of(log), split(log, "loo"), False, SCENES)
+    assert report.targets == report.users == 20
+
+
+def test_ease_that_does_not_fit_is_left_out_and_said(log: EventLog) -> None:
+    replay = replay_of(log)
+    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+    full = np.asarray(replay.recommender.artifact.vectors.full)
+    models, notes = make_baselines(log, replay.rows, targets, full, memory_bytes=10)
+    assert "ease" not in {model.name for model in models}
+    assert notes[0].startswith("ease is left out: EASE over")
+
+
+def test_slices_part_the_targets(log: EventLog) -> None:
+    replay = replay_of(log)
+    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+    found = dict(slices(log, targets, replay.rows, SCENES))
+    by_length = np.sum([which for name, which in found.items() if name[:8] == "history:"], axis=0)
+    assert (by_length == 1).all()
+    assert "cold_users" not in found  # everybody has a past in this world
+
+
+def test_without_targets_there_is_a_report_without_rows_to_compare(tmp_path: Path) -> None:
+    one = [{"user_id": "u", "item_id": "i1", "kind": "like", "timestamp": 1.0}]
+    log = read_events(tmp_path, one)
+    report = evaluate(replay_of(log), split(log, "gts"), False, {})
+    assert report.targets == 0
+    assert report.differences == []
+    assert all(r.n == 0 and r.hit_rate_at_10 is None and r.ci == {} for r in report.rows)
+    assert not any(isinstance(v, float) and math.isnan(v) for v in msgspec.to_builtins(report))

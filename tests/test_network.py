@@ -1,0 +1,133 @@
+"""The trained ranker's network: its numbers, its file, and what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.worlds import World, likes
+from tracker import network
+from tracker.context import COLUMNS
+from tracker.network import Network, RankerFileError, RankerInfo, Weights
+
+NAMES = ("trend_1d", "content_60", "gap", "neighbours_95", "repeats")
+
+
+def weights(columns: int = len(NAMES), hidden: int = 6, width: int = 3) -> Weights:
+    random = np.random.default_rng(0)
+
+    def draw(*shape: int) -> NDArray[np.float32]:
+        return random.normal(size=shape).astype(np.float32)
+
+    return Weights(
+        draw(columns, hidden), draw(hidden), draw(hidden, width), draw(width), draw(width),
+        draw(columns), draw(4),
+    )  # fmt: skip
+
+
+def some_features(users: int = 3, candidates: int = 5) -> NDArray[np.float32]:
+    shape = (users, candidates, len(COLUMNS))
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def by_numpy(w: Weights, features: NDArray[np.float32]) -> NDArray[Any]:
+    x = features[:, :, [COLUMNS.index(name) for name in NAMES]]
+    hidden = np.maximum(np.maximum(x @ w.first + w.first_bias, 0) @ w.second + w.second_bias, 0)
+    return np.asarray(hidden @ w.last + x @ w.skip)
+
+
+def test_scores_are_those_of_two_hidden_layers_and_a_linear_part() -> None:
+    ranker, features = Network(NAMES, weights()), some_features()
+    n_rows = np.array([5, 5, 5])
+    expected = by_numpy(ranker.weights, features)
+    np.testing.assert_allclose(ranker.score(features, n_rows), expected, rtol=1e-4, atol=1e-4)
+    plain = np.zeros((3, 5), np.float32)
+    w = ranker.weights
+    layer = network._layer
+    try:
+        network._layer = cast(Any, layer).py_func
+        cast(Any, network._forward).py_func(
+            features, n_rows, ranker._columns, w.first, w.first_bias, w.second, w.second_bias,
+            w.last, w.skip, plain,
+        )  # fmt: skip
+    finally:
+        network._layer = layer
+    np.testing.assert_allclose(plain, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_user_has_the_same_scores_alone_and_in_a_batch() -> None:
+    ranker, features = Network(NAMES, weights()), some_features(8, 30)
+    together = ranker.score(features, np.full(8, 30))
+    for b in range(8):
+        alone = ranker.score(features[b : b + 1], np.array([30]))
+        np.testing.assert_array_equal(alone[0], together[b])
+
+
+def test_places_beyond_the_rows_are_not_computed() -> None:
+    scores = Network(NAMES, weights()).score(some_features(), np.array([0, 2, 5]))
+    assert not scores[0].any()
+    assert not scores[1, 2:].any()
+    assert scores[2].all()
+
+
+def test_only_its_columns_are_wanted() -> None:
+    ranker = Network(NAMES, weights())
+    assert {COLUMNS[i] for i in np.flatnonzero(ranker.wanted)} == set(NAMES)
+    np.testing.assert_array_equal(ranker.cut_weights, ranker.weights.cut)
+
+
+def test_a_saved_ranker_is_read_back_with_the_same_scores(tmp_path: Path) -> None:
+    ranker, features = Network(NAMES, weights()), some_features()
+    ranker.save(tmp_path / "ranker.safetensors")
+    again = Network.load(tmp_path / "ranker.safetensors", ranker.info)
+    assert again.info == RankerInfo(list(NAMES), (6, 3))
+    n_rows = np.array([5, 5, 5])
+    np.testing.assert_array_equal(again.score(features, n_rows), ranker.score(features, n_rows))
+
+
+def test_a_file_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
+    ranker = Network(NAMES, weights())
+    path = tmp_path / "ranker.safetensors"
+    with pytest.raises(RankerFileError, match="cannot be read"):
+        Network.load(path, ranker.info)
+    ranker.save(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(RankerFileError, match="cannot be read"):
+        Network.load(path, ranker.info)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
+    ranker = Network(NAMES, weights())
+    ranker.save(tmp_path / "ranker.safetensors")
+    with pytest.raises(RankerFileError, match=r"'first': float32 \(5, 6\) found.*\(1, 6\)"):
+        Network.load(tmp_path / "ranker.safetensors", RankerInfo(["gap"], (6, 3)))
+    with pytest.raises(RankerFileError, match=r"\(6, 3\) found, \(8, 3\) expected"):
+        Network.load(tmp_path / "ranker.safetensors", RankerInfo(list(NAMES), (8, 3)))
+    with pytest.raises(RankerFileError, match="'astrology', which this program does not compute"):
+        Network(["astrology"], weights(1))
+    bad = weights()
+    with pytest.raises(RankerFileError, match="'last': not all are finite"):
+        Network(NAMES, replace(bad, last=bad.last * np.float32("nan")))
+
+
+def test_context_says_what_moment_it_is() -> None:
+    from tests.worlds import DAY, START
+    from tracker.context import CONTEXT, read_context
+    from tracker.history import read_histories
+
+    world = World(10)
+    world.send(*likes(0, [1, 2, 3], time=START - DAY), *likes(0, [4], time=START - 60))
+    slots, now = np.array([0, 1, -1]), np.full(3, START)
+    read = read_histories(world.states, slots, now, world.items)
+    found = read_context(read, world.states, slots, now, world.view)
+    values = dict(zip(CONTEXT, found[0].tolist(), strict=True))
+    assert values["gap"] == pytest.approx(1.0)  # a minute
+    assert values["events"] == pytest.approx(np.log2(5))
+    assert values["session"] == pytest.approx(1.0)  # one event in the hour
+    assert values["recent_popularity"] == pytest.approx(1.0)  # each item was chosen once
+    assert values["recent_age"] == 0.0  # by the user who brought it up
+    assert 3.0 < values["recent_trend"] < np.log2(20) + 1e-6
+    assert not found[1:].any()

@@ -1,0 +1,94 @@
+"""Replay of a log through the Recommender, and what a ranker learns from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.examples import Past, collect_examples
+from indexer.histories import EventLog
+from indexer.replay import Replay
+from tests.logs import group_artifact, group_events, read_events
+from tracker.context import COLUMNS
+from tracker.features import FEATURES
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return read_events(tmp_path, group_events(users=10, each=8))
+
+
+def test_replay_event_by_event_and_at_once_give_the_same_states(log: EventLog) -> None:
+    slowly, at_once = Replay(group_artifact(), log), Replay(group_artifact(), log)
+    for stop in range(1, len(log) + 1):
+        slowly.advance(stop)
+    at_once.advance(len(log))
+    slots = np.arange(len(log.user_ids))
+    assert slowly.states.pack(slots) == at_once.states.pack(slots)
+    np.testing.assert_allclose(slowly.view.counts, at_once.view.counts)
+    assert at_once.view.counts[:, -1].sum() == len(log)
+
+
+def test_what_is_skipped_never_reaches_the_states(log: EventLog) -> None:
+    skip = np.zeros(len(log), np.bool_)
+    skip[::2] = True
+    replay = Replay(group_artifact(), log, skip=skip)
+    replay.advance(len(log))
+    assert replay.view.counts[:, -1].sum() == len(log) - skip.sum()
+
+
+def test_columns_are_the_features_of_the_recommender_and_the_context(log: EventLog) -> None:
+    replay = Replay(group_artifact(), log)
+    replay.advance(60)
+    events, rows = np.array([60, 61]), np.array([[3, 4, 5], [6, 7, -1]])
+    found = replay.columns(events, rows)
+    assert found.shape == (2, 3, len(COLUMNS))
+    features = replay.recommender.features(
+        replay.states, log.users[events], log.batch.times[events], log.batch.scenes[events], rows
+    )
+    np.testing.assert_array_equal(found[:, :, : len(FEATURES)], features)
+    assert found[0, 0, COLUMNS.index("events")] == found[0, 2, COLUMNS.index("events")] > 0
+    assert not found[1, 2].any()
+
+
+def test_the_past_of_an_event_is_what_its_user_chose_before_it(log: EventLog) -> None:
+    rows = np.arange(len(log))  # each event its own row
+    rows[3] = -1
+    past = Past(log, rows)
+    for event in (0, 40, len(log) - 1):
+        own = [e for e in range(event) if log.users[e] == log.users[event] and e != 3]
+        assert past.rows(event).tolist() == own
+
+
+def test_examples_have_the_target_first_and_none_that_was_seen(log: EventLog) -> None:
+    replay = Replay(group_artifact(), log)
+    targets = np.flatnonzero(log.lengths() >= 3)
+    done: list[int] = []
+    examples = collect_examples(replay, targets, repeats=False, seed=0, progress=done.append)
+    assert len(examples) == len(targets) == done[-1]
+    assert examples.events.tolist() == targets.tolist()
+    assert (examples.offsets[:, 0] == 0.0).all()
+    # A candidate stands for itself or more, and all together for all the unseen items.
+    stand_for = np.exp(examples.offsets).sum(axis=1)
+    expected = 40 - log.lengths()[targets]
+    np.testing.assert_allclose(stand_for, expected, rtol=1e-5)
+    empty = ~np.isfinite(examples.offsets)
+    assert not examples.features[empty].any()
+
+
+def test_the_same_seed_gives_the_same_examples(log: EventLog) -> None:
+    targets = np.flatnonzero(log.lengths() >= 6)
+    first, second = (
+        collect_examples(Replay(group_artifact(), log), targets, repeats=True, seed=7)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.features, second.features)
+    np.testing.assert_array_equal(first.offsets, second.offsets)
+
+
+def test_targets_outside_the_catalogue_are_no_examples(log: EventLog) -> None:
+    replay = Replay(group_artifact(items=20), log)  # i20 and above are unknown
+    targets = np.flatnonzero(log.lengths() >= 3)
+    examples = collect_examples(replay, targets, repeats=False, seed=0)
+    assert 0 < len(examples) < len(targets)
+    assert (replay.rows[examples.events] >= 0).all()

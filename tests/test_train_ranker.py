@@ -1,0 +1,92 @@
+"""Fitting the ranker: it learns what there is to learn, repeatably, and refuses too little."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from indexer.examples import Examples, collect_examples
+from indexer.replay import Replay
+from indexer.train_ranker import Epoch, RankerOptions, fit_ranker
+from tests.logs import group_artifact, group_events, read_events
+from tracker.context import COLUMNS
+from tracker.recommender import RecommendOptions
+
+QUICK = RankerOptions(hidden=(8, 8), steps=60, max_epochs=10, learning_rate=0.02, warmup_steps=5)
+
+
+def examples_of(truth: str, noise: str, count: int = 400) -> Examples:
+    """Return targets that have the highest value of one column; another one is noise."""
+    random = np.random.default_rng(0)
+    features = np.zeros((count, 20, len(COLUMNS)), np.float16)
+    for name in (truth, noise):
+        features[:, :, COLUMNS.index(name)] = random.normal(size=(count, 20))
+    column = features[:, :, COLUMNS.index(truth)]
+    best = column.argmax(axis=1)
+    every = np.arange(count)
+    features[every, 0], features[every, best] = (
+        features[every, best].copy(),
+        features[every, 0].copy(),
+    )
+    return Examples(features, np.zeros((count, 20), np.float32), every)
+
+
+def test_a_ranker_finds_the_column_that_matters() -> None:
+    told: list[Epoch] = []
+    fitted = fit_ranker(examples_of("content_60", "trend_3h"), QUICK, told.append)
+    assert set(fitted.network.info.columns) == {"content_60", "trend_3h"}
+    assert told == fitted.curve
+    assert told[-1].validation_loss < told[0].validation_loss
+    assert told[-1].validation_ndcg_at_10 > 0.8
+    assert fitted.best == min(told, key=lambda line: line.validation_loss).epoch
+    probe = np.zeros((1, 2, len(COLUMNS)), np.float32)
+    probe[0, 0, COLUMNS.index("content_60")] = 2.0
+    probe[0, 1, COLUMNS.index("trend_3h")] = 2.0
+    scores = fitted.network.score(probe, np.array([2]))[0]
+    assert scores[0] > scores[1]
+
+
+def test_the_first_cut_is_weighed_by_the_same_targets() -> None:
+    fitted = fit_ranker(examples_of("neighbours_95", "content_60"), QUICK)
+    content, trend, neighbours, negative = fitted.network.cut_weights
+    assert neighbours > 1.0 > abs(content)
+    assert trend == negative == 0.0
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
+    examples = examples_of("trend_1d", "age")
+    first, second = (fit_ranker(examples, QUICK).network.weights for _ in range(2))
+    np.testing.assert_array_equal(first.first, second.first)
+    other = fit_ranker(examples, msgspec.structs.replace(QUICK, seed=1))
+    assert not np.array_equal(first.first, other.network.weights.first)
+
+
+def test_too_few_targets_or_none_that_differ_are_refused() -> None:
+    few = examples_of("trend_1d", "age", count=20)
+    with pytest.raises(ValueError, match="20 examples; at least 100 are needed"):
+        fit_ranker(few, QUICK)
+    blank = Examples(
+        np.zeros((200, 5, len(COLUMNS)), np.float16), np.zeros((200, 5), np.float32), np.arange(200)
+    )
+    with pytest.raises(ValueError, match="no feature differs"):
+        fit_ranker(blank, QUICK)
+
+
+def test_a_ranker_learns_groups_from_a_replayed_log(tmp_path: Path) -> None:
+    log = read_events(tmp_path, group_events())
+    targets = np.flatnonzero(log.lengths() >= 2)
+    examples = collect_examples(Replay(group_artifact(), log), targets, repeats=False, seed=0)
+    fitted = fit_ranker(examples, QUICK)
+    plain = RecommendOptions(diversity=0.0, seen="exclude")
+    replay = Replay(group_artifact(), log, plain, fitted.network)
+    replay.advance(len(log) - 1)
+    event = np.array([len(log) - 1])
+    scores = fitted.network.score(replay.columns(event, np.arange(40)[None]), np.array([40]))[0]
+    own = int(replay.rows[event[0]]) % 2
+    assert scores[own::2].mean() > scores[1 - own :: 2].mean()
+    served = replay.recommender.recommend(
+        replay.states, replay.seen, replay.seen_slots, log.users[event],
+        log.batch.times[event], log.batch.scenes[event], 5,
+    )  # fmt: skip
+    assert (served.rows[0] % 2 == own).all()

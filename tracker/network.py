@@ -1,0 +1,174 @@
+"""Network: the trained ranker, two hidden layers over streaming features, in native code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numba
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from tracker.context import COLUMNS
+
+Array = NDArray[Any]
+
+# Sums may be reordered, as in dots.py: the order is fixed when the code is compiled, so a user's
+# scores are the same alone and in a batch.
+_reordered = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+
+
+class RankerFileError(ValueError):
+    """A ranker's file does not fit its description; the message says what was found."""
+
+
+class RankerInfo(msgspec.Struct, frozen=True):
+    """What a trained ranker is, in the manifest: the features it reads, and its hidden widths."""
+
+    columns: list[str]
+    hidden: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The numbers of a network over P features with hidden widths H and G.
+
+    `first` (P, H), `first_bias` (H,), `second` (H, G), `second_bias` (G,), `last` (G,) and `skip`
+    (P,), all float32: score = last . relu(second relu(first x + bias) + bias) + skip . x. What
+    standardises the features is folded in. `cut` (4,) are the ranker's `cut_weights`.
+    """
+
+    first: NDArray[np.float32]
+    first_bias: NDArray[np.float32]
+    second: NDArray[np.float32]
+    second_bias: NDArray[np.float32]
+    last: NDArray[np.float32]
+    skip: NDArray[np.float32]
+    cut: NDArray[np.float32]
+
+
+_NAMES = ("first", "first_bias", "second", "second_bias", "last", "skip", "cut")
+
+
+class Network:
+    """A trained network as a Ranker: only read, so many threads may use one.
+
+    Args:
+        columns: names of the P features, in the order of the weights.
+        weights: the numbers.
+
+    Raises:
+        RankerFileError: a column is no feature, or shapes do not agree.
+    """
+
+    def __init__(self, columns: Sequence[str], weights: Weights) -> None:
+        unknown = sorted(set(columns) - set(COLUMNS))
+        if unknown:
+            raise RankerFileError(
+                f"the ranker reads feature {unknown[0]!r}, which this program does not compute;"
+                " train it again, or upgrade this program"
+            )
+        hidden, width = weights.second.shape if weights.second.ndim == 2 else (0, 0)
+        expected = {
+            "first": (len(columns), hidden), "first_bias": (hidden,), "second": (hidden, width),
+            "second_bias": (width,), "last": (width,), "skip": (len(columns),), "cut": (4,),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            array = getattr(weights, name)
+            if array.shape != shape or array.dtype != np.float32:
+                raise RankerFileError(
+                    f"ranker weights {name!r}: {array.dtype} {array.shape} found,"
+                    f" float32 {shape} expected; train the ranker again"
+                )
+            if not np.isfinite(array).all():
+                raise RankerFileError(
+                    f"ranker weights {name!r}: not all are finite; train the ranker again"
+                )
+        self.info = RankerInfo(list(columns), (hidden, width))
+        self.weights = weights
+        self.wanted = np.zeros(len(COLUMNS), np.bool_)
+        self._columns = np.array([COLUMNS.index(name) for name in columns], np.int64)
+        self.wanted[self._columns] = True
+        self.cut_weights = weights.cut
+
+    def score(
+        self, features: NDArray[np.float32], n_rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the network's scores (B, C) of features (B, C, F); see `Ranker.score`."""
+        scores = np.zeros(features.shape[:2], np.float32)
+        weights = self.weights
+        _forward(
+            features, n_rows, self._columns, weights.first, weights.first_bias,
+            weights.second, weights.second_bias, weights.last, weights.skip, scores,
+        )  # fmt: skip
+        return scores
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors; `info` belongs into the manifest."""
+        safetensors.numpy.save_file({name: getattr(self.weights, name) for name in _NAMES}, path)
+
+    @classmethod
+    def load(cls, path: Path, info: RankerInfo) -> "Network":
+        """Read the weights of a ranker.
+
+        Raises:
+            RankerFileError: the file is not there, cut short, or not what `info` says.
+        """
+        try:
+            tensors = safetensors.numpy.load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise RankerFileError(f"{path}: cannot be read: {error}") from error
+        if set(tensors) != set(_NAMES):
+            raise RankerFileError(
+                f"{path}: tensors {sorted(tensors)} found, {sorted(_NAMES)} expected"
+            )
+        network = cls(info.columns, Weights(**tensors))
+        if network.info != info:
+            raise RankerFileError(
+                f"{path}: hidden widths {network.info.hidden} found, {info.hidden} expected"
+            )
+        return network
+
+
+@_reordered
+def _layer(x: Array, weights: Array, bias: Array, out: Array) -> None:
+    """Write bias + x weights, four inputs at a time: the sums stay in the machine's registers."""
+    inputs = len(x)
+    fours = inputs // 4 * 4
+    for j in range(len(bias)):
+        out[j] = bias[j]
+    for i in range(0, fours, 4):
+        x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
+        w0, w1, w2, w3 = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        for j in range(len(bias)):
+            out[j] += (x0 * w0[j] + x1 * w1[j]) + (x2 * w2[j] + x3 * w3[j])
+    for i in range(fours, inputs):
+        x0, w0 = x[i], weights[i]
+        for j in range(len(bias)):
+            out[j] += x0 * w0[j]
+
+
+@_reordered
+def _forward(
+    features: Array, n_rows: Array, columns: Array, first: Array, first_bias: Array,
+    second: Array, second_bias: Array, last: Array, skip: Array, scores: Array,
+) -> None:  # fmt: skip
+    x = np.empty(len(columns), np.float32)
+    one = np.empty(len(first_bias), np.float32)
+    two = np.empty(len(second_bias), np.float32)
+    for b in range(len(n_rows)):
+        for c in range(n_rows[b]):
+            score = np.float32(0.0)
+            for i in range(len(columns)):
+                x[i] = features[b, c, columns[i]]
+                score += x[i] * skip[i]
+            _layer(x, first, first_bias, one)
+            for j in range(len(one)):
+                one[j] = max(one[j], np.float32(0.0))
+            _layer(one, second, second_bias, two)
+            for j in range(len(two)):
+                score += max(two[j], np.float32(0.0)) * last[j]
+            scores[b, c] = score
