@@ -30,6 +30,7 @@ from tracker.interest import InterestConfig
 from tracker.kinds import Kinds
 from tracker.settings import settings_table
 from tracker.state import row_bytes_max
+from tracker.worker_metrics import Metrics
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = {"tracker": tracker_cli, "indexer": indexer_cli}
@@ -75,6 +76,13 @@ def test_every_setting_named_in_the_text_exists() -> None:
     known = {row.variable for row in settings_table()}
     named = set(re.findall(r"\bTRACKER_[A-Z_]*[A-Z]\b", TEXT))
     assert named <= known
+
+
+def test_every_metric_named_in_the_text_exists() -> None:
+    exposed = re.findall(r"^# HELP (\w+) ", Metrics().exposition().decode(), re.MULTILINE)
+    named = set(re.findall(r"`(tracker_\w*[a-z])`", TEXT))
+    assert named
+    assert named <= set(exposed)
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
