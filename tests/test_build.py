@@ -43,6 +43,9 @@ def test_an_approximate_index_is_tuned_to_the_recall_asked_for(kind: str) -> Non
     exact = ItemIndex.flat(VECTORS)
     other = queries_like(VECTORS, 500, np.random.default_rng(99))
     assert recall_at_10(index, other, exact, VECTORS) >= 0.94
+    again, same = build_index(VECTORS, 0.95, kind)  # type: ignore[arg-type]
+    assert same.parameters == info.parameters
+    np.testing.assert_array_equal(again.search(other, 10)[0], index.search(other, 10)[0])
 
 
 def test_less_effort_is_spent_on_a_lower_recall() -> None:
