@@ -16,7 +16,7 @@ def make(capacity: int) -> tuple[Arena[str], list[int], list[int]]:
     )
 
 
-def test_new_keys_get_a_slot_each_and_are_named_once():
+def test_new_keys_get_a_slot_each_and_are_named_once() -> None:
     arena, grown, _ = make(100)
     slots, new, new_slots = arena.find(["a", "b", "a"])
     assert slots[0] == slots[2] != slots[1]
@@ -30,7 +30,7 @@ def test_new_keys_get_a_slot_each_and_are_named_once():
     assert arena.slot("nobody") == -1
 
 
-def test_rows_unused_longest_are_evicted_first():
+def test_rows_unused_longest_are_evicted_first() -> None:
     arena, _, evicted = make(4)
     first, _, _ = arena.find(["a", "b"])
     arena.find(["c", "d"])
@@ -41,7 +41,7 @@ def test_rows_unused_longest_are_evicted_first():
     assert all(key in arena for key in "acde")
 
 
-def test_dirty_and_pinned_rows_are_never_evicted():
+def test_dirty_and_pinned_rows_are_never_evicted() -> None:
     arena, _, _ = make(3)
     slots, _, _ = arena.find(["a", "b", "c"])
     arena.dirty[slots[:2]] = True
@@ -56,7 +56,7 @@ def test_dirty_and_pinned_rows_are_never_evicted():
     assert "b" in arena
 
 
-def test_rows_of_a_failed_commit_are_dirty_again():
+def test_rows_of_a_failed_commit_are_dirty_again() -> None:
     arena, _, _ = make(2)
     slots, _, _ = arena.find(["a"])
     arena.dirty[slots] = True
@@ -66,7 +66,7 @@ def test_rows_of_a_failed_commit_are_dirty_again():
     assert not arena.pinned.any()
 
 
-def test_keys_of_the_same_search_never_evict_each_other():
+def test_keys_of_the_same_search_never_evict_each_other() -> None:
     arena, _, _ = make(2)
     arena.find(["a"])
     with pytest.raises(ArenaFullError):
@@ -74,7 +74,7 @@ def test_keys_of_the_same_search_never_evict_each_other():
     assert "a" in arena
 
 
-def test_random_use_never_gives_one_slot_to_two_keys():
+def test_random_use_never_gives_one_slot_to_two_keys() -> None:
     arena, _, _ = make(50)
     rng = np.random.default_rng(7)
     for _ in range(300):
@@ -87,6 +87,6 @@ def test_random_use_never_gives_one_slot_to_two_keys():
     assert len(arena) <= 50
 
 
-def test_empty_arena_is_refused():
+def test_empty_arena_is_refused() -> None:
     with pytest.raises(ValueError, match="capacity is 0"):
         make(0)

@@ -7,14 +7,14 @@ import pytest
 from tracker.settings import Settings, SettingsError, load_settings, settings_table
 
 
-def test_defaults_work_without_any_variable():
+def test_defaults_work_without_any_variable() -> None:
     settings = load_settings({})
     assert settings.bootstrap == ["localhost:9092"]
     assert settings.emit == "chunk"
     assert settings.unknown_kinds == "reject"
 
 
-def test_variables_are_read_and_other_programs_variables_are_left_alone():
+def test_variables_are_read_and_other_programs_variables_are_left_alone() -> None:
     settings = load_settings(
         {
             "TRACKER_BROKERS": "a:1, b:2",
@@ -32,11 +32,11 @@ def test_variables_are_read_and_other_programs_variables_are_left_alone():
     assert settings.max_event_age_seconds is None
 
 
-def test_flags_stand_above_the_environment():
+def test_flags_stand_above_the_environment() -> None:
     assert load_settings({"TRACKER_K": "5"}, k=7).k == 7
 
 
-def test_unknown_variable_is_refused_and_the_nearest_named():
+def test_unknown_variable_is_refused_and_the_nearest_named() -> None:
     with pytest.raises(SettingsError, match=r"TRACKER_BROKER is no setting.*TRACKER_BROKERS\?"):
         load_settings({"TRACKER_BROKER": "x"})
 
@@ -54,18 +54,20 @@ def test_unknown_variable_is_refused_and_the_nearest_named():
         ("TRACKER_TLS_CERT_FILE", "/a.pem", "TRACKER_TLS_KEY_FILE belong together"),
     ],
 )
-def test_wrong_value_is_refused_with_name_found_and_expected(variable, value, expected):
+def test_wrong_value_is_refused_with_name_found_and_expected(
+    variable: str, value: str, expected: str
+) -> None:
     with pytest.raises(SettingsError) as error:
         load_settings({variable: value})
     assert expected in str(error.value)
 
 
-def test_settings_are_frozen():
+def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}).k = 3
 
 
-def test_password_is_never_printed():
+def test_password_is_never_printed() -> None:
     settings = load_settings(
         {
             "TRACKER_SECURITY_PROTOCOL": "sasl_ssl",
@@ -81,7 +83,7 @@ def test_password_is_never_printed():
     assert "hunter2" not in str(error.value)
 
 
-def test_table_has_a_meaning_for_every_setting():
+def test_table_has_a_meaning_for_every_setting() -> None:
     table = settings_table()
     assert len(table) == len(Settings.model_fields)
     assert all(row.meaning and row.variable.startswith("TRACKER_") for row in table)

@@ -1,0 +1,173 @@
+"""Outbox: records in order, refused ones dropped by name, a failure raised at the commit."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+
+from tracker.events import Rejection
+from tracker.outbox import (
+    MAX_RECORD_BYTES,
+    MAX_REJECTED_BYTES,
+    MAX_WAITING_BYTES,
+    Outbox,
+    Record,
+    SendError,
+    fill_batches,
+    rejected_record,
+)
+
+
+class Batch:
+    """Takes a few records."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.values: list[bytes] = []
+
+    def append(self, *, timestamp: None, key: Any, value: bytes, headers: list[Any]) -> object:
+        if len(self.values) >= self.most:
+            return None
+        self.values.append(value)
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class Producer:
+    """Keeps what is sent; answers what a test wants."""
+
+    def __init__(self, most: int = 2, answer: Any = None) -> None:
+        self.most = most
+        self.answer = answer or (lambda values: None)
+        self.sent: list[tuple[str, int, list[bytes]]] = []
+
+    def create_batch(self) -> Batch:
+        return Batch(self.most)
+
+    async def send_batch(
+        self, batch: Batch, topic: str, *, partition: int
+    ) -> "asyncio.Future[None]":
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        error = self.answer(batch.values)
+        if error is None:
+            self.sent.append((topic, partition, batch.values))
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        return future
+
+
+def records(*values: bytes) -> list[Record]:
+    return [Record("t", 0, b"k", value) for value in values]
+
+
+def send(producer: Producer, *groups: list[Record]) -> list[tuple[str, str]]:
+    dropped: list[tuple[str, str]] = []
+
+    async def run() -> None:
+        outbox = Outbox(producer, lambda topic, reason: dropped.append((topic, reason)))
+        for group in groups:
+            outbox.put(group)
+        await outbox.wait(outbox.mark())
+
+    asyncio.run(run())
+    return dropped
+
+
+def test_records_go_out_in_order_in_as_few_batches_as_they_need() -> None:
+    producer = Producer(most=2)
+    send(producer, records(b"1", b"2", b"3"), [], records(b"4"))
+    assert [values for _, _, values in producer.sent] == [[b"1", b"2"], [b"3"], [b"4"]]
+
+
+def test_each_target_has_batches_of_its_own() -> None:
+    producer = Producer(most=9)
+    send(producer, [Record("a", 0, None, b"1"), Record("b", 1, None, b"2"), *records(b"3")])
+    assert producer.sent == [("a", 0, [b"1"]), ("b", 1, [b"2"]), ("t", 0, [b"3"])]
+
+
+def test_record_above_the_bound_is_dropped_and_the_others_go_out() -> None:
+    producer = Producer(most=9)
+    dropped = send(producer, records(b"1", b"x" * (MAX_RECORD_BYTES + 1), b"2"))
+    assert producer.sent[0][2] == [b"1", b"2"]
+    assert dropped[0][0] == "t"
+    assert str(MAX_RECORD_BYTES) in dropped[0][1]
+
+
+def test_record_that_the_broker_refuses_is_dropped_alone() -> None:
+    producer = Producer(
+        most=9, answer=lambda values: MessageSizeTooLargeError() if b"big" in values else None
+    )
+    dropped = send(producer, records(b"1", b"big", b"2"))
+    assert [values for _, _, values in producer.sent] == [[b"1"], [b"2"]]
+    assert "MessageSizeTooLargeError" in dropped[0][1]
+
+
+def test_failure_is_raised_by_the_commit_and_by_every_later_one() -> None:
+    async def run() -> None:
+        producer = Producer(answer=lambda values: KafkaTimeoutError())
+        outbox = Outbox(producer, lambda topic, reason: None)
+        outbox.put(records(b"1"))
+        mark = outbox.mark()
+        with pytest.raises(SendError, match="KafkaTimeoutError"):
+            await outbox.wait(mark)
+        producer.answer = lambda values: None
+        outbox.put(records(b"2"))
+        with pytest.raises(SendError):
+            await outbox.wait(outbox.mark())
+        assert producer.sent == []
+
+    asyncio.run(run())
+
+
+def test_outbox_is_full_with_too_much_unsent() -> None:
+    async def run() -> None:
+        outbox = Outbox(Producer(), lambda topic, reason: None)
+        was_full = [outbox.full]
+        outbox.put(records(b"x" * (MAX_RECORD_BYTES - 1)) * (MAX_WAITING_BYTES // 400_000))
+        was_full.append(outbox.full)
+        await outbox.wait(outbox.mark())
+        was_full.append(outbox.full)
+        await outbox.wait(None)
+        assert was_full == [False, True, False]
+
+    asyncio.run(run())
+
+
+def test_record_that_no_batch_takes_is_a_wrong_call() -> None:
+    with pytest.raises(ValueError, match="does not fit an empty batch"):
+        fill_batches(Producer(most=0), records(b"1"))
+
+
+def test_rejected_record_keeps_its_bytes_and_says_why_and_whence() -> None:
+    rejection = Rejection("bad_json", "no JSON", "events", 3, 17)
+    record = rejected_record("rejected", 1, b"k", b"{", rejection)
+    assert record.value == b"{"
+    assert dict(record.headers) == {
+        "reason": b"bad_json",
+        "message": b"no JSON",
+        "topic": b"events",
+        "partition": b"3",
+        "offset": b"17",
+    }
+
+
+def test_huge_rejected_value_is_cut_and_named_by_its_hash() -> None:
+    value = b"x" * (MAX_REJECTED_BYTES + 1)
+    rejection = Rejection("bad_id", "too long", "events", 0, 1)
+    record = rejected_record("rejected", 0, value, value, rejection)
+    headers = dict(record.headers)
+    assert len(record.value or b"") == MAX_REJECTED_BYTES
+    assert len(record.key or b"") == MAX_REJECTED_BYTES
+    assert headers["size"] == str(len(value)).encode()
+    assert headers["sha256"] == hashlib.sha256(value).hexdigest().encode()
+
+
+def test_rejected_tombstone_without_a_key_becomes_an_empty_value() -> None:
+    rejection = Rejection("tombstone", "no value", "events", 0, 1)
+    assert rejected_record("rejected", 0, None, None, rejection).value == b""
+    assert rejected_record("rejected", 0, b"k", None, rejection).value is None

@@ -1,0 +1,269 @@
+"""PartitionStore: rows and position in one commit, and what a failed one leaves."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from rocksdict import Options, Rdict, WriteBatch
+
+from tracker.arena import ArenaFullError
+from tracker.commit import CommitAbortedError
+from tracker.outbox import Record
+from tracker.store import (
+    FORMAT,
+    POSITION_KEY,
+    Get,
+    PartitionStore,
+    Position,
+    PositionError,
+    Slots,
+    decode_position,
+)
+
+
+class Numbers:
+    """States that are one number each."""
+
+    def __init__(self) -> None:
+        self.values = np.zeros(0, np.int64)
+        self.restored: list[int] = []
+
+    def grow(self, rows: int) -> None:
+        self.values = np.resize(self.values, rows)
+
+    def clear(self, slots: Slots) -> None:
+        self.values[slots] = -1
+
+    def load(self, keys: Sequence[str], slots: Slots, get: Get) -> None:
+        self.values[slots] = [int(value or 0) for value in get([b"n" + k.encode() for k in keys])]
+
+    def dump(self, keys: Sequence[str], slots: Slots) -> list[tuple[bytes, bytes | None]]:
+        return [
+            (b"n" + key.encode(), str(value).encode())
+            for key, value in zip(keys, self.values[slots].tolist(), strict=True)
+        ]
+
+    def restore(self, slots: Slots) -> None:
+        self.restored += slots.tolist()
+
+
+class Committer:
+    """Writes to the database, or aborts."""
+
+    def __init__(self) -> None:
+        self.abort = False
+        self.first: list[Record] = []
+
+    async def write(
+        self,
+        database: Any,
+        rows: Sequence[tuple[bytes, bytes | None]],
+        first: Sequence[Record],
+    ) -> None:
+        if self.abort:
+            raise CommitAbortedError("the broker is away")
+        self.first += first
+        batch = WriteBatch(raw_mode=True)
+        for key, value in rows:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        database.write(batch)
+
+
+class Shelf:
+    """A store of numbers over a real database."""
+
+    def __init__(self, database: Any, capacity: int = 100) -> None:
+        self.database = database
+        self.rows = Numbers()
+        self.committer = Committer()
+        self.store: PartitionStore[str] = PartitionStore(
+            database,
+            self.committer,  # type: ignore[arg-type]
+            self.rows,
+            capacity,
+        )
+
+    def open(self, begin: int = 0, end: int = 100, uid: str = "id1", partitions: int = 4) -> None:
+        self.store.open("events", uid, partitions, begin, end)
+
+    def add(self, *keys: str) -> None:
+        for key in keys:
+            slots = self.store.find([key])
+            self.rows.values[slots] += 1
+            self.store.touch(slots)
+        self.store.move_to(self.store.row.position + len(keys))
+
+    def value(self, key: str) -> int:
+        slots = self.store.find([key])
+        return int(self.rows.values[slots[0]])
+
+    def commit(self) -> None:
+        asyncio.run(self.store.commit(self.store.snapshot(), []))
+        self.store.settle()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Any]:
+    found = Rdict(str(tmp_path / "db"), options=Options(raw_mode=True))
+    yield found
+    found.close()
+
+
+def test_state_and_position_come_back_together(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open(begin=5)
+    assert (shelf.store.committed, shelf.store.needs_commit) == (None, True)
+    shelf.add("a", "b", "a")
+    assert shelf.store.dirty_rows == 2
+    shelf.commit()
+    assert not shelf.store.needs_commit
+    assert shelf.store.committed == 8
+    again = Shelf(database)
+    again.open()
+    assert again.store.row.position == 8
+    assert again.store.committed == 8
+    again.add("a")
+    assert again.value("a") == 3
+
+
+def test_position_is_committed_before_the_first_event(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open(begin=7)
+    shelf.commit()
+    again = Shelf(database)
+    again.open(begin=9)
+    assert again.store.row.position == 7
+
+
+def test_what_is_not_committed_is_gone_after_a_crash_with_its_position(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    shelf.add("a")
+    shelf.commit()
+    shelf.add("a", "a")
+    again = Shelf(database)
+    again.open()
+    assert again.store.row.position == 1
+    assert again.value("a") == 1
+
+
+def test_failed_commit_makes_rows_and_notes_dirty_again(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    shelf.add("a")
+    shelf.store.note(b"o1", b"x")
+    shelf.store.note(b"o2", b"x")
+    shelf.committer.abort = True
+    snapshot = shelf.store.snapshot()
+    shelf.add("b")
+    shelf.store.note(b"o2", None)
+    with pytest.raises(CommitAbortedError):
+        asyncio.run(shelf.store.commit(snapshot, []))
+    shelf.store.settle()
+    assert shelf.store.dirty_rows == 2
+    assert shelf.rows.restored == shelf.store.find(["a"]).tolist()
+    assert database.get(POSITION_KEY) is None
+    shelf.committer.abort = False
+    shelf.commit()
+    assert shelf.store.committed == 2
+    assert shelf.store.scan(b"o") == [(b"o1", b"x")]
+    assert database.get(b"na") == b"1"
+
+
+def test_rows_of_a_commit_under_way_stay_until_the_database_has_them(database: Any) -> None:
+    shelf = Shelf(database, capacity=2)
+    shelf.open()
+    shelf.add("a", "b")
+    snapshot = shelf.store.snapshot()
+    with pytest.raises(ArenaFullError):
+        shelf.store.find(["c"])
+    asyncio.run(shelf.store.commit(snapshot, []))
+    with pytest.raises(ArenaFullError):
+        shelf.store.find(["c"])
+    shelf.store.settle()
+    shelf.store.find(["c"])
+    assert shelf.value("a") == 1
+
+
+def test_row_changed_beside_a_commit_is_in_the_next_one(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    shelf.add("a")
+    snapshot = shelf.store.snapshot()
+    shelf.add("a")
+    asyncio.run(shelf.store.commit(snapshot, []))
+    shelf.store.settle()
+    assert database.get(b"na") == b"1"
+    assert shelf.store.needs_commit
+    shelf.commit()
+    assert database.get(b"na") == b"2"
+
+
+def test_scan_reads_one_prefix_only(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    for key in (b"n", b"oa", b"ob", b"pp"):
+        shelf.store.note(key, b"1")
+    shelf.commit()
+    assert [key for key, _ in shelf.store.scan(b"o")] == [b"oa", b"ob"]
+    assert shelf.store.read([b"oa", b"oc"]) == [b"1", None]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"partitions": 5}, "4 partitions of events, and it has 5 now"),
+        ({"uid": "id2"}, "has id id2, and the states belong to one with id id1"),
+        ({"end": 2}, "stands at offset 3 of events, which ends at 2"),
+    ],
+)
+def test_position_of_another_topic_is_refused_with_a_remedy(
+    database: Any, change: dict[str, Any], message: str
+) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    shelf.add("a", "b", "c")
+    shelf.commit()
+    with pytest.raises(PositionError) as error:
+        Shelf(database).open(**change)
+    assert message in str(error.value)
+    assert "tracker reset-state" in str(error.value)
+
+
+def test_topic_whose_id_nobody_gives_is_not_refused(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    shelf.commit()
+    again = Shelf(database)
+    again.open(uid="")
+    assert again.store.row.topic_id == "id1"
+
+
+def test_damaged_or_unknown_position_row_is_refused_by_name() -> None:
+    with pytest.raises(PositionError, match="cannot be read"):
+        decode_position(b"{")
+    other = msgspec.json.encode(Position(FORMAT + 1, 0, "events", "", 1))
+    with pytest.raises(PositionError, match=f"format {FORMAT + 1}, and this version reads"):
+        decode_position(other)
+
+
+def test_store_that_is_not_open_has_no_position(database: Any) -> None:
+    shelf = Shelf(database)
+    assert not shelf.store.is_open
+    assert not shelf.store.needs_commit
+    with pytest.raises(RuntimeError, match="not open"):
+        shelf.store.row  # noqa: B018
+
+
+def test_position_row_is_the_last_of_a_commit(database: Any) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    shelf.add("a")
+    assert shelf.store.snapshot().rows[-1][0] == POSITION_KEY
