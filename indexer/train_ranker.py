@@ -20,7 +20,9 @@ from tracker.network import Network, Weights
 MIN_EXAMPLES = 100
 """With fewer targets nothing is fitted: the fixed blend ranks better than their noise."""
 
-CUT_COLUMNS = (("content_60", "content_95"), ("trend_1d",), ("neighbours_95",), ("negative",))
+CUT_COLUMNS = (
+    ("content_60", "content_95"), ("trend_1d",), ("neighbours_95",), ("negative",), ("repeats",),
+)  # fmt: skip
 """The features that the recommender's first cut goes by, as `Ranker.cut_weights` orders them."""
 
 CUT_STEPS = 300
@@ -108,7 +110,7 @@ def fit_ranker(
     1. Columns that never differ are left out; the others are standardised.
     2. The latest targets are kept for validation: the epoch of their least loss is the best.
     3. A network is then fitted anew on all targets, for as many epochs, at the same rates; and
-       four weights for the recommender's first cut.
+       weights for the recommender's first cut.
 
     The loss is softmax cross-entropy, a candidate that stands for several items counted as so
     many. The same seed gives the same weights on one machine.
@@ -243,7 +245,7 @@ def _judged(epoch: int, net: _Net, data: _Data, events: NDArray[np.int64], loss:
 
 
 def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float32]:
-    """Fit the weighted sum of four features that puts targets highest, by the same loss."""
+    """Fit the weighted sum of a few features that puts targets highest, by the same loss."""
     places = [[COLUMNS.index(name) for name in names] for names in CUT_COLUMNS]
     random = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
@@ -252,9 +254,9 @@ def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float
     for _ in range(CUT_STEPS):
         events = random.integers(0, len(examples), 4 * options.batch_size)
         some = examples.features[events]
-        four = np.stack([some[:, :, place].mean(axis=2, dtype=np.float32) for place in places], 2)
-        four[:, :, 1] = np.maximum(four[:, :, 1] - TREND_KNEE, 0.0)
-        logits = torch.from_numpy(four) @ weights + torch.from_numpy(examples.offsets[events])
+        cheap = np.stack([some[:, :, place].mean(axis=2, dtype=np.float32) for place in places], 2)
+        cheap[:, :, 1] = np.maximum(cheap[:, :, 1] - TREND_KNEE, 0.0)
+        logits = torch.from_numpy(cheap) @ weights + torch.from_numpy(examples.offsets[events])
         loss = _losses(logits).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

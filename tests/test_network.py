@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.worlds import World, likes
+from tests.worlds import DAY, START, World, likes
 from tracker import network
-from tracker.context import COLUMNS
+from tracker.context import COLUMNS, CONTEXT, read_context
+from tracker.history import read_histories
 from tracker.network import Network, RankerFileError, RankerInfo, Weights
 
 NAMES = ("trend_1d", "content_60", "gap", "neighbours_95", "repeats")
@@ -24,7 +25,7 @@ def weights(columns: int = len(NAMES), hidden: int = 6, width: int = 3) -> Weigh
 
     return Weights(
         draw(columns, hidden), draw(hidden), draw(hidden, width), draw(width), draw(width),
-        draw(columns), draw(4),
+        draw(columns), draw(network.CUT),
     )  # fmt: skip
 
 
@@ -113,11 +114,21 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
         Network(NAMES, replace(bad, last=bad.last * np.float32("nan")))
 
 
-def test_context_says_what_moment_it_is() -> None:
-    from tests.worlds import DAY, START
-    from tracker.context import CONTEXT, read_context
-    from tracker.history import read_histories
+def test_a_recommender_serves_the_network_the_context_of_its_users() -> None:
+    lone = np.zeros((1, 2), np.float32)
+    lone[0, 0] = 1.0
+    zero = np.zeros(2, np.float32)
+    by_events = Weights(
+        lone, zero, np.eye(2, dtype=np.float32), zero, np.ones(2, np.float32),
+        np.zeros(1, np.float32), np.zeros(network.CUT, np.float32),
+    )  # fmt: skip
+    world = World(20, ranker=Network(["events"], by_events))
+    world.send(*likes(0, [1, 2, 3]), *likes(1, [4]))
+    scores = world.recommend([0, 1, -1]).scores
+    np.testing.assert_allclose(scores[:, 0], [2.0, 1.0, 0.0], rtol=1e-5)
 
+
+def test_context_says_what_moment_it_is() -> None:
     world = World(10)
     world.send(*likes(0, [1, 2, 3], time=START - DAY), *likes(0, [4], time=START - 60))
     slots, now = np.array([0, 1, -1]), np.full(3, START)

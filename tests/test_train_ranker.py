@@ -49,9 +49,9 @@ def test_a_ranker_finds_the_column_that_matters() -> None:
 
 def test_the_first_cut_is_weighed_by_the_same_targets() -> None:
     fitted = fit_ranker(examples_of("neighbours_95", "content_60"), QUICK)
-    content, trend, neighbours, negative = fitted.network.cut_weights
+    content, trend, neighbours, negative, repeats = fitted.network.cut_weights
     assert neighbours > 1.0 > abs(content)
-    assert trend == negative == 0.0
+    assert trend == negative == repeats == 0.0
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:

@@ -21,6 +21,10 @@ Array = NDArray[Any]
 _reordered = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 
 
+CUT = 5
+"""Features that the recommender's first cut goes by, see `Ranker.cut_weights`."""
+
+
 class RankerFileError(ValueError):
     """A ranker's file does not fit its description; the message says what was found."""
 
@@ -38,7 +42,7 @@ class Weights:
 
     `first` (P, H), `first_bias` (H,), `second` (H, G), `second_bias` (G,), `last` (G,) and `skip`
     (P,), all float32: score = last . relu(second relu(first x + bias) + bias) + skip . x. What
-    standardises the features is folded in. `cut` (4,) are the ranker's `cut_weights`.
+    standardises the features is folded in. `cut` (5,) are the ranker's `cut_weights`.
     """
 
     first: NDArray[np.float32]
@@ -74,7 +78,7 @@ class Network:
         hidden, width = weights.second.shape if weights.second.ndim == 2 else (0, 0)
         expected = {
             "first": (len(columns), hidden), "first_bias": (hidden,), "second": (hidden, width),
-            "second_bias": (width,), "last": (width,), "skip": (len(columns),), "cut": (4,),
+            "second_bias": (width,), "last": (width,), "skip": (len(columns),), "cut": (CUT,),
         }  # fmt: skip
         for name, shape in expected.items():
             array = getattr(weights, name)

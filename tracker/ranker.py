@@ -35,6 +35,7 @@ class Ranker(Protocol):
     """What turns features into scores: a network trained on them, or the blend.
 
     `wanted` (F,) bool names the columns that it reads; the others may be left out and are zero.
+    Those beyond FEATURES, if any, are the user's context (`context.COLUMNS`).
     `cut_weights` (5,) float32 weigh what the first cut goes by: content cosine, trend of a day,
     neighbours at .95, the negative sum and repeats, each on the scale of its feature.
     """

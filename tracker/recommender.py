@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tracker.apply import Applied, apply_events, rebuild_from_ring
 from tracker.artifact import Artifact
 from tracker.candidates import Candidates, find_candidates
+from tracker.context import read_context
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
 from tracker.features import FEATURES, cut_candidates, fill_features
@@ -360,7 +361,7 @@ class Recommender:
         walked: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         config, view = states.config, self.view
-        out = np.zeros((*rows.shape, len(FEATURES)), np.float32)
+        out = np.zeros((*rows.shape, len(wanted)), np.float32)
         fill_features(
             now, slots, scenes, wanted, content_events,
             states.ring, read.ring_rows, read.history, read.n_history,
@@ -371,6 +372,9 @@ class Recommender:
             view.log2_counts, view.ref_times, view.first_times, view.scenes, view.scene_counts,
             rows, n_rows, walked, out,
         )  # fmt: skip
+        if wanted[len(FEATURES) :].any():
+            context = read_context(read, states, slots, now, view)
+            out[:, :, len(FEATURES) :] = context[:, None, :]
         return out
 
     def _describe(
