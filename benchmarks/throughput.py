@@ -12,13 +12,12 @@ import argparse
 import json
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,20 +25,22 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from indexer.build import BuildOptions, build
-from indexer.catalog import Catalog, Item
 from numpy.typing import NDArray
-from tracker.artifact import Artifact, EncoderInfo
 
+from indexer.assemble import BuildOptions, build_artifact
+from indexer.catalog import Catalog, Item
+from indexer.item_encoder import Progress
 from tests.brokers import KafkaBroker
+from tracker.artifact import Artifact, EncoderInfo
 from tracker.embedded import ChildProcess
 
 TEXT_WIDTH = 384
 TOPICS_OF_TEXT = 400
 PARTITIONS = 4
 ITEM_PARTITIONS = 4
+K = 10
 
 
 class SyntheticEncoder:
@@ -54,23 +55,24 @@ class SyntheticEncoder:
         self._topics = generator.normal(size=(TOPICS_OF_TEXT, TEXT_WIDTH)) * decay
         self._mean = generator.normal(size=TEXT_WIDTH) * 0.5
 
-    def encode(self, texts: list[str], progress: object = None) -> NDArray[np.float32]:
-        """Return (N, 384) float32."""
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> NDArray[np.float16]:
+        """Return (N, 384) float16."""
         decay = 1.0 / np.sqrt(1.0 + np.arange(TEXT_WIDTH))
         generator = np.random.default_rng(len(texts))
         topics = generator.integers(0, TOPICS_OF_TEXT, len(texts))
         noise = generator.normal(size=(len(texts), TEXT_WIDTH)) * decay
         vectors = self._mean + self._topics[topics] + 0.7 * noise
-        return np.asarray(vectors, np.float32)
+        return np.asarray(vectors, np.float16)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What one system did with a topic: events, seconds, and lists sent."""
+    """What one system did with a topic: events, seconds, lists sent, processor time an event."""
 
     events: int
     seconds: float
     outputs: int
+    cpu_microseconds: float
 
     @property
     def events_per_second(self) -> float:
@@ -96,21 +98,25 @@ class Bench:
             Item(item_id=f"item{row:07d}", title=f"Product {row}", categories=[f"Dept {row % 40}"])
             for row in range(n)
         ]
-        build(Catalog.of(items), SyntheticEncoder(), self.folder / "artifacts", BuildOptions())
+        if not (self.folder / "artifacts" / "LATEST").exists():
+            build_artifact(
+                Catalog(items), SyntheticEncoder(), self.folder / "artifacts", BuildOptions()
+            )
         artifact = Artifact.load(self.folder / "artifacts")
-        shutil.copy(artifact.path / "index.faiss", self.folder / "index.faiss")
-        index = faiss.read_index(str(self.folder / "index.faiss"))
-        parameters = artifact.manifest.index.parameters
-        if "nprobe" in parameters:
-            index.nprobe = parameters["nprobe"]
-        faiss.write_index(index, str(self.folder / "index.faiss"))
-        np.save(self.folder / "vectors.npy", np.asarray(artifact.vectors.vectors))
-        (self.folder / "ids.json").write_text(json.dumps(artifact.vectors.ids))
+        info = artifact.manifest.index
         print(
-            f"# index {artifact.manifest.index.kind} {parameters}, recall@10"
-            f" {artifact.manifest.index.recall_at_10:.3f},"
-            f" {artifact.manifest.index.microseconds:.0f} us a query"
+            f"# the tracker's index: {info.kind} {info.parameters}, recall@10"
+            f" {info.recall_at_10:.3f}, {info.microseconds:.0f} us a query in batches"
         )
+        vectors = np.array(artifact.vectors.vectors)
+        ours = faiss.read_index(str(artifact.path / "index.faiss"))
+        rivals = {info.kind: ours, "ivf_sq8": scalar_index(vectors, info.recall_at_10)}
+        times = {kind: single_query_microseconds(index, vectors) for kind, index in rivals.items()}
+        fastest = min(times, key=lambda kind: times[kind])
+        print(f"# one query at a time: {times}; the rivals search {fastest}")
+        faiss.write_index(rivals[fastest], str(self.folder / "index.faiss"))
+        np.save(self.folder / "vectors.npy", vectors)
+        (self.folder / "ids.json").write_text(json.dumps(artifact.vectors.ids))
 
     def create(self, topic: str, partitions: int = PARTITIONS) -> None:
         """Create a topic whose records bear the broker's append time."""
@@ -237,9 +243,13 @@ class Bench:
         if name == "textbook_faust":
             command += ["worker"]
         with self.running(command, env) as process:
+            self.wait(process, output, 1, 120)
+            begun, cpu = self.ends(output), cpu_seconds(process.pid)
             self.wait(process, output, count, 60)
+            spent = cpu_seconds(process.pid) - cpu
+            done = self.ends(output) - begun
         times = sorted(record[0] for record in self.read(output))[:count]
-        return Rate(count, (times[-1] - times[0]) / 1000, count)
+        return Rate(count, (times[-1] - times[0]) / 1000, count, 1e6 * spent / done)
 
     def tracker_env(self, name: str) -> dict[str, str]:
         """Return the settings of a tracker run: the defaults but for names and places."""
@@ -265,11 +275,16 @@ class Bench:
 
     def tracker(self, name: str, count: int) -> Rate:
         """Run the tracker until it has committed all its events."""
+        output = f"{name}-recommendations"
         with self.running([sys.executable, "-m", "tracker", "worker"], self.tracker_env(name)) as p:
+            self.wait(p, output, 1, 120)
+            cpu = cpu_seconds(p.pid)
             self.committed(p, name, count)
-        records = self.read(f"{name}-recommendations")
+            spent = cpu_seconds(p.pid) - cpu
+        records = self.read(output)
         times = [record[0] for record in records]
-        return Rate(count, (max(times) - min(times)) / 1000, len(records))
+        seconds = (max(times) - min(times)) / 1000
+        return Rate(count, seconds, len(records), 1e6 * spent / count)
 
     def committed(self, process: ChildProcess, name: str, count: int) -> None:
         """Wait until the tracker's group has committed `count` events."""
@@ -278,7 +293,10 @@ class Bench:
         last, still = -1, time.monotonic()
         while last < count:
             process.check()
-            now = sum(max(0, place.offset) for place in consumer.committed(places, timeout=10))
+            try:
+                now = sum(max(0, place.offset) for place in consumer.committed(places, timeout=10))
+            except KafkaException:
+                now = last  # the group has no coordinator yet
             if now != last:
                 last, still = now, time.monotonic()
             if time.monotonic() - still > 120:
@@ -308,6 +326,12 @@ class Bench:
         return dict(zip(("p50", "p95", "p99"), map(float, quantiles), strict=True))
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time a process has used, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def ranks(
     generator: np.random.Generator, size: int, count: int, exponent: float
 ) -> NDArray[np.int64]:
@@ -317,6 +341,40 @@ def ranks(
     cumulative = np.cumsum(weights) / weights.sum()
     drawn = np.searchsorted(cumulative, generator.random(count))
     return np.asarray(order[np.minimum(drawn, size - 1)], np.int64)
+
+
+def scalar_index(vectors: NDArray[np.float32], recall: float) -> faiss.Index:
+    """Return the index the rivals would take: IVF with 8-bit scalars, as good as ours."""
+    dim = vectors.shape[1]
+    quantizer = faiss.IndexFlatIP(dim)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, dim, 1024, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    index.train(vectors[:50_000])
+    index.add(vectors)
+    generator = np.random.default_rng(1)
+    queries = vectors[generator.integers(0, len(vectors), 500)]
+    queries = queries + vectors[generator.integers(0, len(vectors), 500)]
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :K]
+    for probes in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128):
+        index.nprobe = probes
+        found = index.search(queries, K)[1]
+        hits = np.mean([len(set(a) & set(b)) for a, b in zip(exact, found, strict=True)]) / K
+        if hits >= min(recall, 0.98):
+            break
+    return index
+
+
+def single_query_microseconds(index: faiss.Index, vectors: NDArray[np.float32]) -> float:
+    """Return the median time of a search with one query on one thread."""
+    faiss.omp_set_num_threads(1)
+    times = []
+    for query in vectors[:: len(vectors) // 300]:
+        begin = time.perf_counter()
+        index.search(query[None], K)
+        times.append(time.perf_counter() - begin)
+    return round(1e6 * statistics.median(times), 1)
 
 
 def main() -> None:
@@ -329,17 +387,19 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", default="faust,quix,tracker,latency")
     parser.add_argument("--users-law", default="uniform,zipf")
+    parser.add_argument("--folder", type=Path, help="kept, its artifact taken again; a new one")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     only = arguments.only.split(",")
     result: dict[str, object] = {"date": datetime.now(UTC).isoformat(timespec="seconds")}
     with tempfile.TemporaryDirectory(prefix="tracker-bench-") as place:
-        folder = Path(place)
+        folder = arguments.folder or Path(place)
         with KafkaBroker(folder / "kafka") as broker:
             bench = Bench(folder, broker.address, arguments)
             bench.prepare()
             for law in arguments.users_law.split(","):
                 rates: dict[str, list[float]] = {}
+                costs: dict[str, float] = {}
                 for turn in range(arguments.repeat):
                     name = f"bench-{law}-{turn}"
                     bench.topics(name)
@@ -348,14 +408,20 @@ def main() -> None:
                     if "faust" in only:
                         found = bench.rival("textbook_faust", topic, arguments.faust_events)
                         rates.setdefault("textbook Faust", []).append(found.events_per_second)
+                        costs["textbook Faust"] = found.cpu_microseconds
                     if "quix" in only:
                         found = bench.rival("quix_pipeline", topic, arguments.events)
                         rates.setdefault("Quix Streams", []).append(found.events_per_second)
+                        costs["Quix Streams"] = found.cpu_microseconds
                     if "tracker" in only:
                         found = bench.tracker(name, arguments.events)
                         rates.setdefault("tracker", []).append(found.events_per_second)
+                        costs["tracker"] = found.cpu_microseconds
                         print(f"# tracker: {found.outputs} lists for {found.events} events")
-                    latest = {system: round(values[-1]) for system, values in rates.items()}
+                    latest = {
+                        system: f"{values[-1]:,.0f} events/s, {costs[system]:.0f} us of CPU each"
+                        for system, values in rates.items()
+                    }
                     print(f"# {law} users, run {turn + 1}: {latest}", flush=True)
                 result[law] = rates
                 ours = statistics.median(rates.get("tracker", [0.0]))
