@@ -1,0 +1,146 @@
+"""The doctor says OK, or what to do, for everything a worker needs."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.shop import build_shop
+from tracker.doctor import (
+    Check,
+    check_all,
+    check_artifact,
+    check_data_dir,
+    check_device,
+    check_kinds,
+    check_settings,
+    check_topics,
+)
+from tracker.embedded import free_port
+from tracker.settings import Settings, load_settings
+from tracker.topics import TopicReport, ensure_topics
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("artifacts")
+    build_shop(root)
+    return root
+
+
+def settings(**values: object) -> Settings:
+    return load_settings({}, **values)
+
+
+def examine(environ: dict[str, str], **overrides: object) -> dict[str, Check]:
+    return {check.name: check for check in asyncio.run(check_all(environ, **overrides))}
+
+
+def test_all_is_well_where_all_is_there_and_missing_guarantees_are_noted(
+    tansu: str, prefix: str, artifacts: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"brokers": tansu, "name": prefix, "artifacts": str(artifacts)}
+    asyncio.run(ensure_topics(settings(**given)))
+    told: list[str] = []
+    found = asyncio.run(
+        check_all({}, lambda check: told.append(check.name), data_dir=tmp_path, **given)
+    )
+    by_name = {check.name: check for check in found}
+    assert [check for check in found if check.failed] == []
+    assert told == [check.name for check in found]
+    assert by_name["transactions"].state == "note"
+    assert "count them twice" in by_name["transactions"].text
+    assert "300 items" in by_name["artifact"].text
+    assert {name for name in by_name if name.startswith("topic ")} == {
+        "topic events",
+        "topic recommendations",
+        "topic rejected",
+        "topic items",
+        "topic user changelog",
+        "topic item changelog",
+    }
+
+
+def test_missing_topics_fail_with_the_command_that_creates_them(
+    tansu: str, prefix: str, artifacts: Path
+) -> None:
+    found = examine({}, brokers=tansu, name=prefix, artifacts=str(artifacts))
+    assert "run 'tracker topics'" in found["topic events"].text
+    assert found["topic events"].failed
+
+
+def test_broker_that_is_away_keeps_nothing_else_from_being_checked(artifacts: Path) -> None:
+    found = examine({}, brokers=f"127.0.0.1:{free_port()}", artifacts=str(artifacts))
+    assert found["broker"].failed
+    assert "TRACKER_BROKERS" in found["broker"].text
+    assert found["artifact"].state == "ok"
+    assert "transactions" not in found
+
+
+def test_unknown_setting_is_the_only_line() -> None:
+    found = examine({"TRACKER_KAY": "5"})
+    assert list(found) == ["settings"]
+    assert found["settings"].failed
+    assert "TRACKER_KAY" in found["settings"].text
+
+
+def test_more_copies_than_brokers_fail(tansu: str, prefix: str, artifacts: Path) -> None:
+    found = examine({}, brokers=tansu, name=prefix, artifacts=str(artifacts), replication_factor=3)
+    assert found["broker"].failed
+    assert "TRACKER_REPLICATION_FACTOR=3" in found["broker"].text
+
+
+def test_settings_are_told_without_the_password() -> None:
+    found = check_settings(
+        settings(
+            k=20,
+            security_protocol="SASL_PLAINTEXT",
+            sasl_username="me",
+            sasl_password="not-for-your-eyes",
+        )
+    )
+    assert "TRACKER_K=20" in found.text
+    assert "not-for-your-eyes" not in found.text
+    assert check_settings(settings()).text == "all at their defaults"
+
+
+def test_table_of_weights_is_read(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.toml", tmp_path / "bad.toml"
+    good.write_text("replace = true\n[kinds]\nwave = 1.5\n")
+    bad.write_text("[kinds]\nwave = 'much'\n")
+    assert "built-in" in check_kinds(settings()).text
+    assert check_kinds(settings(kinds_file=good)).text == f"1 kinds from {good}"
+    found = check_kinds(settings(kinds_file=bad))
+    assert found.failed
+    assert "TRACKER_KINDS_FILE" in found.text
+
+
+def test_data_directory_below_a_file_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert check_data_dir(settings(data_dir=tmp_path / "new" / "one")).state == "ok"
+    found = check_data_dir(settings(data_dir=tmp_path / "file" / "data"))
+    assert found.failed
+    assert "TRACKER_DATA_DIR" in found.text
+
+
+def test_artifacts_that_are_not_there_fail_in_one_line(tmp_path: Path) -> None:
+    found = check_artifact(settings(artifacts=str(tmp_path / "none")))
+    assert found[0].failed
+    assert "\n" not in found[0].text
+
+
+def test_gpu_that_is_asked_for_and_missing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = check_device(settings(device="cuda"))
+    assert found.failed
+    assert "TRACKER_DEVICE" in found.text
+    assert check_device(settings(device="auto")).state == "ok"
+
+
+def test_problems_of_a_topic_fail_and_notes_do_not() -> None:
+    wrong = TopicReport("events", "t-events", "wrong", 2, "compact", "", ["is wrong"])
+    noted = TopicReport("items", "t-items", "ok", 3, "delete", "", [], ["is odd"])
+    first, second = check_topics([wrong, noted])
+    assert (first.state, first.text) == ("fail", "t-events is wrong")
+    assert (second.state, second.text) == ("note", "t-items: 3 partitions; is odd")
