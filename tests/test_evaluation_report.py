@@ -1,0 +1,66 @@
+"""The report of an evaluation: everything in one page, and nothing that was not measured."""
+
+import io
+
+from rich.console import Console
+
+from indexer.evaluate import Difference, Evaluation, Row
+from indexer.evaluation_report import as_html, as_table
+
+
+def row(model: str, part: str, value: float | None) -> Row:
+    return Row(
+        model=model, slice=part, n=7, hit_rate_at_10=value, hit_rate_at_20=value, ndcg_at_10=value,
+        ndcg_at_20=value, mrr=value, recall_at_10=value, debiased_hit_rate_at_10=value,
+        coverage=None, novelty=None, diversity=None,
+        ci={} if value is None else {"ndcg_at_10": (value - 0.01, value + 0.01)},
+    )  # fmt: skip
+
+
+def evaluation(value: float | None = 0.25) -> Evaluation:
+    parts = ("all", "history:1-3", "scene:<b>home</b> $1_$^")
+    return Evaluation(
+        protocol="gts", artifact="000001-abc", items=40, users=20, targets=7, seconds=1.5,
+        events_per_second=99.0, notes=["ties of scores count half"],
+        rows=[row(model, part, value) for part in parts for model in ("tracker", "popularity")],
+        differences=[Difference("tracker", "popularity", "ndcg_at_10", 0.02, (0.01, 0.03))],
+    )  # fmt: skip
+
+
+def test_the_table_has_a_line_a_model_and_only_metrics_that_were_measured() -> None:
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(as_table(evaluation()))
+    text = captured.get()
+    assert text.splitlines()[0].split() == [
+        "model", "HR@10", "NDCG@10", "HR@20", "NDCG@20", "MRR", "debiased", "HR@10",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["tracker", "popularity"]
+    assert "0.2500" in text
+
+
+def test_the_page_stands_alone_and_says_how_it_was_measured() -> None:
+    page = as_html(evaluation())
+    assert page.count("<svg") == 3  # all, by history, by scene
+    assert "ties of scores count half" in page
+    assert "+0.0100 to +0.0300" in page
+    assert "0.2400 to" in page
+    for reference in ('href="http', "src=", "url(http", "@import"):
+        assert reference not in page
+
+
+def test_names_from_the_data_are_escaped() -> None:
+    tables = as_html(evaluation()).split("<h2>", 1)[1]
+    assert "<b>home</b>" not in tables
+    assert "&lt;b&gt;home&lt;/b&gt; $1_$^" in tables
+
+
+def test_the_same_evaluation_gives_the_same_tables() -> None:
+    first, second = (as_html(evaluation()).split("<h2>", 1)[1] for _ in range(2))
+    assert first == second
+
+
+def test_an_evaluation_without_targets_still_gives_a_page() -> None:
+    page = as_html(evaluation(None))
+    assert "<svg" in page
+    assert "None" not in page
