@@ -117,6 +117,7 @@ class Partition:
         self._queue: deque[_Work | _Question] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._failed = False
         self._task: asyncio.Task[None] | None = None
         self._commit: asyncio.Task[None] | None = None
         self._returned: list[Record] = []  # of a commit that was aborted
@@ -179,12 +180,13 @@ class Partition:
             await self._task
         while self._queue:
             self._drop(self._queue.popleft())
-        if self.store.is_open:
+        if self.store.is_open and not self._failed:
             await self._commit_all()
 
     async def _run(self) -> None:
         try:
             while True:
+                self.store.settle()
                 await self._wait()
                 if self._closing:
                     return
@@ -197,10 +199,11 @@ class Partition:
                         work.done()
                 await self._emit()
                 await self._maybe_commit()
-        except BaseException as error:  # a bug, or somebody else owns the partition: all ends
-            if not isinstance(error, asyncio.CancelledError):
-                self._fatal(error)
+        except asyncio.CancelledError:
             raise
+        except BaseException as error:  # a bug, or somebody else owns the partition: all ends
+            self._failed = True
+            self._fatal(error)
 
     async def _wait(self) -> None:
         """Wait for work, or for the time at which something is due."""
