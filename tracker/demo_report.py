@@ -38,7 +38,11 @@ def print_story(story: Story, found: DemoInput) -> None:
 
 
 def _interests(found: Recommendation) -> str:
-    return "\n".join(f"{one.label} {one.strength:.0%}" for one in found.interests)
+    """Sum the interests of one label: a label is a category, and a taste may have several."""
+    shares: dict[str, float] = {}
+    for one in found.interests:
+        shares[one.label] = shares.get(one.label, 0.0) + one.strength
+    return "\n".join(f"{label} {share:.0%}" for label, share in shares.items())
 
 
 def print_demo(result: DemoResult) -> None:

@@ -16,12 +16,16 @@ from tracker.topics import TopicReport
 
 STATE_STYLES = {"ok": "green", "created": "green", "note": "yellow", "missing": "red"}
 
+WIDTH = 120
+"""Columns of what goes into a file or a pipe."""
+
 _encoder = msgspec.json.Encoder()
 
 
 def out() -> Console:
-    """Return the console for results, stdout as it is now."""
-    return Console(file=sys.stdout, soft_wrap=False, highlight=False)
+    """Return the console for results, stdout as it is now; wide where that is no terminal."""
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False)
 
 
 def err() -> Console:

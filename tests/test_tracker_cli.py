@@ -1,0 +1,268 @@
+"""The commands parse, call, print to stdout what programs read, and exit with a code."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.shop import build_shop
+from tests.worlds import START, World, likes
+from tracker.cli import cli
+from tracker.client import read_topic
+from tracker.cluster import topics_of
+from tracker.connect import producer
+from tracker.data_dir import locked
+from tracker.embedded import free_port
+from tracker.settings import PREFIX, load_settings
+
+GOOD = '{"user_id":"u%d","item_id":"i1","kind":"click","timestamp":1000}'
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, arguments, input=stdin, catch_exceptions=False)
+
+
+def place(address: str, name: str) -> list[str]:
+    return ["--brokers", address, "--name", name]
+
+
+COMMANDS = ["topics", "worker", "send", "watch", "show", "doctor", "reset-state", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    if command == "demo":
+        assert "[default: 200.0" in result.output
+
+
+def test_all_commands_are_listed() -> None:
+    result = run("--help")
+    assert all(command in result.output for command in COMMANDS)
+
+
+def test_topics_are_created_and_told_as_json_and_as_a_table(tansu: str, prefix: str) -> None:
+    checked = run("topics", "--check", "--json", *place(tansu, prefix))
+    assert checked.exit_code == 1
+    assert {one["state"] for one in json.loads(checked.stdout)} == {"missing"}
+    created = run("topics", "--json", *place(tansu, prefix))
+    assert created.exit_code == 0
+    assert {one["state"] for one in json.loads(created.stdout)} == {"created"}
+    shown = run("topics", *place(tansu, prefix))
+    assert shown.exit_code == 0
+    assert "user changelog" in shown.stdout
+
+
+def test_events_from_standard_input_are_sent_and_counted(tansu: str, prefix: str) -> None:
+    run("topics", *place(tansu, prefix))
+    lines = "\n".join(GOOD % number for number in range(20))
+    result = run("send", "-", "--json", *place(tansu, prefix), stdin=lines)
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert (found["sent"], found["confirmed"], found["bad"]) == (20, 20, 0)
+
+
+def test_bad_lines_are_named_on_stderr_and_make_the_exit_code_one(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    run("topics", *place(tansu, prefix))
+    path = tmp_path / "events.jsonl"
+    path.write_text(GOOD % 1 + "\n" + "oops\n" * 12)
+    result = run("send", str(path), *place(tansu, prefix))
+    assert result.exit_code == 1
+    assert f"{path}, line 2: not_json" in result.stderr
+    assert "and 2 more bad lines" in result.stderr
+    assert "1 of 1 events confirmed" in result.stdout
+    assert "12 bad lines" in result.stdout
+
+
+def test_file_that_is_not_there_is_one_line(tansu: str, prefix: str) -> None:
+    run("topics", *place(tansu, prefix))
+    result = run("send", "nowhere.jsonl", *place(tansu, prefix))
+    assert result.exit_code == 1
+    assert result.stderr == "Error: nowhere.jsonl: No such file or directory\n"
+
+
+RECOMMENDATION = (
+    '{"id":"t-0-%d","user_id":"%s","timestamp":1000.0,"scene":"home","items":[{"item_id":"i1",'
+    '"score":0.5,"channel":"content","because":["i2"]}],"artifact":"1","latency_ms":4.0,'
+    '"interests":[{"label":"[red]shoes","strength":0.6,"change":0.1}]}'
+)
+
+
+def write_recommendations(address: str, name: str, users: Sequence[str]) -> None:
+    async def write() -> None:
+        settings = load_settings({}, brokers=address, name=name)
+        topic = topics_of(settings).recommendations
+        async with producer(settings) as client:
+            for offset, user in enumerate(users):
+                value = (RECOMMENDATION % (offset, user)).encode()
+                await client.send_and_wait(topic, value, user.encode(), 0)
+
+    asyncio.run(write())
+
+
+def test_recommendations_are_watched_as_sent_and_for_people(tansu: str, prefix: str) -> None:
+    run("topics", *place(tansu, prefix))
+    write_recommendations(tansu, prefix, ["ann", "bob", "ann"])
+    options = ["--from-beginning", *place(tansu, prefix)]
+    raw = run("watch", "--json", "--count", "3", *options)
+    assert raw.exit_code == 0
+    assert [json.loads(line)["user_id"] for line in raw.stdout.splitlines()] == [
+        "ann",
+        "bob",
+        "ann",
+    ]
+    shown = run("watch", "--user", "ann", "--count", "2", *options)
+    assert shown.stdout.count("ann") == 2
+    assert "because of i2" in shown.stdout
+    assert "[red]shoes 60%" in shown.stdout  # what users send is text, never markup
+
+
+def test_known_user_and_item_are_shown_and_unknown_ones_end_with_one(
+    tansu: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(users=1)
+    world.send(*likes(0, [0, 2], scene="home"))
+    monkeypatch.setattr("tracker.cli.Artifact.load", lambda *_, **__: world.artifact)
+    run("topics", *place(tansu, prefix))
+
+    async def write() -> None:
+        settings = load_settings({}, brokers=tansu, name=prefix)
+        names = topics_of(settings)
+        (row,) = world.states.pack(np.zeros(1, np.int64))
+        item = next(iter(world.item_slots))
+        (item_row,) = world.item_states.pack(np.zeros(1, np.int64))
+        async with producer(settings) as client:
+            await client.send_and_wait(names.users_changelog, row, b"uu0", 0)
+            await client.send_and_wait(
+                names.items_changelog, item_row, b"i" + item.to_bytes(8, "big"), 0
+            )
+
+    asyncio.run(write())
+    options = ["--now", str(START + 60), *place(tansu, prefix)]
+    told = run("show", "u0", "--json", *options)
+    assert json.loads(told.stdout)["events"] == 2
+    assert "group 0" in run("show", "u0", *options).stdout
+    item = run("show", "--item", "i0", *options)
+    assert "1 positive" in item.stdout
+    assert json.loads(run("show", "--item", "i0", "--json", *options).stdout)["positives"] == 1
+    nobody = run("show", "nobody", *options)
+    assert nobody.exit_code == 1
+    assert nobody.stderr == "Error: nothing is known of user nobody\n"
+
+
+def test_show_wants_a_user_or_an_item() -> None:
+    assert run("show").exit_code == 2
+    assert run("show", "u", "--item", "i").exit_code == 2
+
+
+def test_doctor_tells_lines_or_json_and_fails_where_a_worker_would(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    root = str(tmp_path / "artifacts")
+    build_shop(Path(root))
+    options = ["--artifacts", root, *place(tansu, prefix)]
+    ill = run("doctor", *options)
+    assert ill.exit_code == 1
+    assert "FAIL topic events" in ill.stdout
+    run("topics", *place(tansu, prefix))
+    well = run("doctor", "--json", *options)
+    assert well.exit_code == 0
+    assert {one["state"] for one in json.loads(well.stdout)} <= {"ok", "note"}
+
+
+def test_state_is_reset_only_after_a_yes(tansu: str, prefix: str, tmp_path: Path) -> None:
+    with locked(tmp_path):
+        (tmp_path / "state").write_bytes(b"x" * 10)
+    options = ["--data-dir", str(tmp_path), *place(tansu, prefix)]
+    assert run("reset-state", *options, stdin="n\n").exit_code == 1
+    assert (tmp_path / "state").exists()
+    assert run("reset-state", *options, stdin="y\n").exit_code == 0
+    assert not (tmp_path / "state").exists()
+    assert "no state here" in run("reset-state", "--yes", *options).stdout
+
+
+def test_state_in_use_is_not_reset(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        result = run("reset-state", "--yes", "--data-dir", str(tmp_path))
+    assert result.exit_code == 1
+    assert "in use by process" in result.stderr
+
+
+def test_everything_is_reset_at_the_broker_too(tansu: str, prefix: str, tmp_path: Path) -> None:
+    run("topics", *place(tansu, prefix))
+    run("send", "-", *place(tansu, prefix), stdin=GOOD % 1)
+    settings = load_settings({}, brokers=tansu, name=prefix)
+    names = topics_of(settings)
+
+    async def write() -> None:
+        async with producer(settings) as client:
+            await client.send_and_wait(names.users_changelog, b"row", b"uu1", 0)
+
+    async def count(topic: str) -> int:
+        return len([record async for record in read_topic(settings, topic)])
+
+    asyncio.run(write())
+    result = run(
+        "reset-state", "--yes", "--everything", "--data-dir", str(tmp_path), *place(tansu, prefix)
+    )
+    assert result.exit_code == 0, result.output
+    assert f"{names.users_changelog}: deleted" in result.stdout
+    assert f"{names.users_changelog}: created" in result.stdout
+    assert asyncio.run(count(names.users_changelog)) == 0
+    assert asyncio.run(count(names.events)) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["topics"], ["send", "-"], ["watch"], ["topics", "--check", "--json"]]
+)
+def test_broker_that_is_away_is_one_line_and_code_one(arguments: list[str]) -> None:
+    started = time.monotonic()
+    result = run(*arguments, *place(f"127.0.0.1:{free_port()}", "away"), stdin=GOOD % 1)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert "TRACKER_BROKERS" in result.stderr
+    assert result.stdout == ""
+    assert time.monotonic() - started < 15
+
+
+def test_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKER_K", "many")
+    result = run("topics")
+    assert result.exit_code == 1
+    assert "TRACKER_K is 'many'" in result.stderr
+
+
+def test_items_without_events_are_no_demonstration(tmp_path: Path) -> None:
+    result = run("demo", "--items", str(tmp_path / "items.jsonl"))
+    assert result.exit_code == 2
+    assert "belong together" in result.stderr
+
+
+def test_sigterm_ends_a_command_with_everything_closed(tansu: str, prefix: str) -> None:
+    run("topics", *place(tansu, prefix))
+    command = [sys.executable, "-m", "tracker", "watch", *place(tansu, prefix)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"watching" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(30) == 130
+        assert process.stderr.read() == b"stopped\n"
