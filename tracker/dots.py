@@ -2,18 +2,15 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.native import reordered
+
 Array = NDArray[Any]
 
-# Sums may be reordered, so that they run in the machine's wide registers. The order is fixed when
-# the code is compiled: the same numbers give the same sum, alone or in a batch.
-_reordered = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 
-
-@_reordered
+@reordered
 def dot(a: Array, b: Array) -> float:
     """Return the inner product of two float32 vectors of one length."""
     total = np.float32(0.0)
@@ -22,7 +19,7 @@ def dot(a: Array, b: Array) -> float:
     return total  # type: ignore[return-value]
 
 
-@_reordered
+@reordered
 def three_dots(queries: Array, vector: Array, out: Array) -> None:
     """Write the inner products of three float32 vectors (3, F) with a fourth."""
     first = np.float32(0.0)
@@ -38,7 +35,7 @@ def three_dots(queries: Array, vector: Array, out: Array) -> None:
     out[2] = third
 
 
-@_reordered
+@reordered
 def add_scaled(out: Array, vector: Array, scale: float) -> None:
     """Add `scale` times a float32 vector to another."""
     factor = np.float32(scale)
@@ -46,7 +43,7 @@ def add_scaled(out: Array, vector: Array, scale: float) -> None:
         out[d] += factor * vector[d]
 
 
-@_reordered
+@reordered
 def to_unit(vector: Array) -> bool:
     """Scale a float32 vector to unit length; False, and unchanged, where it is null."""
     square = np.float32(0.0)

@@ -6,20 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numba
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from tracker.context import COLUMNS
+from tracker.native import reordered
 
 Array = NDArray[Any]
-
-# Sums may be reordered, as in dots.py: the order is fixed when the code is compiled, so a user's
-# scores are the same alone and in a batch.
-_reordered = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
-
 
 CUT = 5
 """Features that the recommender's first cut goes by, see `Ranker.cut_weights`."""
@@ -137,7 +132,7 @@ class Network:
         return network
 
 
-@_reordered
+@reordered
 def _layer(x: Array, weights: Array, bias: Array, out: Array) -> None:
     """Write bias + x weights, four inputs at a time: the sums stay in the machine's registers."""
     inputs = len(x)
@@ -155,7 +150,7 @@ def _layer(x: Array, weights: Array, bias: Array, out: Array) -> None:
             out[j] += x0 * w0[j]
 
 
-@_reordered
+@reordered
 def _forward(
     features: Array, n_rows: Array, columns: Array, first: Array, first_bias: Array,
     second: Array, second_bias: Array, last: Array, skip: Array, scores: Array,
