@@ -345,7 +345,7 @@ def _changelog_message(tp: TP, record: Any) -> SimpleNamespace:
     return SimpleNamespace(
         tp=tp,
         offset=record.offset,
-        partition=record.partition,
+        partition=tp.partition,
         key=record.key,
         value=record.value,
     )

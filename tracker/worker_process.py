@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 FLOOD_SECONDS = 10.0
 """The same line of a library comes once in so many seconds."""
@@ -24,9 +25,12 @@ class FloodFilter(logging.Filter):
     While a broker is away the clients write thousands of lines.
     """
 
-    def __init__(self, seconds: float = FLOOD_SECONDS) -> None:
+    def __init__(
+        self, seconds: float = FLOOD_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self._seconds = seconds
+        self._clock = clock
         self._last: dict[tuple[str, str], float] = {}
         self._left_out: dict[tuple[str, str], int] = {}
 
@@ -40,7 +44,7 @@ class FloodFilter(logging.Filter):
         if text.startswith(OFF_TOPIC):
             return False
         key = (record.name, text[:80])
-        now = time.monotonic()
+        now = self._clock()
         last = self._last.get(key)
         if last is not None and now - last < self._seconds:
             self._left_out[key] = self._left_out.get(key, 0) + 1

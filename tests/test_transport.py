@@ -1,0 +1,295 @@
+"""ChunkConsumer: chunks without holes, sources held back alone, changelogs in bulk."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from tests.plane_world import Source
+from tracker.transport import Chunk, ChunkConsumer, ChunkSchema, NoOwner
+
+EVENTS = TP("events", 0)
+OTHER = TP("events", 1)
+CHANGES = TP("users-changelog", 0)
+
+
+class Owner(NoOwner):
+    """Says what a test wants."""
+
+    def __init__(self) -> None:
+        self.positions: dict[TP, int] = {}
+        self.commits: dict[TP, int] = {}
+        self.full: set[TP] = set()
+
+    def position(self, tp: TP) -> int | None:
+        return self.positions.get(tp)
+
+    def committed(self, tp: TP) -> int | None:
+        return self.commits.get(tp)
+
+    def room(self, tp: TP) -> bool:
+        return tp not in self.full
+
+
+def bare() -> Any:
+    """A consumer without Kafka behind it."""
+    consumer: Any = object.__new__(ChunkConsumer)
+    consumer._next, consumer._probed, consumer._rewind = {}, {}, {}
+    consumer._read_offset = {}
+    consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
+    consumer._committed_offset = defaultdict(lambda: None)
+    consumer.transport = SimpleNamespace(chunk_records={"events": 3}, owner=Owner(), ends=None)
+    return consumer
+
+
+def records(*offsets: int) -> list[Source]:
+    return [Source(offset, b"") for offset in offsets]
+
+
+def ranges(chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
+    return [(chunk.start, chunk.end, len(chunk.records)) for chunk in chunks]
+
+
+def test_records_are_cut_into_chunks_that_follow_each_other() -> None:
+    consumer = bare()
+    assert ranges(consumer._chunks(EVENTS, records(5, 6, 7, 8))) == [(5, 8, 3), (8, 9, 1)]
+    assert ranges(consumer._chunks(EVENTS, records(9))) == [(9, 10, 1)]
+    assert consumer._chunks(EVENTS, []) == []
+
+
+def test_hole_inside_a_fetch_belongs_to_the_chunk_after_it() -> None:
+    assert ranges(bare()._chunks(EVENTS, records(1, 2, 3, 9))) == [(1, 4, 3), (4, 10, 1)]
+
+
+def test_first_offset_past_the_expected_one_is_sought_once_and_then_believed() -> None:
+    consumer = bare()
+    consumer._next[EVENTS] = 5
+    assert consumer._chunks(EVENTS, records(8)) == []
+    assert consumer._rewind == {EVENTS: 5}
+    assert ranges(consumer._chunks(EVENTS, records(8))) == [(5, 9, 1)]
+
+
+def test_records_that_were_handed_over_before_are_left_out() -> None:
+    consumer = bare()
+    consumer._next[EVENTS] = 5
+    assert consumer._chunks(EVENTS, records(1, 2)) == []
+    assert ranges(consumer._chunks(EVENTS, records(3, 4, 5, 6))) == [(5, 7, 2)]
+
+
+def test_records_of_a_chunk_past_a_position_are_found() -> None:
+    chunk = Chunk(EVENTS, 0, 9, records(2, 4, 8))
+    assert [record.offset for record in chunk.past(0)] == [2, 4, 8]
+    assert [record.offset for record in chunk.past(3)] == [4, 8]
+    assert list(Chunk(EVENTS, 0, 9, []).past(3)) == []
+
+
+def fetched(
+    consumer: Any, found: dict[TP, list[Source]], *, generation: list[int] | None = None
+) -> list[tuple[TP, Any]]:
+    """Run one getmany over what a fetch brought."""
+    generations = iter(generation or [])
+
+    class App:
+        topics = SimpleNamespace(acks_enabled_for=lambda topic: True)
+
+        @property
+        def consumer_generation_id(self) -> int:
+            return next(generations, 7)
+
+    async def wait(timeout: float) -> Any:
+        return found, set(found)
+
+    consumer.app = App()
+    consumer.flow_active = True
+    consumer.scheduler = SimpleNamespace(
+        iterate=lambda rest: ((tp, record) for tp, many in rest.items() for record in many)
+    )
+    consumer._to_message = lambda tp, record: ("message", record.offset)
+    consumer._wait_next_records = wait
+    consumer.assignment = lambda: {EVENTS, OTHER}
+    consumer._stopped = SimpleNamespace(is_set=lambda: False)
+    consumer._crashed = SimpleNamespace(is_set=lambda: False)
+
+    async def run() -> list[tuple[TP, Any]]:
+        return [pair async for pair in consumer.getmany(1.0)]
+
+    return asyncio.run(run())
+
+
+def test_partitions_take_turns_and_other_topics_come_as_they_are() -> None:
+    consumer = bare()
+    found = fetched(
+        consumer,
+        {EVENTS: records(0, 1, 2, 3), OTHER: records(5), TP("replies", 0): records(9)},
+    )
+    assert [(tp.partition, message.value.start) for tp, message in found[:3]] == [
+        (0, 0), (1, 5), (0, 3),
+    ]  # fmt: skip
+    assert found[3][1] == ("message", 9)
+    assert consumer._read_offset[EVENTS] == 3
+
+
+def test_new_generation_ends_a_fetch() -> None:
+    found = fetched(bare(), {EVENTS: records(0, 1, 2, 3)}, generation=[7, 7, 8])
+    assert len(found) == 1
+
+
+def test_rewinding_seeks_before_the_next_fetch() -> None:
+    consumer = bare()
+    sought: list[tuple[TP, int]] = []
+
+    async def seek(tp: TP, offset: int) -> None:
+        sought.append((tp, offset))
+
+    consumer._seek_to = seek
+    consumer.rewind(EVENTS, 4)
+    consumer.rewind(TP("events", 9), 4)  # not ours any more
+    found = fetched(consumer, {EVENTS: records(4)})
+    assert sought == [(EVENTS, 4)]
+    assert found[0][1].value.start == 4
+
+
+def test_only_sources_without_room_are_left_out_of_a_fetch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[set[TP], float]] = []
+
+    async def getmany(self: Any, active: set[TP], timeout: float) -> dict[TP, Any]:
+        asked.append((active, timeout))
+        return {}
+
+    monkeypatch.setattr("faust.transport.drivers.aiokafka.Consumer._getmany", getmany)
+    consumer = bare()
+    consumer.transport.owner.full = {EVENTS}
+    consumer._room = asyncio.Event()
+    asyncio.run(consumer._getmany({EVENTS, OTHER, CHANGES}, 1.0))
+    asyncio.run(consumer._getmany({OTHER}, 1.0))
+    asyncio.run(consumer._getmany({EVENTS}, 1.0))
+    assert asked[0][0] == {OTHER, CHANGES}
+    assert asked[0][1] < 0.1
+    assert asked[1] == ({OTHER}, 1.0)
+    assert len(asked) == 2
+
+
+class Table:
+    def __init__(self) -> None:
+        self.applied: list[int] = []
+
+    def apply_changelog_batch(self, events: Sequence[Any]) -> None:
+        self.applied += [event.message.offset for event in events]
+
+
+def recovering(consumer: Any, *, standby: bool = False) -> tuple[Table, Any]:
+    table = Table()
+    recovery = SimpleNamespace(
+        active_tps=set() if standby else {CHANGES},
+        standby_tps={CHANGES} if standby else set(),
+        active_offsets={CHANGES: None},
+        standby_offsets={CHANGES: 3},
+        in_recovery=not standby,
+        signal_recovery_end=asyncio.Event(),
+        flush_buffers=lambda: None,
+        need_recovery=lambda: False,
+        ended=[],
+    )
+    recovery._set_recovery_ended = lambda: recovery.ended.append(True)
+    tables = SimpleNamespace(_changelogs={CHANGES.topic: table}, recovery=recovery)
+    consumer.app = SimpleNamespace(tables=tables)
+
+    async def position(tp: TP) -> int:
+        return 12
+
+    consumer._thread = SimpleNamespace(position=position)
+    return table, recovery
+
+
+def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read() -> None:
+    consumer = bare()
+    table, recovery = recovering(consumer)
+    found: dict[TP, Any] = {CHANGES: records(0, 1, 9), EVENTS: records(1)}
+    asyncio.run(consumer._apply_changelogs(found, {CHANGES, EVENTS}))
+    assert table.applied == [0, 1, 9]
+    assert CHANGES not in found
+    assert EVENTS in found
+    assert recovery.active_offsets[CHANGES] == 11  # offsets 10 and 11 are markers
+    assert recovery.ended == [True]
+    assert recovery.signal_recovery_end.is_set()
+
+
+def test_standby_is_kept_up_to_date_the_same_way() -> None:
+    consumer = bare()
+    table, recovery = recovering(consumer, standby=True)
+    asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
+    assert table.applied == [4]
+    assert recovery.standby_offsets[CHANGES] == 11
+    assert recovery.ended == []
+
+
+def test_changelog_that_is_nobodys_is_passed_over() -> None:
+    consumer = bare()
+    table, recovery = recovering(consumer)
+    recovery.active_tps = set()
+    recovery.in_recovery = False
+    asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
+    assert table.applied == []
+
+
+def test_group_offset_is_that_of_the_last_commit_and_never_goes_back() -> None:
+    consumer = bare()
+    assert consumer._new_offset(EVENTS) is None
+    consumer.transport.owner.commits[EVENTS] = 8
+    consumer._acked[EVENTS].append(99)
+    assert consumer._new_offset(EVENTS) == 8
+    assert consumer._acked[EVENTS] == []
+    consumer._committed_offset[EVENTS] = 8
+    assert consumer._new_offset(EVENTS) is None
+
+
+def test_offsets_not_fetched_are_told_once_they_are_known() -> None:
+    consumer = bare()
+    consumer._thread = SimpleNamespace(_consumer=None)
+    assert consumer.unread(EVENTS) is None
+    state = SimpleNamespace(highwater=10, position=4, has_valid_position=True)
+    assignment = SimpleNamespace(tps={EVENTS}, state_value=lambda tp: state)
+    inner = SimpleNamespace(
+        _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+    )
+    consumer._thread = SimpleNamespace(_consumer=inner)
+    assert consumer.unread(EVENTS) == 6
+    assert consumer.unread(OTHER) is None
+    state.highwater = None
+    assert consumer.unread(EVENTS) is None
+
+
+def test_ends_of_logs_come_from_where_they_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(self: Any, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, 1)
+
+    async def ends(tps: Sequence[TP]) -> dict[TP, int]:
+        return dict.fromkeys(tps, 50)
+
+    monkeypatch.setattr("faust.transport.drivers.aiokafka.Consumer.highwaters", answer)
+    consumer = bare()
+    assert asyncio.run(consumer.highwaters(EVENTS)) == {EVENTS: 1}
+    consumer.transport.ends = ends
+    assert asyncio.run(consumer.highwaters(EVENTS)) == {EVENTS: 50}
+
+
+def test_schema_hands_chunks_over_as_they_are() -> None:
+    chunk = Chunk(EVENTS, 0, 1, records(0))
+    schema: Any = ChunkSchema(allow_empty=True)
+    message = SimpleNamespace(value=chunk)
+    assert schema.loads_value(None, message) is chunk
+    assert schema.loads_key(None, message) is None
+
+
+def test_transport_without_an_owner_holds_nothing_back() -> None:
+    owner = NoOwner()
+    assert owner.room(EVENTS)
+    assert (owner.position(EVENTS), owner.committed(EVENTS)) == (None, None)
+    asyncio.run(owner.fence([EVENTS]))
+    asyncio.run(owner.release([EVENTS]))

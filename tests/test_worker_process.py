@@ -1,0 +1,102 @@
+"""The worker's process: a log without floods, a deadline, a calm collector."""
+
+import gc
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tracker.worker_process import FloodFilter, calm_garbage_collector, set_up_logging
+
+
+def line(name: str, text: str, level: int = logging.WARNING, *args: object) -> logging.LogRecord:
+    return logging.LogRecord(name, level, "", 0, text, args, None)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_line_of_a_library_comes_once_in_a_while_and_counts_what_it_left_out() -> None:
+    clock = Clock()
+    flood = FloodFilter(10.0, clock)
+    taken = [
+        flood.filter(line("aiokafka.client", "Unable connect to %s", logging.ERROR, n))
+        for n in range(5)
+    ]
+    assert taken == [True, False, False, False, False]
+    clock.now += 11.0
+    last = line("aiokafka.client", "Unable connect to %s", logging.ERROR, 9)
+    assert flood.filter(last)
+    assert last.getMessage() == "Unable connect to 9 (and 4 times more)"
+
+
+def test_own_lines_are_never_left_out() -> None:
+    flood = FloodFilter()
+    assert all(flood.filter(line("tracker.plane", "same")) for _ in range(3))
+
+
+def test_chatter_of_services_is_left_out_but_not_their_warnings() -> None:
+    flood = FloodFilter()
+    assert not flood.filter(line("tracker.app", "[^-App]: Starting...", logging.INFO))
+    assert flood.filter(line("tracker.app", "[^-App]: Failing...", logging.WARNING))
+    assert not flood.filter(line("faust.x", "Topic creation disabled! Can't create topic y"))
+
+
+def test_memory_of_lines_is_bounded() -> None:
+    flood = FloodFilter()
+    for number in range(1500):
+        flood.filter(line("mode.x", f"{number} is a line of its own"))
+    assert len(flood._last) <= 1001
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("aiokafka", "faust", "numba")}
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, old in levels.items():
+        logging.getLogger(name).setLevel(old)
+
+
+def test_log_goes_to_stderr_with_the_libraries_held_down(root_logger: logging.Logger) -> None:
+    set_up_logging("INFO")
+    assert root_logger.level == logging.INFO
+    assert logging.getLogger("aiokafka").level == logging.WARNING
+    (handler,) = root_logger.handlers
+    assert isinstance(handler, logging.StreamHandler)
+
+
+def test_collector_leaves_what_is_loaded_alone() -> None:
+    thresholds = gc.get_threshold()
+    try:
+        calm_garbage_collector()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] > 10_000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
+def test_process_that_hangs_leaves_by_force_with_status_1() -> None:
+    program = (
+        "import logging, time\n"
+        "logging.basicConfig()\n"
+        "from tracker.worker_process import end_by_force\n"
+        "end_by_force(0.2)\n"
+        "time.sleep(60)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=50, check=False
+    )
+    assert ended.returncode == 1
+    assert b"leaving by force" in ended.stderr
