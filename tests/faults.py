@@ -45,6 +45,8 @@ FROZEN_SECONDS = SESSION_SECONDS + 5.0
 STALL_SECONDS = 300.0
 HANG_SECONDS = 40.0
 READY_SECONDS = 300.0
+ENDS_AT_SIGTERM = (0, -signal.SIGTERM)
+"""In order; or before it was a worker, while Python was still loading."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Crew:
             if worker is None:
                 continue
             code = worker.stop(HANG_SECONDS)
-            if code != 0:
+            if code not in ENDS_AT_SIGTERM:
                 hung.append(f"worker {number} ended with {code} at SIGTERM:\n{worker.tail()}")
         return hung
 
@@ -263,7 +265,7 @@ async def disturbed(
                 workers.start(number)
             else:
                 code = await asyncio.to_thread(worker.stop, HANG_SECONDS)
-                if code != 0:
+                if code not in ENDS_AT_SIGTERM:
                     outcome.hung.append(f"worker {number} ended with {code}:\n{worker.tail()}")
                 workers.start(number)
             outcome.faults.append(text)
