@@ -15,7 +15,6 @@ from tracker.outbox import (
     Outbox,
     Record,
     SendError,
-    fill_batches,
     rejected_record,
 )
 
@@ -136,11 +135,6 @@ def test_outbox_is_full_with_too_much_unsent() -> None:
         assert was_full == [False, True, False]
 
     asyncio.run(run())
-
-
-def test_record_that_no_batch_takes_is_a_wrong_call() -> None:
-    with pytest.raises(ValueError, match="does not fit an empty batch"):
-        fill_batches(Producer(most=0), records(b"1"))
 
 
 def test_rejected_record_keeps_its_bytes_and_says_why_and_whence() -> None:

@@ -219,11 +219,7 @@ class Committer:
             if batch.append(timestamp=None, key=key, value=value) is None:
                 sent.append(await self._send_batch(batch))
                 batch = self._producer.create_batch()
-                if batch.append(timestamp=None, key=key, value=value) is None:
-                    raise ValueError(
-                        f"a row of {len(value or b'')} bytes does not fit a batch of"
-                        f" {MAX_BATCH_BYTES} bytes"
-                    )
+                batch.append(timestamp=None, key=key, value=value)  # empty, it takes any size
                 await asyncio.sleep(0)  # thousands of rows: let fetches and other commits pass
         count = int(batch.record_count())
         sent.append(await self._send_batch(batch))

@@ -94,11 +94,7 @@ def fill_batches(producer: Any, records: Sequence[Record]) -> list[tuple[Any, li
                 batch.close()
             batch = producer.create_batch()
             batches.append((batch, []))
-            if not _append(batch, record):
-                raise ValueError(
-                    f"a record of {record.size} bytes for {record.topic} does not fit an empty"
-                    f" batch of {MAX_BATCH_BYTES} bytes"
-                )
+            _append(batch, record)  # empty, it takes any size
         batches[-1][1].append(record)
     if batch is not None:
         batch.close()

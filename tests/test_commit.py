@@ -1,0 +1,251 @@
+"""Committer and fenced producers, on a broker without transactions and on Apache Kafka."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+from rocksdict import Options, Rdict
+
+from tests.brokers import KafkaBroker
+from tracker import commit
+from tracker.cluster import BrokerError, client_arguments, supports_transactions
+from tracker.commit import (
+    OFFSET_KEY,
+    CommitAbortedError,
+    Committer,
+    CommitUnknownError,
+    FencedError,
+    fenced_producer,
+    plain_producer,
+)
+from tracker.outbox import Record
+from tracker.settings import Settings, load_settings
+from tracker.topics import ensure_topics
+
+ROWS: list[tuple[bytes, bytes | None]] = [
+    (b"ua", b"1"),
+    (b"ub", b"2"),
+    (b"gone", None),
+    (b"p", b"3"),
+]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Any]:
+    found = Rdict(str(tmp_path / "db"), options=Options(raw_mode=True))
+    yield found
+    found.close()
+
+
+def made(address: str, name: str) -> Settings:
+    return load_settings({}, brokers=address, name=name, event_partitions=2, item_partitions=2)
+
+
+def run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def all_of_it() -> None:
+        await ensure_topics(settings)
+        await work()
+
+    asyncio.run(all_of_it())
+
+
+async def read(settings: Settings, topic: str, count: int, *, partition: int = 0) -> list[Any]:
+    consumer = AIOKafkaConsumer(
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        **client_arguments(settings),
+    )
+    await consumer.start()
+    try:
+        part = TopicPartition(topic, partition)
+        consumer.assign([part])
+        found: list[Any] = []
+        async with asyncio.timeout(10.0):
+            while len(found) < count:
+                batches = await consumer.getmany(timeout_ms=200)
+                found += batches.get(part, [])
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def committer(settings: Settings, *, transactions: bool) -> Committer:
+    producer = await fenced_producer(settings, "users", 0, transactions)
+    return Committer(producer, transactions, f"{settings.name}-users-changelog", 0)
+
+
+def check_commit(settings: Settings, database: Any, *, transactions: bool) -> None:
+    async def work() -> None:
+        database.put(b"gone", b"old")
+        one = await committer(settings, transactions=transactions)
+        try:
+            block = Record(f"{settings.name}-items", 1, None, b"block")
+            await one.write(database, ROWS, [block])
+            await one.write(database, [(b"p", b"4")], [])
+        finally:
+            await one.stop()
+        rows = await read(settings, f"{settings.name}-users-changelog", 5)
+        assert [(row.key, row.value) for row in rows] == [*ROWS, (b"p", b"4")]
+        blocks = await read(settings, f"{settings.name}-items", 1, partition=1)
+        assert [row.value for row in blocks] == [b"block"]
+        assert database.get(b"ua") == b"1"
+        assert database.get(b"gone") is None
+        assert database.get(b"p") == b"4"
+        assert int(database.get(OFFSET_KEY)) == rows[-1].offset
+
+    run(settings, work)
+
+
+def test_commit_without_transactions_brings_rows_to_changelog_and_database(
+    tansu: str, prefix: str, database: Any
+) -> None:
+    check_commit(made(tansu, prefix), database, transactions=False)
+
+
+@pytest.mark.kafka
+def test_commit_brings_rows_and_item_events_to_where_they_belong(
+    kafka: KafkaBroker, prefix: str, database: Any
+) -> None:
+    check_commit(made(kafka.address, prefix), database, transactions=True)
+
+
+@pytest.mark.kafka
+def test_commit_of_more_than_one_batch_knows_the_offset_of_its_last_row(
+    kafka: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = made(kafka.address, prefix)
+
+    async def work() -> None:
+        one = await committer(settings, transactions=True)
+        try:
+            rows = [(f"u{n}".encode(), bytes(3000)) for n in range(400)]
+            await one.write(database, [*rows, (b"p", b"1")], [])
+        finally:
+            await one.stop()
+        found = await read(settings, f"{settings.name}-users-changelog", 401)
+        assert int(database.get(OFFSET_KEY)) == found[-1].offset
+
+    run(settings, work)
+
+
+@pytest.mark.kafka
+def test_owner_that_was_replaced_can_commit_nothing_more(
+    kafka: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = made(kafka.address, prefix)
+
+    async def work() -> None:
+        old = await committer(settings, transactions=True)
+        await old.write(database, ROWS, [])
+        new = await committer(settings, transactions=True)
+        try:
+            with pytest.raises(FencedError, match="another worker owns partition 0"):
+                await old.write(database, [(b"ua", b"late"), (b"p", b"9")], [])
+            await new.write(database, [(b"p", b"5")], [])
+        finally:
+            await old.stop()
+            await new.stop()
+        rows = await read(settings, f"{settings.name}-users-changelog", 5)
+        assert [row.value for row in rows if row.key == b"ua"] == [b"1"]
+        assert database.get(b"ua") == b"1"
+
+    run(settings, work)
+
+
+@pytest.mark.kafka
+def test_transaction_with_a_record_the_broker_refuses_is_aborted_and_leaves_nothing(
+    kafka: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = made(kafka.address, prefix)
+
+    async def work() -> None:
+        one = await committer(settings, transactions=True)
+        send = one._producer.send_batch
+
+        async def refuse(batch: Any, topic: str, *, partition: int) -> Any:
+            future = await send(batch, topic, partition=partition)
+            if topic.endswith("items"):
+                await future
+                refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                refused.set_exception(MessageSizeTooLargeError())
+                return refused
+            return future
+
+        one._producer.send_batch = refuse
+        try:
+            with pytest.raises(CommitAbortedError, match="MessageSizeTooLargeError"):
+                await one.write(
+                    database, ROWS, [Record(f"{settings.name}-items", 0, None, b"block")]
+                )
+            assert database.get(b"ua") is None
+            one._producer.send_batch = send
+            await one.write(database, [(b"p", b"6")], [])
+        finally:
+            await one.stop()
+        rows = await read(settings, f"{settings.name}-users-changelog", 1)
+        assert [row.value for row in rows] == [b"6"]
+
+    run(settings, work)
+
+
+class Lost:
+    """A producer whose connection is lost at the commit."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def begin_transaction(self) -> None:
+        pass
+
+    async def commit_transaction(self) -> None:
+        raise KafkaConnectionError("lost")
+
+
+def test_commit_whose_outcome_nobody_knows_is_named(tansu: str, prefix: str, database: Any) -> None:
+    settings = made(tansu, prefix)
+
+    async def work() -> None:
+        producer = await fenced_producer(settings, "users", 0, False)
+        one = Committer(
+            Lost(producer),
+            True,
+            f"{prefix}-users-changelog",
+            0,
+        )
+        try:
+            with pytest.raises(CommitUnknownError, match="lost"):
+                await one.write(database, ROWS, [])
+        finally:
+            await one.stop()
+        assert database.get(b"ua") is None
+
+    run(settings, work)
+
+
+def test_embedded_broker_has_no_transactions(
+    tansu: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert asyncio.run(supports_transactions(made(tansu, prefix))) is False
+    assert "InitProducerId" not in caplog.text
+
+
+@pytest.mark.kafka
+def test_kafka_has_transactions(kafka: KafkaBroker, prefix: str) -> None:
+    assert asyncio.run(supports_transactions(made(kafka.address, prefix))) is True
+
+
+def test_producer_without_a_broker_gives_up_after_a_while(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(commit, "UNREACHABLE_SECONDS", 0.5)
+    with pytest.raises(BrokerError, match="the producer of recommendations cannot start"):
+        asyncio.run(plain_producer(made("127.0.0.1:1", prefix), True))
+    assert "cannot start yet" in caplog.text
