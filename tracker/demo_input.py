@@ -22,8 +22,8 @@ class _Titled(msgspec.Struct):
     """The part of an item that people read."""
 
     item_id: str
-    title: str = ""
-    text: str = ""
+    title: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _titles(items: Sequence[str]) -> dict[str, str]:
             item = decoder.decode(line.value)
         except msgspec.DecodeError:  # the indexer names it
             continue
-        titles[item.item_id] = item.title or item.text[:60]
+        titles[item.item_id] = item.title or (item.text or "")[:60] or item.item_id
     return titles
 
 
