@@ -1,0 +1,265 @@
+"""Plane: partitions are fenced, opened, fed and released, and a fault ends the worker."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faust.types import TP
+from rocksdict import Options, Rdict
+
+from tests.plane_world import Keeper, Source, like, small_artifact, small_cluster
+from tracker import commit
+from tracker.cluster import check_topics
+from tracker.commit import FencedError
+from tracker.events import encode_event
+from tracker.kinds import Kinds
+from tracker.plane import Plane
+from tracker.serving import make_serving
+from tracker.settings import Settings, load_settings
+from tracker.store import PositionError
+from tracker.topics import ensure_topics
+from tracker.transport import Chunk
+from tracker.user_side import Context
+from tracker.worker_metrics import Metrics
+
+
+class Consumer:
+    """Knows the ends of logs."""
+
+    def __init__(self) -> None:
+        self.begin = 0
+        self.end = 1000
+        self.rewound: list[tuple[TP, int]] = []
+
+    async def earliest_offsets(self, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, self.begin)
+
+    async def highwaters(self, *tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, self.end)
+
+    def unread(self, tp: TP) -> int:
+        return 0
+
+    def rewind(self, tp: TP, offset: int) -> None:
+        self.rewound.append((tp, offset))
+
+
+class Worker:
+    """A plane on a real broker, without Faust."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.exits: list[int] = []
+        self.databases: dict[tuple[str, int], Any] = {}
+        self.consumer = Consumer()
+
+    def database(self, table: str, partition: int) -> Any:
+        if (table, partition) not in self.databases:
+            path = self.folder / f"{table}-{partition}"
+            self.databases[table, partition] = Rdict(str(path), options=Options(raw_mode=True))
+        return self.databases[table, partition]
+
+    async def start(self) -> Plane:
+        await ensure_topics(self.settings)
+        serving = make_serving(small_artifact(), self.settings)
+        self.context = Context(
+            self.settings,
+            await check_topics(self.settings),
+            Keeper(serving),  # type: ignore[arg-type]
+            Kinds.default(),
+            Metrics(),
+        )
+        plane = Plane(self.context, self.exits.append)
+        plane.database = self.database
+        plane.consumer = self.consumer  # type: ignore[assignment]
+        await plane.start()
+        return plane
+
+    def run(self, work: Callable[[Plane], Coroutine[Any, Any, None]]) -> None:
+        async def all_of_it() -> None:
+            plane = await self.start()
+            try:
+                await work(plane)
+            finally:
+                await plane.stop()
+
+        asyncio.run(all_of_it())
+
+    def close(self) -> None:
+        for database in self.databases.values():
+            database.close()
+
+
+@pytest.fixture
+def worker(tansu: str, prefix: str, tmp_path: Path) -> Iterator[Worker]:
+    settings = load_settings(
+        {},
+        brokers=tansu,
+        name=prefix,
+        data_dir=tmp_path,
+        event_partitions=2,
+        item_partitions=1,
+        commit_interval_seconds=0.1,
+    )
+    made = Worker(settings, tmp_path)
+    yield made
+    made.close()
+
+
+def tps(worker: Worker) -> list[TP]:
+    name = worker.settings.name
+    return [TP(f"{name}-events", 0), TP(f"{name}-events", 1), TP(f"{name}-items", 0)]
+
+
+def chunk(tp: TP, start: int = 0) -> Chunk:
+    event = like("a", start)
+    return Chunk(tp, start, start + 1, [Source(start, encode_event(event), b"a")])
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20.0):
+        while not done():
+            await asyncio.sleep(0.005)
+
+
+def test_partitions_are_fenced_opened_fed_and_released(worker: Worker) -> None:
+    done: list[bool] = []
+
+    async def work(plane: Plane) -> None:
+        events, other, items = tps(worker)
+        await plane.fence([events, other, items])
+        assert not plane.room(events)
+        assert (plane.position(events), plane.committed(events)) == (None, None)
+        await plane.open_fenced()
+        assert plane.settled
+        assert set(plane.partitions) == {events, other, items}
+        assert plane.room(events)
+        assert plane.position(events) == plane.committed(events) == 0
+        plane.accept(chunk(events), lambda: done.append(True))
+        await until(lambda: plane.committed(events) == 1)
+        assert plane.position(events) == 1
+        assert plane.lag == 0
+        plane.observe()
+        rows = worker.context.metrics.registry.get_sample_value(
+            "tracker_rows", {"table": "users", "partition": "0"}
+        )
+        assert rows == 1
+        await plane.release([events])
+        assert set(plane.partitions) == {other, items}
+        assert plane.committed(events) == 1
+        assert plane.position(events) is None
+        plane.accept(chunk(events, 1), lambda: done.append(False))
+
+    worker.run(work)
+    assert done == [True, False]
+    assert worker.exits == []
+
+
+def test_state_is_there_when_a_partition_comes_back(worker: Worker) -> None:
+    async def work(plane: Plane) -> None:
+        events, _, _ = tps(worker)
+        for start in range(2):
+            await plane.fence([events])
+            await plane.open_fenced()
+            assert plane.position(events) == start
+            plane.accept(chunk(events, start), lambda: None)
+            await until(lambda: plane.position(events) == start + 1)  # noqa: B023
+            await plane.release([events])
+
+    worker.run(work)
+
+
+def test_assignment_of_nothing_is_an_assignment(worker: Worker) -> None:
+    async def work(plane: Plane) -> None:
+        await plane.open_fenced()
+        assert plane.settled
+
+    worker.run(work)
+
+
+def test_position_of_another_topic_ends_the_worker_with_one_line(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(plane: Plane) -> None:
+        events, _, _ = tps(worker)
+        worker.database("users", 0).put(
+            b"p",
+            b'{"format":1,"position":0,"topic":"x","topic_id":"","partitions":9}',
+        )
+        await plane.fence([events])
+        await plane.open_fenced()
+
+    worker.run(work)
+    assert worker.exits == [1]
+    assert "this worker stops: the states were made with 9 partitions" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_records_that_retention_has_deleted_are_counted(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(plane: Plane) -> None:
+        events, _, _ = tps(worker)
+        await plane.fence([events])
+        await plane.open_fenced()
+        await plane.release([events])
+        worker.consumer.begin = 30
+        await plane.fence([events])
+        await plane.open_fenced()
+
+    worker.run(work)
+    assert "30 records were deleted by retention" in caplog.text
+    skipped = worker.context.metrics.registry.get_sample_value("tracker_skipped_offsets_total")
+    assert skipped == 30
+
+
+def test_broker_that_is_away_while_fencing_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(commit, "UNREACHABLE_SECONDS", 0.2)
+    settings = load_settings({}, brokers="127.0.0.1:1", name="t", data_dir=tmp_path)
+    serving = make_serving(small_artifact(), settings)
+    exits: list[int] = []
+    context = Context(
+        settings,
+        small_cluster(settings),
+        Keeper(serving),  # type: ignore[arg-type]
+        Kinds.default(),
+        Metrics(),
+    )
+
+    async def work() -> None:
+        plane = Plane(context, exits.append)
+        await plane.fence([TP("t-events", 0)])
+        await plane.stop()
+
+    asyncio.run(work())
+    assert exits == [1]
+    assert "the producer t-users-0 cannot start" in caplog.text
+
+
+def test_bug_ends_the_worker_once_with_its_traceback(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(plane: Plane) -> None:
+        plane.fatal(ZeroDivisionError("a bug"))
+        plane.fatal(FencedError("another"))
+
+    worker.run(work)
+    assert worker.exits == [1]
+    assert "because of a bug" in caplog.text
+    assert "ZeroDivisionError: a bug" in caplog.text
+
+
+def test_refusal_ends_the_worker_without_a_traceback(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(plane: Plane) -> None:
+        plane.fatal(PositionError("run `tracker reset-state`"))
+
+    worker.run(work)
+    assert "this worker stops: run `tracker reset-state`" in caplog.text
+    assert "Traceback" not in caplog.text
