@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.carry import read_before
 from indexer.assemble import BuildOptions, build_artifact
+from indexer.carry import read_before
 from tests.catalogs import WordEncoder, catalog
 from tracker.artifact import (
     LAYOUT,

@@ -33,7 +33,7 @@ def settings(**values: object) -> Settings:
     return load_settings({}, **values)
 
 
-def examine(environ: dict[str, str], **overrides: object) -> dict[str, Check]:
+def examine(environ: dict[str, str], **overrides: Any) -> dict[str, Check]:
     return {check.name: check for check in asyncio.run(check_all(environ, **overrides))}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny-bert"
     path.mkdir()
     (path / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    transformers.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
+    bert: Any = transformers  # its lazy module tells type checkers nothing
+    bert.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=len(WORDS),
@@ -34,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=32,
         max_position_embeddings=32,
     )
-    transformers.BertModel(config).save_pretrained(path)
+    bert.BertModel(config).save_pretrained(path)
     return path
 
 

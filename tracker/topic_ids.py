@@ -106,7 +106,9 @@ class _TopicsRequest(Request[_MetadataRequestV10]):
         self._names = names
 
     def build(self, request_struct_class: type[_MetadataRequestV10]) -> _MetadataRequestV10:
-        topics = [(None, name, {}) for name in self._names]
+        topics: list[tuple[None, str, dict[int, object]]] = [
+            (None, name, {}) for name in self._names
+        ]
         return request_struct_class(topics, False, False, False, {})
 
 
