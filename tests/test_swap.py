@@ -76,7 +76,7 @@ def test_two_builds_and_a_rollback_under_load_reach_the_lists_in_seconds_and_non
                 ready = asyncio.Event()
                 following = asyncio.create_task(follow(ready))
                 await ready.wait()
-                lines = shop_events(int(RATE * 60), 300, seed=3)
+                lines = shop_events(int(RATE * 40), 300, seed=3)
                 sending = asyncio.create_task(send_events(settings, iter(lines), rate=RATE))
                 await seen.until(first, 60)
                 # A changed catalogue: some items are gone, some are new, some have another text.
