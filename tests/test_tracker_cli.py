@@ -53,6 +53,12 @@ def test_every_command_explains_itself(command: str) -> None:
         assert "[default: 200.0" in result.output
 
 
+def test_help_comes_without_loading_what_takes_seconds() -> None:
+    code = "import sys, tracker.cli; print({'numba', 'torch', 'faiss', 'faust'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
+
+
 def test_all_commands_are_listed() -> None:
     result = run("--help")
     assert all(command in result.output for command in COMMANDS)
@@ -141,7 +147,7 @@ def test_known_user_and_item_are_shown_and_unknown_ones_end_with_one(
 ) -> None:
     world = World(users=1)
     world.send(*likes(0, [0, 2], scene="home"))
-    monkeypatch.setattr("tracker.cli.Artifact.load", lambda *_, **__: world.artifact)
+    monkeypatch.setattr("tracker.artifact.Artifact.load", lambda *_, **__: world.artifact)
     run("topics", *place(tansu, prefix))
 
     async def write() -> None:

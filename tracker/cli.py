@@ -1,26 +1,23 @@
-"""The commands of `tracker`: parse, call, print, and exit with a code that means something."""
+"""The commands of `tracker`: parse, call, print, and exit with a code that means something.
 
-import asyncio
-import signal
+What brings torch, FAISS or numba is imported by the commands that need it: it takes seconds.
+"""
+
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
 
-from tracker.artifact import Artifact, ArtifactError
-from tracker.audit import AuditError
-from tracker.client import InputError, Line, read_lines, send_events, watch
-from tracker.cluster import BrokerError, TopicError, topics_of
-from tracker.data_dir import DataDirError, clear
-from tracker.demo import DemoError, DemoOptions, run_demo
+from tracker.client import Line, read_lines, send_events, watch
+from tracker.cluster import topics_of
+from tracker.command_line import OneLineErrors, run_to_end, settings_of, settings_options
+from tracker.data_dir import clear
+from tracker.demo import DemoOptions, run_demo
 from tracker.demo_input import load_input, shipped
 from tracker.demo_report import print_demo, print_story
-from tracker.doctor import check_all
-from tracker.embedded import ProcessError
 from tracker.events import Recommendation
 from tracker.report import (
     err,
@@ -32,78 +29,11 @@ from tracker.report import (
     print_user,
     progress,
 )
-from tracker.reset import ResetError, reset_topics
-from tracker.settings import Settings, SettingsError, load_settings
-from tracker.show import ask_worker, item_from_changelog, user_from_changelog
-from tracker.topics import TopicsError, ensure_topics
+from tracker.reset import reset_topics
+from tracker.topics import ensure_topics
 
-FAILED, USAGE, STOPPED = 1, 2, 130
+FAILED = 1
 BAD_LINES_NAMED = 10
-
-EXPECTED_ERRORS = (
-    ArtifactError,
-    AuditError,
-    BrokerError,
-    DataDirError,
-    DemoError,
-    InputError,
-    ProcessError,
-    ResetError,
-    SettingsError,
-    TopicError,
-    TopicsError,
-)
-"""What people can put right: shown as one line, without a traceback."""
-
-_Result = TypeVar("_Result")
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-class _Group(click.Group):
-    """Shows what people can put right as one line on stderr, and exits with 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EXPECTED_ERRORS as error:
-            raise click.ClickException(str(error)) from error
-
-
-def _settings_options(command: _Command) -> _Command:
-    """Add the flags that stand above the environment."""
-    command = click.option(
-        "--name", help="Prefix of group and topics.  [default: TRACKER_NAME or tracker]"
-    )(command)
-    return click.option(
-        "--brokers",
-        metavar="HOST:PORT,...",
-        help="Where Kafka is.  [default: TRACKER_BROKERS or localhost:9092]",
-    )(command)
-
-
-def _settings(brokers: str | None, name: str | None, **more: Any) -> Settings:
-    given = {"brokers": brokers, "name": name, **more}
-    return load_settings(None, **{key: value for key, value in given.items() if value is not None})
-
-
-def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run to the end; SIGTERM ends it as Ctrl-C does, with everything closed and 130."""
-
-    async def guarded() -> _Result:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-        try:
-            return await work
-        finally:
-            loop.remove_signal_handler(signal.SIGTERM)
-
-    try:
-        return asyncio.run(guarded())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("stopped", err=True)
-        sys.exit(STOPPED)
 
 
 def _now(value: float | None) -> float:
@@ -111,7 +41,8 @@ def _now(value: float | None) -> float:
 
 
 @click.group(
-    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+    cls=OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(package_name="interest-tracker", message="%(version)s")
 def cli() -> None:
@@ -122,7 +53,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_settings_options
+@settings_options
 @click.option("--check", is_flag=True, help="Only look; create nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) -> None:
@@ -130,7 +61,7 @@ def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) ->
 
     Exit code 1 where a worker could not start with them.
     """
-    reports = _run(ensure_topics(_settings(brokers, name), create=not check))
+    reports = run_to_end(ensure_topics(settings_of(brokers, name), create=not check))
     if as_json:
         print_json(reports)
     else:
@@ -140,7 +71,7 @@ def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) ->
 
 
 @cli.command()
-@_settings_options
+@settings_options
 @click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of this worker's state.")
 @click.option("--web-port", type=int, help="Port of health, metrics and lookups; 0 for none.")
@@ -157,12 +88,12 @@ def worker(
     """
     from tracker.app import run_worker
 
-    settings = _settings(brokers, name, artifacts=artifacts, data_dir=data_dir, web_port=web_port)
+    settings = settings_of(brokers, name, artifacts=artifacts, data_dir=data_dir, web_port=web_port)
     sys.exit(run_worker(settings))
 
 
 @cli.command()
-@_settings_options
+@settings_options
 @click.argument("events", nargs=-1, required=True, metavar="EVENTS...")
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; else full speed."
@@ -183,7 +114,7 @@ def send(
     has confirmed it. A line that is no event is named and not sent. Exit code 1 where a line was
     bad or an event is not confirmed.
     """
-    settings = _settings(brokers, name)
+    settings = settings_of(brokers, name)
     named = 0
 
     def on_bad(line: Line, why: str) -> None:
@@ -194,7 +125,7 @@ def send(
 
     with progress() as bar:
         task = bar.add_task("sending events", total=None, what="")
-        sent = _run(
+        sent = run_to_end(
             send_events(
                 settings,
                 read_lines(events),
@@ -223,7 +154,7 @@ def send(
 
 
 @cli.command(name="watch")
-@_settings_options
+@settings_options
 @click.option("--user", "user_id", help="Only this user's.")
 @click.option("--from-beginning", is_flag=True, help="Begin with those the topic still holds.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many.")
@@ -237,7 +168,7 @@ def watch_command(
     as_json: bool,
 ) -> None:
     """Subscribe to the recommendations and print them as they come, until Ctrl-C."""
-    settings = _settings(brokers, name)
+    settings = settings_of(brokers, name)
 
     async def follow() -> None:
         shown = 0
@@ -260,11 +191,11 @@ def watch_command(
                 break
         await records.aclose()
 
-    _run(follow())
+    run_to_end(follow())
 
 
 @cli.command()
-@_settings_options
+@settings_options
 @click.argument("user", required=False)
 @click.option("--item", help="Show an item instead of a user.")
 @click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
@@ -286,17 +217,25 @@ def show(
     """
     if (user is None) == (item is None):
         raise click.UsageError("name a USER, or an item with --item")
-    settings = _settings(brokers, name)
+    settings = settings_of(brokers, name)
+    from tracker.artifact import Artifact
+    from tracker.item_state import ItemStateFormatError
+    from tracker.show import ask_worker, item_from_changelog, user_from_changelog
+    from tracker.state import StateFormatError
+
     path = f"users/{user}" if user is not None else f"items/{item}"
     found: dict[str, Any] | None = None
     if now is None and (url or settings.web_port):
         found = ask_worker(url or f"http://{settings.web_host}:{settings.web_port}", path)
     if found is None:
         artifact = Artifact.load(settings.artifacts, device="cpu")
-        if user is not None:
-            found = _run(user_from_changelog(settings, user, artifact, _now(now)))
-        else:
-            found = _run(item_from_changelog(settings, item or "", artifact, _now(now)))
+        try:
+            if user is not None:
+                found = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
+            else:
+                found = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
+        except (StateFormatError, ItemStateFormatError) as error:
+            raise click.ClickException(str(error)) from error
     if found is None:
         raise click.ClickException(f"nothing is known of {path.replace('s/', ' ', 1)}")
     if as_json:
@@ -308,7 +247,7 @@ def show(
 
 
 @cli.command()
-@_settings_options
+@settings_options
 @click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json: bool) -> None:
@@ -319,7 +258,11 @@ def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json
     """
     given = {"brokers": brokers, "name": name, "artifacts": artifacts}
     overrides = {key: value for key, value in given.items() if value is not None}
-    checks = _run(check_all(None, (lambda check: None) if as_json else print_check, **overrides))
+    from tracker.doctor import check_all
+
+    checks = run_to_end(
+        check_all(None, (lambda check: None) if as_json else print_check, **overrides)
+    )
     if as_json:
         print_json(checks)
     if any(check.failed for check in checks):
@@ -327,7 +270,7 @@ def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json
 
 
 @cli.command("reset-state")
-@_settings_options
+@settings_options
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the worker's state.")
 @click.option(
     "--everything",
@@ -343,7 +286,7 @@ def reset_state(
     With --everything all workers must be stopped: changelogs and item events are deleted and
     created anew, and the next worker starts from the oldest event the topic still holds.
     """
-    settings = _settings(brokers, name, data_dir=data_dir)
+    settings = settings_of(brokers, name, data_dir=data_dir)
     what = f"the state in {settings.data_dir}"
     if everything:
         what += f" and all states of {settings.name} at {settings.brokers}"
@@ -354,7 +297,7 @@ def reset_state(
         f"{settings.data_dir}: {removed / 1e6:.1f} MB removed" if removed else "no state here"
     )
     if everything:
-        for line in _run(reset_topics(settings)):
+        for line in run_to_end(reset_topics(settings)):
             click.echo(line)
 
 
@@ -410,7 +353,7 @@ def demo(
                 task, description=what, completed=done, total=total or None, what=_of(done, total)
             )
 
-        result = _run(
+        result = run_to_end(
             run_demo(
                 options,
                 notify,

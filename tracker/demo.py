@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from tracker.artifact import latest_version, read_manifest
 from tracker.audit import AuditError, Follower, Truth, count_records, latency_ms, read_events
 from tracker.client import Line, Received, send_events
 from tracker.cluster import topics_of
@@ -22,6 +21,7 @@ from tracker.embedded import ChildProcess, embedded_broker, free_port
 from tracker.events import Recommendation, decode_event
 from tracker.local import build_index, own_topics, until_ready, worker_process
 from tracker.settings import Settings, load_settings
+from tracker.versions import latest_version
 
 STALL_SECONDS = 60.0
 PACED_SECONDS = 10.0
@@ -232,6 +232,8 @@ class _Run:
             await asyncio.sleep(0.5)
 
     async def _passes(self) -> DemoResult:
+        from tracker.manifest import read_manifest  # brings numba, which takes seconds to load
+
         await self._follower.ready.wait()
         truth, seconds = await self._full_speed()
         await self._tell_story()

@@ -3,16 +3,18 @@
 import datetime
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tracker.doctor import Check
 from tracker.events import Recommendation
 from tracker.topics import TopicReport
+
+if TYPE_CHECKING:
+    from tracker.doctor import Check  # brings torch and FAISS, which take seconds to load
 
 STATE_STYLES = {"ok": "green", "created": "green", "note": "yellow", "missing": "red"}
 
@@ -76,7 +78,7 @@ def print_topics(reports: Sequence[TopicReport]) -> None:
             console.print(f"[yellow]note:[/] {report.name} {text}", soft_wrap=True)
 
 
-def print_check(check: Check) -> None:
+def print_check(check: "Check") -> None:
     """Print one check as a line."""
     word = {"ok": "[green]OK  [/]", "note": "[yellow]NOTE[/]"}.get(check.state, "[red]FAIL[/]")
     console = out()
