@@ -23,8 +23,9 @@ from tracker.serving import Serving, make_serving
 from tracker.settings import Settings, load_settings
 from tracker.store import PartitionStore
 from tracker.user_rows import UserRows
-from tracker.user_side import Context, UserSide
+from tracker.user_side import UserSide
 from tracker.vectors import ItemVectors
+from tracker.worker_context import Context
 from tracker.worker_metrics import Metrics
 
 NOW = 1_700_000_000.0

@@ -11,10 +11,10 @@ from faust.types import TP
 
 from tests.plane_world import NOW, Bench, Source, like, lists
 from tracker.arena import ArenaFullError
+from tracker.chunks import Chunk
 from tracker.commit import CommitUnknownError
 from tracker.outbox import Record
 from tracker.partition import WAITING_CHUNKS, Partition
-from tracker.transport import Chunk
 
 EVENTS = TP("t-events", 0)
 

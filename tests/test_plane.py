@@ -11,6 +11,7 @@ from rocksdict import Options, Rdict
 
 from tests.plane_world import Keeper, Source, like, small_artifact, small_cluster
 from tracker import commit
+from tracker.chunks import Chunk
 from tracker.cluster import check_topics
 from tracker.commit import FencedError
 from tracker.events import encode_event
@@ -20,8 +21,7 @@ from tracker.serving import make_serving
 from tracker.settings import Settings, load_settings
 from tracker.store import PositionError
 from tracker.topics import ensure_topics
-from tracker.transport import Chunk
-from tracker.user_side import Context
+from tracker.worker_context import Context
 from tracker.worker_metrics import Metrics
 
 

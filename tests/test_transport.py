@@ -10,7 +10,8 @@ import pytest
 from faust.types import TP
 
 from tests.plane_world import Source
-from tracker.transport import Chunk, ChunkConsumer, ChunkSchema, NoOwner
+from tracker.chunks import Chunk, NoOwner
+from tracker.transport import ChunkConsumer, ChunkSchema
 
 EVENTS = TP("events", 0)
 OTHER = TP("events", 1)

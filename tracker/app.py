@@ -30,9 +30,9 @@ from tracker.plane import Plane
 from tracker.serving import ArtifactKeeper, load_artifact, make_serving
 from tracker.settings import Settings
 from tracker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
-from tracker.user_side import Context
 from tracker.warm_up import warm_up
 from tracker.web import Health, add_pages
+from tracker.worker_context import Context
 from tracker.worker_metrics import Metrics
 from tracker.worker_process import calm_garbage_collector, end_by_force, set_up_logging
 
@@ -51,6 +51,8 @@ ROCKSDB = {
     "bloom_filter_size": 10,
 }
 """A partition's share; the defaults are gigabytes. Any other name would be ignored silently."""
+
+RETRY_SECONDS = 2.0
 
 START_SECONDS = 60.0
 """How long a worker waits for a broker that is away when it starts."""
@@ -237,10 +239,10 @@ async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -
         try:
             return await check_topics(settings)
         except BrokerError as error:
-            if loop.time() + 2.0 > deadline:
+            if loop.time() + RETRY_SECONDS > deadline:
                 raise
             log.warning("%s; trying again", error)
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def run_worker(settings: Settings) -> int:
@@ -271,9 +273,7 @@ def _run(settings: Settings) -> int:
     serving = make_serving(artifact, settings)
     warm_up(serving, kinds, settings.k)
     # 2
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    cluster = loop.run_until_complete(wait_for_cluster(settings))
+    cluster = asyncio.run(wait_for_cluster(settings))
     if not cluster.transactions:
         log.warning(
             "the brokers at %s have no transactions: a worker that crashes or freezes may count"
@@ -285,6 +285,8 @@ def _run(settings: Settings) -> int:
         topic = cluster.topics.items_changelog
         return ItemFeed(settings, topic, cluster.partitions(topic), view, metrics.item_feed_lag.set)
 
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     keeper = ArtifactKeeper(settings, feed, metrics)
     keeper.use(serving)
     context = Context(settings, cluster, keeper, kinds, metrics)
@@ -300,11 +302,8 @@ def _run(settings: Settings) -> int:
     log.info("worker %d joins group %s", os.getpid(), group_of(settings))
     try:
         worker.execute_from_commandline()
-    except SystemExit as end:
+    except SystemExit as end:  # Faust's only way to return
         return int(end.code or 0)
-    except BaseException:
-        log.critical("this worker stops because of a bug", exc_info=True)
-        return 1
 
 
 def _kinds(settings: Settings, rating_min: float, rating_max: float) -> Kinds:

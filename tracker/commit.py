@@ -46,6 +46,10 @@ class CommitUnknownError(RuntimeError):
     """Nobody knows whether a commit took place; only a restart can tell."""
 
 
+class DatabaseError(OSError):
+    """RocksDB cannot write; what was committed comes back from the changelog."""
+
+
 async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProducer:
     """Start the producer of recommendations and rejections.
 
@@ -247,7 +251,12 @@ def _write_database(database: Any, rows: Rows, last_offset: int) -> None:
         else:
             batch.put(key, value)
     batch.put(OFFSET_KEY, str(last_offset).encode())
-    database.write(batch)
+    try:
+        database.write(batch)
+    except Exception as error:  # rocksdict raises nothing narrower
+        raise DatabaseError(
+            f"the database in TRACKER_DATA_DIR cannot be written ({error}); is the disk full?"
+        ) from error
 
 
 def _text(error: BaseException) -> str:

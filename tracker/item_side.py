@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events import Rejection
+from tracker.idle import IdleSweep
 from tracker.item_events import ItemEventFormatError, decode_block
-from tracker.item_feed import item_key
+from tracker.item_feed import ITEM_PREFIX, item_key
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.outbox import Record, rejected_record
 from tracker.store import Get, PartitionStore, Slots
-from tracker.user_side import Context
+from tracker.worker_context import Context
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,13 @@ class ItemRows:
         packed = self.states.pack(slots)
         return [(item_key(key), row) for key, row in zip(keys, packed, strict=True)]
 
+    def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
+        """Return the time of the latest event of states as bytes."""
+        states = ItemStates(len(rows))
+        states.unpack(np.arange(len(rows)), rows)
+        times: NDArray[np.float64] = states.head["last_time"]
+        return times
+
     def restore(self, slots: Slots) -> None:
         """Do nothing: all of a row is packed every time."""
 
@@ -73,6 +81,14 @@ class ItemSide:
         self._partition = partition
         self._rows = rows
         self.store = store
+        self._sweep = IdleSweep(
+            store,
+            ITEM_PREFIX,
+            context.idle_seconds,
+            lambda key: int.from_bytes(key[len(ITEM_PREFIX) :], "big"),
+            rows.last_times,
+            lambda slot: float(rows.states.head["last_time"][slot]),
+        )
 
     def opened(self) -> None:
         """Do nothing."""
@@ -135,6 +151,12 @@ class ItemSide:
     def take_outgoing(self) -> list[Record]:
         """Nothing goes out with a commit of items."""
         return []
+
+    def sweep(self) -> None:
+        """Delete some items that were idle for too long, with the coming commit."""
+        deleted = self._sweep.run()
+        if deleted:
+            self._metrics.deleted.labels(self.table).inc(deleted)
 
     def find_item(self, item: int) -> tuple[ItemStates, int] | None:
         """Return where an item's row is, loaded if need be; None where nothing is kept."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from tracker.arena import ArenaFullError
+from tracker.chunks import Chunk
 from tracker.commit import CommitAbortedError
 from tracker.outbox import Outbox, Record
 from tracker.serving import ArtifactKeeper, NewerArtifactError
 from tracker.store import PartitionStore, Snapshot
-from tracker.transport import Chunk
 from tracker.worker_metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,9 @@ class Side(Protocol):
 
     def take_outgoing(self) -> list[Record]:
         """Return what goes out inside the next commit."""
+
+    def sweep(self) -> None:
+        """Delete what is idle, with the commit that comes next."""
 
 
 @dataclass(slots=True)
@@ -280,14 +283,18 @@ class Partition:
         if self._commit is not None:
             await self._commit  # done; raises what it raised
         self.store.settle()
-        snapshot = await self._in_thread(self.store.snapshot)
-        outgoing = self._returned + await self._in_thread(self.side.take_outgoing)
-        self._returned = []
+        snapshot, outgoing = await self._in_thread(self._copy)
         self._commit_at = time.monotonic() + self._commit_seconds
         self._commit = asyncio.create_task(
             self._run_commit(snapshot, outgoing, self._outbox.mark())
         )
         self._commit.add_done_callback(self._committed)
+
+    def _copy(self) -> tuple[Snapshot, list[Record]]:
+        self.side.sweep()
+        outgoing = self._returned + self.side.take_outgoing()
+        self._returned = []
+        return self.store.snapshot(), outgoing
 
     async def _run_commit(
         self, snapshot: Snapshot, outgoing: list[Record], mark: "asyncio.Task[None] | None"

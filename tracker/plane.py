@@ -10,6 +10,7 @@ from typing import Any
 
 from faust.types import TP
 
+from tracker.chunks import Chunk
 from tracker.cluster import BrokerError, describe_topics
 from tracker.commit import (
     Committer,
@@ -24,9 +25,10 @@ from tracker.partition import Partition, Side
 from tracker.seen import SeenFormatError
 from tracker.state import StateFormatError
 from tracker.store import PartitionStore, PositionError
-from tracker.transport import Chunk, ChunkConsumer
+from tracker.transport import ChunkConsumer
 from tracker.user_rows import UserRows
-from tracker.user_side import Context, UserSide
+from tracker.user_side import UserSide
+from tracker.worker_context import Context
 
 log = logging.getLogger(__name__)
 

@@ -195,22 +195,30 @@ class PartitionStore(Generic[Key]):
         """Read rows from the database, as of the last commit."""
         return self._get(keys)
 
-    def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """Read all rows with a prefix; no iterator outlives the call: it would hold a lock."""
-        found = []
-        for key, value in self._database.items(from_key=prefix):
-            if not key.startswith(prefix):
+    def scan(
+        self, prefix: bytes, start: bytes = b"", most: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """Read rows with a prefix, in order of key; no iterator outlives the call: it locks.
+
+        Args:
+            prefix: of the keys.
+            start: the first key, by default the first with the prefix.
+            most: how many at most, by default all.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        for key, value in self._database.items(from_key=start or prefix):
+            if not key.startswith(prefix) or len(found) == most:
                 break
             found.append((key, value))
         return found
 
     def snapshot(self) -> Snapshot:
         """Copy what is dirty, and the position; the rows stay pinned until `settle`."""
-        slots = self.arena.take_dirty()
-        rows = self._rows.dump(self.arena.keys(slots), slots)
         notes, self._notes = self._notes, {}
+        rows = list(notes.items())  # first: a state that was deleted and came back stays
+        slots = self.arena.take_dirty()
+        rows += self._rows.dump(self.arena.keys(slots), slots)
         self._new = False
-        rows.extend(notes.items())
         rows.append((POSITION_KEY, msgspec.json.encode(self.row)))
         return Snapshot(self.row.position, rows, slots, notes)
 

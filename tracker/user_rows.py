@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker.interest import InterestConfig
 from tracker.seen import SeenSets
@@ -63,6 +64,13 @@ class UserRows:
                 for at, row in zip(changed.tolist(), packed, strict=True)
             )
         return rows
+
+    def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
+        """Return the time of the latest event of states as bytes."""
+        states = UserStates(self.states.config, len(rows))
+        states.unpack(np.arange(len(rows)), rows)
+        times: NDArray[np.float64] = states.head["last_time"]
+        return times
 
     def restore(self, slots: Slots) -> None:
         """Keep seen rows again whose commit failed."""

@@ -1,9 +1,8 @@
 """UserSide: a chunk of events into the users' states, and their lists out."""
 
 import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,17 @@ from tracker.apply import (
     RETRACTION_WAITS,
     TOO_OLD,
 )
-from tracker.cluster import Cluster
 from tracker.emission import OWED_PREFIX, Emission, Positions, last_of_each, waves
 from tracker.event_batch import EventBatch, EventReader
 from tracker.events import Rejection
+from tracker.idle import IdleSweep
 from tracker.item_events import encode_block, item_partition
-from tracker.kinds import Kinds
+from tracker.list_maker import ListMaker, Lists
 from tracker.outbox import Record, rejected_record
-from tracker.serving import ArtifactKeeper, NewerArtifactError, Serving
-from tracker.settings import Settings
+from tracker.serving import NewerArtifactError, Serving
 from tracker.store import PartitionStore, Slots
-from tracker.user_rows import STATE_PREFIX, UserRows
-from tracker.worker_metrics import Metrics
+from tracker.user_rows import SEEN_PREFIX, STATE_PREFIX, UserRows
+from tracker.worker_context import Context
 
 log = logging.getLogger(__name__)
 
@@ -45,31 +43,6 @@ OUTCOMES = {
     RETRACTED_ON_ARRIVAL: "retracted_on_arrival",
     ALREADY_RETRACTED: "already_retracted",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What the partitions of a worker share."""
-
-    settings: Settings
-    cluster: Cluster
-    keeper: ArtifactKeeper
-    kinds: Kinds
-    metrics: Metrics
-    clock: Callable[[], float] = time.time
-
-
-@dataclass(slots=True)
-class Lists:
-    """Users that a list is to be made for, as columns of length B."""
-
-    users: list[str]
-    slots: Slots
-    times: NDArray[np.float64]
-    scenes: NDArray[np.uint32]
-    scene_names: list[str | None]
-    offsets: list[int]
-    appended: NDArray[np.float64]
 
 
 class UserSide:
@@ -99,6 +72,16 @@ class UserSide:
             store,
             context.settings.emit_min_interval_seconds,
             context.settings.max_event_age_seconds,
+        )
+        self._lists = ListMaker(context, partition, rows, self._emission)
+        self._sweep = IdleSweep(
+            store,
+            STATE_PREFIX,
+            context.idle_seconds,
+            lambda key: key[len(STATE_PREFIX) :].decode(),
+            rows.last_times,
+            lambda slot: float(rows.states.head["last_time"][slot]),
+            lambda key: [SEEN_PREFIX + key[len(STATE_PREFIX) :]],
         )
         self._item_events: list[NDArray[Any]] = []
         self._held: list[Record] = []  # recommendations that go out with the commit
@@ -195,7 +178,7 @@ class UserSide:
             [entry.owed.offset for entry in due],
             np.array([entry.owed.appended for entry in due]),
         )
-        out = self._emit(lists, serving, now)
+        out = self._lists.make(lists, serving, now)
         self.store.touch(slots)
         return self._now_or_with_the_commit(out)
 
@@ -220,6 +203,12 @@ class UserSide:
                     for at in range(0, len(mine), BLOCK_EVENTS)
                 ]
         return out
+
+    def sweep(self) -> None:
+        """Delete some users who were idle for too long, with the coming commit."""
+        deleted = self._sweep.run()
+        if deleted:
+            self._metrics.deleted.labels(self.table).inc(deleted)
 
     def find_user(self, user: str) -> tuple[UserRows, int] | None:
         """Return where a user's row is, loaded if need be; None where nothing is kept."""
@@ -310,41 +299,7 @@ class UserSide:
             batch.offsets[chosen].tolist(),
             batch.appended[chosen],
         )
-        return self._emit(lists, serving, now)
-
-    def _emit(self, lists: Lists, serving: Serving, now: float) -> list[Record]:
-        """Make lists and take note that they went out."""
-        rows = self._rows
-        found = serving.recommender.recommend(
-            rows.states, rows.seen, rows.seen_slots,
-            lists.slots, lists.times, lists.scenes, self._settings.k,
-        )  # fmt: skip
-        waited = np.maximum(self._context.clock() - lists.appended, 0.0)
-        prefix = f"{self._topic}-{self._partition}-"
-        values = serving.encoder.encode(
-            found,
-            serving.version,
-            [f"{prefix}{offset}" for offset in lists.offsets],
-            lists.users,
-            lists.times.tolist(),
-            lists.scene_names,
-            np.round(waited * 1000.0, 3).tolist(),
-        )
-        head = rows.states.head
-        wanted = list(range(len(values)))
-        if self._settings.emit == "changed":
-            changed = head["list_hash"][lists.slots] != found.list_hash
-            wanted = np.flatnonzero(changed).tolist()
-            waited = waited[changed]
-        head["list_hash"][lists.slots] = found.list_hash
-        head["emitted_at"][lists.slots] = now
-        head["emitted_offset"][lists.slots] = lists.offsets
-        self._emission.sent(lists.users)
-        self._metrics.latency.observe(waited)
-        self._metrics.recommendations.inc(len(wanted))
-        topic = self._context.cluster.topics.recommendations
-        target = self._partition % self._context.cluster.partitions(topic)
-        return [Record(topic, target, lists.users[at].encode(), values[at]) for at in wanted]
+        return self._lists.make(lists, serving, now)
 
     def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:
         counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()

@@ -13,7 +13,8 @@ from tracker.item_side import ItemSide
 from tracker.partition import Partition
 from tracker.plane import Plane
 from tracker.show import describe_item, describe_user
-from tracker.user_side import Context, UserSide
+from tracker.user_side import UserSide
+from tracker.worker_context import Context
 
 TEXT = "text/plain; version=0.0.4"
 
