@@ -13,7 +13,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("tracker", "indexer")
 LAST_OF_KERNEL = "tracker.recommender"
 CONFINED = {
-    "faust": {"tracker.transport", "tracker.plane", "tracker.app", "tracker.web"},
+    "faust": {
+        "tracker.chunks",
+        "tracker.transport",
+        "tracker.plane",
+        "tracker.app",
+        "tracker.web",
+    },
     "mode": {"tracker.transport", "tracker.plane", "tracker.app", "tracker.web"},
     "transformers": {"indexer.item_encoder"},
     "faiss": {"tracker.index", "indexer.build"},
