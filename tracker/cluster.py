@@ -289,7 +289,7 @@ async def check_topics(settings: Settings) -> Cluster:
                 f"topic {source} has {info[source].partitions} partitions and its changelog"
                 f" {changelog} has {info[changelog].partitions}; they must be equal, because the"
                 " state of a partition is kept in the changelog's partition of the same number:"
-                " `tracker reset-state` deletes the states and their changelogs, and"
+                " `tracker reset-state --everything` deletes the states and their changelogs, and"
                 " `tracker topics` creates them anew"
             )
     return Cluster(topics, info, await supports_transactions(settings))

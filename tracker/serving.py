@@ -190,8 +190,8 @@ class ArtifactKeeper:
         if not same_shape(serving.config, self.current.config):
             raise ArtifactError(
                 f"artifact {version} shapes states otherwise ({serving.config}) than the one in"
-                f" use ({self.current.config}); stop the workers, run `tracker reset-state`, and"
-                " start them again"
+                f" use ({self.current.config}); stop the workers, run"
+                " `tracker reset-state --everything`, and start them again"
             )
         feed = self._make_feed(serving.view)
         feed.start()

@@ -23,6 +23,8 @@ POSITION_KEY = b"p"
 
 FORMAT = 1
 
+RESET = "`tracker reset-state --everything` deletes the states"
+
 
 class PositionError(RuntimeError):
     """A position does not belong to the topic it is found beside."""
@@ -123,19 +125,19 @@ class PartitionStore(Generic[Key]):
             raise PositionError(
                 f"the states were made with {position.partitions} partitions of {topic}, and it has"
                 f" {partitions} now, so that users would be looked for in the wrong place;"
-                " `tracker reset-state` deletes the states, and events are read from the begin"
+                f" {RESET}, and events are read from the begin"
             )
         if topic_id and position.topic_id and topic_id != position.topic_id:
             raise PositionError(
                 f"topic {topic} has id {topic_id}, and the states belong to one with id"
                 f" {position.topic_id}: it was deleted and created again;"
-                " `tracker reset-state` deletes the states of the old one"
+                f" {RESET} of the old one"
             )
         if position.position > end:
             raise PositionError(
                 f"the state stands at offset {position.position} of {topic}, which ends at {end}:"
-                " the topic was created again or has lost records; `tracker reset-state` deletes"
-                " the states, and events are read from the begin"
+                f" the topic was created again or has lost records; {RESET}, and events are read"
+                " from the begin"
             )
         position.topic_id = topic_id or position.topic_id
         self._position = position
@@ -267,12 +269,10 @@ def decode_position(value: bytes) -> Position:
     try:
         position = msgspec.json.decode(value, type=Position)
     except msgspec.DecodeError as error:
-        raise PositionError(
-            f"the position row cannot be read ({error}); `tracker reset-state` deletes the states"
-        ) from error
+        raise PositionError(f"the position row cannot be read ({error}); {RESET}") from error
     if position.format != FORMAT:
         raise PositionError(
             f"the position row has format {position.format}, and this version reads {FORMAT};"
-            " run the version that wrote it, or delete the states with `tracker reset-state`"
+            f" run the version that wrote it; otherwise {RESET}"
         )
     return position
