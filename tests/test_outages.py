@@ -1,0 +1,116 @@
+"""A broker that goes away under load, and a disk that is full: nothing is lost, nothing hangs."""
+
+import asyncio
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import KafkaBroker
+from tests.shop import build_shop, shop_events
+from tests.states import read_rows, without_list
+from tracker.audit import read_events
+from tracker.client import send_events
+from tracker.cluster import topics_of
+from tracker.embedded import ChildProcess, free_port
+from tracker.local import own_topics, until_ready, worker_environment, worker_process
+from tracker.settings import Settings, load_settings
+
+EVENTS = 4000
+FILE_BYTES = 64 * 1024
+
+
+def settings_of(address: str, name: str, folder: Path) -> Settings:
+    build_shop(folder / "artifacts")
+    return load_settings(
+        {},
+        name=name,
+        brokers=address,
+        artifacts=str(folder / "artifacts"),
+        data_dir=folder / "data",
+        web_port=free_port(),
+        event_partitions=2,
+        item_partitions=1,
+        chunk_events=50,
+        commit_interval_seconds=0.2,
+    )
+
+
+async def all_applied(settings: Settings, count: int, seconds: float) -> None:
+    """Wait until the committed positions have reached the number of events."""
+    events = topics_of(settings).users_changelog
+    for _ in range(int(seconds)):
+        positions = (await read_rows(settings)).positions
+        if sum(at for (topic, _), at in positions.items() if topic == events) >= count:
+            return
+        await asyncio.sleep(1.0)
+    raise TimeoutError(f"positions are {positions} after {seconds} s; {count} events were sent")
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(400)
+def test_a_broker_killed_under_load_costs_time_and_nothing_else(
+    prefix: str, tmp_path: Path
+) -> None:
+    lines = shop_events(EVENTS, 400, seed=5)
+
+    async def go(broker: KafkaBroker, settings: Settings) -> None:
+        async with own_topics(settings, delete=False):
+            worker = worker_process(settings, tmp_path / "worker.log")
+            try:
+                await until_ready(worker, settings)
+                half = len(lines) // 2
+                assert (await send_events(settings, iter(lines[:half]))).confirmed == half
+                broker.kill()
+                await asyncio.sleep(4.0)
+                broker.start()
+                sent = await send_events(settings, iter(lines[half:]))
+                assert sent.confirmed == len(lines) - half
+                for _ in range(3):  # a commit of unknown outcome ends the worker, as it should
+                    await asyncio.sleep(2.0)
+                    if worker.returncode is not None:
+                        assert worker.returncode == 1, worker.tail()
+                        worker = worker_process(settings, tmp_path / "worker.log")
+                await all_applied(settings, len(lines), 120)
+                assert await without_list(settings, await read_events(settings)) == []
+                assert worker.stop(30) == 0, worker.tail()
+            finally:
+                worker.stop()
+
+    with KafkaBroker(tmp_path / "kafka") as broker:
+        asyncio.run(go(broker, settings_of(broker.address, prefix, tmp_path)))
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(400)
+def test_a_full_disk_ends_the_worker_with_a_reason_and_a_larger_one_goes_on(
+    kafka: KafkaBroker, prefix: str, tmp_path: Path
+) -> None:
+    """No file may grow past a limit, which RocksDB meets as it would meet a full disk."""
+    settings = settings_of(kafka.address, prefix, tmp_path)
+    lines = shop_events(EVENTS, 1500, seed=6)
+    limited = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE_BYTES},"
+        f" {resource.RLIM_INFINITY})); from tracker.cli import main; main()"
+    )
+
+    async def go() -> None:
+        async with own_topics(settings, delete=True):
+            assert (await send_events(settings, iter(lines))).confirmed == len(lines)
+            with ChildProcess(
+                "tracker worker on a full disk",
+                [sys.executable, "-c", limited, "worker"],
+                tmp_path / "full.log",
+                worker_environment(settings),
+            ) as full:
+                code = await asyncio.to_thread(full.wait, 240)
+            told = full.tail(40)
+            assert code == 1, told
+            assert "No space left" in told or "File too large" in told, told
+            with worker_process(settings, tmp_path / "worker.log") as worker:
+                await all_applied(settings, len(lines), 120)
+                assert await without_list(settings, await read_events(settings)) == []
+                assert worker.stop(30) == 0
+
+    asyncio.run(go())
