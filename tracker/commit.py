@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 OFFSET_KEY = b"__faust\0offset__"
 """Where Faust keeps how far a database has followed its changelog."""
 
-REQUEST_SECONDS = 30.0
+REQUEST_SECONDS = 60.0
 
 UNREACHABLE_SECONDS = 60.0
 """A broker may be away so long while partitions are taken over; then the worker stops."""
