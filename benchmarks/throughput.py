@@ -175,6 +175,8 @@ class Bench:
                 consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
                 for p in range(PARTITIONS)
             )
+        except KafkaException:
+            return 0  # the topic is so new that it has no leader yet
         finally:
             consumer.close()
 
