@@ -14,7 +14,6 @@ from tests.brokers import KafkaBroker
 from tracker import commit
 from tracker.cluster import BrokerError, client_arguments, supports_transactions
 from tracker.commit import (
-    OFFSET_KEY,
     CommitAbortedError,
     Committer,
     CommitUnknownError,
@@ -22,6 +21,7 @@ from tracker.commit import (
     fenced_producer,
     plain_producer,
 )
+from tracker.database import OFFSET_KEY
 from tracker.outbox import Record
 from tracker.settings import Settings, load_settings
 from tracker.topics import ensure_topics

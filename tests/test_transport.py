@@ -3,14 +3,17 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faust.types import TP
+from rocksdict import Options, Rdict
 
 from tests.plane_world import Source
 from tracker.chunks import Chunk, NoOwner
+from tracker.database import OFFSET_KEY
 from tracker.transport import ChunkConsumer, ChunkSchema
 
 EVENTS = TP("events", 0)
@@ -48,7 +51,7 @@ def bare() -> Any:
 
 
 def records(*offsets: int) -> list[Source]:
-    return [Source(offset, b"") for offset in offsets]
+    return [Source(offset, b"", str(offset).encode()) for offset in offsets]
 
 
 def ranges(chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
@@ -177,15 +180,19 @@ def test_only_sources_without_room_are_left_out_of_a_fetch(
 
 
 class Table:
-    def __init__(self) -> None:
-        self.applied: list[int] = []
+    """A table whose database keeps what is written."""
 
-    def apply_changelog_batch(self, events: Sequence[Any]) -> None:
-        self.applied += [event.message.offset for event in events]
+    def __init__(self, folder: Path) -> None:
+        self.database: Any = Rdict(str(folder / "db"), options=Options(raw_mode=True))
+        self.data = SimpleNamespace(_db_for_partition=lambda partition: self.database)
+
+    @property
+    def rows(self) -> dict[bytes, bytes]:
+        return dict(self.database.items())
 
 
-def recovering(consumer: Any, *, standby: bool = False) -> tuple[Table, Any]:
-    table = Table()
+def recovering(consumer: Any, folder: Path, *, standby: bool = False) -> tuple[Table, Any]:
+    table = Table(folder)
     recovery = SimpleNamespace(
         active_tps=set() if standby else {CHANGES},
         standby_tps={CHANGES} if standby else set(),
@@ -208,12 +215,12 @@ def recovering(consumer: Any, *, standby: bool = False) -> tuple[Table, Any]:
     return table, recovery
 
 
-def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read() -> None:
+def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read(tmp_path: Path) -> None:
     consumer = bare()
-    table, recovery = recovering(consumer)
+    table, recovery = recovering(consumer, tmp_path)
     found: dict[TP, Any] = {CHANGES: records(0, 1, 9), EVENTS: records(1)}
     asyncio.run(consumer._apply_changelogs(found, {CHANGES, EVENTS}))
-    assert table.applied == [0, 1, 9]
+    assert table.rows == {b"0": b"", b"1": b"", b"9": b"", OFFSET_KEY: b"9"}
     assert CHANGES not in found
     assert EVENTS in found
     assert recovery.active_offsets[CHANGES] == 11  # offsets 10 and 11 are markers
@@ -221,22 +228,22 @@ def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read() -> No
     assert recovery.signal_recovery_end.is_set()
 
 
-def test_standby_is_kept_up_to_date_the_same_way() -> None:
+def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
     consumer = bare()
-    table, recovery = recovering(consumer, standby=True)
+    table, recovery = recovering(consumer, tmp_path, standby=True)
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
-    assert table.applied == [4]
+    assert table.rows == {b"4": b"", OFFSET_KEY: b"4"}
     assert recovery.standby_offsets[CHANGES] == 11
     assert recovery.ended == []
 
 
-def test_changelog_that_is_nobodys_is_passed_over() -> None:
+def test_changelog_that_is_nobodys_is_passed_over(tmp_path: Path) -> None:
     consumer = bare()
-    table, recovery = recovering(consumer)
+    table, recovery = recovering(consumer, tmp_path)
     recovery.active_tps = set()
     recovery.in_recovery = False
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
-    assert table.applied == []
+    assert table.rows == {}
 
 
 def test_group_offset_is_that_of_the_last_commit_and_never_goes_back() -> None:

@@ -13,16 +13,13 @@ from aiokafka.errors import (
     KafkaError,
     ProducerFenced,
 )
-from rocksdict import WriteBatch
 
 from tracker.cluster import BrokerError, client_arguments
+from tracker.database import write_rows
 from tracker.outbox import MAX_BATCH_BYTES, Record, fill_batches
 from tracker.settings import Settings
 
 log = logging.getLogger(__name__)
-
-OFFSET_KEY = b"__faust\0offset__"
-"""Where Faust keeps how far a database has followed its changelog."""
 
 REQUEST_SECONDS = 60.0
 
@@ -44,10 +41,6 @@ class CommitAbortedError(RuntimeError):
 
 class CommitUnknownError(RuntimeError):
     """Nobody knows whether a commit took place; only a restart can tell."""
-
-
-class DatabaseError(OSError):
-    """RocksDB cannot write; what was committed comes back from the changelog."""
 
 
 async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProducer:
@@ -165,7 +158,7 @@ class Committer:
             last = await self._in_transaction(rows, first)
         else:
             last = await self._one_by_one(rows, first)
-        await asyncio.to_thread(_write_database, database, rows, last)
+        await asyncio.to_thread(write_rows, database, rows, last)
 
     async def stop(self) -> None:
         """Close the producer; an open transaction is left to the next owner."""
@@ -241,22 +234,6 @@ class Committer:
             f"another worker owns partition {self._partition} of {self._changelog} now;"
             " this one was silent for too long"
         )
-
-
-def _write_database(database: Any, rows: Rows, last_offset: int) -> None:
-    batch = WriteBatch(raw_mode=True)
-    for key, value in rows:
-        if value is None:
-            batch.delete(key)
-        else:
-            batch.put(key, value)
-    batch.put(OFFSET_KEY, str(last_offset).encode())
-    try:
-        database.write(batch)
-    except Exception as error:  # rocksdict raises nothing narrower
-        raise DatabaseError(
-            f"the database in TRACKER_DATA_DIR cannot be written ({error}); is the disk full?"
-        ) from error
 
 
 def _text(error: BaseException) -> str:

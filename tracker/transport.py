@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import faust
@@ -11,6 +10,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from tracker.chunks import Chunk, NoOwner, Owner
+from tracker.database import write_rows
 
 log = logging.getLogger(__name__)
 
@@ -206,9 +206,9 @@ class ChunkConsumer(driver.Consumer):
             else:
                 continue
             if found:
-                apply = tables._changelogs[tp.topic].apply_changelog_batch
-                events = [SimpleNamespace(message=_changelog_message(tp, r)) for r in found]
-                apply(events)  # here, not in a thread: a rebalance may close the database
+                # Here, not in a thread: a rebalance may close the database.
+                database = tables._changelogs[tp.topic].data._db_for_partition(tp.partition)
+                write_rows(database, ((r.key, r.value) for r in found), found[-1].offset)
                 self._read_offset[tp] = found[-1].offset
                 offsets[tp] = max(_known(offsets[tp]), found[-1].offset)
             position = await self._thread.position(tp)
@@ -278,16 +278,6 @@ class ChunkConsumer(driver.Consumer):
 
 def _known(offset: int | None) -> int:
     return -1 if offset is None else offset
-
-
-def _changelog_message(tp: TP, record: Any) -> SimpleNamespace:
-    return SimpleNamespace(
-        tp=tp,
-        offset=record.offset,
-        partition=tp.partition,
-        key=record.key,
-        value=record.value,
-    )
 
 
 class ChunkTransport(driver.Transport):

@@ -1,0 +1,28 @@
+"""One write of a database: rows and offset together, and a failure that says where."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Options, Rdict
+
+from tracker.database import OFFSET_KEY, DatabaseError, write_rows
+
+
+def test_rows_and_their_offset_are_there_after_the_database_is_closed(tmp_path: Path) -> None:
+    database = Rdict(str(tmp_path / "db"), options=Options(raw_mode=True))
+    write_rows(database, [(b"a", b"1"), (b"b", b"2")], 7)
+    write_rows(database, [(b"a", None)], 9)
+    database.close()
+    again = Rdict(str(tmp_path / "db"), options=Options(raw_mode=True))
+    assert dict(again.items()) == {b"b": b"2", OFFSET_KEY: b"9"}
+    again.close()
+
+
+def test_database_that_cannot_be_written_is_named_with_what_to_look_at() -> None:
+    class Full:
+        def write(self, batch: Any, options: Any) -> None:
+            raise Exception("IO error: No space left on device")
+
+    with pytest.raises(DatabaseError, match=r"TRACKER_DATA_DIR.*No space left.*disk full"):
+        write_rows(Full(), [(b"a", b"1")], 0)
