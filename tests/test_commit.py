@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    NotEnoughReplicasError,
+)
 from rocksdict import Options, Rdict
 
 from tests.brokers import KafkaBroker
@@ -15,6 +20,7 @@ from tracker import commit
 from tracker.cluster import BrokerError, client_arguments, supports_transactions
 from tracker.commit import (
     CommitAbortedError,
+    CommitRefusedError,
     Committer,
     CommitUnknownError,
     FencedError,
@@ -158,7 +164,7 @@ def test_owner_that_was_replaced_can_commit_nothing_more(
 
 
 @pytest.mark.kafka
-def test_transaction_with_a_record_the_broker_refuses_is_aborted_and_leaves_nothing(
+def test_transaction_that_fails_is_aborted_leaves_nothing_and_can_be_tried_again(
     kafka: KafkaBroker, prefix: str, database: Any
 ) -> None:
     settings = made(kafka.address, prefix)
@@ -167,21 +173,24 @@ def test_transaction_with_a_record_the_broker_refuses_is_aborted_and_leaves_noth
         one = await committer(settings, transactions=True)
         send = one._producer.send_batch
 
-        async def refuse(batch: Any, topic: str, *, partition: int) -> Any:
+        failures: list[KafkaError] = [NotEnoughReplicasError(), MessageSizeTooLargeError()]
+
+        async def fail(batch: Any, topic: str, *, partition: int) -> Any:
             future = await send(batch, topic, partition=partition)
             if topic.endswith("items"):
                 await future
-                refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-                refused.set_exception(MessageSizeTooLargeError())
-                return refused
+                failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                failed.set_exception(failures.pop(0))
+                return failed
             return future
 
-        one._producer.send_batch = refuse
+        one._producer.send_batch = fail
+        block = Record(f"{settings.name}-items", 0, None, b"block")
         try:
-            with pytest.raises(CommitAbortedError, match="MessageSizeTooLargeError"):
-                await one.write(
-                    database, ROWS, [Record(f"{settings.name}-items", 0, None, b"block")]
-                )
+            with pytest.raises(CommitAbortedError, match="NotEnoughReplicasError"):
+                await one.write(database, ROWS, [block])
+            with pytest.raises(CommitRefusedError, match=r"max\.message\.bytes"):
+                await one.write(database, ROWS, [block])
             assert database.get(b"ua") is None
             one._producer.send_batch = send
             await one.write(database, [(b"p", b"6")], [])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.plane_world import NOW, Bench, like, lists, small_artifact
+from tracker import user_side
 from tracker.arena import ArenaFullError
 from tracker.events import Event, hash_id
 from tracker.item_events import decode_blocks
@@ -200,6 +201,17 @@ def test_lists_wait_for_the_commit_where_settings_say_so(make: Make) -> None:
     assert len(lists(bench.commit())) == 1
     without = make(transactional_recommendations=True, transactions=False)
     assert len(lists(without.send(like("a")))) == 1
+
+
+def test_list_that_would_fail_the_transaction_is_dropped_and_counted(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_side, "MAX_RECORD_BYTES", 10)
+    bench = make(transactional_recommendations=True)
+    bench.send(like("a"))
+    assert lists(bench.commit()) == []
+    assert bench.count("dropped", topic="t-recommendations") == 1
+    assert bench.head("a", "events") == 1
 
 
 def test_states_after_a_crash_are_those_of_the_last_commit(make: Make) -> None:

@@ -16,7 +16,7 @@ from aiokafka.errors import (
 
 from tracker.cluster import BrokerError, client_arguments
 from tracker.database import write_rows
-from tracker.outbox import MAX_BATCH_BYTES, Record, fill_batches
+from tracker.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches
 from tracker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,10 @@ class FencedError(RuntimeError):
 
 class CommitAbortedError(RuntimeError):
     """A transaction was aborted cleanly; nothing of it is visible, and it can be tried again."""
+
+
+class CommitRefusedError(RuntimeError):
+    """The broker will never take a batch of this size; a setting of it or of a topic is too low."""
 
 
 class CommitUnknownError(RuntimeError):
@@ -151,7 +155,8 @@ class Committer:
 
         Raises:
             FencedError: another worker owns the partition.
-            CommitAbortedError: nothing happened.
+            CommitAbortedError: nothing happened, and it can be tried again.
+            CommitRefusedError: nothing happened, and nothing else will.
             CommitUnknownError: nobody knows what happened.
         """
         if self._transactions:
@@ -177,6 +182,14 @@ class Committer:
                         raise answer
             except FENCED:
                 raise
+            except REFUSED as error:
+                await producer.abort_transaction()
+                raise CommitRefusedError(
+                    f"the broker refuses a batch for {self._changelog} or for what goes with it"
+                    f" ({_text(error)}); batches have up to {MAX_BATCH_BYTES} bytes: set"
+                    " max.message.bytes of the topics, or message.max.bytes of the broker, to"
+                    " 1048588 or more"
+                ) from error
             except (KafkaError, OSError) as error:
                 await producer.abort_transaction()
                 raise CommitAbortedError(_text(error)) from error

@@ -13,6 +13,7 @@ from faust.types import TP
 from tracker.chunks import Chunk
 from tracker.cluster import BrokerError, describe_topics
 from tracker.commit import (
+    CommitRefusedError,
     Committer,
     CommitUnknownError,
     FencedError,
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 EXPLAINED = (
     BrokerError,
+    CommitRefusedError,
     CommitUnknownError,
     FencedError,
     OSError,

@@ -23,7 +23,7 @@ from tracker.events import Rejection
 from tracker.idle import IdleSweep
 from tracker.item_events import encode_block, item_partition
 from tracker.list_maker import ListMaker, Lists
-from tracker.outbox import Record, rejected_record
+from tracker.outbox import MAX_RECORD_BYTES, Record, rejected_record
 from tracker.serving import NewerArtifactError, Serving
 from tracker.store import PartitionStore, Slots
 from tracker.user_rows import SEEN_PREFIX, STATE_PREFIX, UserRows
@@ -321,7 +321,11 @@ class UserSide:
 
     def _now_or_with_the_commit(self, out: list[Record]) -> list[Record]:
         if self._settings.transactional_recommendations and self._context.cluster.transactions:
-            self._held += out
+            for record in out:
+                if record.size > MAX_RECORD_BYTES:  # the transaction would fail for ever
+                    self._metrics.dropped.labels(record.topic).inc()
+                else:
+                    self._held.append(record)
             return []
         return out
 
