@@ -8,7 +8,7 @@ from rocksdict import WriteBatch, WriteOptions
 OFFSET_KEY = b"__faust\0offset__"
 """Where Faust keeps how far a database has followed its changelog."""
 
-_WITHOUT_LOG = WriteOptions()
+_WITHOUT_LOG: Any = WriteOptions()  # its stub calls the property a method
 _WITHOUT_LOG.disable_wal = True
 
 
