@@ -140,7 +140,9 @@ class Network:
             raise RankerFileError(
                 f"{path}: tensors {sorted(tensors)} found, {sorted(_NAMES)} expected"
             )
-        network = cls(info.columns, Weights(**tensors), info)
+        # Copies can be written to, as those of a training: kernels take one type of array.
+        copies = {name: np.array(array, order="C") for name, array in tensors.items()}
+        network = cls(info.columns, Weights(**copies), info)
         if network.info != info:
             raise RankerFileError(
                 f"{path}: hidden widths {network.info.hidden} found, {info.hidden} expected"
