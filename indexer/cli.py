@@ -226,6 +226,7 @@ def show(version: str | None, root: str, as_json: bool) -> None:
         "index": f"{manifest.index.kind} {manifest.index.parameters or ''}".strip(),
         "recall@10": f"{manifest.recall_at_10:.4f} over {manifest.index.queries} queries",
         "search": f"{manifest.index.microseconds:g} µs a query on one thread, when built",
+        "ranker": manifest.ranked_by,
         "files": f"{len(manifest.files)}, all as their SHA-256 says",
     }
     for name, text in lines.items():

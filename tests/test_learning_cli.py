@@ -93,6 +93,16 @@ def test_a_training_publishes_one_version_that_serves_its_ranker(shop: Shop) -> 
     assert other.options == RecommendOptions()
 
 
+def test_a_version_shows_what_ranks(shop: Shop) -> None:
+    shop.build()
+    words = ["show", "--out", str(shop.root)]
+    assert "the fixed blend, nothing was trained" in CliRunner().invoke(main, words).stdout
+    shop.train("--protocol", "gts")
+    shown = CliRunner().invoke(main, words).stdout
+    assert "trained on 120 examples" in shown
+    assert "120 targets of gts left out" in shown
+
+
 def test_the_same_seed_trains_the_same_ranker(shop: Shop) -> None:
     digests = []
     for _ in range(2):

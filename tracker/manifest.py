@@ -117,6 +117,18 @@ class Manifest(msgspec.Struct, frozen=True):
         """Return the index's measured recall of the best 10."""
         return self.index.recall_at_10
 
+    @property
+    def ranked_by(self) -> str:
+        """Say in a line what scores candidates."""
+        if self.ranker is None or self.training is None:
+            return "the fixed blend, nothing was trained"
+        training = self.training
+        left_out = f", {training.left_out} targets of {training.protocol} left out"
+        return (
+            f"trained on {training.examples} examples, {len(self.ranker.columns)} features"
+            f"{left_out if training.protocol else ''}"
+        )
+
 
 def read_manifest(root: Root, version: str) -> Manifest:
     """Read a version's manifest alone.
