@@ -23,14 +23,20 @@ from indexer.item_encoder import Encoder, Progress
 from indexer.whitening import Whitening, basis_of, fit_whitening
 from tracker.artifact import (
     FORMAT,
+    Artifact,
     ArtifactError,
+    EncoderInfo,
+    IndexInfo,
     Manifest,
     Sources,
+    TrainingInfo,
     add_artifact,
     set_latest,
     write_files,
 )
+from tracker.index import ItemIndex
 from tracker.interest import InterestConfig
+from tracker.network import Network
 from tracker.vectors import ItemVectors
 from tracker.versions import Root, staging
 
@@ -84,6 +90,27 @@ class Built(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Assembled:
+    """The item part of the next version, in memory, and what it was made from.
+
+    `fitted_on` items shaped the whitening; `encoded`, `reused` and `skipped` are as in `Built`.
+    """
+
+    items: ItemVectors
+    index: ItemIndex
+    index_info: IndexInfo
+    sources: Sources
+    interest: InterestConfig
+    encoder: EncoderInfo
+    basis: str
+    fitted_on: int
+    before: Before | None
+    encoded: int
+    reused: int
+    skipped: int
+
+
 def build_artifact(
     catalog: Catalog,
     encoder: Encoder,
@@ -93,11 +120,41 @@ def build_artifact(
 ) -> Built:
     """Build an artifact of a catalogue and make it current.
 
+    A trained ranker of the current version is taken over while the basis stays what it is.
+
+    Raises:
+        RefusedError: see `assemble`.
+        RecallError: the same.
+        ArtifactError: the current version cannot be read, or the root not be written.
+        OSError: the disk is full, for instance.
+    """
+    parts = assemble(catalog, encoder, root, options, progress)
+    before = parts.before
+    if before is None or before.ranker is None:
+        return write_version(root, parts, None, None)
+    if before.manifest.basis == parts.basis:
+        return write_version(root, parts, before.ranker, before.manifest.training)
+    logger.warning(
+        "the ranker of %s was trained on another basis and is left out: the fixed blend ranks"
+        " until `indexer train`",
+        before.manifest.version,
+    )
+    return write_version(root, parts, None, None)
+
+
+def assemble(
+    catalog: Catalog,
+    encoder: Encoder,
+    root: Root,
+    options: BuildOptions,
+    progress: Callable[[int], Progress] | None = None,
+) -> Assembled:
+    """Make the item part of the next version: vectors and index of a catalogue. Nothing is written.
+
     1. Read the current version; refuse to change its basis unless told to refit.
     2. Line up the catalogue and the retired items; encode the texts not met before.
     3. Fit the whitening, or take over the current one; an unchanged text keeps its vector as is.
     4. Build the index, measure its recall, and refuse one below the least.
-    5. Write everything under a temporary name, move it into place, point LATEST at it.
 
     Args:
         catalog: what was read.
@@ -109,11 +166,10 @@ def build_artifact(
     Raises:
         RefusedError: the encoder or a basis option differs from the current version's, and
             `refit` is not set; or an option cannot be met.
-        RecallError: the recall is below `options.min_recall`; LATEST stays as it is.
-        ArtifactError: the current version cannot be read, or the root not be written.
-        OSError: the disk is full, for instance.
+        RecallError: the recall is below `options.min_recall`.
+        ArtifactError: the current version cannot be read.
     """
-    before = _before(root, options.refit)  # 1
+    before = current_version(root, options.refit)  # 1
     interest = _interest(before, options, encoder)
     rows = item_rows(catalog.items, before)  # 2
     encodings, encoded, reused = encodings_of(rows, before, encoder, progress)
@@ -139,46 +195,86 @@ def build_artifact(
         similar=similar_rows(full, vectors, index),
         labels=rows.labels,
     )
-    sources = Sources(whitening.mean, whitening.matrix, encodings, rows.hashes, rows.texts)
-    with staging(root) as staged:  # 5
-        files = write_files(staged, items, index, sources)
+    return Assembled(
+        items=items,
+        index=index,
+        index_info=info,
+        sources=Sources(whitening.mean, whitening.matrix, encodings, rows.hashes, rows.texts),
+        interest=interest,
+        encoder=encoder.info,
+        basis=basis,
+        fitted_on=fitted_on,
+        before=before,
+        encoded=encoded,
+        reused=reused,
+        skipped=catalog.skipped,
+    )
+
+
+def in_memory(parts: Assembled) -> Artifact:
+    """Return what was assembled as an artifact that is not written yet, for a replay."""
+    return Artifact.in_memory(
+        parts.items, interest=parts.interest, index=parts.index, basis=parts.basis
+    )
+
+
+def write_version(
+    root: Root, parts: Assembled, ranker: Network | None, training: TrainingInfo | None
+) -> Built:
+    """Write everything under a temporary name, move it into place, point LATEST at it.
+
+    Raises:
+        ArtifactError: a remote root cannot be written.
+        OSError: a local one cannot, or the disk is full.
+    """
+    items = parts.items
+    with staging(root) as staged:
+        files = write_files(staged, items, parts.index, parts.sources, ranker)
         manifest = Manifest(
             format=FORMAT,
             version="",
             sequence=0,
             created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-            basis=basis,
-            dim=interest.dim,
+            basis=parts.basis,
+            dim=parts.interest.dim,
             full_dim=items.full_dim,
             items=len(items),
-            live=rows.live,
-            fitted_on=fitted_on,
-            encoder=encoder.info,
-            interest=interest,
-            index=info,
+            live=items.live,
+            fitted_on=parts.fitted_on,
+            encoder=parts.encoder,
+            interest=parts.interest,
+            index=parts.index_info,
             files=files,
+            ranker=None if ranker is None else ranker.info,
+            training=training,
         )
         manifest = add_artifact(root, staged, manifest)
     set_latest(root, manifest.version)
+    before = parts.before
     return Built(
         version=manifest.version,
         sequence=manifest.sequence,
-        basis=basis,
-        basis_changed=before is not None and before.manifest.basis != basis,
+        basis=parts.basis,
+        basis_changed=before is not None and before.manifest.basis != parts.basis,
         items=len(items),
-        live=rows.live,
-        retired=len(items) - rows.live,
-        encoded=encoded,
-        reused=reused,
-        skipped=catalog.skipped,
-        index=info.kind,
-        recall_at_10=info.recall_at_10,
-        microseconds=info.microseconds,
+        live=items.live,
+        retired=len(items) - items.live,
+        encoded=parts.encoded,
+        reused=parts.reused,
+        skipped=parts.skipped,
+        index=parts.index_info.kind,
+        recall_at_10=parts.index_info.recall_at_10,
+        microseconds=parts.index_info.microseconds,
         path=f"{root}/{manifest.version}",
     )
 
 
-def _before(root: Root, refit: bool) -> Before | None:
+def current_version(root: Root, refit: bool) -> Before | None:
+    """Read the current version, if any; with `refit` one that cannot be read is left alone.
+
+    Raises:
+        ArtifactError: it cannot be used, and `refit` is not set.
+    """
     try:
         return read_before(root)
     except ArtifactError as error:

@@ -17,10 +17,12 @@ from tracker.artifact import (
     Sources,
     latest_version,
     read_manifest,
+    read_ranker,
     read_sources,
     read_vectors,
     verify,
 )
+from tracker.network import Network
 from tracker.vectors import ItemVectors, Rows, leading
 from tracker.versions import Root, list_versions
 
@@ -35,6 +37,7 @@ class Before:
     manifest: Manifest
     vectors: ItemVectors
     sources: Sources
+    ranker: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,12 @@ def read_before(root: Root) -> Before | None:
         return None
     manifest = read_manifest(root, latest_version(root))
     path = verify(root, manifest)
-    return Before(manifest, read_vectors(path, manifest), read_sources(path, manifest))
+    return Before(
+        manifest,
+        read_vectors(path, manifest),
+        read_sources(path, manifest),
+        read_ranker(path, manifest),
+    )
 
 
 def item_rows(items: Sequence[Item], before: Before | None) -> ItemRows:

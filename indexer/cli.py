@@ -1,56 +1,44 @@
-"""The console script `indexer`: build an artifact, list, show, publish, roll back."""
+"""The console script `indexer`: build, train, evaluate, list, show, publish, roll back."""
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from indexer.catalog import CatalogError, read_items
+from indexer.catalog import read_items
+from indexer.console import (
+    EPILOG,
+    RECALL_TOO_LOW,
+    artifacts_option,
+    encoding_bar,
+    fail,
+    failures,
+    json_option,
+    print_json,
+)
+from indexer.learning_cli import evaluate, train
 from tracker.versions import ArtifactError, latest_version
 
-REFUSED = 1
-RECALL_TOO_LOW = 3
-BAD_ITEMS = 4
 
-_EPILOG = (
-    "Exit codes: 0 done; 1 refused or failed; 2 wrong use; 3 recall below --min-recall;"
-    " 4 items that cannot be used."
-)
-
-_artifacts = click.option(
-    "--artifacts",
-    "--out",
-    "root",
-    envvar="TRACKER_ARTIFACTS",
-    show_envvar=True,
-    required=True,
-    metavar="FOLDER|URL",
-    help="Where versions live, and LATEST: a folder, or a URL such as s3://bucket/artifacts.",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-
-
-@click.group(epilog=_EPILOG)
+@click.group(epilog=EPILOG)
 @click.version_option(package_name="interest-tracker", prog_name="indexer")
 def main() -> None:
     """Turn a catalogue into an artifact: item vectors and their index, as the tracker loads it."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @click.argument(
     "items", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ITEMS..."
 )
-@_artifacts
+@artifacts_option
 @click.option("--model", metavar="FOLDER|NAME", help="The text encoder.  [default: MiniLM]")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
@@ -108,7 +96,7 @@ def main() -> None:
     " is then rebuilt from its most recent events.",
 )
 @click.option("--skip-bad-items", is_flag=True, help="Build without items that cannot be used.")
-@_json
+@json_option
 def build(
     items: tuple[Path, ...],
     root: str,
@@ -131,7 +119,7 @@ def build(
     encoded again, items unchanged keep their vectors, and users their states.
     """
     started = time.perf_counter()
-    with _failures():
+    with failures():
         catalog = read_items(items, skip_bad=skip_bad_items)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
         from indexer.assemble import BuildOptions, RecallError, RefusedError, build_artifact
@@ -153,19 +141,19 @@ def build(
         )
         try:
             encoder = ItemEncoder(model, device, batch_size)
-            with _bar() as progress:
+            with encoding_bar() as progress:
                 built = build_artifact(catalog, encoder, root, options, progress)
         except (EncoderError, RefusedError) as error:
-            _fail(str(error))
+            fail(str(error))
         except RecallError as error:
-            _fail(str(error), RECALL_TOO_LOW)
+            fail(str(error), RECALL_TOO_LOW)
     built = msgspec.structs.replace(built, seconds=round(time.perf_counter() - started, 2))
     if built.basis_changed:
         click.echo(
             "the basis changed: workers rebuild each user's state from its recent events", err=True
         )
     if as_json:
-        _print_json(built)
+        print_json(built)
         return
     click.echo(
         f"{built.version}: {built.live} items ({built.encoded} texts encoded, {built.reused} known,"
@@ -174,17 +162,17 @@ def build(
     )
 
 
-@main.command("list", epilog=_EPILOG)
-@_artifacts
-@_json
+@main.command("list", epilog=EPILOG)
+@artifacts_option
+@json_option
 def list_(root: str, as_json: bool) -> None:
     """List the versions, oldest first; LATEST is marked."""
     from indexer.publish import overview
 
-    with _failures():
+    with failures():
         versions = overview(root)
     if as_json:
-        _print_json({"artifacts": root, "versions": versions})
+        print_json({"artifacts": root, "versions": versions})
         return
     if not versions:
         click.echo(f"{root}: no version; build one with `indexer build ITEMS --out {root}`")
@@ -209,19 +197,19 @@ def list_(root: str, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @click.argument("version", required=False)
-@_artifacts
-@_json
+@artifacts_option
+@json_option
 def show(version: str | None, root: str, as_json: bool) -> None:
     """Show a version's manifest, LATEST's by default, and check all of its files."""
     from tracker.manifest import read_manifest, verify
 
-    with _failures():
+    with failures():
         manifest = read_manifest(root, latest_version(root) if version is None else version)
         verify(root, manifest)
     if as_json:
-        _print_json(manifest)
+        print_json(manifest)
         return
     interest = manifest.interest
     lines = {
@@ -238,16 +226,17 @@ def show(version: str | None, root: str, as_json: bool) -> None:
         "index": f"{manifest.index.kind} {manifest.index.parameters or ''}".strip(),
         "recall@10": f"{manifest.recall_at_10:.4f} over {manifest.index.queries} queries",
         "search": f"{manifest.index.microseconds:g} µs a query on one thread, when built",
+        "ranker": manifest.ranked_by,
         "files": f"{len(manifest.files)}, all as their SHA-256 says",
     }
     for name, text in lines.items():
         click.echo(f"{name:<12}{text}")
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @click.argument("version", required=False)
-@_artifacts
-@_json
+@artifacts_option
+@json_option
 def rollback(version: str | None, root: str, as_json: bool) -> None:
     """Make the version before LATEST current again, or VERSION."""
     from indexer.publish import rollback as go_back
@@ -255,10 +244,10 @@ def rollback(version: str | None, root: str, as_json: bool) -> None:
     _switch(root, as_json, lambda: go_back(root, version).version)
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=EPILOG)
 @click.argument("version")
-@_artifacts
-@_json
+@artifacts_option
+@json_option
 def publish(version: str, root: str, as_json: bool) -> None:
     """Make VERSION current; its files are checked first."""
     from indexer.publish import publish as make_current
@@ -267,59 +256,17 @@ def publish(version: str, root: str, as_json: bool) -> None:
 
 
 def _switch(root: str, as_json: bool, switch: Callable[[], str]) -> None:
-    with _failures():
+    with failures():
         try:
             before: str | None = latest_version(root)
         except ArtifactError:
             before = None
         after = switch()
     if as_json:
-        _print_json({"before": before, "latest": after})
+        print_json({"before": before, "latest": after})
     else:
         click.echo(f"LATEST is {after} (was {before or 'none'})")
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """Show a progress bar on stderr while texts are encoded, where somebody looks at it."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("encoding texts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-
-        def start(total: int) -> Callable[[int], None]:
-            if not console.is_terminal:
-                click.echo(f"encoding {total} texts", err=True)
-            task = bar.add_task("", total=total)
-            return lambda done: bar.advance(task, done)
-
-        yield start
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what can go wrong into one line and an exit code."""
-    try:
-        yield
-    except CatalogError as error:
-        _fail(str(error), BAD_ITEMS)
-    except ArtifactError as error:
-        _fail(str(error))
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}")
-
-
-def _fail(message: str, code: int = REFUSED) -> NoReturn:
-    click.echo(f"indexer: {message}", err=True)
-    sys.exit(code)
-
-
-def _print_json(value: object) -> None:
-    click.echo(msgspec.json.encode(value).decode())
+main.add_command(train)
+main.add_command(evaluate)

@@ -1,37 +1,27 @@
-"""Replay held-out events through the Recommender that serves, and measure it beside baselines."""
+"""Measure what was answered at held-out events: the tracker beside the baselines, by slices."""
 
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer import metrics
-from indexer.baselines import (
-    Baseline,
-    Content,
-    DecayedPopularity,
-    Ease,
-    ItemKnn,
-    OwnFrequent,
-    Popularity,
+from indexer.answers import (
+    TRACKER,
+    TRACKER_SERVED,
+    Answers,
+    Targets,
+    make_baselines,
+    replay_targets,
+    targets_of,
 )
-from indexer.examples import Past
-from indexer.histories import VALIDATION, EventLog, Split
-from indexer.metrics import Floats, rank_of
+from indexer.histories import EventLog, Split
+from indexer.metrics import Floats
 from indexer.replay import Replay, Rows
-
-K = 10
-"""Length of the lists of which coverage, novelty and diversity are taken."""
-
-SERVED = 20
-"""Length of the lists asked for as served."""
-
-TRACKER, TRACKER_SERVED = "tracker", "tracker_served"
 
 HISTORY_SLICES = ((1, 3), (4, 10), (11, 30), (31, None))
 """Lengths of the history before a target, as reported."""
@@ -94,141 +84,6 @@ class Evaluation(msgspec.Struct, frozen=True):
     notes: list[str]
     rows: list[Row]
     differences: list[Difference]
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What one model said at Q targets: ranks (Q,) float64 and its lists (Q, K) rows, -1 padded."""
-
-    ranks: Floats
-    lists: Rows
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What is asked: Q targets, ascending positions in the log, and what may be ranked.
-
-    `ranked` (N,) bool are the catalogue rows that may stand in a list; `fitted` (E,) bool the
-    events that baselines are fitted on; `repeats` whether items seen before are ranked.
-    """
-
-    events: NDArray[np.int64]
-    ranked: NDArray[np.bool_]
-    fitted: NDArray[np.bool_]
-    repeats: bool
-
-
-def targets_of(
-    log: EventLog, split: Split, rows: Rows, live: int, items: int, repeats: bool
-) -> Targets:
-    """Return the targets of a protocol: what is ranked are live items of the log's catalogue.
-
-    Baselines are fitted on all that is before the 90 % cut with `gts`, on the training part
-    with `loo`.
-    """
-    ranked = np.zeros(items, np.bool_)
-    ranked[:live] = True
-    last = VALIDATION if split.protocol == "gts" else 0
-    return Targets(split.test, ranked, (split.parts <= last) & (rows >= 0), repeats)
-
-
-def make_baselines(
-    log: EventLog, rows: Rows, targets: Targets, full: NDArray[np.float32], memory_bytes: int
-) -> tuple[list[Baseline], list[str]]:
-    """Return the baselines, and a note for each that cannot be asked here."""
-    users, fitted = log.users[targets.fitted], rows[targets.fitted]
-    count = len(full)
-    found: list[Baseline] = [
-        Popularity(fitted, count),
-        DecayedPopularity(count),
-        ItemKnn(users, fitted, count),
-        Content(full, 1),
-        Content(full),
-    ]
-    notes = []
-    try:
-        found.insert(3, Ease(users, fitted, count, memory_bytes))
-    except MemoryError as error:
-        notes.append(f"ease is left out: {error}")
-    if targets.repeats:
-        found.append(OwnFrequent(count))
-    return found, notes
-
-
-def replay_targets(
-    replay: Replay,
-    targets: Targets,
-    baselines: Sequence[Baseline],
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, Answers]:
-    """Ask every model at every target, each from what came before it, in one pass.
-
-    1. Events before the target go into the states, and into the baselines that stream.
-    2. Each baseline scores the catalogue; so does the trained ranker, for `tracker`.
-    3. The list as served is asked for, for `tracker_served`.
-
-    Args:
-        replay: at its start.
-        targets: what is asked.
-        baselines: asked beside the tracker.
-        progress: told the position in the log.
-    """
-    log, rows = replay.log, replay.rows
-    names = [TRACKER, TRACKER_SERVED, *(model.name for model in baselines)]
-    found = {
-        name: Answers(np.empty(len(targets.events)), np.full((len(targets.events), K), -1))
-        for name in names
-    }
-    past = Past(log, rows)
-    all_rows = np.flatnonzero(targets.ranked)[None, :]
-    everyone = np.array([all_rows.shape[1]])
-    hidden = ~targets.ranked
-    for n, event in enumerate(targets.events.tolist()):
-        for model in baselines:
-            for before in range(replay.position, event):
-                if rows[before] >= 0:
-                    model.add(int(rows[before]), float(log.batch.times[before]))
-        replay.advance(event)  # 1
-        own = past.rows(event)
-        masked = None if targets.repeats else own
-        target, now = int(rows[event]), float(log.batch.times[event])
-        if target >= 0 and hidden[target]:
-            target = -1
-        for model in baselines:  # 2
-            scores = model.scores(own[::-1], now)
-            if hidden.any():
-                scores = np.where(hidden, np.float32(-np.inf), scores)
-            _write(found[model.name], n, scores, target, masked)
-        at = np.array([event])
-        scores = np.full(len(hidden), -np.inf, np.float32)
-        columns = replay.columns(at, all_rows)
-        scores[all_rows[0]] = replay.recommender.ranker.score(columns, everyone)[0]
-        _write(found[TRACKER], n, scores, target, masked)
-        served = replay.recommender.recommend(  # 3
-            replay.states, replay.seen, replay.seen_slots, log.users[at],
-            log.batch.times[at], log.batch.scenes[at], SERVED,
-        ).rows[0]  # fmt: skip
-        places = np.flatnonzero((served == target) & (served >= 0))
-        found[TRACKER_SERVED].ranks[n] = 1.0 + places[0] if len(places) else math.inf
-        found[TRACKER_SERVED].lists[n] = served[:K]
-        progress(event)
-    return found
-
-
-def _write(
-    answers: Answers, n: int, scores: NDArray[np.float32], target: int, masked: Rows | None
-) -> None:
-    """Write down the rank of a target, and the list: best first, ties by row."""
-    answers.ranks[n] = rank_of(scores, target, masked)
-    if masked is not None and len(masked):
-        scores = scores.copy()
-        scores[masked] = -np.inf
-    count = min(K, len(scores))
-    level = np.partition(scores, len(scores) - count)[len(scores) - count]
-    best = np.flatnonzero(scores >= level)
-    best = best[np.argsort(-scores[best], kind="stable")][:count]
-    best = best[scores[best] > -np.inf]
-    answers.lists[n, : len(best)] = best
 
 
 def slices(
@@ -348,6 +203,7 @@ def evaluate(
     repeats: bool,
     scene_names: dict[int, str],
     seed: int = 0,
+    met_only: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Replay a log through a recommender and report it beside the baselines.
@@ -358,13 +214,14 @@ def evaluate(
         repeats: whether items seen before are ranked.
         scene_names: scene code to name, for the slices.
         seed: of the bootstrap.
+        met_only: rank only items that the log has, as for a core of the events.
         progress: told the position in the log.
     """
     start = time.perf_counter()
     log, rows = replay.log, replay.rows
     artifact = replay.recommender.artifact
     full = np.asarray(artifact.vectors.full)
-    targets = targets_of(log, split, rows, artifact.vectors.live, len(full), repeats)
+    targets = targets_of(log, split, rows, artifact.vectors.live, len(full), repeats, met_only)
     baselines, notes = make_baselines(log, rows, targets, full, _free_bytes() // 2)
     answers = replay_targets(replay, targets, baselines, progress)
     found = [

@@ -4,7 +4,7 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -42,7 +42,7 @@ class EventLog:
     are positions in `item_hashes`, -1 for a retraction. `positive` (E,) says whether an event can
     be a target: an action whose kind has a positive weight, whatever its value, so that a low
     rating is still a film that was chosen. `rejected` counts the lines left out, by reason;
-    `first_rejection` names the first of them.
+    `first_rejection` names the first of them. `scene_names` has the name of each scene's code.
     """
 
     batch: EventBatch
@@ -53,6 +53,7 @@ class EventLog:
     item_hashes: NDArray[np.uint64]
     rejected: dict[str, int] = field(default_factory=dict)
     first_rejection: str = ""
+    scene_names: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -64,12 +65,13 @@ class EventLog:
 
     def take(self, events: NDArray[np.int64]) -> "EventLog":
         """Return the histories of some events only, given by ascending position; codes anew."""
-        return _event_log(
+        taken = _event_log(
             take_events(self.batch, events),
             self.positive[events],
             self.rejected,
             self.first_rejection,
         )
+        return replace(taken, scene_names=self.scene_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
     if len(first) < len(batch):
         rejected["duplicate"] += len(batch) - len(first)
         batch = take_events(batch, first)
-    return _event_log(batch, _can_be_target(batch, kinds), dict(rejected), first_rejection)
+    log = _event_log(batch, _can_be_target(batch, kinds), dict(rejected), first_rejection)
+    return replace(log, scene_names=dict(reader.scene_names))
 
 
 def core(histories: EventLog, minimum: int) -> EventLog:

@@ -10,17 +10,9 @@ import numpy as np
 import pytest
 
 from indexer import evaluate as module
+from indexer.answers import TRACKER, TRACKER_SERVED, make_baselines, replay_targets, targets_of
 from indexer.baselines import Popularity
-from indexer.evaluate import (
-    TRACKER,
-    TRACKER_SERVED,
-    Evaluation,
-    evaluate,
-    make_baselines,
-    replay_targets,
-    slices,
-    targets_of,
-)
+from indexer.evaluate import Evaluation, evaluate, slices
 from indexer.histories import EventLog, split
 from indexer.replay import Replay
 from tests.logs import group_artifact, group_events, read_events

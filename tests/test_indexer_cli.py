@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from indexer.cli import BAD_ITEMS, RECALL_TOO_LOW, REFUSED, main
+from indexer.cli import main
+from indexer.console import BAD_ITEMS, RECALL_TOO_LOW, REFUSED
 from tests.catalogs import WordEncoder, invented
 from tracker.artifact import latest_version
 

@@ -3,11 +3,12 @@
 import hashlib
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from tracker.interest import InterestConfig
+from tracker.network import RankerInfo
 from tracker.versions import (
     MANIFEST,
     ArtifactError,
@@ -37,6 +38,7 @@ class Layout:
     basis: str = "basis.safetensors"
     encodings: str = "encodings.safetensors"
     texts: str = "texts.json"
+    ranker: str = "ranker.safetensors"
 
 
 LAYOUT = Layout()
@@ -66,12 +68,31 @@ class IndexInfo(msgspec.Struct, frozen=True):
     microseconds: float
 
 
+class TrainingInfo(msgspec.Struct, frozen=True):
+    """What the ranker was trained on, so that nothing is judged by what it has seen.
+
+    `protocol` names the split whose test targets were left out, None where all events were used.
+    `fitted_before` (seconds) is a time that no event seen has reached, None where there is no such
+    time (`loo`). `left_out` targets were held out; `left_out_digest` stands for them.
+    """
+
+    protocol: Literal["gts", "loo"] | None
+    core: int
+    repeats: bool
+    seed: int
+    examples: int
+    fitted_before: float | None
+    left_out: int
+    left_out_digest: str
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What an artifact is; `manifest.json`.
 
     `basis` names whitening, projection and `interest` together: under one basis an unchanged text
     keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
-    `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file.
+    `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker` and
+    `training` are there if a ranker was trained.
     """
 
     format: int
@@ -88,11 +109,25 @@ class Manifest(msgspec.Struct, frozen=True):
     interest: InterestConfig
     index: IndexInfo
     files: dict[str, str]
+    ranker: RankerInfo | None = None
+    training: TrainingInfo | None = None
 
     @property
     def recall_at_10(self) -> float:
         """Return the index's measured recall of the best 10."""
         return self.index.recall_at_10
+
+    @property
+    def ranked_by(self) -> str:
+        """Say in a line what scores candidates."""
+        if self.ranker is None or self.training is None:
+            return "the fixed blend, nothing was trained"
+        training = self.training
+        left_out = f", {training.left_out} targets of {training.protocol} left out"
+        return (
+            f"trained on {training.examples} examples, {len(self.ranker.columns)} features"
+            f"{left_out if training.protocol else ''}"
+        )
 
 
 def read_manifest(root: Root, version: str) -> Manifest:

@@ -25,10 +25,20 @@ class RankerFileError(ValueError):
 
 
 class RankerInfo(msgspec.Struct, frozen=True):
-    """What a trained ranker is, in the manifest: the features it reads, and its hidden widths."""
+    """What a trained ranker is, in the manifest.
+
+    `columns` are the features it reads, `hidden` its widths. The other fields are those of
+    `RecommendOptions` that its features and candidates depend on: it serves with what it was
+    trained with.
+    """
 
     columns: list[str]
     hidden: tuple[int, int]
+    neighbour_events: int = 20
+    neighbour_width: int = 64
+    content_events: int = 28
+    candidates: int = 200
+    cut: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +68,15 @@ class Network:
     Args:
         columns: names of the P features, in the order of the weights.
         weights: the numbers.
+        info: what it was trained with, if not the defaults; its columns and widths are not read.
 
     Raises:
         RankerFileError: a column is no feature, or shapes do not agree.
     """
 
-    def __init__(self, columns: Sequence[str], weights: Weights) -> None:
+    def __init__(
+        self, columns: Sequence[str], weights: Weights, info: RankerInfo | None = None
+    ) -> None:
         unknown = sorted(set(columns) - set(COLUMNS))
         if unknown:
             raise RankerFileError(
@@ -86,7 +99,10 @@ class Network:
                 raise RankerFileError(
                     f"ranker weights {name!r}: not all are finite; train the ranker again"
                 )
-        self.info = RankerInfo(list(columns), (hidden, width))
+        found = RankerInfo(list(columns), (hidden, width))
+        if info is not None:
+            found = msgspec.structs.replace(info, columns=found.columns, hidden=found.hidden)
+        self.info = found
         self.weights = weights
         self.wanted = np.zeros(len(COLUMNS), np.bool_)
         self._columns = np.array([COLUMNS.index(name) for name in columns], np.int64)
@@ -105,9 +121,9 @@ class Network:
         )  # fmt: skip
         return scores
 
-    def save(self, path: Path) -> None:
-        """Write the weights as safetensors; `info` belongs into the manifest."""
-        safetensors.numpy.save_file({name: getattr(self.weights, name) for name in _NAMES}, path)
+    def to_bytes(self) -> bytes:
+        """Return the weights as safetensors; `info` belongs into the manifest."""
+        return safetensors.numpy.save({name: getattr(self.weights, name) for name in _NAMES})
 
     @classmethod
     def load(cls, path: Path, info: RankerInfo) -> "Network":
@@ -124,7 +140,9 @@ class Network:
             raise RankerFileError(
                 f"{path}: tensors {sorted(tensors)} found, {sorted(_NAMES)} expected"
             )
-        network = cls(info.columns, Weights(**tensors))
+        # Copies can be written to, as those of a training: kernels take one type of array.
+        copies = {name: np.array(array, order="C") for name, array in tensors.items()}
+        network = cls(info.columns, Weights(**copies), info)
         if network.info != info:
             raise RankerFileError(
                 f"{path}: hidden widths {network.info.hidden} found, {info.hidden} expected"

@@ -1,6 +1,6 @@
 """Recommender: events into states, states into lists. The same code serves and is evaluated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from tracker.events import hash_id
 from tracker.features import FEATURES, cut_candidates, fill_features
 from tracker.history import Histories, interests, queries, read_histories
 from tracker.item_view import ItemView
+from tracker.network import RankerInfo
 from tracker.ranker import Blend, Ranker
 from tracker.seen import SeenSets
 from tracker.selection import BECAUSE, explain, select
@@ -121,8 +122,9 @@ class Recommender:
     Args:
         artifact: vectors, index and what shapes the state.
         view: the live statistics of the artifact's items.
-        options: how lists are made.
-        ranker: what scores candidates; the fixed blend where there is none.
+        options: how lists are made. With the artifact's ranker, what the ranker was trained with
+            (`RankerInfo`) comes from there.
+        ranker: what scores candidates; the artifact's by default, or else the fixed blend.
     """
 
     def __init__(
@@ -135,7 +137,12 @@ class Recommender:
         self.artifact = artifact
         self.view = view
         self.options = RecommendOptions() if options is None else options
-        self.ranker: Ranker = Blend() if ranker is None else ranker
+        self.ranker: Ranker
+        if ranker is None and artifact.ranker is not None:
+            self.ranker = artifact.ranker
+            self.options = trained_with(artifact.ranker.info, self.options)
+        else:
+            self.ranker = Blend() if ranker is None else ranker
         self._basis = hash_id(artifact.manifest.basis)
         self._vectors = np.asarray(artifact.vectors.vectors)
         self._full = np.asarray(artifact.vectors.full)
@@ -416,6 +423,18 @@ class Recommender:
             changes,
             list_hash,
         )
+
+
+def trained_with(info: RankerInfo, options: RecommendOptions) -> RecommendOptions:
+    """Return the options with those that a ranker was trained with."""
+    return replace(
+        options,
+        neighbour_events=info.neighbour_events,
+        neighbour_width=info.neighbour_width,
+        content_events=info.content_events,
+        candidates=info.candidates,
+        cut=info.cut,
+    )
 
 
 def _parts(users: int) -> list[slice]:

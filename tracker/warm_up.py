@@ -5,11 +5,15 @@ import time
 
 import numpy as np
 
+from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch, EventReader
 from tracker.events import Event, encode_event
 from tracker.item_events import decode_block, encode_block
 from tracker.item_side import ItemRows
 from tracker.kinds import Kinds
+from tracker.network import CUT, Network, Weights
+from tracker.ranker import Blend
+from tracker.recommender import Recommender
 from tracker.serving import Serving
 from tracker.user_rows import UserRows
 
@@ -37,9 +41,14 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     applied = serving.recommender.update(rows.states, rows.seen, rows.seen_slots, batch)
     slots = np.array([0, 1, -1], np.int64)
     now = np.full(3, float(batch.times[-1]))
+    no_scenes = np.zeros(3, np.uint32)
     found = serving.recommender.recommend(
-        rows.states, rows.seen, rows.seen_slots, slots, now, np.zeros(3, np.uint32), k
+        rows.states, rows.seen, rows.seen_slots, slots, now, no_scenes, k
     )
+    # A later artifact may bring a ranker, or bring none: neither may be compiled in the group.
+    for ranker in (Blend(), _blank_network()):
+        other = Recommender(serving.artifact, serving.view, serving.recommender.options, ranker)
+        other.recommend(rows.states, rows.seen, rows.seen_slots, slots, now, no_scenes, k)
     serving.encoder.encode(
         found,
         serving.version,
@@ -65,6 +74,16 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         type(serving.view)(serving.artifact.vectors).update(packed, np.unique(item_events["item"]))
     seconds = time.monotonic() - begun
     log.info("kernels are ready after %.1f s", seconds)
+
+
+def _blank_network() -> Network:
+    """Return a network that reads every column and scores all alike."""
+    shapes = {
+        "first": (len(COLUMNS), 1), "first_bias": (1,), "second": (1, 1), "second_bias": (1,),
+        "last": (1,), "skip": (len(COLUMNS),), "cut": (CUT,),
+    }  # fmt: skip
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    return Network(COLUMNS, Weights(**zeros))
 
 
 def _events(serving: Serving, kinds: Kinds) -> EventBatch:

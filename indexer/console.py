@@ -1,0 +1,104 @@
+"""What the commands of the indexer share: options, progress, and failures in one line."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from indexer.catalog import CatalogError
+from tracker.versions import ArtifactError
+
+REFUSED = 1
+RECALL_TOO_LOW = 3
+BAD_ITEMS = 4
+
+EPILOG = (
+    "Exit codes: 0 done; 1 refused or failed; 2 wrong use; 3 recall below --min-recall;"
+    " 4 items that cannot be used."
+)
+
+artifacts_option = click.option(
+    "--artifacts",
+    "--out",
+    "root",
+    envvar="TRACKER_ARTIFACTS",
+    show_envvar=True,
+    required=True,
+    metavar="FOLDER|URL",
+    help="Where versions live, and LATEST: a folder, or a URL such as s3://bucket/artifacts.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+
+
+@contextmanager
+def encoding_bar() -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """Show a progress bar on stderr while texts are encoded, where somebody looks at it."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("encoding texts"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+
+        def start(total: int) -> Callable[[int], None]:
+            if not console.is_terminal:
+                click.echo(f"encoding {total} texts", err=True)
+            task = bar.add_task("", total=total)
+            return lambda done: bar.advance(task, done)
+
+        yield start
+
+
+@contextmanager
+def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how much of a total is done; yield what is told the number done."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        if not console.is_terminal:
+            click.echo(f"{title}: {total}", err=True)
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn what can go wrong into one line and an exit code."""
+    try:
+        yield
+    except CatalogError as error:
+        fail(str(error), BAD_ITEMS)
+    except ArtifactError as error:
+        fail(str(error))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        fail(f"{place}{error.strerror or error}")
+
+
+def fail(message: str, code: int = REFUSED) -> NoReturn:
+    """Say in one line why it failed, and leave."""
+    click.echo(f"indexer: {message}", err=True)
+    sys.exit(code)
+
+
+def print_json(value: object) -> None:
+    """Print a result for programs."""
+    click.echo(msgspec.json.encode(value).decode())

@@ -1,0 +1,120 @@
+"""Judge an artifact: its held-out targets found, checked and asked for, from files to a report."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from indexer.catalog import Catalog
+from indexer.evaluate import Evaluation, evaluate
+from indexer.histories import Protocol, core, read_event_log, split
+from indexer.holdout import all_at_one_time, check_unseen
+from indexer.replay import Replay
+from tracker.artifact import Artifact
+from tracker.events import hash_id
+from tracker.kinds import Kinds
+from tracker.recommender import RecommendOptions
+from tracker.versions import Root
+
+MAX_SCORES, MIN_TARGETS = 30_000_000, 1000
+"""So many scores of the whole catalogue are computed unless told otherwise, which takes minutes."""
+
+
+class JudgeError(ValueError):
+    """There is nothing to ask for; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """What an evaluation is told; `version` is by default LATEST, `targets` a sample's size."""
+
+    version: str | None = None
+    protocol: Protocol = "gts"
+    core: int = 1
+    repeats: bool = False
+    seed: int = 0
+    targets: int | None = None
+
+
+def judge(
+    catalog: Catalog,
+    events: Sequence[Path],
+    kinds: Kinds,
+    root: Root,
+    options: JudgeOptions,
+    not_after: float,
+    progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
+) -> Evaluation:
+    """Evaluate a version on the targets of a protocol.
+
+    1. Read the artifact and the events, with the weights of its rating scale.
+    2. Find the targets; refuse an artifact that has seen them; draw a sample if there are many.
+    3. Replay.
+
+    Args:
+        catalog: the items that may be ranked, as far as the artifact has them.
+        events: files of logged events.
+        kinds: the weights, by any rating scale.
+        root: where versions live.
+        options: what is asked.
+        not_after: float seconds, now.
+        progress: called with the number of events; what it gives is told of how many are done.
+
+    Raises:
+        JudgeError: there are no targets, or the artifact has no item of the catalogue.
+        SeenTargetsError: the artifact was trained on them.
+        EventFileError: a file of events cannot be used.
+        ArtifactError: the version cannot be used.
+    """
+    artifact = Artifact.load(root, options.version, "cpu")  # 1
+    manifest = artifact.manifest
+    scale = manifest.interest
+    kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)
+    log = core(read_event_log(events, kinds, not_after), options.core)
+    if not len(log):
+        raise JudgeError(
+            f"no user and item has {options.core} events or more; choose a smaller --core"
+        )
+    listed = {hash_id(item.item_id) for item in catalog.items}
+    missing = len(listed - set(artifact.vectors.hashes[: artifact.vectors.live].tolist()))
+    if missing == len(listed):
+        raise JudgeError(f"{manifest.version} has none of the {len(listed)} items of the catalogue")
+    rows = artifact.vectors.row_of(log.batch.items)
+    if not (rows >= 0).any():
+        raise JudgeError(
+            f"none of the {len(log)} events is of an item of {manifest.version}; item_id must be"
+            " the same in both"
+        )
+    parted = split(log, options.protocol)  # 2
+    if not len(parted.test):
+        raise JudgeError(
+            "no event can be asked for: a target is a positive event of a user with an event before"
+        )
+    if all_at_one_time(parted):
+        raise JudgeError(
+            "no event is before the cut of gts, as where all timestamps are equal; --protocol loo"
+            " goes by the order of the file"
+        )
+    check_unseen(manifest, log, parted, options.core)
+    total = len(parted.test)
+    live = artifact.vectors.live
+    most = max(MIN_TARGETS, MAX_SCORES // live) if options.targets is None else options.targets
+    notes = []
+    if total > most:
+        chosen = np.random.default_rng(options.seed).choice(parted.test, most, replace=False)
+        parted = dataclasses.replace(parted, test=np.sort(chosen))
+        notes.append(f"{most} of {total} targets, drawn with seed {options.seed}")
+    if manifest.ranker is None:
+        notes.append("nothing was trained: the tracker ranks by its fixed blend")
+    if missing and options.core == 1:
+        notes.append(f"{missing} items of the catalogue are not in {manifest.version}")
+    serving = RecommendOptions(seen="keep" if options.repeats else "exclude")
+    replay = Replay(artifact, log, serving)  # 3
+    told = progress(len(log))
+    found = evaluate(
+        replay, parted, options.repeats, log.scene_names, options.seed, options.core > 1, told
+    )
+    return msgspec.structs.replace(found, notes=[*found.notes, *notes])

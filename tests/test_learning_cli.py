@@ -1,0 +1,301 @@
+"""The commands `indexer train` and `indexer evaluate`, from files to what they print."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from indexer.catalog import Item
+from indexer.cli import main
+from indexer.console import REFUSED
+from tests.catalogs import WordEncoder
+from tests.logs import group_events, write_events
+from tracker.artifact import LAYOUT, Artifact, latest_version, read_manifest
+from tracker.item_view import ItemView
+from tracker.network import Network
+from tracker.ranker import Blend
+from tracker.recommender import Recommender, RecommendOptions
+
+ITEMS = 40
+
+
+@pytest.fixture(autouse=True)
+def words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encode without a model, and fit in few steps."""
+    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    monkeypatch.setattr("indexer.train_ranker.CUT_STEPS", 20)
+    for name in ("TRACKER_ARTIFACTS", "TRACKER_KINDS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write_items(folder: Path, count: int = ITEMS) -> Path:
+    items = [Item(f"i{n}", title=f"w{n} group{n % 2}") for n in range(count)]
+    path = folder / "items.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in items))
+    return path
+
+
+class Shop:
+    """Files of a catalogue and its events, and where versions live."""
+
+    def __init__(self, folder: Path, events: list[dict[str, Any]]) -> None:
+        self.items = write_items(folder)
+        self.events = write_events(folder / "events.jsonl", events)
+        self.root = folder / "artifacts"
+
+    def run(self, command: str, *arguments: object, code: int = 0) -> Result:
+        files = ["--items", self.items, "--events", self.events, "--out", self.root]
+        words = [command, *map(str, [*files, *arguments])]
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == code, result.output
+        return result
+
+    def train(self, *arguments: object) -> Any:
+        return json.loads(self.run("train", *arguments, "--json").stdout)
+
+    def evaluate(self, *arguments: object) -> Any:
+        return json.loads(self.run("evaluate", *arguments, "--json", "-").stdout)
+
+    def build(self, *arguments: object) -> Result:
+        words = ["build", self.items, "--out", self.root, *arguments]
+        return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path, group_events(users=100, each=12))
+
+
+def test_a_training_publishes_one_version_that_serves_its_ranker(shop: Shop) -> None:
+    done = shop.train()
+    assert {"artifact", "seconds", "epochs", "validation"} <= set(done)
+    assert set(done["validation"]) == {"loss", "hit_rate_at_10", "ndcg_at_10"}
+    assert done["artifact"] == latest_version(shop.root)
+    assert done["rating_scale"] == [1.0, 5.0]
+    artifact = Artifact.load(shop.root)
+    manifest = artifact.manifest
+    assert manifest.sequence == 1
+    assert LAYOUT.ranker in manifest.files
+    assert artifact.ranker is not None
+    assert manifest.ranker == artifact.ranker.info
+    assert manifest.training is not None
+    assert manifest.training.protocol is None
+    assert manifest.training.left_out == 0
+    serving = Recommender(artifact, ItemView(artifact.vectors), RecommendOptions(seen="keep"))
+    assert isinstance(serving.ranker, Network)
+    assert serving.options.seen == "keep"
+    assert serving.options.neighbour_width == manifest.ranker.neighbour_width == 64
+    other = Recommender(artifact, ItemView(artifact.vectors), ranker=Blend())
+    assert other.options == RecommendOptions()
+
+
+def test_a_version_shows_what_ranks(shop: Shop) -> None:
+    shop.build()
+    words = ["show", "--out", str(shop.root)]
+    assert "the fixed blend, nothing was trained" in CliRunner().invoke(main, words).stdout
+    shop.train("--protocol", "gts")
+    shown = CliRunner().invoke(main, words).stdout
+    assert "trained on 120 examples" in shown
+    assert "120 targets of gts left out" in shown
+
+
+def test_the_same_seed_trains_the_same_ranker(shop: Shop) -> None:
+    digests = []
+    for _ in range(2):
+        shop.train("--seed", 3)
+        manifest = read_manifest(shop.root, latest_version(shop.root))
+        digests.append(manifest.files[LAYOUT.ranker])
+    assert digests[0] == digests[1]
+
+
+def test_a_build_takes_the_ranker_over_until_the_basis_changes(
+    shop: Shop,
+) -> None:
+    trained = shop.train()
+    before = read_manifest(shop.root, trained["artifact"])
+    assert shop.build().exit_code == 0
+    built = read_manifest(shop.root, latest_version(shop.root))
+    assert built.version != before.version
+    assert (built.ranker, built.training) == (before.ranker, before.training)
+    assert built.files[LAYOUT.ranker] == before.files[LAYOUT.ranker]
+    dropped = shop.build("--refit", "--slots", 4)
+    assert dropped.exit_code == 0
+    refitted = Artifact.load(shop.root)
+    assert refitted.ranker is None
+    assert refitted.manifest.training is None
+    assert "trained on another basis and is left out" in dropped.stderr
+
+
+def test_a_training_after_a_build_encodes_nothing_again(shop: Shop) -> None:
+    shop.build()
+    assert "encoding texts" not in shop.run("train").stderr
+
+
+def test_ratings_above_five_choose_the_scale_of_ten(tmp_path: Path) -> None:
+    events = [
+        line | {"kind": "rate", "value": 4.0 + n % 7}
+        for n, line in enumerate(group_events(users=100, each=12))
+    ]
+    shop = Shop(tmp_path, events)
+    shop.build()
+    done = shop.train()
+    assert done["rating_scale"] == [0.0, 10.0]
+    assert done["basis_changed"]
+    interest = Artifact.load(shop.root).manifest.interest
+    assert (interest.rating_min, interest.rating_max) == (0.0, 10.0)
+    assert not shop.train()["basis_changed"]
+
+
+def test_an_evaluation_reports_every_model(shop: Shop, tmp_path: Path) -> None:
+    shop.train("--protocol", "gts")
+    page, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    printed = shop.run("evaluate", "--html", page, "--json", figures).stdout
+    assert "tracker_served" in printed
+    assert "each target streams into the states" in printed
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    found = json.loads(figures.read_bytes())
+    assert found["artifact"] == latest_version(shop.root)
+    rows = {(row["model"], row["slice"]): row for row in found["rows"]}
+    assert rows["tracker", "all"]["n"] == found["targets"] == 120
+    assert ("tracker", "scene:home") in rows
+    assert rows["tracker", "all"]["hit_rate_at_10"] > rows["popularity", "all"]["hit_rate_at_10"]
+
+
+def test_a_sample_of_the_targets_is_said(shop: Shop) -> None:
+    shop.train("--protocol", "gts")
+    found = shop.evaluate("--targets", 30)
+    assert found["targets"] == 30
+    assert "30 of 120 targets, drawn with seed 0" in found["notes"]
+
+
+def test_an_artifact_that_was_only_built_is_judged_by_its_blend(shop: Shop) -> None:
+    shop.build()
+    assert "nothing was trained: the tracker ranks by its fixed blend" in shop.evaluate()["notes"]
+
+
+def test_an_artifact_that_has_seen_the_targets_is_refused(shop: Shop) -> None:
+    everything = shop.train()["artifact"]
+    refused = shop.run("evaluate", code=REFUSED).stderr
+    assert f"{everything} has seen the targets of --protocol gts (120 from" in refused
+    assert "trained on all events up to" in refused
+    by_time = shop.train("--protocol", "gts")["artifact"]
+    assert shop.evaluate()["artifact"] == by_time
+    refused = shop.run("evaluate", "--protocol", "loo", code=REFUSED).stderr
+    assert f"{by_time} has seen the targets of --protocol loo (100 from" in refused
+    assert "trained with --protocol gts, which left 120 others out" in refused
+    assert shop.run("evaluate", "--artifact", everything, code=REFUSED)
+
+
+def test_leave_one_out_is_trained_and_judged_on_a_core(tmp_path: Path) -> None:
+    lonely = [{"user_id": "once", "item_id": "i0", "kind": "like", "timestamp": 1.7e9}]
+    shop = Shop(tmp_path, [*group_events(users=120, each=8), *lonely])
+    done = shop.train("--protocol", "loo", "--core", 5)
+    assert done["events"] == 960
+    found = shop.evaluate("--protocol", "loo", "--core", 5)
+    assert found["protocol"] == "loo"
+    assert found["targets"] == found["users"] == 120
+    training = read_manifest(shop.root, done["artifact"]).training
+    assert training is not None
+    assert (training.core, training.left_out, training.fitted_before) == (5, 120, None)
+
+
+def test_with_repeats_the_users_own_items_may_be_asked_for(tmp_path: Path) -> None:
+    events = [
+        line | {"item_id": f"i{n % 8}"} for n, line in enumerate(group_events(users=100, each=12))
+    ]
+    shop = Shop(tmp_path, events)
+    shop.train("--repeats", "--protocol", "gts")
+    found = shop.evaluate("--repeats")
+    assert "items seen before are ranked" in found["notes"]
+    assert "own_frequent" in {row["model"] for row in found["rows"]}
+
+
+def likes(count: int, user: str = "u{n}", item: str = "i{n}", step: float = 60.0) -> list[Any]:
+    return [
+        {
+            "user_id": user.format(n=n % 20), "item_id": item.format(n=n % ITEMS), "kind": "like",
+            "timestamp": 1.7e9 + n * step,
+        }
+        for n in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("events", "arguments", "message"),
+    [
+        (likes(50, item="other{n}"), (), "none of the 50 events is of an item of the catalogue"),
+        (likes(5, user="one"), (), "1 events to learn from; at least 100 are needed"),
+        (likes(900, step=0.0), ("--protocol", "gts"), "0 events to learn from"),
+        (likes(50), ("--core", "50"), "no user and item has 50 events or more"),
+        ([], (), "no event that can be used"),
+    ],
+)
+def test_events_that_teach_nothing_are_refused_and_nothing_is_published(
+    tmp_path: Path, events: list[Any], arguments: tuple[str, ...], message: str
+) -> None:
+    shop = Shop(tmp_path, events)
+    assert message in shop.run("train", *arguments, code=REFUSED).stderr
+    assert not (shop.root / "LATEST").exists()
+
+
+def test_a_catalogue_of_one_item_teaches_nothing(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, likes(900, item="i0"))
+    write_items(tmp_path, 1)
+    refused = shop.run("train", "--repeats", code=REFUSED).stderr
+    assert "one item: there is nothing to choose between" in refused
+
+
+def test_one_user_with_a_long_history_is_enough(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, likes(1200, user="one"))
+    assert shop.train("--repeats", "--protocol", "gts")["examples"] == 120
+
+
+@pytest.mark.parametrize(
+    ("events", "arguments", "message"),
+    [
+        (likes(50, item="other{n}"), (), "none of the 50 events is of an item of 000001-"),
+        (likes(1), (), "no event can be asked for"),
+        (likes(50, step=0.0), (), "no event is before the cut of gts"),
+        (likes(50), ("--core", "50"), "no user and item has 50 events or more"),
+        (likes(50), ("--artifact", "000009-00000000"), "000009-00000000"),
+        ([], (), "no event that can be used"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(
+    tmp_path: Path, events: list[Any], arguments: tuple[str, ...], message: str
+) -> None:
+    shop = Shop(tmp_path, events)
+    shop.build()
+    assert message in shop.run("evaluate", *arguments, code=REFUSED).stderr
+
+
+def test_a_catalogue_the_artifact_does_not_know_is_refused(shop: Shop, tmp_path: Path) -> None:
+    shop.build()
+    shop.items.write_text('{"item_id": "x", "text": "other"}\n', encoding="utf-8")
+    assert "has none of the 1 items" in shop.run("evaluate", code=REFUSED).stderr
+
+
+@pytest.mark.parametrize("step", [0.0, 60.0])
+def test_one_user_on_one_item_is_judged_without_figures_to_praise(
+    tmp_path: Path, step: float
+) -> None:
+    shop = Shop(tmp_path, likes(20, user="one", item="i0", step=step))
+    write_items(tmp_path, 1)
+    shop.build("--dim", 1)
+    found = shop.evaluate("--protocol", "loo")
+    assert found["targets"] == 1
+    assert {row["hit_rate_at_10"] for row in found["rows"]} == {0.0}
+
+
+def test_a_file_of_weights_that_is_not_there_is_named(shop: Shop) -> None:
+    refused = shop.run("train", "--kinds", "absent.toml", code=REFUSED).stderr
+    assert "absent.toml: cannot be read" in refused
+
+
+def test_without_the_extra_the_reports_name_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "indexer.evaluation_report", None)
+    assert "install the extra `train`" in shop.run("evaluate", code=REFUSED).stderr
