@@ -152,7 +152,7 @@ class Bench:
             {
                 "bootstrap.servers": self.broker,
                 "partitioner": "murmur2_random",
-                "linger.ms": 5 if rate is None else 0,
+                "linger.ms": 5 if rate is None else 2,
                 "queue.buffering.max.messages": 1_000_000,
             }
         )
@@ -387,6 +387,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=400_000, help="for the tracker and Quix")
     parser.add_argument("--faust-events", type=int, default=40_000)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--rate", type=float, help="for latency; half of the tracker's by default")
     parser.add_argument("--only", default="faust,quix,tracker,latency")
     parser.add_argument("--users-law", default="uniform,zipf")
     parser.add_argument("--folder", type=Path, help="kept, its artifact taken again; a new one")
@@ -434,10 +435,11 @@ def main() -> None:
                         f"   tracker / it = {ours / middle:.2f}",
                         flush=True,
                     )
-                if "latency" in only and law == "uniform" and ours:
-                    found_latency = bench.latency(ours / 2, 20.0)
-                    result["latency_ms"] = {"rate": ours / 2, **found_latency}
-                    print(f"latency at {ours / 2:,.0f} events/s: {found_latency} ms", flush=True)
+                rate = arguments.rate or ours / 2
+                if "latency" in only and law == "uniform" and rate:
+                    found_latency = bench.latency(rate, 20.0)
+                    result["latency_ms"] = {"rate": rate, **found_latency}
+                    print(f"latency at {rate:,.0f} events/s: {found_latency} ms", flush=True)
             if arguments.json is not None:
                 arguments.json.write_text(json.dumps(result, indent=2))
 
