@@ -19,9 +19,10 @@ from tracker.settings import Settings, load_settings
 
 EVENTS = 4000
 FILE_BYTES = 64 * 1024
+DISK_EVENTS = 24_000  # about three memtables of rows: the first flush meets the limit
 
 
-def settings_of(address: str, name: str, folder: Path) -> Settings:
+def settings_of(address: str, name: str, folder: Path, event_partitions: int = 2) -> Settings:
     build_shop(folder / "artifacts")
     return load_settings(
         {},
@@ -30,7 +31,7 @@ def settings_of(address: str, name: str, folder: Path) -> Settings:
         artifacts=str(folder / "artifacts"),
         data_dir=folder / "data",
         web_port=free_port(),
-        event_partitions=2,
+        event_partitions=event_partitions,
         item_partitions=1,
         chunk_events=50,
         commit_interval_seconds=0.2,
@@ -88,8 +89,8 @@ def test_a_full_disk_ends_the_worker_with_a_reason_and_a_larger_one_goes_on(
     kafka: KafkaBroker, prefix: str, tmp_path: Path
 ) -> None:
     """No file may grow past a limit, which RocksDB meets as it would meet a full disk."""
-    settings = settings_of(kafka.address, prefix, tmp_path)
-    lines = shop_events(EVENTS, 1500, seed=6)
+    settings = settings_of(kafka.address, prefix, tmp_path, event_partitions=1)
+    lines = shop_events(DISK_EVENTS, 6000, seed=6)
     limited = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE_BYTES},"
         f" {resource.RLIM_INFINITY})); from tracker.cli import main; main()"
