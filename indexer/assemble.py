@@ -36,7 +36,7 @@ from tracker.artifact import (
 )
 from tracker.index import ItemIndex
 from tracker.interest import InterestConfig
-from tracker.network import Network
+from tracker.models import UNTRAINED, Models
 from tracker.vectors import ItemVectors
 from tracker.versions import Root, staging
 
@@ -120,7 +120,7 @@ def build_artifact(
 ) -> Built:
     """Build an artifact of a catalogue and make it current.
 
-    A trained ranker of the current version is taken over while the basis stays what it is.
+    The trained models of the current version are taken over while the basis stays what it is.
 
     Raises:
         RefusedError: see `assemble`.
@@ -130,16 +130,16 @@ def build_artifact(
     """
     parts = assemble(catalog, encoder, root, options, progress)
     before = parts.before
-    if before is None or before.ranker is None:
-        return write_version(root, parts, None, None)
+    if before is None or before.models == UNTRAINED:
+        return write_version(root, parts, UNTRAINED, None)
     if before.manifest.basis == parts.basis:
-        return write_version(root, parts, before.ranker, before.manifest.training)
+        return write_version(root, parts, before.models, before.manifest.training)
     logger.warning(
-        "the ranker of %s was trained on another basis and is left out: the fixed blend ranks"
-        " until `indexer train`",
+        "what %s was trained with is of another basis and is left out: the fixed blend ranks until"
+        " `indexer train`",
         before.manifest.version,
     )
-    return write_version(root, parts, None, None)
+    return write_version(root, parts, UNTRAINED, None)
 
 
 def assemble(
@@ -219,7 +219,7 @@ def in_memory(parts: Assembled) -> Artifact:
 
 
 def write_version(
-    root: Root, parts: Assembled, ranker: Network | None, training: TrainingInfo | None
+    root: Root, parts: Assembled, models: Models, training: TrainingInfo | None
 ) -> Built:
     """Write everything under a temporary name, move it into place, point LATEST at it.
 
@@ -229,7 +229,7 @@ def write_version(
     """
     items = parts.items
     with staging(root) as staged:
-        files = write_files(staged, items, parts.index, parts.sources, ranker)
+        files = write_files(staged, items, parts.index, parts.sources, models)
         manifest = Manifest(
             format=FORMAT,
             version="",
@@ -245,7 +245,7 @@ def write_version(
             interest=parts.interest,
             index=parts.index_info,
             files=files,
-            ranker=None if ranker is None else ranker.info,
+            ranker=None if models.ranker is None else models.ranker.info,
             training=training,
         )
         manifest = add_artifact(root, staged, manifest)

@@ -17,12 +17,11 @@ from tracker.artifact import (
     Sources,
     latest_version,
     read_manifest,
-    read_ranker,
     read_sources,
     read_vectors,
     verify,
 )
-from tracker.network import Network
+from tracker.models import UNTRAINED, Models, read_models
 from tracker.vectors import ItemVectors, Rows, leading
 from tracker.versions import Root, list_versions
 
@@ -37,7 +36,7 @@ class Before:
     manifest: Manifest
     vectors: ItemVectors
     sources: Sources
-    ranker: Network | None = None
+    models: Models = UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def read_before(root: Root) -> Before | None:
         manifest,
         read_vectors(path, manifest),
         read_sources(path, manifest),
-        read_ranker(path, manifest),
+        read_models(path, manifest),
     )
 
 

@@ -21,6 +21,7 @@ from indexer.train_ranker import MIN_EXAMPLES, Epoch, Fitted, RankerOptions, fit
 from tracker.artifact import Artifact
 from tracker.events import hash_id, kind_code
 from tracker.kinds import Kinds
+from tracker.models import Models
 from tracker.network import RankerInfo
 from tracker.ranker import Blend
 from tracker.recommender import RecommendOptions, trained_with
@@ -133,7 +134,7 @@ def train(
     training = training_info(
         log, options.protocol, options.core, options.repeats, options.seed, len(examples)
     )
-    built = write_version(root, parts, fitted.network, training)
+    built = write_version(root, parts, Models(ranker=fitted.network), training)
     best = fitted.curve[fitted.best - 1]
     return Trained(
         artifact=built.version,

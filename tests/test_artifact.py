@@ -17,11 +17,11 @@ from tracker.artifact import (
     ArtifactError,
     latest_version,
     read_manifest,
-    read_ranker,
     read_vectors,
 )
 from tracker.index import IndexDeviceError, ItemIndex
 from tracker.interest import InterestConfig
+from tracker.models import Models, read_models
 from tracker.network import RankerInfo
 from tracker.vectors import ItemVectors, unit
 
@@ -131,13 +131,13 @@ def test_items_of_another_shape_are_refused(root: Path) -> None:
 def test_a_ranker_that_is_not_what_the_manifest_says_is_refused(root: Path) -> None:
     manifest = read_manifest(root, latest_version(root))
     path = root / manifest.version
-    assert read_ranker(path, manifest) is None
+    assert read_models(path, manifest) == Models()
     described = msgspec.structs.replace(manifest, ranker=RankerInfo(["age"], (2, 2)))
     with pytest.raises(ArtifactError, match="describes a ranker, and lists no file of it"):
-        read_ranker(path, described)
+        read_models(path, described)
     listed = msgspec.structs.replace(described, files=manifest.files | {LAYOUT.ranker: ""})
     with pytest.raises(ArtifactError, match=r"ranker\.safetensors: cannot be read"):
-        read_ranker(path, listed)
+        read_models(path, listed)
 
 
 def test_a_file_that_is_no_index_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,8 +80,8 @@ def test_a_training_publishes_one_version_that_serves_its_ranker(shop: Shop) -> 
     manifest = artifact.manifest
     assert manifest.sequence == 1
     assert LAYOUT.ranker in manifest.files
-    assert artifact.ranker is not None
-    assert manifest.ranker == artifact.ranker.info
+    assert artifact.models.ranker is not None
+    assert manifest.ranker == artifact.models.ranker.info
     assert manifest.training is not None
     assert manifest.training.protocol is None
     assert manifest.training.left_out == 0
@@ -125,9 +125,9 @@ def test_a_build_takes_the_ranker_over_until_the_basis_changes(
     dropped = shop.build("--refit", "--slots", 4)
     assert dropped.exit_code == 0
     refitted = Artifact.load(shop.root)
-    assert refitted.ranker is None
+    assert refitted.models.ranker is None
     assert refitted.manifest.training is None
-    assert "trained on another basis and is left out" in dropped.stderr
+    assert "of another basis and is left out" in dropped.stderr
 
 
 def test_a_training_after_a_build_encodes_nothing_again(shop: Shop) -> None:

@@ -30,7 +30,7 @@ from tracker.manifest import (
     sha256_of,
     verify,
 )
-from tracker.network import Network, RankerFileError
+from tracker.models import UNTRAINED, Models, read_models, write_models
 from tracker.vectors import ItemVectors
 from tracker.versions import (
     LATEST,
@@ -61,7 +61,6 @@ __all__ = [
     "latest_version",
     "list_versions",
     "read_manifest",
-    "read_ranker",
     "read_sources",
     "read_vectors",
     "set_latest",
@@ -96,13 +95,13 @@ class _Items(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Artifact:
-    """One version of items, their vectors and their index; `ranker` if one was trained."""
+    """One version of items, their vectors and their index, and of what was trained."""
 
     manifest: Manifest
     vectors: ItemVectors
     index: ItemIndex
     path: Path
-    ranker: Network | None = None
+    models: Models = UNTRAINED
 
     @classmethod
     def load(
@@ -118,7 +117,7 @@ class Artifact:
 
         1. Read the manifest, and refuse a format we do not know.
         2. Download what is remote; compare the SHA-256 of every file.
-        3. Map the vectors, load the index and the ranker; compare counts and widths.
+        3. Map the vectors, load the index and the models; compare counts and widths.
 
         Args:
             root: a folder, or any URL fsspec knows.
@@ -137,13 +136,13 @@ class Artifact:
             path = verify(root, manifest, cache)  # 2
             vectors = read_vectors(path, manifest)  # 3
             index = _read_index(path, manifest, device, float16)
-            ranker = read_ranker(path, manifest)
+            models = read_models(path, manifest)
         except ArtifactError:
             if is_url(root):  # a damaged copy must not stay
                 names = [LAYOUT.manifest, *manifest.files]
                 shutil.rmtree(local_copy(root, version, names, cache), ignore_errors=True)
             raise
-        return cls(manifest, vectors, index, path, ranker)
+        return cls(manifest, vectors, index, path, models)
 
     @classmethod
     def in_memory(
@@ -208,7 +207,7 @@ def write_files(
     vectors: ItemVectors,
     index: ItemIndex,
     sources: Sources,
-    ranker: Network | None = None,
+    models: Models,
 ) -> dict[str, str]:
     """Write all files but the manifest into a directory, and wait until they are on disk.
 
@@ -230,8 +229,7 @@ def write_files(
         ready = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         write_synced(folder / name, safetensors.numpy.save(ready))
     index.save(folder / LAYOUT.index)
-    if ranker is not None:
-        write_synced(folder / LAYOUT.ranker, ranker.to_bytes())
+    write_models(folder, models)
     sync_folder(folder)
     return {p.name: sha256_of(p) for p in sorted(folder.iterdir())}
 
@@ -271,25 +269,6 @@ def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
         {name: (dtype, shapes.get(name, (count,))) for name, dtype in _VECTORS.items()},
     )
     return ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
-
-
-def read_ranker(path: Path, manifest: Manifest) -> Network | None:
-    """Read the trained ranker, None where there is none, of a directory that `verify` found sound.
-
-    Raises:
-        ArtifactError: its file is not what the manifest says, or not listed there.
-    """
-    if manifest.ranker is None:
-        return None
-    if LAYOUT.ranker not in manifest.files:
-        raise ArtifactError(
-            f"{path / LAYOUT.ranker}: the manifest describes a ranker, and lists no file of it;"
-            f" {REBUILD}"
-        )
-    try:
-        return Network.load(path / LAYOUT.ranker, manifest.ranker)
-    except RankerFileError as error:
-        raise ArtifactError(f"{error}; {REBUILD}") from error
 
 
 def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -> ItemIndex:

@@ -138,9 +138,10 @@ class Recommender:
         self.view = view
         self.options = RecommendOptions() if options is None else options
         self.ranker: Ranker
-        if ranker is None and artifact.ranker is not None:
-            self.ranker = artifact.ranker
-            self.options = trained_with(artifact.ranker.info, self.options)
+        trained = artifact.models.ranker
+        if ranker is None and trained is not None:
+            self.ranker = trained
+            self.options = trained_with(trained.info, self.options)
         else:
             self.ranker = Blend() if ranker is None else ranker
         self._basis = hash_id(artifact.manifest.basis)
