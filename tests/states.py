@@ -20,6 +20,10 @@ EMISSION = ("emitted_offset", "emitted_at", "list_hash")
 
 ITEM_TOLERANCE = 1e-6
 
+ITEM_EXACT = (
+    "item", "positives", "negatives", "neutrals", "first_time", "last_time", "ref_time",
+)  # fmt: skip
+
 
 @dataclass
 class Rows:
@@ -104,10 +108,10 @@ def item_differences(expected: Rows, found: Rows) -> list[str]:
     one, other = (_item_states(rows.items, both) for rows in (expected, found))
     for number, name in enumerate(both):
         a, b = one.head[number], other.head[number]
-        for exact in ("item", "positives", "negatives", "first_time", "last_time", "ref_time"):
+        for exact in ITEM_EXACT:
             if not np.array_equal(a[exact], b[exact], equal_nan=exact.endswith("time")):
                 wrong.append(f"item {name.hex()}: {exact} is {b[exact]}, expected {a[exact]}")
-        for close in ("counts", "weight_sum"):
+        for close in ("counts", "weight_sum", "weight_total"):
             if not np.allclose(a[close], b[close], rtol=ITEM_TOLERANCE, atol=ITEM_TOLERANCE):
                 wrong.append(f"item {name.hex()}: {close} is {b[close]}, expected {a[close]}")
         if not _same_scenes(one, other, number):

@@ -58,9 +58,9 @@ histories = st.lists(item_events, min_size=1, max_size=30)
 
 def assert_same(found: ItemStates, expected: ItemStates) -> None:
     """Compare two arenas by meaning, decayed numbers to 1e-6, neighbours (float32) to 1e-5."""
-    for name in ("item", "positives", "negatives"):
+    for name in ("item", "positives", "negatives", "neutrals"):
         assert found.head[name].tolist() == expected.head[name].tolist(), name
-    for name in ("counts", "weight_sum"):
+    for name in ("counts", "weight_sum", "weight_total"):
         assert np.allclose(found.head[name], expected.head[name], rtol=1e-6, atol=1e-12), name
     for slot in range(len(found.head)):
         assert scenes_of(found, slot) == pytest.approx(scenes_of(expected, slot), rel=1e-6)
@@ -134,6 +134,9 @@ def test_counts_have_the_values_of_the_formula() -> None:
             {"weight": 3.0},
             {"time": START + 86400.0},
             {"time": START + 43200.0, "weight": -2.0},
+            {"time": START + 43200.0, "weight": 0.0},
+            {"time": START + 43200.0, "weight": 0.0},
+            {"time": START + 43200.0, "weight": 0.0, "sign": -1},
         )
     )
     head = states.head[1]
@@ -141,7 +144,8 @@ def test_counts_have_the_values_of_the_formula() -> None:
     assert head["counts"] == pytest.approx(expected)
     assert head["counts"][6] == 2.0
     assert head["weight_sum"][0] == pytest.approx(1.5 + 1.0 - 2.0 * 2**-0.5)
-    assert (head["positives"], head["negatives"]) == (2, 1)
+    assert head["weight_total"] == 3.0 + 1.0 - 2.0
+    assert (head["positives"], head["negatives"], head["neutrals"]) == (2, 1, 1)
     assert (head["first_time"], head["last_time"]) == (START, START + 86400.0)
 
 
@@ -241,7 +245,7 @@ def test_growing_keeps_rows_and_copies_do_not_follow_later_events() -> None:
 
 def test_another_format_is_refused_by_name() -> None:
     row = full().pack(np.array([1]))[0]
-    with pytest.raises(ItemStateFormatError, match="item row 0 of 1 has format 7; format 1 is"):
+    with pytest.raises(ItemStateFormatError, match="item row 0 of 1 has format 7; format 2 is"):
         ItemStates(1).unpack(np.array([0]), [b"\x07" + row[1:]])
 
 
@@ -268,13 +272,22 @@ def test_damaged_bytes_are_refused_and_never_read(data: st.DataObject) -> None:
 ROW = full().pack(np.array([1]))[0]
 
 
-def test_the_golden_row_of_format_1_is_read_and_written_the_same() -> None:
+def test_the_golden_row_of_format_1_is_refused_with_the_way_out() -> None:
     row = (GOLDEN / "item_row_1.bin").read_bytes()
+    with pytest.raises(
+        ItemStateFormatError, match=r"has format 1; format 2 .* reset-state --every"
+    ):
+        ItemStates(1).unpack(np.array([0]), [row])
+
+
+def test_the_golden_row_of_format_2_is_read_and_written_the_same() -> None:
+    row = (GOLDEN / "item_row_2.bin").read_bytes()
     states = ItemStates(1)
     states.unpack(np.array([0]), [row])
     assert states.pack(np.array([0])) == [row]
     head = states.head[0]
-    assert (head["item"], head["positives"], head["negatives"]) == (5, 2, 1)
+    assert (head["item"], head["positives"], head["negatives"], head["neutrals"]) == (5, 2, 1, 1)
+    assert head["weight_total"] == 2.5
     assert (head["first_time"], head["last_time"]) == (START, START + 172800.0)
     assert states.scenes["scene"][0, :2].tolist() == [9, 8]
     assert near(states, 0)[4][0] == 2.0

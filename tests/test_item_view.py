@@ -20,9 +20,16 @@ class World:
         self.states = ItemStates(60)
         self.view = ItemView(self.items)
 
-    def choose(self, row: int, time: float = START, recent: Any = (), scene: int = 0) -> None:
+    def choose(
+        self,
+        row: int,
+        time: float = START,
+        recent: Any = (),
+        scene: int = 0,
+        weight: float = 1.0,
+    ) -> None:
         event = np.zeros(1, ITEM_EVENT)
-        event["item"], event["time"], event["weight"], event["sign"] = 1001 + row, time, 1.0, 1
+        event["item"], event["time"], event["weight"], event["sign"] = 1001 + row, time, weight, 1
         event["scene"], event["n_recent"] = scene, len(recent)
         event["recent"][0, : len(recent)] = np.array(recent, np.uint64) + 1001
         apply_item_events(self.states, np.array([row]), event)
@@ -66,6 +73,18 @@ def test_counts_stand_at_the_catalogue_row_of_the_item() -> None:
     assert view.scene_counts[3, 0] == pytest.approx([0.5, 2**-0.1])
     assert np.isneginf(view.log2_counts[4]).all()
     assert np.isnan(view.first_times[4])
+
+
+def test_weights_and_tallies_stand_at_the_catalogue_row_of_the_item() -> None:
+    world = World()
+    world.choose(3)
+    world.choose(3, START + 86400.0, weight=-0.5)
+    world.choose(3, START + 86400.0, weight=0.0)
+    world.show(3)
+    view = world.view
+    assert view.weight_sums[3] == pytest.approx([0.5 - 0.5, 2**-0.1 - 0.5, 0.5])
+    assert view.tallies[3].tolist() == [1.0, 1.0, 1.0]
+    assert not view.weight_sums[4].any()
 
 
 def test_neighbours_stand_in_both_lists() -> None:

@@ -21,7 +21,7 @@ from tracker.row_bytes import describe_format, is_sealed, join_rows, seal, split
 Array = NDArray[Any]
 Slots = NDArray[np.int64]
 
-FORMAT = 1
+FORMAT = 2
 NEIGHBOURS = 64
 SCENES = 4
 
@@ -42,11 +42,13 @@ ITEM_HEAD = np.dtype(
         ("last_time", "<f8"),  # seconds: the latest event, the same
         ("counts", "<f8", (7,)),  # decayed counts of positive events, by ITEM_HALF_LIVES
         ("weight_sum", "<f8", (2,)),  # decayed signed weights, half-lives 1 d and 10 d
+        ("weight_total", "<f8"),  # signed weights of all events, not decayed
         ("positives", "<u4"),  # events of positive weight, those retracted taken out
         ("negatives", "<u4"),  # events of negative weight, the same
         ("n_scenes", "u1"),
         ("n_neighbours", "u1"),
-        ("spare", "u1", (6,)),
+        ("spare", "u1", (2,)),
+        ("neutrals", "<u4"),  # events of weight 0, as impressions are, the same
     ]
 )
 """The scalars of a row."""
@@ -249,8 +251,11 @@ def _apply(
         ten_days = decay(age, ITEM_HALF_LIVES[_TEN_DAYS])
         weights_rows[slot, 0] += sign * weight * day
         weights_rows[slot, 1] += sign * weight * ten_days
+        head["weight_total"] += sign * weight
         if weight < 0.0:
             head["negatives"] += whole(event["sign"])
+        elif weight == 0.0:
+            head["neutrals"] += whole(event["sign"])
         if not weight > 0.0:
             continue
         head["positives"] += whole(event["sign"])
@@ -429,7 +434,7 @@ class ItemStates:
             if code == 1 or found not in (-1, FORMAT):
                 raise ItemStateFormatError(
                     f"item row {bad} of {len(rows)} has format {found}; format {FORMAT} is expected"
-                    " (was it written by a newer version?)"
+                    + _remedy(found)
                 )
             raise ItemStateFormatError(
                 f"item row {bad} of {len(rows)}, {len(row)} bytes, is damaged: its checksum or"
@@ -441,6 +446,15 @@ class ItemStates:
         _unpack(slots, words, offsets, *self._columns_as_words())
 
 
+def _remedy(found: int) -> str:
+    if found > FORMAT:
+        return " (was it written by a newer version?)"
+    return (
+        "; rows of an older version cannot be read: stop all workers and run `tracker reset-state"
+        " --everything`, which rebuilds the states from the events still kept"
+    )
+
+
 ROW_BYTES_MAX = 8 * (1 + _HEAD_WORDS + SCENES * _SCENE_WORDS + NEIGHBOURS * _NEIGHBOUR_WORDS)
 """Bytes of an item row with everything in use."""
 
@@ -449,8 +463,9 @@ def apply_item_events(states: ItemStates, slots: Slots, events: Array) -> None:
     """Apply item events, in order, to their items' rows, in place.
 
     1. Time moves on to the event's, if that is later: everything decayed is brought there.
-    2. Its signed weight joins the weight sums; a positive event adds one, as decayed by what it is
-       late, to the counts and to its scene. A retraction (sign -1) subtracts the same terms.
+    2. Its signed weight joins the weight sums and their total, and it is tallied by its sign; a
+       positive event adds one, as decayed by what it is late, to the counts and to its scene. A
+       retraction (sign -1) subtracts the same terms.
     3. The user's recent items are counted as neighbours, the latest also as the one before; of a
        retraction, the same pairs are taken out where they are still kept.
 

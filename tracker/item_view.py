@@ -118,12 +118,15 @@ def _place(
     rows: Rows,
     head: Array,
     head_counts: Array,
+    head_weights: Array,
     state_scenes: Array,
     neighbours: Array,
     table_hash: Array,
     table_row: Array,
     counts: Array,
     log2_counts: Array,
+    weight_sums: Array,
+    tallies: Array,
     ref_times: Array,
     first_times: Array,
     last_times: Array,
@@ -153,6 +156,12 @@ def _place(
             count = max(head_counts[i, h], 0.0)
             counts[row, h] = count
             log2_counts[row, h] = np.log2(count) if count > 1e-9 else -np.inf
+        weight_sums[row, 0] = head_weights[i, 0]
+        weight_sums[row, 1] = head_weights[i, 1]
+        weight_sums[row, 2] = head[i]["weight_total"]
+        tallies[row, 0] = head[i]["positives"]
+        tallies[row, 1] = head[i]["negatives"]
+        tallies[row, 2] = head[i]["neutrals"]
         for s in range(scenes.shape[1]):
             if s < whole(head[i]["n_scenes"]):
                 scenes[row, s] = state_scenes[i, s]["scene"]
@@ -270,6 +279,8 @@ class ItemView:
 
     - `counts` (N, 7) float64, decayed by ITEM_HALF_LIVES, valid for `ref_times` (N,) float64;
       `log2_counts` (N, 7) float32 the same as logarithms, -inf for none;
+    - `weight_sums` (N, 3) float64: signed weights, half-lives 1 d and 10 d (valid for `ref_times`)
+      and for ever; `tallies` (N, 3) float64: events of positive, negative and no weight;
     - `first_times`, `last_times` (N,) float64, NaN for none;
     - `scenes` (N, 4) uint32 and `scene_counts` (N, 4, 2) float64, half-lives 1 d and 10 d;
     - `near_rows` (N, 64) int32 and `near_counts` (N, 64, 3) float32: items chosen before this one
@@ -286,6 +297,8 @@ class ItemView:
         self.version = 0
         self.counts = np.zeros((n, len(ITEM_HALF_LIVES)))
         self.log2_counts = np.full((n, len(ITEM_HALF_LIVES)), -np.inf, np.float32)
+        self.weight_sums = np.zeros((n, 3))
+        self.tallies = np.zeros((n, 3))
         self.ref_times = np.zeros(n)
         self.first_times = np.full(n, np.nan)
         self.last_times = np.full(n, np.nan)
@@ -330,12 +343,15 @@ class ItemView:
             rows,
             states.head,
             states.head["counts"],
+            states.head["weight_sum"],
             states.scenes,
             states.neighbours,
             catalogue.table_hash,
             catalogue.table_row,
             self.counts,
             self.log2_counts,
+            self.weight_sums,
+            self.tallies,
             self.ref_times,
             self.first_times,
             self.last_times,
