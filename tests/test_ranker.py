@@ -65,3 +65,35 @@ def test_a_trained_ranker_takes_the_place_of_the_blend() -> None:
         world.send(*likes(user, [0, 2, 4]))
     world.send(*likes(0, [6]))
     assert set(world.rows(0, now=START + 60, k=20)[-4:]) == {0, 2, 4, 6}
+
+
+def test_another_ranker_scores_one_call_only() -> None:
+    world = World(20).with_options(diversity=0.0)
+    for user in range(1, 5):
+        world.send(*likes(user, [0, 2, 4]))
+    world.send(*likes(0, [6]))
+    now, scenes, slots = np.array([START + 60]), np.zeros(1, np.uint32), np.array([0])
+    before = world.rows(0, now=START + 60, k=20)
+    made = world.recommender.recommend(
+        world.states, world.seen, world.seen_slots, slots, now, scenes, 20,
+        ranker=Blend({"trend_1d": -1.0}),
+    )  # fmt: skip
+    assert set(made.rows[0, -4:].tolist()) == {0, 2, 4, 6}
+    assert set(before[:3]) == {0, 2, 4}
+    assert world.rows(0, now=START + 60, k=20) == before
+
+
+def test_examples_are_what_a_list_is_made_of() -> None:
+    world = World(20, ranker=Backwards()).with_options(diversity=0.0)
+    for user in range(5):
+        world.send(*likes(user, [user, user + 2, user + 4]))
+    now, scenes, slots = np.full(3, START + 60), np.zeros(3, np.uint32), np.array([0, 4, -1])
+    cut, columns = world.recommender.examples(
+        world.states, world.seen, world.seen_slots, slots, now, scenes, 5
+    )
+    made = world.recommend([0, 4, -1], now=START + 60, k=5)
+    scores = world.recommender.ranker.score(columns, cut.n_rows)
+    for b in range(3):
+        unseen = int(cut.n_unseen[b])
+        best = np.argsort(-scores[b, :unseen], kind="stable")[:5]
+        assert made.rows[b].tolist() == cut.rows[b, best].tolist()

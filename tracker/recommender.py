@@ -200,6 +200,7 @@ class Recommender:
         now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
         k: int,
+        ranker: Ranker | None = None,
     ) -> RecommendedBatch:
         """Make a list for each of B users. States are read only, but for rows of another basis.
 
@@ -222,6 +223,7 @@ class Recommender:
             now: (B,) float64, seconds.
             scenes: (B,) uint32 scene codes, 0 for none.
             k: items wanted.
+            ranker: scores in place of the recommender's own, from the same columns.
 
         Raises:
             ValueError: lengths differ, k is below 1, or the states have another dim.
@@ -229,20 +231,13 @@ class Recommender:
         self._check(states, slots, now, scenes)
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 is expected")
-        options, items = self.options, self.artifact.vectors
-        # 1
-        self.carry_over(states, slots)
-        read = read_histories(states, slots, now, items)
-        wanted, owners, masses = queries(read, options.searches)
-        # 2
-        if len(wanted):
-            found, _ = self.artifact.index.search(wanted, options.per_search)
-        else:
-            found = np.full((0, 1), -1, np.int64)
+        # 1, 2
+        read, owners, masses, found = self._searched(states, slots, now)
         lists = [
             self._lists(
                 read.part(part), states, slots[part], now[part], scenes[part], k,
                 owners[part], masses[part], found, seen, seen_slots,
+                self.ranker if ranker is None else ranker,
             )
             for part in _parts(len(slots))
         ]  # fmt: skip
@@ -251,6 +246,27 @@ class Recommender:
                 np.concatenate([getattr(made, name) for made in lists])
                 for name in RecommendedBatch.__dataclass_fields__
             )
+        )
+
+    def examples(
+        self,
+        states: UserStates,
+        seen: SeenSets,
+        seen_slots: NDArray[np.int64],
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        k: int,
+    ) -> tuple[Candidates, NDArray[np.float32]]:
+        """Give what `recommend` would have the ranker score, for learning; arguments as there.
+
+        Returns:
+            the candidates (B, C) after the cut, unseen ones first, and their columns (B, C, F).
+        """
+        self._check(states, slots, now, scenes)
+        read, owners, masses, found = self._searched(states, slots, now)
+        return self._candidates(
+            read, states, slots, now, scenes, k, owners, masses, found, seen, seen_slots
         )
 
     def features(
@@ -286,6 +302,19 @@ class Recommender:
             given, n_rows, walked,
         )  # fmt: skip
 
+    def _searched(
+        self, states: UserStates, slots: NDArray[np.int64], now: NDArray[np.float64]
+    ) -> tuple[Histories, NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+        """Steps 1 and 2 of `recommend`: histories, and the searches: whose, by what mass, found."""
+        self.carry_over(states, slots)
+        read = read_histories(states, slots, now, self.artifact.vectors)
+        wanted, owners, masses = queries(read, self.options.searches)
+        if len(wanted):
+            found, _ = self.artifact.index.search(wanted, self.options.per_search)
+        else:
+            found = np.full((0, 1), -1, np.int64)
+        return read, owners, masses, found
+
     def _lists(
         self,
         read: Histories,
@@ -299,8 +328,39 @@ class Recommender:
         found: NDArray[np.int64],
         seen: SeenSets,
         seen_slots: NDArray[np.int64],
+        ranker: Ranker,
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for few users at a time: what they touch stays cached."""
+        options = self.options
+        cut, features = self._candidates(
+            read, states, slots, now, scenes, k, owners, masses, found, seen, seen_slots
+        )
+        # 5
+        scores = ranker.score(features, cut.n_rows)
+        # 6
+        picks = np.empty((len(slots), k), np.int64)
+        select(
+            k, options.diversity, options.seen != "exclude", self._vectors,
+            cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
+        )  # fmt: skip
+        # 7
+        return self._describe(read, states, slots, now, cut, scores, picks)
+
+    def _candidates(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        k: int,
+        owners: NDArray[np.int64],
+        masses: NDArray[np.float32],
+        found: NDArray[np.int64],
+        seen: SeenSets,
+        seen_slots: NDArray[np.int64],
+    ) -> tuple[Candidates, NDArray[np.float32]]:
+        """Steps 3 and 4 of `recommend`: candidates after the cut, and their columns."""
         options = self.options
         # 3
         capacity = max(options.candidates, k)
@@ -328,16 +388,7 @@ class Recommender:
             read, states, slots, now, scenes, self.ranker.wanted, options.content_events,
             cut.rows, cut.n_rows, cut.walked,
         )  # fmt: skip
-        # 5
-        scores = self.ranker.score(features, cut.n_rows)
-        # 6
-        picks = np.empty((len(slots), k), np.int64)
-        select(
-            k, options.diversity, options.seen != "exclude", self._vectors,
-            cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
-        )  # fmt: skip
-        # 7
-        return self._describe(read, states, slots, now, cut, scores, picks)
+        return cut, features
 
     def _check(
         self,
