@@ -1,7 +1,8 @@
-"""Ask the tracker and the baselines at held-out events, all in one replay."""
+"""Ask the tracker and the baselines at held-out events, all of one log."""
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,13 @@ from indexer.baselines import (
     OwnFrequent,
     Popularity,
 )
-from indexer.examples import Past
-from indexer.histories import VALIDATION, EventLog, Split
-from indexer.metrics import Floats, rank_of
+from indexer.histories import EventLog
+from indexer.metrics import Floats
+from indexer.rankings import rank_and_list
 from indexer.replay import Replay, Rows
+from indexer.targets import Asked, Targets, asked_in_parts
+from tracker.context import COLUMNS
+from tracker.ranker import Ranker
 
 K = 10
 """Length of the lists of which coverage, novelty and diversity are taken."""
@@ -37,43 +41,10 @@ class Answers:
     ranks: Floats
     lists: Rows
 
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What is asked: Q targets, ascending positions in the log, and what may be ranked.
-
-    `ranked` (N,) bool are the catalogue rows that may stand in a list; `fitted` (E,) bool the
-    events that baselines are fitted on; `repeats` whether items seen before are ranked.
-    """
-
-    events: NDArray[np.int64]
-    ranked: NDArray[np.bool_]
-    fitted: NDArray[np.bool_]
-    repeats: bool
-
-
-def targets_of(
-    log: EventLog,
-    split: Split,
-    rows: Rows,
-    live: int,
-    items: int,
-    repeats: bool,
-    met_only: bool = False,
-) -> Targets:
-    """Return the targets of a protocol: what is ranked are live items of the log's catalogue.
-
-    With `met_only` it is only those that the log has, as for a core of the events. Baselines are
-    fitted on all that is before the 90 % cut with `gts`, on the training part with `loo`.
-    """
-    ranked = np.zeros(items, np.bool_)
-    ranked[:live] = True
-    if met_only:
-        met = np.zeros(items, np.bool_)
-        met[rows[rows >= 0]] = True
-        ranked &= met
-    last = VALIDATION if split.protocol == "gts" else 0
-    return Targets(split.test, ranked, (split.parts <= last) & (rows >= 0), repeats)
+    @classmethod
+    def of_size(cls, targets: int) -> "Answers":
+        """Return answers that are yet to be filled in."""
+        return cls(np.full(targets, math.inf), np.full((targets, K), -1))
 
 
 def make_baselines(
@@ -84,7 +55,7 @@ def make_baselines(
     count = len(full)
     found: list[Baseline] = [
         Popularity(fitted, count),
-        DecayedPopularity(count),
+        DecayedPopularity(rows, log.batch.times, count),
         ItemKnn(users, fitted, count),
         Content(full, 1),
         Content(full),
@@ -99,17 +70,16 @@ def make_baselines(
     return found, notes
 
 
-def replay_targets(
+def ask_all(
     replay: Replay,
     targets: Targets,
     baselines: Sequence[Baseline],
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Answers]:
-    """Ask every model at every target, each from what came before it, in one pass.
+    """Ask every model at every target, each from what came before it.
 
-    1. Events before the target go into the states, and into the baselines that stream.
-    2. Each baseline scores the catalogue; so does the trained ranker, for `tracker`.
-    3. The list as served is asked for, for `tracker_served`.
+    The baselines need no states of the tracker, and are asked in a second thread meanwhile; in a
+    third the ranker scores what the states gave. What is answered does not depend on it.
 
     Args:
         replay: at its start.
@@ -117,61 +87,104 @@ def replay_targets(
         baselines: asked beside the tracker.
         progress: told the position in the log.
     """
-    log, rows = replay.log, replay.rows
-    names = [TRACKER, TRACKER_SERVED, *(model.name for model in baselines)]
-    found = {
-        name: Answers(np.empty(len(targets.events)), np.full((len(targets.events), K), -1))
-        for name in names
-    }
-    past = Past(log, rows)
-    all_rows = np.flatnonzero(targets.ranked)[None, :]
-    everyone = np.array([all_rows.shape[1]])
-    hidden = ~targets.ranked
-    for n, event in enumerate(targets.events.tolist()):
+    with ThreadPoolExecutor(2) as beside:
+        others = beside.submit(ask_baselines, replay.log, replay.rows, targets, baselines)
+        found = ask_tracker(replay, targets, beside, progress)
+        return found | others.result()
+
+
+def ask_baselines(
+    log: EventLog, rows: Rows, targets: Targets, baselines: Sequence[Baseline]
+) -> dict[str, Answers]:
+    """Ask each baseline at every target."""
+    found = {model.name: Answers.of_size(len(targets.events)) for model in baselines}
+    done = 0
+    for asked in asked_in_parts(log, rows, targets, 4 * len(targets.ranked)):
+        part = slice(done, done + len(asked))
         for model in baselines:
-            for before in range(replay.position, event):
-                if rows[before] >= 0:
-                    model.add(int(rows[before]), float(log.batch.times[before]))
-        replay.advance(event)  # 1
-        own = past.rows(event)
-        masked = None if targets.repeats else own
-        target, now = int(rows[event]), float(log.batch.times[event])
-        if target >= 0 and hidden[target]:
-            target = -1
-        for model in baselines:  # 2
-            scores = model.scores(own[::-1], now)
-            if hidden.any():
-                scores = np.where(hidden, np.float32(-np.inf), scores)
-            _write(found[model.name], n, scores, target, masked)
-        at = np.array([event])
-        scores = np.full(len(hidden), -np.inf, np.float32)
-        columns = replay.columns(at, all_rows)
-        scores[all_rows[0]] = replay.recommender.ranker.score(columns, everyone)[0]
-        _write(found[TRACKER], n, scores, target, masked)
-        served = replay.recommender.recommend(  # 3
-            replay.states, replay.seen, replay.seen_slots, log.users[at],
-            log.batch.times[at], log.batch.scenes[at], SERVED,
-        ).rows[0]  # fmt: skip
-        # Where everything is seen a list has what was seen, which counts for nothing here.
-        asked = -1 if masked is not None and target in masked else target
-        places = np.flatnonzero((served == asked) & (served >= 0))
-        found[TRACKER_SERVED].ranks[n] = 1.0 + places[0] if len(places) else math.inf
-        found[TRACKER_SERVED].lists[n] = served[:K]
-        progress(event)
+            _write(found[model.name], part, model.scores(asked), asked, targets)
+        done += len(asked)
     return found
 
 
-def _write(
-    answers: Answers, n: int, scores: NDArray[np.float32], target: int, masked: Rows | None
+def ask_tracker(
+    replay: Replay,
+    targets: Targets,
+    beside: Executor,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Answers]:
+    """Ask the tracker at every target, from the states just before it.
+
+    1. Events before the target go into the states.
+    2. What the ranker reads of the catalogue is computed; it scores it `beside`, for `tracker`.
+    3. The list as served is asked for, for `tracker_served`.
+    """
+    log, recommender = replay.log, replay.recommender
+    whole, served = (Answers.of_size(len(targets.events)) for _ in range(2))
+    ranked = np.flatnonzero(targets.ranked)
+    scored: Future[None] | None = None
+    done = 0
+    width = 4 * len(ranked) * len(COLUMNS)
+    for asked in asked_in_parts(log, replay.rows, targets, width):
+        columns = np.empty((len(asked), len(ranked), len(COLUMNS)), np.float32)
+        for b, event in enumerate(asked.events.tolist()):
+            replay.advance(event)  # 1
+            at = slice(event, event + 1)
+            columns[b] = replay.columns(np.array([event]), ranked[None, :])[0]  # 2
+            found = recommender.recommend(  # 3
+                replay.states, replay.seen, replay.seen_slots, log.users[at],
+                log.batch.times[at], log.batch.scenes[at], SERVED,
+            ).rows[0]  # fmt: skip
+            served.lists[done + b] = found[:K]
+            served.ranks[done + b] = _place(found, _offered(asked, b, targets))
+            progress(event)
+        if scored is not None:
+            scored.result()  # no more than one waits: each takes memory
+        part = slice(done, done + len(asked))
+        scored = beside.submit(_score, recommender.ranker, columns, whole, part, asked, targets)
+        done += len(asked)
+    if scored is not None:
+        scored.result()
+    return {TRACKER: whole, TRACKER_SERVED: served}
+
+
+def _score(
+    ranker: Ranker,
+    columns: NDArray[np.float32],
+    answers: Answers,
+    part: slice,
+    asked: Asked,
+    targets: Targets,
 ) -> None:
-    """Write down the rank of a target, and the list: best first, ties by row."""
-    answers.ranks[n] = rank_of(scores, target, masked)
-    if masked is not None and len(masked):
-        scores = scores.copy()
-        scores[masked] = -np.inf
-    count = min(K, len(scores))
-    level = np.partition(scores, len(scores) - count)[len(scores) - count]
-    best = np.flatnonzero(scores >= level)
-    best = best[np.argsort(-scores[best], kind="stable")][:count]
-    best = best[scores[best] > -np.inf]
-    answers.lists[n, : len(best)] = best
+    """Score the ranked items of some targets, and write down what came of it."""
+    scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
+    everyone = np.full(len(asked), columns.shape[1])
+    scores[:, targets.ranked] = ranker.score(columns, everyone)
+    _write(answers, part, scores, asked, targets)
+
+
+def _offered(asked: Asked, b: int, targets: Targets) -> int:
+    """Return the row of a target, -1 where it may not be in a list.
+
+    Where everything is seen a list has what was seen, which counts for nothing here.
+    """
+    row = int(asked.rows[b])
+    seen = not targets.repeats and row in asked.past[asked.starts[b] : asked.starts[b + 1]]
+    return -1 if seen else row
+
+
+def _place(found: Rows, row: int) -> float:
+    """Return the place of a row in a list, from 1; infinity where it is not there."""
+    places = np.flatnonzero(found == row) if row >= 0 else found[:0]
+    return 1.0 + int(places[0]) if len(places) else math.inf
+
+
+def _write(
+    answers: Answers, part: slice, scores: NDArray[np.float32], asked: Asked, targets: Targets
+) -> None:
+    """Write down the ranks of some targets, and the lists."""
+    starts = np.zeros_like(asked.starts) if targets.repeats else asked.starts
+    rank_and_list(
+        scores, asked.rows, targets.ranked, asked.past, starts,
+        answers.ranks[part], answers.lists[part],
+    )  # fmt: skip

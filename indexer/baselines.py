@@ -1,9 +1,9 @@
-"""What the tracker is compared with: simple recommenders, asked at the same events in one replay.
+"""What the tracker is compared with: simple recommenders, asked at the same events.
 
-Each scores all N rows of the catalogue for one user, from the rows of the user's past events
-(latest first) and the time. Those that learn from the stream do it by `add`, event by event; those
-which are fitted once are made from the training part and then left alone. Items of no score share
-the lowest one: ties count half. Retractions and unknown items are not passed on to them.
+Each scores all N rows of the catalogue for some targets at once, from the rows of each user's past
+events. None needs the states of the tracker: one counts what streams by, the others are fitted once
+on the training part and then left alone. Items of no score share the lowest one: ties count half.
+Retractions and unknown items are not passed on to them.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.targets import Asked
 from tracker.native import native
 
 Array = NDArray[Any]
@@ -44,16 +45,10 @@ class Baseline(Protocol):
 
     name: str
 
-    def add(self, row: int, time: float) -> None:
-        """Learn from one event, after it was asked for."""
-        ...
+    def scores(self, asked: Asked) -> Scores:
+        """Return (B, N) float32 scores, finite, higher is better, of B targets.
 
-    def scores(self, past: Rows, time: float) -> Scores:
-        """Return (N,) float32 scores, finite, higher is better.
-
-        Args:
-            past: rows of the user's past events, latest first.
-            time: float seconds, now.
+        Targets are asked in time order, those of a call and from call to call.
         """
         ...
 
@@ -66,43 +61,44 @@ class Popularity:
     def __init__(self, rows: Rows, items: int) -> None:
         self._counts = np.bincount(rows, minlength=items).astype(np.float32)
 
-    def add(self, row: int, time: float) -> None:
-        """Learn nothing."""
-
-    def scores(self, past: Rows, time: float) -> Scores:
+    def scores(self, asked: Asked) -> Scores:
         """Return the counts."""
-        return self._counts
+        return np.tile(self._counts, (len(asked), 1))
 
 
 class DecayedPopularity:
-    """The decayed number of events of each item, from the stream alone.
+    """The decayed number of events of each item, from the stream alone: what came before a target.
 
     Counts are kept forward-decayed, relative to a landmark in time, so that an event costs one
     addition; the landmark moves on before the numbers grow too large.
+
+    Args:
+        rows: (E,) of the events in time order, -1 for those that do not count.
+        times: (E,) float seconds.
+        items: N.
+        half_life_seconds: after which an event counts half.
     """
 
     name = "decayed_popularity"
 
-    def __init__(self, items: int, half_life_seconds: float = 86400.0) -> None:
+    def __init__(
+        self, rows: Rows, times: NDArray[np.float64], items: int, half_life_seconds: float = 86400.0
+    ) -> None:
+        self._rows = rows
+        self._half_lives = times / half_life_seconds
         self._counts = np.zeros(items, np.float64)
-        self._half_life_seconds = half_life_seconds
-        self._landmark = math.nan
+        self._logarithms = np.full(items, -1e6, np.float32)
+        self._counted = np.array([0], np.int64)
+        self._landmark = np.zeros(1)
 
-    def add(self, row: int, time: float) -> None:
-        """Count one event; a late one counts what decay leaves of it."""
-        if math.isnan(self._landmark):
-            self._landmark = time
-        half_lives = (time - self._landmark) / self._half_life_seconds
-        if half_lives > _RENORMALISE_HALF_LIVES:
-            self._counts *= 2.0 ** -min(half_lives, 2000.0)
-            self._landmark, half_lives = time, 0.0
-        self._counts[row] += 2.0 ** max(half_lives, -2000.0)
-
-    def scores(self, past: Rows, time: float) -> Scores:
+    def scores(self, asked: Asked) -> Scores:
         """Return log2 of the counts; the moment changes all alike and is left out."""
-        with np.errstate(divide="ignore"):
-            logarithms = np.maximum(np.log2(self._counts), -1e6)
-        return np.asarray(logarithms, np.float32)
+        out = np.empty((len(asked), len(self._counts)), np.float32)
+        _count_decayed(
+            asked.events, self._rows, self._half_lives,
+            self._counts, self._logarithms, self._counted, self._landmark, out,
+        )  # fmt: skip
+        return out
 
 
 class ItemKnn:
@@ -125,18 +121,15 @@ class ItemKnn:
         counts = np.bincount(rows[kept], minlength=items)
         self._norms = 1.0 / np.sqrt(counts + SHRINKAGE)
 
-    def add(self, row: int, time: float) -> None:
-        """Learn nothing."""
-
-    def scores(self, past: Rows, time: float) -> Scores:
+    def scores(self, asked: Asked) -> Scores:
         """Return the sums."""
-        out = np.zeros(len(self._norms), np.float64)
+        out = np.zeros((len(asked), len(self._norms)), np.float32)
         _sum_neighbours(
-            past[:RECENT_EVENTS], EVENT_DECAY, self._norms,
+            asked.past, asked.starts, RECENT_EVENTS, EVENT_DECAY, self._norms,
             self._users_of.starts, self._users_of.values,
             self._rows_of.starts, self._rows_of.values, out,
         )  # fmt: skip
-        return np.asarray(out * self._norms, np.float32)
+        return out
 
 
 class Ease:
@@ -186,17 +179,16 @@ class Ease:
         """Return the most memory that fitting takes: four matrices of doubles at once."""
         return 4 * 8 * items * items
 
-    def add(self, row: int, time: float) -> None:
-        """Learn nothing."""
-
-    def scores(self, past: Rows, time: float) -> Scores:
+    def scores(self, asked: Asked) -> Scores:
         """Return the weighed sum of the past items' rows of the matrix."""
-        out = np.zeros(len(self._codes), np.float32)
-        codes = self._codes[past[:RECENT_EVENTS]]
-        weights = EVENT_DECAY ** np.arange(len(codes), dtype=np.float32)
-        there = codes >= 0
-        if there.any():
-            out[self._rows] = weights[there] @ self._weights[codes[there]]
+        sums = np.zeros((len(asked), len(self._rows)), np.float32)
+        _sum_rows(
+            asked.past, asked.starts, RECENT_EVENTS, EVENT_DECAY, self._codes, self._weights, sums
+        )
+        if len(self._rows) == len(self._codes):
+            return sums
+        out = np.zeros((len(asked), len(self._codes)), np.float32)
+        out[:, self._rows] = sums
         return out
 
 
@@ -215,14 +207,12 @@ class Content:
         self._vectors = vectors
         self._events = events
 
-    def add(self, row: int, time: float) -> None:
-        """Learn nothing."""
-
-    def scores(self, past: Rows, time: float) -> Scores:
+    def scores(self, asked: Asked) -> Scores:
         """Return inner products with the sum; its length changes all alike."""
-        recent = past[: self._events]
-        weights = CONTENT_DECAY ** np.arange(len(recent), dtype=np.float32)
-        return np.asarray(self._vectors @ (weights @ self._vectors[recent]), np.float32)
+        sums = np.zeros((len(asked), self._vectors.shape[1]), np.float32)
+        codes = np.arange(len(self._vectors))
+        _sum_rows(asked.past, asked.starts, self._events, CONTENT_DECAY, codes, self._vectors, sums)
+        return np.asarray(sums @ self._vectors.T, np.float32)
 
 
 class OwnFrequent:
@@ -233,15 +223,11 @@ class OwnFrequent:
     def __init__(self, items: int) -> None:
         self._items = items
 
-    def add(self, row: int, time: float) -> None:
-        """Learn nothing: the past says it all."""
-
-    def scores(self, past: Rows, time: float) -> Scores:
+    def scores(self, asked: Asked) -> Scores:
         """Return counts plus up to a half for recency."""
-        out = np.bincount(past, minlength=self._items).astype(np.float64)
-        rows, first = np.unique(past, return_index=True)
-        out[rows] += 0.5 / (1.0 + first)
-        return np.asarray(out, np.float32)
+        out = np.zeros((len(asked), self._items), np.float32)
+        _count_own(asked.past, asked.starts, out)
+        return out
 
 
 class _Lists:
@@ -258,17 +244,75 @@ class _Lists:
 
 
 @native
-def _sum_neighbours(
-    past: Array, decay: float, norms: Array, user_starts: Array, users: Array,
-    row_starts: Array, rows: Array, out: Array,
+def _count_decayed(
+    events: Rows, rows: Rows, half_lives: Array,
+    counts: Array, logarithms: Array, counted: Array, landmark: Array, out: Array,
 ) -> None:  # fmt: skip
-    """Add to `out` what the users of each past row chose, weighed by recency; not that row."""
-    weight = 1.0
-    for row in past:
-        gain = weight * norms[row]
-        for u in range(user_starts[row], user_starts[row + 1]):
-            user = users[u]
-            for r in range(row_starts[user], row_starts[user + 1]):
-                if rows[r] != row:
-                    out[rows[r]] += gain
-        weight *= decay
+    """Count the events before each target, and write down the logarithms as they are then."""
+    for b in range(len(events)):
+        for event in range(counted[0], min(events[b], len(rows))):
+            row = rows[event]
+            if row < 0:
+                continue
+            age = half_lives[event] - landmark[0]
+            if age > _RENORMALISE_HALF_LIVES:
+                for other in range(len(counts)):
+                    counts[other] *= math.pow(2.0, -min(age, 2000.0))
+                    if counts[other] > 0.0:
+                        logarithms[other] = max(math.log2(counts[other]), -1e6)
+                    else:
+                        logarithms[other] = -1e6
+                landmark[0] = half_lives[event]
+                age = 0.0
+            counts[row] += math.pow(2.0, max(age, -2000.0))
+            logarithms[row] = max(math.log2(counts[row]), -1e6) if counts[row] > 0.0 else -1e6
+        counted[0] = max(counted[0], events[b])
+        out[b] = logarithms
+
+
+@native
+def _sum_rows(
+    past: Rows, starts: Rows, most: int, decay: float, codes: Rows, matrix: Array, out: Array
+) -> None:
+    """Add to each row of `out` the rows of a matrix at the codes of the past, by recency."""
+    for b in range(len(starts) - 1):
+        weight = np.float32(1.0)
+        for i in range(starts[b], min(starts[b + 1], starts[b] + most)):
+            code = codes[past[i]]
+            if code >= 0:
+                line = matrix[code]
+                for column in range(len(line)):
+                    out[b, column] += weight * line[column]
+            weight *= np.float32(decay)
+
+
+@native
+def _count_own(past: Rows, starts: Rows, out: Array) -> None:
+    for b in range(len(starts) - 1):
+        for i in range(starts[b], starts[b + 1]):
+            if out[b, past[i]] == 0.0:
+                out[b, past[i]] = 0.5 / (1.0 + i - starts[b])
+            out[b, past[i]] += 1.0
+
+
+@native
+def _sum_neighbours(
+    past: Rows, starts: Rows, most: int, decay: float, norms: Array,
+    user_starts: Array, users: Array, row_starts: Array, rows: Array, out: Array,
+) -> None:  # fmt: skip
+    """Write what the users of each past row chose, weighed by recency; not that row."""
+    sums = np.zeros(len(norms))
+    for b in range(len(starts) - 1):
+        sums[:] = 0.0
+        weight = 1.0
+        for i in range(starts[b], min(starts[b + 1], starts[b] + most)):
+            row = past[i]
+            gain = weight * norms[row]
+            for u in range(user_starts[row], user_starts[row + 1]):
+                user = users[u]
+                for r in range(row_starts[user], row_starts[user + 1]):
+                    if rows[r] != row:
+                        sums[rows[r]] += gain
+            weight *= decay
+        for row in range(len(norms)):
+            out[b, row] = sums[row] * norms[row]

@@ -14,14 +14,13 @@ from indexer.answers import (
     TRACKER,
     TRACKER_SERVED,
     Answers,
-    Targets,
+    ask_all,
     make_baselines,
-    replay_targets,
-    targets_of,
 )
 from indexer.histories import EventLog, Split
 from indexer.metrics import Floats
 from indexer.replay import Replay, Rows
+from indexer.targets import Targets, targets_of
 
 HISTORY_SLICES = ((1, 3), (4, 10), (11, 30), (31, None))
 """Lengths of the history before a target, as reported."""
@@ -223,7 +222,7 @@ def evaluate(
     full = np.asarray(artifact.vectors.full)
     targets = targets_of(log, split, rows, artifact.vectors.live, len(full), repeats, met_only)
     baselines, notes = make_baselines(log, rows, targets, full, _free_bytes() // 2)
-    answers = replay_targets(replay, targets, baselines, progress)
+    answers = ask_all(replay, targets, baselines, progress)
     found = [
         row
         for part, which in slices(log, targets, rows, scene_names)

@@ -19,7 +19,7 @@ from tracker.kinds import Kinds
 from tracker.recommender import RecommendOptions
 from tracker.versions import Root
 
-MAX_SCORES, MIN_TARGETS = 30_000_000, 1000
+MAX_SCORES, MIN_TARGETS = 150_000_000, 1000
 """So many scores of the whole catalogue are computed unless told otherwise, which takes minutes."""
 
 

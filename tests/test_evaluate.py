@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from indexer import evaluate as module
-from indexer.answers import TRACKER, TRACKER_SERVED, make_baselines, replay_targets, targets_of
-from indexer.baselines import Popularity
+from indexer.answers import TRACKER, TRACKER_SERVED
 from indexer.evaluate import Evaluation, evaluate, slices
 from indexer.histories import EventLog, split
 from indexer.replay import Replay
+from indexer.targets import targets_of
 from tests.logs import group_artifact, group_events, read_events
 from tracker.events import scene_code
 from tracker.recommender import RecommendOptions
@@ -80,50 +80,6 @@ def test_the_report_is_json_with_null_where_a_metric_is_not_defined(report: Eval
     assert {"protocol", "items", "users", "targets", "seconds", "events_per_second"} <= set(found)
 
 
-def test_each_target_is_asked_before_its_event_streams_in(log: EventLog) -> None:
-    asked: list[tuple[int, list[int]]] = []
-
-    class Spy(Popularity):
-        added = 0
-
-        def add(self, row: int, time: float) -> None:
-            Spy.added += 1
-
-        def scores(self, past: Any, time: float) -> Any:
-            asked.append((Spy.added, past.tolist()))
-            return super().scores(past, time)
-
-    replay = replay_of(log)
-    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
-    replay_targets(replay, targets, [Spy(np.zeros(0, np.int64), 40)])
-    assert [added for added, _ in asked] == targets.events.tolist()
-    for event, (_, past) in zip(targets.events.tolist(), asked, strict=True):
-        own = [e for e in range(event) if log.users[e] == log.users[event]]
-        assert past == replay.rows[own[::-1]].tolist()
-
-
-def test_the_tracker_ranks_as_a_full_sort_of_its_scores_would(log: EventLog) -> None:
-    replay = replay_of(log)
-    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
-    found = replay_targets(replay, targets, [])
-    for n in range(len(targets.events)):
-        rank = found[TRACKER].ranks[n]
-        place = np.flatnonzero(found[TRACKER].lists[n] == replay.rows[targets.events[n]])
-        assert (rank <= 9.5) <= len(place)
-        if len(place) and rank == int(rank):
-            assert rank == 1 + place[0]
-
-
-def test_a_target_outside_the_catalogue_has_rank_infinity(log: EventLog) -> None:
-    replay = replay_of(log, items=20)
-    targets = targets_of(log, split(log, "gts"), replay.rows, 20, 20, False)
-    outside = replay.rows[targets.events] < 0
-    assert outside.any()
-    found = replay_targets(replay, targets, [Popularity(np.zeros(0, np.int64), 20)])
-    for answers in found.values():
-        assert np.isinf(answers.ranks[outside]).all()
-
-
 def test_with_repeats_seen_items_are_ranked_and_own_items_join_the_baselines(
     log: EventLog,
 ) -> None:
@@ -137,15 +93,6 @@ def test_with_repeats_seen_items_are_ranked_and_own_items_join_the_baselines(
 def test_loo_asks_for_the_last_event_of_each_user(log: EventLog) -> None:
     report = evaluate(replay_of(log), split(log, "loo"), False, SCENES)
     assert report.targets == report.users == 20
-
-
-def test_ease_that_does_not_fit_is_left_out_and_said(log: EventLog) -> None:
-    replay = replay_of(log)
-    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
-    full = np.asarray(replay.recommender.artifact.vectors.full)
-    models, notes = make_baselines(log, replay.rows, targets, full, memory_bytes=10)
-    assert "ease" not in {model.name for model in models}
-    assert notes[0].startswith("ease is left out: EASE over")
 
 
 def test_slices_part_the_targets(log: EventLog) -> None:

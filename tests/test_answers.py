@@ -1,0 +1,129 @@
+"""What is asked at held-out events, of which state, and what the answers are."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexer.answers import TRACKER, TRACKER_SERVED, Answers, ask_all, make_baselines
+from indexer.baselines import Baseline, Popularity
+from indexer.histories import EventLog, split
+from indexer.replay import Replay
+from indexer.targets import Asked, Targets, targets_of
+from tests.logs import group_artifact, group_events, read_events
+from tracker.recommender import RecommendOptions
+
+EXACT = RecommendOptions(seen="exclude", diversity=0.0)
+NOTHING = np.zeros(0, np.int64)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return read_events(tmp_path, group_events())
+
+
+def ask(
+    log: EventLog, baselines: Sequence[Baseline] = (), items: int = 40, **options: Any
+) -> tuple[Replay, Targets, dict[str, Answers]]:
+    replay = Replay(group_artifact(items), log, replace(EXACT, **options))
+    targets = targets_of(log, split(log, "gts"), replay.rows, items, items, False)
+    return replay, targets, ask_all(replay, targets, baselines)
+
+
+def test_each_target_is_asked_before_its_event_streams_in(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    columns = Replay.columns
+
+    def spy(self: Replay, events: Any, rows: Any) -> Any:
+        asked.append((self.position, int(events[0])))
+        return columns(self, events, rows)
+
+    monkeypatch.setattr(Replay, "columns", spy)
+    _, targets, _ = ask(log)
+    assert asked == [(event, event) for event in targets.events.tolist()]
+
+
+def test_a_baseline_is_told_the_past_of_each_target(log: EventLog) -> None:
+    told: list[Asked] = []
+
+    class Spy(Popularity):
+        def scores(self, asked: Asked) -> Any:
+            told.append(asked)
+            return super().scores(asked)
+
+    replay, targets, _ = ask(log, [Spy(NOTHING, 40)])
+    assert np.concatenate([asked.events for asked in told]).tolist() == targets.events.tolist()
+    for asked in told:
+        for b, event in enumerate(asked.events.tolist()):
+            own = [e for e in range(event) if log.users[e] == log.users[event]]
+            past = asked.past[asked.starts[b] : asked.starts[b + 1]]
+            assert past.tolist() == replay.rows[own[::-1]].tolist()
+            assert asked.rows[b] == replay.rows[event]
+
+
+def test_the_tracker_ranks_as_a_full_sort_of_its_scores_would(log: EventLog) -> None:
+    replay, targets, found = ask(log)
+    for n in range(len(targets.events)):
+        rank = found[TRACKER].ranks[n]
+        place = np.flatnonzero(found[TRACKER].lists[n] == replay.rows[targets.events[n]])
+        assert (rank <= 9.5) <= len(place)
+        if len(place) and rank == int(rank):
+            assert rank == 1 + place[0]
+
+
+def test_answers_do_not_depend_on_how_many_targets_are_asked_together(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def all_answers() -> dict[str, Answers]:
+        replay = Replay(group_artifact(), log, EXACT)
+        targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+        full = np.asarray(replay.recommender.artifact.vectors.full)
+        models, _ = make_baselines(log, replay.rows, targets, full, 1 << 30)
+        return ask_all(replay, targets, models)
+
+    together = all_answers()
+    monkeypatch.setattr("indexer.targets.AT_ONCE", 5)
+    for name, found in all_answers().items():
+        np.testing.assert_array_equal(found.ranks, together[name].ranks, err_msg=name)
+        np.testing.assert_array_equal(found.lists, together[name].lists, err_msg=name)
+
+
+def test_a_target_outside_the_catalogue_has_rank_infinity(log: EventLog) -> None:
+    replay, targets, found = ask(log, [Popularity(NOTHING, 20)], items=20)
+    outside = replay.rows[targets.events] < 0
+    assert outside.any()
+    for answers in found.values():
+        assert np.isinf(answers.ranks[outside]).all()
+
+
+def test_a_list_of_seen_items_is_no_hit(tmp_path: Path) -> None:
+    seen = [
+        {"user_id": "u", "item_id": f"i{n % 2}", "kind": "like", "timestamp": 1e9 + n}
+        for n in range(40)
+    ]
+    _, _, found = ask(read_events(tmp_path, seen), items=2)
+    assert np.isinf(found[TRACKER].ranks).all()
+    assert np.isinf(found[TRACKER_SERVED].ranks).all()
+
+
+def test_ease_that_does_not_fit_is_left_out_and_said(log: EventLog) -> None:
+    replay = Replay(group_artifact(), log, EXACT)
+    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+    full = np.asarray(replay.recommender.artifact.vectors.full)
+    models, notes = make_baselines(log, replay.rows, targets, full, memory_bytes=10)
+    assert "ease" not in {model.name for model in models}
+    assert notes[0].startswith("ease is left out: EASE over")
+
+
+def test_a_baseline_that_fails_ends_the_evaluation(log: EventLog) -> None:
+    class Broken(Popularity):
+        def scores(self, asked: Asked) -> Any:
+            return np.full((len(asked), 40), np.nan, np.float32)
+
+    with pytest.raises(ValueError, match="is NaN; a number is expected"):
+        ask(log, [Broken(NOTHING, 40)])
