@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from tests.neighbour_counts import Uncapped
 from tracker.audit import Truth
 from tracker.client import read_topic
 from tracker.cluster import topics_of
 from tracker.events import Recommendation
 from tracker.interest import InterestConfig
+from tracker.item_events import decode_blocks
 from tracker.item_state import ItemStates
 from tracker.settings import Settings
 from tracker.state import UserStates
@@ -65,6 +67,29 @@ async def read_rows(settings: Settings) -> Rows:
                     position = int(msgspec.json.decode(record.value)["position"])
                     rows.positions[topic, record.partition] = position
     return rows
+
+
+async def read_item_events(settings: Settings) -> np.ndarray:
+    """Read what users told items, committed records only."""
+    blocks = []
+    async with aclosing(read_topic(settings, topics_of(settings).items)) as records:
+        async for record in records:
+            if record.value is not None:
+                blocks.append(record.value)
+    return decode_blocks(blocks)
+
+
+def neighbours_kept(counted: Uncapped, rows: Rows) -> dict[str, float]:
+    """Measure how much of an uncapped count of neighbours the item rows of a run hold."""
+    names = sorted(rows.items)
+    states = _item_states(rows.items, names)
+    slots = {int(item): slot for slot, item in enumerate(states.head["item"].tolist())}
+    return {
+        "overlap_at_20": round(counted.overlap(states, slots, 20), 4),
+        "overlap_at_64": round(counted.overlap(states, slots, 64), 4),
+        "strength_at_20": round(counted.strength_kept(states, slots, 20), 4),
+        "strength_at_64": round(counted.strength_kept(states, slots, 64), 4),
+    }
 
 
 def user_differences(expected: Rows, found: Rows, config: InterestConfig) -> list[str]:

@@ -23,3 +23,4 @@ def test_states_after_kills_stops_and_freezes_are_those_of_an_undisturbed_run(
     assert outcome.hung == []
     assert outcome.users > 500
     assert len(outcome.faults) == 4
+    assert min(outcome.neighbours.values()) >= 0.95

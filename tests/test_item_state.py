@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracker import item_state as item_state_module
+from tracker import neighbours as neighbours_module
 from tracker.item_events import ITEM_EVENT, RECENTS
 from tracker.item_state import (
     ITEM_HALF_LIVES,
-    NEIGHBOURS,
     ROW_BYTES_MAX,
     SCENES,
     ItemStateFormatError,
     ItemStates,
     apply_item_events,
 )
+from tracker.neighbours import NEIGHBOURS
 
 GOLDEN = Path(__file__).parent / "golden"
 START = 1.7e9
@@ -159,7 +160,7 @@ def test_neighbours_count_together_and_directly_before() -> None:
     )
     assert near(states, 1) == {
         11: pytest.approx([1.0, 0.5, 1.0]),
-        12: pytest.approx([2.0, 1.5, 1.0]),
+        12: pytest.approx([1.8, 1.4, 1.0]),
     }
 
 
@@ -175,6 +176,24 @@ def test_neighbours_are_bounded_and_a_frequent_one_is_kept() -> None:
     assert near(states, 1)[11][2] == 300.0
     others = [counts[0] for item, counts in near(states, 1).items() if item != 11]
     assert max(others) <= 3.0  # what is reported was counted, not inherited
+
+
+def test_a_neighbour_long_before_does_not_displace_one_that_is_near() -> None:
+    rows = [{"recent": [100 + i], "time": START + i} for i in range(NEIGHBOURS)]
+    before = near(states_after(events_of(*rows)), 1)
+    far = {"recent": [100, 101, 7], "time": START + 100.0}
+    later = {"recent": [100, 101, 8], "time": START + 8640000.0}
+    assert near(states_after(events_of(*rows, far)), 1).keys() == before.keys()
+    assert 8 in near(states_after(events_of(*rows, later)), 1)  # the others have decayed
+
+
+def test_a_retraction_leaves_what_the_other_events_of_a_pair_counted() -> None:
+    pair = {"recent": [10, 11]}
+    states = states_after(events_of(pair, {"recent": [11]}, {**pair, "sign": -1}))
+    assert near(states, 1) == {11: pytest.approx([1.0, 1.0, 1.0])}
+    assert states.neighbours[1, 0]["pairs"] == 1
+    gone = states_after(events_of(pair, {**pair, "sign": -1}, {**pair, "sign": -1}))
+    assert near(gone, 1) == {}
 
 
 def test_a_new_frequent_neighbour_comes_in_when_the_list_is_full() -> None:
@@ -290,7 +309,7 @@ def test_the_golden_row_of_format_2_is_read_and_written_the_same() -> None:
     assert head["weight_total"] == 2.5
     assert (head["first_time"], head["last_time"]) == (START, START + 172800.0)
     assert states.scenes["scene"][0, :2].tolist() == [9, 8]
-    assert near(states, 0)[4][0] == 2.0
+    assert near(states, 0)[4][0] == pytest.approx(1.8)
 
 
 @pytest.mark.parametrize(
@@ -319,9 +338,10 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     native = full().pack(np.arange(3))
-    for name, kernel in list(vars(item_state_module).items()):
-        if hasattr(kernel, "py_func"):
-            monkeypatch.setattr(item_state_module, name, kernel.py_func)
+    for module in (item_state_module, neighbours_module):
+        for name, kernel in list(vars(module).items()):
+            if hasattr(kernel, "py_func"):
+                monkeypatch.setattr(module, name, kernel.py_func)
     plain = full()
     other = ItemStates(3)
     other.unpack(np.arange(3), native)

@@ -2,9 +2,8 @@
 
 Counts are sums of decayed ones in float64, so that any order of arrival and every retraction gives
 the same numbers to 1e-6. Scenes and neighbours are bounded: the first 4 and 64 are exact, beyond
-that the least gives way ("space-saving": Metwally, Agrawal, El Abbadi, ICDT 2005), where we differ
-in what an entry reports: a scene starts from the count of the one it replaces, a neighbour reports
-what was counted since it came, and inherits the other's count only for the next comparison.
+that the least gives way. A new scene starts from the count of the one it replaces ("space-saving":
+Metwally, Agrawal, El Abbadi, ICDT 2005).
 """
 
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from tracker.interest import decay, whole
 from tracker.item_events import RECENTS
 from tracker.native import native
+from tracker.neighbours import NEIGHBOUR, NEIGHBOURS, count_neighbours, fade_neighbours
 from tracker.row_bytes import describe_format, is_sealed, join_rows, seal, split_rows
 
 Array = NDArray[Any]
 Slots = NDArray[np.int64]
 
 FORMAT = 2
-NEIGHBOURS = 64
 SCENES = 4
 
 HOUR = 3600.0
@@ -62,17 +61,6 @@ SCENE = np.dtype(
 )
 """One of the scenes in which the item was chosen most."""
 
-NEIGHBOUR = np.dtype(
-    [
-        ("item", "<u8"),  # hash of an item that users had chosen before this one
-        ("together", "<f4"),  # how often, among their last 20
-        ("together_10d", "<f4"),  # the same, decayed with 10 d
-        ("next", "<f4"),  # how often it was the very item before
-        ("inherited", "<f4"),  # decayed count of the entries it replaced
-    ]
-)
-"""One item chosen before this one by the same users."""
-
 # As plain numbers: a kernel cannot ask a dtype. In 8-byte words.
 _HEAD_WORDS = ITEM_HEAD.itemsize // 8
 _SCENE_WORDS = SCENE.itemsize // 8
@@ -111,15 +99,7 @@ def _move_time(
         both = scenes[s]["counts"]
         both[0] = _settle(both[0], day)
         both[1] = _settle(both[1], ten_days)
-    left = np.float32(ten_days)
-    for k in range(whole(head["n_neighbours"])):
-        entry = neighbours[k]
-        entry["together_10d"] *= left
-        entry["inherited"] *= left
-        if entry["together_10d"] < _LEAST:
-            entry["together_10d"] = 0.0
-        if entry["inherited"] < _LEAST:
-            entry["inherited"] = 0.0
+    fade_neighbours(neighbours, whole(head["n_neighbours"]), ten_days)
 
 
 @native
@@ -150,71 +130,6 @@ def _count_scene(
     counts = scenes[place]["counts"]
     counts[0] += sign * day
     counts[1] += sign * ten_days
-
-
-@native
-def _find_neighbour(neighbours: Array, n: int, item: np.uint64) -> int:
-    """Return the place of an item among n neighbours, or -1."""
-    place = -1
-    for k in range(n):  # to the end, without a branch: faster than leaving at the first
-        if neighbours[k]["item"] == item:
-            place = k
-    return place
-
-
-@native
-def _least_neighbour(neighbours: Array, n: int) -> int:
-    place = 0
-    least = neighbours[0]["together_10d"] + neighbours[0]["inherited"]
-    for k in range(1, n):
-        strength = neighbours[k]["together_10d"] + neighbours[k]["inherited"]
-        if strength < least:
-            least = strength
-            place = k
-    return place
-
-
-@native
-def _count_neighbours(
-    head: Any,
-    neighbours: Array,
-    item: np.uint64,
-    recent: Array,
-    n_recent: int,
-    sign: float,
-    ten_days: float,
-) -> None:
-    """Count the user's items before this one; sign -1 takes the same pairs out again."""
-    n = whole(head["n_neighbours"])
-    for k in range(n_recent):
-        other = recent[k]
-        if other == item:
-            continue
-        place = _find_neighbour(neighbours, n, other)
-        if place < 0:
-            if sign < 0.0:
-                continue
-            if n < NEIGHBOURS:
-                place = n
-                n += 1
-                neighbours[place]["inherited"] = 0.0
-            else:
-                place = _least_neighbour(neighbours, n)
-                neighbours[place]["inherited"] += neighbours[place]["together_10d"]
-            entry = neighbours[place]
-            entry["item"] = other
-            entry["together"] = 0.0
-            entry["together_10d"] = 0.0
-            entry["next"] = 0.0
-        entry = neighbours[place]
-        entry["together"] += sign
-        entry["together_10d"] = max(entry["together_10d"] + sign * ten_days, 0.0)
-        if k == 0:
-            entry["next"] = max(entry["next"] + sign, 0.0)
-        if entry["together"] <= 0.0:
-            n -= 1
-            neighbours[place] = neighbours[n]
-    head["n_neighbours"] = n
 
 
 @native
@@ -264,7 +179,15 @@ def _apply(
         if event["scene"] != 0:
             _count_scene(head, scenes, event["scene"], sign, day, ten_days)
         n_recent = whole(event["n_recent"])
-        _count_neighbours(head, neighbours, event["item"], recents[i], n_recent, sign, ten_days)
+        head["n_neighbours"] = count_neighbours(
+            neighbours,
+            whole(head["n_neighbours"]),
+            event["item"],
+            recents[i],
+            n_recent,
+            sign,
+            ten_days,
+        )
 
 
 @native
@@ -466,8 +389,8 @@ def apply_item_events(states: ItemStates, slots: Slots, events: Array) -> None:
     2. Its signed weight joins the weight sums and their total, and it is tallied by its sign; a
        positive event adds one, as decayed by what it is late, to the counts and to its scene. A
        retraction (sign -1) subtracts the same terms.
-    3. The user's recent items are counted as neighbours, the latest also as the one before; of a
-       retraction, the same pairs are taken out where they are still kept.
+    3. The user's recent items are counted as neighbours, by how near before they were, the latest
+       also as the one before; of a retraction, the same pairs are taken out where they are kept.
 
     Args:
         states: the arena.

@@ -11,18 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.interest import decay, whole
-from tracker.item_state import DAY, ITEM_HALF_LIVES, NEIGHBOURS, SCENES, ItemStates
+from tracker.item_state import DAY, ITEM_HALF_LIVES, SCENES, ItemStates
 from tracker.native import native
-from tracker.vectors import lookup_rows, row_of_hash
+from tracker.near_lists import place_neighbours
+from tracker.neighbours import NEIGHBOURS
+from tracker.vectors import lookup_rows
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
 
 REFRESH_SECONDS = 0.25
 """How long a list of trending rows is used again, by the clock of who asks."""
-
-STALE_SECONDS = 8640.0
-"""How old the decayed counts in reverse lists may get: 0.7 % of them, at a half-life of 10 d."""
 
 _BATCH = 4096
 _DAY = 2
@@ -47,70 +46,6 @@ class Catalogue(Protocol):
     @property
     def live(self) -> int:
         """How many rows, from the first, can be recommended."""
-
-
-@native
-def _settle(rows: Array, counts: Array, place: int, n: int) -> None:
-    """Move one of n entries to where its count belongs: most together first, ties by row."""
-    row = rows[place]
-    together, faded, after = counts[place, 0], counts[place, 1], counts[place, 2]
-    while place > 0 and (
-        counts[place - 1, 0] < together
-        or (counts[place - 1, 0] == together and rows[place - 1] > row)
-    ):
-        rows[place] = rows[place - 1]
-        counts[place] = counts[place - 1]
-        place -= 1
-    while place + 1 < n and (
-        counts[place + 1, 0] > together
-        or (counts[place + 1, 0] == together and rows[place + 1] < row)
-    ):
-        rows[place] = rows[place + 1]
-        counts[place] = counts[place + 1]
-        place += 1
-    rows[place] = row
-    counts[place, 0] = together
-    counts[place, 1] = faded
-    counts[place, 2] = after
-
-
-@native
-def _drop_back(back_rows: Array, back_counts: Array, back_n: Array, row: int, other: int) -> None:
-    """Take `other` out of the reverse list of `row`."""
-    n = whole(back_n[row])
-    for k in range(n):
-        if back_rows[row, k] == other:
-            for later in range(k, n - 1):
-                back_rows[row, later] = back_rows[row, later + 1]
-                back_counts[row, later] = back_counts[row, later + 1]
-            back_n[row] = n - 1
-            return
-
-
-@native
-def _put_back(
-    back_rows: Array, back_counts: Array, back_n: Array, row: int, other: int, counts: Array
-) -> None:
-    """Put `other` into the reverse list of `row`, or its new counts; when full, for the weakest."""
-    n = whole(back_n[row])
-    place = -1
-    for k in range(n):
-        if back_rows[row, k] == other:
-            place = k
-            break
-    if place < 0:
-        if n < back_rows.shape[1]:
-            place = n
-        elif counts[0] > back_counts[row, n - 1, 0]:
-            place = n - 1
-        else:
-            return
-        back_rows[row, place] = other
-    back_counts[row, place] = counts
-    if place == n:
-        n += 1
-        back_n[row] = n
-    _settle(back_rows[row], back_counts[row], place, n)
 
 
 @native
@@ -170,50 +105,23 @@ def _place(
             else:
                 scenes[row, s] = 0
                 scene_counts[row, s] = 0.0
-        # Neighbours that are not in the catalogue are left out; those that left the list leave
-        # the reverse lists as well. The places of a list seldom change: of those that stay, only
-        # new counts are written to the reverse lists, but all when decay has taken 0.7 %.
-        n_old = whole(near_n[row])
-        for k in range(n_old):
-            old_rows[k] = near_rows[row, k]
-        all_anew = not abs(head[i]["ref_time"] - back_times[row]) <= STALE_SECONDS
-        if all_anew:
-            back_times[row] = head[i]["ref_time"]
-        n = 0
-        for k in range(whole(head[i]["n_neighbours"])):
-            entry = neighbours[i, k]
-            other = row_of_hash(table_hash, table_row, entry["item"])
-            if other < 0:
-                continue
-            known = n < n_old and old_rows[n] == other
-            same = (
-                known
-                and near_counts[row, n, 0] == entry["together"]
-                and near_counts[row, n, 2] == entry["next"]
-            )
-            near_rows[row, n] = other
-            near_counts[row, n, 0] = entry["together"]
-            near_counts[row, n, 1] = entry["together_10d"]
-            near_counts[row, n, 2] = entry["next"]
-            if known:
-                old_rows[n] = -1
-            anew[n] = all_anew or not same
-            n += 1
-        near_n[row] = n
-        for old in range(n_old):
-            if old_rows[old] < 0:
-                continue
-            stays = False
-            for k in range(n):
-                if near_rows[row, k] == old_rows[old]:
-                    stays = True
-                    break
-            if not stays:
-                _drop_back(back_rows, back_counts, back_n, old_rows[old], row)
-        for k in range(n):
-            if anew[k]:
-                other = near_rows[row, k]
-                _put_back(back_rows, back_counts, back_n, other, row, near_counts[row, k])
+        place_neighbours(
+            row,
+            head[i]["ref_time"],
+            neighbours[i],
+            whole(head[i]["n_neighbours"]),
+            table_hash,
+            table_row,
+            near_rows,
+            near_counts,
+            near_n,
+            back_rows,
+            back_counts,
+            back_n,
+            back_times,
+            old_rows,
+            anew,
+        )
     return written
 
 
