@@ -7,7 +7,7 @@ import jinja2
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from indexer.evaluate import Evaluation, Row
+from indexer.evaluation import Evaluation, Row
 
 _COLUMNS = (
     ("hit_rate_at_10", "HR@10"), ("ndcg_at_10", "NDCG@10"), ("hit_rate_at_20", "HR@20"),

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from indexer.catalog import Catalog
-from indexer.evaluate import Evaluation, evaluate
+from indexer.evaluate import evaluate
+from indexer.evaluation import Evaluation
 from indexer.histories import Protocol, core, read_event_log, split
 from indexer.holdout import all_at_one_time, check_unseen
 from indexer.replay import Replay

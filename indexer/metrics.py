@@ -1,4 +1,4 @@
-"""How good rankings and probabilities are: each metric, its intervals, its empty cases by name.
+"""How good rankings and probabilities are: each metric, and its empty cases by name.
 
 Ranks are float64, 1 is best; ties count half: `1 + better + ties / 2`. What is not ranked has rank
 infinity. A ranking has one relevant item, the target. A mean over nothing is NaN, and so is every
@@ -6,7 +6,6 @@ metric of no target, no list or no labelled event; a report writes NaN as null.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,19 +17,6 @@ Flags = NDArray[np.bool_]
 
 BINS = 10
 """Bins of equal mass of the expected calibration error."""
-
-RESAMPLES = 1000
-"""Bootstrap resamples of the users behind an interval."""
-
-_LEVEL = 0.95
-_CHUNK_BYTES = 64 << 20
-
-
-class Interval(NamedTuple):
-    """A 95 % interval; NaN on both sides where fewer than two users stand behind it."""
-
-    low: float
-    high: float
 
 
 class Labels(NamedTuple):
@@ -134,9 +120,16 @@ def novelty_at_k(lists: Integers, counts: Floats) -> float:
         lists: rows.
         counts: (N,) events of each row before the targets.
     """
-    shown = lists[lists >= 0]
-    popularity = (counts[shown] + 1.0) / (counts.sum() + len(counts))
-    return _mean(-np.log2(popularity))
+    totals, places = novelties(lists, counts)
+    return float(totals.sum() / places.sum()) if places.any() else math.nan
+
+
+def novelties(lists: Integers, counts: Floats) -> tuple[Floats, Floats]:
+    """Return the sum of -log2 popularity over each list's places (B,), and how many there are."""
+    there = lists >= 0
+    popularity = (counts + 1.0) / (counts.sum() + len(counts))
+    shown = np.where(there, -np.log2(popularity)[np.maximum(lists, 0)], 0.0)
+    return shown.sum(axis=1), there.sum(axis=1).astype(np.float64)
 
 
 def diversity_at_k(lists: Integers, vectors: NDArray[np.float32]) -> float:
@@ -148,19 +141,23 @@ def diversity_at_k(lists: Integers, vectors: NDArray[np.float32]) -> float:
         lists: (B, K) rows, -1 padded at the end.
         vectors: (N, D) unit.
     """
-    found = []
+    found = diversities(lists, vectors)
+    return _mean(found[~np.isnan(found)])
+
+
+def diversities(lists: Integers, vectors: NDArray[np.float32]) -> Floats:
+    """Return 1 - cosine over the pairs of each list (B,), NaN for a list without a pair."""
+    found = np.full(len(lists), math.nan)
     for start in range(0, len(lists), 1024):
         rows = lists[start : start + 1024]
         there = rows >= 0
         count = there.sum(axis=1)
+        shown = np.where(there[..., None], vectors[np.maximum(rows, 0)], np.float32(0.0))
+        lengths = (shown.sum(axis=1).astype(np.float64) ** 2).sum(axis=1)
         several = count >= 2
-        total = np.where(there[..., None], vectors[np.maximum(rows, 0)], np.float32(0.0)).sum(
-            axis=1
-        )
         pairs = (count * (count - 1))[several]
-        cosine = ((total[several].astype(np.float64) ** 2).sum(axis=1) - count[several]) / pairs
-        found.append(1.0 - cosine)
-    return _mean(np.concatenate(found)) if found else math.nan
+        found[start : start + 1024][several] = 1.0 - (lengths[several] - count[several]) / pairs
+    return found
 
 
 def auc(labels: Flags, scores: Floats, weights: Floats | None = None) -> float:
@@ -264,83 +261,6 @@ def ece_noise_floor(probabilities: Floats, bins: int = BINS) -> float:
         math.sqrt(float((part * (1.0 - part)).sum())) for part in np.array_split(kept, bins)
     ]
     return math.sqrt(2.0 / math.pi) * sum(deviations) / len(kept)
-
-
-def mean_interval(
-    values: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
-) -> Interval:
-    """Return the interval of a mean over targets, by bootstrap over users.
-
-    A user's targets are drawn or left out together, for they are not independent.
-
-    Args:
-        values: (n,) one a target.
-        users: (n,) whose target it is; any codes.
-        seed: of the resampling.
-        resamples: how many.
-    """
-    return mean_intervals(values[:, None], users, seed, resamples)[0]
-
-
-def mean_intervals(
-    values: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
-) -> list[Interval]:
-    """Return the intervals of M means over the same targets, values (n, M), as `mean_interval`."""
-    codes, sizes = _groups(users)
-    sums = np.zeros((len(sizes), values.shape[1]))
-    np.add.at(sums, codes, values)
-
-    def means(drawn: Floats) -> Floats:
-        return np.asarray((drawn @ sums) / (drawn @ sizes)[:, None])
-
-    return _bootstrap(len(sizes), means, seed, resamples, values.shape[1])
-
-
-def paired_interval(
-    values: Floats, others: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
-) -> Interval:
-    """Return the interval of the mean of `values - others`, target by target, over users."""
-    return mean_interval(values - others, users, seed, resamples)
-
-
-def auc_interval(
-    labels: Flags, scores: Floats, users: Integers, seed: int, resamples: int = 200
-) -> Interval:
-    """Return the interval of the AUC over all events, by bootstrap over users."""
-    codes, sizes = _groups(users)
-
-    def area(drawn: Floats) -> Floats:
-        return np.array([[auc(labels, scores, row[codes])] for row in drawn])
-
-    return _bootstrap(len(sizes), area, seed, resamples, 1)[0]
-
-
-def _bootstrap(
-    users: int, statistics: Callable[[Floats], Floats], seed: int, resamples: int, count: int
-) -> list[Interval]:
-    """Return the intervals of `count` statistics, (R, count) of draws (R, users)."""
-    if users < 2:
-        return [Interval(math.nan, math.nan)] * count
-    generator = np.random.default_rng(seed)
-    at_once = max(1, min(resamples, _CHUNK_BYTES // (8 * users)))
-    found = []
-    for start in range(0, resamples, at_once):
-        drawn = np.empty((min(at_once, resamples - start), users))
-        for row in drawn:
-            row[:] = np.bincount(generator.integers(0, users, users), minlength=users)
-        found.append(statistics(drawn))
-    edge = (1.0 - _LEVEL) / 2.0
-    intervals = []
-    for values in np.concatenate(found).T:
-        known = values[~np.isnan(values)]
-        low, high = np.quantile(known, [edge, 1.0 - edge]) if len(known) else (math.nan, math.nan)
-        intervals.append(Interval(float(low), float(high)))
-    return intervals
-
-
-def _groups(users: Integers) -> tuple[Integers, Floats]:
-    _, codes, sizes = np.unique(users, return_inverse=True, return_counts=True)
-    return codes, sizes.astype(np.float64)
 
 
 def _mean(values: Floats) -> float:

@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer import evaluate as module
 from indexer.answers import TRACKER, TRACKER_SERVED
-from indexer.evaluate import Evaluation, evaluate, slices
+from indexer.evaluate import evaluate
+from indexer.evaluation import Evaluation, Row
 from indexer.histories import EventLog, split
 from indexer.replay import Replay
+from indexer.slices import slices
 from indexer.targets import targets_of
 from tests.logs import group_artifact, group_events, read_events
 from tracker.events import scene_code
@@ -37,7 +38,7 @@ def report(log: EventLog) -> Evaluation:
     return evaluate(replay_of(log), split(log, "gts"), False, SCENES)
 
 
-def row(report: Evaluation, model: str, part: str = "all") -> module.Row:
+def row(report: Evaluation, model: str, part: str = "all") -> Row:
     (found,) = (r for r in report.rows if (r.model, r.slice) == (model, part))
     return found
 
@@ -98,7 +99,7 @@ def test_loo_asks_for_the_last_event_of_each_user(log: EventLog) -> None:
 def test_slices_part_the_targets(log: EventLog) -> None:
     replay = replay_of(log)
     targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
-    found = dict(slices(log, targets, replay.rows, SCENES))
+    found = dict(slices(log, targets.events, targets, replay.rows, SCENES))
     by_length = np.sum([which for name, which in found.items() if name[:8] == "history:"], axis=0)
     assert (by_length == 1).all()
     assert "cold_users" not in found  # everybody has a past in this world
@@ -112,3 +113,17 @@ def test_without_targets_there_is_a_report_without_rows_to_compare(tmp_path: Pat
     assert report.differences == []
     assert all(r.n == 0 and r.hit_rate_at_10 is None and r.ci == {} for r in report.rows)
     assert not any(isinstance(v, float) and math.isnan(v) for v in msgspec.to_builtins(report))
+
+
+def test_users_with_attributes_have_slices_of_their_own(log: EventLog) -> None:
+    replay = replay_of(log)
+    targets = targets_of(log, split(log, "loo"), replay.rows, 40, 40, False)
+    some = np.arange(len(log.user_ids)) % 2 == 0
+    found = dict(slices(log, log_events := np.arange(len(log)), targets, replay.rows, {}, some))
+    assert found["attribute_users"].tolist() == (log.users % 2 == 0).tolist()
+    first = found["attribute_users:history:1-3"]
+    assert (log.lengths()[log_events[first]] <= 3).all()
+    assert first.sum() == 3 * some.sum()
+    assert "attribute_users" not in dict(
+        slices(log, log_events, targets, replay.rows, {}, ~some & some)
+    )

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from indexer.evaluate import Difference, Evaluation, Row
+from indexer.evaluation import Difference, Evaluation, Row
 from indexer.evaluation_report import as_html, as_table
 
 

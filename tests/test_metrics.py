@@ -7,10 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from indexer.metrics import (
-    RESAMPLES,
-    Interval,
     auc,
-    auc_interval,
     aucs_of_users,
     calibration_bins,
     coverage_at_k,
@@ -22,11 +19,9 @@ from indexer.metrics import (
     hits_at_k,
     label_metrics,
     log_loss,
-    mean_interval,
     mrr,
     ndcg_at_k,
     novelty_at_k,
-    paired_interval,
     rank_of,
     recall_at_k,
     user_auc,
@@ -160,46 +155,6 @@ def test_calibrated_probabilities_show_an_error_at_their_noise_floor() -> None:
     assert np.mean(errors) == pytest.approx(ece_noise_floor(probabilities), rel=0.05)
 
 
-def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(3)
-    covered = 0
-    for seed in range(200):
-        users = np.repeat(np.arange(60), 4)
-        tastes = np.repeat(generator.normal(size=60), 4)  # targets of a user go together
-        values = np.asarray(tastes + generator.normal(size=240), np.float64)
-        low, high = mean_interval(values, users, seed, 300)
-        covered += low <= 0.0 <= high
-    assert 182 <= covered <= 197
-
-
-def test_a_paired_interval_is_narrower_than_what_both_sides_share() -> None:
-    generator = np.random.default_rng(4)
-    users = np.arange(300)
-    hard = generator.normal(size=300)
-    ours, theirs = hard + 0.1, hard + generator.normal(scale=0.01, size=300)
-    low, high = paired_interval(ours, theirs, users, 0)
-    assert 0.09 < low < high < 0.11
-    wide = mean_interval(ours, users, 0)
-    assert wide.high - wide.low > 0.1
-
-
-def test_an_interval_does_not_depend_on_how_many_resamples_are_held_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    users, values = np.arange(50) % 7, np.arange(50, dtype=np.float64)
-    expected = mean_interval(values, users, 9)
-    monkeypatch.setattr("indexer.metrics._CHUNK_BYTES", 1)
-    assert mean_interval(values, users, 9, RESAMPLES) == expected
-
-
-def test_the_interval_of_an_auc_holds_it() -> None:
-    generator = np.random.default_rng(6)
-    values = generator.random(400)
-    labels = generator.random(400) < values
-    low, high = auc_interval(labels, values, np.arange(400) % 80, 0)
-    assert 0.7 < low < auc(labels, values) < high < 0.95
-
-
 def test_every_metric_of_nothing_is_nan() -> None:
     no_codes = np.zeros(0, np.int64)
     vectors = np.eye(3, dtype=np.float32)
@@ -219,8 +174,6 @@ def test_every_metric_of_nothing_is_nan() -> None:
         ece(NO_FLAGS, NOTHING),
         ece_noise_floor(NOTHING),
         *label_metrics(NO_FLAGS, NOTHING),
-        *mean_interval(NOTHING, no_codes, 0),
-        *auc_interval(NO_FLAGS, NOTHING, no_codes, 0),
     ]
     assert all(math.isnan(value) for value in found)
     assert hits_at_k(NOTHING, 10).tolist() == []
@@ -233,13 +186,3 @@ def test_one_class_has_no_auc_and_labels_without_positives_have_no_precision() -
     accuracy, precision, recall, f1 = label_metrics(labels, values)
     assert accuracy == 1.0
     assert all(math.isnan(value) for value in (precision, recall, f1))
-    low, high = auc_interval(labels, values, np.arange(4), 0, 20)
-    assert math.isnan(low)
-    assert math.isnan(high)
-
-
-def test_one_user_has_no_interval() -> None:
-    low, high = mean_interval(np.ones(5), np.zeros(5, np.int64), 0)
-    assert isinstance(mean_interval(np.ones(5), np.zeros(5, np.int64), 0), Interval)
-    assert math.isnan(low)
-    assert math.isnan(high)

@@ -1,0 +1,70 @@
+"""What an evaluation says: the form of its JSON, read by its reports."""
+
+import msgspec
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Metrics of one model on one slice of the targets; None where a metric is not defined.
+
+    Those of rankings are means over `n` targets; those of probabilities, from `auc` on, are over
+    `labelled` events. `ci` has the 95 % interval of each, but of `coverage` and the noise floor.
+    """
+
+    model: str
+    slice: str
+    n: int
+    hit_rate_at_10: float | None = None
+    hit_rate_at_20: float | None = None
+    ndcg_at_10: float | None = None
+    ndcg_at_20: float | None = None
+    mrr: float | None = None
+    recall_at_10: float | None = None
+    debiased_hit_rate_at_10: float | None = None
+    coverage: float | None = None
+    novelty: float | None = None
+    diversity: float | None = None
+    labelled: int = 0
+    auc: float | None = None
+    user_auc: float | None = None
+    accuracy: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    log_loss: float | None = None
+    ece: float | None = None
+    ece_noise_floor: float | None = None
+    ci: dict[str, tuple[float, float]] = {}
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """The mean of `model - against` over the targets, and its 95 % interval over users."""
+
+    model: str
+    against: str
+    metric: str
+    mean: float
+    ci: tuple[float, float] | None
+
+
+class CalibrationBin(msgspec.Struct, frozen=True):
+    """Some labelled events next to each other by probability: its mean, and what came of them."""
+
+    size: int
+    probability: float
+    positives: float
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """What `indexer evaluate --json` prints; `notes` say how it was measured."""
+
+    protocol: str
+    artifact: str
+    items: int
+    users: int
+    targets: int
+    seconds: float
+    events_per_second: float
+    notes: list[str]
+    rows: list[Row]
+    differences: list[Difference]
+    calibration: list[CalibrationBin] = []
