@@ -26,7 +26,8 @@ from tracker.interest import InterestConfig
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
 from tracker.lists import ListEncoder
-from tracker.recommender import Recommender, RecommendOptions
+from tracker.recommend_options import RecommendOptions
+from tracker.recommender import Recommender
 from tracker.seen import SeenSets
 from tracker.state import UserStates
 from tracker.vectors import ItemVectors

@@ -134,6 +134,7 @@ def ask_tracker(
             found = recommender.recommend(  # 3
                 replay.states, replay.seen, replay.seen_slots, log.users[at],
                 log.batch.times[at], log.batch.scenes[at], SERVED,
+                replay.user_hashes[log.users[at]],
             ).rows[0]  # fmt: skip
             served.lists[done + b] = found[:K]
             served.ranks[done + b] = _place(found, _offered(asked, b, targets))

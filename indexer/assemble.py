@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -20,6 +20,7 @@ from indexer.carry import (
 )
 from indexer.catalog import Catalog
 from indexer.item_encoder import Encoder, Progress
+from indexer.tower_items import moved_tower
 from indexer.whitening import Whitening, basis_of, fit_whitening
 from tracker.artifact import (
     FORMAT,
@@ -133,7 +134,11 @@ def build_artifact(
     if before is None or before.models == UNTRAINED:
         return write_version(root, parts, UNTRAINED, None)
     if before.manifest.basis == parts.basis:
-        return write_version(root, parts, before.models, before.manifest.training)
+        models = before.models
+        if models.tower is not None:
+            tower = moved_tower(models.tower, parts.items, options.min_recall)
+            models = replace(models, tower=tower)
+        return write_version(root, parts, models, before.manifest.training)
     logger.warning(
         "what %s was trained with is of another basis and is left out: the fixed blend ranks until"
         " `indexer train`",
@@ -211,10 +216,10 @@ def assemble(
     )
 
 
-def in_memory(parts: Assembled) -> Artifact:
+def in_memory(parts: Assembled, models: Models = UNTRAINED) -> Artifact:
     """Return what was assembled as an artifact that is not written yet, for a replay."""
     return Artifact.in_memory(
-        parts.items, interest=parts.interest, index=parts.index, basis=parts.basis
+        parts.items, interest=parts.interest, index=parts.index, basis=parts.basis, models=models
     )
 
 
@@ -246,6 +251,7 @@ def write_version(
             index=parts.index_info,
             files=files,
             ranker=None if models.ranker is None else models.ranker.info,
+            tower=None if models.tower is None else models.tower.info,
             training=training,
         )
         manifest = add_artifact(root, staged, manifest)

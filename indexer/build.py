@@ -3,7 +3,9 @@
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import faiss
@@ -47,7 +49,11 @@ class _Setting:
 
 
 def build_index(
-    vectors: Vectors, min_recall: float, choice: IndexChoice = "auto", seed: int = 0
+    vectors: Vectors,
+    min_recall: float,
+    choice: IndexChoice = "auto",
+    seed: int = 0,
+    queries: Callable[[int, np.random.Generator], Vectors] | None = None,
 ) -> tuple[ItemIndex, IndexInfo]:
     """Build an index, tune it to a recall, and measure it.
 
@@ -59,10 +65,12 @@ def build_index(
     Queries are what a tracker asks for: items with noise, and mixtures of two to eight items.
 
     Args:
-        vectors: (N, D) float32, unit length, the rows that can be recommended.
+        vectors: (N, D) float32, the rows that can be recommended; unit length unless `queries` says
+            what is asked for.
         min_recall: what the recall should not be below; the caller compares.
         choice: a kind, or `auto`.
         seed: of queries and of the sample trained on.
+        queries: draws so many queries; by default `queries_like` of the vectors.
 
     Returns:
         the index, and what was measured.
@@ -74,19 +82,21 @@ def build_index(
     random = np.random.default_rng(seed)
     index = _trained(vectors, kind, random)  # 1
     exact = ItemIndex.flat(vectors)
+    if queries is None:
+        queries = partial(queries_like, vectors)
     count = _QUERIES if len(vectors) <= _LARGE else _QUERIES_LARGE
     setting = _Setting(0, 1)
     if kind != "flat":  # 2
         target = min_recall + (1 - min_recall) * 0.2
-        setting = _tuned(index, queries_like(vectors, count, random), exact, vectors, target)
+        setting = _tuned(index, queries(count, random), exact, vectors, target)
         _set(index, setting)
     found = ItemIndex(index)
-    queries = queries_like(vectors, count, random)  # 3
-    recall = recall_at_10(found, queries, exact, vectors)
+    asked = queries(count, random)  # 3
+    recall = recall_at_10(found, asked, exact, vectors)
     parameters = {} if kind == "flat" else {"ranked_times_k": setting.factor}
     if kind == "ivf_pq_fastscan":
         parameters |= {"lists": int(_base(index).nlist), "probes": setting.probes}
-    return found, IndexInfo(kind, parameters, recall, len(queries), _microseconds(found, queries))
+    return found, IndexInfo(kind, parameters, recall, len(asked), _microseconds(found, asked))
 
 
 def choose_kind(items: int, dim: int) -> Kind:

@@ -75,7 +75,7 @@ def collect_examples(
         users, times = replay.log.users[group], replay.log.batch.times[group]
         hard = replay.recommender.recommend(
             replay.states, replay.seen, replay.seen_slots, users, times,
-            replay.log.batch.scenes[group], HARD,
+            replay.log.batch.scenes[group], HARD, replay.user_hashes[users],
         ).rows  # fmt: skip
         candidates = np.full((len(group), places), -1, np.int64)
         for n, event in enumerate(group.tolist()):

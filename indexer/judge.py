@@ -17,7 +17,7 @@ from indexer.replay import Replay
 from tracker.artifact import Artifact
 from tracker.events import hash_id
 from tracker.kinds import Kinds
-from tracker.recommender import RecommendOptions
+from tracker.recommend_options import RecommendOptions
 from tracker.versions import Root
 
 MAX_SCORES, MIN_TARGETS = 150_000_000, 1000

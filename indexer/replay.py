@@ -5,13 +5,12 @@ from numpy.typing import NDArray
 
 from indexer.histories import EventLog, take_events
 from tracker.artifact import Artifact
-from tracker.context import COLUMNS, read_context
-from tracker.features import FEATURES
-from tracker.history import read_histories
+from tracker.events import hash_id
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
 from tracker.ranker import Ranker
-from tracker.recommender import Recommender, RecommendOptions
+from tracker.recommend_options import RecommendOptions
+from tracker.recommender import Recommender
 from tracker.seen import SeenSets
 from tracker.state import UserStates
 
@@ -50,6 +49,7 @@ class Replay:
         self.seen = SeenSets(config, 16)
         self.seen_slots = np.full(self.states.capacity, -1, np.int64)
         self.rows = artifact.vectors.row_of(log.batch.items)
+        self.user_hashes = np.array([hash_id(user) for user in log.user_ids], np.uint64)
         self._items = ItemStates(len(log.item_hashes) + 1)
         self._skip = skip
 
@@ -86,12 +86,7 @@ class Replay:
             (B, C, len(COLUMNS)) float32; zero where the row is -1, which may only stand at the end.
         """
         users = self.log.users[events]
-        now, scenes = self.log.batch.times[events], self.log.batch.scenes[events]
-        out = np.zeros((*rows.shape, len(COLUMNS)), np.float32)
-        width = len(FEATURES)
-        out[:, :, :width] = self.recommender.features(self.states, users, now, scenes, rows)
-        items = self.recommender.artifact.vectors
-        read = read_histories(self.states, users, now, items)
-        context = read_context(read, self.states, users, now, self.view)
-        out[:, :, width:] = np.where((rows >= 0)[:, :, None], context[:, None, :], np.float32(0.0))
-        return out
+        return self.recommender.columns(
+            self.states, users, self.log.batch.times[events], self.log.batch.scenes[events], rows,
+            self.user_hashes[users],
+        )  # fmt: skip

@@ -24,7 +24,7 @@ from tracker.kinds import Kinds
 from tracker.models import Models
 from tracker.network import RankerInfo
 from tracker.ranker import Blend
-from tracker.recommender import RecommendOptions, trained_with
+from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.versions import Root
 
 MAX_EXAMPLES = 20_000

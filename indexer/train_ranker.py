@@ -22,6 +22,7 @@ MIN_EXAMPLES = 100
 
 CUT_COLUMNS = (
     ("content_60", "content_95"), ("trend_1d",), ("neighbours_95",), ("negative",), ("repeats",),
+    ("encoder",),
 )  # fmt: skip
 """The features that the recommender's first cut goes by, as `Ranker.cut_weights` orders them."""
 

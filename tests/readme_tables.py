@@ -62,7 +62,7 @@ PARTS = {
     "masses": "sum of the decayed weights of positive events, one a half-life",
     "sums": "sum of the decayed weighted vectors, one a half-life",
     "negative": "the same of negative events, with its own half-life",
-    "hidden": "an encoder's vector; its width comes from the artifact, 0 without one",
+    "hidden": "the user encoder's state, as wide as the artifact's encoder; 0 without one",
     "pending": "event ids whose retraction came first; only those in use are stored",
     "slots": "interests, below; only those in use are stored",
     "slot_means": "weighted mean vector of each, in units of 1/32767; likewise",

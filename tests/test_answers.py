@@ -14,7 +14,7 @@ from indexer.histories import EventLog, split
 from indexer.replay import Replay
 from indexer.targets import Asked, Targets, targets_of
 from tests.logs import group_artifact, group_events, read_events
-from tracker.recommender import RecommendOptions
+from tracker.recommend_options import RecommendOptions
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 NOTHING = np.zeros(0, np.int64)

@@ -14,7 +14,8 @@ def candidates_of(
     world: World,
     user: int,
     *,
-    quotas: tuple[int, int, int, int] = (6, 4, 4, 4),
+    quotas: tuple[int, int, int, int, int] = (6, 4, 4, 4, 0),
+    wished: tuple[int, ...] = (),
     capacity: int = 18,
     k: int = 5,
     keep_seen: bool = False,
@@ -29,6 +30,7 @@ def candidates_of(
     return find_candidates(
         read, world.states, slots, now, np.array([scene], np.uint32), k, capacity, quotas,
         keep_seen, 5, 8, 64, False, owners, masses, found,
+        np.array([wished], np.int64).reshape(1, -1),
         world.items, world.view, world.seen, world.seen_slots,
     )  # fmt: skip
 
@@ -70,7 +72,7 @@ def test_each_channel_gives_up_to_its_quota_of_unique_unseen_rows() -> None:
 def test_the_content_quota_is_shared_among_slots_by_mass() -> None:
     world = World(80, groups=4)
     world.send(*likes(0, [0, 4, 8]), *likes(0, [1]))
-    made = candidates_of(world, 0, quotas=(8, 0, 0, 0), capacity=8)
+    made = candidates_of(world, 0, quotas=(8, 0, 0, 0, 0), capacity=8)
     groups = Counter(row % 4 for row in rows_of(made, "content"))
     assert groups == {0: 6, 1: 2}
 
@@ -78,7 +80,7 @@ def test_the_content_quota_is_shared_among_slots_by_mass() -> None:
 def test_room_that_is_left_goes_to_content_beyond_its_quota() -> None:
     world = World(80, groups=4)
     world.send(*likes(0, [0]))
-    made = candidates_of(world, 0, quotas=(2, 0, 2, 2), capacity=10, k=3)
+    made = candidates_of(world, 0, quotas=(2, 0, 2, 2, 0), capacity=10, k=3)
     assert channels_of(made)["content"] == 10
 
 

@@ -18,7 +18,7 @@ from indexer.slices import slices
 from indexer.targets import targets_of
 from tests.logs import group_artifact, group_events, read_events
 from tracker.events import scene_code
-from tracker.recommender import RecommendOptions
+from tracker.recommend_options import RecommendOptions
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 SCENES = {scene_code(name): name for name in ("home", "search")}

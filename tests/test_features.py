@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.worlds import DAY, START, World, likes
+from tracker.context import COLUMNS
 from tracker.events import scene_code
 from tracker.features import FEATURES, neighbour_value, trend_value
 
@@ -16,14 +17,14 @@ NOW = START + 1000.0
 def features_of(
     world: World, user: int, rows: list[int], *, now: float = NOW, scene: str | None = None
 ) -> list[dict[str, float]]:
-    made = world.recommender.features(
+    made = world.recommender.columns(
         world.states,
         np.array([user]),
         np.array([now]),
         np.array([scene_code(scene)], np.uint32),
         np.array([rows]),
     )
-    return [dict(zip(FEATURES, row, strict=True)) for row in made[0].tolist()]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in made[0].tolist()]
 
 
 def test_trend_is_log2_of_twenty_times_the_decayed_count() -> None:

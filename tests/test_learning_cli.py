@@ -18,7 +18,8 @@ from tracker.artifact import LAYOUT, Artifact, latest_version, read_manifest
 from tracker.item_view import ItemView
 from tracker.network import Network
 from tracker.ranker import Blend
-from tracker.recommender import Recommender, RecommendOptions
+from tracker.recommend_options import RecommendOptions
+from tracker.recommender import Recommender
 
 ITEMS = 40
 

@@ -18,7 +18,7 @@ class Backwards:
     """A stand-in for a trained network: the less an item was chosen, the better."""
 
     wanted = np.ones(len(FEATURES), np.bool_)
-    cut_weights = np.zeros(5, np.float32)
+    cut_weights = np.zeros(6, np.float32)
 
     def score(self, features: Array, n_rows: Array) -> Array:
         return -features[:, :, FEATURES.index("trend_all")]
@@ -46,7 +46,7 @@ def test_only_the_columns_of_a_blend_are_wanted() -> None:
     assert [FEATURES[i] for i in np.flatnonzero(blend.wanted)] == [
         "trend_1d", "content_60", "content_95", "negative",
     ]  # fmt: skip
-    assert blend.cut_weights.tolist() == [3.0, 2.0, 0.0, -3.0, 0.0]
+    assert blend.cut_weights.tolist() == [3.0, 2.0, 0.0, -3.0, 0.0, 0.0]
 
 
 def test_a_weight_of_no_feature_is_refused_by_name() -> None:

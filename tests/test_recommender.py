@@ -12,11 +12,12 @@ from tracker import candidates, dots, history, ranker, recommender, selection, w
 from tracker import features as features_module
 from tracker import lists as lists_module
 from tracker.candidates import CHANNELS
+from tracker.context import COLUMNS
 from tracker.events import hash_id, scene_code
-from tracker.features import FEATURES
 from tracker.interest import InterestConfig
 from tracker.lists import ListEncoder
-from tracker.recommender import RecommendedBatch, RecommendOptions
+from tracker.recommend_options import RecommendOptions
+from tracker.recommender import RecommendedBatch
 from tracker.state import UserStates
 
 SEEN = CHANNELS.index("seen")
@@ -337,8 +338,8 @@ def test_features_of_given_rows_are_those_that_serve() -> None:
     rows = np.tile(np.arange(60), (8, 1))
     scenes = np.zeros(8, np.uint32)
     now = np.full(8, START + 50_000.0)
-    made = world.recommender.features(world.states, np.arange(8), now, scenes, rows)
-    assert made.shape == (8, 60, len(FEATURES))
+    made = world.recommender.columns(world.states, np.arange(8), now, scenes, rows)
+    assert made.shape == (8, 60, len(COLUMNS))
     assert np.isfinite(made).all()
     blend = world.recommender.ranker.score(made, np.full(8, 60))
     lists = world.with_options(seen="keep", diversity=0.0, cut=60).recommend(
@@ -366,7 +367,7 @@ def test_wrong_calls_name_both_numbers() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quotas": (90, 10, 10, 10)}, "sum to 120"),
+        ({"quotas": (90, 10, 10, 10, 0)}, "sum to 120"),
         ({"cut": 4}, "cut is 4"),
         ({"seen": "hide"}, "seen is 'hide'"),
         ({"diversity": 1.5}, "diversity is 1.5"),
@@ -393,7 +394,7 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
         np.tile(np.arange(0, 60, 3), (4, 1)),
     )
     lists = world.recommend(users, now=now, scene="home", k=12)
-    features = world.recommender.features(*arguments)
+    features = world.recommender.columns(*arguments)
     texts = (
         "v",
         ["r"] * 4,
@@ -424,5 +425,5 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
     assert np.array_equal(plain.channels, lists.channels)
     assert np.array_equal(plain.because, lists.because)
     assert plain.scores == pytest.approx(lists.scores, abs=1e-4)
-    assert world.recommender.features(*arguments) == pytest.approx(features, abs=1e-4)
+    assert world.recommender.columns(*arguments) == pytest.approx(features, abs=1e-4)
     assert ListEncoder(world.items).encode(lists, *texts) == records

@@ -65,21 +65,22 @@ def test_what_is_not_in_use_is_not_stored() -> None:
     assert sizes[0] <= row_bytes_max(SMALL)
 
 
-@pytest.mark.parametrize("hidden", [0, 64])
-def test_a_row_of_the_default_configuration_fits_into_4_kib(hidden: int) -> None:
-    config = InterestConfig(hidden=hidden)
-    assert row_bytes_max(config) <= 4096
-    states = UserStates(config, 1)
+@pytest.mark.parametrize(("hidden", "bytes_most"), [(0, 4096), (128, 4200)])
+def test_a_row_of_the_default_configuration_is_about_4_kib(hidden: int, bytes_most: int) -> None:
+    config = InterestConfig()
+    assert row_bytes_max(config, hidden) <= bytes_most
+    states = UserStates(config, 1, hidden)
     states.head["n_ring"] = config.ring
     states.head["n_slots"] = config.slots
     states.head["n_pending"] = config.pending
-    assert len(states.pack(np.array([0]))[0]) == row_bytes_max(config)
-    assert row_dtype(config).itemsize <= row_bytes_max(config) < row_dtype(config).itemsize + 8
+    assert len(states.pack(np.array([0]))[0]) == row_bytes_max(config, hidden)
+    size = row_dtype(config, hidden).itemsize
+    assert size <= row_bytes_max(config, hidden) < size + 8
 
 
 def test_a_full_row_is_laid_out_as_its_dtype_says() -> None:
-    config = InterestConfig(dim=6, hidden=4, ring=5, slots=2, pending=2, ring_evict=1)
-    states = UserStates(config, 1)
+    config = InterestConfig(dim=6, ring=5, slots=2, pending=2, ring_evict=1)
+    states = UserStates(config, 1, 4)
     random = np.random.default_rng(0)
     for name in ("masses", "sums", "negative", "slot_mean", "hidden"):
         column = getattr(states, name)
@@ -88,7 +89,7 @@ def test_a_full_row_is_laid_out_as_its_dtype_says() -> None:
     states.pending[:] = 5
     states.slot_head["mass"] = [3.0, 4.0]
     states.head["n_ring"], states.head["n_slots"], states.head["n_pending"] = 5, 2, 2
-    row = np.frombuffer(states.pack(np.array([0]))[0], row_dtype(config), 1)[0]
+    row = np.frombuffer(states.pack(np.array([0]))[0], row_dtype(config, 4), 1)[0]
     assert (row["header"]["format"], row["header"]["dim"]) == (1, 6)
     assert row["head"] == states.head[0]
     for field, name in {
@@ -142,7 +143,6 @@ def test_another_format_number_is_refused_by_name() -> None:
     [
         (InterestConfig(), "dim 8, 4 half-lives.* dim 64"),
         (InterestConfig(dim=8, half_lives_seconds=(60.0,)), "4 half-lives.* 1 half-lives"),
-        (InterestConfig(dim=8, hidden=8), "hidden 0.* hidden 8"),
         (InterestConfig(dim=8, ring=4, ring_evict=1), "ring entries"),
     ],
 )
@@ -150,6 +150,40 @@ def test_a_row_of_another_layout_is_refused_with_both(config: InterestConfig, na
     rows = lived_in().states.pack(np.array([0]))
     with pytest.raises(StateFormatError, match=named):
         UserStates(config, 1).unpack(np.array([0]), rows)
+
+
+def test_a_row_of_another_encoders_width_is_read_without_its_state() -> None:
+    users = lived_in()
+    rows = users.states.pack(np.arange(3))
+    wide = UserStates(SMALL, 3, 6)
+    wide.unpack(np.arange(3), rows)
+    assert not wide.hidden.any()
+    wide.hidden[:] = 1.5
+    wide.head["encoder"] = 77
+    again, other = UserStates(SMALL, 3, 6), UserStates(SMALL, 3, 2)
+    again.unpack(np.arange(3), wide.pack(np.arange(3)))
+    assert (again.hidden == 1.5).all()
+    assert (again.head["encoder"] == 77).all()
+    other.hidden[:] = 3.0
+    other.unpack(np.arange(3), wide.pack(np.arange(3)))
+    assert not other.hidden.any()
+    assert not other.head["encoder"].any()
+    assert UserStates(SMALL, 3).pack(np.arange(3)) != rows
+    narrow = UserStates(SMALL, 3)
+    narrow.unpack(np.arange(3), other.pack(np.arange(3)))
+    assert narrow.pack(np.arange(3)) == rows
+
+
+def test_room_for_another_encoder_is_empty_and_of_none() -> None:
+    states = UserStates(SMALL, 2, 4)
+    states.hidden[:] = 1.0
+    states.head["encoder"] = 5
+    states.set_hidden(4)
+    assert (states.hidden == 1.0).all()
+    states.set_hidden(6)
+    assert states.hidden.shape == (2, 6)
+    assert not states.hidden.any()
+    assert not states.head["encoder"].any()
 
 
 def test_a_refused_row_leaves_the_arena_as_it_was() -> None:

@@ -11,7 +11,7 @@ from indexer.replay import Replay
 from indexer.train_ranker import Epoch, RankerOptions, fit_ranker
 from tests.logs import group_artifact, group_events, read_events
 from tracker.context import COLUMNS
-from tracker.recommender import RecommendOptions
+from tracker.recommend_options import RecommendOptions
 
 QUICK = RankerOptions(hidden=(8, 8), steps=60, max_epochs=10, learning_rate=0.02, warmup_steps=5)
 
@@ -49,7 +49,8 @@ def test_a_ranker_finds_the_column_that_matters() -> None:
 
 def test_the_first_cut_is_weighed_by_the_same_targets() -> None:
     fitted = fit_ranker(examples_of("neighbours_95", "content_60"), QUICK)
-    content, trend, neighbours, negative, repeats = fitted.network.cut_weights
+    content, trend, neighbours, negative, repeats, encoder = fitted.network.cut_weights
+    assert encoder == 0.0
     assert neighbours > 1.0 > abs(content)
     assert trend == negative == repeats == 0.0
 

@@ -15,7 +15,8 @@ from tracker.interest import InterestConfig
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
 from tracker.ranker import Ranker
-from tracker.recommender import RecommendedBatch, Recommender, RecommendOptions
+from tracker.recommend_options import RecommendOptions
+from tracker.recommender import RecommendedBatch, Recommender
 from tracker.seen import SeenSets
 from tracker.state import UserStates
 from tracker.vectors import ItemVectors

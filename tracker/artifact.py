@@ -112,6 +112,7 @@ class Artifact:
         *,
         cache: Path | None = None,
         float16: bool = False,
+        encoder_device: Device = "cpu",
     ) -> "Artifact":
         """Read a version, and check all of it first.
 
@@ -125,10 +126,11 @@ class Artifact:
             device: where the index searches.
             cache: where remote versions are kept; by default below the system's temporary folder.
             float16: halve the index's memory on a GPU.
+            encoder_device: where a trained user encoder runs.
 
         Raises:
             ArtifactError: it cannot be used; the message says what to do.
-            IndexDeviceError: device `cuda` without a GPU.
+            IndexDeviceError: a device is `cuda`, and there is no GPU.
         """
         version = latest_version(root) if version is None else version
         manifest = read_manifest(root, version)  # 1
@@ -136,7 +138,7 @@ class Artifact:
             path = verify(root, manifest, cache)  # 2
             vectors = read_vectors(path, manifest)  # 3
             index = _read_index(path, manifest, device, float16)
-            models = read_models(path, manifest)
+            models = read_models(path, manifest, encoder_device)
         except ArtifactError:
             if is_url(root):  # a damaged copy must not stay
                 names = [LAYOUT.manifest, *manifest.files]
@@ -154,6 +156,7 @@ class Artifact:
         version: str = "000001-00000000",
         sequence: int = 1,
         basis: str = "test",
+        models: Models = UNTRAINED,
     ) -> "Artifact":
         """Make an artifact without files, of vectors and by default an exact index of them."""
         manifest = Manifest(
@@ -173,7 +176,7 @@ class Artifact:
             files={},
         )
         index = ItemIndex.flat(vectors.vectors[: vectors.live]) if index is None else index
-        return cls(manifest, vectors, index, Path())
+        return cls(manifest, vectors, index, Path(), models)
 
 
 def read_sources(path: Path, manifest: Manifest) -> Sources:

@@ -17,7 +17,7 @@ from tracker.walk import WALK_SLOTS, clear_walk, read_walk, walk_neighbours
 
 Array = NDArray[Any]
 
-CHANNELS = ("content", "recent", "neighbours", "trend", "seen", "default")
+CHANNELS = ("content", "recent", "neighbours", "trend", "seen", "default", "encoder")
 """Where an item of a list came from; `seen` marks one that the user has had before."""
 
 TRENDING = 64
@@ -116,7 +116,7 @@ def _offer(
 def _merge(
     slots: Array, now: Array, k: int, quotas: Array, keep_seen: bool, live: int,
     ring_rows: Array, history: Array, n_history: Array, events: Array,
-    owners: Array, masses: Array, found: Array,
+    owners: Array, masses: Array, found: Array, wished: Array,
     similar: Array, recent_events: int,
     neighbour_events: int, neighbour_width: int, whole: bool,
     near_rows: Array, near_counts: Array, near_n: Array,
@@ -132,8 +132,8 @@ def _merge(
        row that several offer is of the channel that ranks it highest. They are: each search
        (its part of the content quota is its slot's part of the mass), recent (items similar to
        the latest ones, of each in turn), neighbours, trend of the scene and of everywhere (half of
-       the quota each; all to the latter without a scene). Where seen items are kept, those of
-       the user's own ring take turns too, as recent, without a quota.
+       the quota each; all to the latter without a scene), the user encoder. Where seen items are
+       kept, those of the user's own ring take turns too, as recent, without a quota.
     3. Room that is left goes to all but recent, in turns again.
     4. With fewer than k unseen rows, catalogue order gives the rest. So many rows are looked at
        that k unseen ones are found where there are as many.
@@ -144,7 +144,7 @@ def _merge(
         slots: (B,) arena slots; -1 for none.
         now: (B,) seconds.
         k: rows wanted at least.
-        quotas: (4,) of content, recent, neighbours, trend.
+        quotas: (5,) of content, recent, neighbours, trend, encoder.
         keep_seen: seen items are candidates like others.
         live: rows from here on are never candidates.
         ring_rows: (B, R) of `read_histories`.
@@ -154,6 +154,7 @@ def _merge(
         owners: (B, searches) of `queries`.
         masses: (B, searches) of `queries`.
         found: (Q, K) rows found for each query, best first, -1 padded.
+        wished: (B, K) rows found by the user encoder, best first, -1 padded; K may be 0.
         similar: (N, M) nearest items of each item, -1 padded.
         recent_events: of the latest so many items.
         neighbour_events: neighbours of the latest so many items.
@@ -193,9 +194,9 @@ def _merge(
     best_rows = np.empty(quotas[2] + quotas[2] // 2, np.int32)
     best_places = np.empty(quotas[2] + quotas[2] // 2, np.int32)
     searches = owners.shape[1]
-    parts = np.zeros(searches + 5, np.int64)
-    lengths = np.zeros(searches + 5, np.int64)
-    places = np.zeros(searches + 5, np.int64)
+    parts = np.zeros(searches + 6, np.int64)
+    lengths = np.zeros(searches + 6, np.int64)
+    places = np.zeros(searches + 6, np.int64)
     for b in range(len(slots)):
         marks[:] = -1
         n = 0
@@ -250,6 +251,8 @@ def _merge(
         parts[searches + 3] = quotas[3] - (quotas[3] // 2 if line > 0 else 0)
         lengths[searches + 4] = n_history[b] if keep_seen else 0
         parts[searches + 4] = capacity
+        lengths[searches + 5] = wished.shape[1]
+        parts[searches + 5] = quotas[4]
         places[:] = 0
         for turn in range(2):
             busy = True
@@ -273,6 +276,9 @@ def _merge(
                         elif source == searches + 4:
                             row = ring_rows[b, history[b, j]]
                             channel = 1
+                        elif source == searches + 5:
+                            row = wished[b, j]
+                            channel = 6
                         else:
                             row = trend[line if source == searches + 2 else 0, j]
                             channel = 3
@@ -322,7 +328,7 @@ def find_candidates(
     scenes: NDArray[np.uint32],
     k: int,
     capacity: int,
-    quotas: tuple[int, int, int, int],
+    quotas: tuple[int, int, int, int, int],
     keep_seen: bool,
     recent_events: int,
     neighbour_events: int,
@@ -331,6 +337,7 @@ def find_candidates(
     owners: NDArray[np.int64],
     masses: NDArray[np.float32],
     found: NDArray[np.int64],
+    wished: NDArray[np.int64],
     items: ItemVectors,
     view: ItemView,
     seen: SeenSets,
@@ -355,7 +362,7 @@ def find_candidates(
     _merge(
         slots, now, k, np.array(quotas, np.int64), keep_seen, items.live,
         read.ring_rows, read.history, read.n_history, events,
-        owners, masses, found, items.similar, recent_events,
+        owners, masses, found, wished, items.similar, recent_events,
         neighbour_events, neighbour_width, whole,
         view.near_rows, view.near_counts, view.near_n,
         view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,

@@ -26,8 +26,16 @@ CONTEXT = ("gap", "events", "recent_popularity", "recent_age", "recent_trend", "
 A user of whom nothing is kept has zeros.
 """
 
-COLUMNS = FEATURES + CONTEXT
-"""What a trained ranker can read of a candidate: its features, then the user's context."""
+MODELLED = ("encoder",)
+"""What trained models say of a candidate; zero without them.
+
+- `encoder`: the item's score by the user encoder (`Tower.queries` with the item's vector), in nats.
+"""
+
+COLUMNS = FEATURES + CONTEXT + MODELLED
+"""What a trained ranker can read of a candidate: features, the user's context, models' scores."""
+
+C_CONTEXT, C_ENCODER = len(FEATURES), len(FEATURES) + len(CONTEXT)
 
 _SESSION_SECONDS = 3600.0
 

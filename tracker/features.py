@@ -81,23 +81,23 @@ def cut_candidates(
     now: Array, slots: Array, reserve: int, keep_seen: bool, weights: Array,
     ring_rows: Array, history: Array, n_history: Array,
     head: Array, negative: Array, negative_half_life: float,
-    vectors: Array, log2_counts: Array, ref_times: Array,
+    vectors: Array, log2_counts: Array, ref_times: Array, wishes: Array, encoded: Array,
     rows: Array, channels: Array, walked: Array, via: Array, n_rows: Array, n_unseen: Array,
     cut_rows: Array, cut_channels: Array, cut_walked: Array, cut_via: Array,
 ) -> None:  # fmt: skip
-    """Keep the best candidates by five cheap features, for the costly ones to be computed.
+    """Keep the best candidates by six cheap features, for the costly ones to be computed.
 
     Cheap are: cosine at the index's width with the last positive events (.8 an event), trend of
-    a day above its knee, neighbours at .95, the negative sum and repeats. The first `reserve` of
-    each channel are kept whatever their score, so that an item which nobody has chosen yet keeps
-    its way in. n_rows and n_unseen are lowered to what was kept.
+    a day above its knee, neighbours at .95, the negative sum, repeats and the encoder's score. The
+    first `reserve` of each channel are kept whatever their score, so that an item which nobody has
+    chosen yet keeps its way in. n_rows and n_unseen are lowered to what was kept.
 
     Args:
         now: (B,) seconds.
         slots: (B,) arena slots, -1 for none.
         reserve: candidates of each channel that are kept in any case.
         keep_seen: seen items are candidates like others; only then repeats are counted.
-        weights: (5,) float32 of content, trend, neighbours, negative, repeats.
+        weights: (6,) float32 of content, trend, neighbours, negative, repeats, encoder.
         ring_rows: (B, R) of `read_histories`.
         history: (B, R) of `read_histories`.
         n_history: (B,) of `read_histories`.
@@ -107,6 +107,8 @@ def cut_candidates(
         vectors: (N, D) unit.
         log2_counts: (N, 7) of the item view.
         ref_times: (N,) of the item view.
+        wishes: (B, E) of `Tower.queries`; E is 0 without a tower, and the score then 0.
+        encoded: (N, E) the items' vectors.
         rows: (B, C) of `find_candidates`, as for the following.
         channels: (B, C).
         walked: (B, C, 4).
@@ -149,6 +151,8 @@ def cut_candidates(
                 score = weights[1] * np.float32(max(trend - TREND_KNEE, 0.0))
                 score += weights[2] * np.float32(neighbour_value(walked[b, c, 1]))
                 score += weights[0] * np.float32(dot(taste, vectors[row]))
+                if weights[5] != 0.0:
+                    score += weights[5] * np.float32(dot(wishes[b], encoded[row]))
                 if disliked:
                     score += weights[3] * np.float32(dot(dislike, vectors[row]))
                 if own > 0:

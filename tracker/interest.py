@@ -28,9 +28,9 @@ class InterestConfig(msgspec.Struct, frozen=True):
 
     `dim` is the width of the sums; `half_lives_seconds` has one entry a sum; `slots` interests are
     told apart by `slot_threshold` (cosine); `ring` recent events are kept, of which the oldest
-    `ring_evict` move to the seen set when it is full; `hidden` is the width of an encoder's vector
-    (float16); the seen set has two generations of `seen_bits` bits, each for `seen_capacity` ids;
-    `pending` retractions wait for their events; ratings lie in `rating_min`..`rating_max`.
+    `ring_evict` move to the seen set when it is full; the seen set has two generations of
+    `seen_bits` bits, each for `seen_capacity` ids; `pending` retractions wait for their events;
+    ratings lie in `rating_min`..`rating_max`.
 
     Raises:
         ValueError: a value with which no state can be laid out; found and expected are named.
@@ -44,7 +44,6 @@ class InterestConfig(msgspec.Struct, frozen=True):
     slot_threshold: float = 0.5
     ring: int = 28
     ring_evict: int = 4
-    hidden: int = 0
     seen_bits: int = 16384
     seen_capacity: int = 1500
     rating_min: float = 1.0
@@ -59,7 +58,6 @@ class InterestConfig(msgspec.Struct, frozen=True):
             "slots": (self.slots, 1, 64),
             "ring": (self.ring, 2, 200),
             "ring_evict": (self.ring_evict, 1, self.ring - 1),
-            "hidden": (self.hidden, 0, 4096),
             "seen_bits": (self.seen_bits, 64, 65536),
             "seen_capacity": (self.seen_capacity, 1, self.seen_bits),
             "pending": (self.pending, 1, 64),

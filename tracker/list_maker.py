@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.emission import Emission
+from tracker.events import hash_id
 from tracker.outbox import Record
 from tracker.serving import Serving
 from tracker.store import Slots
@@ -24,6 +25,14 @@ class Lists:
     scene_names: list[str | None]
     offsets: list[int]
     appended: NDArray[np.float64]
+
+
+def user_hashes(serving: Serving, users: list[str]) -> NDArray[np.uint64] | None:
+    """Return the hashes of user ids (B,) where attributes of users are known, else None."""
+    tower = serving.artifact.models.tower
+    if tower is None or not len(tower.attributes.hashes):
+        return None
+    return np.array([hash_id(user) for user in users], np.uint64)
 
 
 class ListMaker:
@@ -61,7 +70,7 @@ class ListMaker:
         rows, settings, metrics = self._rows, self._context.settings, self._context.metrics
         found = serving.recommender.recommend(
             rows.states, rows.seen, rows.seen_slots,
-            lists.slots, lists.times, lists.scenes, settings.k,
+            lists.slots, lists.times, lists.scenes, settings.k, user_hashes(serving, lists.users),
         )  # fmt: skip
         waited = np.maximum(self._context.clock() - lists.appended, 0.0)
         values = serving.encoder.encode(

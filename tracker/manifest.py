@@ -39,6 +39,11 @@ class Layout:
     encodings: str = "encodings.safetensors"
     texts: str = "texts.json"
     ranker: str = "ranker.safetensors"
+    user_encoder: str = "user_encoder.safetensors"
+    encoder_items: str = "encoder_items.safetensors"
+    encoder_index: str = "encoder_index.faiss"
+    scene_attention: str = "scene_attention.safetensors"
+    user_attributes: str = "user_attributes.safetensors"
 
 
 LAYOUT = Layout()
@@ -68,6 +73,28 @@ class IndexInfo(msgspec.Struct, frozen=True):
     microseconds: float
 
 
+class TowerInfo(msgspec.Struct, frozen=True):
+    """What a tower is, in the manifest.
+
+    `code` stands for the encoder's weights; a user's row names the one its state is of. `width` is
+    that of a user's state, `dim` that of the vectors, `items` are those with a vector of their
+    own, `users` those whose attributes are known. `scenes` says whether scene attention was
+    trained. `index_kind` and `recall_at_10` are of the index of the items' vectors. `fitted` are
+    the figures of its training: epochs, learning rate, validation.
+    """
+
+    code: int
+    cell: str
+    dim: int
+    width: int
+    items: int
+    users: int
+    scenes: bool
+    index_kind: str
+    recall_at_10: float
+    fitted: dict[str, float] = {}
+
+
 class TrainingInfo(msgspec.Struct, frozen=True):
     """What the ranker was trained on, so that nothing is judged by what it has seen.
 
@@ -91,8 +118,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `basis` names whitening, projection and `interest` together: under one basis an unchanged text
     keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
-    `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker` and
-    `training` are there if a ranker was trained.
+    `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker`,
+    `tower` (the user encoder) and `training` are there if they were trained.
     """
 
     format: int
@@ -111,6 +138,7 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, str]
     ranker: RankerInfo | None = None
     training: TrainingInfo | None = None
+    tower: TowerInfo | None = None
 
     @property
     def recall_at_10(self) -> float:

@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tracker.index import Device
 from tracker.manifest import LAYOUT, REBUILD, Manifest
 from tracker.network import Network, RankerFileError
 from tracker.versions import ArtifactError, write_synced
+
+if TYPE_CHECKING:  # torch takes seconds to import, and only a trained encoder needs it
+    from tracker.tower import Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +19,11 @@ class Models:
 
     Attributes:
         ranker: scores candidates, where else the fixed blend does.
+        tower: the user encoder with the items in its space: a channel of candidates, and a score.
     """
 
     ranker: Network | None = None
+    tower: "Tower | None" = None
 
 
 UNTRAINED = Models()
@@ -31,15 +38,25 @@ def write_models(folder: Path, models: Models) -> None:
     """
     if models.ranker is not None:
         write_synced(folder / LAYOUT.ranker, models.ranker.to_bytes())
+    if models.tower is not None:
+        from tracker.tower_files import write_tower
+
+        write_tower(folder, models.tower)
 
 
-def read_models(path: Path, manifest: Manifest) -> Models:
+def read_models(path: Path, manifest: Manifest, device: Device = "cpu") -> Models:
     """Read the models that a manifest describes, of a directory that `verify` has found sound.
+
+    Args:
+        path: the directory.
+        manifest: of the version.
+        device: where the encoder runs; `auto` is the GPU when there is one.
 
     Raises:
         ArtifactError: a file is not what the manifest says, or not listed there.
+        IndexDeviceError: device `cuda` without a GPU.
     """
-    return Models(ranker=_read_ranker(path, manifest))
+    return Models(_read_ranker(path, manifest), _read_tower(path, manifest, device))
 
 
 def _read_ranker(path: Path, manifest: Manifest) -> Network | None:
@@ -49,6 +66,20 @@ def _read_ranker(path: Path, manifest: Manifest) -> Network | None:
     try:
         return Network.load(path / LAYOUT.ranker, manifest.ranker)
     except RankerFileError as error:
+        raise ArtifactError(f"{error}; {REBUILD}") from error
+
+
+def _read_tower(path: Path, manifest: Manifest, device: Device) -> "Tower | None":
+    info = manifest.tower
+    if info is None:
+        return None
+    from tracker.tower_files import TowerFileError, files_of, read_tower
+
+    for name in files_of(info):
+        _check_listed(path, manifest, name, "a user encoder")
+    try:
+        return read_tower(path, info, manifest.items, manifest.live, manifest.dim, device)
+    except TowerFileError as error:
         raise ArtifactError(f"{error}; {REBUILD}") from error
 
 

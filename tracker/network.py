@@ -16,7 +16,7 @@ from tracker.native import reordered
 
 Array = NDArray[Any]
 
-CUT = 5
+CUT = 6
 """Features that the recommender's first cut goes by, see `Ranker.cut_weights`."""
 
 
@@ -47,7 +47,7 @@ class Weights:
 
     `first` (P, H), `first_bias` (H,), `second` (H, G), `second_bias` (G,), `last` (G,) and `skip`
     (P,), all float32: score = last . relu(second relu(first x + bias) + bias) + skip . x. What
-    standardises the features is folded in. `cut` (5,) are the ranker's `cut_weights`.
+    standardises the features is folded in. `cut` (6,) are the ranker's `cut_weights`.
     """
 
     first: NDArray[np.float32]

@@ -36,8 +36,8 @@ class Ranker(Protocol):
 
     `wanted` (F,) bool names the columns that it reads; the others may be left out and are zero.
     Those beyond FEATURES, if any, are the user's context (`context.COLUMNS`).
-    `cut_weights` (5,) float32 weigh what the first cut goes by: content cosine, trend of a day,
-    neighbours at .95, the negative sum and repeats, each on the scale of its feature.
+    `cut_weights` (6,) float32 weigh what the first cut goes by: content cosine, trend of a day,
+    neighbours at .95, the negative sum, repeats and the encoder, each on the scale of its feature.
     """
 
     wanted: NDArray[np.bool_]
@@ -89,6 +89,7 @@ class Blend:
                 sum(w for name, w in weights.items() if name.startswith("neighbours")),
                 weights.get("negative", 0.0),
                 weights.get("repeats", 0.0),
+                0.0,
             ],
             np.float32,
         )

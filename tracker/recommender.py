@@ -1,7 +1,7 @@
 """Recommender: events into states, states into lists. The same code serves and is evaluated."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from tracker.apply import Applied, apply_events, rebuild_from_ring
 from tracker.artifact import Artifact
 from tracker.candidates import Candidates, find_candidates
-from tracker.context import read_context
+from tracker.context import C_CONTEXT, C_ENCODER, COLUMNS, read_context
+from tracker.dots import dot
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
 from tracker.features import FEATURES, cut_candidates, fill_features
 from tracker.history import Histories, interests, queries, read_histories
 from tracker.item_view import ItemView
-from tracker.network import RankerInfo
+from tracker.native import native
 from tracker.ranker import Blend, Ranker
+from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.seen import SeenSets
 from tracker.selection import BECAUSE, explain, select
 from tracker.state import UserStates
@@ -28,63 +30,6 @@ _PART = 64
 """Users whose lists are made at a time."""
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True, slots=True)
-class RecommendOptions:
-    """How lists are made; the defaults suit a catalogue of any size.
-
-    - `searches`: of the index a user at most, one a slot. `per_search`: items found by each.
-    - `candidates`: rows merged a user at most, of which `quotas` for content, recent, neighbours
-      and trend; what is left over goes to who has more (own items, where seen ones are kept).
-      `cut`: rows kept for the costly features, `reserve` of each channel in any case.
-    - `seen`: items of earlier events come after all others ("demote"), never ("exclude"; but
-      a list is not left empty for it), or like others ("keep").
-    - `diversity`: of the re-ranking, 0 (by score alone) to 1.
-    - `recent_events`, `neighbour_events`, `content_events`: of the latest so many positive events
-      are similar items, live neighbours (of each the `neighbour_width` strongest, before and
-      after it) and full-width content taken.
-    - `because_cosine`: least cosine of a reason, `because_half_life_seconds` of its weight.
-
-    Raises:
-        ValueError: an option is out of its range.
-    """
-
-    searches: int = 2
-    per_search: int = 40
-    candidates: int = 88
-    quotas: tuple[int, int, int, int] = (28, 10, 20, 22)
-    cut: int = 32
-    reserve: int = 4
-    seen: Literal["demote", "exclude", "keep"] = "demote"
-    diversity: float = 0.25
-    recent_events: int = 5
-    neighbour_events: int = 10
-    neighbour_width: int = 24
-    content_events: int = 8
-    because_cosine: float = 0.25
-    because_half_life_seconds: float = 604800.0
-
-    def __post_init__(self) -> None:
-        if sum(self.quotas) > self.candidates or min(self.quotas) < 0:
-            raise ValueError(
-                f"quotas {self.quotas} sum to {sum(self.quotas)};"
-                f" none below 0 and at most {self.candidates} candidates together are expected"
-            )
-        if not 4 * self.reserve <= self.cut <= self.candidates:
-            raise ValueError(
-                f"cut is {self.cut}; {4 * self.reserve} (4 * reserve) to {self.candidates}"
-                " (candidates) is expected"
-            )
-        if self.seen not in ("demote", "exclude", "keep"):
-            raise ValueError(f"seen is {self.seen!r}; demote, exclude or keep is expected")
-        if not 0.0 <= self.diversity <= 1.0:
-            raise ValueError(f"diversity is {self.diversity}; 0 to 1 is expected")
-        if self.searches < 0 or self.per_search < 1:
-            raise ValueError(
-                f"searches is {self.searches} and per_search {self.per_search};"
-                " at least 0 and 1 are expected"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +56,29 @@ class RecommendedBatch:
     def __len__(self) -> int:
         """Return the number of users."""
         return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What steps 1 and 2 of `recommend` give of B users.
+
+    `owners` and `masses` (B, searches) of `queries`, and `found` (Q, K) rows of each query;
+    `wishes` (B, E) what the user encoder looks for, and `wished` (B, K) the rows it found.
+    """
+
+    read: Histories
+    owners: NDArray[np.int64]
+    masses: NDArray[np.float32]
+    found: NDArray[np.int64]
+    wishes: NDArray[np.float32]
+    wished: NDArray[np.int64]
+
+    def part(self, users: slice) -> "_Searched":
+        """Return some of the users."""
+        return _Searched(
+            self.read.part(users), self.owners[users], self.masses[users], self.found,
+            self.wishes[users], self.wished[users],
+        )  # fmt: skip
 
 
 class Recommender:
@@ -147,9 +115,18 @@ class Recommender:
         self._basis = hash_id(artifact.manifest.basis)
         self._vectors = np.asarray(artifact.vectors.vectors)
         self._full = np.asarray(artifact.vectors.full)
+        self.tower = artifact.models.tower
+        self._encoded = (
+            np.zeros((len(artifact.vectors), 0), np.float32)
+            if self.tower is None
+            else np.ascontiguousarray(self.tower.vectors)
+        )
 
     def carry_over(self, states: UserStates, slots: NDArray[np.int64]) -> int:
-        """Rebuild the rows of another basis from their rings; return how many there were."""
+        """Rebuild rows of another basis or encoder from their rings; return how many there were.
+
+        What has left a ring is gone from what is rebuilt; rows of this artifact stay as they are.
+        """
         slots = np.unique(slots[slots >= 0])
         head = states.head[slots]
         foreign = slots[(head["basis"] != self._basis) & (head["n_ring"] > 0)]
@@ -157,7 +134,10 @@ class Recommender:
             rebuild_from_ring(
                 states, foreign, self.artifact.vectors, self._basis, self.artifact.manifest.sequence
             )
-        return len(foreign)
+        if self.tower is None:
+            states.set_hidden(0)
+            return len(foreign)
+        return max(len(foreign), self.tower.carry_over(states, slots, self.artifact.vectors))
 
     def update(
         self,
@@ -168,7 +148,8 @@ class Recommender:
     ) -> Applied:
         """Apply events to the rows at `events.slots`, strictly in order.
 
-        `events.rows` is filled from the catalogue; rows of another basis are rebuilt first.
+        `events.rows` is filled from the catalogue; rows of another basis or encoder are rebuilt
+        first. The user encoder takes the events in ordered waves.
 
         Args:
             states: the arena.
@@ -181,7 +162,9 @@ class Recommender:
         """
         events.rows[:] = self.artifact.vectors.row_of(events.items)
         self.carry_over(states, events.slots)
-        return apply_events(
+        head = states.head[events.slots]
+        last_times = np.where(head["n_ring"] > 0, head["last_time"], np.nan)
+        applied = apply_events(
             states,
             seen,
             seen_slots,
@@ -190,6 +173,9 @@ class Recommender:
             self._basis,
             self.artifact.manifest.sequence,
         )
+        if self.tower is not None:
+            self.tower.update(states, events, applied.outcomes, last_times, self.artifact.vectors)
+        return applied
 
     def recommend(
         self,
@@ -200,12 +186,13 @@ class Recommender:
         now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
         k: int,
+        users: NDArray[np.uint64] | None = None,
         ranker: Ranker | None = None,
     ) -> RecommendedBatch:
-        """Make a list for each of B users. States are read only, but for rows of another basis.
+        """Make a list for each of B users. States are read only, but for rows to carry over.
 
-        1. Rings, slots and searches are read from the rows.
-        2. One search of the index for the whole batch.
+        1. Rings, slots and searches are read from the rows, and what the user encoder looks for.
+        2. One search of each index for the whole batch.
         3. Candidates are merged from the channels, each with its quota.
         4. A first cut by cheap features, then the streaming features of the rest.
         5. The ranker scores them.
@@ -223,7 +210,8 @@ class Recommender:
             now: (B,) float64, seconds.
             scenes: (B,) uint32 scene codes, 0 for none.
             k: items wanted.
-            ranker: scores in place of the recommender's own, from the same columns.
+            users: (B,) uint64 hashes of the users' ids, for their attributes; None for none.
+            ranker: scores instead of the recommender's own.
 
         Raises:
             ValueError: lengths differ, k is below 1, or the states have another dim.
@@ -231,13 +219,11 @@ class Recommender:
         self._check(states, slots, now, scenes)
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 is expected")
-        # 1, 2
-        read, owners, masses, found = self._searched(states, slots, now)
+        searched = self._searched(states, slots, now, scenes, users)  # 1, 2
         lists = [
             self._lists(
-                read.part(part), states, slots[part], now[part], scenes[part], k,
-                owners[part], masses[part], found, seen, seen_slots,
-                self.ranker if ranker is None else ranker,
+                searched.part(part), states, slots[part], now[part], scenes[part], k,
+                seen, seen_slots, self.ranker if ranker is None else ranker,
             )
             for part in _parts(len(slots))
         ]  # fmt: skip
@@ -257,6 +243,7 @@ class Recommender:
         now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
         k: int,
+        users: NDArray[np.uint64] | None = None,
     ) -> tuple[Candidates, NDArray[np.float32]]:
         """Give what `recommend` would have the ranker score, for learning; arguments as there.
 
@@ -264,23 +251,22 @@ class Recommender:
             the candidates (B, C) after the cut, unseen ones first, and their columns (B, C, F).
         """
         self._check(states, slots, now, scenes)
-        read, owners, masses, found = self._searched(states, slots, now)
-        return self._candidates(
-            read, states, slots, now, scenes, k, owners, masses, found, seen, seen_slots
-        )
+        searched = self._searched(states, slots, now, scenes, users)
+        return self._candidates(searched, states, slots, now, scenes, k, seen, seen_slots)
 
-    def features(
+    def columns(
         self,
         states: UserStates,
         slots: NDArray[np.int64],
         now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
         rows: NDArray[np.int64],
+        users: NDArray[np.uint64] | None = None,
     ) -> NDArray[np.float32]:
-        """Compute all FEATURES of given rows (B, C), by the code that serves, for training.
+        """Compute all COLUMNS of given rows (B, C), by the code that serves, for training.
 
         Returns:
-            (B, C, F) float32; zero where the row is -1, which may only stand at the end.
+            (B, C, len(COLUMNS)) float32; zero where the row is -1, which may only stand at the end.
         """
         self._check(states, slots, now, scenes)
         self.carry_over(states, slots)
@@ -296,45 +282,61 @@ class Recommender:
             given,
             n_rows,
         )
-        wanted = np.ones(len(FEATURES), np.bool_)
+        wanted = np.ones(len(COLUMNS), np.bool_)
         return self._fill(
             read, states, slots, now, scenes, wanted, self.options.content_events,
-            given, n_rows, walked,
+            self._wishes(states, slots, now, scenes, users), given, n_rows, walked,
         )  # fmt: skip
 
+    def _wishes(
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None,
+    ) -> NDArray[np.float32]:
+        """Return what the user encoder looks for, (B, E); E is 0 without one."""
+        if self.tower is None:
+            return np.zeros((len(slots), 0), np.float32)
+        return np.ascontiguousarray(self.tower.queries(states, slots, now, scenes, users))
+
     def _searched(
-        self, states: UserStates, slots: NDArray[np.int64], now: NDArray[np.float64]
-    ) -> tuple[Histories, NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-        """Steps 1 and 2 of `recommend`: histories, and the searches: whose, by what mass, found."""
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None,
+    ) -> "_Searched":
+        """Steps 1 and 2 of `recommend`."""
         self.carry_over(states, slots)
         read = read_histories(states, slots, now, self.artifact.vectors)
         wanted, owners, masses = queries(read, self.options.searches)
+        wishes = self._wishes(states, slots, now, scenes, users)
+        found = np.full((0, 1), -1, np.int64)
         if len(wanted):
             found, _ = self.artifact.index.search(wanted, self.options.per_search)
-        else:
-            found = np.full((0, 1), -1, np.int64)
-        return read, owners, masses, found
+        wished = np.full((len(slots), 0), -1, np.int64)
+        if self.tower is not None and len(slots):
+            wished, _ = self.tower.index.search(wishes, self.options.per_search)
+        return _Searched(read, owners, masses, found, wishes, wished)
 
     def _lists(
         self,
-        read: Histories,
+        searched: "_Searched",
         states: UserStates,
         slots: NDArray[np.int64],
         now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
         k: int,
-        owners: NDArray[np.int64],
-        masses: NDArray[np.float32],
-        found: NDArray[np.int64],
         seen: SeenSets,
         seen_slots: NDArray[np.int64],
         ranker: Ranker,
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for few users at a time: what they touch stays cached."""
         options = self.options
-        cut, features = self._candidates(
-            read, states, slots, now, scenes, k, owners, masses, found, seen, seen_slots
-        )
+        cut, features = self._candidates(searched, states, slots, now, scenes, k, seen, seen_slots)
         # 5
         scores = ranker.score(features, cut.n_rows)
         # 6
@@ -344,24 +346,21 @@ class Recommender:
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
         # 7
-        return self._describe(read, states, slots, now, cut, scores, picks)
+        return self._describe(searched.read, states, slots, now, cut, scores, picks)
 
     def _candidates(
         self,
-        read: Histories,
+        searched: "_Searched",
         states: UserStates,
         slots: NDArray[np.int64],
         now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
         k: int,
-        owners: NDArray[np.int64],
-        masses: NDArray[np.float32],
-        found: NDArray[np.int64],
         seen: SeenSets,
         seen_slots: NDArray[np.int64],
     ) -> tuple[Candidates, NDArray[np.float32]]:
         """Steps 3 and 4 of `recommend`: candidates after the cut, and their columns."""
-        options = self.options
+        options, read = self.options, searched.read
         # 3
         capacity = max(options.candidates, k)
         candidates = find_candidates(
@@ -369,10 +368,11 @@ class Recommender:
             options.seen == "keep", options.recent_events, options.neighbour_events,
             options.neighbour_width,
             bool(self.ranker.wanted[_WHOLE_WALK].any()),
-            owners, masses, found, self.artifact.vectors, self.view, seen, seen_slots,
+            searched.owners, searched.masses, searched.found, searched.wished,
+            self.artifact.vectors, self.view, seen, seen_slots,
         )  # fmt: skip
         # 4
-        width = max(options.cut, min(k + 4 * options.reserve, capacity))
+        width = max(options.cut, min(k + 5 * options.reserve, capacity))
         cut = Candidates.of_size(len(slots), width)
         cut.n_rows[:] = candidates.n_rows
         cut.n_unseen[:] = candidates.n_unseen
@@ -381,12 +381,13 @@ class Recommender:
             read.ring_rows, read.history, read.n_history,
             states.head, states.negative, states.config.negative_half_life_seconds,
             self._vectors, self.view.log2_counts, self.view.ref_times,
+            searched.wishes, self._encoded,
             candidates.rows, candidates.channels, candidates.walked, candidates.via,
             cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
         )  # fmt: skip
         features = self._fill(
             read, states, slots, now, scenes, self.ranker.wanted, options.content_events,
-            cut.rows, cut.n_rows, cut.walked,
+            searched.wishes, cut.rows, cut.n_rows, cut.walked,
         )  # fmt: skip
         return cut, features
 
@@ -415,14 +416,16 @@ class Recommender:
         scenes: NDArray[np.uint32],
         wanted: NDArray[np.bool_],
         content_events: int,
+        wishes: NDArray[np.float32],
         rows: NDArray[np.int32],
         n_rows: NDArray[np.int64],
         walked: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         config, view = states.config, self.view
         out = np.zeros((*rows.shape, len(wanted)), np.float32)
+        features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
         fill_features(
-            now, slots, scenes, wanted, content_events,
+            now, slots, scenes, features, content_events,
             states.ring, read.ring_rows, read.history, read.n_history,
             states.head, states.masses, states.sums,
             np.array(config.half_lives_seconds, np.float64),
@@ -431,9 +434,12 @@ class Recommender:
             view.log2_counts, view.ref_times, view.first_times, view.scenes, view.scene_counts,
             rows, n_rows, walked, out,
         )  # fmt: skip
-        if wanted[len(FEATURES) :].any():
+        if after[: C_ENCODER - C_CONTEXT].any():
             context = read_context(read, states, slots, now, view)
-            out[:, :, len(FEATURES) :] = context[:, None, :]
+            there = (rows >= 0)[:, :, None]
+            out[:, :, C_CONTEXT:C_ENCODER] = np.where(there, context[:, None, :], np.float32(0.0))
+        if self.tower is not None and after[C_ENCODER - C_CONTEXT :].any():
+            _encoder_scores(wishes, self._encoded, rows, n_rows, out, C_ENCODER)
         return out
 
     def _describe(
@@ -477,16 +483,14 @@ class Recommender:
         )
 
 
-def trained_with(info: RankerInfo, options: RecommendOptions) -> RecommendOptions:
-    """Return the options with those that a ranker was trained with."""
-    return replace(
-        options,
-        neighbour_events=info.neighbour_events,
-        neighbour_width=info.neighbour_width,
-        content_events=info.content_events,
-        candidates=info.candidates,
-        cut=info.cut,
-    )
+@native
+def _encoder_scores(
+    wishes: Any, encoded: Any, rows: Any, n_rows: Any, out: Any, column: int
+) -> None:
+    """Write a column of (B, C, F): the inner product of each user's query with each candidate."""
+    for b in range(len(n_rows)):
+        for c in range(n_rows[b]):
+            out[b, c, column] = dot(wishes[b], encoded[rows[b, c]])
 
 
 def _parts(users: int) -> list[slice]:

@@ -12,7 +12,8 @@ from tracker.interest import InterestConfig
 from tracker.item_feed import ItemFeed
 from tracker.item_view import ItemView
 from tracker.lists import ListEncoder
-from tracker.recommender import Recommender, RecommendOptions
+from tracker.recommend_options import RecommendOptions
+from tracker.recommender import Recommender
 from tracker.settings import Settings
 from tracker.state import row_dtype
 from tracker.worker_metrics import Metrics
@@ -222,5 +223,9 @@ def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
         ArtifactError: there is none, or it cannot be used.
     """
     return Artifact.load(
-        settings.artifacts, version, settings.index_device, cache=settings.data_dir / "artifacts"
+        settings.artifacts,
+        version,
+        settings.index_device,
+        cache=settings.data_dir / "artifacts",
+        encoder_device=settings.device,
     )

@@ -39,10 +39,11 @@ class StateFormatError(ValueError):
     """The bytes are not a user row, are damaged, or of a format or layout unknown here."""
 
 
-def row_dtype(config: InterestConfig) -> np.dtype[np.void]:
+def row_dtype(config: InterestConfig, hidden: int = 0) -> np.dtype[np.void]:
     """Return the layout of a row with everything in use, in the order of its bytes.
 
-    Stored rows leave out slots and ring entries that are not in use, and end on 8 bytes.
+    Stored rows leave out slots and ring entries that are not in use, and end on 8 bytes. `hidden`
+    is the width of the user encoder's state, which an artifact has that was trained.
     """
     h, d = len(config.half_lives_seconds), config.dim
     fields: list[tuple[str, Any, Any]] = [
@@ -51,7 +52,7 @@ def row_dtype(config: InterestConfig) -> np.dtype[np.void]:
         ("masses", "<f4", (h,)),
         ("sums", "<f4", (h, d)),
         ("negative", "<f4", (d,)),
-        ("hidden", "<f2", (config.hidden,)),
+        ("hidden", "<f2", (hidden,)),
         ("pending", "<u8", (config.pending,)),
         ("slots", SLOT, (config.slots,)),
         ("slot_means", "<i2", (config.slots, d)),
@@ -60,9 +61,9 @@ def row_dtype(config: InterestConfig) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-def row_bytes_max(config: InterestConfig) -> int:
+def row_bytes_max(config: InterestConfig, hidden: int = 0) -> int:
     """Return the bytes of a row with everything in use."""
-    return -(-row_dtype(config).itemsize // 8) * 8
+    return -(-row_dtype(config, hidden).itemsize // 8) * 8
 
 
 _COLUMNS = (
@@ -82,10 +83,10 @@ class UserStates:
     """The arena: one row a user, a column a field. Which user has which row is not known here.
 
     `head` (C,) HEAD; `masses` (C, H) and `sums` (C, H, D) float32, one a half-life; `negative`
-    (C, D) float32; `hidden` (C, Hd) float16; `pending` (C, P) uint64, ids of events whose
-    retraction came first, oldest first; `slot_head` (C, S) SLOT; `slot_mean` (C, S, D) int16 in
-    units of 1 / FIXED_ONE; `ring` (C, R) RING. What lies beyond `n_ring`, `n_slots` and
-    `n_pending` of the head means nothing. A cleared row is zero, with offsets of -1.
+    (C, D) float32; `hidden` (C, E) float16, a user encoder's states; `pending` (C, P) uint64, ids
+    of events whose retraction came first, oldest first; `slot_head` (C, S) SLOT; `slot_mean`
+    (C, S, D) int16 in units of 1 / FIXED_ONE; `ring` (C, R) RING. What lies beyond `n_ring`,
+    `n_slots` and `n_pending` of the head means nothing. A cleared row is zero, with offsets of -1.
     """
 
     head: Array
@@ -98,7 +99,7 @@ class UserStates:
     slot_mean: Array
     ring: Array
 
-    def __init__(self, config: InterestConfig, capacity: int) -> None:
+    def __init__(self, config: InterestConfig, capacity: int, hidden: int = 0) -> None:
         h, d, s = len(config.half_lives_seconds), config.dim, config.slots
         self.config = config
         self.head = np.zeros(capacity, HEAD)
@@ -107,7 +108,7 @@ class UserStates:
         self.masses = np.zeros((capacity, h), np.float32)
         self.sums = np.zeros((capacity, h, d), np.float32)
         self.negative = np.zeros((capacity, d), np.float32)
-        self.hidden = np.zeros((capacity, config.hidden), np.float16)
+        self.hidden = np.zeros((capacity, hidden), np.float16)
         self.pending = np.zeros((capacity, config.pending), np.uint64)
         self.slot_head = np.zeros((capacity, s), SLOT)
         self.slot_mean = np.zeros((capacity, s, d), np.int16)
@@ -123,10 +124,16 @@ class UserStates:
         old = self.capacity
         if capacity <= old:
             return
-        larger = UserStates(self.config, capacity)
+        larger = UserStates(self.config, capacity, self.hidden.shape[1])
         for name in _COLUMNS:
             getattr(larger, name)[:old] = getattr(self, name)
             setattr(self, name, getattr(larger, name))
+
+    def set_hidden(self, width: int) -> None:
+        """Have room for another encoder's states: zeros, until they are made from the rings."""
+        if width != self.hidden.shape[1]:
+            self.hidden = np.zeros((self.capacity, width), np.float16)
+            self.head["encoder"] = 0
 
     def clear(self, slots: Slots) -> None:
         """Make rows those of users of whom nothing is known."""
@@ -152,7 +159,7 @@ class UserStates:
         ]
 
     def _sizes(self) -> NDArray[np.int64]:
-        names = _COLUMNS[:5]
+        names = _COLUMNS[:4]
         return np.array(
             [
                 getattr(self, name).dtype.itemsize * int(np.prod(getattr(self, name).shape[1:]))
@@ -167,7 +174,9 @@ class UserStates:
         Returns:
             words uint64 and offsets (n + 1,) int64 in words, for `split_rows`.
         """
-        words = np.empty(len(slots) * row_bytes_max(self.config) // 8, np.uint64)
+        words = np.empty(
+            len(slots) * row_bytes_max(self.config, self.hidden.shape[1]) // 8, np.uint64
+        )
         config = self.config
         offsets = pack_rows(
             words,
@@ -175,7 +184,7 @@ class UserStates:
             self.head,
             config.dim,
             len(config.half_lives_seconds),
-            config.hidden,
+            self.hidden.shape[1],
             *self._columns_as_bytes(),
         )
         return words, offsets
@@ -202,7 +211,6 @@ class UserStates:
                 self._sizes(),
                 config.dim,
                 n_sums,
-                config.hidden,
                 config.slots,
                 config.pending,
                 config.ring,
@@ -212,7 +220,7 @@ class UserStates:
         empty = offsets[1:] == offsets[:-1]
         if empty.any():
             self.clear(slots[empty])
-        unpack_rows(slots, words, offsets, config.dim, *self._columns_as_bytes())
+        unpack_rows(slots, words, offsets, self.head, config.dim, *self._columns_as_bytes())
 
     def _refusal(self, bad: int, code: int, rows: Sequence[bytes | None]) -> StateFormatError:
         row = rows[bad] or b""
@@ -228,10 +236,10 @@ class UserStates:
             config = self.config
             return StateFormatError(
                 f"{where} is laid out for dim {header['dim']}, {header['n_sums']} half-lives,"
-                f" hidden {header['hidden']}, {header['n_slots']} slots, {header['n_ring']} ring"
-                f" entries, {header['n_pending']} pending; dim {config.dim},"
-                f" {len(config.half_lives_seconds)} half-lives, hidden {config.hidden}, at most"
-                f" {config.slots}, {config.ring} and {config.pending} are expected"
+                f" {header['n_slots']} slots, {header['n_ring']} ring entries,"
+                f" {header['n_pending']} pending; dim {config.dim},"
+                f" {len(config.half_lives_seconds)} half-lives, at most {config.slots},"
+                f" {config.ring} and {config.pending} are expected"
                 " (is this the artifact it was made with?)"
             )
         return StateFormatError(

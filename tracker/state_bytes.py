@@ -26,7 +26,7 @@ HEAD = np.dtype(
         ("emitted_at", "<f8"),  # seconds: when that was
         ("list_hash", "<u8"),  # of that list
         ("artifact", "<u4"),  # sequence number of the artifact last applied
-        ("flags", "<u4"),  # free
+        ("encoder", "<u4"),  # code of the user encoder that `hidden` is of, 0 for none
         ("events", "<u4"),  # counted now: applied and not retracted
         ("positives", "<u4"),  # of these: positive weight
         ("negatives", "<u4"),  # of these: negative weight
@@ -84,9 +84,11 @@ _RING_BYTES = RING.itemsize
 
 
 @native
-def _row_bytes(sizes: Array, n_slots: int, n_pending: int, n_ring: int, mean_bytes: int) -> int:
-    """Return the bytes of a row; `sizes` are those of head, masses, sums, negative, hidden."""
-    total = HEADER_BYTES + n_pending * 8 + n_slots * (_SLOT_BYTES + mean_bytes)
+def _row_bytes(
+    sizes: Array, hidden_width: int, n_slots: int, n_pending: int, n_ring: int, mean_bytes: int
+) -> int:
+    """Return the bytes of a row; `sizes` are those of head, masses, sums, negative."""
+    total = HEADER_BYTES + hidden_width * 2 + n_pending * 8 + n_slots * (_SLOT_BYTES + mean_bytes)
     for part in sizes:
         total += part
     return (total + n_ring * _RING_BYTES + 7) // 8 * 8
@@ -170,7 +172,6 @@ def check_rows(
     sizes: Array,
     dim: int,
     n_sums: int,
-    hidden_width: int,
     most_slots: int,
     most_pending: int,
     most_ring: int,
@@ -193,14 +194,14 @@ def check_rows(
         n_ring = whole(data[byte + 13])
         if (
             whole((words[start] >> np.uint64(16)) & np.uint64(0xFFFF)) != dim
-            or whole(words[start + 1] & np.uint64(0xFFFF)) != hidden_width
             or whole(data[byte + 10]) != n_sums
             or n_pending > most_pending
             or n_slots > most_slots
             or n_ring > most_ring
         ):
             return i, 3
-        expected = _row_bytes(sizes, n_slots, n_pending, n_ring, dim * 2)
+        width = whole(words[start + 1] & np.uint64(0xFFFF))
+        expected = _row_bytes(sizes, width, n_slots, n_pending, n_ring, dim * 2)
         if (
             expected != (end - start) * 8
             or whole(data[byte + counts_at]) != n_ring
@@ -216,6 +217,7 @@ def unpack_rows(
     slots: Slots,
     words: Array,
     offsets: Array,
+    numbers: Array,
     dim: int,
     head: Array,
     masses: Array,
@@ -227,7 +229,10 @@ def unpack_rows(
     slot_mean: Array,
     ring: Array,
 ) -> None:
-    """Read rows that `check_rows` has passed into arrays given as bytes (C, size)."""
+    """Read rows that `check_rows` has passed into arrays given as bytes (C, size).
+
+    An encoder's vector of another width is passed over: zeros, of no encoder.
+    """
     data = words.view(np.uint8)
     for i in range(slots.shape[0]):
         if offsets[i] == offsets[i + 1]:
@@ -242,7 +247,13 @@ def unpack_rows(
         at = _copy_out(data, at, masses[slot], masses.shape[1])
         at = _copy_out(data, at, sums[slot], sums.shape[1])
         at = _copy_out(data, at, negative[slot], negative.shape[1])
-        at = _copy_out(data, at, hidden[slot], hidden.shape[1])
+        width = whole(words[offsets[i] + 1] & np.uint64(0xFFFF)) * 2
+        if width == hidden.shape[1]:
+            at = _copy_out(data, at, hidden[slot], width)
+        else:
+            at += width
+            hidden[slot, :] = 0
+            numbers[slot]["encoder"] = 0
         at = _copy_out(data, at, pending[slot], n_pending * 8)
         at = _copy_out(data, at, slot_head[slot], n_slots * _SLOT_BYTES)
         at = _copy_out(data, at, slot_mean[slot], n_slots * dim * 2)

@@ -1,0 +1,299 @@
+"""Tower: the trained user encoder as it serves, over users' rows and the items of an artifact."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+
+from tracker.apply import APPLIED, RETRACTED
+from tracker.encoder_steps import EncoderEvents, EncoderSteps
+from tracker.event_batch import EventBatch
+from tracker.index import ItemIndex
+from tracker.manifest import TowerInfo
+from tracker.native import native
+from tracker.scene_attention import SceneAttention, unit_interests
+from tracker.state import RING_RETRACTED, UserStates, slot_strengths, slot_vectors, sum_masses
+from tracker.user_encoder import UserEncoder, code_rows
+from tracker.vectors import ItemVectors, row_of_hash
+
+Array = NDArray[Any]
+Slots = NDArray[np.int64]
+
+REBUILT = 1024
+"""Users whose states are made from their rings at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserAttributes:
+    """What is known of users beside their events.
+
+    `hashes` (U,) uint64 of their ids, ascending; `rows` (U, A) int32 of the encoder's attributes,
+    0 for none.
+    """
+
+    hashes: NDArray[np.uint64]
+    rows: NDArray[np.int32]
+
+    @staticmethod
+    def none() -> "UserAttributes":
+        """Return those of nobody."""
+        return UserAttributes(np.zeros(0, np.uint64), np.zeros((0, 0), np.int32))
+
+    def of(self, users: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the rows (B, A) of users given by hashes (B,), 0 for those not known."""
+        found = np.zeros((len(users), self.rows.shape[1]), np.int64)
+        if len(self.hashes):
+            place = np.searchsorted(self.hashes, users).clip(max=len(self.hashes) - 1)
+            known = self.hashes[place] == users
+            found[known] = self.rows[place[known]]
+        return found
+
+
+class Tower:
+    """A user encoder, scene attention on top of it, and the items in its space.
+
+    It is only read and serves many threads at once. A user's state is in the row's `hidden`
+    columns, rounded to float16 at every event; the row names the encoder it is of, and a row of
+    another one is made anew from its ring.
+
+    Args:
+        model: the encoder.
+        id_hashes: (I,) of the items with a vector of their own, in the order of its rows.
+        vectors: (N, E) float32 of the artifact's items: D components, their bias, zeros (`padded`).
+        index: of the live ones.
+        attention: None where no scenes were to be told apart.
+        attributes: of users.
+        info: what goes into the manifest.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        model: UserEncoder,
+        id_hashes: NDArray[np.uint64],
+        vectors: NDArray[np.float32],
+        index: ItemIndex,
+        attention: SceneAttention | None,
+        attributes: UserAttributes,
+        info: TowerInfo,
+        device: torch.device | None = None,
+    ) -> None:
+        place = torch.device("cpu") if device is None else device
+        self.model = model
+        self.id_hashes = id_hashes
+        self.vectors = vectors
+        self.index = index
+        self.attention = None if attention is None else attention.to(place).eval()
+        self.attributes = attributes
+        self.info = info
+        self.code = np.uint32(info.code)
+        self.width = model.state_dim
+        items = torch.from_numpy(np.ascontiguousarray(vectors[:, : model.dim]))
+        self.steps = EncoderSteps(model, items, place)
+
+    def carry_over(self, states: UserStates, slots: Slots, items: ItemVectors) -> int:
+        """Make the states of rows that are of another encoder anew from their rings.
+
+        What has left the ring is not in them. Retracted events are left out.
+
+        Args:
+            states: the arena.
+            slots: rows, -1 for none; may repeat.
+            items: of the artifact.
+
+        Returns:
+            how many rows there were.
+        """
+        states.set_hidden(self.width)
+        slots = np.unique(slots[slots >= 0])
+        foreign = slots[states.head["encoder"][slots] != self.code]
+        self._rebuild(states, foreign, items)
+        return len(foreign)
+
+    def update(
+        self,
+        states: UserStates,
+        events: EventBatch,
+        outcomes: NDArray[np.uint8],
+        last_times: NDArray[np.float64],
+        items: ItemVectors,
+    ) -> None:
+        """Run a chunk that was applied to the rows into their states, in ordered waves.
+
+        The states of users with a retraction among them are made anew from their rings.
+
+        Args:
+            states: the arena, after the chunk; `carry_over` was called before it.
+            events: the chunk.
+            outcomes: (N,) what became of each event.
+            last_times: (N,) latest event of each one's user before the chunk, NaN for none.
+            items: of the artifact.
+        """
+        again = np.unique(events.slots[outcomes == RETRACTED])
+        taken = (outcomes == APPLIED) & ~np.isin(events.slots, again)
+        if taken.any():
+            self.steps.update(
+                states.hidden,
+                last_times[taken],
+                EncoderEvents(
+                    events.slots[taken], events.rows[taken], events.kinds[taken],
+                    events.scenes[taken], events.values[taken], events.times[taken],
+                ),
+            )  # fmt: skip
+        self._rebuild(states, again, items)
+
+    def queries(
+        self,
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return what to search the items with: where users' interest is at a time, in a scene.
+
+        Nothing is written, and `now` may be in the future.
+
+        Args:
+            states: the arena.
+            slots: (B,) rows, -1 for a user of whom nothing is kept.
+            now: (B,) float64 seconds.
+            scenes: (B,) scene codes, 0 for none.
+            users: (B,) hashes of the users' ids, for their attributes.
+
+        Returns:
+            (B, E) float32; column D, 1, takes the items' bias.
+        """
+        if not len(slots):
+            return np.zeros((0, self.vectors.shape[1]), np.float32)
+        states.set_hidden(self.width)
+        kept = np.maximum(slots, 0)
+        head = states.head[kept]
+        known = (slots >= 0) & (head["encoder"] == self.code) & (head["events"] > 0)
+        hidden = np.where(known[:, None], states.hidden[kept], np.float16(0.0))
+        idle = np.where(known, np.maximum(now - head["last_time"], 0.0), np.nan)
+        events = np.where(known, head["events"], 0).astype(np.int64)
+        attributes = None
+        if users is not None and self.attributes.rows.shape[1]:
+            attributes = self.attributes.of(users)
+        found = self.steps.queries(hidden, idle, events, attributes)
+        if self.attention is None:
+            return padded(found)
+        interests, masses = read_interests(states, slots, now)
+        return padded(self._attended(self.attention, found, interests, masses, scenes))
+
+    @torch.inference_mode()
+    def _attended(
+        self,
+        attention: SceneAttention,
+        queries: NDArray[np.float32],
+        interests: NDArray[np.float32],
+        masses: NDArray[np.float32],
+        scenes: NDArray[np.uint32],
+    ) -> NDArray[np.float32]:
+        device = self.steps.device
+        vectors, _ = attention(
+            torch.from_numpy(np.ascontiguousarray(queries[:, :-1])).to(device),
+            torch.from_numpy(interests).to(device),
+            torch.from_numpy(masses).to(device),
+            torch.from_numpy(code_rows(scenes, attention.config.scenes)).to(device),
+        )
+        return cast(
+            NDArray[np.float32], np.concatenate([vectors.cpu().numpy(), queries[:, -1:]], axis=1)
+        )
+
+    def _rebuild(self, states: UserStates, slots: Slots, items: ItemVectors) -> None:
+        for start in range(0, len(slots), REBUILT):
+            part = slots[start : start + REBUILT]
+            rows, kinds, scenes, values, times, lengths = _ring_events(states, part, items)
+            states.hidden[part] = self.steps.rebuild(rows, kinds, scenes, values, times, lengths)
+            states.head["encoder"][part] = self.code
+
+
+def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (M, D + 1) with zeros up to E columns, a multiple of 4, as indexes like it.
+
+    >>> padded(np.ones((2, 5), np.float32)).shape
+    (2, 8)
+    """
+    more = -vectors.shape[1] % 4
+    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, more))))
+
+
+def read_interests(
+    states: UserStates, slots: Slots, now: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what scene attention attends to: decayed sums, shortest half-life first, and slots.
+
+    Args:
+        states: the arena.
+        slots: (B,) rows, -1 for none.
+        now: (B,) seconds.
+
+    Returns:
+        unit vectors (B, M, D) and decayed masses (B, M), 0 for none.
+    """
+    kept = np.maximum(slots, 0)
+    later = np.maximum(now, states.head["ref_time"][kept])
+    sums = np.concatenate([states.sums[kept], slot_vectors(states, kept)], axis=1)
+    strengths, _ = slot_strengths(states, kept, later)
+    masses = np.concatenate([sum_masses(states, kept, later), strengths], axis=1)
+    masses[slots < 0] = 0.0
+    return unit_interests(sums, masses)
+
+
+def interest_names(config: Any) -> tuple[str, ...]:
+    """Return a name for each of what `read_interests` gives: of a sum its half-life."""
+    sums = tuple(f"{seconds:g}s" for seconds in config.half_lives_seconds)
+    return (*sums, *("slot",) * config.slots)
+
+
+def code_of(model: UserEncoder) -> int:
+    """Return the code of an encoder: a hash of its weights, never 0."""
+    digest = xxhash.xxh32()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.intdigest() or 1
+
+
+def _ring_events(states: UserStates, slots: Slots, items: ItemVectors) -> tuple[Array, ...]:
+    """Return the events that rings hold, retracted ones left out, as `EncoderSteps.rebuild` asks.
+
+    Returns:
+        catalogue rows, kinds, scenes, values and times, each (B, R), and lengths (B,).
+    """
+    shape = (len(slots), states.ring.shape[1])
+    columns = (
+        np.full(shape, -1, np.int64), np.zeros(shape, np.uint16), np.zeros(shape, np.uint32),
+        np.full(shape, np.nan, np.float32), np.zeros(shape, np.float64),
+        np.zeros(len(slots), np.int64),
+    )  # fmt: skip
+    _read_rings(
+        states.ring, states.head["n_ring"], slots, items.table_hash, items.table_row, *columns
+    )
+    longest = max(1, int(columns[5].max(initial=0)))
+    return (*(np.ascontiguousarray(column[:, :longest]) for column in columns[:5]), columns[5])
+
+
+@native
+def _read_rings(
+    ring: Array, n_ring: Array, slots: Array, table_hash: Array, table_row: Array,
+    rows: Array, kinds: Array, scenes: Array, values: Array, times: Array, lengths: Array,
+) -> None:  # fmt: skip
+    for b in range(len(slots)):
+        n = 0
+        for r in range(int(n_ring[slots[b]])):
+            entry = ring[slots[b], r]
+            if entry["flags"] & RING_RETRACTED != 0:
+                continue
+            rows[b, n] = row_of_hash(table_hash, table_row, entry["item"])
+            kinds[b, n] = entry["kind"]
+            scenes[b, n] = entry["scene"]
+            values[b, n] = entry["value"]
+            times[b, n] = entry["time"]
+            n += 1
+        lengths[b] = n
