@@ -1,6 +1,7 @@
 """What a UserEncoder says of logged events: user vectors before each, item table, HR and NDCG."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,12 @@ from torch import Tensor
 
 from indexer.sequences import Sequences, Window, batches, inputs
 from tracker.user_encoder import UserEncoder
+
+Beside = Callable[[NDArray[np.float64], NDArray[np.int64]], Tensor]
+"""Times (P,) and catalogue rows (C,) to what is added to the scores (P, C)."""
+
+_SCORES = 1 << 23
+"""Scores held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +123,26 @@ def validate(
     items: Items,
     places: NDArray[np.int64],
     repeats: bool,
-    chunk: int = 512,
+    beside: Beside | None = None,
 ) -> tuple[float, float]:
-    """Return HR@10 and NDCG@10 of targets among all items; ties count half, seen ones are out."""
+    """Return HR@10 and NDCG@10 of targets among all items; ties count half, seen ones are out.
+
+    What `beside` gives is added to the scores, if it is there.
+    """
     if not len(places):
         return math.nan, math.nan
+    chunk = max(1, min(512, _SCORES // max(len(items.ids), 1)))
+    every = np.arange(len(items.ids))
     table, biases = catalogue_table(model, items)
     queries = torch.from_numpy(user_vectors(model, sequences, table, places)).to(table.device)
     starts = sequences.starts[np.searchsorted(sequences.starts, places, side="right") - 1]
     hits, gains = 0.0, 0.0
     for begin in range(0, len(places), chunk):
         some = places[begin : begin + chunk]
-        scores = (queries[begin : begin + chunk] @ table.T + biases).cpu().numpy()
+        found = queries[begin : begin + chunk] @ table.T + biases
+        if beside is not None:
+            found = found + beside(sequences.times[some], every)
+        scores = found.cpu().numpy()
         own = scores[np.arange(len(some)), sequences.rows[some]]
         if not repeats:
             for line, (place, start) in enumerate(

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer.checkpoint import load_checkpoint, save_checkpoint
-from indexer.encoder_scores import Items, validate
+from indexer.encoder_scores import Beside, Items, validate
 from indexer.sequences import Batch, Sequences, Window, batches, inputs, windows
+from indexer.trend import TREND_HALF_LIVES, Trend
 from tracker.user_encoder import EncoderConfig, UserEncoder
 
 
@@ -25,18 +26,20 @@ class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Up to `full_up_to` items the softmax is over all of them; beyond, over `sampled` negatives, half
     uniform and half by popularity, with the logQ correction. `only_born` leaves items out of the
     negatives of a target that was there before them. `item_dropout` is the share of events whose
-    item is hidden, so that an unknown item is nothing new. Training stops when validation NDCG@10
-    has not risen for `patience` epochs; popularity is learned first, and the first five epochs may
-    show nothing else.
+    item is hidden, so that an unknown item is nothing new. An epoch takes `epoch_events` at most,
+    drawn anew each time. The learning rate falls from epoch to epoch like half a cosine. Training
+    stops when validation NDCG@10 has not risen for `patience` epochs; popularity is learned first,
+    and the first five epochs may show nothing else.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float = 8e-3
     weight_decay: float = 0.01
     clip: float = 5.0
-    epochs: int = 30
-    patience: int = 6
+    epochs: int = 10
+    patience: int = 5
     window: int = 200
     batch_events: int = 1024
+    epoch_events: int = 400_000
     full_up_to: int = 20_000
     sampled: int = 2048
     only_born: bool = True
@@ -59,13 +62,40 @@ Report = Callable[[int, float, float, float], None]
 """Called after each batch with the epoch, its share done, its loss, and the NDCG@10 so far."""
 
 
+class Trained(nn.Module):
+    """What is trained: an encoder, and how much the trend counts beside it.
+
+    The score that training compares is that of the encoder plus the weighted trend of the item at
+    the target's time, so that the encoder learns what the trend does not say. What serves is the
+    encoder alone: the ranker has the trend in columns of its own.
+    """
+
+    def __init__(self, encoder: UserEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.trend_weights = nn.Parameter(torch.full((len(TREND_HALF_LIVES),), TREND_START))
+
+
+TREND_START = 0.1
+"""What the weights of the trends start from; a learned one is about so much, in nats a log2."""
+
+
 @dataclass(slots=True)
 class Fitted:
-    """A trained encoder, the curve of its training, and the epoch its weights are of."""
+    """A trained encoder, the curve of its training, and the epoch its weights are of.
 
-    model: UserEncoder
+    `beside` gives what the trend adds to its scores, as in training.
+    """
+
+    trained: Trained
+    beside: Beside
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
+
+    @property
+    def model(self) -> UserEncoder:
+        """Return the encoder."""
+        return self.trained.encoder
 
 
 def pick_device(name: str) -> torch.device:
@@ -90,8 +120,11 @@ def fit_encoder(
     options: EncoderOptions,
     *,
     device: torch.device,
+    trend: Trend | None = None,
+    start: Fitted | None = None,
     checkpoint: Path | None = None,
     report: Report | None = None,
+    told: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Fitted:
     """Train an encoder.
 
@@ -104,46 +137,81 @@ def fit_encoder(
             epochs are run and the last weights kept (a refit).
         options: how.
         device: where.
+        trend: of the catalogue's items, by row; without it the encoder learns popularity too.
+        start: weights to go on from; items with ids beyond its own start as unknown ones.
         checkpoint: a file written after each epoch, and taken up where it is there.
         report: called after each batch.
+        told: called after each epoch.
 
     Raises:
         CheckpointError: the checkpoint is of another training.
         ValueError: there is no event to learn from.
     """
     torch.manual_seed(options.seed)
-    model = UserEncoder(config).to(device)
+    trained = Trained(UserEncoder(config)).to(device)
+    if start is not None:
+        take_over(start.trained, trained)
     chosen = windows(sequences, train, options.window)
-    learner = _Learner(model, sequences, items, train, options, device)
+    learner = _Learner(trained, sequences, items, train, options, device, trend)
     if not any(sequences.targets[w.begin : w.end].any() for w in chosen):
         raise ValueError("no positive event of a known item to learn from")
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        trained.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     places = np.flatnonzero(np.isin(sequences.positions, validation))
-    fitted = Fitted(model)
-    best = {name: value.clone() for name, value in model.state_dict().items()}
+    fitted = Fitted(trained, learner.beside)
+    best = _copied(trained)
     print_of_it = msgspec.json.encode([options, config, len(train), int(train.sum())]).decode()
     if checkpoint is not None and checkpoint.exists():
-        lines, best = load_checkpoint(checkpoint, print_of_it, model, optimizer)
+        lines, best = load_checkpoint(checkpoint, print_of_it, trained, optimizer)
         fitted.curve = msgspec.convert(lines, list[Epoch])
     for epoch in range(len(fitted.curve) + 1, options.epochs + 1):
         best_ndcg, fitted.best_epoch = _best(fitted.curve)
         if len(places) and epoch - fitted.best_epoch > options.patience:
             break
+        for group in optimizer.param_groups:
+            group["lr"] = rate_of(epoch, options)
         started = time.monotonic()
         loss = learner.epoch(epoch, chosen, optimizer, best_ndcg, report)
-        hit, ndcg = validate(model, sequences, items, places, options.repeats)
+        hit, ndcg = validate(
+            trained.encoder, sequences, items, places, options.repeats, learner.beside
+        )
         fitted.curve.append(Epoch(epoch, time.monotonic() - started, loss, hit, ndcg))
+        told(fitted.curve[-1])
         if ndcg > best_ndcg or not len(places):
-            best = {name: value.clone() for name, value in model.state_dict().items()}
+            best = _copied(trained)
         if checkpoint is not None:
             lines = msgspec.to_builtins(fitted.curve)
-            save_checkpoint(checkpoint, print_of_it, lines, model, optimizer, best)
+            save_checkpoint(checkpoint, print_of_it, lines, trained, optimizer, best)
     fitted.best_epoch = _best(fitted.curve)[1] if len(places) else len(fitted.curve)
-    model.load_state_dict(best)
-    model.eval()
+    trained.load_state_dict(best)
+    trained.eval()
     return fitted
+
+
+def rate_of(epoch: int, options: EncoderOptions) -> float:
+    """Return the learning rate of an epoch, the first being 1."""
+    done = (epoch - 1) / max(options.epochs, 1)
+    return options.learning_rate * (1.0 + math.cos(math.pi * done)) / 2.0
+
+
+@torch.no_grad()
+def take_over(source: Trained, target: Trained) -> None:
+    """Bring weights into a model of the same shape that may know more items.
+
+    Items beyond those of `source` get the mean bias, as unknown ones have it.
+    """
+    given = source.state_dict()
+    for name, value in target.state_dict().items():
+        some = value[: len(given[name])] if name.startswith("encoder.id_") else value
+        some.copy_(given[name])
+    known = source.encoder.config.ids
+    if known:
+        target.encoder.id_bias[known + 1 :] = source.encoder.id_bias[1:].mean()
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 class _Learner:
@@ -151,15 +219,19 @@ class _Learner:
 
     def __init__(
         self,
-        model: UserEncoder,
+        trained: Trained,
         sequences: Sequences,
         items: Items,
         train: NDArray[np.bool_],
         options: EncoderOptions,
         device: torch.device,
+        trend: Trend | None = None,
     ) -> None:
-        self.model, self.sequences, self.options, self.device = model, sequences, options, device
+        self.trained, self.model = trained, trained.encoder
+        self.sequences, self.options, self.device = sequences, options, device
+        self.trend = trend
         rows = items.rows()
+        self.rows = rows  # (I,) by id - 1
         self.texts = torch.from_numpy(items.texts[rows]).to(device)  # (I, F) by id - 1
         self.born = torch.from_numpy(items.born[rows]).to(device)
         self.ids = torch.arange(1, len(rows) + 1, device=device)
@@ -178,13 +250,14 @@ class _Learner:
         report: Report | None,
     ) -> float:
         """Run over all windows once and return the mean loss of a target."""
-        model, options = self.model, self.options
-        model.train()
+        trained, options = self.trained, self.options
+        trained.train()
         # An epoch's draws depend on its number alone, so that an interrupted training goes on as
         # if it had not been.
         generator = np.random.default_rng((options.seed, epoch))
         torch.manual_seed(options.seed * 1_000_003 + epoch)
-        made = list(batches(self.sequences, chosen, options.batch_events, generator))
+        some = self.part(chosen, generator)
+        made = list(batches(self.sequences, some, options.batch_events, generator))
         total, targets = 0.0, 0
         for number, batch in enumerate(made, 1):
             count = int(batch.targets.sum())
@@ -193,13 +266,13 @@ class _Learner:
             loss = self.loss(batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            nn.utils.clip_grad_norm_(trained.parameters(), options.clip)
             optimizer.step()
             total += float(loss.detach()) * count
             targets += count
             if report is not None:
                 report(epoch, number / len(made), total / targets, best)
-        model.eval()
+        trained.eval()
         return total / max(targets, 1)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -227,17 +300,37 @@ class _Learner:
         )
         chosen = torch.from_numpy(batch.targets).to(device)
         target = ids[chosen]  # (P,)
-        times = torch.from_numpy(sequences.times[batch.places]).to(device)[chosen]
+        times = sequences.times[batch.places[batch.targets]]  # (P,)
         vectors, biases = model.item_table(projected, columns + 1)
         logits = queries[chosen] @ vectors.T + biases  # (P, C)
+        if self.trend is not None:
+            logits = logits + self.beside(times, self.rows[columns.cpu().numpy()])
         own = place[target].unsqueeze(1)
         positive = logits.gather(1, own)
         if correction is not None:
             logits = logits + correction
         if self.options.only_born:
-            logits = logits.masked_fill(self.born[columns] > times.unsqueeze(1), -math.inf)
+            moments = torch.from_numpy(times).to(device)
+            logits = logits.masked_fill(self.born[columns] > moments.unsqueeze(1), -math.inf)
         logits = logits.scatter(1, own, positive)
         return functional.cross_entropy(logits, own.squeeze(1))
+
+    def beside(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
+        """Return what the trend adds to the scores (P, C) of items (C,) at times (P,)."""
+        if self.trend is None:
+            return self.trained.trend_weights.new_zeros(())
+        found = torch.from_numpy(self.trend.at(times, rows)).to(self.device)  # (P, C, H)
+        added: Tensor = found @ self.trained.trend_weights
+        return added
+
+    def part(self, chosen: list[Window], generator: np.random.Generator) -> list[Window]:
+        """Return as many windows, drawn anew, as an epoch may have events."""
+        events = sum(window.end - window.begin for window in chosen)
+        if events <= self.options.epoch_events:
+            return chosen
+        share = self.options.epoch_events / events
+        drawn = generator.permutation(len(chosen))[: math.ceil(share * len(chosen))]
+        return [chosen[place] for place in drawn.tolist()]
 
     def _columns(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the items of the softmax as id - 1 (C,), and what is added to a negative's logit.

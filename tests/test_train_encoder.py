@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,13 @@ from indexer.train_encoder import (
     Epoch,
     Fitted,
     Report,
+    Trained,
     _Learner,
     fit_encoder,
     pick_device,
+    rate_of,
 )
+from indexer.trend import Trend
 from tracker.user_encoder import EncoderConfig, UserEncoder
 
 CPU = torch.device("cpu")
@@ -174,6 +178,55 @@ def test_a_refit_without_validation_runs_all_epochs() -> None:
     assert math.isnan(found.curve[0].validation_ndcg_at_10)
 
 
+def test_a_refit_goes_on_from_the_weights_of_the_fit_and_knows_more_items() -> None:
+    sequences, items = world(6)
+    none = np.zeros(0, np.int64)
+    every = np.ones(len(sequences.rows), bool)
+    known = msgspec.structs.replace(CONFIG, ids=ITEMS - 2)
+    ids = np.where(items.ids <= ITEMS - 2, items.ids, 0)
+    fewer = replace(sequences, ids=ids[sequences.rows])
+    first = fit_encoder(fewer, replace(items, ids=ids), known, every, none, OPTIONS, device=CPU)
+    still = msgspec.structs.replace(OPTIONS, epochs=1, learning_rate=0.0, weight_decay=0.0)
+    again = fit_encoder(sequences, items, CONFIG, every, none, still, device=CPU, start=first)
+    before, after = first.model.state_dict(), again.model.state_dict()
+    assert torch.equal(after["id_vectors"][: ITEMS - 1], before["id_vectors"])
+    assert torch.equal(after["fade"], before["fade"])
+    assert torch.equal(after["id_bias"][-2:], before["id_bias"][1:].mean().expand(2))
+
+
+def test_the_trend_beside_it_leaves_less_for_the_encoder_to_learn() -> None:
+    sequences, items = world(20)
+    train, validation = parts(sequences)
+    trend = Trend(sequences.rows, sequences.times, ITEMS)
+    found = fit_encoder(
+        sequences, items, CONFIG, train, validation, OPTIONS, device=CPU, trend=trend
+    )
+    beside = found.beside(sequences.times[:2], np.arange(ITEMS))
+    expected = trend.at(sequences.times[:2], np.arange(ITEMS)) @ (
+        found.trained.trend_weights.detach().numpy()
+    )
+    np.testing.assert_allclose(beside.detach().numpy(), expected, rtol=1e-5)
+    assert max(line.validation_ndcg_at_10 for line in found.curve) > 0.9
+
+
+def test_an_epoch_takes_a_bounded_number_of_events() -> None:
+    sequences, items = world(40)
+    every = np.ones(len(sequences.rows), bool)
+    options = msgspec.structs.replace(OPTIONS, epoch_events=120)
+    learner = _Learner(Trained(UserEncoder(CONFIG)), sequences, items, every, options, CPU)
+    chosen = windows(sequences, every, 200)
+    drawn = [learner.part(chosen, np.random.default_rng(seed)) for seed in (0, 1)]
+    assert [len(some) for some in drawn] == [10, 10]
+    assert drawn[0] != drawn[1]
+
+
+def test_the_learning_rate_falls_from_epoch_to_epoch() -> None:
+    rates = [rate_of(epoch, OPTIONS) for epoch in range(1, OPTIONS.epochs + 1)]
+    assert rates[0] == OPTIONS.learning_rate
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] > 0.0
+
+
 def test_nothing_to_learn_from_is_said() -> None:
     sequences, items = world(2)
     nothing = np.zeros(len(sequences.rows), bool)
@@ -185,7 +238,7 @@ def test_sampled_softmax_has_the_full_sum_as_its_mean() -> None:
     sequences, items = world(4)
     options = msgspec.structs.replace(OPTIONS, full_up_to=0, sampled=6)
     torch.manual_seed(0)
-    model = UserEncoder(CONFIG)
+    model = Trained(UserEncoder(CONFIG))
     train = np.ones(len(sequences.rows), bool)
     learner = _Learner(model, sequences, items, train, options, CPU)
     scores = torch.randn(ITEMS)

@@ -1,0 +1,83 @@
+"""How popular items were at any time of a log, so that no encoder has to learn it of users."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.native import native
+
+Array = NDArray[Any]
+
+TREND_HALF_LIVES = (10_800.0, 86_400.0, 864_000.0)
+"""3 hours, 1 day and 10 days, in seconds. What is popular for ever an item's bias learns."""
+
+_LOG2_20 = math.log2(20.0)
+
+
+class Trend:
+    """The positive events of a catalogue's items in time order, with the decayed counts after each.
+
+    Args:
+        rows: (E,) int64 catalogue row of each event; those of -1 are left out.
+        times: (E,) float seconds.
+        items: N, of the catalogue.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], times: NDArray[np.float64], items: int) -> None:
+        rows, times = rows[rows >= 0], times[rows >= 0]
+        order = np.lexsort((times, rows))
+        self._starts = np.searchsorted(rows[order], np.arange(items + 1)).astype(np.int64)
+        self._times = np.ascontiguousarray(times[order], np.float64)
+        self._half_lives = np.array(TREND_HALF_LIVES)
+        self._logs = np.zeros((len(order), len(TREND_HALF_LIVES)), np.float32)
+        fill_logs(self._starts, self._times, self._half_lives, self._logs)
+
+    def at(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return log2 of 20 times the decayed counts before times, at least 0: (P, C, H).
+
+        Events at the time itself do not count.
+
+        Args:
+            times: (P,) float seconds.
+            rows: (C,) of the catalogue.
+        """
+        out = np.zeros((len(times), len(rows), len(TREND_HALF_LIVES)), np.float32)
+        order = np.argsort(times, kind="stable")
+        fill_trend(self._starts, self._times, self._logs, self._half_lives, times, order, rows, out)
+        return out
+
+
+@native
+def fill_logs(starts: Array, times: Array, half_lives: Array, logs: Array) -> None:
+    """Fill log2 of 20 times the decayed count of an item just after each of its events."""
+    for h in range(len(half_lives)):
+        for item in range(len(starts) - 1):
+            count = 0.0
+            for e in range(starts[item], starts[item + 1]):
+                if e > starts[item]:
+                    count *= math.pow(2.0, -(times[e] - times[e - 1]) / half_lives[h])
+                count += 1.0
+                logs[e, h] = _LOG2_20 + math.log2(count)
+
+
+@native
+def fill_trend(
+    starts: Array, event_times: Array, logs: Array, half_lives: Array,
+    times: Array, order: Array, rows: Array, out: Array,
+) -> None:  # fmt: skip
+    """Fill `Trend.at`; `order` sorts the times, so that each item's events are walked once."""
+    if len(order) == 0:
+        return
+    for c in range(len(rows)):
+        begin, end = starts[rows[c]], starts[rows[c] + 1]
+        e = begin + np.searchsorted(event_times[begin:end], times[order[0]])
+        for i in range(len(order)):
+            p = order[i]
+            while e < end and event_times[e] < times[p]:
+                e += 1
+            if e > begin:
+                age = times[p] - event_times[e - 1]
+                for h in range(len(half_lives)):
+                    out[p, c, h] = max(logs[e - 1, h] - age / half_lives[h], 0.0)
