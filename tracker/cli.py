@@ -248,6 +248,52 @@ def show(
 
 @cli.command()
 @settings_options
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--now", type=float, help="Seconds since the epoch; else each user's last event.")
+@click.option("--scene", help="Where the users are taken to be.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(
+    brokers: str | None,
+    name: str | None,
+    file: Path,
+    now: float | None,
+    scene: str | None,
+    as_json: bool,
+) -> None:
+    """Write all users' vectors and interests to FILE, in Parquet.
+
+    The last committed states are read from the changelog. `indexer export` writes the items'
+    vectors of the same spaces.
+    """
+    settings = settings_of(brokers, name)
+    from tracker.artifact import Artifact
+    from tracker.export import export_users
+    from tracker.state import StateFormatError
+
+    artifact = Artifact.load(settings.artifacts, device="cpu")
+    with progress() as bar:
+        task = bar.add_task("exporting users", total=None, what="")
+        try:
+            users = run_to_end(
+                export_users(
+                    settings,
+                    artifact,
+                    file,
+                    now,
+                    scene,
+                    lambda done: bar.update(task, what=f"{done:,}"),
+                )
+            )
+        except StateFormatError as error:
+            raise click.ClickException(str(error)) from error
+    if as_json:
+        print_json({"users": users, "file": str(file), "artifact": artifact.manifest.version})
+    else:
+        click.echo(f"{users} users in {file}")
+
+
+@cli.command()
+@settings_options
 @click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json: bool) -> None:

@@ -25,6 +25,11 @@ class Models:
     ranker: Network | None = None
     tower: "Tower | None" = None
 
+    @property
+    def hidden(self) -> int:
+        """The width of the encoder's state in a user's row; 0 without an encoder."""
+        return 0 if self.tower is None else self.tower.width
+
 
 UNTRAINED = Models()
 """Nothing was trained."""

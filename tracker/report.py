@@ -156,6 +156,13 @@ def print_user(found: Mapping[str, Any]) -> None:
             _safe(", ".join(one["items"])),
         )
     console.print(table)
+    if found.get("outlook"):
+        ahead = Table("looks for", "labels", "items")
+        for one in found["outlook"]:
+            labels = ", ".join(f"{of['label'] or '?'} {of['share']:.0%}" for of in one["labels"])
+            when = "now" if not one["seconds"] else f"in {_age(one['seconds'])}"
+            ahead.add_row(when, _safe(labels), _safe(", ".join(one["items"])))
+        console.print(ahead)
     recent = Table("recent item", "age", "weight")
     for one in found["recent"]:
         weight = f"{one['weight']:+.2f}" + (" retracted" if one["retracted"] else "")

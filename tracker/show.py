@@ -16,6 +16,7 @@ from tracker.client import read_topic
 from tracker.cluster import topics_of
 from tracker.events import hash_id
 from tracker.item_state import ITEM_HALF_LIVES, ItemStates
+from tracker.outlook import outlook
 from tracker.settings import Settings
 from tracker.state import RING_IN_SUMS, RING_RETRACTED, UserStates, slot_strengths
 from tracker.vectors import ItemVectors
@@ -53,7 +54,7 @@ def describe_user(
 
     Returns:
         what `json.dumps` takes: counts, first and last event, interests (strongest first), recent
-        events (latest first).
+        events (latest first), and with a trained encoder the `outlook`.
     """
     head = states.head[slot]
     vectors = artifact.vectors
@@ -80,6 +81,8 @@ def describe_user(
         }
         for entry in ring[::-1][:RECENT_EVENTS]
     ]
+    if artifact.models.tower is not None:
+        found["outlook"] = outlook(user_id, states, slot, artifact, now)
     return found
 
 
@@ -244,7 +247,7 @@ async def user_from_changelog(
     row = await _last_row(settings, topic, b"u" + user_id.encode(), user_id.encode())
     if row is None:
         return None
-    states = UserStates(artifact.manifest.interest, 1)
+    states = UserStates(artifact.manifest.interest, 1, artifact.models.hidden)
     slots = np.zeros(1, dtype=np.int64)
     states.unpack(slots, [row])
     return describe_user(user_id, states, 0, artifact, now)
