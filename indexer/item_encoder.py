@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 import xxhash
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tracker.artifact import EncoderInfo
 
@@ -60,6 +62,99 @@ class _ModelConfig(msgspec.Struct):
     max_position_embeddings: int = 512
 
 
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A transformers model and its tokenizer in memory.
+
+    `model` may be trained: `vectors` lets gradients through. With `autocast` its products are taken
+    in bfloat16 while its weights stay float32.
+    """
+
+    info: EncoderInfo
+    tokenizer: Any
+    model: Any
+    device: str
+    autocast: bool = False
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Split texts into the ids of their tokens, cut to what is taken."""
+        found: list[list[int]] = self.tokenizer(
+            [text[:MAX_TEXT_LETTERS] for text in texts],
+            truncation=True,
+            max_length=self.info.max_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        return found
+
+    def vectors(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Return the mean of the last hidden state over the tokens of each text, (B, W) float32."""
+        shape = (len(tokens), max(1, max(len(ids) for ids in tokens)))
+        padded = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, ids in enumerate(tokens):
+            padded[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1
+        attention = torch.from_numpy(mask).to(self.device)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+            hidden = self.model(
+                input_ids=torch.from_numpy(padded).to(self.device), attention_mask=attention
+            ).last_hidden_state.float()  # (B, T, W)
+        weights = attention.unsqueeze(-1).float()  # (B, T, 1)
+        mean: Tensor = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, W)
+        return mean
+
+    def encode(
+        self, texts: Sequence[str], batch_size: int, progress: Progress | None = None
+    ) -> Encodings:
+        """Return the vectors of texts.
+
+        1. Split texts into tokens, and sort them by length: a batch is as wide as its longest.
+        2. Encode batch by batch, bfloat16 where the processor multiplies it in hardware.
+        3. Mean of the last hidden state over the tokens, rounded to float16.
+
+        Args:
+            texts: N texts.
+            batch_size: texts encoded together.
+            progress: called with the number of texts just done.
+
+        Returns:
+            (N, W) float16, of any length, in the order of the texts.
+
+        Raises:
+            EncoderError: the model gives no finite vectors, or not of the width it names.
+        """
+        encodings = np.zeros((len(texts), self.info.width), np.float16)
+        # A batch is small: one thread each on several batches beats several threads on one, and
+        # by far where the processor is shared, for nobody waits for the slowest at every layer.
+        workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.device == "cpu" else 1
+        one_thread = None if self.device == "cuda" else partial(torch.set_num_threads, 1)
+        with ThreadPoolExecutor(workers, "encode", one_thread) as pool:
+            for start in range(0, len(texts), _CHUNK):
+                chunk = texts[start : start + _CHUNK]
+                tokens = self.tokens(chunk)  # 1
+                order = np.argsort([-len(ids) for ids in tokens], kind="stable")
+                batches = [
+                    order[first : first + batch_size] for first in range(0, len(order), batch_size)
+                ]
+                work = pool.map(self._checked, ([tokens[i] for i in rows] for rows in batches))  # 2
+                for rows, found in zip(batches, work, strict=True):
+                    encodings[start + rows] = found  # 3
+                    if progress is not None:
+                        progress(len(rows))
+        return encodings
+
+    def _checked(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self.vectors(tokens).cpu().numpy()
+        if found.shape[1] != self.info.width or not np.isfinite(found).all():
+            raise EncoderError(
+                f"{self.info.name}: vectors of width {found.shape[1]} found, finite ones of"
+                f" {self.info.width} expected; choose another with --model"
+            )
+        return found
+
+
 class ItemEncoder:
     """A transformers model whose mean last hidden state is a text's vector.
 
@@ -96,93 +191,43 @@ class ItemEncoder:
         )
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Encodings:
-        """Return the vectors of texts.
-
-        1. Split texts into tokens, and sort them by length: a batch is as wide as its longest.
-        2. Encode batch by batch, bfloat16 where the processor multiplies it in hardware.
-        3. Mean of the last hidden state over the tokens, rounded to float16.
-
-        Args:
-            texts: N texts.
-            progress: called with the number of texts just done.
-
-        Returns:
-            (N, W) float16, of any length, in the order of the texts.
+        """Return the vectors of N texts, (N, W) float16, as `TextModel.encode`.
 
         Raises:
             EncoderError: the model gives no finite vectors, or not of the width it names.
         """
-        encodings = np.zeros((len(texts), self.info.width), np.float16)
-        # A batch is small: one thread each on several batches beats several threads on one, and
-        # by far where the processor is shared, for nobody waits for the slowest at every layer.
-        workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self._device == "cpu" else 1
-        one_thread = None if self._device == "cuda" else partial(torch.set_num_threads, 1)
-        with ThreadPoolExecutor(workers, "encode", one_thread) as pool:
-            for start in range(0, len(texts), _CHUNK):
-                chunk = texts[start : start + _CHUNK]
-                tokens = self._tokens(chunk)  # 1
-                order = np.argsort([-len(ids) for ids in tokens], kind="stable")
-                batches = [
-                    order[first : first + self._batch_size]
-                    for first in range(0, len(order), self._batch_size)
-                ]
-                work = pool.map(self._batch, ([tokens[i] for i in rows] for rows in batches))  # 2
-                for rows, found in zip(batches, work, strict=True):
-                    encodings[start + rows] = found  # 3
-                    if progress is not None:
-                        progress(len(rows))
-        return encodings
+        if not len(texts):
+            return np.zeros((0, self.info.width), np.float16)
+        return self._model.encode(texts, self._batch_size, progress)
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        tokenizer, _ = self._model
-        found: list[list[int]] = tokenizer(
-            [text[:MAX_TEXT_LETTERS] for text in texts],
-            truncation=True,
-            max_length=self.info.max_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        return found
+    def text_model(self, weights: torch.dtype | None = None) -> TextModel:
+        """Read the model; `weights` in float32 are for training it, with autocast where it pays.
 
-    def _batch(self, tokens: list[list[int]]) -> NDArray[np.float32]:
-        tokenizer, model = self._model
-        shape = (len(tokens), max(1, max(len(ids) for ids in tokens)))
-        padded = np.full(shape, tokenizer.pad_token_id or 0, np.int64)
-        mask = np.zeros(shape, np.int64)
-        for row, ids in enumerate(tokens):
-            padded[row, : len(ids)] = ids
-            mask[row, : len(ids)] = 1
-        attention = torch.from_numpy(mask).to(self._device)
-        with torch.inference_mode():
-            hidden = model(
-                input_ids=torch.from_numpy(padded).to(self._device), attention_mask=attention
-            ).last_hidden_state.float()  # (B, T, W)
-            weights = attention.unsqueeze(-1).float()  # (B, T, 1)
-            mean = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, W)
-        found: NDArray[np.float32] = mean.cpu().numpy()
-        if found.shape[1] != self.info.width or not np.isfinite(found).all():
-            raise EncoderError(
-                f"{self.info.name}: vectors of width {found.shape[1]} found, finite ones of"
-                f" {self.info.width} expected; choose another with --model"
-            )
-        return found
-
-    @cached_property
-    def _model(self) -> tuple[Any, Any]:
+        Raises:
+            EncoderError: transformers cannot read it.
+        """
         import transformers
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        fast = _precision(self._device)
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder)
             model = transformers.AutoModel.from_pretrained(
-                self._folder, dtype=_precision(self._device), use_safetensors=True
+                self._folder, dtype=weights or fast, use_safetensors=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise EncoderError(
                 f"{self.info.name}: transformers cannot read it: {_first_line(error)}"
             ) from error
-        return tokenizer, model.eval().to(self._device)
+        return TextModel(
+            self.info, tokenizer, model.eval().to(self._device), self._device,
+            autocast=weights is not None and fast != weights,
+        )  # fmt: skip
+
+    @cached_property
+    def _model(self) -> TextModel:
+        return self.text_model()
 
 
 def packaged_model() -> Path | None:
