@@ -17,10 +17,12 @@ from indexer.console import (
     EPILOG,
     RECALL_TOO_LOW,
     artifacts_option,
+    device_option,
     encoding_bar,
     fail,
     failures,
     json_option,
+    model_option,
     print_json,
 )
 from indexer.learning_cli import evaluate, train
@@ -39,10 +41,8 @@ def main() -> None:
     "items", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ITEMS..."
 )
 @artifacts_option
-@click.option("--model", metavar="FOLDER|NAME", help="The text encoder.  [default: MiniLM]")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@model_option
+@device_option
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),

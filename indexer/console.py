@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from indexer.catalog import CatalogError
+from tracker.kinds import Kinds, KindsFileError
 from tracker.versions import ArtifactError
 
 REFUSED = 1
@@ -34,6 +36,47 @@ artifacts_option = click.option(
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+items_option = click.option(
+    "--items",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The catalogue, JSON lines (also .gz) or Parquet; may be given several times.",
+)
+events_option = click.option(
+    "--events",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Logged events, in the same formats; may be given several times.",
+)
+core_option = click.option(
+    "--core",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Only users and items with at least so many events, repeated until nothing changes.",
+)
+repeats_option = click.option(
+    "--repeats", is_flag=True, help="Items chosen before may be chosen again, as in groceries."
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True)
+kinds_option = click.option(
+    "--kinds",
+    type=click.Path(path_type=Path),
+    envvar="TRACKER_KINDS_FILE",
+    show_envvar=True,
+    metavar="FILE",
+    help="TOML file of the weights of kinds, the worker's.  [default: the built-in table]",
+)
+model_option = click.option(
+    "--model", metavar="FOLDER|NAME", help="The text encoder.  [default: MiniLM]"
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 
 
@@ -97,6 +140,14 @@ def fail(message: str, code: int = REFUSED) -> NoReturn:
     """Say in one line why it failed, and leave."""
     click.echo(f"indexer: {message}", err=True)
     sys.exit(code)
+
+
+def read_kinds(path: Path | None) -> Kinds:
+    """Return the weights of a file, or the built-in ones; end the command if it is wrong."""
+    try:
+        return Kinds.default() if path is None else Kinds.load(path)
+    except KindsFileError as error:
+        fail(str(error))
 
 
 def print_json(value: object) -> None:

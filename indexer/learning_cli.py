@@ -16,55 +16,27 @@ from indexer.console import (
     EPILOG,
     RECALL_TOO_LOW,
     artifacts_option,
+    core_option,
     counting_bar,
+    device_option,
     encoding_bar,
+    events_option,
     fail,
     failures,
+    items_option,
     json_option,
+    kinds_option,
+    model_option,
     print_json,
-)
-from tracker.kinds import Kinds, KindsFileError
-
-_items = click.option(
-    "--items",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The catalogue, JSON lines (also .gz) or Parquet; may be given several times.",
-)
-_events = click.option(
-    "--events",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Logged events, in the same formats; may be given several times.",
-)
-_core = click.option(
-    "--core",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Only users and items with at least so many events, repeated until nothing changes.",
-)
-_repeats = click.option(
-    "--repeats", is_flag=True, help="Items chosen before may be chosen again, as in groceries."
-)
-_seed = click.option("--seed", type=int, default=0, show_default=True)
-_kinds = click.option(
-    "--kinds",
-    type=click.Path(path_type=Path),
-    envvar="TRACKER_KINDS_FILE",
-    show_envvar=True,
-    metavar="FILE",
-    help="TOML file of the weights of kinds, the worker's.  [default: the built-in table]",
+    read_kinds,
+    repeats_option,
+    seed_option,
 )
 
 
 @click.command(epilog=EPILOG)
-@_items
-@_events
+@items_option
+@events_option
 @artifacts_option
 @click.option(
     "--protocol",
@@ -72,19 +44,17 @@ _kinds = click.option(
     help="Leave the targets of this protocol out of everything fitted, so that `indexer evaluate`"
     " can ask for them.  [default: train on all events]",
 )
-@_core
-@_repeats
-@_seed
-@click.option("--model", metavar="FOLDER|NAME", help="The text encoder.  [default: MiniLM]")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@core_option
+@repeats_option
+@seed_option
+@model_option
+@device_option
 @click.option(
     "--refit",
     is_flag=True,
     help="Fit the whitening anew, or take another encoder, as in `indexer build`.",
 )
-@_kinds
+@kinds_option
 @json_option
 def train(
     items: tuple[Path, ...],
@@ -107,7 +77,7 @@ def train(
     """
     with failures():
         catalog = read_items(items)
-        weights = _read_kinds(kinds)
+        weights = read_kinds(kinds)
         from indexer.assemble import RecallError, RefusedError
         from indexer.histories import EventFileError
         from indexer.item_encoder import EncoderError, ItemEncoder
@@ -147,17 +117,17 @@ def train(
 
 
 @click.command(epilog=EPILOG)
-@_items
-@_events
+@items_option
+@events_option
 @artifacts_option
 @click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
 @click.option(
     "--protocol", type=click.Choice(["gts", "loo"]), default="gts", show_default=True,
     help="gts: events after the 90 % quantile of the times. loo: the last event of each user.",
 )  # fmt: skip
-@_core
-@_repeats
-@_seed
+@core_option
+@repeats_option
+@seed_option
 @click.option(
     "--targets",
     "most",
@@ -165,7 +135,7 @@ def train(
     metavar="MAX",
     help="Ask for a seeded sample of so many.  [default: all, up to what takes some minutes]",
 )
-@_kinds
+@kinds_option
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the figures as JSON; - prints.")
 @click.option(
     "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots."
@@ -191,7 +161,7 @@ def evaluate(
     """
     with failures():
         catalog = read_items(items)
-        weights = _read_kinds(kinds)
+        weights = read_kinds(kinds)
         try:
             from indexer.evaluation_report import as_html, as_table
         except ModuleNotFoundError as error:
@@ -222,10 +192,3 @@ def evaluate(
 def _bar_of(shown: ExitStack, title: str) -> Callable[[int], Callable[[int], None]]:
     """Return what opens a bar when the total is known; it closes with the stack."""
     return lambda total: shown.enter_context(counting_bar(title, total))
-
-
-def _read_kinds(path: Path | None) -> Kinds:
-    try:
-        return Kinds.default() if path is None else Kinds.load(path)
-    except KindsFileError as error:
-        fail(str(error))
