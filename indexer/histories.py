@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tracker.event_batch import EventBatch, EventReader
-from tracker.events import kind_code
+from tracker.event_batch import EventBatch, EventReader, can_be_target
 from tracker.kinds import Kinds
 
 Protocol = Literal["gts", "loo"]
@@ -130,7 +129,7 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
     if len(first) < len(batch):
         rejected["duplicate"] += len(batch) - len(first)
         batch = take_events(batch, first)
-    log = _event_log(batch, _can_be_target(batch, kinds), dict(rejected), first_rejection)
+    log = _event_log(batch, can_be_target(batch, kinds), dict(rejected), first_rejection)
     return replace(log, scene_names=dict(reader.scene_names))
 
 
@@ -240,15 +239,6 @@ def _event_log(
     return EventLog(
         batch, users, items, positive, list(codes), item_hashes, rejected, first_rejection
     )
-
-
-def _can_be_target(batch: EventBatch, kinds: Kinds) -> NDArray[np.bool_]:
-    known = {kind_code(name): line.weight for name, line in kinds.table.items()}
-    codes, inverse = np.unique(batch.kinds, return_inverse=True)
-    default = kinds.unknown or 0.0
-    positive = np.array([known.get(int(code), default) > 0.0 for code in codes], np.bool_)
-    chosen: NDArray[np.bool_] = (batch.retracts == 0) & positive[inverse]
-    return chosen
 
 
 def _first_of_its_id(batch: EventBatch) -> NDArray[np.int64]:

@@ -47,15 +47,15 @@ def test_scores_are_those_of_two_hidden_layers_and_a_linear_part() -> None:
     np.testing.assert_allclose(ranker.score(features, n_rows), expected, rtol=1e-4, atol=1e-4)
     plain = np.zeros((3, 5), np.float32)
     w = ranker.weights
-    layer = network._layer
+    compiled = network.layer
     try:
-        network._layer = cast(Any, layer).py_func
+        network.layer = cast(Any, compiled).py_func
         cast(Any, network._forward).py_func(
-            features, n_rows, ranker._columns, w.first, w.first_bias, w.second, w.second_bias,
+            features, n_rows, ranker.places, w.first, w.first_bias, w.second, w.second_bias,
             w.last, w.skip, plain,
         )  # fmt: skip
     finally:
-        network._layer = layer
+        network.layer = compiled
     np.testing.assert_allclose(plain, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -211,3 +211,16 @@ class EventReader:
                 self.scene_names.clear()
             self.scene_names[code] = scene
         return code
+
+
+def can_be_target(batch: EventBatch, kinds: Kinds) -> NDArray[np.bool_]:
+    """Tell which events choose an item: actions of kinds with a weight above 0, whatever its value.
+
+    So a low rating is still a film that was chosen. What recommending is trained on and judged by.
+    """
+    known = {kind_code(name): line.weight for name, line in kinds.table.items()}
+    codes, inverse = np.unique(batch.kinds, return_inverse=True)
+    default = kinds.unknown or 0.0
+    positive = np.array([known.get(int(code), default) > 0.0 for code in codes], np.bool_)
+    chosen: NDArray[np.bool_] = (batch.retracts == 0) & positive[inverse]
+    return chosen

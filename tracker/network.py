@@ -1,5 +1,6 @@
 """Network: the trained ranker, two hidden layers over streaming features, in native code."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ _NAMES = ("first", "first_bias", "second", "second_bias", "last", "skip", "cut")
 class Network:
     """A trained network as a Ranker: only read, so many threads may use one.
 
+    `places` (P,) are where its columns stand in COLUMNS; `code` is a hash of columns and weights.
+
     Args:
         columns: names of the P features, in the order of the weights.
         weights: the numbers.
@@ -105,9 +108,13 @@ class Network:
         self.info = found
         self.weights = weights
         self.wanted = np.zeros(len(COLUMNS), np.bool_)
-        self._columns = np.array([COLUMNS.index(name) for name in columns], np.int64)
-        self.wanted[self._columns] = True
+        self.places = np.array([COLUMNS.index(name) for name in columns], np.int64)
+        self.wanted[self.places] = True
         self.cut_weights = weights.cut
+        digest = hashlib.blake2b(repr(found.columns).encode(), digest_size=8)
+        for name in _NAMES:
+            digest.update(getattr(weights, name).tobytes())
+        self.code = int.from_bytes(digest.digest(), "little")
 
     def score(
         self, features: NDArray[np.float32], n_rows: NDArray[np.int64]
@@ -116,7 +123,7 @@ class Network:
         scores = np.zeros(features.shape[:2], np.float32)
         weights = self.weights
         _forward(
-            features, n_rows, self._columns, weights.first, weights.first_bias,
+            features, n_rows, self.places, weights.first, weights.first_bias,
             weights.second, weights.second_bias, weights.last, weights.skip, scores,
         )  # fmt: skip
         return scores
@@ -151,7 +158,7 @@ class Network:
 
 
 @reordered
-def _layer(x: Array, weights: Array, bias: Array, out: Array) -> None:
+def layer(x: Array, weights: Array, bias: Array, out: Array) -> None:
     """Write bias + x weights, four inputs at a time: the sums stay in the machine's registers."""
     inputs = len(x)
     fours = inputs // 4 * 4
@@ -182,10 +189,10 @@ def _forward(
             for i in range(len(columns)):
                 x[i] = features[b, c, columns[i]]
                 score += x[i] * skip[i]
-            _layer(x, first, first_bias, one)
+            layer(x, first, first_bias, one)
             for j in range(len(one)):
                 one[j] = max(one[j], np.float32(0.0))
-            _layer(one, second, second_bias, two)
+            layer(one, second, second_bias, two)
             for j in range(len(two)):
                 score += max(two[j], np.float32(0.0)) * last[j]
             scores[b, c] = score
