@@ -8,6 +8,7 @@ from tracker.artifact import Artifact
 from tracker.events import hash_id
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
+from tracker.learner import Learner
 from tracker.ranker import Ranker
 from tracker.recommend_options import RecommendOptions
 from tracker.recommender import Recommender
@@ -15,6 +16,9 @@ from tracker.seen import SeenSets
 from tracker.state import UserStates
 
 Rows = NDArray[np.int64]
+
+K = 10
+"""Length of the lists whose candidates are learned from."""
 
 
 class Replay:
@@ -30,6 +34,7 @@ class Replay:
         options: how lists are made.
         ranker: what scores candidates.
         skip: (E,) bool, events that are left out of the states, if any.
+        learner: learns from what is applied, as a worker's does; None for frozen weights.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Replay:
         options: RecommendOptions | None = None,
         ranker: Ranker | None = None,
         skip: NDArray[np.bool_] | None = None,
+        learner: Learner | None = None,
     ) -> None:
         config = artifact.manifest.interest
         self.log = log
@@ -52,10 +58,15 @@ class Replay:
         self.user_hashes = np.array([hash_id(user) for user in log.user_ids], np.uint64)
         self._items = ItemStates(len(log.item_hashes) + 1)
         self._skip = skip
+        self.learner = learner
+        if learner is not None:
+            learner.follow(artifact.models.ranker)
 
     def advance(self, stop: int) -> None:
         """Apply the events from `position` up to `stop`, not included, in their order.
 
+        For the learner they are one chunk: the fewer at a time, the more of them teach. What it
+        learned is asked for as `learner.ranker`; the recommender's own ranker stays as published.
         Item states are brought up once for all of them: exact for what is asked at `stop`.
         """
         if stop <= self.position:
@@ -69,6 +80,10 @@ class Replay:
         batch = take_events(self.log.batch, events)
         batch.slots[:] = self.log.users[events]
         batch.offsets[:] = events
+        if self.learner is not None:
+            self.learner.learn(
+                self.recommender, self.states, self.seen, self.seen_slots, batch, batch.times, K
+            )
         applied = self.recommender.update(self.states, self.seen, self.seen_slots, batch)
         item_events = applied.item_events
         hashes = item_events["item"]

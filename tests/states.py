@@ -14,6 +14,8 @@ from tracker.events import Recommendation
 from tracker.interest import InterestConfig
 from tracker.item_events import decode_blocks
 from tracker.item_state import ItemStates
+from tracker.kinds import Kinds
+from tracker.learner import Learner
 from tracker.settings import Settings
 from tracker.state import UserStates
 
@@ -63,6 +65,8 @@ async def read_rows(settings: Settings) -> Rows:
                     rows.owed.add(key)
                 elif kind == b"i":
                     rows.items[key] = record.value
+                elif kind == b"l":  # depends on where chunks began; it has to be whole
+                    Learner(Kinds.default()).restore(record.value)
                 else:
                     position = int(msgspec.json.decode(record.value)["position"])
                     rows.positions[topic, record.partition] = position

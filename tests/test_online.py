@@ -36,7 +36,7 @@ def by_torch(ranker: OnlineRanker, features: Any, target: int) -> tuple[float, A
     two = torch.relu(one @ torch.tensor(given.second) + torch.tensor(given.second_bias))
     scores = two @ last + x @ skip
     loss = torch.logsumexp(scores, 0) - scores[target]
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert last.grad is not None
     assert skip.grad is not None
     return float(loss.detach()), last.grad.numpy(), skip.grad.numpy()

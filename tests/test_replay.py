@@ -1,5 +1,6 @@
 """Replay of a log through the Recommender, and what a ranker learns from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,12 @@ from indexer.examples import Past, collect_examples
 from indexer.histories import EventLog
 from indexer.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
+from tests.test_network import NAMES, weights
 from tracker.context import COLUMNS
+from tracker.kinds import Kinds
+from tracker.learner import Learner
+from tracker.models import Models
+from tracker.network import Network
 
 
 @pytest.fixture
@@ -91,3 +97,22 @@ def test_targets_outside_the_catalogue_are_no_examples(log: EventLog) -> None:
     examples = collect_examples(replay, targets, repeats=False, seed=0)
     assert 0 < len(examples) < len(targets)
     assert (replay.rows[examples.events] >= 0).all()
+
+
+def test_a_replay_learns_as_a_worker_does_and_moves_the_states_no_differently(
+    log: EventLog,
+) -> None:
+    artifact = replace(group_artifact(), models=Models(ranker=Network(NAMES, weights())))
+    frozen, online = Replay(artifact, log), Replay(artifact, log, learner=Learner(Kinds.default()))
+    for stop in range(1, len(log) + 1):
+        frozen.advance(stop)
+        online.advance(stop)
+    slots = np.arange(len(log.user_ids))
+    assert frozen.states.pack(slots) == online.states.pack(slots)
+    assert frozen.learner is None
+    assert online.learner is not None
+    progress = online.learner.progress
+    assert progress is not None
+    assert progress.steps > 0
+    assert progress.distance > 0.0
+    assert online.recommender.ranker is artifact.models.ranker

@@ -323,9 +323,7 @@ def test_user_is_found_in_memory_and_in_the_database(make: Make) -> None:
 def test_part_of_a_batch_keeps_all_columns(make: Make) -> None:
     bench = make()
     records = bench.records(like("a", 0), like("b", 1), like("c", 2))
-    batch, _ = bench.users._reader.read(
-        "t-events", 0, [r.value for r in records], [0, 1, 2], [int(NOW * 1000)] * 3
-    )
+    batch, _ = bench.users._intake.read(records)
     part = take(batch, np.array([2, 0]))
     assert part.users == ["c", "a"]
     assert part.offsets.tolist() == [2, 0]

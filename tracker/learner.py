@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.event_batch import EventBatch, can_be_target
+from tracker.events import hash_id
 from tracker.kinds import Kinds
 from tracker.network import Network
 from tracker.online import OnlineRanker
@@ -166,9 +167,11 @@ class Learner:
         chosen, rows = chosen[known], rows[known]
         if not len(chosen):
             return 0
+        users = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
         cut, columns = recommender.examples(  # 2
-            states, seen, seen_slots, events.slots[chosen], times[chosen], events.scenes[chosen], k
-        )
+            states, seen, seen_slots, events.slots[chosen], times[chosen], events.scenes[chosen],
+            k, users,
+        )  # fmt: skip
         steps = 0
         for b, row in enumerate(rows.tolist()):  # 3
             unseen = int(cut.n_unseen[b])

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tracker.emission import Emission
 from tracker.events import hash_id
 from tracker.outbox import Record
+from tracker.ranker import Ranker
 from tracker.serving import Serving
 from tracker.store import Slots
 from tracker.user_rows import UserRows
@@ -56,13 +57,16 @@ class ListMaker:
         self._target_partition = partition % context.cluster.partitions(self._target)
         self._prefix = f"{topics.events}-{partition}-"
 
-    def make(self, lists: Lists, serving: Serving, now: float) -> list[Record]:
+    def make(
+        self, lists: Lists, serving: Serving, now: float, ranker: Ranker | None
+    ) -> list[Record]:
         """Make lists, encode them, and stamp the users' rows.
 
         Args:
             lists: of whom.
             serving: with what.
             now: wall time, seconds.
+            ranker: scores in place of the artifact's own, if any.
 
         Returns:
             the records to send, keyed by user; fewer where only changed lists are wanted.
@@ -71,6 +75,7 @@ class ListMaker:
         found = serving.recommender.recommend(
             rows.states, rows.seen, rows.seen_slots,
             lists.slots, lists.times, lists.scenes, settings.k, user_hashes(serving, lists.users),
+            ranker,
         )  # fmt: skip
         waited = np.maximum(self._context.clock() - lists.appended, 0.0)
         values = serving.encoder.encode(

@@ -13,7 +13,7 @@ from tracker.network import Network, layer
 Array = NDArray[Any]
 
 RATE = 0.02
-"""Step of the read-out, in units of its own weights; chosen on validation targets of two data sets."""
+"""Step of the read-out, in units of its weights; chosen on validation targets of two data sets."""
 
 CLIP = 4.0
 """Longest gradient of one example, in the same units."""
@@ -129,7 +129,7 @@ _LEAST = np.float32(1e-12)
 def _learn(
     features: Array, target: int, columns: Array, first: Array, first_bias: Array, second: Array,
     second_bias: Array, published_last: Array, published_skip: Array,
-    last_unit: float, skip_unit: Array,
+    last_unit: np.float32, skip_unit: Array,
     rate: float, clip: float, pull: float, radius: float,
     hidden: Array, scores: Array, last: Array, skip: Array,
 ) -> tuple[float, float]:  # fmt: skip

@@ -17,6 +17,7 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 Device = Literal["auto", "cpu", "cuda"]
 Emit = Literal["event", "chunk", "changed"]
 SeenPolicy = Literal["demote", "exclude", "keep"]
+OnlineLearning = Literal["on", "freeze", "off"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -96,6 +97,11 @@ class Settings(BaseSettings):
     seen: SeenPolicy = Field("demote", description="what happens to items the user knows")
     diversity: float = Field(0.25, ge=0.0, le=1.0, description="weight of diversity; 0 is none")
     searches: int = Field(2, ge=1, le=8, description="index searches a user at most")
+    online_learning: OnlineLearning = Field(
+        "on",
+        description="a trained ranker goes on learning; freeze: it keeps what it learned;"
+        " off: back to what was published",
+    )
     emit: Emit = Field(
         "chunk", description="a list for every event, once a user a chunk, or only when it changed"
     )

@@ -1,6 +1,5 @@
 """UserSide: a chunk of events into the users' states, and their lists out."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -18,18 +17,17 @@ from tracker.apply import (
     TOO_OLD,
 )
 from tracker.emission import OWED_PREFIX, Emission, Positions, last_of_each, waves
-from tracker.event_batch import EventBatch, EventReader
-from tracker.events import Rejection
+from tracker.event_batch import EventBatch
 from tracker.idle import IdleSweep
+from tracker.intake import Intake
 from tracker.item_events import encode_block, item_partition
+from tracker.learning import PartitionLearning
 from tracker.list_maker import ListMaker, Lists
-from tracker.outbox import MAX_RECORD_BYTES, Record, rejected_record
+from tracker.outbox import MAX_RECORD_BYTES, Record
 from tracker.serving import NewerArtifactError, Serving
 from tracker.store import PartitionStore, Slots
 from tracker.user_rows import SEEN_PREFIX, STATE_PREFIX, UserRows
 from tracker.worker_context import Context
-
-log = logging.getLogger(__name__)
 
 BLOCK_EVENTS = 400
 """Item events in one record; about 80 KiB at most."""
@@ -63,11 +61,10 @@ class UserSide:
         self._context = context
         self._settings = context.settings
         self._metrics = context.metrics
-        self._topic = context.cluster.topics.events
-        self._partition = partition
         self._rows = rows
         self.store = store
-        self._reader = EventReader(context.kinds)
+        self._intake = Intake(context, partition)
+        self._learning = PartitionLearning(context, partition, store)
         self._emission = Emission(
             store,
             context.settings.emit_min_interval_seconds,
@@ -87,15 +84,16 @@ class UserSide:
         self._held: list[Record] = []  # recommendations that go out with the commit
 
     def opened(self) -> None:
-        """Take back what a former owner owed; the store is open now."""
+        """Take back what a former owner owed and had learned; the store is open now."""
         self._emission.restore(self.store.scan(OWED_PREFIX), self._context.clock())
+        self._learning.opened()
 
     def process(self, records: Sequence[Any], end: int) -> list[Record]:
         """Apply a chunk of events.
 
         1. Decode; what cannot be taken is rejected.
         2. Find the users' rows.
-        3. Apply the events in order, and make the lists that the policy wants.
+        3. Learn from some, apply all in order, and make the lists that the policy wants.
         4. Move the position.
 
         Args:
@@ -112,23 +110,17 @@ class UserSide:
         now = self._context.clock()
         serving = self._serving()
         # 1
-        batch, rejected = self._reader.read(
-            self._topic,
-            self._partition,
-            [record.value for record in records],
-            [record.offset for record in records],
-            [record.timestamp for record in records],
-        )
+        batch, rejected = self._intake.read(records)
         # 2
         if len(batch):
             batch.slots[:] = self.store.find(batch.users)
             self._check_artifact(batch.slots, serving)
-            self._check_keys(batch, records, rejected)
         # 3
-        out = self._reject(records, rejected)
+        out = self._intake.count(records, batch, rejected)
         if len(batch):
             row = self.store.row
             stream_times = np.maximum.accumulate(np.maximum(batch.times, row.stream_time))
+            self._learning.learn(serving, self._rows, batch, stream_times)
             if self._settings.emit == "event":
                 for part in waves(batch.slots):
                     out += self._apply(take(batch, part), stream_times[part], serving, now)
@@ -178,7 +170,7 @@ class UserSide:
             [entry.owed.offset for entry in due],
             np.array([entry.owed.appended for entry in due]),
         )
-        out = self._lists.make(lists, serving, now)
+        out = self._lists.make(lists, serving, now, self._learning.ranker(serving))
         self.store.touch(slots)
         return self._now_or_with_the_commit(out)
 
@@ -231,38 +223,6 @@ class UserSide:
         if newest > serving.sequence and not self._context.keeper.tolerates(newest):
             raise NewerArtifactError(newest)
 
-    def _check_keys(
-        self, batch: EventBatch, records: Sequence[Any], rejected: list[tuple[int, Rejection]]
-    ) -> None:
-        """Count records whose key is not their user: such a user may have two states."""
-        if rejected:
-            gone = {position for position, _ in rejected}
-            records = [record for at, record in enumerate(records) if at not in gone]
-        wrong = [
-            record
-            for record, user in zip(records, batch.users, strict=True)
-            if record.key != user.encode()
-        ]
-        if wrong:
-            self._metrics.key_mismatch.inc(len(wrong))
-            log.warning(
-                "%d events of %s-%d have a key that is not their user (the first at offset %d);"
-                " states are kept per partition, so key events by user_id",
-                len(wrong), self._topic, self._partition, wrong[0].offset,
-            )  # fmt: skip
-
-    def _reject(
-        self, records: Sequence[Any], rejected: list[tuple[int, Rejection]]
-    ) -> list[Record]:
-        topic = self._context.cluster.topics.rejected
-        target = self._partition % self._context.cluster.partitions(topic)
-        for _, rejection in rejected:
-            self._metrics.rejected.labels(rejection.reason).inc()
-        return [
-            rejected_record(topic, target, records[at].key, records[at].value, rejection)
-            for at, rejection in rejected
-        ]
-
     def _apply(
         self,
         batch: EventBatch,
@@ -284,7 +244,7 @@ class UserSide:
             self._item_events.append(applied.item_events)
             self._count(applied.outcomes, applied.unknown)
         last = last_of_each(batch.slots)
-        names = self._reader.scene_names
+        names = self._intake.scene_names
         scene_names = [names.get(scene) for scene in batch.scenes[last].tolist()]
         emitted_at = rows.states.head["emitted_at"][batch.slots[last]]
         chosen = self._emission.choose(batch, last, emitted_at, scene_names, now)
@@ -299,7 +259,7 @@ class UserSide:
             batch.offsets[chosen].tolist(),
             batch.appended[chosen],
         )
-        return self._lists.make(lists, serving, now)
+        return self._lists.make(lists, serving, now, self._learning.ranker(serving))
 
     def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:
         counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()

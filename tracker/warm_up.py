@@ -12,6 +12,7 @@ from tracker.item_events import decode_block, encode_block
 from tracker.item_side import ItemRows
 from tracker.kinds import Kinds
 from tracker.network import CUT, Network, Weights
+from tracker.online import OnlineRanker
 from tracker.ranker import Blend
 from tracker.recommender import Recommender
 from tracker.serving import Serving
@@ -49,6 +50,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     for ranker in (Blend(), _blank_network()):
         other = Recommender(serving.artifact, serving.view, serving.recommender.options, ranker)
         other.recommend(rows.states, rows.seen, rows.seen_slots, slots, now, no_scenes, k)
+    OnlineRanker(_blank_network()).learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
     serving.encoder.encode(
         found,
         serving.version,

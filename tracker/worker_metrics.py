@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from tracker.learner import Progress
+
 LATENCY_SECONDS = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
 )  # fmt: skip
@@ -97,6 +99,15 @@ class Metrics:
         self.artifact_sequence = gauge("artifact_sequence", "number of the artifact in use")
         self.artifact_swaps = counter("artifact_swaps", "artifacts taken into use")
         self.refused_artifacts = counter("refused_artifacts", "artifacts refused")
+        self.learning_steps = counter("learning_steps", "examples learned from online")
+        self.learning_restarts = counter(
+            "learning_restarts", "times that what was learned online was given up"
+        )
+        self.learning = gauge(
+            "learning",
+            "distance from the published weights (0 to 2), mean loss and what learning saves of it",
+            ("value", "partition"),
+        )
         self.item_feed_lag = gauge("item_feed_lag", "item states not yet read")
 
     def committed(self, table: str, seconds: float) -> None:
@@ -104,6 +115,13 @@ class Metrics:
         self.commits.labels(table).inc()
         self.commit_seconds.labels(table).observe(seconds)
         self.committed_at = self._clock()
+
+    def observe_learning(self, partition: str, progress: Progress | None) -> None:
+        """Bring the gauges of a partition's learner up to date."""
+        if progress is not None:
+            self.learning.labels("distance", partition).set(progress.distance)
+            self.learning.labels("loss", partition).set(progress.loss)
+            self.learning.labels("gain", partition).set(progress.gain)
 
     def seconds_since_commit(self) -> float:
         """Return for how long nothing was committed."""
@@ -116,6 +134,8 @@ class Metrics:
             family.remove(first, str(partition))
         if table == "users":
             self.owed.remove(str(partition))
+            for value in ("distance", "loss", "gain"):
+                self.learning.remove(value, str(partition))
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""
