@@ -147,7 +147,7 @@ def fit_ranker(
         curve.append(_judged(epoch, net, kept, validation, loss))
         report(curve[-1])
 
-    with _one_thread():
+    with one_thread():
         _fit(kept, fitted, options, epochs, epochs, judge)  # 2
         best = min(curve, key=lambda line: line.validation_loss).epoch
         net = _fit(kept, np.arange(len(examples)), options, best, epochs, lambda *_: None)  # 3
@@ -157,7 +157,7 @@ def fit_ranker(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute on one thread: the matrices are small, and the sums stay in one order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
