@@ -66,7 +66,7 @@ class Replay:
         """Apply the events from `position` up to `stop`, not included, in their order.
 
         For the learner they are one chunk: the fewer at a time, the more of them teach. What it
-        learned is asked for as `learner.ranker`; the recommender's own ranker stays as published.
+        learned is given by `online_ranker`; the recommender's own ranker stays as published.
         Item states are brought up once for all of them: exact for what is asked at `stop`.
         """
         if stop <= self.position:
@@ -91,6 +91,14 @@ class Replay:
         apply_item_events(self._items, slots, item_events)
         changed = np.unique(slots)
         self.view.update_from(self._items.copy_rows(changed), self.log.item_hashes[changed])
+
+    def online_ranker(self) -> Ranker:
+        """Return what a worker would rank by now, as it is now: it does not change with `advance`.
+
+        Without a learner, and while what was learned is behind, that is the recommender's own.
+        """
+        learned = None if self.learner is None else self.learner.ranker
+        return self.recommender.ranker if learned is None else learned.copy()
 
     def columns(self, events: NDArray[np.int64], rows: Rows) -> NDArray[np.float32]:
         """Compute what a ranker reads of given rows (B, C) for the users of B coming events.

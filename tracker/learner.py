@@ -21,7 +21,7 @@ LEARNED_KEY = b"l"
 
 FORMAT = 1
 
-MOST = 8
+MOST = 4
 """Events of a chunk that are learned from at most: what bounds the work."""
 
 HORIZON = 500

@@ -92,6 +92,12 @@ class OnlineRanker:
         skip = (own.skip - given.skip) / np.maximum(self._skip_unit, _LEAST)
         return math.sqrt(float(np.square(last).sum() + np.square(skip).sum()))
 
+    def copy(self) -> Network:
+        """Return the ranker as it is now, which learns no more."""
+        own = self._network.weights
+        weights = replace(own, last=own.last.copy(), skip=own.skip.copy())
+        return Network(self.published.info.columns, weights, self.published.info)
+
     def read_out(self) -> NDArray[np.float32]:
         """Return a copy of what was learned: `last`, then `skip`."""
         return np.concatenate([self._network.weights.last, self._network.weights.skip])
