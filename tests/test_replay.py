@@ -121,7 +121,7 @@ def test_a_replay_learns_as_a_worker_does_and_moves_the_states_no_differently(
     now, events, rows = online.online_ranker(), np.array([len(log) - 1]), np.array([[3, 4, 5]])
     columns, three = online.columns(events, rows), np.array([3])
     scores = now.score(columns, three)
-    assert not np.array_equal(scores, artifact.models.ranker.score(columns, three))  # type: ignore[union-attr]
+    assert not np.array_equal(scores, artifact.models.ranker.score(columns, three))
     for _ in range(5):
         online.learner.ranker.learn(columns[0], 2)  # type: ignore[union-attr]
     assert np.array_equal(now.score(columns, three), scores)
