@@ -26,6 +26,7 @@ from indexer.console import (
     print_json,
 )
 from indexer.learning_cli import evaluate, train
+from indexer.vectors_cli import export, trace
 from tracker.versions import ArtifactError, latest_version
 
 
@@ -268,35 +269,7 @@ def _switch(root: str, as_json: bool, switch: Callable[[], str]) -> None:
         click.echo(f"LATEST is {after} (was {before or 'none'})")
 
 
-@main.command(epilog=EPILOG)
-@click.argument("what", type=click.Choice(["items", "step"]))
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
-@artifacts_option
-@json_option
-def export(what: str, file: Path, version: str | None, root: str, as_json: bool) -> None:
-    """Write the vectors of a version's items to FILE in Parquet, or the user encoder's step.
-
-    The step is a torch.export program (.pt2) for other runtimes. `tracker export` writes the
-    users' vectors.
-    """
-    from indexer.export import ExportError, export_items, export_step
-    from tracker.artifact import Artifact
-
-    with failures():
-        artifact = Artifact.load(root, version, "cpu")
-        try:
-            count = export_items(artifact, file) if what == "items" else export_step(artifact, file)
-        except ExportError as error:
-            fail(str(error))
-    found = {"artifact": artifact.manifest.version, "file": str(file)}
-    if as_json:
-        print_json(found | ({"items": count} if what == "items" else {"width": count}))
-    elif what == "items":
-        click.echo(f"{count} items of {artifact.manifest.version} in {file}")
-    else:
-        click.echo(f"the step over states of width {count} in {file}")
-
-
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(export)
+main.add_command(trace)

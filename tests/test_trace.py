@@ -1,0 +1,73 @@
+"""A user's interests over time: shares that rise with events and fall with what comes after."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from indexer.cli import main
+from indexer.histories import EventLog
+from indexer.trace import TraceError, draw, trace
+from tests.catalogs import WordEncoder
+from tests.logs import group_artifact, group_events, read_events, write_events
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return read_events(tmp_path, group_events())
+
+
+def test_every_event_has_a_moment_whose_shares_are_the_whole(log: EventLog) -> None:
+    artifact = group_artifact()
+    user = log.user_ids[0]
+    moments = trace(artifact, log, user)
+    assert len(moments) == int((log.users == 0).sum())
+    assert [moment.time for moment in moments] == sorted(moment.time for moment in moments)
+    for moment in moments:
+        assert sum(moment.interests.values()) == pytest.approx(1.0)
+        shares = list(moment.interests.values())
+        assert shares == sorted(shares, reverse=True)
+    assert moments[0].item_id in artifact.vectors.ids
+    assert len(moments[0].interests) == 1
+
+
+def test_a_user_without_events_is_named(log: EventLog) -> None:
+    with pytest.raises(TraceError, match="no event of user 'nobody' among the"):
+        trace(group_artifact(), log, "nobody")
+
+
+def test_the_command_tells_a_line_an_event_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    items, events = tmp_path / "items.jsonl", write_events(tmp_path / "e.jsonl", group_events())
+    items.write_text("".join(f'{{"item_id":"i{n}","title":"w{n}"}}\n' for n in range(40)))
+    root, picture = tmp_path / "artifacts", tmp_path / "u0.png"
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    assert run("build", items, "--out", root).exit_code == 0
+    found = run("trace", "u0", "--events", events, "--out", root, "--png", picture)
+    assert found.exit_code == 0, found.output
+    assert len(found.stdout.splitlines()) == 12
+    assert "(home): w" in found.stdout
+    assert picture.exists()
+    told = json.loads(run("trace", "u0", "--events", events, "--out", root, "--json").stdout)
+    assert [moment["scene"] for moment in told] == ["home"] * 12
+    assert (
+        "no event of user 'nobody'"
+        in run("trace", "nobody", "--events", events, "--out", root).stderr
+    )
+    exported = run("export", "items", tmp_path / "items.parquet", "--out", root)
+    assert "40 items of 000001-" in exported.stdout
+    refused = run("export", "step", tmp_path / "step.pt2", "--out", root)
+    assert refused.exit_code == 1
+    assert "has no user encoder; train one with `indexer train`" in refused.stderr
+
+
+def test_the_picture_is_one(log: EventLog, tmp_path: Path) -> None:
+    path = tmp_path / "interests.png"
+    draw(trace(group_artifact(), log, log.user_ids[0]), path, "one user")
+    assert path.read_bytes().startswith(b"\x89PNG")
