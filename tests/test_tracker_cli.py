@@ -41,7 +41,17 @@ def place(address: str, name: str) -> list[str]:
     return ["--brokers", address, "--name", name]
 
 
-COMMANDS = ["topics", "worker", "send", "watch", "show", "doctor", "reset-state", "demo"]
+COMMANDS = [
+    "topics",
+    "worker",
+    "send",
+    "watch",
+    "show",
+    "doctor",
+    "reset-state",
+    "reset-learning",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -211,6 +221,31 @@ def test_state_in_use_is_not_reset(tmp_path: Path) -> None:
         result = run("reset-state", "--yes", "--data-dir", str(tmp_path))
     assert result.exit_code == 1
     assert "in use by process" in result.stderr
+
+
+def test_what_was_learned_is_deleted_in_every_partition(tansu: str, prefix: str) -> None:
+    assert "run 'tracker topics'" in run("reset-learning", "--yes", *place(tansu, prefix)).stderr
+    run("topics", *place(tansu, prefix))
+    settings = load_settings({}, brokers=tansu, name=prefix)
+    topic = topics_of(settings).users_changelog
+
+    async def write() -> None:
+        async with producer(settings) as client:
+            for key in (b"l", b"uu1"):
+                await client.send_and_wait(topic, b"row", key, 0)
+
+    async def last() -> dict[tuple[int, bytes | None], bytes | None]:
+        records = [record async for record in read_topic(settings, topic)]
+        return {(record.partition, record.key): record.value for record in records}
+
+    asyncio.run(write())
+    assert run("reset-learning", *place(tansu, prefix), stdin="n\n").exit_code == 1
+    result = run("reset-learning", *place(tansu, prefix), stdin="y\n")
+    assert result.exit_code == 0
+    assert f"deleted in {settings.event_partitions} partitions" in result.stdout
+    found = asyncio.run(last())
+    assert found.pop((0, b"uu1")) == b"row"
+    assert found == {(n, b"l"): None for n in range(settings.event_partitions)}
 
 
 def test_everything_is_reset_at_the_broker_too(tansu: str, prefix: str, tmp_path: Path) -> None:

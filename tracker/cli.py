@@ -29,7 +29,7 @@ from tracker.report import (
     print_user,
     progress,
 )
-from tracker.reset import reset_topics
+from tracker.reset import reset_learning, reset_topics
 from tracker.topics import ensure_topics
 
 FAILED = 1
@@ -345,6 +345,22 @@ def reset_state(
     if everything:
         for line in run_to_end(reset_topics(settings)):
             click.echo(line)
+
+
+@cli.command("reset-learning")
+@settings_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset_learning_command(brokers: str | None, name: str | None, yes: bool) -> None:
+    """Delete what workers learned online; they rank by what the artifact published again.
+
+    All workers must be stopped. With running ones, restart them one after the other with
+    TRACKER_ONLINE_LEARNING=off. States stay as they are.
+    """
+    settings = settings_of(brokers, name)
+    if not yes:
+        what = f"what was learned online by workers of {settings.name} at {settings.brokers}"
+        click.confirm(f"Delete {what}?", abort=True, err=True)
+    click.echo(run_to_end(reset_learning(settings)))
 
 
 @cli.command()

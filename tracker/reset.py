@@ -1,4 +1,4 @@
-"""Delete all states of a tracker at the broker, so that they are rebuilt from its events."""
+"""Delete states of a tracker at the broker: all, or only what was learned online."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
 from tracker.cluster import TopicError, describe_topics, group_of, topics_of
-from tracker.connect import admin_client
+from tracker.connect import admin_client, producer
 from tracker.settings import Settings
 from tracker.topics import ensure_topics
 
@@ -37,12 +37,7 @@ async def reset_topics(settings: Settings) -> list[str]:
         raise TopicError(f"topic {names.events} does not exist: run 'tracker topics'")
     done: list[str] = []
     async with admin_client(settings) as admin:
-        # 1.
-        members = await _members(admin, group_of(settings))
-        if members:
-            raise ResetError(
-                f"{members} workers of group {group_of(settings)} run: stop them first"
-            )
+        await _check_stopped(admin, settings)  # 1.
         # 2.
         found = await describe_topics(settings)
         doomed = [
@@ -61,6 +56,40 @@ async def reset_topics(settings: Settings) -> list[str]:
     reports = await ensure_topics(settings)
     done += [f"{report.name}: created" for report in reports if report.state == "created"]
     return done
+
+
+async def reset_learning(settings: Settings) -> str:
+    """Delete what was learned online: the next workers rank by what the artifact published.
+
+    Workers keep what they learned in memory and would write it again: none may run.
+
+    Returns:
+        what was done.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        ResetError: a worker runs.
+        TopicError: there is no changelog of users.
+    """
+    from tracker.learner import LEARNED_KEY  # numba takes seconds to load: not for --help
+
+    changelog = topics_of(settings).users_changelog
+    found = await describe_topics(settings)
+    if changelog not in found:
+        raise TopicError(f"topic {changelog} does not exist: run 'tracker topics'")
+    async with admin_client(settings) as admin:
+        await _check_stopped(admin, settings)
+    partitions = found[changelog].partitions
+    async with producer(settings) as client:
+        for partition in range(partitions):
+            await client.send_and_wait(changelog, None, LEARNED_KEY, partition)
+    return f"{changelog}: what was learned online is deleted in {partitions} partitions"
+
+
+async def _check_stopped(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+    members = await _members(admin, group_of(settings))
+    if members:
+        raise ResetError(f"{members} workers of group {group_of(settings)} run: stop them first")
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
