@@ -21,8 +21,9 @@ from indexer.histories import EventLog
 from indexer.metrics import Floats
 from indexer.rankings import rank_and_list
 from indexer.replay import Replay, Rows
-from indexer.targets import Asked, Targets, asked_in_parts
+from indexer.targets import Asked, Flags, Targets, asked_in_parts
 from tracker.context import COLUMNS
+from tracker.features import F_SCENE
 from tracker.ranker import Ranker
 
 K = 10
@@ -32,6 +33,20 @@ SERVED = 20
 """Length of the lists asked for as served."""
 
 TRACKER, TRACKER_SERVED = "tracker", "tracker_served"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The tracker asked with less: without the scene of the moment, or without the attributes."""
+
+    name: str
+    scenes: bool = True
+    attributes: bool = True
+
+
+WHOLE = Variant(TRACKER)
+WITHOUT_SCENES = Variant("tracker_without_scenes", scenes=False)
+WITHOUT_ATTRIBUTES = Variant("tracker_without_attributes", attributes=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +85,34 @@ def make_baselines(
     return found, notes
 
 
+def variants_of(replay: Replay, targets: Targets) -> list[Variant]:
+    """Return the variants that can differ: what is left out is there, and the artifact reads it."""
+    found = [WHOLE]
+    tower, wanted = replay.recommender.tower, replay.recommender.ranker.wanted
+    reads = wanted[F_SCENE : F_SCENE + 2].any() or (
+        tower is not None and tower.attention is not None
+    )
+    if reads and (replay.log.batch.scenes[targets.events] != 0).any():
+        found.append(WITHOUT_SCENES)
+    if users_with_attributes(replay)[replay.log.users[targets.events]].any():
+        found.append(WITHOUT_ATTRIBUTES)
+    return found
+
+
+def users_with_attributes(replay: Replay) -> Flags:
+    """Return (U,) of which users of the log the artifact knows attributes."""
+    tower = replay.recommender.tower
+    if tower is None:
+        return np.zeros(len(replay.user_hashes), np.bool_)
+    return np.asarray((tower.attributes.of(replay.user_hashes) > 0).any(axis=1))
+
+
 def ask_all(
     replay: Replay,
     targets: Targets,
     baselines: Sequence[Baseline],
-    progress: Callable[[int], None] = lambda done: None,
+    variants: Sequence[Variant] = (WHOLE,),
+    between: Callable[[int], None] = lambda event: None,
 ) -> dict[str, Answers]:
     """Ask every model at every target, each from what came before it.
 
@@ -85,11 +123,13 @@ def ask_all(
         replay: at its start.
         targets: what is asked.
         baselines: asked beside the tracker.
-        progress: told the position in the log.
+        variants: of the tracker.
+        between: called with each target's position before the states are moved there; it may move
+            them itself, no farther.
     """
     with ThreadPoolExecutor(2) as beside:
         others = beside.submit(ask_baselines, replay.log, replay.rows, targets, baselines)
-        found = ask_tracker(replay, targets, beside, progress)
+        found = ask_tracker(replay, targets, variants, beside, between)
         return found | others.result()
 
 
@@ -110,27 +150,33 @@ def ask_baselines(
 def ask_tracker(
     replay: Replay,
     targets: Targets,
+    variants: Sequence[Variant],
     beside: Executor,
-    progress: Callable[[int], None] = lambda done: None,
+    between: Callable[[int], None],
 ) -> dict[str, Answers]:
     """Ask the tracker at every target, from the states just before it.
 
     1. Events before the target go into the states.
-    2. What the ranker reads of the catalogue is computed; it scores it `beside`, for `tracker`.
+    2. What the ranker reads of the catalogue is computed; it scores it `beside`, for each variant.
     3. The list as served is asked for, for `tracker_served`.
     """
     log, recommender = replay.log, replay.recommender
-    whole, served = (Answers.of_size(len(targets.events)) for _ in range(2))
+    whole = {variant.name: Answers.of_size(len(targets.events)) for variant in variants}
+    served = Answers.of_size(len(targets.events))
     ranked = np.flatnonzero(targets.ranked)
     scored: Future[None] | None = None
     done = 0
-    width = 4 * len(ranked) * len(COLUMNS)
+    width = 4 * len(ranked) * len(COLUMNS) * len(variants)
     for asked in asked_in_parts(log, replay.rows, targets, width):
-        columns = np.empty((len(asked), len(ranked), len(COLUMNS)), np.float32)
+        columns = np.empty((len(variants), len(asked), len(ranked), len(COLUMNS)), np.float32)
         for b, event in enumerate(asked.events.tolist()):
+            between(event)
             replay.advance(event)  # 1
             at = slice(event, event + 1)
-            columns[b] = replay.columns(np.array([event]), ranked[None, :])[0]  # 2
+            for v, variant in enumerate(variants):  # 2
+                columns[v, b] = replay.columns(
+                    np.array([event]), ranked[None, :], variant.scenes, variant.attributes
+                )[0]
             found = recommender.recommend(  # 3
                 replay.states, replay.seen, replay.seen_slots, log.users[at],
                 log.batch.times[at], log.batch.scenes[at], SERVED,
@@ -138,30 +184,31 @@ def ask_tracker(
             ).rows[0]  # fmt: skip
             served.lists[done + b] = found[:K]
             served.ranks[done + b] = _place(found, _offered(asked, b, targets))
-            progress(event)
         if scored is not None:
             scored.result()  # no more than one waits: each takes memory
         part = slice(done, done + len(asked))
-        scored = beside.submit(_score, recommender.ranker, columns, whole, part, asked, targets)
+        answers = list(whole.values())
+        scored = beside.submit(_score, recommender.ranker, columns, answers, part, asked, targets)
         done += len(asked)
     if scored is not None:
         scored.result()
-    return {TRACKER: whole, TRACKER_SERVED: served}
+    return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
 
 
 def _score(
     ranker: Ranker,
     columns: NDArray[np.float32],
-    answers: Answers,
+    answers: Sequence[Answers],
     part: slice,
     asked: Asked,
     targets: Targets,
 ) -> None:
-    """Score the ranked items of some targets, and write down what came of it."""
+    """Score the ranked items of some targets for each variant, and write down what came of it."""
     scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
-    everyone = np.full(len(asked), columns.shape[1])
-    scores[:, targets.ranked] = ranker.score(columns, everyone)
-    _write(answers, part, scores, asked, targets)
+    everyone = np.full(len(asked), columns.shape[2])
+    for own, read in zip(answers, columns, strict=True):
+        scores[:, targets.ranked] = ranker.score(read, everyone)
+        _write(own, part, scores, asked, targets)
 
 
 def _offered(asked: Asked, b: int, targets: Targets) -> int:

@@ -1,55 +1,98 @@
 """Measure what was answered at held-out events: the tracker beside the baselines, by slices."""
 
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexer.answers import ask_all, make_baselines
+from indexer.answers import TRACKER, ask_all, make_baselines, users_with_attributes, variants_of
 from indexer.evaluation import Evaluation
-from indexer.histories import Split
+from indexer.histories import TEST, EventLog, Split
 from indexer.measure import differences, measure_slice, measured
+from indexer.probabilities import (
+    PRIOR_EVENTS,
+    Asker,
+    LabelledAnswers,
+    calibration_of,
+    join_rows,
+    measure_probabilities,
+    with_means,
+)
 from indexer.replay import Replay, Rows
 from indexer.slices import slices
-from indexer.targets import Targets, targets_of
+from indexer.targets import Flags, Integers, Targets, targets_of
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a replay.
+
+    - `split`: its test targets are asked. `repeats`: items seen before are ranked.
+    - `scene_names`: by code, for the slices. `seed`: of the intervals.
+    - `met_only`: rank only items that the log has, as for a core of the events.
+    - `labelled`: positions and labels of all labelled events; those of the test part are asked for
+      their `probability`, given the replay just before an event and its position.
+    """
+
+    split: Split
+    repeats: bool = False
+    scene_names: dict[int, str] = field(default_factory=dict)
+    seed: int = 0
+    met_only: bool = False
+    labelled: tuple[Integers, Flags] | None = None
+    probability: Callable[[Replay, int], float] | None = None
 
 
 def evaluate(
-    replay: Replay,
-    split: Split,
-    repeats: bool,
-    scene_names: dict[int, str],
-    seed: int = 0,
-    met_only: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
+    replay: Replay, question: Question, progress: Callable[[int], None] = lambda done: None
 ) -> Evaluation:
     """Replay a log through a recommender and report it beside the baselines.
 
+    1. Find what is asked, and fit the baselines.
+    2. Ask everything in one pass: at targets for rankings, at labelled events for probabilities.
+    3. Measure both on every slice.
+
     Args:
         replay: at its start; its recommender masks seen items unless `repeats`.
-        split: whose test targets are asked.
-        repeats: whether items seen before are ranked.
-        scene_names: scene code to name, for the slices.
-        seed: of the bootstrap.
-        met_only: rank only items that the log has, as for a core of the events.
+        question: what is asked.
         progress: told the position in the log.
     """
     start = time.perf_counter()
-    log, rows = replay.log, replay.rows
+    log, rows, split = replay.log, replay.rows, question.split
     artifact = replay.recommender.artifact
     full = np.asarray(artifact.vectors.full)
-    targets = targets_of(log, split, rows, artifact.vectors.live, len(full), repeats, met_only)
+    live, seed = artifact.vectors.live, question.seed
+    targets = targets_of(log, split, rows, live, len(full), question.repeats, question.met_only)
     baselines, notes = make_baselines(log, rows, targets, full, _free_bytes() // 2)
-    answers = ask_all(replay, targets, baselines, progress)
+    asker = _asker(replay, question)
+
+    def between(event: int) -> None:
+        asker.up_to(event)
+        progress(event)
+
+    answers = ask_all(replay, targets, baselines, variants_of(replay, targets), between)
+    asker.up_to(len(log))
+    said = _said(log, question, asker)
     counts = np.bincount(rows[targets.fitted], minlength=len(full)).astype(np.float64)
     models = {name: measured(found, counts, full) for name, found in answers.items()}
     users, items = log.users[targets.events], rows[targets.events]
-    ranked = int(targets.ranked.sum())
-    found = [
+    known, ranked = users_with_attributes(replay), int(targets.ranked.sum())
+
+    def parts(events: Integers) -> Iterator[tuple[str, Flags]]:
+        return slices(log, events, targets, rows, question.scene_names, known)
+
+    of_ranks = [
         row
-        for part, which in slices(log, targets.events, targets, rows, scene_names)
+        for part, which in parts(targets.events)
         for row in measure_slice(part, models, which, users, items, ranked, seed)
+    ]
+    of_labels = [
+        row
+        for part, which in (parts(said.events) if len(said) else ())
+        for row in measure_probabilities(part, said.of(which), log.users, seed)
     ]
     taken = time.perf_counter() - start
     events = int(split.test[-1]) if len(split.test) else 0
@@ -61,10 +104,37 @@ def evaluate(
         targets=len(split.test),
         seconds=round(taken, 3),
         events_per_second=round(events / taken, 1),
-        notes=[*_notes(split, targets, rows), *notes],
-        rows=found,
+        notes=[*_notes(split, targets, rows), *_notes_of_labels(said, asker), *notes],
+        rows=join_rows(of_ranks, of_labels),
         differences=differences(answers, users, seed),
+        calibration=calibration_of(said.positive, said.models[TRACKER]) if len(said) else [],
     )
+
+
+def _asker(replay: Replay, question: Question) -> Asker:
+    """Return what asks for the probabilities of the labelled events of the test part, if any."""
+    if question.labelled is None or question.probability is None:
+        return Asker(replay, np.zeros(0, np.int64), lambda _, event: math.nan)
+    events = question.labelled[0]
+    return Asker(replay, events[question.split.parts[events] == TEST], question.probability)
+
+
+def _said(log: EventLog, question: Question, asker: Asker) -> LabelledAnswers:
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    events, positive = question.labelled or nothing
+    return with_means(log, events, positive, asker.events, asker.said, TRACKER)
+
+
+def _notes_of_labels(said: LabelledAnswers, asker: Asker) -> list[str]:
+    if not len(asker.events):
+        return []
+    return [
+        f"probabilities: {len(said)} labelled events of the test part, {int(said.positive.sum())}"
+        f" positive; {len(asker.events) - len(said)} more are of items outside the catalogue",
+        "ECE has 10 bins of equal mass; its floor is what perfect calibration would show by chance",
+        f"item_mean and user_mean are streaming shares of positives, {PRIOR_EVENTS:g} events of"
+        " everybody's mean added",
+    ]
 
 
 def _notes(split: Split, targets: Targets, rows: Rows) -> list[str]:

@@ -2,18 +2,21 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from indexer.evaluation import Evaluation, Row
+from indexer.evaluation import CalibrationBin, Evaluation, Row
 
 _COLUMNS = (
     ("hit_rate_at_10", "HR@10"), ("ndcg_at_10", "NDCG@10"), ("hit_rate_at_20", "HR@20"),
     ("ndcg_at_20", "NDCG@20"), ("mrr", "MRR"), ("debiased_hit_rate_at_10", "debiased HR@10"),
     ("coverage", "coverage"), ("novelty", "novelty"), ("diversity", "diversity"),
-    ("auc", "AUC"), ("user_auc", "user AUC"), ("log_loss", "log loss"), ("ece", "ECE"),
+    ("auc", "AUC"), ("user_auc", "user AUC"), ("accuracy", "accuracy"),
+    ("precision", "precision"), ("recall", "recall"), ("f1", "F1"), ("log_loss", "log loss"),
+    ("ece", "ECE"), ("ece_noise_floor", "ECE floor"),
 )  # fmt: skip
 
 _PLOTTED = "ndcg_at_10"
@@ -33,7 +36,8 @@ items; {{ e.seconds }} s, {{ e.events_per_second }} events/s.</p>
 <ul>{% for note in e.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {% for plot in plots %}{{ plot | safe }}{% endfor %}
 {% for name, rows in parts %}
-<h2>{{ name }} <small>{{ rows[0].n }} targets</small></h2>
+<h2>{{ name }} <small>{{ rows[0].n }} targets
+{% if rows[0].labelled %}, {{ rows[0].labelled }} labelled events{% endif %}</small></h2>
 <table><tr><th>model</th>{% for _, title in columns %}<th>{{ title }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr><td>{{ row.model }}</td>
 {% for metric, _ in columns %}<td>{{ cell(row, metric) }}
@@ -70,14 +74,16 @@ def as_html(evaluation: Evaluation) -> str:
     for row in evaluation.rows:
         parts.setdefault(row.slice, []).append(row)
     plots = [
-        _bars(parts, [name for name in parts if name.startswith(prefix)], title)
-        for prefix, title in (
-            ("all", "All targets"),
-            ("history:", "By events before the target"),
-            ("scene:", "By scene"),
+        draw(parts, [name for name in parts if name.startswith(prefix)], title)
+        for prefix, title, draw in (
+            ("all", "All targets", _bars),
+            ("history:", "By events before the target", _curves),
+            ("scene:", "By scene", _bars),
         )
         if any(name.startswith(prefix) for name in parts)
     ]
+    if evaluation.calibration:
+        plots.append(_calibration(evaluation.calibration))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_PAGE).render(
         e=evaluation,
@@ -90,30 +96,87 @@ def as_html(evaluation: Evaluation) -> str:
 
 def _bars(parts: dict[str, list[Row]], names: Sequence[str], title: str) -> str:
     """Return grouped bars with intervals, one group a slice, one bar a model, as SVG."""
-    models = [row.model for row in parts[names[0]]]
+    figure, axes = _axes(parts, names, title)
+    models = _ranked(parts, names)
+    width = 0.8 / max(len(models), 1)
+    for m, model in enumerate(models):
+        heights, errors = _points(parts, names, model)
+        places = [n + (m - (len(models) - 1) / 2) * width for n in range(len(names))]
+        axes.bar(
+            places, heights, width, label=model, yerr=errors, color=_COLOURS[m % len(_COLOURS)],
+            error_kw={"linewidth": 0.8},
+        )  # fmt: skip
+    return _svg(figure, axes)
+
+
+def _curves(parts: dict[str, list[Row]], names: Sequence[str], title: str) -> str:
+    """Return a curve with intervals over the slices for each model, as SVG."""
+    figure, axes = _axes(parts, names, title)
+    for m, model in enumerate(_ranked(parts, names)):
+        heights, errors = _points(parts, names, model)
+        axes.errorbar(
+            range(len(names)), heights, yerr=errors, label=model, marker="o", markersize=3,
+            linewidth=1.2, elinewidth=0.6, capsize=2, color=_COLOURS[m % len(_COLOURS)],
+        )  # fmt: skip
+    axes.set_ylim(bottom=0.0)
+    return _svg(figure, axes)
+
+
+def _calibration(bins: Sequence[CalibrationBin]) -> str:
+    """Return what came of events of like probability, against it; on the diagonal is right."""
+    figure = Figure(figsize=(4.2, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0.0, 1.0], [0.0, 1.0], color="#999", linewidth=0.8, label="calibrated")
+    axes.plot(
+        [found.probability for found in bins], [found.positives for found in bins],
+        marker="o", label="tracker",
+    )  # fmt: skip
+    axes.set_title(f"Calibration: {sum(found.size for found in bins)} labelled events")
+    axes.set_xlabel("mean probability of a tenth of the events")
+    axes.set_ylabel("share of positive events")
+    axes.legend(fontsize="x-small")
+    return _written(figure)
+
+
+_COLOURS = (
+    "#1f5fbf", "#7aa6e0", "#b04a3a", "#e0903a", "#3f8f5f", "#8fbf6f", "#7a5aa6", "#b08fd0",
+    "#8a8a8a", "#4a4a4a", "#c0a030", "#50a0a0",
+)  # fmt: skip
+
+
+def _axes(parts: dict[str, list[Row]], names: Sequence[str], title: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(max(6.0, 1.5 * len(names) + 3.0), 3.2), layout="constrained")
     axes = figure.add_subplot()
-    width = 0.8 / len(models)
-    for m, model in enumerate(models):
-        rows = [next(row for row in parts[name] if row.model == model) for name in names]
-        heights = [getattr(row, _PLOTTED) or 0.0 for row in rows]
-        bounds = [row.ci.get(_PLOTTED, (h, h)) for row, h in zip(rows, heights, strict=True)]
-        axes.bar(
-            [n + (m - (len(models) - 1) / 2) * width for n in range(len(names))],
-            heights,
-            width,
-            label=model,
-            yerr=[
-                [max(0.0, h - low) for h, (low, _) in zip(heights, bounds, strict=True)],
-                [max(0.0, high - h) for h, (_, high) in zip(heights, bounds, strict=True)],
-            ],
-            error_kw={"linewidth": 0.8},
-        )
     labels = [f"{name.split(':')[-1]}\n{parts[name][0].n}" for name in names]
     axes.set_xticks(range(len(names)), labels, parse_math=False)
     axes.set_title(title)
     axes.set_ylabel("NDCG@10")
+    return figure, axes
+
+
+def _ranked(parts: dict[str, list[Row]], names: Sequence[str]) -> list[str]:
+    """Return the models that were asked to rank; others only give probabilities."""
+    return [row.model for row in parts[names[0]] if row.n or not row.labelled]
+
+
+def _points(
+    parts: dict[str, list[Row]], names: Sequence[str], model: str
+) -> tuple[list[float], list[list[float]]]:
+    """Return a model's values on slices, and how far below and above them the intervals reach."""
+    rows = [next(row for row in parts[name] if row.model == model) for name in names]
+    heights = [getattr(row, _PLOTTED) or 0.0 for row in rows]
+    bounds = [row.ci.get(_PLOTTED, (h, h)) for row, h in zip(rows, heights, strict=True)]
+    below = [max(0.0, h - low) for h, (low, _) in zip(heights, bounds, strict=True)]
+    above = [max(0.0, high - h) for h, (_, high) in zip(heights, bounds, strict=True)]
+    return heights, [below, above]
+
+
+def _svg(figure: Figure, axes: Any) -> str:
     axes.legend(fontsize="x-small", ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _written(figure)
+
+
+def _written(figure: Figure) -> str:
     written = io.StringIO()
     figure.savefig(written, format="svg", metadata={"Date": None})
     return written.getvalue()[written.getvalue().index("<svg") :]

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from indexer.catalog import Catalog
-from indexer.evaluate import evaluate
+from indexer.evaluate import Question, evaluate
 from indexer.evaluation import Evaluation
 from indexer.histories import Protocol, core, read_event_log, split
 from indexer.holdout import all_at_one_time, check_unseen
@@ -115,7 +115,6 @@ def judge(
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude")
     replay = Replay(artifact, log, serving)  # 3
     told = progress(len(log))
-    found = evaluate(
-        replay, parted, options.repeats, log.scene_names, options.seed, options.core > 1, told
-    )
+    question = Question(parted, options.repeats, log.scene_names, options.seed, options.core > 1)
+    found = evaluate(replay, question, told)
     return msgspec.structs.replace(found, notes=[*found.notes, *notes])

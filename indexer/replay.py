@@ -100,16 +100,29 @@ class Replay:
         learned = None if self.learner is None else self.learner.ranker
         return self.recommender.ranker if learned is None else learned.copy()
 
-    def columns(self, events: NDArray[np.int64], rows: Rows) -> NDArray[np.float32]:
+    def columns(
+        self,
+        events: NDArray[np.int64],
+        rows: Rows,
+        scenes: bool = True,
+        attributes: bool = True,
+    ) -> NDArray[np.float32]:
         """Compute what a ranker reads of given rows (B, C) for the users of B coming events.
 
         Each is seen from its own time and scene, but all from the states as they are now.
 
+        Args:
+            events: (B,) positions in the log.
+            rows: (B, C) catalogue rows, -1 only at the end.
+            scenes: False asks as if there were no scene.
+            attributes: False asks as if nothing were known of the users but their events.
+
         Returns:
-            (B, C, len(COLUMNS)) float32; zero where the row is -1, which may only stand at the end.
+            (B, C, len(COLUMNS)) float32; zero where the row is -1.
         """
-        users = self.log.users[events]
+        users, batch = self.log.users[events], self.log.batch
+        where = batch.scenes[events] if scenes else np.zeros(len(events), np.uint32)
+        hashes = self.user_hashes[users] if attributes else None
         return self.recommender.columns(
-            self.states, users, self.log.batch.times[events], self.log.batch.scenes[events], rows,
-            self.user_hashes[users],
-        )  # fmt: skip
+            self.states, users, batch.times[events], where, rows, hashes
+        )

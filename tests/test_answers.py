@@ -39,9 +39,9 @@ def test_each_target_is_asked_before_its_event_streams_in(
     asked: list[tuple[int, int]] = []
     columns = Replay.columns
 
-    def spy(self: Replay, events: Any, rows: Any) -> Any:
+    def spy(self: Replay, events: Any, *more: Any) -> Any:
         asked.append((self.position, int(events[0])))
-        return columns(self, events, rows)
+        return columns(self, events, *more)
 
     monkeypatch.setattr(Replay, "columns", spy)
     _, targets, _ = ask(log)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from indexer.answers import TRACKER, TRACKER_SERVED
-from indexer.evaluate import evaluate
+from indexer.evaluate import Question, evaluate
 from indexer.evaluation import Evaluation, Row
 from indexer.histories import EventLog, split
 from indexer.replay import Replay
@@ -35,7 +35,7 @@ def log(tmp_path: Path) -> EventLog:
 
 @pytest.fixture
 def report(log: EventLog) -> Evaluation:
-    return evaluate(replay_of(log), split(log, "gts"), False, SCENES)
+    return evaluate(replay_of(log), Question(split(log, "gts"), False, SCENES))
 
 
 def row(report: Evaluation, model: str, part: str = "all") -> Row:
@@ -84,7 +84,7 @@ def test_the_report_is_json_with_null_where_a_metric_is_not_defined(report: Eval
 def test_with_repeats_seen_items_are_ranked_and_own_items_join_the_baselines(
     log: EventLog,
 ) -> None:
-    report = evaluate(replay_of(log, seen="keep"), split(log, "gts"), True, SCENES)
+    report = evaluate(replay_of(log, seen="keep"), Question(split(log, "gts"), True, SCENES))
     assert "own_frequent" in {r.model for r in report.rows}
     assert "items seen before are ranked" in report.notes
     # Nobody repeats in this world: the own items stand before every target.
@@ -92,7 +92,7 @@ def test_with_repeats_seen_items_are_ranked_and_own_items_join_the_baselines(
 
 
 def test_loo_asks_for_the_last_event_of_each_user(log: EventLog) -> None:
-    report = evaluate(replay_of(log), split(log, "loo"), False, SCENES)
+    report = evaluate(replay_of(log), Question(split(log, "loo"), False, SCENES))
     assert report.targets == report.users == 20
 
 
@@ -108,7 +108,7 @@ def test_slices_part_the_targets(log: EventLog) -> None:
 def test_without_targets_there_is_a_report_without_rows_to_compare(tmp_path: Path) -> None:
     one = [{"user_id": "u", "item_id": "i1", "kind": "like", "timestamp": 1.0}]
     log = read_events(tmp_path, one)
-    report = evaluate(replay_of(log), split(log, "gts"), False, {})
+    report = evaluate(replay_of(log), Question(split(log, "gts"), False, {}))
     assert report.targets == 0
     assert report.differences == []
     assert all(r.n == 0 and r.hit_rate_at_10 is None and r.ci == {} for r in report.rows)
@@ -127,3 +127,31 @@ def test_users_with_attributes_have_slices_of_their_own(log: EventLog) -> None:
     assert "attribute_users" not in dict(
         slices(log, log_events, targets, replay.rows, {}, ~some & some)
     )
+
+
+def test_labelled_events_are_asked_for_their_probability_in_the_same_replay(log: EventLog) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def probability(replay: Replay, event: int) -> float:
+        asked.append((replay.position, event))
+        return 0.25 + 0.5 * (event % 2)
+
+    replay, parted = replay_of(log), split(log, "gts")
+    events = np.arange(0, len(log), 3)
+    positive = events % 2 == 1
+    question = Question(parted, False, SCENES, labelled=(events, positive), probability=probability)
+    report = evaluate(replay, question)
+    wanted = [event for event in events.tolist() if event >= parted.test[0]]
+    assert asked == [(event, event) for event in wanted]
+    assert row(report, "tracker").labelled == len(wanted)
+    assert row(report, "tracker").auc == 1.0
+    assert row(report, "tracker").hit_rate_at_10 is not None
+    for mean in ("item_mean", "user_mean"):
+        assert row(report, mean).n == 0
+        assert row(report, mean).auc is not None
+        assert row(report, mean).hit_rate_at_10 is None
+    assert sum(found.size for found in report.calibration) == len(wanted)
+    assert any(note.startswith(f"probabilities: {len(wanted)} labelled") for note in report.notes)
+    plain = evaluate(replay_of(log), Question(parted, False, SCENES))
+    assert row(plain, "tracker").hit_rate_at_10 == row(report, "tracker").hit_rate_at_10
+    assert plain.calibration == []

@@ -2,9 +2,10 @@
 
 import io
 
+import msgspec
 from rich.console import Console
 
-from indexer.evaluation import Difference, Evaluation, Row
+from indexer.evaluation import CalibrationBin, Difference, Evaluation, Row
 from indexer.evaluation_report import as_html, as_table
 
 
@@ -58,6 +59,16 @@ def test_names_from_the_data_are_escaped() -> None:
 def test_the_same_evaluation_gives_the_same_tables() -> None:
     first, second = (as_html(evaluation()).split("<h2>", 1)[1] for _ in range(2))
     assert first == second
+
+
+def test_probabilities_have_a_calibration_plot_and_rows_without_rankings_no_bars() -> None:
+    said = Row("item_mean", "all", 0, labelled=50, auc=0.6)
+    bins = [CalibrationBin(25, 0.2, 0.25), CalibrationBin(25, 0.7, 0.6)]
+    plain = evaluation()
+    page = as_html(msgspec.structs.replace(plain, rows=[*plain.rows, said], calibration=bins))
+    assert page.count("<svg") == 4
+    assert "Calibration: 50 labelled events" in page
+    assert page.count("item_mean") == 1  # in the table alone
 
 
 def test_an_evaluation_without_targets_still_gives_a_page() -> None:
