@@ -24,6 +24,8 @@ from indexer.replay import Replay, Rows
 from indexer.targets import Asked, Flags, Targets, asked_in_parts
 from tracker.context import COLUMNS
 from tracker.features import F_SCENE
+from tracker.learner import Learner
+from tracker.online import OnlineRanker
 from tracker.ranker import Ranker
 
 K = 10
@@ -33,6 +35,9 @@ SERVED = 20
 """Length of the lists asked for as served."""
 
 TRACKER, TRACKER_SERVED = "tracker", "tracker_served"
+
+TRACKER_ONLINE = "tracker_online"
+"""The tracker by what the replay's learner has learned before each target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +164,14 @@ def ask_tracker(
     1. Events before the target go into the states.
     2. What the ranker reads of the catalogue is computed; it scores it `beside`, for each variant.
     3. The list as served is asked for, for `tracker_served`.
+
+    With a learner in the replay its ranker is asked too, for `tracker_online`.
     """
     log, recommender = replay.log, replay.recommender
-    whole = {variant.name: Answers.of_size(len(targets.events)) for variant in variants}
+    names = [variant.name for variant in variants]
+    if replay.learner is not None:
+        names.append(TRACKER_ONLINE)
+    whole = {name: Answers.of_size(len(targets.events)) for name in names}
     served = Answers.of_size(len(targets.events))
     ranked = np.flatnonzero(targets.ranked)
     scored: Future[None] | None = None
@@ -169,6 +179,7 @@ def ask_tracker(
     width = 4 * len(ranked) * len(COLUMNS) * len(variants)
     for asked in asked_in_parts(log, replay.rows, targets, width):
         columns = np.empty((len(variants), len(asked), len(ranked), len(COLUMNS)), np.float32)
+        learned: list[Ranker] = []
         for b, event in enumerate(asked.events.tolist()):
             between(event)
             replay.advance(event)  # 1
@@ -177,6 +188,8 @@ def ask_tracker(
                 columns[v, b] = replay.columns(
                     np.array([event]), ranked[None, :], variant.scenes, variant.attributes
                 )[0]
+            if replay.learner is not None:
+                learned.append(_learned(replay.learner, recommender.ranker))
             found = recommender.recommend(  # 3
                 replay.states, replay.seen, replay.seen_slots, log.users[at],
                 log.batch.times[at], log.batch.scenes[at], SERVED,
@@ -188,27 +201,47 @@ def ask_tracker(
             scored.result()  # no more than one waits: each takes memory
         part = slice(done, done + len(asked))
         answers = list(whole.values())
-        scored = beside.submit(_score, recommender.ranker, columns, answers, part, asked, targets)
+        scored = beside.submit(
+            _score, recommender.ranker, learned, columns, answers, part, asked, targets
+        )
         done += len(asked)
     if scored is not None:
         scored.result()
     return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
 
 
+def _learned(learner: Learner, published: Ranker) -> Ranker:
+    """Return the ranker as the learner has it now; it stays as it is while that learns on."""
+    if learner.ranker is None:
+        return published
+    copy = OnlineRanker(learner.ranker.published)
+    copy.set_read_out(learner.ranker.read_out())
+    return copy
+
+
 def _score(
     ranker: Ranker,
+    learned: Sequence[Ranker],
     columns: NDArray[np.float32],
     answers: Sequence[Answers],
     part: slice,
     asked: Asked,
     targets: Targets,
 ) -> None:
-    """Score the ranked items of some targets for each variant, and write down what came of it."""
+    """Score the ranked items of some targets for each variant, and write down what came of it.
+
+    With `learned` rankers, one a target, they are asked for the last of the answers.
+    """
     scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
     everyone = np.full(len(asked), columns.shape[2])
-    for own, read in zip(answers, columns, strict=True):
+    for own, read in zip(answers, columns, strict=False):
         scores[:, targets.ranked] = ranker.score(read, everyone)
         _write(own, part, scores, asked, targets)
+    if learned:
+        for b, online in enumerate(learned):
+            one = slice(b, b + 1)
+            scores[b, targets.ranked] = online.score(columns[0, one], everyone[one])[0]
+        _write(answers[-1], part, scores, asked, targets)
 
 
 def _offered(asked: Asked, b: int, targets: Targets) -> int:

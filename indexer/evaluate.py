@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from indexer.answers import TRACKER, ask_all, make_baselines, users_with_attributes, variants_of
+from indexer.answers import (
+    TRACKER,
+    TRACKER_ONLINE,
+    TRACKER_SERVED,
+    WITHOUT_ATTRIBUTES,
+    WITHOUT_SCENES,
+    ask_all,
+    make_baselines,
+    users_with_attributes,
+    variants_of,
+)
 from indexer.evaluation import Evaluation
 from indexer.histories import TEST, EventLog, Split
 from indexer.measure import differences, measure_slice, measured
@@ -104,11 +114,25 @@ def evaluate(
         targets=len(split.test),
         seconds=round(taken, 3),
         events_per_second=round(events / taken, 1),
-        notes=[*_notes(split, targets, rows), *_notes_of_labels(said, asker), *notes],
+        notes=[
+            *_notes(split, targets, rows),
+            *(note for name, note in _MODELS.items() if name in answers),
+            *_notes_of_labels(said, asker),
+            *notes,
+        ],
         rows=join_rows(of_ranks, of_labels),
         differences=differences(answers, users, seed),
         calibration=calibration_of(said.positive, said.models[TRACKER]) if len(said) else [],
     )
+
+
+_MODELS = {
+    TRACKER: "tracker ranks all items, by the ranker with the weights as published",
+    TRACKER_SERVED: "tracker_served is the list as served: candidates, quotas, re-ranking",
+    WITHOUT_SCENES.name: "tracker_without_scenes is the same artifact asked with no scene",
+    WITHOUT_ATTRIBUTES.name: "tracker_without_attributes is asked as if no attribute were known",
+    TRACKER_ONLINE: "tracker_online goes on learning from what streams in, and is asked beside",
+}
 
 
 def _asker(replay: Replay, question: Question) -> Asker:
@@ -139,9 +163,17 @@ def _notes_of_labels(said: LabelledAnswers, asker: Asker) -> list[str]:
 
 def _notes(split: Split, targets: Targets, rows: Rows) -> list[str]:
     if split.protocol == "gts":
-        cut = f"targets: events from {split.cuts[1]:.14g} s on, of users with an earlier event"
+        first, second = split.cuts
+        cut = (
+            f"split points: {first:.14g} s (80 %) and {second:.14g} s (90 %); targets are events"
+            " from the second on, of users with an earlier event; baselines are fitted on what is"
+            " before it"
+        )
     else:
-        cut = "targets: each user's last event, of users with an earlier one"
+        cut = (
+            "targets: each user's last event, of users with an earlier one; baselines are fitted on"
+            " what is before the last two"
+        )
     outside = int((rows[split.test] < 0).sum())
     return [
         cut,
@@ -149,6 +181,7 @@ def _notes(split: Split, targets: Targets, rows: Rows) -> list[str]:
         "items seen before are ranked" if targets.repeats else "items seen before are not ranked",
         f"{outside} targets are of items outside the catalogue: rank infinity",
         "each target streams into the states after it was asked for",
+        "means are over targets; intervals are 95 %, by bootstrap over users; coverage has none",
     ]
 
 

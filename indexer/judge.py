@@ -17,6 +17,7 @@ from indexer.replay import Replay
 from tracker.artifact import Artifact
 from tracker.events import hash_id
 from tracker.kinds import Kinds
+from tracker.learner import Learner
 from tracker.recommend_options import RecommendOptions
 from tracker.versions import Root
 
@@ -113,7 +114,8 @@ def judge(
     if missing and options.core == 1:
         notes.append(f"{missing} items of the catalogue are not in {manifest.version}")
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude")
-    replay = Replay(artifact, log, serving)  # 3
+    learner = None if manifest.ranker is None else Learner(kinds)
+    replay = Replay(artifact, log, serving, learner=learner)  # 3
     told = progress(len(log))
     question = Question(parted, options.repeats, log.scene_names, options.seed, options.core > 1)
     found = evaluate(replay, question, told)

@@ -99,13 +99,16 @@ def measure_slice(
 
 
 def differences(answers: Mapping[str, Answers], users: Integers, seed: int) -> list[Difference]:
-    """Return how far the tracker is from each other model, and its variants from the baselines."""
+    """Return how far the tracker and its variants are from the other models and each other.
+
+    Of two variants, one is always the tracker itself.
+    """
     variants = [name for name in answers if name.startswith(TRACKER)]
     return [
         difference
         for model in variants
         for other in answers
-        if other != model and (model == TRACKER or other not in variants)
+        if other != model and (TRACKER in (model, other) or other not in variants)
         for difference in _difference(model, other, answers, users, seed)
     ]
 

@@ -8,12 +8,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.answers import TRACKER, TRACKER_SERVED, Answers, ask_all, make_baselines
+from indexer.answers import (
+    TRACKER,
+    TRACKER_ONLINE,
+    TRACKER_SERVED,
+    WHOLE,
+    WITHOUT_ATTRIBUTES,
+    WITHOUT_SCENES,
+    Answers,
+    ask_all,
+    make_baselines,
+    users_with_attributes,
+    variants_of,
+)
 from indexer.baselines import Baseline, Popularity
 from indexer.histories import EventLog, split
 from indexer.replay import Replay
 from indexer.targets import Asked, Targets, targets_of
+from indexer.tower_items import make_tower
 from tests.logs import group_artifact, group_events, read_events
+from tests.test_tower import fitted
+from tracker.context import C_ENCODER, COLUMNS
+from tracker.kinds import Kinds
+from tracker.learner import Learner
+from tracker.models import Models
+from tracker.network import CUT, Network, Weights
 from tracker.recommend_options import RecommendOptions
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
@@ -127,3 +146,59 @@ def test_a_baseline_that_fails_ends_the_evaluation(log: EventLog) -> None:
 
     with pytest.raises(ValueError, match="is NaN; a number is expected"):
         ask(log, [Broken(NOTHING, 40)])
+
+
+class ByEncoder:
+    """Ranks by what the user encoder says alone."""
+
+    wanted = np.arange(len(COLUMNS)) == C_ENCODER
+    cut_weights = np.ones(CUT, np.float32)
+
+    def score(self, features: Any, n_rows: Any) -> Any:
+        return np.ascontiguousarray(features[:, :, C_ENCODER])
+
+
+def test_the_tracker_is_asked_without_scenes_and_attributes_where_it_reads_them(
+    log: EventLog,
+) -> None:
+    artifact = group_artifact()
+    tower = make_tower(fitted(scenes=True, attributes=True), artifact.vectors)
+    artifact = replace(artifact, models=Models(tower=tower))
+    replay = Replay(artifact, log, EXACT, ByEncoder())
+    targets = targets_of(log, split(log, "loo"), replay.rows, 40, 40, False)
+    variants = variants_of(replay, targets)
+    assert variants == [WHOLE, WITHOUT_SCENES, WITHOUT_ATTRIBUTES]
+    assert users_with_attributes(replay).sum() == 2
+    found = ask_all(replay, targets, [], variants)
+    assert list(found) == [TRACKER, TRACKER_SERVED, WITHOUT_SCENES.name, WITHOUT_ATTRIBUTES.name]
+    whole = found[TRACKER].ranks
+    changed = found[WITHOUT_ATTRIBUTES.name].ranks != whole
+    assert changed.any()
+    assert users_with_attributes(replay)[log.users[targets.events]][changed].all()
+    assert (found[WITHOUT_SCENES.name].ranks != whole).any()
+
+
+def test_without_scenes_or_attributes_there_is_nothing_to_leave_out(log: EventLog) -> None:
+    replay = Replay(group_artifact(), log, EXACT)  # the blend reads no scene
+    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+    assert variants_of(replay, targets) == [WHOLE]
+
+
+def test_what_was_learned_is_asked_beside_what_was_published(log: EventLog) -> None:
+    random = np.random.default_rng(0)
+    shapes = {"first": (3, 4), "first_bias": (4,), "second": (4, 2), "second_bias": (2,),
+              "last": (2,), "skip": (3,), "cut": (CUT,)}  # fmt: skip
+    weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    ranker = Network(["trend_1d", "content_60", "gap"], Weights(**weights))
+    artifact = replace(group_artifact(), models=Models(ranker=ranker))
+    replay = Replay(artifact, log, EXACT, learner=Learner(Kinds.default()))
+    targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
+    found = ask_all(replay, targets, [])
+    assert list(found) == [TRACKER, TRACKER_SERVED, TRACKER_ONLINE]
+    assert replay.learner is not None
+    assert replay.learner.progress is not None
+    assert replay.learner.progress.steps > 0
+    frozen = ask_all(Replay(artifact, log, EXACT), targets, [])
+    for name, answers in frozen.items():
+        np.testing.assert_array_equal(answers.ranks, found[name].ranks)
+    assert (found[TRACKER_ONLINE].ranks != found[TRACKER].ranks).any()
