@@ -24,8 +24,6 @@ from indexer.replay import Replay, Rows
 from indexer.targets import Asked, Flags, Targets, asked_in_parts
 from tracker.context import COLUMNS
 from tracker.features import F_SCENE
-from tracker.learner import Learner
-from tracker.online import OnlineRanker
 from tracker.ranker import Ranker
 
 K = 10
@@ -189,7 +187,7 @@ def ask_tracker(
                     np.array([event]), ranked[None, :], variant.scenes, variant.attributes
                 )[0]
             if replay.learner is not None:
-                learned.append(_learned(replay.learner, recommender.ranker))
+                learned.append(replay.online_ranker())
             found = recommender.recommend(  # 3
                 replay.states, replay.seen, replay.seen_slots, log.users[at],
                 log.batch.times[at], log.batch.scenes[at], SERVED,
@@ -208,15 +206,6 @@ def ask_tracker(
     if scored is not None:
         scored.result()
     return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
-
-
-def _learned(learner: Learner, published: Ranker) -> Ranker:
-    """Return the ranker as the learner has it now; it stays as it is while that learns on."""
-    if learner.ranker is None:
-        return published
-    copy = OnlineRanker(learner.ranker.published)
-    copy.set_read_out(learner.ranker.read_out())
-    return copy
 
 
 def _score(
