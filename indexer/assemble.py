@@ -252,6 +252,7 @@ def write_version(
             files=files,
             ranker=None if models.ranker is None else models.ranker.info,
             tower=None if models.tower is None else models.tower.info,
+            prediction=None if models.prediction is None else models.prediction.info,
             training=training,
         )
         manifest = add_artifact(root, staged, manifest)

@@ -117,7 +117,7 @@ def test_one_class_is_too_few(tmp_path: Path, ups: int, downs: int, said: str) -
 def test_the_kernel_says_the_same_as_the_rule(tmp_path: Path) -> None:
     said = [("rate", 4.0), ("rate", 3.0), ("rate", None), ("hide", None), ("like", 1.0)]
     events = [
-        event(kind, n, **({} if value is None else {"value": value}))
+        event(kind, n) if value is None else event(kind, n, value=value)
         for n, (kind, value) in enumerate(said)
     ]
     batch = read_events(tmp_path, events).batch

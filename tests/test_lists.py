@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,7 @@ def batch_of(rows: list[list[int]], scores: list[list[float]]) -> RecommendedBat
         strengths=strengths,
         changes=np.array([[0.25, -0.125, 0.0]] * users, np.float32),
         list_hash=np.zeros(users, np.uint64),
+        probabilities=np.full((users, k), np.nan, np.float32),
     )
 
 
@@ -55,6 +57,17 @@ def test_encoded_lists_decode_to_the_recommendation_objects() -> None:
     encoded = ListEncoder(ITEMS).encode(BATCH, *ARGUMENTS)
     decoded = [msgspec.json.decode(record, type=Recommendation) for record in encoded]
     assert decoded == to_recommendations(BATCH, ITEMS, *ARGUMENTS)
+
+
+def test_probabilities_are_there_where_one_was_trained() -> None:
+    chances = np.array([[0.25, 0.99996, np.nan]] * 3, np.float32)
+    batch = replace(BATCH, probabilities=chances)
+    encoded = ListEncoder(ITEMS).encode(batch, *ARGUMENTS)
+    decoded = [msgspec.json.decode(record, type=Recommendation) for record in encoded]
+    assert decoded == to_recommendations(batch, ITEMS, *ARGUMENTS)
+    assert [item.probability for item in decoded[0].items] == [0.25, 1.0, None]
+    without = json.loads(ListEncoder(ITEMS).encode(BATCH, *ARGUMENTS)[0])
+    assert "probability" not in without["items"][0]
 
 
 def test_fields_come_in_the_order_of_the_recommendation() -> None:

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.worlds import START, World, likes
+from tracker.calibration import Calibration
 from tracker.evidence import EVIDENCE, Priors
 from tracker.label_rule import LabelRule
+from tracker.manifest import LAYOUT, Manifest
+from tracker.models import Models, read_models, write_models
 from tracker.prediction import (
     HeadWeights,
     Prediction,
@@ -18,6 +22,8 @@ from tracker.prediction import (
     PredictionInfo,
     _forward,
 )
+from tracker.recommender import Recommender
+from tracker.versions import ArtifactError
 
 NAMES = ["item_mean", "user_residual", "content_95"]
 
@@ -126,3 +132,61 @@ def test_an_unknown_feature_bad_numbers_and_a_bad_calibration_are_refused() -> N
         Prediction(info_of(), broken)
     with pytest.raises(PredictionFileError, match=r"scale 0\.0.*train again"):
         Prediction(info_of(calibration=(0.0, 0.0)), weights_of())
+
+
+def world_of(prediction: Prediction | None) -> World:
+    world = World()
+    artifact = replace(world.artifact, models=Models(prediction=prediction))
+    world.recommender = Recommender(artifact, world.view)
+    for user in range(4):
+        world.send(*likes(user, [user, user + 2, user + 8]))
+    world.send({"user": 0, "item": "i30", "weight": -2.0, "time": START + 60.0})
+    return world
+
+
+def ask(world: World, slots: list[int], rows: Any, **more: Any) -> Any:
+    users = np.array(slots, np.int64)
+    now, scenes = np.full(len(users), START + 100.0), np.zeros(len(users), np.uint32)
+    return world.recommender.probabilities(
+        world.states, users, now, scenes, np.array(rows, np.int64), **more
+    )
+
+
+def test_each_recommended_item_has_the_probability_that_is_asked_for() -> None:
+    world = world_of(Prediction(info_of(), weights_of()))
+    found = world.recommend([0, 3, -1], now=START + 100.0)
+    np.testing.assert_array_equal(found.probabilities, ask(world, [0, 3, -1], found.rows))
+    assert ((found.probabilities > 0.0) & (found.probabilities < 1.0)).all()
+    alone = world.recommend([3], now=START + 100.0)
+    np.testing.assert_array_equal(alone.probabilities[0], found.probabilities[1])
+    other = Calibration.published(1.0, 2.0)
+    raised = ask(world, [0, 3, -1], found.rows, calibration=other)
+    assert not np.array_equal(raised, found.probabilities)
+
+
+def test_where_nothing_was_trained_there_is_no_probability() -> None:
+    world = world_of(None)
+    assert np.isnan(world.recommend([0]).probabilities).all()
+    assert np.isnan(ask(world, [0], [[1, -1]])).all()
+    trained = ask(world_of(Prediction(info_of(), weights_of())), [0], [[1, -1]])
+    assert np.isnan(trained).tolist() == [[False, True]]
+
+
+def test_an_artifact_carries_a_prediction_and_refuses_one_that_is_not_listed(
+    tmp_path: Path,
+) -> None:
+    prediction = Prediction(info_of(), weights_of())
+    write_models(tmp_path, Models(prediction=prediction))
+    listed = {LAYOUT.prediction: "0" * 64}
+    manifest = msgspec.structs.replace(
+        World().artifact.manifest, prediction=prediction.info, files=listed
+    )
+    described = msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
+    found = read_models(tmp_path, described).prediction
+    assert found is not None
+    np.testing.assert_array_equal(found.weights.linear, prediction.weights.linear)
+    with pytest.raises(ArtifactError, match="describes a prediction, and lists no file of it"):
+        read_models(tmp_path, msgspec.structs.replace(manifest, files={}))
+    (tmp_path / LAYOUT.prediction).write_bytes(b"broken")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_models(tmp_path, manifest)

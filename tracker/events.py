@@ -53,13 +53,17 @@ class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attributes: dict[str, str | float | bool | list[str]] = {}
 
 
-class RecommendedItem(msgspec.Struct, frozen=True, gc=False):
-    """One item of a list: `score` higher is better; `because` up to 3 of the user's own items."""
+class RecommendedItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One item of a list: `score` higher is better; `because` up to 3 of the user's own items.
+
+    `probability` that the user takes to it; there where the artifact has a trained prediction.
+    """
 
     item_id: str
     score: float
     channel: str
     because: list[str]
+    probability: float | None = None
 
 
 class Interest(msgspec.Struct, frozen=True, gc=False):

@@ -1,5 +1,6 @@
 """A RecommendedBatch to the Recommendations that go out, as objects and, faster, as JSON."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,8 +17,8 @@ from tracker.vectors import ItemVectors
 
 Array = NDArray[Any]
 
-_ITEM_BYTES = 96
-"""Most bytes of an item's JSON beside its ids: names, punctuation, channel, score."""
+_ITEM_BYTES = 128
+"""Most bytes of an item's JSON beside its ids: names, punctuation, numbers."""
 
 _INTEREST_BYTES = 96
 
@@ -66,6 +67,7 @@ def to_recommendations(
     """
     ids, names = items.ids, items.labels
     scores = _rounded(batch.scores)
+    probabilities = _rounded(batch.probabilities)
     strengths, changes = _rounded(batch.strengths), _rounded(batch.changes)
     rows, channels, because = (
         batch.rows.tolist(),
@@ -80,9 +82,15 @@ def to_recommendations(
             times[b],
             scenes[b],
             [
-                RecommendedItem(ids[row], score, CHANNELS[c], [ids[r] for r in past if r >= 0])
-                for row, score, c, past in zip(
-                    rows[b], scores[b], channels[b], because[b], strict=True
+                RecommendedItem(
+                    ids[row],
+                    score,
+                    CHANNELS[c],
+                    [ids[r] for r in past if r >= 0],
+                    None if math.isnan(chance) else chance,
+                )
+                for row, score, c, past, chance in zip(
+                    rows[b], scores[b], channels[b], because[b], probabilities[b], strict=True
                 )
                 if row >= 0
             ],
@@ -144,12 +152,13 @@ class ListEncoder:
         buffer = np.empty(bound, np.uint8)
         ends = np.empty(len(rows), np.int64)
         _write_records(
-            rows, batch.scores, batch.channels, reasons,
+            rows, batch.scores, batch.probabilities, batch.channels, reasons,
             batch.labels, batch.strengths, batch.changes,
             heads, np.flatnonzero(heads == _NEWLINE), middles, np.flatnonzero(middles == _NEWLINE),
             self._ids, self._id_ends, self._labels, self._label_ends,
             self._channels, self._channel_ends,
-            _ITEMS, _ITEM, _SCORE, _INTERESTS, _LABEL, _STRENGTH, _CHANGE, buffer, ends,
+            _ITEMS, _ITEM, _SCORE, _PROBABILITY, _INTERESTS, _LABEL, _STRENGTH, _CHANGE,
+            buffer, ends,
         )  # fmt: skip
         records = buffer.tobytes()
         edges = [0, *ends.tolist()]
@@ -180,6 +189,7 @@ def _text(text: str) -> NDArray[np.uint8]:
 _ITEMS = _text(',"items":[')
 _ITEM = _text('{"item_id":')
 _SCORE = _text(',"score":')
+_PROBABILITY = _text(',"probability":')
 _INTERESTS = _text(',"interests":[')
 _LABEL = _text('{"label":')
 _STRENGTH = _text(',"strength":')
@@ -226,12 +236,12 @@ def _number(buffer: Array, at: int, value: float) -> int:
 
 @native
 def _write_records(
-    rows: Array, scores: Array, channels: Array, because_rows: Array,
+    rows: Array, scores: Array, probabilities: Array, channels: Array, because_rows: Array,
     labels: Array, strengths: Array, changes: Array,
     heads: Array, head_ends: Array, middles: Array, middle_ends: Array,
     ids: Array, id_ends: Array, label_texts: Array, label_ends: Array,
     channel_texts: Array, channel_ends: Array,
-    items_name: Array, item_start: Array, score_name: Array,
+    items_name: Array, item_start: Array, score_name: Array, probability_name: Array,
     interests_name: Array, label_start: Array, strength_name: Array, change_name: Array,
     buffer: Array, ends: Array,
 ) -> None:  # fmt: skip
@@ -255,6 +265,9 @@ def _write_records(
             at = _copy(buffer, at, ids, id_ends[row], id_ends[row + 1])
             at = _copy(buffer, at, score_name, 0, len(score_name))
             at = _number(buffer, at, scores[b, i])
+            if probabilities[b, i] == probabilities[b, i]:  # not NaN
+                at = _copy(buffer, at, probability_name, 0, len(probability_name))
+                at = _number(buffer, at, probabilities[b, i])
             channel = channels[b, i]
             at = _copy(buffer, at, channel_texts, channel_ends[channel], channel_ends[channel + 1])
             for r in range(because_rows.shape[2]):

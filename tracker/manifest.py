@@ -9,6 +9,7 @@ import msgspec
 
 from tracker.interest import InterestConfig
 from tracker.network import RankerInfo
+from tracker.prediction import PredictionInfo
 from tracker.versions import (
     MANIFEST,
     ArtifactError,
@@ -44,6 +45,7 @@ class Layout:
     encoder_index: str = "encoder_index.faiss"
     scene_attention: str = "scene_attention.safetensors"
     user_attributes: str = "user_attributes.safetensors"
+    prediction: str = "prediction.safetensors"
 
 
 LAYOUT = Layout()
@@ -119,7 +121,7 @@ class Manifest(msgspec.Struct, frozen=True):
     `basis` names whitening, projection and `interest` together: under one basis an unchanged text
     keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
     `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker`,
-    `tower` (the user encoder) and `training` are there if they were trained.
+    `tower` (the user encoder), `prediction` and `training` are there if they were trained.
     """
 
     format: int
@@ -139,6 +141,7 @@ class Manifest(msgspec.Struct, frozen=True):
     ranker: RankerInfo | None = None
     training: TrainingInfo | None = None
     tower: TowerInfo | None = None
+    prediction: PredictionInfo | None = None
 
     @property
     def recall_at_10(self) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tracker.index import Device
 from tracker.manifest import LAYOUT, REBUILD, Manifest
 from tracker.network import Network, RankerFileError
+from tracker.prediction import Prediction, PredictionFileError
 from tracker.versions import ArtifactError, write_synced
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only a trained encoder needs it
@@ -20,10 +21,12 @@ class Models:
     Attributes:
         ranker: scores candidates, where else the fixed blend does.
         tower: the user encoder with the items in its space: a channel of candidates, and a score.
+        prediction: the probability that a user takes to an item.
     """
 
     ranker: Network | None = None
     tower: "Tower | None" = None
+    prediction: Prediction | None = None
 
     @property
     def hidden(self) -> int:
@@ -47,6 +50,8 @@ def write_models(folder: Path, models: Models) -> None:
         from tracker.tower_files import write_tower
 
         write_tower(folder, models.tower)
+    if models.prediction is not None:
+        write_synced(folder / LAYOUT.prediction, models.prediction.to_bytes())
 
 
 def read_models(path: Path, manifest: Manifest, device: Device = "cpu") -> Models:
@@ -61,7 +66,11 @@ def read_models(path: Path, manifest: Manifest, device: Device = "cpu") -> Model
         ArtifactError: a file is not what the manifest says, or not listed there.
         IndexDeviceError: device `cuda` without a GPU.
     """
-    return Models(_read_ranker(path, manifest), _read_tower(path, manifest, device))
+    return Models(
+        ranker=_read_ranker(path, manifest),
+        tower=_read_tower(path, manifest, device),
+        prediction=_read_prediction(path, manifest),
+    )
 
 
 def _read_ranker(path: Path, manifest: Manifest) -> Network | None:
@@ -85,6 +94,16 @@ def _read_tower(path: Path, manifest: Manifest, device: Device) -> "Tower | None
     try:
         return read_tower(path, info, manifest.items, manifest.live, manifest.dim, device)
     except TowerFileError as error:
+        raise ArtifactError(f"{error}; {REBUILD}") from error
+
+
+def _read_prediction(path: Path, manifest: Manifest) -> Prediction | None:
+    if manifest.prediction is None:
+        return None
+    _check_listed(path, manifest, LAYOUT.prediction, "a prediction")
+    try:
+        return Prediction.load(path / LAYOUT.prediction, manifest.prediction)
+    except PredictionFileError as error:
         raise ArtifactError(f"{error}; {REBUILD}") from error
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tracker.apply import Applied, apply_events, rebuild_from_ring
 from tracker.artifact import Artifact
+from tracker.calibration import Calibration
 from tracker.candidates import Candidates, find_candidates
 from tracker.context import C_CONTEXT, C_ENCODER, COLUMNS, read_context
 from tracker.dots import dot
@@ -40,7 +41,8 @@ class RecommendedBatch:
     is also by diversity; `channels` (B, K) uint8, positions in CHANNELS; `because` (B, K, 3)
     uint64 item hashes, 0 padded, and `because_rows` (B, K, 3) int64 their rows, -1 padded;
     `labels` (B, 3) int32 into the label table, -1 padded, of the strongest interests, `strengths`
-    and `changes` (B, 3) float32; `list_hash` (B,) uint64, equal for equal lists in equal order.
+    and `changes` (B, 3) float32; `list_hash` (B,) uint64, equal for equal lists in equal order;
+    `probabilities` (B, K) float32 that the user takes to the item, NaN where none was trained.
     """
 
     rows: NDArray[np.int64]
@@ -52,6 +54,7 @@ class RecommendedBatch:
     strengths: NDArray[np.float32]
     changes: NDArray[np.float32]
     list_hash: NDArray[np.uint64]
+    probabilities: NDArray[np.float32]
 
     def __len__(self) -> int:
         """Return the number of users."""
@@ -188,6 +191,7 @@ class Recommender:
         k: int,
         users: NDArray[np.uint64] | None = None,
         ranker: Ranker | None = None,
+        calibration: Calibration | None = None,
     ) -> RecommendedBatch:
         """Make a list for each of B users. States are read only, but for rows to carry over.
 
@@ -212,6 +216,7 @@ class Recommender:
             k: items wanted.
             users: (B,) uint64 hashes of the users' ids, for their attributes; None for none.
             ranker: scores instead of the recommender's own.
+            calibration: of the probabilities, instead of the artifact's own.
 
         Raises:
             ValueError: lengths differ, k is below 1, or the states have another dim.
@@ -223,7 +228,7 @@ class Recommender:
         lists = [
             self._lists(
                 searched.part(part), states, slots[part], now[part], scenes[part], k,
-                seen, seen_slots, self.ranker if ranker is None else ranker,
+                seen, seen_slots, self.ranker if ranker is None else ranker, calibration,
             )
             for part in _parts(len(slots))
         ]  # fmt: skip
@@ -288,6 +293,53 @@ class Recommender:
             self._wishes(states, slots, now, scenes, users), given, n_rows, walked,
         )  # fmt: skip
 
+    def probabilities(
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        rows: NDArray[np.int64],
+        calibration: Calibration | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the probability that each of B users takes to items, in a scene at a time.
+
+        Args:
+            states: the arena; read only, but for rows to carry over.
+            slots: (B,) arena rows, -1 for a user of whom nothing is kept.
+            now: (B,) seconds.
+            scenes: (B,) codes, 0 for none.
+            rows: (B, C) catalogue rows, -1 for none.
+            calibration: instead of the artifact's own.
+
+        Returns:
+            (B, C) float32 above 0 and below 1; NaN where the row is -1, and all of it where no
+            prediction was trained.
+
+        Raises:
+            ValueError: lengths differ, or the states have another dim.
+        """
+        self._check(states, slots, now, scenes)
+        self.carry_over(states, slots)
+        read = read_histories(states, slots, now, self.artifact.vectors)
+        return self._probabilities(read, states, slots, now, scenes, rows, calibration)
+
+    def _probabilities(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        rows: NDArray[np.int64],
+        calibration: Calibration | None,
+    ) -> NDArray[np.float32]:
+        prediction = self.artifact.models.prediction
+        if prediction is None:
+            return np.full(rows.shape, np.nan, np.float32)
+        logits = prediction.logits(read, states, slots, now, scenes, rows, self.view, self._full)
+        return (calibration or prediction.calibration).probability(logits)
+
     def _wishes(
         self,
         states: UserStates,
@@ -333,6 +385,7 @@ class Recommender:
         seen: SeenSets,
         seen_slots: NDArray[np.int64],
         ranker: Ranker,
+        calibration: Calibration | None,
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for few users at a time: what they touch stays cached."""
         options = self.options
@@ -346,7 +399,9 @@ class Recommender:
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
         # 7
-        return self._describe(searched.read, states, slots, now, cut, scores, picks)
+        return self._describe(
+            searched.read, states, slots, now, scenes, cut, scores, picks, calibration
+        )
 
     def _candidates(
         self,
@@ -448,9 +503,11 @@ class Recommender:
         states: UserStates,
         slots: NDArray[np.int64],
         now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
         cut: Candidates,
         scores: NDArray[np.float32],
         picks: NDArray[np.int64],
+        calibration: Calibration | None,
     ) -> RecommendedBatch:
         users, k = picks.shape
         options, items = self.options, self.artifact.vectors
@@ -480,6 +537,7 @@ class Recommender:
             strengths,
             changes,
             list_hash,
+            self._probabilities(read, states, slots, now, scenes, rows, calibration),
         )
 
 
