@@ -26,12 +26,14 @@ class Examples:
     `features` (Q, C, len(COLUMNS)) float16, the target first. `offsets` (Q, C) float32 is added to
     a candidate's logit: 0, or the logarithm of how many items it stands for, so that the softmax
     over the candidates estimates that over all items; -inf for a place that is empty. `events`
-    (Q,) are the targets' positions in the log.
+    (Q,) are the targets' positions in the log; `fresh` (Q,) bool those of which the models behind
+    the columns of `tracker.context.LATE` have seen nothing.
     """
 
     features: NDArray[np.float16]
     offsets: NDArray[np.float32]
     events: NDArray[np.int64]
+    fresh: Flags
 
     def __len__(self) -> int:
         """Return the number of targets."""
@@ -43,6 +45,7 @@ def collect_examples(
     targets: NDArray[np.int64],
     repeats: bool,
     seed: int,
+    fresh: Flags | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Examples:
     """Replay the log up to the last target and write down what the ranker would see of each.
@@ -58,11 +61,14 @@ def collect_examples(
         targets: ascending positions in the log; those of items not in the catalogue are left out.
         repeats: seen items are candidates like others.
         seed: of the uniform candidates.
+        fresh: (Q,) bool, see `Examples`; by default all are.
         progress: told the number of targets done.
     """
     live = replay.recommender.artifact.vectors.live
     rows = replay.rows
-    targets = targets[(rows[targets] >= 0) & (rows[targets] < live)]
+    fresh = np.ones(len(targets), np.bool_) if fresh is None else fresh
+    usable = (rows[targets] >= 0) & (rows[targets] < live)
+    targets, fresh = targets[usable], fresh[usable]
     random = np.random.default_rng(seed)
     past = Past(replay.log, rows)
     places = 1 + min(HARD, live) + min(UNIFORM, live)
@@ -86,7 +92,7 @@ def collect_examples(
         features[start:stop] = replay.columns(group, candidates)  # 4
         done += len(group)
         progress(done)
-    return Examples(features, offsets, targets)
+    return Examples(features, offsets, targets, fresh)
 
 
 class Past:

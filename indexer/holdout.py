@@ -3,12 +3,28 @@
 import hashlib
 import math
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.histories import TEST, VALIDATION, EventLog, Protocol, Split, split
 from tracker.manifest import Manifest, TrainingInfo
+
+EARLIEST_QUANTILE = 0.4
+"""From this quantile of the times on a ranker learns; before it, the states are still thin."""
+
+
+class Lessons(NamedTuple):
+    """What a ranker learns from.
+
+    `events` (Q,) ascending positions; `fresh` (Q,) bool, those outside the training part, of which
+    models fitted on it have seen nothing; `skip` (E,) bool, events that must not reach the states.
+    """
+
+    events: NDArray[np.int64]
+    fresh: NDArray[np.bool_]
+    skip: NDArray[np.bool_] | None
 
 
 class SeenTargetsError(ValueError):
@@ -30,6 +46,45 @@ def training_targets(
     if protocol == "gts":
         return parted.validation, parted.parts == TEST
     return np.union1d(parted.validation, parted.test), None
+
+
+def ranker_targets(
+    log: EventLog, protocol: Protocol | None, usable: NDArray[np.bool_], most: int
+) -> Lessons:
+    """Choose what a ranker learns from: the targets of `training_targets`, and earlier ones.
+
+    Its features stream, so what was before the training part ended teaches as well as what came
+    after; only what a model says that was fitted on the training part does not.
+
+    Args:
+        log: the events.
+        protocol: what is left out; None for nothing.
+        usable: (E,) bool, events of items that can be recommended.
+        most: how many targets at most; each part is thinned evenly, the earlier one first, but
+            to no less than half of them.
+    """
+    latest, skip = training_targets(log, protocol)
+    eligible = log.positive & (log.lengths() > 0) & usable
+    latest = latest[eligible[latest]]
+    earlier = eligible & (np.arange(len(log)) < (latest[-1] if len(latest) else len(log)))
+    earlier[latest] = False
+    if skip is not None:
+        earlier &= ~skip
+    if log.positive.any():
+        times = log.batch.times
+        earlier &= times >= np.quantile(times[log.positive], EARLIEST_QUANTILE)
+    older = np.flatnonzero(earlier)
+    latest = _thinned(latest, max(most // 2, most - len(older)))
+    older = _thinned(older, most - len(latest))
+    events = np.concatenate([older, latest])
+    order = np.argsort(events)
+    return Lessons(events[order], (np.arange(len(events)) >= len(older))[order], skip)
+
+
+def _thinned(events: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    if len(events) <= most:
+        return events
+    return events[np.linspace(0, len(events) - 1, most).astype(np.int64)]
 
 
 def training_info(

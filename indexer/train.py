@@ -14,7 +14,7 @@ from indexer.carry import same_encoder
 from indexer.catalog import Catalog
 from indexer.examples import Examples, collect_examples
 from indexer.histories import EventLog, Protocol, core, read_event_log
-from indexer.holdout import training_info, training_targets
+from indexer.holdout import ranker_targets, training_info
 from indexer.item_encoder import Encoder, Progress
 from indexer.replay import Replay
 from indexer.train_ranker import MIN_EXAMPLES, Epoch, Fitted, RankerOptions, fit_ranker
@@ -27,8 +27,8 @@ from tracker.ranker import Blend
 from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.versions import Root
 
-MAX_EXAMPLES = 20_000
-"""Targets that are learned from at most, evenly spread: each takes about 18 KiB of memory."""
+MAX_EXAMPLES = 16_000
+"""Targets that are learned from at most, evenly spread: each takes about 13 KiB of memory."""
 
 
 class TrainingError(ValueError):
@@ -206,27 +206,27 @@ def _examples(
 ) -> Examples:
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
     trained = trained_with(RankerInfo([], options.ranker.hidden), serving)
-    targets, skip = training_targets(log, options.protocol)
-    known = artifact.vectors.row_of(log.batch.items[targets])
-    targets = targets[(known >= 0) & (known < artifact.vectors.live)]
-    if len(targets) < MIN_EXAMPLES:
+    rows = artifact.vectors.row_of(log.batch.items)
+    usable = (rows >= 0) & (rows < artifact.vectors.live)
+    lessons = ranker_targets(log, options.protocol, usable, MAX_EXAMPLES)
+    if len(lessons.events) < MIN_EXAMPLES:
         raise TrainingError(
-            f"{len(targets)} events to learn from; at least {MIN_EXAMPLES} are needed:"
+            f"{len(lessons.events)} events to learn from; at least {MIN_EXAMPLES} are needed:"
             f" {_learned_from(options.protocol)}, of users with an event before, on items of the"
             " catalogue. Nothing was published; without training the fixed blend ranks"
         )
-    if len(targets) > MAX_EXAMPLES:
-        targets = targets[np.linspace(0, len(targets) - 1, MAX_EXAMPLES).astype(np.int64)]
-    replay = Replay(artifact, log, trained, Blend(), skip)
-    told = reports.examples(len(targets))
-    return collect_examples(replay, targets, options.repeats, options.seed, told)
+    replay = Replay(artifact, log, trained, Blend(), lessons.skip)
+    told = reports.examples(len(lessons.events))
+    return collect_examples(
+        replay, lessons.events, options.repeats, options.seed, lessons.fresh, told
+    )
 
 
 def _learned_from(protocol: Protocol | None) -> str:
     return {
-        None: "positive events in the last fifth of the time",
-        "gts": "positive events between the 80 % and 90 % quantiles of the time",
-        "loo": "the last positive event but one of each user",
+        None: "positive events in the last three fifths of the time",
+        "gts": "positive events between the 40 % and 90 % quantiles of the time",
+        "loo": "positive events in the last three fifths of the time, but the last of each user",
     }[protocol]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from indexer.examples import Examples
 from indexer.metrics import hit_rate_at_k, ndcg_at_k
-from tracker.context import COLUMNS
+from tracker.context import COLUMNS, LATE
 from tracker.features import TREND_KNEE
 from tracker.network import Network, Weights
 
@@ -26,6 +26,9 @@ CUT_COLUMNS = (
 )  # fmt: skip
 """The features that the recommender's first cut goes by, as `Ranker.cut_weights` orders them."""
 
+LATE_EXAMPLES = 8000
+"""Fresh targets, the latest, on which late columns are weighed."""
+
 CUT_STEPS = 300
 """Steps in which the weights of the first cut are fitted."""
 
@@ -37,7 +40,7 @@ class RankerOptions(msgspec.Struct, frozen=True):
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     batch_size: int = 64
-    steps: int = 2500
+    steps: int = 3000
     min_epochs: int = 4
     max_epochs: int = 30
     warmup_steps: int = 50
@@ -83,17 +86,19 @@ class _Net(nn.Module):
         scores: Tensor = (self.last(hidden) + self.skip(x)).squeeze(-1)  # (B, C)
         return scores
 
-    def exported(self, cut: NDArray[np.float32]) -> Weights:
-        """Fold what standardises into the first layer."""
+    def exported(
+        self, scaled: float, added: NDArray[np.float64], cut: NDArray[np.float32]
+    ) -> Weights:
+        """Fold what standardises into the first layer; late columns (L,) stand in `skip` alone."""
         state = {name: value.detach().double().numpy() for name, value in self.state_dict().items()}
         first = state["first.weight"] / state["scale"]  # (H, P)
         arrays = {
-            "first": first.T,
+            "first": np.concatenate([first.T, np.zeros((len(added), len(first)))]),
             "first_bias": state["first.bias"] - first @ state["shift"],
             "second": state["second.weight"].T,
             "second_bias": state["second.bias"],
-            "last": state["last.weight"][0],
-            "skip": state["skip.weight"][0] / state["scale"],
+            "last": scaled * state["last.weight"][0],
+            "skip": np.concatenate([scaled * state["skip.weight"][0] / state["scale"], added]),
             "cut": cut,
         }
         return Weights(
@@ -108,10 +113,12 @@ def fit_ranker(
 ) -> Fitted:
     """Fit a network to put each target above the other candidates.
 
-    1. Columns that never differ are left out; the others are standardised.
+    1. Columns that never differ are left out; the others are standardised. Those of LATE are left
+       for step 4.
     2. The latest targets are kept for validation: the epoch of their least loss is the best.
-    3. A network is then fitted anew on all targets, for as many epochs, at the same rates; and
-       weights for the recommender's first cut.
+    3. A network is then fitted anew on all targets, for as many epochs, at the same rates.
+    4. What LATE columns add to its score is weighed on the targets that are fresh, together with
+       the score's own scale; and so are the features of the recommender's first cut.
 
     The loss is softmax cross-entropy, a candidate that stands for several items counted as so
     many. The same seed gives the same weights on one machine.
@@ -130,7 +137,8 @@ def fit_ranker(
     filled = np.isfinite(examples.offsets[:: max(1, len(examples) // 4000)])
     values = sample[filled]
     shift, scale = values.mean(axis=0), values.std(axis=0)
-    columns = np.flatnonzero(scale > 1e-4)  # 1
+    late = np.isin(COLUMNS, LATE)
+    columns = np.flatnonzero((scale > 1e-4) & ~late)  # 1
     if not len(columns):
         raise ValueError("no feature differs between candidates; the events say nothing")
     kept = _Data(
@@ -151,9 +159,11 @@ def fit_ranker(
         _fit(kept, fitted, options, epochs, epochs, judge)  # 2
         best = min(curve, key=lambda line: line.validation_loss).epoch
         net = _fit(kept, np.arange(len(examples)), options, best, epochs, lambda *_: None)  # 3
+        modelled = np.flatnonzero((scale > 1e-4) & late)
+        scaled, added = _late_weights(kept, net, examples, modelled)  # 4
         cut = _cut_weights(examples, options)
-    names = [COLUMNS[column] for column in columns.tolist()]
-    return Fitted(Network(names, net.exported(cut)), curve, best)
+    names = [COLUMNS[column] for column in [*columns.tolist(), *modelled.tolist()]]
+    return Fitted(Network(names, net.exported(scaled, added, cut)), curve, best)
 
 
 @contextmanager
@@ -245,15 +255,53 @@ def _judged(epoch: int, net: _Net, data: _Data, events: NDArray[np.int64], loss:
     )
 
 
+def _late_weights(
+    data: _Data, net: _Net, examples: Examples, late: NDArray[np.int64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Fit what late columns (L,) add to a network's score, by the same loss on fresh targets.
+
+    Returns:
+        what the score is multiplied by, and the weights (L,): few numbers, a convex problem.
+    """
+    events = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
+    if not len(late) or not len(events):
+        return 1.0, np.zeros(len(late))
+    scores = []
+    with torch.no_grad():
+        for start in range(0, len(events), 512):
+            scores.append(net(data.batch(events[start : start + 512])[0]))
+    score = torch.cat(scores).double()  # (Q, C)
+    values = torch.from_numpy(examples.features[events][:, :, late].astype(np.float64))
+    offsets = torch.from_numpy(examples.offsets[events].astype(np.float64))
+    weights = torch.tensor([1.0] + [0.0] * len(late), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found = _losses(weights[0] * score + values @ weights[1:] + offsets).mean()
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+    found = weights.detach().numpy()
+    return float(found[0]), found[1:]
+
+
 def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float32]:
-    """Fit the weighted sum of a few features that puts targets highest, by the same loss."""
+    """Fit the weighted sum of a few features that puts targets highest, by the same loss.
+
+    On fresh targets only, since one of the features is late.
+    """
     places = [[COLUMNS.index(name) for name in names] for names in CUT_COLUMNS]
+    fresh = np.flatnonzero(examples.fresh)
+    if not len(fresh):
+        fresh = np.arange(len(examples))
     random = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     weights = torch.zeros(len(places), requires_grad=True)
     optimizer = torch.optim.Adam([weights], lr=0.05)
     for _ in range(CUT_STEPS):
-        events = random.integers(0, len(examples), 4 * options.batch_size)
+        events = fresh[random.integers(0, len(fresh), 4 * options.batch_size)]
         some = examples.features[events]
         cheap = np.stack([some[:, :, place].mean(axis=2, dtype=np.float32) for place in places], 2)
         cheap[:, :, 1] = np.maximum(cheap[:, :, 1] - TREND_KNEE, 0.0)

@@ -29,7 +29,7 @@ def examples_of(truth: str, noise: str, count: int = 400) -> Examples:
         features[every, best].copy(),
         features[every, 0].copy(),
     )
-    return Examples(features, np.zeros((count, 20), np.float32), every)
+    return Examples(features, np.zeros((count, 20), np.float32), every, every >= count // 2)
 
 
 def test_a_ranker_finds_the_column_that_matters() -> None:
@@ -45,6 +45,40 @@ def test_a_ranker_finds_the_column_that_matters() -> None:
     probe[0, 1, COLUMNS.index("trend_3h")] = 2.0
     scores = fitted.network.score(probe, np.array([2]))[0]
     assert scores[0] > scores[1]
+
+
+def chosen_by(weights: dict[str, float], count: int) -> Examples:
+    """Return targets drawn by the softmax of a weighted sum of columns; the later half is fresh."""
+    random = np.random.default_rng(0)
+    examples = examples_of("trend_3h", "age", count)
+    examples.features[:] = 0.0
+    chances = random.gumbel(size=(count, 20))
+    for name, weight in weights.items():
+        examples.features[:, :, COLUMNS.index(name)] = random.normal(size=(count, 20))
+        chances += weight * examples.features[:, :, COLUMNS.index(name)]
+    every, best = np.arange(count), chances.argmax(axis=1)
+    examples.features[every, 0], examples.features[every, best] = (
+        examples.features[every, best].copy(),
+        examples.features[every, 0].copy(),
+    )
+    return examples
+
+
+def test_a_late_column_adds_to_the_score_what_it_is_worth_on_fresh_targets() -> None:
+    examples = chosen_by({"content_60": 1.5, "encoder": 0.7}, 1200)
+    # What the model behind the column has learned from it knows too well.
+    examples.features[~examples.fresh, 0, COLUMNS.index("encoder")] = 9.0
+    weights = fit_ranker(examples, QUICK).network.weights
+    assert not weights.first[-1].any()
+    assert weights.skip[-1] == pytest.approx(0.7, abs=0.15)
+
+
+def test_without_fresh_targets_a_late_column_counts_nothing() -> None:
+    examples = examples_of("content_60", "encoder")
+    examples.fresh[:] = False
+    fitted = fit_ranker(examples, QUICK)
+    assert fitted.network.info.columns == ["content_60", "encoder"]
+    assert fitted.network.weights.skip[-1] == 0.0
 
 
 def test_the_first_cut_is_weighed_by_the_same_targets() -> None:
@@ -68,7 +102,10 @@ def test_too_few_targets_or_none_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="20 examples; at least 100 are needed"):
         fit_ranker(few, QUICK)
     blank = Examples(
-        np.zeros((200, 5, len(COLUMNS)), np.float16), np.zeros((200, 5), np.float32), np.arange(200)
+        np.zeros((200, 5, len(COLUMNS)), np.float16),
+        np.zeros((200, 5), np.float32),
+        np.arange(200),
+        np.ones(200, np.bool_),
     )
     with pytest.raises(ValueError, match="no feature differs"):
         fit_ranker(blank, QUICK)

@@ -32,6 +32,13 @@ MODELLED = ("encoder",)
 - `encoder`: the item's score by the user encoder (`Tower.queries` with the item's vector), in nats.
 """
 
+LATE = MODELLED
+"""Columns that a ranker adds to its score and does not mix with others in its hidden layers.
+
+Found on film ratings: as an input of the hidden layers an encoder's score gains nothing. It is also
+known only where the model has not learned from the target itself, so its weight is fitted last.
+"""
+
 COLUMNS = FEATURES + CONTEXT + MODELLED
 """What a trained ranker can read of a candidate: features, the user's context, models' scores."""
 
