@@ -100,7 +100,7 @@ def test_a_version_shows_what_ranks(shop: Shop) -> None:
     assert "the fixed blend, nothing was trained" in CliRunner().invoke(main, words).stdout
     shop.train("--protocol", "gts")
     shown = CliRunner().invoke(main, words).stdout
-    assert "trained on 120 examples" in shown
+    assert "trained on 600 examples" in shown
     assert "120 targets of gts left out" in shown
 
 
@@ -229,7 +229,7 @@ def likes(count: int, user: str = "u{n}", item: str = "i{n}", step: float = 60.0
     ("events", "arguments", "message"),
     [
         (likes(50, item="other{n}"), (), "none of the 50 events is of an item of the catalogue"),
-        (likes(5, user="one"), (), "1 events to learn from; at least 100 are needed"),
+        (likes(5, user="one"), (), "3 events to learn from; at least 100 are needed"),
         (likes(900, step=0.0), ("--protocol", "gts"), "0 events to learn from"),
         (likes(50), ("--core", "50"), "no user and item has 50 events or more"),
         ([], (), "no event that can be used"),
@@ -252,7 +252,7 @@ def test_a_catalogue_of_one_item_teaches_nothing(tmp_path: Path) -> None:
 
 def test_one_user_with_a_long_history_is_enough(tmp_path: Path) -> None:
     shop = Shop(tmp_path, likes(1200, user="one"))
-    assert shop.train("--repeats", "--protocol", "gts")["examples"] == 120
+    assert shop.train("--repeats", "--protocol", "gts")["examples"] == 600
 
 
 @pytest.mark.parametrize(
