@@ -1,6 +1,5 @@
 """Measure what was answered at held-out events: the tracker beside the baselines, by slices."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +34,9 @@ from indexer.replay import Replay, Rows
 from indexer.slices import slices
 from indexer.targets import Flags, Integers, Targets, targets_of
 
+MAX_LABELLED = 50_000
+"""Labelled events whose probability is asked for at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -44,7 +46,7 @@ class Question:
     - `scene_names`: by code, for the slices. `seed`: of the intervals.
     - `met_only`: rank only items that the log has, as for a core of the events.
     - `labelled`: positions and labels of all labelled events; those of the test part are asked for
-      their `probability`, given the replay just before an event and its position.
+      their probability, MAX_LABELLED at most, evenly spread.
     """
 
     split: Split
@@ -53,7 +55,6 @@ class Question:
     seed: int = 0
     met_only: bool = False
     labelled: tuple[Integers, Flags] | None = None
-    probability: Callable[[Replay, int], float] | None = None
 
 
 def evaluate(
@@ -137,10 +138,13 @@ _MODELS = {
 
 def _asker(replay: Replay, question: Question) -> Asker:
     """Return what asks for the probabilities of the labelled events of the test part, if any."""
-    if question.labelled is None or question.probability is None:
-        return Asker(replay, np.zeros(0, np.int64), lambda _, event: math.nan)
+    if question.labelled is None:
+        return Asker(replay, np.zeros(0, np.int64))
     events = question.labelled[0]
-    return Asker(replay, events[question.split.parts[events] == TEST], question.probability)
+    events = events[question.split.parts[events] == TEST]
+    if len(events) > MAX_LABELLED:
+        events = events[np.linspace(0, len(events) - 1, MAX_LABELLED).astype(np.int64)]
+    return Asker(replay, events)
 
 
 def _said(log: EventLog, question: Question, asker: Asker) -> LabelledAnswers:

@@ -13,6 +13,7 @@ from indexer.evaluate import Question, evaluate
 from indexer.evaluation import Evaluation
 from indexer.histories import Protocol, core, read_event_log, split
 from indexer.holdout import all_at_one_time, check_unseen
+from indexer.labels import label_events
 from indexer.replay import Replay
 from tracker.artifact import Artifact
 from tracker.events import hash_id
@@ -117,6 +118,14 @@ def judge(
     learner = None if manifest.ranker is None else Learner(kinds)
     replay = Replay(artifact, log, serving, learner=learner)  # 3
     told = progress(len(log))
-    question = Question(parted, options.repeats, log.scene_names, options.seed, options.core > 1)
-    found = evaluate(replay, question, told)
-    return msgspec.structs.replace(found, notes=[*found.notes, *notes])
+    labelled = None
+    if artifact.models.prediction is None:
+        notes.append("no probability was trained: AUC, log loss and ECE are not measured")
+    else:
+        found = label_events(log, artifact.models.prediction.info.rule)
+        labelled = found.events, found.positive
+    question = Question(
+        parted, options.repeats, log.scene_names, options.seed, options.core > 1, labelled
+    )
+    report = evaluate(replay, question, told)
+    return msgspec.structs.replace(report, notes=[*report.notes, *notes])

@@ -1,7 +1,7 @@
 """How good probabilities are that were given before each labelled event, and simple ones beside."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,15 +52,12 @@ class Asker:
     Args:
         replay: that is asked.
         events: ascending positions of the events.
-        probability: what is asked: of a replay that stands before an event, and its position.
     """
 
-    def __init__(
-        self, replay: Replay, events: Integers, probability: Callable[[Replay, int], float]
-    ) -> None:
+    def __init__(self, replay: Replay, events: Integers) -> None:
         self.said = np.full(len(events), math.nan)
         self.events = events
-        self._replay, self._probability = replay, probability
+        self._replay = replay
         self._done = 0
 
     def up_to(self, position: int) -> None:
@@ -68,7 +65,7 @@ class Asker:
         while self._done < len(self.events) and self.events[self._done] <= position:
             event = int(self.events[self._done])
             self._replay.advance(event)
-            self.said[self._done] = self._probability(self._replay, event)
+            self.said[self._done] = self._replay.probability(event)
             self._done += 1
 
 

@@ -100,6 +100,15 @@ class Replay:
         learned = None if self.learner is None else self.learner.ranker
         return self.recommender.ranker if learned is None else learned.copy()
 
+    def probability(self, event: int) -> float:
+        """Return the probability that a coming event is positive; NaN if its item is not known."""
+        at, batch = slice(event, event + 1), self.log.batch
+        found = self.recommender.probabilities(
+            self.states, self.log.users[at], batch.times[at], batch.scenes[at],
+            self.rows[at][:, None],
+        )  # fmt: skip
+        return float(found[0, 0])
+
     def columns(
         self,
         events: NDArray[np.int64],

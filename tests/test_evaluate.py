@@ -129,17 +129,20 @@ def test_users_with_attributes_have_slices_of_their_own(log: EventLog) -> None:
     )
 
 
-def test_labelled_events_are_asked_for_their_probability_in_the_same_replay(log: EventLog) -> None:
+def test_labelled_events_are_asked_for_their_probability_in_the_same_replay(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[int, int]] = []
 
     def probability(replay: Replay, event: int) -> float:
         asked.append((replay.position, event))
         return 0.25 + 0.5 * (event % 2)
 
+    monkeypatch.setattr(Replay, "probability", probability)
     replay, parted = replay_of(log), split(log, "gts")
     events = np.arange(0, len(log), 3)
     positive = events % 2 == 1
-    question = Question(parted, False, SCENES, labelled=(events, positive), probability=probability)
+    question = Question(parted, False, SCENES, labelled=(events, positive))
     report = evaluate(replay, question)
     wanted = [event for event in events.tolist() if event >= parted.test[0]]
     assert asked == [(event, event) for event in wanted]

@@ -11,11 +11,13 @@ from indexer.histories import EventLog
 from indexer.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.test_network import NAMES, weights
+from tests.test_prediction import info_of, weights_of
 from tracker.context import COLUMNS
 from tracker.kinds import Kinds
 from tracker.learner import Learner
 from tracker.models import Models
 from tracker.network import Network
+from tracker.prediction import Prediction
 
 
 @pytest.fixture
@@ -127,3 +129,21 @@ def test_a_replay_learns_as_a_worker_does_and_moves_the_states_no_differently(
     assert np.array_equal(now.score(columns, three), scores)
     online.learner._state.gain = -1.0
     assert online.online_ranker() is online.recommender.ranker
+
+
+def test_a_coming_event_has_the_probability_that_the_recommender_gives(tmp_path: Path) -> None:
+    log = read_events(tmp_path, group_events())
+    artifact = replace(
+        group_artifact(30), models=Models(prediction=Prediction(info_of(), weights_of()))
+    )
+    replay = Replay(artifact, log)
+    event = int(np.flatnonzero(replay.rows >= 0)[40])
+    replay.advance(event)
+    one = slice(event, event + 1)
+    expected = replay.recommender.probabilities(
+        replay.states, log.users[one], log.batch.times[one], log.batch.scenes[one],
+        replay.rows[one][:, None],
+    )  # fmt: skip
+    assert 0.0 < replay.probability(event) < 1.0
+    assert replay.probability(event) == expected[0, 0]
+    assert np.isnan(replay.probability(int(np.flatnonzero(replay.rows < 0)[0])))
