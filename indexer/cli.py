@@ -1,4 +1,4 @@
-"""The console script `indexer`: build, train, evaluate, list, show, publish, roll back."""
+"""The console script `indexer`: build, train, evaluate, finetune, list, publish and so on."""
 
 import logging
 import sys
@@ -25,6 +25,7 @@ from indexer.console import (
     model_option,
     print_json,
 )
+from indexer.finetune_cli import finetune
 from indexer.learning_cli import evaluate, train
 from indexer.vectors_cli import export, trace
 from tracker.versions import ArtifactError, latest_version
@@ -273,3 +274,4 @@ main.add_command(train)
 main.add_command(evaluate)
 main.add_command(export)
 main.add_command(trace)
+main.add_command(finetune)

@@ -18,10 +18,11 @@ from tracker.versions import ArtifactError
 REFUSED = 1
 RECALL_TOO_LOW = 3
 BAD_ITEMS = 4
+NOT_IMPROVED = 5
 
 EPILOG = (
     "Exit codes: 0 done; 1 refused or failed; 2 wrong use; 3 recall below --min-recall;"
-    " 4 items that cannot be used."
+    " 4 items that cannot be used; 5 fine-tuning improved nothing."
 )
 
 artifacts_option = click.option(

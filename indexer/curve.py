@@ -6,21 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from indexer.train_encoder import Epoch, Report
-
-COLUMNS = Epoch.__struct_fields__
+from indexer.train_encoder import Report
 
 
 @contextmanager
-def progress(epochs: int, *, quiet: bool = False) -> Iterator[Report]:
+def progress(epochs: int, *, quiet: bool = False, measure: str = "NDCG@10") -> Iterator[Report]:
     """Show a bar on stderr with the loss and the best validation NDCG@10; yield its callback."""
     columns = (
         TextColumn("epoch {task.fields[epoch]}/{task.total}"),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  best NDCG@10 {task.fields[ndcg]}"),
+        TextColumn("loss {task.fields[loss]:.3f}  best " + measure + " {task.fields[ndcg]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
@@ -33,34 +32,48 @@ def progress(epochs: int, *, quiet: bool = False) -> Iterator[Report]:
         yield report
 
 
-def write_curve(curve: Sequence[Epoch], directory: Path, name: str = "training") -> list[Path]:
+def write_curve(
+    curve: Sequence[msgspec.Struct],
+    directory: Path,
+    name: str = "training",
+    measure: str = "validation_ndcg_at_10",
+) -> list[Path]:
     """Write `name`.csv, one line an epoch, and `name`.png; return their paths.
 
     A measure that was not taken (a refit has no validation) is left empty.
+
+    Args:
+        curve: one line an epoch, with the fields `epoch`, `loss` and the measure.
+        directory: where.
+        name: of the files.
+        measure: the field that is drawn beside the loss.
     """
     table = directory / f"{name}.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        columns = curve[0].__struct_fields__ if curve else ()
+        writer.writerow(columns)
         for line in curve:
-            values = [getattr(line, column) for column in COLUMNS]
+            values = [getattr(line, column) for column in columns]
             writer.writerow("" if math.isnan(value) else f"{value:.6g}" for value in values)
     picture = directory / f"{name}.png"
-    _draw(curve, picture)
+    _draw(curve, measure, picture)
     return [table, picture]
 
 
-def _draw(curve: Sequence[Epoch], path: Path) -> None:
+def _draw(curve: Sequence[msgspec.Struct], measure: str, path: Path) -> None:
     from matplotlib.figure import Figure  # half a second, which only a training pays
 
+    epochs, losses, values = (
+        [float(getattr(line, name)) for line in curve] for name in ("epoch", "loss", measure)
+    )
     figure = Figure(figsize=(8, 4), layout="constrained")
     left = figure.add_subplot()
-    epochs = [line.epoch for line in curve]
-    left.plot(epochs, [line.loss for line in curve], color="tab:blue")
+    left.plot(epochs, losses, color="tab:blue")
     left.set_xlabel("epoch")
     left.set_ylabel("training loss", color="tab:blue")
-    if any(not math.isnan(line.validation_ndcg_at_10) for line in curve):
+    if any(not math.isnan(value) for value in values):
         right = left.twinx()
-        right.plot(epochs, [line.validation_ndcg_at_10 for line in curve], color="tab:orange")
-        right.set_ylabel("validation NDCG@10", color="tab:orange")
+        right.plot(epochs, values, color="tab:orange")
+        right.set_ylabel(measure.replace("_", " "), color="tab:orange")
     figure.savefig(path, dpi=120)

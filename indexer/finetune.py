@@ -1,0 +1,283 @@
+"""Fine-tune a text encoder on logged events, from files to a folder that `build` takes."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, get_args
+
+import msgspec
+import numpy as np
+import torch
+import xxhash
+
+from indexer.catalog import Catalog
+from indexer.curve import write_curve
+from indexer.finetune_data import Choices, Parts, Texts, Until, part, rows_of
+from indexer.finetune_fit import LEARNING_RATES, FitOptions, Fitted, Report, fit
+from indexer.finetune_lessons import CoInterest, Lesson, Space
+from indexer.finetune_model import Learner, Method, refuse_existing
+from indexer.finetune_scores import Examination, NextItems, Scores
+from indexer.histories import EventLog, core
+from indexer.item_encoder import BATCH_SIZE, Encodings, ItemEncoder, Progress, TextModel
+from indexer.train import read_log
+from indexer.whitening import fit_whitening
+from tracker.kinds import Kinds
+
+Objective = Literal["co-interest", "click"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+ABOUT = "finetune.json"
+"""The file that says what was done, beside the weights."""
+
+MIN_TARGETS = 20
+"""With fewer targets validation says nothing."""
+
+MAX_TARGETS = 6000
+"""Validation targets that are asked for before and after, at most."""
+
+MAX_TEXTS = 20_000
+"""Texts that are encoded before and after, at most: a sample of the items is ranked if more."""
+
+EPOCH_TEXTS = 1500
+"""Texts that are encoded after each epoch, at most."""
+
+
+class FinetuneError(ValueError):
+    """The events cannot teach a text encoder; nothing was written, the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneOptions:
+    """What a fine-tuning is told.
+
+    `until` says which events are left out: those that the protocol asks for, or none. `repeats`:
+    items chosen before are ranked in validation. `batch` is the number of choices in a step.
+    """
+
+    objective: Objective = "co-interest"
+    method: Method = "lora"
+    until: Until = "gts"
+    core: int = 1
+    repeats: bool = False
+    batch: int = 256
+    temperature: float = 0.1
+    fit: FitOptions = field(default_factory=lambda: FitOptions(LEARNING_RATES["lora"]))
+    force: bool = False
+
+
+class Finetuned(msgspec.Struct, frozen=True):
+    """What a fine-tuning did; `finetune.json`, and the JSON of `indexer finetune --json`.
+
+    `validation` has the scores before and after; `measure` is the one that decides. `written` says
+    whether the folder was written: it is not where the measure did not rise. No event at or after
+    `fitted_before` was looked at (seconds; none where nothing was left out, or with `loo`).
+    """
+
+    written: bool
+    folder: str
+    model: str
+    objective: Objective
+    method: Method
+    protocol: Until
+    core: int
+    fitted_before: float | None
+    seed: int
+    measure: str
+    validation: dict[str, Scores]
+    epochs: int
+    best_epoch: int
+    trained_weights: int
+    texts: int
+    events: int
+    seconds: float
+
+
+def _silent(epochs: int, measure: str) -> AbstractContextManager[Report | None]:
+    return nullcontext(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Who is told how far it is: texts to encode, and the bar of the training."""
+
+    encoding: Callable[[int], Progress] = lambda total: lambda done: None
+    training: Callable[[int, str], AbstractContextManager[Report | None]] = _silent
+
+
+def finetune(
+    catalog: Catalog,
+    events: Sequence[Path],
+    kinds: Kinds,
+    encoder: ItemEncoder,
+    folder: Path,
+    options: FinetuneOptions,
+    not_after: float,
+    reports: Reports | None = None,
+) -> Finetuned:
+    """Fine-tune a text encoder and write it, if it has become better.
+
+    1. Read the events and divide them by time; check that they can teach.
+    2. Encode the texts that validation asks for, and score them as they are.
+    3. Train, epoch by epoch, with a smaller validation after each.
+    4. Score the best again; write the folder if the measure has risen.
+
+    A checkpoint stands beside the folder while it trains: the same command goes on from there.
+
+    Args:
+        catalog: what was read.
+        events: files of logged events.
+        kinds: the weights; their rating scale is chosen here.
+        encoder: the model to begin with.
+        folder: where the new one goes.
+        options: how.
+        not_after: float seconds, now.
+        reports: told how far it is.
+
+    Raises:
+        FinetuneError: the events cannot teach.
+        FolderExistsError: the folder is there.
+        EventFileError: a file of events cannot be used.
+        EncoderError: the model cannot be used, or peft is missing.
+        CheckpointError: the checkpoint beside the folder is of another training.
+        OSError: the disk is full, for instance.
+    """
+    started = time.perf_counter()
+    reports = Reports() if reports is None else reports
+    refuse_existing(folder, options.force)
+    log, _ = read_log(events, kinds, None, not_after)  # 1
+    log = core(log, options.core)
+    texts = Texts.of(catalog.items)
+    rows = rows_of(log, catalog.items)
+    _check(log, rows, texts, options)
+    parts = part(log, options.until)
+    random = np.random.default_rng(options.fit.seed)
+    choices, full = _co_interest(log, rows, parts, texts, options, random)
+    small = full.sample(EPOCH_TEXTS, random)
+
+    text = encoder.text_model(torch.float32)  # 2
+    learner = Learner(text, options.method, options.fit.seed)
+    encodings = _encode(learner.text, texts, full, reports)
+    before = full.scores(encodings)
+    space = Space(fit_whitening(encodings), text.device)
+    lesson: Lesson = CoInterest(choices, space, options.batch, options.temperature)
+    place = {int(code): n for n, code in enumerate(full.texts)}
+    small_before = small.scores(encodings[[place[int(code)] for code in small.texts]])
+
+    checkpoint = folder.with_name(folder.name + ".checkpoint.safetensors")  # 3
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    of = _name_of(encoder, log, texts, parts, options)
+    with reports.training(options.fit.epochs, full.measure) as report:
+        fitted = fit(
+            learner,
+            lesson,
+            text.tokens(texts.texts),
+            lambda: small.scores(_encode(learner.text, texts, small, Reports()))[small.measure],
+            small_before[small.measure],
+            options.fit,
+            checkpoint=checkpoint,
+            of=of,
+            report=report,
+        )
+    after = before  # 4
+    if fitted.best_epoch:
+        after = full.scores(_encode(learner.text, texts, full, reports))
+    done = Finetuned(
+        written=after[full.measure] > before[full.measure],
+        folder=str(folder),
+        model=encoder.info.name,
+        objective=options.objective,
+        method=options.method,
+        protocol=options.until,
+        core=options.core,
+        fitted_before=parts.before if np.isfinite(parts.before) else None,
+        seed=options.fit.seed,
+        measure=full.measure,
+        validation={"before": before, "after": after},
+        epochs=len(fitted.curve),
+        best_epoch=fitted.best_epoch,
+        trained_weights=sum(weight.numel() for weight in learner.weights),
+        texts=len(texts.texts),
+        events=len(log),
+        seconds=round(time.perf_counter() - started, 2),
+    )
+    if done.written:
+        learner.save(folder, _files(done, fitted), force=options.force)
+    checkpoint.unlink(missing_ok=True)
+    return done
+
+
+def _check(log: EventLog, rows: np.ndarray, texts: Texts, options: FinetuneOptions) -> None:
+    if not len(log):
+        raise FinetuneError(
+            f"no user and item has {options.core} events or more; choose a smaller --core"
+        )
+    if len(texts.texts) < 2:
+        raise FinetuneError(
+            "the catalogue has one text: there is nothing to tell it from; at least 2 are needed"
+        )
+    if not (rows >= 0).any():
+        raise FinetuneError(
+            f"none of the {len(log)} events is of an item of the catalogue; item_id must be the"
+            " same in both"
+        )
+
+
+def _co_interest(
+    log: EventLog,
+    rows: np.ndarray,
+    parts: Parts,
+    texts: Texts,
+    options: FinetuneOptions,
+    random: np.random.Generator,
+) -> tuple[Choices, NextItems]:
+    of_event = np.where(rows >= 0, texts.of_item[rows], -1)
+    choices = Choices.of(log, of_event, len(texts.texts), parts.train)
+    first, _, _ = choices.pairs(np.arange(len(choices.users)))
+    users = len(np.unique(choices.users[first]))
+    if users < 2:
+        raise FinetuneError(
+            f"{len(first)} pairs of items chosen near each other, of {users} users; pairs of at"
+            " least 2 users are needed in the events that may be learned from: positive ones, of"
+            " different texts, within 30 days"
+        )
+    full = NextItems.of(log, rows, parts, texts, options.repeats, MAX_TARGETS, random)
+    full = full.sample(MAX_TEXTS, random)
+    if len(full.targets) < MIN_TARGETS:
+        raise FinetuneError(
+            f"{len(full.targets)} events to validate by; at least {MIN_TARGETS} are needed:"
+            " positive ones after those that are learned from, of users with an event before, on"
+            " items of the catalogue"
+        )
+    return choices, full
+
+
+def _encode(text: TextModel, texts: Texts, asked: Examination, reports: Reports) -> Encodings:
+    chosen = [texts.texts[code] for code in asked.texts.tolist()]
+    return text.encode(chosen, BATCH_SIZE, reports.encoding(len(chosen)))
+
+
+def _name_of(
+    encoder: ItemEncoder, log: EventLog, texts: Texts, parts: Parts, options: FinetuneOptions
+) -> str:
+    """Return what tells this training from others, for its checkpoint."""
+    digest = xxhash.xxh3_64()
+    for part_of_it in (log.users, log.items, log.batch.times, log.batch.weights, parts.train):
+        digest.update(np.ascontiguousarray(part_of_it).tobytes())
+    digest.update("\0".join(texts.texts).encode(errors="replace"))
+    told = [
+        options.objective, options.method, options.until, options.core, options.repeats,
+        options.batch, options.temperature,
+    ]  # fmt: skip
+    return msgspec.json.encode([encoder.info.fingerprint, digest.hexdigest(), told]).decode()
+
+
+def _files(done: Finetuned, fitted: Fitted) -> dict[str, bytes]:
+    """Return what stands beside the weights: what was done, and the curve."""
+    files = {ABOUT: msgspec.json.format(msgspec.json.encode(done)) + b"\n"}
+    with TemporaryDirectory() as temporary:
+        for path in write_curve(fitted.curve, Path(temporary), measure="validation"):
+            files[path.name] = path.read_bytes()
+    return files
