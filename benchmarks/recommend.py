@@ -15,21 +15,28 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import tracker.recommender as stages
+from indexer.tower_items import FittedTower, make_tower
+from indexer.train_ranker import RankerOptions
 from tracker.artifact import Artifact
+from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch
-from tracker.features import FEATURES
 from tracker.index import ItemIndex
 from tracker.interest import InterestConfig
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
 from tracker.lists import ListEncoder
-from tracker.recommend_options import RecommendOptions
+from tracker.models import Models
+from tracker.network import CUT, Network, Weights
+from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.recommender import Recommender
 from tracker.seen import SeenSets
 from tracker.state import UserStates
+from tracker.tower import UserAttributes
+from tracker.user_encoder import EncoderConfig, UserEncoder
 from tracker.vectors import ItemVectors
 
 GROUPS = 500
@@ -150,13 +157,42 @@ class _Timed:
         return getattr(self._inner, name)
 
 
-class AllColumns:
-    """A ranker that asks for every feature, as a trained one would; its scores are the blend's."""
+def make_network() -> Network:
+    """Return a network of the trained size over all columns, with weights drawn at random."""
+    random = np.random.default_rng(1)
+    hidden = RankerOptions().hidden
+    shapes = {
+        "first": (len(COLUMNS), hidden[0]), "first_bias": (hidden[0],), "second": hidden,
+        "second_bias": (hidden[1],), "last": (hidden[1],), "skip": (len(COLUMNS),), "cut": (CUT,),
+    }  # fmt: skip
+    weights = {
+        name: random.normal(0.0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    return Network(COLUMNS, Weights(**weights))
 
-    def __init__(self, blend: Any) -> None:
-        self.cut_weights = blend.cut_weights
-        self.score = blend.score
-        self.wanted = np.ones(len(FEATURES), np.bool_)
+
+def with_tower(artifact: Artifact) -> Artifact:
+    """Return the artifact with a user encoder of the default size, its weights drawn at random."""
+    torch.manual_seed(1)
+    model = UserEncoder(EncoderConfig(text_dim=artifact.vectors.full_dim)).eval()
+    fitted = FittedTower(model, np.zeros(0, np.uint64), None, UserAttributes.none(), {})
+    tower = make_tower(fitted, artifact.vectors)
+    return replace(artifact, models=Models(tower=tower))
+
+
+def network_microseconds(batch: int, candidates: int, repeats: int) -> float:
+    """Return the median time of the network for a user, alone."""
+    network = make_network()
+    columns = np.random.default_rng(2).normal(size=(batch, candidates, len(COLUMNS)))
+    columns = columns.astype(np.float32)
+    n_rows = np.full(batch, candidates)
+    network.score(columns, n_rows)
+    taken = []
+    for _ in range(repeats):
+        start = time.thread_time()
+        network.score(columns, n_rows)
+        taken.append(time.thread_time() - start)
+    return 1e6 * float(np.median(taken)) / batch
 
 
 def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
@@ -177,6 +213,10 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
             setattr(stages, name, timed(name, spent, kept[name]))
         index: Any = _Timed(job.artifact.index, "search", "search", spent)
         recommender.artifact = replace(job.artifact, index=index)
+        tower: Any = recommender.tower
+        if tower is not None:
+            recommender.tower = _Timed(tower, "queries", "encoder's queries", spent)
+            recommender.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
         ranker: Any = recommender.ranker
         recommender.ranker = _Timed(ranker, "score", "score", spent)
         slots = random.choice(job.states.capacity, size=batch, replace=False)
@@ -186,7 +226,7 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
             job.states, job.seen, job.seen_slots, slots, now, np.ones(batch, np.uint32), k
         )
         spent["recommend"] = time.thread_time() - start
-        recommender.ranker = ranker
+        recommender.ranker, recommender.tower = ranker, tower
         start = time.thread_time()
         encoder.encode(made, "000001", users, users, now.tolist(), ["home"] * batch, [1.5] * batch)
         spent["encode"] = time.thread_time() - start
@@ -218,18 +258,21 @@ def main() -> None:
     faiss.omp_set_num_threads(1)
     job = Job(arguments.items, arguments.users, arguments.events)
     results = {"blend": measure(job, arguments.batch, arguments.k, arguments.repeats)}
-    blend = job.recommender.ranker
-    job.recommender = Recommender(
-        job.artifact,
-        job.view,
-        RecommendOptions(neighbour_events=20, neighbour_width=64, content_events=28),
-        AllColumns(blend),
-    )
-    results["all columns"] = measure(job, arguments.batch, arguments.k, arguments.repeats)
+    network = make_network()
+    options = trained_with(network.info, RecommendOptions())
+    job.recommender = Recommender(job.artifact, job.view, options, network)
+    results["network"] = measure(job, arguments.batch, arguments.k, arguments.repeats)
+    job.artifact = with_tower(job.artifact)
+    job.recommender = Recommender(job.artifact, job.view, options, network)
+    # States come with the first event after a new encoder; here they are there already.
+    job.recommender.carry_over(job.states, np.arange(arguments.users))
+    results["network and encoder"] = measure(job, arguments.batch, arguments.k, arguments.repeats)
+    alone = network_microseconds(256, 200, arguments.repeats)
     if arguments.json:
-        print(json.dumps({"update": job.update_microseconds, **results}))
+        print(json.dumps({"update": job.update_microseconds, "network alone": alone, **results}))
         return
     print(f"update {job.update_microseconds:.2f} us an event")
+    print(f"the network alone, 200 candidates, batch 256: {alone:.1f} us a recommendation")
     for title, times in results.items():
         print(f"{title}: us a recommendation, batch {arguments.batch}, one thread")
         for name, value in times.items():

@@ -283,3 +283,21 @@ def test_an_artifact_in_memory_takes_models() -> None:
     tower = make_tower(fitted(), world.items)
     artifact = Artifact.in_memory(world.items, interest=world.config, models=Models(tower=tower))
     assert artifact.models.tower is tower
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_gpu_gives_the_states_and_queries_of_the_cpu(tmp_path: Path) -> None:
+    found = fitted(scenes=True, attributes=True)
+    worlds = [world_with(found), World(ITEMS)]
+    cpu = tower_of(worlds[0])
+    write_tower(tmp_path, cpu)
+    on_gpu = read_tower(tmp_path, cpu.info, ITEMS, ITEMS, 16, "cuda")
+    worlds[1].artifact = replace(worlds[1].artifact, models=Models(tower=on_gpu))
+    worlds[1].recommender = Recommender(worlds[1].artifact, worlds[1].view)
+    for world in worlds:
+        world.send(*likes(0, range(9)), *likes(1, [3]), *likes(2, range(5), scene="home"))
+    one, other = (world.states.hidden.astype(np.float32) for world in worlds)
+    assert other == pytest.approx(one, abs=HALF_LOSS)
+    for user in range(3):
+        assert wishes(worlds[1], user) == pytest.approx(wishes(worlds[0], user), abs=HALF_LOSS)
