@@ -92,6 +92,19 @@ class Replay:
         changed = np.unique(slots)
         self.view.update_from(self._items.copy_rows(changed), self.log.item_hashes[changed])
 
+    def swap(self, artifact: Artifact, options: RecommendOptions | None = None) -> None:
+        """Take another artifact into use between events, as a worker does.
+
+        The states stay: a user's row is rebuilt from its ring at the next event or question.
+        """
+        self.view = ItemView(artifact.vectors)
+        slots = np.arange(len(self.log.item_hashes))
+        self.view.update_from(self._items.copy_rows(slots), self.log.item_hashes)
+        self.recommender = Recommender(artifact, self.view, options)
+        self.rows = artifact.vectors.row_of(self.log.batch.items)
+        if self.learner is not None:
+            self.learner.follow(artifact.models.ranker)
+
     def online_ranker(self) -> Ranker:
         """Return what a worker would rank by now, as it is now: it does not change with `advance`.
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -147,3 +148,27 @@ def test_a_coming_event_has_the_probability_that_the_recommender_gives(tmp_path:
     assert 0.0 < replay.probability(event) < 1.0
     assert replay.probability(event) == expected[0, 0]
     assert np.isnan(replay.probability(int(np.flatnonzero(replay.rows < 0)[0])))
+
+
+def test_a_swap_to_the_same_items_changes_no_list_and_to_another_basis_rebuilds(
+    log: EventLog,
+) -> None:
+    replay = Replay(group_artifact(), log)
+    replay.advance(60)
+
+    def lists() -> list[list[int]]:
+        users = np.arange(len(log.user_ids))
+        return replay.recommender.recommend(
+            replay.states, replay.seen, replay.seen_slots, users,
+            np.full(len(users), log.batch.times[60]), np.zeros(len(users), np.uint32), 5,
+        ).rows.tolist()  # fmt: skip
+
+    before = lists()
+    replay.swap(group_artifact())
+    assert lists() == before
+    other = group_artifact()
+    replay.swap(replace(other, manifest=msgspec.structs.replace(other.manifest, basis="another")))
+    assert replay.recommender.carry_over(replay.states, np.arange(len(log.user_ids))) > 0
+    assert lists() == before  # the ring holds all that these users did
+    replay.advance(len(log))
+    assert replay.position == len(log)
