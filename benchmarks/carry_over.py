@@ -8,8 +8,8 @@ Two versions are needed, both trained without the targets, the later with anothe
 
 States are built with the first up to the 90 % cut; then the artifact is swapped, every user's row
 is rebuilt from its ring, and the targets after the cut are asked while events go on. Beside it the
-same targets after a replay with the second from the first event on. Last, a swap to the same version,
-read anew: no list may change by it.
+same targets after a replay with the second from the first event on. Last, a swap to the same
+version, read anew: no list may change by it.
 """
 
 import argparse

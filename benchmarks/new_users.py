@@ -1,11 +1,11 @@
 """What attributes are worth for new users: some held out whole, asked for their first events.
 
-A share of the users who have attributes, chosen by a hash of their ids, is taken out of everything
-that is fitted. An artifact is trained on the events of all others, with the attributes of users and,
-beside it, one without. Then all events are replayed, and each of the first events of the held-out
-users is asked for before it streams in, the very first one too.
+A share of the users who have attributes, chosen by a hash of their ids, is taken out of all that
+is fitted. One artifact is trained on the events of the others with the attributes of users, and one
+without. Then all events are replayed, and each of the first events of the held-out users is asked
+for before it streams in, the very first one too.
 
-    python -m benchmarks.new_users --items ITEMS --events EVENTS --users USERS --out FOLDER --repeats
+    python -m benchmarks.new_users --items ITEMS --events EVENTS --users USERS --out FOLDER
 
 What is fitted has seen later events of the other users, with attributes and without alike.
 """

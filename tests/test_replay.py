@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -156,7 +157,7 @@ def test_a_swap_to_the_same_items_changes_no_list_and_to_another_basis_rebuilds(
     replay = Replay(group_artifact(), log)
     replay.advance(60)
 
-    def lists() -> list[list[int]]:
+    def lists() -> Any:
         users = np.arange(len(log.user_ids))
         return replay.recommender.recommend(
             replay.states, replay.seen, replay.seen_slots, users,
