@@ -60,7 +60,7 @@ class Replay:
         self._skip = skip
         self.learner = learner
         if learner is not None:
-            learner.follow(artifact.models.ranker)
+            learner.follow(artifact.models)
 
     def advance(self, stop: int) -> None:
         """Apply the events from `position` up to `stop`, not included, in their order.
@@ -110,7 +110,7 @@ class Replay:
 
         Without a learner, and while what was learned is behind, that is the recommender's own.
         """
-        learned = None if self.learner is None else self.learner.ranker
+        learned = None if self.learner is None else self.learner.served.ranker
         return self.recommender.ranker if learned is None else learned.copy()
 
     def probability(self, event: int) -> float:

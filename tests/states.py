@@ -14,8 +14,7 @@ from tracker.events import Recommendation
 from tracker.interest import InterestConfig
 from tracker.item_events import decode_blocks
 from tracker.item_state import ItemStates
-from tracker.kinds import Kinds
-from tracker.learner import Learner
+from tracker.learned_row import decode_learned
 from tracker.settings import Settings
 from tracker.state import UserStates
 
@@ -66,7 +65,7 @@ async def read_rows(settings: Settings) -> Rows:
                 elif kind == b"i":
                     rows.items[key] = record.value
                 elif kind == b"l":  # depends on where chunks began; it has to be whole
-                    Learner(Kinds.default()).restore(record.value)
+                    decode_learned(record.value)
                 else:
                     position = int(msgspec.json.decode(record.value)["position"])
                     rows.positions[topic, record.partition] = position

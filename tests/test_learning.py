@@ -16,7 +16,8 @@ from tracker.artifact import Artifact
 from tracker.context import COLUMNS
 from tracker.events import Event
 from tracker.kinds import Kinds
-from tracker.learner import LEARNED_KEY, MOST, Learned, LearnedRow, LearnedRowError, Learner
+from tracker.learned_row import LEARNED_KEY, Learned, LearnedRowError, encode_learned
+from tracker.learner import MOST, LearnedModels, Learner
 from tracker.models import Models
 from tracker.network import Network
 from tracker.online import OnlineRanker
@@ -57,8 +58,8 @@ def learner(bench: Bench) -> Learner:
 
 
 def read_out(bench: Bench) -> Any:
-    ranker = learner(bench)._ranker
-    return None if ranker is None else ranker.read_out()
+    part = learner(bench)._parts.get("ranker")
+    return None if part is None else part.model.to_bytes()
 
 
 def likes(bench: Bench, count: int = 6, start: int = 0) -> list[Event]:
@@ -84,8 +85,7 @@ def test_a_worker_learns_from_positive_events_of_users_it_knows(make: Make) -> N
     assert steps(bench) == 0  # seen before; not positive; not in the catalogue
     bench.send(*likes(bench))
     assert 0 < steps(bench) <= 6
-    progress = learner(bench).progress
-    assert progress is not None
+    progress = learner(bench).progress["ranker"]
     assert progress.steps == steps(bench)
     assert 0.0 < progress.distance < 1.0
     assert progress.loss > 0.0
@@ -96,7 +96,7 @@ def test_the_work_for_a_chunk_is_bounded_and_does_not_depend_on_its_order(make: 
     bench.send(*likes(bench, 40))
     other.send(*likes(other, 40))
     assert 0 < steps(bench) <= MOST
-    assert np.array_equal(read_out(bench), read_out(other))
+    assert read_out(bench) == read_out(other)
 
 
 def test_what_was_learned_is_committed_with_the_position_and_read_back(make: Make) -> None:
@@ -106,14 +106,14 @@ def test_what_was_learned_is_committed_with_the_position_and_read_back(make: Mak
     bench.commit()
     learned, position = read_out(bench), bench.users.store.row.position
     bench.send(*likes(bench, 6, 6))  # never committed
-    assert not np.array_equal(read_out(bench), learned)
+    assert read_out(bench) != learned
     bench.restart()
     assert bench.users.store.row.position == position
-    bench.users._learning.ranker(bench.keeper.current)
-    assert np.array_equal(read_out(bench), learned)
+    bench.users._learning.learned(bench.keeper.current)
+    assert read_out(bench) == learned
     bench.offset = position
     bench.send(*likes(bench, 6, 6))
-    assert learner(bench).progress is not None
+    assert learner(bench).progress["ranker"].steps > 0
 
 
 def test_a_crash_and_the_same_events_again_give_the_same_weights(make: Make) -> None:
@@ -128,7 +128,7 @@ def test_a_crash_and_the_same_events_again_give_the_same_weights(make: Make) -> 
     for one in (bench, undisturbed):
         one.send(*likes(one, 6, 6))
         one.commit()
-    assert np.array_equal(read_out(bench), read_out(undisturbed))
+    assert read_out(bench) == read_out(undisturbed)
     assert row(bench) == row(undisturbed)
 
 
@@ -154,13 +154,13 @@ def test_frozen_it_keeps_what_it_learned_and_off_it_goes_back(make: Make) -> Non
     )
     bench.restart()
     bench.send(*likes(bench, 6, 6))
-    assert np.array_equal(read_out(bench), learned)
+    assert read_out(bench) == learned
     bench.context = replace(
         bench.context, settings=bench.settings.model_copy(update={"online_learning": "off"})
     )
     bench.restart()
     bench.send(*likes(bench, 6, 6))
-    assert bench.users._learning.ranker(bench.keeper.current) is None
+    assert bench.users._learning.learned(bench.keeper.current).ranker is None
     bench.commit()
     assert row(bench) is None
 
@@ -172,20 +172,19 @@ def test_another_ranker_starts_again_and_the_same_in_a_newer_artifact_goes_on(
     bench.send(*likes(bench))
     learned = read_out(bench)
     bench.keeper.current = make_serving(trained(2), bench.settings)
-    bench.users._learning.ranker(bench.keeper.current)
-    assert np.array_equal(read_out(bench), learned)
+    bench.users._learning.learned(bench.keeper.current)
+    assert read_out(bench) == learned
     assert bench.count("learning_restarts") == 0
     untrained = make_serving(small_artifact(3), bench.settings)
-    assert bench.users._learning.ranker(untrained) is None
-    bench.users._learning.ranker(bench.keeper.current)
-    assert np.array_equal(read_out(bench), learned)
+    assert bench.users._learning.learned(untrained).ranker is None
+    bench.users._learning.learned(bench.keeper.current)
+    assert read_out(bench) == learned
     bench.keeper.current = make_serving(trained(4, seed=1), bench.settings)
     with caplog.at_level(logging.WARNING):
-        bench.users._learning.ranker(bench.keeper.current)
+        bench.users._learning.learned(bench.keeper.current)
     assert "t-events-0: online learning starts again" in caplog.text
     assert bench.count("learning_restarts") == 1
-    assert learner(bench).progress is not None
-    assert learner(bench).progress.steps == 0  # type: ignore[union-attr]
+    assert learner(bench).progress["ranker"].steps == 0
 
 
 def test_a_damaged_row_or_one_of_another_format_is_given_up_and_said(
@@ -223,24 +222,23 @@ def test_rows_that_cannot_be_read_say_what_is_wrong_with_them() -> None:
     ):
         with pytest.raises(LearnedRowError, match=said):
             some.restore(value)
-    published = Network(NAMES, weights())
+    models = trained().models
+    assert models.ranker is not None
     for values in (b"\0" * 8, b"\0" * 7):
-        some.restore(
-            sealed(LearnedRow(1, {"ranker": Learned(published.code, 3, 1.0, 0.1, values)}))
-        )
-        assert some.follow(published)
-        assert some.progress is not None
-        assert some.progress.steps == 0
+        row = encode_learned({"ranker": Learned(models.ranker.code, 3, 1.0, 0.1, values)})
+        some.restore(row)
+        assert some.follow(models) == ["ranker"]
+        assert some.progress["ranker"].steps == 0
 
 
 def test_what_was_learned_is_served_only_while_it_is_ahead() -> None:
     one = Learner(Kinds.default())
-    assert (one.ranker, one.progress) == (None, None)
-    one.follow(Network(NAMES, weights()))
-    served = [isinstance(one.ranker, OnlineRanker)]
+    assert (one.served, one.progress) == (LearnedModels(), {})
+    one.follow(trained().models)
+    served = [isinstance(one.served.ranker, OnlineRanker)]
     for learned, published in ((2.0, 1.5), (1.0, 2.0)):
-        one._note(learned, published)
-        served.append(isinstance(one.ranker, OnlineRanker))
+        one._parts["ranker"].note(learned, published)
+        served.append(isinstance(one.served.ranker, OnlineRanker))
     assert served == [True, False, True]
 
 
@@ -249,8 +247,8 @@ def test_lists_are_ranked_by_what_was_learned(make: Make) -> None:
     serving = bench.keeper.current
     for turn in range(40):
         bench.send(*likes(bench, 8, 8 * turn))
-    learner(bench)._state.gain = 1.0
-    ranker = bench.users._learning.ranker(serving)
+    learner(bench)._parts["ranker"].state.gain = 1.0
+    ranker = bench.users._learning.learned(serving).ranker
     assert ranker is not None
     features = np.random.default_rng(0).normal(size=(1, 9, len(COLUMNS))).astype(np.float32)
     published = serving.recommender.ranker.score(features, np.array([9]))
@@ -262,6 +260,6 @@ def test_how_far_it_is_can_be_seen(make: Make) -> None:
     bench.send(*likes(bench))
     text = generate_latest(bench.metrics.registry).decode()
     for value in ("distance", "loss", "gain"):
-        assert f'tracker_learning{{partition="0",value="{value}"}}' in text
+        assert f'tracker_learning{{model="ranker",partition="0",value="{value}"}}' in text
     bench.metrics.forget_partition("users", "t-events", 0)
     assert "tracker_learning{" not in generate_latest(bench.metrics.registry).decode()

@@ -18,6 +18,10 @@ def candidates(count: int = 12, seed: int = 1) -> Any:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def read_out(ranker: OnlineRanker) -> Any:
+    return np.frombuffer(ranker.to_bytes(), "<f4").copy()
+
+
 def units(ranker: OnlineRanker) -> tuple[Any, Any]:
     given = ranker.published.weights
     last = np.sqrt(np.square(given.last).mean())
@@ -28,7 +32,7 @@ def units(ranker: OnlineRanker) -> tuple[Any, Any]:
 def by_torch(ranker: OnlineRanker, features: Any, target: int) -> tuple[float, Any, Any]:
     """Return loss and gradients of `last` and `skip`, by automatic differentiation."""
     given = ranker.published.weights
-    learned = ranker.read_out()
+    learned = read_out(ranker)
     last = torch.tensor(learned[: len(given.last)], requires_grad=True)
     skip = torch.tensor(learned[len(given.last) :], requires_grad=True)
     x = torch.tensor(features[:, [COLUMNS.index(name) for name in NAMES]])
@@ -54,7 +58,7 @@ def test_a_step_follows_the_gradient_of_the_softmax(
     last_unit, skip_unit = units(ranker)
     for step in range(5):
         features = candidates(seed=step)
-        before = ranker.read_out()
+        before = read_out(ranker)
         loss, last, skip = by_torch(ranker, features, 3)
         gradient = np.concatenate([last * last_unit, skip * skip_unit])
         length = np.linalg.norm(gradient)
@@ -64,7 +68,7 @@ def test_a_step_follows_the_gradient_of_the_softmax(
         learned, published = ranker.learn(features, 3)
         assert learned == pytest.approx(loss, rel=1e-5)
         assert (published == pytest.approx(learned, rel=1e-5)) == (step == 0)
-        np.testing.assert_allclose(ranker.read_out(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(read_out(ranker), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_learned_moves_the_scores_and_leaves_the_published_ranker_as_it_is() -> None:
@@ -98,7 +102,7 @@ def test_columns_that_the_published_ranker_does_not_weigh_stay_out() -> None:
     ranker = OnlineRanker(Network(NAMES, given))
     for step in range(20):
         ranker.learn(candidates(seed=step), 0)
-    assert ranker.read_out()[len(given.last) + 2] == 0.0
+    assert read_out(ranker)[len(given.last) + 2] == 0.0
     assert 0.0 < ranker.distance <= RADIUS
 
 
@@ -106,11 +110,21 @@ def test_a_read_out_is_taken_over_or_refused_by_what_is_wrong_with_it() -> None:
     one, other = OnlineRanker(Network(NAMES, weights())), OnlineRanker(Network(NAMES, weights()))
     for step in range(20):
         one.learn(candidates(seed=step), 0)
-    other.set_read_out(one.read_out())
-    assert np.array_equal(other.read_out(), one.read_out())
-    with pytest.raises(ValueError, match="3 learned weights found, 8 expected"):
-        other.set_read_out(np.zeros(3, np.float32))
-    for wrong in (np.full(8, np.nan, np.float32), np.full(8, 1e3, np.float32)):
+    other.set_bytes(one.to_bytes())
+    assert other.to_bytes() == one.to_bytes()
+    with pytest.raises(ValueError, match="12 bytes of learned weights; 32 are expected"):
+        other.set_bytes(bytes(12))
+    for wrong in (np.nan, 1e3):
         with pytest.raises(ValueError, match="from the published ones; at most 2 is expected"):
-            other.set_read_out(wrong)
-    assert np.array_equal(other.read_out(), one.read_out())
+            other.set_bytes(np.full(8, wrong, "<f4").tobytes())
+    assert other.to_bytes() == one.to_bytes()
+
+
+def test_a_copy_learns_no_more() -> None:
+    ranker, features = OnlineRanker(Network(NAMES, weights())), candidates()
+    ranker.learn(features, 3)
+    copy, n_rows = ranker.copy(), np.array([len(features)])
+    before = copy.score(features[None], n_rows)
+    assert np.array_equal(before, ranker.score(features[None], n_rows))
+    ranker.learn(features, 3)
+    assert np.array_equal(copy.score(features[None], n_rows), before)

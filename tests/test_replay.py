@@ -115,21 +115,20 @@ def test_a_replay_learns_as_a_worker_does_and_moves_the_states_no_differently(
     assert frozen.states.pack(slots) == online.states.pack(slots)
     assert frozen.learner is None
     assert online.learner is not None
-    progress = online.learner.progress
-    assert progress is not None
+    progress = online.learner.progress["ranker"]
     assert progress.steps > 0
     assert progress.distance > 0.0
     assert online.recommender.ranker is artifact.models.ranker
     assert frozen.online_ranker() is frozen.recommender.ranker
-    online.learner._state.gain = 1.0
+    online.learner._parts["ranker"].state.gain = 1.0
     now, events, rows = online.online_ranker(), np.array([len(log) - 1]), np.array([[3, 4, 5]])
     columns, three = online.columns(events, rows), np.array([3])
     scores = now.score(columns, three)
     assert not np.array_equal(scores, artifact.models.ranker.score(columns, three))
     for _ in range(5):
-        online.learner.ranker.learn(columns[0], 2)  # type: ignore[union-attr]
+        online.learner.served.ranker.learn(columns[0], 2)  # type: ignore[union-attr]
     assert np.array_equal(now.score(columns, three), scores)
-    online.learner._state.gain = -1.0
+    online.learner._parts["ranker"].state.gain = -1.0
     assert online.online_ranker() is online.recommender.ranker
 
 

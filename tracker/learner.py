@@ -1,7 +1,8 @@
-"""Learner: what one partition learns from its stream, and the row in which that is kept."""
+"""Learner: what one partition learns from its stream, model by model."""
 
-import zlib
+import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,16 +11,13 @@ from numpy.typing import NDArray
 from tracker.event_batch import EventBatch, can_be_target
 from tracker.events import hash_id
 from tracker.kinds import Kinds
-from tracker.network import Network
+from tracker.learned_row import Learned, decode_learned, encode_learned
+from tracker.models import UNTRAINED, Models
 from tracker.online import OnlineRanker
 from tracker.recommender import Recommender
+from tracker.scene_shifts import SceneShifts
 from tracker.seen import SeenSets
 from tracker.state import UserStates
-
-LEARNED_KEY = b"l"
-"""The row's key, beside the states: what was learned and the position are committed together."""
-
-FORMAT = 1
 
 MOST = 4
 """Events of a chunk that are learned from at most: what bounds the work."""
@@ -30,40 +28,44 @@ HORIZON = 500
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-class LearnedRowError(ValueError):
-    """A row of what was learned cannot be read; the message says what was found."""
-
-
-class Learned(msgspec.Struct, array_like=True):
-    """What was learned by one model.
-
-    `code` tells the published weights that it belongs to, `values` are float32, little-endian.
-    `loss` is the mean loss of the latest examples before they were learned from, `gain` how much
-    more it would have been by the published weights: nats.
-    """
-
-    code: int
-    steps: int
-    loss: float
-    gain: float
-    values: bytes
-
-
-class LearnedRow(msgspec.Struct, array_like=True):
-    """All that a partition has learned, by model."""
-
-    format: int
-    models: dict[str, Learned]
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a learner is: steps, distance (0 to 2), mean loss and what learning saves of it."""
+    """How far a model is: steps, distance from what was published, loss and gain: `Learned`."""
 
     steps: int
     distance: float
     loss: float
     gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedModels:
+    """What a partition has learned, in place of what the artifact has; None for that."""
+
+    ranker: OnlineRanker | None = None
+    shifts: SceneShifts | None = None
+
+
+@dataclass(slots=True)
+class _Part:
+    """A model that learns, and how far it is."""
+
+    model: OnlineRanker | SceneShifts
+    state: Learned
+
+    def note(self, learned: float, published: float) -> None:
+        """Write down the losses of an example, before it was learned from."""
+        state = self.state
+        state.steps += 1
+        state.loss += (learned - state.loss) / min(state.steps, HORIZON)
+        state.gain += (published - learned - state.gain) / HORIZON
+
+    @property
+    def is_ahead(self) -> bool:
+        return self.state.gain >= 0.0
+
+    def learned(self) -> Learned:
+        return msgspec.structs.replace(self.state, values=self.model.to_bytes())
 
 
 class Learner:
@@ -76,8 +78,10 @@ class Learner:
     nothing: put among them for its sake, it would teach that what the channels do not find is good.
     Of each chunk at most MOST events are tried, those whose offsets have the smallest hashes.
 
-    What was learned is served while it is ahead: while the mean loss of the latest examples, each
-    taken before it was learned from, is no higher than by the published weights.
+    What learns is the `ranker` (`OnlineRanker`), and with scene attention the `scenes`
+    (`SceneShifts`), each by its own scores. What was learned is served while it is ahead: while the
+    mean loss of the latest examples, each taken before it was learned from, is no higher than
+    by the published weights.
 
     Args:
         kinds: says which events are positive.
@@ -87,51 +91,57 @@ class Learner:
     def __init__(self, kinds: Kinds, learning: bool = True) -> None:
         self._kinds = kinds
         self._learning = learning
-        self._published: Network | None = None
-        self._ranker: OnlineRanker | None = None
-        self._state = Learned(0, 0, 0.0, 0.0, b"")
+        self._models = UNTRAINED
+        self._parts: dict[str, _Part] = {}
+        self._waiting: dict[str, Learned] = {}  # of models that are not in use
 
     @property
-    def ranker(self) -> OnlineRanker | None:
-        """What is to score candidates; None for the published ranker."""
-        return self._ranker if self._state.gain >= 0.0 else None
+    def served(self) -> LearnedModels:
+        """What lists are to be made with."""
+        ahead = [part.model for part in self._parts.values() if part.is_ahead]
+        return LearnedModels(
+            next((model for model in ahead if isinstance(model, OnlineRanker)), None),
+            next((model for model in ahead if isinstance(model, SceneShifts)), None),
+        )
 
     @property
-    def progress(self) -> Progress | None:
-        """How far it is; None where there is nothing that could learn."""
-        state = self._state
-        if self._ranker is None:
-            return None
-        return Progress(state.steps, self._ranker.distance, state.loss, state.gain)
+    def progress(self) -> dict[str, Progress]:
+        """How far each model is that can learn."""
+        return {
+            name: Progress(part.state.steps, part.model.distance, part.state.loss, part.state.gain)
+            for name, part in self._parts.items()
+        }
 
     def restore(self, row: bytes | None) -> None:
-        """Take what `row` gave back, for the artifact that `follow` names next.
+        """Take what `row` gave back, for the models that `follow` names next.
 
         Raises:
             LearnedRowError: the row is damaged, or of a format that this version does not know.
         """
-        self._published = self._ranker = None
-        self._state = Learned(0, 0, 0.0, 0.0, b"")
+        self._models = UNTRAINED
+        self._parts = {}
+        self._waiting = {}
         if row is not None:
-            self._state = _decode(row).models.get("ranker", self._state)
+            self._waiting = decode_learned(row)
 
-    def follow(self, published: Network | None) -> bool:
-        """Go on beside an artifact's ranker; return whether something learned was given up.
+    def follow(self, models: Models) -> list[str]:
+        """Go on beside an artifact's models; return the names of those that start again.
 
-        That is so where it belongs to other published weights: then learning starts again.
+        That is so where something was learned from other published weights.
         """
-        if published is self._published:
-            return False
-        kept = self._state = self._learned()
-        self._published = published
-        if published is None:
-            self._ranker = None
-            return False
-        self._ranker = OnlineRanker(published)
-        if kept.code == published.code and _take_over(self._ranker, kept.values):
-            return False
-        self._state = Learned(published.code, 0, 0.0, 0.0, b"")
-        return kept.steps > 0
+        if models is self._models:
+            return []
+        self._waiting |= {name: part.learned() for name, part in self._parts.items()}
+        self._models = models
+        self._parts = {}
+        again = []
+        for name, (model, code) in _that_learn(models).items():
+            kept = self._waiting.pop(name, Learned(code))
+            if kept.code != code or not _take_over(model, kept.values):
+                again += [name] * (kept.steps > 0)
+                kept = Learned(code)
+            self._parts[name] = _Part(model, kept)
+        return again
 
     def learn(
         self,
@@ -158,7 +168,7 @@ class Learner:
             times: (N,) at which lists are made for them.
             k: items in a list.
         """
-        if self._ranker is None or not self._learning:
+        if not self._parts or not self._learning:
             return 0
         items = recommender.artifact.vectors
         chosen = self._choose(states, events)  # 1
@@ -168,26 +178,36 @@ class Learner:
         if not len(chosen):
             return 0
         users = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
-        cut, columns = recommender.examples(  # 2
-            states, seen, seen_slots, events.slots[chosen], times[chosen], events.scenes[chosen],
-            k, users,
-        )  # fmt: skip
+        scenes = events.scenes[chosen]
+        shifts = self.served.shifts
+        found = recommender.examples(  # 2
+            states, seen, seen_slots, events.slots[chosen], times[chosen], scenes, k, users, shifts
+        )
         steps = 0
         for b, row in enumerate(rows.tolist()):  # 3
-            unseen = int(cut.n_unseen[b])
-            places = np.flatnonzero(cut.rows[b, :unseen] == row)
-            if len(places) and unseen > 1:
-                losses = self._ranker.learn(columns[b, :unseen], int(places[0]))
-                self._note(*losses)
-                steps += 1
+            unseen = int(found.n_unseen[b])
+            candidates = found.rows[b, :unseen]
+            places = np.flatnonzero(candidates == row)
+            if not len(places) or unseen < 2:
+                continue
+            steps += 1
+            target = int(places[0])
+            for part in self._parts.values():
+                if isinstance(part.model, OnlineRanker):
+                    part.note(*part.model.learn(found.columns[b, :unseen], target))
+                else:
+                    query = found.wishes[b]
+                    if shifts is None:
+                        query = query + part.model.of(scenes[b : b + 1])[0]
+                    losses = part.model.learn(int(scenes[b]), query, candidates, target)
+                    if losses is not None:
+                        part.note(*losses)
         return steps
 
     def row(self) -> bytes:
         """Return what was learned, to be kept under LEARNED_KEY."""
-        learned = self._learned()
-        models = {"ranker": learned} if learned.steps else {}
-        body = msgspec.msgpack.encode(LearnedRow(FORMAT, models))
-        return zlib.crc32(body).to_bytes(4, "little") + body
+        learned = self._waiting | {name: part.learned() for name, part in self._parts.items()}
+        return encode_learned({name: one for name, one in learned.items() if one.steps})
 
     def _choose(self, states: UserStates, events: EventBatch) -> NDArray[np.int64]:
         known = states.head["events"][events.slots] > 0
@@ -198,39 +218,33 @@ class Learner:
             can = np.sort(can[np.argsort(mixed * _MIX, kind="stable")[:MOST]])
         return can
 
-    def _note(self, learned: float, published: float) -> None:
-        state = self._state
-        state.steps += 1
-        state.loss += (learned - state.loss) / min(state.steps, HORIZON)
-        state.gain += (published - learned - state.gain) / HORIZON
 
-    def _learned(self) -> Learned:
-        """Return what was learned, with the weights as they are now."""
-        if self._ranker is None:
-            return self._state
-        values = self._ranker.read_out().astype("<f4").tobytes()
-        return msgspec.structs.replace(self._state, values=values)
+def _that_learn(models: Models) -> dict[str, tuple[OnlineRanker | SceneShifts, int]]:
+    """Return the models that go on learning, as published, with codes of their weights."""
+    found: dict[str, tuple[OnlineRanker | SceneShifts, int]] = {}
+    if models.ranker is not None:
+        found["ranker"] = OnlineRanker(models.ranker), models.ranker.code
+    tower = models.tower
+    if tower is not None and tower.attention is not None:
+        config = tower.attention.config
+        shifts = SceneShifts(config.scenes, tower.vectors, config.dim)
+        found["scenes"] = shifts, int(tower.code) << 32 | _code(tower.attention)
+    return found
 
 
-def _take_over(ranker: OnlineRanker, values: bytes) -> bool:
-    """Give a ranker what was learned; return whether it fits."""
-    if not values:
-        return True
+def _code(model: Any) -> int:
+    """Return a hash (32 bits) of the weights of a torch model."""
+    digest = hashlib.blake2b(digest_size=4)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _take_over(model: OnlineRanker | SceneShifts, values: bytes) -> bool:
+    """Give a model what was learned; return whether it fits, if not it stays as published."""
     try:
-        ranker.set_read_out(np.frombuffer(values, "<f4").astype(np.float32))
+        if values:
+            model.set_bytes(values)
     except ValueError:
         return False
     return True
-
-
-def _decode(row: bytes) -> LearnedRow:
-    body = row[4:]
-    if zlib.crc32(body).to_bytes(4, "little") != row[:4]:
-        raise LearnedRowError(f"{len(row)} bytes that are damaged: the checksum does not fit")
-    try:
-        found = msgspec.msgpack.decode(body, type=tuple[int, msgspec.Raw])
-        if found[0] != FORMAT:
-            raise LearnedRowError(f"format {found[0]}; this version reads {FORMAT}")
-        return msgspec.msgpack.decode(body, type=LearnedRow)
-    except msgspec.DecodeError as error:
-        raise LearnedRowError(f"{len(row)} bytes that are no row of this kind: {error}") from error

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.event_batch import EventBatch
-from tracker.learner import LEARNED_KEY, LearnedRowError, Learner
-from tracker.online import OnlineRanker
+from tracker.learned_row import LEARNED_KEY, LearnedRowError
+from tracker.learner import LearnedModels, Learner
 from tracker.serving import Serving
 from tracker.user_rows import UserRows
 from tracker.worker_context import Context
@@ -60,12 +60,13 @@ class PartitionLearning:
         except LearnedRowError as error:
             self._given_up(f"the row of what was learned cannot be read: {error}")
 
-    def ranker(self, serving: Serving) -> OnlineRanker | None:
-        """Return what is to score candidates; None for the artifact's own ranker."""
-        if self._learner is None:
-            return None
-        self._follow(self._learner, serving)
-        return self._learner.ranker
+    def learned(self, serving: Serving) -> LearnedModels:
+        """Return what lists are to be made with in place of what the artifact has."""
+        learner = self._learner
+        if learner is None:
+            return LearnedModels()
+        self._follow(learner, serving)
+        return learner.served
 
     def learn(
         self, serving: Serving, rows: UserRows, events: EventBatch, times: NDArray[np.float64]
@@ -85,8 +86,8 @@ class PartitionLearning:
         self._metrics.observe_learning(self._partition, learner.progress)
 
     def _follow(self, learner: Learner, serving: Serving) -> None:
-        if learner.follow(serving.artifact.models.ranker):
-            self._given_up(f"artifact {serving.version} has another ranker")
+        for name in learner.follow(serving.artifact.models):
+            self._given_up(f"artifact {serving.version} has another model: {name}")
 
     def _given_up(self, why: str) -> None:
         self._metrics.learning_restarts.inc()

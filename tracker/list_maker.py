@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from tracker.emission import Emission
 from tracker.events import hash_id
+from tracker.learner import LearnedModels
 from tracker.outbox import Record
-from tracker.ranker import Ranker
 from tracker.serving import Serving
 from tracker.store import Slots
 from tracker.user_rows import UserRows
@@ -58,7 +58,7 @@ class ListMaker:
         self._prefix = f"{topics.events}-{partition}-"
 
     def make(
-        self, lists: Lists, serving: Serving, now: float, ranker: Ranker | None
+        self, lists: Lists, serving: Serving, now: float, learned: LearnedModels
     ) -> list[Record]:
         """Make lists, encode them, and stamp the users' rows.
 
@@ -66,7 +66,7 @@ class ListMaker:
             lists: of whom.
             serving: with what.
             now: wall time, seconds.
-            ranker: scores in place of the artifact's own, if any.
+            learned: in place of what the artifact has.
 
         Returns:
             the records to send, keyed by user; fewer where only changed lists are wanted.
@@ -75,7 +75,7 @@ class ListMaker:
         found = serving.recommender.recommend(
             rows.states, rows.seen, rows.seen_slots,
             lists.slots, lists.times, lists.scenes, settings.k, user_hashes(serving, lists.users),
-            ranker,
+            learned.ranker, None, learned.shifts,
         )  # fmt: skip
         waited = np.maximum(self._context.clock() - lists.appended, 0.0)
         values = serving.encoder.encode(

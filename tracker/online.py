@@ -98,34 +98,36 @@ class OnlineRanker:
         weights = replace(own, last=own.last.copy(), skip=own.skip.copy())
         return Network(self.published.info.columns, weights, self.published.info)
 
-    def read_out(self) -> NDArray[np.float32]:
-        """Return a copy of what was learned: `last`, then `skip`."""
-        return np.concatenate([self._network.weights.last, self._network.weights.skip])
+    def to_bytes(self) -> bytes:
+        """Return what was learned: `last`, then `skip`, float32, little-endian."""
+        own = self._network.weights
+        return np.concatenate([own.last, own.skip]).astype("<f4").tobytes()
 
-    def set_read_out(self, values: NDArray[np.float32]) -> None:
-        """Take over what `read_out` gave, of a ranker with the same published weights.
+    def set_bytes(self, values: bytes) -> None:
+        """Take over what `to_bytes` gave, of a ranker with the same published weights.
 
         Raises:
             ValueError: there are more or fewer numbers, or they are not finite or too far off.
         """
         own = self._network.weights
         count = len(own.last) + len(own.skip)
-        if values.shape != (count,):
-            raise ValueError(f"{values.size} learned weights found, {count} expected")
-        before = self.read_out()
+        if len(values) != 4 * count:
+            raise ValueError(f"{len(values)} bytes of learned weights; {4 * count} are expected")
+        before = self.to_bytes()
         self._put(values)
-        if not self.distance <= RADIUS * 1.001:  # nor for NaN
-            distance = self.distance
+        distance = self.distance
+        if not distance <= RADIUS * 1.001:  # nor for NaN
             self._put(before)
             raise ValueError(
                 f"the learned weights are {distance:g} from the published ones;"
                 f" at most {RADIUS:g} is expected"
             )
 
-    def _put(self, values: NDArray[np.float32]) -> None:
+    def _put(self, values: bytes) -> None:
         own = self._network.weights
-        own.last[:] = values[: len(own.last)]
-        own.skip[:] = values[len(own.last) :]
+        both = np.frombuffer(values, "<f4")
+        own.last[:] = both[: len(own.last)]
+        own.skip[:] = both[len(own.last) :]
 
 
 _LEAST = np.float32(1e-12)

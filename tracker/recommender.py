@@ -20,6 +20,7 @@ from tracker.item_view import ItemView
 from tracker.native import native
 from tracker.ranker import Blend, Ranker
 from tracker.recommend_options import RecommendOptions, trained_with
+from tracker.scene_shifts import SceneShifts
 from tracker.seen import SeenSets
 from tracker.selection import BECAUSE, explain, select
 from tracker.state import UserStates
@@ -82,6 +83,21 @@ class _Searched:
             self.read.part(users), self.owners[users], self.masses[users], self.found,
             self.wishes[users], self.wished[users],
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What would be ranked for B users, of C candidates at most, to be learned from.
+
+    `rows` (B, C) int32 catalogue rows after the cut, of which the first `n_unseen` (B,) are of
+    items that the user has not seen; `columns` (B, C, F) float32 what the ranker reads of them;
+    `wishes` (B, E) float32 what the user encoder looks for, E 0 without one.
+    """
+
+    rows: NDArray[np.int32]
+    n_unseen: NDArray[np.int64]
+    columns: NDArray[np.float32]
+    wishes: NDArray[np.float32]
 
 
 class Recommender:
@@ -192,6 +208,7 @@ class Recommender:
         users: NDArray[np.uint64] | None = None,
         ranker: Ranker | None = None,
         calibration: Calibration | None = None,
+        shifts: SceneShifts | None = None,
     ) -> RecommendedBatch:
         """Make a list for each of B users. States are read only, but for rows to carry over.
 
@@ -217,6 +234,7 @@ class Recommender:
             users: (B,) uint64 hashes of the users' ids, for their attributes; None for none.
             ranker: scores instead of the recommender's own.
             calibration: of the probabilities, instead of the artifact's own.
+            shifts: what scenes add to what the user encoder looks for, if anything.
 
         Raises:
             ValueError: lengths differ, k is below 1, or the states have another dim.
@@ -224,7 +242,7 @@ class Recommender:
         self._check(states, slots, now, scenes)
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 is expected")
-        searched = self._searched(states, slots, now, scenes, users)  # 1, 2
+        searched = self._searched(states, slots, now, scenes, users, shifts)  # 1, 2
         lists = [
             self._lists(
                 searched.part(part), states, slots[part], now[part], scenes[part], k,
@@ -249,15 +267,13 @@ class Recommender:
         scenes: NDArray[np.uint32],
         k: int,
         users: NDArray[np.uint64] | None = None,
-    ) -> tuple[Candidates, NDArray[np.float32]]:
-        """Give what `recommend` would have the ranker score, for learning; arguments as there.
-
-        Returns:
-            the candidates (B, C) after the cut, unseen ones first, and their columns (B, C, F).
-        """
+        shifts: SceneShifts | None = None,
+    ) -> Examples:
+        """Give what `recommend` would have the ranker score, for learning; arguments as there."""
         self._check(states, slots, now, scenes)
-        searched = self._searched(states, slots, now, scenes, users)
-        return self._candidates(searched, states, slots, now, scenes, k, seen, seen_slots)
+        searched = self._searched(states, slots, now, scenes, users, shifts)
+        cut, columns = self._candidates(searched, states, slots, now, scenes, k, seen, seen_slots)
+        return Examples(cut.rows, cut.n_unseen, columns, searched.wishes)
 
     def columns(
         self,
@@ -360,12 +376,15 @@ class Recommender:
         now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
         users: NDArray[np.uint64] | None,
+        shifts: SceneShifts | None,
     ) -> "_Searched":
         """Steps 1 and 2 of `recommend`."""
         self.carry_over(states, slots)
         read = read_histories(states, slots, now, self.artifact.vectors)
         wanted, owners, masses = queries(read, self.options.searches)
         wishes = self._wishes(states, slots, now, scenes, users)
+        if shifts is not None and self.tower is not None:
+            wishes += shifts.of(scenes)
         found = np.full((0, 1), -1, np.int64)
         if len(wanted):
             found, _ = self.artifact.index.search(wanted, self.options.per_search)

@@ -7,6 +7,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
 from tracker.cluster import TopicError, describe_topics, group_of, topics_of
 from tracker.connect import admin_client, producer
+from tracker.learned_row import LEARNED_KEY
 from tracker.settings import Settings
 from tracker.topics import ensure_topics
 
@@ -71,8 +72,6 @@ async def reset_learning(settings: Settings) -> str:
         ResetError: a worker runs.
         TopicError: there is no changelog of users.
     """
-    from tracker.learner import LEARNED_KEY  # numba takes seconds to load: not for --help
-
     changelog = topics_of(settings).users_changelog
     found = await describe_topics(settings)
     if changelog not in found:

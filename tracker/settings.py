@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     searches: int = Field(2, ge=1, le=8, description="index searches a user at most")
     online_learning: OnlineLearning = Field(
         "on",
-        description="a trained ranker goes on learning; freeze: it keeps what it learned;"
+        description="what was trained goes on learning; freeze: it keeps what it learned;"
         " off: back to what was published",
     )
     emit: Emit = Field(

@@ -170,7 +170,7 @@ class UserSide:
             [entry.owed.offset for entry in due],
             np.array([entry.owed.appended for entry in due]),
         )
-        out = self._lists.make(lists, serving, now, self._learning.ranker(serving))
+        out = self._lists.make(lists, serving, now, self._learning.learned(serving))
         self.store.touch(slots)
         return self._now_or_with_the_commit(out)
 
@@ -259,7 +259,7 @@ class UserSide:
             batch.offsets[chosen].tolist(),
             batch.appended[chosen],
         )
-        return self._lists.make(lists, serving, now, self._learning.ranker(serving))
+        return self._lists.make(lists, serving, now, self._learning.learned(serving))
 
     def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:
         counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()

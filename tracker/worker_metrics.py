@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from tracker.learner import Progress
 LATENCY_SECONDS = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
 )  # fmt: skip
+
+
+LEARNING_VALUES = ("distance", "loss", "gain")
+LEARNING_MODELS = ("ranker", "scenes")
 
 
 class LatencyHistogram(Collector):
@@ -105,8 +109,8 @@ class Metrics:
         )
         self.learning = gauge(
             "learning",
-            "distance from the published weights (0 to 2), mean loss and what learning saves of it",
-            ("value", "partition"),
+            "of a model that learns: distance from what was published, loss, what learning saves",
+            ("model", "value", "partition"),
         )
         self.item_feed_lag = gauge("item_feed_lag", "item states not yet read")
 
@@ -116,12 +120,11 @@ class Metrics:
         self.commit_seconds.labels(table).observe(seconds)
         self.committed_at = self._clock()
 
-    def observe_learning(self, partition: str, progress: Progress | None) -> None:
+    def observe_learning(self, partition: str, progress: Mapping[str, Progress]) -> None:
         """Bring the gauges of a partition's learner up to date."""
-        if progress is not None:
-            self.learning.labels("distance", partition).set(progress.distance)
-            self.learning.labels("loss", partition).set(progress.loss)
-            self.learning.labels("gain", partition).set(progress.gain)
+        for model, at in progress.items():
+            for value in LEARNING_VALUES:
+                self.learning.labels(model, value, partition).set(getattr(at, value))
 
     def seconds_since_commit(self) -> float:
         """Return for how long nothing was committed."""
@@ -134,8 +137,9 @@ class Metrics:
             family.remove(first, str(partition))
         if table == "users":
             self.owed.remove(str(partition))
-            for value in ("distance", "loss", "gain"):
-                self.learning.remove(value, str(partition))
+            for model in LEARNING_MODELS:
+                for value in LEARNING_VALUES:
+                    self.learning.remove(model, value, str(partition))
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -1,0 +1,58 @@
+"""What a partition has learned, as the row in which it is kept beside the states."""
+
+import zlib
+
+import msgspec
+
+LEARNED_KEY = b"l"
+"""The row's key: what was learned and the position are committed together."""
+
+FORMAT = 1
+
+
+class LearnedRowError(ValueError):
+    """A row of what was learned cannot be read; the message says what was found."""
+
+
+class Learned(msgspec.Struct, array_like=True):
+    """What was learned by one model.
+
+    `code` tells the published weights that it belongs to. `loss` is the mean loss of the latest
+    examples before they were learned from, `gain` how much more it would have been by the
+    published weights: nats. `values` are what the model says it has learned.
+    """
+
+    code: int
+    steps: int = 0
+    loss: float = 0.0
+    gain: float = 0.0
+    values: bytes = b""
+
+
+class _Row(msgspec.Struct, array_like=True):
+    format: int
+    models: dict[str, Learned]
+
+
+def encode_learned(models: dict[str, Learned]) -> bytes:
+    """Return the row: CRC-32 of the rest, little-endian, and the rest in MessagePack."""
+    body = msgspec.msgpack.encode(_Row(FORMAT, models))
+    return zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def decode_learned(row: bytes) -> dict[str, Learned]:
+    """Read what `encode_learned` wrote.
+
+    Raises:
+        LearnedRowError: the row is damaged, or of a format that this version does not know.
+    """
+    body = row[4:]
+    if zlib.crc32(body).to_bytes(4, "little") != row[:4]:
+        raise LearnedRowError(f"{len(row)} bytes that are damaged: the checksum does not fit")
+    try:
+        number, _ = msgspec.msgpack.decode(body, type=tuple[int, msgspec.Raw])
+        if number != FORMAT:
+            raise LearnedRowError(f"format {number}; this version reads {FORMAT}")
+        return msgspec.msgpack.decode(body, type=_Row).models
+    except msgspec.DecodeError as error:
+        raise LearnedRowError(f"{len(row)} bytes that are no row of this kind: {error}") from error
