@@ -196,8 +196,7 @@ def test_what_was_learned_is_asked_beside_what_was_published(log: EventLog) -> N
     found = ask_all(replay, targets, [])
     assert list(found) == [TRACKER, TRACKER_SERVED, TRACKER_ONLINE]
     assert replay.learner is not None
-    assert replay.learner.progress is not None
-    assert replay.learner.progress.steps > 0
+    assert replay.learner.progress["ranker"].steps > 0
     frozen = ask_all(Replay(artifact, log, EXACT), targets, [])
     for name, answers in frozen.items():
         np.testing.assert_array_equal(answers.ranks, found[name].ranks)

@@ -27,7 +27,7 @@ DEFAULT = CHANNELS.index("default")
 
 def same(one: RecommendedBatch, other: RecommendedBatch) -> bool:
     return all(
-        np.array_equal(getattr(one, name), getattr(other, name))
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
         for name in RecommendedBatch.__dataclass_fields__
     )
 
@@ -68,7 +68,8 @@ def test_a_batch_equals_one_by_one_bit_for_bit() -> None:
     for position, user in enumerate(users):
         alone = world.recommend([user], now=now[position], scene="home", k=7)
         for name in RecommendedBatch.__dataclass_fields__:
-            assert np.array_equal(getattr(together, name)[position], getattr(alone, name)[0]), name
+            one, other = getattr(together, name)[position], getattr(alone, name)[0]
+            assert np.array_equal(one, other, equal_nan=True), name
 
 
 def test_the_same_call_gives_the_same_lists_and_changes_no_state() -> None:
