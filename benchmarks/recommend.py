@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
     job = Job(arguments.items, arguments.users, arguments.events)
     results = {"blend": measure(job, arguments.batch, arguments.k, arguments.repeats)}
     network = make_network()

@@ -73,6 +73,8 @@ def judge(
         ArtifactError: the version cannot be used.
     """
     artifact = Artifact.load(root, options.version, "cpu")  # 1
+    if artifact.models.tower is not None:
+        artifact.models.tower.serve_on_one_thread()
     manifest = artifact.manifest
     scale = manifest.interest
     kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)

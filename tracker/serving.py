@@ -222,10 +222,13 @@ def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
     Raises:
         ArtifactError: there is none, or it cannot be used.
     """
-    return Artifact.load(
+    artifact = Artifact.load(
         settings.artifacts,
         version,
         settings.index_device,
         cache=settings.data_dir / "artifacts",
         encoder_device=settings.device,
     )
+    if artifact.models.tower is not None:
+        artifact.models.tower.serve_on_one_thread()
+    return artifact

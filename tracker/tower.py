@@ -94,6 +94,15 @@ class Tower:
         items = torch.from_numpy(np.ascontiguousarray(vectors[:, : model.dim]))
         self.steps = EncoderSteps(model, items, place)
 
+    @staticmethod
+    def serve_on_one_thread() -> None:
+        """Let torch use one thread a call, in threads that have not called it yet.
+
+        A chunk's products are small: threads that wait for each other cost more than they save,
+        and partitions run beside each other anyway.
+        """
+        torch.set_num_threads(1)
+
     def carry_over(self, states: UserStates, slots: Slots, items: ItemVectors) -> int:
         """Make the states of rows that are of another encoder anew from their rings.
 
