@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def collect_examples(
     features = np.zeros((len(targets), places, len(COLUMNS)), np.float16)
     offsets = np.full((len(targets), places), -np.inf, np.float32)
     done = 0
-    for start, stop in _groups(replay.log, targets):
+    for start, stop in groups_of(replay.log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))  # 1
         users, times = replay.log.users[group], replay.log.batch.times[group]
@@ -93,6 +94,21 @@ def collect_examples(
         done += len(group)
         progress(done)
     return Examples(features, offsets, targets, fresh)
+
+
+def save_examples(examples: Examples, path: Path) -> None:
+    """Keep examples in a file, which is whole if it is there."""
+    temporary = path.with_name(path.name + ".new")
+    columns = {name: getattr(examples, name) for name in Examples.__dataclass_fields__}
+    with temporary.open("wb") as file:
+        np.savez(file, **columns)
+    temporary.replace(path)
+
+
+def load_examples(path: Path) -> Examples:
+    """Read what `save_examples` wrote."""
+    with np.load(path) as file:
+        return Examples(**{name: file[name] for name in Examples.__dataclass_fields__})
 
 
 class Past:
@@ -132,7 +148,7 @@ def _candidates(
     return rows, stands_for
 
 
-def _groups(log: EventLog, targets: NDArray[np.int64]) -> list[tuple[int, int]]:
+def groups_of(log: EventLog, targets: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Divide targets into runs near together in time and position, without a user twice."""
     groups = []
     start = 0

@@ -173,5 +173,5 @@ def finetune(
 def _training_bar(epochs: int, measure: str) -> Iterator[Any]:
     from indexer.curve import progress
 
-    with progress(epochs, measure=measure) as report:
+    with progress("fine-tuning", epochs, measure=measure) as report:
         yield report

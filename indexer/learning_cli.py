@@ -47,8 +47,36 @@ from indexer.console import (
 @core_option
 @repeats_option
 @seed_option
+@click.option(
+    "--users",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Users with categorical attributes, in the same formats: a start for new users.",
+)
 @model_option
 @device_option
+@click.option(
+    "--cell", type=click.Choice(["gru", "lstm", "linear"]), default="gru", show_default=True,
+    help="The recurrent cell of the user encoder.",
+)  # fmt: skip
+@click.option(
+    "--dim", type=click.IntRange(4, 1024),
+    help="Width of the user encoder.  [default: 64, 128 on a GPU]",
+)  # fmt: skip
+@click.option(
+    "--epochs", type=click.IntRange(min=1),
+    help="Epochs of the user encoder at most.  [default: by the number of events]",
+)  # fmt: skip
+@click.option("--no-encoder", is_flag=True, help="Train no user encoder, the ranker alone.")
+@click.option(
+    "--curve", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="Where the training curves go, as CSV and PNG.  [default: beside the versions, curves/]",
+)  # fmt: skip
+@click.option(
+    "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="Write each epoch's figures for TensorBoard.",
+)  # fmt: skip
 @click.option(
     "--refit",
     is_flag=True,
@@ -64,44 +92,66 @@ def train(
     core: int,
     repeats: bool,
     seed: int,
+    users: tuple[Path, ...],
     model: str | None,
     device: Any,
+    cell: Any,
+    dim: int | None,
+    epochs: int | None,
+    no_encoder: bool,
+    curve: Path | None,
+    tensorboard: Path | None,
     refit: bool,
     kinds: Path | None,
     as_json: bool,
 ) -> None:
-    """Train the ranker on logged events and make it current.
+    """Train user encoder and ranker on logged events, and make them current.
 
-    It fits the ranker: the small network that scores candidates by what the stream says of them.
-    The items' vectors are built as by `indexer build`, and texts met before are not encoded again.
+    The user encoder runs over each user's events and finds and scores items; the ranker is the
+    small network that scores candidates by what the stream says of them. The items' vectors are
+    built as by `indexer build`, and texts met before are not encoded again. Interrupted, the same
+    command goes on where it was.
     """
     with failures():
         catalog = read_items(items)
         weights = read_kinds(kinds)
         from indexer.assemble import RecallError, RefusedError
+        from indexer.curve import Board, BoardError, progress
         from indexer.histories import EventFileError
         from indexer.item_encoder import EncoderError, ItemEncoder
         from indexer.train import Reports, TrainingError, TrainOptions
         from indexer.train import train as fit
+        from indexer.train_tower import TowerOptions
+        from indexer.users import UserFileError, read_users
 
-        options = TrainOptions(protocol, core, repeats, seed, refit)
+        tower = None if no_encoder else TowerOptions(cell, dim, epochs, device)
+        options = TrainOptions(protocol, core, repeats, seed, refit, tower=tower)
         try:
+            known = read_users(users)
             encoder = ItemEncoder(model, device, 64)
             with ExitStack() as shown:
+                board = None if tensorboard is None else Board(tensorboard)
+                if board is not None:
+                    shown.callback(board.close)
                 reports = Reports(
-                    shown.enter_context(encoding_bar()),
-                    _bar_of(shown, "replaying for examples"),
-                    lambda epoch: click.echo(
-                        f"epoch {epoch.epoch}: loss {epoch.loss:.4f}, validation loss"
-                        f" {epoch.validation_loss:.4f}, NDCG@10 {epoch.validation_ndcg_at_10:.4f}",
-                        err=True,
-                    ),
+                    encoding=shown.enter_context(encoding_bar()),
+                    examples=_bar_of(shown, "replaying for examples"),
+                    encoder=progress,
+                    epoch=_said if board is None else board.epoch,
+                    note=lambda line: click.echo(line, err=True),
+                    curves=curve,
                 )
-                done = fit(catalog, events, weights, encoder, root, options, time.time(), reports)
-        except (EncoderError, EventFileError, RefusedError, TrainingError) as error:
+                done = fit(
+                    catalog, events, weights, encoder, root, options, time.time(), reports, known
+                )
+        except (
+            BoardError, EncoderError, EventFileError, RefusedError, TrainingError, UserFileError,
+        ) as error:  # fmt: skip
             fail(str(error))
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)
+        except KeyboardInterrupt:
+            fail("interrupted; the same command goes on from the last epoch that was finished")
     if done.basis_changed:
         click.echo(
             "the basis changed: workers rebuild each user's state from its recent events", err=True
@@ -109,8 +159,14 @@ def train(
     if as_json:
         print_json(done)
         return
+    learned = ""
+    if done.encoder is not None:
+        learned = (
+            f" encoder of {done.encoder.epochs} epochs (best {done.encoder.best_epoch}, NDCG@10"
+            f" with the trend {done.encoder.ndcg_at_10:.4f}),"
+        )
     click.echo(
-        f"{done.artifact}: ranker of {done.examples} examples, {done.epochs} epochs (best"
+        f"{done.artifact}:{learned} ranker of {done.examples} examples, {done.epochs} epochs (best"
         f" {done.best_epoch}), validation HR@10 {done.validation['hit_rate_at_10']:.4f} NDCG@10"
         f" {done.validation['ndcg_at_10']:.4f}, {done.seconds:g} s"
     )
@@ -192,3 +248,14 @@ def evaluate(
 def _bar_of(shown: ExitStack, title: str) -> Callable[[int], Callable[[int], None]]:
     """Return what opens a bar when the total is known; it closes with the stack."""
     return lambda total: shown.enter_context(counting_bar(title, total))
+
+
+def _said(name: str, line: msgspec.Struct) -> None:
+    """Say on stderr what an epoch of the ranker came to; the encoder's have a bar."""
+    if name == "ranker":
+        shown = msgspec.structs.asdict(line)
+        click.echo(
+            f"epoch {shown['epoch']}: loss {shown['loss']:.4f}, validation loss"
+            f" {shown['validation_loss']:.4f}, NDCG@10 {shown['validation_ndcg_at_10']:.4f}",
+            err=True,
+        )

@@ -1,23 +1,42 @@
-"""Train the ranker on logged events, and publish it with a catalogue's vectors as one version."""
+"""Train encoder and ranker on logged events, and publish them with the items as one version."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from indexer.assemble import BuildOptions, assemble, current_version, in_memory, write_version
+from indexer.assemble import (
+    Assembled,
+    BuildOptions,
+    assemble,
+    current_version,
+    in_memory,
+    write_version,
+)
 from indexer.carry import same_encoder
 from indexer.catalog import Catalog
-from indexer.examples import Examples, collect_examples
+from indexer.curve import write_curve
+from indexer.examples import Examples, collect_examples, load_examples, save_examples
 from indexer.histories import EventLog, Protocol, core, read_event_log
-from indexer.holdout import ranker_targets, training_info
+from indexer.holdout import Lessons, ranker_targets, training_info
 from indexer.item_encoder import Encoder, Progress
 from indexer.replay import Replay
-from indexer.train_ranker import MIN_EXAMPLES, Epoch, Fitted, RankerOptions, fit_ranker
+from indexer.sequences import Attributes
+from indexer.train_ranker import MIN_EXAMPLES, Fitted, RankerOptions, fit_ranker
+from indexer.train_tower import (
+    EncoderFit,
+    Shown,
+    TooFewError,
+    TowerOptions,
+    TowerTraining,
+    nothing_shown,
+)
+from indexer.users import Users
+from indexer.workplace import close_workplace, fingerprint, open_workplace
 from tracker.artifact import Artifact
 from tracker.events import hash_id, kind_code
 from tracker.kinds import Kinds
@@ -25,10 +44,14 @@ from tracker.models import Models
 from tracker.network import RankerInfo
 from tracker.ranker import Blend
 from tracker.recommend_options import RecommendOptions, trained_with
-from tracker.versions import Root
+from tracker.versions import Root, is_url, local_path
 
 MAX_EXAMPLES = 16_000
 """Targets that are learned from at most, evenly spread: each takes about 13 KiB of memory."""
+
+
+CURVES = "curves"
+"""The folder, below the root of the versions, that holds the curves of their trainings."""
 
 
 class TrainingError(ValueError):
@@ -41,7 +64,7 @@ class TrainOptions:
 
     `protocol` leaves the targets of that protocol out of everything fitted; None trains on all.
     Users and items with fewer than `core` events are left out. `repeats`: items chosen before may
-    be chosen again. `refit` is that of a build.
+    be chosen again. `refit` is that of a build. Without `tower` no encoder is trained.
     """
 
     protocol: Protocol | None = None
@@ -50,13 +73,15 @@ class TrainOptions:
     seed: int = 0
     refit: bool = False
     ranker: RankerOptions = field(default_factory=RankerOptions)
+    tower: TowerOptions | None = field(default_factory=TowerOptions)
 
 
 class Trained(msgspec.Struct, frozen=True):
     """What a training did; the JSON of `indexer train --json`.
 
-    `epochs` were run, of which `best_epoch` had the least validation loss; `validation` is of that
-    one: loss, hit_rate_at_10 and ndcg_at_10 on the latest of the `examples`.
+    `epochs` of the ranker were run, of which `best_epoch` had the least validation loss;
+    `validation` is of that one: loss, hit_rate_at_10 and ndcg_at_10 on the latest of the
+    `examples`. `encoder` is what came of the user encoder; without one `note` says why.
     """
 
     artifact: str
@@ -70,15 +95,26 @@ class Trained(msgspec.Struct, frozen=True):
     rating_scale: tuple[float, float]
     basis_changed: bool
     path: str
+    encoder: EncoderFit | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Who is told how far it is: texts to encode, then the examples' total and number, epochs."""
+    """Who is told how far it is.
+
+    `encoding` of the texts, `examples` of their total and number, `encoder` shows the batches of
+    the encoder's fits, `epoch` is told of each epoch with the name of its fit (encoder, refit,
+    ranker), and `note` of what is done otherwise than asked for. The curves are written to
+    `curves`; below a local root where it is None.
+    """
 
     encoding: Callable[[int], Progress] | None = None
     examples: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None
-    epoch: Callable[[Epoch], None] = lambda epoch: None
+    epoch: Callable[[str, msgspec.Struct], None] = lambda name, epoch: None
+    encoder: Shown = nothing_shown
+    note: Callable[[str], None] = lambda line: None
+    curves: Path | None = None
 
 
 def train(
@@ -90,13 +126,19 @@ def train(
     options: TrainOptions,
     not_after: float,
     reports: Reports | None = None,
+    users: Users | None = None,
 ) -> Trained:
-    """Fit a ranker and publish one version that has it.
+    """Fit an encoder and a ranker, and publish one version that has them.
 
     1. Read the events, by the current version's rating scale if it covers them.
     2. Assemble the items' vectors and index, as a build would; known texts are not encoded again.
-    3. Replay the events through the recommender that serves; write down what the ranker would see.
-    4. Fit the network, write the version, and make it current.
+    3. Fit the encoder on what comes before the ranker's targets.
+    4. Replay the events through the recommender that serves; write down what the ranker would see.
+    5. Fit the ranker's network.
+    6. Refit the encoder on all events that may be learned from.
+    7. Write the version, and make it current.
+
+    What is done is kept below the root until then: the same call goes on where it was interrupted.
 
     Args:
         catalog: what was read; with `core`, only items with enough events are kept.
@@ -107,6 +149,7 @@ def train(
         options: how.
         not_after: float seconds, now.
         reports: told how far it is.
+        users: their attributes.
 
     Raises:
         TrainingError: the events cannot teach a ranker.
@@ -116,6 +159,7 @@ def train(
     """
     started = time.perf_counter()
     reports = Reports() if reports is None else reports
+    known = {} if users is None else users.attributes
     before = current_version(root, options.refit)  # 1
     scale = None
     if before is not None:
@@ -129,12 +173,23 @@ def train(
     rescaled = before is not None and chosen != scale and same_encoder(before, encoder.info)
     build = BuildOptions(rating_scale=chosen, refit=options.refit or rescaled)
     parts = assemble(catalog, encoder, root, build, reports.encoding)
-    examples = _examples(in_memory(parts), log, options, reports)  # 3
-    fitted = _fit(examples, options, reports)  # 4
-    training = training_info(
+    lessons = _lessons(parts, log, options)
+    if users is not None and (said := users.note(set(log.user_ids))):
+        reports.note(f"users: {said}")
+    folder = open_workplace(root, _fingerprint(parts, log, options, known))
+    training, note = _tower_training(parts, log, known, options, folder, reports)  # 3
+    first = None if training is None else training.fit()
+    examples = _examples(  # 4
+        in_memory(parts, Models(tower=first)), log, lessons, options, folder, reports
+    )
+    fitted = _fit(examples, options, reports)  # 5
+    tower = None if training is None else training.refit()  # 6
+    info = training_info(
         log, options.protocol, options.core, options.repeats, options.seed, len(examples)
     )
-    built = write_version(root, parts, Models(ranker=fitted.network), training)
+    built = write_version(root, parts, Models(ranker=fitted.network, tower=tower), info)  # 7
+    close_workplace(folder)
+    _write_curves(root, built.version, fitted, training, reports)
     best = fitted.curve[fitted.best - 1]
     return Trained(
         artifact=built.version,
@@ -152,6 +207,8 @@ def train(
         rating_scale=chosen,
         basis_changed=built.basis_changed,
         path=built.path,
+        encoder=None if training is None else training.done(),
+        note=note,
     )
 
 
@@ -201,13 +258,10 @@ def _check_log(catalog: Catalog, log: EventLog, options: TrainOptions) -> None:
         )
 
 
-def _examples(
-    artifact: Artifact, log: EventLog, options: TrainOptions, reports: Reports
-) -> Examples:
-    serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
-    trained = trained_with(RankerInfo([], options.ranker.hidden), serving)
-    rows = artifact.vectors.row_of(log.batch.items)
-    usable = (rows >= 0) & (rows < artifact.vectors.live)
+def _lessons(parts: Assembled, log: EventLog, options: TrainOptions) -> Lessons:
+    """Return what the ranker learns from."""
+    rows = parts.items.row_of(log.batch.items)
+    usable = (rows >= 0) & (rows < parts.items.live)
     lessons = ranker_targets(log, options.protocol, usable, MAX_EXAMPLES)
     if len(lessons.events) < MIN_EXAMPLES:
         raise TrainingError(
@@ -215,11 +269,63 @@ def _examples(
             f" {_learned_from(options.protocol)}, of users with an event before, on items of the"
             " catalogue. Nothing was published; without training the fixed blend ranks"
         )
+    return lessons
+
+
+def _fingerprint(
+    parts: Assembled, log: EventLog, options: TrainOptions, users: Mapping[str, Attributes]
+) -> str:
+    """Return what stands for this training and no other."""
+    items = parts.items.hashes.tobytes() + parts.sources.text_hashes.tobytes()
+    told = msgspec.json.encode([parts.basis, options, dict(users)], order="sorted")
+    return fingerprint(log, items, told)
+
+
+def _tower_training(
+    parts: Assembled,
+    log: EventLog,
+    users: Mapping[str, Attributes],
+    options: TrainOptions,
+    folder: Path | None,
+    reports: Reports,
+) -> tuple[TowerTraining | None, str]:
+    """Return the training of an encoder, or None and why there is none."""
+    if options.tower is None:
+        return None, ""
+    told = msgspec.structs.replace(options.tower, seed=options.seed, repeats=options.repeats)
+    try:
+        found = TowerTraining(
+            parts, log, users, options.protocol, told, folder, reports.encoder, reports.epoch,
+        )  # fmt: skip
+    except TooFewError as error:
+        note = f"no encoder, the ranker alone is trained: {error}"
+        reports.note(note)
+        return None, note
+    return found, ""
+
+
+def _examples(
+    artifact: Artifact,
+    log: EventLog,
+    lessons: Lessons,
+    options: TrainOptions,
+    folder: Path | None,
+    reports: Reports,
+) -> Examples:
+    """Return the ranker's examples, those kept of an interrupted training if there are any."""
+    kept = None if folder is None else folder / "examples.npz"
+    if kept is not None and kept.exists():
+        return load_examples(kept)
+    serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
+    trained = trained_with(RankerInfo([], options.ranker.hidden), serving)
     replay = Replay(artifact, log, trained, Blend(), lessons.skip)
     told = reports.examples(len(lessons.events))
-    return collect_examples(
+    examples = collect_examples(
         replay, lessons.events, options.repeats, options.seed, lessons.fresh, told
     )
+    if kept is not None:
+        save_examples(examples, kept)
+    return examples
 
 
 def _learned_from(protocol: Protocol | None) -> str:
@@ -233,6 +339,22 @@ def _learned_from(protocol: Protocol | None) -> str:
 def _fit(examples: Examples, options: TrainOptions, reports: Reports) -> Fitted:
     ranker = msgspec.structs.replace(options.ranker, seed=options.seed)
     try:
-        return fit_ranker(examples, ranker, reports.epoch)
+        return fit_ranker(examples, ranker, lambda epoch: reports.epoch("ranker", epoch))
     except ValueError as error:
         raise TrainingError(f"{error}. Nothing was published") from error
+
+
+def _write_curves(
+    root: Root, version: str, fitted: Fitted, training: TowerTraining | None, reports: Reports
+) -> None:
+    """Write the curves of all fits as tables and pictures, for people."""
+    folder = reports.curves
+    if folder is None:
+        if is_url(root):
+            return
+        folder = local_path(root) / CURVES / version
+    curves: dict[str, Sequence[msgspec.Struct]] = {"ranker": fitted.curve}
+    if training is not None:
+        curves |= training.curves
+    for name, curve in curves.items():
+        write_curve(curve, folder, name)

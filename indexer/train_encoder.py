@@ -141,7 +141,7 @@ def fit_encoder(
         start: weights to go on from; items with ids beyond its own start as unknown ones.
         checkpoint: a file written after each epoch, and taken up where it is there.
         report: called after each batch.
-        told: called after each epoch.
+        told: called after each epoch, when its checkpoint is written.
 
     Raises:
         CheckpointError: the checkpoint is of another training.
@@ -177,12 +177,12 @@ def fit_encoder(
             trained.encoder, sequences, items, places, options.repeats, learner.beside
         )
         fitted.curve.append(Epoch(epoch, time.monotonic() - started, loss, hit, ndcg))
-        told(fitted.curve[-1])
         if ndcg > best_ndcg or not len(places):
             best = _copied(trained)
         if checkpoint is not None:
             lines = msgspec.to_builtins(fitted.curve)
             save_checkpoint(checkpoint, print_of_it, lines, trained, optimizer, best)
+        told(fitted.curve[-1])
     fitted.best_epoch = _best(fitted.curve)[1] if len(places) else len(fitted.curve)
     trained.load_state_dict(best)
     trained.eval()

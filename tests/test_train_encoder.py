@@ -1,6 +1,5 @@
 """Training of the user encoder in a world whose next item is known."""
 
-import csv
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,10 @@ import pytest
 import torch
 
 from indexer.checkpoint import CheckpointError
-from indexer.curve import progress, write_curve
 from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors, validate
 from indexer.sequences import Sequences, batches, windows
 from indexer.train_encoder import (
     EncoderOptions,
-    Epoch,
     Fitted,
     Report,
     Trained,
@@ -307,24 +304,6 @@ def test_born_is_the_first_event_and_ids_are_those_met() -> None:
     ids, born = known_items(np.array([4, -1, 2, 4]), np.array([9.0, 1.0, 3.0, 7.0]), 5)
     assert ids.tolist() == [0, 0, 1, 0, 2]
     assert born.tolist() == [math.inf, math.inf, 3.0, math.inf, 7.0]
-
-
-def test_the_curve_is_written_as_csv_and_png(tmp_path: Path) -> None:
-    curve = [Epoch(1, 2.0, 3.5, 0.1, 0.05), Epoch(2, 2.0, 3.0, math.nan, math.nan)]
-    table, picture = write_curve(curve, tmp_path)
-    lines = list(csv.reader(table.read_text(encoding="utf-8").splitlines()))
-    assert lines[0][:3] == ["epoch", "seconds", "loss"]
-    assert lines[2] == ["2", "2", "3", "", ""]
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_bar_shows_the_loss_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress(2) as report:
-        report(1, 0.5, 3.25, -1.0)
-        report(2, 1.0, 2.5, 0.125)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "loss 2.500  best NDCG@10 0.1250" in printed.err
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

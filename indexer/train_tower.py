@@ -1,0 +1,315 @@
+"""Train a Tower: encoder and scene attention before the ranker's examples, then both on all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.assemble import Assembled, in_memory
+from indexer.build import build_index
+from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors
+from indexer.histories import TEST, TRAIN, EventLog, Protocol, split
+from indexer.replay import Replay
+from indexer.sequences import Attributes, attribute_rows, fit_config, make_sequences
+from indexer.train_attention import (
+    Asked,
+    AttentionOptions,
+    Frozen,
+    collect_interests,
+    fit_attention,
+    known_scenes,
+)
+from indexer.train_encoder import EncoderOptions, Epoch, Fitted, Report, fit_encoder, pick_device
+from indexer.trend import Trend
+from tracker.cells import CellName
+from tracker.encoder_steps import with_bias
+from tracker.events import hash_id
+from tracker.manifest import TowerInfo
+from tracker.ranker import Blend
+from tracker.scene_attention import SceneAttention
+from tracker.tower import Tower, UserAttributes, code_of, interest_names, padded
+from tracker.user_encoder import EncoderConfig
+
+MIN_TARGETS, MIN_JUDGED = 1000, 100
+"""An encoder needs so many events to learn from, and so many to be judged by."""
+
+MAX_JUDGED = 4000
+"""Validation targets that an epoch is judged by at most, evenly spread."""
+
+MIN_STEPS = 1000
+"""Epochs are so many that a small log makes this many steps."""
+
+MAX_EPOCHS = 60
+
+MIN_RECALL = 0.9
+"""Recall of the best 10 of the index of items; one that finds less is exact instead."""
+
+REFIT_EPOCHS, REFIT_RATE = 4, 2e-3
+"""Epochs of the refit, which goes on from the weights of the fit."""
+
+
+class TowerOptions(msgspec.Struct, frozen=True):
+    """What a training of an encoder is told; None is chosen by device and number of events."""
+
+    cell: CellName = "gru"
+    dim: int | None = None
+    epochs: int | None = None
+    device: str = "auto"
+    seed: int = 0
+    repeats: bool = False
+
+
+class EncoderFit(msgspec.Struct, frozen=True):
+    """What the training of an encoder came to, of the epoch whose weights were kept."""
+
+    epochs: int
+    best_epoch: int
+    hit_rate_at_10: float
+    ndcg_at_10: float
+    loss: float
+    refit_epochs: int
+    learning_rate: float
+    dim: int
+    cell: str
+    scenes: int
+    attributes: int
+
+
+class TooFewError(ValueError):
+    """The events cannot teach an encoder; the message says why. A ranker may be trained alone."""
+
+
+Shown = Callable[[str, int], AbstractContextManager[Report]]
+"""Shows the epochs of a training: its name and their number, to what is told of each batch."""
+
+
+def nothing_shown(name: str, epochs: int) -> AbstractContextManager[Report]:
+    """Show nothing."""
+    return nullcontext(lambda epoch, share, loss, best: None)
+
+
+class TowerTraining:
+    """One training of an encoder and of the attention on top of it, in two fits.
+
+    `fit` learns from the events before the ranker's examples, and stops by validation; `refit`
+    goes on from there with all events that may be learned from.
+
+    Args:
+        parts: the items.
+        log: the events.
+        attributes: those of each user id.
+        protocol: whose targets are left out of everything, if any.
+        options: how.
+        folder: where what is done is kept, so that an interrupted training goes on.
+        shown: shows the epochs.
+        told: of each epoch done, with the name of its fit.
+
+    Raises:
+        TooFewError: there is too little to learn from.
+        ValueError: the device is not there.
+    """
+
+    def __init__(
+        self,
+        parts: Assembled,
+        log: EventLog,
+        attributes: Mapping[str, Attributes],
+        protocol: Protocol | None,
+        options: TowerOptions,
+        folder: Path | None = None,
+        shown: Shown = nothing_shown,
+        told: Callable[[str, msgspec.Struct], None] = lambda name, epoch: None,
+    ) -> None:
+        self.device = pick_device(options.device)
+        self._parts, self._log, self._attributes = parts, log, attributes
+        self._options, self._folder, self._shown, self._told = options, folder, shown, told
+        parted = split(log, "gts" if protocol is None else protocol)
+        self._first = parted.parts == TRAIN
+        self._allowed = np.full(len(log), True) if protocol is None else parted.parts < TEST
+        self._rows = parts.items.row_of(log.batch.items)
+        learned = log.positive & (self._rows >= 0)
+        judged = parted.validation[self._rows[parted.validation] >= 0]
+        self._judged = _spread(judged, MAX_JUDGED)
+        self._targets = np.flatnonzero(learned & self._first)
+        _check(len(self._targets), len(judged))
+        self._items, self._all_items = self._catalogue(learned)
+        base = EncoderConfig(
+            cell=options.cell,
+            dim=options.dim or (128 if self.device.type == "cuda" else 64),
+            text_dim=parts.items.full_dim,
+        )
+        self.config = fit_config(log, self._allowed, int(self._items.ids.max()), attributes, base)
+        self._sequences = make_sequences(log, self._rows, self._items.ids, attributes, self.config)
+        some = learned & self._allowed
+        self._trend = Trend(self._rows[some], log.batch.times[some], len(parts.items))
+        self._asked: Asked | None = None
+        self.curves: dict[str, Sequence[Epoch]] = {}
+        self.attention: SceneAttention | None = None
+        self.fitted: Fitted | None = None
+
+    def fit(self) -> Tower:
+        """Train on what comes before the ranker's examples; return what serves."""
+        options = self._fit_options()
+        self.fitted = self._run("encoder", self._first, self._judged, self._items, options, None)
+        self.attention = self._attend(self.fitted, refit=False)
+        return self._tower(self.fitted, self._items)
+
+    def refit(self) -> Tower:
+        """Go on with all events that may be learned from; return what serves."""
+        if self.fitted is None:
+            raise ValueError("refit before fit")
+        known = self._all_items
+        self.config = msgspec.structs.replace(self.config, ids=int(known.ids.max()))
+        ids = np.where(self._sequences.rows >= 0, known.ids[self._sequences.rows], 0)
+        self._sequences = replace(self._sequences, ids=ids)
+        options = msgspec.structs.replace(
+            self._fit_options(), epochs=REFIT_EPOCHS, learning_rate=REFIT_RATE
+        )
+        nothing = np.zeros(0, np.int64)
+        again = self._run("refit", self._allowed, nothing, known, options, self.fitted)
+        if self.attention is not None:
+            self.attention = self._attend(again, refit=True)
+        return self._tower(again, known)
+
+    def done(self) -> EncoderFit:
+        """Say what came of it."""
+        assert self.fitted is not None
+        best = self.fitted.curve[self.fitted.best_epoch - 1]
+        return EncoderFit(
+            epochs=len(self.fitted.curve),
+            best_epoch=best.epoch,
+            hit_rate_at_10=best.validation_hit_rate_at_10,
+            ndcg_at_10=best.validation_ndcg_at_10,
+            loss=best.loss,
+            refit_epochs=REFIT_EPOCHS,
+            learning_rate=self._fit_options().learning_rate,
+            dim=self.config.dim,
+            cell=self.config.cell,
+            scenes=0 if self.attention is None else len(self.attention.config.scenes),
+            attributes=len(self.config.attributes),
+        )
+
+    def _catalogue(self, learned: NDArray[np.bool_]) -> tuple[Items, Items]:
+        """Return the catalogue as `fit` and as `refit` know it: later items have the later ids."""
+        rows, times, count = self._rows, self._log.batch.times, len(self._parts.items)
+        texts = np.asarray(self._parts.items.full)
+        some = learned & self._first
+        ids, born = known_items(rows[some], times[some], count)
+        some = learned & self._allowed
+        every, born_of_all = known_items(rows[some], times[some], count)
+        new = np.flatnonzero((every > 0) & (ids == 0))
+        more = ids.copy()
+        more[new] = ids.max() + 1 + np.arange(len(new))
+        return Items(texts, ids, born), Items(texts, more, born_of_all)
+
+    def _fit_options(self) -> EncoderOptions:
+        options = EncoderOptions(repeats=self._options.repeats, seed=self._options.seed)
+        if self.device.type == "cuda":
+            options = msgspec.structs.replace(options, learning_rate=3e-3, batch_events=8192)
+        epochs = self._options.epochs
+        if epochs is None:
+            steps = max(1, round(len(self._targets) / options.batch_events))
+            epochs = min(MAX_EPOCHS, max(options.epochs, -(-MIN_STEPS // steps)))
+        return msgspec.structs.replace(options, epochs=epochs)
+
+    def _run(
+        self,
+        name: str,
+        train: NDArray[np.bool_],
+        validation: NDArray[np.int64],
+        items: Items,
+        options: EncoderOptions,
+        start: Fitted | None,
+    ) -> Fitted:
+        with self._shown(name, options.epochs) as report:
+            found = fit_encoder(
+                self._sequences, items, self.config, train, validation, options,
+                device=self.device, trend=self._trend, start=start,
+                checkpoint=None if self._folder is None else self._folder / f"{name}.safetensors",
+                report=report, told=lambda epoch: self._told(name, epoch),
+            )  # fmt: skip
+        self.curves[name] = found.curve
+        return found
+
+    def _attend(self, fitted: Fitted, *, refit: bool) -> SceneAttention | None:
+        """Fit scene attention where there are scenes to be told apart, and where it helps."""
+        log, options = self._log, AttentionOptions(seed=self._options.seed)
+        scenes = known_scenes(log.batch.scenes[self._targets])
+        if len(scenes) < 2:
+            return None
+        if self._asked is None:
+            targets = np.union1d(_spread(self._targets, options.targets), self._judged)
+            replay = Replay(in_memory(self._parts), log, None, Blend(), ~self._allowed)
+            self._asked = collect_interests(replay, targets)
+        asked = self._asked
+        later = np.isin(asked.events, self._judged)
+        places = np.arange(len(asked.events))
+        train, validation = places[~later], places[later]
+        if refit:
+            train, validation = places, places[:0]
+            options = msgspec.structs.replace(options, epochs=1)
+        table, biases = catalogue_table(fitted.model, self._all_items if refit else self._items)
+        place = np.empty(len(log), np.int64)
+        place[self._sequences.positions] = np.arange(len(self._sequences.positions))
+        frozen = Frozen(
+            user_vectors(fitted.model, self._sequences, table, place[asked.events]),
+            table, biases, self._rows[asked.events], log.batch.times[asked.events], fitted.beside,
+        )  # fmt: skip
+        names = interest_names(self._parts.interest)
+        start = self.attention if refit else None
+        return fit_attention(asked, frozen, scenes, train, validation, names, options, start)
+
+    def _tower(self, fitted: Fitted, items: Items) -> Tower:
+        model = fitted.model.cpu()
+        vectors = padded(with_bias(*catalogue_table(model, items)))
+        index, measured = build_index(vectors[: self._parts.items.live], MIN_RECALL)
+        if measured.recall_at_10 < MIN_RECALL:  # vectors of any length are hard to compress
+            index, measured = build_index(vectors[: self._parts.items.live], MIN_RECALL, "flat")
+        known = self._known_attributes()
+        attention = None if self.attention is None else self.attention.cpu()
+        done = self.done()
+        info = TowerInfo(
+            code=code_of(model),
+            cell=self.config.cell,
+            dim=model.dim,
+            width=model.state_dim,
+            items=self.config.ids,
+            users=len(known.hashes),
+            scenes=attention is not None,
+            index_kind=measured.kind,
+            recall_at_10=measured.recall_at_10,
+            fitted={
+                name: float(value)
+                for name, value in msgspec.to_builtins(done).items()
+                if not isinstance(value, str)
+            },
+        )
+        hashes = self._parts.items.hashes[items.rows()]
+        return Tower(model, hashes, vectors, index, attention, known, info)
+
+    def _known_attributes(self) -> UserAttributes:
+        """Return the rows of all users of whom an attribute with a row is known."""
+        rows = attribute_rows(list(self._attributes.values()), self.config).astype(np.int32)
+        hashes = np.array([hash_id(user) for user in self._attributes], np.uint64)
+        some = np.flatnonzero(rows.any(axis=1))
+        order = some[np.argsort(hashes[some])]
+        return UserAttributes(hashes[order], rows[order])
+
+
+def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return so many of ascending positions at most, evenly spread."""
+    if len(positions) <= most:
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, most).astype(np.int64)]
+
+
+def _check(targets: int, judged: int) -> None:
+    if targets < MIN_TARGETS or judged < MIN_JUDGED:
+        raise TooFewError(
+            f"{targets} events to learn an encoder from and {judged} to judge it by; at least"
+            f" {MIN_TARGETS} and {MIN_JUDGED} are needed"
+        )
