@@ -103,7 +103,7 @@ class Replay:
         self.recommender = Recommender(artifact, self.view, options)
         self.rows = artifact.vectors.row_of(self.log.batch.items)
         if self.learner is not None:
-            self.learner.follow(artifact.models.ranker)
+            self.learner.follow(artifact.models)
 
     def online_ranker(self) -> Ranker:
         """Return what a worker would rank by now, as it is now: it does not change with `advance`.

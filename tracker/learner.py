@@ -8,24 +8,32 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.calibration import Calibration
 from tracker.event_batch import EventBatch, can_be_target
 from tracker.events import hash_id
 from tracker.kinds import Kinds
 from tracker.learned_row import Learned, decode_learned, encode_learned
 from tracker.models import UNTRAINED, Models
 from tracker.online import OnlineRanker
+from tracker.online_calibration import OnlineCalibration
 from tracker.recommender import Recommender
 from tracker.scene_shifts import SceneShifts
 from tracker.seen import SeenSets
 from tracker.state import UserStates
 
 MOST = 4
-"""Events of a chunk that are learned from at most: what bounds the work."""
+"""Events of a chunk that rankings are learned from at most: what bounds the work."""
+
+MOST_LABELLED = 16
+"""Events of a chunk that the calibration is learned from at most: each costs less."""
 
 HORIZON = 500
 """Examples that the mean losses look back on, about."""
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+Model = OnlineRanker | SceneShifts | OnlineCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +52,14 @@ class LearnedModels:
 
     ranker: OnlineRanker | None = None
     shifts: SceneShifts | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(slots=True)
 class _Part:
     """A model that learns, and how far it is."""
 
-    model: OnlineRanker | SceneShifts
+    model: Model
     state: Learned
 
     def note(self, learned: float, published: float) -> None:
@@ -79,9 +88,11 @@ class Learner:
     Of each chunk at most MOST events are tried, those whose offsets have the smallest hashes.
 
     What learns is the `ranker` (`OnlineRanker`), and with scene attention the `scenes`
-    (`SceneShifts`), each by its own scores. What was learned is served while it is ahead: while the
-    mean loss of the latest examples, each taken before it was learned from, is no higher than
-    by the published weights.
+    (`SceneShifts`), each by its own scores. The `calibration` (`OnlineCalibration`) learns from
+    events that the prediction's rule labels, of users known before, MOST_LABELLED of a chunk; not
+    where labels are of impressions, for an impression has none before its time is over. What was
+    learned is served while it is ahead: while the mean loss of the latest examples, each taken
+    before it was learned from, is no higher than by the published weights.
 
     Args:
         kinds: says which events are positive.
@@ -102,6 +113,7 @@ class Learner:
         return LearnedModels(
             next((model for model in ahead if isinstance(model, OnlineRanker)), None),
             next((model for model in ahead if isinstance(model, SceneShifts)), None),
+            next((model.value for model in ahead if isinstance(model, OnlineCalibration)), None),
         )
 
     @property
@@ -170,20 +182,24 @@ class Learner:
         """
         if not self._parts or not self._learning:
             return 0
+        known = states.head["events"][events.slots] > 0
+        known &= recommender.artifact.vectors.row_of(events.items) >= 0
+        steps = self._learn_labels(recommender, states, events, times, known)
+        if set(self._parts) == {"calibration"}:
+            return steps
         items = recommender.artifact.vectors
-        chosen = self._choose(states, events)  # 1
+        chosen = _some(can_be_target(events, self._kinds) & known, events.offsets, MOST)  # 1
         rows = items.row_of(events.items[chosen])
-        known = (rows >= 0) & (rows < items.live)
-        chosen, rows = chosen[known], rows[known]
+        live = rows < items.live
+        chosen, rows = chosen[live], rows[live]
         if not len(chosen):
-            return 0
+            return steps
         users = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
         scenes = events.scenes[chosen]
         shifts = self.served.shifts
         found = recommender.examples(  # 2
             states, seen, seen_slots, events.slots[chosen], times[chosen], scenes, k, users, shifts
         )
-        steps = 0
         for b, row in enumerate(rows.tolist()):  # 3
             unseen = int(found.n_unseen[b])
             candidates = found.rows[b, :unseen]
@@ -195,7 +211,7 @@ class Learner:
             for part in self._parts.values():
                 if isinstance(part.model, OnlineRanker):
                     part.note(*part.model.learn(found.columns[b, :unseen], target))
-                else:
+                elif isinstance(part.model, SceneShifts):
                     query = found.wishes[b]
                     if shifts is None:
                         query = query + part.model.of(scenes[b : b + 1])[0]
@@ -209,19 +225,45 @@ class Learner:
         learned = self._waiting | {name: part.learned() for name, part in self._parts.items()}
         return encode_learned({name: one for name, one in learned.items() if one.steps})
 
-    def _choose(self, states: UserStates, events: EventBatch) -> NDArray[np.int64]:
-        known = states.head["events"][events.slots] > 0
-        can = np.flatnonzero(can_be_target(events, self._kinds) & known)
-        if len(can) > MOST:
-            mixed = (events.offsets[can].astype(np.uint64) + np.uint64(1)) * _MIX
-            mixed ^= mixed >> np.uint64(29)
-            can = np.sort(can[np.argsort(mixed * _MIX, kind="stable")[:MOST]])
-        return can
+    def _learn_labels(
+        self,
+        recommender: Recommender,
+        states: UserStates,
+        events: EventBatch,
+        times: NDArray[np.float64],
+        known: NDArray[np.bool_],
+    ) -> int:
+        """Learn the calibration from labelled events; return the steps taken."""
+        part, prediction = self._parts.get("calibration"), self._models.prediction
+        if part is None or prediction is None or not isinstance(part.model, OnlineCalibration):
+            return 0
+        labels = prediction.info.rule.labels(events.kinds, events.values, events.weights)
+        chosen = _some((labels >= 0) & known, events.offsets, MOST_LABELLED)
+        if not len(chosen):
+            return 0
+        rows = recommender.artifact.vectors.row_of(events.items[chosen])
+        logits = recommender.logits(
+            states, events.slots[chosen], times[chosen], events.scenes[chosen], rows[:, None]
+        )[:, 0]
+        for b in range(len(chosen)):
+            one = slice(b, b + 1)
+            part.note(*part.model.learn(logits[one], labels[chosen[one]] == 1))
+        return len(chosen)
 
 
-def _that_learn(models: Models) -> dict[str, tuple[OnlineRanker | SceneShifts, int]]:
+def _some(which: NDArray[np.bool_], offsets: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return places of events, ascending; of too many, those whose offsets hash lowest."""
+    can = np.flatnonzero(which)
+    if len(can) > most:
+        mixed = (offsets[can].astype(np.uint64) + np.uint64(1)) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+        can = np.sort(can[np.argsort(mixed * _MIX, kind="stable")[:most]])
+    return can
+
+
+def _that_learn(models: Models) -> dict[str, tuple[Model, int]]:
     """Return the models that go on learning, as published, with codes of their weights."""
-    found: dict[str, tuple[OnlineRanker | SceneShifts, int]] = {}
+    found: dict[str, tuple[Model, int]] = {}
     if models.ranker is not None:
         found["ranker"] = OnlineRanker(models.ranker), models.ranker.code
     tower = models.tower
@@ -229,6 +271,9 @@ def _that_learn(models: Models) -> dict[str, tuple[OnlineRanker | SceneShifts, i
         config = tower.attention.config
         shifts = SceneShifts(config.scenes, tower.vectors, config.dim)
         found["scenes"] = shifts, int(tower.code) << 32 | _code(tower.attention)
+    prediction = models.prediction
+    if prediction is not None and prediction.info.rule.source == "events":
+        found["calibration"] = OnlineCalibration(prediction.calibration), prediction.code
     return found
 
 
@@ -240,7 +285,7 @@ def _code(model: Any) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def _take_over(model: OnlineRanker | SceneShifts, values: bytes) -> bool:
+def _take_over(model: Model, values: bytes) -> bool:
     """Give a model what was learned; return whether it fits, if not it stays as published."""
     try:
         if values:

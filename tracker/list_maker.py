@@ -75,7 +75,7 @@ class ListMaker:
         found = serving.recommender.recommend(
             rows.states, rows.seen, rows.seen_slots,
             lists.slots, lists.times, lists.scenes, settings.k, user_hashes(serving, lists.users),
-            learned.ranker, None, learned.shifts,
+            learned.ranker, learned.calibration, learned.shifts,
         )  # fmt: skip
         waited = np.maximum(self._context.clock() - lists.appended, 0.0)
         values = serving.encoder.encode(

@@ -1,5 +1,6 @@
 """Prediction: the trained probability that a user takes to an item, in a scene at a time."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ _NAMES = tuple(HeadWeights.__dataclass_fields__)
 class Prediction:
     """A trained head with its calibration: only read, so many threads may use one.
 
+    `code` is a hash of all of it.
+
     Args:
         info: what it is.
         weights: its numbers.
@@ -108,6 +111,9 @@ class Prediction:
             raise PredictionFileError(f"{error}; {_TRAIN_AGAIN}") from error
         self.info = info
         self.weights = weights
+        digest = hashlib.blake2b(repr((info.features, info.rule)).encode(), digest_size=8)
+        digest.update(self.to_bytes() + self.calibration.to_bytes())
+        self.code = int.from_bytes(digest.digest(), "little")
         self._columns = np.array([EVIDENCE.index(name) for name in info.features], np.int64)
 
     def logits(

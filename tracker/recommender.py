@@ -340,6 +340,20 @@ class Recommender:
         read = read_histories(states, slots, now, self.artifact.vectors)
         return self._probabilities(read, states, slots, now, scenes, rows, calibration)
 
+    def logits(
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Return what `probabilities` calibrates: (B, C), NaN likewise; arguments as there."""
+        self._check(states, slots, now, scenes)
+        self.carry_over(states, slots)
+        read = read_histories(states, slots, now, self.artifact.vectors)
+        return self._logits(read, states, slots, now, scenes, rows)
+
     def _probabilities(
         self,
         read: Histories,
@@ -351,10 +365,24 @@ class Recommender:
         calibration: Calibration | None,
     ) -> NDArray[np.float32]:
         prediction = self.artifact.models.prediction
+        logits = self._logits(read, states, slots, now, scenes, rows)
+        if prediction is None:
+            return logits
+        return (calibration or prediction.calibration).probability(logits)
+
+    def _logits(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        prediction = self.artifact.models.prediction
         if prediction is None:
             return np.full(rows.shape, np.nan, np.float32)
-        logits = prediction.logits(read, states, slots, now, scenes, rows, self.view, self._full)
-        return (calibration or prediction.calibration).probability(logits)
+        return prediction.logits(read, states, slots, now, scenes, rows, self.view, self._full)
 
     def _wishes(
         self,

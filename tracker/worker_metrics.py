@@ -18,7 +18,7 @@ LATENCY_SECONDS = (
 
 
 LEARNING_VALUES = ("distance", "loss", "gain")
-LEARNING_MODELS = ("ranker", "scenes")
+LEARNING_MODELS = ("ranker", "scenes", "calibration")
 
 
 class LatencyHistogram(Collector):
