@@ -6,47 +6,29 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
 
 import msgspec
 import numpy as np
 import torch
 import xxhash
+from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.curve import write_curve
-from indexer.finetune_data import Choices, Parts, Texts, Until, part, rows_of
+from indexer.finetune_course import FinetuneError, Logged, Objective, click, co_interest
+from indexer.finetune_data import Parts, Texts, Until, part, rows_of
 from indexer.finetune_fit import LEARNING_RATES, FitOptions, Fitted, Report, fit
-from indexer.finetune_lessons import CoInterest, Lesson, Space
+from indexer.finetune_lessons import Space
 from indexer.finetune_model import Learner, Method, refuse_existing
-from indexer.finetune_scores import Examination, NextItems, Scores
+from indexer.finetune_scores import Examination, Scores
 from indexer.histories import EventLog, core
 from indexer.item_encoder import BATCH_SIZE, Encodings, ItemEncoder, Progress, TextModel
 from indexer.train import read_log
 from indexer.whitening import fit_whitening
 from tracker.kinds import Kinds
 
-Objective = Literal["co-interest", "click"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-
 ABOUT = "finetune.json"
 """The file that says what was done, beside the weights."""
-
-MIN_TARGETS = 20
-"""With fewer targets validation says nothing."""
-
-MAX_TARGETS = 6000
-"""Validation targets that are asked for before and after, at most."""
-
-MAX_TEXTS = 20_000
-"""Texts that are encoded before and after, at most: a sample of the items is ranked if more."""
-
-EPOCH_TEXTS = 1500
-"""Texts that are encoded after each epoch, at most."""
-
-
-class FinetuneError(ValueError):
-    """The events cannot teach a text encoder; nothing was written, the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +45,7 @@ class FinetuneOptions:
     core: int = 1
     repeats: bool = False
     batch: int = 256
-    temperature: float = 0.1
+    temperature: float = 0.2
     fit: FitOptions = field(default_factory=lambda: FitOptions(LEARNING_RATES["lora"]))
     force: bool = False
 
@@ -153,16 +135,21 @@ def finetune(
     rows = rows_of(log, catalog.items)
     _check(log, rows, texts, options)
     parts = part(log, options.until)
+    of_event = np.where(rows >= 0, texts.of_item[rows], -1)
+    logged = Logged(log, rows, of_event, texts, parts)
     random = np.random.default_rng(options.fit.seed)
-    choices, full = _co_interest(log, rows, parts, texts, options, random)
-    small = full.sample(EPOCH_TEXTS, random)
+    if options.objective == "click":
+        course = click(logged, kinds, options.batch, random)
+    else:
+        course = co_interest(logged, options.repeats, options.batch, options.temperature, random)
+    full = course.full
 
     text = encoder.text_model(torch.float32)  # 2
     learner = Learner(text, options.method, options.fit.seed)
     encodings = _encode(learner.text, texts, full, reports)
     before = full.scores(encodings)
     space = Space(fit_whitening(encodings), text.device)
-    lesson: Lesson = CoInterest(choices, space, options.batch, options.temperature)
+    lesson, small = course.begin(space, encodings)
     place = {int(code): n for n, code in enumerate(full.texts)}
     small_before = small.scores(encodings[[place[int(code)] for code in small.texts]])
 
@@ -209,7 +196,7 @@ def finetune(
     return done
 
 
-def _check(log: EventLog, rows: np.ndarray, texts: Texts, options: FinetuneOptions) -> None:
+def _check(log: EventLog, rows: NDArray[np.int64], texts: Texts, options: FinetuneOptions) -> None:
     if not len(log):
         raise FinetuneError(
             f"no user and item has {options.core} events or more; choose a smaller --core"
@@ -223,35 +210,6 @@ def _check(log: EventLog, rows: np.ndarray, texts: Texts, options: FinetuneOptio
             f"none of the {len(log)} events is of an item of the catalogue; item_id must be the"
             " same in both"
         )
-
-
-def _co_interest(
-    log: EventLog,
-    rows: np.ndarray,
-    parts: Parts,
-    texts: Texts,
-    options: FinetuneOptions,
-    random: np.random.Generator,
-) -> tuple[Choices, NextItems]:
-    of_event = np.where(rows >= 0, texts.of_item[rows], -1)
-    choices = Choices.of(log, of_event, len(texts.texts), parts.train)
-    first, _, _ = choices.pairs(np.arange(len(choices.users)))
-    users = len(np.unique(choices.users[first]))
-    if users < 2:
-        raise FinetuneError(
-            f"{len(first)} pairs of items chosen near each other, of {users} users; pairs of at"
-            " least 2 users are needed in the events that may be learned from: positive ones, of"
-            " different texts, within 30 days"
-        )
-    full = NextItems.of(log, rows, parts, texts, options.repeats, MAX_TARGETS, random)
-    full = full.sample(MAX_TEXTS, random)
-    if len(full.targets) < MIN_TARGETS:
-        raise FinetuneError(
-            f"{len(full.targets)} events to validate by; at least {MIN_TARGETS} are needed:"
-            " positive ones after those that are learned from, of users with an event before, on"
-            " items of the catalogue"
-        )
-    return choices, full
 
 
 def _encode(text: TextModel, texts: Texts, asked: Examination, reports: Reports) -> Encodings:

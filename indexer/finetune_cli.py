@@ -41,6 +41,13 @@ from indexer.console import (
     help="Where the model goes, in the format of transformers, for `indexer build --model`.",
 )
 @click.option(
+    "--objective",
+    type=click.Choice(["co-interest", "click"]),
+    default="co-interest",
+    show_default=True,
+    help="What is learned: which items are chosen near each other, or which are taken to.",
+)
+@click.option(
     "--method",
     type=click.Choice(["lora", "top", "whole"]),
     default="lora",
@@ -94,6 +101,7 @@ def finetune(
     items: tuple[Path, ...],
     events: tuple[Path, ...],
     folder: Path,
+    objective: Any,
     method: Any,
     until: Any,
     core: int,
@@ -120,8 +128,9 @@ def finetune(
         import torch
 
         from indexer.checkpoint import CheckpointError
-        from indexer.finetune import FinetuneError, FinetuneOptions, Reports
+        from indexer.finetune import FinetuneOptions, Reports
         from indexer.finetune import finetune as run
+        from indexer.finetune_course import FinetuneError
         from indexer.finetune_fit import LEARNING_RATES, FitOptions
         from indexer.finetune_model import FolderExistsError
         from indexer.histories import EventFileError
@@ -132,7 +141,7 @@ def finetune(
         torch.set_num_threads(1)
         rate = learning_rate or LEARNING_RATES[method]
         options = FinetuneOptions(
-            "co-interest", method, until, core, repeats, batch_size,
+            objective, method, until, core, repeats, batch_size,
             fit=FitOptions(rate, steps, minutes, seed=seed), force=force,
         )  # fmt: skip
         try:

@@ -1,4 +1,4 @@
-"""What a text encoder learns from: items chosen near each other, labelled events; by time."""
+"""What a text encoder learns from: items chosen near each other, and events by time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,7 @@ PAIR_DECAY = 0.8
 """Weight of a pair against one that is an event nearer, as in the content channel."""
 
 RUN_EVENTS = 16
-"""Choices of one user that come into a batch together, at most."""
-
-HISTORY_EVENTS = 10
-"""Events before a labelled one that its history's mean is taken of, at most."""
+"""Events of one user that come into a batch together, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,27 +147,35 @@ class Choices:
         single choice, which have no pair, are left out.
         """
         while True:
-            runs = self._runs(random)
-            batch: list[tuple[int, int]] = []
-            filled = 0
-            for number in random.permutation(len(runs)).tolist():
-                batch.append(runs[number])
-                filled += runs[number][1] - runs[number][0]
-                if filled >= size:
-                    yield np.concatenate([np.arange(*run) for run in sorted(batch)])
-                    batch, filled = [], 0
-            if batch:
-                yield np.concatenate([np.arange(*run) for run in sorted(batch)])
+            yield from shuffled_runs(runs_of(self.users, random, 2), size, random)
 
-    def _runs(self, random: np.random.Generator) -> list[tuple[int, int]]:
-        starts = np.flatnonzero(np.r_[True, np.diff(self.users) != 0])
-        sizes = np.diff(np.r_[starts, len(self.users)])
-        runs: list[tuple[int, int]] = []
-        for start, length in zip(starts.tolist(), sizes.tolist(), strict=True):
-            shift = int(random.integers(RUN_EVENTS)) if length > RUN_EVENTS else 0
-            edges = [0, *range(shift or RUN_EVENTS, length, RUN_EVENTS), length]
-            runs += [(start + a, start + b) for a, b in pairwise(edges) if b - a > 1]
-        return runs
+
+def runs_of(users: Integers, random: np.random.Generator, least: int) -> list[tuple[int, int]]:
+    """Cut the events of each user, which stand together, into runs of `least` to 16: from, to."""
+    starts = np.flatnonzero(np.r_[True, np.diff(users) != 0])
+    sizes = np.diff(np.r_[starts, len(users)])
+    runs: list[tuple[int, int]] = []
+    for start, length in zip(starts.tolist(), sizes.tolist(), strict=True):
+        shift = int(random.integers(RUN_EVENTS)) if length > RUN_EVENTS else 0
+        edges = [0, *range(shift or RUN_EVENTS, length, RUN_EVENTS), length]
+        runs += [(start + a, start + b) for a, b in pairwise(edges) if b - a >= least]
+    return runs
+
+
+def shuffled_runs(
+    runs: list[tuple[int, int]], size: int, random: np.random.Generator
+) -> Iterator[Integers]:
+    """Yield the ascending places of runs, drawn without replacement, `size` and more at once."""
+    batch: list[tuple[int, int]] = []
+    filled = 0
+    for number in random.permutation(len(runs)).tolist():
+        batch.append(runs[number])
+        filled += runs[number][1] - runs[number][0]
+        if filled >= size:
+            yield np.concatenate([np.arange(*run) for run in sorted(batch)])
+            batch, filled = [], 0
+    if batch:
+        yield np.concatenate([np.arange(*run) for run in sorted(batch)])
 
 
 def pasts(

@@ -163,6 +163,6 @@ class NextItems:
 
 def _query(vectors: NDArray[np.float32], past: Sequence[int] | Integers) -> NDArray[np.float32]:
     recent = past[:RECENT_EVENTS]
-    weights = CONTENT_DECAY ** np.arange(len(recent), dtype=np.float32)
+    weights = (CONTENT_DECAY ** np.arange(len(recent))).astype(np.float32)
     found: NDArray[np.float32] = weights @ vectors[recent]
     return found

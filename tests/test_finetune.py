@@ -235,6 +235,32 @@ def test_training_ends_when_validation_has_not_risen_and_keeps_the_best(
     assert told[-1] == (4, 1.0, 0.5, 0.6)
 
 
+def opinions(count: int, users: int = 40) -> list[dict[str, Any]]:
+    """Return ratings: every user likes one group of items and dislikes the other."""
+    random = np.random.default_rng(0)
+    events = []
+    for n in range(count):
+        user, item = int(random.integers(users)), int(random.integers(ITEMS))
+        events.append(
+            {
+                "user_id": f"u{user}", "item_id": f"i{item}", "kind": "rate",
+                "value": 5.0 if (user + item) % 2 else 2.0, "timestamp": 1.7e9 + n * 60.0,
+            }
+        )  # fmt: skip
+    return events
+
+
+def test_what_users_take_to_is_told_better_afterwards(tmp_path: Path, model: Path) -> None:
+    shop = Shop(tmp_path, model, opinions(1500))
+    done = shop.tune("--objective", "click", "--method", "whole", *FAST[:4])
+    before, after = done["validation"]["before"], done["validation"]["after"]
+    assert done["measure"] == "auc"
+    assert done["objective"] == "click"
+    assert before["events"] == 150
+    assert after["auc"] > before["auc"] + 0.02
+    assert after["log_loss"] < before["log_loss"]
+
+
 def likes(count: int, user: str = "u{n}", item: str = "i{n}", step: float = 60.0) -> list[Any]:
     return [
         {
@@ -264,6 +290,23 @@ def test_events_that_teach_nothing_are_refused_in_one_line(
     refused = shop.run(*arguments, code=REFUSED).stderr
     assert message in refused
     assert len(refused.strip().splitlines()) == 1
+    assert not shop.to.exists()
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (likes(400), "to learn from: 0 negative of 320 labelled events"),
+        (opinions(400), "to validate by: "),
+    ],
+)
+def test_labels_of_one_class_or_too_few_are_refused(
+    tmp_path: Path, model: Path, events: list[Any], message: str
+) -> None:
+    shop = Shop(tmp_path, model, events)
+    refused = shop.run("--objective", "click", code=REFUSED).stderr
+    assert message in refused
+    assert "at least 50 of each class are needed" in refused
     assert not shop.to.exists()
 
 
