@@ -64,6 +64,12 @@ core_option = click.option(
 repeats_option = click.option(
     "--repeats", is_flag=True, help="Items chosen before may be chosen again, as in groceries."
 )
+positive_rating_option = click.option(
+    "--positive-rating",
+    type=float,
+    metavar="RATING",
+    help="The least rating that says that a user took to an item, for probabilities.",
+)
 seed_option = click.option("--seed", type=int, default=0, show_default=True)
 kinds_option = click.option(
     "--kinds",

@@ -32,7 +32,11 @@ class JudgeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class JudgeOptions:
-    """What an evaluation is told; `version` is by default LATEST, `targets` a sample's size."""
+    """What an evaluation is told.
+
+    `version` is by default LATEST, `targets` a sample's size, and `positive_rating` the least
+    positive rating, by default that of the artifact's prediction.
+    """
 
     version: str | None = None
     protocol: Protocol = "gts"
@@ -40,6 +44,7 @@ class JudgeOptions:
     repeats: bool = False
     seed: int = 0
     targets: int | None = None
+    positive_rating: float | None = None
 
 
 def judge(
@@ -124,7 +129,10 @@ def judge(
     if artifact.models.prediction is None:
         notes.append("no probability was trained: AUC, log loss and ECE are not measured")
     else:
-        found = label_events(log, artifact.models.prediction.info.rule)
+        rule = artifact.models.prediction.info.rule
+        if options.positive_rating is not None:
+            rule = msgspec.structs.replace(rule, positive_rating=options.positive_rating)
+        found = label_events(log, rule)
         labelled = found.events, found.positive
     question = Question(
         parted, options.repeats, log.scene_names, options.seed, options.core > 1, labelled

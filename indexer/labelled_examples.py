@@ -16,6 +16,9 @@ from tracker.label_rule import LabelRule
 STALE_EVENTS, STALE_SECONDS = 16, 300.0
 """Labelled events so near together are answered from one state, unless a user comes twice."""
 
+MAX_EXAMPLES = 50_000
+"""Labelled events that are learned from at most, those of whole users."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledExamples:
@@ -31,6 +34,26 @@ class LabelledExamples:
     def __len__(self) -> int:
         """Return the number of labelled events."""
         return len(self.positive)
+
+
+def learned_from(replay: Replay, labelled: Labelled, seed: int) -> Labelled:
+    """Return the later half of the labelled events whose items are in the catalogue.
+
+    The earlier half is for the states to fill with. Of more than MAX_EXAMPLES those of a seeded
+    part of the users are taken, so that what one user likes more than another thing stays there.
+    """
+    log = replay.log
+    chosen = np.zeros(len(log), np.bool_)
+    events = labelled.events[replay.rows[labelled.events] >= 0]
+    events = events[len(events) // 2 :]
+    if len(events) > MAX_EXAMPLES:
+        order = np.random.default_rng(seed).permutation(len(log.user_ids))
+        sizes = np.bincount(log.users[events], minlength=len(order))[order]
+        kept = np.zeros(len(order), np.bool_)
+        kept[order[np.cumsum(sizes) <= MAX_EXAMPLES]] = True
+        events = events[kept[log.users[events]]]
+    chosen[events] = True
+    return labelled.among(chosen)
 
 
 def priors_of(log: EventLog, fitted: NDArray[np.bool_], rule: LabelRule) -> Priors:

@@ -27,6 +27,7 @@ from indexer.console import (
     json_option,
     kinds_option,
     model_option,
+    positive_rating_option,
     print_json,
     read_kinds,
     repeats_option,
@@ -47,6 +48,7 @@ from indexer.console import (
 @core_option
 @repeats_option
 @seed_option
+@positive_rating_option
 @click.option(
     "--users",
     multiple=True,
@@ -92,6 +94,7 @@ def train(
     core: int,
     repeats: bool,
     seed: int,
+    positive_rating: float | None,
     users: tuple[Path, ...],
     model: str | None,
     device: Any,
@@ -121,11 +124,13 @@ def train(
         from indexer.item_encoder import EncoderError, ItemEncoder
         from indexer.train import Reports, TrainingError, TrainOptions
         from indexer.train import train as fit
+        from indexer.train_prediction import PredictionOptions
         from indexer.train_tower import TowerOptions
         from indexer.users import UserFileError, read_users
 
         tower = None if no_encoder else TowerOptions(cell, dim, epochs, device)
-        options = TrainOptions(protocol, core, repeats, seed, refit, tower=tower)
+        head = PredictionOptions(positive_rating=positive_rating)
+        options = TrainOptions(protocol, core, repeats, seed, refit, tower=tower, prediction=head)
         try:
             known = read_users(users)
             encoder = ItemEncoder(model, device, 64)
@@ -184,6 +189,7 @@ def train(
 @core_option
 @repeats_option
 @seed_option
+@positive_rating_option
 @click.option(
     "--targets",
     "most",
@@ -205,6 +211,7 @@ def evaluate(
     core: int,
     repeats: bool,
     seed: int,
+    positive_rating: float | None,
     most: int | None,
     kinds: Path | None,
     json_file: str | None,
@@ -226,7 +233,7 @@ def evaluate(
         from indexer.holdout import SeenTargetsError
         from indexer.judge import JudgeError, JudgeOptions, judge
 
-        options = JudgeOptions(version, protocol, core, repeats, seed, most)
+        options = JudgeOptions(version, protocol, core, repeats, seed, most, positive_rating)
         try:
             with ExitStack() as shown:
                 told = _bar_of(shown, "replaying events")

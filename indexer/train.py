@@ -26,6 +26,7 @@ from indexer.holdout import Lessons, ranker_targets, training_info
 from indexer.item_encoder import Encoder, Progress
 from indexer.replay import Replay
 from indexer.sequences import Attributes
+from indexer.train_prediction import PredictionOptions, train_prediction
 from indexer.train_ranker import MIN_EXAMPLES, Fitted, RankerOptions, fit_ranker
 from indexer.train_tower import (
     EncoderFit,
@@ -74,6 +75,7 @@ class TrainOptions:
     refit: bool = False
     ranker: RankerOptions = field(default_factory=RankerOptions)
     tower: TowerOptions | None = field(default_factory=TowerOptions)
+    prediction: PredictionOptions = field(default_factory=PredictionOptions)
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -82,6 +84,8 @@ class Trained(msgspec.Struct, frozen=True):
     `epochs` of the ranker were run, of which `best_epoch` had the least validation loss;
     `validation` is of that one: loss, hit_rate_at_10 and ndcg_at_10 on the latest of the
     `examples`. `encoder` is what came of the user encoder; without one `note` says why.
+    `prediction` has auc, user_auc, log_loss and ece of the probability on the latest labelled
+    events, None where none was learned; `prediction_note` says from what, or why not.
     """
 
     artifact: str
@@ -97,6 +101,8 @@ class Trained(msgspec.Struct, frozen=True):
     path: str
     encoder: EncoderFit | None = None
     note: str = ""
+    prediction: dict[str, float | None] | None = None
+    prediction_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ def train(
     2. Assemble the items' vectors and index, as a build would; known texts are not encoded again.
     3. Fit the encoder on what comes before the ranker's targets.
     4. Replay the events through the recommender that serves; write down what the ranker would see.
-    5. Fit the ranker's network.
+    5. Fit the ranker's network, and the probability that a user takes to an item.
     6. Refit the encoder on all events that may be learned from.
     7. Write the version, and make it current.
 
@@ -174,8 +180,8 @@ def train(
     build = BuildOptions(rating_scale=chosen, refit=options.refit or rescaled)
     parts = assemble(catalog, encoder, root, build, reports.encoding)
     lessons = _lessons(parts, log, options)
-    if users is not None and (said := users.note(set(log.user_ids))):
-        reports.note(f"users: {said}")
+    if users is not None and (told := users.note(set(log.user_ids))):
+        reports.note(f"users: {told}")
     folder = open_workplace(root, _fingerprint(parts, log, options, known))
     training, note = _tower_training(parts, log, known, options, folder, reports)  # 3
     first = None if training is None else training.fit()
@@ -183,11 +189,17 @@ def train(
         in_memory(parts, Models(tower=first)), log, lessons, options, folder, reports
     )
     fitted = _fit(examples, options, reports)  # 5
+    prediction, said = train_prediction(
+        in_memory(parts), log, kinds, lessons.skip,
+        msgspec.structs.replace(options.prediction, seed=options.seed),
+    )  # fmt: skip
+    reports.note(said)
     tower = None if training is None else training.refit()  # 6
     info = training_info(
         log, options.protocol, options.core, options.repeats, options.seed, len(examples)
     )
-    built = write_version(root, parts, Models(ranker=fitted.network, tower=tower), info)  # 7
+    models = Models(ranker=fitted.network, tower=tower, prediction=prediction)
+    built = write_version(root, parts, models, info)  # 7
     close_workplace(folder)
     _write_curves(root, built.version, fitted, training, reports)
     best = fitted.curve[fitted.best - 1]
@@ -209,6 +221,8 @@ def train(
         path=built.path,
         encoder=None if training is None else training.done(),
         note=note,
+        prediction=None if prediction is None else prediction.info.validation,
+        prediction_note=said,
     )
 
 

@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from indexer.labelled_examples import LabelledExamples, collect_labelled, priors_of
-from indexer.labels import Labelled
+from indexer.histories import EventLog
+from indexer.labelled_examples import LabelledExamples, collect_labelled, learned_from, priors_of
+from indexer.labels import Labelled, label_events, label_rule
 from indexer.metrics import auc, ece, log_loss, user_auc
 from indexer.replay import Replay
 from indexer.train_ranker import one_thread
+from tracker.artifact import Artifact
 from tracker.calibration import Calibration
 from tracker.evidence import EVIDENCE, Priors
+from tracker.kinds import Kinds
 from tracker.label_rule import LabelRule
 from tracker.prediction import HeadWeights, Prediction, PredictionInfo
-
-MAX_EXAMPLES = 30_000
-"""Labelled events that are learned from at most, those of whole users."""
+from tracker.ranker import Blend
 
 PAIRS_OF_A_USER = 20
 """Pairs of a liked and a disliked item of one user that are learned from at most."""
@@ -50,6 +51,41 @@ class PredictionOptions(msgspec.Struct, frozen=True):
     seed: int = 0
 
 
+def train_prediction(
+    artifact: Artifact,
+    log: EventLog,
+    kinds: Kinds,
+    skip: NDArray[np.bool_] | None,
+    options: PredictionOptions,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Prediction | None, str]:
+    """Label a log's events, replay it, and fit what is learned from them.
+
+    Args:
+        artifact: the items; what else was trained is not asked.
+        log: the events.
+        kinds: the weights in force.
+        skip: (E,) bool, events that nothing may see, if any.
+        options: how.
+        progress: told the number of labelled events done.
+
+    Returns:
+        the prediction, and what to say of it in a line; None, and why there is none.
+    """
+    fitted = np.ones(len(log), np.bool_) if skip is None else ~skip
+    rule = label_rule(log, kinds, fitted, options.positive_rating)
+    labelled = label_events(log, rule, fitted)
+    replay = Replay(artifact, log, None, Blend(), skip)
+    found = fit_prediction(replay, labelled, fitted, options, progress)
+    if found is None:
+        why = learned_from(replay, labelled, options.seed).too_few()
+        return None, f"no probability is learned: {why}"
+    said = "impressions" if rule.source == "impressions" else "events"
+    if rule.positive_rating is not None and said == "events":
+        said += f", a rating positive from {rule.positive_rating:g} on"
+    return found, f"probability learned from {found.info.examples} labelled {said}"
+
+
 def fit_prediction(
     replay: Replay,
     labelled: Labelled,
@@ -75,26 +111,6 @@ def fit_prediction(
     priors = priors_of(replay.log, fitted, chosen.rule)
     examples = collect_labelled(replay, chosen, priors, progress)
     return fit_head(examples, chosen.rule, priors, options)
-
-
-def learned_from(replay: Replay, labelled: Labelled, seed: int) -> Labelled:
-    """Return the later half of the labelled events whose items are in the catalogue.
-
-    The earlier half is for the states to fill with. Of more than MAX_EXAMPLES those of a seeded
-    part of the users are taken, so that what one user likes more than another thing stays there.
-    """
-    log = replay.log
-    chosen = np.zeros(len(log), np.bool_)
-    events = labelled.events[replay.rows[labelled.events] >= 0]
-    events = events[len(events) // 2 :]
-    if len(events) > MAX_EXAMPLES:
-        order = np.random.default_rng(seed).permutation(len(log.user_ids))
-        sizes = np.bincount(log.users[events], minlength=len(order))[order]
-        kept = np.zeros(len(order), np.bool_)
-        kept[order[np.cumsum(sizes) <= MAX_EXAMPLES]] = True
-        events = events[kept[log.users[events]]]
-    chosen[events] = True
-    return labelled.among(chosen)
 
 
 def fit_head(

@@ -151,6 +151,34 @@ def test_ratings_above_five_choose_the_scale_of_ten(tmp_path: Path) -> None:
     assert not shop.train()["basis_changed"]
 
 
+def test_probabilities_are_learned_from_ratings_and_judged_beside_means(tmp_path: Path) -> None:
+    events = [
+        line | {"kind": "rate", "value": 1.0 + (3 * int(str(line["item_id"])[1:]) + n % 2) % 5}
+        for n, line in enumerate(group_events(users=100, each=12))
+    ]
+    shop = Shop(tmp_path, events)
+    done = shop.train("--protocol", "gts", "--positive-rating", 4)
+    assert done["prediction"]["auc"] > 0.6
+    assert "a rating positive from 4 on" in done["prediction_note"]
+    prediction = Artifact.load(shop.root).models.prediction
+    assert prediction is not None
+    assert prediction.info.rule.positive_rating == 4.0
+    rows = {(row["model"], row["slice"]): row for row in shop.evaluate()["rows"]}
+    for model in ("tracker", "item_mean", "user_mean"):
+        assert rows[model, "all"]["labelled"] == 120
+        assert 0.0 <= rows[model, "all"]["ece"] <= 1.0
+    assert rows["tracker", "all"]["auc"] > 0.6
+    other = {row["model"]: row for row in shop.evaluate("--positive-rating", 1)["rows"]}
+    assert other["tracker"]["auc"] is None  # all are positive
+
+
+def test_where_all_events_are_positive_no_probability_is_learned(shop: Shop) -> None:
+    run = shop.run("train", "--protocol", "gts")
+    assert "no probability is learned: 0 negative of" in run.stderr
+    assert Artifact.load(shop.root).manifest.prediction is None
+    assert all(row["auc"] is None for row in shop.evaluate()["rows"])
+
+
 def test_an_evaluation_reports_every_model(shop: Shop, tmp_path: Path) -> None:
     shop.train("--protocol", "gts")
     page, figures = tmp_path / "page.html", tmp_path / "figures.json"

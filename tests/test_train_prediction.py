@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 
 from indexer.histories import EventLog
-from indexer.labelled_examples import LabelledExamples, collect_labelled, priors_of
+from indexer.labelled_examples import (
+    LabelledExamples,
+    collect_labelled,
+    learned_from,
+    priors_of,
+)
 from indexer.labels import Labelled, label_events, label_rule
 from indexer.metrics import auc, ece, user_auc
 from indexer.replay import Replay
-from indexer.train_prediction import PredictionOptions, fit_head, fit_prediction, learned_from
+from indexer.train_prediction import (
+    PredictionOptions,
+    fit_head,
+    fit_prediction,
+    train_prediction,
+)
 from tests.logs import group_artifact, read_events
 from tests.worlds import START
 from tracker.evidence import EVIDENCE, Priors
@@ -99,6 +109,25 @@ def test_one_class_teaches_nothing(tmp_path: Path) -> None:
     assert fit_prediction(Replay(group_artifact(), log), labelled, every, QUICK) is None
 
 
+def test_a_log_teaches_what_serves_and_says_from_what(tmp_path: Path) -> None:
+    log = read_events(tmp_path, list(world("ratings", 1500)))
+    artifact, skip = group_artifact(ITEMS), np.arange(len(log)) >= 1200
+    done: list[int] = []
+    found, said = train_prediction(artifact, log, Kinds.default(), skip, QUICK, done.append)
+    assert found is not None
+    assert said == "probability learned from 600 labelled events, a rating positive from 3 on"
+    assert done[-1] == found.info.examples == 600
+    given = msgspec.structs.replace(QUICK, positive_rating=5.0)
+    other, said = train_prediction(artifact, log, Kinds.default(), skip, given)
+    assert other is not None
+    assert other.info.base_rate < found.info.base_rate
+    assert said.endswith("a rating positive from 5 on")
+    none, said = train_prediction(artifact, log, Kinds.default(), np.arange(len(log)) >= 60, QUICK)
+    assert none is None
+    assert said.startswith("no probability is learned: ")
+    assert said.endswith("at least 50 of each class are needed")
+
+
 def some_log(folder: Path, count: int = 400) -> tuple[EventLog, Labelled]:
     log = read_events(folder, list(world("likes", count)))
     rule = label_rule(log, Kinds.default(), np.ones(len(log), np.bool_))
@@ -113,7 +142,7 @@ def test_the_later_half_is_learned_from_and_of_many_whole_users(
     known = labelled.events[replay.rows[labelled.events] >= 0]
     chosen = learned_from(replay, labelled, seed=0)
     assert chosen.events.tolist() == known[len(known) // 2 :].tolist()
-    monkeypatch.setattr("indexer.train_prediction.MAX_EXAMPLES", 50)
+    monkeypatch.setattr("indexer.labelled_examples.MAX_EXAMPLES", 50)
     fewer = learned_from(replay, labelled, seed=0)
     assert 20 < len(fewer) <= 50
     users = set(log.users[fewer.events].tolist())
