@@ -65,7 +65,7 @@ class EventLog:
     def take(self, events: NDArray[np.int64]) -> "EventLog":
         """Return the histories of some events only, given by ascending position; codes anew."""
         taken = _event_log(
-            take_events(self.batch, events),
+            self.batch.take(events),
             self.positive[events],
             self.rejected,
             self.first_rejection,
@@ -124,11 +124,11 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
     unknown_time = (batch.retracts != 0) & (batch.times == appended / 1000.0)
     known = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
     batch.times[:] = batch.times[known]
-    batch = take_events(batch, np.argsort(batch.times, kind="stable"))
+    batch = batch.take(np.argsort(batch.times, kind="stable"))
     first = _first_of_its_id(batch)
     if len(first) < len(batch):
         rejected["duplicate"] += len(batch) - len(first)
-        batch = take_events(batch, first)
+        batch = batch.take(first)
     log = _event_log(batch, can_be_target(batch, kinds), dict(rejected), first_rejection)
     return replace(log, scene_names=dict(reader.scene_names))
 
@@ -202,18 +202,6 @@ def split(histories: EventLog, protocol: Protocol) -> Split:
     parts[validation] = VALIDATION
     parts[np.arange(len(histories)) >= test_of_user[histories.users]] = TEST
     return Split(protocol, parts, np.sort(validation), np.sort(test), (np.nan, np.nan))
-
-
-def take_events(batch: EventBatch, events: NDArray[np.int64]) -> EventBatch:
-    """Return the events at some positions, in that order."""
-    users = batch.users
-    columns = {name: getattr(batch, name)[events] for name in _COLUMNS}
-    return EventBatch(
-        topic=batch.topic,
-        partition=batch.partition,
-        users=[users[position] for position in events.tolist()],
-        **columns,
-    )
 
 
 _COLUMNS = (

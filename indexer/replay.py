@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.histories import EventLog, take_events
+from indexer.histories import EventLog
 from tracker.artifact import Artifact
 from tracker.events import hash_id
 from tracker.item_state import ItemStates, apply_item_events
@@ -77,7 +77,7 @@ class Replay:
             events = events[~self._skip[events]]
         if not len(events):
             return
-        batch = take_events(self.log.batch, events)
+        batch = self.log.batch.take(events)
         batch.slots[:] = self.log.users[events]
         batch.offsets[:] = events
         if self.learner is not None:

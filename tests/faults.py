@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.brokers import KafkaBroker
 from tests.neighbour_counts import Uncapped
-from tests.shop import build_shop, shop_events
+from tests.shop import build_shop, shop_events, train_shop
 from tests.states import (
     Rows,
     item_differences,
@@ -70,6 +70,7 @@ class Plan:
     partitions: int = 4
     item_partitions: int = 2
     pause_seconds: float = 6.0
+    trained: bool = False
 
     @property
     def faults(self) -> list[str]:
@@ -296,7 +297,10 @@ async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Out
     """Run undisturbed, then disturbed, and compare user by user and item by item."""
     started = time.monotonic()
     artifacts = folder / "artifacts"
-    build_shop(artifacts)
+    if plan.trained:
+        train_shop(artifacts, folder / "history.jsonl")
+    else:
+        build_shop(artifacts)
     lines = shop_events(plan.events, plan.users, seed=plan.seed)
     base: dict[str, Any] = {
         "brokers": address,
@@ -313,9 +317,10 @@ async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Out
     logger.info("undisturbed: %d users, %d items", len(expected.users), len(expected.items))
     outcome = Outcome()
     found = await disturbed(hurt, lines, folder / "hurt", plan, outcome)
-    config = Artifact.load(artifacts, device="cpu").manifest.interest
+    artifact = Artifact.load(artifacts, device="cpu")
+    config, hidden = artifact.manifest.interest, artifact.models.hidden
     outcome.users, outcome.items = len(expected.users), len(expected.items)
-    outcome.wrong_users = user_differences(expected, found, config)
+    outcome.wrong_users = user_differences(expected, found, config, hidden)
     outcome.wrong_items = item_differences(expected, found)
     counted = Uncapped().add(await read_item_events(calm))
     outcome.neighbours = neighbours_kept(counted, found)
@@ -332,6 +337,7 @@ def main() -> int:
     defaults = Plan()
     for name in ("workers", "kills", "terms", "freezes", "events", "users", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name))
+    parser.add_argument("--trained", action="store_true", help="encoder, ranker, online learning")
     parser.add_argument("--folder", type=Path, help="keep logs and data here")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")

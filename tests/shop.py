@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from indexer.assemble import BuildOptions, Built, build_artifact
 from indexer.catalog import Catalog, Item
+from indexer.train import Trained, TrainOptions, train
+from indexer.train_ranker import RankerOptions
 from tracker.client import Line
 from tracker.events import Event, encode_event, hash_id
+from tracker.kinds import Kinds
 from tracker.manifest import EncoderInfo
 
 WIDTH = 48
@@ -58,6 +61,15 @@ def shop_items(count: int = 300, word: str = "thing") -> list[Item]:
 def build_shop(root: Path, items: list[Item] | None = None) -> Built:
     catalog = Catalog(items=items or shop_items())
     return build_artifact(catalog, LetterEncoder(), root, BuildOptions(dim=32))
+
+
+def train_shop(root: Path, events: Path, items: list[Item] | None = None) -> Trained:
+    """Train encoder, ranker and probabilities on events of other users, written to a file."""
+    lines = shop_events(6000, 300, seed=99)
+    events.write_bytes(b"".join(line.value + b"\n" for line in lines))
+    options = TrainOptions(ranker=RankerOptions(steps=300, max_epochs=4))
+    catalog = Catalog(items=items or shop_items())
+    return train(catalog, [events], Kinds.default(), LetterEncoder(), root, options, START + 1e6)
 
 
 def shop_events(

@@ -23,6 +23,9 @@ EMISSION = ("emitted_offset", "emitted_at", "list_hash")
 
 ITEM_TOLERANCE = 1e-6
 
+ENCODER_TOLERANCE = 0.02
+"""Stated loss of an encoder's state in float16, whose components are of size 1."""
+
 ITEM_EXACT = (
     "item", "positives", "negatives", "neutrals", "first_time", "last_time", "ref_time",
 )  # fmt: skip
@@ -95,8 +98,14 @@ def neighbours_kept(counted: Uncapped, rows: Rows) -> dict[str, float]:
     }
 
 
-def user_differences(expected: Rows, found: Rows, config: InterestConfig) -> list[str]:
-    """Name the users whose rows are not bit for bit the same, but for what was emitted."""
+def user_differences(
+    expected: Rows, found: Rows, config: InterestConfig, hidden: int = 0
+) -> list[str]:
+    """Name the users whose rows are not bit for bit the same, but for what was emitted.
+
+    An encoder's states, `hidden` wide, may differ by ENCODER_TOLERANCE: sums of floats depend on
+    how many users a step has.
+    """
     names = sorted(set(expected.users) | set(found.users))
     both = [name for name in names if name in expected.users and name in found.users]
     wrong = [
@@ -104,24 +113,34 @@ def user_differences(expected: Rows, found: Rows, config: InterestConfig) -> lis
         for name in names
         if name not in expected.users or name not in found.users
     ]
-    one, other = (_unpacked(rows.users, both, config) for rows in (expected, found))
+    (one, left), (other, right) = (
+        _unpacked(rows.users, both, config, hidden) for rows in (expected, found)
+    )
+    far = (np.abs(left - right) > ENCODER_TOLERANCE).any(axis=1)
     for number, name in enumerate(both):
         if one[number] != other[number]:
             wrong.append(f"user {name}: the rows differ")
+        elif far[number]:
+            wrong.append(f"user {name}: the encoder's states differ")
         elif expected.seen.get(name) != found.seen.get(name):
             wrong.append(f"user {name}: the seen sets differ")
     return wrong
 
 
 def _unpacked(
-    rows: dict[tuple[int, bytes], bytes], names: list[tuple[int, bytes]], config: InterestConfig
-) -> list[bytes]:
-    states = UserStates(config, max(1, len(names)))
+    rows: dict[tuple[int, bytes], bytes],
+    names: list[tuple[int, bytes]],
+    config: InterestConfig,
+    hidden: int,
+) -> tuple[list[bytes], np.ndarray]:
+    states = UserStates(config, max(1, len(names)), hidden)
     slots = np.arange(len(names), dtype=np.int64)
     states.unpack(slots, [rows[name] for name in names])
     for field_name in EMISSION:
         states.head[field_name] = 0
-    return states.pack(slots)
+    encoded = states.hidden[: len(names)].astype(np.float32)
+    states.hidden[:] = 0
+    return states.pack(slots), encoded
 
 
 def item_differences(expected: Rows, found: Rows) -> list[str]:

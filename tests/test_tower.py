@@ -82,14 +82,22 @@ def wishes(world: World, user: int, *, now: float = START + 100.0, scene: str = 
     )[0]
 
 
-@given(st.lists(st.integers(0, ITEMS + 1), min_size=1, max_size=12), st.integers(1, 5))
-@settings(max_examples=15, deadline=None, derandomize=True)
-def test_a_chunk_is_one_event_after_another(items: list[int], size: int) -> None:
+@given(
+    st.lists(st.integers(0, ITEMS + 1), min_size=1, max_size=24),
+    st.integers(1, 9),
+    st.lists(st.integers(0, 23), max_size=4),
+)
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_a_chunk_is_one_event_after_another(
+    items: list[int], size: int, retracted: list[int]
+) -> None:
     found = fitted()
-    one, many = world_with(found), world_with(found)
-    events = [
-        {"user": n % 3, "item": f"i{item}", "time": START + n} for n, item in enumerate(items)
-    ]
+    one, many = (world_with(found, ring=5, ring_evict=2) for _ in range(2))
+    events: list[dict[str, Any]] = []
+    for n, item in enumerate(items):
+        events.append({"user": n % 3, "item": f"i{item}", "time": START + n, "id": f"e{n}"})
+        if n in retracted:
+            events.append({"user": n % 3, "retracts": f"e{n - 3}", "time": START + n})
     for event in events:
         one.send(event)
     for begin in range(0, len(events), size):

@@ -13,7 +13,7 @@ from tracker.arena import ArenaFullError
 from tracker.events import Event, hash_id
 from tracker.item_events import decode_blocks
 from tracker.serving import NewerArtifactError, make_serving
-from tracker.user_side import OUTCOMES, take
+from tracker.user_side import OUTCOMES
 
 Make = Callable[..., Bench]
 
@@ -324,7 +324,7 @@ def test_part_of_a_batch_keeps_all_columns(make: Make) -> None:
     bench = make()
     records = bench.records(like("a", 0), like("b", 1), like("c", 2))
     batch, _ = bench.users._intake.read(records)
-    part = take(batch, np.array([2, 0]))
+    part = batch.take(np.array([2, 0]))
     assert part.users == ["c", "a"]
     assert part.offsets.tolist() == [2, 0]
     assert part.topic == "t-events"

@@ -1,5 +1,6 @@
 """Events into user rows, one by one and in their order, whatever the chunk they come in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -328,6 +329,16 @@ def apply_events(
     out["source_partition"] = events.partition
     changed = users[states.head["evicted"][users] != head["evicted"]]
     return Applied(outcomes, out, unknown, changed)
+
+
+def joined(parts: Sequence[Applied]) -> Applied:
+    """Return what became of batches that were applied one after another, as of one."""
+    return Applied(
+        np.concatenate([part.outcomes for part in parts]),
+        np.concatenate([part.item_events for part in parts]),
+        sum(part.unknown for part in parts),
+        np.unique(np.concatenate([part.seen_changed for part in parts])),
+    )
 
 
 @native

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,16 @@ class EventBatch:
     def __len__(self) -> int:
         """Return the number of events."""
         return len(self.users)
+
+    def take(self, positions: NDArray[np.int64]) -> "EventBatch":
+        """Return the events at some positions, in that order; columns are copies."""
+        columns = {
+            field.name: getattr(self, field.name)[positions]
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), np.ndarray)
+        }
+        users = [self.users[position] for position in positions.tolist()]
+        return EventBatch(topic=self.topic, partition=self.partition, users=users, **columns)
 
 
 class EventReader:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.apply import Applied, apply_events, rebuild_from_ring
+from tracker.apply import Applied, apply_events, joined, rebuild_from_ring
 from tracker.artifact import Artifact
 from tracker.calibration import Calibration
 from tracker.candidates import Candidates, find_candidates
@@ -181,9 +181,26 @@ class Recommender:
         """
         events.rows[:] = self.artifact.vectors.row_of(events.items)
         self.carry_over(states, events.slots)
-        head = states.head[events.slots]
-        last_times = np.where(head["n_ring"] > 0, head["last_time"], np.nan)
-        applied = apply_events(
+        if self.tower is None:
+            return self._apply(states, seen, seen_slots, events)
+        parts = []
+        for part in self.tower.stretches(events):
+            some = events if len(part) == len(events) else events.take(part)
+            head = states.head[some.slots]
+            last_times = np.where(head["n_ring"] > 0, head["last_time"], np.nan)
+            applied = self._apply(states, seen, seen_slots, some)
+            self.tower.update(states, some, applied.outcomes, last_times, self.artifact.vectors)
+            parts.append(applied)
+        return parts[0] if len(parts) == 1 else joined(parts)
+
+    def _apply(
+        self,
+        states: UserStates,
+        seen: SeenSets,
+        seen_slots: NDArray[np.int64],
+        events: EventBatch,
+    ) -> Applied:
+        return apply_events(
             states,
             seen,
             seen_slots,
@@ -192,9 +209,6 @@ class Recommender:
             self._basis,
             self.artifact.manifest.sequence,
         )
-        if self.tower is not None:
-            self.tower.update(states, events, applied.outcomes, last_times, self.artifact.vectors)
-        return applied
 
     def recommend(
         self,

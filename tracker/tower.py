@@ -122,6 +122,26 @@ class Tower:
         self._rebuild(states, foreign, items)
         return len(foreign)
 
+    @staticmethod
+    def stretches(events: EventBatch) -> list[NDArray[np.int64]]:
+        """Divide a chunk so that no user has an event after a retraction of its own in one part.
+
+        A retraction makes the state anew from the ring; what the ring holds then must not depend
+        on where chunks began.
+        """
+        everything = np.arange(len(events))
+        if not events.retracts.any():
+            return [everything]
+        cuts, retracted = [], set()
+        pairs = zip(events.slots.tolist(), events.retracts.tolist(), strict=True)
+        for position, (slot, retracts) in enumerate(pairs):
+            if slot in retracted:
+                cuts.append(position)
+                retracted = set()
+            if retracts:
+                retracted.add(slot)
+        return np.split(everything, cuts)
+
     def update(
         self,
         states: UserStates,

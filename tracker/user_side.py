@@ -1,7 +1,6 @@
 """UserSide: a chunk of events into the users' states, and their lists out."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from tracker.apply import (
     RETRACTION_WAITS,
     TOO_OLD,
 )
-from tracker.emission import OWED_PREFIX, Emission, Positions, last_of_each, waves
+from tracker.emission import OWED_PREFIX, Emission, last_of_each, waves
 from tracker.event_batch import EventBatch
 from tracker.idle import IdleSweep
 from tracker.intake import Intake
@@ -123,7 +122,7 @@ class UserSide:
             self._learning.learn(serving, self._rows, batch, stream_times)
             if self._settings.emit == "event":
                 for part in waves(batch.slots):
-                    out += self._apply(take(batch, part), stream_times[part], serving, now)
+                    out += self._apply(batch.take(part), stream_times[part], serving, now)
                 self._in_order()
             else:
                 out += self._apply(batch, stream_times, serving, now)
@@ -238,7 +237,7 @@ class UserSide:
             new = np.flatnonzero(batch.offsets > rows.states.head["last_offset"][batch.slots])
             if len(new) < len(batch):
                 self._metrics.replayed.inc(len(batch) - len(new))
-                fresh = take(batch, new)
+                fresh = batch.take(new)
         if len(fresh):
             applied = serving.recommender.update(rows.states, rows.seen, rows.seen_slots, fresh)
             self._item_events.append(applied.item_events)
@@ -288,17 +287,3 @@ class UserSide:
                     self._held.append(record)
             return []
         return out
-
-
-def take(batch: EventBatch, positions: Positions) -> EventBatch:
-    """Return some events of a batch, as a batch."""
-    columns: dict[str, Any] = {}
-    for field in fields(batch):
-        column = getattr(batch, field.name)
-        if isinstance(column, np.ndarray):
-            columns[field.name] = column[positions]
-        elif isinstance(column, list):
-            columns[field.name] = [column[at] for at in positions.tolist()]
-        else:
-            columns[field.name] = column
-    return EventBatch(**columns)
