@@ -282,7 +282,7 @@ def _late_weights(
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     found = weights.detach().numpy()
     return float(found[0]), found[1:]
 

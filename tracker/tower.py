@@ -132,7 +132,8 @@ class Tower:
         everything = np.arange(len(events))
         if not events.retracts.any():
             return [everything]
-        cuts, retracted = [], set()
+        cuts: list[int] = []
+        retracted: set[int] = set()
         pairs = zip(events.slots.tolist(), events.retracts.tolist(), strict=True)
         for position, (slot, retracts) in enumerate(pairs):
             if slot in retracted:
