@@ -150,7 +150,10 @@ def _asker(replay: Replay, question: Question) -> Asker:
 def _said(log: EventLog, question: Question, asker: Asker) -> LabelledAnswers:
     nothing = np.zeros(0, np.int64), np.zeros(0, np.bool_)
     events, positive = question.labelled or nothing
-    return with_means(log, events, positive, asker.events, asker.said, TRACKER)
+    models = {TRACKER: asker.said}
+    if not np.isnan(asker.learned).all():
+        models[TRACKER_ONLINE] = asker.learned
+    return with_means(log, events, positive, asker.events, models)
 
 
 def _notes_of_labels(said: LabelledAnswers, asker: Asker) -> list[str]:

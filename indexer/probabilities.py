@@ -49,6 +49,8 @@ class LabelledAnswers:
 class Asker:
     """Asks for the probability of each labelled event just before it, while a log is replayed.
 
+    `said` (L,) is by what was published, `learned` (L,) by what the replay's learner has learned.
+
     Args:
         replay: that is asked.
         events: ascending positions of the events.
@@ -56,6 +58,7 @@ class Asker:
 
     def __init__(self, replay: Replay, events: Integers) -> None:
         self.said = np.full(len(events), math.nan)
+        self.learned = np.full(len(events), math.nan)
         self.events = events
         self._replay = replay
         self._done = 0
@@ -66,31 +69,37 @@ class Asker:
             event = int(self.events[self._done])
             self._replay.advance(event)
             self.said[self._done] = self._replay.probability(event)
+            if self._replay.learner is not None:
+                self.learned[self._done] = self._replay.probability(event, learned=True)
             self._done += 1
 
 
 def with_means(
-    log: EventLog, events: Integers, positive: Flags, asked: Integers, said: Floats, model: str
+    log: EventLog,
+    events: Integers,
+    positive: Flags,
+    asked: Integers,
+    said: Mapping[str, Floats],
 ) -> LabelledAnswers:
-    """Return what a model said beside the means of items and users before each event.
+    """Return what models said beside the means of items and users before each event.
 
-    Events that the model has no probability for, as of unknown items, are left out.
+    Events that the first model has no probability for, as of unknown items, are left out.
 
     Args:
         log: the events.
         events: (M,) ascending positions of all labelled events.
         positive: (M,) their labels.
         asked: (L,) those of them that were asked for.
-        said: (L,) probabilities, NaN for none.
-        model: its name.
+        said: (L,) probabilities by model, NaN for none.
     """
     places = np.searchsorted(events, asked)
     models = {
-        model: said,
+        **said,
         ITEM_MEAN: mean_before(log.items[events], positive)[places],
         USER_MEAN: mean_before(log.users[events], positive)[places],
     }
-    return LabelledAnswers(asked, positive[places], models).of(~np.isnan(said))
+    first = next(iter(said.values()))
+    return LabelledAnswers(asked, positive[places], models).of(~np.isnan(first))
 
 
 def mean_before(groups: NDArray[np.int64], positive: Flags) -> Floats:

@@ -113,12 +113,20 @@ class Replay:
         learned = None if self.learner is None else self.learner.served.ranker
         return self.recommender.ranker if learned is None else learned.copy()
 
-    def probability(self, event: int) -> float:
-        """Return the probability that a coming event is positive; NaN if its item is not known."""
+    def probability(self, event: int, learned: bool = False) -> float:
+        """Return the probability that a coming event is positive; NaN if its item is not known.
+
+        Args:
+            event: position in the log.
+            learned: by the calibration as learned so far, where there is one and it is ahead.
+        """
+        calibration = None
+        if learned and self.learner is not None:
+            calibration = self.learner.served.calibration
         at, batch = slice(event, event + 1), self.log.batch
         found = self.recommender.probabilities(
             self.states, self.log.users[at], batch.times[at], batch.scenes[at],
-            self.rows[at][:, None],
+            self.rows[at][:, None], calibration,
         )  # fmt: skip
         return float(found[0, 0])
 

@@ -18,6 +18,8 @@ from indexer.slices import slices
 from indexer.targets import targets_of
 from tests.logs import group_artifact, group_events, read_events
 from tracker.events import scene_code
+from tracker.kinds import Kinds
+from tracker.learner import Learner
 from tracker.recommend_options import RecommendOptions
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
@@ -134,9 +136,10 @@ def test_labelled_events_are_asked_for_their_probability_in_the_same_replay(
 ) -> None:
     asked: list[tuple[int, int]] = []
 
-    def probability(replay: Replay, event: int) -> float:
-        asked.append((replay.position, event))
-        return 0.25 + 0.5 * (event % 2)
+    def probability(replay: Replay, event: int, learned: bool = False) -> float:
+        if not learned:
+            asked.append((replay.position, event))
+        return 0.25 + 0.5 * (event % 2 != learned)
 
     monkeypatch.setattr(Replay, "probability", probability)
     replay, parted = replay_of(log), split(log, "gts")
@@ -155,6 +158,11 @@ def test_labelled_events_are_asked_for_their_probability_in_the_same_replay(
         assert row(report, mean).hit_rate_at_10 is None
     assert sum(found.size for found in report.calibration) == len(wanted)
     assert any(note.startswith(f"probabilities: {len(wanted)} labelled") for note in report.notes)
+    learning = replay_of(log)
+    learning.learner = Learner(Kinds.default())
+    beside = evaluate(learning, question)
+    assert row(beside, "tracker_online").auc == 0.0
+    assert row(beside, "tracker").auc == 1.0
     plain = evaluate(replay_of(log), Question(parted, False, SCENES))
     assert row(plain, "tracker").hit_rate_at_10 == row(report, "tracker").hit_rate_at_10
     assert plain.calibration == []

@@ -40,7 +40,7 @@ def test_means_of_items_and_users_stand_beside_what_was_said(tmp_path: Path) -> 
     asked = events[10:]
     said = np.linspace(0.1, 0.9, len(asked))
     said[4] = math.nan  # an item that is not in the catalogue
-    found = with_means(log, events, positive, asked, said, "tracker")
+    found = with_means(log, events, positive, asked, {"tracker": said})
     assert list(found.models) == ["tracker", ITEM_MEAN, USER_MEAN]
     assert len(found) == len(asked) - 1
     assert asked[4] not in found.events

@@ -148,6 +148,14 @@ def test_a_coming_event_has_the_probability_that_the_recommender_gives(tmp_path:
     assert 0.0 < replay.probability(event) < 1.0
     assert replay.probability(event) == expected[0, 0]
     assert np.isnan(replay.probability(int(np.flatnonzero(replay.rows < 0)[0])))
+    assert replay.probability(event, learned=True) == expected[0, 0]
+    replay.learner = learner = Learner(Kinds.default())
+    learner.follow(artifact.models)
+    replay.advance(event + 1)
+    learner._parts["calibration"].state.gain = 1.0
+    published = replay.probability(event)
+    assert learner.progress["calibration"].steps > 0
+    assert 0.0 < replay.probability(event, learned=True) != published
 
 
 def test_a_swap_to_the_same_items_changes_no_list_and_to_another_basis_rebuilds(
