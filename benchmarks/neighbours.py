@@ -1,0 +1,66 @@
+"""How much of an uncapped count of neighbours the bounded lists of items hold, on logged events.
+
+python -m benchmarks.neighbours --artifacts artifacts --events events.jsonl.gz --core 5
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from indexer.histories import EventLog, core, read_event_log, take_events
+from tests.neighbour_counts import Uncapped
+from tracker.artifact import Artifact
+from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_view import ItemView
+from tracker.kinds import Kinds
+from tracker.recommender import Recommender
+from tracker.seen import SeenSets
+from tracker.state import UserStates
+
+CHUNK = 10_000
+NOT_AFTER = 4e9
+
+
+def item_events_of(artifact: Artifact, log: EventLog) -> np.ndarray:
+    """Apply a log to users and return what they tell items."""
+    config = artifact.manifest.interest
+    recommender = Recommender(artifact, ItemView(artifact.vectors))
+    states, seen = UserStates(config, max(1, len(log.user_ids))), SeenSets(config, 16)
+    seen_slots = np.full(states.capacity, -1, np.int64)
+    told = []
+    for start in range(0, len(log), CHUNK):
+        events = np.arange(start, min(start + CHUNK, len(log)))
+        batch = take_events(log.batch, events)
+        batch.slots[:], batch.offsets[:] = log.users[events], events
+        told.append(recommender.update(states, seen, seen_slots, batch).item_events)
+    return np.concatenate(told)
+
+
+def main() -> None:
+    """Read, count both ways, and print a line for each length of list."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artifacts", required=True, help="where the items' vectors are")
+    parser.add_argument("--events", type=Path, required=True)
+    parser.add_argument("--core", type=int, default=1)
+    given = parser.parse_args()
+    artifact = Artifact.load(Path(given.artifacts), device="cpu")
+    interest = artifact.manifest.interest
+    kinds = Kinds.default(interest.rating_min, interest.rating_max)
+    log = core(read_event_log([given.events], kinds, NOT_AFTER), given.core)
+    item_events = item_events_of(artifact, log)
+    items = np.unique(item_events["item"])
+    states = ItemStates(len(items))
+    apply_item_events(states, np.searchsorted(items, item_events["item"]), item_events)
+    counted = Uncapped().add(item_events)
+    slots = {item: slot for slot, item in enumerate(items.tolist())}
+    for k in (20, 64):
+        sys.stdout.write(
+            f"top {k}: overlap {counted.overlap(states, slots, k):.4f},"
+            f" strength {counted.strength_kept(states, slots, k):.4f}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
