@@ -45,6 +45,8 @@ MIN_STEPS = 1000
 
 MAX_EPOCHS = 60
 
+DROPOUT = 0.2
+
 MIN_RECALL = 0.9
 """Recall of the best 10 of the index of items; one that finds less is exact instead."""
 
@@ -141,6 +143,7 @@ class TowerTraining:
             cell=options.cell,
             dim=options.dim or (128 if self.device.type == "cuda" else 64),
             text_dim=parts.items.full_dim,
+            dropout=DROPOUT,
         )
         self.config = fit_config(log, self._allowed, int(self._items.ids.max()), attributes, base)
         self._sequences = make_sequences(log, self._rows, self._items.ids, attributes, self.config)
