@@ -40,7 +40,7 @@ MIN_TARGETS, MIN_JUDGED = 1000, 100
 MAX_JUDGED = 4000
 """Validation targets that an epoch is judged by at most, evenly spread."""
 
-MIN_STEPS = 1000
+MIN_STEPS = 600
 """Epochs are so many that a small log makes this many steps."""
 
 MAX_EPOCHS = 60
