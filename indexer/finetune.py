@@ -128,6 +128,7 @@ def finetune(
     """
     started = time.perf_counter()
     reports = Reports() if reports is None else reports
+    folder = folder.resolve()
     refuse_existing(folder, options.force)
     log, _ = read_log(events, kinds, None, not_after)  # 1
     log = core(log, options.core)

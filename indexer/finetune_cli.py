@@ -162,7 +162,8 @@ def finetune(
     else:
         before, after = done.validation["before"], done.validation["after"]
         for name, value in after.items():
-            click.echo(f"{name:<22}{before[name]:>10.4f} -> {value:.4f}")
+            if value == value:  # nothing cold, no figure of it
+                click.echo(f"{name:<22}{before[name]:>10.4f} -> {value:.4f}")
     if not done.written:
         fail(
             f"{done.measure} on the validation events did not rise: {done.model} stays as it is,"

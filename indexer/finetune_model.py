@@ -122,9 +122,15 @@ class Learner:
                 (new / name).write_bytes(content)
             for path in [*new.iterdir(), new]:
                 _sync(path)
+            old = Path(temporary) / "old"
             if folder.exists():
-                folder.rename(Path(temporary) / "old")
-            new.rename(folder)
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
         _sync(folder.parent)
 
 

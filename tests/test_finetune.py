@@ -176,6 +176,24 @@ def test_a_folder_that_is_there_is_replaced_by_force_only(shop: Shop) -> None:
     assert not (shop.to / "mine.txt").exists()
 
 
+def test_a_folder_that_cannot_be_replaced_stays(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.to.mkdir(parents=True)
+    (shop.to / "mine.txt").write_text("keep")
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise OSError(28, "No space left on device")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert "No space left on device" in shop.run(*FAST, "--force", code=REFUSED).stderr
+    assert (shop.to / "mine.txt").read_text() == "keep"
+    assert [path.name for path in shop.to.parent.iterdir() if path.is_dir()] == [shop.to.name]
+
+
 def test_what_does_not_become_better_is_not_written(shop: Shop) -> None:
     refused = shop.run(*FAST[:4], "--learning-rate", "1e-12", code=NOT_IMPROVED)
     assert "did not rise: tiny stays as it is, and nothing was written" in refused.stderr
