@@ -47,6 +47,7 @@ COMMANDS = [
     "send",
     "watch",
     "show",
+    "score",
     "doctor",
     "reset-state",
     "reset-learning",

@@ -120,6 +120,18 @@ def check_pages(settings: Settings) -> None:
     found = json.loads(body)
     assert (status, found["user_id"], found["events"]) == (200, "somebody", 1)
     assert found["recent"][0]["item_id"] == "i7"
+    status, body = get(settings, "/score?user=somebody&item=i7&item=none&scene=home&at=5")
+    found = json.loads(body)
+    assert (status, found["user_id"], found["known"], found["time"]) == (200, "somebody", True, 5)
+    assert (found["scene"], found["trained"]) == ("home", False)
+    assert [one["in_catalogue"] for one in found["items"]] == [True, False]
+    status, body = get(settings, "/score?user=nobody&item=i7")
+    assert (status, json.loads(body)["known"]) == (200, False)
+    assert json.loads(body)["time"] > START
+    status, body = get(settings, "/score?user=somebody")
+    assert (status, json.loads(body)["error"][:19]) == (400, "1 users and 0 items")
+    status, body = get(settings, "/score?user=somebody&item=i7&at=nan")
+    assert (status, json.loads(body)["error"]) == (400, "at is 'nan'; seconds are expected")
     status, body = get(settings, "/users/nobody")
     assert status == 404
     assert json.loads(body)["partition"] in (0, 1)

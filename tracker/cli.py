@@ -25,6 +25,7 @@ from tracker.report import (
     print_item,
     print_json,
     print_recommendation,
+    print_scores,
     print_topics,
     print_user,
     progress,
@@ -244,6 +245,55 @@ def show(
         print_user(found)
     else:
         print_item(found)
+
+
+@cli.command()
+@settings_options
+@click.argument("user")
+@click.argument("items", nargs=-1, required=True, metavar="ITEM...")
+@click.option("--scene", help="Where it would be.")
+@click.option("--at", type=float, help="Seconds since the epoch; else the time of the stream.")
+@click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def score(
+    brokers: str | None,
+    name: str | None,
+    user: str,
+    items: tuple[str, ...],
+    scene: str | None,
+    at: float | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Tell how probable it is that USER takes to each ITEM.
+
+    A running worker is asked first; else it is computed from the changelogs and the artifact.
+    Exit code 1 where the artifact has no trained prediction.
+    """
+    settings = settings_of(brokers, name)
+    from tracker.artifact import Artifact
+    from tracker.item_state import ItemStateFormatError
+    from tracker.score import ask_scores, scores_from_changelogs
+    from tracker.state import StateFormatError
+
+    found: dict[str, Any] | None = None
+    if url or settings.web_port:
+        url = url or f"http://{settings.web_host}:{settings.web_port}"
+        found = ask_scores(url, user, items, scene, at)
+    if found is None:
+        artifact = Artifact.load(settings.artifacts, device="cpu")
+        try:
+            found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
+        except (StateFormatError, ItemStateFormatError) as error:
+            raise click.ClickException(str(error)) from error
+    if not found["trained"]:
+        raise click.ClickException(
+            f"{found['artifact']} has no trained prediction; `indexer train` learns one"
+        )
+    if as_json:
+        print_json(found)
+    else:
+        print_scores(found)
 
 
 @cli.command()

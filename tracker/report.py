@@ -133,6 +133,23 @@ def print_recommendation(found: Recommendation) -> None:
         console.print(f"  interests: {text}", soft_wrap=True)
 
 
+def print_scores(found: Mapping[str, Any]) -> None:
+    """Print how probable it is that a user takes to items, the most probable first."""
+    console = out()
+    new = "" if found["known"] else ", of whom nothing is known"
+    where = f" in {found['scene']}" if found["scene"] else ""
+    console.print(
+        f"[bold]{_safe(str(found['user_id']))}[/]{new}, {_when(found['time'])}{_safe(where)}",
+        soft_wrap=True,
+    )
+    table = Table("item", "probability")
+    for one in sorted(found["items"], key=lambda one: -(one["probability"] or 0.0)):
+        chance = one["probability"]
+        known = "not in the catalogue" if chance is None else f"{chance:.1%}"
+        table.add_row(_safe(one["item_id"]), known)
+    console.print(table)
+
+
 def print_user(found: Mapping[str, Any]) -> None:
     """Print what is known of a user."""
     console = out()

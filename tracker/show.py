@@ -222,7 +222,11 @@ def ask_worker(url: str, path: str) -> dict[str, Any] | None:
         path: as `users` and the id, each part unquoted.
     """
     kind, _, name = path.partition("/")
-    target = f"{url.rstrip('/')}/{kind}/{urllib.parse.quote(name, safe='')}"
+    return read_json(f"{url.rstrip('/')}/{kind}/{urllib.parse.quote(name, safe='')}")
+
+
+def read_json(target: str) -> dict[str, Any] | None:
+    """Return the object that an address answers with; None for anything else, and for nothing."""
     try:
         with urllib.request.urlopen(target, timeout=WEB_SECONDS) as answer:
             found = json.load(answer)
@@ -244,7 +248,7 @@ async def user_from_changelog(
         StateFormatError: the row was written by another version.
     """
     topic = topics_of(settings).users_changelog
-    row = await _last_row(settings, topic, b"u" + user_id.encode(), user_id.encode())
+    row = await last_row(settings, topic, b"u" + user_id.encode(), user_id.encode())
     if row is None:
         return None
     states = UserStates(artifact.manifest.interest, 1, artifact.models.hidden)
@@ -265,7 +269,7 @@ async def item_from_changelog(
     """
     topic = topics_of(settings).items_changelog
     key = hash_id(item_id).to_bytes(8, "big")
-    row = await _last_row(settings, topic, b"i" + key, None)
+    row = await last_row(settings, topic, b"i" + key, None)
     if row is None:
         return None
     states = ItemStates(1)
@@ -274,9 +278,14 @@ async def item_from_changelog(
     return describe_item(item_id, states, 0, artifact, now)
 
 
-async def _last_row(
+async def last_row(
     settings: Settings, topic: str, key: bytes, source_key: bytes | None
 ) -> bytes | None:
+    """Read the last row of a key from a changelog; None where there is none.
+
+    With `source_key` the partition that Kafka's clients choose for it is read first.
+    """
+
     def likely(partitions: int) -> int:
         return int((murmur2(source_key) & 0x7FFFFFFF) % partitions)
 

@@ -15,6 +15,7 @@ from tracker.apply import (
     RETRACTION_WAITS,
     TOO_OLD,
 )
+from tracker.calibration import Calibration
 from tracker.emission import OWED_PREFIX, Emission, last_of_each, waves
 from tracker.event_batch import EventBatch
 from tracker.idle import IdleSweep
@@ -24,6 +25,7 @@ from tracker.learning import PartitionLearning
 from tracker.list_maker import ListMaker, Lists
 from tracker.outbox import MAX_RECORD_BYTES, Record
 from tracker.serving import NewerArtifactError, Serving
+from tracker.state import UserStates
 from tracker.store import PartitionStore, Slots
 from tracker.user_rows import SEEN_PREFIX, STATE_PREFIX, UserRows
 from tracker.worker_context import Context
@@ -208,6 +210,15 @@ class UserSide:
         ]:
             return None
         return self._rows, int(self.store.find([user])[0])
+
+    @property
+    def states(self) -> UserStates:
+        """The arena that users' rows are in."""
+        return self._rows.states
+
+    def calibration(self) -> Calibration | None:
+        """Return the calibration of probabilities as learned so far; None for the artifact's."""
+        return self._learning.learned(self._serving()).calibration
 
     def _serving(self) -> Serving:
         """Return what is in use, and let the states follow its configuration."""

@@ -1,5 +1,6 @@
-"""The HTTP API: /healthz, /readyz, /metrics, /users/ID and /items/ID."""
+"""The HTTP API: /healthz, /readyz, /metrics, /users/ID, /items/ID and /score."""
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,11 +13,15 @@ from tracker.item_events import item_partition
 from tracker.item_side import ItemSide
 from tracker.partition import Partition
 from tracker.plane import Plane
+from tracker.score import score_items
 from tracker.show import describe_item, describe_user
 from tracker.user_side import UserSide
 from tracker.worker_context import Context
 
 TEXT = "text/plain; version=0.0.4"
+
+MOST_SCORED = 1000
+"""Items that /score answers for at once."""
 
 
 class Health:
@@ -84,6 +89,27 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
             )
         return view.json(found)
 
+    @app.page("/score")
+    async def score(view: Any, request: Any) -> Any:
+        query = request.query
+        users, items = query.getall("user", []), query.getall("item", [])
+        try:
+            at = _time_of(query.get("at"))
+        except ValueError:
+            return view.json({"error": f"at is {query['at']!r}; seconds are expected"}, status=400)
+        if len(users) != 1 or not 1 <= len(items) <= MOST_SCORED:
+            return view.json(
+                {
+                    "error": f"{len(users)} users and {len(items)} items; ?user=U&item=I&item=J..."
+                    f" with one user and 1 to {MOST_SCORED} items is expected"
+                },
+                status=400,
+            )
+        found = await _score(context, plane, users[0], items, query.get("scene"), at)
+        if found is None:
+            return view.json({"error": "another worker has this user"}, status=404)
+        return view.json(found)
+
     @app.page("/items/{item_id}")
     async def item(view: Any, request: Any, item_id: str) -> Any:
         found = await _look_up_item(context, plane, item_id)
@@ -95,6 +121,57 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
                 {"error": "this worker knows no such item", "partition": number}, status=404
             )
         return view.json(found)
+
+
+def _time_of(text: str | None) -> float | None:
+    """Return the time that is asked for.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if text is None:
+        return None
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(text)
+    return found
+
+
+async def _score(
+    context: Context,
+    plane: Plane,
+    user_id: str,
+    items: list[str],
+    scene: str | None,
+    at: float | None,
+) -> dict[str, object] | None:
+    """Return scores from the partition that has the user, or else would have; None for neither."""
+    partitions = context.cluster.partitions(context.cluster.topics.events)
+    likely = (murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions
+    sides = _with_side(plane, UserSide)
+    for partition, new in [(p, False) for p in sides] + [(p, True) for p in sides]:
+        if new and partition.number != likely:
+            continue
+        side = cast(UserSide, partition.side)
+
+        def ask(side: UserSide = side, new: bool = new) -> dict[str, object] | None:
+            found = side.find_user(user_id)
+            if found is None and not new:
+                return None
+            now, states, slot = side.store.row.stream_time, side.states, -1
+            if found is not None:
+                states, slot = found[0].states, found[1]
+                now = max(now, float(states.head["last_time"][slot]))
+            recommender = context.keeper.current.recommender
+            return score_items(
+                recommender, states, slot, user_id, items, now if at is None else at, scene,
+                side.calibration(),
+            )  # fmt: skip
+
+        answer = await partition.ask(ask)
+        if answer is not None:
+            return answer
+    return None
 
 
 async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[str, object] | None:
