@@ -22,7 +22,7 @@ from indexer.metrics import Floats
 from indexer.rankings import rank_and_list
 from indexer.replay import Replay, Rows
 from indexer.targets import Asked, Flags, Targets, asked_in_parts
-from tracker.context import COLUMNS
+from tracker.context import C_ENCODER, COLUMNS
 from tracker.features import F_SCENE
 from tracker.ranker import Ranker
 
@@ -177,7 +177,7 @@ def ask_tracker(
     width = 4 * len(ranked) * len(COLUMNS) * len(variants)
     for asked in asked_in_parts(log, replay.rows, targets, width):
         columns = np.empty((len(variants), len(asked), len(ranked), len(COLUMNS)), np.float32)
-        learned: list[Ranker] = []
+        learned: list[tuple[Ranker, NDArray[np.float32]]] = []
         for b, event in enumerate(asked.events.tolist()):
             between(event)
             replay.advance(event)  # 1
@@ -187,7 +187,7 @@ def ask_tracker(
                     np.array([event]), ranked[None, :], variant.scenes, variant.attributes
                 )[0]
             if replay.learner is not None:
-                learned.append(replay.online_ranker())
+                learned.append((replay.online_ranker(), replay.online_shifts(event, ranked)))
             found = recommender.recommend(  # 3
                 replay.states, replay.seen, replay.seen_slots, log.users[at],
                 log.batch.times[at], log.batch.scenes[at], SERVED,
@@ -210,7 +210,7 @@ def ask_tracker(
 
 def _score(
     ranker: Ranker,
-    learned: Sequence[Ranker],
+    learned: Sequence[tuple[Ranker, NDArray[np.float32]]],
     columns: NDArray[np.float32],
     answers: Sequence[Answers],
     part: slice,
@@ -219,7 +219,8 @@ def _score(
 ) -> None:
     """Score the ranked items of some targets for each variant, and write down what came of it.
 
-    With `learned` rankers, one a target, they are asked for the last of the answers.
+    With `learned` rankers, one a target, and what was learned of scenes, they are asked for the
+    last of the answers.
     """
     scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
     everyone = np.full(len(asked), columns.shape[2])
@@ -227,8 +228,9 @@ def _score(
         scores[:, targets.ranked] = ranker.score(read, everyone)
         _write(own, part, scores, asked, targets)
     if learned:
-        for b, online in enumerate(learned):
+        for b, (online, shifts) in enumerate(learned):
             one = slice(b, b + 1)
+            columns[0, b, :, C_ENCODER] += shifts
             scores[b, targets.ranked] = online.score(columns[0, one], everyone[one])[0]
         _write(answers[-1], part, scores, asked, targets)
 

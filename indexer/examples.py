@@ -28,13 +28,14 @@ class Examples:
     a candidate's logit: 0, or the logarithm of how many items it stands for, so that the softmax
     over the candidates estimates that over all items; -inf for a place that is empty. `events`
     (Q,) are the targets' positions in the log; `fresh` (Q,) bool those of which the models behind
-    the columns of `tracker.context.LATE` have seen nothing.
+    the columns of `tracker.context.LATE` have seen nothing. `rows` (Q, C) int32 are the candidates.
     """
 
     features: NDArray[np.float16]
     offsets: NDArray[np.float32]
     events: NDArray[np.int64]
     fresh: Flags
+    rows: NDArray[np.int32]
 
     def __len__(self) -> int:
         """Return the number of targets."""
@@ -75,6 +76,7 @@ def collect_examples(
     places = 1 + min(HARD, live) + min(UNIFORM, live)
     features = np.zeros((len(targets), places, len(COLUMNS)), np.float16)
     offsets = np.full((len(targets), places), -np.inf, np.float32)
+    offered = np.full((len(targets), places), -1, np.int32)
     done = 0
     for start, stop in groups_of(replay.log, targets):
         group = targets[start:stop]
@@ -91,9 +93,10 @@ def collect_examples(
             candidates[n, : len(chosen)] = chosen
             offsets[start + n, : len(chosen)] = np.log(stands_for)
         features[start:stop] = replay.columns(group, candidates)  # 4
+        offered[start:stop] = candidates
         done += len(group)
         progress(done)
-    return Examples(features, offsets, targets, fresh)
+    return Examples(features, offsets, targets, fresh, offered)
 
 
 def save_examples(examples: Examples, path: Path) -> None:

@@ -113,6 +113,15 @@ class Replay:
         learned = None if self.learner is None else self.learner.served.ranker
         return self.recommender.ranker if learned is None else learned.copy()
 
+    def online_shifts(self, event: int, rows: Rows) -> NDArray[np.float32]:
+        """Return what was learned of a coming event's scene adds to the encoder's score of rows."""
+        tower = self.recommender.tower
+        shifts = None if self.learner is None else self.learner.served.shifts
+        if tower is None or shifts is None:
+            return np.zeros(len(rows), np.float32)
+        added = shifts.of(self.log.batch.scenes[event : event + 1])[0]
+        return np.asarray(tower.vectors[rows] @ added, np.float32)
+
     def probability(self, event: int, learned: bool = False) -> float:
         """Return the probability that a coming event is positive; NaN if its item is not known.
 

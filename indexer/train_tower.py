@@ -55,7 +55,11 @@ REFIT_EPOCHS, REFIT_RATE = 4, 2e-3
 
 
 class TowerOptions(msgspec.Struct, frozen=True):
-    """What a training of an encoder is told; None is chosen by device and number of events."""
+    """What a training of an encoder is told; None is chosen by device and number of events.
+
+    Without `trend` an encoder has to learn itself what is popular when; without `attention` none
+    is put on top of it.
+    """
 
     cell: CellName = "gru"
     dim: int | None = None
@@ -63,6 +67,9 @@ class TowerOptions(msgspec.Struct, frozen=True):
     device: str = "auto"
     seed: int = 0
     repeats: bool = False
+    encoder: EncoderOptions | None = None
+    trend: bool = True
+    attention: bool = True
 
 
 class EncoderFit(msgspec.Struct, frozen=True):
@@ -150,6 +157,7 @@ class TowerTraining:
         some = learned & self._allowed
         self._trend = Trend(self._rows[some], log.batch.times[some], len(parts.items))
         self._asked: Asked | None = None
+        self._latest: tuple[Fitted, Items] | None = None
         self.curves: dict[str, Sequence[Epoch]] = {}
         self.attention: SceneAttention | None = None
         self.fitted: Fitted | None = None
@@ -177,6 +185,28 @@ class TowerTraining:
         if self.attention is not None:
             self.attention = self._attend(again, refit=True)
         return self._tower(again, known)
+
+    def vectors_at(
+        self, events: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what the latest fit says of users before events, without scene attention.
+
+        Returns:
+            users (Q, D + 1), the last column 1, and items by row (N, D + 1), the last their bias.
+        """
+        if self._latest is None:
+            raise ValueError("vectors before a fit")
+        fitted, items = self._latest
+        table, biases = catalogue_table(fitted.model, items)
+        users = user_vectors(fitted.model, self._sequences, table, self._places(events))
+        ones = np.ones((len(users), 1), np.float32)
+        return np.concatenate([users, ones], axis=1), with_bias(table, biases)
+
+    def _places(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where events stand among the sequences."""
+        place = np.empty(len(self._log), np.int64)
+        place[self._sequences.positions] = np.arange(len(self._sequences.positions))
+        return place[events]
 
     def done(self) -> EncoderFit:
         """Say what came of it."""
@@ -210,7 +240,10 @@ class TowerTraining:
         return Items(texts, ids, born), Items(texts, more, born_of_all)
 
     def _fit_options(self) -> EncoderOptions:
-        options = EncoderOptions(repeats=self._options.repeats, seed=self._options.seed)
+        options = msgspec.structs.replace(
+            self._options.encoder or EncoderOptions(),
+            repeats=self._options.repeats, seed=self._options.seed,
+        )  # fmt: skip
         if self.device.type == "cuda":
             options = msgspec.structs.replace(options, learning_rate=3e-3, batch_events=8192)
         epochs = self._options.epochs
@@ -231,18 +264,19 @@ class TowerTraining:
         with self._shown(name, options.epochs) as report:
             found = fit_encoder(
                 self._sequences, items, self.config, train, validation, options,
-                device=self.device, trend=self._trend, start=start,
+                device=self.device, trend=self._trend if self._options.trend else None, start=start,
                 checkpoint=None if self._folder is None else self._folder / f"{name}.safetensors",
                 report=report, told=lambda epoch: self._told(name, epoch),
             )  # fmt: skip
         self.curves[name] = found.curve
+        self._latest = found, items
         return found
 
     def _attend(self, fitted: Fitted, *, refit: bool) -> SceneAttention | None:
         """Fit scene attention where there are scenes to be told apart, and where it helps."""
         log, options = self._log, AttentionOptions(seed=self._options.seed)
         scenes = known_scenes(log.batch.scenes[self._targets])
-        if len(scenes) < 2:
+        if len(scenes) < 2 or not self._options.attention:
             return None
         if self._asked is None:
             targets = np.union1d(_spread(self._targets, options.targets), self._judged)
@@ -256,10 +290,8 @@ class TowerTraining:
             train, validation = places, places[:0]
             options = msgspec.structs.replace(options, epochs=1)
         table, biases = catalogue_table(fitted.model, self._all_items if refit else self._items)
-        place = np.empty(len(log), np.int64)
-        place[self._sequences.positions] = np.arange(len(self._sequences.positions))
         frozen = Frozen(
-            user_vectors(fitted.model, self._sequences, table, place[asked.events]),
+            user_vectors(fitted.model, self._sequences, table, self._places(asked.events)),
             table, biases, self._rows[asked.events], log.batch.times[asked.events], fitted.beside,
         )  # fmt: skip
         names = interest_names(self._parts.interest)

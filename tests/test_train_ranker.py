@@ -29,7 +29,8 @@ def examples_of(truth: str, noise: str, count: int = 400) -> Examples:
         features[every, best].copy(),
         features[every, 0].copy(),
     )
-    return Examples(features, np.zeros((count, 20), np.float32), every, every >= count // 2)
+    nothing = np.zeros((count, 20), np.float32)
+    return Examples(features, nothing, every, every >= count // 2, nothing.astype(np.int32))
 
 
 def test_a_ranker_finds_the_column_that_matters() -> None:
@@ -106,6 +107,7 @@ def test_too_few_targets_or_none_that_differ_are_refused() -> None:
         np.zeros((200, 5), np.float32),
         np.arange(200),
         np.ones(200, np.bool_),
+        np.zeros((200, 5), np.int32),
     )
     with pytest.raises(ValueError, match="no feature differs"):
         fit_ranker(blank, QUICK)
