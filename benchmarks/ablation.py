@@ -1,0 +1,342 @@
+"""What each part of the model is worth: the whole, and the same with one part less or another.
+
+    python -m benchmarks.ablation --items ITEMS --events EVENTS --out FOLDER --core 5
+    python -m benchmarks.ablation --items ITEMS --events EVENTS --users USERS --out FOLDER --repeats
+
+Everything is trained by protocol gts and asked for its targets, all items ranked. The ranker's
+examples are collected once; without a group of columns it is fitted anew without them. Another
+encoder is trained as the first one was, and what it says is weighed beside the same network. All
+are asked in one replay, so that differences are paired, target by target. Only the raw text vectors
+need examples and a replay of their own; both sides of that line are without an encoder.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from indexer.assemble import Assembled, BuildOptions, assemble, in_memory
+from indexer.build import build_index
+from indexer.catalog import Catalog, read_items
+from indexer.examples import Examples, collect_examples
+from indexer.histories import EventLog, core, split
+from indexer.holdout import ranker_targets
+from indexer.intervals import mean_interval, paired_interval
+from indexer.item_encoder import ItemEncoder
+from indexer.metrics import gains_at_k, hits_at_k
+from indexer.rankings import rank_and_list
+from indexer.replay import Replay
+from indexer.targets import Asked, Targets, asked_in_parts, targets_of
+from indexer.train import MAX_EXAMPLES, read_log
+from indexer.train_encoder import EncoderOptions
+from indexer.train_ranker import LATE_EXAMPLES, RankerOptions, fit_ranker
+from indexer.train_tower import TooFewError, TowerOptions, TowerTraining
+from indexer.users import read_users
+from tracker.context import COLUMNS, CONTEXT
+from tracker.events import hash_id
+from tracker.kinds import Kinds
+from tracker.learner import Learner
+from tracker.models import Models
+from tracker.network import Network, RankerInfo
+from tracker.ranker import Blend, Ranker
+from tracker.recommend_options import RecommendOptions, trained_with
+from tracker.vectors import ItemVectors, unit
+
+FULL, NO_ENCODER, RAW = "full model", "no encoder", "no encoder, text vectors not whitened"
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "no trend": tuple(name for name in COLUMNS if name.startswith(("trend_", "scene_"))),
+    "no live neighbours": tuple(n for n in COLUMNS if n.startswith(("neighbours_", "next"))),
+    "no content and interests": tuple(
+        name for name in COLUMNS if name.startswith(("content_", "interest_", "slot", "negative"))
+    ),
+    "no context of the user": CONTEXT,
+    "no repeats": ("repeats", "repeat_recency"),
+    "no scene columns": ("scene_1d", "scene_10d"),
+    NO_ENCODER: ("encoder",),
+}
+"""Groups of columns that a ranker is fitted without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An encoder beside the network of a ranker that has none: scale * network + weight * encoder.
+
+    `vectors` (Q, D + 1) are users' at the targets, `table` (N, D + 1) the items'.
+    """
+
+    vectors: NDArray[np.float32]
+    table: NDArray[np.float32]
+    scale: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What everything is trained on."""
+
+    log: EventLog
+    parts: Assembled
+    attributes: dict[str, Any]
+    repeats: bool
+    seed: int
+    kinds: Kinds
+
+    def tower(self, **told: Any) -> TowerTraining:
+        """Return the training of an encoder; without `attributes` where told so."""
+        known = self.attributes if told.pop("attributes", True) else {}
+        options = TowerOptions(seed=self.seed, repeats=self.repeats, **told)
+        return TowerTraining(self.parts, self.log, known, "gts", options)
+
+    def examples(self, parts: Assembled, models: Models) -> Examples:
+        """Replay the log and write down what a ranker learns from."""
+        rows = parts.items.row_of(self.log.batch.items)
+        usable = (rows >= 0) & (rows < parts.items.live)
+        lessons = ranker_targets(self.log, "gts", usable, MAX_EXAMPLES)
+        serving = trained_with(RankerInfo([], (32, 32)), self.serving(0.0))
+        replay = Replay(in_memory(parts, models), self.log, serving, Blend(), lessons.skip)
+        return collect_examples(replay, lessons.events, self.repeats, self.seed, lessons.fresh)
+
+    def ranker(self, examples: Examples, without: tuple[str, ...] = ()) -> Network:
+        """Fit a ranker, without some columns: those that never differ are left out."""
+        features = examples.features
+        if without:
+            features = features.copy()
+            features[:, :, [COLUMNS.index(name) for name in without]] = 0.0
+        options = RankerOptions(seed=self.seed)
+        return fit_ranker(replace(examples, features=features), options).network
+
+    def serving(self, diversity: float = 0.25) -> RecommendOptions:
+        """Return how lists are made."""
+        return RecommendOptions(seen="keep" if self.repeats else "exclude", diversity=diversity)
+
+    def targets(self, met_only: bool) -> Targets:
+        """Return what is asked."""
+        items = self.parts.items
+        rows = items.row_of(self.log.batch.items)
+        parted = split(self.log, "gts")
+        return targets_of(self.log, parted, rows, items.live, len(items), self.repeats, met_only)
+
+
+def read_world(told: argparse.Namespace) -> tuple[World, Catalog]:
+    """Read everything, and encode the items' texts."""
+    log, scale = read_log(told.events, Kinds.default(), None, time.time())
+    log = core(log, told.core)
+    catalog = read_items(told.items)
+    if told.core > 1:
+        met = set(log.item_hashes.tolist())
+        kept = [item for item in catalog.items if hash_id(item.item_id) in met]
+        catalog = replace(catalog, items=kept)
+    kinds = msgspec.structs.replace(Kinds.default(), rating_min=scale[0], rating_max=scale[1])
+    parts = assemble(
+        catalog, ItemEncoder(None, "auto", 64), told.out, BuildOptions(rating_scale=scale)
+    )
+    known = read_users(told.users).attributes if told.users else {}
+    return World(log, parts, known, told.repeats, told.seed, kinds), catalog
+
+
+def not_whitened(parts: Assembled) -> Assembled:
+    """Return the same items with their text vectors as encoded, but for the mean and the basis."""
+    raw = unit(parts.sources.encodings.astype(np.float32))
+    values, axes = np.linalg.eigh(np.cov(raw.T.astype(np.float64)))
+    full = unit((raw @ axes[:, np.argsort(-values)]).astype(np.float32))
+    items = parts.items
+    vectors = unit(np.ascontiguousarray(full[:, : items.dim]))
+    index, info = build_index(vectors[: items.live], 0.9)
+    made = ItemVectors.make(items.ids, full, items.dim, vectors=vectors, live=items.live)
+    return replace(parts, items=made, index=index, index_info=info, basis="raw")
+
+
+def weigh(examples: Examples, network: Network, training: TowerTraining) -> tuple[float, float]:
+    """Fit how much an encoder counts beside a network, on examples that it has not seen."""
+    chosen = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
+    vectors, table = training.vectors_at(examples.events[chosen])
+    rows = np.maximum(examples.rows[chosen], 0)
+    said = torch.from_numpy(np.einsum("qd,qcd->qc", vectors, table[rows]).astype(np.float64))
+    features = examples.features[chosen].astype(np.float32)
+    everyone = np.full(len(chosen), features.shape[1])
+    scores = torch.from_numpy(network.score(features, everyone).astype(np.float64))
+    offsets = torch.from_numpy(examples.offsets[chosen].astype(np.float64))
+    both = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([both], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> Any:
+        optimizer.zero_grad()
+        logits = both[0] * scores + both[1] * said + offsets
+        found = (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean()
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    scale, weight = both.detach().tolist()
+    return scale, weight
+
+
+def ask(
+    replay: Replay,
+    targets: Targets,
+    rankers: Mapping[str, Ranker],
+    encoders: Mapping[str, Said],
+) -> dict[str, NDArray[np.float64]]:
+    """Return the rank of each target by each variant, all asked in one replay."""
+    names = [*rankers, *encoders]
+    if replay.learner is not None:
+        names.append("online learning")
+    ranks = {name: np.full(len(targets.events), np.inf) for name in names}
+    ranked = np.flatnonzero(targets.ranked)
+    everyone = np.array([len(ranked)])
+    done = 0
+    for asked in asked_in_parts(replay.log, replay.rows, targets, 4 * len(ranked) * len(names)):
+        scores = {
+            name: np.full((len(asked), len(targets.ranked)), -np.inf, np.float32) for name in names
+        }
+        for b, event in enumerate(asked.events.tolist()):
+            replay.advance(event)
+            columns = replay.columns(np.array([event]), ranked[None, :])
+            for name, ranker in rankers.items():
+                scores[name][b, ranked] = ranker.score(columns, everyone)[0]
+            if replay.learner is not None:
+                online = replay.online_ranker()
+                scores["online learning"][b, ranked] = online.score(columns, everyone)[0]
+            for name, said in encoders.items():
+                added = said.table[ranked] @ said.vectors[done + b]
+                scores[name][b, ranked] = (
+                    said.scale * scores[NO_ENCODER][b, ranked] + said.weight * added
+                )
+        for name in names:
+            _rank(scores[name], asked, targets, ranks[name][done : done + len(asked)])
+        done += len(asked)
+    return ranks
+
+
+def _rank(
+    scores: NDArray[np.float32], asked: Asked, targets: Targets, ranks: NDArray[np.float64]
+) -> None:
+    starts = np.zeros_like(asked.starts) if targets.repeats else asked.starts
+    lists = np.empty((len(asked), 1), np.int64)
+    rank_and_list(scores, asked.rows, targets.ranked, asked.past, starts, ranks, lists)
+
+
+def encoder_variants(world: World) -> dict[str, dict[str, Any]]:
+    """Return the encoders that are trained beside the first one, and what each is told."""
+    sampled = EncoderOptions(full_up_to=0, sampled=256)
+    found: dict[str, dict[str, Any]] = {
+        "encoder: GRU, no scene attention": {},
+        "encoder: LSTM": {"cell": "lstm"},
+        "encoder: linear recurrence": {"cell": "linear"},
+        "encoder: softmax over 256 sampled items": {"encoder": sampled},
+        "encoder: trained without the trend beside it": {"trend": False},
+    }
+    if world.attributes:
+        found["encoder: no user attributes"] = {"attributes": False}
+    return found
+
+
+def run(world: World, met_only: bool, note: Callable[[str], None]) -> dict[str, Any]:
+    """Train and ask all variants; return ranks by name, and the users of the targets."""
+    targets = world.targets(met_only)
+    rankers: dict[str, Ranker] = {}
+    encoders: dict[str, Said] = {}
+    try:
+        training = world.tower()
+        first = training.fit()
+        note("encoder fitted")
+    except TooFewError as error:
+        note(f"no encoder: {error}")
+        training, first = None, None
+    examples = world.examples(world.parts, Models(tower=first))
+    note(f"{len(examples)} examples")
+    rankers[FULL] = world.ranker(examples)
+    varies = examples.features[:: max(1, len(examples) // 1000)].astype(np.float32).std(axis=(0, 1))
+    for name, columns in GROUPS.items():
+        if any(varies[COLUMNS.index(column)] > 1e-4 for column in columns) or name == NO_ENCODER:
+            rankers[name] = world.ranker(examples, columns)
+            note(name)
+    rankers["no training: the fixed blend"] = Blend()
+    tower = None if training is None else training.refit()
+    plain = rankers[NO_ENCODER]
+    assert isinstance(plain, Network)
+    for name, told in encoder_variants(world).items() if training is not None else ():
+        other = world.tower(attention=False, **told)
+        other.fit()
+        scale, weight = weigh(examples, plain, other)
+        other.refit()
+        encoders[name] = Said(*other.vectors_at(targets.events), scale, weight)
+        note(name)
+    models = Models(ranker=rankers[FULL], tower=tower)  # type: ignore[arg-type]
+    replay = Replay(
+        in_memory(world.parts, models), world.log, world.serving(), learner=Learner(world.kinds)
+    )
+    ranks = ask(replay, targets, rankers, encoders)
+    note("asked")
+    raw = not_whitened(world.parts)
+    network = world.ranker(world.examples(raw, Models()))
+    serving = trained_with(network.info, world.serving())
+    ranks |= ask(Replay(in_memory(raw), world.log, serving, network), targets, {RAW: network}, {})
+    note(RAW)
+    return {"ranks": ranks, "users": world.log.users[targets.events]}
+
+
+def table(ranks: Mapping[str, NDArray[np.float64]], users: NDArray[np.int64]) -> str:
+    """Return a markdown table: each variant, and its difference from what it is compared with."""
+    lines = [
+        "| | HR@10 | NDCG@10 | difference in NDCG@10 | 95 % |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    full = gains_at_k(ranks[FULL], 10)
+    for name, found in ranks.items():
+        gains = gains_at_k(found, 10)
+        against = gains_at_k(ranks[NO_ENCODER], 10) if name == RAW else full
+        low, high = mean_interval(gains, users, 0)
+        line = f"| {name} | {hits_at_k(found, 10).mean():.4f} | {gains.mean():.4f} |"
+        if name == FULL:
+            line += f" | {low:.4f} to {high:.4f} |"
+        else:
+            low, high = paired_interval(gains, against, users, 0)
+            line += f" {(gains - against).mean():+.4f} | {low:+.4f} to {high:+.4f} |"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the table as told by the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--items", type=Path, action="append", required=True)
+    parser.add_argument("--events", type=Path, action="append", required=True)
+    parser.add_argument("--users", type=Path, action="append")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="for the figures; versions there lend texts"
+    )
+    parser.add_argument("--core", type=int, default=1)
+    parser.add_argument("--repeats", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    told = parser.parse_args()
+    started = time.perf_counter()
+
+    def note(line: str) -> None:
+        print(f"{time.perf_counter() - started:6.0f} s  {line}", file=sys.stderr, flush=True)
+
+    world, _ = read_world(told)
+    note(f"{len(world.log)} events, {world.parts.items.live} items")
+    found = run(world, told.core > 1, note)
+    text = table(found["ranks"], found["users"])
+    print(text)
+    told.out.mkdir(parents=True, exist_ok=True)
+    (told.out / "ablation.md").write_text(text + "\n", encoding="utf-8")
+    kept = {name: ranks.tolist() for name, ranks in found["ranks"].items()}
+    (told.out / "ablation.json").write_text(json.dumps({"seed": told.seed, "ranks": kept}))
+
+
+if __name__ == "__main__":
+    main()
