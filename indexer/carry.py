@@ -167,7 +167,8 @@ def vectors_of(
 def same_encoder(before: Before, encoder: EncoderInfo) -> bool:
     """Say whether the former version's encodings are this encoder's; its name is of no account."""
     was = before.manifest.encoder
-    return msgspec.structs.replace(was, name=encoder.name) == encoder
+    named = msgspec.structs.replace(was, name=encoder.name, training=encoder.training)
+    return named == encoder
 
 
 def text_hashes(texts: Sequence[str]) -> NDArray[np.uint64]:

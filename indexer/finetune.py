@@ -21,14 +21,13 @@ from indexer.finetune_fit import LEARNING_RATES, FitOptions, Fitted, Report, fit
 from indexer.finetune_lessons import Space
 from indexer.finetune_model import Learner, Method, refuse_existing
 from indexer.finetune_scores import Examination, Scores
-from indexer.histories import EventLog, core
-from indexer.item_encoder import BATCH_SIZE, Encodings, ItemEncoder, Progress, TextModel
+from indexer.histories import EventLog, Protocol, core
+from indexer.holdout import training_info
+from indexer.item_encoder import BATCH_SIZE, FINETUNED, Encodings, ItemEncoder, Progress, TextModel
 from indexer.train import read_log
 from indexer.whitening import fit_whitening
 from tracker.kinds import Kinds
-
-ABOUT = "finetune.json"
-"""The file that says what was done, beside the weights."""
+from tracker.manifest import TrainingInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ class Finetuned(msgspec.Struct, frozen=True):
     """What a fine-tuning did; `finetune.json`, and the JSON of `indexer finetune --json`.
 
     `validation` has the scores before and after; `measure` is the one that decides. `written` says
-    whether the folder was written: it is not where the measure did not rise. No event at or after
-    `fitted_before` was looked at (seconds; none where nothing was left out, or with `loo`).
+    whether the folder was written: it is not where the measure did not rise. `training` says which
+    events were left out, as of an artifact.
     """
 
     written: bool
@@ -63,10 +62,7 @@ class Finetuned(msgspec.Struct, frozen=True):
     model: str
     objective: Objective
     method: Method
-    protocol: Until
-    core: int
-    fitted_before: float | None
-    seed: int
+    training: TrainingInfo
     measure: str
     validation: dict[str, Scores]
     epochs: int
@@ -170,6 +166,7 @@ def finetune(
             report=report,
         )
     after = before  # 4
+    protocol: Protocol | None = None if options.until == "all" else options.until
     if fitted.best_epoch:
         after = full.scores(_encode(learner.text, texts, full, reports))
     done = Finetuned(
@@ -178,10 +175,9 @@ def finetune(
         model=encoder.info.name,
         objective=options.objective,
         method=options.method,
-        protocol=options.until,
-        core=options.core,
-        fitted_before=parts.before if np.isfinite(parts.before) else None,
-        seed=options.fit.seed,
+        training=training_info(
+            log, protocol, options.core, options.repeats, options.fit.seed, int(parts.train.sum())
+        ),
         measure=full.measure,
         validation={"before": before, "after": after},
         epochs=len(fitted.curve),
@@ -235,7 +231,7 @@ def _name_of(
 
 def _files(done: Finetuned, fitted: Fitted) -> dict[str, bytes]:
     """Return what stands beside the weights: what was done, and the curve."""
-    files = {ABOUT: msgspec.json.format(msgspec.json.encode(done)) + b"\n"}
+    files = {FINETUNED: msgspec.json.format(msgspec.json.encode(done)) + b"\n"}
     with TemporaryDirectory() as temporary:
         for path in write_curve(fitted.curve, Path(temporary), measure="validation"):
             files[path.name] = path.read_bytes()

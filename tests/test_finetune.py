@@ -15,10 +15,13 @@ from click.testing import CliRunner, Result
 from indexer.catalog import Item
 from indexer.cli import main
 from indexer.console import BAD_ITEMS, NOT_IMPROVED, REFUSED
-from indexer.finetune import ABOUT
 from indexer.finetune_fit import FitOptions, fit
-from indexer.item_encoder import ItemEncoder
+from indexer.histories import read_event_log, split
+from indexer.holdout import SeenTargetsError, check_unseen
+from indexer.item_encoder import FINETUNED, EncoderError, ItemEncoder
 from tests.logs import group_events, write_events
+from tracker.artifact import latest_version, read_manifest
+from tracker.kinds import Kinds
 
 ITEMS = 30
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(ITEMS))]
@@ -108,10 +111,11 @@ def test_the_folder_has_what_was_done_and_what_a_build_takes(shop: Shop, tmp_pat
     printed = shop.run(*FAST).stdout
     assert f"indexer build ITEMS --model {shop.to} --refit" in printed
     assert "ndcg_at_10" in printed
-    about = json.loads((shop.to / ABOUT).read_bytes())
+    about = json.loads((shop.to / FINETUNED).read_bytes())
     assert about["objective"] == "co-interest"
     assert about["method"] == "lora"
-    assert about["fitted_before"] > 1.7e9
+    assert about["training"]["protocol"] == "gts"
+    assert about["training"]["left_out"] == 60
     names = {path.name for path in shop.to.iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
     assert {"training.csv", "training.png"} <= names
@@ -126,6 +130,27 @@ def test_the_folder_has_what_was_done_and_what_a_build_takes(shop: Shop, tmp_pat
     assert refused.exit_code == REFUSED
     built = CliRunner().invoke(main, [str(word) for word in [*words, "--refit"]])
     assert built.exit_code == 0, built.output
+
+
+def test_what_is_built_with_it_is_not_judged_by_what_it_has_seen(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.run(*FAST)
+    root = tmp_path / "artifacts"
+    words = ["build", shop.items, "--out", root, "--model", shop.to, "--dim", 16]
+    assert CliRunner().invoke(main, [str(word) for word in words]).exit_code == 0
+    manifest = read_manifest(root, latest_version(root))
+    log = read_event_log([shop.events], Kinds.default(), 4e9)
+    check_unseen(manifest, log, split(log, "gts"), 1)
+    with pytest.raises(SeenTargetsError) as refused:
+        check_unseen(manifest, log, split(log, "loo"), 1)
+    said = str(refused.value)
+    assert f"tuned, the text encoder of {manifest.version}, has seen the targets of" in said
+    assert "fine-tuned with --protocol gts, which left 60 others out" in said
+    assert "make one with `indexer finetune --protocol loo`" in said
+    (shop.to / FINETUNED).write_text("{}")
+    with pytest.raises(EncoderError, match=r"finetune\.json: Object missing required field"):
+        ItemEncoder(str(shop.to), "cpu")
 
 
 def test_the_same_seed_gives_the_same_weights(shop: Shop) -> None:
@@ -218,7 +243,7 @@ def test_the_other_protocols_are_validated_by_events_of_their_own(
     shop: Shop, protocol: str
 ) -> None:
     done = shop.tune(*FAST, "--protocol", protocol)
-    assert done["fitted_before"] is None
+    assert done["training"]["protocol"] == (protocol if protocol == "loo" else None)
     assert done["validation"]["before"]["targets"] == 60
 
 

@@ -52,13 +52,17 @@ LAYOUT = Layout()
 
 
 class EncoderInfo(msgspec.Struct, frozen=True):
-    """What turned texts into vectors; `fingerprint` stands for weights and tokenizer."""
+    """What turned texts into vectors; `fingerprint` stands for weights and tokenizer.
+
+    `training` says what it was fine-tuned on, where it says so itself.
+    """
 
     name: str
     fingerprint: str
     width: int
     max_tokens: int
     pooling: str = "mean"
+    training: "TrainingInfo | None" = None
 
 
 class IndexInfo(msgspec.Struct, frozen=True):
@@ -98,7 +102,7 @@ class TowerInfo(msgspec.Struct, frozen=True):
 
 
 class TrainingInfo(msgspec.Struct, frozen=True):
-    """What the ranker was trained on, so that nothing is judged by what it has seen.
+    """What something was trained on, so that nothing is judged by what it has seen.
 
     `protocol` names the split whose test targets were left out, None where all events were used.
     `fitted_before` (seconds) is a time that no event seen has reached, None where there is no such
