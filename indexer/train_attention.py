@@ -159,6 +159,29 @@ def fit_attention(
     return model.eval()
 
 
+@torch.no_grad()
+def mean_attended(
+    attention: SceneAttention,
+    asked: Asked,
+    places: NDArray[np.int64],
+    queries: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the mean (D,) of what attention makes of the encoder's vectors (P, D) at targets."""
+    device = attention.get_buffer("types").device
+    total = np.zeros(queries.shape[1])
+    scenes = code_rows(asked.scenes, attention.config.scenes)
+    for begin in range(0, len(places), 4096):
+        some = places[begin : begin + 4096]
+        vectors, _ = attention(
+            torch.from_numpy(queries[begin : begin + 4096]).to(device),
+            torch.from_numpy(asked.interests[some].astype(np.float32)).to(device),
+            torch.from_numpy(asked.masses[some]).to(device),
+            torch.from_numpy(scenes[some]).to(device),
+        )
+        total += vectors.sum(dim=0).double().cpu().numpy()
+    return (total / max(len(places), 1)).astype(np.float32)
+
+
 class _Losses:
     """The cross-entropy of targets among all items, given their scenes."""
 

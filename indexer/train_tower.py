@@ -7,14 +7,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from indexer.assemble import Assembled, in_memory
-from indexer.build import build_index
 from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors
 from indexer.histories import TEST, TRAIN, EventLog, Protocol, split
 from indexer.replay import Replay
 from indexer.sequences import Attributes, attribute_rows, fit_config, make_sequences
+from indexer.tower_items import FittedTower, make_tower
 from indexer.train_attention import (
     Asked,
     AttentionOptions,
@@ -22,16 +23,15 @@ from indexer.train_attention import (
     collect_interests,
     fit_attention,
     known_scenes,
+    mean_attended,
 )
 from indexer.train_encoder import EncoderOptions, Epoch, Fitted, Report, fit_encoder, pick_device
 from indexer.trend import Trend
 from tracker.cells import CellName
-from tracker.encoder_steps import with_bias
 from tracker.events import hash_id
-from tracker.manifest import TowerInfo
 from tracker.ranker import Blend
 from tracker.scene_attention import SceneAttention
-from tracker.tower import Tower, UserAttributes, code_of, interest_names, padded
+from tracker.tower import Tower, UserAttributes, interest_names
 from tracker.user_encoder import EncoderConfig
 
 MIN_TARGETS, MIN_JUDGED = 1000, 100
@@ -47,8 +47,8 @@ MAX_EPOCHS = 60
 
 DROPOUT = 0.2
 
-MIN_RECALL = 0.9
-"""Recall of the best 10 of the index of items; one that finds less is exact instead."""
+MEAN_TARGETS = 8000
+"""The mean user vector is that of the latest so many events."""
 
 REFIT_EPOCHS, REFIT_RATE = 4, 2e-3
 """Epochs of the refit, which goes on from the weights of the fit."""
@@ -143,6 +143,7 @@ class TowerTraining:
         learned = log.positive & (self._rows >= 0)
         judged = parted.validation[self._rows[parted.validation] >= 0]
         self._judged = _spread(judged, MAX_JUDGED)
+        self._learned = np.flatnonzero(learned)
         self._targets = np.flatnonzero(learned & self._first)
         _check(len(self._targets), len(judged))
         self._items, self._all_items = self._catalogue(learned)
@@ -167,7 +168,7 @@ class TowerTraining:
         options = self._fit_options()
         self.fitted = self._run("encoder", self._first, self._judged, self._items, options, None)
         self.attention = self._attend(self.fitted, refit=False)
-        return self._tower(self.fitted, self._items)
+        return self._tower(self.fitted, self._items, self._first)
 
     def refit(self) -> Tower:
         """Go on with all events that may be learned from; return what serves."""
@@ -184,7 +185,7 @@ class TowerTraining:
         again = self._run("refit", self._allowed, nothing, known, options, self.fitted)
         if self.attention is not None:
             self.attention = self._attend(again, refit=True)
-        return self._tower(again, known)
+        return self._tower(again, known, self._allowed)
 
     def vectors_at(
         self, events: NDArray[np.int64]
@@ -298,33 +299,40 @@ class TowerTraining:
         start = self.attention if refit else None
         return fit_attention(asked, frozen, scenes, train, validation, names, options, start)
 
-    def _tower(self, fitted: Fitted, items: Items) -> Tower:
-        model = fitted.model.cpu()
-        vectors = padded(with_bias(*catalogue_table(model, items)))
-        index, measured = build_index(vectors[: self._parts.items.live], MIN_RECALL)
-        if measured.recall_at_10 < MIN_RECALL:  # vectors of any length are hard to compress
-            index, measured = build_index(vectors[: self._parts.items.live], MIN_RECALL, "flat")
-        known = self._known_attributes()
-        attention = None if self.attention is None else self.attention.cpu()
-        done = self.done()
-        info = TowerInfo(
-            code=code_of(model),
-            cell=self.config.cell,
-            dim=model.dim,
-            width=model.state_dim,
-            items=self.config.ids,
-            users=len(known.hashes),
-            scenes=attention is not None,
-            index_kind=measured.kind,
-            recall_at_10=measured.recall_at_10,
-            fitted={
-                name: float(value)
-                for name, value in msgspec.to_builtins(done).items()
-                if not isinstance(value, str)
-            },
+    def _tower(self, fitted: Fitted, items: Items, some: NDArray[np.bool_]) -> Tower:
+        model = fitted.model
+        model.get_buffer("mean_query").copy_(torch.from_numpy(self._mean(fitted, items, some)))
+        figures = msgspec.to_builtins(self.done())
+        return make_tower(
+            FittedTower(
+                model.cpu(),
+                self._parts.items.hashes[items.rows()],
+                None if self.attention is None else self.attention.cpu(),
+                self._known_attributes(),
+                {name: float(v) for name, v in figures.items() if not isinstance(v, str)},
+            ),
+            self._parts.items,
         )
-        hashes = self._parts.items.hashes[items.rows()]
-        return Tower(model, hashes, vectors, index, attention, known, info)
+
+    def _mean(self, fitted: Fitted, items: Items, some: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return the mean user vector at the latest events that were learned from."""
+        chosen = self._learned[some[self._learned]][-MEAN_TARGETS:]
+        table, _ = catalogue_table(fitted.model, items)
+        queries = user_vectors(fitted.model, self._sequences, table, self._places(chosen))
+        if self.attention is None or self._asked is None:
+            return np.asarray(queries.mean(axis=0))
+        asked = self._asked
+        place = np.flatnonzero(some[asked.events])
+        queries = user_vectors(
+            fitted.model, self._sequences, table, self._places(asked.events[place])
+        )
+        return mean_attended(self.attention, asked, place, queries)
+
+    def _places(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where events of the log are in the columns by user."""
+        found = np.empty(len(self._log), np.int64)
+        found[self._sequences.positions] = np.arange(len(self._sequences.positions))
+        return found[events]
 
     def _known_attributes(self) -> UserAttributes:
         """Return the rows of all users of whom an attribute with a row is known."""

@@ -157,7 +157,10 @@ def test_an_artifact_without_an_encoder_drops_the_states() -> None:
 
 
 def test_the_encoder_is_a_channel_of_candidates_and_a_column() -> None:
-    world = world_with(fitted())
+    found = fitted()
+    mean = found.model.get_buffer("mean_query")
+    mean.copy_(torch.randn(8))
+    world = world_with(found)
     world.send(*likes(0, [1, 2]))
     tower = tower_of(world)
     scores = tower.vectors @ wishes(world, 0)
@@ -165,7 +168,8 @@ def test_the_encoder_is_a_channel_of_candidates_and_a_column() -> None:
         world.states, np.array([0]), np.array([START + 100.0]), np.zeros(1, np.uint32),
         np.arange(ITEMS)[None], np.array([hash_id("u0")], np.uint64),
     )  # fmt: skip
-    assert columns[0, :, C_ENCODER] == pytest.approx(scores, abs=1e-4)
+    everybodys = tower.vectors[:, :9] @ np.append(mean.numpy(), 1.0)
+    assert columns[0, :, C_ENCODER] == pytest.approx(scores - everybodys, abs=1e-4)
     made = world.recommend([0], now=START + 100.0, k=ITEMS)
     from_encoder = set(made.rows[0][made.channels[0] == 6].tolist())
     best = [row for row in np.argsort(-scores, kind="stable").tolist() if row not in (1, 2)]

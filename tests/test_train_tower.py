@@ -56,6 +56,17 @@ def test_a_fit_and_a_refit_serve_every_item(tmp_path: Path) -> None:
     assert set(training.curves) == {"encoder", "refit"}
 
 
+def test_the_column_of_a_ranker_is_what_a_user_likes_more_than_others_do(tmp_path: Path) -> None:
+    parts, log = made(tmp_path, events_of())
+    training = TowerTraining(parts, log, {}, "gts", OPTIONS)
+    tower = training.fit()
+    mean = tower.model.get_buffer("mean_query").numpy()
+    assert np.abs(mean).sum() > 0.0
+    asked = np.concatenate([mean, [1.0]]).astype(np.float32)
+    np.testing.assert_allclose(tower.personal[:, :17] @ asked, np.zeros(ITEMS), atol=1e-5)
+    assert np.abs(tower.vectors[:, :17] @ asked).max() > 1e-3
+
+
 def test_what_the_protocol_leaves_out_changes_nothing(tmp_path: Path) -> None:
     events = events_of()
     codes = []

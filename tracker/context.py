@@ -29,7 +29,8 @@ A user of whom nothing is kept has zeros.
 MODELLED = ("encoder",)
 """What trained models say of a candidate; zero without them.
 
-- `encoder`: the item's score by the user encoder (`Tower.queries` with the item's vector), in nats.
+- `encoder`: the item's score by the user encoder less that of the mean user, in nats
+  (`Tower.queries` with `Tower.personal`).
 """
 
 LATE = MODELLED

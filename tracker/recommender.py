@@ -138,7 +138,7 @@ class Recommender:
         self._encoded = (
             np.zeros((len(artifact.vectors), 0), np.float32)
             if self.tower is None
-            else np.ascontiguousarray(self.tower.vectors)
+            else self.tower.personal
         )
 
     def carry_over(self, states: UserStates, slots: NDArray[np.int64]) -> int:

@@ -91,6 +91,11 @@ class Tower:
         self.info = info
         self.code = np.uint32(info.code)
         self.width = model.state_dim
+        # As `vectors`, but in the bias's place what takes off the score of the mean user: how much
+        # more than others a user takes to an item. Trends say the rest, and sooner.
+        mean = model.get_buffer("mean_query").detach().cpu().numpy()
+        self.personal = np.array(vectors, np.float32, order="C")
+        self.personal[:, model.dim] = -(vectors[:, : model.dim] @ mean)
         items = torch.from_numpy(np.ascontiguousarray(vectors[:, : model.dim]))
         self.steps = EncoderSteps(model, items, place)
 

@@ -102,6 +102,8 @@ class UserEncoder(nn.Module):
         )
         self.head = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, dim))
         self.leave = nn.LayerNorm(dim)
+        # The mean user vector of a training: what an item's score is for everybody.
+        self.register_buffer("mean_query", torch.zeros(dim))
         self.drop = nn.Dropout(config.dropout)
 
     # Items
