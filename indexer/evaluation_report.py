@@ -33,6 +33,7 @@ small { color: #666 } svg { max-width: 100%; height: auto }
 <h1>Evaluation of {{ e.artifact }}</h1>
 <p>Protocol {{ e.protocol }}: {{ e.targets }} targets of {{ e.users }} users among {{ e.items }}
 items; {{ e.seconds }} s, {{ e.events_per_second }} events/s.</p>
+<p>{{ best }}</p>
 <ul>{% for note in e.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 {% for plot in plots %}{{ plot | safe }}{% endfor %}
 {% for name, rows in parts %}
@@ -68,6 +69,31 @@ def as_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def against_best(evaluation: Evaluation) -> str:
+    """Say how far the tracker is from the best simple recommender; empty where none was asked."""
+    hits = {
+        row.model: row.hit_rate_at_10
+        for row in evaluation.rows
+        if row.slice == "all" and row.hit_rate_at_10 is not None
+    }
+    simple = {name: hit for name, hit in hits.items() if not name.startswith("tracker")}
+    if not simple or "tracker" not in hits:
+        return ""
+    best = max(simple, key=simple.__getitem__)
+    parts = []
+    for found in evaluation.differences:
+        if (found.model, found.against) == ("tracker", best):
+            base = getattr(_row(evaluation, best), found.metric)
+            share = f" ({found.mean / base:+.1%})" if base else ""
+            ci = "" if found.ci is None else f" [{found.ci[0]:+.4f}, {found.ci[1]:+.4f}]"
+            parts.append(f"{dict(_COLUMNS)[found.metric]} {found.mean:+.4f}{share}{ci}")
+    return f"tracker against {best}, the best of the simple ones: {'; '.join(parts)}"
+
+
+def _row(evaluation: Evaluation, model: str) -> Row:
+    return next(row for row in evaluation.rows if (row.model, row.slice) == (model, "all"))
+
+
 def as_html(evaluation: Evaluation) -> str:
     """Return one page that needs nothing else: tables of every slice, plots as SVG."""
     parts: dict[str, list[Row]] = {}
@@ -87,6 +113,7 @@ def as_html(evaluation: Evaluation) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_PAGE).render(
         e=evaluation,
+        best=against_best(evaluation),
         parts=list(parts.items()),
         plots=plots,
         columns=[column for column in _COLUMNS if _defined(evaluation.rows, column[0])],

@@ -226,7 +226,7 @@ def evaluate(
         catalog = read_items(items)
         weights = read_kinds(kinds)
         try:
-            from indexer.evaluation_report import as_html, as_table
+            from indexer.evaluation_report import against_best, as_html, as_table
         except ModuleNotFoundError as error:
             fail(f"no module {error.name}: install the extra `train` for reports")
         from indexer.histories import EventFileError
@@ -248,6 +248,7 @@ def evaluate(
         print_json(found)
         return
     Console(width=None if sys.stdout.isatty() else 160).print(as_table(found))
+    click.echo(against_best(found))
     for note in found.notes:
         click.echo(f"- {note}")
 

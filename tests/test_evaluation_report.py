@@ -6,7 +6,7 @@ import msgspec
 from rich.console import Console
 
 from indexer.evaluation import CalibrationBin, Difference, Evaluation, Row
-from indexer.evaluation_report import as_html, as_table
+from indexer.evaluation_report import against_best, as_html, as_table
 
 
 def row(model: str, part: str, value: float | None) -> Row:
@@ -75,3 +75,15 @@ def test_an_evaluation_without_targets_still_gives_a_page() -> None:
     page = as_html(evaluation(None))
     assert "<svg" in page
     assert "None" not in page
+
+
+def test_the_tracker_is_held_against_the_best_of_the_simple_ones() -> None:
+    plain = evaluation()
+    weak = row("ease", "all", 0.1)
+    report = msgspec.structs.replace(plain, rows=[*plain.rows, weak])
+    assert against_best(report) == (
+        "tracker against popularity, the best of the simple ones: NDCG@10 +0.0200 (+8.0%)"
+        " [+0.0100, +0.0300]"
+    )
+    assert against_best(report) in as_html(report)
+    assert against_best(evaluation(None)) == ""
