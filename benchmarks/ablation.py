@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from indexer.assemble import Assembled, BuildOptions, assemble, in_memory
 from indexer.build import build_index
 from indexer.catalog import Catalog, read_items
+from indexer.encoder_learner import EncoderOptions
 from indexer.examples import Examples, collect_examples
 from indexer.histories import EventLog, core, split
 from indexer.holdout import ranker_targets
@@ -36,10 +37,11 @@ from indexer.metrics import gains_at_k, hits_at_k
 from indexer.rankings import rank_and_list
 from indexer.replay import Replay
 from indexer.targets import Asked, Targets, asked_in_parts, targets_of
-from indexer.train import MAX_EXAMPLES, read_log
-from indexer.train_encoder import EncoderOptions
+from indexer.tower_options import TooFewError, TowerOptions
+from indexer.train import MAX_EXAMPLES
 from indexer.train_ranker import LATE_EXAMPLES, RankerOptions, fit_ranker
-from indexer.train_tower import TooFewError, TowerOptions, TowerTraining
+from indexer.train_tower import TowerTraining
+from indexer.training_log import read_log
 from indexer.users import read_users
 from tracker.context import COLUMNS, CONTEXT
 from tracker.events import hash_id

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from indexer.train_encoder import Report
+from indexer.encoder_learner import Report
 
 
 class BoardError(ValueError):

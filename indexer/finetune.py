@@ -24,7 +24,7 @@ from indexer.finetune_scores import Examination, Scores
 from indexer.histories import EventLog, Protocol, core
 from indexer.holdout import training_info
 from indexer.item_encoder import BATCH_SIZE, FINETUNED, Encodings, ItemEncoder, Progress, TextModel
-from indexer.train import read_log
+from indexer.training_log import read_log
 from indexer.whitening import fit_whitening
 from tracker.kinds import Kinds
 from tracker.manifest import TrainingInfo

@@ -122,10 +122,11 @@ def train(
         from indexer.curve import Board, BoardError, progress
         from indexer.histories import EventFileError
         from indexer.item_encoder import EncoderError, ItemEncoder
-        from indexer.train import Reports, TrainingError, TrainOptions
+        from indexer.tower_options import TowerOptions
+        from indexer.train import Reports, TrainOptions
         from indexer.train import train as fit
         from indexer.train_prediction import PredictionOptions
-        from indexer.train_tower import TowerOptions
+        from indexer.training_log import TrainingError
         from indexer.users import UserFileError, read_users
 
         tower = None if no_encoder else TowerOptions(cell, dim, epochs, device)

@@ -1,13 +1,11 @@
 """Train encoder and ranker on logged events, and publish them with the items as one version."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from indexer.assemble import (
     Assembled,
@@ -21,25 +19,19 @@ from indexer.carry import same_encoder
 from indexer.catalog import Catalog
 from indexer.curve import write_curve
 from indexer.examples import Examples, collect_examples, load_examples, save_examples
-from indexer.histories import EventLog, Protocol, core, read_event_log
+from indexer.histories import EventLog, Protocol, core
 from indexer.holdout import Lessons, ranker_targets, training_info
 from indexer.item_encoder import Encoder, Progress
 from indexer.replay import Replay
 from indexer.sequences import Attributes
+from indexer.tower_options import EncoderFit, Shown, TooFewError, TowerOptions, nothing_shown
 from indexer.train_prediction import PredictionOptions, train_prediction
 from indexer.train_ranker import MIN_EXAMPLES, Fitted, RankerOptions, fit_ranker
-from indexer.train_tower import (
-    EncoderFit,
-    Shown,
-    TooFewError,
-    TowerOptions,
-    TowerTraining,
-    nothing_shown,
-)
+from indexer.train_tower import TowerTraining
+from indexer.training_log import TrainingError, check_log, met, read_log
 from indexer.users import Users
 from indexer.workplace import close_workplace, fingerprint, open_workplace
 from tracker.artifact import Artifact
-from tracker.events import hash_id, kind_code
 from tracker.kinds import Kinds
 from tracker.models import Models
 from tracker.network import RankerInfo
@@ -53,10 +45,6 @@ MAX_EXAMPLES = 16_000
 
 CURVES = "curves"
 """The folder, below the root of the versions, that holds the curves of their trainings."""
-
-
-class TrainingError(ValueError):
-    """The events cannot teach a ranker; nothing was published, the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +161,8 @@ def train(
     log, chosen = read_log(events, kinds, scale, not_after)
     log = core(log, options.core)
     if options.core > 1:
-        catalog = _met(catalog, log)
-    _check_log(catalog, log, options)
+        catalog = met(catalog, log)
+    check_log(catalog, log, options.core)
     # 2
     rescaled = before is not None and chosen != scale and same_encoder(before, encoder.info)
     build = BuildOptions(rating_scale=chosen, refit=options.refit or rescaled)
@@ -224,52 +212,6 @@ def train(
         prediction=None if prediction is None else prediction.info.validation,
         prediction_note=said,
     )
-
-
-def read_log(
-    paths: Sequence[Path], kinds: Kinds, scale: tuple[float, float] | None, not_after: float
-) -> tuple[EventLog, tuple[float, float]]:
-    """Read events, with the weights that the ratings in them call for; return the scale too.
-
-    The scale given (else 1 to 5) is kept where no rating is above it; else it is 0 to 10, or 0 to
-    the highest rating if that is more.
-
-    Raises:
-        EventFileError: a file cannot be used.
-    """
-    low, high = (1.0, 5.0) if scale is None else scale
-    scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
-    log = read_event_log(paths, scaled, not_after)
-    codes = [kind_code(name) for name, kind in kinds.table.items() if kind.curve == "rating"]
-    ratings = log.batch.values[np.isin(log.batch.kinds, codes)]
-    highest = float(np.nanmax(ratings)) if np.isfinite(ratings).any() else high
-    if highest <= high:
-        return log, (low, high)
-    low, high = 0.0, max(10.0, highest)
-    scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
-    return read_event_log(paths, scaled, not_after), (low, high)
-
-
-def _met(catalog: Catalog, log: EventLog) -> Catalog:
-    """Return the catalogue's items that the log has."""
-    hashes = set(log.item_hashes.tolist())
-    kept = [item for item in catalog.items if hash_id(item.item_id) in hashes]
-    return dataclasses.replace(catalog, items=kept)
-
-
-def _check_log(catalog: Catalog, log: EventLog, options: TrainOptions) -> None:
-    if not len(log):
-        raise TrainingError(
-            f"no user and item has {options.core} events or more; choose a smaller --core"
-        )
-    if len(catalog.items) == 1:
-        raise TrainingError("the catalogue has one item: there is nothing to choose between")
-    hashes = set(log.item_hashes.tolist())
-    if not any(hash_id(item.item_id) in hashes for item in catalog.items):
-        raise TrainingError(
-            f"none of the {len(log)} events is of an item of the catalogue; item_id must be the"
-            " same in both"
-        )
 
 
 def _lessons(parts: Assembled, log: EventLog, options: TrainOptions) -> Lessons:

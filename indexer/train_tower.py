@@ -1,7 +1,6 @@
 """Train a Tower: encoder and scene attention before the ranker's examples, then both on all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,26 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.assemble import Assembled, in_memory
+from indexer.encoder_learner import EncoderOptions
 from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors
 from indexer.histories import TEST, TRAIN, EventLog, Protocol, split
 from indexer.replay import Replay
 from indexer.sequences import Attributes, attribute_rows, fit_config, make_sequences
 from indexer.tower_items import FittedTower, make_tower
+from indexer.tower_options import (
+    DROPOUT,
+    MAX_EPOCHS,
+    MAX_JUDGED,
+    MEAN_TARGETS,
+    MIN_STEPS,
+    REFIT_EPOCHS,
+    REFIT_RATE,
+    EncoderFit,
+    Shown,
+    TowerOptions,
+    check_enough,
+    nothing_shown,
+)
 from indexer.train_attention import (
     Asked,
     AttentionOptions,
@@ -25,80 +39,14 @@ from indexer.train_attention import (
     known_scenes,
     mean_attended,
 )
-from indexer.train_encoder import EncoderOptions, Epoch, Fitted, Report, fit_encoder, pick_device
+from indexer.train_encoder import Epoch, Fitted, fit_encoder, pick_device
 from indexer.trend import Trend
-from tracker.cells import CellName
+from tracker.encoder_steps import with_bias
 from tracker.events import hash_id
 from tracker.ranker import Blend
 from tracker.scene_attention import SceneAttention
 from tracker.tower import Tower, UserAttributes, interest_names
 from tracker.user_encoder import EncoderConfig
-
-MIN_TARGETS, MIN_JUDGED = 1000, 100
-"""An encoder needs so many events to learn from, and so many to be judged by."""
-
-MAX_JUDGED = 4000
-"""Validation targets that an epoch is judged by at most, evenly spread."""
-
-MIN_STEPS = 600
-"""Epochs are so many that a small log makes this many steps."""
-
-MAX_EPOCHS = 60
-
-DROPOUT = 0.2
-
-MEAN_TARGETS = 8000
-"""The mean user vector is that of the latest so many events."""
-
-REFIT_EPOCHS, REFIT_RATE = 4, 2e-3
-"""Epochs of the refit, which goes on from the weights of the fit."""
-
-
-class TowerOptions(msgspec.Struct, frozen=True):
-    """What a training of an encoder is told; None is chosen by device and number of events.
-
-    Without `trend` an encoder has to learn itself what is popular when; without `attention` none
-    is put on top of it.
-    """
-
-    cell: CellName = "gru"
-    dim: int | None = None
-    epochs: int | None = None
-    device: str = "auto"
-    seed: int = 0
-    repeats: bool = False
-    encoder: EncoderOptions | None = None
-    trend: bool = True
-    attention: bool = True
-
-
-class EncoderFit(msgspec.Struct, frozen=True):
-    """What the training of an encoder came to, of the epoch whose weights were kept."""
-
-    epochs: int
-    best_epoch: int
-    hit_rate_at_10: float
-    ndcg_at_10: float
-    loss: float
-    refit_epochs: int
-    learning_rate: float
-    dim: int
-    cell: str
-    scenes: int
-    attributes: int
-
-
-class TooFewError(ValueError):
-    """The events cannot teach an encoder; the message says why. A ranker may be trained alone."""
-
-
-Shown = Callable[[str, int], AbstractContextManager[Report]]
-"""Shows the epochs of a training: its name and their number, to what is told of each batch."""
-
-
-def nothing_shown(name: str, epochs: int) -> AbstractContextManager[Report]:
-    """Show nothing."""
-    return nullcontext(lambda epoch, share, loss, best: None)
 
 
 class TowerTraining:
@@ -145,7 +93,7 @@ class TowerTraining:
         self._judged = _spread(judged, MAX_JUDGED)
         self._learned = np.flatnonzero(learned)
         self._targets = np.flatnonzero(learned & self._first)
-        _check(len(self._targets), len(judged))
+        check_enough(len(self._targets), len(judged))
         self._items, self._all_items = self._catalogue(learned)
         base = EncoderConfig(
             cell=options.cell,
@@ -193,15 +141,17 @@ class TowerTraining:
         """Return what the latest fit says of users before events, without scene attention.
 
         Returns:
-            users (Q, D + 1), the last column 1, and items by row (N, D + 1), the last their bias.
+            users (Q, D + 1), the last column 1, and items by row (N, D + 1), the last what takes
+            off the score of the mean user: inner products are the ranker's column.
         """
         if self._latest is None:
             raise ValueError("vectors before a fit")
         fitted, items = self._latest
-        table, biases = catalogue_table(fitted.model, items)
+        table, _ = catalogue_table(fitted.model, items)
         users = user_vectors(fitted.model, self._sequences, table, self._places(events))
         ones = np.ones((len(users), 1), np.float32)
-        return np.concatenate([users, ones], axis=1), with_bias(table, biases)
+        mean = fitted.model.get_buffer("mean_query").to(table.device)
+        return np.concatenate([users, ones], axis=1), with_bias(table, -(table @ mean))
 
     def _places(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where events stand among the sequences."""
@@ -328,12 +278,6 @@ class TowerTraining:
         )
         return mean_attended(self.attention, asked, place, queries)
 
-    def _places(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where events of the log are in the columns by user."""
-        found = np.empty(len(self._log), np.int64)
-        found[self._sequences.positions] = np.arange(len(self._sequences.positions))
-        return found[events]
-
     def _known_attributes(self) -> UserAttributes:
         """Return the rows of all users of whom an attribute with a row is known."""
         rows = attribute_rows(list(self._attributes.values()), self.config).astype(np.int32)
@@ -348,11 +292,3 @@ def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     if len(positions) <= most:
         return positions
     return positions[np.linspace(0, len(positions) - 1, most).astype(np.int64)]
-
-
-def _check(targets: int, judged: int) -> None:
-    if targets < MIN_TARGETS or judged < MIN_JUDGED:
-        raise TooFewError(
-            f"{targets} events to learn an encoder from and {judged} to judge it by; at least"
-            f" {MIN_TARGETS} and {MIN_JUDGED} are needed"
-        )

@@ -10,18 +10,10 @@ import pytest
 import torch
 
 from indexer.checkpoint import CheckpointError
+from indexer.encoder_learner import EncoderOptions, Learner, Report, Trained
 from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors, validate
 from indexer.sequences import Sequences, batches, windows
-from indexer.train_encoder import (
-    EncoderOptions,
-    Fitted,
-    Report,
-    Trained,
-    _Learner,
-    fit_encoder,
-    pick_device,
-    rate_of,
-)
+from indexer.train_encoder import Fitted, fit_encoder, pick_device, rate_of
 from indexer.trend import Trend
 from tracker.user_encoder import EncoderConfig, UserEncoder
 
@@ -210,7 +202,7 @@ def test_an_epoch_takes_a_bounded_number_of_events() -> None:
     sequences, items = world(40)
     every = np.ones(len(sequences.rows), bool)
     options = msgspec.structs.replace(OPTIONS, epoch_events=120)
-    learner = _Learner(Trained(UserEncoder(CONFIG)), sequences, items, every, options, CPU)
+    learner = Learner(Trained(UserEncoder(CONFIG)), sequences, items, every, options, CPU)
     chosen = windows(sequences, every, 200)
     drawn = [learner.part(chosen, np.random.default_rng(seed)) for seed in (0, 1)]
     assert [len(some) for some in drawn] == [10, 10]
@@ -237,7 +229,7 @@ def test_sampled_softmax_has_the_full_sum_as_its_mean() -> None:
     torch.manual_seed(0)
     model = Trained(UserEncoder(CONFIG))
     train = np.ones(len(sequences.rows), bool)
-    learner = _Learner(model, sequences, items, train, options, CPU)
+    learner = Learner(model, sequences, items, train, options, CPU)
     scores = torch.randn(ITEMS)
     total = torch.zeros(())
     draws = 4000

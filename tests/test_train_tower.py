@@ -16,7 +16,8 @@ import torch
 from indexer.assemble import Assembled, BuildOptions, assemble
 from indexer.catalog import Catalog, Item
 from indexer.histories import EventLog
-from indexer.train_tower import TooFewError, TowerOptions, TowerTraining
+from indexer.tower_options import TooFewError, TowerOptions
+from indexer.train_tower import TowerTraining
 from indexer.workplace import TRAINING
 from tests.catalogs import WordEncoder
 from tests.logs import group_events, read_events, write_events
@@ -65,6 +66,9 @@ def test_the_column_of_a_ranker_is_what_a_user_likes_more_than_others_do(tmp_pat
     asked = np.concatenate([mean, [1.0]]).astype(np.float32)
     np.testing.assert_allclose(tower.personal[:, :17] @ asked, np.zeros(ITEMS), atol=1e-5)
     assert np.abs(tower.vectors[:, :17] @ asked).max() > 1e-3
+    users, items = training.vectors_at(np.arange(1500, 1510))
+    assert users.shape == (10, 17)
+    np.testing.assert_allclose(items, tower.personal[:, :17], atol=1e-5)
 
 
 def test_what_the_protocol_leaves_out_changes_nothing(tmp_path: Path) -> None:

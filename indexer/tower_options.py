@@ -1,0 +1,88 @@
+"""What a training of an encoder is told, what comes of it, and when there is too little."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import msgspec
+
+from indexer.encoder_learner import EncoderOptions, Report
+from tracker.cells import CellName
+
+MIN_TARGETS, MIN_JUDGED = 1000, 100
+"""An encoder needs so many events to learn from, and so many to be judged by."""
+
+MAX_JUDGED = 4000
+"""Validation targets that an epoch is judged by at most, evenly spread."""
+
+MIN_STEPS = 600
+"""Epochs are so many that a small log makes this many steps."""
+
+MAX_EPOCHS = 60
+
+DROPOUT = 0.2
+
+MEAN_TARGETS = 8000
+"""The mean user vector is that of the latest so many events."""
+
+REFIT_EPOCHS, REFIT_RATE = 4, 2e-3
+"""Epochs of the refit, which goes on from the weights of the fit."""
+
+
+class TowerOptions(msgspec.Struct, frozen=True):
+    """What a training of an encoder is told; None is chosen by device and number of events.
+
+    Without `trend` an encoder has to learn itself what is popular when; without `attention` none
+    is put on top of it.
+    """
+
+    cell: CellName = "gru"
+    dim: int | None = None
+    epochs: int | None = None
+    device: str = "auto"
+    seed: int = 0
+    repeats: bool = False
+    encoder: EncoderOptions | None = None
+    trend: bool = True
+    attention: bool = True
+
+
+class EncoderFit(msgspec.Struct, frozen=True):
+    """What the training of an encoder came to, of the epoch whose weights were kept."""
+
+    epochs: int
+    best_epoch: int
+    hit_rate_at_10: float
+    ndcg_at_10: float
+    loss: float
+    refit_epochs: int
+    learning_rate: float
+    dim: int
+    cell: str
+    scenes: int
+    attributes: int
+
+
+class TooFewError(ValueError):
+    """The events cannot teach an encoder; the message says why. A ranker may be trained alone."""
+
+
+Shown = Callable[[str, int], AbstractContextManager[Report]]
+"""Shows the epochs of a training: its name and their number, to what is told of each batch."""
+
+
+def nothing_shown(name: str, epochs: int) -> AbstractContextManager[Report]:
+    """Show nothing."""
+    return nullcontext(lambda epoch, share, loss, best: None)
+
+
+def check_enough(targets: int, judged: int) -> None:
+    """Refuse too few events to learn an encoder from.
+
+    Raises:
+        TooFewError: that is so.
+    """
+    if targets < MIN_TARGETS or judged < MIN_JUDGED:
+        raise TooFewError(
+            f"{targets} events to learn an encoder from and {judged} to judge it by; at least"
+            f" {MIN_TARGETS} and {MIN_JUDGED} are needed"
+        )

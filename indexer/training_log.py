@@ -1,0 +1,68 @@
+"""The log that a training learns from: its rating scale, its items, and whether they meet."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from indexer.catalog import Catalog
+from indexer.histories import EventLog, read_event_log
+from tracker.events import hash_id, kind_code
+from tracker.kinds import Kinds
+
+
+class TrainingError(ValueError):
+    """The events cannot teach a ranker; nothing was published, the message says why."""
+
+
+def read_log(
+    paths: Sequence[Path], kinds: Kinds, scale: tuple[float, float] | None, not_after: float
+) -> tuple[EventLog, tuple[float, float]]:
+    """Read events, with the weights that the ratings in them call for; return the scale too.
+
+    The scale given (else 1 to 5) is kept where no rating is above it; else it is 0 to 10, or 0 to
+    the highest rating if that is more.
+
+    Raises:
+        EventFileError: a file cannot be used.
+    """
+    low, high = (1.0, 5.0) if scale is None else scale
+    scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
+    log = read_event_log(paths, scaled, not_after)
+    codes = [kind_code(name) for name, kind in kinds.table.items() if kind.curve == "rating"]
+    ratings = log.batch.values[np.isin(log.batch.kinds, codes)]
+    highest = float(np.nanmax(ratings)) if np.isfinite(ratings).any() else high
+    if highest <= high:
+        return log, (low, high)
+    low, high = 0.0, max(10.0, highest)
+    scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
+    return read_event_log(paths, scaled, not_after), (low, high)
+
+
+def met(catalog: Catalog, log: EventLog) -> Catalog:
+    """Return the catalogue's items that the log has."""
+    hashes = set(log.item_hashes.tolist())
+    kept = [item for item in catalog.items if hash_id(item.item_id) in hashes]
+    return dataclasses.replace(catalog, items=kept)
+
+
+def check_log(catalog: Catalog, log: EventLog, minimum: int) -> None:
+    """Refuse a log that has nothing of the catalogue.
+
+    Raises:
+        TrainingError: that is so, or there is nothing to choose between.
+    """
+    if not len(log):
+        raise TrainingError(
+            f"no user and item has {minimum} events or more; choose a smaller --core"
+        )
+    if len(catalog.items) == 1:
+        raise TrainingError("the catalogue has one item: there is nothing to choose between")
+    hashes = set(log.item_hashes.tolist())
+    if not any(hash_id(item.item_id) in hashes for item in catalog.items):
+        raise TrainingError(
+            f"none of the {len(log)} events is of an item of the catalogue; item_id must be the"
+            " same in both"
+        )
