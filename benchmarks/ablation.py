@@ -272,7 +272,7 @@ def run(world: World, met_only: bool, note: Callable[[str], None]) -> dict[str, 
         other.fit()
         scale, weight = weigh(examples, plain, other)
         other.refit()
-        encoders[name] = Said(*other.vectors_at(targets.events), scale, weight)
+        encoders[name] = Said(*other.vectors_at(targets.events), scale=scale, weight=weight)
         note(name)
     models = Models(ranker=rankers[FULL], tower=tower)  # type: ignore[arg-type]
     replay = Replay(

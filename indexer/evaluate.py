@@ -164,7 +164,8 @@ def _notes_of_labels(said: LabelledAnswers, asker: Asker) -> list[str]:
         f" positive; {len(asker.events) - len(said)} more are of items outside the catalogue",
         "ECE has 10 bins of equal mass; its floor is what perfect calibration would show by chance",
         f"item_mean and user_mean are streaming shares of positives, {PRIOR_EVENTS:g} events of"
-        " everybody's mean added",
+        " everybody's mean added; each label moves a user's mean towards itself, so that within a"
+        " user it stands below a later label of the other class: its user AUC is no baseline",
     ]
 
 

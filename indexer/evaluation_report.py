@@ -56,16 +56,27 @@ items; {{ e.seconds }} s, {{ e.events_per_second }} events/s.</p>
 """
 
 
-def as_table(evaluation: Evaluation) -> Table:
-    """Return the rows of the whole as a table for the terminal; slices are in the page."""
-    shown = [column for column in _COLUMNS if _defined(evaluation.rows, column[0])]
+def as_tables(evaluation: Evaluation) -> list[Table]:
+    """Return the rows of the whole as tables for the terminal; slices are in the page.
+
+    The first is of rankings; a second, of probabilities, where any were asked for.
+    """
+    rows = [row for row in evaluation.rows if row.slice == "all"]
+    split = next(n for n, (metric, _) in enumerate(_COLUMNS) if metric == "auc")
+    tables = [_table([row for row in rows if row.n or not row.labelled], _COLUMNS[:split])]
+    if any(row.labelled for row in rows):
+        tables.append(_table([row for row in rows if row.labelled], _COLUMNS[split:]))
+    return tables
+
+
+def _table(rows: Sequence[Row], columns: Sequence[tuple[str, str]]) -> Table:
+    shown = [column for column in columns if _defined(rows, column[0])]
     table = Table(box=None, pad_edge=False)
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for _, title in shown:
         table.add_column(title, justify="right")
-    for row in evaluation.rows:
-        if row.slice == "all":
-            table.add_row(row.model, *(_cell(row, metric) for metric, _ in shown))
+    for row in rows:
+        table.add_row(row.model, *(_cell(row, metric) for metric, _ in shown))
     return table
 
 

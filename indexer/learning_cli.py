@@ -227,7 +227,7 @@ def evaluate(
         catalog = read_items(items)
         weights = read_kinds(kinds)
         try:
-            from indexer.evaluation_report import against_best, as_html, as_table
+            from indexer.evaluation_report import against_best, as_html, as_tables
         except ModuleNotFoundError as error:
             fail(f"no module {error.name}: install the extra `train` for reports")
         from indexer.histories import EventFileError
@@ -248,7 +248,9 @@ def evaluate(
     if json_file == "-":
         print_json(found)
         return
-    Console(width=None if sys.stdout.isatty() else 160).print(as_table(found))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for table in as_tables(found):
+        console.print(table)
     click.echo(against_best(found))
     for note in found.notes:
         click.echo(f"- {note}")

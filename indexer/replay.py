@@ -120,7 +120,7 @@ class Replay:
         if tower is None or shifts is None:
             return np.zeros(len(rows), np.float32)
         added = shifts.of(self.log.batch.scenes[event : event + 1])[0]
-        return np.asarray(tower.vectors[rows] @ added, np.float32)
+        return np.asarray(tower.personal[rows] @ added, np.float32)
 
     def probability(self, event: int, learned: bool = False) -> float:
         """Return the probability that a coming event is positive; NaN if its item is not known.

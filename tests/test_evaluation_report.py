@@ -6,7 +6,7 @@ import msgspec
 from rich.console import Console
 
 from indexer.evaluation import CalibrationBin, Difference, Evaluation, Row
-from indexer.evaluation_report import against_best, as_html, as_table
+from indexer.evaluation_report import against_best, as_html, as_tables
 
 
 def row(model: str, part: str, value: float | None) -> Row:
@@ -31,7 +31,8 @@ def evaluation(value: float | None = 0.25) -> Evaluation:
 def test_the_table_has_a_line_a_model_and_only_metrics_that_were_measured() -> None:
     console = Console(width=200, file=io.StringIO())
     with console.capture() as captured:
-        console.print(as_table(evaluation()))
+        for table in as_tables(evaluation()):
+            console.print(table)
     text = captured.get()
     assert text.splitlines()[0].split() == [
         "model", "HR@10", "NDCG@10", "HR@20", "NDCG@20", "MRR", "debiased", "HR@10",
@@ -69,6 +70,10 @@ def test_probabilities_have_a_calibration_plot_and_rows_without_rankings_no_bars
     assert page.count("<svg") == 4
     assert "Calibration: 50 labelled events" in page
     assert page.count("item_mean") == 1  # in the table alone
+    report = msgspec.structs.replace(plain, rows=[*plain.rows, said])
+    ranked, labelled = as_tables(report)
+    assert (ranked.row_count, labelled.row_count) == (2, 1)
+    assert [column.header for column in labelled.columns] == ["model", "AUC"]
 
 
 def test_an_evaluation_without_targets_still_gives_a_page() -> None:
