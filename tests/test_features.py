@@ -100,7 +100,27 @@ def test_neighbours_are_normalised_by_both_items_counts() -> None:
     assert made["neighbours_95"] == pytest.approx(neighbour_value(expected), abs=1e-4)
     assert made["next"] == pytest.approx(neighbour_value(expected), abs=1e-4)
     assert 0.9 * made["neighbours_95"] < made["neighbours_10d"] < made["neighbours_95"]
-    assert [none[name] for name in FEATURES if name.startswith("neighbours")] == [0.0] * 3
+    assert [none[name] for name in FEATURES if name.startswith("neighbours")] == [0.0] * 4
+    live = 3 / math.sqrt((4 + 1) * (3 + 1))  # of decayed counts, but that was a minute
+    assert made["neighbours_live"] == pytest.approx(neighbour_value(live), abs=0.01)
+
+
+def test_what_is_chosen_together_now_stands_out_among_what_was_chosen_much_before() -> None:
+    world = World(20, users=24)
+    for user in range(1, 9):  # long ago each alone, by many
+        world.send(*likes(user, [0]), *likes(user + 8, [1]))
+    late = START + 60 * 86400.0
+    world.send(*likes(20, [0, 1], time=late), *likes(0, [0], time=late + 60))
+    (made,) = features_of(world, 0, [1], now=late + 120)
+    assert made["neighbours_live"] > made["neighbours_10d"] + 1.0
+
+
+def test_idle_counts_the_minutes_since_the_items_latest_event() -> None:
+    world = World(20)
+    world.send(*likes(1, [0, 0], time=START))
+    made, none = features_of(world, 0, [0, 1], now=START + 1 + 180.0)
+    assert made["idle"] == pytest.approx(2.0, abs=0.02)
+    assert (none["idle"], none["no_event"]) == (0.0, 1.0)
 
 
 def test_neighbours_fade_by_event_and_go_both_ways_but_transitions_do_not() -> None:
@@ -140,7 +160,7 @@ def test_rows_of_nobody_known_have_item_features_only() -> None:
     world.send(*likes(1, [0]))
     (made,) = features_of(world, -1, [0])
     filled = {name for name, value in made.items() if value != 0.0}
-    assert filled == {name for name in FEATURES if name.startswith("trend")} | {"age"}
+    assert filled == {name for name in FEATURES if name.startswith("trend")} | {"age", "idle"}
 
 
 def test_padding_at_the_end_stays_zero() -> None:

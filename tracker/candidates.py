@@ -13,7 +13,7 @@ from tracker.native import native
 from tracker.seen import SeenSets, bloom_contains
 from tracker.state import UserStates
 from tracker.vectors import ItemVectors
-from tracker.walk import WALK_SLOTS, clear_walk, read_walk, walk_neighbours
+from tracker.walk import WALK_SLOTS, WALKED, clear_walk, read_walk, walk_neighbours
 
 Array = NDArray[Any]
 
@@ -29,8 +29,8 @@ class Candidates:
     """Up to C unique live rows a user, the unseen first, with what the channels found.
 
     `rows` (B, C) int32, -1 padded; `channels` (B, C) uint8, positions in CHANNELS; `walked`
-    (B, C, 4) float32, neighbour sums; `via` (B, C) int8, the position in the history of the item
-    that gave most of them, -1 none; `n_rows` and `n_unseen` (B,) int64.
+    (B, C, WALKED) float32, neighbour sums; `via` (B, C) int8, the position in the history of the
+    item that gave most of them, -1 none; `n_rows` and `n_unseen` (B,) int64.
     """
 
     rows: NDArray[np.int32]
@@ -46,7 +46,7 @@ class Candidates:
         return Candidates(
             np.empty((users, capacity), np.int32),
             np.empty((users, capacity), np.uint8),
-            np.empty((users, capacity, 4), np.float32),
+            np.empty((users, capacity, WALKED), np.float32),
             np.empty((users, capacity), np.int8),
             np.zeros(users, np.int64),
             np.zeros(users, np.int64),
@@ -175,7 +175,7 @@ def _merge(
         seen_slots: (B,) row of the user in `bloom`, -1 for none.
         rows: (B, C) int32, filled, -1 padded.
         channels: (B, C) uint8, filled.
-        walked: (B, C, 4) float32, filled with what the walk found for each.
+        walked: (B, C, WALKED) float32, filled with what the walk found for each.
         via: (B, C) int8, filled with the position in `history` that gave most; -1 none.
         n_rows: (B,) filled.
         n_unseen: (B,) filled; rows[b, :n_unseen[b]] were not seen, the others were.
@@ -187,7 +187,7 @@ def _merge(
     marks = np.empty(size, np.int32)
     seen = np.empty(capacity, np.int32)
     keys = np.full(WALK_SLOTS, -1, np.int32)
-    sums = np.zeros((4, WALK_SLOTS), np.float32)
+    sums = np.zeros((WALKED, WALK_SLOTS), np.float32)
     walk_via = np.empty(WALK_SLOTS, np.int8)
     touched = np.empty(WALK_SLOTS, np.int32)
     best_scores = np.empty(quotas[2] + quotas[2] // 2, np.float32)
@@ -313,7 +313,10 @@ def _merge(
                 channels[b, n] = 4
                 n += 1
         n_rows[b] = n
-        read_walk(keys, sums, walk_via, popularity, rows[b], n, walked[b], via[b])
+        read_walk(
+            keys, sums, walk_via, now[b], whole, ref_times, popularity,
+            rows[b], n, walked[b], via[b],
+        )  # fmt: skip
         for i in range(n, capacity):
             rows[b, i] = -1
             via[b, i] = -1

@@ -17,9 +17,10 @@ FEATURES = (
     "age", "no_event",
     "content_60", "content_95", "content_last",
     "slot", "interest_1", "interest_2", "interest_3", "interest_4", "negative",
-    "neighbours_60", "neighbours_95", "neighbours_10d", "next",
+    "neighbours_60", "neighbours_95", "neighbours_10d", "next", "neighbours_live",
     "repeats", "repeat_recency",
     "scene_1d", "scene_10d",
+    "idle",
 )  # fmt: skip
 """The columns, by name (`B` users, `C` candidates, `F` columns).
 
@@ -33,13 +34,15 @@ FEATURES = (
   negative sum, times its confidence.
 - `neighbours_*`: log2(1 + 256 x), x the sum over the latest events, .6 or .95 an event, of the
   times both were chosen by one user, over sqrt((n_i + 5)(n_j + 5)); `10d` from decayed counts.
-  `next`: the same of transitions from the last item.
+  `next`: the same of transitions from the last item. `neighbours_live`: as `10d`, over
+  sqrt((n_i + 1)(n_j + 1)) of the counts decayed with 10 d.
 - `repeats`: log2 of 1 + the item's own positive events in the ring. `repeat_recency`:
   log2(1 + 30 days / age of the last of them), 0 without one.
+- `idle`: log2 of 1 + minutes since the item's latest event, 0 where `no_event` is 1.
 """
 
 F_TREND, F_AGE, F_NO_EVENT, F_CONTENT, F_SLOT, F_INTEREST, F_NEGATIVE = 0, 7, 8, 9, 12, 13, 17
-F_NEIGHBOURS, F_NEXT, F_REPEATS, F_RECENCY, F_SCENE = 18, 21, 22, 23, 24
+F_NEIGHBOURS, F_NEXT, F_REPEATS, F_RECENCY, F_SCENE, F_IDLE = 18, 21, 23, 24, 25, 27
 
 _LOG2_20 = math.log2(20.0)
 _MASS_HALF = 0.5
@@ -111,13 +114,13 @@ def cut_candidates(
         encoded: (N, E) the items' vectors.
         rows: (B, C) of `find_candidates`, as for the following.
         channels: (B, C).
-        walked: (B, C, 4).
+        walked: (B, C, WALKED).
         via: (B, C).
         n_rows: (B,) of `find_candidates`, lowered.
         n_unseen: (B,) of `find_candidates`, lowered.
         cut_rows: (B, K) int32, filled, -1 padded.
         cut_channels: (B, K) uint8, filled.
-        cut_walked: (B, K, 4) float32, filled.
+        cut_walked: (B, K, WALKED) float32, filled.
         cut_via: (B, K) int8, filled.
     """
     limit = cut_rows.shape[1]
@@ -187,7 +190,7 @@ def cut_candidates(
             cut_rows[b, kept] = rows[b, c]
             cut_channels[b, kept] = channels[b, c]
             cut_via[b, kept] = via[b, c]
-            for i in range(4):
+            for i in range(cut_walked.shape[2]):
                 cut_walked[b, kept, i] = walked[b, c, i]
             kept += 1
         n_rows[b] = kept
@@ -204,7 +207,7 @@ def fill_features(
     head: Array, masses: Array, sums: Array, half_lives: Array,
     negative: Array, negative_half_life: float, slot_units: Array, strengths: Array,
     vectors: Array, full: Array,
-    log2_counts: Array, ref_times: Array, first_times: Array,
+    log2_counts: Array, ref_times: Array, first_times: Array, last_times: Array,
     item_scenes: Array, scene_counts: Array,
     rows: Array, n_rows: Array, walked: Array, out: Array,
 ) -> None:  # fmt: skip
@@ -233,11 +236,12 @@ def fill_features(
         log2_counts: (N, 7) of the item view, as for the following.
         ref_times: (N,).
         first_times: (N,), NaN for none.
+        last_times: (N,), NaN for none.
         item_scenes: (N, 4) uint32.
         scene_counts: (N, 4, 2).
         rows: (B, C) int32.
         n_rows: (B,) candidates of each user.
-        walked: (B, C, 4) of `find_candidates`.
+        walked: (B, C, WALKED) of `find_candidates`.
         out: (B, C, F) float32, filled up to n_rows.
     """
     dim = vectors.shape[1]
@@ -290,6 +294,11 @@ def fill_features(
                 hours = 0.0 if none else max(now[b] - first_times[row], 0.0) / 3600.0
                 out[b, c, F_AGE] = math.log2(1.0 + hours)
                 out[b, c, F_NO_EVENT] = 1.0 if none else 0.0
+            if wanted[F_IDLE]:
+                value = 0.0
+                if last_times[row] >= -1e300:  # not for NaN
+                    value = math.log2(1.0 + max(now[b] - last_times[row], 0.0) / 60.0)
+                out[b, c, F_IDLE] = value
             if content:
                 if n_past > 0:
                     three_dots(recent, full[row], three)
@@ -315,7 +324,7 @@ def fill_features(
                         value = dot(tastes[h], vector)
                     out[b, c, F_INTEREST + h] = value
             out[b, c, F_NEGATIVE] = dot(tastes[4], vector) if disliked else 0.0
-            for i in range(4):
+            for i in range(walked.shape[2]):
                 if wanted[F_NEIGHBOURS + i]:
                     out[b, c, F_NEIGHBOURS + i] = neighbour_value(walked[b, c, i])
             if wanted[F_REPEATS] or wanted[F_RECENCY]:

@@ -26,7 +26,9 @@ from tracker.selection import BECAUSE, explain, select
 from tracker.state import UserStates
 from tracker.walk import walk_rows
 
-_WHOLE_WALK = [FEATURES.index(n) for n in ("neighbours_60", "neighbours_10d", "next")]
+_WHOLE_WALK = [
+    FEATURES.index(n) for n in ("neighbours_60", "neighbours_10d", "next", "neighbours_live")
+]
 
 _PART = 64
 """Users whose lists are made at a time."""
@@ -547,7 +549,8 @@ class Recommender:
             np.array(config.half_lives_seconds, np.float64),
             states.negative, config.negative_half_life_seconds, read.slots, read.strengths,
             self._vectors, self._full,
-            view.log2_counts, view.ref_times, view.first_times, view.scenes, view.scene_counts,
+            view.log2_counts, view.ref_times, view.first_times, view.last_times,
+            view.scenes, view.scene_counts,
             rows, n_rows, walked, out,
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():

@@ -18,8 +18,13 @@ WALK_SLOTS = 4096
 WALK_ROWS = 3072
 """Most rows a walk holds; 20 items with 64 neighbours each way have 2,560."""
 
+WALKED = 5
+"""Sums of a walk."""
+
 TOGETHER_HALF_LIFE_SECONDS = 864000.0
 """Half-life of the decayed co-occurrence counts of an item state."""
+
+_TEN_DAYS = 4  # the column of the counts of positive events that has the same half-life
 
 
 @native
@@ -40,7 +45,7 @@ def walk_neighbours(
         events: only the latest so many are walked.
         width: of each of an item's two lists, the strongest so many are taken.
         now: seconds.
-        whole: all four sums are wanted, and not only that of .95 an event.
+        whole: all sums are wanted, and not only that of .95 an event.
         near_rows: (N, 64) int32, what the item states keep: chosen before the item.
         near_counts: (N, 64, 3) together, together decayed, transitions into the item.
         near_n: (N,) entries of each list.
@@ -48,11 +53,12 @@ def walk_neighbours(
         back_counts: (N, 64, 3), the same counts.
         back_n: (N,) entries.
         ref_times: (N,) time to which the decayed counts of an item state refer.
-        popularity: (N, 7), the last column counts all positive events.
+        popularity: (N, 7) counts of positive events, the last column not decayed.
         keys: (WALK_SLOTS,) int32, all -1; filled with rows.
-        sums: (4, WALK_SLOTS) float32, filled with the sums: .6 and .95 an event, .95 of the
-            decayed counts, transitions from the last item. Not yet divided by the candidate's own
-            sqrt(n + 5).
+        sums: (WALKED, WALK_SLOTS) float32, filled with the sums: .6 and .95 an event, .95 of the
+            decayed counts, transitions from the last item, and the decayed counts once more over
+            the item's decayed popularity. Not yet divided by the candidate's own sqrt(n + 5), of
+            the last its sqrt(n + 1), n decayed.
         via: (WALK_SLOTS,) int8, filled with the position in `history` that gave most.
         touched: (WALK_SLOTS,) int32, filled with the places used.
 
@@ -67,9 +73,11 @@ def walk_neighbours(
         item = ring_rows[history[j]]
         scale = np.float32(1.0 / math.sqrt(popularity[item, 6] + 5.0))
         decay = np.float32(0.0)
+        live = np.float32(0.0)
         if whole:
             age = max(now - ref_times[item], 0.0)
             decay = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
+            live = np.float32(1.0 / math.sqrt(popularity[item, _TEN_DAYS] * decay + 1.0))
         for way in range(2):
             others = near_rows[item] if way == 0 else back_rows[item]
             counts = near_counts[item] if way == 0 else back_counts[item]
@@ -91,6 +99,7 @@ def walk_neighbours(
                         sums[0, place] = 0.0
                         sums[2, place] = 0.0
                         sums[3, place] = 0.0
+                        sums[4, place] = 0.0
                 else:
                     if gain > sums[1, place]:
                         via[place] = j
@@ -99,13 +108,15 @@ def walk_neighbours(
                     continue
                 sums[0, place] += counts[e, 0] * scale * weight_6
                 if way == 0:
-                    sums[2, place] += counts[e, 1] * decay * scale * weight_95
+                    faded = counts[e, 1] * decay * weight_95
                 else:
                     age = max(now - ref_times[row], 0.0)
                     fade = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
-                    sums[2, place] += counts[e, 1] * fade * scale * weight_95
+                    faded = counts[e, 1] * fade * weight_95
                     if j == 0:
                         sums[3, place] = counts[e, 2] * scale
+                sums[2, place] += faded * scale
+                sums[4, place] += faded * live
         weight_6 *= np.float32(0.6)
         weight_95 *= np.float32(0.95)
     return n
@@ -132,10 +143,10 @@ def find_in_walk(keys: Array, row: int) -> int:
 
 @native
 def read_walk(
-    keys: Array, sums: Array, walk_via: Array, popularity: Array, rows: Array, n_rows: int,
-    walked: Array, via: Array,
+    keys: Array, sums: Array, walk_via: Array, now: float, whole: bool,
+    ref_times: Array, popularity: Array, rows: Array, n_rows: int, walked: Array, via: Array,
 ) -> None:  # fmt: skip
-    """Write what a walk found for rows: normalised sums (C, 4), and the strongest neighbour."""
+    """Write what a walk found for rows: normalised sums (C, WALKED), and the best neighbour."""
     for i in range(n_rows):
         place = find_in_walk(keys, rows[i])
         if place < 0:
@@ -144,8 +155,13 @@ def read_walk(
             continue
         norm = np.float32(1.0 / math.sqrt(popularity[rows[i], 6] + 5.0))
         via[i] = walk_via[place]
-        for c in range(4):
+        for c in range(WALKED - 1):
             walked[i, c] = sums[c, place] * norm
+        if whole:
+            age = max(now - ref_times[rows[i]], 0.0)
+            left = math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS)
+            live = np.float32(1.0 / math.sqrt(popularity[rows[i], _TEN_DAYS] * left + 1.0))
+            walked[i, WALKED - 1] = sums[WALKED - 1, place] * live
 
 
 @native
@@ -156,7 +172,7 @@ def _walk_rows(
     rows: Array, n_rows: Array, walked: Array,
 ) -> None:  # fmt: skip
     keys = np.full(WALK_SLOTS, -1, np.int32)
-    sums = np.empty((4, WALK_SLOTS), np.float32)
+    sums = np.empty((WALKED, WALK_SLOTS), np.float32)
     walk_via = np.empty(WALK_SLOTS, np.int8)
     touched = np.empty(WALK_SLOTS, np.int32)
     via = np.empty(rows.shape[1], np.int8)
@@ -166,7 +182,10 @@ def _walk_rows(
             near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
             keys, sums, walk_via, touched,
         )  # fmt: skip
-        read_walk(keys, sums, walk_via, popularity, rows[b], n_rows[b], walked[b], via)
+        read_walk(
+            keys, sums, walk_via, now[b], True, ref_times, popularity,
+            rows[b], n_rows[b], walked[b], via,
+        )  # fmt: skip
         clear_walk(keys, touched, n)
 
 
@@ -179,8 +198,8 @@ def walk_rows(
     rows: NDArray[np.int32],
     n_rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Return the neighbour sums (B, C, 4) of given rows (B, C), the first n_rows of each user."""
-    walked = np.zeros((*rows.shape, 4), np.float32)
+    """Return the neighbour sums (B, C, WALKED) of rows (B, C), the first n_rows of each user."""
+    walked = np.zeros((*rows.shape, WALKED), np.float32)
     _walk_rows(
         read.ring_rows, read.history, read.n_history, events, width, now,
         view.near_rows, view.near_counts, view.near_n,
