@@ -1,10 +1,14 @@
 """Replay: logged events through the Recommender that serves, on a virtual clock, without Kafka."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.histories import EventLog
+from tracker.apply import Applied
 from tracker.artifact import Artifact
+from tracker.event_batch import EventBatch
 from tracker.events import hash_id
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
@@ -19,6 +23,55 @@ Rows = NDArray[np.int64]
 
 K = 10
 """Length of the lists whose candidates are learned from."""
+
+
+class Remembering(Recommender):
+    """A recommender that is asked several times in a row of the same users at the same moment.
+
+    What the rows say of them, and what the indexes find, is then computed once; what is answered is
+    the same. Users' rows may only change by `update`.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        view: ItemView,
+        options: RecommendOptions | None = None,
+        ranker: Ranker | None = None,
+    ) -> None:
+        super().__init__(artifact, view, options, ranker)
+        self._wished: tuple[Any, NDArray[np.float32]] | None = None
+        self._found: tuple[Any, Any] | None = None
+
+    def update(
+        self,
+        states: UserStates,
+        seen: SeenSets,
+        seen_slots: NDArray[np.int64],
+        events: EventBatch,
+    ) -> Applied:
+        """Apply events as `Recommender.update` does, and forget what was asked before."""
+        self._wished = self._found = None
+        return super().update(states, seen, seen_slots, events)
+
+    def _wishes(self, states: UserStates, *asked: Any) -> NDArray[np.float32]:
+        key = _key(states, asked)
+        if self._wished is None or self._wished[0] != key:
+            self._wished = key, super()._wishes(states, *asked)
+        return self._wished[1].copy()
+
+    def _searched(self, states: UserStates, *asked: Any) -> Any:
+        if asked[-1] is not None:  # what is learned of scenes may change between two questions
+            return super()._searched(states, *asked)
+        key = _key(states, asked)
+        if self._found is None or self._found[0] != key:
+            self._found = key, super()._searched(states, *asked)
+        return self._found[1]
+
+
+def _key(states: UserStates, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what stands for a question."""
+    return id(states), *(None if array is None else array.tobytes() for array in asked)
 
 
 class Replay:
@@ -50,7 +103,7 @@ class Replay:
         self.log = log
         self.position = 0
         self.view = ItemView(artifact.vectors)
-        self.recommender = Recommender(artifact, self.view, options, ranker)
+        self.recommender: Recommender = Remembering(artifact, self.view, options, ranker)
         self.states = UserStates(config, max(1, len(log.user_ids)))
         self.seen = SeenSets(config, 16)
         self.seen_slots = np.full(self.states.capacity, -1, np.int64)
@@ -100,7 +153,7 @@ class Replay:
         self.view = ItemView(artifact.vectors)
         slots = np.arange(len(self.log.item_hashes))
         self.view.update_from(self._items.copy_rows(slots), self.log.item_hashes)
-        self.recommender = Recommender(artifact, self.view, options)
+        self.recommender = Remembering(artifact, self.view, options)
         self.rows = artifact.vectors.row_of(self.log.batch.items)
         if self.learner is not None:
             self.learner.follow(artifact.models)

@@ -34,6 +34,7 @@ from tracker.learner import Learner
 from tracker.models import Models
 from tracker.network import CUT, Network, Weights
 from tracker.recommend_options import RecommendOptions
+from tracker.recommender import Recommender
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 NOTHING = np.zeros(0, np.int64)
@@ -201,3 +202,22 @@ def test_what_was_learned_is_asked_beside_what_was_published(log: EventLog) -> N
     for name, answers in frozen.items():
         np.testing.assert_array_equal(answers.ranks, found[name].ranks)
     assert (found[TRACKER_ONLINE].ranks != found[TRACKER].ranks).any()
+
+
+def test_what_is_remembered_between_questions_changes_no_answer(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = group_artifact()
+    tower = make_tower(fitted(scenes=True, attributes=True), artifact.vectors)
+    artifact = replace(artifact, models=Models(tower=tower))
+
+    def answers() -> dict[str, Answers]:
+        replay = Replay(artifact, log, EXACT, ByEncoder())
+        targets = targets_of(log, split(log, "loo"), replay.rows, 40, 40, False)
+        return ask_all(replay, targets, [], variants_of(replay, targets))
+
+    remembered = answers()
+    monkeypatch.setattr("indexer.replay.Remembering", Recommender)
+    for name, plain in answers().items():
+        np.testing.assert_array_equal(plain.ranks, remembered[name].ranks, err_msg=name)
+        np.testing.assert_array_equal(plain.lists, remembered[name].lists, err_msg=name)
