@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import tracker.recommender as stages
+import tracker.recommender as recommending
 from indexer.tower_items import FittedTower, make_tower
 from indexer.train_ranker import RankerOptions
+from tracker import columns, recommended
 from tracker.artifact import Artifact
 from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch
@@ -200,23 +201,25 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
     random = np.random.default_rng(3)
     rows: list[dict[str, float]] = []
     encoder = ListEncoder(job.items)
-    names = (
-        "read_histories", "queries", "find_candidates", "cut_candidates", "fill_features",
-        "select", "explain", "interests",
-    )  # fmt: skip
-    kept = {name: getattr(stages, name) for name in names}
+    stages = {
+        "read_histories": recommending, "queries": recommending, "find_candidates": recommending,
+        "cut_candidates": recommending, "fill_features": columns, "select": recommending,
+        "explain": recommended, "interests": recommended,
+    }  # fmt: skip
+    kept = {name: getattr(module, name) for name, module in stages.items()}
     recommender = job.recommender
     users = [f"user-{user}" for user in range(batch)]
     for turn in range(repeats + 2):
         spent: dict[str, float] = {}
-        for name in names:
-            setattr(stages, name, timed(name, spent, kept[name]))
+        for name, module in stages.items():
+            setattr(module, name, timed(name, spent, kept[name]))
         index: Any = _Timed(job.artifact.index, "search", "search", spent)
         recommender.artifact = replace(job.artifact, index=index)
         tower: Any = recommender.tower
         if tower is not None:
             recommender.tower = _Timed(tower, "queries", "encoder's queries", spent)
             recommender.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
+            recommender._columns._tower = recommender.tower
         ranker: Any = recommender.ranker
         recommender.ranker = _Timed(ranker, "score", "score", spent)
         slots = random.choice(job.states.capacity, size=batch, replace=False)
@@ -227,13 +230,14 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
         )
         spent["recommend"] = time.thread_time() - start
         recommender.ranker, recommender.tower = ranker, tower
+        recommender._columns._tower = tower
         start = time.thread_time()
         encoder.encode(made, "000001", users, users, now.tolist(), ["home"] * batch, [1.5] * batch)
         spent["encode"] = time.thread_time() - start
         if turn >= 2:  # the first are for warming up
             rows.append(spent)
-    for name in names:
-        setattr(stages, name, kept[name])
+    for name, module in stages.items():
+        setattr(module, name, kept[name])
     recommender.artifact = job.artifact
     result = {name: 1e6 / batch * float(np.median([row[name] for row in rows])) for name in rows[0]}
     result["recommend without search"] = (

@@ -12,7 +12,7 @@ import pytest
 
 from tracker.events import Recommendation
 from tracker.lists import ListEncoder, _number, to_recommendations
-from tracker.recommender import RecommendedBatch
+from tracker.recommended import RecommendedBatch
 
 ITEMS: Any = SimpleNamespace(
     ids=["plain", 'quoted "one"', "naïve ☕", "line\nbreak", "back\\slash"],

@@ -27,8 +27,8 @@ class Backwards:
 def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
     blend = Blend({"trend_1d": 2.0, "content_60": -1.0})
     features = np.random.default_rng(0).normal(size=(2, 3, len(FEATURES))).astype(np.float32)
-    scores = blend.score(features, np.array([3, 2]))
     features[:, :, 2] *= 5
+    scores = blend.score(features, np.array([3, 2]))
     trend = np.maximum(features[:, :, 2] - math.log2(10), 0)
     expected = 2 * trend - features[:, :, FEATURES.index("content_60")]
     assert scores[0] == pytest.approx(expected[0], abs=1e-6)
@@ -38,7 +38,7 @@ def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
     _blend.py_func(  # type: ignore[attr-defined]
         features, np.array([3, 2]), blend._columns, blend._weights, again
     )
-    assert np.array_equal(again, scores)
+    assert again == pytest.approx(scores, abs=1e-6)
 
 
 def test_only_the_columns_of_a_blend_are_wanted() -> None:

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worlds import DAY, START, World, likes
-from tracker import candidates, dots, history, ranker, recommender, selection, walk
+from tracker import (
+    candidates,
+    columns,
+    dots,
+    history,
+    ranker,
+    recommended,
+    recommender,
+    selection,
+    walk,
+)
 from tracker import features as features_module
 from tracker import lists as lists_module
 from tracker.candidates import CHANNELS
@@ -17,7 +27,7 @@ from tracker.events import hash_id, scene_code
 from tracker.interest import InterestConfig
 from tracker.lists import ListEncoder
 from tracker.recommend_options import RecommendOptions
-from tracker.recommender import RecommendedBatch
+from tracker.recommended import RecommendedBatch
 from tracker.state import UserStates
 
 SEEN = CHANNELS.index("seen")
@@ -419,8 +429,13 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
         for name, kernel in vars(module).items():
             if hasattr(kernel, "py_func") and name not in left_native:
                 monkeypatch.setattr(module, name, kernel.py_func)
-    for name in ("cut_candidates", "fill_features", "select", "explain"):
-        monkeypatch.setattr(recommender, name, getattr(recommender, name).py_func)
+    for module, name in (
+        (recommender, "cut_candidates"),
+        (columns, "fill_features"),
+        (recommender, "select"),
+        (recommended, "explain"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name).py_func)
     plain = world.recommend(users, now=now, scene="home", k=12)
     assert np.array_equal(plain.rows, lists.rows)
     assert np.array_equal(plain.channels, lists.channels)

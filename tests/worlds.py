@@ -16,7 +16,8 @@ from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
 from tracker.ranker import Ranker
 from tracker.recommend_options import RecommendOptions
-from tracker.recommender import RecommendedBatch, Recommender
+from tracker.recommended import RecommendedBatch
+from tracker.recommender import Recommender
 from tracker.seen import SeenSets
 from tracker.state import UserStates
 from tracker.vectors import ItemVectors

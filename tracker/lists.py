@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tracker.candidates import CHANNELS
 from tracker.events import Interest, Recommendation, RecommendedItem
 from tracker.native import native
-from tracker.recommender import RecommendedBatch
+from tracker.recommended import RecommendedBatch
 from tracker.vectors import ItemVectors
 
 Array = NDArray[Any]

@@ -1,7 +1,6 @@
 """Recommender: events into states, states into lists. The same code serves and is evaluated."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,21 +9,19 @@ from tracker.apply import Applied, apply_events, joined, rebuild_from_ring
 from tracker.artifact import Artifact
 from tracker.calibration import Calibration
 from tracker.candidates import Candidates, find_candidates
-from tracker.context import C_CONTEXT, C_ENCODER, COLUMNS, read_context
-from tracker.dots import dot
+from tracker.columns import Columns
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
-from tracker.features import FEATURES, cut_candidates, fill_features
-from tracker.history import Histories, interests, queries, read_histories
+from tracker.features import FEATURES, cut_candidates
+from tracker.history import Histories, queries, read_histories
 from tracker.item_view import ItemView
-from tracker.native import native
 from tracker.ranker import Blend, Ranker
 from tracker.recommend_options import RecommendOptions, trained_with
+from tracker.recommended import RecommendedBatch, describe
 from tracker.scene_shifts import SceneShifts
 from tracker.seen import SeenSets
-from tracker.selection import BECAUSE, explain, select
+from tracker.selection import select
 from tracker.state import UserStates
-from tracker.walk import walk_rows
 
 _WHOLE_WALK = [
     FEATURES.index(n) for n in ("neighbours_60", "neighbours_10d", "next", "neighbours_live")
@@ -32,36 +29,6 @@ _WHOLE_WALK = [
 
 _PART = 64
 """Users whose lists are made at a time."""
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True, slots=True)
-class RecommendedBatch:
-    """Lists of B users, best first, as arrays; a list that is shorter than K ends in -1.
-
-    `rows` (B, K) int64 catalogue rows; `scores` (B, K) float32, not always falling, for the order
-    is also by diversity; `channels` (B, K) uint8, positions in CHANNELS; `because` (B, K, 3)
-    uint64 item hashes, 0 padded, and `because_rows` (B, K, 3) int64 their rows, -1 padded;
-    `labels` (B, 3) int32 into the label table, -1 padded, of the strongest interests, `strengths`
-    and `changes` (B, 3) float32; `list_hash` (B,) uint64, equal for equal lists in equal order;
-    `probabilities` (B, K) float32 that the user takes to the item, NaN where none was trained.
-    """
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    channels: NDArray[np.uint8]
-    because: NDArray[np.uint64]
-    because_rows: NDArray[np.int64]
-    labels: NDArray[np.int32]
-    strengths: NDArray[np.float32]
-    changes: NDArray[np.float32]
-    list_hash: NDArray[np.uint64]
-    probabilities: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        """Return the number of users."""
-        return len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +104,7 @@ class Recommender:
         self._vectors = np.asarray(artifact.vectors.vectors)
         self._full = np.asarray(artifact.vectors.full)
         self.tower = artifact.models.tower
-        self._encoded = (
-            np.zeros((len(artifact.vectors), 0), np.float32)
-            if self.tower is None
-            else self.tower.personal
-        )
+        self._columns = Columns(artifact, view, self.options)
 
     def carry_over(self, states: UserStates, slots: NDArray[np.int64]) -> int:
         """Rebuild rows of another basis or encoder from their rings; return how many there were.
@@ -308,22 +271,8 @@ class Recommender:
         self._check(states, slots, now, scenes)
         self.carry_over(states, slots)
         read = read_histories(states, slots, now, self.artifact.vectors)
-        given = rows.astype(np.int32)
-        n_rows = (given >= 0).sum(axis=1)
-        walked = walk_rows(
-            read,
-            now,
-            self.options.neighbour_events,
-            self.options.neighbour_width,
-            self.view,
-            given,
-            n_rows,
-        )
-        wanted = np.ones(len(COLUMNS), np.bool_)
-        return self._fill(
-            read, states, slots, now, scenes, wanted, self.options.content_events,
-            self._wishes(states, slots, now, scenes, users), given, n_rows, walked,
-        )  # fmt: skip
+        wishes = self._columns.wishes(states, slots, now, scenes, users)
+        return self._columns.of_rows(read, states, slots, now, scenes, wishes, rows)
 
     def probabilities(
         self,
@@ -400,19 +349,6 @@ class Recommender:
             return np.full(rows.shape, np.nan, np.float32)
         return prediction.logits(read, states, slots, now, scenes, rows, self.view, self._full)
 
-    def _wishes(
-        self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        users: NDArray[np.uint64] | None,
-    ) -> NDArray[np.float32]:
-        """Return what the user encoder looks for, (B, E); E is 0 without one."""
-        if self.tower is None:
-            return np.zeros((len(slots), 0), np.float32)
-        return np.ascontiguousarray(self.tower.queries(states, slots, now, scenes, users))
-
     def _searched(
         self,
         states: UserStates,
@@ -426,7 +362,7 @@ class Recommender:
         self.carry_over(states, slots)
         read = read_histories(states, slots, now, self.artifact.vectors)
         wanted, owners, masses = queries(read, self.options.searches)
-        wishes = self._wishes(states, slots, now, scenes, users)
+        wishes = self._columns.wishes(states, slots, now, scenes, users)
         if shifts is not None and self.tower is not None:
             wishes += shifts.of(scenes)
         found = np.full((0, 1), -1, np.int64)
@@ -462,9 +398,13 @@ class Recommender:
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
         # 7
-        return self._describe(
-            searched.read, states, slots, now, scenes, cut, scores, picks, calibration
+        made = describe(
+            searched.read, states, slots, now, options, self.artifact.vectors, cut, scores, picks
         )
+        found = self._probabilities(
+            searched.read, states, slots, now, scenes, made.rows, calibration
+        )
+        return replace(made, probabilities=found)
 
     def _candidates(
         self,
@@ -499,13 +439,13 @@ class Recommender:
             read.ring_rows, read.history, read.n_history,
             states.head, states.negative, states.config.negative_half_life_seconds,
             self._vectors, self.view.log2_counts, self.view.ref_times,
-            searched.wishes, self._encoded,
+            searched.wishes, self._columns.encoded,
             candidates.rows, candidates.channels, candidates.walked, candidates.via,
             cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
         )  # fmt: skip
-        features = self._fill(
-            read, states, slots, now, scenes, self.ranker.wanted, options.content_events,
-            searched.wishes, cut.rows, cut.n_rows, cut.walked,
+        features = self._columns.fill(
+            read, states, slots, now, scenes, self.ranker.wanted, searched.wishes,
+            cut.rows, cut.n_rows, cut.walked,
         )  # fmt: skip
         return cut, features
 
@@ -524,95 +464,6 @@ class Recommender:
         dim = self.artifact.vectors.dim
         if states.config.dim != dim:
             raise ValueError(f"states of dim {states.config.dim}, items of {dim}; equal expected")
-
-    def _fill(
-        self,
-        read: Histories,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        wanted: NDArray[np.bool_],
-        content_events: int,
-        wishes: NDArray[np.float32],
-        rows: NDArray[np.int32],
-        n_rows: NDArray[np.int64],
-        walked: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        config, view = states.config, self.view
-        out = np.zeros((*rows.shape, len(wanted)), np.float32)
-        features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
-        fill_features(
-            now, slots, scenes, features, content_events,
-            states.ring, read.ring_rows, read.history, read.n_history,
-            states.head, states.masses, states.sums,
-            np.array(config.half_lives_seconds, np.float64),
-            states.negative, config.negative_half_life_seconds, read.slots, read.strengths,
-            self._vectors, self._full,
-            view.log2_counts, view.ref_times, view.first_times, view.last_times,
-            view.scenes, view.scene_counts,
-            rows, n_rows, walked, out,
-        )  # fmt: skip
-        if after[: C_ENCODER - C_CONTEXT].any():
-            context = read_context(read, states, slots, now, view)
-            there = (rows >= 0)[:, :, None]
-            out[:, :, C_CONTEXT:C_ENCODER] = np.where(there, context[:, None, :], np.float32(0.0))
-        if self.tower is not None and after[C_ENCODER - C_CONTEXT :].any():
-            _encoder_scores(wishes, self._encoded, rows, n_rows, out, C_ENCODER)
-        return out
-
-    def _describe(
-        self,
-        read: Histories,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        cut: Candidates,
-        scores: NDArray[np.float32],
-        picks: NDArray[np.int64],
-        calibration: Calibration | None,
-    ) -> RecommendedBatch:
-        users, k = picks.shape
-        options, items = self.options, self.artifact.vectors
-        rows = np.empty((users, k), np.int64)
-        channels = np.zeros((users, k), np.uint8)
-        because = np.empty((users, k, BECAUSE), np.uint64)
-        because_rows = np.empty((users, k, BECAUSE), np.int64)
-        explain(
-            now, slots, options.because_half_life_seconds, options.because_cosine, self._vectors,
-            states.ring, read.ring_rows, read.history, read.n_history,
-            cut.rows, cut.via, cut.channels, picks, cut.n_unseen,
-            rows, channels, because, because_rows,
-        )  # fmt: skip
-        taken = np.take_along_axis(scores, np.maximum(picks, 0), axis=1)
-        labels, strengths, changes = interests(read, states, slots, items)
-        list_hash = np.zeros(users, np.uint64)
-        hashes = np.where(rows >= 0, items.hashes[rows], np.uint64(0))
-        for i in range(k):
-            list_hash = (list_hash ^ hashes[:, i]) * _MIX + _MIX
-        return RecommendedBatch(
-            rows,
-            np.where(picks >= 0, taken, np.float32(0.0)),
-            channels,
-            because,
-            because_rows,
-            labels,
-            strengths,
-            changes,
-            list_hash,
-            self._probabilities(read, states, slots, now, scenes, rows, calibration),
-        )
-
-
-@native
-def _encoder_scores(
-    wishes: Any, encoded: Any, rows: Any, n_rows: Any, out: Any, column: int
-) -> None:
-    """Write a column of (B, C, F): the inner product of each user's query with each candidate."""
-    for b in range(len(n_rows)):
-        for c in range(n_rows[b]):
-            out[b, c, column] = dot(wishes[b], encoded[rows[b, c]])
 
 
 def _parts(users: int) -> list[slice]:

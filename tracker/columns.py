@@ -1,0 +1,136 @@
+"""Columns: what a ranker reads of candidates, computed by the code that serves and trains."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.artifact import Artifact
+from tracker.context import C_CONTEXT, C_ENCODER, COLUMNS, read_context
+from tracker.dots import dot
+from tracker.features import fill_features
+from tracker.history import Histories
+from tracker.item_view import ItemView
+from tracker.native import native
+from tracker.recommend_options import RecommendOptions
+from tracker.state import UserStates
+from tracker.walk import walk_rows
+
+
+class Columns:
+    """Computes COLUMNS with one artifact and one item view; it keeps nothing between calls.
+
+    Args:
+        artifact: vectors, and the user encoder if one was trained.
+        view: the live statistics of the artifact's items.
+        options: how many events and neighbours are looked at.
+    """
+
+    def __init__(self, artifact: Artifact, view: ItemView, options: RecommendOptions) -> None:
+        self._view = view
+        self._options = options
+        self._vectors = np.asarray(artifact.vectors.vectors)
+        self._full = np.asarray(artifact.vectors.full)
+        self._tower = artifact.models.tower
+        self.encoded = (
+            np.zeros((len(artifact.vectors), 0), np.float32)
+            if self._tower is None
+            else self._tower.personal
+        )
+
+    def wishes(
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None,
+    ) -> NDArray[np.float32]:
+        """Return what the user encoder looks for, (B, E); E is 0 without one."""
+        if self._tower is None:
+            return np.zeros((len(slots), 0), np.float32)
+        return np.ascontiguousarray(self._tower.queries(states, slots, now, scenes, users))
+
+    def of_rows(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        wishes: NDArray[np.float32],
+        rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Return all COLUMNS of rows (B, C): (B, C, len(COLUMNS)); see `Recommender.columns`."""
+        given = rows.astype(np.int32)
+        n_rows = (given >= 0).sum(axis=1)
+        walked = walk_rows(
+            read,
+            now,
+            self._options.neighbour_events,
+            self._options.neighbour_width,
+            self._view,
+            given,
+            n_rows,
+        )
+        wanted = np.ones(len(COLUMNS), np.bool_)
+        return self.fill(read, states, slots, now, scenes, wanted, wishes, given, n_rows, walked)
+
+    def fill(
+        self,
+        read: Histories,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        wanted: NDArray[np.bool_],
+        wishes: NDArray[np.float32],
+        rows: NDArray[np.int32],
+        n_rows: NDArray[np.int64],
+        walked: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return the wanted columns of candidates (B, C); the others are zero, as is row -1.
+
+        Args:
+            read: what was read of the users' rows.
+            states: the arena.
+            slots: (B,) arena rows, -1 for none.
+            now: (B,) seconds.
+            scenes: (B,) codes, 0 for none.
+            wanted: (F,) of `Ranker`, F at most len(COLUMNS).
+            wishes: (B, E) of `wishes`.
+            rows: (B, C) catalogue rows.
+            n_rows: (B,) how many of them there are; those after are -1.
+            walked: (B, C, W) what the walk over neighbours found.
+        """
+        config, view = states.config, self._view
+        out = np.zeros((*rows.shape, len(wanted)), np.float32)
+        features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
+        fill_features(
+            now, slots, scenes, features, self._options.content_events,
+            states.ring, read.ring_rows, read.history, read.n_history,
+            states.head, states.masses, states.sums,
+            np.array(config.half_lives_seconds, np.float64),
+            states.negative, config.negative_half_life_seconds, read.slots, read.strengths,
+            self._vectors, self._full,
+            view.log2_counts, view.ref_times, view.first_times, view.last_times,
+            view.scenes, view.scene_counts,
+            rows, n_rows, walked, out,
+        )  # fmt: skip
+        if after[: C_ENCODER - C_CONTEXT].any():
+            context = read_context(read, states, slots, now, view)
+            there = (rows >= 0)[:, :, None]
+            out[:, :, C_CONTEXT:C_ENCODER] = np.where(there, context[:, None, :], np.float32(0.0))
+        if self._tower is not None and after[C_ENCODER - C_CONTEXT :].any():
+            _encoder_scores(wishes, self.encoded, rows, n_rows, out, C_ENCODER)
+        return out
+
+
+@native
+def _encoder_scores(
+    wishes: Any, encoded: Any, rows: Any, n_rows: Any, out: Any, column: int
+) -> None:
+    """Write a column of (B, C, F): the inner product of each user's query with each candidate."""
+    for b in range(len(n_rows)):
+        for c in range(n_rows[b]):
+            out[b, c, column] = dot(wishes[b], encoded[rows[b, c]])
