@@ -219,7 +219,6 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
         if tower is not None:
             recommender.tower = _Timed(tower, "queries", "encoder's queries", spent)
             recommender.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
-            recommender._columns._tower = recommender.tower
         ranker: Any = recommender.ranker
         recommender.ranker = _Timed(ranker, "score", "score", spent)
         slots = random.choice(job.states.capacity, size=batch, replace=False)
@@ -230,7 +229,6 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
         )
         spent["recommend"] = time.thread_time() - start
         recommender.ranker, recommender.tower = ranker, tower
-        recommender._columns._tower = tower
         start = time.thread_time()
         encoder.encode(made, "000001", users, users, now.tolist(), ["home"] * batch, [1.5] * batch)
         spent["encode"] = time.thread_time() - start

@@ -38,19 +38,6 @@ class Columns:
             else self._tower.personal
         )
 
-    def wishes(
-        self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        users: NDArray[np.uint64] | None,
-    ) -> NDArray[np.float32]:
-        """Return what the user encoder looks for, (B, E); E is 0 without one."""
-        if self._tower is None:
-            return np.zeros((len(slots), 0), np.float32)
-        return np.ascontiguousarray(self._tower.queries(states, slots, now, scenes, users))
-
     def of_rows(
         self,
         read: Histories,
@@ -98,7 +85,7 @@ class Columns:
             now: (B,) seconds.
             scenes: (B,) codes, 0 for none.
             wanted: (F,) of `Ranker`, F at most len(COLUMNS).
-            wishes: (B, E) of `wishes`.
+            wishes: (B, E) of `Tower.queries`; E is 0 without one.
             rows: (B, C) catalogue rows.
             n_rows: (B,) how many of them there are; those after are -1.
             walked: (B, C, W) what the walk over neighbours found.

@@ -271,7 +271,7 @@ class Recommender:
         self._check(states, slots, now, scenes)
         self.carry_over(states, slots)
         read = read_histories(states, slots, now, self.artifact.vectors)
-        wishes = self._columns.wishes(states, slots, now, scenes, users)
+        wishes = self._wishes(states, slots, now, scenes, users)
         return self._columns.of_rows(read, states, slots, now, scenes, wishes, rows)
 
     def probabilities(
@@ -349,6 +349,19 @@ class Recommender:
             return np.full(rows.shape, np.nan, np.float32)
         return prediction.logits(read, states, slots, now, scenes, rows, self.view, self._full)
 
+    def _wishes(
+        self,
+        states: UserStates,
+        slots: NDArray[np.int64],
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None,
+    ) -> NDArray[np.float32]:
+        """Return what the user encoder looks for, (B, E); E is 0 without one."""
+        if self.tower is None:
+            return np.zeros((len(slots), 0), np.float32)
+        return np.ascontiguousarray(self.tower.queries(states, slots, now, scenes, users))
+
     def _searched(
         self,
         states: UserStates,
@@ -362,7 +375,7 @@ class Recommender:
         self.carry_over(states, slots)
         read = read_histories(states, slots, now, self.artifact.vectors)
         wanted, owners, masses = queries(read, self.options.searches)
-        wishes = self._columns.wishes(states, slots, now, scenes, users)
+        wishes = self._wishes(states, slots, now, scenes, users)
         if shifts is not None and self.tower is not None:
             wishes += shifts.of(scenes)
         found = np.full((0, 1), -1, np.int64)
