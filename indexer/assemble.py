@@ -21,6 +21,7 @@ from indexer.carry import (
 from indexer.catalog import Catalog
 from indexer.item_encoder import Encoder, Progress
 from indexer.tower_items import moved_tower
+from indexer.users import Users, known_attributes
 from indexer.whitening import Whitening, basis_of, fit_whitening
 from tracker.artifact import (
     FORMAT,
@@ -118,10 +119,12 @@ def build_artifact(
     root: Root,
     options: BuildOptions,
     progress: Callable[[int], Progress] | None = None,
+    users: Users | None = None,
 ) -> Built:
     """Build an artifact of a catalogue and make it current.
 
-    The trained models of the current version are taken over while the basis stays what it is.
+    The trained models of the current version are taken over while the basis stays what it is; with
+    `users`, their attributes take the place of those that it knows.
 
     Raises:
         RefusedError: see `assemble`.
@@ -136,7 +139,10 @@ def build_artifact(
     if before.manifest.basis == parts.basis:
         models = before.models
         if models.tower is not None:
-            tower = moved_tower(models.tower, parts.items, options.min_recall)
+            known = None
+            if users is not None:
+                known = known_attributes(users.attributes, models.tower.model.config)
+            tower = moved_tower(models.tower, parts.items, options.min_recall, known)
             models = replace(models, tower=tower)
         return write_version(root, parts, models, before.manifest.training)
     logger.warning(

@@ -24,6 +24,7 @@ from indexer.console import (
     json_option,
     model_option,
     print_json,
+    users_option,
 )
 from indexer.finetune_cli import finetune
 from indexer.learning_cli import evaluate, train
@@ -97,6 +98,7 @@ def main() -> None:
     help="Fit the whitening anew, and take changed options or another encoder. Every user's state"
     " is then rebuilt from its most recent events.",
 )
+@users_option
 @click.option("--skip-bad-items", is_flag=True, help="Build without items that cannot be used.")
 @json_option
 def build(
@@ -112,6 +114,7 @@ def build(
     min_recall: float,
     index: Any,
     refit: bool,
+    users: tuple[Path, ...],
     skip_bad_items: bool,
     as_json: bool,
 ) -> None:
@@ -126,6 +129,7 @@ def build(
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
         from indexer.assemble import BuildOptions, RecallError, RefusedError, build_artifact
         from indexer.item_encoder import EncoderError, ItemEncoder
+        from indexer.users import UserFileError, read_users
 
         if catalog.skipped:
             shown = "".join(f"\n  {problem}" for problem in catalog.problems)
@@ -142,10 +146,11 @@ def build(
             refit=refit,
         )
         try:
+            known = read_users(users) if users else None
             encoder = ItemEncoder(model, device, batch_size)
             with encoding_bar() as progress:
-                built = build_artifact(catalog, encoder, root, options, progress)
-        except (EncoderError, RefusedError) as error:
+                built = build_artifact(catalog, encoder, root, options, progress, known)
+        except (EncoderError, RefusedError, UserFileError) as error:
             fail(str(error))
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)

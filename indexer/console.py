@@ -54,6 +54,13 @@ events_option = click.option(
     metavar="FILE",
     help="Logged events, in the same formats; may be given several times.",
 )
+users_option = click.option(
+    "--users",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Users with categorical attributes, in the same formats: a start for new users.",
+)
 core_option = click.option(
     "--core",
     type=click.IntRange(min=1),

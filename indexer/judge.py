@@ -15,6 +15,7 @@ from indexer.histories import Protocol, core, read_event_log, split
 from indexer.holdout import all_at_one_time, check_unseen
 from indexer.labels import label_events
 from indexer.replay import Replay
+from indexer.users import Users, known_attributes
 from tracker.artifact import Artifact
 from tracker.events import hash_id
 from tracker.kinds import Kinds
@@ -55,6 +56,7 @@ def judge(
     options: JudgeOptions,
     not_after: float,
     progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
+    users: Users | None = None,
 ) -> Evaluation:
     """Evaluate a version on the targets of a protocol.
 
@@ -70,6 +72,7 @@ def judge(
         options: what is asked.
         not_after: float seconds, now.
         progress: called with the number of events; what it gives is told of how many are done.
+        users: whose attributes are known, instead of those that the artifact knows.
 
     Raises:
         JudgeError: there are no targets, or the artifact has no item of the catalogue.
@@ -80,6 +83,9 @@ def judge(
     artifact = Artifact.load(root, options.version, "cpu")  # 1
     if artifact.models.tower is not None:
         artifact.models.tower.serve_on_one_thread()
+        if users is not None:
+            config = artifact.models.tower.model.config
+            artifact.models.tower.attributes = known_attributes(users.attributes, config)
     manifest = artifact.manifest
     scale = manifest.interest
     kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)

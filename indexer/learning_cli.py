@@ -32,6 +32,7 @@ from indexer.console import (
     read_kinds,
     repeats_option,
     seed_option,
+    users_option,
 )
 
 
@@ -49,13 +50,7 @@ from indexer.console import (
 @repeats_option
 @seed_option
 @positive_rating_option
-@click.option(
-    "--users",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Users with categorical attributes, in the same formats: a start for new users.",
-)
+@users_option
 @model_option
 @device_option
 @click.option(
@@ -198,6 +193,7 @@ def train(
     metavar="MAX",
     help="Ask for a seeded sample of so many.  [default: all, up to what takes some minutes]",
 )
+@users_option
 @kinds_option
 @click.option("--json", "json_file", metavar="FILE|-", help="Write the figures as JSON; - prints.")
 @click.option(
@@ -214,6 +210,7 @@ def evaluate(
     seed: int,
     positive_rating: float | None,
     most: int | None,
+    users: tuple[Path, ...],
     kinds: Path | None,
     json_file: str | None,
     html: Path | None,
@@ -233,13 +230,15 @@ def evaluate(
         from indexer.histories import EventFileError
         from indexer.holdout import SeenTargetsError
         from indexer.judge import JudgeError, JudgeOptions, judge
+        from indexer.users import UserFileError, read_users
 
         options = JudgeOptions(version, protocol, core, repeats, seed, most, positive_rating)
         try:
             with ExitStack() as shown:
                 told = _bar_of(shown, "replaying events")
-                found = judge(catalog, events, weights, root, options, time.time(), told)
-        except (EventFileError, JudgeError, SeenTargetsError) as error:
+                known = read_users(users) if users else None
+                found = judge(catalog, events, weights, root, options, time.time(), told, known)
+        except (EventFileError, JudgeError, SeenTargetsError, UserFileError) as error:
             fail(str(error))
         if html is not None:
             html.write_text(as_html(found), encoding="utf-8")

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.histories import EventLog
+from indexer.users import Attributes, attribute_codes, attribute_rows
 from tracker.user_encoder import (
     EncoderConfig,
     StepInputs,
-    attribute_code,
     code_rows,
     scale_values,
 )
@@ -27,8 +27,6 @@ MIN_ATTRIBUTE_USERS = 5
 
 MAX_ATTRIBUTES = 4096
 """The most frequent values of attributes that have a row of their own."""
-
-Attributes = Mapping[str, str | float | bool | Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,11 @@ def fit_config(
         values.append((float(of_kind.mean()) if len(of_kind) else 0.0, deviation or 1.0))
     users = {histories.user_ids[user] for user in np.unique(histories.users[seen]).tolist()}
     codes = np.array(
-        [code for user in sorted(users & attributes.keys()) for code in _codes(attributes[user])],
+        [
+            code
+            for user in sorted(users & attributes.keys())
+            for code in attribute_codes(attributes[user])
+        ],
         np.int64,
     )
     return EncoderConfig(
@@ -168,16 +170,6 @@ def make_sequences(
         targets=histories.positive[order] & (found >= 0),
         attributes=attribute_rows([attributes.get(u, {}) for u in histories.user_ids], config),
     )
-
-
-def attribute_rows(users: Sequence[Attributes], config: EncoderConfig) -> NDArray[np.int64]:
-    """Return (B, A) rows of users' attributes, 0 for none; A is that of the user with most."""
-    known = {code: row for row, code in enumerate(config.attributes, 1)}
-    found = [[known[code] for code in _codes(user) if code in known] for user in users]
-    result = np.zeros((len(found), max((len(rows) for rows in found), default=0)), np.int64)
-    for user, of_user in enumerate(found):
-        result[user, : len(of_user)] = of_user
-    return result
 
 
 def windows(sequences: Sequences, train: NDArray[np.bool_], length: int) -> list[Window]:
@@ -254,13 +246,6 @@ def inputs(
         torch.from_numpy(sequences.values[places]).to(device),
         torch.from_numpy(sequences.gaps[places]).to(device),
     )
-
-
-def _codes(attributes: Attributes) -> Iterator[int]:
-    for name, value in sorted(attributes.items()):
-        many = value if isinstance(value, list | tuple) else (value,)
-        for one in many:
-            yield attribute_code(name, str(one))
 
 
 def _frequent(codes: NDArray[np.int64], minimum: int, most: int) -> tuple[int, ...]:

@@ -91,11 +91,18 @@ def make_tower(
     )
 
 
-def moved_tower(tower: Tower, items: ItemVectors, min_recall: float = 0.95) -> Tower:
-    """Return a tower with the items of another catalogue in the same basis; the encoder stays."""
-    fitted = FittedTower(
-        tower.model, tower.id_hashes, tower.attention, tower.attributes, tower.info.fitted
-    )
+def moved_tower(
+    tower: Tower,
+    items: ItemVectors,
+    min_recall: float = 0.95,
+    attributes: UserAttributes | None = None,
+) -> Tower:
+    """Return a tower with the items of another catalogue in the same basis; the encoder stays.
+
+    Users' attributes stay too, where no others are given.
+    """
+    known = tower.attributes if attributes is None else attributes
+    fitted = FittedTower(tower.model, tower.id_hashes, tower.attention, known, tower.info.fitted)
     return make_tower(fitted, items, min_recall, tower.steps.device)
 
 

@@ -23,13 +23,12 @@ from indexer.histories import EventLog, Protocol, core
 from indexer.holdout import Lessons, ranker_targets, training_info
 from indexer.item_encoder import Encoder, Progress
 from indexer.replay import Replay
-from indexer.sequences import Attributes
 from indexer.tower_options import EncoderFit, Shown, TooFewError, TowerOptions, nothing_shown
 from indexer.train_prediction import PredictionOptions, train_prediction
 from indexer.train_ranker import MIN_EXAMPLES, Fitted, RankerOptions, fit_ranker
 from indexer.train_tower import TowerTraining
 from indexer.training_log import TrainingError, check_log, met, read_log
-from indexer.users import Users
+from indexer.users import Attributes, Users
 from indexer.workplace import close_workplace, fingerprint, open_workplace
 from tracker.artifact import Artifact
 from tracker.kinds import Kinds

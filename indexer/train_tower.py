@@ -14,7 +14,7 @@ from indexer.encoder_learner import EncoderOptions
 from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors
 from indexer.histories import TEST, TRAIN, EventLog, Protocol, split
 from indexer.replay import Replay
-from indexer.sequences import Attributes, attribute_rows, fit_config, make_sequences
+from indexer.sequences import fit_config, make_sequences
 from indexer.tower_items import FittedTower, make_tower
 from indexer.tower_options import (
     DROPOUT,
@@ -41,11 +41,11 @@ from indexer.train_attention import (
 )
 from indexer.train_encoder import Epoch, Fitted, fit_encoder, pick_device
 from indexer.trend import Trend
+from indexer.users import Attributes, known_attributes
 from tracker.encoder_steps import with_bias
-from tracker.events import hash_id
 from tracker.ranker import Blend
 from tracker.scene_attention import SceneAttention
-from tracker.tower import Tower, UserAttributes, interest_names
+from tracker.tower import Tower, interest_names
 from tracker.user_encoder import EncoderConfig
 
 
@@ -258,7 +258,7 @@ class TowerTraining:
                 model.cpu(),
                 self._parts.items.hashes[items.rows()],
                 None if self.attention is None else self.attention.cpu(),
-                self._known_attributes(),
+                known_attributes(self._attributes, self.config),
                 {name: float(v) for name, v in figures.items() if not isinstance(v, str)},
             ),
             self._parts.items,
@@ -277,14 +277,6 @@ class TowerTraining:
             fitted.model, self._sequences, table, self._places(asked.events[place])
         )
         return mean_attended(self.attention, asked, place, queries)
-
-    def _known_attributes(self) -> UserAttributes:
-        """Return the rows of all users of whom an attribute with a row is known."""
-        rows = attribute_rows(list(self._attributes.values()), self.config).astype(np.int32)
-        hashes = np.array([hash_id(user) for user in self._attributes], np.uint64)
-        some = np.flatnonzero(rows.any(axis=1))
-        order = some[np.argsort(hashes[some])]
-        return UserAttributes(hashes[order], rows[order])
 
 
 def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:

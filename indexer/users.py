@@ -1,18 +1,22 @@
-"""Read users: id and categorical attributes, for the encoder's training."""
+"""Read users: id and categorical attributes, and their rows in an encoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from tracker.client import InputError, read_lines
-from tracker.events import User
+from tracker.events import User, hash_id
+from tracker.tower import UserAttributes
+from tracker.user_encoder import EncoderConfig, attribute_code
 
-Attributes = dict[str, str | float | bool | list[str]]
+Attributes = Mapping[str, str | float | bool | Sequence[str]]
 
 _BATCH = 8192
 
@@ -73,6 +77,33 @@ def read_users(paths: Sequence[Path]) -> Users:
                 f"{path}: none of {users.left_out} lines is a user: {users.first_problem}"
             )
     return users
+
+
+def attribute_codes(attributes: Attributes) -> Iterator[int]:
+    """Yield the code of each value of a user's attributes."""
+    for name, value in sorted(attributes.items()):
+        many = value if isinstance(value, list | tuple) else (value,)
+        for one in many:
+            yield attribute_code(name, str(one))
+
+
+def attribute_rows(users: Sequence[Attributes], config: EncoderConfig) -> NDArray[np.int64]:
+    """Return (B, A) rows of users' attributes, 0 for none; A is that of the user with most."""
+    known = {code: row for row, code in enumerate(config.attributes, 1)}
+    found = [[known[code] for code in attribute_codes(user) if code in known] for user in users]
+    result = np.zeros((len(found), max((len(rows) for rows in found), default=0)), np.int64)
+    for user, of_user in enumerate(found):
+        result[user, : len(of_user)] = of_user
+    return result
+
+
+def known_attributes(users: Mapping[str, Attributes], config: EncoderConfig) -> UserAttributes:
+    """Return the rows of all users of whom an attribute is known to an encoder."""
+    rows = attribute_rows(list(users.values()), config).astype(np.int32)
+    hashes = np.array([hash_id(user) for user in users], np.uint64)
+    some = np.flatnonzero(rows.any(axis=1))
+    order = some[np.argsort(hashes[some])]
+    return UserAttributes(hashes[order], rows[order])
 
 
 def _records(path: Path) -> Iterator[tuple[str, User | str]]:

@@ -267,6 +267,9 @@ def test_a_new_catalogue_comes_into_the_same_space() -> None:
     assert moved.vectors[:2] == pytest.approx(tower.vectors[[3, 1]], abs=1e-5)
     assert moved.code == tower.code
     assert moved.index.size == 3
+    later = UserAttributes(np.array([hash_id("new")], np.uint64), np.array([[1]], np.int32))
+    assert moved_tower(tower, items, 0.9, later).attributes is later
+    assert moved_tower(tower, items, 0.9, later).info.users == 1
     assert np.abs(moved.vectors[2] - tower.vectors[7]).max() > 1e-3  # no id of its own
     with pytest.raises(ValueError, match="full width 8, an encoder of text width 32"):
         make_tower(fitted(), ItemVectors.make(["a"], np.ones((1, 8), np.float32), 4))

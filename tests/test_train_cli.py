@@ -50,6 +50,17 @@ def test_encoder_attributes_and_curves_are_published_with_the_ranker(
     assert (tower.info.cell, tower.info.dim, tower.info.users) == ("linear", 8, 100)
     assert tower.info.fitted["epochs"] == 1.0
     assert LAYOUT.user_encoder in artifact.manifest.files
+    more = [{"user_id": f"u{n}", "attributes": {"side": n % 2}} for n in range(103)]
+    later = write_users(tmp_path, *more)
+    assert shop.build("--users", later).exit_code == 0
+    built = Artifact.load(shop.root)
+    assert built.models.tower is not None
+    assert built.models.tower.info.users == 103
+    assert built.models.tower.code == tower.code
+    assert shop.build().exit_code == 0
+    kept = Artifact.load(shop.root).models.tower
+    assert kept is not None
+    assert kept.info.users == 103
 
 
 def test_the_curves_lie_beside_the_versions(shop: Shop) -> None:

@@ -4,11 +4,14 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexer.users import UserFileError, read_users
+from indexer.users import UserFileError, known_attributes, read_users
+from tracker.events import hash_id
+from tracker.user_encoder import EncoderConfig, attribute_code
 
 LINES = [
     {"user_id": "ada", "attributes": {"age": "30-44", "hobbies": ["chess", "tea"]}},
@@ -86,3 +89,13 @@ def test_a_row_of_parquet_that_is_no_user_is_left_out(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user_id": ["ada", None]}), path)
     users = read_users([path])
     assert (set(users.attributes), users.left_out) == ({"ada"}, 1)
+
+
+def test_users_are_known_by_the_attributes_that_an_encoder_has_met() -> None:
+    config = EncoderConfig(attributes=(attribute_code("age", "45-54"), attribute_code("kid", "no")))
+    users = {"ada": {"age": "45-54"}, "bo": {"age": "9"}, "cy": {"kid": "no", "age": "45-54"}}
+    known = known_attributes(users, config)
+    assert known.hashes.tolist() == sorted(hash_id(name) for name in ("ada", "cy"))
+    asked = np.array([hash_id(name) for name in ("cy", "bo", "ada")], np.uint64)
+    assert [sorted(row) for row in known.of(asked).tolist()] == [[1, 2], [0, 0], [0, 1]]
+    assert known_attributes({}, config).of(asked).shape == (3, 0)
