@@ -34,7 +34,7 @@ class RecommendOptions:
     cut: int = 32
     reserve: int = 4
     seen: Literal["demote", "exclude", "keep"] = "demote"
-    diversity: float = 0.25
+    diversity: float = 0.1
     recent_events: int = 5
     neighbour_events: int = 10
     neighbour_width: int = 24

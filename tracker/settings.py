@@ -95,7 +95,7 @@ class Settings(BaseSettings):
 
     k: int = Field(10, ge=1, le=500, description="items in a recommendation")
     seen: SeenPolicy = Field("demote", description="what happens to items the user knows")
-    diversity: float = Field(0.25, ge=0.0, le=1.0, description="weight of diversity; 0 is none")
+    diversity: float = Field(0.1, ge=0.0, le=1.0, description="weight of diversity; 0 is none")
     searches: int = Field(2, ge=1, le=8, description="index searches a user at most")
     online_learning: OnlineLearning = Field(
         "on",
