@@ -65,6 +65,7 @@ def build_shop(root: Path, items: list[Item] | None = None) -> Built:
 
 def train_shop(root: Path, events: Path, items: list[Item] | None = None) -> Trained:
     """Train encoder, ranker and probabilities on events of other users, written to a file."""
+    build_shop(root, items)
     lines = shop_events(6000, 300, seed=99)
     events.write_bytes(b"".join(line.value + b"\n" for line in lines))
     options = TrainOptions(ranker=RankerOptions(steps=300, max_epochs=4))
