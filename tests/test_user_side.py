@@ -1,17 +1,21 @@
 """UserSide: events into states, lists by policy, item events with the commit."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from indexer.tower_items import make_tower
 from tests.plane_world import NOW, Bench, like, lists, small_artifact
+from tests.test_tower import fitted
 from tracker import user_side
 from tracker.arena import ArenaFullError
 from tracker.events import Event, hash_id
 from tracker.item_events import decode_blocks
+from tracker.models import Models
 from tracker.serving import NewerArtifactError, make_serving
 from tracker.user_side import OUTCOMES
 
@@ -328,3 +332,25 @@ def test_part_of_a_batch_keeps_all_columns(make: Make) -> None:
     assert part.users == ["c", "a"]
     assert part.offsets.tolist() == [2, 0]
     assert part.topic == "t-events"
+
+
+def test_an_encoders_state_goes_on_after_a_restart_as_if_there_had_been_none(make: Make) -> None:
+    hidden = []
+    for restarts in (False, True):
+        bench = make()
+        artifact = bench.keeper.current.artifact
+        models = Models(tower=make_tower(fitted(), artifact.vectors))
+        bench.keeper.current = make_serving(replace(artifact, models=models), bench.settings)
+        bench.restart()
+        for number in range(20):  # more than a ring holds: from it the state could not be made anew
+            bench.send(like("a", number, time=NOW + number))
+            if number % 6 == 5:
+                bench.commit()
+                if restarts:
+                    bench.restart()
+        found = bench.users.find_user("a")
+        assert found is not None
+        rows, slot = found
+        hidden.append(rows.states.hidden[slot].copy())
+    assert np.array_equal(*hidden)
+    assert hidden[0].any()

@@ -205,6 +205,7 @@ class UserSide:
 
     def find_user(self, user: str) -> tuple[UserRows, int] | None:
         """Return where a user's row is, loaded if need be; None where nothing is kept."""
+        self._serving()
         if user not in self.store.arena and self.store.read([STATE_PREFIX + user.encode()]) == [
             None
         ]:
@@ -226,6 +227,8 @@ class UserSide:
         if self._rows.states.config is not serving.config:
             self._rows.states.config = serving.config
             self._rows.seen.config = serving.config
+        # Before rows are loaded: a state that finds no room is lost, and made anew from the ring.
+        self._rows.states.set_hidden(serving.artifact.models.hidden)
         return serving
 
     def _check_artifact(self, slots: Slots, serving: Serving) -> None:
