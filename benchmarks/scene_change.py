@@ -1,6 +1,6 @@
 """One user at one moment in several scenes: what the lists have in common, and where they part.
 
-    python -m benchmarks.scene_change --events events.jsonl.gz \
+    python -m benchmarks.scene_change --items items.jsonl.gz --events events.jsonl.gz \
         --out artifacts --user 1111
 
 The events are replayed through the recommender that serves; then the user's list is asked for in
@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from indexer.catalog import read_items
 from indexer.histories import read_event_log
 from indexer.replay import Replay
 from tracker.artifact import Artifact
@@ -31,6 +32,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", type=Path, action="append", required=True)
+    parser.add_argument("--items", type=Path, action="append", default=[], help="for their titles")
     parser.add_argument("--out", required=True, help="where versions live")
     parser.add_argument("--artifact", help="by default the one LATEST names")
     parser.add_argument("--user", required=True)
@@ -38,6 +40,11 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=5)
     parser.add_argument("--repeats", action="store_true", help="items chosen before may come again")
     given = parser.parse_args()
+    titles = {}
+    if given.items:
+        titles = {
+            item.item_id: item.title or item.item_id for item in read_items(given.items).items
+        }
     artifact = Artifact.load(given.out, given.artifact, "cpu")
     scale = artifact.manifest.interest
     kinds = msgspec.structs.replace(
@@ -68,7 +75,10 @@ def main() -> None:
     print("| | " + " | ".join(names) + " |")
     print("| --- |" + " --- |" * len(names))
     for place in range(given.k):
-        cells = [artifact.vectors.ids[row] if row >= 0 else "" for row in made.rows[:, place]]
+        cells = [
+            titles.get(artifact.vectors.ids[row], artifact.vectors.ids[row]) if row >= 0 else ""
+            for row in made.rows[:, place]
+        ]
         print(f"| {place + 1} | " + " | ".join(cells) + " |")
 
 
