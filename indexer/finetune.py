@@ -132,6 +132,11 @@ def finetune(
     rows = rows_of(log, catalog.items)
     _check(log, rows, texts, options)
     parts = part(log, options.until)
+    protocol: Protocol | None = None if options.until == "all" else options.until
+    training = training_info(
+        log, protocol, options.core, options.repeats, options.fit.seed, int(parts.train.sum())
+    )
+    _check_encoder(encoder, training)
     of_event = np.where(rows >= 0, texts.of_item[rows], -1)
     logged = Logged(log, rows, of_event, texts, parts)
     random = np.random.default_rng(options.fit.seed)
@@ -166,7 +171,6 @@ def finetune(
             report=report,
         )
     after = before  # 4
-    protocol: Protocol | None = None if options.until == "all" else options.until
     if fitted.best_epoch:
         after = full.scores(_encode(learner.text, texts, full, reports))
     done = Finetuned(
@@ -175,9 +179,7 @@ def finetune(
         model=encoder.info.name,
         objective=options.objective,
         method=options.method,
-        training=training_info(
-            log, protocol, options.core, options.repeats, options.fit.seed, int(parts.train.sum())
-        ),
+        training=training,
         measure=full.measure,
         validation={"before": before, "after": after},
         epochs=len(fitted.curve),
@@ -191,6 +193,19 @@ def finetune(
         learner.save(folder, _files(done, fitted), force=options.force)
     checkpoint.unlink(missing_ok=True)
     return done
+
+
+def _check_encoder(encoder: ItemEncoder, training: TrainingInfo) -> None:
+    """Refuse to go on from an encoder that may have seen what this training leaves out."""
+    before = encoder.info.training
+    if before is None or training.protocol is None:
+        return
+    if (before.protocol, before.left_out_digest) != (training.protocol, training.left_out_digest):
+        raise FinetuneError(
+            f"{encoder.info.name} was fine-tuned on other events ({before.protocol or 'all'}) and"
+            f" may have seen what --protocol {training.protocol} leaves out; begin with the encoder"
+            " it was made from, or with --protocol all"
+        )
 
 
 def _check(log: EventLog, rows: NDArray[np.int64], texts: Texts, options: FinetuneOptions) -> None:

@@ -101,7 +101,7 @@ def labelled_parts(log: EventLog, kinds: Kinds, parts: Parts) -> tuple[Labelled,
     The rule is that of the trained probability: where there are impressions they are labelled, else
     ratings from the median of those that may be learned from, and all else by its weight's sign.
     """
-    labelled = label_events(log, label_rule(log, kinds, parts.train))
+    labelled = label_events(log, label_rule(log, kinds, parts.train), parts.seen)
     return labelled.among(parts.train), labelled.among(parts.seen & ~parts.train)
 
 

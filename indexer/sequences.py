@@ -177,14 +177,15 @@ def windows(sequences: Sequences, train: NDArray[np.bool_], length: int) -> list
 
     Args:
         sequences: the columns.
-        train: (E,) by event of the EventLog; of each user a beginning is taken.
+        train: (E,) by event of the EventLog; of each user it is taken up to the first left out.
         length: events of a window.
     """
     found: list[Window] = []
     kept = train[sequences.positions]
     for user in range(len(sequences)):
         begin, end = int(sequences.starts[user]), int(sequences.starts[user + 1])
-        end = begin + int(kept[begin:end].sum())
+        left_out = np.flatnonzero(~kept[begin:end])
+        end = begin + int(left_out[0]) if len(left_out) else end
         found.extend(
             Window(user, max(start - 1, begin), min(start + length, end), int(start > begin))
             for start in range(begin, end, length)

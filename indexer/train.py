@@ -232,7 +232,9 @@ def _fingerprint(
 ) -> str:
     """Return what stands for this training and no other."""
     items = parts.items.hashes.tobytes() + parts.sources.text_hashes.tobytes()
-    told = msgspec.json.encode([parts.basis, options, dict(users)], order="sorted")
+    told = msgspec.json.encode(
+        [parts.basis, parts.items.live, options, dict(users)], order="sorted"
+    )
     return fingerprint(log, items, told)
 
 

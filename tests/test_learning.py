@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from prometheus_client import generate_latest
@@ -89,6 +90,17 @@ def test_a_worker_learns_from_positive_events_of_users_it_knows(make: Make) -> N
     assert progress.steps == steps(bench)
     assert 0.0 < progress.distance < 1.0
     assert progress.loss > 0.0
+
+
+def test_an_event_that_came_before_teaches_nothing(make: Make) -> None:
+    bench = make(seen="keep")
+    events = [msgspec.structs.replace(one, event_id=f"e{one.item_id}") for one in likes(bench, 12)]
+    bench.send(*events[:4])
+    bench.send(*events[4:])
+    before = steps(bench)
+    assert before > 0
+    bench.send(*events[4:])
+    assert steps(bench) == before
 
 
 def test_the_work_for_a_chunk_is_bounded_and_does_not_depend_on_its_order(make: Make) -> None:

@@ -292,6 +292,16 @@ def test_windows_overlap_by_one_event_and_every_event_is_a_target_once() -> None
     assert sorted(targets) == np.flatnonzero(train).tolist()
 
 
+def test_a_window_ends_before_the_first_event_that_is_left_out() -> None:
+    sequences, _ = world(2, 6)
+    train = np.ones(len(sequences.positions), np.bool_)
+    train[sequences.positions[3]] = False  # as a validation target with a view after it
+    assert [(w.user, w.begin, w.end) for w in windows(sequences, train, 10)] == [
+        (0, 0, 3),
+        (1, 6, 12),
+    ]
+
+
 def test_born_is_the_first_event_and_ids_are_those_met() -> None:
     ids, born = known_items(np.array([4, -1, 2, 4]), np.array([9.0, 1.0, 3.0, 7.0]), 5)
     assert ids.tolist() == [0, 0, 1, 0, 2]

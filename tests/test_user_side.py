@@ -354,3 +354,15 @@ def test_an_encoders_state_goes_on_after_a_restart_as_if_there_had_been_none(mak
         hidden.append(rows.states.hidden[slot].copy())
     assert np.array_equal(*hidden)
     assert hidden[0].any()
+
+
+def test_a_chunk_that_was_applied_before_is_passed_over_event_by_event_too(make: Make) -> None:
+    bench = make(transactions=False, emit="event")
+    records = bench.records(like("a", 0), like("a", 1))
+    bench.users.process(records, bench.offset)
+    kept = bench.head("a", "events")
+    bench.users.take_outgoing()
+    made = bench.users.process(records, bench.offset)
+    assert bench.head("a", "events") == kept == 2
+    assert len(lists(made)) == 2
+    assert bench.users.take_outgoing() == []

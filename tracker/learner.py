@@ -167,7 +167,7 @@ class Learner:
     ) -> int:
         """Learn from a chunk that is not applied yet; return the steps taken.
 
-        1. Choose events.
+        1. Choose events, none that the states have already.
         2. Find the candidates of each, and what the ranker reads of them.
         3. One step for each whose item is among the unseen ones, in the order of the events.
 
@@ -184,6 +184,7 @@ class Learner:
             return 0
         known = states.head["events"][events.slots] > 0
         known &= recommender.artifact.vectors.row_of(events.items) >= 0
+        known &= ~_met_before(states, events)
         steps = self._learn_labels(recommender, states, events, times, known)
         if set(self._parts) == {"calibration"}:
             return steps
@@ -249,6 +250,15 @@ class Learner:
             one = slice(b, b + 1)
             part.note(*part.model.learn(logits[one], labels[chosen[one]] == 1))
         return len(chosen)
+
+
+def _met_before(states: UserStates, events: EventBatch) -> NDArray[np.bool_]:
+    """Tell which events are in the states already: sent again, or replayed."""
+    head, ring = states.head[events.slots], states.ring[events.slots]
+    used = np.arange(ring.shape[1]) < head["n_ring"][:, None]
+    again = (used & (ring["event_id"] == events.event_ids[:, None])).any(axis=1)
+    found: NDArray[np.bool_] = again & (events.event_ids != 0)
+    return found | (events.offsets <= head["last_offset"])
 
 
 def _some(which: NDArray[np.bool_], offsets: NDArray[np.int64], most: int) -> NDArray[np.int64]:

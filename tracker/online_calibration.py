@@ -54,7 +54,8 @@ class OnlineCalibration:
         if found.reset() != published.reset():
             raise ValueError(f"the learned calibration began at {found.reset()}, not {published}")
         shift, scale = abs(found.shift - published.shift), found.scale / published.scale
-        if shift > MOST_SHIFT * 1.001 or abs(math.log(scale)) > math.log(MOST_SCALE) * 1.001:
+        near = shift <= MOST_SHIFT * 1.001 and abs(math.log(scale)) <= math.log(MOST_SCALE) * 1.001
+        if not near:  # nor for NaN
             raise ValueError(
                 f"the learned calibration is {shift:g} and {scale:g} times off;"
                 f" at most {MOST_SHIFT:g} and {MOST_SCALE:g} times are expected"

@@ -213,7 +213,10 @@ class ArtifactKeeper:
             await old_feed.stop()
 
     def _load(self, version: str) -> Serving:
-        return make_serving(load_artifact(self._settings, version), self._settings)
+        try:
+            return make_serving(load_artifact(self._settings, version), self._settings)
+        except ValueError as error:  # options that its ranker asks for, a GPU that is not there
+            raise ArtifactError(f"artifact {version}: {error}") from error
 
 
 def load_artifact(settings: Settings, version: str | None = None) -> Artifact:

@@ -288,6 +288,8 @@ class UserSide:
 
     def _in_order(self) -> None:
         """Put this chunk's item events in the order of their source: the item side relies on it."""
+        if not self._item_events:  # all of it had been applied before
+            return
         item_events = np.concatenate(self._item_events)
         order = np.argsort(item_events["source_offset"], kind="stable")
         self._item_events = [item_events[order]]

@@ -2,17 +2,22 @@
 
 import logging
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch, EventReader
 from tracker.events import Event, encode_event
+from tracker.evidence import EVIDENCE, Priors
 from tracker.item_events import decode_block, encode_block
 from tracker.item_side import ItemRows
 from tracker.kinds import Kinds
+from tracker.label_rule import LabelRule
+from tracker.models import Models
 from tracker.network import CUT, Network, Weights
 from tracker.online import OnlineRanker
+from tracker.prediction import HeadWeights, Prediction, PredictionInfo
 from tracker.ranker import Blend
 from tracker.recommender import Recommender
 from tracker.serving import Serving
@@ -50,6 +55,10 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     for ranker in (Blend(), _blank_network()):
         other = Recommender(serving.artifact, serving.view, serving.recommender.options, ranker)
         other.recommend(rows.states, rows.seen, rows.seen_slots, slots, now, no_scenes, k)
+    likely = replace(serving.artifact, models=Models(prediction=_blank_prediction()))
+    Recommender(likely, serving.view).probabilities(
+        rows.states, slots, now, no_scenes, np.zeros((3, 1), np.int64)
+    )
     OnlineRanker(_blank_network()).learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
     serving.encoder.encode(
         found,
@@ -86,6 +95,20 @@ def _blank_network() -> Network:
     }  # fmt: skip
     zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     return Network(COLUMNS, Weights(**zeros))
+
+
+def _blank_prediction() -> Prediction:
+    """Return a head that reads all there is and says a half of everything."""
+    count = len(EVIDENCE)
+    info = PredictionInfo(
+        list(EVIDENCE), 1, LabelRule(), 0.5, Priors(0.0, 0.5, 0.5, 0.5, 1.0, 1.0), (1.0, 0.0), 0
+    )
+    shapes = {
+        "linear": (count,), "bias": (1,), "first": (count, 1), "first_bias": (1,), "last": (1,),
+        "lowest": (count,), "highest": (count,),
+    }  # fmt: skip
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    return Prediction(info, HeadWeights(**zeros))
 
 
 def _events(serving: Serving, kinds: Kinds) -> EventBatch:
