@@ -51,14 +51,18 @@ class Keeper:
         self.loaded = True
         self.caught_up = True
         self.tolerated = 0
+        self.readable = True
         self.asked: list[int] = []
 
-    def tolerates(self, sequence: int) -> bool:
-        return sequence <= max(self.current.sequence, self.tolerated)
+    @property
+    def newest(self) -> int:
+        return max(self.current.sequence, self.tolerated)
 
-    async def catch_up(self, sequence: int) -> None:
+    async def catch_up(self, sequence: int) -> bool:
         self.asked.append(sequence)
-        self.tolerated = sequence
+        if self.readable:
+            self.tolerated = sequence
+        return self.readable
 
 
 class Committer:

@@ -268,15 +268,53 @@ def test_bug_in_processing_ends_the_worker_and_nothing_is_acknowledged(
 
 def test_newer_artifact_is_loaded_before_its_states_are_touched(bench: Bench) -> None:
     async def work(line: Line) -> None:
-        line.accept(0, bench.records(like("a", 0)))
-        await line.applied(1)
-        bench.rows.states.head["artifact"][:] = 5
         line.accept(1, bench.records(like("a", 1)))
-        await line.applied(1, 2)
+        await line.applied(2)
 
+    written_by(bench, 5)
     run(bench, work)
     assert bench.keeper.asked == [5]
     assert bench.head("a", "events") == 2
+
+
+def written_by(bench: Bench, sequence: int) -> None:
+    """Commit a row of user a as another worker would, with a newer artifact."""
+    bench.send(like("a", 0))
+    bench.rows.states.head["artifact"][:] = sequence
+    bench.commit()
+    bench.restart()
+
+
+def test_a_chunk_waits_while_it_cannot_be_told_what_latest_names(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tracker.partition.RETRY_SECONDS", 0.01)
+
+    async def work(line: Line) -> None:
+        line.accept(1, bench.records(like("a", 1)))
+        await line.until(lambda: len(bench.keeper.asked) > 3)
+        assert line.done == []
+        bench.keeper.readable = True
+        await line.applied(2)
+
+    written_by(bench, 5)
+    bench.keeper.readable = False
+    run(bench, work)
+    assert bench.head("a", "events") == 2
+    assert caplog.text.count("waits for an artifact: user row 0 of 1 was written with") == 1
+
+
+def test_a_chunk_that_waits_for_an_artifact_is_given_back_at_the_end(bench: Bench) -> None:
+    async def work(line: Line) -> None:
+        line.accept(1, bench.records(like("a", 1)))
+        await line.until(lambda: bool(bench.keeper.asked))
+
+    written_by(bench, 5)
+    bench.keeper.readable = False
+    line = run(bench, work)
+    assert line.fatal == []
+    assert line.done == [2]
+    assert bench.users.store.committed == bench.users.store.row.position == 1
 
 
 def test_chunks_that_wait_at_the_end_are_given_back(bench: Bench) -> None:

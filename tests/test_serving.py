@@ -106,10 +106,9 @@ def test_roll_back_is_followed_and_states_of_the_newer_one_are_tolerated(shop: S
         newer = keeper.current.sequence
         set_latest(shop.root, shop.first)
         await until(lambda: keeper.current.version == shop.first)
-        assert not keeper.tolerates(newer)
-        await keeper.catch_up(newer)
-        assert keeper.tolerates(newer)
-        assert not keeper.tolerates(newer + 1)
+        assert keeper.newest < newer
+        assert await keeper.catch_up(newer)
+        assert keeper.newest == newer
 
     shop.run(work)
 
@@ -121,7 +120,7 @@ def test_state_of_a_newer_artifact_brings_it_at_once(shop: Shop) -> None:
 
     async def work(keeper: ArtifactKeeper) -> None:
         version = await asyncio.to_thread(shop.build, 70)
-        await keeper.catch_up(2)
+        assert await keeper.catch_up(2)
         assert keeper.current.version == version
 
     shop.run(work)
@@ -141,6 +140,8 @@ def test_bad_artifact_is_refused_once_and_the_old_one_stays(
         await until(lambda: shop.count("refused_artifacts") == 1)
         await asyncio.sleep(0.3)
         assert keeper.current.version == shop.first
+        assert not await keeper.catch_up(2)  # what LATEST names is not in use
+        assert keeper.newest == 1
         set_latest(shop.root, shop.first)
         good = await asyncio.to_thread(shop.build, 80)
         await until(lambda: keeper.current.version == good)
@@ -155,11 +156,11 @@ def test_latest_that_cannot_be_read_is_said_once_and_the_old_one_stays(
 ) -> None:
     async def work(keeper: ArtifactKeeper) -> None:
         shutil.move(shop.root, shop.root.with_name("away"))
-        await keeper.refresh()
-        await keeper.refresh()
-        assert keeper.current.version == shop.first
+        assert not await keeper.refresh()
+        assert not await keeper.catch_up(2)
+        assert (keeper.current.version, keeper.newest) == (shop.first, 1)
         shutil.move(shop.root.with_name("away"), shop.root)
-        await keeper.refresh()
+        assert await keeper.refresh()
 
     shop.run(work)
     assert caplog.text.count("LATEST cannot be read") == 1

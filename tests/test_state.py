@@ -13,6 +13,7 @@ from tracker import state_bytes
 from tracker.interest import InterestConfig
 from tracker.row_bytes import split_rows
 from tracker.state import (
+    NewerArtifactError,
     StateFormatError,
     UserStates,
     ring_recent,
@@ -184,6 +185,22 @@ def test_room_for_another_encoder_is_empty_and_of_none() -> None:
     assert states.hidden.shape == (2, 6)
     assert not states.hidden.any()
     assert not states.head["encoder"].any()
+
+
+def test_a_row_of_a_newer_artifact_is_refused_with_both_and_nothing_is_written() -> None:
+    users = lived_in()
+    users.states.head["artifact"][:2] = 3, 2**32 - 1
+    rows = users.states.pack(np.arange(2))
+    other = UserStates(SMALL, 2, hidden=4)
+    other.hidden[:] = 1.0
+    for row, (newest, found) in enumerate(((2, 3), (3, 2**32 - 1))):
+        named = f"user row {row} of 2 was written with artifact {found}; at most {newest}"
+        with pytest.raises(NewerArtifactError, match=named):
+            other.unpack(np.arange(2), rows, newest)
+    assert (other.hidden == 1.0).all()
+    assert not other.head["events"].any()
+    other.unpack(np.arange(2), rows)
+    assert other.head["artifact"].tolist() == [3, 2**32 - 1]
 
 
 def test_a_refused_row_leaves_the_arena_as_it_was() -> None:

@@ -16,7 +16,8 @@ from tracker.arena import ArenaFullError
 from tracker.events import Event, hash_id
 from tracker.item_events import decode_blocks
 from tracker.models import Models
-from tracker.serving import NewerArtifactError, make_serving
+from tracker.serving import Serving, make_serving
+from tracker.state import NewerArtifactError
 from tracker.user_side import OUTCOMES
 
 Make = Callable[..., Bench]
@@ -287,18 +288,65 @@ def test_full_arena_is_said_before_anything_changes(make: Make) -> None:
     assert len(lists(bench.users.process(records, 3))) == 1
 
 
-def test_state_of_a_newer_artifact_is_said_before_anything_changes(make: Make) -> None:
+def with_encoder(bench: Bench, sequence: int = 1) -> Serving:
+    """Return an artifact with a trained user encoder, ready to serve."""
+    artifact = small_artifact(sequence)
+    models = Models(tower=make_tower(fitted(), artifact.vectors))
+    return make_serving(replace(artifact, models=models), bench.settings)
+
+
+def written_by_a_newer_artifact(bench: Bench) -> Any:
+    """Serve user a with artifact 7 and its encoder, then, as another worker, with artifact 1.
+
+    Returns the encoder's state of the user: of more events than a ring holds, from which it could
+    not be made anew.
+    """
+    older, bench.keeper.current = bench.keeper.current, with_encoder(bench, 7)
+    bench.restart()
+    for number in range(20):
+        bench.send(like("a", number, time=NOW + number))
+    hidden = bench.rows.states.hidden[bench.users.store.find(["a"])[0]].copy()
+    assert hidden.any()
+    bench.commit()
+    bench.keeper.current = older
+    bench.restart()
+    return hidden
+
+
+def test_a_row_of_a_newer_artifact_loses_nothing_to_whoever_reads_it(make: Make) -> None:
+    bench = make(emit_min_interval_seconds=1e9)
+    hidden = written_by_a_newer_artifact(bench)
+    bench.send(like("b"))  # whose row is at home here
+    position = bench.users.store.row.position
+    records = bench.records(like("b"), like("a"))
+    bench.now = NOW + 2e9  # the list that a is owed is due
+    reads = (
+        lambda: bench.users.process(records, bench.offset),
+        bench.users.emit_due,
+        lambda: bench.users.find_user("a"),
+    )
+    for read in reads:
+        with pytest.raises(
+            NewerArtifactError, match=r"artifact 7; at most 1.* Nothing was"
+        ) as newer:
+            read()
+        assert newer.value.sequence == 7
+        assert "a" not in bench.users.store.arena
+    assert bench.users.store.row.position == position
+    assert bench.head("b", "events") == 1
+    bench.keeper.current = with_encoder(bench, 7)
+    found = bench.users.find_user("a")
+    assert found is not None
+    rows, slot = found
+    assert np.array_equal(rows.states.hidden[slot], hidden)
+
+
+def test_a_row_of_an_artifact_that_latest_went_back_from_is_taken(make: Make) -> None:
     bench = make()
-    bench.send(like("a"))
-    slot = bench.users.store.find(["a"])
-    bench.rows.states.head["artifact"][slot] = 7
-    records = bench.records(like("a", 1))
-    with pytest.raises(NewerArtifactError) as newer:
-        bench.users.process(records, 2)
-    assert newer.value.sequence == 7
-    assert bench.users.store.row.position == 1
+    written_by_a_newer_artifact(bench)
     bench.keeper.tolerated = 7
-    assert len(lists(bench.users.process(records, 2))) == 1
+    assert len(lists(bench.send(like("a", 1)))) == 1
+    assert (bench.head("a", "events"), bench.head("a", "artifact")) == (21, 1)
 
 
 def test_new_artifact_is_used_from_the_next_chunk_on(make: Make) -> None:
@@ -338,9 +386,7 @@ def test_an_encoders_state_goes_on_after_a_restart_as_if_there_had_been_none(mak
     hidden = []
     for restarts in (False, True):
         bench = make()
-        artifact = bench.keeper.current.artifact
-        models = Models(tower=make_tower(fitted(), artifact.vectors))
-        bench.keeper.current = make_serving(replace(artifact, models=models), bench.settings)
+        bench.keeper.current = with_encoder(bench)
         bench.restart()
         for number in range(20):  # more than a ring holds: from it the state could not be made anew
             bench.send(like("a", number, time=NOW + number))

@@ -14,12 +14,15 @@ import pytest
 
 from tests.plane_world import Bench
 from tests.shop import START, build_shop, shop_events, shop_items
-from tracker.client import Line, send_events
+from tests.test_partition import Line, run, written_by
+from tracker import client
+from tracker.client import send_events
 from tracker.embedded import free_port
 from tracker.events import Event, encode_event
 from tracker.local import own_topics, until_ready, worker_process
 from tracker.settings import Settings, load_settings
-from tracker.web import Health
+from tracker.state import NewerArtifactError
+from tracker.web import Health, _look_up_user, _score
 
 
 def health(bench: Bench, *, lag: int = 0, rebalancing: bool = False) -> Health:
@@ -63,6 +66,36 @@ def test_worker_is_ready_with_artifact_items_and_partitions(bench: Bench) -> Non
     assert health(bench).ready() == ["no artifact is loaded"]
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_user_of_a_newer_artifact_is_told_of_once_that_is_settled(
+    bench: Bench, readable: bool
+) -> None:
+    found: list[Any] = []
+
+    async def work(line: Line) -> None:
+        plane: Any = SimpleNamespace(partitions={0: line.partition})
+        for ask in (
+            _look_up_user(bench.context, plane, "a"),
+            _score(bench.context, plane, "a", ["i1"], None, None),
+        ):
+            try:
+                found.append(await ask)
+            except NewerArtifactError as newer:
+                found.append(str(newer))
+
+    written_by(bench, 5)
+    bench.keeper.readable = readable
+    line = run(bench, work)
+    assert line.fatal == []
+    if readable:
+        assert (found[0]["events"], found[1]["known"]) == (1, True)
+        assert bench.keeper.asked == [5]
+    else:
+        assert found[0] == found[1]
+        assert "written with artifact 5; at most 1, which is in use, is expected" in found[0]
+        assert "ask again once artifact 5 is in use" in found[0]
+
+
 def get(settings: Settings, path: str) -> tuple[int, bytes]:
     try:
         with urlopen(f"http://127.0.0.1:{settings.web_port}{path}", timeout=10) as answer:
@@ -91,7 +124,10 @@ def test_pages_of_a_worker_tell_what_it_did(tansu: str, prefix: str, tmp_path: P
             with worker_process(settings, tmp_path / "worker.log") as worker:
                 await until_ready(worker, settings)
                 event = Event("somebody", "i7", "like", START + 500.0, "home")
-                lines = [*shop_events(200, 20, seed=1), Line("the last", encode_event(event))]
+                lines = [
+                    *shop_events(200, 20, seed=1),
+                    client.Line("the last", encode_event(event)),
+                ]
                 sent = await send_events(settings, iter(lines))
                 assert sent.confirmed == 201
                 await asyncio.to_thread(wait_for_events, settings, 201)

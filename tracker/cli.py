@@ -222,7 +222,7 @@ def show(
     from tracker.artifact import Artifact
     from tracker.item_state import ItemStateFormatError
     from tracker.show import ask_worker, item_from_changelog, user_from_changelog
-    from tracker.state import StateFormatError
+    from tracker.state import NewerArtifactError, StateFormatError
 
     path = f"users/{user}" if user is not None else f"items/{item}"
     found: dict[str, Any] | None = None
@@ -235,7 +235,7 @@ def show(
                 found = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
             else:
                 found = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
-        except (StateFormatError, ItemStateFormatError) as error:
+        except (StateFormatError, ItemStateFormatError, NewerArtifactError) as error:
             raise click.ClickException(str(error)) from error
     if found is None:
         raise click.ClickException(f"nothing is known of {path.replace('s/', ' ', 1)}")
@@ -274,7 +274,7 @@ def score(
     from tracker.artifact import Artifact
     from tracker.item_state import ItemStateFormatError
     from tracker.score import ask_scores, scores_from_changelogs
-    from tracker.state import StateFormatError
+    from tracker.state import NewerArtifactError, StateFormatError
 
     found: dict[str, Any] | None = None
     if url or settings.web_port:
@@ -284,7 +284,7 @@ def score(
         artifact = Artifact.load(settings.artifacts, device="cpu")
         try:
             found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
-        except (StateFormatError, ItemStateFormatError) as error:
+        except (StateFormatError, ItemStateFormatError, NewerArtifactError) as error:
             raise click.ClickException(str(error)) from error
     if not found["trained"]:
         raise click.ClickException(
@@ -318,7 +318,7 @@ def export(
     settings = settings_of(brokers, name)
     from tracker.artifact import Artifact
     from tracker.export import export_users
-    from tracker.state import StateFormatError
+    from tracker.state import NewerArtifactError, StateFormatError
 
     artifact = Artifact.load(settings.artifacts, device="cpu")
     with progress() as bar:
@@ -334,7 +334,7 @@ def export(
                     lambda done: bar.update(task, what=f"{done:,}"),
                 )
             )
-        except StateFormatError as error:
+        except (StateFormatError, NewerArtifactError) as error:
             raise click.ClickException(str(error)) from error
     if as_json:
         print_json({"users": users, "file": str(file), "artifact": artifact.manifest.version})

@@ -1,7 +1,6 @@
 """All users' vectors and interests, read from the changelog, as a Parquet file."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracker.artifact import Artifact
-from tracker.client import read_topic
-from tracker.cluster import topics_of
+from tracker.committed import StateReader, user_rows
 from tracker.events import hash_id, scene_code
 from tracker.interest import InterestConfig
 from tracker.item_view import ItemView
@@ -19,7 +17,6 @@ from tracker.parquet import vector_lists
 from tracker.recommender import Recommender
 from tracker.settings import Settings
 from tracker.state import UserStates, slot_strengths, slot_vectors, sum_masses
-from tracker.user_rows import STATE_PREFIX
 
 BATCH = 4096
 """Users whose vectors are computed and written at a time."""
@@ -68,20 +65,18 @@ async def export_users(
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: the changelog does not exist.
-        StateFormatError: a row was written by another version.
+        StateFormatError, NewerArtifactError, ArtifactError: as `StateReader.read`.
         OSError: the file cannot be written.
     """
     recommender = Recommender(artifact, ItemView(artifact.vectors))
-    config = artifact.manifest.interest
+    config, reader = artifact.manifest.interest, StateReader(settings, artifact)
     temporary = path.with_name(path.name + ".new")
     total = 0
     with pq.ParquetWriter(temporary, user_schema(config)) as writer:
-        async for rows in _by_partition(settings, topics_of(settings).users_changelog):
+        async for rows in user_rows(settings):
             for names, part in _parts(rows):
-                states = UserStates(config, len(names), artifact.models.hidden)
-                slots = np.arange(len(names))
-                states.unpack(slots, part)
-                recommender.carry_over(states, slots)
+                states = reader.read(part)
+                recommender.carry_over(states, np.arange(len(names)))
                 writer.write_table(_table(names, states, artifact, now, scene))
                 total += len(names)
                 progress(total)
@@ -89,34 +84,11 @@ async def export_users(
     return total
 
 
-async def _by_partition(settings: Settings, topic: str) -> AsyncGenerator[dict[bytes, bytes], None]:
-    """Yield the last row of each user, one partition after another."""
-    number, count = 0, 1
-
-    def choose(partitions: int) -> int:
-        nonlocal count
-        count = partitions
-        return number
-
-    while number < count:
-        rows: dict[bytes, bytes] = {}
-        async with aclosing(read_topic(settings, topic, choose=choose)) as records:
-            async for record in records:
-                if record.key is None or not record.key.startswith(STATE_PREFIX):
-                    continue
-                if record.value is None:
-                    rows.pop(record.key, None)
-                else:
-                    rows[record.key] = record.value
-        yield rows
-        number += 1
-
-
-def _parts(rows: dict[bytes, bytes]) -> Iterator[tuple[list[str], list[bytes]]]:
-    keys = sorted(rows)
-    for start in range(0, len(keys), BATCH):
-        part = keys[start : start + BATCH]
-        yield [key[len(STATE_PREFIX) :].decode() for key in part], [rows[key] for key in part]
+def _parts(rows: dict[str, bytes]) -> Iterator[tuple[list[str], list[bytes]]]:
+    names = sorted(rows)
+    for start in range(0, len(names), BATCH):
+        part = names[start : start + BATCH]
+        yield part, [rows[name] for name in part]
 
 
 def _table(

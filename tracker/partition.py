@@ -13,7 +13,8 @@ from tracker.arena import ArenaFullError
 from tracker.chunks import Chunk
 from tracker.commit import CommitAbortedError
 from tracker.outbox import Outbox, Record
-from tracker.serving import ArtifactKeeper, NewerArtifactError
+from tracker.serving import ArtifactKeeper
+from tracker.state import NewerArtifactError
 from tracker.store import PartitionStore, Snapshot
 from tracker.worker_metrics import Metrics
 
@@ -25,7 +26,7 @@ WAITING_CHUNKS = 4
 """Chunks that a partition takes before it is held back; they grow with the load by themselves."""
 
 RETRY_SECONDS = 0.2
-"""After a commit was aborted."""
+"""After a commit was aborted, or a state's artifact could not be read."""
 
 
 class Side(Protocol):
@@ -248,7 +249,11 @@ class Partition:
         self._outbox.put(records)
 
     async def _with_room(self, work: Callable[[], list[Record]]) -> list[Record]:
-        """Do work in a thread; commit early where it needs room, load what it misses."""
+        """Do work in a thread; commit early where it needs room, load what it misses.
+
+        Nothing comes of it where the partition is given up while it still waits for an artifact.
+        """
+        waits = False
         while True:
             try:
                 self.store.settle()
@@ -259,7 +264,13 @@ class Partition:
                 log.info("%s commits early: %s", self.name, full)
                 await self._commit_all()
             except NewerArtifactError as newer:
-                await self._keeper.catch_up(newer.sequence)
+                if not await self._keeper.catch_up(newer.sequence):
+                    if self._closing:
+                        return []
+                    if not waits:
+                        log.error("%s waits for an artifact: %s", self.name, newer)
+                    waits = True
+                    await asyncio.sleep(RETRY_SECONDS)
 
     async def _maybe_commit(self) -> None:
         if time.monotonic() < self._commit_at or not self.store.needs_commit:
@@ -330,7 +341,7 @@ class Partition:
         self.store.settle()
         try:
             answer = await self._in_thread(question.ask)
-        except (ArenaFullError, ValueError, LookupError) as error:
+        except (ArenaFullError, NewerArtifactError, ValueError, LookupError) as error:
             if not question.answer.cancelled():
                 question.answer.set_exception(error)
         else:

@@ -9,13 +9,12 @@ import numpy as np
 
 from tracker.artifact import Artifact
 from tracker.calibration import Calibration
-from tracker.client import read_topic
-from tracker.cluster import topics_of
+from tracker.committed import StateReader, item_rows, user_row
 from tracker.events import scene_code
 from tracker.item_view import ItemView
 from tracker.recommender import Recommender
 from tracker.settings import Settings
-from tracker.show import last_row, read_json
+from tracker.show import read_json
 from tracker.state import UserStates
 
 BATCH = 4096
@@ -117,25 +116,19 @@ async def scores_from_changelogs(
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: a changelog does not exist.
-        StateFormatError: the user's row was written by another version, as ItemStateFormatError
-            says of an item's.
+        StateFormatError, NewerArtifactError, ArtifactError: as `StateReader.read`.
+        ItemStateFormatError: an item's row was written by another version.
     """
-    topics = topics_of(settings)
     view = ItemView(artifact.vectors)
     items: dict[int, bytes | None] = {}
-    async with aclosing(read_topic(settings, topics.items_changelog)) as records:
-        async for record in records:
-            if record.key is not None and record.key[:1] == b"i":
-                items[int.from_bytes(record.key[1:], "big")] = record.value
-                if len(items) >= BATCH:
-                    _place(view, items)
+    async with aclosing(item_rows(settings)) as rows:
+        async for item, found in rows:
+            items[item] = found
+            if len(items) >= BATCH:
+                _place(view, items)
     _place(view, items)
-    row = await last_row(
-        settings, topics.users_changelog, b"u" + user_id.encode(), user_id.encode()
-    )
-    states = UserStates(artifact.manifest.interest, 1, artifact.models.hidden)
-    if row is not None:
-        states.unpack(np.zeros(1, np.int64), [row])
+    row = await user_row(settings, user_id)
+    states = StateReader(settings, artifact).read([row])
     if at is None:
         at = max(float(states.head["last_time"][0]), float(view.ref_times.max(initial=0.0)))
     recommender = Recommender(artifact, view)

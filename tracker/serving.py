@@ -21,14 +21,6 @@ from tracker.worker_metrics import Metrics
 log = logging.getLogger(__name__)
 
 
-class NewerArtifactError(RuntimeError):
-    """A state has seen a newer artifact than the one in use; `sequence` is its number."""
-
-    def __init__(self, sequence: int) -> None:
-        super().__init__(f"a state has seen artifact {sequence}")
-        self.sequence = sequence
-
-
 @dataclass(frozen=True, slots=True)
 class Serving:
     """An artifact, the live item view by its rows, and what makes lists of both."""
@@ -144,22 +136,27 @@ class ArtifactKeeper:
         if self._feed is not None:
             await self._feed.stop()
 
-    def tolerates(self, sequence: int) -> bool:
-        """Tell whether states may name this artifact: it is not newer, or LATEST went back."""
-        return sequence <= max(self.current.sequence, self._tolerated)
+    @property
+    def newest(self) -> int:
+        """Number of the newest artifact that states may name; LATEST may have gone back from it."""
+        return max(self.current.sequence, self._tolerated)
 
-    async def catch_up(self, sequence: int) -> None:
+    async def catch_up(self, sequence: int) -> bool:
         """Use the artifact that a state names, if LATEST does; else LATEST went back, and it may.
 
         Args:
             sequence: of the artifact that the state names.
-        """
-        await self.refresh()
-        if sequence > self.current.sequence:
-            self._tolerated = max(self._tolerated, sequence)
 
-    async def refresh(self) -> None:
-        """Look at LATEST once, and use what it names."""
+        Returns:
+            whether states may name it now; not where LATEST, or what it names, cannot be read:
+            then nothing is known, and a state must not be made anew on a guess.
+        """
+        if await self.refresh() and sequence > self.current.sequence:
+            self._tolerated = max(self._tolerated, sequence)
+        return sequence <= self.newest
+
+    async def refresh(self) -> bool:
+        """Look at LATEST once, and use what it names; return whether that is in use."""
         async with self._lock:
             try:
                 version = await asyncio.to_thread(latest_version, self._settings.artifacts)
@@ -167,10 +164,10 @@ class ArtifactKeeper:
                 if not self._unreadable:
                     self._unreadable = True
                     log.warning("LATEST cannot be read, %s stays: %s", self.current.version, error)
-                return
+                return False
             self._unreadable = False
             if version in (self.current.version, self._refused):
-                return
+                return version == self.current.version
             try:
                 await self._change(version)
             except (ArtifactError, OSError) as error:
@@ -179,6 +176,7 @@ class ArtifactKeeper:
                 log.error(
                     "artifact %s is refused, %s stays: %s", version, self.current.version, error
                 )
+            return version == self.current.version
 
     async def _poll(self) -> None:
         while True:

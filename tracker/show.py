@@ -9,11 +9,9 @@ from contextlib import aclosing
 from typing import Any
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 
 from tracker.artifact import Artifact
-from tracker.client import read_topic
-from tracker.cluster import topics_of
+from tracker.committed import StateReader, item_rows, user_row
 from tracker.events import hash_id
 from tracker.item_state import ITEM_HALF_LIVES, ItemStates
 from tracker.outlook import outlook
@@ -240,20 +238,15 @@ async def user_from_changelog(
 ) -> dict[str, object] | None:
     """Read a user's last committed row from the changelog; None where there is none.
 
-    The partition that Kafka's own clients would have chosen is read first, then the others.
-
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: the changelog does not exist.
-        StateFormatError: the row was written by another version.
+        StateFormatError, NewerArtifactError, ArtifactError: as `StateReader.read`.
     """
-    topic = topics_of(settings).users_changelog
-    row = await last_row(settings, topic, b"u" + user_id.encode(), user_id.encode())
+    row = await user_row(settings, user_id)
     if row is None:
         return None
-    states = UserStates(artifact.manifest.interest, 1, artifact.models.hidden)
-    slots = np.zeros(1, dtype=np.int64)
-    states.unpack(slots, [row])
+    states = StateReader(settings, artifact).read([row])
     return describe_user(user_id, states, 0, artifact, now)
 
 
@@ -267,34 +260,13 @@ async def item_from_changelog(
         TopicError: the changelog does not exist.
         ItemStateFormatError: the row was written by another version.
     """
-    topic = topics_of(settings).items_changelog
-    key = hash_id(item_id).to_bytes(8, "big")
-    row = await last_row(settings, topic, b"i" + key, None)
+    wanted, row = hash_id(item_id), None
+    async with aclosing(item_rows(settings)) as rows:
+        async for item, found in rows:
+            if item == wanted:
+                row = found
     if row is None:
         return None
     states = ItemStates(1)
-    slots = np.zeros(1, dtype=np.int64)
-    states.unpack(slots, [row])
+    states.unpack(np.zeros(1, dtype=np.int64), [row])
     return describe_item(item_id, states, 0, artifact, now)
-
-
-async def last_row(
-    settings: Settings, topic: str, key: bytes, source_key: bytes | None
-) -> bytes | None:
-    """Read the last row of a key from a changelog; None where there is none.
-
-    With `source_key` the partition that Kafka's clients choose for it is read first.
-    """
-
-    def likely(partitions: int) -> int:
-        return int((murmur2(source_key) & 0x7FFFFFFF) % partitions)
-
-    for only in (None,) if source_key is None else (likely, None):
-        row: bytes | None = None
-        async with aclosing(read_topic(settings, topic, choose=only)) as records:
-            async for record in records:
-                if record.key == key:
-                    row = record.value
-        if row is not None:
-            return row
-    return None

@@ -39,6 +39,25 @@ class StateFormatError(ValueError):
     """The bytes are not a user row, are damaged, or of a format or layout unknown here."""
 
 
+class NewerArtifactError(RuntimeError):
+    """A row was written with a newer artifact than it may be read with; that is `sequence`.
+
+    Read with an older one, it would lose what the newer one's user encoder and basis hold.
+    """
+
+    def __init__(self, what: str, sequence: int, newest: int) -> None:
+        super().__init__(
+            f"{what} was written with artifact {sequence}; at most {newest}, which is in use, is"
+            f" expected. Nothing was changed: ask again once artifact {sequence} is in use"
+            " (`indexer list` shows which one LATEST names)"
+        )
+        self.sequence = sequence
+
+
+ANY_ARTIFACT = 2**32 - 1
+"""No artifact is newer than that."""
+
+
 def row_dtype(config: InterestConfig, hidden: int = 0) -> np.dtype[np.void]:
     """Return the layout of a row with everything in use, in the order of its bytes.
 
@@ -193,12 +212,20 @@ class UserStates:
         """Return rows as bytes; see `row_dtype` for their layout."""
         return split_rows(*self.pack_buffer(slots))
 
-    def unpack(self, slots: Slots, rows: Sequence[bytes | None]) -> None:
+    def unpack(
+        self, slots: Slots, rows: Sequence[bytes | None], newest: int = ANY_ARTIFACT
+    ) -> None:
         """Read rows into slots; None clears one. Nothing is written where one is refused.
+
+        Args:
+            slots: (n,) where to.
+            rows: n rows as `pack` gave them.
+            newest: number of the newest artifact that a row may have been written with.
 
         Raises:
             StateFormatError: another format number or layout, or a damaged row; its position in
                 `rows`, found and expected are named.
+            NewerArtifactError: a row was written with an artifact after `newest`.
         """
         words, offsets, bad = join_rows(rows)
         config = self.config
@@ -214,6 +241,12 @@ class UserStates:
                 config.slots,
                 config.pending,
                 config.ring,
+                newest,
+            )
+        if code == 4:
+            head = np.frombuffer(rows[bad] or b"", HEAD, 1, HEADER.itemsize)
+            raise NewerArtifactError(
+                f"user row {bad} of {len(rows)}", int(head["artifact"][0]), newest
             )
         if bad >= 0:
             raise self._refusal(bad, code, rows)

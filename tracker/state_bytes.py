@@ -78,6 +78,7 @@ HEADER = np.dtype(
 )
 # As plain numbers: a kernel cannot ask a dtype.
 HEADER_BYTES = HEADER.itemsize
+_ARTIFACT_WORD = (HEADER_BYTES + 64) // 8  # its lower half; eight fields of 8 bytes come first
 _HEAD_BYTES = HEAD.itemsize
 _SLOT_BYTES = SLOT.itemsize
 _RING_BYTES = RING.itemsize
@@ -175,8 +176,12 @@ def check_rows(
     most_slots: int,
     most_pending: int,
     most_ring: int,
+    newest: int,
 ) -> tuple[int, int]:
-    """Return (position, code) of the first row that cannot be read, or (-1, 0)."""
+    """Return (position, code) of the first row that cannot be read, or (-1, 0).
+
+    The codes: 1 another format, 2 damaged, 3 another layout, 4 of an artifact after `newest`.
+    """
     data = words.view(np.uint8)
     counts_at = HEADER_BYTES + _HEAD_BYTES - 4
     for i in range(offsets.shape[0] - 1):
@@ -209,6 +214,8 @@ def check_rows(
             or whole(data[byte + counts_at + 2]) != n_pending
         ):
             return i, 2
+        if whole(words[start + _ARTIFACT_WORD] & np.uint64(0xFFFFFFFF)) > newest:
+            return i, 4
     return -1, 0
 
 

@@ -174,10 +174,17 @@ class PartitionStore(Generic[Key]):
 
         Raises:
             ArenaFullError: a commit has to make room first; nothing has changed.
+            NewerArtifactError: as the rows' `load`; none of the new keys has a slot.
         """
         slots, new, new_slots = self.arena.find(keys)
         if new:
-            self._rows.load(new, new_slots, self._get)
+            loaded = False
+            try:
+                self._rows.load(new, new_slots, self._get)
+                loaded = True
+            finally:
+                if not loaded:
+                    self.arena.forget(new_slots)
         return slots
 
     def touch(self, slots: Slots) -> None:

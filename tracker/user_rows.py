@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tracker.interest import InterestConfig
 from tracker.seen import SeenSets
-from tracker.state import UserStates
+from tracker.state import ANY_ARTIFACT, UserStates
 from tracker.store import Get, Slots
 
 STATE_PREFIX = b"u"
@@ -15,9 +15,13 @@ SEEN_PREFIX = b"s"
 
 
 class UserRows:
-    """The users' arrays of one partition, and their rows: the state, and what was seen long ago."""
+    """The users' arrays of one partition, and their rows: the state, and what was seen long ago.
+
+    `newest` is the number of the newest artifact that rows to be loaded may name.
+    """
 
     def __init__(self, config: InterestConfig) -> None:
+        self.newest = ANY_ARTIFACT
         self.states = UserStates(config, 0)
         self.seen = SeenSets(config, 0)
         self.seen_slots = np.zeros(0, np.int64)
@@ -36,9 +40,13 @@ class UserRows:
         self.seen_slots[slots] = -1
 
     def load(self, keys: Sequence[str], slots: Slots, get: Get) -> None:
-        """Read states, and seen rows of users who have one."""
+        """Read states, and seen rows of users who have one.
+
+        Raises:
+            NewerArtifactError: a state names an artifact after `newest`; nothing has changed.
+        """
         names = [key.encode() for key in keys]
-        self.states.unpack(slots, get([STATE_PREFIX + name for name in names]))
+        self.states.unpack(slots, get([STATE_PREFIX + name for name in names]), self.newest)
         evicted = self.states.head["evicted"][slots]
         self._seen_kept[slots] = evicted
         long = np.flatnonzero(evicted)

@@ -24,9 +24,9 @@ from tracker.item_events import encode_block, item_partition
 from tracker.learning import PartitionLearning
 from tracker.list_maker import ListMaker, Lists
 from tracker.outbox import MAX_RECORD_BYTES, Record
-from tracker.serving import NewerArtifactError, Serving
+from tracker.serving import Serving
 from tracker.state import UserStates
-from tracker.store import PartitionStore, Slots
+from tracker.store import PartitionStore
 from tracker.user_rows import SEEN_PREFIX, STATE_PREFIX, UserRows
 from tracker.worker_context import Context
 
@@ -93,7 +93,7 @@ class UserSide:
         """Apply a chunk of events.
 
         1. Decode; what cannot be taken is rejected.
-        2. Find the users' rows.
+        2. Find the users' rows; those that a newer artifact wrote are not read.
         3. Learn from some, apply all in order, and make the lists that the policy wants.
         4. Move the position.
 
@@ -106,7 +106,7 @@ class UserSide:
 
         Raises:
             ArenaFullError: a commit has to make room first; nothing has changed.
-            NewerArtifactError: a state has seen a newer artifact; nothing has changed.
+            NewerArtifactError: a state was written with a newer artifact; nothing has changed.
         """
         now = self._context.clock()
         serving = self._serving()
@@ -115,7 +115,6 @@ class UserSide:
         # 2
         if len(batch):
             batch.slots[:] = self.store.find(batch.users)
-            self._check_artifact(batch.slots, serving)
         # 3
         out = self._intake.count(records, batch, rejected)
         if len(batch):
@@ -160,7 +159,6 @@ class UserSide:
             return []
         users = [entry.user for entry in due]
         slots = self.store.find(users)
-        self._check_artifact(slots, serving)
         times = np.maximum(self._rows.states.head["last_time"][slots], self.store.row.stream_time)
         lists = Lists(
             users,
@@ -204,7 +202,11 @@ class UserSide:
             self._metrics.deleted.labels(self.table).inc(deleted)
 
     def find_user(self, user: str) -> tuple[UserRows, int] | None:
-        """Return where a user's row is, loaded if need be; None where nothing is kept."""
+        """Return where a user's row is, loaded if need be; None where nothing is kept.
+
+        Raises:
+            ArenaFullError, NewerArtifactError: as `process`.
+        """
         self._serving()
         if user not in self.store.arena and self.store.read([STATE_PREFIX + user.encode()]) == [
             None
@@ -222,19 +224,14 @@ class UserSide:
         return self._learning.learned(self._serving()).calibration
 
     def _serving(self) -> Serving:
-        """Return what is in use, and let the states follow its configuration."""
+        """Return what is in use, and let the states follow it before any row is loaded."""
         serving = self._context.keeper.current
         if self._rows.states.config is not serving.config:
             self._rows.states.config = serving.config
             self._rows.seen.config = serving.config
-        # Before rows are loaded: a state that finds no room is lost, and made anew from the ring.
+        self._rows.newest = self._context.keeper.newest
         self._rows.states.set_hidden(serving.artifact.models.hidden)
         return serving
-
-    def _check_artifact(self, slots: Slots, serving: Serving) -> None:
-        newest = int(self._rows.states.head["artifact"][slots].max())
-        if newest > serving.sequence and not self._context.keeper.tolerates(newest):
-            raise NewerArtifactError(newest)
 
     def _apply(
         self,

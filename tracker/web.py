@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import faust
 import numpy as np
@@ -15,10 +15,13 @@ from tracker.partition import Partition
 from tracker.plane import Plane
 from tracker.score import score_items
 from tracker.show import describe_item, describe_user
+from tracker.state import NewerArtifactError
 from tracker.user_side import UserSide
 from tracker.worker_context import Context
 
 TEXT = "text/plain; version=0.0.4"
+
+Result = TypeVar("Result")
 
 MOST_SCORED = 1000
 """Items that /score answers for at once."""
@@ -80,7 +83,10 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
 
     @app.page("/users/{user_id}")
     async def user(view: Any, request: Any, user_id: str) -> Any:
-        found = await _look_up_user(context, plane, user_id)
+        try:
+            found = await _look_up_user(context, plane, user_id)
+        except NewerArtifactError as newer:
+            return view.json({"error": str(newer)}, status=503)
         if found is None:
             partitions = context.cluster.partitions(context.cluster.topics.events)
             number = (murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions
@@ -105,7 +111,10 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
                 },
                 status=400,
             )
-        found = await _score(context, plane, users[0], items, query.get("scene"), at)
+        try:
+            found = await _score(context, plane, users[0], items, query.get("scene"), at)
+        except NewerArtifactError as newer:
+            return view.json({"error": str(newer)}, status=503)
         if found is None:
             return view.json({"error": "another worker has this user"}, status=404)
         return view.json(found)
@@ -168,7 +177,7 @@ async def _score(
                 side.calibration(),
             )  # fmt: skip
 
-        answer = await partition.ask(ask)
+        answer = await _ask(context, partition, ask)
         if answer is not None:
             return answer
     return None
@@ -187,7 +196,7 @@ async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[st
             now = max(side.store.row.stream_time, float(rows.states.head["last_time"][slot]))
             return describe_user(user_id, rows.states, slot, artifact, now)
 
-        answer = await partition.ask(ask)
+        answer = await _ask(context, partition, ask)
         if answer is not None:
             return answer
     return None
@@ -205,10 +214,24 @@ async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[st
             artifact = context.keeper.current.artifact
             return describe_item(item_id, states, slot, artifact, side.store.row.stream_time)
 
-        answer = await partition.ask(ask)
+        answer = await _ask(context, partition, ask)
         if answer is not None:
             return answer
     return None
+
+
+async def _ask(context: Context, partition: Partition, ask: Callable[[], Result]) -> Result:
+    """Ask a partition; where it needs a newer artifact, once that is in use.
+
+    Raises:
+        NewerArtifactError: it cannot be told whether LATEST names it.
+    """
+    while True:
+        try:
+            return await partition.ask(ask)
+        except NewerArtifactError as newer:
+            if not await context.keeper.catch_up(newer.sequence):
+                raise
 
 
 def _with_side(plane: Plane, kind: type[Any]) -> list[Partition]:
