@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.test_tower import fitted, tower_of, wishes, world_with
 from tests.worlds import START, World, likes
@@ -46,13 +48,35 @@ def test_a_step_follows_the_gradient_of_the_softmax_and_only_its_scene_moves() -
         gradient[DIM:] = 0.0  # the bias stays
         gradient *= min(1.0, CLIP / np.linalg.norm(gradient))
         expected = (1 - PULL) * before - RATE * gradient / unit
-        losses = some.learn(11, query() + before, ROWS, 1)
+        losses = some.learn(11, query(), ROWS, 1)
         assert losses is not None
         assert losses[0] == pytest.approx(float(loss.detach()), rel=1e-5)
         before = some.of(np.array([11], np.uint32))[0]
         np.testing.assert_allclose(before, expected, rtol=1e-4, atol=1e-6)
         assert losses[0] <= losses[1] + 1e-6
     assert not some.of(np.array([12, 0, 99], np.uint32)).any()
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 3), min_size=1, max_size=30))
+@settings(derandomize=True, deadline=None)
+def test_the_published_loss_is_that_of_what_never_learned_whatever_was_learned_before(
+    seed: int, targets: list[int]
+) -> None:
+    asked = np.random.default_rng(seed).normal(size=(len(targets), 8)).astype(np.float32)
+    some = shifts()
+    for wish, target in zip(asked, targets, strict=True):
+        moved = wish + some.of(np.array([11], np.uint32))[0]
+        losses, never = some.learn(11, wish, ROWS, target), shifts().learn(11, wish, ROWS, target)
+        assert losses is not None
+        assert never is not None
+        assert losses[1] == never[0] == never[1]
+        assert losses[0] == pytest.approx(loss_of(moved, ROWS, target), rel=1e-5)
+
+
+def loss_of(wish: Any, rows: Any, target: int, vectors: Any = None) -> float:
+    """Return the cross-entropy of a target among candidates, by the scores of a query."""
+    scores = (items() if vectors is None else vectors)[rows] @ wish
+    return float(np.log(np.exp(scores - scores.max()).sum()) - (scores[target] - scores.max()))
 
 
 def test_no_scene_and_one_that_attention_does_not_know_do_not_learn() -> None:
@@ -94,6 +118,46 @@ def world() -> World:
     for user in range(6):
         found.send(*likes(user, [user, user + 2, user + 4], scene="home", time=START))
     return found
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_the_losses_of_a_chunk_are_of_what_was_published_and_learned_just_then(
+    served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.scene_shifts.RATE", 5.0)  # so that each step can be seen
+    some = world()
+    learner = Learner(Kinds.default())
+    learner.follow(some.artifact.models)
+    model = learner._parts["scenes"].model
+    assert isinstance(model, SceneShifts)
+    vectors = tower_of(some).vectors
+    code = np.array([scene_code("home")], np.uint32)
+    calls: list[Any] = []
+    expected: list[Any] = []
+    events = [{"user": user, "item": f"i{7 + 2 * user}", "scene": "home"} for user in range(4)]
+    users = iter(range(4))
+
+    def spy(scene: int, wish: Any, rows: Any, target: int) -> Any:
+        item = int(rows[target])
+        user = next(user for user in users if events[user]["item"] == f"i{item}")
+        published = asked[user]
+        learned = published + model.of(code)[0]
+        expected.append(tuple(loss_of(by, rows, target, vectors) for by in (learned, published)))
+        calls.append(learn(scene, wish, rows, target))
+        return calls[-1]
+
+    learn = model.learn
+    monkeypatch.setattr(SceneShifts, "learn", lambda _, *given: spy(*given))
+    for time in (START + 60.0, START + 120.0):
+        users = iter(range(4))
+        asked = [wishes(some, user, now=time, scene="home") for user in range(4)]
+        learner._parts["scenes"].state.gain = 1.0 if served else -1.0
+        batch = some.batch([event | {"time": time} for event in events])
+        learner.learn(
+            some.recommender, some.states, some.seen, some.seen_slots, batch, batch.times, 10
+        )
+    assert len(calls) >= 4
+    np.testing.assert_allclose(calls, expected, rtol=1e-5)
 
 
 def test_a_learner_with_scene_attention_moves_what_is_looked_for_in_a_scene() -> None:

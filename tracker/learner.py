@@ -201,6 +201,8 @@ class Learner:
         found = recommender.examples(  # 2
             states, seen, seen_slots, events.slots[chosen], times[chosen], scenes, k, users, shifts
         )
+        # As published: before a step of this chunk moves the shifts that are in what was found.
+        wishes = found.wishes if shifts is None else found.wishes - shifts.of(scenes)
         for b, row in enumerate(rows.tolist()):  # 3
             unseen = int(found.n_unseen[b])
             candidates = found.rows[b, :unseen]
@@ -213,10 +215,7 @@ class Learner:
                 if isinstance(part.model, OnlineRanker):
                     part.note(*part.model.learn(found.columns[b, :unseen], target))
                 elif isinstance(part.model, SceneShifts):
-                    query = found.wishes[b]
-                    if shifts is None:
-                        query = query + part.model.of(scenes[b : b + 1])[0]
-                    losses = part.model.learn(int(scenes[b]), query, candidates, target)
+                    losses = part.model.learn(int(scenes[b]), wishes[b], candidates, target)
                     if losses is not None:
                         part.note(*losses)
         return steps

@@ -54,13 +54,13 @@ class SceneShifts:
         return out
 
     def learn(
-        self, scene: int, query: NDArray[np.float32], rows: NDArray[Any], target: int
+        self, scene: int, wish: NDArray[np.float32], rows: NDArray[Any], target: int
     ) -> tuple[float, float] | None:
         """Take one bounded step of the softmax of the encoder's scores over candidates.
 
         Args:
             scene: code.
-            query: (E,) what was looked for, what is learned already in it.
+            wish: (E,) what the published model looks for, nothing that was learned in it.
             rows: (C,) of the candidates.
             target: which of them was chosen.
 
@@ -73,8 +73,8 @@ class SceneShifts:
             return None
         items = self._vectors[rows]
         shift = self._shifts[place]
-        learned, chances = _softmax(items @ query, target)
-        published, _ = _softmax(items @ (query - shift), target)
+        learned, chances = _softmax(items @ (wish + shift), target)
+        published, _ = _softmax(items @ wish, target)
         chances[target] -= 1.0
         gradient = (chances @ items[:, : self._dim]) / self._unit
         length = float(np.linalg.norm(gradient))
