@@ -71,7 +71,7 @@ def rebuild(replay: Replay) -> dict[str, float]:
     met = np.unique(replay.log.users[: replay.position])
     started = time.perf_counter()
     parts = (met[start : start + AT_ONCE] for start in range(0, len(met), AT_ONCE))
-    rebuilt = sum(replay.recommender.carry_over(replay.states, part) for part in parts)
+    rebuilt = sum(replay.recommender.carry_over(replay.users.states, part) for part in parts)
     taken = time.perf_counter() - started
     return {"users": len(met), "rebuilt": rebuilt, "seconds": round(taken, 3)}
 
@@ -79,11 +79,8 @@ def rebuild(replay: Replay) -> dict[str, float]:
 def lists_of(replay: Replay) -> list[NDArray[Any]]:
     """Return the lists of all users met, as arrays that must be equal for equal lists."""
     met = np.unique(replay.log.users[: replay.position])
-    now = np.full(len(met), replay.log.batch.times[replay.position])
-    found = replay.recommender.recommend(
-        replay.states, replay.seen, replay.seen_slots, met, now,
-        np.zeros(len(met), np.uint32), K, replay.user_hashes[met],
-    )  # fmt: skip
+    now = float(replay.log.batch.times[replay.position])
+    found = replay.recommender.recommend(replay.asked_of(met, now), K)
     return [found.rows, found.scores, found.because, found.strengths]
 
 

@@ -16,8 +16,7 @@ from tracker.item_state import ItemStates, apply_item_events
 from tracker.item_view import ItemView
 from tracker.kinds import Kinds
 from tracker.recommender import Recommender
-from tracker.seen import SeenSets
-from tracker.state import UserStates
+from tracker.user_rows import UserRows
 
 CHUNK = 10_000
 NOT_AFTER = 4e9
@@ -25,16 +24,15 @@ NOT_AFTER = 4e9
 
 def item_events_of(artifact: Artifact, log: EventLog) -> np.ndarray:
     """Apply a log to users and return what they tell items."""
-    config = artifact.manifest.interest
     recommender = Recommender(artifact, ItemView(artifact.vectors))
-    states, seen = UserStates(config, max(1, len(log.user_ids))), SeenSets(config, 16)
-    seen_slots = np.full(states.capacity, -1, np.int64)
+    users = UserRows(artifact.manifest.interest)
+    users.grow(max(1, len(log.user_ids)))
     told = []
     for start in range(0, len(log), CHUNK):
         events = np.arange(start, min(start + CHUNK, len(log)))
         batch = take_events(log.batch, events)
         batch.slots[:], batch.offsets[:] = log.users[events], events
-        told.append(recommender.update(states, seen, seen_slots, batch).item_events)
+        told.append(recommender.update(users, batch).item_events)
     return np.concatenate(told)
 
 

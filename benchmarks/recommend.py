@@ -34,10 +34,10 @@ from tracker.models import Models
 from tracker.network import CUT, Network, Weights
 from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.recommender import Recommender
-from tracker.seen import SeenSets
-from tracker.state import UserStates
+from tracker.request_batch import RequestBatch
 from tracker.tower import UserAttributes
 from tracker.user_encoder import EncoderConfig, UserEncoder
+from tracker.user_rows import UserRows
 from tracker.vectors import ItemVectors
 
 GROUPS = 500
@@ -84,10 +84,8 @@ class Job:
             self.items, interest=config, index=make_index(self.items)
         )
         self.view = ItemView(self.items)
-        self.states = UserStates(config, users)
-        self.states.clear(np.arange(users))
-        self.seen = SeenSets(config, users)
-        self.seen_slots = np.full(users, -1, np.int64)
+        self.users = UserRows(config)
+        self.users.grow(users)
         self.recommender = Recommender(self.artifact, self.view)
         item_states = ItemStates(count)
         item_states.clear(np.arange(count))
@@ -102,7 +100,7 @@ class Job:
                 rows, START + turn * DAY / 2 + random.random(users) * DAY / 2, turn
             )
             start = time.thread_time()
-            applied = self.recommender.update(self.states, self.seen, self.seen_slots, batch)
+            applied = self.recommender.update(self.users, batch)
             update_seconds += time.thread_time() - start
             found = self.items.row_of(applied.item_events["item"].copy())
             apply_item_events(item_states, found, applied.item_events)
@@ -221,12 +219,11 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
             recommender.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
         ranker: Any = recommender.ranker
         recommender.ranker = _Timed(ranker, "score", "score", spent)
-        slots = random.choice(job.states.capacity, size=batch, replace=False)
+        slots = random.choice(job.users.states.capacity, size=batch, replace=False)
         now = np.full(batch, job.now + turn)
+        asked = RequestBatch(job.users, slots, now, np.ones(batch, np.uint32))
         start = time.thread_time()
-        made = recommender.recommend(
-            job.states, job.seen, job.seen_slots, slots, now, np.ones(batch, np.uint32), k
-        )
+        made = recommender.recommend(asked, k)
         spent["recommend"] = time.thread_time() - start
         recommender.ranker, recommender.tower = ranker, tower
         start = time.thread_time()
@@ -268,7 +265,7 @@ def main() -> None:
     job.artifact = with_tower(job.artifact)
     job.recommender = Recommender(job.artifact, job.view, options, network)
     # States come with the first event after a new encoder; here they are there already.
-    job.recommender.carry_over(job.states, np.arange(arguments.users))
+    job.recommender.carry_over(job.users.states, np.arange(arguments.users))
     results["network and encoder"] = measure(job, arguments.batch, arguments.k, arguments.repeats)
     alone = network_microseconds(256, 200, arguments.repeats)
     if arguments.json:

@@ -61,13 +61,9 @@ def main() -> None:
         if code in log.scene_names
     )
     scenes = [None, *(name for name, _ in own.most_common(given.scenes)), UNSEEN]
-    slots = np.full(len(scenes), user)
-    made = replay.recommender.recommend(
-        replay.states, replay.seen, replay.seen_slots, slots,
-        np.full(len(scenes), log.batch.times[-1]),
-        np.array([scene_code(name) for name in scenes], np.uint32),
-        given.k, replay.user_hashes[slots],
-    )  # fmt: skip
+    codes = np.array([scene_code(name) for name in scenes], np.uint32)
+    asked = replay.asked_of(np.full(len(scenes), user), float(log.batch.times[-1]), codes)
+    made = replay.recommender.recommend(asked, given.k)
     names = [
         "no scene" if name is None else f"{name} ({own[name]} events)" if own[name] else name
         for name in scenes

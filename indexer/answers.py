@@ -181,18 +181,14 @@ def ask_tracker(
         for b, event in enumerate(asked.events.tolist()):
             between(event)
             replay.advance(event)  # 1
-            at = slice(event, event + 1)
+            one = np.array([event])
             for v, variant in enumerate(variants):  # 2
                 columns[v, b] = replay.columns(
-                    np.array([event]), ranked[None, :], variant.scenes, variant.attributes
+                    one, ranked[None, :], variant.scenes, variant.attributes
                 )[0]
             if replay.learner is not None:
                 learned.append((replay.online_ranker(), replay.online_shifts(event, ranked)))
-            found = recommender.recommend(  # 3
-                replay.states, replay.seen, replay.seen_slots, log.users[at],
-                log.batch.times[at], log.batch.scenes[at], SERVED,
-                replay.user_hashes[log.users[at]],
-            ).rows[0]  # fmt: skip
+            found = recommender.recommend(replay.asked(one), SERVED).rows[0]  # 3
             served.lists[done + b] = found[:K]
             served.ranks[done + b] = _place(found, _offered(asked, b, targets))
         if scored is not None:

@@ -81,11 +81,7 @@ def collect_examples(
     for start, stop in groups_of(replay.log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))  # 1
-        users, times = replay.log.users[group], replay.log.batch.times[group]
-        hard = replay.recommender.recommend(
-            replay.states, replay.seen, replay.seen_slots, users, times,
-            replay.log.batch.scenes[group], HARD, replay.user_hashes[users],
-        ).rows  # fmt: skip
+        hard = replay.recommender.recommend(replay.asked(group), HARD).rows
         candidates = np.full((len(group), places), -1, np.int64)
         for n, event in enumerate(group.tolist()):
             seen = np.zeros(0, np.int64) if repeats else past.rows(event)

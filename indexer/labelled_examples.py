@@ -119,12 +119,12 @@ def collect_labelled(
     for stop in _group_ends(log, events):
         group = events[start:stop]
         replay.advance(int(group[0]))
-        users, now = log.users[group], log.batch.times[group]
+        asked = replay.asked(group)
+        read = read_histories(asked.states, asked.slots, asked.now, items)
+        rows = replay.rows[group][:, None]
         evidence[start:stop] = read_evidence(
-            read_histories(replay.states, users, now, items), replay.states, users, now,
-            log.batch.scenes[group], replay.rows[group][:, None], replay.view, full,
-            labelled.rule, priors,
-        )[:, 0]  # fmt: skip
+            read, asked, rows, replay.view, full, labelled.rule, priors
+        )[:, 0]
         start = stop
         progress(stop)
     return LabelledExamples(evidence, positive, log.users[events])

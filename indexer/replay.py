@@ -16,8 +16,9 @@ from tracker.learner import Learner
 from tracker.ranker import Ranker
 from tracker.recommend_options import RecommendOptions
 from tracker.recommender import Recommender
-from tracker.seen import SeenSets
-from tracker.state import UserStates
+from tracker.request_batch import RequestBatch
+from tracker.scene_shifts import SceneShifts
+from tracker.user_rows import UserRows
 
 Rows = NDArray[np.int64]
 
@@ -43,35 +44,30 @@ class Remembering(Recommender):
         self._wished: tuple[Any, NDArray[np.float32]] | None = None
         self._found: tuple[Any, Any] | None = None
 
-    def update(
-        self,
-        states: UserStates,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
-        events: EventBatch,
-    ) -> Applied:
+    def update(self, users: UserRows, events: EventBatch) -> Applied:
         """Apply events as `Recommender.update` does, and forget what was asked before."""
         self._wished = self._found = None
-        return super().update(states, seen, seen_slots, events)
+        return super().update(users, events)
 
-    def _wishes(self, states: UserStates, *asked: Any) -> NDArray[np.float32]:
-        key = _key(states, asked)
+    def _wishes(self, asked: RequestBatch) -> NDArray[np.float32]:
+        key = _key(asked)
         if self._wished is None or self._wished[0] != key:
-            self._wished = key, super()._wishes(states, *asked)
+            self._wished = key, super()._wishes(asked)
         return self._wished[1].copy()
 
-    def _searched(self, states: UserStates, *asked: Any) -> Any:
-        if asked[-1] is not None:  # what is learned of scenes may change between two questions
-            return super()._searched(states, *asked)
-        key = _key(states, asked)
+    def _searched(self, asked: RequestBatch, shifts: SceneShifts | None) -> Any:
+        if shifts is not None:  # what is learned of scenes may change between two questions
+            return super()._searched(asked, shifts)
+        key = _key(asked)
         if self._found is None or self._found[0] != key:
-            self._found = key, super()._searched(states, *asked)
+            self._found = key, super()._searched(asked, shifts)
         return self._found[1]
 
 
-def _key(states: UserStates, asked: tuple[Any, ...]) -> tuple[Any, ...]:
+def _key(asked: RequestBatch) -> tuple[Any, ...]:
     """Return what stands for a question."""
-    return id(states), *(None if array is None else array.tobytes() for array in asked)
+    told = (asked.slots, asked.now, asked.scenes, asked.hashes)
+    return id(asked.users), *(None if array is None else array.tobytes() for array in told)
 
 
 class Replay:
@@ -99,14 +95,12 @@ class Replay:
         skip: NDArray[np.bool_] | None = None,
         learner: Learner | None = None,
     ) -> None:
-        config = artifact.manifest.interest
         self.log = log
         self.position = 0
         self.view = ItemView(artifact.vectors)
         self.recommender: Recommender = Remembering(artifact, self.view, options, ranker)
-        self.states = UserStates(config, max(1, len(log.user_ids)))
-        self.seen = SeenSets(config, 16)
-        self.seen_slots = np.full(self.states.capacity, -1, np.int64)
+        self.users = UserRows(artifact.manifest.interest)
+        self.users.grow(max(1, len(log.user_ids)))
         self.rows = artifact.vectors.row_of(log.batch.items)
         self.user_hashes = np.array([hash_id(user) for user in log.user_ids], np.uint64)
         self._items = ItemStates(len(log.item_hashes) + 1)
@@ -134,10 +128,8 @@ class Replay:
         batch.slots[:] = self.log.users[events]
         batch.offsets[:] = events
         if self.learner is not None:
-            self.learner.learn(
-                self.recommender, self.states, self.seen, self.seen_slots, batch, batch.times, K
-            )
-        applied = self.recommender.update(self.states, self.seen, self.seen_slots, batch)
+            self.learner.learn(self.recommender, self.users, batch, batch.times, K)
+        applied = self.recommender.update(self.users, batch)
         item_events = applied.item_events
         hashes = item_events["item"]
         slots = np.searchsorted(self.log.item_hashes, hashes)
@@ -185,12 +177,32 @@ class Replay:
         calibration = None
         if learned and self.learner is not None:
             calibration = self.learner.served.calibration
-        at, batch = slice(event, event + 1), self.log.batch
+        one = np.array([event])
         found = self.recommender.probabilities(
-            self.states, self.log.users[at], batch.times[at], batch.scenes[at],
-            self.rows[at][:, None], calibration,
-        )  # fmt: skip
+            self.asked(one), self.rows[one][:, None], calibration
+        )
         return float(found[0, 0])
+
+    def asked(
+        self, events: NDArray[np.int64], scenes: bool = True, attributes: bool = True
+    ) -> RequestBatch:
+        """Return the users of coming events (B,), each at the event's time and in its scene.
+
+        Without `scenes` they are asked as if there were none, and without `attributes` as if
+        nothing were known of them but their events.
+        """
+        users, batch = self.log.users[events], self.log.batch
+        where = batch.scenes[events] if scenes else np.zeros(len(events), np.uint32)
+        hashes = self.user_hashes[users] if attributes else None
+        return RequestBatch(self.users, users, batch.times[events], where, hashes)
+
+    def asked_of(
+        self, users: NDArray[np.int64], now: float, scenes: NDArray[np.uint32] | None = None
+    ) -> RequestBatch:
+        """Return users by their positions in `log.user_ids` (B,), at a time, in scenes (B,)."""
+        where = np.zeros(len(users), np.uint32) if scenes is None else scenes
+        times = np.full(len(users), now)
+        return RequestBatch(self.users, users, times, where, self.user_hashes[users])
 
     def columns(
         self,
@@ -206,15 +218,10 @@ class Replay:
         Args:
             events: (B,) positions in the log.
             rows: (B, C) catalogue rows, -1 only at the end.
-            scenes: False asks as if there were no scene.
-            attributes: False asks as if nothing were known of the users but their events.
+            scenes: see `asked`.
+            attributes: see `asked`.
 
         Returns:
             (B, C, len(COLUMNS)) float32; zero where the row is -1.
         """
-        users, batch = self.log.users[events], self.log.batch
-        where = batch.scenes[events] if scenes else np.zeros(len(events), np.uint32)
-        hashes = self.user_hashes[users] if attributes else None
-        return self.recommender.columns(
-            self.states, users, batch.times[events], where, rows, hashes
-        )
+        return self.recommender.columns(self.asked(events, scenes, attributes), rows)

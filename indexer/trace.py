@@ -62,7 +62,7 @@ def trace(artifact: Artifact, log: EventLog, user_id: str) -> list[Moment]:
                 time=float(batch.times[event]),
                 item_id=name,
                 scene=log.scene_names.get(int(batch.scenes[event])),
-                interests=_interests(replay.states, artifact, float(batch.times[event])),
+                interests=_interests(replay.users.states, artifact, float(batch.times[event])),
             )
         )
     return found

@@ -93,7 +93,8 @@ def collect_interests(
     for start, stop in groups_of(log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))
-        found, weights = read_interests(replay.states, log.users[group], log.batch.times[group])
+        states = replay.users.states
+        found, weights = read_interests(states, log.users[group], log.batch.times[group])
         interests.append(found.astype(np.float16))
         masses.append(weights)
         progress(stop)

@@ -31,7 +31,7 @@ def candidates_of(
         read, world.states, slots, now, np.array([scene], np.uint32), k, capacity, quotas,
         keep_seen, 5, 8, 64, False, owners, masses, found,
         np.array([wished], np.int64).reshape(1, -1),
-        world.items, world.view, world.seen, world.seen_slots,
+        world.items, world.view, world.users.seen, world.users.seen_slots,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from tests.worlds import DAY, START, World
 from tracker import evidence as module
-from tracker.events import scene_code
 from tracker.evidence import EVIDENCE, Priors, fill_evidence, read_evidence
 from tracker.history import read_histories
 from tracker.label_rule import LabelRule
@@ -19,14 +18,12 @@ RULE = LabelRule()
 def ask(
     world: World, users: list[int], rows: Any, now: float = START + 100.0, scene: str | None = None
 ) -> Any:
-    slots, times = np.array(users, np.int64), np.full(len(users), now)
-    read = read_histories(world.states, slots, times, world.items)
-    scenes = np.full(len(users), scene_code(scene), np.uint32)
+    asked = world.asked(users, now=now, scene=scene)
+    read = read_histories(asked.states, asked.slots, asked.now, world.items)
     wanted = np.asarray(rows, np.int64).reshape(len(users), -1)
     return read_evidence(
-        read, world.states, slots, times, scenes, wanted, world.view,
-        np.asarray(world.items.full), RULE, PRIORS,
-    )  # fmt: skip
+        read, asked, wanted, world.view, np.asarray(world.items.full), RULE, PRIORS
+    )
 
 
 def act(user: int, item: int, weight: float, at: float = 0.0, **more: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import pytest
 
 from tests.worlds import DAY, START, World, likes
 from tracker.context import COLUMNS
-from tracker.events import scene_code
 from tracker.features import FEATURES, neighbour_value, trend_value
 
 NOW = START + 1000.0
@@ -17,13 +16,8 @@ NOW = START + 1000.0
 def features_of(
     world: World, user: int, rows: list[int], *, now: float = NOW, scene: str | None = None
 ) -> list[dict[str, float]]:
-    made = world.recommender.columns(
-        world.states,
-        np.array([user]),
-        np.array([now]),
-        np.array([scene_code(scene)], np.uint32),
-        np.array([rows]),
-    )
+    asked = world.asked([user], now=now, scene=scene)
+    made = world.recommender.columns(asked, np.array([rows]))
     return [dict(zip(COLUMNS, row, strict=True)) for row in made[0].tolist()]
 
 

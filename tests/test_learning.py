@@ -17,8 +17,9 @@ from tracker.artifact import Artifact
 from tracker.context import COLUMNS
 from tracker.events import Event
 from tracker.kinds import Kinds
+from tracker.learned_models import LearnedModels
 from tracker.learned_row import LEARNED_KEY, Learned, LearnedRowError, encode_learned
-from tracker.learner import MOST, LearnedModels, Learner
+from tracker.learner import MOST, Learner
 from tracker.models import Models
 from tracker.network import Network
 from tracker.online import OnlineRanker

@@ -66,9 +66,7 @@ def world(source: Any = "events") -> World:
 
 def learn(some: World, learner: Learner, events: list[dict[str, Any]]) -> int:
     batch = some.batch(events)
-    return learner.learn(
-        some.recommender, some.states, some.seen, some.seen_slots, batch, batch.times, 10
-    )
+    return learner.learn(some.recommender, some.users, batch, batch.times, 10)
 
 
 def test_labelled_events_of_known_users_teach_and_the_probabilities_follow() -> None:
@@ -86,10 +84,10 @@ def test_labelled_events_of_known_users_teach_and_the_probabilities_follow() -> 
     assert 0.0 < progress.distance <= MOST_SHIFT
     calibration = learner.served.calibration
     assert calibration is not None
-    asked = (some.states, np.array([1]), np.array([START + 9]), np.zeros(1, np.uint32))
+    asked = some.asked([1], now=START + 9)
     rows = np.array([[3]])
-    after = some.recommender.probabilities(*asked, rows, calibration)
-    assert after[0, 0] < some.recommender.probabilities(*asked, rows)[0, 0]
+    after = some.recommender.probabilities(asked, rows, calibration)
+    assert after[0, 0] < some.recommender.probabilities(asked, rows)[0, 0]
     again = Learner(Kinds.default())
     again.restore(learner.row())
     assert again.follow(models) == []
@@ -105,5 +103,4 @@ def test_impressions_have_no_label_yet_and_teach_nothing() -> None:
 
 def test_logits_are_not_there_without_a_prediction() -> None:
     some = World(40)
-    asked = (some.states, np.array([1]), np.array([START]), np.zeros(1, np.uint32))
-    assert np.isnan(some.recommender.logits(*asked, np.array([[3]]))).all()
+    assert np.isnan(some.recommender.logits(some.asked([1]), np.array([[3]]))).all()

@@ -145,11 +145,8 @@ def world_of(prediction: Prediction | None) -> World:
 
 
 def ask(world: World, slots: list[int], rows: Any, **more: Any) -> Any:
-    users = np.array(slots, np.int64)
-    now, scenes = np.full(len(users), START + 100.0), np.zeros(len(users), np.uint32)
-    return world.recommender.probabilities(
-        world.states, users, now, scenes, np.array(rows, np.int64), **more
-    )
+    asked = world.asked(slots, now=START + 100.0)
+    return world.recommender.probabilities(asked, np.array(rows, np.int64), **more)
 
 
 def test_each_recommended_item_has_the_probability_that_is_asked_for() -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tests.worlds import START, World, likes
 from tracker.features import FEATURES
+from tracker.learned_models import LearnedModels
 from tracker.ranker import BLEND, Blend, _blend
 
 Array = NDArray[Any]
@@ -72,12 +73,10 @@ def test_another_ranker_scores_one_call_only() -> None:
     for user in range(1, 5):
         world.send(*likes(user, [0, 2, 4]))
     world.send(*likes(0, [6]))
-    now, scenes, slots = np.array([START + 60]), np.zeros(1, np.uint32), np.array([0])
     before = world.rows(0, now=START + 60, k=20)
-    made = world.recommender.recommend(
-        world.states, world.seen, world.seen_slots, slots, now, scenes, 20,
-        ranker=Blend({"trend_1d": -1.0}),
-    )  # fmt: skip
+    other: Any = Blend({"trend_1d": -1.0})
+    asked = world.asked([0], now=START + 60)
+    made = world.recommender.recommend(asked, 20, LearnedModels(ranker=other))
     assert set(made.rows[0, -4:].tolist()) == {0, 2, 4, 6}
     assert set(before[:3]) == {0, 2, 4}
     assert world.rows(0, now=START + 60, k=20) == before
@@ -87,10 +86,7 @@ def test_examples_are_what_a_list_is_made_of() -> None:
     world = World(20, ranker=Backwards()).with_options(diversity=0.0)
     for user in range(5):
         world.send(*likes(user, [user, user + 2, user + 4]))
-    now, scenes, slots = np.full(3, START + 60), np.zeros(3, np.uint32), np.array([0, 4, -1])
-    found = world.recommender.examples(
-        world.states, world.seen, world.seen_slots, slots, now, scenes, 5
-    )
+    found = world.recommender.examples(world.asked([0, 4, -1], now=START + 60), 5)
     made = world.recommend([0, 4, -1], now=START + 60, k=5)
     scores = world.recommender.ranker.score(found.columns, (found.rows >= 0).sum(axis=1))
     for b in range(3):

@@ -23,11 +23,12 @@ from tracker import features as features_module
 from tracker import lists as lists_module
 from tracker.candidates import CHANNELS
 from tracker.context import COLUMNS
-from tracker.events import hash_id, scene_code
+from tracker.events import hash_id
 from tracker.interest import InterestConfig
 from tracker.lists import ListEncoder
 from tracker.recommend_options import RecommendOptions
 from tracker.recommended import RecommendedBatch
+from tracker.request_batch import RequestBatch
 from tracker.state import UserStates
 
 SEEN = CHANNELS.index("seen")
@@ -313,7 +314,7 @@ def test_rows_of_another_basis_are_rebuilt_from_the_ring_before_they_are_read() 
     world = World(40, basis="old").with_options(diversity=0.0)
     world.send(*likes(0, [0, 2, 4]), *likes(1, [1]))
     refitted = World(40, basis="new").with_options(diversity=0.0)
-    refitted.states = world.states
+    refitted.users = world.users
     world.states.sums[:] = 7.0
     assert all(row % 2 == 0 for row in refitted.rows(0, now=START + 60))
     assert world.states.head["basis"][0] == hash_id("new")
@@ -347,9 +348,7 @@ def test_an_empty_batch_is_answered_with_one() -> None:
 def test_features_of_given_rows_are_those_that_serve() -> None:
     world = busy_world()
     rows = np.tile(np.arange(60), (8, 1))
-    scenes = np.zeros(8, np.uint32)
-    now = np.full(8, START + 50_000.0)
-    made = world.recommender.columns(world.states, np.arange(8), now, scenes, rows)
+    made = world.recommender.columns(world.asked(range(8), now=START + 50_000.0), rows)
     assert made.shape == (8, 60, len(COLUMNS))
     assert np.isfinite(made).all()
     blend = world.recommender.ranker.score(made, np.full(8, 60))
@@ -366,11 +365,8 @@ def test_wrong_calls_name_both_numbers() -> None:
     with pytest.raises(ValueError, match="k is 0; at least 1"):
         world.recommend([0], k=0)
     with pytest.raises(ValueError, match="2 slots, 1 times"):
-        world.recommender.recommend(
-            world.states, world.seen, world.seen_slots, np.array([0, 1]), np.array([START]),
-            np.zeros(2, np.uint32), 3,
-        )  # fmt: skip
-    world.states = UserStates(InterestConfig(dim=8), 1)
+        RequestBatch(world.users, np.array([0, 1]), np.array([START]), np.zeros(2, np.uint32))
+    world.users.states = UserStates(InterestConfig(dim=8), 1)
     with pytest.raises(ValueError, match="states of dim 8, items of 16"):
         world.recommend([0])
 
@@ -398,10 +394,7 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
         world.send(*likes(user, [1, 2, 3], time=START + 20_000, scene="home"))
     users, now = [0, 3, 6, -1], START + 30_000.0
     arguments = (
-        world.states,
-        np.array(users),
-        np.full(4, now),
-        np.full(4, scene_code("home"), np.uint32),
+        world.asked(users, now=now, scene="home"),
         np.tile(np.arange(0, 60, 3), (4, 1)),
     )
     lists = world.recommend(users, now=now, scene="home", k=12)

@@ -33,7 +33,7 @@ def test_replay_event_by_event_and_at_once_give_the_same_states(log: EventLog) -
         slowly.advance(stop)
     at_once.advance(len(log))
     slots = np.arange(len(log.user_ids))
-    assert slowly.states.pack(slots) == at_once.states.pack(slots)
+    assert slowly.users.states.pack(slots) == at_once.users.states.pack(slots)
     np.testing.assert_allclose(slowly.view.counts, at_once.view.counts)
     assert at_once.view.counts[:, -1].sum() == len(log)
 
@@ -52,9 +52,7 @@ def test_columns_are_the_features_of_the_recommender_and_the_context(log: EventL
     events, rows = np.array([60, 61]), np.array([[3, 4, 5], [6, 7, -1]])
     found = replay.columns(events, rows)
     assert found.shape == (2, 3, len(COLUMNS))
-    made = replay.recommender.columns(
-        replay.states, log.users[events], log.batch.times[events], log.batch.scenes[events], rows
-    )
+    made = replay.recommender.columns(replay.asked(events), rows)
     np.testing.assert_array_equal(found, made)
     assert found[0, 0, COLUMNS.index("events")] == found[0, 2, COLUMNS.index("events")] > 0
     assert not found[1, 2].any()
@@ -112,7 +110,7 @@ def test_a_replay_learns_as_a_worker_does_and_moves_the_states_no_differently(
         frozen.advance(stop)
         online.advance(stop)
     slots = np.arange(len(log.user_ids))
-    assert frozen.states.pack(slots) == online.states.pack(slots)
+    assert frozen.users.states.pack(slots) == online.users.states.pack(slots)
     assert frozen.learner is None
     assert online.learner is not None
     progress = online.learner.progress["ranker"]
@@ -140,11 +138,8 @@ def test_a_coming_event_has_the_probability_that_the_recommender_gives(tmp_path:
     replay = Replay(artifact, log)
     event = int(np.flatnonzero(replay.rows >= 0)[40])
     replay.advance(event)
-    one = slice(event, event + 1)
-    expected = replay.recommender.probabilities(
-        replay.states, log.users[one], log.batch.times[one], log.batch.scenes[one],
-        replay.rows[one][:, None],
-    )  # fmt: skip
+    one = np.array([event])
+    expected = replay.recommender.probabilities(replay.asked(one), replay.rows[one][:, None])
     assert 0.0 < replay.probability(event) < 1.0
     assert replay.probability(event) == expected[0, 0]
     assert np.isnan(replay.probability(int(np.flatnonzero(replay.rows < 0)[0])))
@@ -165,18 +160,15 @@ def test_a_swap_to_the_same_items_changes_no_list_and_to_another_basis_rebuilds(
     replay.advance(60)
 
     def lists() -> Any:
-        users = np.arange(len(log.user_ids))
-        return replay.recommender.recommend(
-            replay.states, replay.seen, replay.seen_slots, users,
-            np.full(len(users), log.batch.times[60]), np.zeros(len(users), np.uint32), 5,
-        ).rows.tolist()  # fmt: skip
+        asked = replay.asked_of(np.arange(len(log.user_ids)), float(log.batch.times[60]))
+        return replay.recommender.recommend(asked, 5).rows.tolist()
 
     before = lists()
     replay.swap(group_artifact())
     assert lists() == before
     other = group_artifact()
     replay.swap(replace(other, manifest=msgspec.structs.replace(other.manifest, basis="another")))
-    assert replay.recommender.carry_over(replay.states, np.arange(len(log.user_ids))) > 0
+    assert replay.recommender.carry_over(replay.users.states, np.arange(len(log.user_ids))) > 0
     assert lists() == before  # the ring holds all that these users did
     replay.advance(len(log))
     assert replay.position == len(log)

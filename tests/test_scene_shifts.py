@@ -153,9 +153,7 @@ def test_the_losses_of_a_chunk_are_of_what_was_published_and_learned_just_then(
         asked = [wishes(some, user, now=time, scene="home") for user in range(4)]
         learner._parts["scenes"].state.gain = 1.0 if served else -1.0
         batch = some.batch([event | {"time": time} for event in events])
-        learner.learn(
-            some.recommender, some.states, some.seen, some.seen_slots, batch, batch.times, 10
-        )
+        learner.learn(some.recommender, some.users, batch, batch.times, 10)
     assert len(calls) >= 4
     np.testing.assert_allclose(calls, expected, rtol=1e-5)
 
@@ -169,9 +167,7 @@ def test_a_learner_with_scene_attention_moves_what_is_looked_for_in_a_scene() ->
         batch = some.batch(
             [{"user": n % 6, "item": f"i{(7 + 2 * n) % 40}", "scene": "home", "time": START + n}]
         )
-        learner.learn(
-            some.recommender, some.states, some.seen, some.seen_slots, batch, batch.times, 10
-        )
+        learner.learn(some.recommender, some.users, batch, batch.times, 10)
     progress = learner.progress["scenes"]
     assert progress.steps > 0
     assert 0.0 < progress.distance <= 1.001 * RADIUS
@@ -183,12 +179,9 @@ def test_a_learner_with_scene_attention_moves_what_is_looked_for_in_a_scene() ->
     learner._parts["scenes"].state.gain = 1.0
     moved = learner.served.shifts
     assert moved is not None
-    slots, now = np.array([0]), np.array([START + 100.0])
     for scene, differs in (("home", True), ("cart", False), ("", False)):
-        codes = np.array([scene_code(scene or None)], np.uint32)
-        found = some.recommender.examples(
-            some.states, some.seen, some.seen_slots, slots, now, codes, 5, None, moved
-        )
+        asked = some.asked([0], now=START + 100.0, scene=scene or None)
+        found = some.recommender.examples(asked, 5, moved)
         assert np.array_equal(found.wishes[0], wishes(some, 0, scene=scene)) != differs
     other = replace(models, tower=tower_of(world_with(fitted(scenes=True, seed=1))))
     assert again.follow(other) == ["scenes"]

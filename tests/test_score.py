@@ -38,7 +38,7 @@ def world() -> World:
 
 
 def score(world: World, slot: int, items: list[str], **more: Any) -> dict[str, Any]:
-    found = score_items(world.recommender, world.states, slot, "u0", items, START + 60.0, **more)
+    found = score_items(world.recommender, world.users, slot, "u0", items, START + 60.0, **more)
     return dict(json.loads(json.dumps(found)))
 
 

@@ -13,14 +13,13 @@ from rocksdict import Options, Rdict, WriteBatch
 from tracker.arena import ArenaFullError
 from tracker.commit import CommitAbortedError
 from tracker.outbox import Record
+from tracker.row_bytes import Get, Slots
 from tracker.store import (
     FORMAT,
     POSITION_KEY,
-    Get,
     PartitionStore,
     Position,
     PositionError,
-    Slots,
     decode_position,
 )
 

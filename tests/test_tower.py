@@ -164,10 +164,7 @@ def test_the_encoder_is_a_channel_of_candidates_and_a_column() -> None:
     world.send(*likes(0, [1, 2]))
     tower = tower_of(world)
     scores = tower.vectors @ wishes(world, 0)
-    columns = world.recommender.columns(
-        world.states, np.array([0]), np.array([START + 100.0]), np.zeros(1, np.uint32),
-        np.arange(ITEMS)[None], np.array([hash_id("u0")], np.uint64),
-    )  # fmt: skip
+    columns = world.recommender.columns(world.asked([0], now=START + 100.0), np.arange(ITEMS)[None])
     everybodys = tower.vectors[:, :9] @ np.append(mean.numpy(), 1.0)
     assert columns[0, :, C_ENCODER] == pytest.approx(scores - everybodys, abs=1e-4)
     made = world.recommend([0], now=START + 100.0, k=ITEMS)

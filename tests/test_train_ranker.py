@@ -125,8 +125,5 @@ def test_a_ranker_learns_groups_from_a_replayed_log(tmp_path: Path) -> None:
     scores = fitted.network.score(replay.columns(event, np.arange(40)[None]), np.array([40]))[0]
     own = int(replay.rows[event[0]]) % 2
     assert scores[own::2].mean() > scores[1 - own :: 2].mean()
-    served = replay.recommender.recommend(
-        replay.states, replay.seen, replay.seen_slots, log.users[event],
-        log.batch.times[event], log.batch.scenes[event], 5,
-    )  # fmt: skip
+    served = replay.recommender.recommend(replay.asked(event), 5)
     assert (served.rows[0] % 2 == own).all()

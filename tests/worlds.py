@@ -18,8 +18,9 @@ from tracker.ranker import Ranker
 from tracker.recommend_options import RecommendOptions
 from tracker.recommended import RecommendedBatch
 from tracker.recommender import Recommender
-from tracker.seen import SeenSets
+from tracker.request_batch import RequestBatch
 from tracker.state import UserStates
+from tracker.user_rows import UserRows
 from tracker.vectors import ItemVectors
 
 DAY = 86400.0
@@ -61,10 +62,8 @@ class World:
         self.view = ItemView(self.items)
         self.item_states = ItemStates(max(count, 1) + 64)
         self.item_slots: dict[int, int] = {}
-        self.states = UserStates(self.config, users)
-        self.states.clear(np.arange(users))
-        self.seen = SeenSets(self.config, 4)
-        self.seen_slots = np.full(users, -1, np.int64)
+        self.users = UserRows(self.config)
+        self.users.grow(users)
         self.recommender = Recommender(self.artifact, self.view, options, ranker)
         self._offset = 0
 
@@ -110,9 +109,7 @@ class World:
 
     def send(self, *events: dict[str, Any]) -> Applied:
         """Apply events to users, then what follows from them to the items and the view."""
-        applied = self.recommender.update(
-            self.states, self.seen, self.seen_slots, self.batch(events)
-        )
+        applied = self.recommender.update(self.users, self.batch(events))
         self.apply_items(applied.item_events)
         return applied
 
@@ -140,16 +137,28 @@ class World:
         k: int = 5,
     ) -> RecommendedBatch:
         """Make lists of users (-1 for one of whom nothing is kept)."""
+        return self.recommender.recommend(self.asked(users, now=now, scene=scene), k)
+
+    def asked(
+        self,
+        users: Sequence[int],
+        *,
+        now: float | Sequence[float] = START,
+        scene: str | None = None,
+    ) -> RequestBatch:
+        """Return users (-1 for one of whom nothing is kept) to ask something of."""
         size = len(users)
-        return self.recommender.recommend(
-            self.states,
-            self.seen,
-            self.seen_slots,
+        return RequestBatch(
+            self.users,
             np.array(users, np.int64),
             np.array(np.broadcast_to(now, (size,)), np.float64),
             np.full(size, scene_code(scene), np.uint32),
-            k,
         )
+
+    @property
+    def states(self) -> UserStates:
+        """The users' states."""
+        return self.users.states
 
     def rows(self, user: int, **arguments: Any) -> list[int]:
         """Return the rows of one user's list, without padding."""

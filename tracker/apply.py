@@ -24,9 +24,9 @@ from tracker.one_event import (
     take_in,
     take_out,
 )
+from tracker.row_bytes import Slots
 from tracker.seen import SeenSets, bloom_contains, event_key
 from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
-from tracker.state_bytes import Slots
 from tracker.vectors import row_of_hash
 
 Array = NDArray[Any]

@@ -4,10 +4,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
+
+from tracker.row_bytes import Slots
 
 Key = TypeVar("Key", bound=Hashable)
-Slots = NDArray[np.int64]
 
 FIRST_ROWS = 4096
 """Rows that an arena begins with; it doubles up to its capacity."""

@@ -13,7 +13,7 @@ from tracker.history import Histories
 from tracker.item_view import ItemView
 from tracker.native import native
 from tracker.recommend_options import RecommendOptions
-from tracker.state import UserStates
+from tracker.request_batch import RequestBatch
 from tracker.walk import walk_rows
 
 
@@ -41,10 +41,7 @@ class Columns:
     def of_rows(
         self,
         read: Histories,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
+        asked: RequestBatch,
         wishes: NDArray[np.float32],
         rows: NDArray[np.int64],
     ) -> NDArray[np.float32]:
@@ -53,7 +50,7 @@ class Columns:
         n_rows = (given >= 0).sum(axis=1)
         walked = walk_rows(
             read,
-            now,
+            asked.now,
             self._options.neighbour_events,
             self._options.neighbour_width,
             self._view,
@@ -61,15 +58,12 @@ class Columns:
             n_rows,
         )
         wanted = np.ones(len(COLUMNS), np.bool_)
-        return self.fill(read, states, slots, now, scenes, wanted, wishes, given, n_rows, walked)
+        return self.fill(read, asked, wanted, wishes, given, n_rows, walked)
 
     def fill(
         self,
         read: Histories,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
+        asked: RequestBatch,
         wanted: NDArray[np.bool_],
         wishes: NDArray[np.float32],
         rows: NDArray[np.int32],
@@ -80,21 +74,19 @@ class Columns:
 
         Args:
             read: what was read of the users' rows.
-            states: the arena.
-            slots: (B,) arena rows, -1 for none.
-            now: (B,) seconds.
-            scenes: (B,) codes, 0 for none.
+            asked: B users.
             wanted: (F,) of `Ranker`, F at most len(COLUMNS).
             wishes: (B, E) of `Tower.queries`; E is 0 without one.
             rows: (B, C) catalogue rows.
             n_rows: (B,) how many of them there are; those after are -1.
             walked: (B, C, W) what the walk over neighbours found.
         """
-        config, view = states.config, self._view
+        states, view = asked.states, self._view
+        config = states.config
         out = np.zeros((*rows.shape, len(wanted)), np.float32)
         features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
         fill_features(
-            now, slots, scenes, features, self._options.content_events,
+            asked.now, asked.slots, asked.scenes, features, self._options.content_events,
             states.ring, read.ring_rows, read.history, read.n_history,
             states.head, states.masses, states.sums,
             np.array(config.half_lives_seconds, np.float64),
@@ -105,7 +97,7 @@ class Columns:
             rows, n_rows, walked, out,
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():
-            context = read_context(read, states, slots, now, view)
+            context = read_context(read, states, asked.slots, asked.now, view)
             there = (rows >= 0)[:, :, None]
             out[:, :, C_CONTEXT:C_ENCODER] = np.where(there, context[:, None, :], np.float32(0.0))
         if self._tower is not None and after[C_ENCODER - C_CONTEXT :].any():

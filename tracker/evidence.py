@@ -13,7 +13,7 @@ from tracker.history import Histories
 from tracker.item_view import ItemView
 from tracker.label_rule import LabelRule, is_liked
 from tracker.native import native
-from tracker.state import UserStates
+from tracker.request_batch import RequestBatch
 
 Array = NDArray[Any]
 
@@ -293,24 +293,18 @@ def fill_evidence(
 
 def read_evidence(
     read: Histories,
-    states: UserStates,
-    slots: NDArray[np.int64],
-    now: NDArray[np.float64],
-    scenes: NDArray[np.uint32],
+    asked: RequestBatch,
     rows: NDArray[np.int64],
     view: ItemView,
     full: NDArray[np.float32],
     rule: LabelRule,
     priors: Priors,
 ) -> NDArray[np.float32]:
-    """Return EVIDENCE of rows (B, C) for users at arena slots (B,): (B, C, P) float32.
+    """Return EVIDENCE of rows (B, C) for B users: (B, C, P) float32.
 
     Args:
         read: `read_histories` of the users.
-        states: the arena.
-        slots: -1 for a user of whom nothing is kept.
-        now: (B,) seconds.
-        scenes: (B,) codes, 0 for none.
+        asked: the users.
         rows: -1 for none; zero is returned for them.
         view: the live statistics of the items.
         full: (N, F) unit vectors of the items.
@@ -322,8 +316,9 @@ def read_evidence(
         [priors.weight, priors.liked, priors.taken, priors.label, priors.item, priors.user]
     )
     fill_evidence(
-        now, slots, scenes, numbers, rule.rating_codes, np.float32(rule.threshold),
-        states.head, states.ring, read.ring_rows, full,
+        asked.now, asked.slots, asked.scenes, numbers, rule.rating_codes,
+        np.float32(rule.threshold),
+        asked.states.head, asked.states.ring, read.ring_rows, full,
         view.weight_sums, view.tallies, view.counts, view.log2_counts, view.ref_times,
         view.first_times, view.scenes, view.scene_counts,
         view.near_rows, view.near_counts, view.near_n,

@@ -13,7 +13,8 @@ from tracker.item_events import ItemEventFormatError, decode_block
 from tracker.item_feed import ITEM_PREFIX, item_key
 from tracker.item_state import ItemStates, apply_item_events
 from tracker.outbox import Record, rejected_record
-from tracker.store import Get, PartitionStore, Slots
+from tracker.row_bytes import Get, Slots
+from tracker.store import PartitionStore
 from tracker.worker_context import Context
 
 log = logging.getLogger(__name__)

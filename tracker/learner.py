@@ -8,18 +8,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.calibration import Calibration
 from tracker.event_batch import EventBatch, can_be_target
 from tracker.events import hash_id
 from tracker.kinds import Kinds
+from tracker.learned_models import LearnedModels
 from tracker.learned_row import Learned, decode_learned, encode_learned
 from tracker.models import UNTRAINED, Models
 from tracker.online import OnlineRanker
 from tracker.online_calibration import OnlineCalibration
 from tracker.recommender import Recommender
+from tracker.request_batch import RequestBatch
 from tracker.scene_shifts import SceneShifts
-from tracker.seen import SeenSets
 from tracker.state import UserStates
+from tracker.user_rows import UserRows
 
 MOST = 4
 """Events of a chunk that rankings are learned from at most: what bounds the work."""
@@ -44,15 +45,6 @@ class Progress:
     distance: float
     loss: float
     gain: float
-
-
-@dataclass(frozen=True, slots=True)
-class LearnedModels:
-    """What a partition has learned, in place of what the artifact has; None for that."""
-
-    ranker: OnlineRanker | None = None
-    shifts: SceneShifts | None = None
-    calibration: Calibration | None = None
 
 
 @dataclass(slots=True)
@@ -158,9 +150,7 @@ class Learner:
     def learn(
         self,
         recommender: Recommender,
-        states: UserStates,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
+        users: UserRows,
         events: EventBatch,
         times: NDArray[np.float64],
         k: int,
@@ -173,19 +163,17 @@ class Learner:
 
         Args:
             recommender: of the artifact that is followed.
-            states: the arena; rows of another basis are rebuilt.
-            seen: what left the rings.
-            seen_slots: (C,) row in `seen` of each arena row, -1 for none.
+            users: where their rows are; those of another artifact are carried over.
             events: N events, their slots filled.
             times: (N,) at which lists are made for them.
             k: items in a list.
         """
         if not self._parts or not self._learning:
             return 0
-        known = states.head["events"][events.slots] > 0
+        known = users.states.head["events"][events.slots] > 0
         known &= recommender.artifact.vectors.row_of(events.items) >= 0
-        known &= ~_met_before(states, events)
-        steps = self._learn_labels(recommender, states, events, times, known)
+        known &= ~_met_before(users.states, events)
+        steps = self._learn_labels(recommender, users, events, times, known)
         if set(self._parts) == {"calibration"}:
             return steps
         items = recommender.artifact.vectors
@@ -195,12 +183,11 @@ class Learner:
         chosen, rows = chosen[live], rows[live]
         if not len(chosen):
             return steps
-        users = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
+        hashes = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
         scenes = events.scenes[chosen]
+        asked = RequestBatch(users, events.slots[chosen], times[chosen], scenes, hashes)
         shifts = self.served.shifts
-        found = recommender.examples(  # 2
-            states, seen, seen_slots, events.slots[chosen], times[chosen], scenes, k, users, shifts
-        )
+        found = recommender.examples(asked, k, shifts)  # 2
         # As published: before a step of this chunk moves the shifts that are in what was found.
         wishes = found.wishes if shifts is None else found.wishes - shifts.of(scenes)
         for b, row in enumerate(rows.tolist()):  # 3
@@ -228,7 +215,7 @@ class Learner:
     def _learn_labels(
         self,
         recommender: Recommender,
-        states: UserStates,
+        users: UserRows,
         events: EventBatch,
         times: NDArray[np.float64],
         known: NDArray[np.bool_],
@@ -242,9 +229,8 @@ class Learner:
         if not len(chosen):
             return 0
         rows = recommender.artifact.vectors.row_of(events.items[chosen])
-        logits = recommender.logits(
-            states, events.slots[chosen], times[chosen], events.scenes[chosen], rows[:, None]
-        )[:, 0]
+        asked = RequestBatch(users, events.slots[chosen], times[chosen], events.scenes[chosen])
+        logits = recommender.logits(asked, rows[:, None])[:, 0]
         for b in range(len(chosen)):
             one = slice(b, b + 1)
             part.note(*part.model.learn(logits[one], labels[chosen[one]] == 1))

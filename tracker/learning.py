@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.event_batch import EventBatch
+from tracker.learned_models import LearnedModels
 from tracker.learned_row import LEARNED_KEY, LearnedRowError
-from tracker.learner import LearnedModels, Learner
+from tracker.learner import Learner
 from tracker.serving import Serving
 from tracker.user_rows import UserRows
 from tracker.worker_context import Context
@@ -76,10 +77,7 @@ class PartitionLearning:
         if learner is None:
             return
         self._follow(learner, serving)
-        steps = learner.learn(
-            serving.recommender, rows.states, rows.seen, rows.seen_slots, events, times,
-            self._settings.k,
-        )  # fmt: skip
+        steps = learner.learn(serving.recommender, rows, events, times, self._settings.k)
         if steps:
             self._store.note(LEARNED_KEY, learner.row())
             self._metrics.learning_steps.inc(steps)

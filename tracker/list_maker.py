@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from tracker.emission import Emission
 from tracker.events import hash_id
-from tracker.learner import LearnedModels
+from tracker.learned_models import LearnedModels
 from tracker.outbox import Record
+from tracker.request_batch import RequestBatch
+from tracker.row_bytes import Slots
 from tracker.serving import Serving
-from tracker.store import Slots
 from tracker.user_rows import UserRows
 from tracker.worker_context import Context
 
@@ -72,11 +73,10 @@ class ListMaker:
             the records to send, keyed by user; fewer where only changed lists are wanted.
         """
         rows, settings, metrics = self._rows, self._context.settings, self._context.metrics
-        found = serving.recommender.recommend(
-            rows.states, rows.seen, rows.seen_slots,
-            lists.slots, lists.times, lists.scenes, settings.k, user_hashes(serving, lists.users),
-            learned.ranker, learned.calibration, learned.shifts,
-        )  # fmt: skip
+        asked = RequestBatch(
+            rows, lists.slots, lists.times, lists.scenes, user_hashes(serving, lists.users)
+        )
+        found = serving.recommender.recommend(asked, settings.k, learned)
         waited = np.maximum(self._context.clock() - lists.appended, 0.0)
         values = serving.encoder.encode(
             found,

@@ -17,7 +17,7 @@ from tracker.history import Histories
 from tracker.item_view import ItemView
 from tracker.label_rule import LabelRule
 from tracker.native import reordered
-from tracker.state import UserStates
+from tracker.request_batch import RequestBatch
 
 Array = NDArray[Any]
 
@@ -119,10 +119,7 @@ class Prediction:
     def logits(
         self,
         read: Histories,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
+        asked: RequestBatch,
         rows: NDArray[np.int64],
         view: ItemView,
         full: NDArray[np.float32],
@@ -131,9 +128,7 @@ class Prediction:
 
         The arguments are those of `read_evidence`.
         """
-        evidence = read_evidence(
-            read, states, slots, now, scenes, rows, view, full, self.info.rule, self.info.priors
-        )
+        evidence = read_evidence(read, asked, rows, view, full, self.info.rule, self.info.priors)
         return self.logits_of(evidence, rows)
 
     def logits_of(

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from tracker.candidates import Candidates
 from tracker.history import Histories, interests
 from tracker.recommend_options import RecommendOptions
+from tracker.request_batch import RequestBatch
 from tracker.selection import BECAUSE, explain
-from tracker.state import UserStates
 from tracker.vectors import ItemVectors
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -45,9 +45,7 @@ class RecommendedBatch:
 
 def describe(
     read: Histories,
-    states: UserStates,
-    slots: NDArray[np.int64],
-    now: NDArray[np.float64],
+    asked: RequestBatch,
     options: RecommendOptions,
     items: ItemVectors,
     cut: Candidates,
@@ -58,9 +56,7 @@ def describe(
 
     Args:
         read: what was read of the users' rows.
-        states: the arena.
-        slots: (B,) arena rows, -1 for none.
-        now: (B,) seconds.
+        asked: B users.
         options: how reasons are found.
         items: of the artifact.
         cut: the candidates, C a user.
@@ -73,14 +69,14 @@ def describe(
     because = np.empty((users, k, BECAUSE), np.uint64)
     because_rows = np.empty((users, k, BECAUSE), np.int64)
     explain(
-        now, slots, options.because_half_life_seconds, options.because_cosine,
+        asked.now, asked.slots, options.because_half_life_seconds, options.because_cosine,
         np.asarray(items.vectors),
-        states.ring, read.ring_rows, read.history, read.n_history,
+        asked.states.ring, read.ring_rows, read.history, read.n_history,
         cut.rows, cut.via, cut.channels, picks, cut.n_unseen,
         rows, channels, because, because_rows,
     )  # fmt: skip
     taken = np.take_along_axis(scores, np.maximum(picks, 0), axis=1)
-    labels, strengths, changes = interests(read, states, slots, items)
+    labels, strengths, changes = interests(read, asked.states, asked.slots, items)
     list_hash = np.zeros(users, np.uint64)
     hashes = np.where(rows >= 0, items.hashes[rows], np.uint64(0))
     for i in range(k):

@@ -15,13 +15,15 @@ from tracker.events import hash_id
 from tracker.features import FEATURES, cut_candidates
 from tracker.history import Histories, queries, read_histories
 from tracker.item_view import ItemView
+from tracker.learned_models import LearnedModels
 from tracker.ranker import Blend, Ranker
 from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.recommended import RecommendedBatch, describe
+from tracker.request_batch import RequestBatch
 from tracker.scene_shifts import SceneShifts
-from tracker.seen import SeenSets
 from tracker.selection import select
 from tracker.state import UserStates
+from tracker.user_rows import UserRows
 
 _WHOLE_WALK = [
     FEATURES.index(n) for n in ("neighbours_60", "neighbours_10d", "next", "neighbours_live")
@@ -123,52 +125,35 @@ class Recommender:
             return len(foreign)
         return max(len(foreign), self.tower.carry_over(states, slots, self.artifact.vectors))
 
-    def update(
-        self,
-        states: UserStates,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
-        events: EventBatch,
-    ) -> Applied:
-        """Apply events to the rows at `events.slots`, strictly in order.
+    def update(self, users: UserRows, events: EventBatch) -> Applied:
+        """Apply N events to the rows at `events.slots`, strictly in order.
 
         `events.rows` is filled from the catalogue; rows of another basis or encoder are rebuilt
         first. The user encoder takes the events in ordered waves.
-
-        Args:
-            states: the arena.
-            seen: items and events that left the rings.
-            seen_slots: (C,) row in `seen` of each arena row, -1 for none; filled in place.
-            events: N events.
 
         Returns:
             what became of each event, and the item events that follow from them.
         """
         events.rows[:] = self.artifact.vectors.row_of(events.items)
+        states = users.states
         self.carry_over(states, events.slots)
         if self.tower is None:
-            return self._apply(states, seen, seen_slots, events)
+            return self._apply(users, events)
         parts = []
         for part in self.tower.stretches(events):
             some = events if len(part) == len(events) else events.take(part)
             head = states.head[some.slots]
             last_times = np.where(head["n_ring"] > 0, head["last_time"], np.nan)
-            applied = self._apply(states, seen, seen_slots, some)
+            applied = self._apply(users, some)
             self.tower.update(states, some, applied.outcomes, last_times, self.artifact.vectors)
             parts.append(applied)
         return parts[0] if len(parts) == 1 else joined(parts)
 
-    def _apply(
-        self,
-        states: UserStates,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
-        events: EventBatch,
-    ) -> Applied:
+    def _apply(self, users: UserRows, events: EventBatch) -> Applied:
         return apply_events(
-            states,
-            seen,
-            seen_slots,
+            users.states,
+            users.seen,
+            users.seen_slots,
             events,
             self.artifact.vectors,
             self._basis,
@@ -176,20 +161,9 @@ class Recommender:
         )
 
     def recommend(
-        self,
-        states: UserStates,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        k: int,
-        users: NDArray[np.uint64] | None = None,
-        ranker: Ranker | None = None,
-        calibration: Calibration | None = None,
-        shifts: SceneShifts | None = None,
+        self, asked: RequestBatch, k: int, learned: LearnedModels | None = None
     ) -> RecommendedBatch:
-        """Make a list for each of B users. States are read only, but for rows to carry over.
+        """Make a list of k items for each of B users.
 
         1. Rings, slots and searches are read from the rows, and what the user encoder looks for.
         2. One search of each index for the whole batch.
@@ -200,35 +174,21 @@ class Recommender:
         7. Reasons of items, and the users' interests.
 
         Nobody gets an empty list while there is a live item: without history it is the trend,
-        without trend the catalogue's order, and with everything seen the best seen.
-
-        Args:
-            states: the arena.
-            seen: what left the rings.
-            seen_slots: (C,) row in `seen` of each arena row, -1 for none.
-            slots: (B,) int64 arena rows, may repeat; -1 for a user of whom nothing is kept.
-            now: (B,) float64, seconds.
-            scenes: (B,) uint32 scene codes, 0 for none.
-            k: items wanted.
-            users: (B,) uint64 hashes of the users' ids, for their attributes; None for none.
-            ranker: scores instead of the recommender's own.
-            calibration: of the probabilities, instead of the artifact's own.
-            shifts: what scenes add to what the user encoder looks for, if anything.
+        without trend the catalogue's order, and with everything seen the best seen. `learned` takes
+        the place of what the artifact has.
 
         Raises:
-            ValueError: lengths differ, k is below 1, or the states have another dim.
+            ValueError: k is below 1, or the states have another dim.
         """
-        self._check(states, slots, now, scenes)
+        self._check(asked)
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 is expected")
-        searched = self._searched(states, slots, now, scenes, users, shifts)  # 1, 2
+        learned = LearnedModels() if learned is None else learned
+        searched = self._searched(asked, learned.shifts)  # 1, 2
         lists = [
-            self._lists(
-                searched.part(part), states, slots[part], now[part], scenes[part], k,
-                seen, seen_slots, self.ranker if ranker is None else ranker, calibration,
-            )
-            for part in _parts(len(slots))
-        ]  # fmt: skip
+            self._lists(searched.part(part), asked.part(part), k, learned)
+            for part in _parts(len(asked))
+        ]
         return RecommendedBatch(
             *(
                 np.concatenate([getattr(made, name) for made in lists])
@@ -236,60 +196,31 @@ class Recommender:
             )
         )
 
-    def examples(
-        self,
-        states: UserStates,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        k: int,
-        users: NDArray[np.uint64] | None = None,
-        shifts: SceneShifts | None = None,
-    ) -> Examples:
+    def examples(self, asked: RequestBatch, k: int, shifts: SceneShifts | None = None) -> Examples:
         """Give what `recommend` would have the ranker score, for learning; arguments as there."""
-        self._check(states, slots, now, scenes)
-        searched = self._searched(states, slots, now, scenes, users, shifts)
-        cut, columns = self._candidates(searched, states, slots, now, scenes, k, seen, seen_slots)
+        self._check(asked)
+        searched = self._searched(asked, shifts)
+        cut, columns = self._candidates(searched, asked, k)
         return Examples(cut.rows, cut.n_unseen, columns, searched.wishes)
 
-    def columns(
-        self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        rows: NDArray[np.int64],
-        users: NDArray[np.uint64] | None = None,
-    ) -> NDArray[np.float32]:
+    def columns(self, asked: RequestBatch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute all COLUMNS of given rows (B, C), by the code that serves, for training.
 
         Returns:
             (B, C, len(COLUMNS)) float32; zero where the row is -1, which may only stand at the end.
         """
-        self._check(states, slots, now, scenes)
-        self.carry_over(states, slots)
-        read = read_histories(states, slots, now, self.artifact.vectors)
-        wishes = self._wishes(states, slots, now, scenes, users)
-        return self._columns.of_rows(read, states, slots, now, scenes, wishes, rows)
+        return self._columns.of_rows(self._read(asked), asked, self._wishes(asked), rows)
 
     def probabilities(
         self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
+        asked: RequestBatch,
         rows: NDArray[np.int64],
         calibration: Calibration | None = None,
     ) -> NDArray[np.float32]:
         """Return the probability that each of B users takes to items, in a scene at a time.
 
         Args:
-            states: the arena; read only, but for rows to carry over.
-            slots: (B,) arena rows, -1 for a user of whom nothing is kept.
-            now: (B,) seconds.
-            scenes: (B,) codes, 0 for none.
+            asked: of whom.
             rows: (B, C) catalogue rows, -1 for none.
             calibration: instead of the artifact's own.
 
@@ -298,157 +229,108 @@ class Recommender:
             prediction was trained.
 
         Raises:
-            ValueError: lengths differ, or the states have another dim.
+            ValueError: the states have another dim.
         """
-        self._check(states, slots, now, scenes)
-        self.carry_over(states, slots)
-        read = read_histories(states, slots, now, self.artifact.vectors)
-        return self._probabilities(read, states, slots, now, scenes, rows, calibration)
+        return self._probabilities(self._read(asked), asked, rows, calibration)
 
-    def logits(
-        self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        rows: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
+    def logits(self, asked: RequestBatch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what `probabilities` calibrates: (B, C), NaN likewise; arguments as there."""
-        self._check(states, slots, now, scenes)
-        self.carry_over(states, slots)
-        read = read_histories(states, slots, now, self.artifact.vectors)
-        return self._logits(read, states, slots, now, scenes, rows)
+        return self._logits(self._read(asked), asked, rows)
+
+    def _read(self, asked: RequestBatch) -> Histories:
+        """Return what is read of the users' rows, those of another artifact carried over."""
+        self._check(asked)
+        self.carry_over(asked.states, asked.slots)
+        return read_histories(asked.states, asked.slots, asked.now, self.artifact.vectors)
 
     def _probabilities(
         self,
         read: Histories,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
+        asked: RequestBatch,
         rows: NDArray[np.int64],
         calibration: Calibration | None,
     ) -> NDArray[np.float32]:
         prediction = self.artifact.models.prediction
-        logits = self._logits(read, states, slots, now, scenes, rows)
+        logits = self._logits(read, asked, rows)
         if prediction is None:
             return logits
         return (calibration or prediction.calibration).probability(logits)
 
     def _logits(
-        self,
-        read: Histories,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        rows: NDArray[np.int64],
+        self, read: Histories, asked: RequestBatch, rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         prediction = self.artifact.models.prediction
         if prediction is None:
             return np.full(rows.shape, np.nan, np.float32)
-        return prediction.logits(read, states, slots, now, scenes, rows, self.view, self._full)
+        return prediction.logits(read, asked, rows, self.view, self._full)
 
-    def _wishes(
-        self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        users: NDArray[np.uint64] | None,
-    ) -> NDArray[np.float32]:
+    def _wishes(self, asked: RequestBatch) -> NDArray[np.float32]:
         """Return what the user encoder looks for, (B, E); E is 0 without one."""
         if self.tower is None:
-            return np.zeros((len(slots), 0), np.float32)
-        return np.ascontiguousarray(self.tower.queries(states, slots, now, scenes, users))
+            return np.zeros((len(asked), 0), np.float32)
+        return np.ascontiguousarray(
+            self.tower.queries(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
+        )
 
-    def _searched(
-        self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        users: NDArray[np.uint64] | None,
-        shifts: SceneShifts | None,
-    ) -> "_Searched":
+    def _searched(self, asked: RequestBatch, shifts: SceneShifts | None) -> _Searched:
         """Steps 1 and 2 of `recommend`."""
-        self.carry_over(states, slots)
-        read = read_histories(states, slots, now, self.artifact.vectors)
+        read = self._read(asked)
         wanted, owners, masses = queries(read, self.options.searches)
-        wishes = self._wishes(states, slots, now, scenes, users)
+        wishes = self._wishes(asked)
         if shifts is not None and self.tower is not None:
-            wishes += shifts.of(scenes)
+            wishes += shifts.of(asked.scenes)
         found = np.full((0, 1), -1, np.int64)
         if len(wanted):
             found, _ = self.artifact.index.search(wanted, self.options.per_search)
-        wished = np.full((len(slots), 0), -1, np.int64)
-        if self.tower is not None and len(slots):
+        wished = np.full((len(asked), 0), -1, np.int64)
+        if self.tower is not None and len(asked):
             wished, _ = self.tower.index.search(wishes, self.options.per_search)
         return _Searched(read, owners, masses, found, wishes, wished)
 
     def _lists(
-        self,
-        searched: "_Searched",
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        k: int,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
-        ranker: Ranker,
-        calibration: Calibration | None,
+        self, searched: _Searched, asked: RequestBatch, k: int, learned: LearnedModels
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for few users at a time: what they touch stays cached."""
-        options = self.options
-        cut, features = self._candidates(searched, states, slots, now, scenes, k, seen, seen_slots)
+        options, read = self.options, searched.read
+        cut, features = self._candidates(searched, asked, k)
         # 5
+        ranker = self.ranker if learned.ranker is None else learned.ranker
         scores = ranker.score(features, cut.n_rows)
         # 6
-        picks = np.empty((len(slots), k), np.int64)
+        picks = np.empty((len(asked), k), np.int64)
         select(
             k, options.diversity, options.seen != "exclude", self._vectors,
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
         # 7
-        made = describe(
-            searched.read, states, slots, now, options, self.artifact.vectors, cut, scores, picks
-        )
-        found = self._probabilities(
-            searched.read, states, slots, now, scenes, made.rows, calibration
-        )
+        made = describe(read, asked, options, self.artifact.vectors, cut, scores, picks)
+        found = self._probabilities(read, asked, made.rows, learned.calibration)
         return replace(made, probabilities=found)
 
     def _candidates(
-        self,
-        searched: "_Searched",
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        k: int,
-        seen: SeenSets,
-        seen_slots: NDArray[np.int64],
+        self, searched: _Searched, asked: RequestBatch, k: int
     ) -> tuple[Candidates, NDArray[np.float32]]:
         """Steps 3 and 4 of `recommend`: candidates after the cut, and their columns."""
         options, read = self.options, searched.read
+        users, states = asked.users, asked.states
         # 3
         capacity = max(options.candidates, k)
         candidates = find_candidates(
-            read, states, slots, now, scenes, k, capacity, options.quotas,
+            read, states, asked.slots, asked.now, asked.scenes, k, capacity, options.quotas,
             options.seen == "keep", options.recent_events, options.neighbour_events,
             options.neighbour_width,
             bool(self.ranker.wanted[_WHOLE_WALK].any()),
             searched.owners, searched.masses, searched.found, searched.wished,
-            self.artifact.vectors, self.view, seen, seen_slots,
+            self.artifact.vectors, self.view, users.seen, users.seen_slots,
         )  # fmt: skip
         # 4
         width = max(options.cut, min(k + 5 * options.reserve, capacity))
-        cut = Candidates.of_size(len(slots), width)
+        cut = Candidates.of_size(len(asked), width)
         cut.n_rows[:] = candidates.n_rows
         cut.n_unseen[:] = candidates.n_unseen
         cut_candidates(
-            now, slots, options.reserve, options.seen == "keep", self.ranker.cut_weights,
+            asked.now, asked.slots, options.reserve, options.seen == "keep",
+            self.ranker.cut_weights,
             read.ring_rows, read.history, read.n_history,
             states.head, states.negative, states.config.negative_half_life_seconds,
             self._vectors, self.view.log2_counts, self.view.ref_times,
@@ -457,26 +339,14 @@ class Recommender:
             cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
         )  # fmt: skip
         features = self._columns.fill(
-            read, states, slots, now, scenes, self.ranker.wanted, searched.wishes,
-            cut.rows, cut.n_rows, cut.walked,
-        )  # fmt: skip
+            read, asked, self.ranker.wanted, searched.wishes, cut.rows, cut.n_rows, cut.walked
+        )
         return cut, features
 
-    def _check(
-        self,
-        states: UserStates,
-        slots: NDArray[np.int64],
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-    ) -> None:
-        if not len(slots) == len(now) == len(scenes):
-            raise ValueError(
-                f"{len(slots)} slots, {len(now)} times and {len(scenes)} scenes;"
-                " one of each a user is expected"
-            )
-        dim = self.artifact.vectors.dim
-        if states.config.dim != dim:
-            raise ValueError(f"states of dim {states.config.dim}, items of {dim}; equal expected")
+    def _check(self, asked: RequestBatch) -> None:
+        found, dim = asked.states.config.dim, self.artifact.vectors.dim
+        if found != dim:
+            raise ValueError(f"states of dim {found}, items of {dim}; equal expected")
 
 
 def _parts(users: int) -> list[slice]:

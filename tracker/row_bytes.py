@@ -4,7 +4,7 @@ Every row is a whole number of 8-byte words. Word 0 begins with the format numbe
 with a checksum (uint32) of everything else in the row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 from tracker.native import native
 
 Array = NDArray[Any]
+
+Slots = NDArray[np.int64]
+"""Which rows of an arena."""
+
+Get = Callable[[list[bytes]], list[bytes | None]]
+"""Reads rows by their keys, None for those that are not there."""
 
 
 @native

@@ -13,9 +13,10 @@ from tracker.committed import StateReader, item_rows, user_row
 from tracker.events import scene_code
 from tracker.item_view import ItemView
 from tracker.recommender import Recommender
+from tracker.request_batch import RequestBatch
 from tracker.settings import Settings
 from tracker.show import read_json
-from tracker.state import UserStates
+from tracker.user_rows import UserRows
 
 BATCH = 4096
 """Item rows that are placed at a time."""
@@ -23,7 +24,7 @@ BATCH = 4096
 
 def score_items(
     recommender: Recommender,
-    states: UserStates,
+    users: UserRows,
     slot: int,
     user_id: str,
     item_ids: Sequence[str],
@@ -35,7 +36,7 @@ def score_items(
 
     Args:
         recommender: what serves.
-        states: where the user's row is; rows to carry over are.
+        users: where the user's row is; one of another artifact is carried over.
         slot: its place, -1 for a user of whom nothing is kept.
         user_id: the user.
         item_ids: the items.
@@ -49,14 +50,13 @@ def score_items(
     """
     vectors = recommender.artifact.vectors
     rows = np.array([[vectors.row_of_id(item_id) for item_id in item_ids]], np.int64)
-    found = recommender.probabilities(
-        states,
+    asked = RequestBatch(
+        users,
         np.array([slot], np.int64),
         np.array([now], np.float64),
         np.array([scene_code(scene)], np.uint32),
-        rows,
-        calibration,
-    )[0].tolist()
+    )
+    found = recommender.probabilities(asked, rows, calibration)[0].tolist()
     return {
         "user_id": user_id,
         "known": slot >= 0,
@@ -128,12 +128,14 @@ async def scores_from_changelogs(
                 _place(view, items)
     _place(view, items)
     row = await user_row(settings, user_id)
-    states = StateReader(settings, artifact).read([row])
+    users = UserRows(artifact.manifest.interest)
+    users.grow(1)
+    users.states = StateReader(settings, artifact).read([row])
     if at is None:
-        at = max(float(states.head["last_time"][0]), float(view.ref_times.max(initial=0.0)))
+        at = max(float(users.states.head["last_time"][0]), float(view.ref_times.max(initial=0.0)))
     recommender = Recommender(artifact, view)
     slot = -1 if row is None else 0
-    return score_items(recommender, states, slot, user_id, item_ids, at, scene)
+    return score_items(recommender, users, slot, user_id, item_ids, at, scene)
 
 
 def _place(view: ItemView, items: dict[int, bytes | None]) -> None:

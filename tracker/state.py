@@ -12,18 +12,9 @@ from numpy.typing import NDArray
 
 from tracker.interest import InterestConfig, decay, whole
 from tracker.native import native
-from tracker.row_bytes import describe_format, join_rows, split_rows
+from tracker.row_bytes import Slots, describe_format, join_rows, split_rows
 from tracker.slots import SLOT, slot_strength, unit_mean
-from tracker.state_bytes import (
-    FORMAT,
-    HEAD,
-    HEADER,
-    RING,
-    Slots,
-    check_rows,
-    pack_rows,
-    unpack_rows,
-)
+from tracker.state_bytes import FORMAT, HEAD, HEADER, RING, check_rows, pack_rows, unpack_rows
 
 Array = NDArray[Any]
 

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from tracker.interest import whole
 from tracker.native import native
-from tracker.row_bytes import is_sealed, seal
+from tracker.row_bytes import Slots, is_sealed, seal
 from tracker.slots import SLOT
 
 Array = NDArray[Any]
-Slots = NDArray[np.int64]
 
 FORMAT = 1
 

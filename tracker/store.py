@@ -1,22 +1,19 @@
 """PartitionStore: the states of one partition; state and position in one commit."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from tracker.arena import Arena
 from tracker.commit import Committer
 from tracker.outbox import Record
+from tracker.row_bytes import Get, Slots
 
 Key = TypeVar("Key", bound=Hashable)
 AnyKey = TypeVar("AnyKey", bound=Hashable, contravariant=True)
-Slots = NDArray[np.int64]
-Get = Callable[[list[bytes]], list[bytes | None]]
 
 POSITION_KEY = b"p"
 """Reserved; all other keys have a prefix of one other byte."""

@@ -14,13 +14,13 @@ from tracker.event_batch import EventBatch
 from tracker.index import ItemIndex
 from tracker.manifest import TowerInfo
 from tracker.native import native
+from tracker.row_bytes import Slots
 from tracker.scene_attention import SceneAttention, unit_interests
 from tracker.state import RING_RETRACTED, UserStates, slot_strengths, slot_vectors, sum_masses
 from tracker.user_encoder import UserEncoder, code_rows
 from tracker.vectors import ItemVectors, row_of_hash
 
 Array = NDArray[Any]
-Slots = NDArray[np.int64]
 
 REBUILT = 1024
 """Users whose states are made from their rings at a time."""

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.interest import InterestConfig
+from tracker.row_bytes import Get, Slots
 from tracker.seen import SeenSets
 from tracker.state import ANY_ARTIFACT, UserStates
-from tracker.store import Get, Slots
 
 STATE_PREFIX = b"u"
 SEEN_PREFIX = b"s"

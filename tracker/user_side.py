@@ -25,7 +25,6 @@ from tracker.learning import PartitionLearning
 from tracker.list_maker import ListMaker, Lists
 from tracker.outbox import MAX_RECORD_BYTES, Record
 from tracker.serving import Serving
-from tracker.state import UserStates
 from tracker.store import PartitionStore
 from tracker.user_rows import SEEN_PREFIX, STATE_PREFIX, UserRows
 from tracker.worker_context import Context
@@ -215,9 +214,9 @@ class UserSide:
         return self._rows, int(self.store.find([user])[0])
 
     @property
-    def states(self) -> UserStates:
-        """The arena that users' rows are in."""
-        return self._rows.states
+    def rows(self) -> UserRows:
+        """Where what is kept of users is."""
+        return self._rows
 
     def calibration(self) -> Calibration | None:
         """Return the calibration of probabilities as learned so far; None for the artifact's."""
@@ -250,7 +249,7 @@ class UserSide:
                 self._metrics.replayed.inc(len(batch) - len(new))
                 fresh = batch.take(new)
         if len(fresh):
-            applied = serving.recommender.update(rows.states, rows.seen, rows.seen_slots, fresh)
+            applied = serving.recommender.update(rows, fresh)
             self._item_events.append(applied.item_events)
             self._count(applied.outcomes, applied.unknown)
         last = last_of_each(batch.slots)

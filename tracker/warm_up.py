@@ -20,6 +20,7 @@ from tracker.online import OnlineRanker
 from tracker.prediction import HeadWeights, Prediction, PredictionInfo
 from tracker.ranker import Blend
 from tracker.recommender import Recommender
+from tracker.request_batch import RequestBatch
 from tracker.serving import Serving
 from tracker.user_rows import UserRows
 
@@ -44,21 +45,16 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     rows = UserRows(serving.config)
     rows.grow(4)
     batch = _events(serving, kinds)
-    applied = serving.recommender.update(rows.states, rows.seen, rows.seen_slots, batch)
-    slots = np.array([0, 1, -1], np.int64)
-    now = np.full(3, float(batch.times[-1]))
-    no_scenes = np.zeros(3, np.uint32)
-    found = serving.recommender.recommend(
-        rows.states, rows.seen, rows.seen_slots, slots, now, no_scenes, k
-    )
+    applied = serving.recommender.update(rows, batch)
+    slots, now = np.array([0, 1, -1], np.int64), np.full(3, float(batch.times[-1]))
+    asked = RequestBatch(rows, slots, now, np.zeros(3, np.uint32))
+    found = serving.recommender.recommend(asked, k)
     # A later artifact may bring a ranker, or bring none: neither may be compiled in the group.
     for ranker in (Blend(), _blank_network()):
         other = Recommender(serving.artifact, serving.view, serving.recommender.options, ranker)
-        other.recommend(rows.states, rows.seen, rows.seen_slots, slots, now, no_scenes, k)
+        other.recommend(asked, k)
     likely = replace(serving.artifact, models=Models(prediction=_blank_prediction()))
-    Recommender(likely, serving.view).probabilities(
-        rows.states, slots, now, no_scenes, np.zeros((3, 1), np.int64)
-    )
+    Recommender(likely, serving.view).probabilities(asked, np.zeros((3, 1), np.int64))
     OnlineRanker(_blank_network()).learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
     serving.encoder.encode(
         found,

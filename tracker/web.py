@@ -167,13 +167,13 @@ async def _score(
             found = side.find_user(user_id)
             if found is None and not new:
                 return None
-            now, states, slot = side.store.row.stream_time, side.states, -1
+            now, slot = side.store.row.stream_time, -1
             if found is not None:
-                states, slot = found[0].states, found[1]
-                now = max(now, float(states.head["last_time"][slot]))
+                slot = found[1]
+                now = max(now, float(side.rows.states.head["last_time"][slot]))
             recommender = context.keeper.current.recommender
             return score_items(
-                recommender, states, slot, user_id, items, now if at is None else at, scene,
+                recommender, side.rows, slot, user_id, items, now if at is None else at, scene,
                 side.calibration(),
             )  # fmt: skip
 
