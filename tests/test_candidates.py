@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.worlds import START, World, likes
-from tracker.candidates import CHANNELS, Candidates, find_candidates, find_place, keep_best
+from tracker.candidates import CHANNELS, Candidates, find_candidates
 from tracker.history import queries, read_histories
+from tracker.merge import find_place, keep_best
 
 
 def candidates_of(
@@ -137,8 +138,8 @@ def test_small_sets_and_lists_keep_their_promises(mode: str) -> None:
     for row in (5, 69, 5, 133):
         marks[place_of(marks, row)] = row
     assert sorted(marks[marks >= 0].tolist()) == [5, 69, 133]
-    scores, rows, places = np.zeros(3, np.float32), np.zeros(3, np.int32), np.zeros(3, np.int32)
+    scores, rows = np.zeros(3, np.float32), np.zeros(3, np.int32)
     n = 0
     for score, row in [(1.0, 9), (3.0, 4), (1.0, 2), (2.0, 8), (1.0, 1), (3.0, 5)]:
-        n = best(scores, rows, places, n, score, row, row)
+        n = best(scores, rows, n, score, row)
     assert rows[:n].tolist() == [4, 5, 8]

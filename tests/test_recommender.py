@@ -11,6 +11,7 @@ from tests.worlds import DAY, START, World, likes
 from tracker import (
     candidates,
     columns,
+    cut,
     dots,
     history,
     ranker,
@@ -21,6 +22,7 @@ from tracker import (
 )
 from tracker import features as features_module
 from tracker import lists as lists_module
+from tracker import merge as merge_module
 from tracker.candidates import CHANNELS
 from tracker.context import COLUMNS
 from tracker.events import hash_id
@@ -413,8 +415,10 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
         dots,
         history,
         walk,
+        merge_module,
         candidates,
         features_module,
+        cut,
         ranker,
         selection,
         lists_module,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tracker.dots import add_scaled, dot, three_dots, to_unit
 from tracker.item_state import ITEM_HALF_LIVES
 from tracker.native import native
+from tracker.prefetch import prefetch
 
 Array = NDArray[Any]
 
@@ -46,6 +47,7 @@ F_NEIGHBOURS, F_NEXT, F_REPEATS, F_RECENCY, F_SCENE, F_IDLE = 18, 21, 23, 24, 25
 
 _LOG2_20 = math.log2(20.0)
 _MASS_HALF = 0.5
+_AHEAD = 2  # candidates whose rows are asked for before their turn
 _HALF_LIVES = tuple(float(h) for h in ITEM_HALF_LIVES)
 
 
@@ -77,127 +79,6 @@ def confident_unit(total: Array, mass: float, out: Array) -> None:
     scale = np.float32(mass / (mass + _MASS_HALF))
     for d in range(len(out)):
         out[d] *= scale
-
-
-@native
-def cut_candidates(
-    now: Array, slots: Array, reserve: int, keep_seen: bool, weights: Array,
-    ring_rows: Array, history: Array, n_history: Array,
-    head: Array, negative: Array, negative_half_life: float,
-    vectors: Array, log2_counts: Array, ref_times: Array, wishes: Array, encoded: Array,
-    rows: Array, channels: Array, walked: Array, via: Array, n_rows: Array, n_unseen: Array,
-    cut_rows: Array, cut_channels: Array, cut_walked: Array, cut_via: Array,
-) -> None:  # fmt: skip
-    """Keep the best candidates by six cheap features, for the costly ones to be computed.
-
-    Cheap are: cosine at the index's width with the last positive events (.8 an event), trend of
-    a day above its knee, neighbours at .95, the negative sum, repeats and the encoder's score. The
-    first `reserve` of each channel are kept whatever their score, so that an item which nobody has
-    chosen yet keeps its way in. n_rows and n_unseen are lowered to what was kept.
-
-    Args:
-        now: (B,) seconds.
-        slots: (B,) arena slots, -1 for none.
-        reserve: candidates of each channel that are kept in any case.
-        keep_seen: seen items are candidates like others; only then repeats are counted.
-        weights: (6,) float32 of content, trend, neighbours, negative, repeats, encoder.
-        ring_rows: (B, R) of `read_histories`.
-        history: (B, R) of `read_histories`.
-        n_history: (B,) of `read_histories`.
-        head: (C,) HEAD of the arena.
-        negative: (C, D) of the arena.
-        negative_half_life: seconds.
-        vectors: (N, D) unit.
-        log2_counts: (N, 7) of the item view.
-        ref_times: (N,) of the item view.
-        wishes: (B, E) of `Tower.queries`; E is 0 without a tower, and the score then 0.
-        encoded: (N, E) the items' vectors.
-        rows: (B, C) of `find_candidates`, as for the following.
-        channels: (B, C).
-        walked: (B, C, WALKED).
-        via: (B, C).
-        n_rows: (B,) of `find_candidates`, lowered.
-        n_unseen: (B,) of `find_candidates`, lowered.
-        cut_rows: (B, K) int32, filled, -1 padded.
-        cut_channels: (B, K) uint8, filled.
-        cut_walked: (B, K, WALKED) float32, filled.
-        cut_via: (B, K) int8, filled.
-    """
-    limit = cut_rows.shape[1]
-    dim = vectors.shape[1]
-    taste = np.empty(dim, np.float32)
-    dislike = np.empty(dim, np.float32)
-    scores = np.empty(rows.shape[1], np.float32)
-    counts = np.empty(8, np.int64)
-    for b in range(len(slots)):
-        n = n_rows[b]
-        threshold = np.float32(-np.inf)
-        if n > limit:
-            taste[:] = 0.0
-            dislike[:] = 0.0
-            weight = 1.0
-            for j in range(min(n_history[b], 10)):
-                add_scaled(taste, vectors[ring_rows[b, history[b, j]]], weight)
-                weight *= 0.8
-            to_unit(taste)
-            u = slots[b]
-            disliked = u >= 0 and head[u]["negative_mass"] > 0.0
-            if disliked:
-                age = max(now[b] - head[u]["ref_time"], 0.0)
-                mass = head[u]["negative_mass"] * math.pow(2.0, -age / negative_half_life)
-                confident_unit(negative[u], mass, dislike)
-            own = n_history[b] if keep_seen else 0
-            counts[:] = 0
-            for c in range(n):
-                row = rows[b, c]
-                trend = trend_value(log2_counts[row, 2], now[b] - ref_times[row], 86400.0)
-                score = weights[1] * np.float32(max(trend - TREND_KNEE, 0.0))
-                score += weights[2] * np.float32(neighbour_value(walked[b, c, 1]))
-                score += weights[0] * np.float32(dot(taste, vectors[row]))
-                if weights[5] != 0.0:
-                    score += weights[5] * np.float32(dot(wishes[b], encoded[row]))
-                if disliked:
-                    score += weights[3] * np.float32(dot(dislike, vectors[row]))
-                if own > 0:
-                    repeats = 0
-                    for j in range(own):
-                        repeats += ring_rows[b, history[b, j]] == row
-                    if repeats > 0:
-                        score += weights[4] * np.float32(math.log2(1.0 + repeats))
-                if counts[channels[b, c]] < reserve:
-                    score += np.float32(1e4)
-                if c < n_unseen[b]:
-                    score += np.float32(1e5)
-                counts[channels[b, c]] += 1
-                scores[c] = score
-            threshold = np.partition(scores[:n], n - limit)[n - limit]
-        above = 0
-        if n > limit:
-            for c in range(n):
-                above += scores[c] > threshold
-        level = limit - above
-        kept = 0
-        unseen = 0
-        for c in range(n):
-            if n > limit:
-                if scores[c] < threshold:
-                    continue
-                if scores[c] == threshold:
-                    if level == 0:
-                        continue
-                    level -= 1
-            unseen += c < n_unseen[b]
-            cut_rows[b, kept] = rows[b, c]
-            cut_channels[b, kept] = channels[b, c]
-            cut_via[b, kept] = via[b, c]
-            for i in range(cut_walked.shape[2]):
-                cut_walked[b, kept, i] = walked[b, c, i]
-            kept += 1
-        n_rows[b] = kept
-        n_unseen[b] = unseen
-        for c in range(kept, limit):
-            cut_rows[b, c] = -1
-            cut_via[b, c] = -1
 
 
 @native
@@ -247,8 +128,8 @@ def fill_features(
     dim = vectors.shape[1]
     n_sums = min(len(half_lives), 4)
     recent = np.empty((3, full.shape[1]), np.float32)
-    tastes = np.empty((5, dim), np.float32)
     three = np.empty(3, np.float32)
+    tastes = np.zeros((5, dim), np.float32)  # four interests and the negative sum
     content = wanted[F_CONTENT] or wanted[F_CONTENT + 1] or wanted[F_CONTENT + 2]
     for b in range(len(slots)):
         u = slots[b]
@@ -257,7 +138,10 @@ def fill_features(
             recent[:] = 0.0
             weight_60 = 1.0
             weight_95 = 1.0
-            for j in range(min(n_past, content_events)):
+            n_recent = min(n_past, content_events)
+            for j in range(n_recent):
+                if j + 1 < n_recent:
+                    prefetch(full, ring_rows[b, history[b, j + 1]])
                 row = ring_rows[b, history[b, j]]
                 scale = math.sqrt(ring[u, history[b, j]]["weight"])
                 if j < 12:  # .6 ** 12 is .002
@@ -268,18 +152,27 @@ def fill_features(
             recent[2] = full[ring_rows[b, history[b, 0]]]
             to_unit(recent[0])
             to_unit(recent[1])
-        disliked = False
+        tastes[:] = 0.0
         if u >= 0:
             age = max(now[b] - head[u]["ref_time"], 0.0)
-            disliked = wanted[F_NEGATIVE] and head[u]["negative_mass"] > 0.0
-            if disliked:
-                mass = head[u]["negative_mass"] * math.pow(2.0, -age / negative_half_life)
-                confident_unit(negative[u], mass, tastes[4])
             for h in range(n_sums):
                 if wanted[F_INTEREST + h]:
                     mass = masses[u, h] * math.pow(2.0, -age / half_lives[h])
                     confident_unit(sums[u, h], mass, tastes[h])
+            if wanted[F_NEGATIVE]:
+                mass = head[u]["negative_mass"] * math.pow(2.0, -age / negative_half_life)
+                confident_unit(negative[u], mass, tastes[4])
         for c in range(n_rows[b]):
+            if c + _AHEAD < n_rows[b]:
+                ahead = rows[b, c + _AHEAD]
+                prefetch(log2_counts, ahead)
+                prefetch(ref_times, ahead)
+                prefetch(first_times, ahead)
+                prefetch(last_times, ahead)
+                prefetch(item_scenes, ahead)
+                prefetch(vectors, ahead)
+                if content:
+                    prefetch(full, ahead)
             row = rows[b, c]
             vector = vectors[row]
             age = now[b] - ref_times[row]
@@ -308,22 +201,14 @@ def fill_features(
                     for i in range(3):
                         out[b, c, F_CONTENT + i] = 0.0
             if wanted[F_SLOT]:
-                best = 0.0
-                first = True
+                best = np.float32(-np.inf)
                 for s in range(strengths.shape[1]):
                     if strengths[b, s] > 0.0:
-                        cosine = dot(slot_units[b, s], vector)
-                        if first or cosine > best:
-                            best = cosine
-                            first = False
-                out[b, c, F_SLOT] = best
-            for h in range(4):
+                        best = max(best, np.float32(dot(slot_units[b, s], vector)))
+                out[b, c, F_SLOT] = best if best > -np.inf else 0.0
+            for h in range(5):  # and the negative sum
                 if wanted[F_INTEREST + h]:
-                    value = 0.0
-                    if u >= 0 and h < n_sums:
-                        value = dot(tastes[h], vector)
-                    out[b, c, F_INTEREST + h] = value
-            out[b, c, F_NEGATIVE] = dot(tastes[4], vector) if disliked else 0.0
+                    out[b, c, F_INTEREST + h] = dot(tastes[h], vector)
             for i in range(walked.shape[2]):
                 if wanted[F_NEIGHBOURS + i]:
                     out[b, c, F_NEIGHBOURS + i] = neighbour_value(walked[b, c, i])

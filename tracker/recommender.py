@@ -10,9 +10,10 @@ from tracker.artifact import Artifact
 from tracker.calibration import Calibration
 from tracker.candidates import Candidates, find_candidates
 from tracker.columns import Columns
+from tracker.cut import cut_candidates
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
-from tracker.features import FEATURES, cut_candidates
+from tracker.features import FEATURES
 from tracker.history import Histories, queries, read_histories
 from tracker.item_view import ItemView
 from tracker.learned_models import LearnedModels

@@ -1,7 +1,7 @@
 """The live neighbours of a user's latest items: what was chosen with them, by many users."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,22 +9,73 @@ from numpy.typing import NDArray
 from tracker.history import Histories
 from tracker.item_view import ItemView
 from tracker.native import native
+from tracker.prefetch import prefetch
 
 Array = NDArray[Any]
 
 WALK_SLOTS = 4096
-"""Size of the hash table of a walk; it fits the nearest cache."""
+"""Places of the hash table of a walk; it fits the nearest cache."""
 
 WALK_ROWS = 3072
 """Most rows a walk holds; 20 items with 64 neighbours each way have 2,560."""
 
 WALKED = 5
-"""Sums of a walk."""
+"""Sums of a walk, as features."""
+
+_RAW = 7
+"""Sums of a walk, as they are added up."""
 
 TOGETHER_HALF_LIFE_SECONDS = 864000.0
 """Half-life of the decayed co-occurrence counts of an item state."""
 
 _TEN_DAYS = 4  # the column of the counts of positive events that has the same half-life
+
+
+class Walk(NamedTuple):
+    """What one user's walk has found: n rows, in the order in which it met them.
+
+    `table` (WALK_SLOTS,) int16 gives a row's place among them by its hash, -1 for none; `rows`
+    (WALK_ROWS,) int32; `via` (WALK_ROWS,) int8 the position in the history of the item that gave
+    most; `sums` (WALK_ROWS, 7) float32, not yet divided by the row's own sqrt(n + 5), or of the
+    `live` ones its sqrt(n + 1), n decayed:
+
+    - .6 and .95 an event, and transitions from the last item in column 3;
+    - columns 2 and 4: .95 an event of the decayed counts, and these over the walked item's decayed
+      popularity (live), of what was chosen before the item, as they are now;
+    - columns 5 and 6: the same of what was chosen after it, as they were at the row's own time.
+    """
+
+    table: Array
+    rows: Array
+    via: Array
+    sums: Array
+
+
+@native
+def new_walk() -> Walk:
+    """Return an empty walk, to be used for one user after the other."""
+    return Walk(
+        np.full(WALK_SLOTS, -1, np.int16),
+        np.empty(WALK_ROWS, np.int32),
+        np.empty(WALK_ROWS, np.int8),
+        np.zeros((WALK_ROWS, _RAW), np.float32),
+    )
+
+
+@native
+def _find(table: Array, rows: Array, row: int) -> int:
+    """Return the slot of the table where a row's place is, or would go."""
+    mask = WALK_SLOTS - 1
+    slot = ((np.int64(row) * 2654435761) >> 15) & mask
+    while table[slot] >= 0 and rows[table[slot]] != row:
+        slot = (slot + 1) & mask
+    return int(slot)
+
+
+@native
+def _faded(age: float) -> float:
+    """Return what decay has left of a co-occurrence count."""
+    return math.pow(2.0, -max(age, 0.0) / TOGETHER_HALF_LIFE_SECONDS)
 
 
 @native
@@ -33,8 +84,7 @@ def walk_neighbours(
     events: int, width: int, now: float, whole: bool,
     near_rows: Array, near_counts: Array, near_n: Array,
     back_rows: Array, back_counts: Array, back_n: Array,
-    ref_times: Array, popularity: Array,
-    keys: Array, sums: Array, via: Array, touched: Array,
+    ref_times: Array, popularity: Array, walk: Walk,
 ) -> int:  # fmt: skip
     """Sum the live co-occurrences of one user's latest items over what was chosen with them.
 
@@ -54,114 +104,91 @@ def walk_neighbours(
         back_n: (N,) entries.
         ref_times: (N,) time to which the decayed counts of an item state refer.
         popularity: (N, 7) counts of positive events, the last column not decayed.
-        keys: (WALK_SLOTS,) int32, all -1; filled with rows.
-        sums: (WALKED, WALK_SLOTS) float32, filled with the sums: .6 and .95 an event, .95 of the
-            decayed counts, transitions from the last item, and the decayed counts once more over
-            the item's decayed popularity. Not yet divided by the candidate's own sqrt(n + 5), of
-            the last its sqrt(n + 1), n decayed.
-        via: (WALK_SLOTS,) int8, filled with the position in `history` that gave most.
-        touched: (WALK_SLOTS,) int32, filled with the places used.
+        walk: filled; what it held before is forgotten.
 
     Returns:
-        the number of places used; `clear_walk` empties them again.
+        the number of rows found.
     """
-    mask = WALK_SLOTS - 1
+    table, rows, via, sums = walk
+    table[:] = -1
     n = 0
     weight_6 = np.float32(1.0)
     weight_95 = np.float32(1.0)
-    for j in range(min(n_history, events)):
+    n_walked = min(n_history, events)
+    for j in range(n_walked):
         item = ring_rows[history[j]]
+        if j + 1 < n_walked:
+            ahead = ring_rows[history[j + 1]]
+            prefetch(near_rows, ahead)
+            prefetch(near_counts, ahead)
+            prefetch(back_rows, ahead)
+            prefetch(back_counts, ahead)
         scale = np.float32(1.0 / math.sqrt(popularity[item, 6] + 5.0))
         decay = np.float32(0.0)
         live = np.float32(0.0)
         if whole:
-            age = max(now - ref_times[item], 0.0)
-            decay = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
+            decay = np.float32(_faded(now - ref_times[item]))
             live = np.float32(1.0 / math.sqrt(popularity[item, _TEN_DAYS] * decay + 1.0))
         for way in range(2):
             others = near_rows[item] if way == 0 else back_rows[item]
             counts = near_counts[item] if way == 0 else back_counts[item]
+            # The decay of what was chosen after the item is the row's own, taken in `read_walk`.
+            column = 2 if way == 0 else 5
+            beside = 4 if way == 0 else 6
+            fade = weight_95 * (decay if way == 0 else np.float32(1.0))
             for e in range(min(near_n[item] if way == 0 else back_n[item], width)):
                 row = others[e]
                 gain = counts[e, 0] * scale * weight_95
-                place = ((np.int64(row) * 2654435761) >> 15) & mask
-                while keys[place] != row and keys[place] != -1:
-                    place = (place + 1) & mask
-                if keys[place] == -1:
+                slot = _find(table, rows, row)
+                place = table[slot]
+                if place < 0:
                     if n >= WALK_ROWS:
                         continue
-                    keys[place] = row
-                    touched[n] = place
+                    place = n
+                    table[slot] = n
+                    rows[n] = row
+                    via[n] = j
+                    sums[n, :] = 0.0
                     n += 1
-                    sums[1, place] = gain
+                elif gain > sums[place, 1]:
                     via[place] = j
-                    if whole:
-                        sums[0, place] = 0.0
-                        sums[2, place] = 0.0
-                        sums[3, place] = 0.0
-                        sums[4, place] = 0.0
-                else:
-                    if gain > sums[1, place]:
-                        via[place] = j
-                    sums[1, place] += gain
-                if not whole:
-                    continue
-                sums[0, place] += counts[e, 0] * scale * weight_6
-                if way == 0:
-                    faded = counts[e, 1] * decay * weight_95
-                else:
-                    age = max(now - ref_times[row], 0.0)
-                    fade = np.float32(math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS))
-                    faded = counts[e, 1] * fade * weight_95
-                    if j == 0:
-                        sums[3, place] = counts[e, 2] * scale
-                sums[2, place] += faded * scale
-                sums[4, place] += faded * live
+                sums[place, 1] += gain
+                if whole:
+                    sums[place, 0] += counts[e, 0] * scale * weight_6
+                    sums[place, column] += counts[e, 1] * fade * scale
+                    sums[place, beside] += counts[e, 1] * fade * live
+                    if way == 1 and j == 0:
+                        sums[place, 3] = counts[e, 2] * scale
         weight_6 *= np.float32(0.6)
         weight_95 *= np.float32(0.95)
     return n
 
 
 @native
-def clear_walk(keys: Array, touched: Array, n: int) -> None:
-    """Empty the places of a walk."""
-    for i in range(n):
-        keys[touched[i]] = -1
-
-
-@native
-def find_in_walk(keys: Array, row: int) -> int:
-    """Return the place of a row in a walk, -1 where it has none."""
-    mask = WALK_SLOTS - 1
-    place = ((np.int64(row) * 2654435761) >> 15) & mask
-    while keys[place] != -1:
-        if keys[place] == row:
-            return int(place)
-        place = (place + 1) & mask
-    return -1
-
-
-@native
 def read_walk(
-    keys: Array, sums: Array, walk_via: Array, now: float, whole: bool,
+    walk: Walk, now: float, whole: bool,
     ref_times: Array, popularity: Array, rows: Array, n_rows: int, walked: Array, via: Array,
 ) -> None:  # fmt: skip
     """Write what a walk found for rows: normalised sums (C, WALKED), and the best neighbour."""
+    table, found_rows, found_via, sums = walk
     for i in range(n_rows):
-        place = find_in_walk(keys, rows[i])
+        place = table[_find(table, found_rows, rows[i])]
         if place < 0:
             via[i] = -1
             walked[i, :] = 0.0
             continue
+        via[i] = found_via[place]
         norm = np.float32(1.0 / math.sqrt(popularity[rows[i], 6] + 5.0))
-        via[i] = walk_via[place]
-        for c in range(WALKED - 1):
-            walked[i, c] = sums[c, place] * norm
+        left = np.float32(0.0)
+        live = np.float32(0.0)
         if whole:
-            age = max(now - ref_times[rows[i]], 0.0)
-            left = math.pow(2.0, -age / TOGETHER_HALF_LIFE_SECONDS)
+            left = np.float32(_faded(now - ref_times[rows[i]]))
             live = np.float32(1.0 / math.sqrt(popularity[rows[i], _TEN_DAYS] * left + 1.0))
-            walked[i, WALKED - 1] = sums[WALKED - 1, place] * live
+        walked[i, 0] = sums[place, 0] * norm
+        walked[i, 1] = sums[place, 1] * norm
+        walked[i, 2] = (sums[place, 2] + sums[place, 5] * left) * norm
+        walked[i, 3] = sums[place, 3] * norm
+        walked[i, 4] = (sums[place, 4] + sums[place, 6] * left) * live
 
 
 @native
@@ -171,22 +198,17 @@ def _walk_rows(
     back_rows: Array, back_counts: Array, back_n: Array, ref_times: Array, popularity: Array,
     rows: Array, n_rows: Array, walked: Array,
 ) -> None:  # fmt: skip
-    keys = np.full(WALK_SLOTS, -1, np.int32)
-    sums = np.empty((WALKED, WALK_SLOTS), np.float32)
-    walk_via = np.empty(WALK_SLOTS, np.int8)
-    touched = np.empty(WALK_SLOTS, np.int32)
+    walk = new_walk()
     via = np.empty(rows.shape[1], np.int8)
     for b in range(len(rows)):
-        n = walk_neighbours(
+        walk_neighbours(
             ring_rows[b], history[b], n_history[b], events, width, now[b], True,
             near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
-            keys, sums, walk_via, touched,
+            walk,
         )  # fmt: skip
         read_walk(
-            keys, sums, walk_via, now[b], True, ref_times, popularity,
-            rows[b], n_rows[b], walked[b], via,
+            walk, now[b], True, ref_times, popularity, rows[b], n_rows[b], walked[b], via
         )  # fmt: skip
-        clear_walk(keys, touched, n)
 
 
 def walk_rows(
