@@ -13,7 +13,7 @@ from tests.shop import build_shop, shop_items
 from tracker.artifact import ArtifactError, read_manifest, set_latest
 from tracker.interest import InterestConfig
 from tracker.manifest import LAYOUT
-from tracker.serving import ArtifactKeeper, load_artifact, make_serving, same_shape
+from tracker.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_shape
 from tracker.settings import Settings, load_settings
 from tracker.worker_metrics import Metrics
 
@@ -46,6 +46,7 @@ class Shop:
         )
         self.metrics = Metrics()
         self.feeds: list[Feed] = []
+        self.warmed: list[Serving] = []
 
     def feed(self, view: object) -> Any:
         self.feeds.append(Feed())
@@ -59,7 +60,8 @@ class Shop:
 
     def run(self, work: Callable[[ArtifactKeeper], Coroutine[Any, Any, None]]) -> None:
         async def all_of_it() -> None:
-            keeper = ArtifactKeeper(self.settings, self.feed, self.metrics)
+            warm = self.warmed.append
+            keeper = ArtifactKeeper(self.settings, self.feed, self.metrics, warm)
             assert not keeper.loaded
             keeper.use(make_serving(load_artifact(self.settings), self.settings))
             keeper.start()
@@ -201,7 +203,7 @@ def test_half_lives_do_not_change_the_shape_but_widths_do() -> None:
 
 
 def test_keeper_without_an_artifact_is_a_wrong_call(shop: Shop) -> None:
-    keeper = ArtifactKeeper(shop.settings, shop.feed, shop.metrics)
+    keeper = ArtifactKeeper(shop.settings, shop.feed, shop.metrics, shop.warmed.append)
     assert not keeper.caught_up
     with pytest.raises(RuntimeError, match="no artifact is loaded"):
         keeper.current  # noqa: B018

@@ -29,11 +29,16 @@ HALF_LOSS = 0.02
 
 
 def fitted(
-    *, scenes: bool = False, attributes: bool = False, seed: int = 0, ring: int = 28
+    *,
+    scenes: bool = False,
+    attributes: bool = False,
+    seed: int = 0,
+    ring: int = 28,
+    text_dim: int = 32,
 ) -> FittedTower:
     torch.manual_seed(seed)
     config = EncoderConfig(
-        dim=8, text_dim=32, ids=10, kinds=(kind_code("like"),), values=((0.0, 1.0),),
+        dim=8, text_dim=text_dim, ids=10, kinds=(kind_code("like"),), values=((0.0, 1.0),),
         scenes=(scene_code("home"),), attributes=(100, 200) if attributes else (),
     )  # fmt: skip
     model = UserEncoder(config).eval()

@@ -1,18 +1,32 @@
 """Warming up: everything a chunk needs is run once, and nothing of it stays."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pytest
 
+from indexer.assemble import BuildOptions, assemble, build_artifact, write_version
+from indexer.catalog import Catalog
+from indexer.tower_items import make_tower
 from tests.plane_world import small_artifact
-from tracker import network
+from tests.shop import WIDTH, LetterEncoder, shop_items
+from tests.test_network import weights
+from tests.test_prediction import info_of, weights_of
+from tests.test_tower import fitted
 from tracker.context import COLUMNS
 from tracker.kinds import Kind, Kinds
-from tracker.ranker import Blend
+from tracker.models import Models
+from tracker.network import Network
+from tracker.prediction import Prediction
 from tracker.serving import make_serving
 from tracker.settings import load_settings
-from tracker.warm_up import _blank_network, warm_up
+from tracker.versions import set_latest
+from tracker.warm_up import warm_up
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:
@@ -23,19 +37,28 @@ def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:
         assert np.isinf(serving.view.log2_counts).all()
 
 
-def test_a_ranker_that_comes_later_is_compiled_already(tmp_path: Path) -> None:
-    settings = load_settings({})
-    serving = make_serving(small_artifact(), settings)
-    assert isinstance(serving.recommender.ranker, Blend)
-    warm_up(serving, Kinds.default(), settings.k)
-    compiled: Any = network._forward
-    before = list(compiled.signatures)
-    path = tmp_path / "ranker.safetensors"
-    blank = _blank_network()
-    path.write_bytes(blank.to_bytes())
-    columns = np.zeros((1, 2, len(COLUMNS)), np.float32)
-    assert not network.Network.load(path, blank.info).score(columns, np.array([2])).any()
-    assert compiled.signatures == before
+@pytest.mark.timeout(300)  # nothing may be compiled yet
+def test_a_swap_to_a_trained_artifact_leaves_nothing_to_compile_to_its_chunks(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "artifacts"
+    catalog, encoder = Catalog(items=shop_items(40)), LetterEncoder()
+    first = build_artifact(catalog, encoder, root, BuildOptions(dim=16))
+    parts = assemble(catalog, encoder, root, BuildOptions())
+    models = Models(
+        ranker=Network(COLUMNS, weights(len(COLUMNS))),
+        tower=make_tower(fitted(scenes=True, attributes=True, text_dim=WIDTH), parts.items),
+        prediction=Prediction(info_of(), weights_of()),
+    )
+    trained = write_version(root, parts, models, None)
+    set_latest(root, first.version)
+    command = [sys.executable, "-m", "tests.swap", str(root), trained.version, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["steps"]) == {"ranker", "scenes", "calibration"}
+    assert all(found["steps"].values())
+    assert found["compiled"] == []
 
 
 def test_warming_up_takes_any_table_of_kinds() -> None:

@@ -27,7 +27,7 @@ from tracker.item_feed import ItemFeed
 from tracker.item_view import ItemView
 from tracker.kinds import Kinds, KindsFileError
 from tracker.plane import Plane
-from tracker.serving import ArtifactKeeper, load_artifact, make_serving
+from tracker.serving import ArtifactKeeper, Serving, load_artifact, make_serving
 from tracker.settings import Settings
 from tracker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 from tracker.warm_up import warm_up
@@ -271,7 +271,11 @@ def _run(settings: Settings) -> int:
     interest = artifact.manifest.interest
     kinds = _kinds(settings, interest.rating_min, interest.rating_max)
     serving = make_serving(artifact, settings)
-    warm_up(serving, kinds, settings.k)
+
+    def warm(serving: Serving) -> None:
+        warm_up(serving, kinds, settings.k)
+
+    warm(serving)
     # 2
     cluster = asyncio.run(wait_for_cluster(settings))
     if not cluster.transactions:
@@ -287,7 +291,7 @@ def _run(settings: Settings) -> int:
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    keeper = ArtifactKeeper(settings, feed, metrics)
+    keeper = ArtifactKeeper(settings, feed, metrics, warm)
     keeper.use(serving)
     context = Context(settings, cluster, keeper, kinds, metrics)
     plane = Plane(context)

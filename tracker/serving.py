@@ -67,14 +67,15 @@ def same_shape(one: InterestConfig, other: InterestConfig) -> bool:
 class ArtifactKeeper:
     """Keeps the artifact in use, and changes it for the one that LATEST names.
 
-    A new artifact is loaded and checked in a thread beside the old one; its item view reads the
-    items' changelog from the begin; only then is it put into use, between two chunks. One that
-    cannot be used is refused once, and the old one stays.
+    A new artifact is loaded, checked and warmed up in a thread beside the old one; its item view
+    reads the items' changelog from the begin; only then is it put into use, between two chunks.
+    One that cannot be used is refused once, and the old one stays.
 
     Args:
         settings: where artifacts are, and how often LATEST is looked at.
         feed: makes the feed of an item view.
         metrics: what is counted.
+        warm_up: compiles what an artifact needs, so that no chunk has to wait for it.
     """
 
     def __init__(
@@ -82,10 +83,12 @@ class ArtifactKeeper:
         settings: Settings,
         feed: Callable[[ItemView], ItemFeed],
         metrics: Metrics,
+        warm_up: Callable[[Serving], None],
     ) -> None:
         self._settings = settings
         self._make_feed = feed
         self._metrics = metrics
+        self._warm_up = warm_up
         self._current: Serving | None = None
         self._feed: ItemFeed | None = None
         self._refused: str | None = None
@@ -212,7 +215,9 @@ class ArtifactKeeper:
 
     def _load(self, version: str) -> Serving:
         try:
-            return make_serving(load_artifact(self._settings, version), self._settings)
+            serving = make_serving(load_artifact(self._settings, version), self._settings)
+            self._warm_up(serving)
+            return serving
         except ValueError as error:  # options that its ranker asks for, a GPU that is not there
             raise ArtifactError(f"artifact {version}: {error}") from error
 

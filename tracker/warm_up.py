@@ -1,25 +1,17 @@
-"""Compile every kernel of the worker before it joins the group, on states that are thrown away."""
+"""Compile every kernel that an artifact needs before it serves, on states that are thrown away."""
 
 import logging
 import time
-from dataclasses import replace
 
 import numpy as np
 
 from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch, EventReader
 from tracker.events import Event, encode_event
-from tracker.evidence import EVIDENCE, Priors
 from tracker.item_events import decode_block, encode_block
 from tracker.item_side import ItemRows
 from tracker.kinds import Kinds
-from tracker.label_rule import LabelRule
-from tracker.models import Models
-from tracker.network import CUT, Network, Weights
-from tracker.online import OnlineRanker
-from tracker.prediction import HeadWeights, Prediction, PredictionInfo
-from tracker.ranker import Blend
-from tracker.recommender import Recommender
+from tracker.learner import Learner
 from tracker.request_batch import RequestBatch
 from tracker.serving import Serving
 from tracker.user_rows import UserRows
@@ -30,32 +22,35 @@ EVENTS = 80
 
 
 def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
-    """Run what a chunk needs once: events, seen sets, lists, rows as bytes, item states.
+    """Run what a chunk needs once: events, rows of another artifact, lists, learning, item states.
 
     Native code is compiled when it is first called, which takes half a minute; later starts find
-    it in the cache. A worker in the group that stood still for so long would be thrown out.
+    it in the cache. A worker in the group that stood still for so long would be thrown out. What
+    is compiled depends on what was trained, so an artifact is warmed up before it is put into use.
 
     Args:
-        serving: the artifact in use; its item view stays as it is.
+        serving: an artifact; its item view stays as it is.
         kinds: weights of kinds.
         k: items in a list.
     """
     begun = time.monotonic()
     log.info("compiling kernels, or reading them from the cache: the first time takes a minute")
+    recommender = serving.recommender
     rows = UserRows(serving.config)
     rows.grow(4)
     batch = _events(serving, kinds)
-    applied = serving.recommender.update(rows, batch)
+    applied = recommender.update(rows, batch)
     slots, now = np.array([0, 1, -1], np.int64), np.full(3, float(batch.times[-1]))
+    rows.states.head["basis"] = 0
+    rows.states.head["encoder"] = 0
+    recommender.carry_over(rows.states, slots)
+    learner = Learner(kinds)
+    learner.follow(serving.artifact.models)
     asked = RequestBatch(rows, slots, now, np.zeros(3, np.uint32))
-    found = serving.recommender.recommend(asked, k)
-    # A later artifact may bring a ranker, or bring none: neither may be compiled in the group.
-    for ranker in (Blend(), _blank_network()):
-        other = Recommender(serving.artifact, serving.view, serving.recommender.options, ranker)
-        other.recommend(asked, k)
-    likely = replace(serving.artifact, models=Models(prediction=_blank_prediction()))
-    Recommender(likely, serving.view).probabilities(asked, np.zeros((3, 1), np.int64))
-    OnlineRanker(_blank_network()).learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
+    found = recommender.recommend(asked, k, learner.served)
+    ranker = learner.served.ranker
+    if ranker is not None:
+        ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
     serving.encoder.encode(
         found,
         serving.version,
@@ -81,30 +76,6 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         type(serving.view)(serving.artifact.vectors).update(packed, np.unique(item_events["item"]))
     seconds = time.monotonic() - begun
     log.info("kernels are ready after %.1f s", seconds)
-
-
-def _blank_network() -> Network:
-    """Return a network that reads every column and scores all alike."""
-    shapes = {
-        "first": (len(COLUMNS), 1), "first_bias": (1,), "second": (1, 1), "second_bias": (1,),
-        "last": (1,), "skip": (len(COLUMNS),), "cut": (CUT,),
-    }  # fmt: skip
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    return Network(COLUMNS, Weights(**zeros))
-
-
-def _blank_prediction() -> Prediction:
-    """Return a head that reads all there is and says a half of everything."""
-    count = len(EVIDENCE)
-    info = PredictionInfo(
-        list(EVIDENCE), 1, LabelRule(), 0.5, Priors(0.0, 0.5, 0.5, 0.5, 1.0, 1.0), (1.0, 0.0), 0
-    )
-    shapes = {
-        "linear": (count,), "bias": (1,), "first": (count, 1), "first_bias": (1,), "last": (1,),
-        "lowest": (count,), "highest": (count,),
-    }  # fmt: skip
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    return Prediction(info, HeadWeights(**zeros))
 
 
 def _events(serving: Serving, kinds: Kinds) -> EventBatch:

@@ -1,0 +1,91 @@
+"""Change over to a version as a worker does, in a process that has compiled nothing before.
+
+`python -m tests.swap ROOT VERSION FOLDER` serves what LATEST of ROOT names, changes over to VERSION
+and prints, as JSON, which kernels the chunks after that still compile, and what they teach.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numba.core.registry import CPUDispatcher
+
+from tests.plane_world import NOW, Bench, like
+from tracker.events import Event
+from tracker.serving import ArtifactKeeper, Serving, load_artifact, make_serving
+from tracker.versions import set_latest
+from tracker.warm_up import warm_up
+
+
+class Feed:
+    """A feed of item states that has nothing to read."""
+
+    def start(self) -> None:
+        pass
+
+    async def wait_caught_up(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+
+def compiled() -> set[str]:
+    """Return our kernels, each with every signature that it is compiled for."""
+    return {
+        f"{name}.{attribute}{signature}"
+        for name, module in list(sys.modules.items())
+        if name.startswith("tracker.")
+        for attribute, kernel in vars(module).items()
+        if isinstance(kernel, CPUDispatcher)
+        for signature in kernel.signatures
+    }
+
+
+def chunk(number: int) -> Iterator[Event]:
+    """Events of 20 users: likes in a scene, ratings, and a retraction."""
+    for n in range(100):
+        time = NOW - 1000.0 + 200.0 * number + n
+        yield like(f"u{n % 20}", (n + 7 * number) % 40, time=time, scene="home", event_id=f"{time}")
+        if n < 20:
+            yield Event(f"u{n}", f"i{n}", "rate", time, value=10.0 if n % 2 else 1.0)
+    yield Event("u3", None, None, NOW, retracts=f"{NOW - 1000.0 + 200.0 * number + 3}")
+
+
+def main() -> None:
+    """Run."""
+    root, version, folder = sys.argv[1:]
+    bench = Bench(Path(folder), artifacts=root, data_dir=Path(folder) / "data")
+
+    def warm(serving: Serving) -> None:
+        warm_up(serving, bench.context.kinds, bench.settings.k)
+
+    feed: Any = Feed()
+    keeper: Any = ArtifactKeeper(bench.settings, lambda view: feed, bench.metrics, warm)
+    serving = make_serving(load_artifact(bench.settings), bench.settings)
+    warm(serving)
+    keeper.use(serving)
+    bench.keeper = keeper
+    bench.context = replace(bench.context, keeper=keeper)
+    bench.restart()
+    bench.send(*chunk(0))
+    set_latest(root, version)
+    asyncio.run(keeper.refresh())
+    assert keeper.current.version == version
+    bench.rows.states.head["basis"][0] = 1  # as of another basis
+    before = compiled()
+    for number in range(1, 4):
+        bench.send(*chunk(number))
+    learning: Any = bench.users._learning
+    found = {name: part.steps for name, part in learning._learner.progress.items()}
+    told = json.dumps({"compiled": sorted(compiled() - before), "steps": found})
+    sys.stdout.write(told)
+    bench.close()
+
+
+if __name__ == "__main__":
+    main()
