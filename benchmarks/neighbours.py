@@ -12,7 +12,8 @@ import numpy as np
 from indexer.histories import EventLog, core, read_event_log, take_events
 from tests.neighbour_counts import Uncapped
 from tracker.artifact import Artifact
-from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_counts import apply_item_events
+from tracker.item_state import ItemStates
 from tracker.item_view import ItemView
 from tracker.kinds import Kinds
 from tracker.recommender import Recommender

@@ -27,7 +27,8 @@ from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch
 from tracker.index import ItemIndex
 from tracker.interest import InterestConfig
-from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_counts import apply_item_events
+from tracker.item_state import ItemStates
 from tracker.item_view import ItemView
 from tracker.lists import ListEncoder
 from tracker.models import Models

@@ -10,7 +10,8 @@ from tracker.apply import Applied
 from tracker.artifact import Artifact
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
-from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_counts import apply_item_events
+from tracker.item_state import ItemStates
 from tracker.item_view import ItemView
 from tracker.learner import Learner
 from tracker.ranker import Ranker

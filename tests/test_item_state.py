@@ -8,17 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker import item_state as item_state_module
+from tracker import item_bytes, item_counts, item_state
 from tracker import neighbours as neighbours_module
+from tracker.item_bytes import ROW_BYTES_MAX, SCENES
+from tracker.item_counts import ITEM_HALF_LIVES, apply_item_events
 from tracker.item_events import ITEM_EVENT, RECENTS
-from tracker.item_state import (
-    ITEM_HALF_LIVES,
-    ROW_BYTES_MAX,
-    SCENES,
-    ItemStateFormatError,
-    ItemStates,
-    apply_item_events,
-)
+from tracker.item_state import ItemStateFormatError, ItemStates
 from tracker.neighbours import NEIGHBOURS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -338,7 +333,7 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     native = full().pack(np.arange(3))
-    for module in (item_state_module, neighbours_module):
+    for module in (item_bytes, item_counts, item_state, neighbours_module):
         for name, kernel in list(vars(module).items()):
             if hasattr(kernel, "py_func"):
                 monkeypatch.setattr(module, name, kernel.py_func)

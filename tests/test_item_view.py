@@ -8,8 +8,9 @@ import pytest
 from tests.small_world import START, SmallCatalogue, catalogue
 from tracker import item_view as item_view_module
 from tracker import near_lists as near_lists_module
+from tracker.item_counts import apply_item_events
 from tracker.item_events import ITEM_EVENT
-from tracker.item_state import ItemStateFormatError, ItemStates, apply_item_events
+from tracker.item_state import ItemStateFormatError, ItemStates
 from tracker.item_view import ItemView
 
 

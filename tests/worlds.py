@@ -12,7 +12,8 @@ from tracker.artifact import Artifact
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id, kind_code, scene_code
 from tracker.interest import InterestConfig
-from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_counts import apply_item_events
+from tracker.item_state import ItemStates
 from tracker.item_view import ItemView
 from tracker.ranker import Ranker
 from tracker.recommend_options import RecommendOptions

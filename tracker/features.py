@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.dots import add_scaled, dot, three_dots, to_unit
-from tracker.item_state import ITEM_HALF_LIVES
+from tracker.item_counts import ITEM_HALF_LIVES
 from tracker.native import native
 from tracker.prefetch import prefetch
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from tracker.events import Rejection
 from tracker.idle import IdleSweep
+from tracker.item_counts import apply_item_events
 from tracker.item_events import ItemEventFormatError, decode_block
 from tracker.item_feed import ITEM_PREFIX, item_key
-from tracker.item_state import ItemStates, apply_item_events
+from tracker.item_state import ItemStates
 from tracker.outbox import Record, rejected_record
 from tracker.row_bytes import Get, Slots
 from tracker.store import PartitionStore

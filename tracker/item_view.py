@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.interest import decay, whole
-from tracker.item_state import DAY, ITEM_HALF_LIVES, SCENES, ItemStates
+from tracker.item_bytes import SCENES
+from tracker.item_counts import DAY, ITEM_HALF_LIVES
+from tracker.item_state import ItemStates
 from tracker.native import native
 from tracker.near_lists import place_neighbours
 from tracker.neighbours import NEIGHBOURS

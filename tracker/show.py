@@ -13,7 +13,8 @@ import numpy as np
 from tracker.artifact import Artifact
 from tracker.committed import StateReader, item_rows, user_row
 from tracker.events import hash_id
-from tracker.item_state import ITEM_HALF_LIVES, ItemStates
+from tracker.item_counts import ITEM_HALF_LIVES
+from tracker.item_state import ItemStates
 from tracker.outlook import outlook
 from tracker.settings import Settings
 from tracker.state import RING_IN_SUMS, RING_RETRACTED, UserStates, slot_strengths
