@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from tests.small_world import SMALL, START, Action, Users, batch, catalogue, retraction
 from tracker import apply as apply_module
 from tracker import one_event
-from tracker.apply import (
+from tracker import retraction as retraction_module
+from tracker.apply import apply_events, rebuild_from_ring
+from tracker.interest import InterestConfig
+from tracker.outcomes import (
     ALREADY_RETRACTED,
     APPLIED,
     DUPLICATE,
@@ -20,10 +23,7 @@ from tracker.apply import (
     RETRACTED_ON_ARRIVAL,
     RETRACTION_WAITS,
     TOO_OLD,
-    apply_events,
-    rebuild_from_ring,
 )
-from tracker.interest import InterestConfig
 from tracker.seen import SeenSets, event_key
 from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates, ring_recent
 
@@ -377,11 +377,11 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     stream.extend([Action(item=9, event_id=90), Action(item=9, event_id=90)])
     native = Users()
     native_applied = native.apply(*stream)
-    own = {name for name, found in vars(one_event).items() if hasattr(found, "py_func")}
-    own -= {"bloom_add", "event_key", "row_of_hash", "add_to_slots", "square", "whole", "decay"}
-    for module in (apply_module, one_event):
+    modules = (apply_module, one_event, retraction_module)
+    own = {module.__name__ for module in modules}
+    for module in modules:
         for name, kernel in list(vars(module).items()):
-            if hasattr(kernel, "py_func") and (name in own or name.startswith("_")):
+            if hasattr(kernel, "py_func") and kernel.py_func.__module__ in own:
                 monkeypatch.setattr(module, name, kernel.py_func)
     plain = Users()
     plain_applied = plain.apply(*stream)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,56 +11,28 @@ from tracker.event_batch import EventBatch
 from tracker.interest import square, whole
 from tracker.item_events import ITEM_EVENT, RECENTS
 from tracker.native import native
-from tracker.one_event import (
+from tracker.one_event import append_to_ring, find_event, recent_items, refill, take_in
+from tracker.outcomes import APPLIED, DUPLICATE, RETRACTED_ON_ARRIVAL
+from tracker.retraction import retract, was_retracted
+from tracker.row_bytes import Slots
+from tracker.row_columns import (
+    Catalogue,
     Content,
     EventColumns,
     RowColumns,
     Rules,
     SeenColumns,
-    append_to_ring,
-    find_event,
-    recent_items,
-    refill,
-    take_in,
-    take_out,
+    content_of,
+    events_of,
+    rows_of,
+    rules_of,
+    seen_of,
 )
-from tracker.row_bytes import Slots
-from tracker.seen import SeenSets, bloom_contains, event_key
+from tracker.seen import SeenSets
 from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
 from tracker.vectors import row_of_hash
 
 Array = NDArray[Any]
-
-APPLIED = 0
-"""The event is in the state."""
-DUPLICATE = 1
-"""Its event id is in the ring: ignored."""
-RETRACTED = 2
-"""A retraction that took its event out."""
-RETRACTION_WAITS = 3
-"""A retraction whose event is not known; it waits for it in a bounded set."""
-TOO_OLD = 4
-"""A retraction of an event that the ring no longer holds: ignored."""
-RETRACTED_ON_ARRIVAL = 5
-"""An event whose retraction had come first: kept in the ring, not counted."""
-ALREADY_RETRACTED = 6
-"""A repeated retraction: ignored."""
-
-
-class Catalogue(Protocol):
-    """What is needed of an ItemVectors: vectors (N, D) float32 and the table from hash to row."""
-
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        """Unit vectors by row."""
-
-    @property
-    def table_hash(self) -> NDArray[np.uint64]:
-        """Hashes of the open-addressing table."""
-
-    @property
-    def table_row(self) -> NDArray[np.int32]:
-        """Rows of the open-addressing table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,56 +48,6 @@ class Applied:
     item_events: Array
     unknown: int
     seen_changed: Slots
-
-
-@native
-def _retract(
-    rows: RowColumns,
-    user: int,
-    event_id: np.uint64,
-    rules: Rules,
-    content: Content,
-    seen: SeenColumns,
-    scratch: Array,
-) -> tuple[int, int]:
-    """Do one retraction: its outcome, and the ring's place of the event if it was taken out."""
-    head = rows.head[user]
-    place = find_event(rows, user, event_id)
-    if place >= 0:
-        if rows.ring[user, place]["flags"] & RING_RETRACTED:
-            return ALREADY_RETRACTED, -1
-        take_out(rows, user, place, rules, content, scratch)
-        return RETRACTED, place
-    key = np.uint64(event_key(event_id))
-    if seen.slots[user] >= 0 and bloom_contains(seen.bits[seen.slots[user]], key):
-        head["too_old"] += 1
-        return TOO_OLD, -1
-    n = whole(head["n_pending"])
-    for p in range(n):
-        if rows.pending[user, p] == event_id:
-            return RETRACTION_WAITS, -1
-    if n == rows.pending.shape[1]:
-        n -= 1
-        for p in range(n):
-            rows.pending[user, p] = rows.pending[user, p + 1]
-        head["too_old"] += 1
-    rows.pending[user, n] = event_id
-    head["n_pending"] = n + 1
-    return RETRACTION_WAITS, -1
-
-
-@native
-def _was_retracted(rows: RowColumns, user: int, event_id: np.uint64) -> bool:
-    """Return whether a retraction of the event waits, and take it out of those that wait."""
-    head = rows.head[user]
-    n = whole(head["n_pending"])
-    for p in range(n):
-        if rows.pending[user, p] == event_id:
-            for q in range(p, n - 1):
-                rows.pending[user, q] = rows.pending[user, q + 1]
-            head["n_pending"] = n - 1
-            return True
-    return False
 
 
 @native
@@ -150,7 +72,7 @@ def _apply(
         head["basis"] = rules.basis
         head["artifact"] = rules.sequence
         if events.retracts[i] != 0:
-            outcome, place = _retract(rows, user, events.retracts[i], rules, content, seen, scratch)
+            outcome, place = retract(rows, user, events.retracts[i], rules, content, seen, scratch)
             outcomes[i] = outcome
             if place < 0:
                 continue
@@ -162,7 +84,7 @@ def _apply(
                     outcomes[i] = DUPLICATE
                     head["duplicates"] += 1
                     continue
-                if _was_retracted(rows, user, event_id):
+                if was_retracted(rows, user, event_id):
                     outcomes[i] = RETRACTED_ON_ARRIVAL
                     head["retracted"] += 1
                     append_to_ring(rows, user, rules, seen, events, i, RING_RETRACTED)
@@ -190,42 +112,6 @@ def _apply(
         item_event["n_recent"] = n
         written += 1
     return written, unknown
-
-
-def _rows_of(states: UserStates) -> RowColumns:
-    return RowColumns(
-        states.head,
-        states.masses,
-        states.sums,
-        states.negative,
-        states.pending,
-        states.slot_head,
-        states.slot_mean,
-        states.ring,
-    )
-
-
-def _rules_of(states: UserStates, basis: int, sequence: int) -> Rules:
-    config = states.config
-    return Rules(
-        np.array(config.half_lives_seconds, np.float64),
-        float(config.negative_half_life_seconds),
-        float(config.slot_half_life_seconds),
-        float(config.slot_threshold),
-        config.ring_evict,
-        config.seen_capacity,
-        np.uint64(basis),
-        sequence,
-    )
-
-
-def _content_of(states: UserStates, catalogue: Catalogue) -> Content:
-    if catalogue.vectors.shape[1] != states.config.dim:
-        raise ValueError(
-            f"the catalogue's vectors have dim {catalogue.vectors.shape[1]}, the states"
-            f" {states.config.dim}"
-        )
-    return Content(catalogue.table_hash, catalogue.table_row, catalogue.vectors)
 
 
 def _check_events(states: UserStates, events: EventBatch, n_rows: int) -> None:
@@ -282,7 +168,7 @@ def apply_events(
     outcomes = np.zeros(n, np.uint8)
     if n == 0:
         return Applied(outcomes, np.zeros(0, ITEM_EVENT), 0, np.zeros(0, np.int64))
-    content = _content_of(states, catalogue)
+    content = content_of(states, catalogue)
     _check_events(states, events, len(catalogue.vectors))
     users, times = np.unique(events.slots, return_counts=True)
     head = states.head[users]
@@ -303,23 +189,11 @@ def apply_events(
     out = np.zeros(n, ITEM_EVENT)
     recents = np.zeros((n, RECENTS), np.uint64)
     written, unknown = _apply(
-        _rows_of(states),
-        EventColumns(
-            events.slots,
-            events.items,
-            events.rows,
-            events.times,
-            events.weights,
-            events.values,
-            events.kinds,
-            events.scenes,
-            events.event_ids,
-            events.retracts,
-            events.offsets,
-        ),
-        _rules_of(states, basis, sequence),
+        rows_of(states),
+        events_of(events),
+        rules_of(states, basis, sequence),
         content,
-        SeenColumns(seen.bits, seen.counts, seen.active, seen_slots),
+        seen_of(seen, seen_slots),
         outcomes,
         out,
         recents,
@@ -387,5 +261,5 @@ def rebuild_from_ring(
     Raises:
         ValueError: the catalogue's dim is not the states'.
     """
-    content = _content_of(states, catalogue)
-    _rebuild(_rows_of(states), slots, _rules_of(states, basis, sequence), content)
+    content = content_of(states, catalogue)
+    _rebuild(rows_of(states), slots, rules_of(states, basis, sequence), content)

@@ -1,12 +1,13 @@
-"""One event into one user's row, or out of it again: sums, counts, slots and ring."""
+"""One event into one user's row: sums, counts, slots and ring."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.interest import add_scaled, decay, scale_in_place, square, whole
 from tracker.native import native
+from tracker.row_columns import Content, EventColumns, RowColumns, Rules, SeenColumns
 from tracker.seen import bloom_add, event_key
 from tracker.slots import add_to_slots
 from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
@@ -16,65 +17,6 @@ Array = NDArray[Any]
 
 _NOTHING = 1e-20
 """A mass below it becomes 0, and its sum with it; denormal numbers are slow."""
-
-
-class RowColumns(NamedTuple):
-    """The columns of a UserStates that events change; see there."""
-
-    head: Array
-    masses: Array
-    sums: Array
-    negative: Array
-    pending: Array
-    slot_head: Array
-    slot_mean: Array
-    ring: Array
-
-
-class Rules(NamedTuple):
-    """The numbers of an InterestConfig that kernels use, and the artifact's stamps."""
-
-    half_lives: Array
-    negative_half_life: float
-    slot_half_life: float
-    slot_threshold: float
-    ring_evict: int
-    seen_capacity: int
-    basis: np.uint64
-    sequence: int
-
-
-class Content(NamedTuple):
-    """The vectors of the catalogue, and its table from hash to row."""
-
-    table_hash: Array
-    table_row: Array
-    vectors: Array
-
-
-class SeenColumns(NamedTuple):
-    """The columns of a SeenSets, and the row of each user in them, -1 for none."""
-
-    bits: Array
-    counts: Array
-    active: Array
-    slots: Array
-
-
-class EventColumns(NamedTuple):
-    """The columns of an EventBatch; see there."""
-
-    slots: Array
-    items: Array
-    rows: Array
-    times: Array
-    weights: Array
-    values: Array
-    kinds: Array
-    scenes: Array
-    event_ids: Array
-    retracts: Array
-    offsets: Array
 
 
 @native
@@ -108,7 +50,7 @@ def _move_time(rows: RowColumns, user: int, rules: Rules, time: float) -> None:
 
 
 @native
-def _add_to_sums(
+def add_to_sums(
     rows: RowColumns,
     user: int,
     rules: Rules,
@@ -160,7 +102,7 @@ def refill(
         vector = content.vectors[row]
         weight = float(entry["weight"])
         if with_sums:
-            _add_to_sums(rows, user, rules, entry["time"], weight, 1.0, vector)
+            add_to_sums(rows, user, rules, entry["time"], weight, 1.0, vector)
         if weight > 0.0:
             n_slots = add_to_slots(
                 rows.slot_head[user],
@@ -184,62 +126,6 @@ def find_event(rows: RowColumns, user: int, event_id: np.uint64) -> int:
         if rows.ring[user, r]["event_id"] == event_id:
             return r
     return -1
-
-
-@native
-def _all_known(rows: RowColumns, user: int, content: Content) -> bool:
-    """Return whether all that is in the sums is in the ring, with its vector."""
-    head = rows.head[user]
-    if head["evicted"] != 0:
-        return False
-    for r in range(whole(head["n_ring"])):
-        entry = rows.ring[user, r]
-        if (entry["flags"] & (RING_IN_SUMS | RING_RETRACTED)) == RING_IN_SUMS and row_of_hash(
-            content.table_hash, content.table_row, entry["item"]
-        ) < 0:
-            return False
-    return True
-
-
-@native
-def take_out(
-    rows: RowColumns, user: int, place: int, rules: Rules, content: Content, scratch: Array
-) -> None:
-    """Take the event at a place of the ring out of sums, counts and slots."""
-    head = rows.head[user]
-    entry = rows.ring[user, place]
-    flags = whole(entry["flags"])
-    weight = float(entry["weight"])
-    since = whole(head["n_ring"]) - 1 - place
-    entry["flags"] = flags | RING_RETRACTED | (since << 8)
-    head["events"] -= 1
-    head["retracted"] += 1
-    if weight > 0.0:
-        head["positives"] -= 1
-    elif weight < 0.0:
-        head["negatives"] -= 1
-    if flags & RING_UNKNOWN:
-        head["unknown"] -= 1
-    if not flags & RING_IN_SUMS:
-        return
-    if weight > 0.0:
-        head["known_positives"] -= 1
-    # While the ring holds all that ever came, adding it up anew leaves no trace of the event;
-    # afterwards its terms are subtracted, which leaves their rounding.
-    anew = _all_known(rows, user, content)
-    if not anew:
-        row = row_of_hash(content.table_hash, content.table_row, entry["item"])
-        if row >= 0:
-            vector = content.vectors[row]
-            _add_to_sums(rows, user, rules, entry["time"], weight, -1.0, vector)
-        if head["known_positives"] == 0:
-            rows.masses[user, :] = 0.0
-            rows.sums[user, :, :] = 0.0
-        if head["negatives"] == 0:
-            head["negative_mass"] = 0.0
-            rows.negative[user, :] = 0.0
-    if weight > 0.0 or anew:
-        refill(rows, user, rules, content, scratch, anew)
 
 
 @native
@@ -347,7 +233,7 @@ def take_in(
     vector = content.vectors[row]
     if not square(vector) < 1e6:  # NaN never enters
         return 0
-    _add_to_sums(rows, user, rules, time, weight, 1.0, vector)
+    add_to_sums(rows, user, rules, time, weight, 1.0, vector)
     if weight > 0.0:
         head["known_positives"] += 1
         head["n_slots"] = add_to_slots(

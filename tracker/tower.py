@@ -8,12 +8,12 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
-from tracker.apply import APPLIED, RETRACTED
 from tracker.encoder_steps import EncoderEvents, EncoderSteps
 from tracker.event_batch import EventBatch
 from tracker.index import ItemIndex
 from tracker.manifest import TowerInfo
 from tracker.native import native
+from tracker.outcomes import APPLIED, RETRACTED
 from tracker.row_bytes import Slots
 from tracker.scene_attention import SceneAttention, unit_interests
 from tracker.state import RING_RETRACTED, UserStates, slot_strengths, slot_vectors, sum_masses

@@ -6,15 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.apply import (
-    ALREADY_RETRACTED,
-    APPLIED,
-    DUPLICATE,
-    RETRACTED,
-    RETRACTED_ON_ARRIVAL,
-    RETRACTION_WAITS,
-    TOO_OLD,
-)
 from tracker.calibration import Calibration
 from tracker.emission import OWED_PREFIX, Emission, last_of_each, waves
 from tracker.event_batch import EventBatch
@@ -24,6 +15,15 @@ from tracker.item_events import encode_block, item_partition
 from tracker.learning import PartitionLearning
 from tracker.list_maker import ListMaker, Lists
 from tracker.outbox import MAX_RECORD_BYTES, Record
+from tracker.outcomes import (
+    ALREADY_RETRACTED,
+    APPLIED,
+    DUPLICATE,
+    RETRACTED,
+    RETRACTED_ON_ARRIVAL,
+    RETRACTION_WAITS,
+    TOO_OLD,
+)
 from tracker.serving import Serving
 from tracker.store import PartitionStore
 from tracker.user_rows import SEEN_PREFIX, STATE_PREFIX, UserRows
