@@ -172,6 +172,8 @@ def ask_tracker(
     whole = {name: Answers.of_size(len(targets.events)) for name in names}
     served = Answers.of_size(len(targets.events))
     ranked = np.flatnonzero(targets.ranked)
+    wanted = np.zeros(len(COLUMNS), np.bool_)
+    wanted[: len(recommender.ranker.wanted)] = recommender.ranker.wanted
     scored: Future[None] | None = None
     done = 0
     width = 4 * len(ranked) * len(COLUMNS) * len(variants)
@@ -184,7 +186,7 @@ def ask_tracker(
             one = np.array([event])
             for v, variant in enumerate(variants):  # 2
                 columns[v, b] = replay.columns(
-                    one, ranked[None, :], variant.scenes, variant.attributes
+                    one, ranked[None, :], variant.scenes, variant.attributes, wanted
                 )[0]
             if replay.learner is not None:
                 learned.append((replay.online_ranker(), replay.online_shifts(event, ranked)))

@@ -211,6 +211,7 @@ class Replay:
         rows: Rows,
         scenes: bool = True,
         attributes: bool = True,
+        wanted: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float32]:
         """Compute what a ranker reads of given rows (B, C) for the users of B coming events.
 
@@ -221,8 +222,9 @@ class Replay:
             rows: (B, C) catalogue rows, -1 only at the end.
             scenes: see `asked`.
             attributes: see `asked`.
+            wanted: (F,) which columns; all by default.
 
         Returns:
-            (B, C, len(COLUMNS)) float32; zero where the row is -1.
+            (B, C, F) float32; zero where the row is -1, and where a column is not wanted.
         """
-        return self.recommender.columns(self.asked(events, scenes, attributes), rows)
+        return self.recommender.columns(self.asked(events, scenes, attributes), rows, wanted)

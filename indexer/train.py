@@ -31,6 +31,7 @@ from indexer.training_log import TrainingError, check_log, met, read_log
 from indexer.users import Attributes, Users
 from indexer.workplace import close_workplace, fingerprint, open_workplace
 from tracker.artifact import Artifact
+from tracker.context import COLUMNS
 from tracker.kinds import Kinds
 from tracker.models import Models
 from tracker.network import RankerInfo
@@ -126,8 +127,9 @@ def train(
     1. Read the events, by the current version's rating scale if it covers them.
     2. Assemble the items' vectors and index, as a build would; known texts are not encoded again.
     3. Fit the encoder on what comes before the ranker's targets.
-    4. Replay the events through the recommender that serves; write down what the ranker would see.
-    5. Fit the ranker's network, and the probability that a user takes to an item.
+    4. Fit the probability that a user takes to an item.
+    5. Replay the events through the recommender that serves; write down what the ranker would see,
+       and fit its network.
     6. Refit the encoder on all events that may be learned from.
     7. Write the version, and make it current.
 
@@ -172,14 +174,16 @@ def train(
     folder = open_workplace(root, _fingerprint(parts, log, options, known))
     training, note = _tower_training(parts, log, known, options, folder, reports)  # 3
     first = None if training is None else training.fit()
-    examples = _examples(  # 4
-        in_memory(parts, Models(tower=first)), log, lessons, options, folder, reports
-    )
-    fitted = _fit(examples, options, reports)  # 5
-    prediction, said = train_prediction(
+    prediction, said = train_prediction(  # 4
         in_memory(parts), log, kinds, lessons.skip,
         msgspec.structs.replace(options.prediction, seed=options.seed),
     )  # fmt: skip
+    models = Models(tower=first, prediction=prediction)
+    examples = _examples(in_memory(parts, models), log, lessons, options, folder, reports)  # 5
+    fitted = _fit(examples, options, reports)
+    if prediction is not None:
+        used = "probability" in fitted.network.info.columns
+        said += "; the ranking reads it" if used else "; the ranking gains nothing by it"
     reports.note(said)
     tower = None if training is None else training.refit()  # 6
     info = training_info(
@@ -233,7 +237,7 @@ def _fingerprint(
     """Return what stands for this training and no other."""
     items = parts.items.hashes.tobytes() + parts.sources.text_hashes.tobytes()
     told = msgspec.json.encode(
-        [parts.basis, parts.items.live, options, dict(users)], order="sorted"
+        [parts.basis, parts.items.live, COLUMNS, options, dict(users)], order="sorted"
     )
     return fingerprint(log, items, told)
 

@@ -118,7 +118,8 @@ def fit_ranker(
     2. The latest targets are kept for validation: the epoch of their least loss is the best.
     3. A network is then fitted anew on all targets, for as many epochs, at the same rates.
     4. What LATE columns add to its score is weighed on the targets that are fresh, together with
-       the score's own scale; and so are the features of the recommender's first cut.
+       the score's own scale; and so are the features of the recommender's first cut. Where the
+       probability adds nothing it is left out.
 
     The loss is softmax cross-entropy, a candidate that stands for several items counted as so
     many. The same seed gives the same weights on one machine.
@@ -160,7 +161,7 @@ def fit_ranker(
         best = min(curve, key=lambda line: line.validation_loss).epoch
         net = _fit(kept, np.arange(len(examples)), options, best, epochs, lambda *_: None)  # 3
         modelled = np.flatnonzero((scale > 1e-4) & late)
-        scaled, added = _late_weights(kept, net, examples, modelled)  # 4
+        scaled, added, modelled = _late_weights(kept, net, examples, modelled)  # 4
         cut = _cut_weights(examples, options)
     names = [COLUMNS[column] for column in [*columns.tolist(), *modelled.tolist()]]
     return Fitted(Network(names, net.exported(scaled, added, cut)), curve, best)
@@ -257,34 +258,58 @@ def _judged(epoch: int, net: _Net, data: _Data, events: NDArray[np.int64], loss:
 
 def _late_weights(
     data: _Data, net: _Net, examples: Examples, late: NDArray[np.int64]
-) -> tuple[float, NDArray[np.float64]]:
+) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
     """Fit what late columns (L,) add to a network's score, by the same loss on fresh targets.
 
+    Few numbers, a convex problem. The probability that the user takes to an item is asked for only
+    where it earns what computing it costs: weighed on the earlier half of the targets, it has to
+    count for an item, and to lower the loss of the later half by more than twice the standard
+    error of the difference.
+
     Returns:
-        what the score is multiplied by, and the weights (L,): few numbers, a convex problem.
+        what the score is multiplied by, the weights (M,), and the columns (M,) that are kept.
     """
     events = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
     if not len(late) or not len(events):
-        return 1.0, np.zeros(len(late))
+        return 1.0, np.zeros(len(late)), late
     scores = []
     with torch.no_grad():
         for start in range(0, len(events), 512):
             scores.append(net(data.batch(events[start : start + 512])[0]))
-    score = torch.cat(scores).double()  # (Q, C)
     values = torch.from_numpy(examples.features[events][:, :, late].astype(np.float64))
+    told = torch.cat([torch.cat(scores).double().unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
     offsets = torch.from_numpy(examples.offsets[events].astype(np.float64))
-    weights = torch.tensor([1.0] + [0.0] * len(late), dtype=torch.float64, requires_grad=True)
+    half, optional = len(events) // 2, late == COLUMNS.index("probability")
+    if optional.any():
+        tried = np.append(True, ~optional), np.ones(1 + len(late), np.bool_)
+        weights = [_weighed(told[:half], offsets[:half], which) for which in tried]
+        without, gained = (
+            _losses(told[half:] @ weight + offsets[half:]).numpy() for weight in weights
+        )
+        error = (without - gained).std() / math.sqrt(max(len(gained), 1))
+        counts = float(weights[1][1:][optional]) > 0.0
+        if not counts or (without - gained).mean() <= 2.0 * error:
+            told, late = told[:, :, tried[0]], late[~optional]
+    found = _weighed(told, offsets, np.ones(1 + len(late), np.bool_)).numpy()
+    return float(found[0]), found[1:], late
+
+
+def _weighed(told: Tensor, offsets: Tensor, which: NDArray[np.bool_]) -> Tensor:
+    """Return the weights (W,) of least loss of a score and columns (Q, C, W); 0 for the others."""
+    mask = torch.from_numpy(which)
+    weights = torch.zeros(len(which), dtype=torch.float64)
+    weights[0] = 1.0
+    weights.requires_grad = True
     optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        found = _losses(weights[0] * score + values @ weights[1:] + offsets).mean()
+        found = _losses(told @ (weights * mask) + offsets).mean()
         found.backward()  # type: ignore[no-untyped-call]
         return found
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    found = weights.detach().numpy()
-    return float(found[0]), found[1:]
+    return weights.detach() * mask
 
 
 def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float32]:

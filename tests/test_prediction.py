@@ -11,10 +11,12 @@ import safetensors.numpy
 
 from tests.worlds import START, World, likes
 from tracker.calibration import Calibration
+from tracker.context import C_PROBABILITY, COLUMNS
 from tracker.evidence import EVIDENCE, Priors
 from tracker.label_rule import LabelRule
 from tracker.manifest import LAYOUT, Manifest
 from tracker.models import Models, read_models, write_models
+from tracker.network import CUT, Network, Weights
 from tracker.prediction import (
     HeadWeights,
     Prediction,
@@ -22,6 +24,7 @@ from tracker.prediction import (
     PredictionInfo,
     _forward,
 )
+from tracker.recommend_options import RecommendOptions
 from tracker.recommender import Recommender
 from tracker.versions import ArtifactError
 
@@ -147,6 +150,28 @@ def world_of(prediction: Prediction | None) -> World:
 def ask(world: World, slots: list[int], rows: Any, **more: Any) -> Any:
     asked = world.asked(slots, now=START + 100.0)
     return world.recommender.probabilities(asked, np.array(rows, np.int64), **more)
+
+
+def test_a_ranker_that_reads_the_probability_ranks_by_it() -> None:
+    world = world_of(Prediction(info_of(), weights_of()))
+    unseen = [row for row in range(40) if row not in (0, 2, 8, 30)]
+    asked, rows = world.asked([0], now=START + 100.0), np.array([unseen])
+    columns = world.recommender.columns(asked, rows)
+    logits = world.recommender.logits(asked, rows)
+    np.testing.assert_array_equal(columns[:, :, C_PROBABILITY], logits)
+    blank = world.recommender.columns(asked, rows, np.zeros(len(COLUMNS), np.bool_))
+    assert not blank.any()
+    shapes = {"first": (1, 1), "first_bias": (1,), "second": (1, 1), "second_bias": (1,)}
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    last, cut = np.zeros(1, np.float32), np.zeros(CUT, np.float32)
+    weights = Weights(**zeros, last=last, skip=np.ones(1, np.float32), cut=cut)
+    plain = RecommendOptions(diversity=0.0, cut=64, seen="exclude")
+    ranker = Network(["probability"], weights)
+    artifact = world.recommender.artifact
+    world.recommender = Recommender(artifact, world.view, plain, ranker)
+    made = world.recommend([0], now=START + 100.0, k=5)
+    assert (np.diff(made.probabilities[0]) <= 0.0).all()
+    assert made.scores[0] == pytest.approx(np.sort(logits[0])[::-1][:5], abs=1e-5)
 
 
 def test_each_recommended_item_has_the_probability_that_is_asked_for() -> None:

@@ -74,6 +74,16 @@ def test_a_late_column_adds_to_the_score_what_it_is_worth_on_fresh_targets() -> 
     assert weights.skip[-1] == pytest.approx(0.7, abs=0.15)
 
 
+@pytest.mark.parametrize(("worth", "kept"), [(0.7, True), (0.0, False), (-0.7, False)])
+def test_the_probability_is_read_only_where_it_helps_to_rank(worth: float, kept: bool) -> None:
+    examples = chosen_by({"content_60": 1.5, "probability": worth}, 1200)
+    fitted = fit_ranker(examples, QUICK)
+    assert ("probability" in fitted.network.info.columns) == kept
+    if kept:
+        assert not fitted.network.weights.first[-1].any()
+        assert fitted.network.weights.skip[-1] == pytest.approx(0.7, abs=0.15)
+
+
 def test_without_fresh_targets_a_late_column_counts_nothing() -> None:
     examples = examples_of("content_60", "encoder")
     examples.fresh[:] = False

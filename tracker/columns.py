@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.artifact import Artifact
-from tracker.context import C_CONTEXT, C_ENCODER, COLUMNS, read_context
+from tracker.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
 from tracker.dots import dot
 from tracker.features import fill_features
 from tracker.history import Histories
@@ -21,7 +21,7 @@ class Columns:
     """Computes COLUMNS with one artifact and one item view; it keeps nothing between calls.
 
     Args:
-        artifact: vectors, and the user encoder if one was trained.
+        artifact: vectors, and the user encoder and the prediction if they were trained.
         view: the live statistics of the artifact's items.
         options: how many events and neighbours are looked at.
     """
@@ -32,6 +32,7 @@ class Columns:
         self._vectors = np.asarray(artifact.vectors.vectors)
         self._full = np.asarray(artifact.vectors.full)
         self._tower = artifact.models.tower
+        self._prediction = artifact.models.prediction
         self.encoded = (
             np.zeros((len(artifact.vectors), 0), np.float32)
             if self._tower is None
@@ -44,8 +45,9 @@ class Columns:
         asked: RequestBatch,
         wishes: NDArray[np.float32],
         rows: NDArray[np.int64],
+        wanted: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
-        """Return all COLUMNS of rows (B, C): (B, C, len(COLUMNS)); see `Recommender.columns`."""
+        """Return the wanted COLUMNS of rows (B, C): (B, C, F); see `Recommender.columns`."""
         given = rows.astype(np.int32)
         n_rows = (given >= 0).sum(axis=1)
         walked = walk_rows(
@@ -57,7 +59,6 @@ class Columns:
             given,
             n_rows,
         )
-        wanted = np.ones(len(COLUMNS), np.bool_)
         return self.fill(read, asked, wanted, wishes, given, n_rows, walked)
 
     def fill(
@@ -100,8 +101,11 @@ class Columns:
             context = read_context(read, states, asked.slots, asked.now, view)
             there = (rows >= 0)[:, :, None]
             out[:, :, C_CONTEXT:C_ENCODER] = np.where(there, context[:, None, :], np.float32(0.0))
-        if self._tower is not None and after[C_ENCODER - C_CONTEXT :].any():
+        if self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any():
             _encoder_scores(wishes, self.encoded, rows, n_rows, out, C_ENCODER)
+        if self._prediction is not None and wanted[C_PROBABILITY : C_PROBABILITY + 1].any():
+            logits = self._prediction.logits(read, asked, rows.astype(np.int64), view, self._full)
+            out[:, :, C_PROBABILITY] = np.where(rows >= 0, logits, np.float32(0.0))
         return out
 
 

@@ -26,11 +26,13 @@ CONTEXT = ("gap", "events", "recent_popularity", "recent_age", "recent_trend", "
 A user of whom nothing is kept has zeros.
 """
 
-MODELLED = ("encoder",)
+MODELLED = ("encoder", "probability")
 """What trained models say of a candidate; zero without them.
 
 - `encoder`: the item's score by the user encoder less that of the mean user, in nats
   (`Tower.queries` with `Tower.personal`).
+- `probability`: the logit of the trained probability that the user takes to the item, before it is
+  calibrated (`Prediction.logits`).
 """
 
 LATE = MODELLED
@@ -44,6 +46,7 @@ COLUMNS = FEATURES + CONTEXT + MODELLED
 """What a trained ranker can read of a candidate: features, the user's context, models' scores."""
 
 C_CONTEXT, C_ENCODER = len(FEATURES), len(FEATURES) + len(CONTEXT)
+C_PROBABILITY = C_ENCODER + 1
 
 _SESSION_SECONDS = 3600.0
 

@@ -10,6 +10,7 @@ from tracker.artifact import Artifact
 from tracker.calibration import Calibration
 from tracker.candidates import Candidates, find_candidates
 from tracker.columns import Columns
+from tracker.context import COLUMNS
 from tracker.cut import cut_candidates
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
@@ -204,13 +205,24 @@ class Recommender:
         cut, columns = self._candidates(searched, asked, k)
         return Examples(cut.rows, cut.n_unseen, columns, searched.wishes)
 
-    def columns(self, asked: RequestBatch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Compute all COLUMNS of given rows (B, C), by the code that serves, for training.
+    def columns(
+        self,
+        asked: RequestBatch,
+        rows: NDArray[np.int64],
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float32]:
+        """Compute COLUMNS of given rows (B, C), by the code that serves, for training.
+
+        Args:
+            asked: of whom.
+            rows: -1 may only stand at the end.
+            wanted: (F,) which of them, as `Ranker.wanted`; all by default.
 
         Returns:
-            (B, C, len(COLUMNS)) float32; zero where the row is -1, which may only stand at the end.
+            (B, C, F) float32; zero where the row is -1, and where a column is not wanted.
         """
-        return self._columns.of_rows(self._read(asked), asked, self._wishes(asked), rows)
+        wanted = np.ones(len(COLUMNS), np.bool_) if wanted is None else wanted
+        return self._columns.of_rows(self._read(asked), asked, self._wishes(asked), rows, wanted)
 
     def probabilities(
         self,
