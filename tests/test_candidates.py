@@ -9,6 +9,7 @@ from tests.worlds import START, World, likes
 from tracker.candidates import CHANNELS, Candidates, find_candidates
 from tracker.history import queries, read_histories
 from tracker.merge import find_place, keep_best
+from tracker.request_batch import RequestBatch
 
 
 def candidates_of(
@@ -22,17 +23,18 @@ def candidates_of(
     keep_seen: bool = False,
     scene: int = 0,
 ) -> Candidates:
-    slots, now = np.array([user]), np.array([START + 100.0])
-    read = read_histories(world.states, slots, now, world.items)
+    asked = RequestBatch(
+        world.users, np.array([user]), np.array([START + 100.0]), np.array([scene], np.uint32)
+    )
+    read = read_histories(asked.states, asked.slots, asked.now, world.items)
     wanted, owners, masses = queries(read, 2)
     found = np.full((0, 1), -1, np.int64)
     if len(wanted):
         found, _ = world.artifact.index.search(wanted, 12)
     return find_candidates(
-        read, world.states, slots, now, np.array([scene], np.uint32), k, capacity, quotas,
-        keep_seen, 5, 8, 64, False, owners, masses, found,
+        read, asked, k, capacity, quotas, keep_seen, 5, 8, 64, False, owners, masses, found,
         np.array([wished], np.int64).reshape(1, -1),
-        world.items, world.view, world.users.seen, world.users.seen_slots,
+        world.items, world.view,
     )  # fmt: skip
 
 

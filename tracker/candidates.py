@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from tracker.history import Histories
 from tracker.item_view import ItemView
 from tracker.merge import merge
-from tracker.seen import SeenSets
-from tracker.state import UserStates
+from tracker.request_batch import RequestBatch
 from tracker.vectors import ItemVectors
 from tracker.walk import WALKED
 
@@ -51,10 +50,7 @@ class Candidates:
 
 def find_candidates(
     read: Histories,
-    states: UserStates,
-    slots: NDArray[np.int64],
-    now: NDArray[np.float64],
-    scenes: NDArray[np.uint32],
+    asked: RequestBatch,
     k: int,
     capacity: int,
     quotas: tuple[int, int, int, int, int],
@@ -69,17 +65,13 @@ def find_candidates(
     wished: NDArray[np.int64],
     items: ItemVectors,
     view: ItemView,
-    seen: SeenSets,
-    seen_slots: NDArray[np.int64],
 ) -> Candidates:
-    """Merge what the channels offer B users; the arguments are those of `merge`.
-
-    `slots` (B,) are arena slots, -1 for none; `seen_slots` (C,) is by arena slot.
-    """
+    """Merge what the channels offer B users; the arguments are those of `merge`."""
+    users, slots, now, scenes = asked.users, asked.slots, asked.now, asked.scenes
     known = np.maximum(slots, 0)
     nobody = slots < 0
-    events = np.where(nobody, 0, states.head["events"][known]).astype(np.int64)
-    seen_rows = np.where(nobody, -1, seen_slots[known])
+    events = np.where(nobody, 0, asked.states.head["events"][known]).astype(np.int64)
+    seen_rows = np.where(nobody, -1, users.seen_slots[known])
     names, trend_of = np.unique(scenes, return_inverse=True)
     lists = [view.trend_rows(float(now.max()), 0, TRENDING)] if len(now) else []
     lists += [view.trend_rows(float(now.max()), int(name), TRENDING) for name in names]
@@ -95,7 +87,7 @@ def find_candidates(
         neighbour_events, neighbour_width, whole,
         view.near_rows, view.near_counts, view.near_n,
         view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
-        trend, lines, items.hashes, seen.bits, seen_rows,
+        trend, lines, items.hashes, users.seen.bits, seen_rows,
         candidates.rows, candidates.channels, candidates.walked, candidates.via,
         candidates.n_rows, candidates.n_unseen,
     )  # fmt: skip

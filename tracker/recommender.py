@@ -325,16 +325,16 @@ class Recommender:
     ) -> tuple[Candidates, NDArray[np.float32]]:
         """Steps 3 and 4 of `recommend`: candidates after the cut, and their columns."""
         options, read = self.options, searched.read
-        users, states = asked.users, asked.states
+        states = asked.states
         # 3
         capacity = max(options.candidates, k)
         candidates = find_candidates(
-            read, states, asked.slots, asked.now, asked.scenes, k, capacity, options.quotas,
+            read, asked, k, capacity, options.quotas,
             options.seen == "keep", options.recent_events, options.neighbour_events,
             options.neighbour_width,
             bool(self.ranker.wanted[_WHOLE_WALK].any()),
             searched.owners, searched.masses, searched.found, searched.wished,
-            self.artifact.vectors, self.view, users.seen, users.seen_slots,
+            self.artifact.vectors, self.view,
         )  # fmt: skip
         # 4
         width = max(options.cut, min(k + 5 * options.reserve, capacity))
