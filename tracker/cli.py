@@ -1,44 +1,24 @@
-"""The commands of `tracker`: parse, call, print, and exit with a code that means something.
+"""The console script `tracker`: send, demo, and the commands for operating and looking.
 
-What brings torch, FAISS or numba is imported by the commands that need it: it takes seconds.
+Commands parse, call, print, and exit with a code that means something. What
+brings torch, FAISS or numba is imported by the commands that need it: it takes seconds.
 """
 
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import click
-import msgspec
 
-from tracker.client import Line, read_lines, send_events, watch
+from tracker import looking_cli, operating_cli
+from tracker.client import Line, read_lines, send_events
 from tracker.cluster import topics_of
-from tracker.command_line import OneLineErrors, run_to_end, settings_of, settings_options
-from tracker.data_dir import clear
+from tracker.command_line import FAILED, OneLineErrors, run_to_end, settings_of, settings_options
 from tracker.demo import DemoOptions, run_demo
 from tracker.demo_input import load_input, shipped
 from tracker.demo_report import print_demo, print_story
-from tracker.events import Recommendation
-from tracker.report import (
-    err,
-    print_check,
-    print_item,
-    print_json,
-    print_recommendation,
-    print_scores,
-    print_topics,
-    print_user,
-    progress,
-)
-from tracker.reset import reset_learning, reset_topics
-from tracker.topics import ensure_topics
+from tracker.report import err, print_json, progress
 
-FAILED = 1
 BAD_LINES_NAMED = 10
-
-
-def _now(value: float | None) -> float:
-    return time.time() if value is None else value
 
 
 @click.group(
@@ -51,46 +31,6 @@ def cli() -> None:
 
     Settings come from TRACKER_* variables; `tracker doctor` shows and checks them.
     """
-
-
-@cli.command()
-@settings_options
-@click.option("--check", is_flag=True, help="Only look; create nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) -> None:
-    """Create the topics, or say what is wrong with those that exist.
-
-    Exit code 1 where a worker could not start with them.
-    """
-    reports = run_to_end(ensure_topics(settings_of(brokers, name), create=not check))
-    if as_json:
-        print_json(reports)
-    else:
-        print_topics(reports)
-    if any(report.problems for report in reports):
-        sys.exit(FAILED)
-
-
-@cli.command()
-@settings_options
-@click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of this worker's state.")
-@click.option("--web-port", type=int, help="Port of health, metrics and lookups; 0 for none.")
-def worker(
-    brokers: str | None,
-    name: str | None,
-    artifacts: str | None,
-    data_dir: Path | None,
-    web_port: int | None,
-) -> None:
-    """Run a worker until SIGTERM or Ctrl-C.
-
-    Exit code 0 after these, 1 when it refuses to start or had to stop.
-    """
-    from tracker.app import run_worker
-
-    settings = settings_of(brokers, name, artifacts=artifacts, data_dir=data_dir, web_port=web_port)
-    sys.exit(run_worker(settings))
 
 
 @cli.command()
@@ -152,265 +92,6 @@ def send(
         )
     if sent.bad or sent.confirmed != sent.sent:
         sys.exit(FAILED)
-
-
-@cli.command(name="watch")
-@settings_options
-@click.option("--user", "user_id", help="Only this user's.")
-@click.option("--from-beginning", is_flag=True, help="Begin with those the topic still holds.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, as sent.")
-def watch_command(
-    brokers: str | None,
-    name: str | None,
-    user_id: str | None,
-    from_beginning: bool,
-    count: int | None,
-    as_json: bool,
-) -> None:
-    """Subscribe to the recommendations and print them as they come, until Ctrl-C."""
-    settings = settings_of(brokers, name)
-
-    async def follow() -> None:
-        shown = 0
-        records = watch(
-            settings,
-            user_id,
-            from_beginning,
-            lambda: click.echo("watching; Ctrl-C ends it", err=True),
-        )
-        async for record in records:
-            if record.value is None:
-                continue
-            if as_json:
-                sys.stdout.write(record.value.decode() + "\n")
-                sys.stdout.flush()
-            else:
-                print_recommendation(msgspec.json.decode(record.value, type=Recommendation))
-            shown += 1
-            if shown == count:
-                break
-        await records.aclose()
-
-    run_to_end(follow())
-
-
-@cli.command()
-@settings_options
-@click.argument("user", required=False)
-@click.option("--item", help="Show an item instead of a user.")
-@click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
-@click.option("--now", type=float, help="Seconds since the epoch to tell ages for; else the clock.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(
-    brokers: str | None,
-    name: str | None,
-    user: str | None,
-    item: str | None,
-    url: str | None,
-    now: float | None,
-    as_json: bool,
-) -> None:
-    """Show what is known of USER: interests with strength, age and the items behind them, counts.
-
-    A running worker is asked first; else the last committed row is read from the changelog. Exit
-    code 1 where nothing is known.
-    """
-    if (user is None) == (item is None):
-        raise click.UsageError("name a USER, or an item with --item")
-    settings = settings_of(brokers, name)
-    from tracker.artifact import Artifact
-    from tracker.item_state import ItemStateFormatError
-    from tracker.show import ask_worker, item_from_changelog, user_from_changelog
-    from tracker.state import NewerArtifactError, StateFormatError
-
-    path = f"users/{user}" if user is not None else f"items/{item}"
-    found: dict[str, Any] | None = None
-    if now is None and (url or settings.web_port):
-        found = ask_worker(url or f"http://{settings.web_host}:{settings.web_port}", path)
-    if found is None:
-        artifact = Artifact.load(settings.artifacts, device="cpu")
-        try:
-            if user is not None:
-                found = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
-            else:
-                found = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
-        except (StateFormatError, ItemStateFormatError, NewerArtifactError) as error:
-            raise click.ClickException(str(error)) from error
-    if found is None:
-        raise click.ClickException(f"nothing is known of {path.replace('s/', ' ', 1)}")
-    if as_json:
-        print_json(found)
-    elif user is not None:
-        print_user(found)
-    else:
-        print_item(found)
-
-
-@cli.command()
-@settings_options
-@click.argument("user")
-@click.argument("items", nargs=-1, required=True, metavar="ITEM...")
-@click.option("--scene", help="Where it would be.")
-@click.option("--at", type=float, help="Seconds since the epoch; else the time of the stream.")
-@click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def score(
-    brokers: str | None,
-    name: str | None,
-    user: str,
-    items: tuple[str, ...],
-    scene: str | None,
-    at: float | None,
-    url: str | None,
-    as_json: bool,
-) -> None:
-    """Tell how probable it is that USER takes to each ITEM.
-
-    A running worker is asked first; else it is computed from the changelogs and the artifact.
-    Exit code 1 where the artifact has no trained prediction.
-    """
-    settings = settings_of(brokers, name)
-    from tracker.artifact import Artifact
-    from tracker.item_state import ItemStateFormatError
-    from tracker.score import ask_scores, scores_from_changelogs
-    from tracker.state import NewerArtifactError, StateFormatError
-
-    found: dict[str, Any] | None = None
-    if url or settings.web_port:
-        url = url or f"http://{settings.web_host}:{settings.web_port}"
-        found = ask_scores(url, user, items, scene, at)
-    if found is None:
-        artifact = Artifact.load(settings.artifacts, device="cpu")
-        try:
-            found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
-        except (StateFormatError, ItemStateFormatError, NewerArtifactError) as error:
-            raise click.ClickException(str(error)) from error
-    if not found["trained"]:
-        raise click.ClickException(
-            f"{found['artifact']} has no trained prediction; `indexer train` learns one"
-        )
-    if as_json:
-        print_json(found)
-    else:
-        print_scores(found)
-
-
-@cli.command()
-@settings_options
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--now", type=float, help="Seconds since the epoch; else each user's last event.")
-@click.option("--scene", help="Where the users are taken to be.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def export(
-    brokers: str | None,
-    name: str | None,
-    file: Path,
-    now: float | None,
-    scene: str | None,
-    as_json: bool,
-) -> None:
-    """Write all users' vectors and interests to FILE, in Parquet.
-
-    The last committed states are read from the changelog. `indexer export` writes the items'
-    vectors of the same spaces.
-    """
-    settings = settings_of(brokers, name)
-    from tracker.artifact import Artifact
-    from tracker.export import export_users
-    from tracker.state import NewerArtifactError, StateFormatError
-
-    artifact = Artifact.load(settings.artifacts, device="cpu")
-    with progress() as bar:
-        task = bar.add_task("exporting users", total=None, what="")
-        try:
-            users = run_to_end(
-                export_users(
-                    settings,
-                    artifact,
-                    file,
-                    now,
-                    scene,
-                    lambda done: bar.update(task, what=f"{done:,}"),
-                )
-            )
-        except (StateFormatError, NewerArtifactError) as error:
-            raise click.ClickException(str(error)) from error
-    if as_json:
-        print_json({"users": users, "file": str(file), "artifact": artifact.manifest.version})
-    else:
-        click.echo(f"{users} users in {file}")
-
-
-@cli.command()
-@settings_options
-@click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json: bool) -> None:
-    """Check settings, data directory, artifact, device, broker and topics.
-
-    Each line is OK, a NOTE, or what to do. Exit code 1 where something would keep a worker from
-    its work.
-    """
-    given = {"brokers": brokers, "name": name, "artifacts": artifacts}
-    overrides = {key: value for key, value in given.items() if value is not None}
-    from tracker.doctor import check_all
-
-    checks = run_to_end(
-        check_all(None, (lambda check: None) if as_json else print_check, **overrides)
-    )
-    if as_json:
-        print_json(checks)
-    if any(check.failed for check in checks):
-        sys.exit(FAILED)
-
-
-@cli.command("reset-state")
-@settings_options
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the worker's state.")
-@click.option(
-    "--everything",
-    is_flag=True,
-    help="Also delete the changelogs and item events, so that all states are rebuilt from events.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def reset_state(
-    brokers: str | None, name: str | None, data_dir: Path | None, everything: bool, yes: bool
-) -> None:
-    """Delete the state in the data directory; it is rebuilt from the changelog.
-
-    With --everything all workers must be stopped: changelogs and item events are deleted and
-    created anew, and the next worker starts from the oldest event the topic still holds.
-    """
-    settings = settings_of(brokers, name, data_dir=data_dir)
-    what = f"the state in {settings.data_dir}"
-    if everything:
-        what += f" and all states of {settings.name} at {settings.brokers}"
-    if not yes:
-        click.confirm(f"Delete {what}?", abort=True, err=True)
-    removed = clear(settings.data_dir)
-    click.echo(
-        f"{settings.data_dir}: {removed / 1e6:.1f} MB removed" if removed else "no state here"
-    )
-    if everything:
-        for line in run_to_end(reset_topics(settings)):
-            click.echo(line)
-
-
-@cli.command("reset-learning")
-@settings_options
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def reset_learning_command(brokers: str | None, name: str | None, yes: bool) -> None:
-    """Delete what workers learned online; they rank by what the artifact published again.
-
-    All workers must be stopped. With running ones, restart them one after the other with
-    TRACKER_ONLINE_LEARNING=off. States stay as they are.
-    """
-    settings = settings_of(brokers, name)
-    if not yes:
-        what = f"what was learned online by workers of {settings.name} at {settings.brokers}"
-        click.confirm(f"Delete {what}?", abort=True, err=True)
-    click.echo(run_to_end(reset_learning(settings)))
 
 
 @cli.command()
@@ -480,6 +161,20 @@ def demo(
 
 def _of(done: int, total: int) -> str:
     return f"{done:,} of {total:,}" if total else ""
+
+
+for command in (
+    operating_cli.topics,
+    operating_cli.worker,
+    operating_cli.doctor,
+    operating_cli.reset_state,
+    operating_cli.reset_learning_command,
+    looking_cli.watch_command,
+    looking_cli.show,
+    looking_cli.score,
+    looking_cli.export,
+):
+    cli.add_command(command)
 
 
 def main() -> None:

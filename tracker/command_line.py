@@ -19,6 +19,7 @@ from tracker.settings import Settings, SettingsError, load_settings
 from tracker.topics import TopicsError
 from tracker.versions import ArtifactError
 
+FAILED = 1
 STOPPED = 130
 
 EXPECTED_ERRORS = (
