@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.assemble import Assembled, BuildOptions, assemble, in_memory
+from indexer.assemble import Assembled, assemble, in_memory
 from indexer.build import build_index
+from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog, read_items
 from indexer.encoder_learner import EncoderOptions
 from indexer.examples import Examples, collect_examples

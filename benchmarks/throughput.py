@@ -29,7 +29,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 
-from indexer.assemble import BuildOptions, build_artifact
+from indexer.assemble import build_artifact
+from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog, Item
 from indexer.item_encoder import Progress
 from tests.brokers import KafkaBroker

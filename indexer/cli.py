@@ -127,7 +127,8 @@ def build(
     with failures():
         catalog = read_items(items, skip_bad=skip_bad_items)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
-        from indexer.assemble import BuildOptions, RecallError, RefusedError, build_artifact
+        from indexer.assemble import RecallError, build_artifact
+        from indexer.build_options import BuildOptions, RefusedError
         from indexer.item_encoder import EncoderError, ItemEncoder
         from indexer.users import UserFileError, read_users
 

@@ -113,7 +113,8 @@ def train(
     with failures():
         catalog = read_items(items)
         weights = read_kinds(kinds)
-        from indexer.assemble import RecallError, RefusedError
+        from indexer.assemble import RecallError
+        from indexer.build_options import RefusedError
         from indexer.curve import Board, BoardError, progress
         from indexer.histories import EventFileError
         from indexer.item_encoder import EncoderError, ItemEncoder

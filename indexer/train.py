@@ -7,14 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from indexer.assemble import (
-    Assembled,
-    BuildOptions,
-    assemble,
-    current_version,
-    in_memory,
-    write_version,
-)
+from indexer.assemble import Assembled, assemble, in_memory, write_version
+from indexer.build_options import BuildOptions, current_version
 from indexer.carry import same_encoder
 from indexer.catalog import Catalog
 from indexer.curve import write_curve

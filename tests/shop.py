@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.assemble import BuildOptions, Built, build_artifact
+from indexer.assemble import Built, build_artifact
+from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog, Item
 from indexer.train import Trained, TrainOptions, train
 from indexer.train_ranker import RankerOptions

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.assemble import BuildOptions, build_artifact
+from indexer.assemble import build_artifact
+from indexer.build_options import BuildOptions
 from indexer.carry import read_before
 from tests.catalogs import WordEncoder, catalog
 from tracker.artifact import (

@@ -7,13 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.assemble import (
-    BuildOptions,
-    Built,
-    RecallError,
-    RefusedError,
-    build_artifact,
-)
+from indexer.assemble import Built, RecallError, build_artifact
+from indexer.build_options import BuildOptions, RefusedError
 from indexer.carry import read_before
 from indexer.catalog import Catalog, Item
 from indexer.publish import overview, rollback

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from indexer import carry
-from indexer.assemble import BuildOptions, build_artifact
+from indexer.assemble import build_artifact
+from indexer.build_options import BuildOptions
 from indexer.carry import item_rows, read_before, text_hashes
 from tests.catalogs import WordEncoder, catalog, invented
 

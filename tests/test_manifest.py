@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from indexer.assemble import BuildOptions, build_artifact
+from indexer.assemble import build_artifact
+from indexer.build_options import BuildOptions
 from tests.catalogs import WordEncoder, catalog
 from tracker.artifact import ArtifactError, Manifest, latest_version, read_manifest, verify
 

@@ -4,11 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer.assemble import (
-    BuildOptions,
-    Built,
-    build_artifact,
-)
+from indexer.assemble import Built, build_artifact
+from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog
 from indexer.publish import overview, publish, rollback
 from tests.catalogs import WordEncoder, catalog

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.assemble import Assembled, BuildOptions, assemble
+from indexer.assemble import Assembled, assemble
+from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog, Item
 from indexer.histories import EventLog
 from indexer.tower_options import TooFewError, TowerOptions

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.assemble import BuildOptions, assemble, build_artifact, write_version
+from indexer.assemble import assemble, build_artifact, write_version
+from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog
 from indexer.tower_items import make_tower
 from tests.plane_world import small_artifact
