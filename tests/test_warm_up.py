@@ -53,7 +53,7 @@ def test_a_swap_to_a_trained_artifact_leaves_nothing_to_compile_to_its_chunks(
     )
     trained = write_version(root, parts, models, None)
     set_latest(root, first.version)
-    command = [sys.executable, "-m", "tests.swap", str(root), trained.version, str(tmp_path)]
+    command = [sys.executable, "-m", "tests.changeover", str(root), trained.version, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from multidict import MultiDict
 
 from tests.plane_world import Bench
 from tests.shop import START, build_shop, shop_events, shop_items
@@ -21,8 +22,7 @@ from tracker.embedded import free_port
 from tracker.events import Event, encode_event
 from tracker.local import own_topics, until_ready, worker_process
 from tracker.settings import Settings, load_settings
-from tracker.state import NewerArtifactError
-from tracker.web import Health, _look_up_user, _score
+from tracker.web import Health, add_pages
 
 
 def health(bench: Bench, *, lag: int = 0, rebalancing: bool = False) -> Health:
@@ -66,34 +66,47 @@ def test_worker_is_ready_with_artifact_items_and_partitions(bench: Bench) -> Non
     assert health(bench).ready() == ["no artifact is loaded"]
 
 
+class Pages:
+    """Takes the pages of a worker, and answers with what they give and their status."""
+
+    def __init__(self, bench: Bench, plane: Any) -> None:
+        self.found: dict[str, Any] = {}
+        app: Any = self
+        add_pages(app, bench.context, plane, health(bench))
+
+    def page(self, path: str) -> Any:
+        return lambda page: self.found.setdefault(path, page)
+
+    def json(self, body: dict[str, Any], status: int = 200) -> tuple[dict[str, Any], int]:
+        return body, status
+
+
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_user_of_a_newer_artifact_is_told_of_once_that_is_settled(
     bench: Bench, readable: bool
 ) -> None:
-    found: list[Any] = []
+    answers: list[Any] = []
 
     async def work(line: Line) -> None:
-        plane: Any = SimpleNamespace(partitions={0: line.partition})
-        for ask in (
-            _look_up_user(bench.context, plane, "a"),
-            _score(bench.context, plane, "a", ["i1"], None, None),
-        ):
-            try:
-                found.append(await ask)
-            except NewerArtifactError as newer:
-                found.append(str(newer))
+        pages = Pages(bench, SimpleNamespace(partitions={0: line.partition}))
+        request = SimpleNamespace(query=MultiDict(user="a", item="i1"))
+        answers.append(await pages.found["/users/{user_id}"](pages, request, "a"))
+        answers.append(await pages.found["/score"](pages, request))
 
     written_by(bench, 5)
     bench.keeper.readable = readable
     line = run(bench, work)
     assert line.fatal == []
+    (user, status), (scores, also) = answers
     if readable:
-        assert (found[0]["events"], found[1]["known"]) == (1, True)
+        assert (status, also) == (200, 200)
+        assert (user["events"], scores["known"]) == (1, True)
         assert bench.keeper.asked == [5]
     else:
-        assert found[0] == found[1]
-        assert "written with artifact 5; at most 1, which is in use, is expected" in found[0]
-        assert "ask again once artifact 5 is in use" in found[0]
+        assert (status, also) == (503, 503)
+        assert user == scores
+        assert "written with artifact 5; at most 1, which is in use, is expected" in user["error"]
+        assert "ask again once artifact 5 is in use" in user["error"]
 
 
 def get(settings: Settings, path: str) -> tuple[int, bytes]:

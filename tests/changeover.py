@@ -1,7 +1,7 @@
 """Change over to a version as a worker does, in a process that has compiled nothing before.
 
-`python -m tests.swap ROOT VERSION FOLDER` serves what LATEST of ROOT names, changes over to VERSION
-and prints, as JSON, which kernels the chunks after that still compile, and what they teach.
+`python -m tests.changeover ROOT VERSION FOLDER` serves what LATEST of ROOT names, changes over to
+VERSION and prints, as JSON, which kernels the chunks after that still compile, and what they teach.
 """
 
 import asyncio
