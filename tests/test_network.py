@@ -40,22 +40,21 @@ def by_numpy(w: Weights, features: NDArray[np.float32]) -> NDArray[Any]:
     return np.asarray(hidden @ w.last + x @ w.skip)
 
 
-def test_scores_are_those_of_two_hidden_layers_and_a_linear_part() -> None:
+def test_scores_are_those_of_two_hidden_layers_and_a_linear_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ranker, features = Network(NAMES, weights()), some_features()
     n_rows = np.array([5, 5, 5])
     expected = by_numpy(ranker.weights, features)
     np.testing.assert_allclose(ranker.score(features, n_rows), expected, rtol=1e-4, atol=1e-4)
     plain = np.zeros((3, 5), np.float32)
     w = ranker.weights
-    compiled = network.layer
-    try:
-        network.layer = cast(Any, compiled).py_func
-        cast(Any, network._forward).py_func(
-            features, n_rows, ranker.places, w.first, w.first_bias, w.second, w.second_bias,
-            w.last, w.skip, plain,
-        )  # fmt: skip
-    finally:
-        network.layer = compiled
+    for name in ("_layer", "hidden_units"):
+        monkeypatch.setattr(network, name, getattr(network, name).py_func)
+    cast(Any, network._forward).py_func(
+        features, n_rows, ranker.places, w.first, w.first_bias, w.second, w.second_bias,
+        w.last, w.skip, plain,
+    )  # fmt: skip
     np.testing.assert_allclose(plain, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -65,6 +64,14 @@ def test_a_user_has_the_same_scores_alone_and_in_a_batch() -> None:
     for b in range(8):
         alone = ranker.score(features[b : b + 1], np.array([30]))
         np.testing.assert_array_equal(alone[0], together[b])
+
+
+def test_a_candidate_has_the_same_score_wherever_it_stands() -> None:
+    features = some_features(1, 67)
+    ranker = Network(NAMES, weights())
+    scores = ranker.score(features, np.array([67]))[0]
+    turned = ranker.score(features[:, ::-1].copy(), np.array([67]))[0]
+    np.testing.assert_array_equal(turned[::-1], scores)
 
 
 def test_places_beyond_the_rows_are_not_computed() -> None:

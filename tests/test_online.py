@@ -51,7 +51,7 @@ def test_a_step_follows_the_gradient_of_the_softmax(
     plain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if plain:
-        monkeypatch.setattr(online, "layer", cast(Any, network.layer).py_func)
+        monkeypatch.setattr(online, "hidden_units", cast(Any, network.hidden_units).py_func)
         monkeypatch.setattr(online, "_learn", cast(Any, online._learn).py_func)
     ranker = OnlineRanker(Network(NAMES, weights()))
     given = np.concatenate([ranker.published.weights.last, ranker.published.weights.skip])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.native import reordered
-from tracker.network import Network, layer
+from tracker.network import Network, hidden_units
 
 Array = NDArray[Any]
 
@@ -72,7 +72,7 @@ class OnlineRanker:
             published ones: nats.
         """
         given, own = self.published.weights, self._network.weights
-        hidden = np.empty((len(features), len(given.last)), np.float32)
+        hidden = np.empty((len(given.last), len(features)), np.float32)
         scores = np.empty((2, len(features)), np.float32)
         return _learn(
             features, target, self.published.places, given.first, given.first_bias, given.second,
@@ -149,24 +149,21 @@ def _learn(
     4. The step, and the way back.
     5. Back on the sphere, if need be.
     """
-    count, width = hidden.shape
-    x = np.empty(len(columns), np.float32)
-    one = np.empty(len(first_bias), np.float32)
-    for c in range(count):  # 1
+    width, count = hidden.shape
+    x = np.empty((len(columns), count), np.float32)
+    one = np.empty((len(first_bias), count), np.float32)
+    hidden_units(
+        features, count, columns, first, first_bias, second, second_bias, x, one, hidden
+    )  # 1  # fmt: skip
+    for c in range(count):
         learned = np.float32(0.0)
         published = np.float32(0.0)
         for i in range(len(columns)):
-            x[i] = features[c, columns[i]]
-            learned += x[i] * skip[i]
-            published += x[i] * published_skip[i]
-        layer(x, first, first_bias, one)
-        for j in range(len(one)):
-            one[j] = max(one[j], np.float32(0.0))
-        layer(one, second, second_bias, hidden[c])
+            learned += x[i, c] * skip[i]
+            published += x[i, c] * published_skip[i]
         for j in range(width):
-            hidden[c, j] = max(hidden[c, j], np.float32(0.0))
-            learned += hidden[c, j] * last[j]
-            published += hidden[c, j] * published_last[j]
+            learned += hidden[j, c] * last[j]
+            published += hidden[j, c] * published_last[j]
         scores[0, c] = learned
         scores[1, c] = published
     losses = np.zeros(2)
@@ -184,9 +181,9 @@ def _learn(
     skip_step = np.zeros(len(columns), np.float32)
     for c in range(count):
         for j in range(width):
-            last_step[j] += scores[0, c] * hidden[c, j]
+            last_step[j] += scores[0, c] * hidden[j, c]
         for i in range(len(columns)):
-            skip_step[i] += scores[0, c] * features[c, columns[i]]
+            skip_step[i] += scores[0, c] * x[i, c]
     length = 0.0
     for j in range(width):
         last_step[j] *= last_unit
