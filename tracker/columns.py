@@ -12,9 +12,12 @@ from tracker.features import fill_features
 from tracker.history import Histories
 from tracker.item_view import ItemView
 from tracker.native import native
+from tracker.prefetch import prefetch
 from tracker.recommend_options import RecommendOptions
 from tracker.request_batch import RequestBatch
 from tracker.walk import walk_rows
+
+_AHEAD = 8  # candidates whose vectors are asked for before their turn
 
 
 class Columns:
@@ -116,4 +119,6 @@ def _encoder_scores(
     """Write a column of (B, C, F): the inner product of each user's query with each candidate."""
     for b in range(len(n_rows)):
         for c in range(n_rows[b]):
+            if c + _AHEAD < n_rows[b]:
+                prefetch(encoded, rows[b, c + _AHEAD])
             out[b, c, column] = dot(wishes[b], encoded[rows[b, c]])

@@ -31,8 +31,8 @@ _WHOLE_WALK = [
     FEATURES.index(n) for n in ("neighbours_60", "neighbours_10d", "next", "neighbours_live")
 ]
 
-_PART = 64
-"""Users whose lists are made at a time."""
+_PART = 256
+"""Users whose lists are made at a time, so that memory for candidates is bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +303,7 @@ class Recommender:
     def _lists(
         self, searched: _Searched, asked: RequestBatch, k: int, learned: LearnedModels
     ) -> RecommendedBatch:
-        """Steps 3 to 7 of `recommend`, for few users at a time: what they touch stays cached."""
+        """Steps 3 to 7 of `recommend`, for a part of the users at a time."""
         options, read = self.options, searched.read
         cut, features = self._candidates(searched, asked, k)
         # 5

@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from tracker.dots import dot
 from tracker.native import native
+from tracker.prefetch import prefetch
 
 Array = NDArray[Any]
 
 BECAUSE = 3
 """Most of the user's own items named as reasons of one recommended item."""
+
+_AHEAD = 8  # candidates whose vectors are asked for before their turn
 
 
 @native
@@ -60,6 +63,8 @@ def select(
             cosine[c] = np.float32(-1.0)
             free[c] = True
             if diversity > 0.0:
+                if c + _AHEAD < n:
+                    prefetch(vectors, rows[b, c + _AHEAD])
                 near[c] = vectors[rows[b, c]]
         last = -1
         start = 0

@@ -28,6 +28,7 @@ _RAW = 7
 TOGETHER_HALF_LIFE_SECONDS = 864000.0
 """Half-life of the decayed co-occurrence counts of an item state."""
 
+_AHEAD = 8  # rows whose counts are asked for before their turn
 _TEN_DAYS = 4  # the column of the counts of positive events that has the same half-life
 
 
@@ -172,6 +173,9 @@ def read_walk(
     """Write what a walk found for rows: normalised sums (C, WALKED), and the best neighbour."""
     table, found_rows, found_via, sums = walk
     for i in range(n_rows):
+        if i + _AHEAD < n_rows:
+            prefetch(popularity, rows[i + _AHEAD])
+            prefetch(ref_times, rows[i + _AHEAD])
         place = table[_find(table, found_rows, rows[i])]
         if place < 0:
             via[i] = -1
