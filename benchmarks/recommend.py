@@ -2,6 +2,7 @@
 
 A made-up catalogue of 100,000 items in 500 groups (384 wide, 64 in the index), 20,000 users with 30
 events each, sent through the code that serves: states, item states, neighbours and trend are real.
+The indexes are those of `indexer build`; weights of ranker and user encoder are drawn at random.
 
     python -m benchmarks.recommend --items 100000 --users 20000 --batch 500
 """
@@ -19,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 import tracker.recommender as recommending
+from indexer.build import build_index
 from indexer.tower_items import FittedTower, make_tower
 from indexer.train_ranker import RankerOptions
 from tracker import columns, recommended
 from tracker.artifact import Artifact
 from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch
-from tracker.index import ItemIndex
 from tracker.interest import InterestConfig
 from tracker.item_counts import apply_item_events
 from tracker.item_state import ItemStates
@@ -63,17 +64,6 @@ def make_items(count: int, random: np.random.Generator) -> ItemVectors:
     )
 
 
-def make_index(items: ItemVectors) -> ItemIndex:
-    """Return an approximate index, as `indexer build` makes for catalogues of this size."""
-    lists = max(16, int(np.sqrt(len(items))))
-    base = faiss.index_factory(64, f"IVF{lists},PQ32x4fs", faiss.METRIC_INNER_PRODUCT)
-    base.train(items.vectors)
-    base.add(items.vectors)
-    faiss.ParameterSpace().set_index_parameter(base, "nprobe", 16)
-    refine = faiss.IndexRefineFlat(base, faiss.swig_ptr(items.vectors))
-    return ItemIndex(refine)
-
-
 class Job:
     """The catalogue, users and their events, run through update and the item side."""
 
@@ -81,9 +71,8 @@ class Job:
         random = np.random.default_rng(7)
         self.items = make_items(count, random)
         config = InterestConfig()
-        self.artifact = Artifact.in_memory(
-            self.items, interest=config, index=make_index(self.items)
-        )
+        index, self.index_info = build_index(np.asarray(self.items.vectors), 0.95)
+        self.artifact = Artifact.in_memory(self.items, interest=config, index=index)
         self.view = ItemView(self.items)
         self.users = UserRows(config)
         self.users.grow(users)
@@ -272,6 +261,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"update": job.update_microseconds, "network alone": alone, **results}))
         return
+    print(f"index {job.index_info}")
+    print(f"index of the user encoder {job.artifact.models.tower.info}")
     print(f"update {job.update_microseconds:.2f} us an event")
     print(f"the network alone, 200 candidates, batch 256: {alone:.1f} us a recommendation")
     for title, times in results.items():
