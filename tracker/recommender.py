@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.apply import Applied, apply_events, joined, rebuild_from_ring
+from tracker.apply import Applied, apply_events, joined
 from tracker.artifact import Artifact
 from tracker.calibration import Calibration
 from tracker.candidates import Candidates, find_candidates
+from tracker.carry_over import carry_over
 from tracker.columns import Columns
 from tracker.context import COLUMNS
 from tracker.cut import cut_candidates
@@ -111,21 +112,8 @@ class Recommender:
         self._columns = Columns(artifact, view, self.options)
 
     def carry_over(self, states: UserStates, slots: NDArray[np.int64]) -> int:
-        """Rebuild rows of another basis or encoder from their rings; return how many there were.
-
-        What has left a ring is gone from what is rebuilt; rows of this artifact stay as they are.
-        """
-        slots = np.unique(slots[slots >= 0])
-        head = states.head[slots]
-        foreign = slots[(head["basis"] != self._basis) & (head["n_ring"] > 0)]
-        if len(foreign):
-            rebuild_from_ring(
-                states, foreign, self.artifact.vectors, self._basis, self.artifact.manifest.sequence
-            )
-        if self.tower is None:
-            states.set_hidden(0)
-            return len(foreign)
-        return max(len(foreign), self.tower.carry_over(states, slots, self.artifact.vectors))
+        """Rebuild rows of another artifact from their rings; return how many there were."""
+        return carry_over(states, slots, self.artifact)
 
     def update(self, users: UserRows, events: EventBatch) -> Applied:
         """Apply N events to the rows at `events.slots`, strictly in order.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tracker.artifact import Artifact
+from tracker.carry_over import carry_over
 from tracker.committed import StateReader, item_rows, user_row
 from tracker.events import hash_id
 from tracker.item_counts import ITEM_HALF_LIVES
@@ -46,7 +47,7 @@ def describe_user(
 
     Args:
         user_id: whose row it is.
-        states: where it is.
+        states: where it is; a row of another artifact is carried over.
         slot: its place in `states`.
         artifact: names, labels and vectors of items.
         now: seconds since the epoch that ages and strengths are told for.
@@ -55,6 +56,7 @@ def describe_user(
         what `json.dumps` takes: counts, first and last event, interests (strongest first), recent
         events (latest first), and with a trained encoder the `outlook`.
     """
+    carry_over(states, np.array([slot]), artifact)
     head = states.head[slot]
     vectors = artifact.vectors
     now = max(now, float(head["last_time"]))
