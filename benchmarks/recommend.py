@@ -149,7 +149,8 @@ class _Timed:
 def make_network() -> Network:
     """Return a network of the trained size over all columns, with weights drawn at random."""
     random = np.random.default_rng(1)
-    hidden = RankerOptions().hidden
+    options = RankerOptions()
+    hidden = options.members * options.hidden[0], options.members * options.hidden[1]
     shapes = {
         "first": (len(COLUMNS), hidden[0]), "first_bias": (hidden[0],), "second": hidden,
         "second_bias": (hidden[1],), "last": (hidden[1],), "skip": (len(COLUMNS),), "cut": (CUT,),

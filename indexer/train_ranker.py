@@ -9,13 +9,14 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from indexer.examples import Examples
 from indexer.metrics import hit_rate_at_k, ndcg_at_k
+from indexer.ranker_net import Net, merged
 from tracker.context import COLUMNS, LATE
 from tracker.features import TREND_KNEE
-from tracker.network import Network, Weights
+from tracker.network import Network
 
 MIN_EXAMPLES = 100
 """With fewer targets nothing is fitted: the fixed blend ranks better than their noise."""
@@ -34,13 +35,18 @@ CUT_STEPS = 300
 
 
 class RankerOptions(msgspec.Struct, frozen=True):
-    """How the ranker is fitted. Epochs follow from `steps`, within their bounds."""
+    """How the ranker is fitted. Epochs follow from `steps`, within their bounds.
+
+    `hidden` are the widths of one of its `members`: networks that differ by their seed, and whose
+    mean serves as one network of so many times the widths.
+    """
 
     hidden: tuple[int, int] = (32, 32)
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
+    members: int = 2
+    learning_rate: float = 8e-3
+    weight_decay: float = 0.1
     batch_size: int = 64
-    steps: int = 3000
+    steps: int = 1800
     min_epochs: int = 4
     max_epochs: int = 30
     warmup_steps: int = 50
@@ -67,45 +73,6 @@ class Fitted:
     best: int
 
 
-class _Net(nn.Module):
-    """The network of `tracker.network` over standardised columns, for training."""
-
-    def __init__(self, columns: int, hidden: tuple[int, int], shift: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.first = nn.Linear(columns, hidden[0])
-        self.second = nn.Linear(*hidden)
-        self.last = nn.Linear(hidden[1], 1, bias=False)
-        self.skip = nn.Linear(columns, 1, bias=False)
-        nn.init.zeros_(self.skip.weight)
-        self.register_buffer("shift", shift)
-        self.register_buffer("scale", scale)
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = (features - self.get_buffer("shift")) / self.get_buffer("scale")  # (B, C, P)
-        hidden = torch.relu(self.second(torch.relu(self.first(x))))  # (B, C, G)
-        scores: Tensor = (self.last(hidden) + self.skip(x)).squeeze(-1)  # (B, C)
-        return scores
-
-    def exported(
-        self, scaled: float, added: NDArray[np.float64], cut: NDArray[np.float32]
-    ) -> Weights:
-        """Fold what standardises into the first layer; late columns (L,) stand in `skip` alone."""
-        state = {name: value.detach().double().numpy() for name, value in self.state_dict().items()}
-        first = state["first.weight"] / state["scale"]  # (H, P)
-        arrays = {
-            "first": np.concatenate([first.T, np.zeros((len(added), len(first)))]),
-            "first_bias": state["first.bias"] - first @ state["shift"],
-            "second": state["second.weight"].T,
-            "second_bias": state["second.bias"],
-            "last": scaled * state["last.weight"][0],
-            "skip": np.concatenate([scaled * state["skip.weight"][0] / state["scale"], added]),
-            "cut": cut,
-        }
-        return Weights(
-            **{name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
-        )
-
-
 def fit_ranker(
     examples: Examples,
     options: RankerOptions,
@@ -116,9 +83,10 @@ def fit_ranker(
     1. Columns that never differ are left out; the others are standardised. Those of LATE are left
        for step 4.
     2. The latest targets are kept for validation: the epoch of their least loss is the best.
-    3. A network is then fitted anew on all targets, for as many epochs, at the same rates.
-    4. What LATE columns add to its score is weighed on the targets that are fresh, together with
-       the score's own scale; and so are the features of the recommender's first cut. Where the
+    3. Networks, the members, are then fitted anew on all targets, for as many epochs, at the same
+       rates. They come out differently by their seed alone; the mean of their scores is the score.
+    4. What LATE columns add to it is weighed on the targets that are fresh, together with the
+       score's own scale; and so are the features of the recommender's first cut. Where the
        probability adds nothing it is left out.
 
     The loss is softmax cross-entropy, a candidate that stands for several items counted as so
@@ -152,19 +120,23 @@ def fit_ranker(
     epochs = min(options.max_epochs, max(options.min_epochs, wanted))
     curve: list[Epoch] = []
 
-    def judge(epoch: int, net: _Net, loss: float) -> None:
+    def judge(epoch: int, net: Net, loss: float) -> None:
         curve.append(_judged(epoch, net, kept, validation, loss))
         report(curve[-1])
 
     with one_thread():
-        _fit(kept, fitted, options, epochs, epochs, judge)  # 2
+        _fit(kept, fitted, options, 0, epochs, epochs, judge)  # 2
         best = min(curve, key=lambda line: line.validation_loss).epoch
-        net = _fit(kept, np.arange(len(examples)), options, best, epochs, lambda *_: None)  # 3
+        every = np.arange(len(examples))
+        members = [  # 3
+            _fit(kept, every, options, member, best, epochs, lambda *_: None)
+            for member in range(options.members)
+        ]
         modelled = np.flatnonzero((scale > 1e-4) & late)
-        scaled, added, modelled = _late_weights(kept, net, examples, modelled)  # 4
+        scaled, added, modelled = _late_weights(kept, members, examples, modelled)  # 4
         cut = _cut_weights(examples, options)
     names = [COLUMNS[column] for column in [*columns.tolist(), *modelled.tolist()]]
-    return Fitted(Network(names, net.exported(scaled, added, cut)), curve, best)
+    return Fitted(Network(names, merged(members, scaled, added, cut)), curve, best)
 
 
 @contextmanager
@@ -188,7 +160,7 @@ class _Data:
 
     def batch(self, events: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return features (B, C, P) and offsets (B, C) of some examples."""
-        features = self.features[events][:, :, self.columns].astype(np.float32)
+        features = self.features[events].take(self.columns, axis=2).astype(np.float32)
         return torch.from_numpy(features), torch.from_numpy(self.offsets[events])
 
 
@@ -196,13 +168,14 @@ def _fit(
     data: _Data,
     events: NDArray[np.int64],
     options: RankerOptions,
+    member: int,
     epochs: int,
     planned: int,
-    judge: Callable[[int, _Net, float], None],
-) -> _Net:
-    torch.manual_seed(options.seed)
-    random = np.random.default_rng(options.seed)
-    net = _Net(len(data.columns), options.hidden, data.shift, data.scale)
+    judge: Callable[[int, Net, float], None],
+) -> Net:
+    random = np.random.default_rng((options.seed, member))
+    torch.manual_seed(int(random.integers(1 << 62)))
+    net = Net(len(data.columns), options.hidden, data.shift, data.scale)
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -234,7 +207,7 @@ def _losses(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _judged(epoch: int, net: _Net, data: _Data, events: NDArray[np.int64], loss: float) -> Epoch:
+def _judged(epoch: int, net: Net, data: _Data, events: NDArray[np.int64], loss: float) -> Epoch:
     """Measure held-out targets; a better candidate that stands for several counts as so many."""
     net.eval()
     losses, ranks = [], []
@@ -257,9 +230,9 @@ def _judged(epoch: int, net: _Net, data: _Data, events: NDArray[np.int64], loss:
 
 
 def _late_weights(
-    data: _Data, net: _Net, examples: Examples, late: NDArray[np.int64]
+    data: _Data, members: list[Net], examples: Examples, late: NDArray[np.int64]
 ) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
-    """Fit what late columns (L,) add to a network's score, by the same loss on fresh targets.
+    """Fit what late columns (L,) add to the members' mean score, by the same loss on fresh targets.
 
     Few numbers, a convex problem. The probability that the user takes to an item is asked for only
     where it earns what computing it costs: weighed on the earlier half of the targets, it has to
@@ -275,7 +248,8 @@ def _late_weights(
     scores = []
     with torch.no_grad():
         for start in range(0, len(events), 512):
-            scores.append(net(data.batch(events[start : start + 512])[0]))
+            features = data.batch(events[start : start + 512])[0]
+            scores.append(torch.stack([net(features) for net in members]).mean(dim=0))
     values = torch.from_numpy(examples.features[events][:, :, late].astype(np.float64))
     told = torch.cat([torch.cat(scores).double().unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
     offsets = torch.from_numpy(examples.offsets[events].astype(np.float64))

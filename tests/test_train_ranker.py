@@ -48,6 +48,27 @@ def test_a_ranker_finds_the_column_that_matters() -> None:
     assert scores[0] > scores[1]
 
 
+def test_the_members_serve_as_one_network_with_their_mean_score() -> None:
+    examples = examples_of("content_60", "trend_3h")
+    one, two, three = (
+        fit_ranker(examples, msgspec.structs.replace(QUICK, members=members)).network
+        for members in (1, 2, 3)
+    )
+    assert three.info.hidden == (24, 24)
+    first, second = one.weights, two.weights
+    np.testing.assert_allclose(second.first[:, :8], first.first)
+    np.testing.assert_allclose(second.second[:8, :8], first.second)
+    np.testing.assert_allclose(second.last[:8], first.last / 2.0)
+    assert not second.second[:8, 8:].any()
+    assert not second.second[8:, :8].any()
+    features = examples.features[:5].astype(np.float32)
+    rows = np.full(5, features.shape[1])
+    # What the third member alone adds to the mean of three.
+    apart = 3.0 * three.score(features, rows) - 2.0 * two.score(features, rows)
+    assert np.corrcoef(apart.ravel(), one.score(features, rows).ravel())[0, 1] > 0.9
+    assert not np.allclose(apart, one.score(features, rows))
+
+
 def chosen_by(weights: dict[str, float], count: int) -> Examples:
     """Return targets drawn by the softmax of a weighted sum of columns; the later half is fresh."""
     random = np.random.default_rng(0)
