@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +89,8 @@ def test_cluster_is_waited_for_and_then_given_up(
     settings = load_settings({}, brokers="127.0.0.1:1")
     with pytest.raises(BrokerError, match="TRACKER_BROKERS"):
         asyncio.run(wait_for_cluster(settings, 0.5))
-    assert "trying again" in caplog.text
+    waits = re.findall(r"trying again in ([\d.]+) s", caplog.text)
+    assert waits == ["0.1", "0.2"]
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +128,18 @@ def test_worker_on_a_directory_in_use_says_whose(
         assert "is in use by process" in refusal(settings, capsys)
 
 
+def test_worker_on_a_web_port_in_use_says_so_before_anything_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        settings = load_settings(
+            {}, artifacts=str(tmp_path / "none"), data_dir=tmp_path / "data", web_port=port
+        )
+        told = refusal(settings, capsys)
+    assert f"this worker does not start: port {port} of 127.0.0.1 is in use" in told
+
+
 def test_worker_with_a_broken_table_of_kinds_names_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,9 +165,17 @@ def test_worker_takes_weights_from_the_file_and_the_settings(tmp_path: Path) -> 
     assert default.rating_max == 10.0
 
 
-def test_worker_with_topics_that_do_not_fit_says_which(
-    tansu: str, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_worker_with_topics_that_do_not_fit_says_which_before_it_compiles(
+    tansu: str,
+    prefix: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def compiled(*arguments: object) -> None:
+        raise AssertionError("kernels were compiled")
+
+    monkeypatch.setattr(app_module, "warm_up", compiled)
     build_shop(tmp_path / "artifacts", shop_items(40))
     settings = load_settings(
         {},

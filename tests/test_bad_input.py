@@ -175,24 +175,31 @@ def test_worker_refuses_a_damaged_artifact_by_file_and_checksum(
 
 
 @pytest.mark.timeout(600)
-def test_second_worker_on_a_data_directory_is_refused_and_the_first_goes_on(
+def test_second_worker_on_a_data_directory_or_a_port_is_refused_and_the_first_goes_on(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:
     settings = settings_of(tansu, prefix, tmp_path)
 
-    async def go() -> str:
+    async def go() -> tuple[str, str]:
         async with own_topics(settings, delete=False):
             with worker_process(settings, tmp_path / "first.log") as first:
                 await until_ready(first, settings)
                 second = settings.model_copy(update={"web_port": free_port()})
                 told = await asyncio.to_thread(refusal, second, tmp_path / "second.log")
+                third = settings.model_copy(update={"data_dir": tmp_path / "other"})
+                port = await asyncio.to_thread(refusal, third, tmp_path / "third.log")
                 first.check()
                 assert first.stop(30) == 0
-                return told
+                return told, port
 
-    told = asyncio.run(go())
+    told, port = asyncio.run(go())
     assert "in use by process" in told
-    assert "Traceback" not in told
+    assert f"port {settings.web_port} of 127.0.0.1 is in use" in port
+    assert "joins group" not in port
+    assert "Traceback" not in told + port
+    log = (tmp_path / "first.log").read_text()
+    assert log.count(f"ready: 1 partition of {prefix}-events, version 000001-") == 1
+    assert log.splitlines()[-1].endswith("left in order")
 
 
 @pytest.mark.timeout(300)

@@ -1,14 +1,23 @@
-"""The worker's process: a log without floods, a deadline, a calm collector."""
+"""The worker's process: a log without floods, a free port, a deadline, a calm collector."""
 
+import asyncio
 import gc
 import logging
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tracker.worker_process import FloodFilter, calm_garbage_collector, set_up_logging
+from tracker.embedded import free_port
+from tracker.worker_process import (
+    FloodFilter,
+    PortError,
+    calm_garbage_collector,
+    check_port,
+    set_up_logging,
+)
 
 
 def line(name: str, text: str, level: int = logging.WARNING, *args: object) -> logging.LogRecord:
@@ -85,6 +94,22 @@ def test_collector_leaves_what_is_loaded_alone() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+def test_port_that_is_free_is_left_free_and_one_in_use_is_refused() -> None:
+    port = free_port()
+    asyncio.run(check_port("127.0.0.1", port))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(PortError, match=f"port {port} of 127.0.0.1 is in use.*TRACKER_WEB_"):
+            asyncio.run(check_port("127.0.0.1", port))
+    asyncio.run(check_port("127.0.0.1", port))
+
+
+def test_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(PortError, match=r"on port \d+ of 192\.0\.2\.1: .*set TRACKER_WEB_HOST"):
+        asyncio.run(check_port("192.0.2.1", free_port()))
 
 
 def test_process_that_hangs_leaves_by_force_with_status_1() -> None:

@@ -34,7 +34,13 @@ from tracker.warm_up import warm_up
 from tracker.web import Health, add_pages
 from tracker.worker_context import Context
 from tracker.worker_metrics import Metrics
-from tracker.worker_process import calm_garbage_collector, end_by_force, set_up_logging
+from tracker.worker_process import (
+    PortError,
+    calm_garbage_collector,
+    check_port,
+    end_by_force,
+    set_up_logging,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +59,11 @@ ROCKSDB = {
 """A partition's share; the defaults are gigabytes. Any other name would be ignored silently."""
 
 RETRY_SECONDS = 2.0
+"""How long after the first answer that did not come; then twice as long each time."""
+
+RETRY_SECONDS_MOST = 16.0
+
+READY_LOOK_SECONDS = 0.1
 
 START_SECONDS = 60.0
 """How long a worker waits for a broker that is away when it starts."""
@@ -63,6 +74,7 @@ REFUSALS = (
     DataDirError,
     IndexDeviceError,
     KindsFileError,
+    PortError,
     TopicError,
 )
 """Why a worker does not start: one line, no traceback."""
@@ -181,16 +193,30 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
     _agent(app, plane, topics.events, cluster.partitions(topics.events))
     _agent(app, plane, topics.items, cluster.partitions(topics.items))
 
+    health = Health(context, plane, lambda: bool(app.rebalancing) or not plane.settled)
+
     @app.on_rebalance_complete.connect
     async def recovered(*args: Any, **kwargs: Any) -> None:
         consumer = app.consumer
         assert isinstance(consumer, ChunkConsumer)
         plane.consumer = consumer
+        first = not plane.settled
         await plane.open_fenced()
+        if first:
+            app.add_future(_say_ready(context, plane, health))
 
-    health = Health(context, plane, lambda: bool(app.rebalancing) or not plane.settled)
     add_pages(app, context, plane, health)
     return app
+
+
+async def _say_ready(context: Context, plane: Plane, health: Health) -> None:
+    """Say once that the worker serves, when it does."""
+    while health.ready():
+        await asyncio.sleep(READY_LOOK_SECONDS)
+    topic, version = context.cluster.topics.events, context.keeper.current.version
+    count = sum(tp.topic == topic for tp in plane.partitions)
+    what = "partition" if count == 1 else "partitions"
+    log.info("ready: %d %s of %s, version %s", count, what, topic, version)
 
 
 def _table(app: faust.App, name: str, partitions: int) -> Any:
@@ -227,30 +253,32 @@ def _credentials(settings: Settings) -> Any:
 
 
 async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -> Cluster:
-    """Check the topics; while no broker answers, try again for a while.
+    """Check the topics; while no broker answers, try again for a while, less and less often.
 
     Raises:
         BrokerError: no broker answered in time, or it refuses us.
         TopicError: a topic is missing or does not fit.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    deadline, wait = loop.time() + seconds, RETRY_SECONDS
     while True:
         try:
             return await check_topics(settings)
         except BrokerError as error:
-            if loop.time() + RETRY_SECONDS > deadline:
+            if loop.time() + wait > deadline:
                 raise
-            log.warning("%s; trying again", error)
-            await asyncio.sleep(RETRY_SECONDS)
+            log.warning("%s; trying again in %g s", error, wait)
+            await asyncio.sleep(wait)
+            wait = min(2.0 * wait, RETRY_SECONDS_MOST)
 
 
 def run_worker(settings: Settings) -> int:
     """Run a worker until it is told to stop.
 
-    1. Take the data directory; read kinds and artifact; compile the kernels.
+    1. Take the data directory; see that the web port is free; read kinds and artifact.
     2. Wait for the brokers and check the topics.
-    3. Join the group and work.
+    3. Compile the kernels, which takes a minute or two the first time; look at the port again.
+    4. Join the group and work.
 
     Returns:
         the exit status: 0 after SIGTERM or SIGINT, 1 where it refuses to start or had to stop.
@@ -267,15 +295,12 @@ def run_worker(settings: Settings) -> int:
 def _run(settings: Settings) -> int:
     metrics = Metrics()
     # 1
+    _check_web(settings)
     artifact = load_artifact(settings)
     interest = artifact.manifest.interest
     kinds = _kinds(settings, interest.rating_min, interest.rating_max)
     serving = make_serving(artifact, settings)
 
-    def warm(serving: Serving) -> None:
-        warm_up(serving, kinds, settings.k)
-
-    warm(serving)
     # 2
     cluster = asyncio.run(wait_for_cluster(settings))
     if not cluster.transactions:
@@ -284,6 +309,13 @@ def _run(settings: Settings) -> int:
             " item events twice, and a frozen one may overwrite its successor's states",
             ", ".join(settings.bootstrap),
         )
+
+    # 3
+    def warm(serving: Serving) -> None:
+        warm_up(serving, kinds, settings.k)
+
+    warm(serving)
+    _check_web(settings)
 
     def feed(view: ItemView) -> ItemFeed:
         topic = cluster.topics.items_changelog
@@ -300,14 +332,22 @@ def _run(settings: Settings) -> int:
     app.worker_init()
     app.worker_init_post_autodiscover()
     calm_garbage_collector()
-    # 3
+    # 4
     worker = TrackerWorker(app, settings)
     loop.set_default_executor(ThreadPoolExecutor(4, thread_name_prefix="aside"))
     log.info("worker %d joins group %s", os.getpid(), group_of(settings))
     try:
         worker.execute_from_commandline()
     except SystemExit as end:  # Faust's only way to return
-        return int(end.code or 0)
+        status = int(end.code or 0)
+        if status == 0:
+            log.info("left in order")
+        return status
+
+
+def _check_web(settings: Settings) -> None:
+    if settings.web_port:
+        asyncio.run(check_port(settings.web_host, settings.web_port))
 
 
 def _kinds(settings: Settings, rating_min: float, rating_max: float) -> Kinds:

@@ -1,5 +1,7 @@
-"""What a worker needs of its process: a log without floods, a deadline for its end, a calm GC."""
+"""What a worker needs of its process: a log without floods, a port, a deadline, a calm GC."""
 
+import asyncio
+import errno
 import gc
 import logging
 import os
@@ -17,6 +19,10 @@ OFF_TOPIC = ("Topic creation disabled",)
 """What Faust says about topics that `tracker topics` has made."""
 
 log = logging.getLogger(__name__)
+
+
+class PortError(RuntimeError):
+    """The port of the web server cannot be had."""
 
 
 class FloodFilter(logging.Filter):
@@ -71,6 +77,29 @@ def set_up_logging(level: str) -> None:
     if level != "DEBUG":
         for name in (*FLOODS, "numba", "asyncio", "aiohttp", "faiss"):
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+async def check_port(host: str, port: int) -> None:
+    """Listen for a moment as the web server will, which comes only after the group was joined.
+
+    Raises:
+        PortError: another process listens there, or the address is none of this machine's.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(asyncio.Protocol, host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortError(
+                f"port {port} of {host} is in use, perhaps by another worker; set TRACKER_WEB_PORT"
+                " to a free one, or to 0 for no web server"
+            ) from error
+        raise PortError(
+            f"nothing can listen on port {port} of {host}: {error.strerror}; set TRACKER_WEB_HOST"
+            " to an address of this machine, and TRACKER_WEB_PORT to a port that is allowed"
+        ) from error
+    server.close()
+    await server.wait_closed()
 
 
 def calm_garbage_collector() -> None:
