@@ -156,6 +156,11 @@ def fail(message: str, code: int = REFUSED) -> NoReturn:
     sys.exit(code)
 
 
+def say(line: str) -> None:
+    """Say on stderr how far it is, or what is done otherwise than asked for."""
+    click.echo(line, err=True)
+
+
 def read_kinds(path: Path | None) -> Kinds:
     """Return the weights of a file, or the built-in ones; end the command if it is wrong."""
     try:

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import torch
 import xxhash
-from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.curve import write_curve
@@ -24,7 +23,8 @@ from indexer.finetune_scores import Examination, Scores
 from indexer.histories import EventLog, Protocol, core
 from indexer.holdout import training_info
 from indexer.item_encoder import BATCH_SIZE, FINETUNED, Encodings, ItemEncoder, Progress, TextModel
-from indexer.training_log import read_log
+from indexer.log_check import check_core, check_events
+from indexer.training_log import known_items, read_log
 from indexer.whitening import fit_whitening
 from tracker.kinds import Kinds
 from tracker.manifest import TrainingInfo
@@ -79,10 +79,11 @@ def _silent(epochs: int, measure: str) -> AbstractContextManager[Report | None]:
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Who is told how far it is: texts to encode, and the bar of the training."""
+    """Who is told how far it is: texts to encode, the bar of the training, and what was read."""
 
     encoding: Callable[[int], Progress] = lambda total: lambda done: None
     training: Callable[[int, str], AbstractContextManager[Report | None]] = _silent
+    note: Callable[[str], None] = lambda line: None
 
 
 def finetune(
@@ -127,10 +128,12 @@ def finetune(
     folder = folder.resolve()
     refuse_existing(folder, options.force)
     log, _ = read_log(events, kinds, None, not_after)  # 1
+    reports.note(check_events(events, log, known_items(catalog, log), "the catalogue"))
     log = core(log, options.core)
+    check_core(log, options.core)
     texts = Texts.of(catalog.items)
     rows = rows_of(log, catalog.items)
-    _check(log, rows, texts, options)
+    _check(texts)
     parts = part(log, options.until)
     protocol: Protocol | None = None if options.until == "all" else options.until
     training = training_info(
@@ -208,19 +211,10 @@ def _check_encoder(encoder: ItemEncoder, training: TrainingInfo) -> None:
         )
 
 
-def _check(log: EventLog, rows: NDArray[np.int64], texts: Texts, options: FinetuneOptions) -> None:
-    if not len(log):
-        raise FinetuneError(
-            f"no user and item has {options.core} events or more; choose a smaller --core"
-        )
+def _check(texts: Texts) -> None:
     if len(texts.texts) < 2:
         raise FinetuneError(
             "the catalogue has one text: there is nothing to tell it from; at least 2 are needed"
-        )
-    if not (rows >= 0).any():
-        raise FinetuneError(
-            f"none of the {len(log)} events is of an item of the catalogue; item_id must be the"
-            " same in both"
         )
 
 

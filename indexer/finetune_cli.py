@@ -25,6 +25,7 @@ from indexer.console import (
     print_json,
     read_kinds,
     repeats_option,
+    say,
     seed_option,
 )
 
@@ -147,7 +148,7 @@ def finetune(
         try:
             encoder = ItemEncoder(model, device)
             with ExitStack() as shown:
-                reports = Reports(shown.enter_context(encoding_bar()), _training_bar)
+                reports = Reports(shown.enter_context(encoding_bar()), _training_bar, say)
                 done = run(catalog, events, weights, encoder, folder, options, time.time(), reports)
         except (
             CheckpointError,

@@ -3,7 +3,7 @@
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tracker.event_batch import EventBatch, EventReader, can_be_target
+from tracker.events import decode_event
 from tracker.kinds import Kinds
 
 Protocol = Literal["gts", "loo"]
@@ -25,6 +26,9 @@ VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """The parts of a split."""
+
+NAMED_KINDS = 5
+"""Unknown kinds named in a message."""
 
 _CHUNK = 65536
 
@@ -41,7 +45,8 @@ class EventLog:
     are positions in `item_hashes`, -1 for a retraction. `positive` (E,) says whether an event can
     be a target: an action whose kind has a positive weight, whatever its value, so that a low
     rating is still a film that was chosen. `rejected` counts the lines left out, by reason;
-    `first_rejection` names the first of them. `scene_names` has the name of each scene's code.
+    `first_rejection` names the first of them, and `unknown_kinds` counts kinds without a weight.
+    `scene_names` has the name of each scene's code.
     """
 
     batch: EventBatch
@@ -52,6 +57,7 @@ class EventLog:
     item_hashes: NDArray[np.uint64]
     rejected: dict[str, int] = field(default_factory=dict)
     first_rejection: str = ""
+    unknown_kinds: dict[str, int] = field(default_factory=dict)
     scene_names: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -70,7 +76,7 @@ class EventLog:
             self.rejected,
             self.first_rejection,
         )
-        return replace(taken, scene_names=self.scene_names)
+        return replace(taken, unknown_kinds=self.unknown_kinds, scene_names=self.scene_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +112,27 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
     reader = EventReader(kinds)
     batches: list[EventBatch] = []
     rejected: Counter[str] = Counter()
+    unknown_kinds: Counter[str] = Counter()
     first_rejection = ""
     appended = int(not_after * 1000)
     for path in paths:
-        for lines, values in _chunks(path):
+        for lines, values in read_lines(path):
             batch, refused = reader.read(str(path), 0, values, lines, [appended] * len(values))
             batches.append(batch)
             rejected.update(rejection.reason for _, rejection in refused)
+            unknown_kinds.update(
+                str(decode_event(values[position]).kind)
+                for position, rejection in refused
+                if rejection.reason == "unknown_kind"
+            )
             if refused and not first_rejection:
                 rejection = refused[0][1]
                 first_rejection = f"{path}, line {rejection.offset}: {rejection.message}"
     if not batches or not sum(map(len, batches)):
         names = ", ".join(map(str, paths)) or "no file"
         why = f"; the first line left out: {first_rejection}" if first_rejection else ""
+        if unknown_kinds:
+            why += f"; {name_kinds(unknown_kinds)}"
         raise EventFileError(f"{names}: no event that can be used{why}")
     batch = _join(batches)
     unknown_time = (batch.retracts != 0) & (batch.times == appended / 1000.0)
@@ -130,7 +144,29 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
         rejected["duplicate"] += len(batch) - len(first)
         batch = batch.take(first)
     log = _event_log(batch, can_be_target(batch, kinds), dict(rejected), first_rejection)
-    return replace(log, scene_names=dict(reader.scene_names))
+    return replace(log, unknown_kinds=dict(unknown_kinds), scene_names=dict(reader.scene_names))
+
+
+def name_kinds(unknown: Mapping[str, int]) -> str:
+    """Name the most frequent of the kinds without a weight, with their counts and the remedy.
+
+    >>> name_kinds({"veiw": 12})
+    "unknown kinds: 'veiw' (12 events); name them in a file of weights for --kinds"
+    """
+    most = sorted(unknown.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = [f"{kind[:64]!r} ({counted(count, 'event')})" for kind, count in most[:NAMED_KINDS]]
+    if len(most) > NAMED_KINDS:
+        shown.append(f"{len(most) - NAMED_KINDS} more")
+    return f"unknown kinds: {', '.join(shown)}; name them in a file of weights for --kinds"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number and what is counted.
+
+    >>> counted(1, "line"), counted(1009, "line")
+    ('1 line', '1,009 lines')
+    """
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def core(histories: EventLog, minimum: int) -> EventLog:
@@ -267,8 +303,12 @@ def _join(batches: list[EventBatch]) -> EventBatch:
     )
 
 
-def _chunks(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Yield line numbers, from 1, and the bytes of lines that are not blank."""
+def read_lines(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Yield line numbers, from 1, and the bytes of lines that are not blank, many at a time.
+
+    Raises:
+        EventFileError: the file is not there or not of its kind.
+    """
     if path.suffix == ".parquet":
         yield from _parquet_chunks(path)
         return

@@ -14,6 +14,7 @@ from indexer.evaluation import Evaluation
 from indexer.histories import Protocol, core, read_event_log, split
 from indexer.holdout import all_at_one_time, check_unseen
 from indexer.labels import label_events
+from indexer.log_check import check_core, check_events
 from indexer.replay import Replay
 from indexer.users import Users, known_attributes
 from tracker.artifact import Artifact
@@ -77,7 +78,7 @@ def judge(
     Raises:
         JudgeError: there are no targets, or the artifact has no item of the catalogue.
         SeenTargetsError: the artifact was trained on them.
-        EventFileError: a file of events cannot be used.
+        EventFileError: a file of events cannot be used, or has nothing of the artifact.
         ArtifactError: the version cannot be used.
     """
     artifact = Artifact.load(root, options.version, "cpu")  # 1
@@ -89,21 +90,15 @@ def judge(
     manifest = artifact.manifest
     scale = manifest.interest
     kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)
-    log = core(read_event_log(events, kinds, not_after), options.core)
-    if not len(log):
-        raise JudgeError(
-            f"no user and item has {options.core} events or more; choose a smaller --core"
-        )
+    log = read_event_log(events, kinds, not_after)
     listed = {hash_id(item.item_id) for item in catalog.items}
     missing = len(listed - set(artifact.vectors.hashes[: artifact.vectors.live].tolist()))
     if missing == len(listed):
         raise JudgeError(f"{manifest.version} has none of the {len(listed)} items of the catalogue")
-    rows = artifact.vectors.row_of(log.batch.items)
-    if not (rows >= 0).any():
-        raise JudgeError(
-            f"none of the {len(log)} events is of an item of {manifest.version}; item_id must be"
-            " the same in both"
-        )
+    known = artifact.vectors.row_of(log.batch.items) >= 0
+    notes = [check_events(events, log, known, manifest.version)]
+    log = core(log, options.core)
+    check_core(log, options.core)
     parted = split(log, options.protocol)  # 2
     if not len(parted.test):
         raise JudgeError(
@@ -118,7 +113,6 @@ def judge(
     total = len(parted.test)
     live = artifact.vectors.live
     most = max(MIN_TARGETS, MAX_SCORES // live) if options.targets is None else options.targets
-    notes = []
     if total > most:
         chosen = np.random.default_rng(options.seed).choice(parted.test, most, replace=False)
         parted = dataclasses.replace(parted, test=np.sort(chosen))

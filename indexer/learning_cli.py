@@ -31,6 +31,7 @@ from indexer.console import (
     print_json,
     read_kinds,
     repeats_option,
+    say,
     seed_option,
     users_option,
 )
@@ -140,7 +141,7 @@ def train(
                     examples=_bar_of(shown, "replaying for examples"),
                     encoder=progress,
                     epoch=_said if board is None else board.epoch,
-                    note=lambda line: click.echo(line, err=True),
+                    note=say,
                     curves=curve,
                 )
                 done = fit(

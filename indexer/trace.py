@@ -1,15 +1,16 @@
 """One user's interests over time: how they rose and fell, as figures and as a picture."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from indexer.histories import EventLog
+from indexer.histories import EventLog, read_lines
 from indexer.replay import Replay
 from tracker.artifact import Artifact
+from tracker.events import RejectedEventError, decode_event, hash_id
 from tracker.state import UserStates, slot_strengths
 
 SHOWN = 8
@@ -31,7 +32,9 @@ class Moment(msgspec.Struct, frozen=True):
     interests: dict[str, float]
 
 
-def trace(artifact: Artifact, log: EventLog, user_id: str) -> list[Moment]:
+def trace(
+    artifact: Artifact, log: EventLog, user_id: str, names: Mapping[int, str] | None = None
+) -> list[Moment]:
     """Replay one user's events through the recommender that serves; a moment an event.
 
     An interest is a slot of the state, named by the label of its medoid; slots of one label are
@@ -41,10 +44,12 @@ def trace(artifact: Artifact, log: EventLog, user_id: str) -> list[Moment]:
         artifact: what shapes the state.
         log: all events; only the user's are replayed, for a state depends on no others.
         user_id: who.
+        names: ids, by their hashes, of items that the artifact does not have.
 
     Raises:
         TraceError: the log has no event of the user.
     """
+    names = {} if names is None else names
     if user_id not in log.user_ids:
         raise TraceError(f"no event of user {user_id!r} among the {len(log)} events")
     own = np.flatnonzero(log.users == log.user_ids.index(user_id))
@@ -56,7 +61,8 @@ def trace(artifact: Artifact, log: EventLog, user_id: str) -> list[Moment]:
         if batch.retracts[event]:
             name = "a retraction"
         else:
-            name = artifact.vectors.ids[row] if row >= 0 else f"#{batch.items[event]:016x}"
+            item = int(batch.items[event])
+            name = artifact.vectors.ids[row] if row >= 0 else names.get(item, f"#{item:016x}")
         found.append(
             Moment(
                 time=float(batch.times[event]),
@@ -65,6 +71,25 @@ def trace(artifact: Artifact, log: EventLog, user_id: str) -> list[Moment]:
                 interests=_interests(replay.users.states, artifact, float(batch.times[event])),
             )
         )
+    return found
+
+
+def item_ids(paths: Sequence[Path], hashes: Collection[int]) -> dict[int, str]:
+    """Return the ids behind some hashes of items, as lines of the files have them.
+
+    Raises:
+        EventFileError: a file is not there or not of its kind.
+    """
+    found: dict[int, str] = {}
+    for path in paths:
+        for _, values in read_lines(path):
+            for value in values:
+                try:
+                    item_id = decode_event(value).item_id
+                except RejectedEventError:
+                    continue
+                if item_id is not None and hash_id(item_id) in hashes:
+                    found[hash_id(item_id)] = item_id
     return found
 
 

@@ -16,12 +16,13 @@ from indexer.examples import Examples, collect_examples, load_examples, save_exa
 from indexer.histories import EventLog, Protocol, core
 from indexer.holdout import Lessons, ranker_targets, training_info
 from indexer.item_encoder import Encoder, Progress
+from indexer.log_check import check_core, check_events
 from indexer.replay import Replay
 from indexer.tower_options import EncoderFit, Shown, TooFewError, TowerOptions, nothing_shown
 from indexer.train_prediction import PredictionOptions, train_prediction
 from indexer.train_ranker import MIN_EXAMPLES, Fitted, RankerOptions, fit_ranker
 from indexer.train_tower import TowerTraining
-from indexer.training_log import TrainingError, check_log, met, read_log
+from indexer.training_log import TrainingError, check_choice, known_items, met, read_log
 from indexer.users import Attributes, Users
 from indexer.workplace import close_workplace, fingerprint, open_workplace
 from tracker.artifact import Artifact
@@ -118,7 +119,7 @@ def train(
 ) -> Trained:
     """Fit an encoder and a ranker, and publish one version that has them.
 
-    1. Read the events, by the current version's rating scale if it covers them.
+    1. Read the events, by the current version's rating scale if it covers them; refuse too few.
     2. Assemble the items' vectors and index, as a build would; known texts are not encoded again.
     3. Fit the encoder on what comes before the ranker's targets.
     4. Fit the probability that a user takes to an item.
@@ -154,15 +155,17 @@ def train(
     if before is not None:
         scale = (before.manifest.interest.rating_min, before.manifest.interest.rating_max)
     log, chosen = read_log(events, kinds, scale, not_after)
+    reports.note(check_events(events, log, known_items(catalog, log), "the catalogue"))
     log = core(log, options.core)
+    check_core(log, options.core)
     if options.core > 1:
         catalog = met(catalog, log)
-    check_log(catalog, log, options.core)
+    check_choice(catalog)
+    lessons = _lessons(catalog, log, options)
     # 2
     rescaled = before is not None and chosen != scale and same_encoder(before, encoder.info)
     build = BuildOptions(rating_scale=chosen, refit=options.refit or rescaled)
     parts = assemble(catalog, encoder, root, build, reports.encoding)
-    lessons = _lessons(parts, log, options)
     if users is not None and (told := users.note(set(log.user_ids))):
         reports.note(f"users: {told}")
     folder = open_workplace(root, _fingerprint(parts, log, options, known))
@@ -211,11 +214,9 @@ def train(
     )
 
 
-def _lessons(parts: Assembled, log: EventLog, options: TrainOptions) -> Lessons:
-    """Return what the ranker learns from."""
-    rows = parts.items.row_of(log.batch.items)
-    usable = (rows >= 0) & (rows < parts.items.live)
-    lessons = ranker_targets(log, options.protocol, usable, MAX_EXAMPLES)
+def _lessons(catalog: Catalog, log: EventLog, options: TrainOptions) -> Lessons:
+    """Return what the ranker learns from; looked at before any text is encoded."""
+    lessons = ranker_targets(log, options.protocol, known_items(catalog, log), MAX_EXAMPLES)
     if len(lessons.events) < MIN_EXAMPLES:
         raise TrainingError(
             f"{len(lessons.events)} events to learn from; at least {MIN_EXAMPLES} are needed:"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.histories import EventLog, read_event_log
@@ -48,21 +49,18 @@ def met(catalog: Catalog, log: EventLog) -> Catalog:
     return dataclasses.replace(catalog, items=kept)
 
 
-def check_log(catalog: Catalog, log: EventLog, minimum: int) -> None:
-    """Refuse a log that has nothing of the catalogue.
+def known_items(catalog: Catalog, log: EventLog) -> NDArray[np.bool_]:
+    """Return (E,) bool: which events are of items of the catalogue."""
+    hashes = np.array([hash_id(item.item_id) for item in catalog.items], np.uint64)
+    known: NDArray[np.bool_] = np.isin(log.batch.items, hashes) & (log.items >= 0)
+    return known
+
+
+def check_choice(catalog: Catalog) -> None:
+    """Refuse a catalogue of one item.
 
     Raises:
-        TrainingError: that is so, or there is nothing to choose between.
+        TrainingError: that is so.
     """
-    if not len(log):
-        raise TrainingError(
-            f"no user and item has {minimum} events or more; choose a smaller --core"
-        )
     if len(catalog.items) == 1:
         raise TrainingError("the catalogue has one item: there is nothing to choose between")
-    hashes = set(log.item_hashes.tolist())
-    if not any(hash_id(item.item_id) in hashes for item in catalog.items):
-        raise TrainingError(
-            f"none of the {len(log)} events is of an item of the catalogue; item_id must be the"
-            " same in both"
-        )

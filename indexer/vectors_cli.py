@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import msgspec
+import numpy as np
 
 from indexer.console import (
     EPILOG,
@@ -16,6 +17,7 @@ from indexer.console import (
     kinds_option,
     print_json,
     read_kinds,
+    say,
 )
 
 
@@ -76,7 +78,8 @@ def trace(
     with failures():
         weights = read_kinds(kinds)
         from indexer.histories import EventFileError, read_event_log
-        from indexer.trace import TraceError, draw
+        from indexer.log_check import check_events
+        from indexer.trace import TraceError, draw, item_ids
         from indexer.trace import trace as follow
         from tracker.artifact import Artifact
 
@@ -86,7 +89,13 @@ def trace(
             weights, rating_min=scale.rating_min, rating_max=scale.rating_max
         )
         try:
-            moments = follow(artifact, read_event_log(events, weights, time.time()), user)
+            log = read_event_log(events, weights, time.time())
+            known = artifact.vectors.row_of(log.batch.items) >= 0
+            say(check_events(events, log, known, artifact.manifest.version))
+            own = np.array([name == user for name in log.batch.users], bool)
+            strange = set(log.batch.items[own & ~known & (log.items >= 0)].tolist())
+            names = item_ids(events, strange) if strange else {}
+            moments = follow(artifact, log, user, names)
         except (EventFileError, TraceError) as error:
             fail(str(error))
         if png is not None:

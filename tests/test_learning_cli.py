@@ -271,6 +271,29 @@ def test_events_that_teach_nothing_are_refused_and_nothing_is_published(
     assert not (shop.root / "LATEST").exists()
 
 
+def test_too_few_events_are_refused_before_a_text_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = WordEncoder()
+    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: encoder)
+    shop = Shop(tmp_path, likes(50))
+    assert "at least 100 are needed" in shop.run("train", code=REFUSED).stderr
+    assert encoder.texts == []
+
+
+def test_what_was_read_is_said_before_it_is_learned_from(shop: Shop) -> None:
+    others = [line | {"item_id": "other"} for line in likes(3)]
+    write_events(shop.events, [*group_events(users=100, each=12), {"user_id": "u1"}, *others])
+    line = (
+        f"{shop.events}: 1,203 events; 1 line left out (the first: {shop.events}, line 1201:"
+        " item_id, kind, timestamp missing; an event carries user_id, item_id, kind and timestamp,"
+        " a retraction user_id and retracts); 3 events of 1 item that is not in "
+    )
+    said = shop.run("train", "--protocol", "gts", "--no-encoder").stderr
+    assert line + "the catalogue\n" in said
+    assert any(note.startswith(line + "000001-") for note in shop.evaluate()["notes"])
+
+
 def test_a_catalogue_of_one_item_teaches_nothing(tmp_path: Path) -> None:
     shop = Shop(tmp_path, likes(900, item="i0"))
     write_items(tmp_path, 1)

@@ -7,10 +7,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indexer.cli import main
-from indexer.histories import EventLog
-from indexer.trace import TraceError, draw, trace
+from indexer.histories import EventLog, read_event_log
+from indexer.trace import TraceError, draw, item_ids, trace
 from tests.catalogs import WordEncoder
 from tests.logs import group_artifact, group_events, read_events, write_events
+from tracker.events import hash_id
+from tracker.kinds import Kinds
 
 
 @pytest.fixture
@@ -65,6 +67,34 @@ def test_the_command_tells_a_line_an_event_and_draws(
     refused = run("export", "step", tmp_path / "step.pt2", "--out", root)
     assert refused.exit_code == 1
     assert "has no user encoder; train one with `indexer train`" in refused.stderr
+
+
+def test_items_that_the_artifact_does_not_have_are_named_as_the_file_names_them(
+    tmp_path: Path,
+) -> None:
+    path = write_events(tmp_path / "e.jsonl", group_events(items=44))
+    path.write_text(path.read_text() + "not json\n")
+    log = read_event_log([path], Kinds.default(), 4e9)
+    wanted = {hash_id(f"i{n}"): f"i{n}" for n in range(40, 44)}
+    names = item_ids([path], wanted)
+    assert names == wanted
+    moments = [
+        moment for user in log.user_ids for moment in trace(group_artifact(), log, user, names)
+    ]
+    assert {f"i{n}" for n in range(44)} == {moment.item_id for moment in moments}
+
+
+def test_events_of_another_catalogue_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    items, events = tmp_path / "items.jsonl", write_events(tmp_path / "e.jsonl", group_events())
+    items.write_text("".join(f'{{"item_id":"j{n}","title":"w{n}"}}\n' for n in range(40)))
+    root = str(tmp_path / "artifacts")
+    assert CliRunner().invoke(main, ["build", str(items), "--out", root]).exit_code == 0
+    refused = CliRunner().invoke(main, ["trace", "u0", "--events", str(events), "--out", root])
+    assert refused.exit_code == 1
+    assert "none of the 240 events is of an item of 000001-" in refused.stderr
 
 
 def test_the_picture_is_one(log: EventLog, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What is said of logged events that were read, and which are refused."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexer.histories import EventFileError, core, read_event_log
+from indexer.log_check import check_core, check_events
+from tracker.events import hash_id
+from tracker.kinds import Kinds
+
+
+def event(number: int, item: str = "i{n}", kind: str = "like", **more: Any) -> str:
+    line = {
+        "user_id": f"u{number % 5}", "item_id": item.format(n=number), "kind": kind,
+        "timestamp": 1.7e9 + number, **more,
+    }  # fmt: skip
+    return json.dumps(line)
+
+
+def check(folder: Path, lines: Sequence[str], items: int = 100) -> str:
+    path = folder / "events.jsonl"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    log = read_event_log([path], Kinds.default(), 4e9)
+    hashes = np.array([hash_id(f"i{n}") for n in range(items)], np.uint64)
+    said = check_events([path], log, np.isin(log.batch.items, hashes), "the catalogue")
+    return said.replace(str(path), "events.jsonl")
+
+
+def test_events_that_are_all_taken_are_counted_and_nothing_else_is_said(tmp_path: Path) -> None:
+    assert check(tmp_path, [event(n) for n in range(100)]) == "events.jsonl: 100 events"
+
+
+def test_what_is_left_out_and_what_is_not_in_the_catalogue_is_said_in_one_line(
+    tmp_path: Path,
+) -> None:
+    good = [event(n, event_id=f"e{n}") for n in range(48)]
+    others = [event(n, "other{n}") for n in (1, 1, 2)]
+    said = check(tmp_path, [*good, "garbage", '{"user_id":"u"}', *others, good[0]])
+    assert said.startswith(
+        "events.jsonl: 51 events; 2 lines left out (the first: events.jsonl, line 49: not JSON"
+    )
+    assert said.endswith(
+        "; 1 repeated event_id left out; 3 events of 2 items that are not in the catalogue"
+    )
+    assert "\n" not in said
+
+
+def test_more_than_a_tenth_of_bad_lines_is_refused_with_the_first(tmp_path: Path) -> None:
+    with pytest.raises(EventFileError, match=r"1 event; 9 lines left out .*line 2: .*a tenth"):
+        check(tmp_path, [event(0), *["# prose"] * 9])
+    assert "1 line left out" in check(tmp_path, [*(event(n) for n in range(9)), "# prose"])
+
+
+def test_unknown_kinds_are_named_with_their_counts_and_the_option(tmp_path: Path) -> None:
+    lines = [*(event(n, kind="veiw") for n in range(12)), event(0, kind="clik")]
+    wanted = r"unknown kinds: 'veiw' \(12 events\), 'clik' \(1 event\).*--kinds"
+    with pytest.raises(EventFileError, match=wanted):
+        check(tmp_path, lines)
+    with pytest.raises(EventFileError, match=wanted):
+        check(tmp_path, [*lines, '{"user_id":"u1","retracts":"e1"}'])
+    many = [event(n, kind=f"kind{n % 8}") for n in range(80)]
+    with pytest.raises(EventFileError, match=r"'kind4' \(10 events\), 3 more; name them"):
+        check(tmp_path, many)
+
+
+def test_events_of_another_catalogue_are_refused(tmp_path: Path) -> None:
+    wanted = "none of the 20 events is of an item of the catalogue; item_id must be the same"
+    retraction = '{"user_id":"u1","retracts":"e1"}'
+    with pytest.raises(EventFileError, match=wanted):
+        check(tmp_path, [*(event(n, "other{n}") for n in range(20)), retraction])
+    with pytest.raises(EventFileError, match="all of them retractions"):
+        check(tmp_path, [retraction] * 3)
+
+
+def test_a_core_that_nothing_is_left_of_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(event(0))
+    log = read_event_log([path], Kinds.default(), 4e9)
+    check_core(core(log, 1), 1)
+    with pytest.raises(EventFileError, match="2 events or more; choose a smaller --core"):
+        check_core(core(log, 2), 2)
