@@ -71,6 +71,17 @@ def test_interests_name_their_items_and_share_the_whole(world: World) -> None:
     assert by_label["group 0"]["events"] == 3
 
 
+def test_change_is_that_of_a_recommendation_and_adds_up_to_nothing(world: World) -> None:
+    now = START + 2 * DAY + 60
+    by_label = {one["label"]: one for one in told(world, now)["interests"]}
+    made = world.recommend([0], now=now)
+    shown = [by_label[world.items.labels[label]] for label in made.labels[0, :2]]
+    assert [one["strength"] for one in shown] == pytest.approx(made.strengths[0, :2], abs=1e-5)
+    assert [one["change"] for one in shown] == pytest.approx(made.changes[0, :2], abs=1e-5)
+    assert by_label["group 1"]["change"] == pytest.approx(by_label["group 1"]["strength"], abs=0.01)
+    assert sum(one["change"] for one in shown) == pytest.approx(0.0, abs=1e-5)
+
+
 def test_retracted_event_is_told_as_such_and_behind_no_interest(world: World) -> None:
     world.send({"user": 0, "retracts": "e1", "time": START + 2 * DAY + 2})
     found = told(world)

@@ -104,6 +104,22 @@ def queries(
     return np.ascontiguousarray(read.slots[found, top[found, rank]]), owners, masses
 
 
+def shares_of(
+    strengths: NDArray[np.float32], changes: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return each slot's share of the whole, and the change of the share since a day before.
+
+    A user's changes add up to 0, or to 1 where there was nothing a day before.
+
+    Args:
+        strengths: (B, S) decayed masses of slots.
+        changes: (B, S) their changes since a day before, see `slot_strengths`.
+    """
+    before = np.maximum(strengths - changes, 0.0)
+    share = strengths / np.maximum(strengths.sum(axis=1, keepdims=True), 1e-30)
+    return share, share - before / np.maximum(before.sum(axis=1, keepdims=True), 1e-30)
+
+
 def interests(
     read: Histories, states: UserStates, slots: NDArray[np.int64], items: ItemVectors
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
@@ -121,11 +137,9 @@ def interests(
     shares = np.zeros((users, INTERESTS), np.float32)
     moves = np.zeros((users, INTERESTS), np.float32)
     top = read.order[:, :count]
-    before = np.maximum(read.strengths - read.changes, 0.0)
-    share = read.strengths / np.maximum(read.strengths.sum(axis=1, keepdims=True), 1e-30)
-    share_before = before / np.maximum(before.sum(axis=1, keepdims=True), 1e-30)
+    share, moved = shares_of(read.strengths, read.changes)
     shares[:, :count] = np.take_along_axis(share, top, axis=1)
-    moves[:, :count] = np.take_along_axis(share - share_before, top, axis=1)
+    moves[:, :count] = np.take_along_axis(moved, top, axis=1)
     medoids = states.slot_head["medoid"][np.maximum(slots, 0)[:, None], top]
     rows = items.row_of(medoids.ravel()).reshape(top.shape)
     wanted = shares[:, :count] > 0.0

@@ -14,6 +14,7 @@ from tracker.artifact import Artifact
 from tracker.carry_over import carry_over
 from tracker.committed import StateReader, item_rows, user_row
 from tracker.events import hash_id
+from tracker.history import shares_of
 from tracker.item_counts import ITEM_HALF_LIVES
 from tracker.item_state import ItemStates
 from tracker.outlook import outlook
@@ -53,8 +54,9 @@ def describe_user(
         now: seconds since the epoch that ages and strengths are told for.
 
     Returns:
-        what `json.dumps` takes: counts, first and last event, interests (strongest first), recent
-        events (latest first), and with a trained encoder the `outlook`.
+        what `json.dumps` takes: counts, first and last event, interests (strongest first, `change`
+        as in a recommendation), recent events (latest first), and with a trained encoder the
+        `outlook`.
     """
     carry_over(states, np.array([slot]), artifact)
     head = states.head[slot]
@@ -94,7 +96,7 @@ def _interests(
     strengths, changes = slot_strengths(
         states, np.array([slot], dtype=np.int64), np.array([now], dtype=np.float64)
     )
-    total = float(strengths[0, :count].sum()) or 1.0
+    shares, moved = shares_of(strengths, changes)
     means = states.slot_mean[slot, :count].astype(np.float32)  # (S, D)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     behind = _items_behind(vectors, ring, means)
@@ -106,8 +108,8 @@ def _interests(
         found.append(
             {
                 "label": vectors.label(medoid) if medoid >= 0 else "",
-                "strength": _rounded(float(strengths[0, number]) / total),
-                "change": _rounded(float(changes[0, number]) / total),
+                "strength": _rounded(float(shares[0, number])),
+                "change": _rounded(float(moved[0, number])),
                 "age_seconds": now - float(slot_head["born"]),
                 "events": int(slot_head["events"]),
                 "typical_item": _name(vectors, int(slot_head["medoid"])),
