@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ from tracker.client import read_topic
 from tracker.cluster import topics_of
 from tracker.connect import producer
 from tracker.data_dir import locked
-from tracker.embedded import free_port
+from tracker.embedded import ChildProcess, free_port
 from tracker.settings import PREFIX, load_settings
 
 GOOD = '{"user_id":"u%d","item_id":"i1","kind":"click","timestamp":1000}'
@@ -42,6 +44,7 @@ def place(address: str, name: str) -> list[str]:
 
 
 COMMANDS = [
+    "broker",
     "topics",
     "worker",
     "send",
@@ -297,6 +300,43 @@ def test_items_without_events_are_no_demonstration(tmp_path: Path) -> None:
     result = run("demo", "--items", str(tmp_path / "items.jsonl"))
     assert result.exit_code == 2
     assert "belong together" in result.stderr
+
+
+def test_embedded_broker_runs_until_it_is_told_to_stop_and_then_nothing_listens(
+    prefix: str,
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "tracker", "broker", "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert f"listens at 127.0.0.1:{port}" in told
+        assert "gone when it ends, and there are no transactions" in told
+        address = f"127.0.0.1:{port}"
+        assert run("topics", *place(address, prefix)).exit_code == 0
+        second = run("broker", "--port", str(port))
+        assert second.exit_code == 1
+        assert second.stderr.startswith(
+            f"Error: the embedded broker does not start: port {port} of 127.0.0.1 cannot be had"
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == "stopped\n"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_embedded_broker_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(folder: Path, port: int) -> ChildProcess:
+        code = "raise SystemExit('no luck')"
+        child = ChildProcess("the embedded broker", [sys.executable, "-c", code], folder / "log")
+        child.wait(20)
+        return child
+
+    monkeypatch.setattr("tracker.operating_cli.start_broker", start)
+    result = run("broker")
+    assert result.exit_code == 1
+    assert "Error: the embedded broker ended with code 1; it wrote:\nno luck" in result.stderr
 
 
 def test_sigterm_ends_a_command_with_everything_closed(tansu: str, prefix: str) -> None:

@@ -164,6 +164,7 @@ def _of(done: int, total: int) -> str:
 
 
 for command in (
+    operating_cli.broker,
     operating_cli.topics,
     operating_cli.worker,
     operating_cli.doctor,

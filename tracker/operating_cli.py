@@ -1,15 +1,44 @@
-"""The commands topics, worker, doctor, reset-state and reset-learning: for who runs workers."""
+"""The commands broker, topics, worker, doctor and reset-*: for who runs workers."""
 
+import asyncio
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 
 from tracker.command_line import FAILED, run_to_end, settings_of, settings_options
 from tracker.data_dir import clear
+from tracker.embedded import start_broker
 from tracker.report import print_check, print_json, print_topics
 from tracker.reset import reset_learning, reset_topics
 from tracker.topics import ensure_topics
+
+BROKER_LOOK_SECONDS = 0.5
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=9092, help="Of 127.0.0.1.")
+def broker(port: int) -> None:
+    """Run the embedded broker until Ctrl-C, to try the tracker out without a cluster.
+
+    It is one process and keeps everything in memory: topics and events are gone when it ends. It
+    has no transactions, so a worker that crashes may count events twice. For real work run Apache
+    Kafka. Exit code 1 where the port is in use.
+    """
+    run_to_end(_run_broker(port))
+
+
+async def _run_broker(port: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, start_broker(Path(folder), port) as process:
+        click.echo(
+            f"the embedded broker listens at 127.0.0.1:{port}, for trying out: all is in memory"
+            " and gone when it ends, and there are no transactions; Ctrl-C ends it",
+            err=True,
+        )
+        while True:
+            process.check()
+            await asyncio.sleep(BROKER_LOOK_SECONDS)
 
 
 @click.command()
