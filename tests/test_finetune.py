@@ -319,7 +319,7 @@ def likes(count: int, user: str = "u{n}", item: str = "i{n}", step: float = 60.0
     [
         (likes(50, item="other{n}"), (), "none of the 50 events is of an item of the catalogue"),
         (likes(400, user="one"), (), "of 1 users; pairs of at least 2 users are needed"),
-        (likes(400, step=9e6), (), "0 pairs of items chosen near each other"),
+        (likes(11, step=4e6), (), "0 pairs of items chosen near each other"),
         (likes(400, item="i0"), (), "0 pairs of items chosen near each other"),
         (likes(60), (), "6 events to validate by; at least 20 are needed"),
         (likes(50), ("--core", "50"), "no user and item has 50 events or more"),
