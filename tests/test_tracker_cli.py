@@ -1,6 +1,7 @@
 """The commands parse, call, print to stdout what programs read, and exit with a code."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaConsumer
 from click.testing import CliRunner, Result
 
 from tests.shop import build_shop
@@ -276,6 +278,29 @@ def test_everything_is_reset_at_the_broker_too(tansu: str, prefix: str, tmp_path
     assert asyncio.run(count(names.events)) == 1
 
 
+def test_nothing_is_reset_while_a_worker_runs(tansu: str, prefix: str, tmp_path: Path) -> None:
+    run("topics", *place(tansu, prefix))
+    with locked(tmp_path):
+        (tmp_path / "state").write_bytes(b"x")
+    options = ["--yes", "--everything", "--data-dir", str(tmp_path), *place(tansu, prefix)]
+
+    async def go() -> bytes:
+        topic = topics_of(load_settings({}, name=prefix)).events
+        member = AIOKafkaConsumer(topic, bootstrap_servers=tansu, group_id=prefix)
+        await member.start()
+        try:
+            command = [sys.executable, "-m", "tracker", "reset-state", *options]
+            process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
+            _, told = await process.communicate()
+        finally:
+            await member.stop()
+        return told
+
+    told = asyncio.run(go()).decode()
+    assert told == f"Error: 1 worker of group {prefix} runs: stop it first\n"
+    assert (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize(
     "arguments", [["topics"], ["send", "-"], ["watch"], ["topics", "--check", "--json"]]
 )
@@ -287,6 +312,28 @@ def test_broker_that_is_away_is_one_line_and_code_one(arguments: list[str]) -> N
     assert "TRACKER_BROKERS" in result.stderr
     assert result.stdout == ""
     assert time.monotonic() - started < 15
+
+
+def test_export_into_a_folder_that_does_not_exist_is_one_line_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
+    result = run("export", str(tmp_path / "none" / "users.parquet"))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'none'}: no such folder\n"
+
+
+def test_export_to_a_disk_that_is_full_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tracker.artifact.Artifact.load", lambda *_, **__: None)
+    monkeypatch.setattr("tracker.export.export_users", full)
+    path = tmp_path / "users.parquet"
+    result = run("export", str(path))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {path}: No space left on device\n"
 
 
 def test_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

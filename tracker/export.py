@@ -13,7 +13,7 @@ from tracker.committed import StateReader, user_rows
 from tracker.events import hash_id, scene_code
 from tracker.interest import InterestConfig
 from tracker.item_view import ItemView
-from tracker.parquet import vector_lists
+from tracker.parquet import new_file, vector_lists
 from tracker.recommender import Recommender
 from tracker.settings import Settings
 from tracker.state import UserStates, slot_strengths, slot_vectors, sum_masses
@@ -70,9 +70,8 @@ async def export_users(
     """
     recommender = Recommender(artifact, ItemView(artifact.vectors))
     config, reader = artifact.manifest.interest, StateReader(settings, artifact)
-    temporary = path.with_name(path.name + ".new")
     total = 0
-    with pq.ParquetWriter(temporary, user_schema(config)) as writer:
+    with new_file(path) as temporary, pq.ParquetWriter(temporary, user_schema(config)) as writer:
         async for rows in user_rows(settings):
             for names, part in _parts(rows):
                 states = reader.read(part)
@@ -80,7 +79,6 @@ async def export_users(
                 writer.write_table(_table(names, states, artifact, now, scene))
                 total += len(names)
                 progress(total)
-    temporary.replace(path)
     return total
 
 

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from tracker.client import watch
+from tracker.cluster import BrokerError
 from tracker.command_line import run_to_end, settings_of, settings_options
 from tracker.events import Recommendation
 from tracker.report import (
@@ -37,6 +38,18 @@ def _rows_read() -> Iterator[None]:
         yield
     except (ItemStateFormatError, NewerArtifactError, StateFormatError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _file_written(file: Path) -> Iterator[None]:
+    """Show as one line why a file cannot be written."""
+    try:
+        yield
+    except BrokerError:  # an OSError too
+        raise
+    except OSError as error:
+        place = error.filename or file
+        raise click.ClickException(f"{place}: {error.strerror or error}") from error
 
 
 @click.command("watch")
@@ -193,11 +206,15 @@ def export(
     vectors of the same spaces.
     """
     settings = settings_of(brokers, name)
+    from tracker.parquet import check_folder
+
+    with _file_written(file):
+        check_folder(file)
     from tracker.artifact import Artifact
     from tracker.export import export_users
 
     artifact = Artifact.load(settings.artifacts, device="cpu")
-    with progress() as bar, _rows_read():
+    with progress() as bar, _rows_read(), _file_written(file):
         task = bar.add_task("exporting users", total=None, what="")
         users = run_to_end(
             export_users(

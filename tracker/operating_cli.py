@@ -11,7 +11,7 @@ from tracker.command_line import FAILED, run_to_end, settings_of, settings_optio
 from tracker.data_dir import clear
 from tracker.embedded import start_broker
 from tracker.report import print_check, print_json, print_topics
-from tracker.reset import reset_learning, reset_topics
+from tracker.reset import check_reset, reset_learning, reset_topics
 from tracker.topics import ensure_topics
 
 BROKER_LOOK_SECONDS = 0.5
@@ -125,6 +125,7 @@ def reset_state(
     what = f"the state in {settings.data_dir}"
     if everything:
         what += f" and all states of {settings.name} at {settings.brokers}"
+        run_to_end(check_reset(settings))
     if not yes:
         click.confirm(f"Delete {what}?", abort=True, err=True)
     removed = clear(settings.data_dir)

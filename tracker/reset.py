@@ -34,12 +34,9 @@ async def reset_topics(settings: Settings) -> list[str]:
         TopicError: there is no topic of events.
     """
     names = topics_of(settings)
-    if names.events not in await describe_topics(settings):
-        raise TopicError(f"topic {names.events} does not exist: run 'tracker topics'")
+    await check_reset(settings)  # 1.
     done: list[str] = []
-    async with admin_client(settings) as admin:
-        await _check_stopped(admin, settings)  # 1.
-        # 2.
+    async with admin_client(settings) as admin:  # 2.
         found = await describe_topics(settings)
         doomed = [
             name
@@ -57,6 +54,21 @@ async def reset_topics(settings: Settings) -> list[str]:
     reports = await ensure_topics(settings)
     done += [f"{report.name}: created" for report in reports if report.state == "created"]
     return done
+
+
+async def check_reset(settings: Settings) -> None:
+    """Check that states can be deleted, before anything is.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        ResetError: a worker runs.
+        TopicError: there is no topic of events.
+    """
+    events = topics_of(settings).events
+    if events not in await describe_topics(settings):
+        raise TopicError(f"topic {events} does not exist: run 'tracker topics'")
+    async with admin_client(settings) as admin:
+        await _check_stopped(admin, settings)
 
 
 async def reset_learning(settings: Settings) -> str:
@@ -88,7 +100,8 @@ async def reset_learning(settings: Settings) -> str:
 async def _check_stopped(admin: AIOKafkaAdminClient, settings: Settings) -> None:
     members = await _members(admin, group_of(settings))
     if members:
-        raise ResetError(f"{members} workers of group {group_of(settings)} run: stop them first")
+        what, it = ("worker", "runs: stop it") if members == 1 else ("workers", "run: stop them")
+        raise ResetError(f"{members} {what} of group {group_of(settings)} {it} first")
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
