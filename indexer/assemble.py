@@ -1,9 +1,10 @@
 """Assemble the next version: a catalogue, its vectors and their index, written and published."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import msgspec
 
@@ -122,7 +123,8 @@ def build_artifact(
                 known = known_attributes(users.attributes, models.tower.model.config)
             tower = moved_tower(models.tower, parts.items, options.min_recall, known)
             models = replace(models, tower=tower)
-        return write_version(root, parts, models, before.manifest.training)
+        manifest = before.manifest
+        return write_version(root, parts, models, manifest.training, manifest.untrained)
     logger.warning(
         "what %s was trained with is of another basis and is left out: the fixed blend ranks until"
         " `indexer train`",
@@ -208,9 +210,15 @@ def in_memory(parts: Assembled, models: Models = UNTRAINED) -> Artifact:
 
 
 def write_version(
-    root: Root, parts: Assembled, models: Models, training: TrainingInfo | None
+    root: Root,
+    parts: Assembled,
+    models: Models,
+    training: TrainingInfo | None,
+    untrained: Mapping[str, str] = MappingProxyType({}),
 ) -> Built:
     """Write everything under a temporary name, move it into place, point LATEST at it.
+
+    `untrained` is that of the manifest: why a model is not among `models`.
 
     Raises:
         ArtifactError: a remote root cannot be written.
@@ -238,6 +246,7 @@ def write_version(
             tower=None if models.tower is None else models.tower.info,
             prediction=None if models.prediction is None else models.prediction.info,
             training=training,
+            untrained=dict(untrained),
         )
         manifest = add_artifact(root, staged, manifest)
     set_latest(root, manifest.version)

@@ -235,10 +235,11 @@ def show(version: str | None, root: str, as_json: bool) -> None:
         "recall@10": f"{manifest.recall_at_10:.4f} over {manifest.index.queries} queries",
         "search": f"{manifest.index.microseconds:g} µs a query on one thread, when built",
         "ranker": manifest.ranked_by,
+        **{f"no {name}": why for name, why in manifest.untrained.items()},
         "files": f"{len(manifest.files)}, all as their SHA-256 says",
     }
     for name, text in lines.items():
-        click.echo(f"{name:<12}{text}")
+        click.echo(f"{name:<15}{text}")
 
 
 @main.command(epilog=EPILOG)

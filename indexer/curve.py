@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,14 +24,21 @@ class BoardError(ValueError):
 def progress(
     name: str, epochs: int, *, quiet: bool = False, measure: str = "NDCG@10"
 ) -> Iterator[Report]:
-    """Show a bar on stderr with the loss and the best of a measure; yield its callback."""
+    """Show a bar on stderr with the loss and the best of a measure; yield its callback.
+
+    Where nobody looks at a terminal there is a line an epoch instead, as soon as it is judged.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal and not quiet:
+        yield from _lines(name, epochs, measure)
+        return
     columns = (
         TextColumn("{task.description} epoch {task.fields[epoch]}/{task.total}"),
         BarColumn(),
         TextColumn("loss {task.fields[loss]:.3f}  best " + measure + " {task.fields[ndcg]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
+    with Progress(*columns, console=console, disable=quiet) as bar:
         task = bar.add_task(name, total=epochs, epoch=0, loss=math.nan, ndcg="-")
 
         def report(epoch: int, share: float, loss: float, ndcg: float) -> None:
@@ -38,6 +46,22 @@ def progress(
             bar.update(task, completed=epoch - 1 + share, epoch=epoch, loss=loss, ndcg=shown)
 
         yield report
+
+
+def _lines(name: str, epochs: int, measure: str) -> Iterator[Report]:
+    line = ""
+    now = 0
+
+    def report(epoch: int, share: float, loss: float, best: float) -> None:
+        nonlocal line, now
+        shown = f", best {measure} {best:.4f}" if best >= 0.0 else ""
+        if now not in (0, epoch):
+            click.echo(f"{line}{shown}", err=True)
+        line, now = f"{name} epoch {epoch}/{epochs}: loss {loss:.3f}", epoch
+
+    yield report
+    if line:
+        click.echo(line, err=True)
 
 
 def write_curve(

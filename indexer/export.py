@@ -61,8 +61,6 @@ def export_step(artifact: Artifact, path: Path) -> int:
 
     tower = artifact.models.tower
     if tower is None:
-        raise ExportError(
-            f"{artifact.manifest.version} has no user encoder; train one with `indexer train`"
-        )
+        raise ExportError(artifact.manifest.without("tower"))
     torch.export.save(exported(tower.model), path)
     return tower.info.width

@@ -169,12 +169,20 @@ def train(
     if users is not None and (told := users.note(set(log.user_ids))):
         reports.note(f"users: {told}")
     folder = open_workplace(root, _fingerprint(parts, log, options, known))
-    training, note = _tower_training(parts, log, known, options, folder, reports)  # 3
+    training, why = _tower_training(parts, log, known, options, folder, reports)  # 3
+    untrained = {"tower": why} if training is None else {}
+    note = ""
+    if training is None and options.tower is not None:
+        note = f"no encoder, the ranker alone is trained: {why}"
+        reports.note(note)
     first = None if training is None else training.fit()
     prediction, said = train_prediction(  # 4
         in_memory(parts), log, kinds, lessons.skip,
         msgspec.structs.replace(options.prediction, seed=options.seed),
     )  # fmt: skip
+    if prediction is None:
+        untrained["prediction"] = said
+        said = f"no probability is learned: {said}"
     models = Models(tower=first, prediction=prediction)
     examples = _examples(in_memory(parts, models), log, lessons, options, folder, reports)  # 5
     fitted = _fit(examples, options, reports)
@@ -187,7 +195,7 @@ def train(
         log, options.protocol, options.core, options.repeats, options.seed, len(examples)
     )
     models = Models(ranker=fitted.network, tower=tower, prediction=prediction)
-    built = write_version(root, parts, models, info)  # 7
+    built = write_version(root, parts, models, info, untrained)  # 7
     close_workplace(folder)
     _write_curves(root, built.version, fitted, training, reports)
     best = fitted.curve[fitted.best - 1]
@@ -247,16 +255,14 @@ def _tower_training(
 ) -> tuple[TowerTraining | None, str]:
     """Return the training of an encoder, or None and why there is none."""
     if options.tower is None:
-        return None, ""
+        return None, "`--no-encoder` was given to the training"
     told = msgspec.structs.replace(options.tower, seed=options.seed, repeats=options.repeats)
     try:
         found = TowerTraining(
             parts, log, users, options.protocol, told, folder, reports.encoder, reports.epoch,
         )  # fmt: skip
     except TooFewError as error:
-        note = f"no encoder, the ranker alone is trained: {error}"
-        reports.note(note)
-        return None, note
+        return None, str(error)
     return found, ""
 
 

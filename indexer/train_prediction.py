@@ -79,7 +79,7 @@ def train_prediction(
     found = fit_prediction(replay, labelled, fitted, options, progress)
     if found is None:
         why = learned_from(replay, labelled, options.seed).too_few()
-        return None, f"no probability is learned: {why}"
+        return None, why
     said = "impressions" if rule.source == "impressions" else "events"
     if rule.positive_rating is not None and said == "events":
         said += f", a rating positive from {rule.positive_rating:g} on"

@@ -36,7 +36,27 @@ def test_without_matplotlib_there_is_the_table_alone(
     assert [path.name for path in write_curve(CURVE, tmp_path, "encoder")] == ["encoder.csv"]
 
 
-def test_the_bar_shows_the_loss_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_there_is_a_line_an_epoch_once_it_is_judged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress("encoder", 3) as report:
+        report(1, 0.5, 3.5, -1.0)
+        report(1, 1.0, 3.25, -1.0)
+        assert capsys.readouterr().err == ""
+        report(2, 0.5, 2.75, 0.1)
+        assert capsys.readouterr().err == "encoder epoch 1/3: loss 3.250, best NDCG@10 0.1000\n"
+        report(2, 1.0, 2.5, 0.125)
+    assert capsys.readouterr() == ("", "encoder epoch 2/3: loss 2.500\n")
+    with progress("encoder", 3, quiet=True) as report:
+        report(1, 1.0, 3.5, -1.0)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bar_shows_the_loss_on_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
     with progress("encoder", 2) as report:
         report(1, 0.5, 3.25, -1.0)
         report(2, 1.0, 2.5, 0.125)

@@ -175,7 +175,18 @@ def test_probabilities_are_learned_from_ratings_and_judged_beside_means(tmp_path
 def test_where_all_events_are_positive_no_probability_is_learned(shop: Shop) -> None:
     run = shop.run("train", "--protocol", "gts")
     assert "no probability is learned: 0 negative of" in run.stderr
-    assert Artifact.load(shop.root).manifest.prediction is None
+    manifest = Artifact.load(shop.root).manifest
+    assert manifest.prediction is None
+    assert manifest.without("prediction").startswith(
+        f"{manifest.version} has no trained prediction: 0 negative of "
+    )
+    assert " has no user encoder: 960 events to learn an encoder from" in manifest.without("tower")
+    shown = CliRunner().invoke(main, ["show", "--out", str(shop.root)]).stdout
+    assert "no prediction  0 negative of " in shown
+    assert shop.build().exit_code == 0
+    built = Artifact.load(shop.root).manifest
+    assert built.version != manifest.version
+    assert built.untrained == manifest.untrained
     assert all(row["auc"] is None for row in shop.evaluate()["rows"])
 
 

@@ -59,6 +59,7 @@ def test_a_new_user_is_scored_too_and_without_training_nobody(world: World) -> N
     assert 0.0 < found["items"][0]["probability"] < 1.0
     untrained = score(World(users=1), -1, ["i2"])
     assert not untrained["trained"]
+    assert untrained["note"].endswith("has no trained prediction; `indexer train` learns one")
     assert untrained["items"][0]["probability"] is None
 
 

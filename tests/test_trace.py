@@ -66,7 +66,7 @@ def test_the_command_tells_a_line_an_event_and_draws(
     assert "40 items of 000001-" in exported.stdout
     refused = run("export", "step", tmp_path / "step.pt2", "--out", root)
     assert refused.exit_code == 1
-    assert "has no user encoder; train one with `indexer train`" in refused.stderr
+    assert "has no user encoder; `indexer train` learns one" in refused.stderr
 
 
 def test_items_that_the_artifact_does_not_have_are_named_as_the_file_names_them(

@@ -72,7 +72,9 @@ def test_the_curves_lie_beside_the_versions(shop: Shop) -> None:
 def test_the_ranker_can_be_trained_alone(shop: Shop) -> None:
     done = shop.train("--no-encoder")
     assert (done["encoder"], done["note"]) == (None, "")
-    assert Artifact.load(shop.root).models.tower is None
+    artifact = Artifact.load(shop.root)
+    assert artifact.models.tower is None
+    assert artifact.manifest.without("tower").endswith("`--no-encoder` was given to the training")
 
 
 def test_too_few_events_for_an_encoder_train_the_ranker_alone_and_say_so(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def score(
             found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
     if not found["trained"]:
         raise click.ClickException(
-            f"{found['artifact']} has no trained prediction; `indexer train` learns one"
+            str(found.get("note") or f"{found['artifact']} has no trained prediction")
         )
     if as_json:
         print_json(found)

@@ -126,6 +126,7 @@ class Manifest(msgspec.Struct, frozen=True):
     keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
     `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker`,
     `tower` (the user encoder), `prediction` and `training` are there if they were trained.
+    `untrained` says why one of these was not, by its name, where there was a training.
     """
 
     format: int
@@ -146,11 +147,19 @@ class Manifest(msgspec.Struct, frozen=True):
     training: TrainingInfo | None = None
     tower: TowerInfo | None = None
     prediction: PredictionInfo | None = None
+    untrained: dict[str, str] = {}
 
     @property
     def recall_at_10(self) -> float:
         """Return the index's measured recall of the best 10."""
         return self.index.recall_at_10
+
+    def without(self, model: Literal["tower", "prediction"]) -> str:
+        """Say in a line that a model was not trained, why, and what to do."""
+        what = {"tower": "user encoder", "prediction": "trained prediction"}[model]
+        why = self.untrained.get(model)
+        remedy = f": {why}" if why else "; `indexer train` learns one"
+        return f"{self.version} has no {what}{remedy}"
 
     @property
     def ranked_by(self) -> str:

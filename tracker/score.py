@@ -46,7 +46,7 @@ def score_items(
 
     Returns:
         what `json.dumps` takes; a probability is None for an item that is not in the catalogue,
-        and for all where the artifact has no trained prediction.
+        and for all where the artifact has no trained prediction; `note` says why.
     """
     vectors = recommender.artifact.vectors
     rows = np.array([[vectors.row_of_id(item_id) for item_id in item_ids]], np.int64)
@@ -57,6 +57,7 @@ def score_items(
         np.array([scene_code(scene)], np.uint32),
     )
     found = recommender.probabilities(asked, rows, calibration)[0].tolist()
+    trained = recommender.artifact.models.prediction is not None
     return {
         "user_id": user_id,
         "known": slot >= 0,
@@ -70,7 +71,8 @@ def score_items(
             }
             for item_id, row, chance in zip(item_ids, rows[0].tolist(), found, strict=True)
         ],
-        "trained": recommender.artifact.models.prediction is not None,
+        "trained": trained,
+        "note": "" if trained else recommender.artifact.manifest.without("prediction"),
         "artifact": recommender.artifact.manifest.version,
     }
 
