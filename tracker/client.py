@@ -16,8 +16,8 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from tracker.cluster import TopicError, describe_topics, topics_of
-from tracker.connect import consumer, producer, unreachable
+from tracker.cluster import TopicError, describe_topics, topics_of, unreachable
+from tracker.connect import consumer, producer
 from tracker.events import RejectedEventError, decode_event
 from tracker.settings import Settings
 

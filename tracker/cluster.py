@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import os
+import re
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,22 +150,61 @@ async def _client(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
         **client_arguments(settings),
     )
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
-            await client.bootstrap()
+        with connecting(settings):
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await client.bootstrap()
         yield client
+    except BrokerError:
+        raise
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(_unreachable(settings, error)) from error
+        raise unreachable(settings, error) from error
     finally:
         await client.close()
 
 
-def _unreachable(settings: Settings, error: BaseException) -> str:
-    why = str(error) or type(error).__name__
-    return (
+@contextlib.contextmanager
+def connecting(settings: Settings) -> Iterator[None]:
+    """Tell in one line why no broker answers, instead of in aiokafka's log and again in the error.
+
+    Raises:
+        BrokerError: none does.
+    """
+    told: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith("Unable connect"):
+            return True
+        if isinstance(record.args, tuple):
+            told.append(_reason(record.args[-1]))
+        return False
+
+    logger = logging.getLogger("aiokafka")
+    logger.addFilter(keep)
+    try:
+        yield
+    except KafkaConnectionError as error:
+        raise unreachable(settings, told[-1] if told else error) from error
+    finally:
+        logger.removeFilter(keep)
+
+
+def unreachable(settings: Settings, why: BaseException | str) -> BrokerError:
+    """Return the one line for brokers that do not answer."""
+    return BrokerError(
         f"no answer from the Kafka brokers at {', '.join(settings.bootstrap)}"
-        f" over {settings.security_protocol} ({why}); check TRACKER_BROKERS,"
-        " TRACKER_SECURITY_PROTOCOL and that the broker runs"
+        f" over {settings.security_protocol}: {_reason(why)}; start one, or check TRACKER_BROKERS"
+        " and TRACKER_SECURITY_PROTOCOL"
     )
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "nothing in time"
+    text = str(error) or type(error).__name__
+    refused = re.findall(r"\[Errno (\d+)\] Connect call failed", text)  # one an address of a name
+    if refused:
+        return ", ".join(dict.fromkeys(os.strerror(int(number)) for number in refused))
+    return getattr(error, "strerror", None) or text
 
 
 async def describe_topics(settings: Settings) -> dict[str, TopicInfo]:
@@ -204,8 +245,9 @@ async def _gets_transactional_producer(settings: Settings) -> bool:
             **client_arguments(settings),
         )
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                await producer.start()
+            with connecting(settings):
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    await producer.start()
         except (IncompatibleBrokerVersion, UnsupportedVersionError, NotImplementedError):
             return False
         except UnknownError:
@@ -213,8 +255,6 @@ async def _gets_transactional_producer(settings: Settings) -> bool:
             if attempt == 2:
                 return False
             await asyncio.sleep(0.2)
-        except KafkaConnectionError as error:
-            raise BrokerError(_unreachable(settings, error)) from error
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(
                 f"the brokers at {', '.join(settings.bootstrap)} refuse the transactional id"
@@ -260,7 +300,7 @@ async def fetched_ends(
                 waiting = {part for part in waiting if consumer.highwater(part) is None}
             return {part: int(consumer.highwater(part)) for part in parts}
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(_unreachable(settings, error)) from error
+        raise unreachable(settings, error) from error
     finally:
         await consumer.stop()
 

@@ -16,7 +16,7 @@ from aiokafka.errors import (
     UnsupportedVersionError,
 )
 
-from tracker.cluster import BrokerError, client_arguments
+from tracker.cluster import client_arguments, connecting, unreachable
 from tracker.settings import Settings
 
 CONNECT_SECONDS = 10.0
@@ -27,14 +27,6 @@ SETTLE_SECONDS = 1.0
 
 NOT_IDEMPOTENT = (UnknownError, UnsupportedVersionError, ClusterAuthorizationFailedError)
 """What brokers answer that know no idempotent producer, or do not allow us one."""
-
-
-def unreachable(settings: Settings, why: str) -> BrokerError:
-    """Return the one line for a broker that does not answer."""
-    return BrokerError(
-        f"the broker at {settings.brokers} cannot be used: {why}; start it, or set "
-        "TRACKER_BROKERS to the HOST:PORT of one that runs"
-    )
 
 
 @contextlib.asynccontextmanager
@@ -101,10 +93,11 @@ async def consumer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKaf
 
 async def _start(client: Any, settings: Settings) -> None:
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await client.start()
+        with connecting(settings):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.start()
     except TimeoutError as error:
-        raise unreachable(settings, f"no answer within {CONNECT_SECONDS:g} s") from error
+        raise unreachable(settings, f"nothing within {CONNECT_SECONDS:g} s") from error
 
 
 async def _close(inner: AIOKafkaClient, close: Callable[[], Awaitable[None]]) -> None:
@@ -126,7 +119,7 @@ def _one_line(settings: Settings) -> Iterator[None]:
     try:
         yield
     except KafkaError as error:
-        raise unreachable(settings, str(error) or type(error).__name__) from error
+        raise unreachable(settings, error) from error
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from tracker.cluster import describe_topics, topics_of
-from tracker.connect import admin_client, unreachable
+from tracker.cluster import describe_topics, topics_of, unreachable
+from tracker.connect import admin_client
 from tracker.settings import Settings
 
 TIMEOUT_SECONDS = 14.0
@@ -92,7 +92,7 @@ async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicRe
         async with asyncio.timeout(TIMEOUT_SECONDS), admin_client(settings) as admin:
             return await _ensure(admin, settings, create)
     except TimeoutError as error:
-        raise unreachable(settings, f"no answer within {TIMEOUT_SECONDS:g} s") from error
+        raise unreachable(settings, f"nothing within {TIMEOUT_SECONDS:g} s") from error
 
 
 async def _ensure(
