@@ -37,19 +37,30 @@ def test_flags_stand_above_the_environment() -> None:
 
 
 def test_unknown_variable_is_refused_and_the_nearest_named() -> None:
-    with pytest.raises(SettingsError, match=r"TRACKER_BROKER is no setting.*TRACKER_BROKERS\?"):
+    with pytest.raises(SettingsError) as error:
         load_settings({"TRACKER_BROKER": "x"})
+    assert str(error.value) == "TRACKER_BROKER is no setting; did you mean TRACKER_BROKERS?"
+
+
+def test_unknown_variable_that_is_like_none_is_refused_with_all_names() -> None:
+    with pytest.raises(SettingsError, match=r"TRACKER_XYZZY is no setting; known are .*TRACKER_K,"):
+        load_settings({"TRACKER_XYZZY": "x"})
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("TRACKER_K", "ten", "TRACKER_K is 'ten'; expected"),
-        ("TRACKER_K", "0", "TRACKER_K is '0'; expected"),
+        ("TRACKER_K", "ten", "TRACKER_K is 'ten'; expected a whole number (items in a"),
+        ("TRACKER_K", "2.5", "TRACKER_K is '2.5'; expected a whole number (items in a"),
+        ("TRACKER_K", "0", "TRACKER_K is '0'; expected 1 or more (items in a"),
+        ("TRACKER_DIVERSITY", "much", "expected a number (weight of diversity"),
+        ("TRACKER_MAX_EVENT_AGE_SECONDS", "0", "expected more than 0.0 (older events"),
+        ("TRACKER_BROKERS", "", "TRACKER_BROKERS is ''; expected a text that is not empty"),
+        ("TRACKER_TRANSACTIONAL_RECOMMENDATIONS", "si", "expected true or false ("),
         ("TRACKER_EMIT", "never", "expected one of event, chunk, changed"),
         ("TRACKER_UNKNOWN_KINDS", "ignore", "expected reject, or a number"),
-        ("TRACKER_NAME", "a b", "TRACKER_NAME is 'a b'; expected"),
-        ("TRACKER_ARTIFACT_POLL_SECONDS", "60", "less than or equal to 2"),
+        ("TRACKER_NAME", "a b", "TRACKER_NAME is 'a b'; expected a text of the pattern ^["),
+        ("TRACKER_ARTIFACT_POLL_SECONDS", "60", "expected 2.0 or less"),
         ("TRACKER_SECURITY_PROTOCOL", "SASL_SSL", "needs TRACKER_SASL_USERNAME"),
         ("TRACKER_TLS_CERT_FILE", "/a.pem", "TRACKER_TLS_KEY_FILE belong together"),
     ],

@@ -69,6 +69,19 @@ def test_every_command_explains_itself(command: str) -> None:
         assert "[default: 200.0" in result.output
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("sned", "Error: No such command 'sned'. Did you mean 'send'?\n"),
+        ("xyzzy", "Error: No such command 'xyzzy'.\n"),
+    ],
+)
+def test_command_that_is_misspelt_is_refused_and_the_nearest_named(typed: str, told: str) -> None:
+    result = run(typed)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(told)
+
+
 def test_help_comes_without_loading_what_takes_seconds() -> None:
     code = "import sys, tracker.cli; print({'numba', 'torch', 'faiss', 'faust'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

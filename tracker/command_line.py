@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
@@ -43,6 +44,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 class OneLineErrors(click.Group):
     """Shows what people can put right as one line on stderr, and exits with 1."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where there is none, name the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if near := get_close_matches(args[0], self.list_commands(ctx), n=1):
+                error.message += f" Did you mean '{near[0]}'?"
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

@@ -21,6 +21,20 @@ OnlineLearning = Literal["on", "freeze", "off"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
+EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "true or false",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+    "string_too_short": "a text that is not empty",
+    "string_pattern_mismatch": "a text of the pattern {pattern}",
+}
+"""What pydantic's kinds of errors say, in our words."""
+
+
 class SettingsError(ValueError):
     """A setting is unknown or wrong; the message says which, what was found and expected."""
 
@@ -215,10 +229,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             continue
         field = variable.removeprefix(PREFIX).lower()
         if field not in Settings.model_fields or variable != PREFIX + field.upper():
-            raise SettingsError(
-                f"{variable} is no setting{_nearest(field)}; known are "
-                + ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
-            )
+            raise SettingsError(f"{variable} is no setting; {_nearest(field)}")
         values[field] = value
     try:
         return Settings(**(values | overrides))
@@ -228,7 +239,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 
 def _nearest(field: str) -> str:
     near = get_close_matches(field, Settings.model_fields, n=1)
-    return f" (did you mean {PREFIX}{near[0].upper()}?)" if near else ""
+    if near:
+        return f"did you mean {PREFIX}{near[0].upper()}?"
+    return "known are " + ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
 
 
 def _explain(error: ValidationError) -> str:
@@ -240,12 +253,15 @@ def _explain(error: ValidationError) -> str:
         field = str(problem["loc"][0])
         found = "***" if "password" in field else repr(problem["input"])
         lines.append(
-            f"{PREFIX}{field.upper()} is {found}; expected {_expected(field, problem['msg'])}"
+            f"{PREFIX}{field.upper()} is {found}; expected {_expected(field, dict(problem))}"
         )
     return "; ".join(dict.fromkeys(lines))
 
 
-def _expected(field: str, message: str) -> str:
+def _expected(field: str, problem: Mapping[str, Any]) -> str:
+    message = str(problem["msg"])
+    if problem["type"] in EXPECTED:
+        message = EXPECTED[problem["type"]].format(**problem.get("ctx", {}))
     info = Settings.model_fields.get(field)
     if info is None:
         return message
@@ -254,7 +270,7 @@ def _expected(field: str, message: str) -> str:
         return "one of " + ", ".join(choices)
     if field == "unknown_kinds":
         return "reject, or a number"
-    return f"{message[:1].lower()}{message[1:]} ({info.description})"
+    return f"{message} ({info.description})"
 
 
 @dataclass(frozen=True)
