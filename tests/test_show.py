@@ -14,7 +14,7 @@ from tests.worlds import DAY, START, World, likes
 from tracker.cluster import TopicError, topics_of
 from tracker.connect import producer
 from tracker.embedded import free_port
-from tracker.events import hash_id
+from tracker.events import hash_id, scene_code
 from tracker.settings import Settings, load_settings
 from tracker.show import (
     ask_worker,
@@ -114,10 +114,17 @@ def test_item_is_told_with_counts_that_decay_and_what_is_chosen_with_it(world: W
     assert counts["1d"] == pytest.approx(0.5, abs=1e-5)
     scenes = found["scenes"]
     assert isinstance(scenes, list)
-    assert len(scenes) == 1
+    (scene,) = scenes
+    assert scene["scene"] == f"#{scene_code('home'):08x}"
     near = found["chosen_together"]
     assert isinstance(near, list)
     assert "i0" in {one["item_id"] for one in near}
+
+
+def test_scene_of_an_item_is_told_by_its_name_where_that_is_known(world: World) -> None:
+    slot, names = world.item_slots[hash_id("i2")], {scene_code("home"): "home"}
+    found = describe_item("i2", world.item_states, slot, world.artifact, START, names)
+    assert [one["scene"] for one in found["scenes"]] == ["home"]  # type: ignore[attr-defined]
 
 
 def test_item_outside_the_catalogue_is_told_too(world: World) -> None:

@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from multidict import MultiDict
+from aiohttp.test_utils import make_mocked_request
 
 from tests.plane_world import Bench
 from tests.shop import START, build_shop, shop_events, shop_items
@@ -89,7 +89,7 @@ def test_a_user_of_a_newer_artifact_is_told_of_once_that_is_settled(
 
     async def work(line: Line) -> None:
         pages = Pages(bench, SimpleNamespace(partitions={0: line.partition}))
-        request = SimpleNamespace(query=MultiDict(user="a", item="i1"))
+        request = make_mocked_request("GET", "/score?user=a&item=i1")
         answers.append(await pages.found["/users/{user_id}"](pages, request, "a"))
         answers.append(await pages.found["/score"](pages, request))
 
@@ -186,6 +186,7 @@ def check_pages(settings: Settings) -> None:
     assert json.loads(body)["partition"] in (0, 1)
     status, body = get(settings, "/items/i7")
     assert (status, json.loads(body)["item_id"]) == (200, "i7")
+    assert "home" in [one["scene"] for one in json.loads(body)["scenes"]]
     status, body = get(settings, "/items/nothing")
     assert (status, json.loads(body)["partition"]) == (404, 0)
     metrics = get(settings, "/metrics")[1].decode()

@@ -203,7 +203,9 @@ def print_item(found: Mapping[str, Any]) -> None:
     if found["scenes"]:
         scenes = Table("scene", "count (1 d)", "count (10 d)")
         for one in found["scenes"]:
-            scenes.add_row(one["scene"] or "none", f"{one['day']:.2f}", f"{one['ten_days']:.2f}")
+            scenes.add_row(
+                _safe(one["scene"] or "none"), f"{one['day']:.2f}", f"{one['ten_days']:.2f}"
+            )
         console.print(scenes)
     if found["chosen_together"]:
         near = Table("chosen together with", "together", "right after it")

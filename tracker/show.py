@@ -5,7 +5,9 @@ import math
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -140,7 +142,12 @@ def _items_behind(
 
 
 def describe_item(
-    item_id: str, states: ItemStates, slot: int, artifact: Artifact, now: float
+    item_id: str,
+    states: ItemStates,
+    slot: int,
+    artifact: Artifact,
+    now: float,
+    scene_names: Mapping[int, str] = MappingProxyType({}),
 ) -> dict[str, object]:
     """Say what is known of an item: decayed counts, scenes, and what is chosen with it.
 
@@ -150,6 +157,7 @@ def describe_item(
         slot: its place in `states`.
         artifact: names of items.
         now: seconds since the epoch that counts are told for.
+        scene_names: names by code; a scene without one is shown as `#` and its code.
 
     Returns:
         what `json.dumps` takes; a half-life of "all" does not decay.
@@ -180,7 +188,7 @@ def describe_item(
         },
         "scenes": [
             {
-                "scene": f"#{int(scene['scene']):08x}" if scene["scene"] else "",
+                "scene": _scene(int(scene["scene"]), scene_names),
                 "day": _rounded(float(scene["counts"][0]) * day),
                 "ten_days": _rounded(float(scene["counts"][1]) * ten_days),
             }
@@ -201,6 +209,10 @@ def describe_item(
 def _name(vectors: ItemVectors, item: int) -> str:
     row = int(vectors.row_of(np.array([item], dtype=np.uint64))[0])
     return vectors.ids[row] if row >= 0 else f"#{item:016x}"
+
+
+def _scene(code: int, names: Mapping[int, str]) -> str:
+    return names.get(code, f"#{code:08x}") if code else ""
 
 
 def _rounded(value: float) -> float:

@@ -83,6 +83,11 @@ class UserSide:
         self._item_events: list[NDArray[Any]] = []
         self._held: list[Record] = []  # recommendations that go out with the commit
 
+    @property
+    def scene_names(self) -> dict[int, str]:
+        """Names by code of the scenes met since the partition was opened."""
+        return self._intake.scene_names
+
     def opened(self) -> None:
         """Take back what a former owner owed and had learned; the store is open now."""
         self._emission.restore(self.store.scan(OWED_PREFIX), self._context.clock())
@@ -253,7 +258,7 @@ class UserSide:
             self._item_events.append(applied.item_events)
             self._count(applied.outcomes, applied.unknown)
         last = last_of_each(batch.slots)
-        names = self._intake.scene_names
+        names = self.scene_names
         scene_names = [names.get(scene) for scene in batch.scenes[last].tolist()]
         emitted_at = rows.states.head["emitted_at"][batch.slots[last]]
         chosen = self._emission.choose(batch, last, emitted_at, scene_names, now)

@@ -203,6 +203,9 @@ async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[st
 
 
 async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[str, object] | None:
+    scene_names: dict[int, str] = {}
+    for partition in _with_side(plane, UserSide):
+        scene_names.update(cast(UserSide, partition.side).scene_names)
     for partition in _with_side(plane, ItemSide):
         side = cast(ItemSide, partition.side)
 
@@ -212,7 +215,8 @@ async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[st
                 return None
             states, slot = found
             artifact = context.keeper.current.artifact
-            return describe_item(item_id, states, slot, artifact, side.store.row.stream_time)
+            now = side.store.row.stream_time
+            return describe_item(item_id, states, slot, artifact, now, scene_names)
 
         answer = await _ask(context, partition, ask)
         if answer is not None:
