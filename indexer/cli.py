@@ -17,6 +17,7 @@ from indexer.console import (
     EPILOG,
     RECALL_TOO_LOW,
     artifacts_option,
+    check_root,
     device_option,
     encoding_bar,
     fail,
@@ -32,7 +33,7 @@ from indexer.vectors_cli import export, trace
 from tracker.versions import ArtifactError, latest_version
 
 
-@click.group(epilog=EPILOG)
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="interest-tracker", prog_name="indexer")
 def main() -> None:
     """Turn a catalogue into an artifact: item vectors and their index, as the tracker loads it."""
@@ -126,6 +127,7 @@ def build(
     started = time.perf_counter()
     with failures():
         catalog = read_items(items, skip_bad=skip_bad_items)
+        check_root(root)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
         from indexer.assemble import RecallError, build_artifact
         from indexer.build_options import BuildOptions, RefusedError

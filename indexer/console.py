@@ -1,7 +1,9 @@
 """What the commands of the indexer share: options, progress, and failures in one line."""
 
+import importlib.util
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from indexer.catalog import CatalogError
 from tracker.kinds import Kinds, KindsFileError
-from tracker.versions import ArtifactError
+from tracker.versions import ArtifactError, is_url, local_path
 
 REFUSED = 1
 RECALL_TOO_LOW = 3
@@ -31,7 +33,8 @@ artifacts_option = click.option(
     "root",
     envvar="TRACKER_ARTIFACTS",
     show_envvar=True,
-    required=True,
+    default="artifacts",
+    show_default=True,
     metavar="FOLDER|URL",
     help="Where versions live, and LATEST: a folder, or a URL such as s3://bucket/artifacts.",
 )
@@ -154,6 +157,38 @@ def fail(message: str, code: int = REFUSED) -> NoReturn:
     """Say in one line why it failed, and leave."""
     click.echo(f"indexer: {message}", err=True)
     sys.exit(code)
+
+
+def check_root(root: str) -> None:
+    """End the command where no version can be written, before any work is done for one."""
+    if is_url(root):
+        return
+    folder = local_path(root).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        fail(f"{there}: not a folder; versions are written into {root}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        fail(f"{there}: cannot be written; versions are written into {root}")
+
+
+def check_file(path: Path | None) -> None:
+    """End the command where a file cannot be written, before any work is done for it."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        fail(f"{folder}: no such folder; {path.name} is written into it")
+    if path.is_dir():
+        fail(f"{path}: a folder; a file is expected")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        fail(f"{path}: cannot be written")
+
+
+def need(modules: Sequence[str], option: str) -> None:
+    """End the command where an option needs a package that is not installed."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            fail(f"no module {name}: install the extra `train` for {option}")
 
 
 def say(line: str) -> None:

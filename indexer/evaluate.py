@@ -19,7 +19,8 @@ from indexer.answers import (
     variants_of,
 )
 from indexer.evaluation import Evaluation
-from indexer.histories import TEST, EventLog, Split
+from indexer.histories import TEST, EventLog, Split, counted
+from indexer.holdout import day
 from indexer.measure import differences, measure_slice, measured
 from indexer.probabilities import (
     PRIOR_EVENTS,
@@ -33,6 +34,9 @@ from indexer.probabilities import (
 from indexer.replay import Replay, Rows
 from indexer.slices import slices
 from indexer.targets import Flags, Integers, Targets, targets_of
+
+MIN_TARGETS, MIN_USERS = 30, 5
+"""With fewer targets or users than this the report says that nothing can be concluded."""
 
 MAX_LABELLED = 50_000
 """Labelled events whose probability is asked for at most."""
@@ -116,7 +120,7 @@ def evaluate(
         seconds=round(taken, 3),
         events_per_second=round(events / taken, 1),
         notes=[
-            *_notes(split, targets, rows),
+            *_notes(log, split, targets, rows),
             *(note for name, note in _MODELS.items() if name in answers),
             *_notes_of_labels(said, asker),
             *notes,
@@ -169,11 +173,11 @@ def _notes_of_labels(said: LabelledAnswers, asker: Asker) -> list[str]:
     ]
 
 
-def _notes(split: Split, targets: Targets, rows: Rows) -> list[str]:
+def _notes(log: EventLog, split: Split, targets: Targets, rows: Rows) -> list[str]:
     if split.protocol == "gts":
         first, second = split.cuts
         cut = (
-            f"split points: {first:.14g} s (80 %) and {second:.14g} s (90 %); targets are events"
+            f"split points: {day(first)} (80 %) and {day(second)} (90 %); targets are events"
             " from the second on, of users with an earlier event; baselines are fitted on what is"
             " before it"
         )
@@ -183,11 +187,15 @@ def _notes(split: Split, targets: Targets, rows: Rows) -> list[str]:
             " what is before the last two"
         )
     outside = int((rows[split.test] < 0).sum())
+    count, users = len(split.test), len(np.unique(log.users[split.test]))
+    few = count < MIN_TARGETS or users < MIN_USERS
+    said = f"only {counted(count, 'target')} of {counted(users, 'user')}: nothing can be concluded"
     return [
+        *([said] if few else []),
         cut,
         "ties of scores count half; events are in order of time, then of the file",
         "items seen before are ranked" if targets.repeats else "items seen before are not ranked",
-        f"{outside} targets are of items outside the catalogue: rank infinity",
+        f"{outside} targets are of items outside the catalogue: counted as not found",
         "each target streams into the states after it was asked for",
         "means are over targets; intervals are 95 %, by bootstrap over users; coverage has none",
     ]

@@ -321,7 +321,7 @@ def read_lines(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
                 yield numbers, [lines[n - first] for n in numbers]
                 first += len(lines)
     except (OSError, EOFError, zlib.error) as error:
-        raise EventFileError(f"{path}: cannot be read as events: {error}") from error
+        raise EventFileError(f"{path}: cannot be read as events: {_why(error)}") from error
 
 
 def _parquet_chunks(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
@@ -340,4 +340,8 @@ def _parquet_chunks(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
                 )
                 first += len(rows)
     except (OSError, pa.ArrowException) as error:
-        raise EventFileError(f"{path}: not a Parquet file of events: {error}") from error
+        raise EventFileError(f"{path}: not a Parquet file of events: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

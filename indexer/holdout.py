@@ -140,7 +140,7 @@ def check_unseen(manifest: Manifest, log: EventLog, parted: Split, minimum: int)
     first = float(log.batch.times[parted.test].min())
     digest = digest_of(log, parted.test)
     wanted = f"--protocol {parted.protocol}" + (f" --core {minimum}" if minimum > 1 else "")
-    seen = f"has seen the targets of {wanted} ({len(parted.test)} from {_day(first)} on): it was"
+    seen = f"has seen the targets of {wanted} ({len(parted.test)} from {day(first)} on): it was"
     training, encoder = manifest.training, manifest.encoder
     if training is not None and not _unseen(training, first, digest):
         raise SeenTargetsError(
@@ -170,10 +170,13 @@ def _trained(training: TrainingInfo) -> str:
     if training.protocol is None:
         if training.fitted_before is None:
             return "on all events"
-        return f"on all events up to {_day(training.fitted_before)}"
+        return f"on all events up to {day(training.fitted_before)}"
     core = f" --core {training.core}" if training.core > 1 else ""
     return f"with --protocol {training.protocol}{core}, which left {training.left_out} others out"
 
 
-def _day(seconds: float) -> str:
+def day(seconds: float) -> str:
+    """Return a time as people read it, in UTC; a time that is none as it is."""
+    if not math.isfinite(seconds):
+        return str(seconds)
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

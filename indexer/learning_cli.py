@@ -16,6 +16,8 @@ from indexer.console import (
     EPILOG,
     RECALL_TOO_LOW,
     artifacts_option,
+    check_file,
+    check_root,
     core_option,
     counting_bar,
     device_option,
@@ -27,6 +29,7 @@ from indexer.console import (
     json_option,
     kinds_option,
     model_option,
+    need,
     positive_rating_option,
     print_json,
     read_kinds,
@@ -114,6 +117,7 @@ def train(
     with failures():
         catalog = read_items(items)
         weights = read_kinds(kinds)
+        check_root(root)
         from indexer.assemble import RecallError
         from indexer.build_options import RefusedError
         from indexer.curve import Board, BoardError, progress
@@ -225,10 +229,12 @@ def evaluate(
     with failures():
         catalog = read_items(items)
         weights = read_kinds(kinds)
-        try:
-            from indexer.evaluation_report import against_best, as_html, as_tables
-        except ModuleNotFoundError as error:
-            fail(f"no module {error.name}: install the extra `train` for reports")
+        check_file(html)
+        if html is not None:
+            need(("matplotlib", "jinja2"), "--html")
+        if json_file is not None and json_file != "-":
+            check_file(Path(json_file))
+        from indexer.evaluation_report import against_best, as_html, as_tables
         from indexer.histories import EventFileError
         from indexer.holdout import SeenTargetsError
         from indexer.judge import JudgeError, JudgeOptions, judge

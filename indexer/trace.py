@@ -19,6 +19,10 @@ SHOWN = 8
 OTHERS = "all others"
 
 
+MARGIN = 0.08
+"""So much of the time from the first event to the last is drawn after it, shares held."""
+
+
 class TraceError(ValueError):
     """There is nothing to trace; the message says why."""
 
@@ -124,14 +128,18 @@ def draw(moments: Sequence[Moment], path: Path, title: str) -> None:
     ).reshape(len(names), len(moments))
     rest = 1.0 - lines.sum(axis=0)
     rest[[not moment.interests for moment in moments]] = 0.0
-    times = np.array([moment.time for moment in moments]).astype("datetime64[s]")
+    seconds = [moment.time for moment in moments]
+    # What the last event came to would have no width.
+    seconds.append(seconds[-1] + max(MARGIN * (seconds[-1] - seconds[0]), 1.0))
+    lines, rest = np.hstack([lines, lines[:, -1:]]), np.append(rest, rest[-1])
+    times = np.array(seconds).astype("datetime64[s]")
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.add_subplot()
     labels = [name or "no label" for name in names]
     if rest.max(initial=0.0) > 1e-6:
         lines, labels = np.vstack([lines, rest]), [*labels, OTHERS]
     axes.stackplot(times, lines, labels=labels, step="post")
-    axes.plot(times, np.full(len(times), 1.02), "|", color="black", markersize=6)
+    axes.plot(times[:-1], np.full(len(moments), 1.02), "|", color="black", markersize=6)
     axes.set_ylim(0.0, 1.05)
     axes.set_ylabel("share of interest")
     axes.set_title(title)

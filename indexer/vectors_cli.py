@@ -10,11 +10,13 @@ import numpy as np
 from indexer.console import (
     EPILOG,
     artifacts_option,
+    check_file,
     events_option,
     fail,
     failures,
     json_option,
     kinds_option,
+    need,
     print_json,
     read_kinds,
     say,
@@ -37,6 +39,7 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
     from tracker.artifact import Artifact
 
     with failures():
+        check_file(file)
         artifact = Artifact.load(root, version, "cpu")
         try:
             count = export_items(artifact, file) if what == "items" else export_step(artifact, file)
@@ -77,6 +80,9 @@ def trace(
     """
     with failures():
         weights = read_kinds(kinds)
+        check_file(png)
+        if png is not None:
+            need(("matplotlib",), "--png")
         from indexer.histories import EventFileError, read_event_log
         from indexer.log_check import check_events
         from indexer.trace import TraceError, draw, item_ids

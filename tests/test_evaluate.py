@@ -13,6 +13,7 @@ from indexer.answers import TRACKER, TRACKER_SERVED
 from indexer.evaluate import Question, evaluate
 from indexer.evaluation import Evaluation, Row
 from indexer.histories import EventLog, split
+from indexer.holdout import day
 from indexer.replay import Replay
 from indexer.slices import slices
 from indexer.targets import targets_of
@@ -113,8 +114,22 @@ def test_without_targets_there_is_a_report_without_rows_to_compare(tmp_path: Pat
     report = evaluate(replay_of(log), Question(split(log, "gts"), False, {}))
     assert report.targets == 0
     assert report.differences == []
+    assert report.notes[0] == "only 0 targets of 0 users: nothing can be concluded"
     assert all(r.n == 0 and r.hit_rate_at_10 is None and r.ci == {} for r in report.rows)
     assert not any(isinstance(v, float) and math.isnan(v) for v in msgspec.to_builtins(report))
+
+
+def test_times_are_dates_and_many_targets_come_without_a_warning(tmp_path: Path) -> None:
+    log = read_events(tmp_path, group_events(users=40))
+    parted = split(log, "loo")
+    few = replace(parted, test=parted.test[:1])
+    assert evaluate(replay_of(log), Question(few)).notes[0] == (
+        "only 1 target of 1 user: nothing can be concluded"
+    )
+    notes = evaluate(replay_of(log), Question(split(log, "gts"))).notes
+    assert not any("nothing can be concluded" in note for note in notes)
+    assert notes[0].startswith(f"split points: {day(split(log, 'gts').cuts[0])} (80 %)")
+    assert day(1_508_011_483.0) == "2017-10-14T20:04:43+00:00"
 
 
 def test_users_with_attributes_have_slices_of_their_own(log: EventLog) -> None:

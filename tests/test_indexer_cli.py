@@ -14,6 +14,7 @@ from indexer.cli import main
 from indexer.console import BAD_ITEMS, RECALL_TOO_LOW, REFUSED
 from tests.catalogs import WordEncoder, invented
 from tracker.artifact import latest_version
+from tracker.settings import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +105,15 @@ def test_the_root_comes_from_the_environment_too(items: Path, tmp_path: Path) ->
     env = {"TRACKER_ARTIFACTS": str(tmp_path / "a")}
     run("build", items, "--dim", "16", env=env)
     run("list", env=env)
-    missing = run("list", code=2)
-    assert "TRACKER_ARTIFACTS" in missing.stderr
+    assert "TRACKER_ARTIFACTS" in run("list", "-h").stdout
+
+
+def test_the_root_is_that_of_the_tracker_where_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "artifacts: no version; build one with" in run("list").stdout
+    assert load_settings({}).artifacts == "artifacts"
 
 
 def test_bad_items_have_an_exit_code_of_their_own(items: Path, tmp_path: Path) -> None:
@@ -147,7 +155,7 @@ def test_a_change_of_basis_is_refused_or_announced(items: Path, tmp_path: Path) 
 def test_a_root_that_cannot_be_written_is_named(items: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused = run("build", items, "--out", tmp_path / "file", "--dim", 16, code=REFUSED)
-    assert f"{tmp_path}/file: File exists" in refused.stderr
+    assert f"{tmp_path}/file: not a folder" in refused.stderr
 
 
 def test_fields_that_are_not_used_are_mentioned(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The commands `indexer train` and `indexer evaluate`, from files to what they print."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -359,6 +360,57 @@ def test_a_file_of_weights_that_is_not_there_is_named(shop: Shop) -> None:
     assert "absent.toml: cannot be read" in refused
 
 
-def test_without_the_extra_the_reports_name_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "indexer.evaluation_report", None)
-    assert "install the extra `train`" in shop.run("evaluate", code=REFUSED).stderr
+def test_without_the_extra_there_is_the_table_and_the_page_names_it(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.build()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert "tracker_served" in shop.run("evaluate").stdout
+    refused = shop.run("evaluate", "--html", tmp_path / "page.html", code=REFUSED).stderr
+    assert refused == ("indexer: no module matplotlib: install the extra `train` for --html\n")
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_replayed(
+    shop: Shop, tmp_path: Path
+) -> None:
+    absent = tmp_path / "absent" / "a"
+    for option in ("--html", "--json"):
+        refused = shop.run("evaluate", option, absent, code=REFUSED).stderr
+        assert refused == f"indexer: {absent.parent}: no such folder; a is written into it\n"
+    assert (
+        "a folder; a file is expected"
+        in shop.run("evaluate", "--html", tmp_path, code=REFUSED).stderr
+    )
+
+
+def test_versions_that_cannot_be_written_are_refused_before_a_text_is_encoded(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = WordEncoder()
+    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: encoder)
+    shop.root = shop.items / "below"
+    for refused in (shop.run("train", code=REFUSED), shop.build()):
+        assert refused.exit_code == REFUSED
+        assert f"{shop.items}: not a folder; versions are written into" in refused.stderr
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    shop.root = shop.events.parent / "artifacts"
+    assert "cannot be written" in shop.run("train", code=REFUSED).stderr
+    assert encoder.texts == []
+
+
+def test_a_version_that_is_not_there_points_to_the_list(shop: Shop) -> None:
+    shop.build()
+    refused = shop.run("evaluate", "--artifact", "000009-aaaaaaaa", code=REFUSED).stderr
+    assert f"`indexer list --artifacts {shop.root}` shows the versions" in refused
+
+
+def test_a_file_of_events_that_is_not_there_is_named_in_plain_words(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.events = tmp_path / "absent.jsonl"
+    refused = shop.run("train", code=REFUSED).stderr
+    assert refused == (
+        f"indexer: {shop.events}: cannot be read as events: No such file or directory\n"
+    )

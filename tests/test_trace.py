@@ -97,6 +97,21 @@ def test_events_of_another_catalogue_are_refused(
     assert "none of the 240 events is of an item of 000001-" in refused.stderr
 
 
+def test_a_picture_that_cannot_be_drawn_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["trace", "u0", "--events", "e.jsonl", "--out", str(tmp_path), "--png"]
+    absent = tmp_path / "absent" / "a.png"
+    refused = CliRunner().invoke(main, [*words, str(absent)])
+    assert f"{absent.parent}: no such folder" in refused.stderr
+    exported = CliRunner().invoke(main, ["export", "items", str(absent), "--out", str(tmp_path)])
+    assert f"{absent.parent}: no such folder" in exported.stderr
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused = CliRunner().invoke(main, [*words, str(tmp_path / "a.png")])
+    assert refused.exit_code == 1
+    assert refused.stderr == "indexer: no module matplotlib: install the extra `train` for --png\n"
+
+
 def test_the_picture_is_one(log: EventLog, tmp_path: Path) -> None:
     path = tmp_path / "interests.png"
     draw(trace(group_artifact(), log, log.user_ids[0]), path, "one user")

@@ -15,6 +15,7 @@ from tracker.versions import (
     ArtifactError,
     Root,
     add_version,
+    list_versions,
     local_copy,
     read_bytes,
     sequence_of,
@@ -182,7 +183,14 @@ def read_manifest(root: Root, version: str) -> Manifest:
     """
     sequence_of(version)
     where = f"{root}/{version}/{LAYOUT.manifest}"
-    content = read_bytes(root, f"{version}/{LAYOUT.manifest}")
+    try:
+        content = read_bytes(root, f"{version}/{LAYOUT.manifest}")
+    except ArtifactError as error:
+        if version in list_versions(root):
+            raise
+        raise ArtifactError(
+            f"{root}/{version}: not there; `indexer list --artifacts {root}` shows the versions"
+        ) from error
     try:
         fields = msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
