@@ -113,11 +113,26 @@ def encoding_bar() -> Iterator[Callable[[int], Callable[[int], None]]]:
 
         def start(total: int) -> Callable[[int], None]:
             if not console.is_terminal:
-                click.echo(f"encoding {total} texts", err=True)
+                say(f"encoding {total} texts")
+                return quarters("encoded", total)
             task = bar.add_task("", total=total)
             return lambda done: bar.advance(task, done)
 
         yield start
+
+
+def quarters(title: str, total: int) -> Callable[[int], None]:
+    """Return what is told how many more are done, and says on stderr when a quarter more is."""
+    done = said = 0
+
+    def told(more: int) -> None:
+        nonlocal done, said
+        done += more
+        if (now := 4 * done // total) > said:
+            say(f"{title} {done} of {total}")
+            said = now
+
+    return told
 
 
 @contextmanager

@@ -36,8 +36,9 @@ def check_events(paths: Sequence[Path], log: EventLog, known: NDArray[np.bool_],
     if repeated:
         said.append(f"{counted(repeated, 'repeated event_id')} left out")
     if left_out > MOST_LEFT_OUT * (left_out + len(log)):
+        remedy = "" if log.unknown_kinds else ": is it a file of events?"
         raise EventFileError(
-            f"{'; '.join(said)}. At most a tenth of the lines may be left out: correct the file"
+            f"{'; '.join(said)}. At most a tenth of the lines may be left out{remedy}"
         )
     actions = log.items >= 0
     if not actions.any():

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from indexer.cli import main
-from indexer.console import BAD_ITEMS, RECALL_TOO_LOW, REFUSED
+from indexer.console import BAD_ITEMS, RECALL_TOO_LOW, REFUSED, encoding_bar
 from tests.catalogs import WordEncoder, invented
 from tracker.artifact import latest_version
 from tracker.settings import load_settings
@@ -99,6 +99,19 @@ def test_a_damaged_version_is_listed_as_such(items: Path, tmp_path: Path) -> Non
     assert "LATEST: not there" in refused.stderr
     version = answer("list", "--out", tmp_path)["versions"][0]["version"]
     assert "format None" in run("publish", version, "--out", tmp_path, code=REFUSED).stderr
+
+
+def test_without_a_terminal_each_quarter_of_the_texts_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with encoding_bar() as start:
+        told = start(200)
+        for _ in range(10):
+            told(20)
+    assert capsys.readouterr().err.splitlines() == [
+        "encoding 200 texts", "encoded 60 of 200", "encoded 100 of 200", "encoded 160 of 200",
+        "encoded 200 of 200",
+    ]  # fmt: skip
 
 
 def test_the_root_comes_from_the_environment_too(items: Path, tmp_path: Path) -> None:

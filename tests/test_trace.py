@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -110,6 +112,23 @@ def test_a_picture_that_cannot_be_drawn_is_refused_at_once(
     refused = CliRunner().invoke(main, [*words, str(tmp_path / "a.png")])
     assert refused.exit_code == 1
     assert refused.stderr == "indexer: no module matplotlib: install the extra `train` for --png\n"
+
+
+def test_what_the_last_event_came_to_has_a_width_of_its_own(
+    log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.stackplot", lambda _, *given, **__: drawn.append(given)
+    )
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda *_, **__: None)
+    moments = trace(group_artifact(), log, log.user_ids[0])
+    draw(moments, tmp_path / "interests.png", "one user")
+    ((times, shares),) = drawn
+    seconds = times.astype(np.int64)
+    assert len(seconds) == len(moments) + 1
+    assert (seconds[-1] - seconds[-2]) / (seconds[-2] - seconds[0]) == pytest.approx(0.08, abs=0.01)
+    np.testing.assert_array_equal(shares[:, -1], shares[:, -2])
 
 
 def test_the_picture_is_one(log: EventLog, tmp_path: Path) -> None:
