@@ -127,7 +127,7 @@ def judge(
     told = progress(len(log))
     labelled = None
     if artifact.models.prediction is None:
-        notes.append("no probability was trained: AUC, log loss and ECE are not measured")
+        notes.append(f"AUC, log loss and ECE are not measured: {manifest.without('prediction')}")
     else:
         rule = artifact.models.prediction.info.rule
         if options.positive_rating is not None:

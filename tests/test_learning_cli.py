@@ -188,7 +188,9 @@ def test_where_all_events_are_positive_no_probability_is_learned(shop: Shop) -> 
     built = Artifact.load(shop.root).manifest
     assert built.version != manifest.version
     assert built.untrained == manifest.untrained
-    assert all(row["auc"] is None for row in shop.evaluate()["rows"])
+    judged = shop.evaluate()
+    assert all(row["auc"] is None for row in judged["rows"])
+    assert any("not measured" in note and "0 negative of" in note for note in judged["notes"])
 
 
 def test_an_evaluation_reports_every_model(shop: Shop, tmp_path: Path) -> None:
