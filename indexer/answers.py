@@ -190,7 +190,7 @@ def ask_tracker(
                 )[0]
             if replay.learner is not None:
                 learned.append((replay.online_ranker(), replay.online_shifts(event, ranked)))
-            found = recommender.recommend(replay.asked(one), SERVED).rows[0]  # 3
+            found = recommender.rows(replay.asked(one), SERVED)[0]  # 3
             served.lists[done + b] = found[:K]
             served.ranks[done + b] = _place(found, _offered(asked, b, targets))
         if scored is not None:

@@ -28,7 +28,7 @@ class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and the first five epochs may show nothing else.
     """
 
-    learning_rate: float = 8e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 0.01
     clip: float = 5.0
     epochs: int = 10

@@ -81,7 +81,7 @@ def collect_examples(
     for start, stop in groups_of(replay.log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))  # 1
-        hard = replay.recommender.recommend(replay.asked(group), HARD).rows
+        hard = replay.recommender.rows(replay.asked(group), HARD)
         candidates = np.full((len(group), places), -1, np.int64)
         for n, event in enumerate(group.tolist()):
             seen = np.zeros(0, np.int64) if repeats else past.rows(event)

@@ -60,8 +60,9 @@ def ranker_targets(
         log: the events.
         protocol: what is left out; None for nothing.
         usable: (E,) bool, events of items that can be recommended.
-        most: how many targets at most; each part is thinned evenly, the earlier one first, but
-            to no less than half of them.
+        most: how many targets at most: the latest, which are the most like what comes. With `loo`,
+            whose targets are of all times, each part is thinned evenly instead, the earlier one
+            first, but to no less than half of them.
     """
     latest, skip = training_targets(log, protocol)
     eligible = log.positive & (log.lengths() > 0) & usable
@@ -74,11 +75,11 @@ def ranker_targets(
         times = log.batch.times
         earlier &= times >= np.quantile(times[log.positive], EARLIEST_QUANTILE)
     older = np.flatnonzero(earlier)
-    latest = _thinned(latest, max(most // 2, most - len(older)))
-    older = _thinned(older, most - len(latest))
-    events = np.concatenate([older, latest])
-    order = np.argsort(events)
-    return Lessons(events[order], (np.arange(len(events)) >= len(older))[order], skip)
+    if protocol == "loo":
+        latest = _thinned(latest, max(most // 2, most - len(older)))
+        older = _thinned(older, most - len(latest))
+    events = np.union1d(older, latest)[-most:]
+    return Lessons(events, np.isin(events, latest), skip)
 
 
 def _thinned(events: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -34,8 +34,8 @@ from tracker.ranker import Blend
 from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.versions import Root, is_url, local_path
 
-MAX_EXAMPLES = 16_000
-"""Targets that are learned from at most, evenly spread: each takes about 13 KiB of memory."""
+MAX_EXAMPLES = 24_000
+"""Targets that are learned from at most: each takes about 13 KiB of memory."""
 
 
 CURVES = "curves"

@@ -37,9 +37,18 @@ def test_a_ranker_learns_from_fresh_targets_and_earlier_ones(log: EventLog, prot
         assert (skip == (split(log, protocol).parts == TEST)).all()  # type: ignore[arg-type]
 
 
-def test_of_too_many_the_fresh_ones_are_kept_to_half_at_least(log: EventLog) -> None:
-    latest, _ = training_targets(log, "gts")
-    events, fresh, _ = ranker_targets(log, "gts", everything(log), 30)
+@pytest.mark.parametrize("protocol", ["gts", None])
+@pytest.mark.parametrize("most", [5, 30])
+def test_of_too_many_the_latest_are_kept(log: EventLog, protocol: str | None, most: int) -> None:
+    whole, flags, _ = ranker_targets(log, protocol, everything(log), 10**6)  # type: ignore[arg-type]
+    events, fresh, _ = ranker_targets(log, protocol, everything(log), most)  # type: ignore[arg-type]
+    assert events.tolist() == whole[-most:].tolist()
+    assert fresh.tolist() == flags[-most:].tolist()
+
+
+def test_of_too_many_last_events_of_users_the_fresh_ones_are_kept_to_half(log: EventLog) -> None:
+    latest, _ = training_targets(log, "loo")
+    events, fresh, _ = ranker_targets(log, "loo", everything(log), 30)
     assert len(events) == 30
     assert fresh.sum() == min(len(latest), 15)
     assert events[~fresh][-1] - events[~fresh][0] > 60  # spread, not the first ones

@@ -113,6 +113,8 @@ def test_a_list_is_never_empty_nor_short_of_items_without_reason(
         )
     )
     made = world.recommend([0, 1, 2, 3, -1], now=START + 100, k=k)
+    asked = world.asked([0, 1, 2, 3, -1], now=START + 100)
+    assert np.array_equal(world.recommender.rows(asked, k), made.rows)
     for user, rows in enumerate(made.rows):
         kept = [row for row in rows.tolist() if row >= 0]
         assert rows.tolist() == kept + [-1] * (k - len(kept))

@@ -170,9 +170,7 @@ class Recommender:
         Raises:
             ValueError: k is below 1, or the states have another dim.
         """
-        self._check(asked)
-        if k < 1:
-            raise ValueError(f"k is {k}; at least 1 is expected")
+        self._check(asked, k)
         learned = LearnedModels() if learned is None else learned
         searched = self._searched(asked, learned.shifts)  # 1, 2
         lists = [
@@ -185,6 +183,23 @@ class Recommender:
                 for name in RecommendedBatch.__dataclass_fields__
             )
         )
+
+    def rows(self, asked: RequestBatch, k: int) -> NDArray[np.int64]:
+        """Return the catalogue rows (B, k) of the lists that `recommend` makes, -1 padded.
+
+        For evaluation and training, which ask for nothing else of them.
+
+        Raises:
+            ValueError: as `recommend`.
+        """
+        self._check(asked, k)
+        searched = self._searched(asked, None)
+        found = np.full((len(asked), k), -1, np.int64)
+        for part in _parts(len(asked)):
+            cut, _, picks = self._ranked(searched.part(part), asked.part(part), k, self.ranker)
+            taken = np.take_along_axis(cut.rows, np.maximum(picks, 0), axis=1)
+            found[part] = np.where(picks >= 0, taken, -1)
+        return found
 
     def examples(self, asked: RequestBatch, k: int, shifts: SceneShifts | None = None) -> Examples:
         """Give what `recommend` would have the ranker score, for learning; arguments as there."""
@@ -292,10 +307,21 @@ class Recommender:
         self, searched: _Searched, asked: RequestBatch, k: int, learned: LearnedModels
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for a part of the users at a time."""
-        options, read = self.options, searched.read
+        ranker = self.ranker if learned.ranker is None else learned.ranker
+        cut, scores, picks = self._ranked(searched, asked, k, ranker)
+        # 7
+        read, items = searched.read, self.artifact.vectors
+        made = describe(read, asked, self.options, items, cut, scores, picks)
+        found = self._probabilities(read, asked, made.rows, learned.calibration)
+        return replace(made, probabilities=found)
+
+    def _ranked(
+        self, searched: _Searched, asked: RequestBatch, k: int, ranker: Ranker
+    ) -> tuple[Candidates, NDArray[np.float32], NDArray[np.int64]]:
+        """Steps 3 to 6: candidates after the cut, their scores, and what is picked of them."""
+        options = self.options
         cut, features = self._candidates(searched, asked, k)
         # 5
-        ranker = self.ranker if learned.ranker is None else learned.ranker
         scores = ranker.score(features, cut.n_rows)
         # 6
         picks = np.empty((len(asked), k), np.int64)
@@ -303,10 +329,7 @@ class Recommender:
             k, options.diversity, options.seen != "exclude", self._vectors,
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
-        # 7
-        made = describe(read, asked, options, self.artifact.vectors, cut, scores, picks)
-        found = self._probabilities(read, asked, made.rows, learned.calibration)
-        return replace(made, probabilities=found)
+        return cut, scores, picks
 
     def _candidates(
         self, searched: _Searched, asked: RequestBatch, k: int
@@ -344,10 +367,12 @@ class Recommender:
         )
         return cut, features
 
-    def _check(self, asked: RequestBatch) -> None:
+    def _check(self, asked: RequestBatch, k: int = 1) -> None:
         found, dim = asked.states.config.dim, self.artifact.vectors.dim
         if found != dim:
             raise ValueError(f"states of dim {found}, items of {dim}; equal expected")
+        if k < 1:
+            raise ValueError(f"k is {k}; at least 1 is expected")
 
 
 def _parts(users: int) -> list[slice]:
