@@ -121,7 +121,7 @@ def test_the_step_is_written_for_any_number_of_users(tmp_path: Path) -> None:
         with torch.no_grad():
             found = program(*arguments)
         assert found.shape == (users, model.state_dim)
-    with pytest.raises(ExportError, match="no user encoder; train one"):
+    with pytest.raises(ExportError, match="has no user encoder; `indexer train` learns one"):
         export_step(replace(world.artifact, models=UNTRAINED), path)
 
 
