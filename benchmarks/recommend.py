@@ -147,7 +147,7 @@ class _Timed:
 
 
 def make_network() -> Network:
-    """Return a network of the trained size over all columns, with weights drawn at random."""
+    """Return what is trained over all columns, networks merged into one, with random weights."""
     random = np.random.default_rng(1)
     options = RankerOptions()
     hidden = options.members * options.hidden[0], options.members * options.hidden[1]
@@ -158,6 +158,8 @@ def make_network() -> Network:
     weights = {
         name: random.normal(0.0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()
     }
+    inputs, units = (np.arange(width) * options.members // width for width in hidden)
+    weights["second"][inputs[:, None] != units] = 0.0
     return Network(COLUMNS, Weights(**weights))
 
 

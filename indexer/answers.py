@@ -24,6 +24,7 @@ from indexer.replay import Replay, Rows
 from indexer.targets import Asked, Flags, Targets, asked_in_parts
 from tracker.context import C_ENCODER, COLUMNS
 from tracker.features import F_SCENE
+from tracker.network import Network, score_each
 from tracker.ranker import Ranker
 
 K = 10
@@ -220,17 +221,36 @@ def _score(
     With `learned` rankers, one a target, and what was learned of scenes, they are asked for the
     last of the answers.
     """
-    scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
     everyone = np.full(len(asked), columns.shape[2])
-    for own, read in zip(answers, columns, strict=False):
-        scores[:, targets.ranked] = ranker.score(read, everyone)
-        _write(own, part, scores, asked, targets)
     if learned:
-        for b, (online, shifts) in enumerate(learned):
-            one = slice(b, b + 1)
-            columns[0, b, :, C_ENCODER] += shifts
-            scores[b, targets.ranked] = online.score(columns[0, one], everyone[one])[0]
-        _write(answers[-1], part, scores, asked, targets)
+        published, online = _published_and_learned(ranker, learned, columns[0], everyone)
+        others = [ranker.score(read, everyone) for read in columns[1:]]
+        found = [published, *others, online]
+    else:
+        found = [ranker.score(read, everyone) for read in columns]
+    scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
+    for own, said in zip(answers, found, strict=True):
+        scores[:, targets.ranked] = said
+        _write(own, part, scores, asked, targets)
+
+
+def _published_and_learned(
+    ranker: Ranker,
+    learned: Sequence[tuple[Ranker, NDArray[np.float32]]],
+    columns: NDArray[np.float32],
+    everyone: Rows,
+) -> NDArray[np.float32]:
+    """Return the scores (2, B, C) of columns (B, C, F): by the ranker, and as learned by then."""
+    found = np.empty((2, *columns.shape[:2]), np.float32)
+    for b, (online, shifts) in enumerate(learned):
+        one = slice(b, b + 1)
+        if isinstance(ranker, Network) and isinstance(online, Network) and not shifts.any():
+            found[:, one] = score_each((ranker, online), columns[one], everyone[one])
+            continue
+        found[0, one] = ranker.score(columns[one], everyone[one])
+        columns[b, :, C_ENCODER] += shifts
+        found[1, one] = online.score(columns[one], everyone[one])
+    return found
 
 
 def _offered(asked: Asked, b: int, targets: Targets) -> int:

@@ -47,15 +47,39 @@ def test_scores_are_those_of_two_hidden_layers_and_a_linear_part(
     n_rows = np.array([5, 5, 5])
     expected = by_numpy(ranker.weights, features)
     np.testing.assert_allclose(ranker.score(features, n_rows), expected, rtol=1e-4, atol=1e-4)
-    plain = np.zeros((3, 5), np.float32)
+    plain = np.zeros((1, 3, 5), np.float32)
     w = ranker.weights
     for name in ("_layer", "hidden_units"):
         monkeypatch.setattr(network, name, getattr(network, name).py_func)
     cast(Any, network._forward).py_func(
-        features, n_rows, ranker.places, w.first, w.first_bias, w.second, w.second_bias,
-        w.last, w.skip, plain,
+        features, n_rows, ranker.places, w.first, w.first_bias, ranker.blocks, w.second_bias,
+        w.last[None], w.skip[None], plain,
     )  # fmt: skip
-    np.testing.assert_allclose(plain, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(plain[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_zero_outside_of_blocks_on_the_diagonal_is_left_out() -> None:
+    dense = weights(hidden=16, width=8)
+    second = dense.second.copy()
+    second[:8, 4:] = second[8:, :4] = 0.0
+    ranker, features = Network(NAMES, replace(dense, second=second)), some_features()
+    np.testing.assert_array_equal(ranker.blocks, [second[:8, :4], second[8:, 4:]])
+    n_rows = np.array([5, 5, 5])
+    expected = by_numpy(ranker.weights, features)
+    np.testing.assert_allclose(ranker.score(features, n_rows), expected, rtol=1e-4, atol=1e-4)
+    assert Network(NAMES, dense).blocks.shape == (1, 16, 8)
+
+
+def test_networks_that_differ_in_their_read_out_score_together_as_alone() -> None:
+    one = Network(NAMES, weights())
+    own = replace(one.weights, last=-one.weights.last, skip=2.0 * one.weights.skip)
+    other, features, n_rows = Network(NAMES, own), some_features(), np.array([5, 2, 5])
+    both = network.score_each((one, other), features, n_rows)
+    np.testing.assert_array_equal(both[0], one.score(features, n_rows))
+    np.testing.assert_array_equal(both[1], other.score(features, n_rows))
+    assert (both[0] != both[1])[:, :2].all()
+    with pytest.raises(ValueError, match="'first' of the networks differs"):
+        network.score_each((one, Network(NAMES, weights())), features, n_rows)
 
 
 def test_a_user_has_the_same_scores_alone_and_in_a_batch() -> None:
@@ -67,10 +91,10 @@ def test_a_user_has_the_same_scores_alone_and_in_a_batch() -> None:
 
 
 def test_a_candidate_has_the_same_score_wherever_it_stands() -> None:
-    features = some_features(1, 67)
+    features = some_features(1, 523)  # more than are scored at once
     ranker = Network(NAMES, weights())
-    scores = ranker.score(features, np.array([67]))[0]
-    turned = ranker.score(features[:, ::-1].copy(), np.array([67]))[0]
+    scores = ranker.score(features, np.array([523]))[0]
+    turned = ranker.score(features[:, ::-1].copy(), np.array([523]))[0]
     np.testing.assert_array_equal(turned[::-1], scores)
 
 

@@ -1,6 +1,7 @@
 """Network: the trained ranker, two hidden layers over streaming features, in native code."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ Array = NDArray[Any]
 
 CUT = 6
 """Features that the recommender's first cut goes by, see `Ranker.cut_weights`."""
+
+_AT_ONCE = 256  # candidates whose units fit the nearer caches together
 
 
 class RankerFileError(ValueError):
@@ -66,7 +69,9 @@ _NAMES = ("first", "first_bias", "second", "second_bias", "last", "skip", "cut")
 class Network:
     """A trained network as a Ranker: only read, so many threads may use one.
 
-    `places` (P,) are where its columns stand in COLUMNS; `code` is a hash of columns and weights.
+    `places` (P,) are where its columns stand in COLUMNS; `code` is a hash of columns and weights;
+    `blocks` (M, H / M, G / M) are the second layer's: M are on its diagonal, as of the mean of M
+    networks, and zero is what is outside of them, which is not computed.
 
     Args:
         columns: names of the P features, in the order of the weights.
@@ -111,6 +116,7 @@ class Network:
         self.places = np.array([COLUMNS.index(name) for name in columns], np.int64)
         self.wanted[self.places] = True
         self.cut_weights = weights.cut
+        self.blocks = _blocks_of(weights.second)
         digest = hashlib.blake2b(repr(found.columns).encode(), digest_size=8)
         for name in _NAMES:
             digest.update(getattr(weights, name).tobytes())
@@ -120,13 +126,7 @@ class Network:
         self, features: NDArray[np.float32], n_rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Return the network's scores (B, C) of features (B, C, F); see `Ranker.score`."""
-        scores = np.zeros(features.shape[:2], np.float32)
-        weights = self.weights
-        _forward(
-            features, n_rows, self.places, weights.first, weights.first_bias,
-            weights.second, weights.second_bias, weights.last, weights.skip, scores,
-        )  # fmt: skip
-        return scores
+        return np.asarray(score_each((self,), features, n_rows)[0])
 
     def to_bytes(self) -> bytes:
         """Return the weights as safetensors; `info` belongs into the manifest."""
@@ -155,6 +155,45 @@ class Network:
                 f"{path}: hidden widths {network.info.hidden} found, {info.hidden} expected"
             )
         return network
+
+
+def score_each(
+    networks: Sequence[Network], features: NDArray[np.float32], n_rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the scores (R, B, C) of R networks that differ in their read-outs alone.
+
+    Their hidden units are computed once; each scores as by itself. Arguments as in `Network.score`.
+
+    Raises:
+        ValueError: their hidden layers are not the same arrays, as those of `OnlineRanker` are.
+    """
+    first = networks[0]
+    for other in networks[1:]:
+        for name in ("first", "first_bias", "second", "second_bias"):
+            if getattr(other.weights, name) is not getattr(first.weights, name):
+                raise ValueError(f"{name!r} of the networks differs; the same array is expected")
+    scores = np.zeros((len(networks), *features.shape[:2]), np.float32)
+    weights = first.weights
+    _forward(
+        features, n_rows, first.places, weights.first, weights.first_bias,
+        first.blocks, weights.second_bias,
+        np.stack([network.weights.last for network in networks]),
+        np.stack([network.weights.skip for network in networks]), scores,
+    )  # fmt: skip
+    return scores
+
+
+def _blocks_of(second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the most blocks of one shape (M, I, J) on a diagonal outside of which all is zero."""
+    inputs, units = second.shape
+    for count in range(math.gcd(inputs, units), 1, -1):
+        if inputs % count or units % count:
+            continue
+        parts = second.reshape(count, inputs // count, count, units // count).swapaxes(1, 2)
+        on = np.eye(count, dtype=np.bool_)
+        if not parts[~on].any():
+            return np.ascontiguousarray(parts[on])
+    return second[None]
 
 
 @native
@@ -192,7 +231,7 @@ def _layer(x: Array, weights: Array, bias: Array, n: int, out: Array) -> None:
 @native
 def hidden_units(
     features: Array, n: int, columns: Array, first: Array, first_bias: Array,
-    second: Array, second_bias: Array, x: Array, one: Array, two: Array,
+    blocks: Array, second_bias: Array, x: Array, one: Array, two: Array,
 ) -> None:  # fmt: skip
     """Write what a network makes of the first n candidates, up to its read-out.
 
@@ -200,10 +239,10 @@ def hidden_units(
         features: (C, F).
         n: candidates.
         columns: (P,) places of the network's columns in F.
-        first: of `Weights`, as the three that follow.
-        first_bias: see there.
-        second: see there.
-        second_bias: see there.
+        first: of `Weights`.
+        first_bias: of `Weights`.
+        blocks: of `Network`.
+        second_bias: of `Weights`.
         x: (P, C) float32, filled with the columns.
         one: (H, C) float32, filled with the units of the first hidden layer.
         two: (G, C) float32, filled with those of the second.
@@ -212,26 +251,33 @@ def hidden_units(
         for i in range(len(columns)):
             x[i, c] = features[c, columns[i]]
     _layer(x, first, first_bias, n, one)
-    _layer(one, second, second_bias, n, two)
+    count, inputs, units = blocks.shape
+    for m in range(count):
+        own = slice(m * units, m * units + units)
+        _layer(one[m * inputs : m * inputs + inputs], blocks[m], second_bias[own], n, two[own])
 
 
 @native
 def _forward(
     features: Array, n_rows: Array, columns: Array, first: Array, first_bias: Array,
-    second: Array, second_bias: Array, last: Array, skip: Array, scores: Array,
+    blocks: Array, second_bias: Array, lasts: Array, skips: Array, scores: Array,
 ) -> None:  # fmt: skip
-    capacity = scores.shape[1]
+    capacity = max(1, min(_AT_ONCE, scores.shape[2]))
     x = np.empty((len(columns), capacity), np.float32)
     one = np.empty((len(first_bias), capacity), np.float32)
     two = np.empty((len(second_bias), capacity), np.float32)
     for b in range(len(n_rows)):
-        n = n_rows[b]
-        hidden_units(
-            features[b], n, columns, first, first_bias, second, second_bias, x, one, two
-        )  # fmt: skip
-        for i in range(len(columns)):
-            for c in range(n):
-                scores[b, c] += x[i, c] * skip[i]
-        for j in range(len(last)):
-            for c in range(n):
-                scores[b, c] += two[j, c] * last[j]
+        for start in range(0, n_rows[b], capacity):
+            n = min(capacity, n_rows[b] - start)
+            hidden_units(
+                features[b, start:], n, columns, first, first_bias, blocks, second_bias,
+                x, one, two,
+            )  # fmt: skip
+            for r in range(len(lasts)):
+                out = scores[r, b, start:]
+                for i in range(len(columns)):
+                    for c in range(n):
+                        out[c] += x[i, c] * skips[r, i]
+                for j in range(lasts.shape[1]):
+                    for c in range(n):
+                        out[c] += two[j, c] * lasts[r, j]

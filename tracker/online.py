@@ -75,8 +75,9 @@ class OnlineRanker:
         hidden = np.empty((len(given.last), len(features)), np.float32)
         scores = np.empty((2, len(features)), np.float32)
         return _learn(
-            features, target, self.published.places, given.first, given.first_bias, given.second,
-            given.second_bias, given.last, given.skip, self._last_unit, self._skip_unit,
+            features, target, self.published.places, given.first, given.first_bias,
+            self.published.blocks, given.second_bias, given.last, given.skip,
+            self._last_unit, self._skip_unit,
             RATE, CLIP, PULL, RADIUS, hidden, scores, own.last, own.skip,
         )  # fmt: skip
 
@@ -135,7 +136,7 @@ _LEAST = np.float32(1e-12)
 
 @reordered
 def _learn(
-    features: Array, target: int, columns: Array, first: Array, first_bias: Array, second: Array,
+    features: Array, target: int, columns: Array, first: Array, first_bias: Array, blocks: Array,
     second_bias: Array, published_last: Array, published_skip: Array,
     last_unit: np.float32, skip_unit: Array,
     rate: float, clip: float, pull: float, radius: float,
@@ -153,7 +154,7 @@ def _learn(
     x = np.empty((len(columns), count), np.float32)
     one = np.empty((len(first_bias), count), np.float32)
     hidden_units(
-        features, count, columns, first, first_bias, second, second_bias, x, one, hidden
+        features, count, columns, first, first_bias, blocks, second_bias, x, one, hidden
     )  # 1  # fmt: skip
     for c in range(count):
         learned = np.float32(0.0)
