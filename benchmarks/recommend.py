@@ -25,18 +25,22 @@ from indexer.tower_items import FittedTower, make_tower
 from indexer.train_ranker import RankerOptions
 from tracker import columns, recommended
 from tracker.artifact import Artifact
+from tracker.attended import interest_names
 from tracker.context import COLUMNS
 from tracker.event_batch import EventBatch
 from tracker.interest import InterestConfig
 from tracker.item_counts import apply_item_events
 from tracker.item_state import ItemStates
 from tracker.item_view import ItemView
+from tracker.learned_models import LearnedModels
 from tracker.lists import ListEncoder
 from tracker.models import Models
 from tracker.network import CUT, Network, Weights
+from tracker.online_attention import OnlineAttention
 from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.recommender import Recommender
 from tracker.request_batch import RequestBatch
+from tracker.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.tower import UserAttributes
 from tracker.user_encoder import EncoderConfig, UserEncoder
 from tracker.user_rows import UserRows
@@ -163,13 +167,33 @@ def make_network() -> Network:
     return Network(COLUMNS, Weights(**weights))
 
 
-def with_tower(artifact: Artifact) -> Artifact:
-    """Return the artifact with a user encoder of the default size, its weights drawn at random."""
+def with_tower(artifact: Artifact, attends: bool = False) -> Artifact:
+    """Return the artifact with a user encoder of the default size, its weights drawn at random.
+
+    With `attends` there is scene attention on top of it, of the scenes that occur.
+    """
     torch.manual_seed(1)
     model = UserEncoder(EncoderConfig(text_dim=artifact.vectors.full_dim)).eval()
-    fitted = FittedTower(model, np.zeros(0, np.uint64), None, UserAttributes.none(), {})
+    attention = None
+    if attends:
+        names = interest_names(artifact.manifest.interest)
+        attention = SceneAttention(SceneAttentionConfig(interests=names, scenes=(1, 2, 3)))
+        torch.nn.init.normal_(attention.out.weight, std=0.1)
+    fitted = FittedTower(model, np.zeros(0, np.uint64), attention, UserAttributes.none(), {})
     tower = make_tower(fitted, artifact.vectors)
     return replace(artifact, models=Models(tower=tower))
+
+
+def learned_attention(artifact: Artifact) -> LearnedModels:
+    """Return corrections of the artifact's scene attention, drawn at random."""
+    tower = artifact.models.tower
+    assert tower is not None
+    assert tower.attention is not None
+    dim, types = tower.model.dim, len(tower.attention.type_weight)
+    online = OnlineAttention(tower.attention.config.scenes, types, tower.vectors, dim)
+    values = np.random.default_rng(4).normal(0.0, 0.01, (4, types + dim)).astype("<f4")
+    online.set_bytes(values.tobytes() + np.array([1, 2, 3], "<u4").tobytes())
+    return LearnedModels(attention=online)
 
 
 def network_microseconds(batch: int, candidates: int, repeats: int) -> float:
@@ -187,7 +211,9 @@ def network_microseconds(batch: int, candidates: int, repeats: int) -> float:
     return 1e6 * float(np.median(taken)) / batch
 
 
-def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
+def measure(
+    job: Job, batch: int, k: int, repeats: int, learned: LearnedModels | None = None
+) -> dict[str, float]:
     """Return microseconds a recommendation by stage, the median of `repeats` batches."""
     random = np.random.default_rng(3)
     rows: list[dict[str, float]] = []
@@ -209,6 +235,7 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
         tower: Any = recommender.tower
         if tower is not None:
             recommender.tower = _Timed(tower, "queries", "encoder's queries", spent)
+            recommender.tower = _Timed(recommender.tower, "attended", "encoder's queries", spent)
             recommender.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
         ranker: Any = recommender.ranker
         recommender.ranker = _Timed(ranker, "score", "score", spent)
@@ -216,7 +243,7 @@ def measure(job: Job, batch: int, k: int, repeats: int) -> dict[str, float]:
         now = np.full(batch, job.now + turn)
         asked = RequestBatch(job.users, slots, now, np.ones(batch, np.uint32))
         start = time.thread_time()
-        made = recommender.recommend(asked, k)
+        made = recommender.recommend(asked, k, learned)
         spent["recommend"] = time.thread_time() - start
         recommender.ranker, recommender.tower = ranker, tower
         start = time.thread_time()
@@ -260,6 +287,13 @@ def main() -> None:
     # States come with the first event after a new encoder; here they are there already.
     job.recommender.carry_over(job.users.states, np.arange(arguments.users))
     results["network and encoder"] = measure(job, arguments.batch, arguments.k, arguments.repeats)
+    job.artifact = with_tower(job.artifact, attends=True)
+    job.recommender = Recommender(job.artifact, job.view, options, network)
+    job.recommender.carry_over(job.users.states, np.arange(arguments.users))
+    for name, learned in (("", None), (", learned", learned_attention(job.artifact))):
+        results[f"network, encoder and attention{name}"] = measure(
+            job, arguments.batch, arguments.k, arguments.repeats, learned
+        )
     alone = network_microseconds(256, 200, arguments.repeats)
     if arguments.json:
         print(json.dumps({"update": job.update_microseconds, "network alone": alone, **results}))

@@ -190,7 +190,7 @@ def ask_tracker(
                     one, ranked[None, :], variant.scenes, variant.attributes, wanted
                 )[0]
             if replay.learner is not None:
-                learned.append((replay.online_ranker(), replay.online_shifts(event, ranked)))
+                learned.append((replay.online_ranker(), replay.online_attention(event, ranked)))
             found = recommender.rows(replay.asked(one), SERVED)[0]  # 3
             served.lists[done + b] = found[:K]
             served.ranks[done + b] = _place(found, _offered(asked, b, targets))
@@ -218,7 +218,7 @@ def _score(
 ) -> None:
     """Score the ranked items of some targets for each variant, and write down what came of it.
 
-    With `learned` rankers, one a target, and what was learned of scenes, they are asked for the
+    With `learned` rankers, one a target, and what learned attention adds, they are asked for the
     last of the answers.
     """
     everyone = np.full(len(asked), columns.shape[2])
@@ -242,13 +242,13 @@ def _published_and_learned(
 ) -> NDArray[np.float32]:
     """Return the scores (2, B, C) of columns (B, C, F): by the ranker, and as learned by then."""
     found = np.empty((2, *columns.shape[:2]), np.float32)
-    for b, (online, shifts) in enumerate(learned):
+    for b, (online, attended) in enumerate(learned):
         one = slice(b, b + 1)
-        if isinstance(ranker, Network) and isinstance(online, Network) and not shifts.any():
+        if isinstance(ranker, Network) and isinstance(online, Network) and not attended.any():
             found[:, one] = score_each((ranker, online), columns[one], everyone[one])
             continue
         found[0, one] = ranker.score(columns[one], everyone[one])
-        columns[b, :, C_ENCODER] += shifts
+        columns[b, :, C_ENCODER] += attended
         found[1, one] = online.score(columns[one], everyone[one])
     return found
 

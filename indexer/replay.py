@@ -14,11 +14,11 @@ from tracker.item_counts import apply_item_events
 from tracker.item_state import ItemStates
 from tracker.item_view import ItemView
 from tracker.learner import Learner
+from tracker.online_attention import OnlineAttention
 from tracker.ranker import Ranker
 from tracker.recommend_options import RecommendOptions
 from tracker.recommender import Recommender
 from tracker.request_batch import RequestBatch
-from tracker.scene_shifts import SceneShifts
 from tracker.user_rows import UserRows
 
 Rows = NDArray[np.int64]
@@ -56,12 +56,17 @@ class Remembering(Recommender):
             self._wished = key, super()._wishes(asked)
         return self._wished[1].copy()
 
-    def _searched(self, asked: RequestBatch, shifts: SceneShifts | None) -> Any:
-        if shifts is not None:  # what is learned of scenes may change between two questions
-            return super()._searched(asked, shifts)
+    def _searched(
+        self,
+        asked: RequestBatch,
+        attention: OnlineAttention | None = None,
+        attends: bool = False,
+    ) -> Any:
+        if attention is not None or attends:  # what is learned may change between two questions
+            return super()._searched(asked, attention, attends)
         key = _key(asked)
         if self._found is None or self._found[0] != key:
-            self._found = key, super()._searched(asked, shifts)
+            self._found = key, super()._searched(asked)
         return self._found[1]
 
 
@@ -159,14 +164,23 @@ class Replay:
         learned = None if self.learner is None else self.learner.served.ranker
         return self.recommender.ranker if learned is None else learned.copy()
 
-    def online_shifts(self, event: int, rows: Rows) -> NDArray[np.float32]:
-        """Return what was learned of a coming event's scene adds to the encoder's score of rows."""
+    def online_attention(self, event: int, rows: Rows) -> NDArray[np.float32]:
+        """Return what attention as learned so far adds to the encoder's score of rows.
+
+        Args:
+            event: position of a coming event in the log.
+            rows: (C,) of the catalogue.
+        """
         tower = self.recommender.tower
-        shifts = None if self.learner is None else self.learner.served.shifts
-        if tower is None or shifts is None:
+        learned = None if self.learner is None else self.learner.served.attention
+        if tower is None or learned is None:
             return np.zeros(len(rows), np.float32)
-        added = shifts.of(self.log.batch.scenes[event : event + 1])[0]
-        return np.asarray(tower.personal[rows] @ added, np.float32)
+        asked = self.asked(np.array([event]))
+        attended = tower.attended(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
+        if attended is None:
+            return np.zeros(len(rows), np.float32)
+        added = learned.wishes(attended, asked.scenes) - attended.wishes
+        return np.asarray(tower.personal[rows] @ added[0], np.float32)
 
     def probability(self, event: int, learned: bool = False) -> float:
         """Return the probability that a coming event is positive; NaN if its item is not known.

@@ -14,8 +14,8 @@ from torch.nn import functional
 from indexer.encoder_scores import Beside
 from indexer.examples import groups_of
 from indexer.replay import Replay
+from tracker.attended import read_interests
 from tracker.scene_attention import SceneAttention, SceneAttentionConfig
-from tracker.tower import read_interests
 from tracker.user_encoder import code_rows
 
 MIN_SCENE_EVENTS = 100

@@ -42,10 +42,11 @@ from indexer.train_attention import (
 from indexer.train_encoder import Epoch, Fitted, fit_encoder, pick_device
 from indexer.trend import Trend
 from indexer.users import Attributes, known_attributes
+from tracker.attended import interest_names
 from tracker.encoder_steps import with_bias
 from tracker.ranker import Blend
 from tracker.scene_attention import SceneAttention
-from tracker.tower import Tower, interest_names
+from tracker.tower import Tower
 from tracker.user_encoder import EncoderConfig
 
 

@@ -228,9 +228,9 @@ def test_rows_that_cannot_be_read_say_what_is_wrong_with_them() -> None:
 
     some = Learner(Kinds.default())
     for value, said in (
-        (sealed((2, "a later one")), "format 2; this version reads 1"),
+        (sealed((3, "a later one")), "format 3; this version reads 1 to 2"),
         (sealed("text"), "no row of this kind"),
-        (sealed((1, {"ranker": 5})), "no row of this kind"),
+        (sealed((2, {"ranker": 5})), "no row of this kind"),
         (b"1234567", "7 bytes that are damaged"),
     ):
         with pytest.raises(LearnedRowError, match=said):

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from tracker.scene_attention import SceneAttention, SceneAttentionConfig, unit_interests
+from tracker.attended import unit_interests
+from tracker.scene_attention import SceneAttention, SceneAttentionConfig
 
 CONFIG = SceneAttentionConfig(
     dim=8, interest_dim=6, interests=("day", "week", "slot", "slot"), scenes=(5, 6)
@@ -66,6 +67,29 @@ def test_an_interest_without_mass_has_no_weight_and_a_user_without_any_has_the_e
     assert weights[0, 1] == 0.0
     assert weights[1].tolist() == [0.0, 0.0, 0.0, 0.0, 1.0]
     assert bool(torch.isfinite(found).all())
+
+
+def test_a_type_given_more_weight_adds_its_interests_in_the_shares_that_they_have() -> None:
+    model = trained()
+    queries, interests, masses = made(2)
+    masses[0, 1] = 0.0
+    masses[1] = 0.0
+    scenes = torch.tensor([1, 0])
+    with torch.no_grad():
+        found, weights = model(queries, interests, masses, scenes)
+        again, by_type = model.by_type(queries, interests, masses, scenes)
+        own = model.out(model.own_content(queries))
+        slots = model.out(model.contents(interests))[0, 2:]
+        gain = 1.0 + model.scene_gain[1]
+    assert torch.equal(found, again)
+    day, encoder, slot, week = by_type[0]  # in the order of the names
+    torch.testing.assert_close(encoder, gain * own[0])
+    share = weights[0, 2:4] / weights[0, 2:4].sum()
+    torch.testing.assert_close(slot, gain * (share @ slots))
+    assert not week.any()  # has no mass
+    assert day.any()
+    torch.testing.assert_close(by_type[1, 1], own[1])
+    assert not by_type[1, [0, 2, 3]].any()
 
 
 def test_the_order_of_slots_does_not_matter() -> None:

@@ -14,12 +14,13 @@ from indexer.tower_items import FittedTower, make_tower, moved_tower
 from tests.worlds import DAY, START, World, checkerboard, likes
 from tracker import tower as tower_module
 from tracker.artifact import Artifact
+from tracker.attended import interest_names, read_interests
 from tracker.context import C_ENCODER
 from tracker.events import hash_id, kind_code, scene_code
 from tracker.models import Models
 from tracker.recommender import Recommender
 from tracker.scene_attention import SceneAttention, SceneAttentionConfig
-from tracker.tower import Tower, UserAttributes, interest_names, read_interests
+from tracker.tower import Tower, UserAttributes
 from tracker.tower_files import TowerFileError, read_tower, write_tower
 from tracker.user_encoder import EncoderConfig, UserEncoder
 from tracker.vectors import ItemVectors
@@ -215,6 +216,20 @@ def test_scenes_move_the_query_and_an_unseen_one_is_the_shared_one() -> None:
     assert interests.shape == (2, 12, 16)
     assert (masses[0] > 0).sum() > 4
     assert not masses[1].any()
+
+
+def test_what_attention_makes_of_interests_is_what_is_asked_for_and_nothing_without_it() -> None:
+    world = world_with(fitted(scenes=True))
+    world.send(*likes(0, [1, 2], scene="home"))
+    asked = world.asked([0, -1], now=START + 100.0, scene="home")
+    arguments = (asked.states, asked.slots, asked.now, asked.scenes)
+    attended = tower_of(world).attended(*arguments)
+    assert attended is not None
+    assert np.array_equal(attended.wishes, tower_of(world).queries(*arguments))
+    assert attended.by_type.shape == (2, 6, 8)
+    assert attended.by_type[0].any(axis=1).all()
+    assert attended.by_type[1].any(axis=1).tolist() == [False] * 4 + [True, False]  # the encoder
+    assert tower_of(world_with(fitted())).attended(*arguments) is None
 
 
 @pytest.mark.parametrize("rich", [False, True])

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 
 from tracker.calibration import Calibration
 from tracker.online import OnlineRanker
-from tracker.scene_shifts import SceneShifts
+from tracker.online_attention import OnlineAttention
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedModels:
     """What takes the place of what the artifact has; None for that.
 
-    `ranker` scores, `shifts` are what scenes add to what the user encoder looks for, and
-    `calibration` is that of the probabilities.
+    `ranker` scores, `attention` is what is added to scene attention, and `calibration` is that of
+    the probabilities.
     """
 
     ranker: OnlineRanker | None = None
-    shifts: SceneShifts | None = None
+    attention: OnlineAttention | None = None
     calibration: Calibration | None = None

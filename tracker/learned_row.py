@@ -7,7 +7,7 @@ import msgspec
 LEARNED_KEY = b"l"
 """The row's key: what was learned and the position are committed together."""
 
-FORMAT = 1
+FORMAT = 2
 
 
 class LearnedRowError(ValueError):
@@ -41,7 +41,10 @@ def encode_learned(models: dict[str, Learned]) -> bytes:
 
 
 def decode_learned(row: bytes) -> dict[str, Learned]:
-    """Read what `encode_learned` wrote.
+    """Read what `encode_learned` wrote, and format 1.
+
+    Of that one, what `scenes` had learned, a shift each, is not taken over: it becomes `attention`
+    of no published weights, so that it starts again and is said to.
 
     Raises:
         LearnedRowError: the row is damaged, or of a format that this version does not know.
@@ -51,8 +54,11 @@ def decode_learned(row: bytes) -> dict[str, Learned]:
         raise LearnedRowError(f"{len(row)} bytes that are damaged: the checksum does not fit")
     try:
         number, _ = msgspec.msgpack.decode(body, type=tuple[int, msgspec.Raw])
-        if number != FORMAT:
-            raise LearnedRowError(f"format {number}; this version reads {FORMAT}")
-        return msgspec.msgpack.decode(body, type=_Row).models
+        if not 1 <= number <= FORMAT:
+            raise LearnedRowError(f"format {number}; this version reads 1 to {FORMAT}")
+        models = msgspec.msgpack.decode(body, type=_Row).models
     except msgspec.DecodeError as error:
         raise LearnedRowError(f"{len(row)} bytes that are no row of this kind: {error}") from error
+    if number == 1 and "scenes" in models:
+        models["attention"] = Learned(0, models.pop("scenes").steps)
+    return models

@@ -15,10 +15,10 @@ from tracker.learned_models import LearnedModels
 from tracker.learned_row import Learned, decode_learned, encode_learned
 from tracker.models import UNTRAINED, Models
 from tracker.online import OnlineRanker
+from tracker.online_attention import OnlineAttention
 from tracker.online_calibration import OnlineCalibration
 from tracker.recommender import Recommender
 from tracker.request_batch import RequestBatch
-from tracker.scene_shifts import SceneShifts
 from tracker.state import UserStates
 from tracker.user_rows import UserRows
 
@@ -34,7 +34,7 @@ HORIZON = 500
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-Model = OnlineRanker | SceneShifts | OnlineCalibration
+Model = OnlineRanker | OnlineAttention | OnlineCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class Learner:
     nothing: put among them for its sake, it would teach that what the channels do not find is good.
     Of each chunk at most MOST events are tried, those whose offsets have the smallest hashes.
 
-    What learns is the `ranker` (`OnlineRanker`), and with scene attention the `scenes`
-    (`SceneShifts`), each by its own scores. The `calibration` (`OnlineCalibration`) learns from
+    What learns is the `ranker` (`OnlineRanker`), and where there is one the scene `attention`
+    (`OnlineAttention`), each by its own scores. The `calibration` (`OnlineCalibration`) learns from
     events that the prediction's rule labels, of users known before, MOST_LABELLED of a chunk; not
     where labels are of impressions, for an impression has none before its time is over. What was
     learned is served while it is ahead: while the mean loss of the latest examples, each taken
@@ -104,7 +104,7 @@ class Learner:
         ahead = [part.model for part in self._parts.values() if part.is_ahead]
         return LearnedModels(
             next((model for model in ahead if isinstance(model, OnlineRanker)), None),
-            next((model for model in ahead if isinstance(model, SceneShifts)), None),
+            next((model for model in ahead if isinstance(model, OnlineAttention)), None),
             next((model.value for model in ahead if isinstance(model, OnlineCalibration)), None),
         )
 
@@ -186,10 +186,7 @@ class Learner:
         hashes = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
         scenes = events.scenes[chosen]
         asked = RequestBatch(users, events.slots[chosen], times[chosen], scenes, hashes)
-        shifts = self.served.shifts
-        found = recommender.examples(asked, k, shifts)  # 2
-        # As published: before a step of this chunk moves the shifts that are in what was found.
-        wishes = found.wishes if shifts is None else found.wishes - shifts.of(scenes)
+        found = recommender.examples(asked, k, self.served.attention)  # 2
         for b, row in enumerate(rows.tolist()):  # 3
             unseen = int(found.n_unseen[b])
             candidates = found.rows[b, :unseen]
@@ -201,8 +198,9 @@ class Learner:
             for part in self._parts.values():
                 if isinstance(part.model, OnlineRanker):
                     part.note(*part.model.learn(found.columns[b, :unseen], target))
-                elif isinstance(part.model, SceneShifts):
-                    losses = part.model.learn(int(scenes[b]), wishes[b], candidates, target)
+                elif isinstance(part.model, OnlineAttention) and found.attended is not None:
+                    user = found.attended.wishes[b], found.attended.by_type[b]
+                    losses = part.model.learn(int(scenes[b]), *user, candidates, target)
                     if losses is not None:
                         part.note(*losses)
         return steps
@@ -263,9 +261,11 @@ def _that_learn(models: Models) -> dict[str, tuple[Model, int]]:
         found["ranker"] = OnlineRanker(models.ranker), models.ranker.code
     tower = models.tower
     if tower is not None and tower.attention is not None:
-        config = tower.attention.config
-        shifts = SceneShifts(config.scenes, tower.vectors, config.dim)
-        found["scenes"] = shifts, int(tower.code) << 32 | _code(tower.attention)
+        types = len(tower.attention.type_weight)
+        attention = OnlineAttention(
+            tower.attention.config.scenes, types, tower.vectors, tower.model.dim
+        )
+        found["attention"] = attention, int(tower.code) << 32 | _code(tower.attention)
     prediction = models.prediction
     if prediction is not None and prediction.info.rule.source == "events":
         found["calibration"] = OnlineCalibration(prediction.calibration), prediction.code

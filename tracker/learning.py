@@ -85,7 +85,10 @@ class PartitionLearning:
 
     def _follow(self, learner: Learner, serving: Serving) -> None:
         for name in learner.follow(serving.artifact.models):
-            self._given_up(f"artifact {serving.version} has another model: {name}")
+            self._given_up(
+                f"what {name} learned is of other weights than artifact {serving.version} has, or"
+                " of an older version of the tracker"
+            )
 
     def _given_up(self, why: str) -> None:
         self._metrics.learning_restarts.inc()

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tracker.apply import Applied, apply_events, joined
 from tracker.artifact import Artifact
+from tracker.attended import Attended
 from tracker.calibration import Calibration
 from tracker.candidates import Candidates, find_candidates
 from tracker.carry_over import carry_over
@@ -19,11 +20,11 @@ from tracker.features import FEATURES
 from tracker.history import Histories, queries, read_histories
 from tracker.item_view import ItemView
 from tracker.learned_models import LearnedModels
+from tracker.online_attention import OnlineAttention
 from tracker.ranker import Blend, Ranker
 from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.recommended import RecommendedBatch, describe
 from tracker.request_batch import RequestBatch
-from tracker.scene_shifts import SceneShifts
 from tracker.selection import select
 from tracker.state import UserStates
 from tracker.user_rows import UserRows
@@ -41,7 +42,8 @@ class _Searched:
     """What steps 1 and 2 of `recommend` give of B users.
 
     `owners` and `masses` (B, searches) of `queries`, and `found` (Q, K) rows of each query;
-    `wishes` (B, E) what the user encoder looks for, and `wished` (B, K) the rows it found.
+    `wishes` (B, E) what the user encoder looks for, and `wished` (B, K) the rows it found;
+    `attended` what scene attention makes of them, where that was asked for.
     """
 
     read: Histories
@@ -50,12 +52,13 @@ class _Searched:
     found: NDArray[np.int64]
     wishes: NDArray[np.float32]
     wished: NDArray[np.int64]
+    attended: Attended | None
 
     def part(self, users: slice) -> "_Searched":
         """Return some of the users."""
         return _Searched(
             self.read.part(users), self.owners[users], self.masses[users], self.found,
-            self.wishes[users], self.wished[users],
+            self.wishes[users], self.wished[users], None,
         )  # fmt: skip
 
 
@@ -65,13 +68,13 @@ class Examples:
 
     `rows` (B, C) int32 catalogue rows after the cut, of which the first `n_unseen` (B,) are of
     items that the user has not seen; `columns` (B, C, F) float32 what the ranker reads of them;
-    `wishes` (B, E) float32 what the user encoder looks for, E 0 without one.
+    `attended` is what scene attention makes of their interests, None without it.
     """
 
     rows: NDArray[np.int32]
     n_unseen: NDArray[np.int64]
     columns: NDArray[np.float32]
-    wishes: NDArray[np.float32]
+    attended: Attended | None
 
 
 class Recommender:
@@ -172,7 +175,7 @@ class Recommender:
         """
         self._check(asked, k)
         learned = LearnedModels() if learned is None else learned
-        searched = self._searched(asked, learned.shifts)  # 1, 2
+        searched = self._searched(asked, learned.attention)  # 1, 2
         lists = [
             self._lists(searched.part(part), asked.part(part), k, learned)
             for part in _parts(len(asked))
@@ -193,7 +196,7 @@ class Recommender:
             ValueError: as `recommend`.
         """
         self._check(asked, k)
-        searched = self._searched(asked, None)
+        searched = self._searched(asked)
         found = np.full((len(asked), k), -1, np.int64)
         for part in _parts(len(asked)):
             cut, _, picks = self._ranked(searched.part(part), asked.part(part), k, self.ranker)
@@ -201,12 +204,14 @@ class Recommender:
             found[part] = np.where(picks >= 0, taken, -1)
         return found
 
-    def examples(self, asked: RequestBatch, k: int, shifts: SceneShifts | None = None) -> Examples:
+    def examples(
+        self, asked: RequestBatch, k: int, attention: OnlineAttention | None = None
+    ) -> Examples:
         """Give what `recommend` would have the ranker score, for learning; arguments as there."""
         self._check(asked)
-        searched = self._searched(asked, shifts)
+        searched = self._searched(asked, attention, attends=True)
         cut, columns = self._candidates(searched, asked, k)
-        return Examples(cut.rows, cut.n_unseen, columns, searched.wishes)
+        return Examples(cut.rows, cut.n_unseen, columns, searched.attended)
 
     def columns(
         self,
@@ -288,20 +293,35 @@ class Recommender:
             self.tower.queries(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
         )
 
-    def _searched(self, asked: RequestBatch, shifts: SceneShifts | None) -> _Searched:
-        """Steps 1 and 2 of `recommend`."""
+    def _attended(self, asked: RequestBatch) -> Attended | None:
+        """Return what scene attention makes of the users' interests, None without it."""
+        if self.tower is None or not len(asked):
+            return None
+        return self.tower.attended(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
+
+    def _searched(
+        self,
+        asked: RequestBatch,
+        attention: OnlineAttention | None = None,
+        attends: bool = False,
+    ) -> _Searched:
+        """Steps 1 and 2 of `recommend`; with `attends` what attention makes of it is kept too."""
         read = self._read(asked)
         wanted, owners, masses = queries(read, self.options.searches)
-        wishes = self._wishes(asked)
-        if shifts is not None and self.tower is not None:
-            wishes += shifts.of(asked.scenes)
+        attended = self._attended(asked) if attends or attention is not None else None
+        if attended is None:
+            wishes = self._wishes(asked)
+        elif attention is None:
+            wishes = attended.wishes
+        else:
+            wishes = attention.wishes(attended, asked.scenes)
         found = np.full((0, 1), -1, np.int64)
         if len(wanted):
             found, _ = self.artifact.index.search(wanted, self.options.per_search)
         wished = np.full((len(asked), 0), -1, np.int64)
         if self.tower is not None and len(asked):
             wished, _ = self.tower.index.search(wishes, self.options.per_search)
-        return _Searched(read, owners, masses, found, wishes, wished)
+        return _Searched(read, owners, masses, found, wishes, wished, attended)
 
     def _lists(
         self, searched: _Searched, asked: RequestBatch, k: int, learned: LearnedModels

@@ -3,9 +3,7 @@
 import math
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 ENCODER = "encoder"
@@ -73,6 +71,30 @@ class SceneAttention(nn.Module):
         Returns:
             user vectors (B, D), and the weights (B, M + 1) of the interests, the encoder's last.
         """
+        vectors, weights, _, _ = self._mix(queries, interests, masses, scenes)
+        return vectors, weights
+
+    def by_type(
+        self, queries: Tensor, interests: Tensor, masses: Tensor, scenes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mix as `forward`, and say what each type of interest stands for; arguments as there.
+
+        Returns:
+            user vectors (B, D), and for each type (B, types, D) what would be added to them if its
+            weight were 1 more, in the shares that its interests have of it; 0 where there is none.
+        """
+        vectors, weights, contents, gains = self._mix(queries, interests, masses, scenes)
+        types = self.get_buffer("types")
+        of_type = nn.functional.one_hot(types, len(self.type_weight)).to(weights.dtype).T
+        totals = (weights @ of_type.T)[:, types]  # (B, M + 1)
+        shares = weights / totals.clamp_min(torch.finfo(totals.dtype).tiny)
+        mixed = (of_type * shares.unsqueeze(1)) @ contents  # (B, types, D)
+        return vectors, gains.unsqueeze(1) * self.out(mixed)
+
+    def _mix(
+        self, queries: Tensor, interests: Tensor, masses: Tensor, scenes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return vectors, weights, contents (B, M + 1, D) before `out`, and gains (B, 1)."""
         if self.training and self.config.scene_dropout:
             kept = torch.rand(scenes.shape, device=scenes.device) >= self.config.scene_dropout
             scenes = scenes * kept
@@ -92,18 +114,4 @@ class SceneAttention(nn.Module):
         mixed = (weights.unsqueeze(1) @ contents).squeeze(1)  # (B, D)
         gain = 1.0 + known * self.scene_gain[scenes].unsqueeze(-1)
         shift = known * self.scene_shift[scenes]
-        return queries + gain * self.out(mixed) + shift, weights
-
-
-def unit_interests(
-    sums: NDArray[np.float32], masses: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return interests at unit length, and their masses with 0 where there is no direction.
-
-    Args:
-        sums: (B, M, K) decayed sums or slot means.
-        masses: (B, M) decayed masses.
-    """
-    lengths = np.linalg.norm(sums, axis=-1, keepdims=True)
-    units = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1.0), 0.0)
-    return units.astype(np.float32), np.where(lengths[..., 0] > 0, masses, 0.0).astype(np.float32)
+        return queries + gain * self.out(mixed) + shift, weights, contents, gain

@@ -1,13 +1,15 @@
 """Tower: the trained user encoder as it serves, over users' rows and the items of an artifact."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import xxhash
 from numpy.typing import NDArray
+from torch import Tensor
 
+from tracker.attended import Attended, read_interests
 from tracker.encoder_steps import EncoderEvents, EncoderSteps
 from tracker.event_batch import EventBatch
 from tracker.index import ItemIndex
@@ -15,8 +17,8 @@ from tracker.manifest import TowerInfo
 from tracker.native import native
 from tracker.outcomes import APPLIED, RETRACTED
 from tracker.row_bytes import Slots
-from tracker.scene_attention import SceneAttention, unit_interests
-from tracker.state import RING_RETRACTED, UserStates, slot_strengths, slot_vectors, sum_masses
+from tracker.scene_attention import SceneAttention
+from tracker.state import RING_RETRACTED, UserStates
 from tracker.user_encoder import UserEncoder, code_rows
 from tracker.vectors import ItemVectors, row_of_hash
 
@@ -204,6 +206,41 @@ class Tower:
         """
         if not len(slots):
             return np.zeros((0, self.vectors.shape[1]), np.float32)
+        found = self._encoded(states, slots, now, users)
+        if self.attention is None:
+            return padded(found)
+        with torch.inference_mode():
+            vectors, _ = self.attention(*self._read(states, slots, now, scenes, found))
+        return _with_ones(vectors)
+
+    @torch.inference_mode()
+    def attended(
+        self,
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None = None,
+    ) -> Attended | None:
+        """Return `queries` and what the types of interests do to them, for B users, 1 or more.
+
+        Without scene attention that is None. Arguments as of `queries`.
+        """
+        if self.attention is None:
+            return None
+        found = self._encoded(states, slots, now, users)
+        read = self._read(states, slots, now, scenes, found)
+        vectors, by_type = self.attention.by_type(*read)
+        return Attended(_with_ones(vectors), by_type.cpu().numpy())
+
+    def _encoded(
+        self,
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
+        users: NDArray[np.uint64] | None,
+    ) -> NDArray[np.float32]:
+        """Return what the encoder alone says of users, (B, D + 1): column D is 1."""
         states.set_hidden(self.width)
         kept = np.maximum(slots, 0)
         head = states.head[kept]
@@ -214,31 +251,21 @@ class Tower:
         attributes = None
         if users is not None and self.attributes.rows.shape[1]:
             attributes = self.attributes.of(users)
-        found = self.steps.queries(hidden, idle, events, attributes)
-        if self.attention is None:
-            return padded(found)
-        interests, masses = read_interests(states, slots, now)
-        return padded(self._attended(self.attention, found, interests, masses, scenes))
+        return self.steps.queries(hidden, idle, events, attributes)
 
-    @torch.inference_mode()
-    def _attended(
+    def _read(
         self,
-        attention: SceneAttention,
-        queries: NDArray[np.float32],
-        interests: NDArray[np.float32],
-        masses: NDArray[np.float32],
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
         scenes: NDArray[np.uint32],
-    ) -> NDArray[np.float32]:
-        device = self.steps.device
-        vectors, _ = attention(
-            torch.from_numpy(np.ascontiguousarray(queries[:, :-1])).to(device),
-            torch.from_numpy(interests).to(device),
-            torch.from_numpy(masses).to(device),
-            torch.from_numpy(code_rows(scenes, attention.config.scenes)).to(device),
-        )
-        return cast(
-            NDArray[np.float32], np.concatenate([vectors.cpu().numpy(), queries[:, -1:]], axis=1)
-        )
+        found: NDArray[np.float32],
+    ) -> list[Tensor]:
+        """Return what attention is given: the encoder's vectors, interests, masses and scenes."""
+        known = () if self.attention is None else self.attention.config.scenes
+        vectors = np.ascontiguousarray(found[:, :-1])
+        read = vectors, *read_interests(states, slots, now), code_rows(scenes, known)
+        return [torch.from_numpy(array).to(self.steps.device) for array in read]
 
     def _rebuild(self, states: UserStates, slots: Slots, items: ItemVectors) -> None:
         for start in range(0, len(slots), REBUILT):
@@ -258,32 +285,10 @@ def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, more))))
 
 
-def read_interests(
-    states: UserStates, slots: Slots, now: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what scene attention attends to: decayed sums, shortest half-life first, and slots.
-
-    Args:
-        states: the arena.
-        slots: (B,) rows, -1 for none.
-        now: (B,) seconds.
-
-    Returns:
-        unit vectors (B, M, D) and decayed masses (B, M), 0 for none.
-    """
-    kept = np.maximum(slots, 0)
-    later = np.maximum(now, states.head["ref_time"][kept])
-    sums = np.concatenate([states.sums[kept], slot_vectors(states, kept)], axis=1)
-    strengths, _ = slot_strengths(states, kept, later)
-    masses = np.concatenate([sum_masses(states, kept, later), strengths], axis=1)
-    masses[slots < 0] = 0.0
-    return unit_interests(sums, masses)
-
-
-def interest_names(config: Any) -> tuple[str, ...]:
-    """Return a name for each of what `read_interests` gives: of a sum its half-life."""
-    sums = tuple(f"{seconds:g}s" for seconds in config.half_lives_seconds)
-    return (*sums, *("slot",) * config.slots)
+def _with_ones(vectors: Tensor) -> NDArray[np.float32]:
+    """Return vectors (B, D) as queries (B, E)."""
+    found = vectors.cpu().numpy()
+    return padded(np.concatenate([found, np.ones_like(found[:, :1])], axis=1))
 
 
 def code_of(model: UserEncoder) -> int:

@@ -18,7 +18,7 @@ LATENCY_SECONDS = (
 
 
 LEARNING_VALUES = ("distance", "loss", "gain")
-LEARNING_MODELS = ("ranker", "scenes", "calibration")
+LEARNING_MODELS = ("ranker", "attention", "calibration")
 
 
 class LatencyHistogram(Collector):
