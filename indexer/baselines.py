@@ -7,13 +7,13 @@ Retractions and unknown items are not passed on to them.
 """
 
 import math
-from itertools import pairwise
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from indexer.ease import ease_weights
 from indexer.targets import Asked
 from tracker.native import native
 
@@ -140,11 +140,7 @@ class Ease:
     Source: Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data". The past is weighed
     .6 an event. Only items with training events are in the matrix; the others share the score 0.
 
-    1. Items that the very same users chose are alike: those of one user in particular, often a
-       third of all. They form groups.
-    2. Over what is common to a group the regularised Gram matrix is one of groups, each scaled by
-       the root of its size; over what tells its items apart it is the regularisation alone.
-    3. So the inverse of the whole matrix follows from that of the groups.
+    It is fitted when it is first asked, for that takes longest of all: in the thread that asks.
 
     Raises:
         MemoryError: the matrices do not fit; `bytes_needed` says what they take.
@@ -170,27 +166,11 @@ class Ease:
         self._rows = known
         self._codes = np.full(items, -1, np.int64)
         self._codes[known] = np.arange(len(known))
-        groups = _alike(codes, users)  # 1
-        sizes = np.bincount(groups).astype(np.float64)
-        gram = np.zeros((len(sizes), len(sizes)), np.float64)  # 2
-        order = np.argsort(users, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(users[order]) != 0]) if len(order) else order
-        for part in np.split(order, starts[1:]):
-            chosen = np.unique(groups[codes[part]])
-            gram[np.ix_(chosen, chosen)] += 1.0
-        scales = np.sqrt(sizes)
-        gram *= scales * scales[:, None]
-        gram[np.diag_indices(len(sizes))] += regularisation
-        factor = torch.linalg.cholesky(torch.from_numpy(gram))
-        del gram
-        inverse = torch.cholesky_inverse(factor).numpy()
-        del factor
-        inverse /= scales * scales[:, None]  # 3
-        own = np.diag(inverse).copy()
-        inverse[np.diag_indices(len(sizes))] -= 1.0 / (regularisation * sizes)
-        inverse /= -(own + (1.0 - 1.0 / sizes) / regularisation)
-        self._weights = inverse.astype(np.float32)[np.ix_(groups, groups)]
-        np.fill_diagonal(self._weights, 0.0)
+        self._training = codes, users, regularisation
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float32]:
+        return ease_weights(*self._training)
 
     @staticmethod
     def bytes_needed(items: int) -> int:
@@ -208,20 +188,6 @@ class Ease:
         out = np.zeros((len(asked), len(self._codes)), np.float32)
         out[:, self._rows] = sums
         return out
-
-
-def _alike(codes: Rows, users: NDArray[np.int64]) -> Rows:
-    """Return a group for each item, the same for items that the very same users chose.
-
-    Args:
-        codes: (E,) of the items of events, 0 to I - 1, each at least once.
-        users: (E,) of the events.
-    """
-    pairs = np.unique(np.stack([codes, users], axis=1), axis=0)
-    starts = np.searchsorted(pairs[:, 0], np.arange(pairs[:, 0].max(initial=-1) + 2))
-    groups: dict[bytes, int] = {}
-    chosen = (pairs[a:b, 1].tobytes() for a, b in pairwise(starts.tolist()))
-    return np.array([groups.setdefault(one, len(groups)) for one in chosen], np.int64)
 
 
 class Content:

@@ -102,14 +102,22 @@ class Columns:
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():
             context = read_context(read, states, asked.slots, asked.now, view)
-            there = (rows >= 0)[:, :, None]
-            out[:, :, C_CONTEXT:C_ENCODER] = np.where(there, context[:, None, :], np.float32(0.0))
+            _spread(context, n_rows, out, C_CONTEXT)
         if self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any():
             _encoder_scores(wishes, self.encoded, rows, n_rows, out, C_ENCODER)
         if self._prediction is not None and wanted[C_PROBABILITY : C_PROBABILITY + 1].any():
             logits = self._prediction.logits(read, asked, rows.astype(np.int64), view, self._full)
             out[:, :, C_PROBABILITY] = np.where(rows >= 0, logits, np.float32(0.0))
         return out
+
+
+@native
+def _spread(context: Any, n_rows: Any, out: Any, column: int) -> None:
+    """Write columns of (B, C, F), from one on: the same of each user's candidates."""
+    for b in range(len(n_rows)):
+        for c in range(n_rows[b]):
+            for i in range(context.shape[1]):
+                out[b, c, column + i] = context[b, i]
 
 
 @native
