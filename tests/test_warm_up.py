@@ -57,7 +57,7 @@ def test_a_swap_to_a_trained_artifact_leaves_nothing_to_compile_to_its_chunks(
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert set(found["steps"]) == {"ranker", "scenes", "calibration"}
+    assert set(found["steps"]) == {"ranker", "attention", "calibration"}
     assert all(found["steps"].values())
     assert found["compiled"] == []
 
