@@ -227,6 +227,12 @@ def test_the_losses_of_a_chunk_are_of_what_was_published_and_learned_just_then(
         calls.append(learn(scene, wish, by_type, rows, target))
         return calls[-1]
 
+    def examples(asked: Any, k: int, attention: Any = None) -> Any:
+        assert attention is (model if served else None)
+        return found(asked, k, attention)
+
+    found = some.recommender.examples
+    monkeypatch.setattr(some.recommender, "examples", examples)
     learn = model.learn
     monkeypatch.setattr(OnlineAttention, "learn", lambda _, *given: spy(*given))
     for time in (START + 60.0, START + 120.0):
@@ -349,11 +355,15 @@ def test_frozen_attention_serves_and_stays_and_rolled_back_it_is_what_was_publis
     ahead = world.recommender.recommend(asked, 20, LearnedModels(attention=model))
     assert not np.array_equal(ahead.rows, world.recommender.recommend(asked, 20).rows)
     frozen = Learner(Kinds.default(), learning=False)
-    frozen.restore(learner.row())
+    frozen.restore(row := learner.row())
     frozen.follow(world.artifact.models)
-    batch = events_of(world, 150)
-    assert frozen.learn(world.recommender, world.users, batch, batch.times, 10) == 0
-    assert frozen.row() == learner.row()
+    batches = [events_of(world, turn) for turn in range(60, 80)]
+    steps = [
+        [one.learn(world.recommender, world.users, batch, batch.times, 10) for batch in batches]
+        for one in (frozen, learner)
+    ]
+    assert sum(steps[0]) == 0 < sum(steps[1])
+    assert frozen.row() == row != learner.row()
     made = world.recommender.recommend(asked, 20, frozen.served)
     assert np.array_equal(made.rows, ahead.rows)
     back = Learner(Kinds.default())
