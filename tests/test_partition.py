@@ -1,6 +1,7 @@
 """Partition: chunks strictly in order, commits beside them, and an end that loses nothing."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from tracker.arena import ArenaFullError
 from tracker.chunks import Chunk
 from tracker.commit import CommitUnknownError
 from tracker.outbox import Record
-from tracker.partition import WAITING_CHUNKS, Partition
+from tracker.partition import SMALL_BYTES, WAITING_CHUNKS, Partition
 
 EVENTS = TP("t-events", 0)
 
@@ -113,6 +114,31 @@ def test_chunks_are_applied_in_order_and_committed_at_the_end(bench: Bench) -> N
     assert bench.users.store.committed == 3
     bench.restart()
     assert bench.users.store.row.position == 3
+
+
+def test_small_chunk_is_processed_on_the_loop_and_a_large_one_in_a_thread(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = bench.users.process
+    on_the_loop: list[bool] = []
+
+    def watched(records: Sequence[Any], end: int) -> list[Record]:
+        on_the_loop.append(threading.current_thread() is threading.main_thread())
+        return process(records, end)
+
+    monkeypatch.setattr(bench.users, "process", watched)
+
+    async def work(line: Line) -> None:
+        small = bench.records(like("a", 0))
+        line.accept(0, small)
+        await line.applied(1)
+        room = SMALL_BYTES // len(small[0].value or b"") + 1
+        line.accept(1, bench.records(*(like("b", at % 40) for at in range(room))))
+        await line.applied(1, 1 + room)
+
+    line = run(bench, work)
+    assert line.fatal == []
+    assert on_the_loop == [True, False]
 
 
 def test_position_is_committed_before_the_first_chunk(bench: Bench) -> None:

@@ -59,7 +59,7 @@ class ItemRows:
 
 
 class ItemSide:
-    """Processes the items of one partition, in a worker thread, one call at a time.
+    """Processes the items of one partition, one call at a time, from the loop or from a thread.
 
     Item events are deltas, so each is applied once: the position row keeps the last offset of
     each partition of the users' topic, and what is not past it was applied before. (A commit of

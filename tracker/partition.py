@@ -25,6 +25,11 @@ Result = TypeVar("Result")
 WAITING_CHUNKS = 4
 """Chunks that a partition takes before it is held back; they grow with the load by themselves."""
 
+SMALL_BYTES = 2048
+"""Records of up to so many bytes in all are processed on the event loop. At a moderate rate a chunk
+holds an event or two, and to hand it to a thread and back takes longer than its work, for all
+threads wait for the interpreter's lock."""
+
 RETRY_SECONDS = 0.2
 """After a commit was aborted, or a state's artifact could not be read."""
 
@@ -74,7 +79,7 @@ class _Question:
 
 
 class Partition:
-    """Applies chunks one after the other in worker threads, and commits beside the next one.
+    """Applies chunks one after the other, large ones in threads, and commits beside the next one.
 
     Args:
         chunk_topic: name and number, for messages.
@@ -82,7 +87,7 @@ class Partition:
         outbox: sends what is sent at once.
         keeper: brings newer artifacts.
         metrics: what is counted.
-        threads: where chunks are processed.
+        threads: where chunks are processed that are not small.
         commit_seconds: between two commits.
         rewind: asks for records from an offset again.
         unread: returns how many offsets of the log were not fetched yet, None while unknown.
@@ -238,7 +243,8 @@ class Partition:
             self._accepted = position
             self._rewind(position)
             return
-        self._send(await self._with_room(lambda: self.side.process(records, chunk.end)))
+        small = sum(len(record.value or b"") for record in records) <= SMALL_BYTES
+        self._send(await self._with_room(lambda: self.side.process(records, chunk.end), small))
 
     async def _emit(self) -> None:
         list_at = self.side.due_at(self.lag == 0)
@@ -248,16 +254,19 @@ class Partition:
     def _send(self, records: list[Record]) -> None:
         self._outbox.put(records)
 
-    async def _with_room(self, work: Callable[[], list[Record]]) -> list[Record]:
-        """Do work in a thread; commit early where it needs room, load what it misses.
+    async def _with_room(
+        self, work: Callable[[], list[Record]], small: bool = False
+    ) -> list[Record]:
+        """Do work; commit early where it needs room, load what it misses.
 
-        Nothing comes of it where the partition is given up while it still waits for an artifact.
+        Work that is small is done on the event loop, other work in a thread. Nothing comes of it
+        where the partition is given up while it still waits for an artifact.
         """
         waits = False
         while True:
             try:
                 self.store.settle()
-                return await self._in_thread(work)
+                return work() if small else await self._in_thread(work)
             except ArenaFullError as full:
                 if not self.store.needs_commit and self._commit is None:
                     raise  # everything is clean, and still there is no room

@@ -44,7 +44,7 @@ OUTCOMES = {
 
 
 class UserSide:
-    """Processes the users of one partition, in a worker thread, one call at a time.
+    """Processes the users of one partition, one call at a time, from the loop or from a thread.
 
     Args:
         context: what the partitions share.
