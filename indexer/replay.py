@@ -10,6 +10,7 @@ from tracker.apply import Applied
 from tracker.artifact import Artifact
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
+from tracker.history import Histories
 from tracker.item_counts import apply_item_events
 from tracker.item_state import ItemStates
 from tracker.item_view import ItemView
@@ -42,13 +43,20 @@ class Remembering(Recommender):
         ranker: Ranker | None = None,
     ) -> None:
         super().__init__(artifact, view, options, ranker)
+        self._were: tuple[Any, Histories] | None = None
         self._wished: tuple[Any, NDArray[np.float32]] | None = None
         self._found: tuple[Any, Any] | None = None
 
     def update(self, users: UserRows, events: EventBatch) -> Applied:
         """Apply events as `Recommender.update` does, and forget what was asked before."""
-        self._wished = self._found = None
+        self._were = self._wished = self._found = None
         return super().update(users, events)
+
+    def _read(self, asked: RequestBatch) -> Histories:
+        key = id(asked.users), asked.slots.tobytes(), asked.now.tobytes()
+        if self._were is None or self._were[0] != key:
+            self._were = key, super()._read(asked)
+        return self._were[1]
 
     def _wishes(self, asked: RequestBatch) -> NDArray[np.float32]:
         key = _key(asked)

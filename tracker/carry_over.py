@@ -19,12 +19,13 @@ def carry_over(states: UserStates, slots: NDArray[np.int64], artifact: Artifact)
         slots: (B,) its rows, may repeat; -1 for none.
         artifact: the one in use.
     """
-    slots = np.unique(slots[slots >= 0])
+    slots = slots[slots >= 0]
     manifest, items, tower = artifact.manifest, artifact.vectors, artifact.models.tower
     basis = hash_id(manifest.basis)
-    head = states.head[slots]
-    foreign = slots[(head["basis"] != basis) & (head["n_ring"] > 0)]
+    head = states.head
+    foreign = slots[(head["basis"][slots] != basis) & (head["n_ring"][slots] > 0)]
     if len(foreign):
+        foreign = np.unique(foreign)
         rebuild_from_ring(states, foreign, items, basis, manifest.sequence)
     if tower is None:
         states.set_hidden(0)
