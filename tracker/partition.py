@@ -27,8 +27,7 @@ WAITING_CHUNKS = 4
 
 SMALL_BYTES = 2048
 """Records of up to so many bytes in all are processed on the event loop. At a moderate rate a chunk
-holds an event or two, and to hand it to a thread and back takes longer than its work, for all
-threads wait for the interpreter's lock."""
+holds an event or two, and to hand it to a thread and back takes longer than its work."""
 
 RETRY_SECONDS = 0.2
 """After a commit was aborted, or a state's artifact could not be read."""
