@@ -21,7 +21,7 @@ from indexer.catalog import Catalog
 from indexer.item_encoder import Encoder, Progress
 from indexer.tower_items import moved_tower
 from indexer.users import Users, known_attributes
-from indexer.whitening import basis_of
+from indexer.whitening import Whitening, basis_of
 from tracker.artifact import (
     FORMAT,
     Artifact,
@@ -200,6 +200,13 @@ def assemble(
         reused=reused,
         skipped=catalog.skipped,
     )
+
+
+def with_half_lives(parts: Assembled, seconds: tuple[float, ...]) -> Assembled:
+    """Return the same items for states that decay otherwise; their vectors stay as they are."""
+    interest = msgspec.structs.replace(parts.interest, half_lives_seconds=seconds)
+    whitening = Whitening(parts.sources.mean, parts.sources.matrix)
+    return replace(parts, interest=interest, basis=basis_of(whitening, parts.encoder, interest))
 
 
 def in_memory(parts: Assembled, models: Models = UNTRAINED) -> Artifact:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from indexer.encoder_scores import Items
 from indexer.sequences import Batch, Sequences, Window, batches, inputs
+from indexer.target_loss import TargetLoss
 from indexer.trend import TREND_HALF_LIVES, Trend
 from tracker.user_encoder import UserEncoder
 
@@ -154,25 +154,24 @@ class Learner:
         target = ids[chosen]  # (P,)
         times = sequences.times[batch.places[batch.targets]]  # (P,)
         vectors, biases = model.item_table(projected, columns + 1)
-        logits = queries[chosen] @ vectors.T + biases  # (P, C)
+        trend = moments = None
         if self.trend is not None:
-            logits = logits + self.beside(times, self.rows[columns.cpu().numpy()])
-        own = place[target].unsqueeze(1)
-        positive = logits.gather(1, own)
-        if correction is not None:
-            logits = logits + correction
+            found = self.trend.at(times, self.rows[columns.cpu().numpy()])
+            trend = torch.from_numpy(found).to(device)
         if self.options.only_born:
             moments = torch.from_numpy(times).to(device)
-            logits = logits.masked_fill(self.born[columns] > moments.unsqueeze(1), -math.inf)
-        logits = logits.scatter(1, own, positive)
-        return functional.cross_entropy(logits, own.squeeze(1))
+        loss: Tensor = TargetLoss.apply(
+            queries[chosen], vectors, biases, place[target], trend, self.trained.trend_weights,
+            correction, None if moments is None else self.born[columns], moments,
+        )  # fmt: skip
+        return loss
 
     def beside(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
         """Return what the trend adds to the scores (P, C) of items (C,) at times (P,)."""
         if self.trend is None:
             return self.trained.trend_weights.new_zeros(())
-        found = torch.from_numpy(self.trend.at(times, rows)).to(self.device)  # (P, C, H)
-        added: Tensor = found @ self.trained.trend_weights
+        found = torch.from_numpy(self.trend.at(times, rows)).to(self.device)  # (H, P, C)
+        added: Tensor = torch.tensordot(self.trained.trend_weights, found, dims=1)
         return added
 
     def part(self, chosen: list[Window], generator: np.random.Generator) -> list[Window]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.metrics import hit_rate_at_k, ndcg_at_k
 from indexer.sequences import Sequences, Window, batches, inputs
 from tracker.user_encoder import UserEncoder
 
@@ -117,26 +118,24 @@ def user_vectors(
 
 
 @torch.no_grad()
-def validate(
+def target_ranks(
     model: UserEncoder,
     sequences: Sequences,
     items: Items,
     places: NDArray[np.int64],
     repeats: bool,
     beside: Beside | None = None,
-) -> tuple[float, float]:
-    """Return HR@10 and NDCG@10 of targets among all items; ties count half, seen ones are out.
+) -> NDArray[np.float64]:
+    """Return the rank (Q,) of targets among all items; ties count half, seen ones are out.
 
     What `beside` gives is added to the scores, if it is there.
     """
-    if not len(places):
-        return math.nan, math.nan
     chunk = max(1, min(512, _SCORES // max(len(items.ids), 1)))
     every = np.arange(len(items.ids))
     table, biases = catalogue_table(model, items)
     queries = torch.from_numpy(user_vectors(model, sequences, table, places)).to(table.device)
     starts = sequences.starts[np.searchsorted(sequences.starts, places, side="right") - 1]
-    hits, gains = 0.0, 0.0
+    result = np.zeros(len(places))
     for begin in range(0, len(places), chunk):
         some = places[begin : begin + chunk]
         found = queries[begin : begin + chunk] @ table.T + biases
@@ -152,7 +151,20 @@ def validate(
                 scores[line, seen[seen >= 0]] = -np.inf
         above = (scores > own[:, None]).sum(axis=1)
         level = (scores == own[:, None]).sum(axis=1)
-        ranks = 1.0 + above + np.maximum(level - 1, 0) / 2.0
-        hits += float((ranks <= 10).sum())
-        gains += float((1.0 / np.log2(1.0 + ranks))[ranks <= 10].sum())
-    return hits / len(places), gains / len(places)
+        result[begin : begin + chunk] = 1.0 + above + np.maximum(level - 1, 0) / 2.0
+    return result
+
+
+def validate(
+    model: UserEncoder,
+    sequences: Sequences,
+    items: Items,
+    places: NDArray[np.int64],
+    repeats: bool,
+    beside: Beside | None = None,
+) -> tuple[float, float]:
+    """Return HR@10 and NDCG@10 of targets by `target_ranks`, NaN without any."""
+    if not len(places):
+        return math.nan, math.nan
+    ranks = target_ranks(model, sequences, items, places, repeats, beside)
+    return hit_rate_at_k(ranks, 10), ndcg_at_k(ranks, 10)

@@ -69,6 +69,10 @@ from indexer.console import (
     "--epochs", type=click.IntRange(min=1),
     help="Epochs of the user encoder at most.  [default: by the number of events]",
 )  # fmt: skip
+@click.option(
+    "--tries", type=click.IntRange(1, 6),
+    help="Settings of the user encoder that are tried, each in full.  [default: one a core]",
+)  # fmt: skip
 @click.option("--no-encoder", is_flag=True, help="Train no user encoder, the ranker alone.")
 @click.option(
     "--curve", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
@@ -100,6 +104,7 @@ def train(
     cell: Any,
     dim: int | None,
     epochs: int | None,
+    tries: int | None,
     no_encoder: bool,
     curve: Path | None,
     tensorboard: Path | None,
@@ -130,7 +135,7 @@ def train(
         from indexer.training_log import TrainingError
         from indexer.users import UserFileError, read_users
 
-        tower = None if no_encoder else TowerOptions(cell, dim, epochs, device)
+        tower = None if no_encoder else TowerOptions(cell, dim, epochs, device, tries=tries)
         head = PredictionOptions(positive_rating=positive_rating)
         options = TrainOptions(protocol, core, repeats, seed, refit, tower=tower, prediction=head)
         try:

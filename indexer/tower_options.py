@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
+from indexer.encoder_choice import Tried
 from indexer.encoder_learner import EncoderOptions, Report
 from tracker.cells import CellName
 
@@ -24,15 +25,16 @@ DROPOUT = 0.2
 MEAN_TARGETS = 8000
 """The mean user vector is that of the latest so many events."""
 
-REFIT_EPOCHS, REFIT_RATE = 4, 2e-3
-"""Epochs of the refit, which goes on from the weights of the fit."""
+REFIT_EPOCHS, REFIT_RATE = 4, 0.5
+"""Epochs of the refit, which goes on from the weights of the fit, and its share of the rate."""
 
 
 class TowerOptions(msgspec.Struct, frozen=True):
     """What a training of an encoder is told; None is chosen by device and number of events.
 
-    Without `trend` an encoder has to learn itself what is popular when; without `attention` none
-    is put on top of it.
+    So many settings are tried at most (`tries`), of which the width is not where `dim` is given;
+    None is one a core. Without `trend` an encoder has to learn itself what is popular when; without
+    `attention` none is put on top of it.
     """
 
     cell: CellName = "gru"
@@ -42,12 +44,16 @@ class TowerOptions(msgspec.Struct, frozen=True):
     seed: int = 0
     repeats: bool = False
     encoder: EncoderOptions | None = None
+    tries: int | None = None
     trend: bool = True
     attention: bool = True
 
 
 class EncoderFit(msgspec.Struct, frozen=True):
-    """What the training of an encoder came to, of the epoch whose weights were kept."""
+    """What the training of an encoder came to, of the epoch whose weights were kept.
+
+    `tried` has every setting that was tried, the kept one among them; none where only one was.
+    """
 
     epochs: int
     best_epoch: int
@@ -57,9 +63,11 @@ class EncoderFit(msgspec.Struct, frozen=True):
     refit_epochs: int
     learning_rate: float
     dim: int
+    dropout: float
     cell: str
     scenes: int
     attributes: int
+    tried: tuple[Tried, ...] = ()
 
 
 class TooFewError(ValueError):

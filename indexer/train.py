@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from indexer.assemble import Assembled, assemble, in_memory, write_version
+from indexer.assemble import Assembled, assemble, in_memory, with_half_lives, write_version
 from indexer.build_options import BuildOptions, current_version
 from indexer.carry import same_encoder
 from indexer.catalog import Catalog
 from indexer.curve import write_curve
 from indexer.examples import Examples, collect_examples, load_examples, save_examples
+from indexer.half_lives import HalfLives, choose_half_lives, periods
 from indexer.histories import EventLog, Protocol, core
 from indexer.holdout import Lessons, ranker_targets, training_info
 from indexer.item_encoder import Encoder, Progress
@@ -68,7 +69,8 @@ class Trained(msgspec.Struct, frozen=True):
     `validation` is of that one: loss, hit_rate_at_10 and ndcg_at_10 on the latest of the
     `examples`. `encoder` is what came of the user encoder; without one `note` says why.
     `prediction` has auc, user_auc, log_loss and ece of the probability on the latest labelled
-    events, None where none was learned; `prediction_note` says from what, or why not.
+    events, None where none was learned; `prediction_note` says from what, or why not. `half_lives`
+    is None where they were not up for choice.
     """
 
     artifact: str
@@ -86,6 +88,7 @@ class Trained(msgspec.Struct, frozen=True):
     note: str = ""
     prediction: dict[str, float | None] | None = None
     prediction_note: str = ""
+    half_lives: HalfLives | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ def train(
 
     1. Read the events, by the current version's rating scale if it covers them; refuse too few.
     2. Assemble the items' vectors and index, as a build would; known texts are not encoded again.
-    3. Fit the encoder on what comes before the ranker's targets.
+    3. Choose half-lives where no trained version is in force; fit the encoder on what comes before
+       the ranker's targets.
     4. Fit the probability that a user takes to an item.
     5. Replay the events through the recommender that serves; write down what the ranker would see,
        and fit its network.
@@ -169,7 +173,8 @@ def train(
     if users is not None and (told := users.note(set(log.user_ids))):
         reports.note(f"users: {told}")
     folder = open_workplace(root, _fingerprint(parts, log, options, known))
-    training, why = _tower_training(parts, log, known, options, folder, reports)  # 3
+    parts, half_lives = _half_lives(parts, log, lessons, build.refit, reports)  # 3
+    training, why = _tower_training(parts, log, known, options, folder, reports)
     untrained = {"tower": why} if training is None else {}
     note = ""
     if training is None and options.tower is not None:
@@ -219,7 +224,29 @@ def train(
         note=note,
         prediction=None if prediction is None else prediction.info.validation,
         prediction_note=said,
+        half_lives=half_lives,
     )
+
+
+def _half_lives(
+    parts: Assembled, log: EventLog, lessons: Lessons, refit: bool, reports: Reports
+) -> tuple[Assembled, HalfLives | None]:
+    """Return the items for states that decay as the events say, and what was found.
+
+    Half-lives that a trained version has stay without `refit`: a change rebuilds all states.
+    """
+    if not (refit or parts.before is None or parts.before.manifest.training is None):
+        return parts, None
+    in_force = parts.interest.half_lives_seconds
+    rows = parts.items.row_of(log.batch.items)
+    found = choose_half_lives(log, rows, parts.items.vectors, lessons.events, in_force)
+    if found is None or found.seconds == in_force:
+        return parts, found
+    reports.note(
+        f"half-lives {periods(found.seconds)} instead of {periods(in_force)}: they tell better what"
+        f" users choose next ({found.loss:.4f} nats, {found.loss_in_force:.4f} before)"
+    )
+    return with_half_lives(parts, found.seconds), found
 
 
 def _lessons(catalog: Catalog, log: EventLog, options: TrainOptions) -> Lessons:

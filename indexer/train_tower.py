@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -10,11 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.assemble import Assembled, in_memory
+from indexer.encoder_choice import MAX_TRIES, Setting, Tried, choose, cores, settings_to_try
 from indexer.encoder_learner import EncoderOptions
-from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors
+from indexer.encoder_scores import (
+    Items,
+    catalogue_table,
+    known_items,
+    target_ranks,
+    user_vectors,
+)
 from indexer.histories import TEST, TRAIN, EventLog, Protocol, split
+from indexer.metrics import gains_at_k
 from indexer.replay import Replay
 from indexer.sequences import fit_config, make_sequences
+from indexer.side_fits import Fit, side_fits
 from indexer.tower_items import FittedTower, make_tower
 from indexer.tower_options import (
     DROPOUT,
@@ -53,7 +63,8 @@ from tracker.user_encoder import EncoderConfig
 class TowerTraining:
     """One training of an encoder and of the attention on top of it, in two fits.
 
-    `fit` learns from the events before the ranker's examples, and stops by validation; `refit`
+    `fit` learns from the events before the ranker's examples, and stops by validation; it does so
+    with several settings, in processes beside this one, and keeps one of them by `choose`. `refit`
     goes on from there with all events that may be learned from.
 
     Args:
@@ -102,6 +113,7 @@ class TowerTraining:
             text_dim=parts.items.full_dim,
             dropout=DROPOUT,
         )
+        self.tried: list[Tried] = []
         self.config = fit_config(log, self._allowed, int(self._items.ids.max()), attributes, base)
         self._sequences = make_sequences(log, self._rows, self._items.ids, attributes, self.config)
         some = learned & self._allowed
@@ -111,11 +123,21 @@ class TowerTraining:
         self.curves: dict[str, Sequence[Epoch]] = {}
         self.attention: SceneAttention | None = None
         self.fitted: Fitted | None = None
+        self._kept_options = self._fit_options()
 
     def fit(self) -> Tower:
         """Train on what comes before the ranker's examples; return what serves."""
-        options = self._fit_options()
-        self.fitted = self._run("encoder", self._first, self._judged, self._items, options, None)
+        base = Setting(self.config.dim, self.config.dropout, self._kept_options.learning_rate)
+        tries = min(self._options.tries or cores(), MAX_TRIES)
+        settings = settings_to_try(base, tries, self._options.dim is not None)
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary) if self._folder is None else self._folder
+            fits = [self._fit(setting, folder) for setting in settings[1:]]
+            with side_fits(fits, max(1, cores() - 1)):
+                first = self._run(
+                    "encoder", self._first, self._judged, self._items, self._kept_options, None
+                )
+            self.fitted = self._choose(settings, first, fits) if fits else first
         self.attention = self._attend(self.fitted, refit=False)
         return self._tower(self.fitted, self._items, self._first)
 
@@ -127,8 +149,9 @@ class TowerTraining:
         self.config = msgspec.structs.replace(self.config, ids=int(known.ids.max()))
         ids = np.where(self._sequences.rows >= 0, known.ids[self._sequences.rows], 0)
         self._sequences = replace(self._sequences, ids=ids)
+        rate = REFIT_RATE * self._kept_options.learning_rate
         options = msgspec.structs.replace(
-            self._fit_options(), epochs=REFIT_EPOCHS, learning_rate=REFIT_RATE
+            self._kept_options, epochs=REFIT_EPOCHS, learning_rate=rate
         )
         nothing = np.zeros(0, np.int64)
         again = self._run("refit", self._allowed, nothing, known, options, self.fitted)
@@ -171,12 +194,44 @@ class TowerTraining:
             ndcg_at_10=best.validation_ndcg_at_10,
             loss=best.loss,
             refit_epochs=REFIT_EPOCHS,
-            learning_rate=self._fit_options().learning_rate,
+            learning_rate=self._kept_options.learning_rate,
             dim=self.config.dim,
+            dropout=self.config.dropout,
             cell=self.config.cell,
             scenes=0 if self.attention is None else len(self.attention.config.scenes),
             attributes=len(self.config.attributes),
+            tried=tuple(self.tried),
         )
+
+    def _fit(self, setting: Setting, folder: Path) -> Fit:
+        """Return the first fit with another setting."""
+        return Fit(
+            self._sequences, self._items,
+            msgspec.structs.replace(self.config, dim=setting.dim, dropout=setting.dropout),
+            self._first, self._judged,
+            msgspec.structs.replace(self._kept_options, learning_rate=setting.learning_rate),
+            self.device, self._trend if self._options.trend else None,
+            folder / f"encoder-{setting.name}.safetensors",
+        )  # fmt: skip
+
+    def _choose(self, settings: list[Setting], first: Fitted, fits: list[Fit]) -> Fitted:
+        """Return the fit that is kept, and go on with its setting."""
+        found = [first, *(fit.take_up() for fit in fits)]
+        places = np.sort(self._places(self._judged))
+        gains = [
+            gains_at_k(target_ranks(
+                fitted.model, self._sequences, self._items, places, self._options.repeats,
+                fitted.beside,
+            ), 10)
+            for fitted in found
+        ]  # fmt: skip
+        kept, self.tried = choose(settings, np.stack(gains))
+        for setting, fitted in zip(settings[1:], found[1:], strict=True):
+            self.curves[f"encoder-{setting.name}"] = fitted.curve
+        if kept:
+            self.config, self._kept_options = fits[kept - 1].config, fits[kept - 1].options
+            self._latest = found[kept], self._items
+        return found[kept]
 
     def _catalogue(self, learned: NDArray[np.bool_]) -> tuple[Items, Items]:
         """Return the catalogue as `fit` and as `refit` know it: later items have the later ids."""
@@ -260,7 +315,7 @@ class TowerTraining:
                 self._parts.items.hashes[items.rows()],
                 None if self.attention is None else self.attention.cpu(),
                 known_attributes(self._attributes, self.config),
-                {name: float(v) for name, v in figures.items() if not isinstance(v, str)},
+                {name: float(v) for name, v in figures.items() if isinstance(v, int | float)},
             ),
             self._parts.items,
         )

@@ -35,7 +35,7 @@ class Trend:
         fill_logs(self._starts, self._times, self._half_lives, self._logs)
 
     def at(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return log2 of 20 times the decayed counts before times, at least 0: (P, C, H).
+        """Return log2 of 20 times the decayed counts before times, at least 0: (H, P, C).
 
         Events at the time itself do not count.
 
@@ -43,7 +43,7 @@ class Trend:
             times: (P,) float seconds.
             rows: (C,) of the catalogue.
         """
-        out = np.zeros((len(times), len(rows), len(TREND_HALF_LIVES)), np.float32)
+        out = np.empty((len(TREND_HALF_LIVES), len(times), len(rows)), np.float32)
         order = np.argsort(times, kind="stable")
         fill_trend(self._starts, self._times, self._logs, self._half_lives, times, order, rows, out)
         return out
@@ -67,17 +67,36 @@ def fill_trend(
     starts: Array, event_times: Array, logs: Array, half_lives: Array,
     times: Array, order: Array, rows: Array, out: Array,
 ) -> None:  # fmt: skip
-    """Fill `Trend.at`; `order` sorts the times, so that each item's events are walked once."""
+    """Fill `Trend.at`; `order` sorts the times, so that each item's events are walked once.
+
+    1. Of each item: the place of its next event, that event's time, and the logs after the last.
+    2. Moment by moment, items whose next event is before it go on to the latest that is.
+    3. What is left of the logs: a pass over memory that lies together.
+    """
     if len(order) == 0:
         return
-    for c in range(len(rows)):
-        begin, end = starts[rows[c]], starts[rows[c] + 1]
-        e = begin + np.searchsorted(event_times[begin:end], times[order[0]])
-        for i in range(len(order)):
-            p = order[i]
-            while e < end and event_times[e] < times[p]:
-                e += 1
-            if e > begin:
-                age = times[p] - event_times[e - 1]
-                for h in range(len(half_lives)):
-                    out[p, c, h] = max(logs[e - 1, h] - age / half_lives[h], 0.0)
+    count, items = len(half_lives), len(rows)
+    place = np.zeros(items, np.int64)  # 1
+    upcoming = np.full(items, np.inf)
+    latest = np.zeros(items)
+    levels = np.full((count, items), np.float32(-1e30))
+    for c in range(items):
+        place[c] = starts[rows[c]]
+        if place[c] < starts[rows[c] + 1]:
+            upcoming[c] = event_times[place[c]]
+    for i in range(len(order)):
+        p = order[i]
+        moment = times[p]
+        for c in range(items):  # 2
+            if upcoming[c] < moment:
+                e, end = place[c], starts[rows[c] + 1]
+                e += np.searchsorted(event_times[e:end], moment)
+                place[c] = e
+                upcoming[c] = event_times[e] if e < end else np.inf
+                latest[c] = event_times[e - 1]
+                levels[:, c] = logs[e - 1]
+        for h in range(count):  # 3
+            scale = 1.0 / half_lives[h]
+            for c in range(items):
+                left = levels[h, c] - np.float32((moment - latest[c]) * scale)
+                out[h, p, c] = max(left, np.float32(0.0))

@@ -26,7 +26,7 @@ def main(items: str, events: str, root: str, wait: bool) -> None:
             time.sleep(600)
 
     train_ranker.CUT_STEPS = 20
-    options = TrainOptions(tower=TowerOptions(dim=16, epochs=3, device="cpu"))
+    options = TrainOptions(tower=TowerOptions(dim=16, epochs=3, device="cpu", tries=1))
     done = train(
         read_items([Path(items)]), [Path(events)], Kinds.default(), WordEncoder(width=96), root,
         options, 4e9, Reports(epoch=told),

@@ -191,9 +191,8 @@ def test_the_trend_beside_it_leaves_less_for_the_encoder_to_learn() -> None:
         sequences, items, CONFIG, train, validation, OPTIONS, device=CPU, trend=trend
     )
     beside = found.beside(sequences.times[:2], np.arange(ITEMS))
-    expected = trend.at(sequences.times[:2], np.arange(ITEMS)) @ (
-        found.trained.trend_weights.detach().numpy()
-    )
+    weights = found.trained.trend_weights.detach().numpy()
+    expected = np.tensordot(weights, trend.at(sequences.times[:2], np.arange(ITEMS)), axes=1)
     np.testing.assert_allclose(beside.detach().numpy(), expected, rtol=1e-5)
     assert max(line.validation_ndcg_at_10 for line in found.curve) > 0.9
 

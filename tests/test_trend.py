@@ -30,20 +30,20 @@ def test_a_trend_is_the_decayed_count_of_what_came_before() -> None:
     asked = np.array([9 * DAY, times[30], 1.0, 25 * DAY])
     columns = np.array([4, 0, 5])
     values = found.at(asked, columns)
-    assert values.shape == (4, 3, 3)
+    assert values.shape == (3, 4, 3)
     for p, time in enumerate(asked.tolist()):
         for c, row in enumerate(columns.tolist()):
             for h, half_life in enumerate(TREND_HALF_LIVES):
                 before = times[(rows == row) & (times < time)]
                 count = float((2.0 ** -((time - before) / half_life)).sum())
                 expected = max(math.log2(20.0 * count), 0.0) if count > 0 else 0.0
-                assert values[p, c, h] == pytest.approx(expected, abs=1e-4)
+                assert values[h, p, c] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.usefixtures("_kernels")
 def test_an_event_at_the_time_itself_does_not_count() -> None:
     found = Trend(np.array([0, 0]), np.array([DAY, DAY]), 1)
     assert not found.at(np.array([DAY]), np.array([0])).any()
-    one_day = found.at(np.array([2 * DAY]), np.array([0]))[0, 0, 1]
+    one_day = found.at(np.array([2 * DAY]), np.array([0]))[1, 0, 0]
     assert one_day == pytest.approx(math.log2(20.0))
-    assert found.at(np.zeros(0), np.array([0])).shape == (0, 1, 3)
+    assert found.at(np.zeros(0), np.array([0])).shape == (3, 0, 1)
