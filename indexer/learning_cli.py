@@ -174,7 +174,9 @@ def train(
     learned = ""
     if done.encoder is not None:
         learned = (
-            f" encoder of {done.encoder.epochs} epochs (best {done.encoder.best_epoch}, NDCG@10"
+            f" encoder of width {done.encoder.dim}, dropout {done.encoder.dropout:g}, rate"
+            f" {done.encoder.learning_rate:g} (one of {max(1, len(done.encoder.tried))}),"
+            f" {done.encoder.epochs} epochs (best {done.encoder.best_epoch}, NDCG@10"
             f" with the trend {done.encoder.ndcg_at_10:.4f}),"
         )
     click.echo(
