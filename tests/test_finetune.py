@@ -107,6 +107,16 @@ def test_items_chosen_together_are_found_by_their_texts_afterwards(shop: Shop, m
     assert near[same].mean() > near[~same].mean() + 0.05
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("method", ["lora", "whole"])
+def test_a_gpu_tunes_as_the_cpu_does(shop: Shop, method: str) -> None:
+    done = shop.tune("--method", method, *FAST, "--device", "cuda")
+    before, after = done["validation"]["before"], done["validation"]["after"]
+    assert after["ndcg_at_10"] > before["ndcg_at_10"] + 0.05
+    assert ItemEncoder(str(shop.to), "cpu").encode(["w1"]).shape == (1, 32)
+
+
 def test_the_folder_has_what_was_done_and_what_a_build_takes(shop: Shop, tmp_path: Path) -> None:
     printed = shop.run(*FAST).stdout
     assert f"indexer build ITEMS --model {shop.to} --refit" in printed

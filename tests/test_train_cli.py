@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from indexer.console import REFUSED
+from indexer.half_lives import HalfLives
+from indexer.histories import EventLog
 from tests.logs import group_events
 from tests.test_learning_cli import Shop, words
 from tracker.artifact import LAYOUT, Artifact
+from tracker.interest import InterestConfig
 
 __all__ = ["words"]  # a fixture
 
@@ -61,6 +64,55 @@ def test_encoder_attributes_and_curves_are_published_with_the_ranker(
     kept = Artifact.load(shop.root).models.tower
     assert kept is not None
     assert kept.info.users == 103
+
+
+def test_settings_that_were_tried_are_told_and_have_their_curves(shop: Shop) -> None:
+    done = shop.train(*SMALL, "--tries", 2)
+    tried = done["encoder"]["tried"]
+    assert [(one["dim"], one["dropout"]) for one in tried] == [(8, 0.2), (8, 0.1)]
+    assert [one["chosen"] for one in tried].count(True) == 1
+    curves = shop.root / "curves" / done["artifact"]
+    assert (curves / "encoder-dim-8-dropout-0.1-rate-0.004.csv").exists()
+
+
+def test_half_lives_are_chosen_before_a_version_is_trained_or_with_refit(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, ...]] = []
+
+    def found(log: EventLog, rows: Any, vectors: Any, events: Any, in_force: Any) -> HalfLives:
+        assert len(rows) == len(log)
+        assert (rows[events] >= 0).all()
+        asked.append(in_force)
+        return HalfLives((600.0, *in_force[1:]), 3.0, 3.5, 0.1)
+
+    monkeypatch.setattr("indexer.train.choose_half_lives", found)
+    default = InterestConfig().half_lives_seconds
+    run = shop.run("train", "--no-encoder", "--json")
+    chosen = (600.0, *default[1:])
+    assert "half-lives 10 min, 1 d, 7 d, 60 d instead of 30 min, 1 d, 7 d, 60 d: " in run.stderr
+    assert json.loads(run.stdout)["half_lives"]["seconds"] == list(chosen)
+    first = Artifact.load(shop.root).manifest
+    assert first.interest.half_lives_seconds == chosen
+    assert shop.train("--no-encoder")["half_lives"] is None
+    second = Artifact.load(shop.root).manifest
+    assert (second.interest, second.basis) == (first.interest, first.basis)
+    assert asked == [default]
+    shop.train("--no-encoder", "--refit")
+    assert asked == [default, chosen]
+
+
+def test_half_lives_of_a_version_that_was_only_built_may_change(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(log: EventLog, rows: Any, vectors: Any, events: Any, in_force: Any) -> HalfLives:
+        return HalfLives((600.0, *in_force[1:]), 3.0, 3.5, 0.1)
+
+    monkeypatch.setattr("indexer.train.choose_half_lives", found)
+    assert shop.build().exit_code == 0
+    done = shop.run("train", "--no-encoder", "--json")
+    assert json.loads(done.stdout)["basis_changed"]
+    assert "the basis changed: workers rebuild" in done.stderr
 
 
 def test_the_curves_lie_beside_the_versions(shop: Shop) -> None:

@@ -58,6 +58,19 @@ def test_a_fit_and_a_refit_serve_every_item(tmp_path: Path) -> None:
     assert set(training.curves) == {"encoder", "refit"}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_gpu_trains_what_a_cpu_serves(tmp_path: Path) -> None:
+    parts, log = made(tmp_path, events_of())
+    told = msgspec.structs.replace(OPTIONS, device="cuda", tries=2)
+    training = TowerTraining(parts, log, {}, "gts", told)
+    first, last = training.fit(), training.refit()
+    assert len(training.done().tried) == 2
+    for tower in (first, last):
+        assert next(tower.model.parameters()).device.type == "cpu"
+        assert np.isfinite(tower.vectors).all()
+
+
 def test_the_column_of_a_ranker_is_what_a_user_likes_more_than_others_do(tmp_path: Path) -> None:
     parts, log = made(tmp_path, events_of())
     training = TowerTraining(parts, log, {}, "gts", OPTIONS)
