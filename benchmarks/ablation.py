@@ -97,7 +97,7 @@ class World:
     def tower(self, **told: Any) -> TowerTraining:
         """Return the training of an encoder; without `attributes` where told so."""
         known = self.attributes if told.pop("attributes", True) else {}
-        options = TowerOptions(seed=self.seed, repeats=self.repeats, **told)
+        options = TowerOptions(seed=self.seed, repeats=self.repeats, tries=1, **told)
         return TowerTraining(self.parts, self.log, known, "gts", options)
 
     def examples(self, parts: Assembled, models: Models) -> Examples:
