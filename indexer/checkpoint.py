@@ -38,7 +38,7 @@ def save_checkpoint(
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
     copied = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     save_file(copied, temporary, {"format": "1", "of": of, "curve": json.dumps(curve)})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-MAX_TRIES = 6
+MAX_TRIES, USUAL_TRIES = 6, 3
+"""Settings there are, and how many are tried at most where nobody says how many."""
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -43,8 +47,17 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, at least 1: a container's quota counts too.
+
+    Source: the interface file cpu.max of Linux's control groups, version 2: quota and period in
+    microseconds, the quota `max` where there is none.
+    """
+    can = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+        return max(1, min(can, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or `max`
+        return can
 
 
 def settings_to_try(base: Setting, tries: int, keep_dim: bool) -> list[Setting]:

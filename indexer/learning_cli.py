@@ -125,6 +125,7 @@ def train(
         check_root(root)
         from indexer.assemble import RecallError
         from indexer.build_options import RefusedError
+        from indexer.checkpoint import CheckpointError
         from indexer.curve import Board, BoardError, progress
         from indexer.histories import EventFileError
         from indexer.item_encoder import EncoderError, ItemEncoder
@@ -157,7 +158,8 @@ def train(
                     catalog, events, weights, encoder, root, options, time.time(), reports, known
                 )
         except (
-            BoardError, EncoderError, EventFileError, RefusedError, TrainingError, UserFileError,
+            BoardError, CheckpointError, EncoderError, EventFileError, RefusedError, TrainingError,
+            UserFileError,
         ) as error:  # fmt: skip
             fail(str(error))
         except RecallError as error:

@@ -1,11 +1,15 @@
 """Fits of encoders in processes of their own, beside the one that is watched."""
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -14,7 +18,7 @@ from numpy.typing import NDArray
 from indexer.encoder_learner import EncoderOptions
 from indexer.encoder_scores import Items
 from indexer.sequences import Sequences
-from indexer.train_encoder import Epoch, Fitted, fit_encoder
+from indexer.train_encoder import Fitted, fit_encoder
 from indexer.trend import Trend
 from tracker.user_encoder import EncoderConfig
 
@@ -45,16 +49,20 @@ class Fit:
 
 
 @contextmanager
-def side_fits(fits: Sequence[Fit], processes: int) -> Iterator[None]:
+def side_fits(
+    fits: Sequence[Fit], processes: int, waiting: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Do fits in other processes, while what is within is done; then wait for them.
 
     This process keeps one thread of torch meanwhile, as each of them has. A process that fails
     says why, and leaves what it had done: whoever takes a fit up goes on from there. They end with
-    this process, and when what is within fails.
+    this process, and when what is within fails. The main module is imported again by each: a
+    script that trains has to keep its doings under `if __name__ == "__main__"`.
 
     Args:
         fits: what to do.
         processes: how many at once, at most.
+        waiting: called when what is within is done, and they are not.
     """
     if not fits:
         yield
@@ -64,32 +72,45 @@ def side_fits(fits: Sequence[Fit], processes: int) -> Iterator[None]:
     workers = [spawn.Process(target=_do, args=(share,), daemon=True) for share in shares]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for worker in workers:
-        worker.start()
+    # A process takes its fits only when it has imported all; nobody is to wait for that.
+    starter = Thread(target=_start, args=(workers,), daemon=True)
+    starter.start()
     try:
         yield
+        starter.join()
+        if any(worker.is_alive() for worker in workers):
+            waiting()
         for worker in workers:
             worker.join()
     finally:
         torch.set_num_threads(threads)
+        starter.join()
         for worker in workers:
-            worker.terminate()
-            worker.join(_PATIENCE)
+            if worker.pid is not None:
+                worker.terminate()
+                worker.join(_PATIENCE)
+
+
+def _start(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.start()
 
 
 def _do(fits: Sequence[Fit]) -> None:
     """Do fits one after another; what Ctrl-C means the parent decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
     for fit in fits:
-        fit_encoder(
-            fit.sequences, fit.items, fit.config, fit.train, fit.validation, fit.options,
-            device=fit.device, trend=fit.trend, checkpoint=fit.checkpoint, told=_end_with_parent,
-        )  # fmt: skip
+        fit.take_up()
 
 
-def _end_with_parent(epoch: Epoch) -> None:
-    """End this process where the one that started it is gone."""
+def _end_with_parent() -> None:
+    """Wait for the process that started this one, and end this one when it is gone.
+
+    A checkpoint is renamed into place, so that nothing is half written.
+    """
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit(f"ended after epoch {epoch.epoch}: the training that wanted it is gone")
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -22,12 +22,13 @@ from indexer.replay import Replay
 from indexer.tower_options import EncoderFit, Shown, TooFewError, TowerOptions, nothing_shown
 from indexer.train_prediction import PredictionOptions, train_prediction
 from indexer.train_ranker import MIN_EXAMPLES, Fitted, RankerOptions, fit_ranker
-from indexer.train_tower import TowerTraining
+from indexer.train_tower import TowerTraining, settled
 from indexer.training_log import TrainingError, check_choice, known_items, met, read_log
 from indexer.users import Attributes, Users
 from indexer.workplace import close_workplace, fingerprint, open_workplace
 from tracker.artifact import Artifact
 from tracker.context import COLUMNS
+from tracker.interest import InterestConfig
 from tracker.kinds import Kinds
 from tracker.models import Models
 from tracker.network import RankerInfo
@@ -153,6 +154,8 @@ def train(
     """
     started = time.perf_counter()
     reports = Reports() if reports is None else reports
+    if options.tower is not None:  # an interrupted training goes on with what it began with
+        options = replace(options, tower=settled(options.tower))
     known = {} if users is None else users.attributes
     before = current_version(root, options.refit)  # 1
     scale = None
@@ -172,8 +175,8 @@ def train(
     parts = assemble(catalog, encoder, root, build, reports.encoding)
     if users is not None and (told := users.note(set(log.user_ids))):
         reports.note(f"users: {told}")
-    folder = open_workplace(root, _fingerprint(parts, log, options, known))
     parts, half_lives = _half_lives(parts, log, lessons, build.refit, reports)  # 3
+    folder = open_workplace(root, _fingerprint(parts, log, options, known))
     training, why = _tower_training(parts, log, known, options, folder, reports)
     untrained = {"tower": why} if training is None else {}
     note = ""
@@ -233,11 +236,13 @@ def _half_lives(
 ) -> tuple[Assembled, HalfLives | None]:
     """Return the items for states that decay as the events say, and what was found.
 
-    Half-lives that a trained version has stay without `refit`: a change rebuilds all states.
+    Half-lives that a trained version has stay without `refit`, for a change rebuilds all states;
+    and so do those that a build was told.
     """
-    if not (refit or parts.before is None or parts.before.manifest.training is None):
+    before, in_force = parts.before, parts.interest.half_lives_seconds
+    told = before is not None and in_force != InterestConfig().half_lives_seconds
+    if not refit and (told or not (before is None or before.manifest.training is None)):
         return parts, None
-    in_force = parts.interest.half_lives_seconds
     rows = parts.items.row_of(log.batch.items)
     found = choose_half_lives(log, rows, parts.items.vectors, lessons.events, in_force)
     if found is None or found.seconds == in_force:
@@ -287,6 +292,7 @@ def _tower_training(
     try:
         found = TowerTraining(
             parts, log, users, options.protocol, told, folder, reports.encoder, reports.epoch,
+            lambda: reports.note("the encoder's other settings are still being fitted"),
         )  # fmt: skip
     except TooFewError as error:
         return None, str(error)

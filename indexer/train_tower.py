@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.assemble import Assembled, in_memory
-from indexer.encoder_choice import MAX_TRIES, Setting, Tried, choose, cores, settings_to_try
+from indexer.encoder_choice import (
+    MAX_TRIES,
+    USUAL_TRIES,
+    Setting,
+    Tried,
+    choose,
+    cores,
+    settings_to_try,
+)
 from indexer.encoder_learner import EncoderOptions
 from indexer.encoder_scores import (
     Items,
@@ -76,6 +84,7 @@ class TowerTraining:
         folder: where what is done is kept, so that an interrupted training goes on.
         shown: shows the epochs.
         told: of each epoch done, with the name of its fit.
+        waiting: called where other settings take longer to fit than the first.
 
     Raises:
         TooFewError: there is too little to learn from.
@@ -92,10 +101,12 @@ class TowerTraining:
         folder: Path | None = None,
         shown: Shown = nothing_shown,
         told: Callable[[str, msgspec.Struct], None] = lambda name, epoch: None,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
         self.device = pick_device(options.device)
         self._parts, self._log, self._attributes = parts, log, attributes
         self._options, self._folder, self._shown, self._told = options, folder, shown, told
+        self._waiting = waiting
         parted = split(log, "gts" if protocol is None else protocol)
         self._first = parted.parts == TRAIN
         self._allowed = np.full(len(log), True) if protocol is None else parted.parts < TEST
@@ -128,12 +139,13 @@ class TowerTraining:
     def fit(self) -> Tower:
         """Train on what comes before the ranker's examples; return what serves."""
         base = Setting(self.config.dim, self.config.dropout, self._kept_options.learning_rate)
-        tries = min(self._options.tries or cores(), MAX_TRIES)
+        tries = settled(self._options).tries or 1
         settings = settings_to_try(base, tries, self._options.dim is not None)
+        beside = 1 if self.device.type == "cuda" else max(1, cores() - 1)  # a GPU has one memory
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) if self._folder is None else self._folder
             fits = [self._fit(setting, folder) for setting in settings[1:]]
-            with side_fits(fits, max(1, cores() - 1)):
+            with side_fits(fits, beside, self._waiting):
                 first = self._run(
                     "encoder", self._first, self._judged, self._items, self._kept_options, None
                 )
@@ -216,22 +228,27 @@ class TowerTraining:
 
     def _choose(self, settings: list[Setting], first: Fitted, fits: list[Fit]) -> Fitted:
         """Return the fit that is kept, and go on with its setting."""
-        found = [first, *(fit.take_up() for fit in fits)]
-        places = np.sort(self._places(self._judged))
-        gains = [
-            gains_at_k(target_ranks(
-                fitted.model, self._sequences, self._items, places, self._options.repeats,
-                fitted.beside,
-            ), 10)
-            for fitted in found
-        ]  # fmt: skip
-        kept, self.tried = choose(settings, np.stack(gains))
-        for setting, fitted in zip(settings[1:], found[1:], strict=True):
+        gains = [self._gains(first)]
+        for setting, fit in zip(settings[1:], fits, strict=True):  # one at a time in memory
+            fitted = fit.take_up()
             self.curves[f"encoder-{setting.name}"] = fitted.curve
-        if kept:
-            self.config, self._kept_options = fits[kept - 1].config, fits[kept - 1].options
-            self._latest = found[kept], self._items
-        return found[kept]
+            gains.append(self._gains(fitted))
+        kept, self.tried = choose(settings, np.stack(gains))
+        if not kept:
+            return first
+        fit = fits[kept - 1]
+        self.config, self._kept_options = fit.config, fit.options
+        fitted = fit.take_up()
+        self._latest = fitted, self._items
+        return fitted
+
+    def _gains(self, fitted: Fitted) -> NDArray[np.float64]:
+        """Return the NDCG@10 (Q,) of each validation target by a fit."""
+        places = np.sort(self._places(self._judged))
+        ranks = target_ranks(
+            fitted.model, self._sequences, self._items, places, self._options.repeats, fitted.beside
+        )
+        return gains_at_k(ranks, 10)
 
     def _catalogue(self, learned: NDArray[np.bool_]) -> tuple[Items, Items]:
         """Return the catalogue as `fit` and as `refit` know it: later items have the later ids."""
@@ -333,6 +350,17 @@ class TowerTraining:
             fitted.model, self._sequences, table, self._places(asked.events[place])
         )
         return mean_attended(self.attention, asked, place, queries)
+
+
+def settled(options: TowerOptions) -> TowerOptions:
+    """Return the options with device and number of settings as they are on this machine.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    device = pick_device(options.device)
+    tries = options.tries or min(cores(), 2 if device.type == "cuda" else USUAL_TRIES)
+    return msgspec.structs.replace(options, device=str(device), tries=min(tries, MAX_TRIES))
 
 
 def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:

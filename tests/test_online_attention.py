@@ -189,10 +189,23 @@ def test_what_was_learned_is_taken_over_or_refused_by_what_is_wrong_with_it() ->
     for size in (0, 47, 49, 48 + 52 * 33):
         with pytest.raises(ValueError, match=f"{size} bytes of attention; 48 and 52 for each of"):
             other.set_bytes(bytes(size))
-    for wrong in (np.nan, np.inf, 9.0):
-        with pytest.raises(ValueError, match=r"a correction of length .*; at most 1 is expected"):
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"a correction of length .*; a number is expected"):
             other.set_bytes(np.full(TYPES + DIM, wrong, "<f4").tobytes())
     assert other.to_bytes() == one.to_bytes()
+
+
+def test_what_was_learned_stays_where_items_of_a_later_build_are_longer() -> None:
+    (wish, by_type), one = some_user(), online()
+    least = int(np.argmin(items()[ROWS] @ (10.0 * wish)))
+    for _ in range(400):
+        one.learn(5, 10.0 * wish, by_type, ROWS, least)
+    assert one.distance == pytest.approx(1.0, rel=1e-3)
+    longer = OnlineAttention((5, 6), TYPES, items() * np.float32(1.5), DIM)
+    longer.set_bytes(one.to_bytes())
+    assert longer.distance == pytest.approx(1.0, rel=1e-3)
+    change, was = (moved(some, wish, by_type, 5) - wish for some in (longer, one))
+    assert change @ was > 0.0
 
 
 def world() -> World:

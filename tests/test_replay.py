@@ -153,6 +153,22 @@ def test_a_coming_event_has_the_probability_that_the_recommender_gives(tmp_path:
     assert 0.0 < replay.probability(event, learned=True) != published
 
 
+def test_an_answer_is_of_the_events_before_it_though_the_question_is_the_same(
+    log: EventLog,
+) -> None:
+    kept, anew = Replay(group_artifact(), log), Replay(group_artifact(), log)
+    asked = kept.asked_of(np.arange(len(log.user_ids)), float(log.batch.times[-1]))
+    for replay in (kept, anew):
+        replay.advance(20)
+    before = kept.recommender.recommend(asked, 5).rows.tolist()
+    for replay in (kept, anew):
+        replay.advance(70)
+    after = kept.recommender.recommend(asked, 5).rows.tolist()
+    assert after != before
+    same = anew.asked_of(np.arange(len(log.user_ids)), float(log.batch.times[-1]))
+    assert anew.recommender.recommend(same, 5).rows.tolist() == after
+
+
 def test_a_swap_to_the_same_items_changes_no_list_and_to_another_basis_rebuilds(
     log: EventLog,
 ) -> None:

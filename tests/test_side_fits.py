@@ -1,29 +1,35 @@
 """Fits in processes of their own, and the choice among them."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
-from indexer import side_fits as beside
 from indexer import train_tower
 from indexer.encoder_choice import Setting
 from indexer.encoder_learner import EncoderOptions
 from indexer.side_fits import Fit, side_fits
 from indexer.tower_options import TowerOptions
-from indexer.train_encoder import Epoch, Fitted, fit_encoder
+from indexer.train_encoder import Fitted, fit_encoder
 from indexer.train_tower import TowerTraining
 from tests.test_train_encoder import CONFIG, CPU, OPTIONS, parts, world
 from tests.test_train_tower import ITEMS, events_of, made
 
 
-def fit_of(folder: Path, name: str = "one") -> Fit:
+def fit_of(folder: Path, name: str = "one", epochs: int = OPTIONS.epochs) -> Fit:
+    options = msgspec.structs.replace(OPTIONS, epochs=epochs, patience=epochs)
     sequences, items = world()
     train, validation = parts(sequences)
     return Fit(
-        sequences, items, CONFIG, train, validation, OPTIONS, CPU, None, folder / f"{name}.st"
+        sequences, items, CONFIG, train, validation, options, CPU, None, folder / f"{name}.st"
     )
 
 
@@ -57,6 +63,7 @@ def test_what_is_fitted_beside_is_what_would_be_fitted_here(tmp_path: Path) -> N
 def test_what_a_killed_process_left_is_done_by_whoever_takes_it_up(tmp_path: Path) -> None:
     fit = fit_of(tmp_path)
     with side_fits([fit], processes=1):
+        wait_for(lambda: len(multiprocessing.active_children()) == 1)
         (worker,) = multiprocessing.active_children()
         worker.kill()
         worker.join(60)
@@ -66,25 +73,57 @@ def test_what_a_killed_process_left_is_done_by_whoever_takes_it_up(tmp_path: Pat
 
 
 def test_processes_end_where_what_they_stand_beside_fails(tmp_path: Path) -> None:
-    def fail(children: list[Any]) -> None:
-        assert len(children) == 1
+    def fail() -> None:
+        wait_for(lambda: len(multiprocessing.active_children()) == 1)
         raise RuntimeError("no room")
 
     with pytest.raises(RuntimeError, match="no room"), side_fits([fit_of(tmp_path)], processes=2):
-        fail(multiprocessing.active_children())
+        fail()
     assert not multiprocessing.active_children()
 
 
-def test_a_process_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Gone:
-        def is_alive(self) -> bool:
-            return False
+PARENT = """
+import multiprocessing, sys, time
+from pathlib import Path
+from indexer.side_fits import side_fits
+from tests.test_side_fits import fit_of
 
-    epoch = Epoch(3, 1.0, 2.0, 0.1, 0.05)
-    beside._end_with_parent(epoch)  # this process was started by none
-    monkeypatch.setattr(multiprocessing, "parent_process", Gone)
-    with pytest.raises(SystemExit, match="after epoch 3"):
-        beside._end_with_parent(epoch)
+if __name__ == "__main__":
+    with side_fits([fit_of(Path(sys.argv[1]), epochs=100_000)], processes=1):
+        while not (children := multiprocessing.active_children()) or not children[0].pid:
+            time.sleep(0.05)
+        print(children[0].pid, flush=True)
+        time.sleep(600)
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come to that in 100 s")
+
+
+def test_a_process_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    here = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, str(script), str(tmp_path)]
+    with subprocess.Popen(words, env=os.environ | here, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        wait_for((tmp_path / "one.st").exists)  # it is at work
+        assert runs(child)
+        parent.kill()
+    wait_for(lambda: not runs(child))
 
 
 def test_a_training_keeps_the_setting_that_tells_most(

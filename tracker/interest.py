@@ -24,7 +24,7 @@ that has anything in it, and far above the denormal numbers that make processors
 
 
 class InterestConfig(msgspec.Struct, frozen=True):
-    """What shapes a state: chosen at `indexer build`, kept in the manifest.
+    """What shapes a state: chosen at `indexer build` or `train`, kept in the manifest.
 
     `dim` is the width of the sums; `half_lives_seconds` has one entry a sum; `slots` interests are
     told apart by `slot_threshold` (cosine); `ring` recent events are kept, of which the oldest

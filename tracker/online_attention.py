@@ -1,5 +1,6 @@
 """OnlineAttention: what scenes add to the weights of users' interests, learned from the stream."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,8 @@ class OnlineAttention:
         self._types = types
         self._vectors = vectors
         self._dim = dim
-        lengths = np.square(vectors[:, :dim], dtype=np.float64).sum(axis=1)
-        typical = float(np.sqrt(lengths.mean())) if len(vectors) else 0.0
+        squares = np.einsum("nd,nd->n", vectors[:, :dim], vectors[:, :dim])  # copies no table
+        typical = math.sqrt(float(squares.mean(dtype=np.float64))) if len(vectors) else 0.0
         self._learns = typical > 0.0
         shift_unit = SHIFT_UNIT / typical if self._learns else 1.0
         self._units = np.repeat([WEIGHT_UNIT, shift_unit], [types, dim]).astype(np.float32)
@@ -125,8 +126,11 @@ class OnlineAttention:
     def set_bytes(self, values: bytes) -> None:
         """Take over what `to_bytes` gave, of scene attention with the same weights.
 
+        What lies too far off is put back at length 1: with other items a score of typical size, by
+        which shifts are measured, is another one.
+
         Raises:
-            ValueError: it is of another width, or not finite, or too far off.
+            ValueError: it is of another width, or not finite.
         """
         width = 4 * len(self._units)
         count, rest = divmod(len(values) - width, width + 4)
@@ -137,12 +141,12 @@ class OnlineAttention:
             )
         rows = np.frombuffer(values, "<f4", (1 + count) * len(self._units)).reshape(1 + count, -1)
         lengths = np.linalg.norm(rows / self._units, axis=1)
-        if not (lengths <= 1.001).all():  # nor NaN
-            raise ValueError(f"a correction of length {lengths.max():g}; at most 1 is expected")
+        if not np.isfinite(lengths).all():
+            raise ValueError(f"a correction of length {lengths.max():g}; a number is expected")
         codes = np.frombuffer(values, "<u4", count, (1 + count) * width).tolist()
         self._places = {code: place for place, code in enumerate(codes, 1)}
         self._rows[:] = 0.0
-        self._rows[: 1 + count] = rows
+        self._rows[: 1 + count] = rows / np.maximum(lengths, 1.0)[:, None]
 
     def _place(self, scene: int) -> int | None:
         place = self._places.get(scene)

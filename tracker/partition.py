@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 WAITING_CHUNKS = 4
 """Chunks that a partition takes before it is held back; they grow with the load by themselves."""
 
-SMALL_BYTES = 2048
+SMALL_RECORDS, SMALL_BYTES = 32, 2048
 """Records of up to so many bytes in all are processed on the event loop. At a moderate rate a chunk
 holds an event or two, and to hand it to a thread and back takes longer than its work."""
 
@@ -242,7 +242,9 @@ class Partition:
             self._accepted = position
             self._rewind(position)
             return
-        small = sum(len(record.value or b"") for record in records) <= SMALL_BYTES
+        small = len(records) <= SMALL_RECORDS and (
+            sum(len(record.value or b"") for record in records) <= SMALL_BYTES
+        )
         self._send(await self._with_room(lambda: self.side.process(records, chunk.end), small))
 
     async def _emit(self) -> None:
