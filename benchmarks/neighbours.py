@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.histories import EventLog, core, read_event_log, take_events
+from indexer.histories import EventLog, core, read_event_log
 from tests.neighbour_counts import Uncapped
 from tracker.artifact import Artifact
 from tracker.item_counts import apply_item_events
@@ -31,7 +31,7 @@ def item_events_of(artifact: Artifact, log: EventLog) -> np.ndarray:
     told = []
     for start in range(0, len(log), CHUNK):
         events = np.arange(start, min(start + CHUNK, len(log)))
-        batch = take_events(log.batch, events)
+        batch = log.batch.take(events)
         batch.slots[:], batch.offsets[:] = log.users[events], events
         told.append(recommender.update(users, batch).item_events)
     return np.concatenate(told)

@@ -199,8 +199,8 @@ def learned_attention(artifact: Artifact) -> LearnedModels:
 def network_microseconds(batch: int, candidates: int, repeats: int) -> float:
     """Return the median time of the network for a user, alone."""
     network = make_network()
-    columns = np.random.default_rng(2).normal(size=(batch, candidates, len(COLUMNS)))
-    columns = columns.astype(np.float32)
+    drawn = np.random.default_rng(2).normal(size=(batch, candidates, len(COLUMNS)))
+    columns = drawn.astype(np.float32)
     n_rows = np.full(batch, candidates)
     network.score(columns, n_rows)
     taken = []
@@ -224,7 +224,7 @@ def measure(
         "explain": recommended, "interests": recommended,
     }  # fmt: skip
     kept = {name: getattr(module, name) for name, module in stages.items()}
-    recommender = job.recommender
+    recommender: Any = job.recommender
     users = [f"user-{user}" for user in range(batch)]
     for turn in range(repeats + 2):
         spent: dict[str, float] = {}
@@ -299,7 +299,8 @@ def main() -> None:
         print(json.dumps({"update": job.update_microseconds, "network alone": alone, **results}))
         return
     print(f"index {job.index_info}")
-    print(f"index of the user encoder {job.artifact.models.tower.info}")
+    tower = job.artifact.models.tower
+    print(f"index of the user encoder {None if tower is None else tower.info}")
     print(f"update {job.update_microseconds:.2f} us an event")
     print(f"the network alone, 200 candidates, batch 256: {alone:.1f} us a recommendation")
     for title, times in results.items():
