@@ -39,3 +39,13 @@ def test_scaled_sums_and_unit_length() -> None:
         null = np.zeros(4, np.float32)
         assert not to_unit(null)
         assert (null == 0).all()
+
+
+def test_square_and_scale_are_those_of_numpy() -> None:
+    for square, scale_in_place in zip(both(dots.square), both(dots.scale_in_place), strict=True):
+        out = A.copy()
+        scale_in_place(out, 0.5)
+        assert out == pytest.approx(0.5 * A, abs=1e-6)
+        assert square(out) == pytest.approx(0.25 * float(A @ A), rel=1e-5)
+        out[3] = np.nan
+        assert np.isnan(square(out))

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.dots import square
 from tracker.event_batch import EventBatch
-from tracker.interest import square, whole
+from tracker.interest import whole
 from tracker.item_events import ITEM_EVENT, RECENTS
 from tracker.native import native
 from tracker.one_event import append_to_ring, find_event, recent_items, refill, take_in

@@ -1,4 +1,4 @@
-"""Inner products in native code, the innermost loops of ranking."""
+"""Inner products and sums of vectors in native code, the innermost loops."""
 
 from typing import Any
 
@@ -16,6 +16,15 @@ def dot(a: Array, b: Array) -> float:
     total = np.float32(0.0)
     for d in range(len(a)):
         total += a[d] * b[d]
+    return total  # type: ignore[return-value]
+
+
+@reordered
+def square(vector: Array) -> float:
+    """Return the squared length of a float32 vector; NaN where it has one."""
+    total = np.float32(0.0)
+    for d in range(len(vector)):
+        total += vector[d] * vector[d]
     return total  # type: ignore[return-value]
 
 
@@ -44,14 +53,18 @@ def add_scaled(out: Array, vector: Array, scale: float) -> None:
 
 
 @reordered
+def scale_in_place(vector: Array, scale: float) -> None:
+    """Multiply a float32 vector by `scale`."""
+    factor = np.float32(scale)
+    for d in range(len(vector)):
+        vector[d] *= factor
+
+
+@reordered
 def to_unit(vector: Array) -> bool:
     """Scale a float32 vector to unit length; False, and unchanged, where it is null."""
-    square = np.float32(0.0)
-    for d in range(len(vector)):
-        square += vector[d] * vector[d]
-    if not square > np.float32(1e-20):
+    length = square(vector)
+    if not length > np.float32(1e-20):
         return False
-    scale = np.float32(1.0) / np.sqrt(square)
-    for d in range(len(vector)):
-        vector[d] *= scale
+    scale_in_place(vector, np.float32(1.0) / np.sqrt(length))
     return True

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.native import native, reordered
+from tracker.native import native
 
 Array = NDArray[Any]
 
@@ -154,31 +154,6 @@ def forward_decay_merge(
     for d in range(total.shape[0]):
         total[d] = total[d] * left + other_total[d] * other_left
     return mass * left + other_mass * other_left, latest
-
-
-@reordered
-def add_scaled(total: Array, vector: Array, scale: float) -> None:
-    """Add scale * vector to a float32 vector, in place."""
-    factor = np.float32(scale)
-    for d in range(total.shape[0]):
-        total[d] += factor * vector[d]
-
-
-@reordered
-def scale_in_place(total: Array, left: float) -> None:
-    """Multiply a float32 vector, in place."""
-    keep = np.float32(left)
-    for d in range(total.shape[0]):
-        total[d] *= keep
-
-
-@reordered
-def square(vector: Array) -> float:
-    """Return the squared length of a float32 vector; NaN where it has one."""
-    total = np.float32(0.0)
-    for d in range(vector.shape[0]):
-        total += vector[d] * vector[d]
-    return total  # type: ignore[return-value]
 
 
 def confidence(mass: Array, half_mass: float) -> Array:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.interest import add_scaled, decay, scale_in_place, square, whole
+from tracker.dots import add_scaled, scale_in_place, square
+from tracker.interest import decay, whole
 from tracker.native import native
 from tracker.row_columns import Content, EventColumns, RowColumns, Rules, SeenColumns
 from tracker.seen import bloom_add, event_key

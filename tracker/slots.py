@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.interest import decay, square
+from tracker.dots import dot, square
+from tracker.interest import decay
 from tracker.native import native, reordered
 
 Array = NDArray[Any]
@@ -41,14 +42,6 @@ def _mean_against(mean: Array, vector: Array) -> tuple[float, float]:
         length += component * component
     one = np.float32(FIXED_ONE)
     return product / one, length / (one * one)  # type: ignore[return-value]
-
-
-@reordered
-def _dot(a: Array, b: Array) -> float:
-    total = np.float32(0.0)
-    for d in range(a.shape[0]):
-        total += a[d] * b[d]
-    return total  # type: ignore[return-value]
 
 
 @reordered
@@ -219,7 +212,7 @@ def _free_slot(
         for j in range(i + 1, n):
             if slots[i]["events"] + slots[j]["events"] == 2:
                 continue
-            cosine = _dot(scratch[i], scratch[j])
+            cosine = dot(scratch[i], scratch[j])
             if cosine > closest:
                 closest = cosine
                 first = i
