@@ -11,7 +11,8 @@ from indexer.histories import EventLog, read_lines
 from indexer.replay import Replay
 from tracker.artifact import Artifact
 from tracker.events import RejectedEventError, decode_event, hash_id
-from tracker.state import UserStates, slot_strengths
+from tracker.readings import slot_strengths
+from tracker.state import UserStates
 
 SHOWN = 8
 """Labels drawn by name; the others share a line."""

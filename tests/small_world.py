@@ -10,7 +10,7 @@ from tracker.apply import Applied, apply_events
 from tracker.event_batch import EventBatch
 from tracker.interest import InterestConfig
 from tracker.seen import SeenSets
-from tracker.state import UserStates
+from tracker.state import RING_RETRACTED, UserStates
 from tracker.vectors import hash_table, lookup_rows
 
 START = 1.7e9
@@ -104,6 +104,12 @@ class Users:
     def head(self, user: int = 0) -> Any:
         return self.states.head[user]
 
+    def ring(self, user: int = 0) -> list[tuple[int, float, float]]:
+        """Return item, weight and time of what was not retracted, latest arrival first."""
+        entries = self.states.ring[user, : int(self.head(user)["n_ring"])]
+        kept = entries[entries["flags"] & RING_RETRACTED == 0]
+        return list(kept[["item", "weight", "time"]][::-1].tolist())
+
     def rows(self) -> list[bytes]:
         """Return all that is stored, as bytes: state rows, then the seen sets of who has one."""
         used = np.flatnonzero(self.states.head["evicted"] > 0)
@@ -119,3 +125,19 @@ def retraction(of: int, user: int = 0, time: float = START) -> Action:
 
 def later(action: Action, seconds: float) -> Action:
     return replace(action, time=action.time + seconds)
+
+
+def lived_in() -> Users:
+    """Return three users: one with a full row, one with a single event, one unknown."""
+    users = Users()
+    users.apply(
+        *(
+            Action(item=i, time=START + 600.0 * i, weight=1.0 + i % 3, event_id=i, scene=i % 2)
+            for i in range(1, 30)
+        ),
+        Action(item=30, weight=-1.0, event_id=30, time=START + 20000.0),
+        retraction(of=29),
+        retraction(of=77),
+        Action(user=1, item=3, value=4.5),
+    )
+    return users

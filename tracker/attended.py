@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.readings import slot_strengths, slot_vectors, sum_masses
 from tracker.row_bytes import Slots
-from tracker.state import UserStates, slot_strengths, slot_vectors, sum_masses
+from tracker.state import UserStates
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from tracker.events import hash_id, scene_code
 from tracker.interest import InterestConfig
 from tracker.item_view import ItemView
 from tracker.parquet import new_file, vector_lists
+from tracker.readings import slot_strengths, slot_vectors, sum_masses
 from tracker.recommender import Recommender
 from tracker.settings import Settings
-from tracker.state import UserStates, slot_strengths, slot_vectors, sum_masses
+from tracker.state import UserStates
 
 BATCH = 4096
 """Users whose vectors are computed and written at a time."""

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.native import native
-from tracker.state import UserStates, slot_strengths, slot_vectors
+from tracker.readings import slot_strengths, slot_vectors
+from tracker.state import UserStates
 from tracker.vectors import ItemVectors, row_of_hash
 
 Array = NDArray[Any]

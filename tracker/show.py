@@ -20,8 +20,9 @@ from tracker.history import shares_of
 from tracker.item_counts import ITEM_HALF_LIVES
 from tracker.item_state import ItemStates
 from tracker.outlook import outlook
+from tracker.readings import slot_strengths
 from tracker.settings import Settings
-from tracker.state import RING_IN_SUMS, RING_RETRACTED, UserStates, slot_strengths
+from tracker.state import RING_IN_SUMS, RING_RETRACTED, UserStates
 from tracker.vectors import ItemVectors
 
 RECENT_EVENTS = 10

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.interest import InterestConfig, decay, whole
-from tracker.native import native
+from tracker.interest import InterestConfig
 from tracker.row_bytes import Slots, describe_format, join_rows, split_rows
-from tracker.slots import SLOT, slot_strength, unit_mean
+from tracker.slots import SLOT
 from tracker.state_bytes import FORMAT, HEAD, HEADER, RING, check_rows, pack_rows, unpack_rows
 
 Array = NDArray[Any]
@@ -269,98 +268,3 @@ class UserStates:
         return StateFormatError(
             f"{where}, {len(row)} bytes, is damaged: its checksum or length does not agree"
         )
-
-
-@native
-def _slot_strengths(
-    slots: Slots,
-    now: Array,
-    head: Array,
-    slot_head: Array,
-    half_life_seconds: float,
-    strengths: Array,
-    changes: Array,
-) -> None:
-    for i in range(slots.shape[0]):
-        slot = slots[i]
-        for s in range(whole(head[slot]["n_slots"])):
-            strength, change = slot_strength(slot_head[slot, s], now[i], half_life_seconds)
-            strengths[i, s] = strength
-            changes[i, s] = change
-
-
-def slot_strengths(states: UserStates, slots: Slots, now: Array) -> tuple[Array, Array]:
-    """Return the strength of each slot at `now` (B,), and its change since a day before.
-
-    Returns:
-        decayed masses (B, S) float32, 0 for slots not in use, and changes (B, S) float32; see
-        `interest.slot_strength` for what is taken for the day before.
-    """
-    strengths = np.zeros((len(slots), states.config.slots), np.float32)
-    changes = np.zeros_like(strengths)
-    half_life = states.config.slot_half_life_seconds
-    _slot_strengths(slots, now, states.head, states.slot_head, half_life, strengths, changes)
-    return strengths, changes
-
-
-@native
-def _slot_vectors(slots: Slots, head: Array, slot_mean: Array, out: Array) -> None:
-    for i in range(slots.shape[0]):
-        for s in range(whole(head[slots[i]]["n_slots"])):
-            unit_mean(slot_mean[slots[i], s], out[i, s])
-
-
-def slot_vectors(states: UserStates, slots: Slots) -> Array:
-    """Return the slots' means as unit vectors (B, S, D) float32; zeros where not in use."""
-    out = np.zeros((len(slots), *states.slot_mean.shape[1:]), np.float32)
-    _slot_vectors(slots, states.head, states.slot_mean, out)
-    return out
-
-
-@native
-def _sum_masses(
-    slots: Slots, now: Array, head: Array, masses: Array, half_lives: Array, out: Array
-) -> None:
-    for i in range(slots.shape[0]):
-        age = now[i] - head[slots[i]]["ref_time"]
-        for h in range(masses.shape[1]):
-            out[i, h] = masses[slots[i], h] * decay(age, half_lives[h])
-
-
-def sum_masses(states: UserStates, slots: Slots, now: Array) -> Array:
-    """Return the masses (B, H) float32 as decayed at `now` (B,)."""
-    out = np.zeros((len(slots), states.masses.shape[1]), np.float32)
-    half_lives = np.array(states.config.half_lives_seconds)
-    _sum_masses(slots, now, states.head, states.masses, half_lives, out)
-    return out
-
-
-@native
-def _ring_recent(
-    slots: Slots, head: Array, ring: Array, items: Array, weights: Array, times: Array, n: Array
-) -> None:
-    for i in range(slots.shape[0]):
-        found = 0
-        for r in range(whole(head[slots[i]]["n_ring"]) - 1, -1, -1):
-            entry = ring[slots[i], r]
-            if entry["flags"] & RING_RETRACTED:
-                continue
-            items[i, found] = entry["item"]
-            weights[i, found] = entry["weight"]
-            times[i, found] = entry["time"]
-            found += 1
-        n[i] = found
-
-
-def ring_recent(states: UserStates, slots: Slots) -> tuple[Array, Array, Array, Array]:
-    """Return what the rings hold and was not retracted, latest arrival first.
-
-    Returns:
-        item hashes (B, R) uint64, weights (B, R) float32, times (B, R) float64, zeros beyond the
-        numbers of entries (B,) int64.
-    """
-    shape = (len(slots), states.config.ring)
-    items, weights = np.zeros(shape, np.uint64), np.zeros(shape, np.float32)
-    times, n = np.zeros(shape), np.zeros(len(slots), np.int64)
-    _ring_recent(slots, states.head, states.ring, items, weights, times, n)
-    return items, weights, times, n
