@@ -75,7 +75,7 @@ def worker(
 
     Exit code 0 after these, 1 when it refuses to start or had to stop.
     """
-    from tracker.app import run_worker
+    from tracker.worker import run_worker
 
     settings = settings_of(brokers, name, artifacts=artifacts, data_dir=data_dir, web_port=web_port)
     sys.exit(run_worker(settings))
