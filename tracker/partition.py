@@ -4,18 +4,19 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from tracker.arena import ArenaFullError
 from tracker.chunks import Chunk
-from tracker.commit import CommitAbortedError
+from tracker.commits import Commits
 from tracker.outbox import Outbox, Record
 from tracker.serving import ArtifactKeeper
+from tracker.side import Side
 from tracker.state import NewerArtifactError
-from tracker.store import PartitionStore, Snapshot
+from tracker.store import PartitionStore
 from tracker.worker_metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -30,35 +31,7 @@ SMALL_RECORDS, SMALL_BYTES = 32, 2048
 holds an event or two, and to hand it to a thread and back takes longer than its work."""
 
 RETRY_SECONDS = 0.2
-"""After a commit was aborted, or a state's artifact could not be read."""
-
-
-class Side(Protocol):
-    """What is done with the records of a partition: users' events, or item events."""
-
-    table: str
-    store: PartitionStore[Any]
-
-    def opened(self) -> None:
-        """The store is open."""
-
-    def process(self, records: Sequence[Any], end: int) -> list[Record]:
-        """Apply records; return what to send at once."""
-
-    def due_at(self, at_end: bool) -> float | None:
-        """Return the wall time at which something else is due."""
-
-    def emit_due(self) -> list[Record]:
-        """Do what is due; return what to send at once."""
-
-    def owed(self) -> int:
-        """Return the number of lists still to come."""
-
-    def take_outgoing(self) -> list[Record]:
-        """Return what goes out inside the next commit."""
-
-    def sweep(self) -> None:
-        """Delete what is idle, with the commit that comes next."""
+"""After a state's artifact could not be read."""
 
 
 @dataclass(slots=True)
@@ -114,9 +87,7 @@ class Partition:
         self.side = side
         self._outbox = outbox
         self._keeper = keeper
-        self._metrics = metrics
         self._threads = threads
-        self._commit_seconds = commit_seconds
         self._rewind = rewind
         self._unread = unread
         self._accepted = 0  # the offset after the last chunk taken
@@ -127,10 +98,9 @@ class Partition:
         self._closing = False
         self._failed = False
         self._task: asyncio.Task[None] | None = None
-        self._commit: asyncio.Task[None] | None = None
-        self._returned: list[Record] = []  # of a commit that was aborted
-        # Partitions take turns: each begins at another point of the interval.
-        self._commit_at = time.monotonic() + commit_seconds * (0.5 + (number % 8) / 16)
+        self._commits = Commits(
+            self.name, number, side, outbox, metrics, threads, commit_seconds, self._commit_ended
+        )
 
     @property
     def store(self) -> PartitionStore[Any]:
@@ -153,15 +123,11 @@ class Partition:
             return 0
         return (self._unread() or 0) + max(0, self._accepted - self.store.row.position)
 
-    @property
-    def _committing(self) -> bool:
-        return self._commit is not None and not self._commit.done()
-
     async def start(self) -> None:
         """Begin to work; the store is open. A position never committed before is committed now."""
         await self._in_thread(self.side.opened)
         if self.store.committed is None:
-            await self._commit_all()
+            await self._commits.all()
         self._task = asyncio.create_task(self._run(), name=self.name)
 
     def accept(self, chunk: Chunk, done: Callable[[], object]) -> None:
@@ -189,7 +155,7 @@ class Partition:
         while self._queue:
             self._drop(self._queue.popleft())
         if self.store.is_open and not self._failed:
-            await self._commit_all()
+            await self._commits.all()
 
     async def _run(self) -> None:
         try:
@@ -206,7 +172,7 @@ class Partition:
                         await self._apply(work.chunk)
                         work.done()
                 await self._emit()
-                await self._maybe_commit()
+                await self._commits.if_due()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a bug, or somebody else owns the partition: all ends
@@ -218,8 +184,9 @@ class Partition:
         if self._queue or self._closing:
             return
         due = 1.0
-        if self.store.needs_commit and not self._committing:  # else its end wakes us
-            due = self._commit_at - time.monotonic()
+        commit_at = self._commits.due_at
+        if commit_at is not None:  # the end of one under way wakes us
+            due = commit_at - time.monotonic()
         list_at = self.side.due_at(self.lag == 0)
         if list_at is not None:
             due = min(due, list_at - self._clock())
@@ -269,10 +236,10 @@ class Partition:
                 self.store.settle()
                 return work() if small else await self._in_thread(work)
             except ArenaFullError as full:
-                if not self.store.needs_commit and self._commit is None:
+                if not self._commits.waiting:
                     raise  # everything is clean, and still there is no room
                 log.info("%s commits early: %s", self.name, full)
-                await self._commit_all()
+                await self._commits.all()
             except NewerArtifactError as newer:
                 if not await self._keeper.catch_up(newer.sequence):
                     if self._closing:
@@ -282,66 +249,8 @@ class Partition:
                     waits = True
                     await asyncio.sleep(RETRY_SECONDS)
 
-    async def _maybe_commit(self) -> None:
-        if time.monotonic() < self._commit_at or not self.store.needs_commit:
-            return
-        if not self._committing:
-            await self._begin_commit()
-
-    async def _commit_all(self) -> None:
-        """Commit until nothing is left that is not committed."""
-        while True:
-            if self._commit is not None:
-                await self._commit
-            self.store.settle()
-            if not self.store.needs_commit:
-                self._commit = None
-                return
-            await self._begin_commit()
-
-    async def _begin_commit(self) -> None:
-        """Copy what is to be committed, and commit it beside what comes next."""
-        if self._commit is not None:
-            await self._commit  # done; raises what it raised
-        self.store.settle()
-        snapshot, outgoing = await self._in_thread(self._copy)
-        self._commit_at = time.monotonic() + self._commit_seconds
-        self._commit = asyncio.create_task(
-            self._run_commit(snapshot, outgoing, self._outbox.mark())
-        )
-        self._commit.add_done_callback(self._committed)
-
-    def _copy(self) -> tuple[Snapshot, list[Record]]:
-        self.side.sweep()
-        outgoing = self._returned + self.side.take_outgoing()
-        self._returned = []
-        return self.store.snapshot(), outgoing
-
-    async def _run_commit(
-        self, snapshot: Snapshot, outgoing: list[Record], mark: "asyncio.Task[None] | None"
-    ) -> None:
-        """Commit.
-
-        1. Wait for all recommendations and rejections at or below the copied position.
-        2. Commit states, position and item events.
-        """
-        begun = time.monotonic()
-        await self._outbox.wait(mark)  # 1
-        try:
-            await self.store.commit(snapshot, outgoing)  # 2
-        except CommitAbortedError as aborted:
-            self._returned = outgoing
-            self._metrics.aborted.labels(self.side.table).inc()
-            log.warning(
-                "a commit of %s was aborted and will be tried again: %s", self.name, aborted
-            )
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            self._metrics.committed(self.side.table, time.monotonic() - begun)
-
-    def _committed(self, task: "asyncio.Task[None]") -> None:
+    def _commit_ended(self, error: BaseException | None) -> None:
         self._wake.set()
-        error = None if task.cancelled() else task.exception()
         if error is not None:
             self._fatal(error)
 

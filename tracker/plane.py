@@ -22,8 +22,9 @@ from tracker.commit import (
 )
 from tracker.item_side import ItemRows, ItemSide
 from tracker.outbox import Outbox, SendError
-from tracker.partition import Partition, Side
+from tracker.partition import Partition
 from tracker.seen import SeenFormatError
+from tracker.side import Side
 from tracker.state import StateFormatError
 from tracker.store import PartitionStore, PositionError
 from tracker.transport import ChunkConsumer
