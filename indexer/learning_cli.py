@@ -130,8 +130,8 @@ def train(
         from indexer.histories import EventFileError
         from indexer.item_encoder import EncoderError, ItemEncoder
         from indexer.tower_options import TowerOptions
-        from indexer.train import Reports, TrainOptions
         from indexer.train import train as fit
+        from indexer.train_options import Reports, TrainOptions
         from indexer.train_prediction import PredictionOptions
         from indexer.training_log import TrainingError
         from indexer.users import UserFileError, read_users

@@ -1,8 +1,8 @@
 """Train encoder and ranker on logged events, and publish them with the items as one version."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,12 +16,13 @@ from indexer.examples import Examples, collect_examples, load_examples, save_exa
 from indexer.half_lives import HalfLives, choose_half_lives, periods
 from indexer.histories import EventLog, Protocol, core
 from indexer.holdout import Lessons, ranker_targets, training_info
-from indexer.item_encoder import Encoder, Progress
+from indexer.item_encoder import Encoder
 from indexer.log_check import check_core, check_events
 from indexer.replay import Replay
-from indexer.tower_options import EncoderFit, Shown, TooFewError, TowerOptions, nothing_shown
-from indexer.train_prediction import PredictionOptions, train_prediction
-from indexer.train_ranker import MIN_EXAMPLES, Fitted, RankerOptions, fit_ranker
+from indexer.tower_options import TooFewError
+from indexer.train_options import Reports, Trained, TrainOptions
+from indexer.train_prediction import train_prediction
+from indexer.train_ranker import MIN_EXAMPLES, Fitted, fit_ranker
 from indexer.train_tower import TowerTraining, settled
 from indexer.training_log import TrainingError, check_choice, known_items, met, read_log
 from indexer.users import Attributes, Users
@@ -39,75 +40,8 @@ from tracker.versions import Root, is_url, local_path
 MAX_EXAMPLES = 24_000
 """Targets that are learned from at most: each takes about 13 KiB of memory."""
 
-
 CURVES = "curves"
 """The folder, below the root of the versions, that holds the curves of their trainings."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """What a training is told.
-
-    `protocol` leaves the targets of that protocol out of everything fitted; None trains on all.
-    Users and items with fewer than `core` events are left out. `repeats`: items chosen before may
-    be chosen again. `refit` is that of a build. Without `tower` no encoder is trained.
-    """
-
-    protocol: Protocol | None = None
-    core: int = 1
-    repeats: bool = False
-    seed: int = 0
-    refit: bool = False
-    ranker: RankerOptions = field(default_factory=RankerOptions)
-    tower: TowerOptions | None = field(default_factory=TowerOptions)
-    prediction: PredictionOptions = field(default_factory=PredictionOptions)
-
-
-class Trained(msgspec.Struct, frozen=True):
-    """What a training did; the JSON of `indexer train --json`.
-
-    `epochs` of the ranker were run, of which `best_epoch` had the least validation loss;
-    `validation` is of that one: loss, hit_rate_at_10 and ndcg_at_10 on the latest of the
-    `examples`. `encoder` is what came of the user encoder; without one `note` says why.
-    `prediction` has auc, user_auc, log_loss and ece of the probability on the latest labelled
-    events, None where none was learned; `prediction_note` says from what, or why not. `half_lives`
-    is None where they were not up for choice.
-    """
-
-    artifact: str
-    seconds: float
-    epochs: int
-    validation: dict[str, float]
-    best_epoch: int
-    examples: int
-    events: int
-    items: int
-    rating_scale: tuple[float, float]
-    basis_changed: bool
-    path: str
-    encoder: EncoderFit | None = None
-    note: str = ""
-    prediction: dict[str, float | None] | None = None
-    prediction_note: str = ""
-    half_lives: HalfLives | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """Who is told how far it is.
-
-    `encoding` of the texts, `examples` of their total and number, `encoder` shows the batches of
-    the encoder's fits, `epoch` is told of each epoch with the name of its fit (encoder, refit,
-    ranker), and `note` of what is done otherwise than asked for. The curves are written to
-    `curves`; below a local root where it is None.
-    """
-
-    encoding: Callable[[int], Progress] | None = None
-    examples: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None
-    epoch: Callable[[str, msgspec.Struct], None] = lambda name, epoch: None
-    encoder: Shown = nothing_shown
-    note: Callable[[str], None] = lambda line: None
-    curves: Path | None = None
 
 
 def train(

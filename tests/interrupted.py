@@ -13,7 +13,8 @@ import msgspec
 from indexer import train_ranker
 from indexer.catalog import read_items
 from indexer.tower_options import TowerOptions
-from indexer.train import Reports, TrainOptions, train
+from indexer.train import train
+from indexer.train_options import Reports, TrainOptions
 from tests.catalogs import WordEncoder
 from tracker.kinds import Kinds
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from indexer.assemble import Built, build_artifact
 from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog, Item
-from indexer.train import Trained, TrainOptions, train
+from indexer.train import train
+from indexer.train_options import Trained, TrainOptions
 from indexer.train_ranker import RankerOptions
 from tracker.client import Line
 from tracker.events import Event, encode_event, hash_id
