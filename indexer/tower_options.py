@@ -1,13 +1,16 @@
-"""What a training of an encoder is told, what comes of it, and when there is too little."""
+"""What a training of an encoder is told, what that means here, and what comes of it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
+import torch
 
-from indexer.encoder_choice import Tried
+from indexer.encoder_choice import MAX_TRIES, USUAL_TRIES, Tried, cores
 from indexer.encoder_learner import EncoderOptions, Report
+from indexer.train_encoder import pick_device
 from tracker.cells import CellName
+from tracker.user_encoder import EncoderConfig
 
 MIN_TARGETS, MIN_JUDGED = 1000, 100
 """An encoder needs so many events to learn from, and so many to be judged by."""
@@ -47,6 +50,37 @@ class TowerOptions(msgspec.Struct, frozen=True):
     tries: int | None = None
     trend: bool = True
     attention: bool = True
+
+
+def settled(options: TowerOptions) -> TowerOptions:
+    """Return the options with device and number of settings as they are on this machine.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    device = pick_device(options.device)
+    tries = options.tries or min(cores(), 2 if device.type == "cuda" else USUAL_TRIES)
+    return msgspec.structs.replace(options, device=str(device), tries=min(tries, MAX_TRIES))
+
+
+def first_config(options: TowerOptions, device: torch.device, text_dim: int) -> EncoderConfig:
+    """Return the encoder that is tried first, of items of so wide texts."""
+    dim = options.dim or (128 if device.type == "cuda" else 64)
+    return EncoderConfig(cell=options.cell, dim=dim, text_dim=text_dim, dropout=DROPOUT)
+
+
+def first_options(options: TowerOptions, device: torch.device, targets: int) -> EncoderOptions:
+    """Return how the encoder that is tried first is fitted to so many targets."""
+    chosen = msgspec.structs.replace(
+        options.encoder or EncoderOptions(), repeats=options.repeats, seed=options.seed
+    )
+    if device.type == "cuda":
+        chosen = msgspec.structs.replace(chosen, learning_rate=3e-3, batch_events=8192)
+    epochs = options.epochs
+    if epochs is None:
+        steps = max(1, round(targets / chosen.batch_events))
+        epochs = min(MAX_EPOCHS, max(chosen.epochs, -(-MIN_STEPS // steps)))
+    return msgspec.structs.replace(chosen, epochs=epochs)
 
 
 class EncoderFit(msgspec.Struct, frozen=True):

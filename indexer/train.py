@@ -19,11 +19,11 @@ from indexer.holdout import Lessons, ranker_targets, training_info
 from indexer.item_encoder import Encoder
 from indexer.log_check import check_core, check_events
 from indexer.replay import Replay
-from indexer.tower_options import TooFewError
+from indexer.tower_options import TooFewError, settled
 from indexer.train_options import Reports, Trained, TrainOptions
 from indexer.train_prediction import train_prediction
 from indexer.train_ranker import MIN_EXAMPLES, Fitted, fit_ranker
-from indexer.train_tower import TowerTraining, settled
+from indexer.train_tower import TowerTraining
 from indexer.training_log import TrainingError, check_choice, known_items, met, read_log
 from indexer.users import Attributes, Users
 from indexer.workplace import close_workplace, fingerprint, open_workplace

@@ -11,15 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.assemble import Assembled, in_memory
-from indexer.encoder_choice import (
-    MAX_TRIES,
-    USUAL_TRIES,
-    Setting,
-    Tried,
-    choose,
-    cores,
-    settings_to_try,
-)
+from indexer.encoder_choice import Setting, Tried, choose, cores, settings_to_try
 from indexer.encoder_learner import EncoderOptions
 from indexer.encoder_scores import (
     Items,
@@ -35,18 +27,18 @@ from indexer.sequences import fit_config, make_sequences
 from indexer.side_fits import Fit, side_fits
 from indexer.tower_items import FittedTower, make_tower
 from indexer.tower_options import (
-    DROPOUT,
-    MAX_EPOCHS,
     MAX_JUDGED,
     MEAN_TARGETS,
-    MIN_STEPS,
     REFIT_EPOCHS,
     REFIT_RATE,
     EncoderFit,
     Shown,
     TowerOptions,
     check_enough,
+    first_config,
+    first_options,
     nothing_shown,
+    settled,
 )
 from indexer.train_attention import (
     Asked,
@@ -65,7 +57,6 @@ from tracker.encoder_steps import with_bias
 from tracker.ranker import Blend
 from tracker.scene_attention import SceneAttention
 from tracker.tower import Tower
-from tracker.user_encoder import EncoderConfig
 
 
 class TowerTraining:
@@ -118,12 +109,7 @@ class TowerTraining:
         self._targets = np.flatnonzero(learned & self._first)
         check_enough(len(self._targets), len(judged))
         self._items, self._all_items = self._catalogue(learned)
-        base = EncoderConfig(
-            cell=options.cell,
-            dim=options.dim or (128 if self.device.type == "cuda" else 64),
-            text_dim=parts.items.full_dim,
-            dropout=DROPOUT,
-        )
+        base = first_config(options, self.device, parts.items.full_dim)
         self.tried: list[Tried] = []
         self.config = fit_config(log, self._allowed, int(self._items.ids.max()), attributes, base)
         self._sequences = make_sequences(log, self._rows, self._items.ids, attributes, self.config)
@@ -134,7 +120,7 @@ class TowerTraining:
         self.curves: dict[str, Sequence[Epoch]] = {}
         self.attention: SceneAttention | None = None
         self.fitted: Fitted | None = None
-        self._kept_options = self._fit_options()
+        self._kept_options = first_options(options, self.device, len(self._targets))
 
     def fit(self) -> Tower:
         """Train on what comes before the ranker's examples; return what serves."""
@@ -263,19 +249,6 @@ class TowerTraining:
         more[new] = ids.max() + 1 + np.arange(len(new))
         return Items(texts, ids, born), Items(texts, more, born_of_all)
 
-    def _fit_options(self) -> EncoderOptions:
-        options = msgspec.structs.replace(
-            self._options.encoder or EncoderOptions(),
-            repeats=self._options.repeats, seed=self._options.seed,
-        )  # fmt: skip
-        if self.device.type == "cuda":
-            options = msgspec.structs.replace(options, learning_rate=3e-3, batch_events=8192)
-        epochs = self._options.epochs
-        if epochs is None:
-            steps = max(1, round(len(self._targets) / options.batch_events))
-            epochs = min(MAX_EPOCHS, max(options.epochs, -(-MIN_STEPS // steps)))
-        return msgspec.structs.replace(options, epochs=epochs)
-
     def _run(
         self,
         name: str,
@@ -350,17 +323,6 @@ class TowerTraining:
             fitted.model, self._sequences, table, self._places(asked.events[place])
         )
         return mean_attended(self.attention, asked, place, queries)
-
-
-def settled(options: TowerOptions) -> TowerOptions:
-    """Return the options with device and number of settings as they are on this machine.
-
-    Raises:
-        ValueError: the device is not there.
-    """
-    device = pick_device(options.device)
-    tries = options.tries or min(cores(), 2 if device.type == "cuda" else USUAL_TRIES)
-    return msgspec.structs.replace(options, device=str(device), tries=min(tries, MAX_TRIES))
 
 
 def _spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
