@@ -1,4 +1,4 @@
-"""Partition: chunks strictly in order, commits beside them, and an end that loses nothing."""
+"""Partition: chunks strictly in order, and an end that loses nothing."""
 
 import asyncio
 import threading
@@ -13,7 +13,6 @@ from faust.types import TP
 from tests.plane_world import NOW, Bench, Source, like, lists
 from tracker.arena import ArenaFullError
 from tracker.chunks import Chunk
-from tracker.commit import CommitUnknownError
 from tracker.outbox import Record
 from tracker.partition import SMALL_BYTES, WAITING_CHUNKS, Partition
 
@@ -141,13 +140,6 @@ def test_small_chunk_is_processed_on_the_loop_and_a_large_one_in_a_thread(
     assert on_the_loop == [True, False]
 
 
-def test_position_is_committed_before_the_first_chunk(bench: Bench) -> None:
-    async def work(line: Line) -> None:
-        assert bench.users.store.committed == 0
-
-    run(bench, work, commit_seconds=60.0)
-
-
 def test_chunk_that_starts_past_the_position_is_dropped_and_asked_for_again(bench: Bench) -> None:
     async def work(line: Line) -> None:
         records = bench.records(like("a", 0), like("a", 1), like("a", 2))
@@ -197,30 +189,6 @@ def test_gap_that_the_log_has_is_passed(bench: Bench) -> None:
     assert bench.users.store.row.position == 7
 
 
-def test_idle_partition_commits_by_timer(bench: Bench) -> None:
-    async def work(line: Line) -> None:
-        line.accept(0, bench.records(like("a", 0)))
-        await line.until(lambda: bench.users.store.committed == 1)
-
-    run(bench, work)
-
-
-def test_next_chunk_goes_on_beside_a_slow_commit(bench: Bench) -> None:
-    async def work(line: Line) -> None:
-        bench.committer.gate = asyncio.Event()
-        line.accept(0, bench.records(like("a", 0)))
-        await line.until(lambda: bool(bench.users.store.arena.pinned.any()))
-        line.accept(1, bench.records(like("a", 1)))
-        await line.applied(1, 2)
-        assert bench.users.store.committed == 0
-        await asyncio.sleep(0.15)  # the next commit is due meanwhile, and waits without spinning
-        bench.committer.gate.set()
-        await line.until(lambda: bench.users.store.committed == 2)
-
-    line = run(bench, work)
-    assert line.fatal == []
-
-
 def test_full_arena_commits_early_and_goes_on(bench: Bench) -> None:
     async def work(line: Line) -> None:
         for at in range(4):
@@ -241,37 +209,6 @@ def test_chunk_with_more_users_than_rows_ends_the_worker(bench: Bench) -> None:
     line = run(bench, work)
     assert isinstance(line.fatal[0], ArenaFullError)
     assert line.done == []
-
-
-def test_aborted_commit_is_tried_again_with_all_it_had(bench: Bench) -> None:
-    async def work(line: Line) -> None:
-        bench.committer.aborts = 2
-        line.accept(0, bench.records(like("a", 0)))
-        await line.until(lambda: bench.users.store.committed == 1)
-
-    run(bench, work)
-    assert bench.count("aborted_commits", table="users") == 2
-    assert [record.topic for record in bench.committer.sent] == ["t-items"]
-
-
-def test_commit_of_unknown_outcome_ends_the_worker(bench: Bench) -> None:
-    async def work(line: Line) -> None:
-        bench.committer.error = CommitUnknownError("the connection was lost")
-        line.accept(0, bench.records(like("a", 0)))
-        await line.until(lambda: bool(line.fatal))
-
-    line = run(bench, work)
-    assert isinstance(line.fatal[0], CommitUnknownError)
-
-
-def test_recommendation_that_cannot_be_sent_keeps_its_events_uncommitted(bench: Bench) -> None:
-    async def work(line: Line) -> None:
-        line.box.error = RuntimeError("no broker")
-        line.accept(0, bench.records(like("a", 0)))
-        await line.until(lambda: bool(line.fatal))
-
-    run(bench, work)
-    assert bench.users.store.committed == 0
 
 
 def test_bug_in_processing_ends_the_worker_and_nothing_is_acknowledged(

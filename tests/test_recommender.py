@@ -239,57 +239,12 @@ def test_live_neighbours_are_recommended_with_the_item_they_came_from() -> None:
     assert made.because[0, place].tolist() == [hash_id("i0"), 0, 0]
 
 
-def test_reasons_are_the_users_own_positive_items_nearest_in_content() -> None:
-    world = World(40).with_options(diversity=0.0)
-    world.send(*likes(0, [0, 2, 1, 0]), *likes(0, [4], weight=-1.0), *likes(0, [6], weight=0.0))
-    made = world.recommend([0], now=START + 60, k=30)
-    for row, reasons in zip(made.rows[0].tolist(), made.because_rows[0].tolist(), strict=True):
-        named = [reason for reason in reasons if reason >= 0]
-        assert set(named) <= {0, 1, 2}
-        assert len(set(named)) == len(named)
-        assert all(reason % 2 == row % 2 for reason in named)
-    assert np.array_equal(
-        made.because[0] != 0,
-        made.because_rows[0] >= 0,
-    )
-
-
-def test_the_heavier_and_later_event_is_the_first_reason() -> None:
-    world = World(40).with_options(diversity=0.0)
-    world.send(
-        {"user": 0, "item": "i0", "weight": 3.0, "time": START},
-        {"user": 0, "item": "i2", "weight": 0.3, "time": START + 1},
-    )
-    made = world.recommend([0], now=START + 60, k=3)
-    assert (made.because_rows[0, :, 0] == 0).all()
-
-
 def test_diversity_brings_both_interests_into_the_list() -> None:
     world = World(40, groups=4).with_options(diversity=0.0)
     world.send(*likes(0, [1]), *likes(0, [0, 4, 8], time=START + 10))
     plain = world.rows(0, now=START + 60, k=6)
     diverse = world.with_options(diversity=0.6).rows(0, now=START + 60, k=6)
     assert len({row % 4 for row in diverse}) > len({row % 4 for row in plain})
-
-
-def test_interests_are_named_with_share_and_change() -> None:
-    world = World(40)
-    world.send(*likes(0, [0, 2, 4], time=START - 10 * DAY), *likes(0, [1], time=START))
-    made = world.recommend([0], now=START + 60)
-    labels = [world.items.labels[label] if label >= 0 else "" for label in made.labels[0]]
-    assert labels == ["group 0", "group 1", ""]
-    assert made.strengths[0, :2].sum() == pytest.approx(1.0)
-    assert made.strengths[0, 2] == 0.0
-    assert made.changes[0, 0] < -0.1
-    assert made.changes[0, 1] == pytest.approx(made.strengths[0, 1], abs=0.01)
-
-
-def test_an_interest_whose_medoid_is_gone_is_named_after_its_nearest_item() -> None:
-    world = World(40)
-    world.send(*likes(0, [0, 2]))
-    world.states.slot_head["medoid"][0, 0] = hash_id("gone")
-    made = world.recommend([0], now=START + 60)
-    assert world.items.labels[made.labels[0, 0]] == "group 0"
 
 
 def test_unknown_items_are_counted_and_do_not_stop_a_list() -> None:
@@ -326,13 +281,6 @@ def test_rows_of_another_basis_are_rebuilt_from_the_ring_before_they_are_read() 
     assert refitted.recommender.carry_over(world.states, np.array([0, 1])) == 0
     world.send(*likes(0, [6], time=START + 9))
     assert world.states.head["basis"][0] == hash_id("old")
-
-
-def test_list_hash_tells_lists_apart_and_knows_equal_ones() -> None:
-    world = World(40)
-    world.send(*likes(0, [0, 2]), *likes(1, [0, 2]), *likes(2, [1]))
-    one, twin, other = world.recommend([0, 1, 2], now=START + 60).list_hash.tolist()
-    assert one == twin != other
 
 
 def test_more_items_wanted_than_candidates_are_gathered() -> None:
