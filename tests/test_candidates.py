@@ -53,7 +53,7 @@ def world_of_all_channels() -> World:
     for user in range(1, 4):
         world.send(*likes(user, [0, 41, 42, 43]))
     for user in range(4, 8):
-        world.send(*likes(user, [70, 71, 75, 79]))
+        world.send(*likes(user, [70, 71, 75, 79], time=START + 10.0))
     world.send(*likes(0, [4, 0]))
     return world
 
@@ -70,6 +70,28 @@ def test_each_channel_gives_up_to_its_quota_of_unique_unseen_rows() -> None:
     assert counts["trend"] >= 4
     assert set(rows_of(made, "trend")[:4]) == {70, 71, 75, 79}
     assert counts["content"] >= 6
+
+
+def test_what_is_new_has_half_of_the_quota_of_what_trends() -> None:
+    world = World(80, groups=4)
+    for user in range(1, 7):
+        world.send(*likes(user, [75, 74, 71, 70]))
+    for late, row in enumerate([40, 41, 42, 43]):
+        world.send(*likes(7, [row], time=START + 20.0 + late))
+    made = candidates_of(world, 0, quotas=(0, 0, 0, 4, 0), capacity=4)
+    assert rows_of(made, "trend") == [70, 43, 71, 42]
+
+
+def test_in_a_scene_half_of_the_trend_is_its_own_and_a_quarter_is_new() -> None:
+    world = World(80, groups=4)
+    for user in range(1, 7):
+        world.send(*likes(user, [75, 74, 71, 70]))
+        world.send(*likes(user, [24, 21, 20], scene="cart"))
+    for late, row in enumerate([40, 41, 42, 43]):
+        world.send(*likes(7, [row], time=START + 20.0 + late))
+    scene = int(world.view.scenes[20, 0])
+    made = candidates_of(world, 0, quotas=(0, 0, 0, 4, 0), capacity=4, scene=scene)
+    assert rows_of(made, "trend") == [20, 70, 43, 21]
 
 
 def test_the_content_quota_is_shared_among_slots_by_mass() -> None:

@@ -29,9 +29,15 @@ class World:
         recent: Any = (),
         scene: int = 0,
         weight: float = 1.0,
+        sign: int = 1,
     ) -> None:
         event = np.zeros(1, ITEM_EVENT)
-        event["item"], event["time"], event["weight"], event["sign"] = 1001 + row, time, weight, 1
+        event["item"], event["time"], event["weight"], event["sign"] = (
+            1001 + row,
+            time,
+            weight,
+            sign,
+        )
         event["scene"], event["n_recent"] = scene, len(recent)
         event["recent"][0, : len(recent)] = np.array(recent, np.uint64) + 1001
         apply_item_events(self.states, np.array([row]), event)
@@ -174,6 +180,28 @@ def test_trending_rows_are_the_most_chosen_live_ones_best_first() -> None:
     assert world.view.trend_rows(START + 100 * 86400.0, 0, 4).tolist() == []
 
 
+def test_new_rows_are_the_live_ones_first_chosen_latest() -> None:
+    items = catalogue()
+    items.live = 30
+    world = World(items)
+    for row, time in {35: 9.0, 4: 3.0, 6: 2.0, 2: 2.0, 9: 1.0}.items():
+        world.choose(row, START + time)
+    world.choose(9, START + 50.0)
+    world.choose(8, START + 60.0, weight=-1.0)
+    world.show(35, 4, 6, 2, 9, 8)
+    assert world.view.new_rows(START, 3).tolist() == [4, 2, 6]
+    assert world.view.new_rows(START, 40).tolist() == [4, 2, 6, 9]
+
+
+def test_an_item_whose_events_were_all_taken_back_is_not_new() -> None:
+    world = World()
+    world.choose(3)
+    world.choose(5)
+    world.choose(3, sign=-1)
+    world.show(3, 5)
+    assert world.view.new_rows(START, 3).tolist() == [5]
+
+
 def test_an_older_burst_is_ranked_by_what_decay_leaves_of_it() -> None:
     world = World()
     for _ in range(6):
@@ -250,5 +278,6 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     assert (
         plain.view.trend_rows(START, 0, 9).tolist() == native.view.trend_rows(START, 0, 9).tolist()
     )
+    assert plain.view.new_rows(START, 9).tolist() == native.view.new_rows(START, 9).tolist()
     rows = np.arange(9)
     assert plain.view.log_counts(rows, START) == pytest.approx(native.view.log_counts(rows, START))

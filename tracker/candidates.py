@@ -16,7 +16,7 @@ CHANNELS = ("content", "recent", "neighbours", "trend", "seen", "default", "enco
 """Where an item of a list came from; `seen` marks one that the user has had before."""
 
 TRENDING = 64
-"""Trending rows taken of a scene, and of everywhere."""
+"""Rows taken of what trends in a scene, of what trends everywhere, and of what is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,13 @@ def find_candidates(
     events = np.where(nobody, 0, asked.states.head["events"][known]).astype(np.int64)
     seen_rows = np.where(nobody, -1, users.seen_slots[known])
     names, trend_of = np.unique(scenes, return_inverse=True)
-    lists = [view.trend_rows(float(now.max()), 0, TRENDING)] if len(now) else []
-    lists += [view.trend_rows(float(now.max()), int(name), TRENDING) for name in names]
+    latest = float(now.max()) if len(now) else 0.0
+    lists = [view.trend_rows(latest, 0, TRENDING), view.new_rows(latest, TRENDING)]
+    lists += [view.trend_rows(latest, int(name), TRENDING) for name in names]
     trend = np.full((len(lists), TRENDING), -1, np.int64)
     for line, rows in enumerate(lists):
         trend[line, : len(rows)] = rows
-    lines = np.where(scenes == 0, 0, trend_of.reshape(-1) + 1)
+    lines = np.where(scenes == 0, 0, trend_of.reshape(-1) + 2)
     candidates = Candidates.of_size(len(slots), capacity)
     merge(
         slots, now, k, np.array(quotas, np.int64), keep_seen, items.live,

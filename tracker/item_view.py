@@ -4,7 +4,7 @@ Every worker fills one from the items' changelog. It is written by one thread wh
 a reader may meet a row half old and half new, never a place out of bounds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -177,6 +177,14 @@ def _log_counts(rows: Rows, counts: Array, ref_times: Array, now: float, out: Ar
             out[i, h] = np.log1p(counts[row, h] * decay(age, ITEM_HALF_LIVES[h]))
 
 
+@native
+def _first_scores(counts: Array, first_times: Array, out: Array) -> None:
+    """Write the time at which each row was first chosen; -inf where nothing is left of it."""
+    for row in range(out.shape[0]):
+        chosen = counts[row, -1] > 1e-9 and first_times[row] > -np.inf  # not for NaN
+        out[row] = first_times[row] if chosen else -np.inf
+
+
 class _Trend(NamedTuple):
     rows: Rows
     scores: Array
@@ -221,7 +229,7 @@ class ItemView:
         self.back_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
         self.back_n = np.zeros(n, np.uint8)
         self._back_times = np.full(n, -np.inf)
-        self._trends: dict[tuple[int, int], _Trend] = {}
+        self._trends: dict[tuple[int | None, int], _Trend] = {}
 
     def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
         """Place item rows as read from the changelog.
@@ -290,23 +298,43 @@ class ItemView:
             scene: a scene code, or 0 for all scenes.
             k: how many at most.
         """
-        trend = self._trends.get((scene, k))
+
+        def score(out: Array) -> None:
+            _trend_scores(self.counts, self.ref_times, self.scenes, self.scene_counts, scene, out)
+
+        trend = self._best((scene, k), now, score)
+        left = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
+        return trend.rows[:left]
+
+    def new_rows(self, now: float, k: int) -> Rows:
+        """Return the live rows first chosen most lately: at most k, the latest first.
+
+        Ties, and when the list is made anew, are as for `trend_rows`; arguments too.
+        """
+
+        def score(out: Array) -> None:
+            _first_scores(self.counts, self.first_times, out)
+
+        return self._best((None, k), now, score).rows
+
+    def _best(
+        self, key: tuple[int | None, int], now: float, score: Callable[[Array], None]
+    ) -> _Trend:
+        """Return the k live rows of the highest scores, of a key (which, k), made anew or not."""
+        trend = self._trends.get(key)
         if trend is None or (
             trend.version != self.version and abs(now - trend.made_for) >= REFRESH_SECONDS
         ):
-            version = self.version
+            version, k = self.version, key[1]
             scores = np.empty(self.catalogue.live)
-            _trend_scores(
-                self.counts, self.ref_times, self.scenes, self.scene_counts, scene, scores
-            )
+            score(scores)
             rows, best = np.full(k, -1, np.int64), np.zeros(k)
             n = _strongest(scores, k, rows, best)
             if len(self._trends) > 256:  # scenes come and go
                 self._trends.clear()
             trend = _Trend(rows[:n], best[:n], version, now)
-            self._trends[(scene, k)] = trend
-        left = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
-        return trend.rows[:left]
+            self._trends[key] = trend
+        return trend
 
     def log_counts(self, rows: Rows, now: float) -> NDArray[np.float32]:
         """Return log(1 + count) of rows (...,) at `now`, by ITEM_HALF_LIVES: (..., 7) float32.

@@ -146,9 +146,10 @@ def merge(
     2. The channels take turns and give one row at a time, best first, up to their quotas: so a
        row that several offer is of the channel that ranks it highest. They are: each search
        (its part of the content quota is its slot's part of the mass), recent (items similar to
-       the latest ones, of each in turn), neighbours, trend of the scene and of everywhere (half of
-       the quota each; all to the latter without a scene), the user encoder. Where seen items are
-       kept, those of the user's own ring take turns too, as recent, without a quota.
+       the latest ones, of each in turn), neighbours, trend of the scene (half of the quota, nothing
+       without a scene), trend of everywhere and what is new (half of the rest each), the user
+       encoder. Where seen items are kept, those of the user's own ring take turns too, as recent,
+       without a quota.
     3. Room that is left goes to all but recent, in turns again.
     4. With fewer than k unseen rows, catalogue order gives the rest. So many rows are looked at
        that k unseen ones are found where there are as many.
@@ -183,7 +184,7 @@ def merge(
         back_n: see there.
         ref_times: see there.
         popularity: see there.
-        trend: (L, T) rows trending in each of L scenes, -1 padded; the first is everywhere.
+        trend: (L, T) rows, best first, -1 padded: trending everywhere, new, trending in scenes.
         trend_of: (B,) position of the user's scene in `trend`; 0 for none.
         hashes: (N,) of the items.
         bloom: of the seen sets.
@@ -206,15 +207,16 @@ def merge(
     best_scores = np.empty(quotas[2] + quotas[2] // 2, np.float32)
     best_rows = np.empty(len(best_scores), np.int32)
     searches = owners.shape[1]
-    # The sources: each search, and after them recent, neighbours, two trends, own, encoder.
-    recent, near, trend_here = searches, searches + 1, searches + 2
-    trend_all, own, encoder = searches + 3, searches + 4, searches + 5
-    sources = searches + 6
+    # The sources: each search, and after them recent, neighbours, two trends, new, own, encoder.
+    recent, near, trend_here, trend_all = searches, searches + 1, searches + 2, searches + 3
+    new, own, encoder = searches + 4, searches + 5, searches + 6
+    sources = searches + 7
     from_channel = np.zeros(sources, np.uint8)
     from_channel[recent] = C_RECENT
     from_channel[near] = C_NEIGHBOURS
     from_channel[trend_here] = C_TREND
     from_channel[trend_all] = C_TREND
+    from_channel[new] = C_TREND
     from_channel[own] = C_RECENT
     from_channel[encoder] = C_ENCODER
     longest = max(found.shape[1], wished.shape[1], trend.shape[1], len(best_rows), width)
@@ -274,9 +276,11 @@ def merge(
         line = trend_of[b]
         if line > 0:
             lengths[trend_here] = _lay_out(trend[line], live, offers[trend_here], 0)
-        parts[trend_here] = quotas[3] // 2
+        parts[trend_here] = quotas[3] // 2 if line > 0 else 0
         lengths[trend_all] = _lay_out(trend[0], live, offers[trend_all], 0)
-        parts[trend_all] = quotas[3] - (quotas[3] // 2 if line > 0 else 0)
+        lengths[new] = _lay_out(trend[1], live, offers[new], 0)
+        parts[new] = (quotas[3] - parts[trend_here]) // 2
+        parts[trend_all] = quotas[3] - parts[trend_here] - parts[new]
         if keep_seen:
             for r in past:
                 if ring_rows[b, r] < live:

@@ -13,8 +13,9 @@ class RecommendOptions:
     - `searches`: of the index a user at most, one a slot. `per_search`: items found by each, and by
       the user encoder where one was trained.
     - `candidates`: rows merged a user at most, of which `quotas` for content, recent, neighbours,
-      trend and encoder; what is left over goes to who has more (own items, where seen ones are
-      kept). `cut`: rows kept for the costly features, `reserve` of each channel in any case.
+      trend (half of it for what is new) and encoder; what is left over goes to who has more (own
+      items, where seen ones are kept). `cut`: rows kept for the costly features, `reserve` of each
+      channel in any case.
     - `seen`: items of earlier events come after all others ("demote"), never ("exclude"; but
       a list is not left empty for it), or like others ("keep").
     - `diversity`: of the re-ranking, 0 (by score alone) to 1.
