@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 import tracker.recommender as recommending
+import tracker.shortlist as shortlisting
 from indexer.build import build_index
 from indexer.tower_items import FittedTower, make_tower
 from indexer.train_ranker import RankerOptions
@@ -219,8 +220,8 @@ def measure(
     rows: list[dict[str, float]] = []
     encoder = ListEncoder(job.items)
     stages = {
-        "read_histories": recommending, "queries": recommending, "find_candidates": recommending,
-        "cut_candidates": recommending, "fill_features": columns, "select": recommending,
+        "read_histories": recommending, "queries": recommending, "find_candidates": shortlisting,
+        "cut_candidates": shortlisting, "fill_features": columns, "select": recommending,
         "explain": recommended, "interests": recommended,
     }  # fmt: skip
     kept = {name: getattr(module, name) for name, module in stages.items()}

@@ -18,6 +18,7 @@ from tracker import (
     recommended,
     recommender,
     selection,
+    shortlist,
     walk,
 )
 from tracker import features as features_module
@@ -377,7 +378,7 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
             if hasattr(kernel, "py_func") and name not in left_native:
                 monkeypatch.setattr(module, name, kernel.py_func)
     for module, name in (
-        (recommender, "cut_candidates"),
+        (shortlist, "cut_candidates"),
         (columns, "fill_features"),
         (recommender, "select"),
         (recommended, "explain"),

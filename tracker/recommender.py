@@ -9,14 +9,12 @@ from tracker.apply import Applied, apply_events, joined
 from tracker.artifact import Artifact
 from tracker.attended import Attended
 from tracker.calibration import Calibration
-from tracker.candidates import Candidates, find_candidates
+from tracker.candidates import Candidates
 from tracker.carry_over import carry_over
 from tracker.columns import Columns
 from tracker.context import COLUMNS
-from tracker.cut import cut_candidates
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
-from tracker.features import FEATURES
 from tracker.history import Histories, queries, read_histories
 from tracker.item_view import ItemView
 from tracker.learned_models import LearnedModels
@@ -26,40 +24,12 @@ from tracker.recommend_options import RecommendOptions, trained_with
 from tracker.recommended import RecommendedBatch, describe
 from tracker.request_batch import RequestBatch
 from tracker.selection import select
+from tracker.shortlist import Searched, shortlist
 from tracker.state import UserStates
 from tracker.user_rows import UserRows
 
-_WHOLE_WALK = [
-    FEATURES.index(n) for n in ("neighbours_60", "neighbours_10d", "next", "neighbours_live")
-]
-
 _PART = 256
 """Users whose lists are made at a time, so that memory for candidates is bounded."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Searched:
-    """What steps 1 and 2 of `recommend` give of B users.
-
-    `owners` and `masses` (B, searches) of `queries`, and `found` (Q, K) rows of each query;
-    `wishes` (B, E) what the user encoder looks for, and `wished` (B, K) the rows it found;
-    `attended` what scene attention makes of them, where that was asked for.
-    """
-
-    read: Histories
-    owners: NDArray[np.int64]
-    masses: NDArray[np.float32]
-    found: NDArray[np.int64]
-    wishes: NDArray[np.float32]
-    wished: NDArray[np.int64]
-    attended: Attended | None
-
-    def part(self, users: slice) -> "_Searched":
-        """Return some of the users."""
-        return _Searched(
-            self.read.part(users), self.owners[users], self.masses[users], self.found,
-            self.wishes[users], self.wished[users], None,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +180,7 @@ class Recommender:
         """Give what `recommend` would have the ranker score, for learning; arguments as there."""
         self._check(asked)
         searched = self._searched(asked, attention, attends=True)
-        cut, columns = self._candidates(searched, asked, k)
+        cut, columns = self._shortlist(searched, asked, k)
         return Examples(cut.rows, cut.n_unseen, columns, searched.attended)
 
     def columns(
@@ -304,7 +274,7 @@ class Recommender:
         asked: RequestBatch,
         attention: OnlineAttention | None = None,
         attends: bool = False,
-    ) -> _Searched:
+    ) -> Searched:
         """Steps 1 and 2 of `recommend`; with `attends` what attention makes of it is kept too."""
         read = self._read(asked)
         wanted, owners, masses = queries(read, self.options.searches)
@@ -321,10 +291,10 @@ class Recommender:
         wished = np.full((len(asked), 0), -1, np.int64)
         if self.tower is not None and len(asked):
             wished, _ = self.tower.index.search(wishes, self.options.per_search)
-        return _Searched(read, owners, masses, found, wishes, wished, attended)
+        return Searched(read, owners, masses, found, wishes, wished, attended)
 
     def _lists(
-        self, searched: _Searched, asked: RequestBatch, k: int, learned: LearnedModels
+        self, searched: Searched, asked: RequestBatch, k: int, learned: LearnedModels
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for a part of the users at a time."""
         ranker = self.ranker if learned.ranker is None else learned.ranker
@@ -336,11 +306,11 @@ class Recommender:
         return replace(made, probabilities=found)
 
     def _ranked(
-        self, searched: _Searched, asked: RequestBatch, k: int, ranker: Ranker
+        self, searched: Searched, asked: RequestBatch, k: int, ranker: Ranker
     ) -> tuple[Candidates, NDArray[np.float32], NDArray[np.int64]]:
         """Steps 3 to 6: candidates after the cut, their scores, and what is picked of them."""
         options = self.options
-        cut, features = self._candidates(searched, asked, k)
+        cut, features = self._shortlist(searched, asked, k)
         # 5
         scores = ranker.score(features, cut.n_rows)
         # 6
@@ -351,41 +321,12 @@ class Recommender:
         )  # fmt: skip
         return cut, scores, picks
 
-    def _candidates(
-        self, searched: _Searched, asked: RequestBatch, k: int
+    def _shortlist(
+        self, searched: Searched, asked: RequestBatch, k: int
     ) -> tuple[Candidates, NDArray[np.float32]]:
-        """Steps 3 and 4 of `recommend`: candidates after the cut, and their columns."""
-        options, read = self.options, searched.read
-        states = asked.states
-        # 3
-        capacity = max(options.candidates, k)
-        candidates = find_candidates(
-            read, asked, k, capacity, options.quotas,
-            options.seen == "keep", options.recent_events, options.neighbour_events,
-            options.neighbour_width,
-            bool(self.ranker.wanted[_WHOLE_WALK].any()),
-            searched.owners, searched.masses, searched.found, searched.wished,
-            self.artifact.vectors, self.view,
-        )  # fmt: skip
-        # 4
-        width = max(options.cut, min(k + 5 * options.reserve, capacity))
-        cut = Candidates.of_size(len(asked), width)
-        cut.n_rows[:] = candidates.n_rows
-        cut.n_unseen[:] = candidates.n_unseen
-        cut_candidates(
-            asked.now, asked.slots, options.reserve, options.seen == "keep",
-            self.ranker.cut_weights,
-            read.ring_rows, read.history, read.n_history,
-            states.head, states.negative, states.config.negative_half_life_seconds,
-            self._vectors, self.view.log2_counts, self.view.ref_times,
-            searched.wishes, self._columns.encoded,
-            candidates.rows, candidates.channels, candidates.walked, candidates.via,
-            cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
-        )  # fmt: skip
-        features = self._columns.fill(
-            read, asked, self.ranker.wanted, searched.wishes, cut.rows, cut.n_rows, cut.walked
-        )
-        return cut, features
+        """Steps 3 and 4 of `recommend`, by the published ranker: candidates, and their columns."""
+        items, options = self.artifact.vectors, self.options
+        return shortlist(searched, asked, k, options, self.ranker, self._columns, items, self.view)
 
     def _check(self, asked: RequestBatch, k: int = 1) -> None:
         found, dim = asked.states.config.dim, self.artifact.vectors.dim
