@@ -22,8 +22,8 @@ from indexer.metrics import Floats
 from indexer.rankings import rank_and_list
 from indexer.replay import Replay, Rows
 from indexer.targets import Asked, Flags, Targets, asked_in_parts
-from tracker.context import C_ENCODER, COLUMNS
-from tracker.features import F_SCENE
+from tracker.context import C_ENCODER, COLUMNS, MODELLED
+from tracker.features import F_SCENE, FEATURES
 from tracker.network import Network, score_each
 from tracker.ranker import Ranker
 
@@ -120,8 +120,8 @@ def ask_all(
 ) -> dict[str, Answers]:
     """Ask every model at every target, each from what came before it.
 
-    The baselines need no states of the tracker, and are asked in a second thread meanwhile; in a
-    third the ranker scores what the states gave. What is answered does not depend on it.
+    The baselines need no states of the tracker, and are asked in a second thread meanwhile; in two
+    more the states are read and what they gave is scored. What is answered does not depend on it.
 
     Args:
         replay: at its start.
@@ -131,7 +131,7 @@ def ask_all(
         between: called with each target's position before the states are moved there; it may move
             them itself, no farther.
     """
-    with ThreadPoolExecutor(2) as beside:
+    with ThreadPoolExecutor(3) as beside:
         others = beside.submit(ask_baselines, replay.log, replay.rows, targets, baselines)
         found = ask_tracker(replay, targets, variants, beside, between)
         return found | others.result()
@@ -161,8 +161,9 @@ def ask_tracker(
     """Ask the tracker at every target, from the states just before it.
 
     1. Events before the target go into the states.
-    2. What the ranker reads of the catalogue is computed; it scores it `beside`, for each variant.
+    2. What the ranker reads of the catalogue is computed for each variant, most of it `beside`.
     3. The list as served is asked for, for `tracker_served`.
+    4. The ranker scores some targets' catalogue, `beside`.
 
     With a learner in the replay its ranker is asked too, for `tracker_online`.
     """
@@ -173,38 +174,72 @@ def ask_tracker(
     whole = {name: Answers.of_size(len(targets.events)) for name in names}
     served = Answers.of_size(len(targets.events))
     ranked = np.flatnonzero(targets.ranked)
-    wanted = np.zeros(len(COLUMNS), np.bool_)
-    wanted[: len(recommender.ranker.wanted)] = recommender.ranker.wanted
     scored: Future[None] | None = None
     done = 0
     width = 4 * len(ranked) * len(COLUMNS) * len(variants)
     for asked in asked_in_parts(log, replay.rows, targets, width):
-        columns = np.empty((len(variants), len(asked), len(ranked), len(COLUMNS)), np.float32)
+        shape = len(asked), len(variants), len(ranked), len(COLUMNS)
+        columns = np.zeros(shape, np.float32)
         learned: list[tuple[Ranker, NDArray[np.float32]]] = []
         for b, event in enumerate(asked.events.tolist()):
             between(event)
             replay.advance(event)  # 1
-            one = np.array([event])
-            for v, variant in enumerate(variants):  # 2
-                columns[v, b] = replay.columns(
-                    one, ranked[None, :], variant.scenes, variant.attributes, wanted
-                )[0]
+            _read(replay, event, ranked, variants, columns[b], beside)  # 2
             if replay.learner is not None:
                 learned.append((replay.online_ranker(), replay.online_attention(event, ranked)))
-            found = recommender.rows(replay.asked(one), SERVED)[0]  # 3
+            found = recommender.rows(replay.asked(np.array([event])), SERVED)[0]  # 3
             served.lists[done + b] = found[:K]
             served.ranks[done + b] = _place(found, _offered(asked, b, targets))
+        replay.wait()
         if scored is not None:
             scored.result()  # no more than one waits: each takes memory
         part = slice(done, done + len(asked))
         answers = list(whole.values())
-        scored = beside.submit(
+        scored = beside.submit(  # 4
             _score, recommender.ranker, learned, columns, answers, part, asked, targets
         )
         done += len(asked)
     if scored is not None:
         scored.result()
     return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
+
+
+_VARIED = np.isin(COLUMNS, [*FEATURES[F_SCENE : F_SCENE + 2], *MODELLED])
+"""(F,) the columns that can differ between variants."""
+
+
+def _read(
+    replay: Replay,
+    event: int,
+    rows: Rows,
+    variants: Sequence[Variant],
+    out: NDArray[np.float32],
+    beside: Executor,
+) -> None:
+    """Write what the ranker reads of rows (C,) at a coming event, for each of V variants.
+
+    Args:
+        replay: moved up to the event; when it moves on, or was waited for, all is written.
+        event: its position in the log.
+        rows: of the catalogue.
+        variants: the first is the whole tracker.
+        out: (V, C, F) zeros.
+        beside: where what the variants have in common is computed.
+    """
+    recommender, count = replay.recommender, len(variants)
+    wanted = np.zeros(len(COLUMNS), np.bool_)
+    wanted[: len(recommender.ranker.wanted)] = recommender.ranker.wanted
+    scenes = np.array([variant.scenes for variant in variants])
+    attributes = np.array([variant.attributes for variant in variants])
+    asked = replay.asked(np.full(count, event), scenes, attributes)
+    recommender.columns(asked, np.tile(rows, (count, 1)), wanted & _VARIED, out)
+
+    def common() -> None:
+        one = slice(0, 1)
+        recommender.columns(asked.part(one), rows[None], wanted & ~_VARIED, out[one])
+        np.copyto(out[1:], out[0], where=~_VARIED)
+
+    replay.read_beside(beside, common)
 
 
 def _score(
@@ -218,39 +253,45 @@ def _score(
 ) -> None:
     """Score the ranked items of some targets for each variant, and write down what came of it.
 
-    With `learned` rankers, one a target, and what learned attention adds, they are asked for the
-    last of the answers.
+    Args:
+        ranker: as published.
+        learned: rankers, one a target, and what learned attention adds to the encoder's scores;
+            they are asked for the last of the answers.
+        columns: (B, V, C, F).
+        answers: of each variant, and of what was learned.
+        part: where in the answers the targets are.
+        asked: the targets.
+        targets: all of them.
     """
-    everyone = np.full(len(asked), columns.shape[2])
-    if learned:
-        published, online = _published_and_learned(ranker, learned, columns[0], everyone)
-        others = [ranker.score(read, everyone) for read in columns[1:]]
-        found = [published, *others, online]
-    else:
-        found = [ranker.score(read, everyone) for read in columns]
+    found = [
+        _scores(ranker, learned[b] if learned else None, columns[b]) for b in range(len(asked))
+    ]
     scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
-    for own, said in zip(answers, found, strict=True):
+    for own, said in zip(answers, np.stack(found, axis=1), strict=True):
         scores[:, targets.ranked] = said
         _write(own, part, scores, asked, targets)
 
 
-def _published_and_learned(
+def _scores(
     ranker: Ranker,
-    learned: Sequence[tuple[Ranker, NDArray[np.float32]]],
+    learned: tuple[Ranker, NDArray[np.float32]] | None,
     columns: NDArray[np.float32],
-    everyone: Rows,
 ) -> NDArray[np.float32]:
-    """Return the scores (2, B, C) of columns (B, C, F): by the ranker, and as learned by then."""
-    found = np.empty((2, *columns.shape[:2]), np.float32)
-    for b, (online, attended) in enumerate(learned):
-        one = slice(b, b + 1)
-        if isinstance(ranker, Network) and isinstance(online, Network) and not attended.any():
-            found[:, one] = score_each((ranker, online), columns[one], everyone[one])
-            continue
-        found[0, one] = ranker.score(columns[one], everyone[one])
-        columns[b, :, C_ENCODER] += attended
-        found[1, one] = online.score(columns[one], everyone[one])
-    return found
+    """Return the scores (V, C) of columns (V, C, F), or (V + 1, C) with what was learned last.
+
+    A learned ranker differs from the published one in its read-out alone.
+    """
+    everyone = np.full(len(columns), columns.shape[1])
+    if learned is None:
+        return ranker.score(columns, everyone)
+    online, attended = learned
+    whole, others = columns[:1], ranker.score(columns[1:], everyone[1:])
+    if isinstance(ranker, Network) and isinstance(online, Network) and not attended.any():
+        published, own = score_each((ranker, online), whole, everyone[:1])
+        return np.concatenate([published, others, own])
+    published = ranker.score(whole, everyone[:1])
+    whole[0, :, C_ENCODER] += attended
+    return np.concatenate([published, others, online.score(whole, everyone[:1])])
 
 
 def _offered(asked: Asked, b: int, targets: Targets) -> int:

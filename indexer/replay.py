@@ -1,5 +1,8 @@
 """Replay: logged events through the Recommender that serves, on a virtual clock, without Kafka."""
 
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 from indexer.histories import EventLog
 from tracker.apply import Applied
 from tracker.artifact import Artifact
+from tracker.attended import Attended
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
 from tracker.history import Histories
@@ -29,10 +33,11 @@ K = 10
 
 
 class Remembering(Recommender):
-    """A recommender that is asked several times in a row of the same users at the same moment.
+    """A recommender that is asked several times of the same users at the same moment.
 
-    What the rows say of them, and what the indexes find, is then computed once; what is answered is
-    the same. Users' rows may only change by `update`.
+    What the rows say of them, what the user encoder makes of it, what the indexes find and what
+    prediction says is then computed once; what is answered is the same. Users' rows may only change
+    by `update`.
     """
 
     def __init__(
@@ -43,26 +48,48 @@ class Remembering(Recommender):
         ranker: Ranker | None = None,
     ) -> None:
         super().__init__(artifact, view, options, ranker)
-        self._were: tuple[Any, Histories] | None = None
-        self._wished: tuple[Any, NDArray[np.float32]] | None = None
-        self._found: tuple[Any, Any] | None = None
+        self._were: dict[Any, Histories] = {}
+        self._met: dict[Any, _Met] = {}
+        self._found: dict[Any, Any] = {}
+        self._said: dict[Any, NDArray[np.float32]] = {}
 
     def update(self, users: UserRows, events: EventBatch) -> Applied:
         """Apply events as `Recommender.update` does, and forget what was asked before."""
-        self._were = self._wished = self._found = None
+        self._forget()
         return super().update(users, events)
 
+    def attended(self, asked: RequestBatch) -> Attended | None:
+        """Return what `Recommender.attended` does."""
+        met = self._meet(asked)
+        by_type = [one[1] for one in met if one[1] is not None]
+        if not by_type:
+            return None
+        return Attended(np.stack([one[0] for one in met]), np.stack(by_type))
+
     def _read(self, asked: RequestBatch) -> Histories:
-        key = id(asked.users), asked.slots.tobytes(), asked.now.tobytes()
-        if self._were is None or self._were[0] != key:
-            self._were = key, super()._read(asked)
-        return self._were[1]
+        key = asked.slots.tobytes(), asked.now.tobytes()
+        found = self._were.get(key)
+        if found is None:
+            if len(self._were) == _QUESTIONS:
+                self._forget()
+            found = self._were[key] = super()._read(asked)
+        return found
 
     def _wishes(self, asked: RequestBatch) -> NDArray[np.float32]:
-        key = _key(asked)
-        if self._wished is None or self._wished[0] != key:
-            self._wished = key, super()._wishes(asked)
-        return self._wished[1].copy()
+        met = self._meet(asked)
+        return np.stack([one[0] for one in met]) if met else super()._wishes(asked)
+
+    def _meet(self, asked: RequestBatch) -> list["_Met"]:
+        """Return what the user encoder says of each user; if one is new, of all of them at once."""
+        keys = _users_of(asked)
+        if not all(key in self._met for key in keys):
+            attended = super().attended(asked)
+            if attended is None:
+                found = [(wish, None) for wish in super()._wishes(asked)]
+            else:
+                found = list(zip(attended.wishes, attended.by_type, strict=True))
+            self._met.update(zip(keys, found, strict=True))
+        return [self._met[key] for key in keys]
 
     def _searched(
         self,
@@ -70,18 +97,41 @@ class Remembering(Recommender):
         attention: OnlineAttention | None = None,
         attends: bool = False,
     ) -> Any:
-        if attention is not None or attends:  # what is learned may change between two questions
+        if attention is not None:  # what is learned may change between two questions
             return super()._searched(asked, attention, attends)
-        key = _key(asked)
-        if self._found is None or self._found[0] != key:
-            self._found = key, super()._searched(asked)
-        return self._found[1]
+        key = tuple(_users_of(asked))
+        if key not in self._found:
+            self._found[key] = super()._searched(asked)
+        found = self._found[key]
+        return replace(found, attended=self.attended(asked)) if attends else found
+
+    def _logits(
+        self, read: Histories, asked: RequestBatch, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        key = tuple(a.tobytes() for a in (asked.slots, asked.now, asked.scenes, rows))
+        if key not in self._said:
+            self._said[key] = super()._logits(read, asked, rows)
+        return self._said[key]
+
+    def _forget(self) -> None:
+        self._were.clear()
+        self._met.clear()
+        self._found.clear()
+        self._said.clear()
 
 
-def _key(asked: RequestBatch) -> tuple[Any, ...]:
-    """Return what stands for a question."""
-    told = (asked.slots, asked.now, asked.scenes, asked.hashes)
-    return id(asked.users), *(None if array is None else array.tobytes() for array in told)
+_QUESTIONS = 16
+"""Questions that are remembered at most: between two events there are fewer."""
+
+_Met = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""Of one user, a row of `Attended.wishes` and one of `Attended.by_type`."""
+
+
+def _users_of(asked: RequestBatch) -> list[Any]:
+    """Return for each user what the answer depends on, its row apart."""
+    hashes = np.zeros(len(asked), np.uint64) if asked.hashes is None else asked.hashes
+    told = (asked.slots, asked.now, asked.scenes, hashes)
+    return list(zip(*(array.tolist() for array in told), strict=True))
 
 
 class Replay:
@@ -119,6 +169,7 @@ class Replay:
         self.user_hashes = np.array([hash_id(user) for user in log.user_ids], np.uint64)
         self._items = ItemStates(len(log.item_hashes) + 1)
         self._skip = skip
+        self._readers: list[Future[None]] = []
         self.learner = learner
         if learner is not None:
             learner.follow(artifact.models)
@@ -143,6 +194,7 @@ class Replay:
         batch.offsets[:] = events
         if self.learner is not None:
             self.learner.learn(self.recommender, self.users, batch, batch.times, K)
+        self.wait()
         applied = self.recommender.update(self.users, batch)
         item_events = applied.item_events
         hashes = item_events["item"]
@@ -150,6 +202,15 @@ class Replay:
         apply_item_events(self._items, slots, item_events)
         changed = np.unique(slots)
         self.view.update_from(self._items.copy_rows(changed), self.log.item_hashes[changed])
+
+    def read_beside(self, executor: Executor, task: Callable[[], None]) -> None:
+        """Run what reads the states in another thread; they do not change before it is done."""
+        self._readers.append(executor.submit(task))
+
+    def wait(self) -> None:
+        """Wait for what was begun by `read_beside`; what it raised is raised here."""
+        while self._readers:
+            self._readers.pop().result()
 
     def swap(self, artifact: Artifact, options: RecommendOptions | None = None) -> None:
         """Take another artifact into use between events, as a worker does.
@@ -184,7 +245,7 @@ class Replay:
         if tower is None or learned is None:
             return np.zeros(len(rows), np.float32)
         asked = self.asked(np.array([event]))
-        attended = tower.attended(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
+        attended = self.recommender.attended(asked)
         if attended is None:
             return np.zeros(len(rows), np.float32)
         added = learned.wishes(attended, asked.scenes) - attended.wishes
@@ -207,16 +268,19 @@ class Replay:
         return float(found[0, 0])
 
     def asked(
-        self, events: NDArray[np.int64], scenes: bool = True, attributes: bool = True
+        self,
+        events: NDArray[np.int64],
+        scenes: NDArray[np.bool_] | bool = True,
+        attributes: NDArray[np.bool_] | bool = True,
     ) -> RequestBatch:
         """Return the users of coming events (B,), each at the event's time and in its scene.
 
-        Without `scenes` they are asked as if there were none, and without `attributes` as if
-        nothing were known of them but their events.
+        Those without `scenes`, all or (B,), are asked as if there were none, and those without
+        `attributes` as if nothing were known of them but their events.
         """
         users, batch = self.log.users[events], self.log.batch
-        where = batch.scenes[events] if scenes else np.zeros(len(events), np.uint32)
-        hashes = self.user_hashes[users] if attributes else None
+        where = np.where(scenes, batch.scenes[events], np.uint32(0))
+        hashes = np.where(attributes, self.user_hashes[users], np.uint64(0))
         return RequestBatch(self.users, users, batch.times[events], where, hashes)
 
     def asked_of(
@@ -227,14 +291,7 @@ class Replay:
         times = np.full(len(users), now)
         return RequestBatch(self.users, users, times, where, self.user_hashes[users])
 
-    def columns(
-        self,
-        events: NDArray[np.int64],
-        rows: Rows,
-        scenes: bool = True,
-        attributes: bool = True,
-        wanted: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.float32]:
+    def columns(self, events: NDArray[np.int64], rows: Rows) -> NDArray[np.float32]:
         """Compute what a ranker reads of given rows (B, C) for the users of B coming events.
 
         Each is seen from its own time and scene, but all from the states as they are now.
@@ -242,11 +299,8 @@ class Replay:
         Args:
             events: (B,) positions in the log.
             rows: (B, C) catalogue rows, -1 only at the end.
-            scenes: see `asked`.
-            attributes: see `asked`.
-            wanted: (F,) which columns; all by default.
 
         Returns:
-            (B, C, F) float32; zero where the row is -1, and where a column is not wanted.
+            (B, C, F) float32; zero where the row is -1.
         """
-        return self.recommender.columns(self.asked(events, scenes, attributes), rows, wanted)
+        return self.recommender.columns(self.asked(events), rows)

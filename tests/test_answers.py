@@ -56,16 +56,16 @@ def ask(
 def test_each_target_is_asked_before_its_event_streams_in(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, int]] = []
-    columns = Replay.columns
+    met: list[tuple[int, int]] = []
+    asked = Replay.asked
 
     def spy(self: Replay, events: Any, *more: Any) -> Any:
-        asked.append((self.position, int(events[0])))
-        return columns(self, events, *more)
+        met.append((self.position, int(events[0])))
+        return asked(self, events, *more)
 
-    monkeypatch.setattr(Replay, "columns", spy)
+    monkeypatch.setattr(Replay, "asked", spy)
     _, targets, _ = ask(log)
-    assert asked == [(event, event) for event in targets.events.tolist()]
+    assert set(met) == {(event, event) for event in targets.events.tolist()}
 
 
 def test_a_baseline_is_told_the_past_of_each_target(log: EventLog) -> None:
@@ -177,6 +177,25 @@ def test_the_tracker_is_asked_without_scenes_and_attributes_where_it_reads_them(
     assert changed.any()
     assert users_with_attributes(replay)[log.users[targets.events]][changed].all()
     assert (found[WITHOUT_SCENES.name].ranks != whole).any()
+
+
+def test_the_user_encoder_is_asked_once_a_target_for_all_variants(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = group_artifact()
+    tower = make_tower(fitted(scenes=True, attributes=True), artifact.vectors)
+    replay = Replay(replace(artifact, models=Models(tower=tower)), log, EXACT, ByEncoder())
+    targets = targets_of(log, split(log, "loo"), replay.rows, 40, 40, False)
+    variants, users = variants_of(replay, targets), []
+    attended = tower.attended
+
+    def spy(states: Any, slots: Any, *more: Any) -> Any:
+        users.append(len(slots))
+        return attended(states, slots, *more)
+
+    monkeypatch.setattr(tower, "attended", spy)
+    ask_all(replay, targets, [], variants)
+    assert users == [len(variants)] * len(targets.events)
 
 
 def test_without_scenes_or_attributes_there_is_nothing_to_leave_out(log: EventLog) -> None:

@@ -1,5 +1,8 @@
 """Replay of a log through the Recommender, and what a ranker learns from."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,40 @@ def test_columns_are_the_features_of_the_recommender_and_the_context(log: EventL
     np.testing.assert_array_equal(found, made)
     assert found[0, 0, COLUMNS.index("events")] == found[0, 2, COLUMNS.index("events")] > 0
     assert not found[1, 2].any()
+
+
+def test_the_states_do_not_change_before_who_reads_them_is_done(log: EventLog) -> None:
+    replay = Replay(group_artifact(), log)
+    replay.advance(60)
+    user, begun = int(log.users[60]), threading.Event()
+    found: list[int] = []
+
+    def read() -> None:
+        begun.wait(10)
+        time.sleep(0.05)  # had the event been applied meanwhile, it would be seen
+        found.append(int(replay.users.states.head["events"][user]))
+
+    before = int(replay.users.states.head["events"][user])
+    with ThreadPoolExecutor(1) as executor:
+        replay.read_beside(executor, read)
+        begun.set()
+        replay.advance(61)
+    assert found == [before]
+    assert int(replay.users.states.head["events"][user]) == before + 1
+
+
+def test_what_fails_where_the_states_are_read_is_raised_where_they_would_change(
+    log: EventLog,
+) -> None:
+    replay = Replay(group_artifact(), log)
+
+    def fail() -> None:
+        raise ValueError("the rows are gone")
+
+    with ThreadPoolExecutor(1) as executor:
+        replay.read_beside(executor, fail)
+        with pytest.raises(ValueError, match="the rows are gone"):
+            replay.advance(5)
 
 
 def test_the_past_of_an_event_is_what_its_user_chose_before_it(log: EventLog) -> None:

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from tracker.artifact import Artifact
 from tracker.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
 from tracker.dots import dot
-from tracker.features import fill_features
+from tracker.features import F_NEIGHBOURS, fill_features
 from tracker.history import Histories
 from tracker.item_view import ItemView
 from tracker.native import native
 from tracker.prefetch import prefetch
 from tracker.recommend_options import RecommendOptions
 from tracker.request_batch import RequestBatch
-from tracker.walk import walk_rows
+from tracker.walk import WALKED, walk_rows
 
 _AHEAD = 8  # candidates whose vectors are asked for before their turn
 
@@ -46,48 +46,46 @@ class Columns:
         self,
         read: Histories,
         asked: RequestBatch,
-        wishes: NDArray[np.float32],
+        wishes: NDArray[np.float32] | None,
         rows: NDArray[np.int64],
         wanted: NDArray[np.bool_],
-    ) -> NDArray[np.float32]:
-        """Return the wanted COLUMNS of rows (B, C): (B, C, F); see `Recommender.columns`."""
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the wanted COLUMNS of rows (B, C) into (B, C, F); see `Recommender.columns`."""
         given = rows.astype(np.int32)
         n_rows = (given >= 0).sum(axis=1)
-        walked = walk_rows(
-            read,
-            asked.now,
-            self._options.neighbour_events,
-            self._options.neighbour_width,
-            self._view,
-            given,
-            n_rows,
-        )
-        return self.fill(read, asked, wanted, wishes, given, n_rows, walked)
+        if wanted[F_NEIGHBOURS : F_NEIGHBOURS + WALKED].any():
+            events, width = self._options.neighbour_events, self._options.neighbour_width
+            walked = walk_rows(read, asked.now, events, width, self._view, given, n_rows)
+        else:
+            walked = np.zeros((*rows.shape, WALKED), np.float32)
+        self.fill(read, asked, wanted, wishes, given, n_rows, walked, out)
 
     def fill(
         self,
         read: Histories,
         asked: RequestBatch,
         wanted: NDArray[np.bool_],
-        wishes: NDArray[np.float32],
+        wishes: NDArray[np.float32] | None,
         rows: NDArray[np.int32],
         n_rows: NDArray[np.int64],
         walked: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """Return the wanted columns of candidates (B, C); the others are zero, as is row -1.
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the wanted columns of candidates (B, C); the others stay, as does row -1.
 
         Args:
             read: what was read of the users' rows.
             asked: B users.
             wanted: (F,) of `Ranker`, F at most len(COLUMNS).
-            wishes: (B, E) of `Tower.queries`; E is 0 without one.
+            wishes: (B, E) of `Tower.queries`; None where the encoder's column is not wanted.
             rows: (B, C) catalogue rows.
             n_rows: (B,) how many of them there are; those after are -1.
             walked: (B, C, W) what the walk over neighbours found.
+            out: (B, C, F) float32.
         """
         states, view = asked.states, self._view
         config = states.config
-        out = np.zeros((*rows.shape, len(wanted)), np.float32)
         features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
         fill_features(
             asked.now, asked.slots, asked.scenes, features, self._options.content_events,
@@ -103,12 +101,12 @@ class Columns:
         if after[: C_ENCODER - C_CONTEXT].any():
             context = read_context(read, states, asked.slots, asked.now, view)
             _spread(context, n_rows, out, C_CONTEXT)
-        if self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any():
+        encodes = self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any()
+        if encodes and wishes is not None:
             _encoder_scores(wishes, self.encoded, rows, n_rows, out, C_ENCODER)
         if self._prediction is not None and wanted[C_PROBABILITY : C_PROBABILITY + 1].any():
             logits = self._prediction.logits(read, asked, rows.astype(np.int64), view, self._full)
-            out[:, :, C_PROBABILITY] = np.where(rows >= 0, logits, np.float32(0.0))
-        return out
+            np.copyto(out[:, :, C_PROBABILITY], logits, where=rows >= 0)
 
 
 @native

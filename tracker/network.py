@@ -3,7 +3,9 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,9 @@ _NAMES = ("first", "first_bias", "second", "second_bias", "last", "skip", "cut")
 class Network:
     """A trained network as a Ranker: only read, so many threads may use one.
 
-    `places` (P,) are where its columns stand in COLUMNS; `code` is a hash of columns and weights;
-    `blocks` (M, H / M, G / M) are the second layer's: M are on its diagonal, as of the mean of M
-    networks, and zero is what is outside of them, which is not computed.
+    `places` (P,) are where its columns stand in COLUMNS; `blocks` (M, H / M, G / M) are the second
+    layer's: M are on its diagonal, as of the mean of M networks, and zero is what is outside of
+    them, which is not computed.
 
     Args:
         columns: names of the P features, in the order of the weights.
@@ -117,10 +119,21 @@ class Network:
         self.wanted[self.places] = True
         self.cut_weights = weights.cut
         self.blocks = _blocks_of(weights.second)
-        digest = hashlib.blake2b(repr(found.columns).encode(), digest_size=8)
+
+    @cached_property
+    def code(self) -> int:
+        """A hash of columns and weights."""
+        digest = hashlib.blake2b(repr(self.info.columns).encode(), digest_size=8)
         for name in _NAMES:
-            digest.update(getattr(weights, name).tobytes())
-        self.code = int.from_bytes(digest.digest(), "little")
+            digest.update(getattr(self.weights, name).tobytes())
+        return int.from_bytes(digest.digest(), "little")
+
+    def with_read_out(self, last: NDArray[np.float32], skip: NDArray[np.float32]) -> "Network":
+        """Return a network with these hidden layers and a read-out of its own, not checked."""
+        other = copy(self)
+        other.__dict__.pop("code", None)
+        other.weights = replace(self.weights, last=last, skip=skip)
+        return other
 
     def score(
         self, features: NDArray[np.float32], n_rows: NDArray[np.int64]

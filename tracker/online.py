@@ -1,7 +1,6 @@
 """OnlineRanker: a trained ranker whose read-out goes on learning, near what was published."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,8 +46,7 @@ class OnlineRanker:
         self.published = published
         self.wanted = published.wanted
         self.cut_weights = published.cut_weights
-        own = replace(given, last=given.last.copy(), skip=given.skip.copy())
-        self._network = Network(published.info.columns, own, published.info)
+        self._network = published.with_read_out(given.last.copy(), given.skip.copy())
         sizes = np.sqrt(np.square(given.first).mean(axis=1))
         self._skip_unit = np.maximum(sizes, np.abs(given.skip)).astype(np.float32)
         self._last_unit = np.float32(np.sqrt(np.square(given.last).mean()))
@@ -96,8 +94,7 @@ class OnlineRanker:
     def copy(self) -> Network:
         """Return the ranker as it is now, which learns no more."""
         own = self._network.weights
-        weights = replace(own, last=own.last.copy(), skip=own.skip.copy())
-        return Network(self.published.info.columns, weights, self.published.info)
+        return self.published.with_read_out(own.last.copy(), own.skip.copy())
 
     def to_bytes(self) -> bytes:
         """Return what was learned: `last`, then `skip`, float32, little-endian."""

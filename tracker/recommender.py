@@ -12,7 +12,7 @@ from tracker.calibration import Calibration
 from tracker.candidates import Candidates
 from tracker.carry_over import carry_over
 from tracker.columns import Columns
-from tracker.context import COLUMNS
+from tracker.context import C_ENCODER, COLUMNS
 from tracker.event_batch import EventBatch
 from tracker.events import hash_id
 from tracker.history import Histories, queries, read_histories
@@ -188,6 +188,7 @@ class Recommender:
         asked: RequestBatch,
         rows: NDArray[np.int64],
         wanted: NDArray[np.bool_] | None = None,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Compute COLUMNS of given rows (B, C), by the code that serves, for training.
 
@@ -195,12 +196,17 @@ class Recommender:
             asked: of whom.
             rows: -1 may only stand at the end.
             wanted: (F,) which of them, as `Ranker.wanted`; all by default.
+            out: (B, C, F) float32 to write them into, instead of zeros.
 
         Returns:
-            (B, C, F) float32; zero where the row is -1, and where a column is not wanted.
+            (B, C, F) float32; as it was where the row is -1, and where a column is not wanted.
         """
         wanted = np.ones(len(COLUMNS), np.bool_) if wanted is None else wanted
-        return self._columns.of_rows(self._read(asked), asked, self._wishes(asked), rows, wanted)
+        if out is None:
+            out = np.zeros((*rows.shape, len(wanted)), np.float32)
+        wishes = self._wishes(asked) if wanted[C_ENCODER : C_ENCODER + 1].any() else None
+        self._columns.of_rows(self._read(asked), asked, wishes, rows, wanted, out)
+        return out
 
     def probabilities(
         self,
@@ -263,8 +269,8 @@ class Recommender:
             self.tower.queries(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
         )
 
-    def _attended(self, asked: RequestBatch) -> Attended | None:
-        """Return what scene attention makes of the users' interests, None without it."""
+    def attended(self, asked: RequestBatch) -> Attended | None:
+        """Return what scene attention makes of B users' interests, None without it or users."""
         if self.tower is None or not len(asked):
             return None
         return self.tower.attended(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
@@ -278,7 +284,7 @@ class Recommender:
         """Steps 1 and 2 of `recommend`; with `attends` what attention makes of it is kept too."""
         read = self._read(asked)
         wanted, owners, masses = queries(read, self.options.searches)
-        attended = self._attended(asked) if attends or attention is not None else None
+        attended = self.attended(asked) if attends or attention is not None else None
         if attended is None:
             wishes = self._wishes(asked)
         elif attention is None:

@@ -99,7 +99,8 @@ def shortlist(
         candidates.rows, candidates.channels, candidates.walked, candidates.via,
         cut.n_rows, cut.n_unseen, cut.rows, cut.channels, cut.walked, cut.via,
     )  # fmt: skip
-    features = columns.fill(
-        read, asked, ranker.wanted, searched.wishes, cut.rows, cut.n_rows, cut.walked
+    features = np.zeros((*cut.rows.shape, len(ranker.wanted)), np.float32)
+    columns.fill(
+        read, asked, ranker.wanted, searched.wishes, cut.rows, cut.n_rows, cut.walked, features
     )
     return cut, features
