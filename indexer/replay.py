@@ -36,8 +36,8 @@ class Remembering(Recommender):
     """A recommender that is asked several times of the same users at the same moment.
 
     What the rows say of them, what the user encoder makes of it, what the indexes find and what
-    prediction says is then computed once; what is answered is the same. Users' rows may only change
-    by `update`.
+    prediction says is then computed once, and remembered until the next `update`, by which alone
+    users' rows may change; what is answered is the same.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class Remembering(Recommender):
 
     def update(self, users: UserRows, events: EventBatch) -> Applied:
         """Apply events as `Recommender.update` does, and forget what was asked before."""
-        self._forget()
+        for remembered in (self._were, self._met, self._found, self._said):
+            remembered.clear()
         return super().update(users, events)
 
     def attended(self, asked: RequestBatch) -> Attended | None:
@@ -70,8 +71,6 @@ class Remembering(Recommender):
         key = asked.slots.tobytes(), asked.now.tobytes()
         found = self._were.get(key)
         if found is None:
-            if len(self._were) == _QUESTIONS:
-                self._forget()
             found = self._were[key] = super()._read(asked)
         return found
 
@@ -82,14 +81,17 @@ class Remembering(Recommender):
     def _meet(self, asked: RequestBatch) -> list["_Met"]:
         """Return what the user encoder says of each user; if one is new, of all of them at once."""
         keys = _users_of(asked)
-        if not all(key in self._met for key in keys):
-            attended = super().attended(asked)
-            if attended is None:
-                found = [(wish, None) for wish in super()._wishes(asked)]
-            else:
-                found = list(zip(attended.wishes, attended.by_type, strict=True))
-            self._met.update(zip(keys, found, strict=True))
-        return [self._met[key] for key in keys]
+        known = [self._met[key] for key in keys if key in self._met]
+        if len(known) == len(keys):
+            return known
+        attended = super().attended(asked)
+        found: list[_Met]
+        if attended is None:
+            found = [(wish, None) for wish in super()._wishes(asked)]
+        else:
+            found = list(zip(attended.wishes, attended.by_type, strict=True))
+        self._met.update(zip(keys, found, strict=True))
+        return found
 
     def _searched(
         self,
@@ -100,28 +102,20 @@ class Remembering(Recommender):
         if attention is not None:  # what is learned may change between two questions
             return super()._searched(asked, attention, attends)
         key = tuple(_users_of(asked))
-        if key not in self._found:
-            self._found[key] = super()._searched(asked)
-        found = self._found[key]
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = super()._searched(asked)
         return replace(found, attended=self.attended(asked)) if attends else found
 
     def _logits(
         self, read: Histories, asked: RequestBatch, rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         key = tuple(a.tobytes() for a in (asked.slots, asked.now, asked.scenes, rows))
-        if key not in self._said:
-            self._said[key] = super()._logits(read, asked, rows)
-        return self._said[key]
+        found = self._said.get(key)
+        if found is None:
+            found = self._said[key] = super()._logits(read, asked, rows)
+        return found
 
-    def _forget(self) -> None:
-        self._were.clear()
-        self._met.clear()
-        self._found.clear()
-        self._said.clear()
-
-
-_QUESTIONS = 16
-"""Questions that are remembered at most: between two events there are fewer."""
 
 _Met = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 """Of one user, a row of `Attended.wishes` and one of `Attended.by_type`."""
