@@ -184,7 +184,7 @@ def train(
     click.echo(
         f"{done.artifact}:{learned} ranker of {done.examples} examples, {done.epochs} epochs (best"
         f" {done.best_epoch}), validation HR@10 {done.validation['hit_rate_at_10']:.4f} NDCG@10"
-        f" {done.validation['ndcg_at_10']:.4f}, {done.seconds:g} s"
+        f" {done.validation['ndcg_at_10']:.4f} among sampled items, {done.seconds:g} s"
     )
 
 

@@ -98,7 +98,11 @@ def watch_command(
 @click.argument("user", required=False)
 @click.option("--item", help="Show an item instead of a user.")
 @click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
-@click.option("--now", type=float, help="Seconds since the epoch to tell ages for; else the clock.")
+@click.option(
+    "--now",
+    type=float,
+    help="Seconds since the epoch to tell ages for; else a worker's stream time, or the clock.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(
     brokers: str | None,
