@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 from indexer.histories import EventLog
@@ -28,10 +29,10 @@ def fingerprint(log: EventLog, items: bytes, told: bytes) -> str:
         batch.event_ids, batch.retracts,
     ):  # fmt: skip
         digest.update(column.tobytes())
-    ours = Path(__file__).parents[1]
     for package in ("tracker", "indexer"):
-        for path in sorted((ours / package).glob("*.py")):
-            digest.update(path.read_bytes())
+        folder = Path(str(files(package)))
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

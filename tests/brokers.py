@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.paths import ROOT
 from tracker.embedded import ChildProcess, free_port, wait_for_port
 
-HERE = Path(__file__).parent / "kafka"
+HERE = ROOT / "tests" / "kafka"
 FETCH_SECONDS = 600.0
 START_SECONDS = 60.0
 JAVA_AT_LEAST = 17

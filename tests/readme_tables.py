@@ -1,17 +1,16 @@
 """The README's tables that come from the code: `python -m tests.readme_tables` writes them anew."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.paths import ROOT
 from tracker.interest import InterestConfig
 from tracker.kinds import DEFAULT_KINDS
 from tracker.settings import settings_table
 from tracker.state import row_dtype
 
-ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 SOURCES = ("tracker/state_bytes.py", "tracker/slots.py")
 NAMES = {"V": "bytes", "f": "float", "i": "int", "u": "uint"}

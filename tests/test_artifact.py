@@ -12,6 +12,7 @@ from indexer.assemble import build_artifact
 from indexer.build_options import BuildOptions
 from indexer.carry import read_before
 from tests.catalogs import WordEncoder, catalog
+from tests.paths import GOLDEN
 from tracker.artifact import (
     LAYOUT,
     Artifact,
@@ -26,7 +27,7 @@ from tracker.models import Models, read_models
 from tracker.network import RankerInfo
 from tracker.vectors import ItemVectors, unit
 
-GOLDEN = Path(__file__).parent / "golden" / "artifact-1"
+GOLDEN_ARTIFACT = GOLDEN / "artifact-1"
 FILES = ("items.json", "texts.json", "basis", "encodings", "vectors", "index.faiss")
 
 
@@ -175,14 +176,14 @@ def test_an_artifact_without_files_serves_tests() -> None:
 
 
 def test_the_golden_artifact_of_format_1_is_read() -> None:
-    artifact = Artifact.load(GOLDEN)
-    expected = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
+    artifact = Artifact.load(GOLDEN_ARTIFACT)
+    expected = json.loads((GOLDEN_ARTIFACT / "expected.json").read_text(encoding="utf-8"))
     assert artifact.manifest.format == 1
     assert artifact.vectors.ids == expected["ids"]
     assert artifact.manifest.live == expected["live"]
     np.testing.assert_allclose(artifact.vectors.vectors, expected["vectors"], atol=1e-6)
     rows, _ = artifact.index.search(artifact.vectors.vectors[:1], 3)
     assert rows[0].tolist() == expected["nearest"]
-    before = read_before(GOLDEN)
+    before = read_before(GOLDEN_ARTIFACT)
     assert before is not None
     assert before.sources.texts[0] == expected["text"]

@@ -16,9 +16,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.paths import ROOT
 from tracker.settings import Settings, load_settings
 
-ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 MANIFESTS = sorted(KUBERNETES.glob("*.yaml"))

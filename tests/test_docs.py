@@ -16,7 +16,8 @@ import pytest
 from indexer.catalog import Item
 from indexer.cli import main as indexer_cli
 from indexer.schemas import FORMATS, render, schema_of
-from tests.readme_tables import ROOT, in_readme, tables
+from tests.paths import ROOT
+from tests.readme_tables import in_readme, tables
 from tracker.cli import cli as tracker_cli
 from tracker.events import (
     REASONS,

@@ -1,12 +1,11 @@
 """Blocks of item events: to and from bytes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.paths import GOLDEN
 from tracker import item_events as item_events_module
 from tracker.item_events import (
     ITEM_EVENT,
@@ -17,8 +16,6 @@ from tracker.item_events import (
     encode_block,
     item_partition,
 )
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def some(n: int, seed: int = 0) -> np.ndarray:

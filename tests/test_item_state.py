@@ -1,6 +1,5 @@
 """Item rows: counts exact in any order and under retraction, bounded lists, bytes."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.paths import GOLDEN
 from tracker import item_bytes, item_counts, item_state
 from tracker import neighbours as neighbours_module
 from tracker.item_bytes import ROW_BYTES_MAX, SCENES
@@ -16,7 +16,6 @@ from tracker.item_events import ITEM_EVENT, RECENTS
 from tracker.item_state import ItemStateFormatError, ItemStates
 from tracker.neighbours import NEIGHBOURS
 
-GOLDEN = Path(__file__).parent / "golden"
 START = 1.7e9
 deterministic = settings(deadline=None, derandomize=True, max_examples=60)
 

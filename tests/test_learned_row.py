@@ -1,15 +1,12 @@
 """The row of what was learned: what this version writes, and what it makes of older rows."""
 
-from pathlib import Path
-
 import numpy as np
 
+from tests.paths import GOLDEN
 from tests.test_tower import fitted, world_with
 from tracker.kinds import Kinds
 from tracker.learned_row import FORMAT, Learned, decode_learned, encode_learned
 from tracker.learner import Learner
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def learned() -> dict[str, Learned]:

@@ -9,9 +9,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.paths import ROOT
 from tracker.native import native, reordered
-
-ROOT = Path(__file__).parents[1]
 
 
 @native

@@ -1,18 +1,15 @@
 """SeenSets: nothing that is kept is missed, the bound of false answers, bytes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.paths import GOLDEN
 from tests.small_world import SMALL
 from tracker import seen as seen_module
 from tracker.interest import InterestConfig
 from tracker.seen import SeenFormatError, SeenSets, event_key
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def filled(config: InterestConfig, keys: int, seed: int = 0) -> tuple[SeenSets, list[int]]:

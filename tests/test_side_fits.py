@@ -20,6 +20,7 @@ from indexer.side_fits import Fit, side_fits
 from indexer.tower_options import TowerOptions
 from indexer.train_encoder import Fitted, fit_encoder
 from indexer.train_tower import TowerTraining
+from tests.paths import ROOT
 from tests.test_train_encoder import CONFIG, CPU, OPTIONS, parts, world
 from tests.test_train_tower import ITEMS, events_of, made
 
@@ -115,7 +116,7 @@ def wait_for(done: Callable[[], bool]) -> None:
 def test_a_process_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    here = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    here = {"PYTHONPATH": str(ROOT)}
     words = [sys.executable, str(script), str(tmp_path)]
     with subprocess.Popen(words, env=os.environ | here, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

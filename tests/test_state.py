@@ -1,12 +1,11 @@
 """User rows: to and from bytes, sizes, damage."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.paths import GOLDEN
 from tests.small_world import SMALL, START, Action, lived_in
 from tracker import state as state_module
 from tracker import state_bytes
@@ -21,7 +20,6 @@ from tracker.state import (
 )
 from tracker.state_bytes import HEAD, RING
 
-GOLDEN = Path(__file__).parent / "golden"
 deterministic = settings(deadline=None, derandomize=True)  # the first call compiles
 
 

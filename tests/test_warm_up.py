@@ -12,6 +12,7 @@ from indexer.assemble import assemble, build_artifact, write_version
 from indexer.build_options import BuildOptions
 from indexer.catalog import Catalog
 from indexer.tower_items import make_tower
+from tests.paths import ROOT
 from tests.plane_world import small_artifact
 from tests.shop import WIDTH, LetterEncoder, shop_items
 from tests.test_network import weights
@@ -26,8 +27,6 @@ from tracker.serving import make_serving
 from tracker.settings import load_settings
 from tracker.versions import set_latest
 from tracker.warm_up import warm_up
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:

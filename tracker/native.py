@@ -19,7 +19,7 @@ import numba
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_IMPORTS = re.compile(r"^from ((?:tracker|indexer)\.\w+) import", re.MULTILINE)
+_IMPORTS = re.compile(r"^from ((?:tracker|indexer)\.[\w.]+) import", re.MULTILINE)
 
 
 def native(kernel: Callable[P, R]) -> Callable[P, R]:
