@@ -58,7 +58,7 @@ bench: .venv/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 schemas: .venv/.test
-	$(BIN)/python -m indexer.schemas schemas
+	$(BIN)/python -m indexer.data.schemas schemas
 	$(BIN)/python -m tests.readme_tables
 
 clean:

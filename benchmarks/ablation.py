@@ -24,35 +24,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.assemble import Assembled, assemble, in_memory
-from indexer.build import build_index
-from indexer.build_options import BuildOptions
-from indexer.catalog import Catalog, read_items
-from indexer.encoder_learner import EncoderOptions
-from indexer.examples import Examples, collect_examples
-from indexer.histories import EventLog, core, split
-from indexer.holdout import ranker_targets
-from indexer.intervals import mean_interval, paired_interval
-from indexer.item_encoder import ItemEncoder
-from indexer.metrics import gains_at_k, hits_at_k
-from indexer.rankings import rank_and_list
-from indexer.replay import Replay
-from indexer.targets import Asked, Targets, asked_in_parts, targets_of
-from indexer.tower_options import TooFewError, TowerOptions
-from indexer.train import MAX_EXAMPLES
-from indexer.train_ranker import LATE_EXAMPLES, RankerOptions, fit_ranker
-from indexer.train_tower import TowerTraining
-from indexer.training_log import read_log
-from indexer.users import read_users
-from tracker.context import COLUMNS, CONTEXT
-from tracker.events import hash_id
-from tracker.kinds import Kinds
-from tracker.learner import Learner
-from tracker.models import Models
-from tracker.network import Network, RankerInfo
-from tracker.ranker import Blend, Ranker
-from tracker.recommend_options import RecommendOptions, trained_with
-from tracker.vectors import ItemVectors, unit
+from indexer.build.assemble import Assembled, assemble, in_memory
+from indexer.build.index import build_index
+from indexer.build.item_encoder import ItemEncoder
+from indexer.build.options import BuildOptions
+from indexer.data.catalog import Catalog, read_items
+from indexer.data.histories import EventLog, core, split
+from indexer.data.holdout import ranker_targets
+from indexer.data.training_log import read_log
+from indexer.data.users import read_users
+from indexer.encoder.learner import EncoderOptions
+from indexer.encoder.options import TooFewError, TowerOptions
+from indexer.encoder.tower import TowerTraining
+from indexer.evaluate.intervals import mean_interval, paired_interval
+from indexer.evaluate.metrics import gains_at_k, hits_at_k
+from indexer.evaluate.rankings import rank_and_list
+from indexer.evaluate.targets import Asked, Targets, asked_in_parts, targets_of
+from indexer.replay.ranker_examples import Examples, collect_examples
+from indexer.replay.replay import Replay
+from indexer.train.ranker import LATE_EXAMPLES, RankerOptions, fit_ranker
+from indexer.train.train import MAX_EXAMPLES
+from tracker.artifact.models import Models
+from tracker.events.kinds import Kinds
+from tracker.events.wire import hash_id
+from tracker.items.vectors import ItemVectors, unit
+from tracker.recommend.learner import Learner
+from tracker.recommend.options import RecommendOptions, trained_with
+from tracker.scoring.blend import Blend, Ranker
+from tracker.scoring.context import COLUMNS, CONTEXT
+from tracker.scoring.network import Network, RankerInfo
 
 FULL, NO_ENCODER, RAW = "full model", "no encoder", "no encoder, text vectors not whitened"
 

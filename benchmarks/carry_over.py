@@ -22,17 +22,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.histories import EventLog, core, read_event_log, split
-from indexer.holdout import check_unseen
-from indexer.intervals import paired_interval
-from indexer.metrics import gains_at_k, hits_at_k
-from indexer.rankings import rank_and_list
-from indexer.replay import Replay
-from indexer.targets import Targets, asked_in_parts, targets_of
-from tracker.artifact import Artifact
-from tracker.kinds import Kinds
-from tracker.recommend_options import RecommendOptions
-from tracker.versions import list_versions
+from indexer.data.histories import EventLog, core, read_event_log, split
+from indexer.data.holdout import check_unseen
+from indexer.evaluate.intervals import paired_interval
+from indexer.evaluate.metrics import gains_at_k, hits_at_k
+from indexer.evaluate.rankings import rank_and_list
+from indexer.evaluate.targets import Targets, asked_in_parts, targets_of
+from indexer.replay.replay import Replay
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.versions import list_versions
+from tracker.events.kinds import Kinds
+from tracker.recommend.options import RecommendOptions
 
 FIRST = 1000
 """Targets that count as right after the swap."""

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.histories import EventLog, core, read_event_log
+from indexer.data.histories import EventLog, core, read_event_log
 from tests.neighbour_counts import Uncapped
-from tracker.artifact import Artifact
-from tracker.item_counts import apply_item_events
-from tracker.item_state import ItemStates
-from tracker.item_view import ItemView
-from tracker.kinds import Kinds
-from tracker.recommender import Recommender
-from tracker.user_rows import UserRows
+from tracker.artifact.artifact import Artifact
+from tracker.events.kinds import Kinds
+from tracker.items.counts import apply_item_events
+from tracker.items.states import ItemStates
+from tracker.items.view import ItemView
+from tracker.recommend.recommender import Recommender
+from tracker.users.rows import UserRows
 
 CHUNK = 10_000
 NOT_AFTER = 4e9

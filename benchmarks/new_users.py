@@ -24,17 +24,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.answers import WHOLE, WITHOUT_ATTRIBUTES, Answers, ask_all, make_baselines
-from indexer.histories import EventLog, read_event_log
-from indexer.intervals import mean_interval, paired_interval
-from indexer.metrics import gains_at_k, hits_at_k
-from indexer.replay import Replay
-from indexer.targets import Targets
-from indexer.users import read_users
-from tracker.artifact import Artifact
-from tracker.events import hash_id
-from tracker.kinds import Kinds
-from tracker.recommend_options import RecommendOptions
+from indexer.data.histories import EventLog, read_event_log
+from indexer.data.users import read_users
+from indexer.evaluate.answers import WHOLE, WITHOUT_ATTRIBUTES, Answers, ask_all, make_baselines
+from indexer.evaluate.intervals import mean_interval, paired_interval
+from indexer.evaluate.metrics import gains_at_k, hits_at_k
+from indexer.evaluate.targets import Targets
+from indexer.replay.replay import Replay
+from tracker.artifact.artifact import Artifact
+from tracker.events.kinds import Kinds
+from tracker.events.wire import hash_id
+from tracker.recommend.options import RecommendOptions
 
 FIRST = 3
 """Events of a held-out user that are asked for."""

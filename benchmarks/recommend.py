@@ -19,33 +19,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import tracker.recommender as recommending
-import tracker.shortlist as shortlisting
-from indexer.build import build_index
-from indexer.tower_items import FittedTower, make_tower
-from indexer.train_ranker import RankerOptions
-from tracker import columns, recommended
-from tracker.artifact import Artifact
-from tracker.attended import interest_names
-from tracker.context import COLUMNS
-from tracker.event_batch import EventBatch
-from tracker.interest import InterestConfig
-from tracker.item_counts import apply_item_events
-from tracker.item_state import ItemStates
-from tracker.item_view import ItemView
-from tracker.learned_models import LearnedModels
-from tracker.lists import ListEncoder
-from tracker.models import Models
-from tracker.network import CUT, Network, Weights
-from tracker.online_attention import OnlineAttention
-from tracker.recommend_options import RecommendOptions, trained_with
-from tracker.recommender import Recommender
-from tracker.request_batch import RequestBatch
-from tracker.scene_attention import SceneAttention, SceneAttentionConfig
-from tracker.tower import UserAttributes
-from tracker.user_encoder import EncoderConfig, UserEncoder
-from tracker.user_rows import UserRows
-from tracker.vectors import ItemVectors
+import tracker.recommend.recommender as recommending
+import tracker.recommend.shortlist as shortlisting
+from indexer.build.index import build_index
+from indexer.build.tower_items import FittedTower, make_tower
+from indexer.train.ranker import RankerOptions
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.models import Models
+from tracker.encoder.attended import interest_names
+from tracker.encoder.online_attention import OnlineAttention
+from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
+from tracker.encoder.tower import UserAttributes
+from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
+from tracker.events.batch import EventBatch
+from tracker.items.counts import apply_item_events
+from tracker.items.states import ItemStates
+from tracker.items.vectors import ItemVectors
+from tracker.items.view import ItemView
+from tracker.recommend import columns
+from tracker.recommend import lists as recommended
+from tracker.recommend.learned_models import LearnedModels
+from tracker.recommend.list_json import ListEncoder
+from tracker.recommend.options import RecommendOptions, trained_with
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.context import COLUMNS
+from tracker.scoring.network import CUT, Network, Weights
+from tracker.users.config import InterestConfig
+from tracker.users.request_batch import RequestBatch
+from tracker.users.rows import UserRows
 
 GROUPS = 500
 START = 1_700_000_000.0

@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from indexer.catalog import read_items
-from indexer.histories import read_event_log
-from indexer.replay import Replay
-from tracker.artifact import Artifact
-from tracker.events import scene_code
-from tracker.kinds import Kinds
-from tracker.recommend_options import RecommendOptions
+from indexer.data.catalog import read_items
+from indexer.data.histories import read_event_log
+from indexer.replay.replay import Replay
+from tracker.artifact.artifact import Artifact
+from tracker.events.kinds import Kinds
+from tracker.events.wire import scene_code
+from tracker.recommend.options import RecommendOptions
 
 UNSEEN = "a scene never seen"
 

@@ -29,13 +29,13 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 
-from indexer.assemble import build_artifact
-from indexer.build_options import BuildOptions
-from indexer.catalog import Catalog, Item
-from indexer.item_encoder import Progress
+from indexer.build.assemble import build_artifact
+from indexer.build.item_encoder import Progress
+from indexer.build.options import BuildOptions
+from indexer.data.catalog import Catalog, Item
 from tests.brokers import KafkaBroker
-from tracker.artifact import Artifact, EncoderInfo
-from tracker.embedded import ChildProcess
+from tracker.artifact.artifact import Artifact, EncoderInfo
+from tracker.demo.broker import ChildProcess
 
 TEXT_WIDTH = 384
 TOPICS_OF_TEXT = 400

@@ -6,9 +6,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from indexer.catalog import Catalog, Item
-from indexer.item_encoder import Progress
-from tracker.artifact import EncoderInfo
+from indexer.build.item_encoder import Progress
+from indexer.data.catalog import Catalog, Item
+from tracker.artifact.artifact import EncoderInfo
 
 WIDTH = 32
 DEPARTMENTS = ("tools", "shoes", "tea", "books")

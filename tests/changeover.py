@@ -15,10 +15,10 @@ from typing import Any
 from numba.core.registry import CPUDispatcher
 
 from tests.plane_world import NOW, Bench, like
-from tracker.events import Event
-from tracker.serving import ArtifactKeeper, Serving, load_artifact, make_serving
-from tracker.versions import set_latest
-from tracker.warm_up import warm_up
+from tracker.artifact.versions import set_latest
+from tracker.events.wire import Event
+from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving
+from tracker.worker.warm_up import warm_up
 
 
 class Feed:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.brokers import KafkaBroker, why_no_kafka
-from tracker.embedded import embedded_broker
+from tracker.demo.broker import embedded_broker
 
 WHY_NO_KAFKA = pytest.StashKey[str]()
 

@@ -32,14 +32,14 @@ from tests.states import (
     user_differences,
     without_list,
 )
-from tracker.artifact import Artifact
-from tracker.audit import read_events
-from tracker.client import Line, read_topic, send_events
-from tracker.cluster import topics_of
-from tracker.embedded import ChildProcess, free_port
-from tracker.local import answers_ok, worker_process
+from tracker.artifact.artifact import Artifact
+from tracker.demo.audit import read_events
+from tracker.demo.broker import ChildProcess, free_port
+from tracker.demo.local import answers_ok, worker_process
+from tracker.kafka.client import Line, read_topic, send_events
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from indexer import train_ranker
-from indexer.catalog import read_items
-from indexer.tower_options import TowerOptions
-from indexer.train import train
-from indexer.train_options import Reports, TrainOptions
+from indexer.data.catalog import read_items
+from indexer.encoder.options import TowerOptions
+from indexer.train import ranker as train_ranker
+from indexer.train.options import Reports, TrainOptions
+from indexer.train.train import train
 from tests.catalogs import WordEncoder
-from tracker.kinds import Kinds
+from tracker.events.kinds import Kinds
 
 
 def main(items: str, events: str, root: str, wait: bool) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from indexer.histories import EventLog, read_event_log
+from indexer.data.histories import EventLog, read_event_log
 from tests.worlds import START, checkerboard
-from tracker.artifact import Artifact
-from tracker.interest import InterestConfig
-from tracker.kinds import Kinds
-from tracker.vectors import ItemVectors
+from tracker.artifact.artifact import Artifact
+from tracker.events.kinds import Kinds
+from tracker.items.vectors import ItemVectors
+from tracker.users.config import InterestConfig
 
 MINUTE = 60.0
 

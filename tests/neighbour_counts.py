@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.item_state import ItemStates
+from tracker.items.states import ItemStates
 
 TEN_DAYS = 864000.0
 POSITION_DECAY = 0.8

@@ -11,22 +11,22 @@ import numpy as np
 from rocksdict import Options, Rdict, WriteBatch
 
 from tests.worlds import checkerboard
-from tracker.artifact import Artifact
-from tracker.cluster import Cluster, TopicInfo, topics_of
-from tracker.commit import CommitAbortedError
-from tracker.events import Event, Recommendation, encode_event
-from tracker.interest import InterestConfig
-from tracker.item_side import ItemRows, ItemSide
-from tracker.kinds import Kinds
-from tracker.outbox import Record
-from tracker.serving import Serving, make_serving
+from tracker.artifact.artifact import Artifact
+from tracker.events.kinds import Kinds
+from tracker.events.wire import Event, Recommendation, encode_event
+from tracker.items.vectors import ItemVectors
+from tracker.kafka.cluster import Cluster, TopicInfo, topics_of
+from tracker.kafka.outbox import Record
 from tracker.settings import Settings, load_settings
-from tracker.store import PartitionStore
-from tracker.user_rows import UserRows
-from tracker.user_side import UserSide
-from tracker.vectors import ItemVectors
-from tracker.worker_context import Context
-from tracker.worker_metrics import Metrics
+from tracker.store.committer import CommitAbortedError
+from tracker.store.partition_store import PartitionStore
+from tracker.stream.item_side import ItemRows, ItemSide
+from tracker.stream.metrics import Metrics
+from tracker.stream.serving import Serving, make_serving
+from tracker.stream.user_side import UserSide
+from tracker.stream.worker_context import Context
+from tracker.users.config import InterestConfig
+from tracker.users.rows import UserRows
 
 NOW = 1_700_000_000.0
 SMALL = InterestConfig(dim=16, ring=8, ring_evict=2, seen_bits=1024, seen_capacity=60)

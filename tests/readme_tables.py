@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from tests.paths import ROOT
-from tracker.interest import InterestConfig
-from tracker.kinds import DEFAULT_KINDS
+from tracker.events.kinds import DEFAULT_KINDS
 from tracker.settings import settings_table
-from tracker.state import row_dtype
+from tracker.users.config import InterestConfig
+from tracker.users.states import row_dtype
 
 README = ROOT / "README.md"
-SOURCES = ("tracker/state_bytes.py", "tracker/slots.py")
+SOURCES = ("tracker/users/layout.py", "tracker/users/slots.py")
 NAMES = {"V": "bytes", "f": "float", "i": "int", "u": "uint"}
 
 

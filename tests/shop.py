@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.assemble import Built, build_artifact
-from indexer.build_options import BuildOptions
-from indexer.catalog import Catalog, Item
-from indexer.train import train
-from indexer.train_options import Trained, TrainOptions
-from indexer.train_ranker import RankerOptions
-from tracker.client import Line
-from tracker.events import Event, encode_event, hash_id
-from tracker.kinds import Kinds
-from tracker.manifest import EncoderInfo
+from indexer.build.assemble import Built, build_artifact
+from indexer.build.options import BuildOptions
+from indexer.data.catalog import Catalog, Item
+from indexer.train.options import Trained, TrainOptions
+from indexer.train.ranker import RankerOptions
+from indexer.train.train import train
+from tracker.artifact.manifest import EncoderInfo
+from tracker.events.kinds import Kinds
+from tracker.events.wire import Event, encode_event, hash_id
+from tracker.kafka.client import Line
 
 WIDTH = 48
 START = 1_750_000_000.0

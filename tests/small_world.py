@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.apply import Applied, apply_events
-from tracker.event_batch import EventBatch
-from tracker.interest import InterestConfig
-from tracker.seen import SeenSets
-from tracker.state import RING_RETRACTED, UserStates
-from tracker.vectors import hash_table, lookup_rows
+from tracker.events.batch import EventBatch
+from tracker.items.vectors import hash_table, lookup_rows
+from tracker.users.apply import Applied, apply_events
+from tracker.users.config import InterestConfig
+from tracker.users.seen import SeenSets
+from tracker.users.states import RING_RETRACTED, UserStates
 
 START = 1.7e9
 SMALL = InterestConfig(dim=8, slots=4, ring=8, ring_evict=2, seen_bits=1024, seen_capacity=60)

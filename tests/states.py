@@ -7,16 +7,16 @@ import msgspec
 import numpy as np
 
 from tests.neighbour_counts import Uncapped
-from tracker.audit import Truth
-from tracker.client import read_topic
-from tracker.cluster import topics_of
-from tracker.events import Recommendation
-from tracker.interest import InterestConfig
-from tracker.item_events import decode_blocks
-from tracker.item_state import ItemStates
-from tracker.learned_row import decode_learned
+from tracker.demo.audit import Truth
+from tracker.events.item_events import decode_blocks
+from tracker.events.wire import Recommendation
+from tracker.items.states import ItemStates
+from tracker.kafka.client import read_topic
+from tracker.kafka.cluster import topics_of
+from tracker.recommend.learned_row import decode_learned
 from tracker.settings import Settings
-from tracker.state import UserStates
+from tracker.users.config import InterestConfig
+from tracker.users.states import UserStates
 
 EMISSION = ("emitted_offset", "emitted_at", "list_hash")
 """What a row knows of the last list: it depends on where chunks began, and not on the events."""

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from benchmarks.ablation import FULL, NO_ENCODER, Said, ask, table, weigh
-from indexer.answers import TRACKER, ask_all
-from indexer.examples import Examples, collect_examples
-from indexer.histories import split
-from indexer.replay import Replay
-from indexer.targets import targets_of
+from indexer.data.histories import split
+from indexer.evaluate.answers import TRACKER, ask_all
+from indexer.evaluate.targets import targets_of
+from indexer.replay.ranker_examples import Examples, collect_examples
+from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.test_network import NAMES, weights
-from tracker.kinds import Kinds
-from tracker.learner import Learner
-from tracker.models import Models
-from tracker.network import Network
-from tracker.recommend_options import RecommendOptions
+from tracker.artifact.models import Models
+from tracker.events.kinds import Kinds
+from tracker.recommend.learner import Learner
+from tracker.recommend.options import RecommendOptions
+from tracker.scoring.network import Network
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.answers import (
+from indexer.build.tower_items import make_tower
+from indexer.data.histories import EventLog, split
+from indexer.evaluate.answers import (
     TRACKER,
     TRACKER_ONLINE,
     TRACKER_SERVED,
@@ -21,20 +23,18 @@ from indexer.answers import (
     users_with_attributes,
     variants_of,
 )
-from indexer.baselines import Baseline, Popularity
-from indexer.histories import EventLog, split
-from indexer.replay import Replay
-from indexer.targets import Asked, Targets, targets_of
-from indexer.tower_items import make_tower
+from indexer.evaluate.baselines import Baseline, Popularity
+from indexer.evaluate.targets import Asked, Targets, targets_of
+from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.test_tower import fitted
-from tracker.context import C_ENCODER, COLUMNS
-from tracker.kinds import Kinds
-from tracker.learner import Learner
-from tracker.models import Models
-from tracker.network import CUT, Network, Weights
-from tracker.recommend_options import RecommendOptions
-from tracker.recommender import Recommender
+from tracker.artifact.models import Models
+from tracker.events.kinds import Kinds
+from tracker.recommend.learner import Learner
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.context import C_ENCODER, COLUMNS
+from tracker.scoring.network import CUT, Network, Weights
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 NOTHING = np.zeros(0, np.int64)
@@ -107,7 +107,7 @@ def test_answers_do_not_depend_on_how_many_targets_are_asked_together(
         return ask_all(replay, targets, models)
 
     together = all_answers()
-    monkeypatch.setattr("indexer.targets.AT_ONCE", 5)
+    monkeypatch.setattr("indexer.evaluate.targets.AT_ONCE", 5)
     for name, found in all_answers().items():
         np.testing.assert_array_equal(found.ranks, together[name].ranks, err_msg=name)
         np.testing.assert_array_equal(found.lists, together[name].lists, err_msg=name)
@@ -236,7 +236,7 @@ def test_what_is_remembered_between_questions_changes_no_answer(
         return ask_all(replay, targets, [], variants_of(replay, targets))
 
     remembered = answers()
-    monkeypatch.setattr("indexer.replay.Remembering", Recommender)
+    monkeypatch.setattr("indexer.replay.replay.Remembering", Recommender)
     for name, plain in answers().items():
         np.testing.assert_array_equal(plain.ranks, remembered[name].ranks, err_msg=name)
         np.testing.assert_array_equal(plain.lists, remembered[name].lists, err_msg=name)

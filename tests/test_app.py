@@ -9,8 +9,8 @@ import pytest
 from faust.types.auth import AuthProtocol, SASLMechanism
 
 from tests.plane_world import Bench
-from tracker.app import BLOCKS_A_CHUNK, TrackerApp, build_app
-from tracker.plane import Plane
+from tracker.worker.app import BLOCKS_A_CHUNK, TrackerApp, build_app
+from tracker.worker.plane import Plane
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.small_world import START, Action, Users, batch, catalogue, retraction
-from tracker import apply as apply_module
-from tracker import one_event
-from tracker import retraction as retraction_module
-from tracker.apply import apply_events, rebuild_from_ring
-from tracker.interest import InterestConfig
-from tracker.outcomes import APPLIED, DUPLICATE, RETRACTED
-from tracker.seen import SeenSets, event_key
-from tracker.state import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
+from tracker.users import add_event as one_event
+from tracker.users import apply as apply_module
+from tracker.users import retract_event as retraction_module
+from tracker.users.apply import apply_events, rebuild_from_ring
+from tracker.users.config import InterestConfig
+from tracker.users.outcomes import APPLIED, DUPLICATE, RETRACTED
+from tracker.users.seen import SeenSets, event_key
+from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
 
 deterministic = settings(
     deadline=None, derandomize=True, max_examples=60

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tracker.arena import Arena, ArenaFullError
+from tracker.store.arena import Arena, ArenaFullError
 
 
 def make(capacity: int) -> tuple[Arena[str], list[int], list[int]]:

@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.assemble import build_artifact
-from indexer.build_options import BuildOptions
-from indexer.carry import read_before
+from indexer.build.assemble import build_artifact
+from indexer.build.carry import read_before
+from indexer.build.options import BuildOptions
 from tests.catalogs import WordEncoder, catalog
 from tests.paths import GOLDEN
-from tracker.artifact import (
+from tracker.artifact.artifact import (
     LAYOUT,
     Artifact,
     ArtifactError,
@@ -21,11 +21,11 @@ from tracker.artifact import (
     read_manifest,
     read_vectors,
 )
-from tracker.index import IndexDeviceError, ItemIndex
-from tracker.interest import InterestConfig
-from tracker.models import Models, read_models
-from tracker.network import RankerInfo
-from tracker.vectors import ItemVectors, unit
+from tracker.artifact.models import Models, read_models
+from tracker.items.index import IndexDeviceError, ItemIndex
+from tracker.items.vectors import ItemVectors, unit
+from tracker.scoring.network import RankerInfo
+from tracker.users.config import InterestConfig
 
 GOLDEN_ARTIFACT = GOLDEN / "artifact-1"
 FILES = ("items.json", "texts.json", "basis", "encodings", "vectors", "index.faiss")
@@ -99,7 +99,7 @@ def test_an_artifact_of_another_dimension_is_refused(
         (ItemIndex.flat(np.eye(8, dtype=np.float32)), "items 8 found, 12 expected"),
     ):
         index.save(path / LAYOUT.index)
-        monkeypatch.setattr("tracker.artifact.verify", lambda *_: path)
+        monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
         with pytest.raises(ArtifactError, match=rf"index\.faiss: {message}"):
             Artifact.load(root)
 
@@ -145,7 +145,7 @@ def test_a_ranker_that_is_not_what_the_manifest_says_is_refused(root: Path) -> N
 def test_a_file_that_is_no_index_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = root / latest_version(root)
     (path / LAYOUT.index).write_bytes(b"nothing")
-    monkeypatch.setattr("tracker.artifact.verify", lambda *_: path)
+    monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
     with pytest.raises(ArtifactError, match=r"not a FAISS index.*indexer rollback"):
         Artifact.load(root)
 
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_index_is_refused(root: Path, monkeypatch: pytest.Monk
 def test_cuda_without_a_gpu_is_the_settings_fault_and_not_the_artifacts(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.index.gpu_count", lambda: 0)
+    monkeypatch.setattr("tracker.items.index.gpu_count", lambda: 0)
     with pytest.raises(IndexDeviceError, match="FAISS has no GPU"):
         Artifact.load(root, device="cuda")
 

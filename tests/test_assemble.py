@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.assemble import Built, RecallError, build_artifact
-from indexer.build_options import BuildOptions, RefusedError
-from indexer.carry import read_before
-from indexer.catalog import Catalog, Item
-from indexer.publish import overview, rollback
+from indexer.build.assemble import Built, RecallError, build_artifact
+from indexer.build.carry import read_before
+from indexer.build.options import BuildOptions, RefusedError
+from indexer.build.publish import overview, rollback
+from indexer.data.catalog import Catalog, Item
 from tests.catalogs import WIDTH, WordEncoder, catalog, invented
-from tracker.artifact import Artifact, ArtifactError, latest_version, list_versions
+from tracker.artifact.artifact import Artifact, ArtifactError, latest_version, list_versions
 
 OPTIONS = BuildOptions(dim=8)
 
@@ -175,7 +175,7 @@ def test_progress_is_told_how_many_texts_there_are(tmp_path: Path) -> None:
 def test_a_recall_below_the_least_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.build.recall_at_10", lambda *_: 0.5)
+    monkeypatch.setattr("indexer.build.index.recall_at_10", lambda *_: 0.5)
     with pytest.raises(RecallError, match=r"0\.5000, at least 0\.95 expected.*--index flat"):
         build(tmp_path, catalog(20))
     assert list_versions(tmp_path) == []
@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_the_current_version_alone(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tracker.artifact.write_synced", full)
+    monkeypatch.setattr("tracker.artifact.artifact.write_synced", full)
     with pytest.raises(OSError, match="No space left"):
         build(tmp_path, catalog(12))
     assert latest_version(tmp_path) == first.version

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from tracker.audit import AuditError, Follower, count_records, latency_ms, read_events
-from tracker.cluster import topics_of
-from tracker.connect import producer
+from tracker.demo.audit import AuditError, Follower, count_records, latency_ms, read_events
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
 
 
 async def prepared(address: str, name: str) -> Settings:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer import baselines as module
-from indexer.baselines import (
+from indexer.evaluate import baselines as module
+from indexer.evaluate.baselines import (
     Baseline,
     Content,
     DecayedPopularity,
@@ -14,8 +14,8 @@ from indexer.baselines import (
     OwnFrequent,
     Popularity,
 )
-from indexer.ease import ease_weights
-from indexer.targets import Asked
+from indexer.evaluate.ease import ease_weights
+from indexer.evaluate.targets import Asked
 
 DAY = 86400.0
 NOBODY = np.zeros(0, np.int64)
@@ -105,7 +105,7 @@ def test_item_knn_is_the_decayed_sum_of_cosines() -> None:
 def test_item_knn_looks_at_the_latest_users_of_an_item_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("indexer.baselines.MAX_USERS", 1)
+    monkeypatch.setattr("indexer.evaluate.baselines.MAX_USERS", 1)
     model = ItemKnn(rows(0, 0, 1, 1), rows(0, 1, 0, 2), 3)
     found = one(model, rows(0))
     assert found[1] == 0.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexer.build import (
+from indexer.build.index import (
     FASTSCAN_ITEMS,
     FLAT_ITEMS,
     build_index,
@@ -12,8 +12,8 @@ from indexer.build import (
     recall_at_10,
     similar_rows,
 )
-from tracker.index import ItemIndex
-from tracker.vectors import nearest_rows, unit
+from tracker.items.index import ItemIndex
+from tracker.items.vectors import nearest_rows, unit
 
 RANDOM = np.random.default_rng(11)
 VECTORS = unit(RANDOM.standard_normal((3000, 16)).astype(np.float32))
@@ -92,7 +92,7 @@ def test_similar_items_of_a_large_catalogue_are_nearly_the_exact_ones(
     index, _ = build_index(vectors[:live], 0.95, "pq_fastscan")
     exact = similar_rows(full, vectors, index)
     np.testing.assert_array_equal(exact, nearest_rows(full, live))
-    monkeypatch.setattr("indexer.build.EXACT_SIMILAR_ITEMS", 100)
+    monkeypatch.setattr("indexer.build.index.EXACT_SIMILAR_ITEMS", 100)
     found = similar_rows(full, vectors, index)
     assert found.shape == (3000, 16)
     assert (found < live).all()

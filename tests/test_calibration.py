@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tracker.calibration import MOST_SCALE, MOST_SHIFT, STEP, Calibration
+from tracker.scoring.calibration import MOST_SCALE, MOST_SHIFT, STEP, Calibration
 
 LOGITS = np.linspace(-30.0, 30.0, 601, dtype=np.float32)
 

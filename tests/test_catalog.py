@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from indexer.catalog import MAX_LINE_BYTES, CatalogError, Item, read_items
+from indexer.data.catalog import MAX_LINE_BYTES, CatalogError, Item, read_items
 
 
 def write(path: Path, *lines: Any) -> Path:

@@ -12,7 +12,8 @@ import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
 from tests.brokers import KafkaBroker
-from tracker.client import (
+from tracker.demo.broker import free_port
+from tracker.kafka.client import (
     InputError,
     Line,
     Received,
@@ -22,11 +23,10 @@ from tracker.client import (
     send_events,
     watch,
 )
-from tracker.cluster import BrokerError, TopicError, topics_of
-from tracker.connect import producer
-from tracker.embedded import free_port
+from tracker.kafka.cluster import BrokerError, TopicError, topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
 
 GOOD = b'{"user_id":"u%d","item_id":"i1","kind":"click","timestamp":1000}'
 

@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from tests.brokers import KafkaBroker
-from tracker import cluster
-from tracker.cluster import (
+from tracker.kafka import cluster
+from tracker.kafka.cluster import (
     BrokerError,
     TopicError,
     check_topics,
@@ -22,8 +22,8 @@ from tracker.cluster import (
     ssl_context_of,
     topics_of,
 )
+from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
 
 
 def made(address: str, name: str) -> Settings:

@@ -16,9 +16,12 @@ from aiokafka.errors import (
 from rocksdict import Options, Rdict
 
 from tests.brokers import KafkaBroker
-from tracker import commit
-from tracker.cluster import BrokerError, client_arguments, supports_transactions
-from tracker.commit import (
+from tracker.kafka.cluster import BrokerError, client_arguments, supports_transactions
+from tracker.kafka.outbox import Record
+from tracker.kafka.topics import ensure_topics
+from tracker.settings import Settings, load_settings
+from tracker.store import committer as commit
+from tracker.store.committer import (
     CommitAbortedError,
     CommitRefusedError,
     Committer,
@@ -27,10 +30,7 @@ from tracker.commit import (
     fenced_producer,
     plain_producer,
 )
-from tracker.database import OFFSET_KEY
-from tracker.outbox import Record
-from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
+from tracker.store.database import OFFSET_KEY
 
 ROWS: list[tuple[bytes, bytes | None]] = [
     (b"ua", b"1"),

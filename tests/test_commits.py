@@ -8,7 +8,7 @@ import pytest
 
 from tests.plane_world import Bench, like
 from tests.test_partition import Line, run
-from tracker.commit import CommitUnknownError
+from tracker.store.committer import CommitUnknownError
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 
 from tests.test_tower import fitted, tower_of, world_with
 from tests.worlds import World, likes
-from tracker.artifact import Artifact
-from tracker.committed import StateReader
-from tracker.models import UNTRAINED
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.models import UNTRAINED
+from tracker.artifact.versions import LATEST, ArtifactError
+from tracker.lookup.changelogs import StateReader
 from tracker.settings import Settings, load_settings
-from tracker.state import NewerArtifactError
-from tracker.versions import LATEST, ArtifactError
+from tracker.users.states import NewerArtifactError
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer import train_ranker
-from indexer.curve import Board, BoardError, progress, write_curve
-from indexer.train_encoder import Epoch
+from indexer.encoder.fit import Epoch
+from indexer.train import ranker as train_ranker
+from indexer.train.curve import Board, BoardError, progress, write_curve
 
 CURVE = [Epoch(1, 2.0, 3.5, 0.1, 0.05), Epoch(2, 2.0, 3.0, math.nan, math.nan)]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tracker.data_dir import LOCK, DataDirError, clear, locked
+from tracker.worker.data_dir import LOCK, DataDirError, clear, locked
 
 
 def test_second_holder_is_refused_with_the_first_ones_process_id(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from tracker.data_dir import locked\n"
+        "import sys, time; from pathlib import Path; from tracker.worker.data_dir import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

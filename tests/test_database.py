@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rocksdict import Options, Rdict
 
-from tracker.database import OFFSET_KEY, DatabaseError, write_rows
+from tracker.store.database import OFFSET_KEY, DatabaseError, write_rows
 
 
 def test_rows_and_their_offset_are_there_after_the_database_is_closed(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ import pytest
 
 from tests.brokers import KafkaBroker
 from tests.shop import build_shop, shop_events, shop_items
-from tracker.cluster import BrokerError
-from tracker.connect import admin_client
-from tracker.demo import DemoOptions, DemoResult, Step, Story, run_demo
-from tracker.demo_input import DemoInput, load_input
-from tracker.demo_report import print_demo, print_story
-from tracker.embedded import ProcessError, free_port
-from tracker.events import Interest, Recommendation, RecommendedItem
-from tracker.local import worker_environment
+from tracker.cli.demo_report import print_demo, print_story
+from tracker.demo.broker import ProcessError, free_port
+from tracker.demo.input import DemoInput, load_input
+from tracker.demo.local import worker_environment
+from tracker.demo.run import DemoOptions, DemoResult, Step, Story, run_demo
+from tracker.events.wire import Interest, Recommendation, RecommendedItem
+from tracker.kafka.cluster import BrokerError
+from tracker.kafka.connect import admin_client
 from tracker.settings import load_settings
 
 KEYS = [

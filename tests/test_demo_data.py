@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tracker.events import Event, User, decode_event, seconds
-from tracker.kinds import Kinds
+from tracker.events.kinds import Kinds
+from tracker.events.wire import Event, User, decode_event, seconds
 
 DATA = files("tracker") / "demo_data"
 SCRIPTED = ("ada", "ben", "chloe", "dmitri", "emi", "farid")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tracker.client import InputError
-from tracker.demo_input import DemoInput, load_input, shipped
-from tracker.events import decode_event
+from tracker.demo.input import DemoInput, load_input, shipped
+from tracker.events.wire import decode_event
+from tracker.kafka.client import InputError
 
 
 def event(user: str, item: str, **more: object) -> str:

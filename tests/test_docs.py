@@ -13,13 +13,14 @@ import jsonschema
 import msgspec
 import pytest
 
-from indexer.catalog import Item
-from indexer.cli import main as indexer_cli
-from indexer.schemas import FORMATS, render, schema_of
+from indexer.cli.main import main as indexer_cli
+from indexer.data.catalog import Item
+from indexer.data.schemas import FORMATS, render, schema_of
 from tests.paths import ROOT
 from tests.readme_tables import in_readme, tables
-from tracker.cli import cli as tracker_cli
-from tracker.events import (
+from tracker.cli.main import cli as tracker_cli
+from tracker.events.kinds import Kinds
+from tracker.events.wire import (
     REASONS,
     Recommendation,
     RejectedEventError,
@@ -27,11 +28,10 @@ from tracker.events import (
     User,
     decode_event,
 )
-from tracker.interest import InterestConfig
-from tracker.kinds import Kinds
 from tracker.settings import settings_table
-from tracker.state import row_bytes_max
-from tracker.worker_metrics import Metrics
+from tracker.stream.metrics import Metrics
+from tracker.users.config import InterestConfig
+from tracker.users.states import row_bytes_max
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = {"tracker": tracker_cli, "indexer": indexer_cli}

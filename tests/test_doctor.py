@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.shop import build_shop
-from tracker.doctor import (
+from tracker.cli.doctor import (
     Check,
     check_all,
     check_artifact,
@@ -17,9 +17,9 @@ from tracker.doctor import (
     check_settings,
     check_topics,
 )
-from tracker.embedded import free_port
+from tracker.demo.broker import free_port
+from tracker.kafka.topics import TopicReport, ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import TopicReport, ensure_topics
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracker import dots
+from tracker.kernels import arithmetic as dots
 
 RANDOM = np.random.default_rng(1)
 A = RANDOM.normal(size=37).astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.ease import ease_weights
+from indexer.evaluate.ease import ease_weights
 
 # A checkerboard: users 0..9 choose items of their own parity, each all of it but one.
 PARITY = [(u, i) for u in range(10) for i in range(10) if (u + i) % 2 == 0 and i != u]

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tracker import embedded
-from tracker.embedded import ChildProcess, ProcessError, embedded_broker, free_port, wait_for_port
+from tracker.demo import broker as embedded
+from tracker.demo.broker import (
+    ChildProcess,
+    ProcessError,
+    embedded_broker,
+    free_port,
+    wait_for_port,
+)
 
 
 def is_running(pid: int) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.small_world import Action, batch, catalogue
-from tracker.emission import Emission, last_of_each, waves
+from tracker.stream.emission import Emission, last_of_each, waves
 
 NOW = 1_000_000.0
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexer.encoder_choice import MAX_TRIES, Setting, choose, settings_to_try
+from indexer.encoder.choice import MAX_TRIES, Setting, choose, settings_to_try
 
 BASE = Setting(64, 0.2, 4e-3)
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_user_encoder import CELLS, HALF_LOSS, encoder
-from tracker.cells import CellName
-from tracker.encoder_steps import (
+from tracker.encoder.cells import CellName
+from tracker.encoder.steps import (
     EncoderEvents,
     EncoderSteps,
     chunk_gaps,
@@ -16,7 +16,7 @@ from tracker.encoder_steps import (
     waves,
     with_bias,
 )
-from tracker.user_encoder import StepInputs
+from tracker.encoder.user_encoder import StepInputs
 
 USERS = 6
 CPU = torch.device("cpu")

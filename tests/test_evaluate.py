@@ -9,19 +9,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.answers import TRACKER, TRACKER_SERVED
-from indexer.evaluate import Question, evaluate
-from indexer.evaluation import Evaluation, Row
-from indexer.histories import EventLog, split
-from indexer.holdout import day
-from indexer.replay import Replay
-from indexer.slices import slices
-from indexer.targets import targets_of
+from indexer.data.histories import EventLog, split
+from indexer.data.holdout import day
+from indexer.evaluate.answers import TRACKER, TRACKER_SERVED
+from indexer.evaluate.evaluate import Question, evaluate
+from indexer.evaluate.result import Evaluation, Row
+from indexer.evaluate.slices import slices
+from indexer.evaluate.targets import targets_of
+from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
-from tracker.events import scene_code
-from tracker.kinds import Kinds
-from tracker.learner import Learner
-from tracker.recommend_options import RecommendOptions
+from tracker.events.kinds import Kinds
+from tracker.events.wire import scene_code
+from tracker.recommend.learner import Learner
+from tracker.recommend.options import RecommendOptions
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 SCENES = {scene_code(name): name for name in ("home", "search")}

@@ -6,8 +6,8 @@ import re
 import msgspec
 from rich.console import Console
 
-from indexer.evaluation import CalibrationBin, Difference, Evaluation, Row
-from indexer.evaluation_report import against_best, as_html, as_tables
+from indexer.evaluate.report import against_best, as_html, as_tables
+from indexer.evaluate.result import CalibrationBin, Difference, Evaluation, Row
 
 
 def row(model: str, part: str, value: float | None, n: int = 70) -> Row:

@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from tracker.event_batch import MAX_FUTURE_SECONDS, EventBatch, EventReader
-from tracker.events import REASONS, Rejection, hash_id, kind_code, scene_code
-from tracker.kinds import DEFAULT_KINDS, Kinds
+from tracker.events.batch import MAX_FUTURE_SECONDS, EventBatch, EventReader
+from tracker.events.kinds import DEFAULT_KINDS, Kinds
+from tracker.events.wire import REASONS, Rejection, hash_id, kind_code, scene_code
 
 NOW_MS = 1_700_000_000_000
 NOW = NOW_MS / 1000.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker.events import (
+from tracker.events.wire import (
     REASONS,
     Event,
     RejectedEventError,

@@ -9,17 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from indexer.export import ExportError, export_items, export_step
+from indexer.build.export import ExportError, export_items, export_step
 from tests.test_tower import fitted, tower_of, world_with
 from tests.worlds import START, World, likes
-from tracker.cluster import topics_of
-from tracker.connect import producer
-from tracker.events import hash_id
-from tracker.export import export_users
-from tracker.models import UNTRAINED
-from tracker.parquet import new_file
+from tracker.artifact.models import UNTRAINED
+from tracker.events.wire import hash_id
+from tracker.files import new_file
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.topics import ensure_topics
+from tracker.lookup.export import export_users
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
 
 
 def lived_in() -> World:

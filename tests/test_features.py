@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.worlds import DAY, START, World, likes
-from tracker.context import COLUMNS
-from tracker.features import FEATURES, neighbour_value, trend_value
+from tracker.scoring.context import COLUMNS
+from tracker.scoring.features import FEATURES, neighbour_value, trend_value
 
 NOW = START + 1000.0
 

@@ -12,16 +12,16 @@ import torch
 import transformers
 from click.testing import CliRunner, Result
 
-from indexer.catalog import Item
-from indexer.cli import main
-from indexer.console import BAD_ITEMS, NOT_IMPROVED, REFUSED
-from indexer.finetune_fit import FitOptions, fit
-from indexer.histories import read_event_log, split
-from indexer.holdout import SeenTargetsError, check_unseen
-from indexer.item_encoder import FINETUNED, EncoderError, ItemEncoder
+from indexer.build.item_encoder import FINETUNED, EncoderError, ItemEncoder
+from indexer.cli.console import BAD_ITEMS, NOT_IMPROVED, REFUSED
+from indexer.cli.main import main
+from indexer.data.catalog import Item
+from indexer.data.histories import read_event_log, split
+from indexer.data.holdout import SeenTargetsError, check_unseen
+from indexer.finetune.fit import FitOptions, fit
 from tests.logs import group_events, write_events
-from tracker.artifact import latest_version, read_manifest
-from tracker.kinds import Kinds
+from tracker.artifact.artifact import latest_version, read_manifest
+from tracker.events.kinds import Kinds
 
 ITEMS = 30
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(ITEMS))]
@@ -177,7 +177,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     shop.run(*FAST)
     whole = ItemEncoder(str(shop.to), "cpu").info.fingerprint
     shop.to = shop.to.with_name("second")
-    from indexer import finetune_fit
+    from indexer.finetune import fit as finetune_fit
 
     real, calls = finetune_fit._step, []
 
@@ -276,7 +276,7 @@ def test_training_ends_when_validation_has_not_risen_and_keeps_the_best(
             learner.weights[0] += 1.0
         return 0.5
 
-    monkeypatch.setattr("indexer.finetune_fit._step", step)
+    monkeypatch.setattr("indexer.finetune.fit._step", step)
     options = FitOptions(1e-3, steps=50, epochs=10, patience=2)
     told: list[tuple[int, float, float, float]] = []
     fitted = fit(

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.catalog import Item
-from indexer.finetune_data import (
+from indexer.data.catalog import Item
+from indexer.data.histories import EventLog, split
+from indexer.finetune.data import (
     NEAR_SECONDS,
     RUN_EVENTS,
     Choices,
@@ -18,7 +19,6 @@ from indexer.finetune_data import (
     runs_of,
     shuffled_runs,
 )
-from indexer.histories import EventLog, split
 from tests.logs import group_events, read_events
 
 

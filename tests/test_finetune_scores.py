@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.baselines import Content
-from indexer.catalog import Item
-from indexer.finetune_click import Head, LabelledTexts, Labels, columns, fit_head
-from indexer.finetune_data import Choices, Texts, part, rows_of
-from indexer.finetune_lessons import CoInterest, Space
-from indexer.finetune_scores import NextItems
-from indexer.metrics import hit_rate_at_k, ndcg_at_k, rank_of
-from indexer.targets import Asked
-from indexer.whitening import Whitening, fit_whitening
+from indexer.build.whitening import Whitening, fit_whitening
+from indexer.data.catalog import Item
+from indexer.evaluate.baselines import Content
+from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k, rank_of
+from indexer.evaluate.targets import Asked
+from indexer.finetune.click import Head, LabelledTexts, Labels, columns, fit_head
+from indexer.finetune.data import Choices, Texts, part, rows_of
+from indexer.finetune.lessons import CoInterest, Space
+from indexer.finetune.scores import NextItems
 from tests.logs import group_events, read_events
 
 ITEMS = 40

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import half_lives
-from indexer.half_lives import (
+from indexer.data.histories import EventLog
+from indexer.train import half_lives
+from indexer.train.half_lives import (
     DAY,
     GRID,
     HOUR,
@@ -16,10 +17,9 @@ from indexer.half_lives import (
     choose_half_lives,
     periods,
 )
-from indexer.histories import EventLog
 from tests.logs import read_events
-from tracker.events import hash_id
-from tracker.interest import InterestConfig, forward_decay_add
+from tracker.events.wire import hash_id
+from tracker.users.config import InterestConfig, forward_decay_add
 
 DEFAULT = InterestConfig().half_lives_seconds
 ITEMS, GROUPS, DIM = 60, 6, 8

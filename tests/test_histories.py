@@ -11,9 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexer.histories import PROTOCOLS, TEST, EventFileError, EventLog, core, read_event_log, split
-from tracker.events import hash_id
-from tracker.kinds import Kinds
+from indexer.data.histories import (
+    PROTOCOLS,
+    TEST,
+    EventFileError,
+    EventLog,
+    core,
+    read_event_log,
+    split,
+)
+from tracker.events.kinds import Kinds
+from tracker.events.wire import hash_id
 
 NOT_AFTER = 2e9
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.histories import TEST, EventLog, split
-from indexer.holdout import ranker_targets, training_targets
+from indexer.data.histories import TEST, EventLog, split
+from indexer.data.holdout import ranker_targets, training_targets
 from tests.logs import group_events, read_events
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.plane_world import NOW, Bench, Source, like
-from tracker import idle
-from tracker.events import hash_id
+from tracker.events.wire import hash_id
+from tracker.store import idle
 
 DAY = 86400.0
 

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.build import build_index
-from tracker.index import (
-    MAX_GPU_K,
-    IndexDeviceError,
-    IndexFileError,
-    ItemIndex,
-    gpu_count,
-)
-from tracker.vectors import unit
+from indexer.build.index import build_index
+from tracker.items.index import MAX_GPU_K, IndexDeviceError, IndexFileError, ItemIndex, gpu_count
+from tracker.items.vectors import unit
 
 RANDOM = np.random.default_rng(3)
 VECTORS = unit(RANDOM.standard_normal((2500, 16)).astype(np.float32))
@@ -121,7 +115,7 @@ def test_an_index_that_cannot_be_written_says_where(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_refused_and_auto_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tracker.index.gpu_count", lambda: 0)
+    monkeypatch.setattr("tracker.items.index.gpu_count", lambda: 0)
     flat = faiss.IndexFlatIP(16)
     assert ItemIndex(flat, "auto").device == "cpu"
     with pytest.raises(IndexDeviceError, match="install the extra `gpu`"):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker import interest
-from tracker.interest import (
+from tracker.users import config as interest
+from tracker.users.config import (
     InterestConfig,
     decay,
     drift,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from indexer.intervals import (
+from indexer.evaluate.intervals import (
     RESAMPLES,
     Interval,
     auc_interval,
@@ -14,7 +14,7 @@ from indexer.intervals import (
     paired_interval,
     ratio_intervals,
 )
-from indexer.metrics import auc, ece
+from indexer.evaluate.metrics import auc, ece
 
 NOTHING = np.zeros(0)
 NO_FLAGS = np.zeros(0, np.bool_)
@@ -48,7 +48,7 @@ def test_an_interval_does_not_depend_on_how_many_resamples_are_held_at_once(
 ) -> None:
     users, values = np.arange(50) % 7, np.arange(50, dtype=np.float64)
     expected = mean_interval(values, users, 9)
-    monkeypatch.setattr("indexer.intervals._CHUNK_BYTES", 1)
+    monkeypatch.setattr("indexer.evaluate.intervals._CHUNK_BYTES", 1)
     assert mean_interval(values, users, 9, RESAMPLES) == expected
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.paths import GOLDEN
-from tracker import item_events as item_events_module
-from tracker.item_events import (
+from tracker.events import item_events as item_events_module
+from tracker.events.item_events import (
     ITEM_EVENT,
     RECENTS,
     ItemEventFormatError,

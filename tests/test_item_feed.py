@@ -8,10 +8,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from numpy.typing import NDArray
 
-from tracker.cluster import client_arguments
-from tracker.item_feed import ItemFeed, item_key
+from tracker.kafka.cluster import client_arguments
+from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
+from tracker.stream.item_feed import ItemFeed, item_key
 
 
 class View:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.plane_world import Bench, Source, like
-from tracker.events import hash_id
-from tracker.item_events import decode_block, decode_blocks, encode_block
+from tracker.events.item_events import decode_block, decode_blocks, encode_block
+from tracker.events.wire import hash_id
 
 Blocks = list[bytes]
 

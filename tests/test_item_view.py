@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.small_world import START, SmallCatalogue, catalogue
-from tracker import item_view as item_view_module
-from tracker import near_lists as near_lists_module
-from tracker.item_counts import apply_item_events
-from tracker.item_events import ITEM_EVENT
-from tracker.item_state import ItemStateFormatError, ItemStates
-from tracker.item_view import ItemView
+from tracker.events.item_events import ITEM_EVENT
+from tracker.items import near_lists as near_lists_module
+from tracker.items import view as item_view_module
+from tracker.items.counts import apply_item_events
+from tracker.items.states import ItemStateFormatError, ItemStates
+from tracker.items.view import ItemView
 
 
 class World:

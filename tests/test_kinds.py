@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker.kinds import DEFAULT_KINDS, Kinds, KindsFileError, UnknownKindError
+from tracker.events.kinds import DEFAULT_KINDS, Kinds, KindsFileError, UnknownKindError
 
 
 def write(path: Path, text: str) -> Path:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.histories import EventLog
-from indexer.labels import label_events, label_rule
+from indexer.data.histories import EventLog
+from indexer.data.labels import label_events, label_rule
 from tests.logs import read_events
 from tests.worlds import START
-from tracker.kinds import Kinds
-from tracker.label_rule import LabelRule, is_liked
+from tracker.events.kinds import Kinds
+from tracker.events.label_rule import LabelRule, is_liked
 
 
 def event(kind: str, at: float, item: str = "a", user: str = "u", **more: Any) -> dict[str, Any]:

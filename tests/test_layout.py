@@ -12,18 +12,23 @@ import pytest
 from tests.paths import ROOT
 
 PACKAGES = ("tracker", "indexer")
-LAST_OF_KERNEL = "tracker.recommender"
+LAST_OF_KERNEL = "tracker.recommend.recommender"
 CONFINED = {
     "faust": {
-        "tracker.chunks",
-        "tracker.transport",
-        "tracker.plane",
-        "tracker.app",
-        "tracker.web",
+        "tracker.stream.chunks",
+        "tracker.worker.transport",
+        "tracker.worker.plane",
+        "tracker.worker.app",
+        "tracker.worker.web",
     },
-    "mode": {"tracker.transport", "tracker.plane", "tracker.app", "tracker.web"},
-    "transformers": {"indexer.item_encoder"},
-    "faiss": {"tracker.index", "indexer.build"},
+    "mode": {
+        "tracker.worker.transport",
+        "tracker.worker.plane",
+        "tracker.worker.app",
+        "tracker.worker.web",
+    },
+    "transformers": {"indexer.build.item_encoder"},
+    "faiss": {"tracker.items.index", "indexer.build.index"},
 }
 NOT_IN_KERNEL = {"time", "random", "socket", "asyncio", "aiohttp", "aiokafka", "click", "rich"}
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from tests.paths import GOLDEN
 from tests.test_tower import fitted, world_with
-from tracker.kinds import Kinds
-from tracker.learned_row import FORMAT, Learned, decode_learned, encode_learned
-from tracker.learner import Learner
+from tracker.events.kinds import Kinds
+from tracker.recommend.learned_row import FORMAT, Learned, decode_learned, encode_learned
+from tracker.recommend.learner import Learner
 
 
 def learned() -> dict[str, Learned]:

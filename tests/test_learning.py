@@ -13,17 +13,17 @@ from prometheus_client import generate_latest
 
 from tests.plane_world import NOW, Bench, like, small_artifact
 from tests.test_network import weights
-from tracker.artifact import Artifact
-from tracker.context import COLUMNS
-from tracker.events import Event
-from tracker.kinds import Kinds
-from tracker.learned_models import LearnedModels
-from tracker.learned_row import LEARNED_KEY, Learned, LearnedRowError, encode_learned
-from tracker.learner import MOST, Learner
-from tracker.models import Models
-from tracker.network import Network
-from tracker.online import OnlineRanker
-from tracker.serving import make_serving
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.models import Models
+from tracker.events.kinds import Kinds
+from tracker.events.wire import Event
+from tracker.recommend.learned_models import LearnedModels
+from tracker.recommend.learned_row import LEARNED_KEY, Learned, LearnedRowError, encode_learned
+from tracker.recommend.learner import MOST, Learner
+from tracker.scoring.context import COLUMNS
+from tracker.scoring.network import Network
+from tracker.scoring.online_ranker import OnlineRanker
+from tracker.stream.serving import make_serving
 
 NAMES = ("trend_1d", "content_60", "neighbours_95", "repeats", "gap")
 Make = Callable[..., Bench]

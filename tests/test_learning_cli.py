@@ -10,17 +10,17 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from indexer.catalog import Item
-from indexer.cli import main
-from indexer.console import REFUSED
+from indexer.cli.console import REFUSED
+from indexer.cli.main import main
+from indexer.data.catalog import Item
 from tests.catalogs import WordEncoder
 from tests.logs import group_events, write_events
-from tracker.artifact import LAYOUT, Artifact, latest_version, read_manifest
-from tracker.item_view import ItemView
-from tracker.network import Network
-from tracker.ranker import Blend
-from tracker.recommend_options import RecommendOptions
-from tracker.recommender import Recommender
+from tracker.artifact.artifact import LAYOUT, Artifact, latest_version, read_manifest
+from tracker.items.view import ItemView
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.blend import Blend
+from tracker.scoring.network import Network
 
 ITEMS = 40
 
@@ -28,8 +28,8 @@ ITEMS = 40
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode without a model, and fit in few steps."""
-    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
-    monkeypatch.setattr("indexer.train_ranker.CUT_STEPS", 20)
+    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    monkeypatch.setattr("indexer.train.ranker.CUT_STEPS", 20)
     for name in ("TRACKER_ARTIFACTS", "TRACKER_KINDS_FILE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -289,7 +289,7 @@ def test_too_few_events_are_refused_before_a_text_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = WordEncoder()
-    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: encoder)
+    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: encoder)
     shop = Shop(tmp_path, likes(50))
     assert "at least 100 are needed" in shop.run("train", code=REFUSED).stderr
     assert encoder.texts == []
@@ -391,7 +391,7 @@ def test_versions_that_cannot_be_written_are_refused_before_a_text_is_encoded(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = WordEncoder()
-    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: encoder)
+    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: encoder)
     shop.root = shop.items / "below"
     for refused in (shop.run("train", code=REFUSED), shop.build()):
         assert refused.exit_code == REFUSED

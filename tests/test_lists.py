@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from tracker.events import Recommendation
-from tracker.lists import ListEncoder, _number, to_recommendations
-from tracker.recommended import RecommendedBatch
+from tracker.events.wire import Recommendation
+from tracker.recommend.list_json import ListEncoder, _number, to_recommendations
+from tracker.recommend.lists import RecommendedBatch
 
 ITEMS: Any = SimpleNamespace(
     ids=["plain", 'quoted "one"', "naïve ☕", "line\nbreak", "back\\slash"],

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.histories import EventFileError, core, read_event_log
-from indexer.log_check import check_core, check_events
-from tracker.events import hash_id
-from tracker.kinds import Kinds
+from indexer.data.histories import EventFileError, core, read_event_log
+from indexer.data.log_check import check_core, check_events
+from tracker.events.kinds import Kinds
+from tracker.events.wire import hash_id
 
 
 def event(number: int, item: str = "i{n}", kind: str = "like", **more: Any) -> str:

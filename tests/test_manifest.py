@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from indexer.assemble import build_artifact
-from indexer.build_options import BuildOptions
+from indexer.build.assemble import build_artifact
+from indexer.build.options import BuildOptions
 from tests.catalogs import WordEncoder, catalog
-from tracker.artifact import ArtifactError, Manifest, latest_version, read_manifest, verify
+from tracker.artifact.artifact import ArtifactError, Manifest, latest_version, read_manifest, verify
 
 
 @pytest.fixture
@@ -77,6 +77,6 @@ def test_a_manifest_that_lists_a_file_elsewhere_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = altered(root, files={"../../secret": "0"})
-    monkeypatch.setattr("tracker.manifest.version_name", lambda *_: version)
+    monkeypatch.setattr("tracker.artifact.manifest.version_name", lambda *_: version)
     with pytest.raises(ArtifactError, match=r"lists files we do not know: \.\./\.\./secret"):
         read_manifest(root, version)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from indexer import metrics
-from indexer.answers import Answers
-from indexer.measure import differences, measure_slice, measured
+from indexer.evaluate import metrics
+from indexer.evaluate.answers import Answers
+from indexer.evaluate.measure import differences, measure_slice, measured
 
 RANDOM = np.random.default_rng(0)
 TARGETS, ITEMS = 300, 25

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from indexer.metrics import (
+from indexer.evaluate.metrics import (
     auc,
     aucs_of_users,
     calibration_bins,

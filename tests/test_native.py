@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.paths import ROOT
-from tracker.native import native, reordered
+from tracker.kernels.native import native, reordered
 
 
 @native
@@ -38,29 +38,47 @@ def test_sums_may_be_reordered_and_nan_stays_nan() -> None:
 
 
 def test_code_is_cached_under_a_digest_of_all_it_can_depend_on(tmp_path: Path) -> None:
-    script = tmp_path / "asks.py"
-    script.write_text(
-        "from tracker.events import hash_id\n"
-        "from tracker.native import _digest\n"
-        "print(_digest('__main__'))\n"
+    """A kernel in one room depends on its own file, on what it imports of another, and no more."""
+    package = tmp_path / "tracker"
+    sources = {
+        "__init__.py": "",
+        "kernels/__init__.py": "",
+        "kernels/native.py": (ROOT / "tracker" / "kernels" / "native.py").read_text(),
+        "kernels/arithmetic.py": "def halve(x): return x / 2\n",
+        "items/__init__.py": "",
+        "items/weights.py": "from tracker.kernels.arithmetic import halve\n",
+        "users/__init__.py": "",
+        "users/columns.py": "from tracker.items.weights import halve\n",
+        "users/kernel.py": "from tracker.users.columns import halve\n",
+        "users/unrelated.py": "",
+    }
+    for name, text in sources.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    script = (
+        "import tracker.users.kernel, tracker.users.unrelated\n"
+        "from tracker.kernels.native import _digest\n"
+        "print(_digest('tracker.users.kernel'))\n"
     )
 
-    def digest(root: Path) -> str:
-        command = [sys.executable, str(script)]
-        environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    def digest_with(changed: str | None = None) -> str:
+        for name, text in sources.items():
+            (package / name).write_text(text + ("# changed\n" if name == changed else ""))
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
-            command, env=environment, check=True, capture_output=True, text=True, cwd=tmp_path
-        ).stdout
+            [sys.executable, "-c", script],
+            env=environment, check=True, capture_output=True, text=True, cwd=tmp_path,
+        ).stdout  # fmt: skip
 
-    copy = tmp_path / "copy" / "tracker"
-    copy.mkdir(parents=True)
-    for name in ("__init__.py", "events.py", "native.py", "kinds.py"):
-        (copy / name).write_bytes((ROOT / "tracker" / name).read_bytes())
-    before = digest(copy.parent)
-    (copy / "kinds.py").write_text("# not imported")
-    assert digest(copy.parent) == before
-    (copy / "events.py").write_bytes((ROOT / "tracker" / "events.py").read_bytes() + b"\n")
-    assert digest(copy.parent) != before
+    before = digest_with()
+    changes = {name for name in sources if digest_with(name) != before}
+    assert changes == {
+        "kernels/native.py",
+        "kernels/arithmetic.py",
+        "items/weights.py",
+        "users/columns.py",
+        "users/kernel.py",
+    }
 
 
 def test_a_kernel_keeps_its_name() -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 
 from tests.neighbour_counts import Uncapped
-from tracker.item_counts import apply_item_events
-from tracker.item_events import ITEM_EVENT
-from tracker.item_state import ItemStates
+from tracker.events.item_events import ITEM_EVENT
+from tracker.items.counts import apply_item_events
+from tracker.items.states import ItemStates
 
 START = 1.7e9
 ITEMS = 240

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from tests.test_network import NAMES, weights
-from tracker import network, online
-from tracker.context import COLUMNS
-from tracker.network import Network
-from tracker.online import CLIP, PULL, RADIUS, RATE, OnlineRanker
+from tracker.scoring import network
+from tracker.scoring import online_ranker as online
+from tracker.scoring.context import COLUMNS
+from tracker.scoring.network import Network
+from tracker.scoring.online_ranker import CLIP, PULL, RADIUS, RATE, OnlineRanker
 
 
 def candidates(count: int = 12, seed: int = 1) -> Any:

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from tests.test_scene_attention import made, trained
 from tests.test_tower import fitted, tower_of, wishes, world_with
 from tests.worlds import DAY, START, World, likes
-from tracker.attended import Attended, interest_names
-from tracker.context import C_ENCODER, COLUMNS
-from tracker.events import scene_code
-from tracker.kinds import Kinds
-from tracker.learned_models import LearnedModels
-from tracker.learner import Learner
-from tracker.models import Models
-from tracker.online_attention import CLIP, MOST_SCENES, RATE, WEIGHT_UNIT, OnlineAttention
-from tracker.ranker import Blend
-from tracker.recommender import Recommender
-from tracker.scene_attention import SceneAttention, SceneAttentionConfig
+from tracker.artifact.models import Models
+from tracker.encoder.attended import Attended, interest_names
+from tracker.encoder.online_attention import CLIP, MOST_SCENES, RATE, WEIGHT_UNIT, OnlineAttention
+from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
+from tracker.events.kinds import Kinds
+from tracker.events.wire import scene_code
+from tracker.recommend.learned_models import LearnedModels
+from tracker.recommend.learner import Learner
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.blend import Blend
+from tracker.scoring.context import C_ENCODER, COLUMNS
 
 DIM, TYPES, WIDTH = 8, 4, 12
 ROWS = np.array([4, 7, 2, 9])
@@ -219,7 +219,9 @@ def world() -> World:
 def test_the_losses_of_a_chunk_are_of_what_was_published_and_learned_just_then(
     served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.online_attention.RATE", 5.0)  # so that each step can be seen
+    monkeypatch.setattr(
+        "tracker.encoder.online_attention.RATE", 5.0
+    )  # so that each step can be seen
     some = world()
     learner = Learner(Kinds.default())
     learner.follow(some.artifact.models)

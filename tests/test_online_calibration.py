@@ -8,14 +8,14 @@ import pytest
 
 from tests.test_prediction import info_of, weights_of
 from tests.worlds import START, World, likes
-from tracker.calibration import MOST_SHIFT, Calibration
-from tracker.kinds import Kinds
-from tracker.label_rule import LabelRule
-from tracker.learner import MOST_LABELLED, Learner
-from tracker.models import Models
-from tracker.online_calibration import OnlineCalibration
-from tracker.prediction import Prediction
-from tracker.recommender import Recommender
+from tracker.artifact.models import Models
+from tracker.events.kinds import Kinds
+from tracker.events.label_rule import LabelRule
+from tracker.recommend.learner import MOST_LABELLED, Learner
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.calibration import MOST_SHIFT, Calibration
+from tracker.scoring.online_calibration import OnlineCalibration
+from tracker.scoring.prediction import Prediction
 
 LOGIT, YES, NO = np.array([0.4], np.float32), np.array([True]), np.array([False])
 

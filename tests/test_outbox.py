@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
-from tracker.events import Rejection
-from tracker.outbox import (
+from tracker.events.wire import Rejection
+from tracker.kafka.outbox import (
     MAX_RECORD_BYTES,
     MAX_REJECTED_BYTES,
     MAX_WAITING_BYTES,

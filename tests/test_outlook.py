@@ -7,9 +7,9 @@ import pytest
 
 from tests.test_tower import fitted, world_with
 from tests.worlds import START, World, likes
-from tracker.models import UNTRAINED
-from tracker.outlook import HORIZONS_SECONDS, outlook
-from tracker.show import describe_user
+from tracker.artifact.models import UNTRAINED
+from tracker.lookup.outlook import HORIZONS_SECONDS, outlook
+from tracker.lookup.show import describe_user
 
 
 @pytest.fixture

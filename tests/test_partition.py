@@ -11,10 +11,10 @@ import pytest
 from faust.types import TP
 
 from tests.plane_world import NOW, Bench, Source, like, lists
-from tracker.arena import ArenaFullError
-from tracker.chunks import Chunk
-from tracker.outbox import Record
-from tracker.partition import SMALL_BYTES, WAITING_CHUNKS, Partition
+from tracker.kafka.outbox import Record
+from tracker.store.arena import ArenaFullError
+from tracker.stream.chunks import Chunk
+from tracker.stream.partition import SMALL_BYTES, WAITING_CHUNKS, Partition
 
 EVENTS = TP("t-events", 0)
 
@@ -251,7 +251,7 @@ def written_by(bench: Bench, sequence: int) -> None:
 def test_a_chunk_waits_while_it_cannot_be_told_what_latest_names(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tracker.partition.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("tracker.stream.partition.RETRY_SECONDS", 0.01)
 
     async def work(line: Line) -> None:
         line.accept(1, bench.records(like("a", 1)))

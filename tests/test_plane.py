@@ -10,19 +10,19 @@ from faust.types import TP
 from rocksdict import Options, Rdict
 
 from tests.plane_world import Keeper, Source, like, small_artifact, small_cluster
-from tracker import commit
-from tracker.chunks import Chunk
-from tracker.cluster import check_topics
-from tracker.commit import FencedError
-from tracker.events import encode_event
-from tracker.kinds import Kinds
-from tracker.plane import Plane
-from tracker.serving import make_serving
+from tracker.events.kinds import Kinds
+from tracker.events.wire import encode_event
+from tracker.kafka.cluster import check_topics
+from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.store import PositionError
-from tracker.topics import ensure_topics
-from tracker.worker_context import Context
-from tracker.worker_metrics import Metrics
+from tracker.store import committer as commit
+from tracker.store.committer import FencedError
+from tracker.store.partition_store import PositionError
+from tracker.stream.chunks import Chunk
+from tracker.stream.metrics import Metrics
+from tracker.stream.serving import make_serving
+from tracker.stream.worker_context import Context
+from tracker.worker.plane import Plane
 
 
 class Consumer:

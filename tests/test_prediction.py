@@ -10,23 +10,23 @@ import pytest
 import safetensors.numpy
 
 from tests.worlds import START, World, likes
-from tracker.calibration import Calibration
-from tracker.context import C_PROBABILITY, COLUMNS
-from tracker.evidence import EVIDENCE, Priors
-from tracker.label_rule import LabelRule
-from tracker.manifest import LAYOUT, Manifest
-from tracker.models import Models, read_models, write_models
-from tracker.network import CUT, Network, Weights
-from tracker.prediction import (
+from tracker.artifact.manifest import LAYOUT, Manifest
+from tracker.artifact.models import Models, read_models, write_models
+from tracker.artifact.versions import ArtifactError
+from tracker.events.label_rule import LabelRule
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.calibration import Calibration
+from tracker.scoring.context import C_PROBABILITY, COLUMNS
+from tracker.scoring.evidence import EVIDENCE, Priors
+from tracker.scoring.network import CUT, Network, Weights
+from tracker.scoring.prediction import (
     HeadWeights,
     Prediction,
     PredictionFileError,
     PredictionInfo,
     _forward,
 )
-from tracker.recommend_options import RecommendOptions
-from tracker.recommender import Recommender
-from tracker.versions import ArtifactError
 
 NAMES = ["item_mean", "user_residual", "content_95"]
 

@@ -6,8 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.native import native
-from tracker.prefetch import prefetch
+from tracker.kernels.native import native
+from tracker.kernels.prefetch import prefetch
 
 
 @native

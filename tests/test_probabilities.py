@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from indexer.evaluation import Row
-from indexer.probabilities import (
+from indexer.evaluate.probabilities import (
     ITEM_MEAN,
     USER_MEAN,
     LabelledAnswers,
@@ -18,6 +17,7 @@ from indexer.probabilities import (
     measure_probabilities,
     with_means,
 )
+from indexer.evaluate.result import Row
 from tests.logs import group_events, read_events
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from indexer.assemble import Built, build_artifact
-from indexer.build_options import BuildOptions
-from indexer.catalog import Catalog
-from indexer.publish import overview, publish, rollback
+from indexer.build.assemble import Built, build_artifact
+from indexer.build.options import BuildOptions
+from indexer.build.publish import overview, publish, rollback
+from indexer.data.catalog import Catalog
 from tests.catalogs import WordEncoder, catalog
-from tracker.artifact import ArtifactError, latest_version
+from tracker.artifact.artifact import ArtifactError, latest_version
 
 OPTIONS = BuildOptions(dim=8)
 

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.worlds import START, World, likes
-from tracker.features import FEATURES
-from tracker.learned_models import LearnedModels
-from tracker.ranker import BLEND, Blend, _blend
+from tracker.recommend.learned_models import LearnedModels
+from tracker.scoring.blend import BLEND, Blend, _blend
+from tracker.scoring.features import FEATURES
 
 Array = NDArray[Any]
 

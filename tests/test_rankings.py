@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import rankings
-from indexer.metrics import rank_of
-from indexer.rankings import rank_and_list
+from indexer.evaluate import rankings
+from indexer.evaluate.metrics import rank_of
+from indexer.evaluate.rankings import rank_and_list
 
 
 @pytest.fixture(params=["native", "plain"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.small_world import START, lived_in
-from tracker import readings
-from tracker.readings import slot_strengths, slot_vectors, sum_masses
+from tracker.users import readings
+from tracker.users.readings import slot_strengths, slot_vectors, sum_masses
 
 
 def test_serving_reads_decayed_strengths_and_masses_without_writing() -> None:

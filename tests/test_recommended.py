@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.worlds import DAY, START, World, likes
-from tracker.events import hash_id
+from tracker.events.wire import hash_id
 
 
 def test_reasons_are_the_users_own_positive_items_nearest_in_content() -> None:

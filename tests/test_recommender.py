@@ -8,31 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worlds import DAY, START, World, likes
-from tracker import (
-    candidates,
-    columns,
-    cut,
-    dots,
-    history,
-    ranker,
-    recommended,
-    recommender,
-    selection,
-    shortlist,
-    walk,
-)
-from tracker import features as features_module
-from tracker import lists as lists_module
-from tracker import merge as merge_module
-from tracker.candidates import CHANNELS
-from tracker.context import COLUMNS
-from tracker.events import hash_id
-from tracker.interest import InterestConfig
-from tracker.lists import ListEncoder
-from tracker.recommend_options import RecommendOptions
-from tracker.recommended import RecommendedBatch
-from tracker.request_batch import RequestBatch
-from tracker.state import UserStates
+from tracker.events.wire import hash_id
+from tracker.kernels import arithmetic as dots
+from tracker.recommend import candidates, columns, cut, recommender, selection, shortlist
+from tracker.recommend import list_json as lists_module
+from tracker.recommend import lists as recommended
+from tracker.recommend import merge as merge_module
+from tracker.recommend import neighbour_walk as walk
+from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.list_json import ListEncoder
+from tracker.recommend.lists import RecommendedBatch
+from tracker.recommend.options import RecommendOptions
+from tracker.scoring import blend as ranker
+from tracker.scoring import features as features_module
+from tracker.scoring.context import COLUMNS
+from tracker.users import history
+from tracker.users.config import InterestConfig
+from tracker.users.request_batch import RequestBatch
+from tracker.users.states import UserStates
 
 SEEN = CHANNELS.index("seen")
 TREND = CHANNELS.index("trend")

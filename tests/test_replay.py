@@ -11,18 +11,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.examples import Past, collect_examples
-from indexer.histories import EventLog
-from indexer.replay import Replay
+from indexer.data.histories import EventLog
+from indexer.replay.ranker_examples import Past, collect_examples
+from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.test_network import NAMES, weights
 from tests.test_prediction import info_of, weights_of
-from tracker.context import COLUMNS
-from tracker.kinds import Kinds
-from tracker.learner import Learner
-from tracker.models import Models
-from tracker.network import Network
-from tracker.prediction import Prediction
+from tracker.artifact.models import Models
+from tracker.events.kinds import Kinds
+from tracker.recommend.learner import Learner
+from tracker.scoring.context import COLUMNS
+from tracker.scoring.network import Network
+from tracker.scoring.prediction import Prediction
 
 
 @pytest.fixture

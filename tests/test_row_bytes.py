@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from tracker import row_bytes
-from tracker.row_bytes import checksum, describe_format, is_sealed, join_rows, seal, split_rows
+from tracker.kernels import row_bytes
+from tracker.kernels.row_bytes import (
+    checksum,
+    describe_format,
+    is_sealed,
+    join_rows,
+    seal,
+    split_rows,
+)
 
 
 def words_of(n: int) -> np.ndarray:

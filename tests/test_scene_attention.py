@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from tracker.attended import unit_interests
-from tracker.scene_attention import SceneAttention, SceneAttentionConfig
+from tracker.encoder.attended import unit_interests
+from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 
 CONFIG = SceneAttentionConfig(
     dim=8, interest_dim=6, interests=("day", "week", "slot", "slot"), scenes=(5, 6)

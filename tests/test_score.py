@@ -14,17 +14,17 @@ from click.testing import CliRunner
 
 from tests.test_prediction import info_of, weights_of
 from tests.worlds import START, World, likes
-from tracker.calibration import Calibration
-from tracker.cli import cli
-from tracker.cluster import topics_of
-from tracker.connect import producer
-from tracker.embedded import free_port
-from tracker.models import Models
-from tracker.prediction import Prediction
-from tracker.recommender import Recommender
-from tracker.score import ask_scores, score_items, scores_from_changelogs
+from tracker.artifact.models import Models
+from tracker.cli.main import cli
+from tracker.demo.broker import free_port
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.topics import ensure_topics
+from tracker.lookup.score import ask_scores, score_items, scores_from_changelogs
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.calibration import Calibration
+from tracker.scoring.prediction import Prediction
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def changelogs(address: str, name: str, world: World) -> Settings:
 def test_the_changelogs_give_what_a_worker_would_say(
     tansu: str, prefix: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.score.BATCH", 2)
+    monkeypatch.setattr("tracker.lookup.score.BATCH", 2)
 
     async def go() -> tuple[Any, Any]:
         settings = await changelogs(tansu, prefix, world)
@@ -93,7 +93,7 @@ def test_the_changelogs_give_what_a_worker_would_say(
     known, new = asyncio.run(go())
     assert known == score(world, 0, ["i2", "i9"], scene="home")
     assert (new["known"], new["time"]) == (False, START + 2.0)  # the latest event of all
-    monkeypatch.setattr("tracker.artifact.Artifact.load", lambda *_, **__: world.artifact)
+    monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: world.artifact)
     place = ["--brokers", tansu, "--name", prefix, "--at", str(START + 60.0), "--scene", "home"]
     place += ["--url", f"http://127.0.0.1:{free_port()}"]
     told = CliRunner().invoke(cli, ["score", "u0", "i2", "i9", "--json", *place])
@@ -103,7 +103,7 @@ def test_the_changelogs_give_what_a_worker_would_say(
     assert f"{known['items'][0]['probability']:.1%}" in printed.stdout
     assert "not in the catalogue" in printed.stdout
     blank = replace(world.artifact, models=Models())
-    monkeypatch.setattr("tracker.artifact.Artifact.load", lambda *_, **__: blank)
+    monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: blank)
     refused = CliRunner().invoke(cli, ["score", "u0", "i2", *place])
     assert refused.exit_code == 1
     assert "has no trained prediction; `indexer train` learns one" in refused.stderr

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tests.paths import GOLDEN
 from tests.small_world import SMALL
-from tracker import seen as seen_module
-from tracker.interest import InterestConfig
-from tracker.seen import SeenFormatError, SeenSets, event_key
+from tracker.users import seen as seen_module
+from tracker.users.config import InterestConfig
+from tracker.users.seen import SeenFormatError, SeenSets, event_key
 
 
 def filled(config: InterestConfig, keys: int, seed: int = 0) -> tuple[SeenSets, list[int]]:

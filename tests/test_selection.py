@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tracker.selection import select
+from tracker.recommend.selection import select
 
 AXES = np.eye(4, dtype=np.float32)
 # Rows 0, 1 and 2 are alike, row 3 is not.

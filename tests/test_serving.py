@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from tests.shop import build_shop, shop_items
-from tracker.artifact import ArtifactError, read_manifest, set_latest
-from tracker.interest import InterestConfig
-from tracker.manifest import LAYOUT
-from tracker.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_shape
+from tracker.artifact.artifact import ArtifactError, read_manifest, set_latest
+from tracker.artifact.manifest import LAYOUT
 from tracker.settings import Settings, load_settings
-from tracker.worker_metrics import Metrics
+from tracker.stream.metrics import Metrics
+from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_shape
+from tracker.users.config import InterestConfig
 
 
 class Feed:

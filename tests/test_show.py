@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 
 from tests.worlds import DAY, START, World, likes
-from tracker.cluster import TopicError, topics_of
-from tracker.connect import producer
-from tracker.embedded import free_port
-from tracker.events import hash_id, scene_code
-from tracker.settings import Settings, load_settings
-from tracker.show import (
+from tracker.demo.broker import free_port
+from tracker.events.wire import hash_id, scene_code
+from tracker.kafka.cluster import TopicError, topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.topics import ensure_topics
+from tracker.lookup.show import (
     ask_worker,
     describe_item,
     describe_user,
     item_from_changelog,
     user_from_changelog,
 )
-from tracker.topics import ensure_topics
+from tracker.settings import Settings, load_settings
 
 
 @pytest.fixture

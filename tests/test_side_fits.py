@@ -13,13 +13,13 @@ import msgspec
 import pytest
 import torch
 
-from indexer import train_tower
-from indexer.encoder_choice import Setting
-from indexer.encoder_learner import EncoderOptions
-from indexer.side_fits import Fit, side_fits
-from indexer.tower_options import TowerOptions
-from indexer.train_encoder import Fitted, fit_encoder
-from indexer.train_tower import TowerTraining
+from indexer.encoder import tower as train_tower
+from indexer.encoder.choice import Setting
+from indexer.encoder.fit import Fitted, fit_encoder
+from indexer.encoder.learner import EncoderOptions
+from indexer.encoder.options import TowerOptions
+from indexer.encoder.side_fits import Fit, side_fits
+from indexer.encoder.tower import TowerTraining
 from tests.paths import ROOT
 from tests.test_train_encoder import CONFIG, CPU, OPTIONS, parts, world
 from tests.test_train_tower import ITEMS, events_of, made
@@ -86,7 +86,7 @@ def test_processes_end_where_what_they_stand_beside_fails(tmp_path: Path) -> Non
 PARENT = """
 import multiprocessing, sys, time
 from pathlib import Path
-from indexer.side_fits import side_fits
+from indexer.encoder.side_fits import side_fits
 from tests.test_side_fits import fit_of
 
 if __name__ == "__main__":

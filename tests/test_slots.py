@@ -5,15 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracker import slots as slots_module
-from tracker.slots import (
-    DAY_SECONDS,
-    FIXED_ONE,
-    SLOT,
-    add_to_slots,
-    slot_strength,
-    unit_mean,
-)
+from tracker.users import slots as slots_module
+from tracker.users.slots import DAY_SECONDS, FIXED_ONE, SLOT, add_to_slots, slot_strength, unit_mean
 
 
 class Slots:

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 
 from tests.paths import GOLDEN
 from tests.small_world import SMALL, START, Action, lived_in
-from tracker import state as state_module
-from tracker import state_bytes
-from tracker.interest import InterestConfig
-from tracker.row_bytes import split_rows
-from tracker.state import (
+from tracker.kernels.row_bytes import split_rows
+from tracker.users import layout as state_bytes
+from tracker.users import states as state_module
+from tracker.users.config import InterestConfig
+from tracker.users.layout import HEAD, RING
+from tracker.users.states import (
     NewerArtifactError,
     StateFormatError,
     UserStates,
     row_bytes_max,
     row_dtype,
 )
-from tracker.state_bytes import HEAD, RING
 
 deterministic = settings(deadline=None, derandomize=True)  # the first call compiles
 

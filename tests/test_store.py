@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
-from tracker.arena import ArenaFullError
-from tracker.commit import CommitAbortedError
-from tracker.outbox import Record
-from tracker.row_bytes import Get, Slots
-from tracker.store import (
+from tracker.kafka.outbox import Record
+from tracker.kernels.row_bytes import Get, Slots
+from tracker.store.arena import ArenaFullError
+from tracker.store.committer import CommitAbortedError
+from tracker.store.partition_store import (
     FORMAT,
     POSITION_KEY,
     PartitionStore,

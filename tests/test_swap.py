@@ -9,16 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from indexer.publish import rollback
+from indexer.build.publish import rollback
 from tests.brokers import KafkaBroker
 from tests.shop import build_shop, shop_events, shop_items
 from tests.states import without_list
-from tracker.audit import count_records, read_events
-from tracker.client import send_events, watch
-from tracker.cluster import topics_of
-from tracker.embedded import free_port
-from tracker.events import Recommendation
-from tracker.local import own_topics, until_ready, worker_process
+from tracker.demo.audit import count_records, read_events
+from tracker.demo.broker import free_port
+from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.events.wire import Recommendation
+from tracker.kafka.client import send_events, watch
+from tracker.kafka.cluster import topics_of
 from tracker.settings import load_settings
 
 RATE = 150.0

@@ -6,11 +6,11 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from tests.brokers import KafkaBroker
-from tracker.cluster import BrokerError, describe_topics, topics_of
-from tracker.connect import admin_client
-from tracker.embedded import free_port
+from tracker.demo.broker import free_port
+from tracker.kafka.cluster import BrokerError, describe_topics, topics_of
+from tracker.kafka.connect import admin_client
+from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics, wanted_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import TopicReport, TopicsError, ensure_topics, wanted_topics
 
 
 def settings_of(address: str, name: str, **more: object) -> Settings:

@@ -10,20 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.tower_items import FittedTower, make_tower, moved_tower
+from indexer.build.tower_items import FittedTower, make_tower, moved_tower
 from tests.worlds import DAY, START, World, checkerboard, likes
-from tracker import tower as tower_module
-from tracker.artifact import Artifact
-from tracker.attended import interest_names, read_interests
-from tracker.context import C_ENCODER
-from tracker.events import hash_id, kind_code, scene_code
-from tracker.models import Models
-from tracker.recommender import Recommender
-from tracker.scene_attention import SceneAttention, SceneAttentionConfig
-from tracker.tower import Tower, UserAttributes
-from tracker.tower_files import TowerFileError, read_tower, write_tower
-from tracker.user_encoder import EncoderConfig, UserEncoder
-from tracker.vectors import ItemVectors
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.models import Models
+from tracker.artifact.tower_files import TowerFileError, read_tower, write_tower
+from tracker.encoder import tower as tower_module
+from tracker.encoder.attended import interest_names, read_interests
+from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
+from tracker.encoder.tower import Tower, UserAttributes
+from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
+from tracker.events.wire import hash_id, kind_code, scene_code
+from tracker.items.vectors import ItemVectors
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.context import C_ENCODER
 
 ITEMS = 40
 HALF_LOSS = 0.02

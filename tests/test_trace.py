@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from indexer.cli import main
-from indexer.histories import EventLog, read_event_log
-from indexer.trace import TraceError, draw, item_ids, trace
+from indexer.cli.main import main
+from indexer.data.histories import EventLog, read_event_log
+from indexer.replay.trace import TraceError, draw, item_ids, trace
 from tests.catalogs import WordEncoder
 from tests.logs import group_artifact, group_events, read_events, write_events
-from tracker.events import hash_id
-from tracker.kinds import Kinds
+from tracker.events.kinds import Kinds
+from tracker.events.wire import hash_id
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_user_without_events_is_named(log: EventLog) -> None:
 def test_the_command_tells_a_line_an_event_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
     items, events = tmp_path / "items.jsonl", write_events(tmp_path / "e.jsonl", group_events())
     items.write_text("".join(f'{{"item_id":"i{n}","title":"w{n}"}}\n' for n in range(40)))
     root, picture = tmp_path / "artifacts", tmp_path / "u0.png"
@@ -89,7 +89,7 @@ def test_items_that_the_artifact_does_not_have_are_named_as_the_file_names_them(
 def test_events_of_another_catalogue_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
     items, events = tmp_path / "items.jsonl", write_events(tmp_path / "e.jsonl", group_events())
     items.write_text("".join(f'{{"item_id":"j{n}","title":"w{n}"}}\n' for n in range(40)))
     root = str(tmp_path / "artifacts")

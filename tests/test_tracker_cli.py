@@ -18,13 +18,13 @@ from click.testing import CliRunner, Result
 
 from tests.shop import build_shop
 from tests.worlds import START, World, likes
-from tracker.cli import cli
-from tracker.client import read_topic
-from tracker.cluster import topics_of
-from tracker.connect import producer
-from tracker.data_dir import locked
-from tracker.embedded import ChildProcess, free_port
+from tracker.cli.main import cli
+from tracker.demo.broker import ChildProcess, free_port
+from tracker.kafka.client import read_topic
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.connect import producer
 from tracker.settings import PREFIX, load_settings
+from tracker.worker.data_dir import locked
 
 GOOD = '{"user_id":"u%d","item_id":"i1","kind":"click","timestamp":1000}'
 
@@ -175,7 +175,7 @@ def test_known_user_and_item_are_shown_and_unknown_ones_end_with_one(
 ) -> None:
     world = World(users=1)
     world.send(*likes(0, [0, 2], scene="home"))
-    monkeypatch.setattr("tracker.artifact.Artifact.load", lambda *_, **__: world.artifact)
+    monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: world.artifact)
     run("topics", *place(tansu, prefix))
 
     async def write() -> None:
@@ -346,8 +346,8 @@ def test_export_to_a_disk_that_is_full_is_one_line(
     async def full(*arguments: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tracker.artifact.Artifact.load", lambda *_, **__: None)
-    monkeypatch.setattr("tracker.export.export_users", full)
+    monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: None)
+    monkeypatch.setattr("tracker.lookup.export.export_users", full)
     path = tmp_path / "users.parquet"
     result = run("export", str(path))
     assert result.exit_code == 1
@@ -398,7 +398,7 @@ def test_embedded_broker_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         child.wait(20)
         return child
 
-    monkeypatch.setattr("tracker.operating_cli.start_broker", start)
+    monkeypatch.setattr("tracker.cli.operate.start_broker", start)
     result = run("broker")
     assert result.exit_code == 1
     assert "Error: the embedded broker ended with code 1; it wrote:\nno luck" in result.stderr

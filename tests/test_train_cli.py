@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from indexer.console import REFUSED
-from indexer.half_lives import HalfLives
-from indexer.histories import EventLog
+from indexer.cli.console import REFUSED
+from indexer.data.histories import EventLog
+from indexer.train.half_lives import HalfLives
 from tests.logs import group_events
 from tests.test_learning_cli import Shop, words
-from tracker.artifact import LAYOUT, Artifact
-from tracker.interest import InterestConfig
+from tracker.artifact.artifact import LAYOUT, Artifact
+from tracker.users.config import InterestConfig
 
 __all__ = ["words"]  # a fixture
 
@@ -86,7 +86,7 @@ def test_half_lives_are_chosen_before_a_version_is_trained_or_with_refit(
         asked.append(in_force)
         return HalfLives((600.0, *in_force[1:]), 3.0, 3.5, 0.1)
 
-    monkeypatch.setattr("indexer.train.choose_half_lives", found)
+    monkeypatch.setattr("indexer.train.train.choose_half_lives", found)
     default = InterestConfig().half_lives_seconds
     run = shop.run("train", "--no-encoder", "--json")
     chosen = (600.0, *default[1:])
@@ -108,7 +108,7 @@ def test_half_lives_of_a_version_that_was_only_built_may_change(
     def found(log: EventLog, rows: Any, vectors: Any, events: Any, in_force: Any) -> HalfLives:
         return HalfLives((600.0, *in_force[1:]), 3.0, 3.5, 0.1)
 
-    monkeypatch.setattr("indexer.train.choose_half_lives", found)
+    monkeypatch.setattr("indexer.train.train.choose_half_lives", found)
     assert shop.build().exit_code == 0
     done = shop.run("train", "--no-encoder", "--json")
     assert json.loads(done.stdout)["basis_changed"]
@@ -159,7 +159,7 @@ def test_a_training_that_is_interrupted_says_how_it_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("indexer.train.fit_ranker", interrupt)
+        patched.setattr("indexer.train.train.fit_ranker", interrupt)
         said = shop.run("train", *SMALL, code=REFUSED).stderr
     assert "the same command goes on from the last epoch that was finished" in said
     assert list((shop.root / ".training").glob("*/examples.npz"))

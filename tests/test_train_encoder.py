@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.checkpoint import CheckpointError
-from indexer.encoder_learner import EncoderOptions, Learner, Report, Trained
-from indexer.encoder_scores import Items, catalogue_table, known_items, user_vectors, validate
-from indexer.sequences import Sequences, batches, windows
-from indexer.train_encoder import Fitted, fit_encoder, pick_device, rate_of
-from indexer.trend import Trend
-from tracker.user_encoder import EncoderConfig, UserEncoder
+from indexer.encoder.checkpoint import CheckpointError
+from indexer.encoder.fit import Fitted, fit_encoder, pick_device, rate_of
+from indexer.encoder.learner import EncoderOptions, Learner, Report, Trained
+from indexer.encoder.scores import Items, catalogue_table, known_items, user_vectors, validate
+from indexer.encoder.sequences import Sequences, batches, windows
+from indexer.encoder.trend import Trend
+from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
 
 CPU = torch.device("cpu")
 ITEMS = 12

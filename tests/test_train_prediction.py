@@ -8,28 +8,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.histories import EventLog
-from indexer.labelled_examples import (
+from indexer.data.histories import EventLog
+from indexer.data.labels import Labelled, label_events, label_rule
+from indexer.evaluate.metrics import auc, ece, user_auc
+from indexer.replay.labelled_examples import (
     LabelledExamples,
     collect_labelled,
     learned_from,
     priors_of,
 )
-from indexer.labels import Labelled, label_events, label_rule
-from indexer.metrics import auc, ece, user_auc
-from indexer.replay import Replay
-from indexer.train_prediction import (
-    PredictionOptions,
-    fit_head,
-    fit_prediction,
-    train_prediction,
-)
+from indexer.replay.replay import Replay
+from indexer.train.prediction import PredictionOptions, fit_head, fit_prediction, train_prediction
 from tests.logs import group_artifact, read_events
 from tests.worlds import START
-from tracker.evidence import EVIDENCE, Priors
-from tracker.kinds import Kinds
-from tracker.label_rule import LabelRule
-from tracker.prediction import Prediction
+from tracker.events.kinds import Kinds
+from tracker.events.label_rule import LabelRule
+from tracker.scoring.evidence import EVIDENCE, Priors
+from tracker.scoring.prediction import Prediction
 
 PRIORS = Priors(0.5, 0.8, 0.6, 0.5, 3.0, 3.0)
 QUICK = PredictionOptions(max_epochs=15, learning_rate=0.01)
@@ -142,7 +137,7 @@ def test_the_later_half_is_learned_from_and_of_many_whole_users(
     known = labelled.events[replay.rows[labelled.events] >= 0]
     chosen = learned_from(replay, labelled, seed=0)
     assert chosen.events.tolist() == known[len(known) // 2 :].tolist()
-    monkeypatch.setattr("indexer.labelled_examples.MAX_EXAMPLES", 50)
+    monkeypatch.setattr("indexer.replay.labelled_examples.MAX_EXAMPLES", 50)
     fewer = learned_from(replay, labelled, seed=0)
     assert 20 < len(fewer) <= 50
     users = set(log.users[fewer.events].tolist())

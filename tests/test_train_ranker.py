@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.examples import Examples, collect_examples
-from indexer.replay import Replay
-from indexer.train_ranker import Epoch, RankerOptions, fit_ranker
+from indexer.replay.ranker_examples import Examples, collect_examples
+from indexer.replay.replay import Replay
+from indexer.train.ranker import Epoch, RankerOptions, fit_ranker
 from tests.logs import group_artifact, group_events, read_events
-from tracker.context import COLUMNS
-from tracker.recommend_options import RecommendOptions
+from tracker.recommend.options import RecommendOptions
+from tracker.scoring.context import COLUMNS
 
 QUICK = RankerOptions(hidden=(8, 8), steps=60, max_epochs=10, learning_rate=0.02, warmup_steps=5)
 

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.assemble import Assembled, assemble
-from indexer.build_options import BuildOptions
-from indexer.catalog import Catalog, Item
-from indexer.histories import EventLog
-from indexer.tower_options import TooFewError, TowerOptions
-from indexer.train_tower import TowerTraining
-from indexer.workplace import TRAINING
+from indexer.build.assemble import Assembled, assemble
+from indexer.build.options import BuildOptions
+from indexer.data.catalog import Catalog, Item
+from indexer.data.histories import EventLog
+from indexer.encoder.options import TooFewError, TowerOptions
+from indexer.encoder.tower import TowerTraining
+from indexer.train.workplace import TRAINING
 from tests.catalogs import WordEncoder
 from tests.logs import group_events, read_events, write_events
-from tracker.artifact import LAYOUT, Artifact
-from tracker.events import hash_id, scene_code
+from tracker.artifact.artifact import LAYOUT, Artifact
+from tracker.events.wire import hash_id, scene_code
 
 ITEMS = 40
 OPTIONS = TowerOptions(dim=16, epochs=2, device="cpu", tries=1)

@@ -12,9 +12,9 @@ from faust.types import TP
 from rocksdict import Options, Rdict
 
 from tests.plane_world import Source
-from tracker.chunks import Chunk, NoOwner
-from tracker.database import OFFSET_KEY
-from tracker.transport import ChunkConsumer, ChunkSchema
+from tracker.store.database import OFFSET_KEY
+from tracker.stream.chunks import Chunk, NoOwner
+from tracker.worker.transport import ChunkConsumer, ChunkSchema
 
 EVENTS = TP("events", 0)
 OTHER = TP("events", 1)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import trend
-from indexer.trend import TREND_HALF_LIVES, Trend
+from indexer.encoder import trend
+from indexer.encoder.trend import TREND_HALF_LIVES, Trend
 
 DAY = 86_400.0
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tracker.cells import CellName, linear_scan, make_cell
-from tracker.user_encoder import (
+from tracker.encoder.cells import CellName, linear_scan, make_cell
+from tracker.encoder.user_encoder import (
     EncoderConfig,
     EncoderFileError,
     StepInputs,

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.tower_items import make_tower
+from indexer.build.tower_items import make_tower
 from tests.plane_world import NOW, Bench, like, lists, small_artifact
 from tests.test_tower import fitted
-from tracker import user_side
-from tracker.arena import ArenaFullError
-from tracker.events import Event, hash_id
-from tracker.item_events import decode_blocks
-from tracker.models import Models
-from tracker.serving import Serving, make_serving
-from tracker.state import NewerArtifactError
-from tracker.user_side import OUTCOMES
+from tracker.artifact.models import Models
+from tracker.events.item_events import decode_blocks
+from tracker.events.wire import Event, hash_id
+from tracker.store.arena import ArenaFullError
+from tracker.stream import user_side
+from tracker.stream.serving import Serving, make_serving
+from tracker.stream.user_side import OUTCOMES
+from tracker.users.states import NewerArtifactError
 
 Make = Callable[..., Bench]
 

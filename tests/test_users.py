@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexer.users import UserFileError, known_attributes, read_users
-from tracker.events import hash_id
-from tracker.user_encoder import EncoderConfig, attribute_code
+from indexer.data.users import UserFileError, known_attributes, read_users
+from tracker.encoder.user_encoder import EncoderConfig, attribute_code
+from tracker.events.wire import hash_id
 
 LINES = [
     {"user_id": "ada", "attributes": {"age": "30-44", "hobbies": ["chess", "tea"]}},

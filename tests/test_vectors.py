@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker.events import hash_id
-from tracker.vectors import (
+from tracker.events.wire import hash_id
+from tracker.items.vectors import (
     ItemVectors,
     hash_table,
     leading,

@@ -7,8 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tracker import versions
-from tracker.versions import (
+from tracker.artifact import versions
+from tracker.artifact.versions import (
     ArtifactError,
     add_version,
     is_url,

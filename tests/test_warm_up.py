@@ -8,25 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.assemble import assemble, build_artifact, write_version
-from indexer.build_options import BuildOptions
-from indexer.catalog import Catalog
-from indexer.tower_items import make_tower
+from indexer.build.assemble import assemble, build_artifact, write_version
+from indexer.build.options import BuildOptions
+from indexer.build.tower_items import make_tower
+from indexer.data.catalog import Catalog
 from tests.paths import ROOT
 from tests.plane_world import small_artifact
 from tests.shop import WIDTH, LetterEncoder, shop_items
 from tests.test_network import weights
 from tests.test_prediction import info_of, weights_of
 from tests.test_tower import fitted
-from tracker.context import COLUMNS
-from tracker.kinds import Kind, Kinds
-from tracker.models import Models
-from tracker.network import Network
-from tracker.prediction import Prediction
-from tracker.serving import make_serving
+from tracker.artifact.models import Models
+from tracker.artifact.versions import set_latest
+from tracker.events.kinds import Kind, Kinds
+from tracker.scoring.context import COLUMNS
+from tracker.scoring.network import Network
+from tracker.scoring.prediction import Prediction
 from tracker.settings import load_settings
-from tracker.versions import set_latest
-from tracker.warm_up import warm_up
+from tracker.stream.serving import make_serving
+from tracker.worker.warm_up import warm_up
 
 
 def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:

@@ -16,13 +16,13 @@ from aiohttp.test_utils import make_mocked_request
 from tests.plane_world import Bench
 from tests.shop import START, build_shop, shop_events, shop_items
 from tests.test_partition import Line, run, written_by
-from tracker import client
-from tracker.client import send_events
-from tracker.embedded import free_port
-from tracker.events import Event, encode_event
-from tracker.local import own_topics, until_ready, worker_process
+from tracker.demo.broker import free_port
+from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.events.wire import Event, encode_event
+from tracker.kafka import client
+from tracker.kafka.client import send_events
 from tracker.settings import Settings, load_settings
-from tracker.web import Health, add_pages
+from tracker.worker.web import Health, add_pages
 
 
 def health(bench: Bench, *, lag: int = 0, rebalancing: bool = False) -> Health:

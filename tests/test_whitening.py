@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.whitening import basis_of, fit_whitening
-from tracker.artifact import EncoderInfo
-from tracker.interest import InterestConfig
+from indexer.build.whitening import basis_of, fit_whitening
+from tracker.artifact.artifact import EncoderInfo
+from tracker.users.config import InterestConfig
 
 
 def clustered(count: int, width: int = 24, seed: int = 0) -> np.ndarray:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.shop import build_shop, shop_items
-from tracker import worker as worker_module
-from tracker.cluster import BrokerError
-from tracker.data_dir import locked
+from tracker.kafka.cluster import BrokerError
+from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.topics import ensure_topics
-from tracker.worker import run_worker, wait_for_cluster
+from tracker.worker import run as worker_module
+from tracker.worker.data_dir import locked
+from tracker.worker.run import run_worker, wait_for_cluster
 
 
 @pytest.fixture(autouse=True)

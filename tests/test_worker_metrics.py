@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tracker.worker_metrics import Metrics
+from tracker.stream.metrics import Metrics
 
 
 def test_counters_appear_in_prometheus_text() -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tracker.embedded import free_port
-from tracker.worker_process import (
+from tracker.demo.broker import free_port
+from tracker.worker.process import (
     FloodFilter,
     PortError,
     calm_garbage_collector,
@@ -48,13 +48,13 @@ def test_line_of_a_library_comes_once_in_a_while_and_counts_what_it_left_out() -
 
 def test_own_lines_are_never_left_out() -> None:
     flood = FloodFilter()
-    assert all(flood.filter(line("tracker.plane", "same")) for _ in range(3))
+    assert all(flood.filter(line("tracker.worker.plane", "same")) for _ in range(3))
 
 
 def test_chatter_of_services_is_left_out_but_not_their_warnings() -> None:
     flood = FloodFilter()
-    assert not flood.filter(line("tracker.app", "[^-App]: Starting...", logging.INFO))
-    assert flood.filter(line("tracker.app", "[^-App]: Failing...", logging.WARNING))
+    assert not flood.filter(line("tracker.worker.app", "[^-App]: Starting...", logging.INFO))
+    assert flood.filter(line("tracker.worker.app", "[^-App]: Failing...", logging.WARNING))
     assert not flood.filter(line("faust.x", "Topic creation disabled! Can't create topic y"))
 
 
@@ -116,7 +116,7 @@ def test_process_that_hangs_leaves_by_force_with_status_1() -> None:
     program = (
         "import logging, time\n"
         "logging.basicConfig()\n"
-        "from tracker.worker_process import end_by_force\n"
+        "from tracker.worker.process import end_by_force\n"
         "end_by_force(0.2)\n"
         "time.sleep(60)\n"
     )

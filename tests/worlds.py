@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.apply import Applied
-from tracker.artifact import Artifact
-from tracker.event_batch import EventBatch
-from tracker.events import hash_id, kind_code, scene_code
-from tracker.interest import InterestConfig
-from tracker.item_counts import apply_item_events
-from tracker.item_state import ItemStates
-from tracker.item_view import ItemView
-from tracker.ranker import Ranker
-from tracker.recommend_options import RecommendOptions
-from tracker.recommended import RecommendedBatch
-from tracker.recommender import Recommender
-from tracker.request_batch import RequestBatch
-from tracker.state import UserStates
-from tracker.user_rows import UserRows
-from tracker.vectors import ItemVectors
+from tracker.artifact.artifact import Artifact
+from tracker.events.batch import EventBatch
+from tracker.events.wire import hash_id, kind_code, scene_code
+from tracker.items.counts import apply_item_events
+from tracker.items.states import ItemStates
+from tracker.items.vectors import ItemVectors
+from tracker.items.view import ItemView
+from tracker.recommend.lists import RecommendedBatch
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.blend import Ranker
+from tracker.users.apply import Applied
+from tracker.users.config import InterestConfig
+from tracker.users.request_batch import RequestBatch
+from tracker.users.rows import UserRows
+from tracker.users.states import UserStates
 
 DAY = 86400.0
 START = 1_700_000_000.0

@@ -1,0 +1,1 @@
+"""A catalogue to item vectors, their index, and the next version."""

@@ -1,0 +1,276 @@
+"""Assemble the next version: a catalogue, its vectors and their index, written and published."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import msgspec
+
+from indexer.build.carry import Before, encodings_of, item_rows, vectors_of
+from indexer.build.index import build_index, similar_rows
+from indexer.build.item_encoder import Encoder, Progress
+from indexer.build.options import (
+    BuildOptions,
+    RefusedError,
+    current_version,
+    interest_of,
+    whitening_of,
+)
+from indexer.build.tower_items import moved_tower
+from indexer.build.whitening import Whitening, basis_of
+from indexer.data.catalog import Catalog
+from indexer.data.users import Users, known_attributes
+from tracker.artifact.artifact import (
+    FORMAT,
+    Artifact,
+    EncoderInfo,
+    IndexInfo,
+    Manifest,
+    Sources,
+    TrainingInfo,
+    add_artifact,
+    set_latest,
+    write_files,
+)
+from tracker.artifact.models import UNTRAINED, Models
+from tracker.artifact.versions import Root, staging
+from tracker.items.index import ItemIndex
+from tracker.items.vectors import ItemVectors
+from tracker.users.config import InterestConfig
+
+logger = logging.getLogger(__name__)
+
+
+class RecallError(Exception):
+    """The index finds too little of what exact search finds; nothing was published."""
+
+
+class Built(msgspec.Struct, frozen=True):
+    """What a build did; the JSON of `indexer build --json`.
+
+    `encoded` texts went through the model, those of `reused` rows were known; `retired` items are
+    kept of earlier catalogues; `basis_changed` means that states are rebuilt from recent events.
+    """
+
+    version: str
+    sequence: int
+    basis: str
+    basis_changed: bool
+    items: int
+    live: int
+    retired: int
+    encoded: int
+    reused: int
+    skipped: int
+    index: str
+    recall_at_10: float
+    microseconds: float
+    path: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The item part of the next version, in memory, and what it was made from.
+
+    `fitted_on` items shaped the whitening; `encoded`, `reused` and `skipped` are as in `Built`.
+    """
+
+    items: ItemVectors
+    index: ItemIndex
+    index_info: IndexInfo
+    sources: Sources
+    interest: InterestConfig
+    encoder: EncoderInfo
+    basis: str
+    fitted_on: int
+    before: Before | None
+    encoded: int
+    reused: int
+    skipped: int
+
+
+def build_artifact(
+    catalog: Catalog,
+    encoder: Encoder,
+    root: Root,
+    options: BuildOptions,
+    progress: Callable[[int], Progress] | None = None,
+    users: Users | None = None,
+) -> Built:
+    """Build an artifact of a catalogue and make it current.
+
+    The trained models of the current version are taken over while the basis stays what it is; with
+    `users`, their attributes take the place of those that it knows.
+
+    Raises:
+        RefusedError: see `assemble`.
+        RecallError: the same.
+        ArtifactError: the current version cannot be read, or the root not be written.
+        OSError: the disk is full, for instance.
+    """
+    parts = assemble(catalog, encoder, root, options, progress)
+    before = parts.before
+    if before is None or before.models == UNTRAINED:
+        return write_version(root, parts, UNTRAINED, None)
+    if before.manifest.basis == parts.basis:
+        models = before.models
+        if models.tower is not None:
+            known = None
+            if users is not None:
+                known = known_attributes(users.attributes, models.tower.model.config)
+            tower = moved_tower(models.tower, parts.items, options.min_recall, known)
+            models = replace(models, tower=tower)
+        manifest = before.manifest
+        return write_version(root, parts, models, manifest.training, manifest.untrained)
+    logger.warning(
+        "what %s was trained with is of another basis and is left out: the fixed blend ranks until"
+        " `indexer train`",
+        before.manifest.version,
+    )
+    return write_version(root, parts, UNTRAINED, None)
+
+
+def assemble(
+    catalog: Catalog,
+    encoder: Encoder,
+    root: Root,
+    options: BuildOptions,
+    progress: Callable[[int], Progress] | None = None,
+) -> Assembled:
+    """Make the item part of the next version: vectors and index of a catalogue. Nothing is written.
+
+    1. Read the current version; refuse to change its basis unless told to refit.
+    2. Line up the catalogue and the retired items; encode the texts not met before.
+    3. Fit the whitening, or take over the current one; an unchanged text keeps its vector as is.
+    4. Build the index, measure its recall, and refuse one below the least.
+
+    Args:
+        catalog: what was read.
+        encoder: texts to vectors.
+        root: where versions live.
+        options: what to change.
+        progress: called with the number of texts to encode; what it gives is told of each batch.
+
+    Raises:
+        RefusedError: the encoder or a basis option differs from the current version's, and
+            `refit` is not set; or an option cannot be met.
+        RecallError: the recall is below `options.min_recall`.
+        ArtifactError: the current version cannot be read.
+    """
+    before = current_version(root, options.refit)  # 1
+    interest = interest_of(before, options, encoder)
+    rows = item_rows(catalog.items, before)  # 2
+    encodings, encoded, reused = encodings_of(rows, before, encoder, progress)
+    whitening, fitted_on = whitening_of(before, options, encodings[: rows.live])  # 3
+    basis = basis_of(whitening, encoder.info, interest)
+    full, vectors = vectors_of(rows, before, whitening, encodings, interest.dim)
+    try:
+        index, info = build_index(vectors[: rows.live], options.min_recall, options.index)  # 4
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
+    if info.recall_at_10 < options.min_recall:
+        raise RecallError(
+            f"recall@10 of the {info.kind} index is {info.recall_at_10:.4f}, at least"
+            f" {options.min_recall} expected: nothing was published; lower --min-recall, or build"
+            " with --index flat, which is exact"
+        )
+    items = ItemVectors.make(
+        rows.ids,
+        full,
+        interest.dim,
+        vectors=vectors,
+        live=rows.live,
+        similar=similar_rows(full, vectors, index),
+        labels=rows.labels,
+    )
+    return Assembled(
+        items=items,
+        index=index,
+        index_info=info,
+        sources=Sources(whitening.mean, whitening.matrix, encodings, rows.hashes, rows.texts),
+        interest=interest,
+        encoder=encoder.info,
+        basis=basis,
+        fitted_on=fitted_on,
+        before=before,
+        encoded=encoded,
+        reused=reused,
+        skipped=catalog.skipped,
+    )
+
+
+def with_half_lives(parts: Assembled, seconds: tuple[float, ...]) -> Assembled:
+    """Return the same items for states that decay otherwise; their vectors stay as they are."""
+    interest = msgspec.structs.replace(parts.interest, half_lives_seconds=seconds)
+    whitening = Whitening(parts.sources.mean, parts.sources.matrix)
+    return replace(parts, interest=interest, basis=basis_of(whitening, parts.encoder, interest))
+
+
+def in_memory(parts: Assembled, models: Models = UNTRAINED) -> Artifact:
+    """Return what was assembled as an artifact that is not written yet, for a replay."""
+    return Artifact.in_memory(
+        parts.items, interest=parts.interest, index=parts.index, basis=parts.basis, models=models
+    )
+
+
+def write_version(
+    root: Root,
+    parts: Assembled,
+    models: Models,
+    training: TrainingInfo | None,
+    untrained: Mapping[str, str] = MappingProxyType({}),
+) -> Built:
+    """Write everything under a temporary name, move it into place, point LATEST at it.
+
+    `untrained` is that of the manifest: why a model is not among `models`.
+
+    Raises:
+        ArtifactError: a remote root cannot be written.
+        OSError: a local one cannot, or the disk is full.
+    """
+    items = parts.items
+    with staging(root) as staged:
+        files = write_files(staged, items, parts.index, parts.sources, models)
+        manifest = Manifest(
+            format=FORMAT,
+            version="",
+            sequence=0,
+            created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            basis=parts.basis,
+            dim=parts.interest.dim,
+            full_dim=items.full_dim,
+            items=len(items),
+            live=items.live,
+            fitted_on=parts.fitted_on,
+            encoder=parts.encoder,
+            interest=parts.interest,
+            index=parts.index_info,
+            files=files,
+            ranker=None if models.ranker is None else models.ranker.info,
+            tower=None if models.tower is None else models.tower.info,
+            prediction=None if models.prediction is None else models.prediction.info,
+            training=training,
+            untrained=dict(untrained),
+        )
+        manifest = add_artifact(root, staged, manifest)
+    set_latest(root, manifest.version)
+    before = parts.before
+    return Built(
+        version=manifest.version,
+        sequence=manifest.sequence,
+        basis=parts.basis,
+        basis_changed=before is not None and before.manifest.basis != parts.basis,
+        items=len(items),
+        live=items.live,
+        retired=len(items) - items.live,
+        encoded=parts.encoded,
+        reused=parts.reused,
+        skipped=parts.skipped,
+        index=parts.index_info.kind,
+        recall_at_10=parts.index_info.recall_at_10,
+        microseconds=parts.index_info.microseconds,
+        path=f"{root}/{manifest.version}",
+    )

@@ -1,0 +1,66 @@
+"""Items' vectors as a Parquet file, and the encoder's step for other runtimes."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracker.artifact.artifact import Artifact
+from tracker.files import vector_lists
+
+
+class ExportError(ValueError):
+    """There is nothing to export; the message says why and what to do."""
+
+
+def export_items(artifact: Artifact, path: Path) -> int:
+    """Write the vectors of the live items; return how many.
+
+    Columns: `item_id`, `label`, `content` (whitened text, full width, unit), `vector` (its leading
+    part, which the index holds), `encoder` (in the space of the user encoder's vectors; the inner
+    product with one, plus `bias`, is the score) and `bias`; the last two null where no encoder was
+    trained.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    items, tower = artifact.vectors, artifact.models.tower
+    live = items.live
+    columns: dict[str, Any] = {
+        "item_id": items.ids[:live],
+        "label": [items.label(row) for row in range(live)],
+        "content": vector_lists(items.full[:live]),
+        "vector": vector_lists(items.vectors[:live]),
+        "encoder": pa.nulls(live, pa.list_(pa.float32())),
+        "bias": pa.nulls(live, pa.float32()),
+    }
+    if tower is not None:
+        dim = tower.info.dim
+        columns["encoder"] = vector_lists(tower.vectors[:live, :dim])
+        columns["bias"] = pa.array(tower.vectors[:live, dim])
+    temporary = path.with_name(path.name + ".new")
+    pq.write_table(pa.table(columns), temporary)
+    temporary.replace(path)
+    return live
+
+
+def export_step(artifact: Artifact, path: Path) -> int:
+    """Write the user encoder's step as a torch.export program (`.pt2`); return its state's width.
+
+    The program takes (state, items, kinds, scenes, values, gaps) of any number of users, see
+    `StepInputs`, and gives the new states.
+
+    Raises:
+        ExportError: no encoder was trained.
+        OSError: the file cannot be written.
+    """
+    import torch
+
+    from tracker.encoder.steps import export_step as exported
+
+    tower = artifact.models.tower
+    if tower is None:
+        raise ExportError(artifact.manifest.without("tower"))
+    torch.export.save(exported(tower.model), path)
+    return tower.info.width

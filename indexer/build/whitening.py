@@ -1,0 +1,93 @@
+"""Whitening: the frozen step from encodings to the space that item vectors and states live in."""
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.artifact.artifact import EncoderInfo
+from tracker.items.vectors import Vectors, unit
+from tracker.users.config import InterestConfig
+
+_BLOCK = 8192
+
+_MEAN_PRIOR = 8.0
+"""The mean is that of the items and of this many more at the origin: one item alone would
+otherwise be its own mean, and have no direction."""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Takes the mean from encodings and gives every direction the same variance.
+
+    Attributes:
+        mean: (W,) float32.
+        matrix: (W, F) float32, columns in order of falling variance.
+    """
+
+    mean: NDArray[np.float32]
+    matrix: NDArray[np.float32]
+
+    def apply(self, encodings: NDArray[np.float16]) -> Vectors:
+        """Whiten encodings (N, W) to unit vectors (N, F)."""
+        whitened = np.empty((len(encodings), self.matrix.shape[1]), np.float32)
+        for start in range(0, len(encodings), _BLOCK):
+            block = unit(encodings[start : start + _BLOCK].astype(np.float32))  # (block, W)
+            whitened[start : start + len(block)] = unit(
+                ((block - self.mean) @ self.matrix).astype(np.float32)
+            )
+        return whitened
+
+
+def fit_whitening(encodings: NDArray[np.float16]) -> Whitening:
+    """Fit mean and principal components on a catalogue; any number of items will do.
+
+    The covariance is shrunk towards a multiple of the identity, the more the fewer items there
+    are, so that directions without data get no weight beyond reason. Source: Chen, Wiesel, Eldar,
+    Hero, "Shrinkage algorithms for MMSE covariance estimation", IEEE TSP 2010, eq. 23 (OAS).
+
+    Args:
+        encodings: (N, W), N at least 1.
+
+    Returns:
+        a full-width whitening, F = W; signs of the columns are fixed, so that a fit repeated on
+        the same encodings gives the same matrix.
+    """
+    count, width = encodings.shape
+    total = np.zeros(width)
+    second = np.zeros((width, width))
+    for start in range(0, count, _BLOCK):
+        block = unit(encodings[start : start + _BLOCK].astype(np.float32)).astype(np.float64)
+        total += block.sum(0)
+        second += block.T @ block
+    centre = total / count
+    covariance = second / count - np.outer(centre, centre)
+    variances, axes = np.linalg.eigh(_shrunk(covariance, count))
+    variances, axes = variances[::-1], axes[:, ::-1]
+    largest = np.abs(axes).argmax(0)
+    axes = axes * np.sign(axes[largest, np.arange(width)])
+    matrix = axes / np.sqrt(np.maximum(variances, 1e-9 * variances[0]))
+    return Whitening((total / (count + _MEAN_PRIOR)).astype(np.float32), matrix.astype(np.float32))
+
+
+def basis_of(whitening: Whitening, encoder: EncoderInfo, interest: InterestConfig) -> str:
+    """Return the name of all that gives a state its meaning: encoder, whitening and layout."""
+    digest = hashlib.sha256(encoder.fingerprint.encode())
+    digest.update(np.ascontiguousarray(whitening.mean).tobytes())
+    digest.update(np.ascontiguousarray(whitening.matrix).tobytes())
+    digest.update(msgspec.json.encode(interest, order="sorted"))
+    return digest.hexdigest()[:16]
+
+
+def _shrunk(covariance: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    width = len(covariance)
+    trace = float(np.trace(covariance))
+    if trace <= 1e-12:  # one item, or all the same
+        return np.eye(width)
+    squares = float((covariance * covariance).sum())
+    above = (1 - 2 / width) * squares + trace * trace
+    below = (count + 1 - 2 / width) * (squares - trace * trace / width)
+    share = 1.0 if below <= above else above / below
+    return (1 - share) * covariance + share * trace / width * np.eye(width)

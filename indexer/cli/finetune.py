@@ -1,0 +1,188 @@
+"""The command `indexer finetune`."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from indexer.cli.console import (
+    EPILOG,
+    NOT_IMPROVED,
+    core_option,
+    device_option,
+    encoding_bar,
+    events_option,
+    fail,
+    failures,
+    items_option,
+    json_option,
+    kinds_option,
+    model_option,
+    print_json,
+    read_kinds,
+    repeats_option,
+    say,
+    seed_option,
+)
+from indexer.data.catalog import read_items
+
+
+@click.command(epilog=EPILOG)
+@items_option
+@events_option
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where the model goes, in the format of transformers, for `indexer build --model`.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["co-interest", "click"]),
+    default="co-interest",
+    show_default=True,
+    help="What is learned: which items are chosen near each other, or which are taken to.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["lora", "top", "whole"]),
+    default="lora",
+    show_default=True,
+    help="What is trained: low-rank additions (LoRA), the upper third of the layers, everything.",
+)
+@click.option(
+    "--protocol",
+    "until",
+    type=click.Choice(["gts", "loo", "all"]),
+    default="gts",
+    show_default=True,
+    help="Events that are left alone, so that `indexer evaluate` can ask for them: those of the"
+    " protocol, or none.",
+)
+@core_option
+@repeats_option
+@seed_option
+@model_option
+@device_option
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=240,
+    show_default=True,
+    help="Batches that are learned from, at most.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=8.0,
+    show_default=True,
+    help="Time for them, at most; the texts are encoded before and after that.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=2),
+    default=256,
+    show_default=True,
+    help="Events in a batch.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="[default: 0.001 with lora, 0.0001 else]",
+)
+@click.option("--force", is_flag=True, help="Replace FOLDER where it is there already.")
+@kinds_option
+@json_option
+def finetune(
+    items: tuple[Path, ...],
+    events: tuple[Path, ...],
+    folder: Path,
+    objective: Any,
+    method: Any,
+    until: Any,
+    core: int,
+    repeats: bool,
+    seed: int,
+    model: str | None,
+    device: Any,
+    steps: int,
+    minutes: float,
+    batch_size: int,
+    learning_rate: float | None,
+    force: bool,
+    kinds: Path | None,
+    as_json: bool,
+) -> None:
+    """Fine-tune the text encoder on logged events, for vectors that know what is chosen together.
+
+    It is judged by later events before and after. Where it has not become better, nothing is
+    written. Interrupted, the same command goes on where it was.
+    """
+    with failures():
+        catalog = read_items(items)
+        weights = read_kinds(kinds)
+        import torch
+
+        from indexer.build.item_encoder import EncoderError, ItemEncoder
+        from indexer.data.histories import EventFileError
+        from indexer.encoder.checkpoint import CheckpointError
+        from indexer.finetune.course import FinetuneError
+        from indexer.finetune.finetune import FinetuneOptions, Reports
+        from indexer.finetune.finetune import finetune as run
+        from indexer.finetune.fit import LEARNING_RATES, FitOptions
+        from indexer.finetune.text_model import FolderExistsError
+
+        # Texts are encoded on all cores, one thread each; with several threads on what is between,
+        # each waits for the slowest wherever the processor is shared.
+        torch.set_num_threads(1)
+        rate = learning_rate or LEARNING_RATES[method]
+        options = FinetuneOptions(
+            objective, method, until, core, repeats, batch_size,
+            fit=FitOptions(rate, steps, minutes, seed=seed), force=force,
+        )  # fmt: skip
+        try:
+            encoder = ItemEncoder(model, device)
+            with ExitStack() as shown:
+                reports = Reports(shown.enter_context(encoding_bar()), _training_bar, say)
+                done = run(catalog, events, weights, encoder, folder, options, time.time(), reports)
+        except (
+            CheckpointError,
+            EncoderError,
+            EventFileError,
+            FinetuneError,
+            FolderExistsError,
+        ) as error:
+            fail(str(error))
+    if as_json:
+        print_json(done)
+    else:
+        before, after = done.validation["before"], done.validation["after"]
+        for name, value in after.items():
+            if value == value:  # nothing cold, no figure of it
+                click.echo(f"{name:<22}{before[name]:>10.4f} -> {value:.4f}")
+    if not done.written:
+        fail(
+            f"{done.measure} on the validation events did not rise: {done.model} stays as it is,"
+            " and nothing was written",
+            NOT_IMPROVED,
+        )
+    if not as_json:
+        click.echo(
+            f"{done.folder}: {done.model} after {done.epochs} epochs (best {done.best_epoch}),"
+            f" {done.trained_weights:,} weights trained, {done.seconds:g} s. Use it with"
+            f" `indexer build ITEMS --model {done.folder} --refit`: another encoder is another"
+            " space, and every user's state is rebuilt from its recent events"
+        )
+
+
+@contextmanager
+def _training_bar(epochs: int, measure: str) -> Iterator[Any]:
+    from indexer.train.curve import progress
+
+    with progress("fine-tuning", epochs, measure=measure) as report:
+        yield report

@@ -1,0 +1,288 @@
+"""The commands `indexer train` and `indexer evaluate`."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from indexer.cli.console import (
+    EPILOG,
+    RECALL_TOO_LOW,
+    artifacts_option,
+    check_file,
+    check_root,
+    core_option,
+    counting_bar,
+    device_option,
+    encoding_bar,
+    events_option,
+    fail,
+    failures,
+    items_option,
+    json_option,
+    kinds_option,
+    model_option,
+    need,
+    positive_rating_option,
+    print_json,
+    read_kinds,
+    repeats_option,
+    say,
+    seed_option,
+    users_option,
+)
+from indexer.data.catalog import read_items
+
+
+@click.command(epilog=EPILOG)
+@items_option
+@events_option
+@artifacts_option
+@click.option(
+    "--protocol",
+    type=click.Choice(["gts", "loo"]),
+    help="Leave the targets of this protocol out of everything fitted, so that `indexer evaluate`"
+    " can ask for them.  [default: train on all events]",
+)
+@core_option
+@repeats_option
+@seed_option
+@positive_rating_option
+@users_option
+@model_option
+@device_option
+@click.option(
+    "--cell", type=click.Choice(["gru", "lstm", "linear"]), default="gru", show_default=True,
+    help="The recurrent cell of the user encoder.",
+)  # fmt: skip
+@click.option(
+    "--dim", type=click.IntRange(4, 1024),
+    help="Width of the user encoder.  [default: 64, 128 on a GPU]",
+)  # fmt: skip
+@click.option(
+    "--epochs", type=click.IntRange(min=1),
+    help="Epochs of the user encoder at most.  [default: by the number of events]",
+)  # fmt: skip
+@click.option(
+    "--tries", type=click.IntRange(1, 6),
+    help="Settings of the user encoder that are tried, each in full.  [default: one a core]",
+)  # fmt: skip
+@click.option("--no-encoder", is_flag=True, help="Train no user encoder, the ranker alone.")
+@click.option(
+    "--curve", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="Where the training curves go, as CSV and PNG.  [default: beside the versions, curves/]",
+)  # fmt: skip
+@click.option(
+    "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="Write each epoch's figures for TensorBoard.",
+)  # fmt: skip
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Fit the whitening anew, or take another encoder, as in `indexer build`.",
+)
+@kinds_option
+@json_option
+def train(
+    items: tuple[Path, ...],
+    events: tuple[Path, ...],
+    root: str,
+    protocol: Any,
+    core: int,
+    repeats: bool,
+    seed: int,
+    positive_rating: float | None,
+    users: tuple[Path, ...],
+    model: str | None,
+    device: Any,
+    cell: Any,
+    dim: int | None,
+    epochs: int | None,
+    tries: int | None,
+    no_encoder: bool,
+    curve: Path | None,
+    tensorboard: Path | None,
+    refit: bool,
+    kinds: Path | None,
+    as_json: bool,
+) -> None:
+    """Train user encoder and ranker on logged events, and make them current.
+
+    The user encoder runs over each user's events and finds and scores items; the ranker is the
+    small network that scores candidates by what the stream says of them. The items' vectors are
+    built as by `indexer build`, and texts met before are not encoded again. Interrupted, the same
+    command goes on where it was.
+    """
+    with failures():
+        catalog = read_items(items)
+        weights = read_kinds(kinds)
+        check_root(root)
+        from indexer.build.assemble import RecallError
+        from indexer.build.item_encoder import EncoderError, ItemEncoder
+        from indexer.build.options import RefusedError
+        from indexer.data.histories import EventFileError
+        from indexer.data.training_log import TrainingError
+        from indexer.data.users import UserFileError, read_users
+        from indexer.encoder.checkpoint import CheckpointError
+        from indexer.encoder.options import TowerOptions
+        from indexer.train.curve import Board, BoardError, progress
+        from indexer.train.options import Reports, TrainOptions
+        from indexer.train.prediction import PredictionOptions
+        from indexer.train.train import train as fit
+
+        tower = None if no_encoder else TowerOptions(cell, dim, epochs, device, tries=tries)
+        head = PredictionOptions(positive_rating=positive_rating)
+        options = TrainOptions(protocol, core, repeats, seed, refit, tower=tower, prediction=head)
+        try:
+            known = read_users(users)
+            encoder = ItemEncoder(model, device, 64)
+            with ExitStack() as shown:
+                board = None if tensorboard is None else Board(tensorboard)
+                if board is not None:
+                    shown.callback(board.close)
+                reports = Reports(
+                    encoding=shown.enter_context(encoding_bar()),
+                    examples=_bar_of(shown, "replaying for examples"),
+                    encoder=progress,
+                    epoch=_said if board is None else board.epoch,
+                    note=say,
+                    curves=curve,
+                )
+                done = fit(
+                    catalog, events, weights, encoder, root, options, time.time(), reports, known
+                )
+        except (
+            BoardError, CheckpointError, EncoderError, EventFileError, RefusedError, TrainingError,
+            UserFileError,
+        ) as error:  # fmt: skip
+            fail(str(error))
+        except RecallError as error:
+            fail(str(error), RECALL_TOO_LOW)
+        except KeyboardInterrupt:
+            fail("interrupted; the same command goes on from the last epoch that was finished")
+    if done.basis_changed:
+        click.echo(
+            "the basis changed: workers rebuild each user's state from its recent events", err=True
+        )
+    if as_json:
+        print_json(done)
+        return
+    learned = ""
+    if done.encoder is not None:
+        learned = (
+            f" encoder of width {done.encoder.dim}, dropout {done.encoder.dropout:g}, rate"
+            f" {done.encoder.learning_rate:g} (one of {max(1, len(done.encoder.tried))}),"
+            f" {done.encoder.epochs} epochs (best {done.encoder.best_epoch}, NDCG@10"
+            f" with the trend {done.encoder.ndcg_at_10:.4f}),"
+        )
+    click.echo(
+        f"{done.artifact}:{learned} ranker of {done.examples} examples, {done.epochs} epochs (best"
+        f" {done.best_epoch}), validation HR@10 {done.validation['hit_rate_at_10']:.4f} NDCG@10"
+        f" {done.validation['ndcg_at_10']:.4f} among sampled items, {done.seconds:g} s"
+    )
+
+
+@click.command(epilog=EPILOG)
+@items_option
+@events_option
+@artifacts_option
+@click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
+@click.option(
+    "--protocol", type=click.Choice(["gts", "loo"]), default="gts", show_default=True,
+    help="gts: events after the 90 % quantile of the times. loo: the last event of each user.",
+)  # fmt: skip
+@core_option
+@repeats_option
+@seed_option
+@positive_rating_option
+@click.option(
+    "--targets",
+    "most",
+    type=click.IntRange(min=1),
+    metavar="MAX",
+    help="Ask for a seeded sample of so many.  [default: all, up to what takes some minutes]",
+)
+@users_option
+@kinds_option
+@click.option("--json", "json_file", metavar="FILE|-", help="Write the figures as JSON; - prints.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots."
+)
+def evaluate(
+    items: tuple[Path, ...],
+    events: tuple[Path, ...],
+    root: str,
+    version: str | None,
+    protocol: Any,
+    core: int,
+    repeats: bool,
+    seed: int,
+    positive_rating: float | None,
+    most: int | None,
+    users: tuple[Path, ...],
+    kinds: Path | None,
+    json_file: str | None,
+    html: Path | None,
+) -> None:
+    """Replay logged events through the recommender that serves, and measure its lists.
+
+    The list is asked for just before each held-out event; simple recommenders are asked beside it
+    in the same replay. An artifact that was trained on the held-out events is refused.
+    """
+    with failures():
+        catalog = read_items(items)
+        weights = read_kinds(kinds)
+        check_file(html)
+        if html is not None:
+            need(("matplotlib", "jinja2"), "--html")
+        if json_file is not None and json_file != "-":
+            check_file(Path(json_file))
+        from indexer.data.histories import EventFileError
+        from indexer.data.holdout import SeenTargetsError
+        from indexer.data.users import UserFileError, read_users
+        from indexer.evaluate.judge import JudgeError, JudgeOptions, judge
+        from indexer.evaluate.report import against_best, as_html, as_tables
+
+        options = JudgeOptions(version, protocol, core, repeats, seed, most, positive_rating)
+        try:
+            with ExitStack() as shown:
+                told = _bar_of(shown, "replaying events")
+                known = read_users(users) if users else None
+                found = judge(catalog, events, weights, root, options, time.time(), told, known)
+        except (EventFileError, JudgeError, SeenTargetsError, UserFileError) as error:
+            fail(str(error))
+        if html is not None:
+            html.write_text(as_html(found), encoding="utf-8")
+        if json_file is not None and json_file != "-":
+            Path(json_file).write_bytes(msgspec.json.encode(found) + b"\n")
+    if json_file == "-":
+        print_json(found)
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for table in as_tables(found):
+        console.print(table)
+    click.echo(against_best(found))
+    for note in found.notes:
+        click.echo(f"- {note}")
+
+
+def _bar_of(shown: ExitStack, title: str) -> Callable[[int], Callable[[int], None]]:
+    """Return what opens a bar when the total is known; it closes with the stack."""
+    return lambda total: shown.enter_context(counting_bar(title, total))
+
+
+def _said(name: str, line: msgspec.Struct) -> None:
+    """Say on stderr what an epoch of the ranker came to; the encoder's have a bar."""
+    if name == "ranker":
+        shown = msgspec.structs.asdict(line)
+        click.echo(
+            f"epoch {shown['epoch']}: loss {shown['loss']:.4f}, validation loss"
+            f" {shown['validation_loss']:.4f}, NDCG@10 {shown['validation_ndcg_at_10']:.4f}",
+            err=True,
+        )

@@ -1,0 +1,286 @@
+"""The console script `indexer`: build, train, evaluate, finetune, list, publish and so on."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from indexer.cli.console import (
+    EPILOG,
+    RECALL_TOO_LOW,
+    artifacts_option,
+    check_root,
+    device_option,
+    encoding_bar,
+    fail,
+    failures,
+    json_option,
+    model_option,
+    print_json,
+    users_option,
+)
+from indexer.cli.finetune import finetune
+from indexer.cli.learning import evaluate, train
+from indexer.cli.vectors import export, trace
+from indexer.data.catalog import read_items
+from tracker.artifact.versions import ArtifactError, latest_version
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="interest-tracker", prog_name="indexer")
+def main() -> None:
+    """Turn a catalogue into an artifact: item vectors and their index, as the tracker loads it."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
+
+
+@main.command(epilog=EPILOG)
+@click.argument(
+    "items", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ITEMS..."
+)
+@artifacts_option
+@model_option
+@device_option
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Texts encoded together.",
+)
+@click.option(
+    "--dim",
+    type=click.IntRange(1, 4096),
+    help="Width of item vectors and of the sums in a state.  [default: as it is, or 64]",
+)
+@click.option(
+    "--half-life",
+    "half_lives",
+    type=click.FloatRange(min=0, min_open=True),
+    multiple=True,
+    metavar="SECONDS",
+    help="Of a decayed sum in a state; give one for each.  [default: as it is, or 30 minutes, 1"
+    " day, 7 days, 60 days]",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 64),
+    help="Interests told apart in a state.  [default: as it is, or 8]",
+)
+@click.option(
+    "--rating-scale",
+    type=(float, float),
+    metavar="MIN MAX",
+    help="Scale of ratings in events.  [default: as it is, or 1 5]",
+)
+@click.option(
+    "--min-recall",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Publish nothing below this recall@10 against exact search.",
+)
+@click.option(
+    "--index",
+    type=click.Choice(["auto", "flat", "pq_fastscan", "ivf_pq_fastscan"]),
+    default="auto",
+    show_default=True,
+    help="Kind of index; auto chooses by the number of items.",
+)
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Fit the whitening anew, and take changed options or another encoder. Every user's state"
+    " is then rebuilt from its most recent events.",
+)
+@users_option
+@click.option("--skip-bad-items", is_flag=True, help="Build without items that cannot be used.")
+@json_option
+def build(
+    items: tuple[Path, ...],
+    root: str,
+    model: str | None,
+    device: Any,
+    batch_size: int,
+    dim: int | None,
+    half_lives: tuple[float, ...],
+    slots: int | None,
+    rating_scale: tuple[float, float] | None,
+    min_recall: float,
+    index: Any,
+    refit: bool,
+    users: tuple[Path, ...],
+    skip_bad_items: bool,
+    as_json: bool,
+) -> None:
+    """Build an artifact of ITEMS and make it current.
+
+    ITEMS are files of one catalogue, JSON lines (also .gz) or Parquet. Texts met before are not
+    encoded again, items unchanged keep their vectors, and users their states.
+    """
+    started = time.perf_counter()
+    with failures():
+        catalog = read_items(items, skip_bad=skip_bad_items)
+        check_root(root)
+        # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
+        from indexer.build.assemble import RecallError, build_artifact
+        from indexer.build.item_encoder import EncoderError, ItemEncoder
+        from indexer.build.options import BuildOptions, RefusedError
+        from indexer.data.users import UserFileError, read_users
+
+        if catalog.skipped:
+            shown = "".join(f"\n  {problem}" for problem in catalog.problems)
+            click.echo(f"{catalog.skipped} items left out:{shown}", err=True)
+        if catalog.ignored_fields:
+            click.echo(f"fields not used: {', '.join(catalog.ignored_fields)}", err=True)
+        options = BuildOptions(
+            dim=dim,
+            half_lives_seconds=half_lives or None,
+            slots=slots,
+            rating_scale=rating_scale,
+            min_recall=min_recall,
+            index=index,
+            refit=refit,
+        )
+        try:
+            known = read_users(users) if users else None
+            encoder = ItemEncoder(model, device, batch_size)
+            with encoding_bar() as progress:
+                built = build_artifact(catalog, encoder, root, options, progress, known)
+        except (EncoderError, RefusedError, UserFileError) as error:
+            fail(str(error))
+        except RecallError as error:
+            fail(str(error), RECALL_TOO_LOW)
+    built = msgspec.structs.replace(built, seconds=round(time.perf_counter() - started, 2))
+    if built.basis_changed:
+        click.echo(
+            "the basis changed: workers rebuild each user's state from its recent events", err=True
+        )
+    if as_json:
+        print_json(built)
+        return
+    click.echo(
+        f"{built.version}: {built.live} items ({built.encoded} texts encoded, {built.reused} known,"
+        f" {built.retired} retired), {built.index} index, recall@10 {built.recall_at_10:.4f},"
+        f" {built.microseconds:g} µs a query, {built.seconds:g} s"
+    )
+
+
+@main.command("list", epilog=EPILOG)
+@artifacts_option
+@json_option
+def list_(root: str, as_json: bool) -> None:
+    """List the versions, oldest first; LATEST is marked."""
+    from indexer.build.publish import overview
+
+    with failures():
+        versions = overview(root)
+    if as_json:
+        print_json({"artifacts": root, "versions": versions})
+        return
+    if not versions:
+        click.echo(f"{root}: no version; build one with `indexer build ITEMS --out {root}`")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("version", "", "created", "items", "retired", "index", "recall@10", "basis"):
+        table.add_column(name, justify="right" if name in ("items", "retired") else "left")
+    for line in versions:
+        if line.problem:
+            table.add_row(line.version, "", f"damaged: {line.problem}")
+            continue
+        table.add_row(
+            line.version,
+            "LATEST" if line.latest else "",
+            line.created,
+            str(line.live),
+            str(line.retired),
+            line.index,
+            f"{line.recall_at_10:.4f}",
+            line.basis,
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@main.command(epilog=EPILOG)
+@click.argument("version", required=False)
+@artifacts_option
+@json_option
+def show(version: str | None, root: str, as_json: bool) -> None:
+    """Show a version's manifest, LATEST's by default, and check all of its files."""
+    from tracker.artifact.manifest import read_manifest, verify
+
+    with failures():
+        manifest = read_manifest(root, latest_version(root) if version is None else version)
+        verify(root, manifest)
+    if as_json:
+        print_json(manifest)
+        return
+    interest = manifest.interest
+    lines = {
+        "version": manifest.version,
+        "created": manifest.created,
+        "items": f"{manifest.live} and {manifest.items - manifest.live} retired",
+        "encoder": f"{manifest.encoder.name} ({manifest.encoder.fingerprint[:8]}),"
+        f" width {manifest.encoder.width}",
+        "basis": f"{manifest.basis}, fitted on {manifest.fitted_on} items",
+        "vectors": f"{manifest.dim} of {manifest.full_dim} dims",
+        "half-lives": ", ".join(f"{seconds:g} s" for seconds in interest.half_lives_seconds),
+        "slots": str(interest.slots),
+        "ratings": f"{interest.rating_min:g} to {interest.rating_max:g}",
+        "index": f"{manifest.index.kind} {manifest.index.parameters or ''}".strip(),
+        "recall@10": f"{manifest.recall_at_10:.4f} over {manifest.index.queries} queries",
+        "search": f"{manifest.index.microseconds:g} µs a query on one thread, when built",
+        "ranker": manifest.ranked_by,
+        **{f"no {name}": why for name, why in manifest.untrained.items()},
+        "files": f"{len(manifest.files)}, all as their SHA-256 says",
+    }
+    for name, text in lines.items():
+        click.echo(f"{name:<15}{text}")
+
+
+@main.command(epilog=EPILOG)
+@click.argument("version", required=False)
+@artifacts_option
+@json_option
+def rollback(version: str | None, root: str, as_json: bool) -> None:
+    """Make the version before LATEST current again, or VERSION."""
+    from indexer.build.publish import rollback as go_back
+
+    _switch(root, as_json, lambda: go_back(root, version).version)
+
+
+@main.command(epilog=EPILOG)
+@click.argument("version")
+@artifacts_option
+@json_option
+def publish(version: str, root: str, as_json: bool) -> None:
+    """Make VERSION current; its files are checked first."""
+    from indexer.build.publish import publish as make_current
+
+    _switch(root, as_json, lambda: make_current(root, version).version)
+
+
+def _switch(root: str, as_json: bool, switch: Callable[[], str]) -> None:
+    with failures():
+        try:
+            before: str | None = latest_version(root)
+        except ArtifactError:
+            before = None
+        after = switch()
+    if as_json:
+        print_json({"before": before, "latest": after})
+    else:
+        click.echo(f"LATEST is {after} (was {before or 'none'})")
+
+
+main.add_command(train)
+main.add_command(evaluate)
+main.add_command(export)
+main.add_command(trace)
+main.add_command(finetune)

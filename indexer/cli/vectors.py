@@ -1,0 +1,117 @@
+"""The commands `indexer export` and `indexer trace`."""
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+
+from indexer.cli.console import (
+    EPILOG,
+    artifacts_option,
+    check_file,
+    events_option,
+    fail,
+    failures,
+    json_option,
+    kinds_option,
+    need,
+    print_json,
+    read_kinds,
+    say,
+)
+
+
+@click.command(epilog=EPILOG)
+@click.argument("what", type=click.Choice(["items", "step"]))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
+@artifacts_option
+@json_option
+def export(what: str, file: Path, version: str | None, root: str, as_json: bool) -> None:
+    """Write the vectors of a version's items to FILE in Parquet, or the user encoder's step.
+
+    The step is a torch.export program (.pt2) for other runtimes. `tracker export` writes the
+    users' vectors.
+    """
+    from indexer.build.export import ExportError, export_items, export_step
+    from tracker.artifact.artifact import Artifact
+
+    with failures():
+        check_file(file)
+        artifact = Artifact.load(root, version, "cpu")
+        try:
+            count = export_items(artifact, file) if what == "items" else export_step(artifact, file)
+        except ExportError as error:
+            fail(str(error))
+    found = {"artifact": artifact.manifest.version, "file": str(file)}
+    if as_json:
+        print_json(found | ({"items": count} if what == "items" else {"width": count}))
+    elif what == "items":
+        click.echo(f"{count} items of {artifact.manifest.version} in {file}")
+    else:
+        click.echo(f"the step over states of width {count} in {file}")
+
+
+@click.command(epilog=EPILOG)
+@click.argument("user")
+@events_option
+@artifacts_option
+@click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
+@kinds_option
+@click.option(
+    "--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw them."
+)
+@json_option
+def trace(
+    user: str,
+    events: tuple[Path, ...],
+    root: str,
+    version: str | None,
+    kinds: Path | None,
+    png: Path | None,
+    as_json: bool,
+) -> None:
+    """Show how USER's interests rose and fell over logged events.
+
+    The user's events are replayed through the code that serves; after each, the shares of the
+    interests are told as they are then.
+    """
+    with failures():
+        weights = read_kinds(kinds)
+        check_file(png)
+        if png is not None:
+            need(("matplotlib",), "--png")
+        from indexer.data.histories import EventFileError, read_event_log
+        from indexer.data.log_check import check_events
+        from indexer.replay.trace import TraceError, draw, item_ids
+        from indexer.replay.trace import trace as follow
+        from tracker.artifact.artifact import Artifact
+
+        artifact = Artifact.load(root, version, "cpu")
+        scale = artifact.manifest.interest
+        weights = msgspec.structs.replace(
+            weights, rating_min=scale.rating_min, rating_max=scale.rating_max
+        )
+        try:
+            log = read_event_log(events, weights, time.time())
+            known = artifact.vectors.row_of(log.batch.items) >= 0
+            say(check_events(events, log, known, artifact.manifest.version))
+            own = np.array([name == user for name in log.batch.users], bool)
+            strange = set(log.batch.items[own & ~known & (log.items >= 0)].tolist())
+            names = item_ids(events, strange) if strange else {}
+            moments = follow(artifact, log, user, names)
+        except (EventFileError, TraceError) as error:
+            fail(str(error))
+        if png is not None:
+            draw(moments, png, f"interests of {user}")
+    if as_json:
+        print_json(moments)
+        return
+    for moment in moments:
+        shares = ", ".join(f"{name or '?'} {share:.0%}" for name, share in moment.interests.items())
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment.time))
+        click.echo(
+            f"{when}  {moment.item_id}{f' ({moment.scene})' if moment.scene else ''}: {shares}"
+        )

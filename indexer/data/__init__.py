@@ -1,0 +1,1 @@
+"""Items, events and users read from files; labels; what a training leaves out."""

@@ -1,0 +1,347 @@
+"""Read logged events into histories: one stream in time order, its k-core, its splits by time."""
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tracker.events.batch import EventBatch, EventReader, can_be_target
+from tracker.events.kinds import Kinds
+from tracker.events.wire import decode_event
+
+Protocol = Literal["gts", "loo"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
+"""Where `gts` cuts, as quantiles of the times of the events that can be targets."""
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+"""The parts of a split."""
+
+NAMED_KINDS = 5
+"""Unknown kinds named in a message."""
+
+_CHUNK = 65536
+
+
+class EventFileError(ValueError):
+    """An events file cannot be used; the message names the file, what is wrong and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """All users' histories as one stream of E events in time order, in file order where times tie.
+
+    `users` (E,) are positions in `user_ids`, which is in order of first appearance. `items` (E,)
+    are positions in `item_hashes`, -1 for a retraction. `positive` (E,) says whether an event can
+    be a target: an action whose kind has a positive weight, whatever its value, so that a low
+    rating is still a film that was chosen. `rejected` counts the lines left out, by reason;
+    `first_rejection` names the first of them, and `unknown_kinds` counts kinds without a weight.
+    `scene_names` has the name of each scene's code.
+    """
+
+    batch: EventBatch
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    positive: NDArray[np.bool_]
+    user_ids: list[str]
+    item_hashes: NDArray[np.uint64]
+    rejected: dict[str, int] = field(default_factory=dict)
+    first_rejection: str = ""
+    unknown_kinds: dict[str, int] = field(default_factory=dict)
+    scene_names: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.users)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return (E,) int64: how many actions of its user come before each event."""
+        return _ranks_within(self.users, self.items >= 0)
+
+    def take(self, events: NDArray[np.int64]) -> "EventLog":
+        """Return the histories of some events only, given by ascending position; codes anew."""
+        taken = _event_log(
+            self.batch.take(events),
+            self.positive[events],
+            self.rejected,
+            self.first_rejection,
+        )
+        return replace(taken, unknown_kinds=self.unknown_kinds, scene_names=self.scene_names)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which part each event is in, and which events are targets.
+
+    `parts` (E,) uint8 is TRAIN, VALIDATION or TEST. `validation` and `test` are the ascending
+    positions of the targets: events that can be one, of users with an earlier action. `cuts` are
+    the two times of `gts` (a time on a cut belongs to the later part), NaN for `loo`.
+    """
+
+    protocol: Protocol
+    parts: NDArray[np.uint8]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    cuts: tuple[float, float]
+
+
+def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> EventLog:
+    """Read logged events through the checks of the stream, and put them in time order.
+
+    What the stream would reject is left out and counted. A repeated `event_id` of a user is left
+    out and counted as `duplicate`. A retraction without a timestamp takes that of the line before.
+
+    Args:
+        paths: JSON lines (`.jsonl`, also `.gz`), or Parquet (`.parquet`) with the same fields.
+        kinds: the weights in force.
+        not_after: float seconds; later timestamps are taken for mistakes, as on the stream.
+
+    Raises:
+        EventFileError: a file is not there or not of its kind, or no event is left.
+    """
+    reader = EventReader(kinds)
+    batches: list[EventBatch] = []
+    rejected: Counter[str] = Counter()
+    unknown_kinds: Counter[str] = Counter()
+    first_rejection = ""
+    appended = int(not_after * 1000)
+    for path in paths:
+        for lines, values in read_lines(path):
+            batch, refused = reader.read(str(path), 0, values, lines, [appended] * len(values))
+            batches.append(batch)
+            rejected.update(rejection.reason for _, rejection in refused)
+            unknown_kinds.update(
+                str(decode_event(values[position]).kind)
+                for position, rejection in refused
+                if rejection.reason == "unknown_kind"
+            )
+            if refused and not first_rejection:
+                rejection = refused[0][1]
+                first_rejection = f"{path}, line {rejection.offset}: {rejection.message}"
+    if not batches or not sum(map(len, batches)):
+        names = ", ".join(map(str, paths)) or "no file"
+        why = f"; the first line left out: {first_rejection}" if first_rejection else ""
+        if unknown_kinds:
+            why += f"; {name_kinds(unknown_kinds)}"
+        raise EventFileError(f"{names}: no event that can be used{why}")
+    batch = _join(batches)
+    unknown_time = (batch.retracts != 0) & (batch.times == appended / 1000.0)
+    known = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
+    batch.times[:] = batch.times[known]
+    batch = batch.take(np.argsort(batch.times, kind="stable"))
+    first = _first_of_its_id(batch)
+    if len(first) < len(batch):
+        rejected["duplicate"] += len(batch) - len(first)
+        batch = batch.take(first)
+    log = _event_log(batch, can_be_target(batch, kinds), dict(rejected), first_rejection)
+    return replace(log, unknown_kinds=dict(unknown_kinds), scene_names=dict(reader.scene_names))
+
+
+def name_kinds(unknown: Mapping[str, int]) -> str:
+    """Name the most frequent of the kinds without a weight, with their counts and the remedy.
+
+    >>> name_kinds({"veiw": 12})
+    "unknown kinds: 'veiw' (12 events); name them in a file of weights for --kinds"
+    """
+    most = sorted(unknown.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = [f"{kind[:64]!r} ({counted(count, 'event')})" for kind, count in most[:NAMED_KINDS]]
+    if len(most) > NAMED_KINDS:
+        shown.append(f"{len(most) - NAMED_KINDS} more")
+    return f"unknown kinds: {', '.join(shown)}; name them in a file of weights for --kinds"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number and what is counted.
+
+    >>> counted(1, "line"), counted(1009, "line")
+    ('1 line', '1,009 lines')
+    """
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def core(histories: EventLog, minimum: int) -> EventLog:
+    """Keep users and items with at least `minimum` actions, repeated until nothing changes.
+
+    A retraction stays where the event it takes back stays. The result may be empty.
+    """
+    action = histories.items >= 0
+    keep = action.copy()
+    while minimum > 1:
+        of_user = np.bincount(histories.users[keep], minlength=len(histories.user_ids))
+        of_item = np.bincount(histories.items[keep], minlength=len(histories.item_hashes))
+        enough = keep.copy()
+        enough[keep] = (of_user[histories.users[keep]] >= minimum) & (
+            of_item[histories.items[keep]] >= minimum
+        )
+        if enough.sum() == keep.sum():
+            break
+        keep = enough
+    batch = histories.batch
+    named = keep & (batch.event_ids != 0)
+    kept_ids = set(
+        zip(histories.users[named].tolist(), batch.event_ids[named].tolist(), strict=True)
+    )
+    for position in np.flatnonzero(~action).tolist():
+        keep[position] = (
+            int(histories.users[position]),
+            int(batch.retracts[position]),
+        ) in kept_ids
+    return histories.take(np.flatnonzero(keep))
+
+
+def split(histories: EventLog, protocol: Protocol) -> Split:
+    """Divide events into training, validation and test.
+
+    `gts` cuts everybody's events at two times, the 80 % and 90 % quantiles. `loo` takes of each
+    user the last event that can be a target as test, and the one before it as validation; events
+    of the user after its test event (which are no targets) belong to the test part too.
+    """
+    lengths = histories.lengths()
+    eligible = histories.positive & (lengths > 0)
+    times = histories.batch.times
+    parts = np.zeros(len(histories), np.uint8)
+    if protocol == "gts":
+        chosen = times[histories.positive]
+        cuts = (
+            (
+                float(np.quantile(chosen, VALIDATION_QUANTILE)),
+                float(np.quantile(chosen, TEST_QUANTILE)),
+            )
+            if len(chosen)
+            else (float("inf"), float("inf"))
+        )
+        parts[times >= cuts[0]] = VALIDATION
+        parts[times >= cuts[1]] = TEST
+        return Split(
+            protocol,
+            parts,
+            np.flatnonzero(eligible & (parts == VALIDATION)),
+            np.flatnonzero(eligible & (parts == TEST)),
+            cuts,
+        )
+    test = _last_of_each_user(histories.users, eligible)
+    earlier = eligible.copy()
+    earlier[test] = False
+    validation = _last_of_each_user(histories.users, earlier)
+    test_of_user = np.full(len(histories.user_ids), len(histories), np.int64)
+    test_of_user[histories.users[test]] = test
+    parts[validation] = VALIDATION
+    parts[np.arange(len(histories)) >= test_of_user[histories.users]] = TEST
+    return Split(protocol, parts, np.sort(validation), np.sort(test), (np.nan, np.nan))
+
+
+_COLUMNS = (
+    "slots", "items", "rows", "times", "appended", "weights", "values", "kinds", "scenes",
+    "event_ids", "retracts", "offsets",
+)  # fmt: skip
+
+
+def _event_log(
+    batch: EventBatch,
+    positive: NDArray[np.bool_],
+    rejected: dict[str, int],
+    first_rejection: str,
+) -> EventLog:
+    codes: dict[str, int] = {}
+    users = np.fromiter(
+        (codes.setdefault(user, len(codes)) for user in batch.users), np.int64, len(batch)
+    )
+    action = batch.retracts == 0
+    item_hashes, inverse = np.unique(batch.items[action], return_inverse=True)
+    items = np.full(len(batch), -1, np.int64)
+    items[action] = inverse
+    return EventLog(
+        batch, users, items, positive, list(codes), item_hashes, rejected, first_rejection
+    )
+
+
+def _first_of_its_id(batch: EventBatch) -> NDArray[np.int64]:
+    met: set[tuple[str, int]] = set()
+    first = np.ones(len(batch), bool)
+    for position in np.flatnonzero(batch.event_ids).tolist():
+        key = (batch.users[position], int(batch.event_ids[position]))
+        first[position] = key not in met
+        met.add(key)
+    return np.flatnonzero(first)
+
+
+def _ranks_within(groups: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    order = np.argsort(groups, kind="stable")
+    before: NDArray[np.int64] = np.cumsum(counted[order]) - counted[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0]) if len(groups) else order
+    sizes = np.diff(np.r_[starts, len(groups)])
+    ranks = np.empty(len(groups), np.int64)
+    ranks[order] = before - np.repeat(before[starts], sizes)
+    return ranks
+
+
+def _last_of_each_user(users: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    positions = np.flatnonzero(chosen)
+    _, from_the_end = np.unique(users[positions][::-1], return_index=True)
+    return positions[::-1][from_the_end]
+
+
+def _join(batches: list[EventBatch]) -> EventBatch:
+    columns = {
+        name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _COLUMNS
+    }
+    return EventBatch(
+        topic=batches[0].topic,
+        partition=0,
+        users=[user for batch in batches for user in batch.users],
+        **columns,
+    )
+
+
+def read_lines(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Yield line numbers, from 1, and the bytes of lines that are not blank, many at a time.
+
+    Raises:
+        EventFileError: the file is not there or not of its kind.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet_chunks(path)
+        return
+    opened = gzip.open if path.suffix == ".gz" else open
+    first = 1
+    try:
+        with opened(path, "rb") as file:
+            while lines := file.readlines(_CHUNK * 128):
+                numbers = [n for n, line in enumerate(lines, first) if not line.isspace()]
+                yield numbers, [lines[n - first] for n in numbers]
+                first += len(lines)
+    except (OSError, EOFError, zlib.error) as error:
+        raise EventFileError(f"{path}: cannot be read as events: {_why(error)}") from error
+
+
+def _parquet_chunks(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
+    encoder = msgspec.json.Encoder()
+    first = 1
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_CHUNK):
+                rows = batch.to_pylist()
+                yield (
+                    list(range(first, first + len(rows))),
+                    [
+                        encoder.encode({name: v for name, v in row.items() if v is not None})
+                        for row in rows
+                    ],
+                )
+                first += len(rows)
+    except (OSError, pa.ArrowException) as error:
+        raise EventFileError(f"{path}: not a Parquet file of events: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,1 @@
+"""Fit the user encoder and scene attention."""

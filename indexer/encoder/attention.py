@@ -1,0 +1,221 @@
+"""Fit SceneAttention on top of a frozen UserEncoder, on interests as they serve."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from indexer.encoder.scores import Beside
+from indexer.replay.ranker_examples import groups_of
+from indexer.replay.replay import Replay
+from tracker.encoder.attended import read_interests
+from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
+from tracker.encoder.user_encoder import code_rows
+
+MIN_SCENE_EVENTS = 100
+"""A scene with fewer targets shares the weights of all; with fewer than two such scenes there is
+nothing to tell apart."""
+
+MAX_SCENES = 1024
+
+
+class AttentionOptions(msgspec.Struct, frozen=True):
+    """How scene attention is fitted: on `targets` at most, evenly spread."""
+
+    targets: int = 20_000
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    batch_size: int = 256
+    epochs: int = 6
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Q targets with what a user's row said of each, just before.
+
+    `events` (Q,) are positions in the log, ascending; `interests` (Q, M, K) float16 unit vectors
+    and `masses` (Q, M) float32, of `read_interests`; `scenes` (Q,) codes.
+    """
+
+    events: NDArray[np.int64]
+    interests: NDArray[np.float16]
+    masses: NDArray[np.float32]
+    scenes: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What an encoder says of the same targets.
+
+    `queries` (Q, D) float32, `table` (N, D) and `biases` (N,) of the items, `rows` (Q,) of the
+    targets, `times` (Q,); `beside` gives what the trend adds.
+    """
+
+    queries: NDArray[np.float32]
+    table: Tensor
+    biases: Tensor
+    rows: NDArray[np.int64]
+    times: NDArray[np.float64]
+    beside: Beside
+
+
+def known_scenes(scenes: NDArray[np.uint32]) -> tuple[int, ...]:
+    """Return the scenes with enough targets for weights of their own, the most frequent ones."""
+    found, counts = np.unique(scenes[scenes != 0], return_counts=True)
+    enough = np.flatnonzero(counts >= MIN_SCENE_EVENTS)
+    best = enough[np.argsort(-counts[enough], kind="stable")[:MAX_SCENES]]
+    return tuple(found[np.sort(best)].tolist())
+
+
+def collect_interests(
+    replay: Replay,
+    targets: NDArray[np.int64],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Asked:
+    """Replay the log up to the last target and write down each user's interests just before it.
+
+    Args:
+        replay: at its start.
+        targets: ascending positions in the log.
+        progress: told the number of targets done.
+    """
+    log = replay.log
+    scenes = log.batch.scenes[targets]
+    interests: list[NDArray[np.float16]] = []
+    masses: list[NDArray[np.float32]] = []
+    for start, stop in groups_of(log, targets):
+        group = targets[start:stop]
+        replay.advance(int(group[0]))
+        states = replay.users.states
+        found, weights = read_interests(states, log.users[group], log.batch.times[group])
+        interests.append(found.astype(np.float16))
+        masses.append(weights)
+        progress(stop)
+    return Asked(targets, np.concatenate(interests), np.concatenate(masses), scenes)
+
+
+def fit_attention(
+    asked: Asked,
+    frozen: Frozen,
+    scenes: tuple[int, ...],
+    train: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    names: tuple[str, ...],
+    options: AttentionOptions,
+    start: SceneAttention | None = None,
+) -> SceneAttention | None:
+    """Train attention by softmax over all items, the encoder's weights frozen.
+
+    Args:
+        asked: the targets.
+        frozen: what the encoder says of them.
+        scenes: codes with weights of their own.
+        train: positions in `asked` to learn from.
+        validation: those to judge by: the best epoch is kept, and None is returned where none is
+            better than the encoder alone. Without any, all epochs are run (a refit).
+        names: of the interests.
+        options: how.
+        start: weights to go on from.
+    """
+    torch.manual_seed(options.seed)
+    random = np.random.default_rng(options.seed)
+    config = SceneAttentionConfig(
+        dim=frozen.queries.shape[1], interest_dim=asked.interests.shape[2], interests=names,
+        scenes=scenes,
+    )  # fmt: skip
+    device = frozen.table.device
+    model = SceneAttention(config).to(device)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    losses = _Losses(model, asked, frozen, code_rows(asked.scenes, scenes), device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    least = losses.mean(validation)
+    best: dict[str, Tensor] | None = None
+    for _ in range(options.epochs):
+        model.train()
+        order = random.permutation(train)
+        for begin in range(0, len(order), options.batch_size):
+            loss = losses(order[begin : begin + options.batch_size]).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+        model.eval()
+        found = losses.mean(validation)
+        if found < least or not len(validation):
+            least = found
+            best = {name: value.clone() for name, value in model.state_dict().items()}
+    if best is None:
+        return None
+    model.load_state_dict(best)
+    return model.eval()
+
+
+@torch.no_grad()
+def mean_attended(
+    attention: SceneAttention,
+    asked: Asked,
+    places: NDArray[np.int64],
+    queries: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return the mean (D,) of what attention makes of the encoder's vectors (P, D) at targets."""
+    device = attention.get_buffer("types").device
+    total = np.zeros(queries.shape[1])
+    scenes = code_rows(asked.scenes, attention.config.scenes)
+    for begin in range(0, len(places), 4096):
+        some = places[begin : begin + 4096]
+        vectors, _ = attention(
+            torch.from_numpy(queries[begin : begin + 4096]).to(device),
+            torch.from_numpy(asked.interests[some].astype(np.float32)).to(device),
+            torch.from_numpy(asked.masses[some]).to(device),
+            torch.from_numpy(scenes[some]).to(device),
+        )
+        total += vectors.sum(dim=0).double().cpu().numpy()
+    return (total / max(len(places), 1)).astype(np.float32)
+
+
+class _Losses:
+    """The cross-entropy of targets among all items, given their scenes."""
+
+    def __init__(
+        self,
+        model: SceneAttention,
+        asked: Asked,
+        frozen: Frozen,
+        scenes: NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
+        self.model, self.asked, self.frozen = model, asked, frozen
+        self.scenes, self.device = scenes, device
+        self.every = np.arange(len(frozen.biases))
+
+    def __call__(self, some: NDArray[np.int64]) -> Tensor:
+        asked, frozen, device = self.asked, self.frozen, self.device
+        vectors, _ = self.model(
+            torch.from_numpy(frozen.queries[some]).to(device),
+            torch.from_numpy(asked.interests[some].astype(np.float32)).to(device),
+            torch.from_numpy(asked.masses[some]).to(device),
+            torch.from_numpy(self.scenes[some]).to(device),
+        )
+        logits = (
+            vectors @ frozen.table.T + frozen.biases + frozen.beside(frozen.times[some], self.every)
+        )
+        rows = torch.from_numpy(frozen.rows[some]).to(device)
+        return functional.cross_entropy(logits, rows, reduction="none")
+
+    @torch.no_grad()
+    def mean(self, places: NDArray[np.int64]) -> float:
+        self.model.eval()
+        if not len(places):
+            return math.inf
+        parts = [self(places[begin : begin + 512]) for begin in range(0, len(places), 512)]
+        return float(torch.cat(parts).mean())

@@ -1,0 +1,173 @@
+"""Fit UserEncoder on histories: softmax over items, early stopping, a checkpoint an epoch."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexer.encoder.checkpoint import load_checkpoint, save_checkpoint
+from indexer.encoder.learner import EncoderOptions, Learner, Report, Trained
+from indexer.encoder.scores import Beside, Items, validate
+from indexer.encoder.sequences import Sequences, windows
+from indexer.encoder.trend import Trend
+from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """One line of the training curve."""
+
+    epoch: int
+    seconds: float
+    loss: float
+    validation_hit_rate_at_10: float
+    validation_ndcg_at_10: float
+
+
+@dataclass(slots=True)
+class Fitted:
+    """A trained encoder, the curve of its training, and the epoch its weights are of.
+
+    `beside` gives what the trend adds to its scores, as in training.
+    """
+
+    trained: Trained
+    beside: Beside
+    curve: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+
+    @property
+    def model(self) -> UserEncoder:
+        """Return the encoder."""
+        return self.trained.encoder
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; `auto` is CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA is asked for and not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r}, but torch finds no CUDA device; use auto or cpu")
+    return torch.device(name)
+
+
+def fit_encoder(
+    sequences: Sequences,
+    items: Items,
+    config: EncoderConfig,
+    train: NDArray[np.bool_],
+    validation: NDArray[np.int64],
+    options: EncoderOptions,
+    *,
+    device: torch.device,
+    trend: Trend | None = None,
+    start: Fitted | None = None,
+    checkpoint: Path | None = None,
+    report: Report | None = None,
+    told: Callable[[Epoch], None] = lambda epoch: None,
+) -> Fitted:
+    """Train an encoder.
+
+    Args:
+        sequences: all events; validation streams through them with frozen weights.
+        items: the catalogue.
+        config: what the encoder is.
+        train: (E,) by event of the log, which of them may be learned from.
+        validation: positions in the log of the targets for early stopping; without any, all
+            epochs are run and the last weights kept (a refit).
+        options: how.
+        device: where.
+        trend: of the catalogue's items, by row; without it the encoder learns popularity too.
+        start: weights to go on from; items with ids beyond its own start as unknown ones.
+        checkpoint: a file written after each epoch, and taken up where it is there.
+        report: called after each batch.
+        told: called after each epoch, when its checkpoint is written.
+
+    Raises:
+        CheckpointError: the checkpoint is of another training.
+        ValueError: there is no event to learn from.
+    """
+    torch.manual_seed(options.seed)
+    trained = Trained(UserEncoder(config)).to(device)
+    if start is not None:
+        take_over(start.trained, trained)
+    chosen = windows(sequences, train, options.window)
+    learner = Learner(trained, sequences, items, train, options, device, trend)
+    if not any(sequences.targets[w.begin : w.end].any() for w in chosen):
+        raise ValueError("no positive event of a known item to learn from")
+    optimizer = torch.optim.AdamW(
+        trained.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    places = np.flatnonzero(np.isin(sequences.positions, validation))
+    fitted = Fitted(trained, learner.beside)
+    best = _copied(trained)
+    print_of_it = msgspec.json.encode([options, config, len(train), int(train.sum())]).decode()
+    if checkpoint is not None and checkpoint.exists():
+        lines, best = load_checkpoint(checkpoint, print_of_it, trained, optimizer)
+        fitted.curve = msgspec.convert(lines, list[Epoch])
+    for epoch in range(len(fitted.curve) + 1, options.epochs + 1):
+        best_ndcg, fitted.best_epoch = _best(fitted.curve)
+        if len(places) and epoch - fitted.best_epoch > options.patience:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rate_of(epoch, options)
+        started = time.monotonic()
+        loss = learner.epoch(epoch, chosen, optimizer, best_ndcg, report)
+        hit, ndcg = validate(
+            trained.encoder, sequences, items, places, options.repeats, learner.beside
+        )
+        fitted.curve.append(Epoch(epoch, time.monotonic() - started, loss, hit, ndcg))
+        if ndcg > best_ndcg or not len(places):
+            best = _copied(trained)
+        if checkpoint is not None:
+            lines = msgspec.to_builtins(fitted.curve)
+            save_checkpoint(checkpoint, print_of_it, lines, trained, optimizer, best)
+        told(fitted.curve[-1])
+    fitted.best_epoch = _best(fitted.curve)[1] if len(places) else len(fitted.curve)
+    trained.load_state_dict(best)
+    trained.eval()
+    return fitted
+
+
+def rate_of(epoch: int, options: EncoderOptions) -> float:
+    """Return the learning rate of an epoch, the first being 1."""
+    done = (epoch - 1) / max(options.epochs, 1)
+    return options.learning_rate * (1.0 + math.cos(math.pi * done)) / 2.0
+
+
+@torch.no_grad()
+def take_over(source: Trained, target: Trained) -> None:
+    """Bring weights into a model of the same shape that may know more items.
+
+    Items beyond those of `source` get the mean bias, as unknown ones have it.
+    """
+    given = source.state_dict()
+    for name, value in target.state_dict().items():
+        some = value[: len(given[name])] if name.startswith("encoder.id_") else value
+        some.copy_(given[name])
+    known = source.encoder.config.ids
+    if known:
+        target.encoder.id_bias[known + 1 :] = source.encoder.id_bias[1:].mean()
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def _best(curve: list[Epoch]) -> tuple[float, int]:
+    """Return the best validation NDCG@10 so far and its epoch; (-1, 0) before any."""
+    return max(
+        ((line.validation_ndcg_at_10, line.epoch) for line in curve),
+        key=lambda found: (found[0], -found[1]),
+        default=(-1.0, 0),
+    )

@@ -1,0 +1,201 @@
+"""What a UserEncoder learns by: softmax over items with the trend beside it, epoch by epoch."""
+
+import math
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexer.encoder.scores import Items
+from indexer.encoder.sequences import Batch, Sequences, Window, batches, inputs
+from indexer.encoder.target_loss import TargetLoss
+from indexer.encoder.trend import TREND_HALF_LIVES, Trend
+from tracker.encoder.user_encoder import UserEncoder
+
+
+class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an encoder is trained.
+
+    Up to `full_up_to` items the softmax is over all of them; beyond, over `sampled` negatives, half
+    uniform and half by popularity, with the logQ correction. `only_born` leaves items out of the
+    negatives of a target that was there before them. `item_dropout` is the share of events whose
+    item is hidden, so that an unknown item is nothing new. An epoch takes `epoch_events` at most,
+    drawn anew each time. The learning rate falls from epoch to epoch like half a cosine. Training
+    stops when validation NDCG@10 has not risen for `patience` epochs; popularity is learned first,
+    and the first five epochs may show nothing else.
+    """
+
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    epochs: int = 10
+    patience: int = 5
+    window: int = 200
+    batch_events: int = 1024
+    epoch_events: int = 400_000
+    full_up_to: int = 20_000
+    sampled: int = 2048
+    only_born: bool = True
+    item_dropout: float = 0.02
+    repeats: bool = False
+    seed: int = 0
+
+
+Report = Callable[[int, float, float, float], None]
+"""Called after each batch with the epoch, its share done, its loss, and the NDCG@10 so far."""
+
+
+class Trained(nn.Module):
+    """What is trained: an encoder, and how much the trend counts beside it.
+
+    The score that training compares is that of the encoder plus the weighted trend of the item at
+    the target's time, so that the encoder learns what the trend does not say. What serves is the
+    encoder alone: the ranker has the trend in columns of its own.
+    """
+
+    def __init__(self, encoder: UserEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.trend_weights = nn.Parameter(torch.full((len(TREND_HALF_LIVES),), TREND_START))
+
+
+TREND_START = 0.1
+"""What the weights of the trends start from; a learned one is about so much, in nats a log2."""
+
+
+class Learner:
+    """One epoch after another over the same windows."""
+
+    def __init__(
+        self,
+        trained: Trained,
+        sequences: Sequences,
+        items: Items,
+        train: NDArray[np.bool_],
+        options: EncoderOptions,
+        device: torch.device,
+        trend: Trend | None = None,
+    ) -> None:
+        self.trained, self.model = trained, trained.encoder
+        self.sequences, self.options, self.device = sequences, options, device
+        self.trend = trend
+        rows = items.rows()
+        self.rows = rows  # (I,) by id - 1
+        self.texts = torch.from_numpy(items.texts[rows]).to(device)  # (I, F) by id - 1
+        self.born = torch.from_numpy(items.born[rows]).to(device)
+        self.ids = torch.arange(1, len(rows) + 1, device=device)
+        seen = sequences.ids[train[sequences.positions]]
+        counts = np.bincount(seen[seen > 0] - 1, minlength=len(rows)).astype(np.float64)
+        share = 0.5 / max(len(rows), 1) + 0.5 * counts / max(counts.sum(), 1.0)
+        self.share = torch.from_numpy(share).to(device, torch.float32)
+        self.generator = torch.Generator().manual_seed(options.seed)
+
+    def epoch(
+        self,
+        epoch: int,
+        chosen: list[Window],
+        optimizer: torch.optim.Optimizer,
+        best: float,
+        report: Report | None,
+    ) -> float:
+        """Run over all windows once and return the mean loss of a target."""
+        trained, options = self.trained, self.options
+        trained.train()
+        # An epoch's draws depend on its number alone, so that an interrupted training goes on as
+        # if it had not been.
+        generator = np.random.default_rng((options.seed, epoch))
+        torch.manual_seed(options.seed * 1_000_003 + epoch)
+        some = self.part(chosen, generator)
+        made = list(batches(self.sequences, some, options.batch_events, generator))
+        total, targets = 0.0, 0
+        for number, batch in enumerate(made, 1):
+            count = int(batch.targets.sum())
+            if not count:
+                continue
+            loss = self.loss(batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(trained.parameters(), options.clip)
+            optimizer.step()
+            total += float(loss.detach()) * count
+            targets += count
+            if report is not None:
+                report(epoch, number / len(made), total / targets, best)
+        trained.eval()
+        return total / max(targets, 1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean softmax cross-entropy of the batch's targets."""
+        model, sequences, device = self.model, self.sequences, self.device
+        ids = torch.from_numpy(sequences.ids[batch.places]).to(device)  # (B, T)
+        columns, correction = self._columns(ids)
+        projected = model.project(self.texts[columns])  # (C, D)
+        place = torch.zeros(len(self.ids) + 1, dtype=torch.int64, device=device)
+        place[columns + 1] = torch.arange(len(columns), device=device)
+        items = model.item_inputs(projected[place[ids]], ids) * (ids > 0).unsqueeze(-1)
+        hide = torch.rand(ids.shape, device=device) < self.options.item_dropout
+        items = items.masked_fill(hide.unsqueeze(-1), 0.0)
+        events = inputs(sequences, batch.places, items, device)
+        lengths = torch.from_numpy(batch.lengths).to(device)
+        outputs, _ = model(model.start(len(lengths)), events, lengths)
+        first = outputs.new_zeros(len(outputs), 1, outputs.shape[2])
+        outputs = torch.cat([first, outputs[:, :-1]], dim=1)  # before each event
+        attributes = torch.from_numpy(sequences.attributes[batch.users]).to(device)  # (B, A)
+        queries = model.query(
+            outputs,
+            events.gaps,
+            torch.from_numpy(batch.before).to(device, torch.float32),
+            attributes.unsqueeze(1) if sequences.attributes.shape[1] else None,
+        )
+        chosen = torch.from_numpy(batch.targets).to(device)
+        target = ids[chosen]  # (P,)
+        times = sequences.times[batch.places[batch.targets]]  # (P,)
+        vectors, biases = model.item_table(projected, columns + 1)
+        trend = moments = None
+        if self.trend is not None:
+            found = self.trend.at(times, self.rows[columns.cpu().numpy()])
+            trend = torch.from_numpy(found).to(device)
+        if self.options.only_born:
+            moments = torch.from_numpy(times).to(device)
+        loss: Tensor = TargetLoss.apply(
+            queries[chosen], vectors, biases, place[target], trend, self.trained.trend_weights,
+            correction, None if moments is None else self.born[columns], moments,
+        )  # fmt: skip
+        return loss
+
+    def beside(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
+        """Return what the trend adds to the scores (P, C) of items (C,) at times (P,)."""
+        if self.trend is None:
+            return self.trained.trend_weights.new_zeros(())
+        found = torch.from_numpy(self.trend.at(times, rows)).to(self.device)  # (H, P, C)
+        added: Tensor = torch.tensordot(self.trained.trend_weights, found, dims=1)
+        return added
+
+    def part(self, chosen: list[Window], generator: np.random.Generator) -> list[Window]:
+        """Return as many windows, drawn anew, as an epoch may have events."""
+        events = sum(window.end - window.begin for window in chosen)
+        if events <= self.options.epoch_events:
+            return chosen
+        share = self.options.epoch_events / events
+        drawn = generator.permutation(len(chosen))[: math.ceil(share * len(chosen))]
+        return [chosen[place] for place in drawn.tolist()]
+
+    def _columns(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the items of the softmax as id - 1 (C,), and what is added to a negative's logit.
+
+        A negative drawn c times of n with share q stands for c / (n q) items, so that the sum over
+        those drawn has the sum over all as its mean. An item that is only another event's own
+        stands for none.
+        Source: Bengio & Senecal 2008, "Adaptive importance sampling"; the target itself is always
+        there and is not corrected.
+        """
+        if len(self.ids) <= self.options.full_up_to:
+            return self.ids - 1, None
+        drawn = torch.multinomial(self.share, self.options.sampled, replacement=True)
+        own = (ids[ids > 0] - 1).flatten()
+        columns = torch.unique(torch.cat([drawn, own]))
+        counts = torch.bincount(drawn, minlength=len(self.ids))[columns]
+        return columns, torch.log(counts / (self.options.sampled * self.share[columns]))

@@ -1,0 +1,1 @@
+"""Held-out events asked of tracker and baselines, measured and reported."""

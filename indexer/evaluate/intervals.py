@@ -1,0 +1,146 @@
+"""How certain a metric is: 95 % intervals by bootstrap over users.
+
+A user's targets are drawn or left out together, for they are not independent.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from indexer.evaluate.metrics import BINS, Flags, Floats, Integers
+
+RESAMPLES, AREA_RESAMPLES = 1000, 200
+"""Bootstrap resamples of the users behind an interval; fewer behind that of an AUC."""
+
+_LEVEL = 0.95
+_CHUNK_BYTES = 64 << 20
+
+
+class Interval(NamedTuple):
+    """A 95 % interval; NaN on both sides where fewer than two users stand behind it."""
+
+    low: float
+    high: float
+
+
+def mean_interval(
+    values: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """Return the interval of a mean over targets.
+
+    Args:
+        values: (n,) one a target.
+        users: (n,) whose target it is; any codes.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    return ratio_intervals(values[:, None], np.ones((len(values), 1)), users, seed, resamples)[0]
+
+
+def paired_interval(
+    values: Floats, others: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """Return the interval of the mean of `values - others`, target by target."""
+    return mean_interval(values - others, users, seed, resamples)
+
+
+def ratio_intervals(
+    parts: Floats, wholes: Floats, users: Integers, seed: int, resamples: int = RESAMPLES
+) -> list[Interval]:
+    """Return the intervals of M ratios of sums over the same targets, as of weighted means.
+
+    A resample in which the whole is 0 has no ratio and is left out.
+
+    Args:
+        parts: (n, M) what is summed above the line, one a target.
+        wholes: (n, M) what is summed below it.
+        users: (n,) whose target it is; any codes.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    codes, count = _groups(users)
+    above, below = np.zeros((count, parts.shape[1])), np.zeros((count, parts.shape[1]))
+    np.add.at(above, codes, parts)
+    np.add.at(below, codes, wholes)
+
+    def ratios(drawn: Floats) -> Floats:
+        whole = drawn @ below
+        return np.where(whole > 0.0, (drawn @ above) / np.where(whole > 0.0, whole, 1.0), math.nan)
+
+    return _bootstrap(count, ratios, seed, resamples, parts.shape[1])
+
+
+def auc_interval(
+    labels: Flags, scores: Floats, users: Integers, seed: int, resamples: int = AREA_RESAMPLES
+) -> Interval:
+    """Return the interval of the AUC over all events."""
+    codes, count = _groups(users)
+    order = np.argsort(scores, kind="stable")
+    ordered, positive, codes = scores[order], labels[order], codes[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(order) else order
+
+    def areas(drawn: Floats) -> Floats:
+        found = np.full((len(drawn), 1), math.nan)
+        for n, weights in enumerate(drawn):
+            weight = weights[codes]
+            ups = np.add.reduceat(np.where(positive, weight, 0.0), starts)
+            downs = np.add.reduceat(np.where(positive, 0.0, weight), starts)
+            total = ups.sum() * downs.sum()
+            if total > 0.0:
+                found[n] = (ups * (np.cumsum(downs) - downs / 2.0)).sum() / total
+        return found
+
+    return _bootstrap(count, areas, seed, resamples, 1)[0]
+
+
+def ece_interval(
+    labels: Flags,
+    probabilities: Floats,
+    users: Integers,
+    seed: int,
+    bins: int = BINS,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Return the interval of the calibration error in bins that stay; noise raises both sides."""
+    codes, count = _groups(users)
+    misses = np.zeros((count, bins))
+    order = np.argsort(probabilities, kind="stable")
+    for n, part in enumerate(np.array_split(order, bins)):
+        np.add.at(misses[:, n], codes[part], probabilities[part] - labels[part])
+    sizes = np.bincount(codes, minlength=count).astype(np.float64)
+
+    def errors(drawn: Floats) -> Floats:
+        return np.asarray(np.abs(drawn @ misses).sum(axis=1) / (drawn @ sizes))[:, None]
+
+    return _bootstrap(count, errors, seed, resamples, 1)[0]
+
+
+def _bootstrap(
+    users: int, statistics: Callable[[Floats], Floats], seed: int, resamples: int, count: int
+) -> list[Interval]:
+    """Return the intervals of `count` statistics, (R, count) of draws (R, users)."""
+    if users < 2:
+        return [Interval(math.nan, math.nan)] * count
+    generator = np.random.default_rng(seed)
+    at_once = max(1, min(resamples, _CHUNK_BYTES // (8 * users)))
+    found = []
+    for start in range(0, resamples, at_once):
+        drawn = np.empty((min(at_once, resamples - start), users))
+        for row in drawn:
+            row[:] = np.bincount(generator.integers(0, users, users), minlength=users)
+        found.append(statistics(drawn))
+    edge = (1.0 - _LEVEL) / 2.0
+    intervals = []
+    for values in np.concatenate(found).T:
+        known = values[~np.isnan(values)]
+        low, high = np.quantile(known, [edge, 1.0 - edge]) if len(known) else (math.nan, math.nan)
+        intervals.append(Interval(float(low), float(high)))
+    return intervals
+
+
+def _groups(users: Integers) -> tuple[Integers, int]:
+    """Return a code for each target's user, and how many users there are."""
+    known, codes = np.unique(users, return_inverse=True)
+    return codes, len(known)

@@ -1,0 +1,143 @@
+"""Metrics of what was answered: rankings target by target, differences between models."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.evaluate import metrics
+from indexer.evaluate.answers import TRACKER, Answers
+from indexer.evaluate.intervals import Interval, paired_interval, ratio_intervals
+from indexer.evaluate.metrics import Floats
+from indexer.evaluate.result import Difference, Row
+from indexer.evaluate.targets import Flags, Integers
+
+_RANKED = (
+    "hit_rate_at_10", "hit_rate_at_20", "ndcg_at_10", "ndcg_at_20", "mrr", "recall_at_10",
+    "debiased_hit_rate_at_10", "novelty", "diversity",
+)  # fmt: skip
+"""The metrics that are a sum over targets through another one, and so have an interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the metrics of one model are means of, for Q targets.
+
+    `values` and `weights` are (Q, 9), in the order of the metrics; the weights of the debiased hit
+    rate are those of its slice, and not filled here. `lists` (Q, K) are the model's.
+    """
+
+    values: Floats
+    weights: Floats
+    lists: Integers
+
+
+def measured(answers: Answers, counts: Floats, full: NDArray[np.float32]) -> Measured:
+    """Measure a model target by target.
+
+    Args:
+        answers: what it said.
+        counts: (N,) events of each row before the targets, for novelty.
+        full: (N, F) unit vectors, for diversity.
+    """
+    ranks = answers.ranks
+    hits, gains = metrics.hits_at_k(ranks, 10), metrics.gains_at_k(ranks, 10)
+    novelty, places = metrics.novelties(answers.lists, counts)
+    diversity = metrics.diversities(answers.lists, full)
+    several = ~np.isnan(diversity)
+    values = (
+        hits, metrics.hits_at_k(ranks, 20), gains, metrics.gains_at_k(ranks, 20), 1.0 / ranks,
+        hits, hits, novelty / np.maximum(places, 1.0), np.where(several, diversity, 0.0),
+    )  # fmt: skip
+    weights = np.ones((len(ranks), len(_RANKED)))
+    weights[:, _RANKED.index("novelty")] = places
+    weights[:, _RANKED.index("diversity")] = several
+    return Measured(np.stack(values, axis=1), weights, answers.lists)
+
+
+def measure_slice(
+    part: str,
+    models: Mapping[str, Measured],
+    which: Flags,
+    users: Integers,
+    items: Integers,
+    ranked: int,
+    seed: int,
+) -> list[Row]:
+    """Return a row of every model for one slice of the targets.
+
+    Args:
+        part: its name.
+        models: by name, of all Q targets.
+        which: (Q,) the targets in it.
+        users: (Q,) whose target each is.
+        items: (Q,) which item each is.
+        ranked: how many items are ranked.
+        seed: of the intervals.
+    """
+    _, codes, sizes = np.unique(items[which], return_inverse=True, return_counts=True)
+    weighed = []
+    for model in models.values():
+        weights = model.weights[which]
+        weights[:, _RANKED.index("debiased_hit_rate_at_10")] = 1.0 / sizes[codes]
+        weighed.append(weights)
+    wholes = np.concatenate(weighed, axis=1)
+    parts = np.concatenate([model.values[which] for model in models.values()], axis=1) * wholes
+    intervals = iter(ratio_intervals(parts, wholes, users[which], seed))
+    sums = zip(parts.sum(axis=0).tolist(), wholes.sum(axis=0).tolist(), strict=True)
+    means = iter([above / below if below > 0.0 else math.nan for above, below in sums])
+    rows = []
+    for name, model in models.items():
+        own: dict[str, Any] = {metric: known(next(means)) for metric in _RANKED}
+        own["coverage"] = known(metrics.coverage_at_k(model.lists[which], ranked))
+        own["ci"] = known_intervals({metric: next(intervals) for metric in _RANKED})
+        rows.append(Row(name, part, int(which.sum()), **own))
+    return rows
+
+
+def differences(answers: Mapping[str, Answers], users: Integers, seed: int) -> list[Difference]:
+    """Return how far the tracker and its variants are from the other models and each other.
+
+    Of two variants, one is always the tracker itself.
+    """
+    variants = [name for name in answers if name.startswith(TRACKER)]
+    return [
+        difference
+        for model in variants
+        for other in answers
+        if other != model and (TRACKER in (model, other) or other not in variants)
+        for difference in _difference(model, other, answers, users, seed)
+    ]
+
+
+def _difference(
+    model: str, other: str, answers: Mapping[str, Answers], users: Integers, seed: int
+) -> list[Difference]:
+    found = []
+    for metric, value in (
+        ("hit_rate_at_10", metrics.hits_at_k),
+        ("ndcg_at_10", metrics.gains_at_k),
+    ):
+        values, others = value(answers[model].ranks, 10), value(answers[other].ranks, 10)
+        if len(values):
+            interval = paired_interval(values, others, users, seed)
+            ci = None if math.isnan(interval.low) else (interval.low, interval.high)
+            found.append(Difference(model, other, metric, float((values - others).mean()), ci))
+    return found
+
+
+def known(value: float) -> float | None:
+    """Return a number, or None where it is not defined."""
+    return None if math.isnan(value) else value
+
+
+def known_intervals(intervals: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
+    """Return the intervals that are defined."""
+    return {
+        name: (interval.low, interval.high)
+        for name, interval in intervals.items()
+        if not math.isnan(interval.low)
+    }

@@ -1,0 +1,189 @@
+"""A text encoder that learns: what of it is trained, its gradients on all cores, its folder."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from indexer.build.item_encoder import EncoderError, TextModel
+
+Method = Literal["lora", "top", "whole"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+CHUNK_TEXTS = 32
+"""Texts that are encoded together: as many as one core keeps in its cache."""
+
+LORA_RANK = 16
+
+
+class LoraMissingError(EncoderError):
+    """LoRA was asked for and peft is not installed."""
+
+
+class FolderExistsError(ValueError):
+    """The folder to write to is there already."""
+
+
+class Learner:
+    """A text model of which some weights are trained.
+
+    Gradients are taken chunk by chunk, each on one thread, and added up in the order of the
+    chunks, so that the same seed gives the same weights whatever the number of cores. Dropout is
+    off: few epochs are run, and validation says when to stop.
+    """
+
+    def __init__(self, text: TextModel, method: Method, seed: int) -> None:
+        """Choose what is trained.
+
+        Args:
+            text: in float32; it is changed.
+            method: `lora` adds low-rank weights to each linear layer of the upper half of the
+                layers, `top` trains the upper third itself, `whole` everything.
+            seed: of the low-rank weights, which begin at random (and add nothing).
+
+        Raises:
+            LoraMissingError: peft is not installed.
+            EncoderError: no layers are found in the model, for `lora` and `top`.
+        """
+        self.text = text
+        self.method = method
+        for weight in text.model.parameters():
+            weight.requires_grad = method == "whole"
+        if method == "lora":
+            torch.manual_seed(seed)
+            self.text = _with_lora(text)
+        elif method == "top":
+            layers = _layers(text)
+            for layer in layers[-max(1, len(layers) // 3) :]:
+                for weight in layer.parameters():
+                    weight.requires_grad = True
+        self.weights: list[nn.Parameter] = [
+            weight for weight in self.text.model.parameters() if weight.requires_grad
+        ]
+        workers = len(os.sched_getaffinity(0)) if text.device == "cpu" else 1
+        one_thread = None if text.device == "cuda" else partial(torch.set_num_threads, 1)
+        self._pool = ThreadPoolExecutor(workers, "learn", one_thread)
+
+    def vectors(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, list[tuple[Any, Tensor]]]:
+        """Encode texts with their graphs: vectors (U, W), and what `backward` needs."""
+        order = np.argsort([len(ids) for ids in tokens], kind="stable")
+        chunks = [order[start : start + CHUNK_TEXTS] for start in range(0, len(order), CHUNK_TEXTS)]
+        made = list(
+            self._pool.map(lambda rows: self.text.vectors([tokens[i] for i in rows]), chunks)
+        )
+        together = torch.cat([part.detach() for part in made])
+        out = torch.empty_like(together)
+        out[torch.from_numpy(order).to(out.device)] = together
+        return out.requires_grad_(), list(zip(chunks, made, strict=True))
+
+    def backward(self, vectors: Tensor, graphs: list[tuple[Any, Tensor]]) -> None:
+        """Add to the weights' gradients what the gradient of the vectors says."""
+        assert vectors.grad is not None
+        gradient = vectors.grad
+
+        def of_chunk(chunk: tuple[Any, Tensor]) -> tuple[Tensor, ...]:
+            rows, part = chunk
+            own = gradient[torch.from_numpy(rows).to(gradient.device)]
+            return torch.autograd.grad(part, self.weights, own, allow_unused=True)
+
+        for found in self._pool.map(of_chunk, graphs):
+            for weight, part in zip(self.weights, found, strict=True):
+                if part is not None:
+                    weight.grad = part if weight.grad is None else weight.grad.add_(part)
+
+    def save(self, folder: Path, files: Mapping[str, bytes], *, force: bool = False) -> None:
+        """Write the model and its tokenizer as transformers reads them, and more files beside.
+
+        Everything goes under a temporary name, reaches the disk, and then gets the folder's name:
+        there is no half of a model, and with `force` the former one stays until then. LoRA's
+        weights are added to those they belong to; the learner cannot be used after that.
+
+        Raises:
+            FolderExistsError: the folder is there, and not `force`.
+            OSError: the disk is full, for instance.
+        """
+        refuse_existing(folder, force)
+        model = self.text.model
+        if self.method == "lora":
+            model = model.merge_and_unload()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            new = Path(temporary) / "new"
+            model.save_pretrained(new)
+            self.text.tokenizer.save_pretrained(new)
+            for name, content in files.items():
+                (new / name).write_bytes(content)
+            for path in [*new.iterdir(), new]:
+                _sync(path)
+            old = Path(temporary) / "old"
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+        _sync(folder.parent)
+
+
+def refuse_existing(folder: Path, force: bool) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        FolderExistsError: the folder is there, and not `force`.
+    """
+    if folder.exists() and not force:
+        raise FolderExistsError(
+            f"{folder} is there already; name another with --to, or replace it with --force"
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _layers(text: TextModel) -> list[nn.Module]:
+    """Return the model's layers: the longest list of modules in it, as in all of transformers."""
+    lists = [list(part) for part in text.model.modules() if isinstance(part, nn.ModuleList)]
+    longest = max(lists, key=len, default=[])
+    if not longest:
+        raise EncoderError(
+            f"{text.info.name}: no list of layers found in the model; train it with --method whole"
+        )
+    return longest
+
+
+def _with_lora(text: TextModel) -> TextModel:
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise LoraMissingError(
+            "LoRA needs the package peft: install the extra `train`, or choose --method top"
+        ) from error
+    layers = _layers(text)
+    upper = {id(layer) for layer in layers[len(layers) // 2 :]}
+    names = []
+    for path, module in text.model.named_modules():
+        if id(module) in upper:
+            names += [
+                f"{path}.{inner}"
+                for inner, part in module.named_modules()
+                if isinstance(part, nn.Linear)
+            ]
+    config = peft.LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=names)
+    return TextModel(
+        text.info, text.tokenizer, peft.get_peft_model(text.model, config), text.device,
+        text.autocast,
+    )  # fmt: skip

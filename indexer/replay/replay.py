@@ -1,0 +1,300 @@
+"""Replay: logged events through the Recommender that serves, on a virtual clock, without Kafka."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.data.histories import EventLog
+from tracker.artifact.artifact import Artifact
+from tracker.encoder.attended import Attended
+from tracker.encoder.online_attention import OnlineAttention
+from tracker.events.batch import EventBatch
+from tracker.events.wire import hash_id
+from tracker.items.counts import apply_item_events
+from tracker.items.states import ItemStates
+from tracker.items.view import ItemView
+from tracker.recommend.learner import Learner
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.blend import Ranker
+from tracker.users.apply import Applied
+from tracker.users.history import Histories
+from tracker.users.request_batch import RequestBatch
+from tracker.users.rows import UserRows
+
+Rows = NDArray[np.int64]
+
+K = 10
+"""Length of the lists whose candidates are learned from."""
+
+
+class Remembering(Recommender):
+    """A recommender that is asked several times of the same users at the same moment.
+
+    What the rows say of them, what the user encoder makes of it, what the indexes find and what
+    prediction says is then computed once, and remembered until the next `update`, by which alone
+    users' rows may change; what is answered is the same.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        view: ItemView,
+        options: RecommendOptions | None = None,
+        ranker: Ranker | None = None,
+    ) -> None:
+        super().__init__(artifact, view, options, ranker)
+        self._were: dict[Any, Histories] = {}
+        self._met: dict[Any, _Met] = {}
+        self._found: dict[Any, Any] = {}
+        self._said: dict[Any, NDArray[np.float32]] = {}
+
+    def update(self, users: UserRows, events: EventBatch) -> Applied:
+        """Apply events as `Recommender.update` does, and forget what was asked before."""
+        for remembered in (self._were, self._met, self._found, self._said):
+            remembered.clear()
+        return super().update(users, events)
+
+    def attended(self, asked: RequestBatch) -> Attended | None:
+        """Return what `Recommender.attended` does."""
+        met = self._meet(asked)
+        by_type = [one[1] for one in met if one[1] is not None]
+        if not by_type:
+            return None
+        return Attended(np.stack([one[0] for one in met]), np.stack(by_type))
+
+    def _read(self, asked: RequestBatch) -> Histories:
+        key = asked.slots.tobytes(), asked.now.tobytes()
+        found = self._were.get(key)
+        if found is None:
+            found = self._were[key] = super()._read(asked)
+        return found
+
+    def _wishes(self, asked: RequestBatch) -> NDArray[np.float32]:
+        met = self._meet(asked)
+        return np.stack([one[0] for one in met]) if met else super()._wishes(asked)
+
+    def _meet(self, asked: RequestBatch) -> list["_Met"]:
+        """Return what the user encoder says of each user; if one is new, of all of them at once."""
+        keys = _users_of(asked)
+        known = [self._met[key] for key in keys if key in self._met]
+        if len(known) == len(keys):
+            return known
+        attended = super().attended(asked)
+        found: list[_Met]
+        if attended is None:
+            found = [(wish, None) for wish in super()._wishes(asked)]
+        else:
+            found = list(zip(attended.wishes, attended.by_type, strict=True))
+        self._met.update(zip(keys, found, strict=True))
+        return found
+
+    def _searched(
+        self,
+        asked: RequestBatch,
+        attention: OnlineAttention | None = None,
+        attends: bool = False,
+    ) -> Any:
+        if attention is not None:  # what is learned may change between two questions
+            return super()._searched(asked, attention, attends)
+        key = tuple(_users_of(asked))
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = super()._searched(asked)
+        return replace(found, attended=self.attended(asked)) if attends else found
+
+    def _logits(
+        self, read: Histories, asked: RequestBatch, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        key = tuple(a.tobytes() for a in (asked.slots, asked.now, asked.scenes, rows))
+        found = self._said.get(key)
+        if found is None:
+            found = self._said[key] = super()._logits(read, asked, rows)
+        return found
+
+
+_Met = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""Of one user, a row of `Attended.wishes` and one of `Attended.by_type`."""
+
+
+def _users_of(asked: RequestBatch) -> list[Any]:
+    """Return for each user what the answer depends on, its row apart."""
+    hashes = np.zeros(len(asked), np.uint64) if asked.hashes is None else asked.hashes
+    told = (asked.slots, asked.now, asked.scenes, hashes)
+    return list(zip(*(array.tolist() for array in told), strict=True))
+
+
+class Replay:
+    """One partition that holds every user and item, fed from a log in time order.
+
+    User states, item states and the item view are those of a worker, and events go through
+    `Recommender.update`; only Kafka and the stores are missing. What is asked for before an event
+    is answered from the states before it. A user's arena slot is its position in `log.user_ids`.
+
+    Args:
+        artifact: vectors, index and what shapes the state.
+        log: the events; their weights were made with the artifact's rating scale.
+        options: how lists are made.
+        ranker: what scores candidates.
+        skip: (E,) bool, events that are left out of the states, if any.
+        learner: learns from what is applied, as a worker's does; None for frozen weights.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        log: EventLog,
+        options: RecommendOptions | None = None,
+        ranker: Ranker | None = None,
+        skip: NDArray[np.bool_] | None = None,
+        learner: Learner | None = None,
+    ) -> None:
+        self.log = log
+        self.position = 0
+        self.view = ItemView(artifact.vectors)
+        self.recommender: Recommender = Remembering(artifact, self.view, options, ranker)
+        self.users = UserRows(artifact.manifest.interest)
+        self.users.grow(max(1, len(log.user_ids)))
+        self.rows = artifact.vectors.row_of(log.batch.items)
+        self.user_hashes = np.array([hash_id(user) for user in log.user_ids], np.uint64)
+        self._items = ItemStates(len(log.item_hashes) + 1)
+        self._skip = skip
+        self._readers: list[Future[None]] = []
+        self.learner = learner
+        if learner is not None:
+            learner.follow(artifact.models)
+
+    def advance(self, stop: int) -> None:
+        """Apply the events from `position` up to `stop`, not included, in their order.
+
+        For the learner they are one chunk: the fewer at a time, the more of them teach. What it
+        learned is given by `online_ranker`; the recommender's own ranker stays as published.
+        Item states are brought up once for all of them: exact for what is asked at `stop`.
+        """
+        if stop <= self.position:
+            return
+        events = np.arange(self.position, stop)
+        self.position = stop
+        if self._skip is not None:
+            events = events[~self._skip[events]]
+        if not len(events):
+            return
+        batch = self.log.batch.take(events)
+        batch.slots[:] = self.log.users[events]
+        batch.offsets[:] = events
+        if self.learner is not None:
+            self.learner.learn(self.recommender, self.users, batch, batch.times, K)
+        self.wait()
+        applied = self.recommender.update(self.users, batch)
+        item_events = applied.item_events
+        hashes = item_events["item"]
+        slots = np.searchsorted(self.log.item_hashes, hashes)
+        apply_item_events(self._items, slots, item_events)
+        changed = np.unique(slots)
+        self.view.update_from(self._items.copy_rows(changed), self.log.item_hashes[changed])
+
+    def read_beside(self, executor: Executor, task: Callable[[], None]) -> None:
+        """Run what reads the states in another thread; they do not change before it is done."""
+        self._readers.append(executor.submit(task))
+
+    def wait(self) -> None:
+        """Wait for what was begun by `read_beside`; what it raised is raised here."""
+        while self._readers:
+            self._readers.pop().result()
+
+    def swap(self, artifact: Artifact, options: RecommendOptions | None = None) -> None:
+        """Take another artifact into use between events, as a worker does.
+
+        The states stay: a user's row is rebuilt from its ring at the next event or question.
+        """
+        self.view = ItemView(artifact.vectors)
+        slots = np.arange(len(self.log.item_hashes))
+        self.view.update_from(self._items.copy_rows(slots), self.log.item_hashes)
+        self.recommender = Remembering(artifact, self.view, options)
+        self.rows = artifact.vectors.row_of(self.log.batch.items)
+        if self.learner is not None:
+            self.learner.follow(artifact.models)
+
+    def online_ranker(self) -> Ranker:
+        """Return what a worker would rank by now, as it is now: it does not change with `advance`.
+
+        Without a learner, and while what was learned is behind, that is the recommender's own.
+        """
+        learned = None if self.learner is None else self.learner.served.ranker
+        return self.recommender.ranker if learned is None else learned.copy()
+
+    def online_attention(self, event: int, rows: Rows) -> NDArray[np.float32]:
+        """Return what attention as learned so far adds to the encoder's score of rows.
+
+        Args:
+            event: position of a coming event in the log.
+            rows: (C,) of the catalogue.
+        """
+        tower = self.recommender.tower
+        learned = None if self.learner is None else self.learner.served.attention
+        if tower is None or learned is None:
+            return np.zeros(len(rows), np.float32)
+        asked = self.asked(np.array([event]))
+        attended = self.recommender.attended(asked)
+        if attended is None:
+            return np.zeros(len(rows), np.float32)
+        added = learned.wishes(attended, asked.scenes) - attended.wishes
+        return np.asarray(tower.personal[rows] @ added[0], np.float32)
+
+    def probability(self, event: int, learned: bool = False) -> float:
+        """Return the probability that a coming event is positive; NaN if its item is not known.
+
+        Args:
+            event: position in the log.
+            learned: by the calibration as learned so far, where there is one and it is ahead.
+        """
+        calibration = None
+        if learned and self.learner is not None:
+            calibration = self.learner.served.calibration
+        one = np.array([event])
+        found = self.recommender.probabilities(
+            self.asked(one), self.rows[one][:, None], calibration
+        )
+        return float(found[0, 0])
+
+    def asked(
+        self,
+        events: NDArray[np.int64],
+        scenes: NDArray[np.bool_] | bool = True,
+        attributes: NDArray[np.bool_] | bool = True,
+    ) -> RequestBatch:
+        """Return the users of coming events (B,), each at the event's time and in its scene.
+
+        Those without `scenes`, all or (B,), are asked as if there were none, and those without
+        `attributes` as if nothing were known of them but their events.
+        """
+        users, batch = self.log.users[events], self.log.batch
+        where = np.where(scenes, batch.scenes[events], np.uint32(0))
+        hashes = np.where(attributes, self.user_hashes[users], np.uint64(0))
+        return RequestBatch(self.users, users, batch.times[events], where, hashes)
+
+    def asked_of(
+        self, users: NDArray[np.int64], now: float, scenes: NDArray[np.uint32] | None = None
+    ) -> RequestBatch:
+        """Return users by their positions in `log.user_ids` (B,), at a time, in scenes (B,)."""
+        where = np.zeros(len(users), np.uint32) if scenes is None else scenes
+        times = np.full(len(users), now)
+        return RequestBatch(self.users, users, times, where, self.user_hashes[users])
+
+    def columns(self, events: NDArray[np.int64], rows: Rows) -> NDArray[np.float32]:
+        """Compute what a ranker reads of given rows (B, C) for the users of B coming events.
+
+        Each is seen from its own time and scene, but all from the states as they are now.
+
+        Args:
+            events: (B,) positions in the log.
+            rows: (B, C) catalogue rows, -1 only at the end.
+
+        Returns:
+            (B, C, F) float32; zero where the row is -1.
+        """
+        return self.recommender.columns(self.asked(events), rows)

@@ -1,0 +1,212 @@
+"""Half-lives of the users' decayed sums, chosen by how well the sums tell what is chosen next."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.data.histories import EventLog
+from tracker.kernels.arithmetic import dot
+from tracker.kernels.native import native
+from tracker.users.config import decay
+
+Array = NDArray[Any]
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+GRID = (
+    10 * MINUTE, 30 * MINUTE, 3 * HOUR, DAY, 3 * DAY, 7 * DAY, 20 * DAY, 60 * DAY, 180 * DAY,
+    730 * DAY,
+)  # fmt: skip
+"""What is chosen from, in seconds, and what is in force besides."""
+
+MAX_TARGETS = 6000
+"""Targets looked at, evenly spread: the first two thirds to choose by, the rest to judge by."""
+
+MIN_TARGETS = 600
+
+OTHERS = 64
+"""Items that stand beside a target: those of the targets before and after it, so that they were
+as popular at that time."""
+
+LEAST_GAIN = 0.01
+"""Nats that others must gain besides: targets share the items beside them, so that an error taken
+of users alone is somewhat small, and for less no states are worth making anew."""
+
+MASS_HALF = 0.5
+"""As in the ranker's features: a sum counts M / (M + .5) of its mass."""
+
+RIDGE = 1e-2
+STEPS = 6
+"""Of Newton's method, from zero; the loss is convex and the columns lie in -1..1."""
+
+
+class HalfLives(msgspec.Struct, frozen=True):
+    """What was chosen: seconds, ascending, and why.
+
+    `loss` is the mean cross-entropy of the judged targets among OTHERS, in nats, by the best others
+    that were found, `loss_in_force` by those in force; `error` is the standard error of the
+    difference, a user's targets counted as one.
+    """
+
+    seconds: tuple[float, ...]
+    loss: float
+    loss_in_force: float
+    error: float
+
+
+def choose_half_lives(
+    log: EventLog,
+    rows: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    events: NDArray[np.int64],
+    in_force: tuple[float, ...],
+) -> HalfLives | None:
+    """Choose as many half-lives as are in force, and keep these unless others are clearly better.
+
+    1. For each target and each half-life of GRID, the cosine of its item, and of those beside it,
+       with the user's sum before the event, times the sum's confidence: the ranker's columns.
+    2. One half-life after the other is taken, that which lowers the loss of a softmax the most.
+    3. They are kept where they lower the loss of later targets by LEAST_GAIN and more than twice
+       its standard error, for a change of half-lives rebuilds the users' states.
+
+    Args:
+        log: the events.
+        rows: (E,) catalogue rows, -1 unknown.
+        vectors: (N, D) float32, as the states sum them.
+        events: (Q,) ascending positions of targets that may be learned from.
+        in_force: seconds, ascending.
+
+    Returns:
+        None where there are fewer than MIN_TARGETS.
+    """
+    if len(events) < MIN_TARGETS:
+        return None
+    if len(events) > MAX_TARGETS:
+        events = events[np.linspace(0, len(events) - 1, MAX_TARGETS).astype(np.int64)]
+    grid = tuple(sorted({*GRID, *in_force}))
+    columns, offsets = _columns(log, rows, vectors, events, grid)  # 1
+    learned = len(events) * 2 // 3
+    early, late = slice(0, learned), slice(learned, len(events))
+    chosen: list[int] = []
+    for _ in in_force:  # 2
+        left = [place for place in range(len(grid)) if place not in chosen]
+        losses = [_fit(columns[early], offsets[early], [*chosen, place])[1] for place in left]
+        chosen.append(left[int(np.argmin(losses))])
+    judged = []
+    for places in (chosen, [grid.index(seconds) for seconds in in_force]):  # 3
+        weights, _ = _fit(columns[early], offsets[early], places)
+        judged.append(_losses(columns[late][..., places] @ weights + offsets[late]))
+    gains = judged[1] - judged[0]
+    of_users = np.bincount(log.users[events[late]], gains - gains.mean())
+    error = float(np.sqrt(np.square(of_users).sum())) / len(gains)
+    found = tuple(sorted(grid[place] for place in chosen))
+    better = gains.mean() > max(LEAST_GAIN, 2.0 * error)
+    return HalfLives(
+        found if better else in_force, float(judged[0].mean()), float(judged[1].mean()), error
+    )
+
+
+def periods(seconds: Sequence[float]) -> str:
+    """Return periods as people read them.
+
+    >>> periods((600.0, 5400.0, 86400.0 * 7))
+    '10 min, 1.5 h, 7 d'
+    """
+    named = []
+    for period in seconds:
+        size, unit = next(
+            ((size, unit) for size, unit in ((DAY, "d"), (HOUR, "h")) if period >= size),
+            (MINUTE, "min"),
+        )
+        named.append(f"{period / size:g} {unit}")
+    return ", ".join(named)
+
+
+def _columns(
+    log: EventLog,
+    rows: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    events: NDArray[np.int64],
+    grid: tuple[float, ...],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return columns (Q, 1 + OTHERS, H), the target's first, and offsets (Q, 1 + OTHERS).
+
+    An offset is -inf for an item that is the target's own, 0 otherwise.
+    """
+    count = len(events)
+    order = np.argsort(log.users, kind="stable")
+    place = np.full(len(log), -1, np.int64)
+    place[events] = np.arange(count)
+    beside = np.arange(count)[:, None] + np.arange(-(OTHERS // 2), OTHERS // 2 + 1)
+    beside[:, [0, OTHERS // 2]] = beside[:, [OTHERS // 2, 0]]  # the target itself first
+    items = rows[events][beside % count]
+    columns = np.zeros((*items.shape, len(grid)), np.float32)
+    weights = log.batch.weights.astype(np.float64)
+    weights[rows < 0] = 0.0
+    _fill(
+        order, log.users, rows, log.batch.times, weights, vectors, np.array(grid), place, items,
+        columns,
+    )  # fmt: skip
+    offsets = np.where(items == items[:, :1], -np.inf, 0.0).astype(np.float32)
+    offsets[:, 0] = 0.0
+    return columns, offsets
+
+
+@native
+def _fill(
+    order: Array, users: Array, rows: Array, times: Array, weights: Array, vectors: Array,
+    grid: Array, place: Array, items: Array, columns: Array,
+) -> None:  # fmt: skip
+    sums = np.zeros((len(grid), vectors.shape[1]), np.float32)
+    masses = np.zeros(len(grid))
+    user, latest = -1, 0.0
+    for e in order:
+        if users[e] != user:
+            user, latest = users[e], times[e]
+            sums[:] = 0.0
+            masses[:] = 0.0
+        for h in range(len(grid)):
+            left = decay(times[e] - latest, grid[h])
+            masses[h] *= left
+            for d in range(vectors.shape[1]):
+                sums[h, d] *= np.float32(left)
+        latest = times[e]
+        q = place[e]
+        if q >= 0:
+            for h in range(len(grid)):
+                length = np.sqrt(dot(sums[h], sums[h]))
+                if length > 0.0:
+                    scale = masses[h] / (masses[h] + MASS_HALF) / length
+                    for c in range(items.shape[1]):
+                        columns[q, c, h] = scale * dot(sums[h], vectors[items[q, c]])
+        if weights[e] > 0.0:
+            for h in range(len(grid)):
+                masses[h] += weights[e]
+                for d in range(vectors.shape[1]):
+                    sums[h, d] += np.float32(weights[e]) * vectors[rows[e], d]
+
+
+def _fit(
+    columns: NDArray[np.float32], offsets: NDArray[np.float32], places: list[int]
+) -> tuple[NDArray[np.float64], float]:
+    """Return the weights (H,) of some columns that a softmax is best with, and its loss: nats."""
+    x = columns[..., places].astype(np.float64)
+    weights = np.zeros(len(places))
+    for _ in range(STEPS):
+        chances = np.exp(x @ weights + offsets)
+        chances /= chances.sum(axis=1, keepdims=True)
+        means = np.einsum("qc,qch->qh", chances, x)
+        gradient = (means - x[:, 0]).sum(axis=0) + RIDGE * weights
+        spread = np.einsum("qch,qc,qcg->hg", x, chances, x, optimize=True) - means.T @ means
+        weights -= np.linalg.solve(spread + RIDGE * np.eye(len(places)), gradient)
+    return weights, float(_losses(x @ weights + offsets).mean())
+
+
+def _losses(scores: Array) -> NDArray[np.float64]:
+    """Return the cross-entropy (Q,) of the first of each row of scores."""
+    most = scores.max(axis=1)
+    total = np.log(np.exp(scores - most[:, None]).sum(axis=1))
+    return np.asarray(total + most - scores[:, 0], np.float64)

@@ -1,0 +1,347 @@
+"""Fit the head of prediction: labelled events in a replay, cross-entropy, then calibration."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexer.data.histories import EventLog
+from indexer.data.labels import Labelled, label_events, label_rule
+from indexer.evaluate.metrics import auc, ece, log_loss, user_auc
+from indexer.replay.labelled_examples import (
+    LabelledExamples,
+    collect_labelled,
+    learned_from,
+    priors_of,
+)
+from indexer.replay.replay import Replay
+from indexer.train.ranker import one_thread
+from tracker.artifact.artifact import Artifact
+from tracker.events.kinds import Kinds
+from tracker.events.label_rule import LabelRule
+from tracker.scoring.blend import Blend
+from tracker.scoring.calibration import Calibration
+from tracker.scoring.evidence import EVIDENCE, Priors
+from tracker.scoring.prediction import HeadWeights, Prediction, PredictionInfo
+
+PAIRS_OF_A_USER = 20
+"""Pairs of a liked and a disliked item of one user that are learned from at most."""
+
+LEAST_GAIN = 0.0005
+"""By how many nats a hidden layer has to lower the loss to be worth it."""
+
+
+class PredictionOptions(msgspec.Struct, frozen=True):
+    """How the head is fitted.
+
+    `within_user` is the weight, beside that of the cross-entropy, of putting of two events of one
+    user the positive one first. `positive_rating` is the least positive rating; by default the
+    median. `hidden` is the width of the layer that is tried beside none.
+    """
+
+    positive_rating: float | None = None
+    within_user: float = 0.7
+    hidden: int = 16
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.02
+    batch_size: int = 256
+    max_epochs: int = 40
+    patience: int = 6
+    validation_share: float = 0.25
+    seed: int = 0
+
+
+def train_prediction(
+    artifact: Artifact,
+    log: EventLog,
+    kinds: Kinds,
+    skip: NDArray[np.bool_] | None,
+    options: PredictionOptions,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Prediction | None, str]:
+    """Label a log's events, replay it, and fit what is learned from them.
+
+    Args:
+        artifact: the items; what else was trained is not asked.
+        log: the events.
+        kinds: the weights in force.
+        skip: (E,) bool, events that nothing may see, if any.
+        options: how.
+        progress: told the number of labelled events done.
+
+    Returns:
+        the prediction, and what to say of it in a line; None, and why there is none.
+    """
+    fitted = np.ones(len(log), np.bool_) if skip is None else ~skip
+    rule = label_rule(log, kinds, fitted, options.positive_rating)
+    labelled = label_events(log, rule, fitted)
+    replay = Replay(artifact, log, None, Blend(), skip)
+    found = fit_prediction(replay, labelled, fitted, options, progress)
+    if found is None:
+        why = learned_from(replay, labelled, options.seed).too_few()
+        return None, why
+    said = "impressions" if rule.source == "impressions" else "events"
+    if rule.positive_rating is not None and said == "events":
+        said += f", a rating positive from {rule.positive_rating:g} on"
+    return found, f"probability learned from {found.info.examples} labelled {said}"
+
+
+def fit_prediction(
+    replay: Replay,
+    labelled: Labelled,
+    fitted: NDArray[np.bool_],
+    options: PredictionOptions,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Prediction | None:
+    """Fit the probability that a labelled event is positive, from what was known before it.
+
+    Args:
+        replay: at or before the first event of `learned_from`.
+        labelled: all labelled events that may be learned from; the later half of them is.
+        fitted: (E,) bool, events whose means may be looked at for the priors.
+        options: how.
+        progress: told the number of labelled events done.
+
+    Returns:
+        the prediction; None where one class is missing or rare (`Labelled.too_few`).
+    """
+    chosen = learned_from(replay, labelled, options.seed)
+    if chosen.too_few():
+        return None
+    priors = priors_of(replay.log, fitted, chosen.rule)
+    examples = collect_labelled(replay, chosen, priors, progress)
+    return fit_head(examples, chosen.rule, priors, options)
+
+
+def fit_head(
+    examples: LabelledExamples, rule: LabelRule, priors: Priors, options: PredictionOptions
+) -> Prediction:
+    """Fit a head and its calibration.
+
+    1. Columns that never differ are left out; the others are standardised, and bounded by what
+       was met.
+    2. On all but the latest: with and without a hidden layer, by AdamW, stopping when the loss of
+       the latest no longer falls; the layer is kept if it lowers that loss by LEAST_GAIN.
+    3. The scale of the logits is fitted on the latest, which the head has not seen.
+    4. The head is fitted anew on all, for as many epochs, and its shift on the later half.
+
+    The loss is binary cross-entropy plus `within_user` times that of pairs of one user. The same
+    seed gives the same weights on one machine.
+    """
+    lowest, highest = examples.evidence.min(axis=0), examples.evidence.max(axis=0)
+    columns = np.flatnonzero(highest - lowest > 1e-6)  # 1
+    values = examples.evidence[:, columns]
+    shift, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+    data = _Data(
+        torch.from_numpy((values - shift) / scale),
+        torch.from_numpy(examples.positive.astype(np.float32)),
+        examples.users,
+    )
+    held = max(1, round(len(examples) * options.validation_share))
+    early, late = np.arange(len(examples) - held), np.arange(len(examples))[-held:]
+    with one_thread():
+        tried = [_fit(data, early, late, options, width, None) for width in (0, options.hidden)]
+        chosen = tried[1] if tried[1].loss < tried[0].loss - LEAST_GAIN else tried[0]  # 2
+        logits = _logits(chosen.net, data, late)
+        judged = _platt(logits, examples.positive[late])  # 3
+        hidden = chosen.net.first.out_features if chosen.net.first is not None else 0
+        net = _fit(data, np.arange(len(examples)), late, options, hidden, chosen.epochs).net  # 4
+        later = np.arange(len(examples))[len(examples) // 2 :]
+        calibration = _platt(_logits(net, data, later), examples.positive[later], judged[0])
+    probabilities = Calibration.published(*judged).probability(logits).astype(np.float64)
+    labels, users = examples.positive[late], examples.users[late]
+    validation = {
+        "auc": _or_none(auc(labels, probabilities)),
+        "user_auc": _or_none(user_auc(labels, probabilities, users)),
+        "log_loss": _or_none(log_loss(labels, probabilities)),
+        "ece": _or_none(ece(labels, probabilities)),
+    }
+    info = PredictionInfo(
+        features=[EVIDENCE[column] for column in columns.tolist()],
+        hidden=hidden,
+        rule=rule,
+        base_rate=float(examples.positive.mean()),
+        priors=priors,
+        calibration=calibration,
+        examples=len(examples),
+        validation=validation,
+    )
+    return Prediction(info, net.exported(shift, scale, lowest[columns], highest[columns]))
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+class _Net(nn.Module):
+    """The head of `tracker.scoring.prediction` over standardised columns, for training."""
+
+    def __init__(self, columns: int, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(columns, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.first = nn.Linear(columns, hidden) if hidden else None
+        self.last = nn.Linear(hidden, 1, bias=False) if hidden else None
+        if self.last is not None:
+            nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x).squeeze(-1)  # (L,)
+        if self.first is not None and self.last is not None:
+            logits = logits + self.last(torch.relu(self.first(x))).squeeze(-1)
+        return logits
+
+    def exported(
+        self,
+        shift: NDArray[np.float32],
+        scale: NDArray[np.float32],
+        lowest: NDArray[np.float32],
+        highest: NDArray[np.float32],
+    ) -> HeadWeights:
+        """Fold what standardises into the weights."""
+        state = {name: value.detach().double().numpy() for name, value in self.state_dict().items()}
+        width = len(shift)
+        linear = state["linear.weight"][0] / scale
+        first = state.get("first.weight", np.zeros((0, width))) / scale  # (H, P)
+        arrays = {
+            "linear": linear,
+            "bias": state["linear.bias"] - linear @ shift,
+            "first": first.T,
+            "first_bias": state.get("first.bias", np.zeros(0)) - first @ shift,
+            "last": state.get("last.weight", np.zeros((1, 0)))[0],
+            "lowest": lowest,
+            "highest": highest,
+        }
+        return HeadWeights(
+            **{name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    values: Tensor
+    labels: Tensor
+    users: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    net: _Net
+    epochs: int
+    loss: float
+
+
+def _fit(
+    data: _Data,
+    events: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    options: PredictionOptions,
+    hidden: int,
+    epochs: int | None,
+) -> _Tried:
+    """Fit on events; for so many epochs, or until the loss of the validation no longer falls."""
+    torch.manual_seed(options.seed)
+    random = np.random.default_rng(options.seed)
+    net = _Net(data.values.shape[1], hidden)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    pairs, chances = _pairs(data, events, options.seed)
+    judged = _pairs(data, validation, options.seed)[0]
+    best = _Tried(net, 0, math.inf)
+    kept = {name: value.clone() for name, value in net.state_dict().items()}
+    for epoch in range(1, 1 + (options.max_epochs if epochs is None else epochs)):
+        order = random.permutation(events)
+        for start in range(0, len(order), options.batch_size):
+            part = order[start : start + options.batch_size]
+            some = random.choice(len(pairs), len(part), p=chances) if len(pairs) else None
+            loss = _loss(net, data, part, None if some is None else pairs[some], options)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if epochs is not None:
+            continue
+        with torch.no_grad():
+            found = float(_loss(net, data, validation, judged if len(judged) else None, options))
+        if found < best.loss:
+            best = _Tried(net, epoch, found)
+            kept = {name: value.clone() for name, value in net.state_dict().items()}
+        elif epoch - best.epochs >= options.patience:
+            break
+    if epochs is None:
+        net.load_state_dict(kept)
+    return best if epochs is None else _Tried(net, epochs, math.nan)
+
+
+def _loss(
+    net: _Net,
+    data: _Data,
+    events: NDArray[np.int64],
+    pairs: NDArray[np.int64] | None,
+    options: PredictionOptions,
+) -> Tensor:
+    logits = net(data.values[events])
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, data.labels[events])
+    if pairs is None or options.within_user == 0.0:
+        return loss
+    apart = net(data.values[pairs[:, 0]]) - net(data.values[pairs[:, 1]])
+    return loss + options.within_user * nn.functional.softplus(-apart).mean()
+
+
+def _pairs(
+    data: _Data, events: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return pairs (Q, 2) of a positive and a negative event of one user, each user alike."""
+    random = np.random.default_rng(seed)
+    labels = data.labels.numpy() > 0.5
+    order = events[np.argsort(data.users[events], kind="stable")]
+    found: list[NDArray[np.int64]] = []
+    weights: list[NDArray[np.float64]] = []
+    for part in np.split(order, np.flatnonzero(np.diff(data.users[order])) + 1):
+        ups, downs = part[labels[part]], part[~labels[part]]
+        count = min(len(ups) * len(downs), PAIRS_OF_A_USER)
+        if count:
+            chosen = random.choice(len(ups) * len(downs), count, replace=False)
+            found.append(np.stack([ups[chosen // len(downs)], downs[chosen % len(downs)]], axis=1))
+            weights.append(np.full(count, 1.0 / count))
+    if not found:
+        return np.zeros((0, 2), np.int64), np.zeros(0)
+    chances = np.concatenate(weights)
+    return np.concatenate(found), chances / chances.sum()
+
+
+@torch.no_grad()
+def _logits(net: _Net, data: _Data, events: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.asarray(net(data.values[events]).numpy(), np.float32)
+
+
+def _platt(
+    logits: NDArray[np.float32], labels: NDArray[np.bool_], scale: float | None = None
+) -> tuple[float, float]:
+    """Return the scale (at least .05, or as given) and shift of least log loss, by Newton's method.
+
+    Labels are drawn in a little, as if there were one more of each class. Source: Platt 1999,
+    "Probabilistic Outputs for Support Vector Machines", sec. 2.2.
+    """
+    x = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
+    ups = int(labels.sum())
+    wanted = np.where(labels, (ups + 1.0) / (ups + 2.0), 1.0 / (len(labels) - ups + 2.0))
+    found = np.array([1.0 if scale is None else scale, 0.0])
+    for _ in range(50):
+        said = 1.0 / (1.0 + np.exp(-np.clip(x @ found, -30.0, 30.0)))
+        slope = x.T @ (said - wanted)
+        curve = (x * (said * (1.0 - said))[:, None]).T @ x + 1e-6 * np.eye(2)
+        if scale is None:
+            step = np.linalg.solve(curve, slope)
+        else:
+            step = np.array([0.0, slope[1] / curve[1, 1]])
+        found = found - np.clip(step, -1.0, 1.0)
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    return max(float(found[0]), 0.05), float(found[1])

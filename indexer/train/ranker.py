@@ -1,0 +1,312 @@
+"""Fit the ranker's network on examples: softmax over candidates, early stopping, one seed."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k
+from indexer.replay.ranker_examples import Examples
+from indexer.train.ranker_net import Net, merged
+from tracker.scoring.context import COLUMNS, LATE
+from tracker.scoring.features import TREND_KNEE
+from tracker.scoring.network import Network
+
+MIN_EXAMPLES = 100
+"""With fewer targets nothing is fitted: the fixed blend ranks better than their noise."""
+
+CUT_COLUMNS = (
+    ("content_60", "content_95"), ("trend_1d",), ("neighbours_95",), ("negative",), ("repeats",),
+    ("encoder",),
+)  # fmt: skip
+"""The features that the recommender's first cut goes by, as `Ranker.cut_weights` orders them."""
+
+LATE_EXAMPLES = 8000
+"""Fresh targets, the latest, on which late columns are weighed."""
+
+CUT_STEPS = 300
+"""Steps in which the weights of the first cut are fitted."""
+
+
+class RankerOptions(msgspec.Struct, frozen=True):
+    """How the ranker is fitted. Epochs follow from `steps`, within their bounds.
+
+    `hidden` are the widths of one of its `members`: networks that differ by their seed, and whose
+    mean serves as one network of so many times the widths.
+    """
+
+    hidden: tuple[int, int] = (32, 32)
+    members: int = 2
+    learning_rate: float = 8e-3
+    weight_decay: float = 0.1
+    batch_size: int = 64
+    steps: int = 2700
+    min_epochs: int = 4
+    max_epochs: int = 30
+    warmup_steps: int = 50
+    validation_share: float = 0.12
+    seed: int = 0
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """One line of the training curve; losses in nats, NDCG over all items as estimated."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    validation_hit_rate_at_10: float
+    validation_ndcg_at_10: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted network, its curve, and the epoch whose weights were kept."""
+
+    network: Network
+    curve: list[Epoch]
+    best: int
+
+
+def fit_ranker(
+    examples: Examples,
+    options: RankerOptions,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> Fitted:
+    """Fit a network to put each target above the other candidates.
+
+    1. Columns that never differ are left out; the others are standardised. Those of LATE are left
+       for step 4.
+    2. The latest targets are kept for validation: the epoch of their least loss is the best.
+    3. Networks, the members, are then fitted anew on all targets, for as many epochs, at the same
+       rates. They come out differently by their seed alone; the mean of their scores is the score.
+    4. What LATE columns add to it is weighed on the targets that are fresh, together with the
+       score's own scale; and so are the features of the recommender's first cut. Where the
+       probability adds nothing it is left out.
+
+    The loss is softmax cross-entropy, a candidate that stands for several items counted as so
+    many. The same seed gives the same weights on one machine.
+
+    Args:
+        examples: in time order; at least MIN_EXAMPLES.
+        options: how.
+        report: told each epoch of step 2.
+
+    Raises:
+        ValueError: there are fewer examples, or no column differs between candidates.
+    """
+    if len(examples) < MIN_EXAMPLES:
+        raise ValueError(f"{len(examples)} examples; at least {MIN_EXAMPLES} are needed")
+    sample = examples.features[:: max(1, len(examples) // 4000)].astype(np.float32)
+    filled = np.isfinite(examples.offsets[:: max(1, len(examples) // 4000)])
+    values = sample[filled]
+    shift, scale = values.mean(axis=0), values.std(axis=0)
+    late = np.isin(COLUMNS, LATE)
+    columns = np.flatnonzero((scale > 1e-4) & ~late)  # 1
+    if not len(columns):
+        raise ValueError("no feature differs between candidates; the events say nothing")
+    kept = _Data(
+        examples.features, examples.offsets, columns,
+        torch.from_numpy(shift[columns]), torch.from_numpy(scale[columns]),
+    )  # fmt: skip
+    held = max(1, round(len(examples) * options.validation_share))
+    fitted, validation = np.arange(len(examples) - held), np.arange(len(examples))[-held:]
+    wanted = math.ceil(options.steps * options.batch_size / len(fitted))
+    epochs = min(options.max_epochs, max(options.min_epochs, wanted))
+    curve: list[Epoch] = []
+
+    def judge(epoch: int, net: Net, loss: float) -> None:
+        curve.append(_judged(epoch, net, kept, validation, loss))
+        report(curve[-1])
+
+    with one_thread():
+        _fit(kept, fitted, options, 0, epochs, epochs, judge)  # 2
+        best = min(curve, key=lambda line: line.validation_loss).epoch
+        every = np.arange(len(examples))
+        members = [  # 3
+            _fit(kept, every, options, member, best, epochs, lambda *_: None)
+            for member in range(options.members)
+        ]
+        modelled = np.flatnonzero((scale > 1e-4) & late)
+        scaled, added, modelled = _late_weights(kept, members, examples, modelled)  # 4
+        cut = _cut_weights(examples, options)
+    names = [COLUMNS[column] for column in [*columns.tolist(), *modelled.tolist()]]
+    return Fitted(Network(names, merged(members, scaled, added, cut)), curve, best)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: the matrices are small, and the sums stay in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    features: NDArray[np.float16]
+    offsets: NDArray[np.float32]
+    columns: NDArray[np.int64]
+    shift: Tensor
+    scale: Tensor
+
+    def batch(self, events: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return features (B, C, P) and offsets (B, C) of some examples."""
+        features = self.features[events].take(self.columns, axis=2).astype(np.float32)
+        return torch.from_numpy(features), torch.from_numpy(self.offsets[events])
+
+
+def _fit(
+    data: _Data,
+    events: NDArray[np.int64],
+    options: RankerOptions,
+    member: int,
+    epochs: int,
+    planned: int,
+    judge: Callable[[int, Net, float], None],
+) -> Net:
+    random = np.random.default_rng((options.seed, member))
+    torch.manual_seed(int(random.integers(1 << 62)))
+    net = Net(len(data.columns), options.hidden, data.shift, data.scale)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    steps = planned * math.ceil(len(events) / options.batch_size)
+    step = 0
+    for epoch in range(1, epochs + 1):
+        net.train()
+        total = 0.0
+        order = random.permutation(events)
+        for start in range(0, len(order), options.batch_size):
+            step += 1
+            warm = min(1.0, step / options.warmup_steps)
+            rate = options.learning_rate * warm * (1.0 + math.cos(math.pi * step / steps)) / 2.0
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            features, offsets = data.batch(order[start : start + options.batch_size])
+            losses = _losses(net(features) + offsets)
+            optimizer.zero_grad()
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += float(losses.detach().sum())
+        judge(epoch, net, total / len(order))
+    return net.eval()
+
+
+def _losses(logits: Tensor) -> Tensor:
+    """Return the cross-entropy (B,) of the first candidate, the target."""
+    return torch.logsumexp(logits, dim=1) - logits[:, 0]
+
+
+@torch.no_grad()
+def _judged(epoch: int, net: Net, data: _Data, events: NDArray[np.int64], loss: float) -> Epoch:
+    """Measure held-out targets; a better candidate that stands for several counts as so many."""
+    net.eval()
+    losses, ranks = [], []
+    for start in range(0, len(events), 512):
+        features, offsets = data.batch(events[start : start + 512])
+        scores = net(features)
+        losses.append(_losses(scores + offsets))
+        above = scores[:, 1:] - scores[:, :1]
+        stands_for = torch.exp(offsets[:, 1:])
+        better = (above > 0) * stands_for + (above == 0) * stands_for / 2.0
+        ranks.append(1.0 + better.sum(dim=1))
+    measured = torch.cat(ranks).double().numpy()
+    return Epoch(
+        epoch,
+        loss,
+        float(torch.cat(losses).mean()),
+        hit_rate_at_k(measured, 10),
+        ndcg_at_k(measured, 10),
+    )
+
+
+def _late_weights(
+    data: _Data, members: list[Net], examples: Examples, late: NDArray[np.int64]
+) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
+    """Fit what late columns (L,) add to the members' mean score, by the same loss on fresh targets.
+
+    Few numbers, a convex problem. The probability that the user takes to an item is asked for only
+    where it earns what computing it costs: weighed on the earlier half of the targets, it has to
+    count for an item, and to lower the loss of the later half by more than twice the standard
+    error of the difference.
+
+    Returns:
+        what the score is multiplied by, the weights (M,), and the columns (M,) that are kept.
+    """
+    events = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
+    if not len(late) or not len(events):
+        return 1.0, np.zeros(len(late)), late
+    scores = []
+    with torch.no_grad():
+        for start in range(0, len(events), 512):
+            features = data.batch(events[start : start + 512])[0]
+            scores.append(torch.stack([net(features) for net in members]).mean(dim=0))
+    values = torch.from_numpy(examples.features[events][:, :, late].astype(np.float64))
+    told = torch.cat([torch.cat(scores).double().unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
+    offsets = torch.from_numpy(examples.offsets[events].astype(np.float64))
+    half, optional = len(events) // 2, late == COLUMNS.index("probability")
+    if optional.any():
+        tried = np.append(True, ~optional), np.ones(1 + len(late), np.bool_)
+        weights = [_weighed(told[:half], offsets[:half], which) for which in tried]
+        without, gained = (
+            _losses(told[half:] @ weight + offsets[half:]).numpy() for weight in weights
+        )
+        error = (without - gained).std() / math.sqrt(max(len(gained), 1))
+        counts = float(weights[1][1:][optional]) > 0.0
+        if not counts or (without - gained).mean() <= 2.0 * error:
+            told, late = told[:, :, tried[0]], late[~optional]
+    found = _weighed(told, offsets, np.ones(1 + len(late), np.bool_)).numpy()
+    return float(found[0]), found[1:], late
+
+
+def _weighed(told: Tensor, offsets: Tensor, which: NDArray[np.bool_]) -> Tensor:
+    """Return the weights (W,) of least loss of a score and columns (Q, C, W); 0 for the others."""
+    mask = torch.from_numpy(which)
+    weights = torch.zeros(len(which), dtype=torch.float64)
+    weights[0] = 1.0
+    weights.requires_grad = True
+    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found = _losses(told @ (weights * mask) + offsets).mean()
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach() * mask
+
+
+def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float32]:
+    """Fit the weighted sum of a few features that puts targets highest, by the same loss.
+
+    On fresh targets only, since one of the features is late.
+    """
+    places = [[COLUMNS.index(name) for name in names] for names in CUT_COLUMNS]
+    fresh = np.flatnonzero(examples.fresh)
+    if not len(fresh):
+        fresh = np.arange(len(examples))
+    random = np.random.default_rng(options.seed)
+    torch.manual_seed(options.seed)
+    weights = torch.zeros(len(places), requires_grad=True)
+    optimizer = torch.optim.Adam([weights], lr=0.05)
+    for _ in range(CUT_STEPS):
+        events = fresh[random.integers(0, len(fresh), 4 * options.batch_size)]
+        some = examples.features[events]
+        cheap = np.stack([some[:, :, place].mean(axis=2, dtype=np.float32) for place in places], 2)
+        cheap[:, :, 1] = np.maximum(cheap[:, :, 1] - TREND_KNEE, 0.0)
+        logits = torch.from_numpy(cheap) @ weights + torch.from_numpy(examples.offsets[events])
+        loss = _losses(logits).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return weights.detach().numpy()

@@ -1,0 +1,1 @@
+"""The directory that the indexer publishes: versions, manifest, its reader and writer."""

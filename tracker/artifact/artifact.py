@@ -1,0 +1,335 @@
+"""Artifact: the directory the indexer publishes and the tracker loads; its reader and writer."""
+
+import json
+import mmap
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from tracker.artifact.manifest import (
+    FORMAT,
+    LAYOUT,
+    REBUILD,
+    EncoderInfo,
+    IndexInfo,
+    Layout,
+    Manifest,
+    TrainingInfo,
+    add_artifact,
+    read_manifest,
+    sha256_of,
+    verify,
+)
+from tracker.artifact.models import UNTRAINED, Models, read_models, write_models
+from tracker.artifact.versions import (
+    LATEST,
+    ArtifactError,
+    Root,
+    is_url,
+    latest_version,
+    list_versions,
+    local_copy,
+    set_latest,
+    sync_folder,
+    write_synced,
+)
+from tracker.items.index import Device, IndexDeviceError, IndexFileError, ItemIndex
+from tracker.items.vectors import ItemVectors
+from tracker.users.config import InterestConfig
+
+__all__ = [
+    "FORMAT",
+    "LATEST",
+    "LAYOUT",
+    "Artifact",
+    "ArtifactError",
+    "EncoderInfo",
+    "IndexInfo",
+    "Layout",
+    "Manifest",
+    "Sources",
+    "TrainingInfo",
+    "add_artifact",
+    "latest_version",
+    "list_versions",
+    "read_manifest",
+    "read_sources",
+    "read_vectors",
+    "set_latest",
+    "verify",
+    "write_files",
+]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the next build starts from, row by row as in the vectors.
+
+    Attributes:
+        mean: (W,) float32, subtracted from encodings.
+        matrix: (W, F) float32, whitens them, in order of falling variance.
+        encodings: (N, W) float16, the texts as encoded.
+        text_hashes: (N, 2) uint64, XXH3-128 of the texts.
+        texts: N texts.
+    """
+
+    mean: NDArray[np.float32]
+    matrix: NDArray[np.float32]
+    encodings: NDArray[np.float16]
+    text_hashes: NDArray[np.uint64]
+    texts: list[str]
+
+
+class _Items(msgspec.Struct, forbid_unknown_fields=True):
+    ids: list[str]
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One version of items, their vectors and their index, and of what was trained."""
+
+    manifest: Manifest
+    vectors: ItemVectors
+    index: ItemIndex
+    path: Path
+    models: Models = UNTRAINED
+
+    @classmethod
+    def load(
+        cls,
+        root: Root,
+        version: str | None = None,
+        device: Device = "auto",
+        *,
+        cache: Path | None = None,
+        float16: bool = False,
+        encoder_device: Device = "cpu",
+    ) -> "Artifact":
+        """Read a version, and check all of it first.
+
+        1. Read the manifest, and refuse a format we do not know.
+        2. Download what is remote; compare the SHA-256 of every file.
+        3. Map the vectors, load the index and the models; compare counts and widths.
+
+        Args:
+            root: a folder, or any URL fsspec knows.
+            version: by default the one LATEST names.
+            device: where the index searches.
+            cache: where remote versions are kept; by default below the system's temporary folder.
+            float16: halve the index's memory on a GPU.
+            encoder_device: where a trained user encoder runs.
+
+        Raises:
+            ArtifactError: it cannot be used; the message says what to do.
+            IndexDeviceError: a device is `cuda`, and there is no GPU.
+        """
+        version = latest_version(root) if version is None else version
+        manifest = read_manifest(root, version)  # 1
+        try:
+            path = verify(root, manifest, cache)  # 2
+            vectors = read_vectors(path, manifest)  # 3
+            index = _read_index(path, manifest, device, float16)
+            models = read_models(path, manifest, encoder_device)
+        except ArtifactError:
+            if is_url(root):  # a damaged copy must not stay
+                names = [LAYOUT.manifest, *manifest.files]
+                shutil.rmtree(local_copy(root, version, names, cache), ignore_errors=True)
+            raise
+        return cls(manifest, vectors, index, path, models)
+
+    @classmethod
+    def in_memory(
+        cls,
+        vectors: ItemVectors,
+        *,
+        interest: InterestConfig | None = None,
+        index: ItemIndex | None = None,
+        version: str = "000001-00000000",
+        sequence: int = 1,
+        basis: str = "test",
+        models: Models = UNTRAINED,
+    ) -> "Artifact":
+        """Make an artifact without files, of vectors and by default an exact index of them."""
+        manifest = Manifest(
+            format=FORMAT,
+            version=version,
+            sequence=sequence,
+            created="1970-01-01T00:00:00Z",
+            basis=basis,
+            dim=vectors.dim,
+            full_dim=vectors.full_dim,
+            items=len(vectors),
+            live=vectors.live,
+            fitted_on=vectors.live,
+            encoder=EncoderInfo("none", "none", vectors.full_dim, 1),
+            interest=InterestConfig(dim=vectors.dim) if interest is None else interest,
+            index=IndexInfo("flat", {}, 1.0, 0, 0.0),
+            files={},
+        )
+        index = ItemIndex.flat(vectors.vectors[: vectors.live]) if index is None else index
+        return cls(manifest, vectors, index, Path(), models)
+
+
+def read_sources(path: Path, manifest: Manifest) -> Sources:
+    """Read what the next build starts from, of a directory that `verify` has found sound.
+
+    Raises:
+        ArtifactError: a file is not what the manifest says.
+    """
+    width = manifest.encoder.width
+    basis = _tensors(
+        path / LAYOUT.basis,
+        {"mean": ("F32", (width,)), "matrix": ("F32", (width, manifest.full_dim))},
+    )
+    kept = _tensors(
+        path / LAYOUT.encodings,
+        {"encodings": ("F16", (manifest.items, width)), "hashes": ("U64", (manifest.items, 2))},
+    )
+    texts = _json(path / LAYOUT.texts, list[str])
+    _agree(path / LAYOUT.texts, "texts", len(texts), manifest.items)
+    return Sources(
+        mean=basis["mean"],
+        matrix=basis["matrix"],
+        encodings=kept["encodings"],
+        text_hashes=kept["hashes"],
+        texts=texts,
+    )
+
+
+def write_files(
+    folder: Path,
+    vectors: ItemVectors,
+    index: ItemIndex,
+    sources: Sources,
+    models: Models,
+) -> dict[str, str]:
+    """Write all files but the manifest into a directory, and wait until they are on disk.
+
+    Returns:
+        the SHA-256 of each.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    items = _Items(vectors.ids, vectors.labels)
+    write_synced(folder / LAYOUT.items, msgspec.json.encode(items))
+    write_synced(folder / LAYOUT.texts, msgspec.json.encode(sources.texts))
+    tensors: dict[str, Mapping[str, NDArray[Any]]] = {
+        LAYOUT.vectors: {name: getattr(vectors, name) for name in _VECTORS},
+        LAYOUT.basis: {"mean": sources.mean, "matrix": sources.matrix},
+        LAYOUT.encodings: {"encodings": sources.encodings, "hashes": sources.text_hashes},
+    }
+    for name, arrays in tensors.items():
+        ready = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        write_synced(folder / name, safetensors.numpy.save(ready))
+    index.save(folder / LAYOUT.index)
+    write_models(folder, models)
+    sync_folder(folder)
+    return {p.name: sha256_of(p) for p in sorted(folder.iterdir())}
+
+
+_VECTORS = {
+    "hashes": "U64",
+    "vectors": "F32",
+    "full": "F32",
+    "similar": "I32",
+    "label_codes": "I32",
+    "table_hash": "U64",
+    "table_row": "I32",
+}
+
+_DTYPES = {"F32": np.float32, "F16": np.float16, "U64": np.uint64, "I32": np.int32}
+
+
+def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
+    """Map the items' vectors, of a directory that `verify` has found sound.
+
+    Raises:
+        ArtifactError: a file is not what the manifest says.
+    """
+    items = _json(path / LAYOUT.items, _Items)
+    count = manifest.items
+    _agree(path / LAYOUT.items, "ids", len(items.ids), count)
+    _agree(path / LAYOUT.manifest, "interest.dim", manifest.interest.dim, manifest.dim)
+    shapes: dict[str, tuple[int, ...]] = {
+        "vectors": (count, manifest.dim),
+        "full": (count, manifest.full_dim),
+        "similar": (count, -1),
+        "table_hash": (-1,),
+        "table_row": (-1,),
+    }
+    arrays = _tensors(
+        path / LAYOUT.vectors,
+        {name: (dtype, shapes.get(name, (count,))) for name, dtype in _VECTORS.items()},
+    )
+    return ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
+
+
+def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -> ItemIndex:
+    where = path / LAYOUT.index
+    try:
+        index = ItemIndex.load(where, device, float16=float16)
+    except IndexDeviceError:
+        raise
+    except IndexFileError as error:
+        raise ArtifactError(f"{error}; {REBUILD}") from error
+    _agree(where, "dim", index.dim, manifest.dim)
+    _agree(where, "items", index.size, manifest.live)
+    return index
+
+
+def _tensors(path: Path, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """Map a safetensors file into memory and check names, types and shapes (-1 is any)."""
+    try:
+        with path.open("rb") as file:
+            # Copy on write: kernels take one type of array, and nobody writes.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        (length,) = struct.unpack_from("<Q", mapped)
+        header = json.loads(mapped[8 : 8 + length])
+    except (struct.error, ValueError) as error:
+        raise ArtifactError(f"{path}: not a safetensors file; {REBUILD}") from error
+    arrays: dict[str, Any] = {}
+    for name, (dtype, shape) in wanted.items():
+        entry = header.get(name, {})
+        found = entry.get("shape", [])
+        fits = len(found) == len(shape) and all(
+            want in (-1, have) for want, have in zip(shape, found, strict=True)
+        )
+        if entry.get("dtype") != dtype or not fits:
+            raise ArtifactError(
+                f"{path}: {name} is {entry.get('dtype')} {found}, {dtype} {list(shape)} expected"
+                f" by the manifest; {REBUILD}"
+            )
+        start = 8 + length + entry["data_offsets"][0]
+        size = int(np.prod(found, dtype=np.int64))
+        try:
+            array = np.frombuffer(mapped, _DTYPES[dtype], size, start)
+        except ValueError as error:
+            raise ArtifactError(
+                f"{path}: {name} reaches past the end of the file; {REBUILD}"
+            ) from error
+        arrays[name] = array.reshape(found)
+    return arrays
+
+
+def _json(path: Path, shape: Any) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: {error}; {REBUILD}") from error
+
+
+def _agree(path: Path, name: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise ArtifactError(
+            f"{path}: {name} {found} found, {expected} expected by the manifest; {REBUILD}"
+        )

@@ -1,0 +1,282 @@
+"""Manifest: what an artifact says of itself, and the checks of its files against it."""
+
+import hashlib
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from tracker.artifact.versions import (
+    MANIFEST,
+    ArtifactError,
+    Root,
+    add_version,
+    list_versions,
+    local_copy,
+    read_bytes,
+    sequence_of,
+    version_name,
+    write_synced,
+)
+from tracker.scoring.network import RankerInfo
+from tracker.scoring.prediction import PredictionInfo
+from tracker.users.config import InterestConfig
+
+REBUILD = "go back with `indexer rollback`, or build it again with `indexer build --refit`"
+
+FORMAT = 1
+"""The format number that is written, and the only one that is read."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the files in an artifact's directory."""
+
+    manifest: str = MANIFEST
+    items: str = "items.json"
+    vectors: str = "vectors.safetensors"
+    index: str = "index.faiss"
+    basis: str = "basis.safetensors"
+    encodings: str = "encodings.safetensors"
+    texts: str = "texts.json"
+    ranker: str = "ranker.safetensors"
+    user_encoder: str = "user_encoder.safetensors"
+    encoder_items: str = "encoder_items.safetensors"
+    encoder_index: str = "encoder_index.faiss"
+    scene_attention: str = "scene_attention.safetensors"
+    user_attributes: str = "user_attributes.safetensors"
+    prediction: str = "prediction.safetensors"
+
+
+LAYOUT = Layout()
+
+
+class EncoderInfo(msgspec.Struct, frozen=True):
+    """What turned texts into vectors; `fingerprint` stands for weights and tokenizer.
+
+    `training` says what it was fine-tuned on, where it says so itself.
+    """
+
+    name: str
+    fingerprint: str
+    width: int
+    max_tokens: int
+    pooling: str = "mean"
+    training: "TrainingInfo | None" = None
+
+
+class IndexInfo(msgspec.Struct, frozen=True):
+    """The index as measured when it was built.
+
+    `recall_at_10` is against exact search over `queries` queries; `microseconds` is for one query
+    on one thread of the building machine, in batches of 500.
+    """
+
+    kind: str
+    parameters: dict[str, int]
+    recall_at_10: float
+    queries: int
+    microseconds: float
+
+
+class TowerInfo(msgspec.Struct, frozen=True):
+    """What a tower is, in the manifest.
+
+    `code` stands for the encoder's weights; a user's row names the one its state is of. `width` is
+    that of a user's state, `dim` that of the vectors, `items` are those with a vector of their
+    own, `users` those whose attributes are known. `scenes` says whether scene attention was
+    trained. `index_kind` and `recall_at_10` are of the index of the items' vectors. `fitted` are
+    the figures of its training: epochs, learning rate, validation.
+    """
+
+    code: int
+    cell: str
+    dim: int
+    width: int
+    items: int
+    users: int
+    scenes: bool
+    index_kind: str
+    recall_at_10: float
+    fitted: dict[str, float] = {}
+
+
+class TrainingInfo(msgspec.Struct, frozen=True):
+    """What something was trained on, so that nothing is judged by what it has seen.
+
+    `protocol` names the split whose test targets were left out, None where all events were used.
+    `fitted_before` (seconds) is a time that no event seen has reached, None where there is no such
+    time (`loo`). `left_out` targets were held out; `left_out_digest` stands for them.
+    """
+
+    protocol: Literal["gts", "loo"] | None
+    core: int
+    repeats: bool
+    seed: int
+    examples: int
+    fitted_before: float | None
+    left_out: int
+    left_out_digest: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What an artifact is; `manifest.json`.
+
+    `basis` names whitening, projection and `interest` together: under one basis an unchanged text
+    keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
+    `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker`,
+    `tower` (the user encoder), `prediction` and `training` are there if they were trained.
+    `untrained` says why one of these was not, by its name, where there was a training.
+    """
+
+    format: int
+    version: str
+    sequence: int
+    created: str
+    basis: str
+    dim: int
+    full_dim: int
+    items: int
+    live: int
+    fitted_on: int
+    encoder: EncoderInfo
+    interest: InterestConfig
+    index: IndexInfo
+    files: dict[str, str]
+    ranker: RankerInfo | None = None
+    training: TrainingInfo | None = None
+    tower: TowerInfo | None = None
+    prediction: PredictionInfo | None = None
+    untrained: dict[str, str] = {}
+
+    @property
+    def recall_at_10(self) -> float:
+        """Return the index's measured recall of the best 10."""
+        return self.index.recall_at_10
+
+    def without(self, model: Literal["tower", "prediction"]) -> str:
+        """Say in a line that a model was not trained, why, and what to do."""
+        what = {"tower": "user encoder", "prediction": "trained prediction"}[model]
+        why = self.untrained.get(model)
+        remedy = f": {why}" if why else "; `indexer train` learns one"
+        return f"{self.version} has no {what}{remedy}"
+
+    @property
+    def ranked_by(self) -> str:
+        """Say in a line what scores candidates."""
+        if self.ranker is None or self.training is None:
+            return "the fixed blend, nothing was trained"
+        training = self.training
+        left_out = f", {training.left_out} targets of {training.protocol} left out"
+        return (
+            f"trained on {training.examples} examples, {len(self.ranker.columns)} features"
+            f"{left_out if training.protocol else ''}"
+        )
+
+
+def read_manifest(root: Root, version: str) -> Manifest:
+    """Read a version's manifest alone.
+
+    Raises:
+        ArtifactError: it is not there, altered, or of a format this program does not know.
+    """
+    sequence_of(version)
+    where = f"{root}/{version}/{LAYOUT.manifest}"
+    try:
+        content = read_bytes(root, f"{version}/{LAYOUT.manifest}")
+    except ArtifactError as error:
+        if version in list_versions(root):
+            raise
+        raise ArtifactError(
+            f"{root}/{version}: not there; `indexer list --artifacts {root}` shows the versions"
+        ) from error
+    try:
+        fields = msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{where}: not JSON ({error}); {REBUILD}") from error
+    found = fields.get("format")
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{where}: format {found!r} found, {FORMAT} expected; build it again with the indexer"
+            " of this release, or upgrade this program"
+        )
+    try:
+        manifest = msgspec.convert(fields, Manifest)
+    except msgspec.ValidationError as error:
+        raise ArtifactError(f"{where}: {error}; {REBUILD}") from error
+    expected = version_name(manifest.sequence, _digest(fields))
+    if not manifest.version == version == expected:
+        raise ArtifactError(
+            f"{where}: altered: version {manifest.version} found, its content is that of"
+            f" {expected}; {REBUILD}"
+        )
+    unknown = set(manifest.files) - set(astuple(LAYOUT))
+    if unknown:
+        raise ArtifactError(f"{where}: lists files we do not know: {', '.join(sorted(unknown))}")
+    return manifest
+
+
+def verify(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
+    """Compare every file of a version with its SHA-256; return the directory that holds them.
+
+    Raises:
+        ArtifactError: a file is missing, cut short or altered.
+    """
+    names = [LAYOUT.manifest, *manifest.files]
+    path = local_copy(root, manifest.version, names, cache)
+    for name, expected in manifest.files.items():
+        try:
+            found = sha256_of(path / name)
+        except OSError as error:
+            raise ArtifactError(
+                f"{path / name}: cannot be read: {error.strerror}; {REBUILD}"
+            ) from error
+        if found != expected:
+            raise ArtifactError(
+                f"{path / name}: altered or cut short: SHA-256 {found[:12]}... found,"
+                f" {expected[:12]}... expected; {REBUILD}"
+            )
+    return path
+
+
+def add_artifact(root: Root, staged: Path, manifest: Manifest) -> Manifest:
+    """Give a written directory its manifest and the next version, and move it into the root.
+
+    Args:
+        root: where versions live; LATEST stays as it is.
+        staged: what `write_files` wrote.
+        manifest: complete but for `version` and `sequence`.
+
+    Returns:
+        the manifest as written.
+
+    Raises:
+        ArtifactError: a remote root cannot be written.
+        OSError: a local one cannot.
+    """
+    written = manifest
+
+    def name_it(sequence: int) -> str:
+        nonlocal written
+        fields = msgspec.to_builtins(msgspec.structs.replace(manifest, sequence=sequence))
+        version = version_name(sequence, _digest(fields))
+        written = msgspec.structs.replace(manifest, sequence=sequence, version=version)
+        content = msgspec.json.format(msgspec.json.encode(written), indent=2)
+        write_synced(staged / LAYOUT.manifest, content + b"\n")
+        return version
+
+    add_version(root, staged, name_it)
+    return written
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's content, its version left out."""
+    content = {name: value for name, value in fields.items() if name != "version"}
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()

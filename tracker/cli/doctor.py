@@ -1,0 +1,204 @@
+"""Check everything a worker needs, and say what to do where something is wrong."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tracker.artifact.artifact import Artifact, ArtifactError
+from tracker.events.kinds import Kinds, KindsFileError
+from tracker.items.index import IndexDeviceError
+from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions
+from tracker.kafka.connect import admin_client
+from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
+from tracker.settings import Settings, SettingsError, load_settings, settings_table
+
+LEAST_FREE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: `state` is ok, note (works, but know this) or fail."""
+
+    name: str
+    state: str
+    text: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether a worker would not start or would not do its work."""
+        return self.state == "fail"
+
+
+async def check_all(
+    environ: Mapping[str, str] | None = None,
+    on_check: Callable[[Check], None] = lambda check: None,
+    **overrides: object,
+) -> list[Check]:
+    """Run every check; one that fails does not keep the others from running.
+
+    Args:
+        environ: where the settings are read; by default this process's environment.
+        on_check: called with each check as it is done.
+        overrides: settings by field, as `load_settings` takes them.
+    """
+    checks: list[Check] = []
+
+    def add(*found: Check) -> None:
+        for check in found:
+            checks.append(check)
+            on_check(check)
+
+    try:
+        settings = load_settings(environ, **overrides)
+    except SettingsError as error:
+        add(Check("settings", "fail", str(error)))
+        return checks
+    add(check_settings(settings), check_kinds(settings), check_data_dir(settings))
+    add(*check_artifact(settings))
+    try:
+        add(await check_broker(settings))
+    except BrokerError as error:
+        add(Check("broker", "fail", str(error)))
+        return checks
+    try:
+        add(await check_transactions(settings))
+    except BrokerError as error:
+        add(Check("transactions", "fail", str(error)))
+    try:
+        add(*check_topics(await ensure_topics(settings, create=False)))
+    except (BrokerError, TopicError, TopicsError) as error:
+        add(Check("topics", "fail", str(error)))
+    return checks
+
+
+def check_settings(settings: Settings) -> Check:
+    """Name the settings that are not at their default."""
+    defaults = {row.variable: row.default for row in settings_table()}
+    changed = [
+        f"{variable}={value}"
+        for variable, value in settings.public().items()
+        if value != defaults[variable]
+    ]
+    return Check("settings", "ok", ", ".join(changed) or "all at their defaults")
+
+
+def check_kinds(settings: Settings) -> Check:
+    """Read the table of weights."""
+    if settings.kinds_file is None:
+        return Check("kinds", "ok", f"{len(Kinds.default().table)} kinds, the built-in table")
+    try:
+        kinds = Kinds.load(settings.kinds_file)
+    except KindsFileError as error:
+        return Check("kinds", "fail", f"{error}; TRACKER_KINDS_FILE names it")
+    return Check("kinds", "ok", f"{len(kinds.table)} kinds from {settings.kinds_file}")
+
+
+def check_data_dir(settings: Settings) -> Check:
+    """Look whether state can be written, and how much room there is."""
+    folder = settings.data_dir
+    above = folder
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        return Check("data directory", "fail", f"{above} is no folder; set TRACKER_DATA_DIR")
+    if not os.access(above, os.W_OK | os.X_OK):
+        return Check("data directory", "fail", f"{above} cannot be written; set TRACKER_DATA_DIR")
+    free = shutil.disk_usage(above).free
+    text = f"{folder}, {free / 1e9:.1f} GB free"
+    if free < LEAST_FREE_BYTES:
+        return Check("data directory", "note", f"{text}: states may soon find no room")
+    return Check("data directory", "ok", text)
+
+
+def check_artifact(settings: Settings) -> list[Check]:
+    """Load the current artifact as a worker does, every checksum included."""
+    try:
+        artifact = Artifact.load(settings.artifacts, device=settings.index_device)
+    except ArtifactError as error:
+        return [Check("artifact", "fail", str(error)), check_device(settings)]
+    except IndexDeviceError as error:
+        return [Check("device", "fail", f"{error}; set TRACKER_INDEX_DEVICE=cpu or auto")]
+    found = artifact.manifest
+    text = (
+        f"version {found.version} at {settings.artifacts}: {found.live} items, "
+        f"{found.dim} dimensions, recall@10 {found.index.recall_at_10:.3f}"
+    )
+    return [
+        Check("artifact", "ok", text),
+        check_device(settings, f"index {artifact.index.kind} on {artifact.index.device}; "),
+    ]
+
+
+def check_device(settings: Settings, index: str = "") -> Check:
+    """Look whether the GPU is there that the settings ask for."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if settings.device == "cuda" and not cuda:
+        return Check(
+            "device", "fail", "TRACKER_DEVICE is cuda and torch finds no GPU; set it to auto or cpu"
+        )
+    name = torch.cuda.get_device_name(0) if cuda else "no GPU"
+    used = "cuda" if cuda and settings.device != "cpu" else "cpu"
+    return Check("device", "ok", f"{index}encoders on {used} ({name})")
+
+
+async def check_broker(settings: Settings) -> Check:
+    """Ask the brokers who they are.
+
+    Raises:
+        BrokerError: none can be reached.
+    """
+    async with admin_client(settings) as admin:
+        found = await admin.describe_cluster()
+    count = len(found["brokers"])
+    text = f"{settings.brokers}: {count} broker{'' if count == 1 else 's'}"
+    if settings.replication_factor > count:
+        return Check(
+            "broker",
+            "fail",
+            f"{text}, fewer than TRACKER_REPLICATION_FACTOR={settings.replication_factor}",
+        )
+    if count >= 3 > settings.replication_factor:
+        return Check(
+            "broker",
+            "note",
+            f"{text}; TRACKER_REPLICATION_FACTOR={settings.replication_factor}: a broker that is "
+            "lost takes states with it, 3 is usual",
+        )
+    return Check("broker", "ok", text)
+
+
+async def check_transactions(settings: Settings) -> Check:
+    """Ask for a transactional producer; without it say what is not guaranteed.
+
+    Raises:
+        BrokerError: refused for a reason that can be put right.
+    """
+    if await supports_transactions(settings):
+        return Check("transactions", "ok", "states and positions are committed together")
+    return Check(
+        "transactions",
+        "note",
+        "the broker has none: after a crash in the middle of a commit, or with a worker that was "
+        "frozen and comes back, a state can miss events or count them twice",
+    )
+
+
+def check_topics(reports: list[TopicReport]) -> list[Check]:
+    """Turn the reports of the topics into checks."""
+    checks = []
+    for report in reports:
+        text = f"{report.name}: {report.partitions} partitions"
+        if report.problems:
+            checks.append(
+                Check(f"topic {report.role}", "fail", f"{report.name} {'; '.join(report.problems)}")
+            )
+        elif report.notes:
+            checks.append(
+                Check(f"topic {report.role}", "note", f"{text}; {'; '.join(report.notes)}")
+            )
+        else:
+            checks.append(Check(f"topic {report.role}", "ok", text))
+    return checks

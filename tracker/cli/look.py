@@ -1,0 +1,236 @@
+"""The commands watch, show, score and export: for who looks at what is known."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from tracker.cli.printing import (
+    print_item,
+    print_json,
+    print_recommendation,
+    print_scores,
+    print_user,
+    progress,
+)
+from tracker.cli.shared import run_to_end, settings_of, settings_options
+from tracker.events.wire import Recommendation
+from tracker.kafka.client import watch
+from tracker.kafka.cluster import BrokerError
+
+
+def _now(value: float | None) -> float:
+    return time.time() if value is None else value
+
+
+@contextmanager
+def _rows_read() -> Iterator[None]:
+    """Show as one line why a row cannot be read."""
+    from tracker.items.states import ItemStateFormatError
+    from tracker.users.states import NewerArtifactError, StateFormatError
+
+    try:
+        yield
+    except (ItemStateFormatError, NewerArtifactError, StateFormatError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _file_written(file: Path) -> Iterator[None]:
+    """Show as one line why a file cannot be written."""
+    try:
+        yield
+    except BrokerError:  # an OSError too
+        raise
+    except OSError as error:
+        place = error.filename or file
+        raise click.ClickException(f"{place}: {error.strerror or error}") from error
+
+
+@click.command("watch")
+@settings_options
+@click.option("--user", "user_id", help="Only this user's.")
+@click.option("--from-beginning", is_flag=True, help="Begin with those the topic still holds.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, as sent.")
+def watch_command(
+    brokers: str | None,
+    name: str | None,
+    user_id: str | None,
+    from_beginning: bool,
+    count: int | None,
+    as_json: bool,
+) -> None:
+    """Subscribe to the recommendations and print them as they come, until Ctrl-C."""
+    settings = settings_of(brokers, name)
+
+    async def follow() -> None:
+        shown = 0
+        records = watch(
+            settings,
+            user_id,
+            from_beginning,
+            lambda: click.echo("watching; Ctrl-C ends it", err=True),
+        )
+        async for record in records:
+            if record.value is None:
+                continue
+            if as_json:
+                sys.stdout.write(record.value.decode() + "\n")
+                sys.stdout.flush()
+            else:
+                print_recommendation(msgspec.json.decode(record.value, type=Recommendation))
+            shown += 1
+            if shown == count:
+                break
+        await records.aclose()
+
+    run_to_end(follow())
+
+
+@click.command()
+@settings_options
+@click.argument("user", required=False)
+@click.option("--item", help="Show an item instead of a user.")
+@click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
+@click.option(
+    "--now",
+    type=float,
+    help="Seconds since the epoch to tell ages for; else a worker's stream time, or the clock.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(
+    brokers: str | None,
+    name: str | None,
+    user: str | None,
+    item: str | None,
+    url: str | None,
+    now: float | None,
+    as_json: bool,
+) -> None:
+    """Show what is known of USER: interests with strength, age and the items behind them, counts.
+
+    A running worker is asked first; else the last committed row is read from the changelog. Exit
+    code 1 where nothing is known.
+    """
+    if (user is None) == (item is None):
+        raise click.UsageError("name a USER, or an item with --item")
+    settings = settings_of(brokers, name)
+    from tracker.artifact.artifact import Artifact
+    from tracker.lookup.show import ask_worker, item_from_changelog, user_from_changelog
+
+    path = f"users/{user}" if user is not None else f"items/{item}"
+    found: dict[str, Any] | None = None
+    if now is None and (url or settings.web_port):
+        found = ask_worker(url or f"http://{settings.web_host}:{settings.web_port}", path)
+    if found is None:
+        artifact = Artifact.load(settings.artifacts, device="cpu")
+        with _rows_read():
+            if user is not None:
+                found = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
+            else:
+                found = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
+    if found is None:
+        raise click.ClickException(f"nothing is known of {path.replace('s/', ' ', 1)}")
+    if as_json:
+        print_json(found)
+    elif user is not None:
+        print_user(found)
+    else:
+        print_item(found)
+
+
+@click.command()
+@settings_options
+@click.argument("user")
+@click.argument("items", nargs=-1, required=True, metavar="ITEM...")
+@click.option("--scene", help="Where it would be.")
+@click.option("--at", type=float, help="Seconds since the epoch; else the time of the stream.")
+@click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def score(
+    brokers: str | None,
+    name: str | None,
+    user: str,
+    items: tuple[str, ...],
+    scene: str | None,
+    at: float | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Tell how probable it is that USER takes to each ITEM.
+
+    A running worker is asked first; else it is computed from the changelogs and the artifact.
+    Exit code 1 where the artifact has no trained prediction.
+    """
+    settings = settings_of(brokers, name)
+    from tracker.artifact.artifact import Artifact
+    from tracker.lookup.score import ask_scores, scores_from_changelogs
+
+    found: dict[str, Any] | None = None
+    if url or settings.web_port:
+        url = url or f"http://{settings.web_host}:{settings.web_port}"
+        found = ask_scores(url, user, items, scene, at)
+    if found is None:
+        artifact = Artifact.load(settings.artifacts, device="cpu")
+        with _rows_read():
+            found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
+    if not found["trained"]:
+        raise click.ClickException(
+            str(found.get("note") or f"{found['artifact']} has no trained prediction")
+        )
+    if as_json:
+        print_json(found)
+    else:
+        print_scores(found)
+
+
+@click.command()
+@settings_options
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--now", type=float, help="Seconds since the epoch; else each user's last event.")
+@click.option("--scene", help="Where the users are taken to be.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(
+    brokers: str | None,
+    name: str | None,
+    file: Path,
+    now: float | None,
+    scene: str | None,
+    as_json: bool,
+) -> None:
+    """Write all users' vectors and interests to FILE, in Parquet.
+
+    The last committed states are read from the changelog. `indexer export` writes the items'
+    vectors of the same spaces.
+    """
+    settings = settings_of(brokers, name)
+    from tracker.files import check_folder
+
+    with _file_written(file):
+        check_folder(file)
+    from tracker.artifact.artifact import Artifact
+    from tracker.lookup.export import export_users
+
+    artifact = Artifact.load(settings.artifacts, device="cpu")
+    with progress() as bar, _rows_read(), _file_written(file):
+        task = bar.add_task("exporting users", total=None, what="")
+        users = run_to_end(
+            export_users(
+                settings,
+                artifact,
+                file,
+                now,
+                scene,
+                lambda done: bar.update(task, what=f"{done:,}"),
+            )
+        )
+    if as_json:
+        print_json({"users": users, "file": str(file), "artifact": artifact.manifest.version})
+    else:
+        click.echo(f"{users} users in {file}")

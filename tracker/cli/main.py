@@ -1,0 +1,192 @@
+"""The console script `tracker`: send, demo, and the commands for operating and looking.
+
+Commands parse, call, print, and exit with a code that means something. What
+brings torch, FAISS or numba is imported by the commands that need it: it takes seconds.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tracker.cli import look as looking_cli
+from tracker.cli import operate as operating_cli
+from tracker.cli.demo_report import print_demo, print_story
+from tracker.cli.printing import err, print_json, progress
+from tracker.cli.shared import FAILED, OneLineErrors, run_to_end, settings_of, settings_options
+from tracker.demo.input import load_input, shipped
+from tracker.demo.run import DemoOptions, run_demo
+from tracker.kafka.client import Line, read_lines, send_events
+from tracker.kafka.cluster import topics_of
+
+BAD_LINES_NAMED = 10
+
+
+@click.group(
+    cls=OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.version_option(package_name="interest-tracker", message="%(version)s")
+def cli() -> None:
+    """Behaviour events in from Kafka, recommendations out.
+
+    Settings come from TRACKER_* variables; `tracker doctor` shows and checks them.
+    """
+
+
+@cli.command()
+@settings_options
+@click.argument("events", nargs=-1, required=True, metavar="EVENTS...")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; else full speed."
+)
+@click.option("--unchecked", is_flag=True, help="Send lines that are no events too, as they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def send(
+    brokers: str | None,
+    name: str | None,
+    events: tuple[str, ...],
+    rate: float | None,
+    unchecked: bool,
+    as_json: bool,
+) -> None:
+    """Send events from files of JSON lines (also .gz), or - for standard input.
+
+    Each is keyed by its user, so that a user's events stay in order, and counts when the broker
+    has confirmed it. A line that is no event is named and not sent. Exit code 1 where a line was
+    bad or an event is not confirmed.
+    """
+    settings = settings_of(brokers, name)
+    named = 0
+
+    def on_bad(line: Line, why: str) -> None:
+        nonlocal named
+        named += 1
+        if named <= BAD_LINES_NAMED:
+            click.echo(f"{line.place}: {why}", err=True)
+
+    with progress() as bar:
+        task = bar.add_task("sending events", total=None, what="")
+        sent = run_to_end(
+            send_events(
+                settings,
+                read_lines(events),
+                rate,
+                lambda done: bar.update(task, what=f"{done:,}"),
+                on_bad,
+                check=not unchecked,
+            )
+        )
+    if named > BAD_LINES_NAMED:
+        click.echo(f"and {named - BAD_LINES_NAMED} more bad lines", err=True)
+    for error in sent.errors:
+        click.echo(f"not confirmed: {error}", err=True)
+    if as_json:
+        print_json(sent)
+    else:
+        speed = sent.confirmed / sent.seconds if sent.seconds > 0 else 0.0
+        topic = topics_of(settings).events
+        bad = f", {sent.bad} bad lines" if sent.bad else ""
+        click.echo(
+            f"{sent.confirmed} of {sent.sent} events confirmed in {topic} "
+            f"in {sent.seconds:.2f} s ({speed:,.0f}/s){bad}"
+        )
+    if sent.bad or sent.confirmed != sent.sent:
+        sys.exit(FAILED)
+
+
+@cli.command()
+@click.option("--items", multiple=True, help="Catalogue; the shop that comes with the package.")
+@click.option("--events", multiple=True, help="Events in time order; those of the shop.")
+@click.option("--users", help="Users with attributes.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many events.")
+@click.option("--broker", metavar="HOST:PORT", help="A broker; else an embedded one is started.")
+@click.option("--artifacts", metavar="ROOT", help="Use the index there; build none.")
+@click.option("--model", help="Folder or name of the text encoder; the indexer's default.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep logs, index and state here.")
+@click.option(
+    "--rate", type=click.FloatRange(min=1), default=200.0, help="Events a second, paced pass."
+)
+@click.option(
+    "--paced-seconds", type=click.FloatRange(min=0), default=10.0, help="Length of the paced pass."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
+def demo(
+    items: tuple[str, ...],
+    events: tuple[str, ...],
+    users: str | None,
+    limit: int | None,
+    broker: str | None,
+    artifacts: str | None,
+    model: str | None,
+    folder: Path | None,
+    rate: float,
+    paced_seconds: float,
+    as_json: bool,
+) -> None:
+    """Run everything once: broker, index, worker, events, and what they change.
+
+    Shows one user's recommendations before and after a few events, then throughput and latency.
+    Exit code 1 where an event or a recommendation was lost.
+    """
+    if bool(items) != bool(events):
+        raise click.UsageError("--items and --events belong together")
+    if users is None and not items:
+        users = shipped("users.jsonl")
+    found = load_input(
+        items or (shipped("items.jsonl"),), events or (shipped("events.jsonl"),), users, limit
+    )
+    for text in found.bad[:BAD_LINES_NAMED]:
+        click.echo(f"left out: {text}", err=True)
+    options = DemoOptions(found, broker, artifacts, model, folder, rate, paced_seconds)
+    with progress() as bar:
+        task = bar.add_task("starting", total=None, what="")
+
+        def notify(what: str, done: int, total: int) -> None:
+            bar.update(
+                task, description=what, completed=done, total=total or None, what=_of(done, total)
+            )
+
+        result = run_to_end(
+            run_demo(
+                options,
+                notify,
+                (lambda story: None) if as_json else lambda story: print_story(story, found),
+            )
+        )
+    if as_json:
+        print_json(result)
+    else:
+        print_demo(result)
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done:,} of {total:,}" if total else ""
+
+
+for command in (
+    operating_cli.broker,
+    operating_cli.topics,
+    operating_cli.worker,
+    operating_cli.doctor,
+    operating_cli.reset_state,
+    operating_cli.reset_learning_command,
+    looking_cli.watch_command,
+    looking_cli.show,
+    looking_cli.score,
+    looking_cli.export,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        cli.main(standalone_mode=True)
+    except BrokenPipeError:
+        err().print("stopped: nobody reads the output")
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The commands broker, topics, worker, doctor and reset-*: for who runs workers."""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from tracker.cli.printing import print_check, print_json, print_topics
+from tracker.cli.shared import FAILED, run_to_end, settings_of, settings_options
+from tracker.demo.broker import start_broker
+from tracker.kafka.reset import check_reset, reset_learning, reset_topics
+from tracker.kafka.topics import ensure_topics
+from tracker.worker.data_dir import clear
+
+BROKER_LOOK_SECONDS = 0.5
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=9092, help="Of 127.0.0.1.")
+def broker(port: int) -> None:
+    """Run the embedded broker until Ctrl-C, to try the tracker out without a cluster.
+
+    It is one process and keeps everything in memory: topics and events are gone when it ends. It
+    has no transactions, so a worker that crashes may count events twice. For real work run Apache
+    Kafka. Exit code 1 where the port is in use.
+    """
+    run_to_end(_run_broker(port))
+
+
+async def _run_broker(port: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, start_broker(Path(folder), port) as process:
+        click.echo(
+            f"the embedded broker listens at 127.0.0.1:{port}, for trying out: all is in memory"
+            " and gone when it ends, and there are no transactions; Ctrl-C ends it",
+            err=True,
+        )
+        while True:
+            process.check()
+            await asyncio.sleep(BROKER_LOOK_SECONDS)
+
+
+@click.command()
+@settings_options
+@click.option("--check", is_flag=True, help="Only look; create nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) -> None:
+    """Create the topics, or say what is wrong with those that exist.
+
+    Exit code 1 where a worker could not start with them.
+    """
+    reports = run_to_end(ensure_topics(settings_of(brokers, name), create=not check))
+    if as_json:
+        print_json(reports)
+    else:
+        print_topics(reports)
+    if any(report.problems for report in reports):
+        sys.exit(FAILED)
+
+
+@click.command()
+@settings_options
+@click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of this worker's state.")
+@click.option("--web-port", type=int, help="Port of health, metrics and lookups; 0 for none.")
+def worker(
+    brokers: str | None,
+    name: str | None,
+    artifacts: str | None,
+    data_dir: Path | None,
+    web_port: int | None,
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C.
+
+    Exit code 0 after these, 1 when it refuses to start or had to stop.
+    """
+    from tracker.worker.run import run_worker
+
+    settings = settings_of(brokers, name, artifacts=artifacts, data_dir=data_dir, web_port=web_port)
+    sys.exit(run_worker(settings))
+
+
+@click.command()
+@settings_options
+@click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json: bool) -> None:
+    """Check settings, data directory, artifact, device, broker and topics.
+
+    Each line is OK, a NOTE, or what to do. Exit code 1 where something would keep a worker from
+    its work.
+    """
+    given = {"brokers": brokers, "name": name, "artifacts": artifacts}
+    overrides = {key: value for key, value in given.items() if value is not None}
+    from tracker.cli.doctor import check_all
+
+    checks = run_to_end(
+        check_all(None, (lambda check: None) if as_json else print_check, **overrides)
+    )
+    if as_json:
+        print_json(checks)
+    if any(check.failed for check in checks):
+        sys.exit(FAILED)
+
+
+@click.command("reset-state")
+@settings_options
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the worker's state.")
+@click.option(
+    "--everything",
+    is_flag=True,
+    help="Also delete the changelogs and item events, so that all states are rebuilt from events.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset_state(
+    brokers: str | None, name: str | None, data_dir: Path | None, everything: bool, yes: bool
+) -> None:
+    """Delete the state in the data directory; it is rebuilt from the changelog.
+
+    With --everything all workers must be stopped: changelogs and item events are deleted and
+    created anew, and the next worker starts from the oldest event the topic still holds.
+    """
+    settings = settings_of(brokers, name, data_dir=data_dir)
+    what = f"the state in {settings.data_dir}"
+    if everything:
+        what += f" and all states of {settings.name} at {settings.brokers}"
+        run_to_end(check_reset(settings))
+    if not yes:
+        click.confirm(f"Delete {what}?", abort=True, err=True)
+    removed = clear(settings.data_dir)
+    click.echo(
+        f"{settings.data_dir}: {removed / 1e6:.1f} MB removed" if removed else "no state here"
+    )
+    if everything:
+        for line in run_to_end(reset_topics(settings)):
+            click.echo(line)
+
+
+@click.command("reset-learning")
+@settings_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset_learning_command(brokers: str | None, name: str | None, yes: bool) -> None:
+    """Delete what workers learned online; they rank by what the artifact published again.
+
+    All workers must be stopped. With running ones, restart them one after the other with
+    TRACKER_ONLINE_LEARNING=off. States stay as they are.
+    """
+    settings = settings_of(brokers, name)
+    if not yes:
+        what = f"what was learned online by workers of {settings.name} at {settings.brokers}"
+        click.confirm(f"Delete {what}?", abort=True, err=True)
+    click.echo(run_to_end(reset_learning(settings)))

@@ -1,0 +1,235 @@
+"""What the commands print: tables for people, JSON for programs."""
+
+import datetime
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tracker.events.wire import Recommendation
+from tracker.kafka.topics import TopicReport
+
+if TYPE_CHECKING:
+    from tracker.cli.doctor import Check  # brings torch and FAISS, which take seconds to load
+
+STATE_STYLES = {"ok": "green", "created": "green", "note": "yellow", "missing": "red"}
+
+WIDTH = 120
+"""Columns of what goes into a file or a pipe."""
+
+_encoder = msgspec.json.Encoder()
+
+
+def out() -> Console:
+    """Return the console for results, stdout as it is now; wide where that is no terminal."""
+    width = None if sys.stdout.isatty() else WIDTH
+    return Console(file=sys.stdout, width=width, highlight=False)
+
+
+def err() -> Console:
+    """Return the console for progress and logs, stderr as it is now."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON to stdout."""
+    sys.stdout.write(_encoder.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def progress(hidden: bool = False) -> Progress:
+    """Return a progress display on stderr; it draws nothing where that is no terminal."""
+    console = err()
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[what]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=hidden or not console.is_terminal,
+    )
+
+
+def print_topics(reports: Sequence[TopicReport]) -> None:
+    """Print the topics as a table, and below it what is wrong or worth knowing."""
+    table = Table("topic", "name", "partitions", "cleanup", "timestamps", "state")
+    for report in reports:
+        style = STATE_STYLES.get(report.state, "red")
+        table.add_row(
+            report.role,
+            report.name,
+            str(report.partitions or ""),
+            report.cleanup,
+            report.timestamps,
+            f"[{style}]{report.state}[/]",
+        )
+    console = out()
+    console.print(table)
+    for report in reports:
+        for text in report.problems:
+            console.print(f"[red]wrong:[/] {report.name} {text}", soft_wrap=True)
+        for text in report.notes:
+            console.print(f"[yellow]note:[/] {report.name} {text}", soft_wrap=True)
+
+
+def print_check(check: "Check") -> None:
+    """Print one check as a line."""
+    word = {"ok": "[green]OK  [/]", "note": "[yellow]NOTE[/]"}.get(check.state, "[red]FAIL[/]")
+    console = out()
+    console.print(f"{word} [bold]{check.name}[/]: ", end="")
+    console.print(check.text, markup=False, soft_wrap=True)
+
+
+def recommendation_table(
+    found: Recommendation, titles: Mapping[str, str], caption: str, rows: int = 10
+) -> Table:
+    """Make a table of one list.
+
+    Args:
+        found: the recommendation.
+        titles: names of items; ids where they have none.
+        caption: of the table.
+        rows: at most so many.
+    """
+    table = Table("", "item", "score", "channel", "because of", title=caption, title_justify="left")
+    for number, item in enumerate(found.items[:rows], 1):
+        because = ", ".join(titles.get(other, other) for other in item.because)
+        table.add_row(
+            str(number),
+            titles.get(item.item_id, item.item_id),
+            f"{item.score:.3f}",
+            item.channel,
+            because,
+        )
+    return table
+
+
+def print_recommendation(found: Recommendation) -> None:
+    """Print one list in a few lines."""
+    console = out()
+    console.print(
+        f"[bold]{_safe(found.user_id)}[/]  {_when(found.timestamp)}  "
+        f"{_safe(found.scene or 'no scene')}  {found.latency_ms:.1f} ms  "
+        f"artifact {found.artifact}  [dim]{_safe(found.id)}[/]",
+        soft_wrap=True,
+    )
+    for number, item in enumerate(found.items, 1):
+        because = f"  because of {_safe(', '.join(item.because))}" if item.because else ""
+        console.print(
+            f"  {number:2d}. {_safe(item.item_id)}  {item.score:.3f}  {item.channel}{because}",
+            soft_wrap=True,
+        )
+    if found.interests:
+        text = ", ".join(
+            f"{_safe(one.label or '?')} {one.strength:.0%} ({one.change:+.0%})"
+            for one in found.interests
+        )
+        console.print(f"  interests: {text}", soft_wrap=True)
+
+
+def print_scores(found: Mapping[str, Any]) -> None:
+    """Print how probable it is that a user takes to items, the most probable first."""
+    console = out()
+    new = "" if found["known"] else ", of whom nothing is known"
+    where = f" in {found['scene']}" if found["scene"] else ""
+    console.print(
+        f"[bold]{_safe(str(found['user_id']))}[/]{new}, {_when(found['time'])}{_safe(where)}",
+        soft_wrap=True,
+    )
+    table = Table("item", "probability")
+    for one in sorted(found["items"], key=lambda one: -(one["probability"] or 0.0)):
+        chance = one["probability"]
+        known = "not in the catalogue" if chance is None else f"{chance:.1%}"
+        table.add_row(_safe(one["item_id"]), known)
+    console.print(table)
+
+
+def print_user(found: Mapping[str, Any]) -> None:
+    """Print what is known of a user."""
+    console = out()
+    console.print(
+        f"[bold]{_safe(str(found['user_id']))}[/]: {found['events']} events "
+        f"({found['positives']} positive, {found['negatives']} negative, "
+        f"{found['unknown']} of unknown items, {found['retracted']} retracted, "
+        f"{found['duplicates']} repeated, {found['too_old']} too old to retract), "
+        f"from {_when(found['first_event'])} to {_when(found['last_event'])}, "
+        f"{_age(found['last_event_age_seconds'])} ago",
+        soft_wrap=True,
+    )
+    table = Table("interest", "strength", "change", "age", "events", "items behind it")
+    for one in found["interests"]:
+        table.add_row(
+            _safe(one["label"] or "?"),
+            f"{one['strength']:.0%}",
+            f"{one['change']:+.0%}",
+            _age(one["age_seconds"]),
+            str(one["events"]),
+            _safe(", ".join(one["items"])),
+        )
+    console.print(table)
+    if found.get("outlook"):
+        ahead = Table("looks for", "labels", "items")
+        for one in found["outlook"]:
+            labels = ", ".join(f"{of['label'] or '?'} {of['share']:.0%}" for of in one["labels"])
+            when = "now" if not one["seconds"] else f"in {_age(one['seconds'])}"
+            ahead.add_row(when, _safe(labels), _safe(", ".join(one["items"])))
+        console.print(ahead)
+    recent = Table("recent item", "age", "weight")
+    for one in found["recent"]:
+        weight = f"{one['weight']:+.2f}" + (" retracted" if one["retracted"] else "")
+        recent.add_row(_safe(one["item_id"]), _age(one["age_seconds"]), weight)
+    console.print(recent)
+
+
+def print_item(found: Mapping[str, Any]) -> None:
+    """Print what is known of an item."""
+    console = out()
+    place = "in the catalogue" if found["in_catalogue"] else "not in the catalogue"
+    console.print(
+        f"[bold]{_safe(str(found['item_id']))}[/] {_safe(found['label'])} ({place}): "
+        f"{found['positives']} positive and {found['negatives']} negative events, "
+        f"from {_when(found['first_event'])} to {_when(found['last_event'])}",
+        soft_wrap=True,
+    )
+    counts = Table(*(f"half-life {name}" for name in found["counts"]))
+    counts.add_row(*(f"{value:.2f}" for value in found["counts"].values()))
+    console.print(counts)
+    if found["scenes"]:
+        scenes = Table("scene", "count (1 d)", "count (10 d)")
+        for one in found["scenes"]:
+            scenes.add_row(
+                _safe(one["scene"] or "none"), f"{one['day']:.2f}", f"{one['ten_days']:.2f}"
+            )
+        console.print(scenes)
+    if found["chosen_together"]:
+        near = Table("chosen together with", "together", "right after it")
+        for one in found["chosen_together"]:
+            near.add_row(_safe(one["item_id"]), f"{one['together']:.2f}", f"{one['next']:.2f}")
+        console.print(near)
+
+
+def _safe(text: str) -> str:
+    """Take the meaning of markup from what users sent."""
+    return text.replace("[", "\\[")
+
+
+def _when(seconds: float | None) -> str:
+    if seconds is None:
+        return "never"
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # past the year 9999
+        return f"{seconds:.0f} s"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"

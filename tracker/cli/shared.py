@@ -1,0 +1,106 @@
+"""What all commands share: flags of settings, one line for an error, an end in order."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import click
+
+from tracker.artifact.versions import ArtifactError
+from tracker.demo.audit import AuditError
+from tracker.demo.broker import ProcessError
+from tracker.demo.run import DemoError
+from tracker.kafka.client import InputError
+from tracker.kafka.cluster import BrokerError, TopicError
+from tracker.kafka.reset import ResetError
+from tracker.kafka.topics import TopicsError
+from tracker.settings import Settings, SettingsError, load_settings
+from tracker.worker.data_dir import DataDirError
+
+FAILED = 1
+STOPPED = 130
+
+EXPECTED_ERRORS = (
+    ArtifactError,
+    AuditError,
+    BrokerError,
+    DataDirError,
+    DemoError,
+    InputError,
+    ProcessError,
+    ResetError,
+    SettingsError,
+    TopicError,
+    TopicsError,
+)
+"""What people can put right: shown as one line, without a traceback."""
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OneLineErrors(click.Group):
+    """Shows what people can put right as one line on stderr, and exits with 1."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where there is none, name the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if near := get_close_matches(args[0], self.list_commands(ctx), n=1):
+                error.message += f" Did you mean '{near[0]}'?"
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except EXPECTED_ERRORS as error:
+            raise click.ClickException(str(error)) from error
+
+
+def settings_options(command: Command) -> Command:
+    """Add the flags that stand above the environment."""
+    command = click.option(
+        "--name", help="Prefix of group and topics.  [default: TRACKER_NAME or tracker]"
+    )(command)
+    return click.option(
+        "--brokers",
+        metavar="HOST:PORT,...",
+        help="Where Kafka is.  [default: TRACKER_BROKERS or localhost:9092]",
+    )(command)
+
+
+def settings_of(brokers: str | None, name: str | None, **more: Any) -> Settings:
+    """Read the settings, with the flags that were given above the environment.
+
+    Raises:
+        SettingsError: a name is unknown or a value wrong.
+    """
+    given = {"brokers": brokers, "name": name, **more}
+    return load_settings(None, **{key: value for key, value in given.items() if value is not None})
+
+
+def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run to the end; SIGTERM ends it as Ctrl-C does, with everything closed and 130."""
+
+    async def guarded() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            return await work
+        finally:
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    try:
+        return asyncio.run(guarded())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("stopped", err=True)
+        sys.exit(STOPPED)

@@ -1,0 +1,1 @@
+"""The demonstration: broker, worker, events, and what they change."""

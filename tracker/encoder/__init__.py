@@ -1,0 +1,1 @@
+"""The trained user encoder with scene attention, as it serves."""

@@ -1,0 +1,66 @@
+"""What scene attention attends to, read from users' rows, and what it makes of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.kernels.row_bytes import Slots
+from tracker.users.readings import slot_strengths, slot_vectors, sum_masses
+from tracker.users.states import UserStates
+
+
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """What scene attention, as published, makes of B users' interests.
+
+    `wishes` (B, E) float32 are what to search the items with; `by_type` (B, T, D) float32 what is
+    added to that, in its first D components, for each unit of weight that a type of interest is
+    given more.
+    """
+
+    wishes: NDArray[np.float32]
+    by_type: NDArray[np.float32]
+
+
+def read_interests(
+    states: UserStates, slots: Slots, now: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what scene attention attends to: decayed sums, shortest half-life first, and slots.
+
+    Args:
+        states: the arena.
+        slots: (B,) rows, -1 for none.
+        now: (B,) seconds.
+
+    Returns:
+        unit vectors (B, M, D) and decayed masses (B, M), 0 for none.
+    """
+    kept = np.maximum(slots, 0)
+    later = np.maximum(now, states.head["ref_time"][kept])
+    sums = np.concatenate([states.sums[kept], slot_vectors(states, kept)], axis=1)
+    strengths, _ = slot_strengths(states, kept, later)
+    masses = np.concatenate([sum_masses(states, kept, later), strengths], axis=1)
+    masses[slots < 0] = 0.0
+    return unit_interests(sums, masses)
+
+
+def interest_names(config: Any) -> tuple[str, ...]:
+    """Return a name for each of what `read_interests` gives: of a sum its half-life."""
+    sums = tuple(f"{seconds:g}s" for seconds in config.half_lives_seconds)
+    return (*sums, *("slot",) * config.slots)
+
+
+def unit_interests(
+    sums: NDArray[np.float32], masses: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return interests at unit length, and their masses with 0 where there is no direction.
+
+    Args:
+        sums: (B, M, K) decayed sums or slot means.
+        masses: (B, M) decayed masses.
+    """
+    lengths = np.linalg.norm(sums, axis=-1, keepdims=True)
+    units = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1.0), 0.0)
+    return units.astype(np.float32), np.where(lengths[..., 0] > 0, masses, 0.0).astype(np.float32)

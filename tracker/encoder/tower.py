@@ -1,0 +1,339 @@
+"""Tower: the trained user encoder as it serves, over users' rows and the items of an artifact."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tracker.artifact.manifest import TowerInfo
+from tracker.encoder.attended import Attended, read_interests
+from tracker.encoder.scene_attention import SceneAttention
+from tracker.encoder.steps import EncoderEvents, EncoderSteps
+from tracker.encoder.user_encoder import UserEncoder, code_rows
+from tracker.events.batch import EventBatch
+from tracker.items.index import ItemIndex
+from tracker.items.vectors import ItemVectors, row_of_hash
+from tracker.kernels.native import native
+from tracker.kernels.row_bytes import Slots
+from tracker.users.outcomes import APPLIED, RETRACTED
+from tracker.users.states import RING_RETRACTED, UserStates
+
+Array = NDArray[Any]
+
+REBUILT = 1024
+"""Users whose states are made from their rings at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserAttributes:
+    """What is known of users beside their events.
+
+    `hashes` (U,) uint64 of their ids, ascending; `rows` (U, A) int32 of the encoder's attributes,
+    0 for none.
+    """
+
+    hashes: NDArray[np.uint64]
+    rows: NDArray[np.int32]
+
+    @staticmethod
+    def none() -> "UserAttributes":
+        """Return those of nobody."""
+        return UserAttributes(np.zeros(0, np.uint64), np.zeros((0, 0), np.int32))
+
+    def of(self, users: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the rows (B, A) of users given by hashes (B,), 0 for those not known."""
+        found = np.zeros((len(users), self.rows.shape[1]), np.int64)
+        if len(self.hashes):
+            place = np.searchsorted(self.hashes, users).clip(max=len(self.hashes) - 1)
+            known = self.hashes[place] == users
+            found[known] = self.rows[place[known]]
+        return found
+
+
+class Tower:
+    """A user encoder, scene attention on top of it, and the items in its space.
+
+    It is only read and serves many threads at once. A user's state is in the row's `hidden`
+    columns, rounded to float16 at every event; the row names the encoder it is of, and a row of
+    another one is made anew from its ring.
+
+    Args:
+        model: the encoder.
+        id_hashes: (I,) of the items with a vector of their own, in the order of its rows.
+        vectors: (N, E) float32 of the artifact's items: D components, their bias, zeros (`padded`).
+        index: of the live ones.
+        attention: None where no scenes were to be told apart.
+        attributes: of users.
+        info: what goes into the manifest.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        model: UserEncoder,
+        id_hashes: NDArray[np.uint64],
+        vectors: NDArray[np.float32],
+        index: ItemIndex,
+        attention: SceneAttention | None,
+        attributes: UserAttributes,
+        info: TowerInfo,
+        device: torch.device | None = None,
+    ) -> None:
+        place = torch.device("cpu") if device is None else device
+        self.model = model
+        self.id_hashes = id_hashes
+        self.vectors = vectors
+        self.index = index
+        self.attention = None if attention is None else attention.to(place).eval()
+        self.attributes = attributes
+        self.info = info
+        self.code = np.uint32(info.code)
+        self.width = model.state_dim
+        # As `vectors`, but in the bias's place what takes off the score of the mean user: how much
+        # more than others a user takes to an item. Trends say the rest, and sooner.
+        mean = model.get_buffer("mean_query").detach().cpu().numpy()
+        self.personal = np.array(vectors, np.float32, order="C")
+        self.personal[:, model.dim] = -(vectors[:, : model.dim] @ mean)
+        items = torch.from_numpy(np.ascontiguousarray(vectors[:, : model.dim]))
+        self.steps = EncoderSteps(model, items, place)
+
+    @staticmethod
+    def serve_on_one_thread() -> None:
+        """Let torch use one thread a call, in threads that have not called it yet.
+
+        A chunk's products are small: threads that wait for each other cost more than they save,
+        and partitions run beside each other anyway.
+        """
+        torch.set_num_threads(1)
+
+    def carry_over(self, states: UserStates, slots: Slots, items: ItemVectors) -> int:
+        """Make the states of rows that are of another encoder anew from their rings.
+
+        What has left the ring is not in them. Retracted events are left out.
+
+        Args:
+            states: the arena.
+            slots: rows, -1 for none; may repeat.
+            items: of the artifact.
+
+        Returns:
+            how many rows there were.
+        """
+        states.set_hidden(self.width)
+        slots = np.unique(slots[slots >= 0])
+        foreign = slots[states.head["encoder"][slots] != self.code]
+        self._rebuild(states, foreign, items)
+        return len(foreign)
+
+    @staticmethod
+    def stretches(events: EventBatch) -> list[NDArray[np.int64]]:
+        """Divide a chunk so that no user has an event after a retraction of its own in one part.
+
+        A retraction makes the state anew from the ring; what the ring holds then must not depend
+        on where chunks began.
+        """
+        everything = np.arange(len(events))
+        if not events.retracts.any():
+            return [everything]
+        cuts: list[int] = []
+        retracted: set[int] = set()
+        pairs = zip(events.slots.tolist(), events.retracts.tolist(), strict=True)
+        for position, (slot, retracts) in enumerate(pairs):
+            if slot in retracted:
+                cuts.append(position)
+                retracted = set()
+            if retracts:
+                retracted.add(slot)
+        return np.split(everything, cuts)
+
+    def update(
+        self,
+        states: UserStates,
+        events: EventBatch,
+        outcomes: NDArray[np.uint8],
+        last_times: NDArray[np.float64],
+        items: ItemVectors,
+    ) -> None:
+        """Run a chunk that was applied to the rows into their states, in ordered waves.
+
+        The states of users with a retraction among them are made anew from their rings.
+
+        Args:
+            states: the arena, after the chunk; `carry_over` was called before it.
+            events: the chunk.
+            outcomes: (N,) what became of each event.
+            last_times: (N,) latest event of each one's user before the chunk, NaN for none.
+            items: of the artifact.
+        """
+        again = np.unique(events.slots[outcomes == RETRACTED])
+        taken = (outcomes == APPLIED) & ~np.isin(events.slots, again)
+        if taken.any():
+            self.steps.update(
+                states.hidden,
+                last_times[taken],
+                EncoderEvents(
+                    events.slots[taken], events.rows[taken], events.kinds[taken],
+                    events.scenes[taken], events.values[taken], events.times[taken],
+                ),
+            )  # fmt: skip
+        self._rebuild(states, again, items)
+
+    def queries(
+        self,
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return what to search the items with: where users' interest is at a time, in a scene.
+
+        Nothing is written, and `now` may be in the future.
+
+        Args:
+            states: the arena.
+            slots: (B,) rows, -1 for a user of whom nothing is kept.
+            now: (B,) float64 seconds.
+            scenes: (B,) scene codes, 0 for none.
+            users: (B,) hashes of the users' ids, for their attributes.
+
+        Returns:
+            (B, E) float32; column D, 1, takes the items' bias.
+        """
+        if not len(slots):
+            return np.zeros((0, self.vectors.shape[1]), np.float32)
+        found = self._encoded(states, slots, now, users)
+        if self.attention is None:
+            return padded(found)
+        with torch.inference_mode():
+            vectors, _ = self.attention(*self._read(states, slots, now, scenes, found))
+        return _with_ones(vectors)
+
+    @torch.inference_mode()
+    def attended(
+        self,
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        users: NDArray[np.uint64] | None = None,
+    ) -> Attended | None:
+        """Return `queries` and what the types of interests do to them, for B users, 1 or more.
+
+        Without scene attention that is None. Arguments as of `queries`.
+        """
+        if self.attention is None:
+            return None
+        found = self._encoded(states, slots, now, users)
+        read = self._read(states, slots, now, scenes, found)
+        vectors, by_type = self.attention.by_type(*read)
+        return Attended(_with_ones(vectors), by_type.cpu().numpy())
+
+    def _encoded(
+        self,
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
+        users: NDArray[np.uint64] | None,
+    ) -> NDArray[np.float32]:
+        """Return what the encoder alone says of users, (B, D + 1): column D is 1."""
+        states.set_hidden(self.width)
+        kept = np.maximum(slots, 0)
+        head = states.head[kept]
+        known = (slots >= 0) & (head["encoder"] == self.code) & (head["events"] > 0)
+        hidden = np.where(known[:, None], states.hidden[kept], np.float16(0.0))
+        idle = np.where(known, np.maximum(now - head["last_time"], 0.0), np.nan)
+        events = np.where(known, head["events"], 0).astype(np.int64)
+        attributes = None
+        if users is not None and self.attributes.rows.shape[1]:
+            attributes = self.attributes.of(users)
+        return self.steps.queries(hidden, idle, events, attributes)
+
+    def _read(
+        self,
+        states: UserStates,
+        slots: Slots,
+        now: NDArray[np.float64],
+        scenes: NDArray[np.uint32],
+        found: NDArray[np.float32],
+    ) -> list[Tensor]:
+        """Return what attention is given: the encoder's vectors, interests, masses and scenes."""
+        known = () if self.attention is None else self.attention.config.scenes
+        vectors = np.ascontiguousarray(found[:, :-1])
+        read = vectors, *read_interests(states, slots, now), code_rows(scenes, known)
+        return [torch.from_numpy(array).to(self.steps.device) for array in read]
+
+    def _rebuild(self, states: UserStates, slots: Slots, items: ItemVectors) -> None:
+        for start in range(0, len(slots), REBUILT):
+            part = slots[start : start + REBUILT]
+            rows, kinds, scenes, values, times, lengths = _ring_events(states, part, items)
+            states.hidden[part] = self.steps.rebuild(rows, kinds, scenes, values, times, lengths)
+            states.head["encoder"][part] = self.code
+
+
+def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors (M, D + 1) with zeros up to E columns, a multiple of 4, as indexes like it.
+
+    >>> padded(np.ones((2, 5), np.float32)).shape
+    (2, 8)
+    """
+    more = -vectors.shape[1] % 4
+    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, more))))
+
+
+def _with_ones(vectors: Tensor) -> NDArray[np.float32]:
+    """Return vectors (B, D) as queries (B, E)."""
+    found = vectors.cpu().numpy()
+    return padded(np.concatenate([found, np.ones_like(found[:, :1])], axis=1))
+
+
+def code_of(model: UserEncoder) -> int:
+    """Return the code of an encoder: a hash of its weights, never 0."""
+    digest = xxhash.xxh32()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.intdigest() or 1
+
+
+def _ring_events(states: UserStates, slots: Slots, items: ItemVectors) -> tuple[Array, ...]:
+    """Return the events that rings hold, retracted ones left out, as `EncoderSteps.rebuild` asks.
+
+    Returns:
+        catalogue rows, kinds, scenes, values and times, each (B, R), and lengths (B,).
+    """
+    shape = (len(slots), states.ring.shape[1])
+    columns = (
+        np.full(shape, -1, np.int64), np.zeros(shape, np.uint16), np.zeros(shape, np.uint32),
+        np.full(shape, np.nan, np.float32), np.zeros(shape, np.float64),
+        np.zeros(len(slots), np.int64),
+    )  # fmt: skip
+    _read_rings(
+        states.ring, states.head["n_ring"], slots, items.table_hash, items.table_row, *columns
+    )
+    longest = max(1, int(columns[5].max(initial=0)))
+    return (*(np.ascontiguousarray(column[:, :longest]) for column in columns[:5]), columns[5])
+
+
+@native
+def _read_rings(
+    ring: Array, n_ring: Array, slots: Array, table_hash: Array, table_row: Array,
+    rows: Array, kinds: Array, scenes: Array, values: Array, times: Array, lengths: Array,
+) -> None:  # fmt: skip
+    for b in range(len(slots)):
+        n = 0
+        for r in range(int(n_ring[slots[b]])):
+            entry = ring[slots[b], r]
+            if entry["flags"] & RING_RETRACTED != 0:
+                continue
+            rows[b, n] = row_of_hash(table_hash, table_row, entry["item"])
+            kinds[b, n] = entry["kind"]
+            scenes[b, n] = entry["scene"]
+            values[b, n] = entry["value"]
+            times[b, n] = entry["time"]
+            n += 1
+        lengths[b] = n

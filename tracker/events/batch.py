@@ -1,0 +1,236 @@
+"""EventBatch: accepted events of one partition as columns; EventReader makes it from records."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.events.kinds import Kinds, UnknownKindError
+from tracker.events.wire import (
+    Event,
+    RejectedEventError,
+    Rejection,
+    decode_event,
+    hash_id,
+    kind_code,
+    scene_code,
+    seconds,
+)
+
+MAX_FUTURE_SECONDS = 300.0
+"""A timestamp further past the broker's append time than this is rejected."""
+
+
+@dataclass(slots=True)
+class EventBatch:
+    """Accepted events of one partition in offset order, as columns of length N.
+
+    `slots` (arena slot) is filled by the store, `rows` (catalogue row) by the recommender; both
+    are -1 before. `items` is 0 for a retraction, `retracts` 0 for an action, `values` NaN where
+    there is none, `event_ids` and `scenes` 0 where there is none. Times are float seconds.
+    """
+
+    topic: str
+    partition: int
+    users: list[str]
+    slots: NDArray[np.int64]
+    items: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+    times: NDArray[np.float64]
+    appended: NDArray[np.float64]
+    weights: NDArray[np.float32]
+    values: NDArray[np.float32]
+    kinds: NDArray[np.uint16]
+    scenes: NDArray[np.uint32]
+    event_ids: NDArray[np.uint64]
+    retracts: NDArray[np.uint64]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.users)
+
+    def take(self, positions: NDArray[np.int64]) -> "EventBatch":
+        """Return the events at some positions, in that order; columns are copies."""
+        columns = {
+            field.name: getattr(self, field.name)[positions]
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), np.ndarray)
+        }
+        users = [self.users[position] for position in positions.tolist()]
+        return EventBatch(topic=self.topic, partition=self.partition, users=users, **columns)
+
+
+class EventReader:
+    """Turns records of one partition into an EventBatch and the rejections among them.
+
+    It keeps the hashes of ids, kinds and scenes met before (bounded), and the names of scenes, for
+    recommendations carry them. It has no clock: append times come with the records.
+    """
+
+    MAX_CACHED = 1_000_000
+
+    def __init__(self, kinds: Kinds) -> None:
+        self._kinds = kinds
+        self._weights: dict[tuple[str, float | None], float] = {}
+        self._items: dict[str, int] = {}
+        self._kind_codes: dict[str, int] = {}
+        self._scene_codes: dict[str | None, int] = {None: 0, "": 0}
+        self.scene_names: dict[int, str] = {}
+
+    def read(
+        self,
+        topic: str,
+        partition: int,
+        values: Sequence[bytes | None],
+        offsets: Sequence[int],
+        append_milliseconds: Sequence[int],
+    ) -> tuple[EventBatch, list[tuple[int, Rejection]]]:
+        """Decode and check the records of a chunk.
+
+        Args:
+            topic: where they come from.
+            partition: where they come from.
+            values: the records' bytes.
+            offsets: their offsets.
+            append_milliseconds: their broker timestamps; Kafka's milliseconds end here.
+
+        Returns:
+            the batch, and (position in `values`, rejection) for each that was not taken.
+        """
+        users: list[str] = []
+        items: list[int] = []
+        times: list[float] = []
+        weights: list[float] = []
+        event_values: list[float] = []
+        kinds: list[int] = []
+        scenes: list[int] = []
+        event_ids: list[int] = []
+        retracts: list[int] = []
+        taken: list[int] = []
+        rejected: list[tuple[int, Rejection]] = []
+        item_codes = self._items
+        for position, value in enumerate(values):
+            try:
+                event = decode_event(value)
+                appended = append_milliseconds[position] / 1000.0
+                time = self._time(event, appended)
+                if event.retracts is None:
+                    weight = self._weight(event)
+                    item_id = event.item_id
+                    assert item_id is not None
+                    item = item_codes.get(item_id)
+                    if item is None:
+                        item = self._new_item(item_id)
+                    kind = self._kind_codes[event.kind]  # type: ignore[index]
+                    retracted = 0
+                else:
+                    weight, item, kind, retracted = 0.0, 0, 0, hash_id(event.retracts)
+            except RejectedEventError as error:
+                rejected.append(
+                    (
+                        position,
+                        Rejection(error.reason, str(error), topic, partition, offsets[position]),
+                    )
+                )
+                continue
+            scene = self._scene_codes.get(event.scene)
+            users.append(event.user_id)
+            items.append(item)
+            times.append(time)
+            weights.append(weight)
+            event_values.append(math.nan if event.value is None else event.value)
+            kinds.append(kind)
+            scenes.append(self._new_scene(event.scene) if scene is None else scene)
+            event_ids.append(0 if event.event_id is None else hash_id(event.event_id))
+            retracts.append(retracted)
+            taken.append(position)
+        appended_seconds = np.asarray(append_milliseconds, np.float64) / 1000.0
+        batch = EventBatch(
+            topic=topic,
+            partition=partition,
+            users=users,
+            slots=np.full(len(users), -1, np.int64),
+            items=np.array(items, np.uint64),
+            rows=np.full(len(users), -1, np.int64),
+            times=np.array(times, np.float64),
+            appended=appended_seconds[taken] if taken else np.zeros(0, np.float64),
+            weights=np.array(weights, np.float32),
+            values=np.array(event_values, np.float32),
+            kinds=np.array(kinds, np.uint16),
+            scenes=np.array(scenes, np.uint32),
+            event_ids=np.array(event_ids, np.uint64),
+            retracts=np.array(retracts, np.uint64),
+            offsets=np.asarray(offsets, np.int64)[taken] if taken else np.zeros(0, np.int64),
+        )
+        return batch, rejected
+
+    def _time(self, event: Event, appended: float) -> float:
+        if event.timestamp is None:
+            return appended
+        try:
+            time = seconds(event.timestamp)
+        except (ValueError, OverflowError) as error:
+            raise RejectedEventError("bad_timestamp", str(error)) from error
+        if time > appended + MAX_FUTURE_SECONDS:
+            raise RejectedEventError(
+                "future_timestamp",
+                f"timestamp {time:.14g} is {time - appended:.6g} s past the broker's append time"
+                f" {appended:.3f}; at most {MAX_FUTURE_SECONDS:.0f} s are taken (milliseconds where"
+                " seconds are expected look like this)",
+            )
+        return time
+
+    def _weight(self, event: Event) -> float:
+        key = (event.kind, event.value)
+        weight = self._weights.get(key)  # type: ignore[arg-type]
+        if weight is not None:
+            return weight
+        kind, value = event.kind, event.value
+        assert kind is not None
+        if value is not None and not abs(value) < 1e30:
+            raise RejectedEventError("bad_value", f"value {value} is not a finite number")
+        try:
+            weight = self._kinds.weight(kind, value)
+        except UnknownKindError as error:
+            raise RejectedEventError("unknown_kind", str(error)) from error
+        if len(self._weights) >= self.MAX_CACHED:
+            self._weights.clear()
+        self._weights[kind, value] = weight
+        if kind not in self._kind_codes:
+            if len(self._kind_codes) >= self.MAX_CACHED:
+                self._kind_codes.clear()
+                self._weights.clear()
+            self._kind_codes[kind] = kind_code(kind)
+        return weight
+
+    def _new_item(self, item_id: str) -> int:
+        if len(self._items) >= self.MAX_CACHED:
+            self._items.clear()
+        code = self._items[item_id] = hash_id(item_id)
+        return code
+
+    def _new_scene(self, scene: str | None) -> int:
+        if len(self._scene_codes) >= self.MAX_CACHED:
+            self._scene_codes = {None: 0, "": 0}
+        code = self._scene_codes[scene] = scene_code(scene)
+        if scene:
+            if len(self.scene_names) >= self.MAX_CACHED:
+                self.scene_names.clear()
+            self.scene_names[code] = scene
+        return code
+
+
+def can_be_target(batch: EventBatch, kinds: Kinds) -> NDArray[np.bool_]:
+    """Tell which events choose an item: actions of kinds with a weight above 0, whatever its value.
+
+    So a low rating is still a film that was chosen. What recommending is trained on and judged by.
+    """
+    known = {kind_code(name): line.weight for name, line in kinds.table.items()}
+    codes, inverse = np.unique(batch.kinds, return_inverse=True)
+    default = kinds.unknown or 0.0
+    positive = np.array([known.get(int(code), default) > 0.0 for code in codes], np.bool_)
+    chosen: NDArray[np.bool_] = (batch.retracts == 0) & positive[inverse]
+    return chosen

@@ -1,0 +1,230 @@
+"""ItemIndex: FAISS search on CPU or GPU, a query vector to the k best rows."""
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.items.vectors import Rows, Vectors
+
+if TYPE_CHECKING:  # torch takes seconds to import, and only tensors need it
+    import torch
+
+Scores = NDArray[np.float32]
+
+Device = Literal["auto", "cpu", "cuda"]
+Kind = Literal["flat", "pq_fastscan", "ivf_pq_fastscan"]
+
+MAX_GPU_K = 2048
+"""FAISS on a GPU returns no more than this."""
+
+_MIN_FETCHED = 64
+"""An approximate index ranks at least this many exactly, also where fewer are asked for."""
+
+
+class IndexFileError(ValueError):
+    """The file is not an index of ours; the message names it."""
+
+
+class IndexDeviceError(ValueError):
+    """A GPU was asked for and FAISS has none."""
+
+
+class ItemIndex:
+    """The k items with the highest inner product with a query vector.
+
+    Kinds: `flat` compares with every item. `pq_fastscan` scans 4-bit codes of all items, and
+    `ivf_pq_fastscan` those of the nearest lists only; both then rank the best exactly, so that
+    scores are exact in every kind. On a GPU every kind searches all items exactly.
+
+    Many threads may search at once: FAISS releases the interpreter's lock, and on a GPU they
+    take turns.
+    """
+
+    def __init__(self, index: Any, device: Device = "cpu", *, float16: bool = False) -> None:
+        """Take a FAISS index of one of our kinds.
+
+        Args:
+            index: `IndexFlatIP`, or `IndexRefineFlat` over one of the fast-scan indexes.
+            device: `auto` is the GPU when FAISS has one.
+            float16: keep the vectors on the GPU in half precision.
+
+        Raises:
+            IndexFileError: the index is of another kind.
+            IndexDeviceError: `cuda` without a GPU.
+        """
+        self._cpu = index
+        self.kind = _kind_of(index)
+        self.dim = int(index.d)
+        self.size = int(index.ntotal)
+        self.device = _pick(device)
+        self._gpu: Any = None
+        self._turn = Lock()
+        if self.device == "cuda":
+            self._gpu = _to_gpu(index if self.kind == "flat" else index.refine_index, float16)
+
+    @classmethod
+    def flat(cls, vectors: Vectors) -> "ItemIndex":
+        """Return an exact index of vectors (N, D) on the CPU."""
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(np.ascontiguousarray(vectors, np.float32))
+        return cls(index)
+
+    @classmethod
+    def load(cls, path: Path, device: Device = "cpu", *, float16: bool = False) -> "ItemIndex":
+        """Read an index from its file.
+
+        Raises:
+            IndexFileError: the file cannot be read as an index of our kinds.
+            IndexDeviceError: `cuda` without a GPU.
+        """
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise IndexFileError(f"{path}: not a FAISS index: {_first_line(error)}") from error
+        return cls(index, device, float16=float16)
+
+    def save(self, path: Path) -> None:
+        """Write the index to a file and wait until it is on disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            faiss.write_index(self._cpu, str(path))
+        except RuntimeError as error:
+            raise OSError(f"{path}: cannot be written: {_first_line(error)}") from error
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def search(self, queries: Vectors, k: int, threads: int = 1) -> tuple[Rows, Scores]:
+        """Find the k items with the highest inner product with each query.
+
+        Args:
+            queries: (B, D) float32, unit length.
+            k: items to return; where there are fewer, rows end in -1 and scores in -inf.
+            threads: threads of the CPU to search with; of no account on a GPU.
+
+        Returns:
+            rows (B, K) int64 and scores (B, K) float32, best first.
+
+        Raises:
+            ValueError: the queries' D is not the index's, or k is not positive.
+        """
+        self._check(queries.shape, k)
+        fetched = self._fetched(k)
+        ready = np.ascontiguousarray(queries, np.float32)
+        if len(ready) == 0:
+            return np.full((0, k), -1, np.int64), np.full((0, k), -np.inf, np.float32)
+        if self._gpu is not None:
+            with self._turn:
+                scores, rows = self._gpu.search(ready, fetched)
+        else:
+            faiss.omp_set_num_threads(threads)  # holds for the calling thread alone
+            scores, rows = self._cpu.search(ready, fetched)
+        return _cut(rows, k, -1), _cut(_no_score(scores, rows), k, -np.inf)
+
+    def search_tensor(self, queries: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Find the k best items of each query, from tensor to tensor.
+
+        On a GPU neither queries nor results pass through the host's memory.
+
+        Args:
+            queries: (B, D) float32, unit length, on the index's device.
+            k: as in `search`.
+
+        Returns:
+            rows (B, K) int64 and scores (B, K) float32 on the queries' device, best first.
+
+        Raises:
+            ValueError: as in `search`, or the queries are on another device than the index.
+        """
+        import torch
+
+        self._check(tuple(queries.shape), k)
+        if queries.device.type != self.device:
+            raise ValueError(f"queries are on {queries.device.type}, the index is on {self.device}")
+        if self._gpu is None:
+            rows, scores = self.search(queries.detach().numpy(), k)
+            return torch.from_numpy(rows), torch.from_numpy(scores)
+        fetched = self._fetched(k)
+        with self._turn:
+            found_scores, found_rows = self._gpu.search(queries.detach().contiguous(), fetched)
+        missing = k - fetched
+        return (
+            torch.nn.functional.pad(found_rows, (0, missing), value=-1),
+            torch.nn.functional.pad(found_scores, (0, missing), value=-torch.inf),
+        )
+
+    def _check(self, shape: tuple[int, ...], k: int) -> None:
+        if len(shape) != 2 or shape[1] != self.dim:
+            raise ValueError(f"queries have shape {shape}; (B, {self.dim}) expected")
+        most = MAX_GPU_K if self._gpu is not None else 2**31
+        if not 1 <= k <= most:
+            raise ValueError(f"k is {k}; 1 to {most} expected")
+
+    def _fetched(self, k: int) -> int:
+        wanted = k if self._gpu is not None or self.kind == "flat" else max(k, _MIN_FETCHED)
+        return min(wanted, self.size)
+
+
+def gpu_count() -> int:
+    """Return how many GPUs this FAISS can use; 0 for a build without GPU support."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
+
+
+def _pick(device: Device) -> Literal["cpu", "cuda"]:
+    if device not in ("auto", "cpu", "cuda"):
+        raise IndexDeviceError(f"device is {device!r}; auto, cpu or cuda expected")
+    if device == "cpu" or (device == "auto" and gpu_count() == 0):
+        return "cpu"
+    if gpu_count() == 0:
+        raise IndexDeviceError(
+            "device is cuda, and FAISS has no GPU: install the extra `gpu` in place of `cpu` on a"
+            " machine with one, or set the device to auto or cpu"
+        )
+    return "cuda"
+
+
+def _to_gpu(flat: Any, float16: bool) -> Any:
+    import faiss.contrib.torch_utils  # teaches FAISS to take tensors
+
+    options = faiss.GpuClonerOptions()
+    options.useFloat16 = float16
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, flat, options)
+
+
+def _kind_of(index: Any) -> Kind:
+    if isinstance(index, faiss.IndexFlat) and index.metric_type == faiss.METRIC_INNER_PRODUCT:
+        return "flat"
+    if isinstance(index, faiss.IndexRefineFlat):
+        base = faiss.downcast_index(index.base_index)
+        if isinstance(base, faiss.IndexIVFPQFastScan):
+            return "ivf_pq_fastscan"
+        if isinstance(base, faiss.IndexPQFastScan):
+            return "pq_fastscan"
+    raise IndexFileError(
+        f"a FAISS index of class {type(index).__name__}; flat, pq_fastscan or ivf_pq_fastscan"
+        " expected; build it again with `indexer build`"
+    )
+
+
+def _no_score(scores: Scores, rows: Rows) -> Scores:
+    scores[rows < 0] = -np.inf  # FAISS pads with the lowest float
+    return scores
+
+
+def _cut(found: NDArray[Any], k: int, fill: float) -> NDArray[Any]:
+    if found.shape[1] >= k:
+        return np.ascontiguousarray(found[:, :k])
+    padded = np.full((found.shape[0], k), fill, found.dtype)
+    padded[:, : found.shape[1]] = found
+    return padded
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -1,0 +1,347 @@
+"""ItemView: item states by catalogue row, for serving.
+
+Every worker fills one from the items' changelog. It is written by one thread while others read:
+a reader may meet a row half old and half new, never a place out of bounds.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.items.counts import DAY, ITEM_HALF_LIVES
+from tracker.items.layout import SCENES
+from tracker.items.near_lists import place_neighbours
+from tracker.items.neighbours import NEIGHBOURS
+from tracker.items.states import ItemStates
+from tracker.items.vectors import lookup_rows
+from tracker.kernels.native import native
+from tracker.users.config import decay, whole
+
+Array = NDArray[Any]
+Rows = NDArray[np.int64]
+
+REFRESH_SECONDS = 0.25
+"""How long a list of trending rows is used again, by the clock of who asks."""
+
+_BATCH = 4096
+_DAY = 2
+_GONE_DAYS = 60.0
+
+
+class Catalogue(Protocol):
+    """What is needed of an ItemVectors: its rows' hashes, the table to find them, live rows."""
+
+    @property
+    def hashes(self) -> NDArray[np.uint64]:
+        """Hashes of item ids by row."""
+
+    @property
+    def table_hash(self) -> NDArray[np.uint64]:
+        """Hashes of the open-addressing table."""
+
+    @property
+    def table_row(self) -> NDArray[np.int32]:
+        """Rows of the open-addressing table."""
+
+    @property
+    def live(self) -> int:
+        """How many rows, from the first, can be recommended."""
+
+
+@native
+def _place(
+    rows: Rows,
+    head: Array,
+    head_counts: Array,
+    head_weights: Array,
+    state_scenes: Array,
+    neighbours: Array,
+    table_hash: Array,
+    table_row: Array,
+    counts: Array,
+    log2_counts: Array,
+    weight_sums: Array,
+    tallies: Array,
+    ref_times: Array,
+    first_times: Array,
+    last_times: Array,
+    scenes: Array,
+    scene_counts: Array,
+    near_rows: Array,
+    near_counts: Array,
+    near_n: Array,
+    back_rows: Array,
+    back_counts: Array,
+    back_n: Array,
+    back_times: Array,
+) -> int:
+    """Write item states (M,) to their catalogue rows (M,), -1 for none; how many were written."""
+    old_rows = np.zeros(near_rows.shape[1], np.int64)
+    anew = np.zeros(near_rows.shape[1], np.bool_)
+    written = 0
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        if row < 0:
+            continue
+        written += 1
+        ref_times[row] = head[i]["ref_time"]
+        first_times[row] = head[i]["first_time"]
+        last_times[row] = head[i]["last_time"]
+        for h in range(counts.shape[1]):
+            count = max(head_counts[i, h], 0.0)
+            counts[row, h] = count
+            log2_counts[row, h] = np.log2(count) if count > 1e-9 else -np.inf
+        weight_sums[row, 0] = head_weights[i, 0]
+        weight_sums[row, 1] = head_weights[i, 1]
+        weight_sums[row, 2] = head[i]["weight_total"]
+        tallies[row, 0] = head[i]["positives"]
+        tallies[row, 1] = head[i]["negatives"]
+        tallies[row, 2] = head[i]["neutrals"]
+        for s in range(scenes.shape[1]):
+            if s < whole(head[i]["n_scenes"]):
+                scenes[row, s] = state_scenes[i, s]["scene"]
+                scene_counts[row, s, 0] = max(state_scenes[i, s]["counts"][0], 0.0)
+                scene_counts[row, s, 1] = max(state_scenes[i, s]["counts"][1], 0.0)
+            else:
+                scenes[row, s] = 0
+                scene_counts[row, s] = 0.0
+        place_neighbours(
+            row,
+            head[i]["ref_time"],
+            neighbours[i],
+            whole(head[i]["n_neighbours"]),
+            table_hash,
+            table_row,
+            near_rows,
+            near_counts,
+            near_n,
+            back_rows,
+            back_counts,
+            back_n,
+            back_times,
+            old_rows,
+            anew,
+        )
+    return written
+
+
+@native
+def _strongest(scores: Array, k: int, best: Array, best_scores: Array) -> int:
+    """Write the rows of the k highest scores above -inf, ties by row; how many there are."""
+    n = 0
+    for row in range(scores.shape[0]):
+        score = scores[row]
+        if score == -np.inf or (n == k and score <= best_scores[n - 1]):
+            continue
+        place = n if n < k else k - 1
+        if n < k:
+            n += 1
+        while place > 0 and best_scores[place - 1] < score:
+            best[place] = best[place - 1]
+            best_scores[place] = best_scores[place - 1]
+            place -= 1
+        best[place] = row
+        best_scores[place] = score
+    return n
+
+
+@native
+def _trend_scores(
+    counts: Array, ref_times: Array, scenes: Array, scene_counts: Array, scene: int, out: Array
+) -> None:
+    """Write log2 of each row's count, overall or in a scene, as it would be at time 0.
+
+    With one half-life for all, the order of rows is the same at every time.
+    """
+    for row in range(out.shape[0]):
+        count = 0.0
+        if scene == 0:
+            count = counts[row, _DAY]
+        else:
+            for s in range(scenes.shape[1]):
+                if scenes[row, s] == scene:
+                    count = scene_counts[row, s, 0]
+        out[row] = np.log2(count) + ref_times[row] / DAY if count > 1e-9 else -np.inf
+
+
+@native
+def _log_counts(rows: Rows, counts: Array, ref_times: Array, now: float, out: Array) -> None:
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        if row < 0:
+            continue
+        age = now - ref_times[row]
+        for h in range(counts.shape[1]):
+            out[i, h] = np.log1p(counts[row, h] * decay(age, ITEM_HALF_LIVES[h]))
+
+
+@native
+def _first_scores(counts: Array, first_times: Array, out: Array) -> None:
+    """Write the time at which each row was first chosen; -inf where nothing is left of it."""
+    for row in range(out.shape[0]):
+        chosen = counts[row, -1] > 1e-9 and first_times[row] > -np.inf  # not for NaN
+        out[row] = first_times[row] if chosen else -np.inf
+
+
+class _Trend(NamedTuple):
+    rows: Rows
+    scores: Array
+    version: int
+    made_for: float
+
+
+class ItemView:
+    """What serving reads of items, by catalogue row (N rows); zero where nothing is known.
+
+    - `counts` (N, 7) float64, decayed by ITEM_HALF_LIVES, valid for `ref_times` (N,) float64;
+      `log2_counts` (N, 7) float32 the same as logarithms, -inf for none;
+    - `weight_sums` (N, 3) float64: signed weights, half-lives 1 d and 10 d (valid for `ref_times`)
+      and for ever; `tallies` (N, 3) float64: events of positive, negative and no weight;
+    - `first_times`, `last_times` (N,) float64, NaN for none;
+    - `scenes` (N, 4) uint32 and `scene_counts` (N, 4, 2) float64, half-lives 1 d and 10 d;
+    - `near_rows` (N, 64) int32 and `near_counts` (N, 64, 3) float32: items chosen before this one
+      (together, together decayed with 10 d, directly before), the first `near_n` (N,) uint8;
+    - `back_rows`, `back_counts`, `back_n`: the reverse, the 64 strongest items that name this one
+      in their lists, with the same counts, valid for *their* `ref_times` (decayed: to 0.7 %).
+
+    Memory is taken as rows come into use. `version` grows with every update.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        n = len(catalogue.hashes)
+        self.catalogue = catalogue
+        self.version = 0
+        self.counts = np.zeros((n, len(ITEM_HALF_LIVES)))
+        self.log2_counts = np.full((n, len(ITEM_HALF_LIVES)), -np.inf, np.float32)
+        self.weight_sums = np.zeros((n, 3))
+        self.tallies = np.zeros((n, 3))
+        self.ref_times = np.zeros(n)
+        self.first_times = np.full(n, np.nan)
+        self.last_times = np.full(n, np.nan)
+        self.scenes = np.zeros((n, SCENES), np.uint32)
+        self.scene_counts = np.zeros((n, SCENES, 2))
+        self.near_rows = np.zeros((n, NEIGHBOURS), np.int32)
+        self.near_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
+        self.near_n = np.zeros(n, np.uint8)
+        self.back_rows = np.zeros((n, NEIGHBOURS), np.int32)
+        self.back_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
+        self.back_n = np.zeros(n, np.uint8)
+        self._back_times = np.full(n, -np.inf)
+        self._trends: dict[tuple[int | None, int], _Trend] = {}
+
+    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
+        """Place item rows as read from the changelog.
+
+        Args:
+            rows: as `ItemStates.pack` wrote them; None (a tombstone) forgets the item.
+            items: (M,) uint64, their items' hashes. Later entries of one item win.
+
+        Returns:
+            how many of them are of items in the catalogue; the others are passed over.
+
+        Raises:
+            ItemStateFormatError: a damaged row, or one of another format; nothing of its batch
+                (4096 rows) is placed.
+        """
+        placed = 0
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            states = ItemStates(len(part))
+            states.unpack(np.arange(len(part)), part)
+            placed += self.update_from(states, items[start : start + _BATCH])
+        return placed
+
+    def update_from(self, states: ItemStates, items: NDArray[np.uint64]) -> int:
+        """Place every row of an arena, of the items with these hashes; how many were placed."""
+        catalogue = self.catalogue
+        rows = lookup_rows(catalogue.table_hash, catalogue.table_row, items)
+        placed = _place(
+            rows,
+            states.head,
+            states.head["counts"],
+            states.head["weight_sum"],
+            states.scenes,
+            states.neighbours,
+            catalogue.table_hash,
+            catalogue.table_row,
+            self.counts,
+            self.log2_counts,
+            self.weight_sums,
+            self.tallies,
+            self.ref_times,
+            self.first_times,
+            self.last_times,
+            self.scenes,
+            self.scene_counts,
+            self.near_rows,
+            self.near_counts,
+            self.near_n,
+            self.back_rows,
+            self.back_counts,
+            self.back_n,
+            self._back_times,
+        )
+        self.version += 1
+        return int(placed)
+
+    def trend_rows(self, now: float, scene: int, k: int) -> Rows:
+        """Return the live rows chosen most, counted with a half-life of 1 d: at most k, best first.
+
+        Rows of whose count nothing is left (2^-60) are left out, ties are in the catalogue's order.
+        The list is made anew when there was an update and `now` is REFRESH_SECONDS from the time
+        it was made for.
+
+        Args:
+            now: seconds, stream time.
+            scene: a scene code, or 0 for all scenes.
+            k: how many at most.
+        """
+
+        def score(out: Array) -> None:
+            _trend_scores(self.counts, self.ref_times, self.scenes, self.scene_counts, scene, out)
+
+        trend = self._best((scene, k), now, score)
+        left = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
+        return trend.rows[:left]
+
+    def new_rows(self, now: float, k: int) -> Rows:
+        """Return the live rows first chosen most lately: at most k, the latest first.
+
+        Ties, and when the list is made anew, are as for `trend_rows`; arguments too.
+        """
+
+        def score(out: Array) -> None:
+            _first_scores(self.counts, self.first_times, out)
+
+        return self._best((None, k), now, score).rows
+
+    def _best(
+        self, key: tuple[int | None, int], now: float, score: Callable[[Array], None]
+    ) -> _Trend:
+        """Return the k live rows of the highest scores, of a key (which, k), made anew or not."""
+        trend = self._trends.get(key)
+        if trend is None or (
+            trend.version != self.version and abs(now - trend.made_for) >= REFRESH_SECONDS
+        ):
+            version, k = self.version, key[1]
+            scores = np.empty(self.catalogue.live)
+            score(scores)
+            rows, best = np.full(k, -1, np.int64), np.zeros(k)
+            n = _strongest(scores, k, rows, best)
+            if len(self._trends) > 256:  # scenes come and go
+                self._trends.clear()
+            trend = _Trend(rows[:n], best[:n], version, now)
+            self._trends[key] = trend
+        return trend
+
+    def log_counts(self, rows: Rows, now: float) -> NDArray[np.float32]:
+        """Return log(1 + count) of rows (...,) at `now`, by ITEM_HALF_LIVES: (..., 7) float32.
+
+        Rows of -1 have 0.
+        """
+        flat = np.ascontiguousarray(rows).reshape(-1)
+        out = np.zeros((len(flat), self.counts.shape[1]), np.float32)
+        _log_counts(flat, self.counts, self.ref_times, now, out)
+        return out.reshape(*rows.shape, -1)

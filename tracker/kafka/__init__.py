@@ -1,0 +1,1 @@
+"""Brokers, topics, clients, and what is sent."""

@@ -1,0 +1,335 @@
+"""How to reach Kafka: client arguments, names of topics and group, and what the brokers say."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import ssl
+from collections.abc import AsyncIterator, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaConnectionError,
+    KafkaError,
+    UnknownError,
+    UnsupportedVersionError,
+)
+
+from tracker.kafka.topic_ids import read_topics
+from tracker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 15.0
+
+
+class BrokerError(ConnectionError):
+    """The brokers cannot be reached or refuse us."""
+
+
+class TopicError(RuntimeError):
+    """A topic is missing or does not fit the others."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Names of the six topics of a tracker."""
+
+    events: str
+    recommendations: str
+    rejected: str
+    items: str
+    users_changelog: str
+    items_changelog: str
+
+    def all(self) -> tuple[str, ...]:
+        """Return the names, in the order of the fields."""
+        return (
+            self.events,
+            self.recommendations,
+            self.rejected,
+            self.items,
+            self.users_changelog,
+            self.items_changelog,
+        )
+
+
+@dataclass(frozen=True)
+class TopicInfo:
+    """A topic as the brokers know it; `topic_id` is empty where they give none."""
+
+    name: str
+    partitions: int
+    topic_id: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a worker needs to know of the cluster before it starts."""
+
+    topics: Topics
+    info: dict[str, TopicInfo]
+    transactions: bool
+
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions of one of our topics."""
+        return self.info[topic].partitions
+
+
+def topics_of(settings: Settings) -> Topics:
+    """Return the names of the topics; changelogs are named as Faust names them."""
+    name = settings.name
+    return Topics(
+        events=f"{name}-events",
+        recommendations=f"{name}-recommendations",
+        rejected=f"{name}-rejected",
+        items=f"{name}-items",
+        users_changelog=f"{name}-users-changelog",
+        items_changelog=f"{name}-items-changelog",
+    )
+
+
+def group_of(settings: Settings) -> str:
+    """Return the name of the consumer group, which is Faust's application id too."""
+    return settings.name
+
+
+def ssl_context_of(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context, None where the protocol has no TLS.
+
+    Raises:
+        BrokerError: a file is missing or no PEM file.
+    """
+    if settings.security_protocol not in ("SSL", "SASL_SSL"):
+        return None
+    try:
+        context = ssl.create_default_context(
+            cafile=None if settings.tls_ca_file is None else str(settings.tls_ca_file)
+        )
+        if settings.tls_cert_file is not None:
+            context.load_cert_chain(str(settings.tls_cert_file), str(settings.tls_key_file))
+    except (OSError, ssl.SSLError) as error:
+        raise BrokerError(
+            f"TLS files cannot be read ({error}); check TRACKER_TLS_CA_FILE,"
+            " TRACKER_TLS_CERT_FILE and TRACKER_TLS_KEY_FILE"
+        ) from error
+    return context
+
+
+def client_arguments(settings: Settings) -> dict[str, Any]:
+    """Return what every aiokafka client needs to reach the brokers.
+
+    Raises:
+        BrokerError: a TLS file cannot be read.
+    """
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap,
+        "security_protocol": settings.security_protocol,
+    }
+    context = ssl_context_of(settings)
+    if context is not None:
+        arguments["ssl_context"] = context
+    if settings.security_protocol.startswith("SASL"):
+        assert settings.sasl_password is not None
+        arguments["sasl_mechanism"] = settings.sasl_mechanism
+        arguments["sasl_plain_username"] = settings.sasl_username
+        arguments["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+    return arguments
+
+
+@contextlib.asynccontextmanager
+async def _client(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
+    client = AIOKafkaClient(
+        client_id=f"{settings.name}-check",
+        request_timeout_ms=int(REQUEST_SECONDS * 1000),
+        **client_arguments(settings),
+    )
+    try:
+        with connecting(settings):
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await client.bootstrap()
+        yield client
+    except BrokerError:
+        raise
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise unreachable(settings, error) from error
+    finally:
+        await client.close()
+
+
+@contextlib.contextmanager
+def connecting(settings: Settings) -> Iterator[None]:
+    """Tell in one line why no broker answers, instead of in aiokafka's log and again in the error.
+
+    Raises:
+        BrokerError: none does.
+    """
+    told: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith("Unable connect"):
+            return True
+        if isinstance(record.args, tuple):
+            told.append(_reason(record.args[-1]))
+        return False
+
+    logger = logging.getLogger("aiokafka")
+    logger.addFilter(keep)
+    try:
+        yield
+    except KafkaConnectionError as error:
+        raise unreachable(settings, told[-1] if told else error) from error
+    finally:
+        logger.removeFilter(keep)
+
+
+def unreachable(settings: Settings, why: BaseException | str) -> BrokerError:
+    """Return the one line for brokers that do not answer."""
+    return BrokerError(
+        f"no answer from the Kafka brokers at {', '.join(settings.bootstrap)}"
+        f" over {settings.security_protocol}: {_reason(why)}; start one, or check TRACKER_BROKERS"
+        " and TRACKER_SECURITY_PROTOCOL"
+    )
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "nothing in time"
+    text = str(error) or type(error).__name__
+    refused = re.findall(r"\[Errno (\d+)\] Connect call failed", text)  # one an address of a name
+    if refused:
+        return ", ".join(dict.fromkeys(os.strerror(int(number)) for number in refused))
+    return getattr(error, "strerror", None) or text
+
+
+async def describe_topics(settings: Settings) -> dict[str, TopicInfo]:
+    """Describe those of our topics that exist, by name.
+
+    Raises:
+        BrokerError: the brokers cannot be reached.
+    """
+    async with _client(settings) as client:
+        found = await read_topics(client, topics_of(settings).all())
+    return {name: TopicInfo(name, partitions, uid) for name, (partitions, uid) in found.items()}
+
+
+async def supports_transactions(settings: Settings) -> bool:
+    """Ask the brokers for a transactional producer, and tell whether they have such a thing.
+
+    Raises:
+        BrokerError: refused for another reason, of authorisation for example.
+    """
+    quiet = logging.getLogger("aiokafka.producer.sender")
+    quiet.addFilter(_hide)  # it would call the answer we ask for an unexpected error
+    try:
+        return await _gets_transactional_producer(settings)
+    finally:
+        quiet.removeFilter(_hide)
+
+
+def _hide(record: logging.LogRecord) -> bool:
+    return "InitProducerId" not in record.getMessage()
+
+
+async def _gets_transactional_producer(settings: Settings) -> bool:
+    for attempt in range(3):
+        producer = AIOKafkaProducer(
+            transactional_id=f"{settings.name}-probe",
+            transaction_timeout_ms=int(settings.transaction_timeout_seconds * 1000),
+            request_timeout_ms=int(REQUEST_SECONDS * 1000),
+            **client_arguments(settings),
+        )
+        try:
+            with connecting(settings):
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    await producer.start()
+        except (IncompatibleBrokerVersion, UnsupportedVersionError, NotImplementedError):
+            return False
+        except UnknownError:
+            # What the embedded broker answers; a real one may say so once, while it starts.
+            if attempt == 2:
+                return False
+            await asyncio.sleep(0.2)
+        except (KafkaError, TimeoutError) as error:
+            raise BrokerError(
+                f"the brokers at {', '.join(settings.bootstrap)} refuse the transactional id"
+                f" {settings.name}-probe ({error or type(error).__name__}); ids with the prefix"
+                f" {settings.name}- need Write and Describe rights"
+            ) from error
+        else:
+            return True
+        finally:
+            with contextlib.suppress(KafkaError, OSError):
+                await producer.stop()
+    return False
+
+
+async def fetched_ends(
+    settings: Settings, parts: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return the end of each partition's log as answers to fetches tell it.
+
+    The embedded broker answers the question for the latest offset with one inside the last batch;
+    what it says beside fetched records is right.
+
+    Raises:
+        BrokerError: the brokers cannot be reached, or do not answer in time.
+    """
+    consumer = AIOKafkaConsumer(
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=100,
+        max_partition_fetch_bytes=1,
+        **client_arguments(settings),
+    )
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            await consumer.start()
+            consumer.assign(list(parts))
+            found = await consumer.end_offsets(list(parts))
+            for part, offset in found.items():
+                consumer.seek(part, max(0, offset - 1))
+            waiting = set(parts)
+            while waiting:
+                await consumer.getmany(timeout_ms=100)
+                waiting = {part for part in waiting if consumer.highwater(part) is None}
+            return {part: int(consumer.highwater(part)) for part in parts}
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise unreachable(settings, error) from error
+    finally:
+        await consumer.stop()
+
+
+async def check_topics(settings: Settings) -> Cluster:
+    """Check that all topics are there and fit each other.
+
+    Raises:
+        BrokerError: the brokers cannot be reached.
+        TopicError: a topic is missing, or a changelog's partitions are not its source's.
+    """
+    topics = topics_of(settings)
+    info = await describe_topics(settings)
+    missing = [name for name in topics.all() if name not in info]
+    if missing:
+        raise TopicError(
+            f"the brokers at {', '.join(settings.bootstrap)} lack the topics"
+            f" {', '.join(missing)}; `tracker topics` creates them"
+        )
+    for source, changelog in (
+        (topics.events, topics.users_changelog),
+        (topics.items, topics.items_changelog),
+    ):
+        if info[source].partitions != info[changelog].partitions:
+            raise TopicError(
+                f"topic {source} has {info[source].partitions} partitions and its changelog"
+                f" {changelog} has {info[changelog].partitions}; they must be equal, because the"
+                " state of a partition is kept in the changelog's partition of the same number:"
+                " `tracker reset-state --everything` deletes the states and their changelogs, and"
+                " `tracker topics` creates them anew"
+            )
+    return Cluster(topics, info, await supports_transactions(settings))

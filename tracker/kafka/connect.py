@@ -1,0 +1,137 @@
+"""Open a Kafka client and close it again, or say in one line why the broker does not answer."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaError,
+    UnknownError,
+    UnsupportedVersionError,
+)
+
+from tracker.kafka.cluster import client_arguments, connecting, unreachable
+from tracker.settings import Settings
+
+CONNECT_SECONDS = 10.0
+"""How long a command waits for the broker before it says that there is none."""
+
+SETTLE_SECONDS = 1.0
+"""How long a client that is to be closed may take to finish what it began."""
+
+NOT_IDEMPOTENT = (UnknownError, UnsupportedVersionError, ClusterAuthorizationFailedError)
+"""What brokers answer that know no idempotent producer, or do not allow us one."""
+
+
+@contextlib.asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Give a started admin client.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    client = AIOKafkaAdminClient(**client_arguments(settings))
+    with _one_line(settings):
+        try:
+            await _start(client, settings)
+            yield client
+        finally:
+            await _close(client._client, client.close)
+
+
+@contextlib.asynccontextmanager
+async def producer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKafkaProducer]:
+    """Give a started producer, idempotent where the broker has that, with `acks=all` always.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    arguments = {**client_arguments(settings), "acks": "all", **arguments}
+    with _one_line(settings):
+        client = AIOKafkaProducer(**arguments, enable_idempotence=True)
+        try:
+            try:
+                with _quiet("aiokafka.producer.sender"):
+                    await _start(client, settings)
+            except NOT_IDEMPOTENT:
+                await _close(client.client, client.stop)
+                client = AIOKafkaProducer(**arguments)
+                await _start(client, settings)
+            yield client
+        finally:
+            await _close(client.client, client.stop)
+
+
+@contextlib.asynccontextmanager
+async def consumer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """Give a started consumer without a group, which reads committed records only.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    arguments = {
+        **client_arguments(settings),
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "isolation_level": "read_committed",
+        **arguments,
+    }
+    with _one_line(settings):
+        client = AIOKafkaConsumer(**arguments)
+        try:
+            await _start(client, settings)
+            yield client
+        finally:
+            await _close(client._client, client.stop)
+
+
+async def _start(client: Any, settings: Settings) -> None:
+    try:
+        with connecting(settings):
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.start()
+    except TimeoutError as error:
+        raise unreachable(settings, f"nothing within {CONNECT_SECONDS:g} s") from error
+
+
+async def _close(inner: AIOKafkaClient, close: Callable[[], Awaitable[None]]) -> None:
+    """Close a client; one that waits for a broker which is away is left.
+
+    A client that is closed while it opens a connection to ask for metadata leaves the connection
+    open (aiokafka 0.14), so one more answer is waited for.
+    """
+    with contextlib.suppress(TimeoutError, KafkaError):
+        async with asyncio.timeout(SETTLE_SECONDS):
+            await inner.force_metadata_update()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CONNECT_SECONDS / 2):
+            await close()
+
+
+@contextlib.contextmanager
+def _one_line(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as error:
+        raise unreachable(settings, error) from error
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Drop what a logger writes: the answer "no" is expected here, and not an error."""
+    logger = logging.getLogger(name)
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(nothing)

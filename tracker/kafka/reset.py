@@ -1,0 +1,120 @@
+"""Delete states of a tracker at the broker: all, or only what was learned online."""
+
+import asyncio
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+
+from tracker.kafka.cluster import TopicError, describe_topics, group_of, topics_of
+from tracker.kafka.connect import admin_client, producer
+from tracker.kafka.topics import ensure_topics
+from tracker.recommend.learned_row import LEARNED_KEY
+from tracker.settings import Settings
+
+GONE_SECONDS = 20.0
+
+
+class ResetError(RuntimeError):
+    """The states are in use, or the broker does not delete them."""
+
+
+async def reset_topics(settings: Settings) -> list[str]:
+    """Delete changelogs and item events; without them a worker begins at the oldest event.
+
+    1. No worker may run: the group must have no member.
+    2. Changelogs and the topic of item events are deleted, and created anew. Item events are
+       deltas: kept, they would count twice.
+
+    Returns:
+        what was done, a line each.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        ResetError: a worker runs, or the broker does not delete a topic.
+        TopicError: there is no topic of events.
+    """
+    names = topics_of(settings)
+    await check_reset(settings)  # 1.
+    done: list[str] = []
+    async with admin_client(settings) as admin:  # 2.
+        found = await describe_topics(settings)
+        doomed = [
+            name
+            for name in (names.users_changelog, names.items_changelog, names.items)
+            if name in found
+        ]
+        if doomed:
+            answer = await admin.delete_topics(doomed)
+            for name, code, *_ in answer.topic_error_codes:
+                kind = for_code(code)
+                if code != 0 and kind is not UnknownTopicOrPartitionError:
+                    raise ResetError(f"the broker does not delete {name}: {kind.__name__}")
+    await _until_gone(settings, doomed)
+    done += [f"{name}: deleted" for name in doomed]
+    reports = await ensure_topics(settings)
+    done += [f"{report.name}: created" for report in reports if report.state == "created"]
+    return done
+
+
+async def check_reset(settings: Settings) -> None:
+    """Check that states can be deleted, before anything is.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        ResetError: a worker runs.
+        TopicError: there is no topic of events.
+    """
+    events = topics_of(settings).events
+    if events not in await describe_topics(settings):
+        raise TopicError(f"topic {events} does not exist: run 'tracker topics'")
+    async with admin_client(settings) as admin:
+        await _check_stopped(admin, settings)
+
+
+async def reset_learning(settings: Settings) -> str:
+    """Delete what was learned online: the next workers rank by what the artifact published.
+
+    Workers keep what they learned in memory and would write it again: none may run.
+
+    Returns:
+        what was done.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        ResetError: a worker runs.
+        TopicError: there is no changelog of users.
+    """
+    changelog = topics_of(settings).users_changelog
+    found = await describe_topics(settings)
+    if changelog not in found:
+        raise TopicError(f"topic {changelog} does not exist: run 'tracker topics'")
+    async with admin_client(settings) as admin:
+        await _check_stopped(admin, settings)
+    partitions = found[changelog].partitions
+    async with producer(settings) as client:
+        for partition in range(partitions):
+            await client.send_and_wait(changelog, None, LEARNED_KEY, partition)
+    return f"{changelog}: what was learned online is deleted in {partitions} partitions"
+
+
+async def _check_stopped(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+    members = await _members(admin, group_of(settings))
+    if members:
+        what, it = ("worker", "runs: stop it") if members == 1 else ("workers", "run: stop them")
+        raise ResetError(f"{members} {what} of group {group_of(settings)} {it} first")
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
+    try:
+        answers = await admin.describe_consumer_groups([group])
+    except KafkaError:  # brokers without groups of that name say so in different ways
+        return 0
+    return sum(len(found[5]) for answer in answers for found in answer.groups)
+
+
+async def _until_gone(settings: Settings, names: list[str]) -> None:
+    deadline = asyncio.get_running_loop().time() + GONE_SECONDS
+    while left := [name for name in names if name in await describe_topics(settings)]:
+        if asyncio.get_running_loop().time() > deadline:
+            raise ResetError(f"not gone {GONE_SECONDS:g} s after deletion: {', '.join(left)}")
+        await asyncio.sleep(0.2)

@@ -1,0 +1,219 @@
+"""Create the topics, or say what is wrong with those that exist."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from tracker.kafka.cluster import describe_topics, topics_of, unreachable
+from tracker.kafka.connect import admin_client
+from tracker.settings import Settings
+
+TIMEOUT_SECONDS = 14.0
+"""How long all questions to the broker may take together."""
+
+SEEN_AFTER_SECONDS = 10.0
+"""How long new topics may take until every broker knows them."""
+
+LOG_APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
+EVENT_LOG = {"cleanup.policy": "delete", **LOG_APPEND_TIME}
+CHANGELOG = {"cleanup.policy": "compact"}
+
+
+class TopicsError(RuntimeError):
+    """The broker did not do what was asked of it for a topic."""
+
+
+@dataclass(frozen=True)
+class WantedTopic:
+    """What a topic has to be: its partition count must be that of `like` where one is named."""
+
+    role: str
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+    like: str | None = None
+
+
+@dataclass(frozen=True)
+class TopicReport:
+    """What was found: `state` is ok, created, missing or wrong.
+
+    `problems` must be put right before a worker starts, `notes` need not.
+    """
+
+    role: str
+    name: str
+    state: str
+    partitions: int
+    cleanup: str
+    timestamps: str
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def wanted_topics(settings: Settings) -> list[WantedTopic]:
+    """All topics of this tracker, a source before its changelog."""
+    names = topics_of(settings)
+    events, items = settings.event_partitions, settings.item_partitions
+    return [
+        WantedTopic("events", names.events, events, EVENT_LOG),
+        WantedTopic("recommendations", names.recommendations, events, EVENT_LOG),
+        WantedTopic("rejected", names.rejected, events, EVENT_LOG),
+        WantedTopic("items", names.items, items, EVENT_LOG),
+        WantedTopic("user changelog", names.users_changelog, events, CHANGELOG, names.events),
+        WantedTopic("item changelog", names.items_changelog, items, CHANGELOG, names.items),
+    ]
+
+
+async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicReport]:
+    """Look at every topic, create those that are missing, and report.
+
+    1. Ask which topics exist. Never by describing one that may not: some brokers create it then.
+    2. Create the missing ones. A changelog takes the partition count of its source, where that
+       exists already with another count than the settings say.
+    3. Compare partitions, cleanup policy and timestamps of all.
+
+    Args:
+        settings: names, counts, replication and how to reach the broker.
+        create: False only looks.
+
+    Returns:
+        one report a topic, in the order of `wanted_topics`.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+        TopicsError: it refused to create a topic.
+    """
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS), admin_client(settings) as admin:
+            return await _ensure(admin, settings, create)
+    except TimeoutError as error:
+        raise unreachable(settings, f"nothing within {TIMEOUT_SECONDS:g} s") from error
+
+
+async def _ensure(
+    admin: AIOKafkaAdminClient, settings: Settings, create: bool
+) -> list[TopicReport]:
+    wanted = wanted_topics(settings)
+    # 1.
+    counts = await _partition_counts(settings)
+    # 2.
+    missing = [topic for topic in wanted if topic.name not in counts]
+    if create and missing:
+        await _create(admin, settings, missing, counts)
+        counts = await _counts_once_seen(settings, wanted)
+    # 3.
+    configs = {
+        topic.name: await _config(admin, topic.name) for topic in wanted if topic.name in counts
+    }
+    created = {topic.name for topic in missing} if create else set()
+    return [
+        _report(topic, counts, configs.get(topic.name, {}), topic.name in created)
+        for topic in wanted
+    ]
+
+
+async def _partition_counts(settings: Settings) -> dict[str, int]:
+    found = await describe_topics(settings)
+    return {name: info.partitions for name, info in found.items()}
+
+
+async def _counts_once_seen(settings: Settings, wanted: list[WantedTopic]) -> dict[str, int]:
+    deadline = asyncio.get_running_loop().time() + SEEN_AFTER_SECONDS
+    while True:
+        counts = await _partition_counts(settings)
+        absent = [topic.name for topic in wanted if topic.name not in counts]
+        if not absent:
+            return counts
+        if asyncio.get_running_loop().time() > deadline:
+            raise TopicsError(
+                f"created, but not visible after {SEEN_AFTER_SECONDS:g} s: {', '.join(absent)}"
+            )
+        await asyncio.sleep(0.1)
+
+
+async def _create(
+    admin: AIOKafkaAdminClient,
+    settings: Settings,
+    missing: list[WantedTopic],
+    counts: Mapping[str, int],
+) -> None:
+    new = [
+        NewTopic(
+            topic.name,
+            num_partitions=counts.get(topic.like or "", topic.partitions),
+            replication_factor=settings.replication_factor,
+            topic_configs=dict(topic.config),
+        )
+        for topic in missing
+    ]
+    answer = await admin.create_topics(new)
+    for name, code, *message in answer.topic_errors:
+        kind = for_code(code)
+        if code == 0 or kind is TopicAlreadyExistsError:  # another process was quicker
+            continue
+        reason = (message[0] if message else None) or kind.description or kind.__name__
+        raise TopicsError(
+            f"the broker at {settings.brokers} did not create {name}: {reason} "
+            "(TRACKER_REPLICATION_FACTOR, TRACKER_EVENT_PARTITIONS and TRACKER_ITEM_PARTITIONS "
+            "say what was asked; creating needs the right to do so)"
+        )
+
+
+async def _config(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
+    """The settings of one topic; empty where the broker does not tell."""
+    try:
+        answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    except KafkaError:
+        return {}
+    return {
+        entry[0]: entry[1]
+        for answer in answers
+        for resource in answer.resources
+        if resource[0] == 0
+        for entry in resource[4]
+    }
+
+
+def _report(
+    topic: WantedTopic, counts: Mapping[str, int], config: Mapping[str, str], created: bool
+) -> TopicReport:
+    if topic.name not in counts:
+        return TopicReport(
+            topic.role, topic.name, "missing", 0, "", "", ["does not exist: run 'tracker topics'"]
+        )
+    partitions = counts[topic.name]
+    problems, notes = [], []
+    if topic.like is not None and topic.like in counts and partitions != counts[topic.like]:
+        problems.append(
+            f"has {partitions} partitions and {topic.like} has {counts[topic.like]}: the counts "
+            "must be equal; delete the changelog and run 'tracker topics', with the states then "
+            "rebuilt from the events that are still kept, or choose another TRACKER_NAME"
+        )
+    elif topic.like is None and partitions != topic.partitions:
+        notes.append(f"has {partitions} partitions, the settings say {topic.partitions}")
+    cleanup = config.get("cleanup.policy", "")
+    if cleanup and cleanup != topic.config["cleanup.policy"]:
+        wanted = topic.config["cleanup.policy"]
+        loses = topic.role.endswith("changelog")
+        text = f"has cleanup.policy={cleanup}, expected {wanted}" + (
+            ": states would be deleted with age" if loses else ""
+        )
+        (problems if loses or "compact" in cleanup else notes).append(
+            f"{text}; change it with: kafka-configs --alter --topic {topic.name} "
+            f"--add-config cleanup.policy={wanted}"
+        )
+    timestamps = config.get("message.timestamp.type", "")
+    if timestamps == "CreateTime" and "message.timestamp.type" in topic.config:
+        notes.append(
+            "has message.timestamp.type=CreateTime: latency is then measured from the clock of "
+            "whoever sends; change it to LogAppendTime to measure it at the broker"
+        )
+    state = "wrong" if problems else "created" if created else "ok"
+    return TopicReport(
+        topic.role, topic.name, state, partitions, cleanup, timestamps, problems, notes
+    )

@@ -1,0 +1,1 @@
+"""What is known of a user or item, for people and programs."""

@@ -1,0 +1,125 @@
+"""The last committed rows of users and items, read from the changelogs."""
+
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import numpy as np
+from aiokafka.partitioner import murmur2
+
+from tracker.artifact.artifact import Artifact, latest_version
+from tracker.kafka.client import read_topic
+from tracker.kafka.cluster import topics_of
+from tracker.settings import Settings
+from tracker.users.states import ANY_ARTIFACT, NewerArtifactError, UserStates
+
+log = logging.getLogger(__name__)
+
+USER_PREFIX = b"u"
+ITEM_PREFIX = b"i"
+
+
+async def user_row(settings: Settings, user_id: str) -> bytes | None:
+    """Read the last row of a user; None where there is none.
+
+    The partition that Kafka's own clients would have chosen is read first, then the others.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        TopicError: the changelog does not exist.
+    """
+    name = user_id.encode()
+
+    def likely(partitions: int) -> int:
+        return int((murmur2(name) & 0x7FFFFFFF) % partitions)
+
+    topic = topics_of(settings).users_changelog
+    for choose in (likely, None):
+        row: bytes | None = None
+        async with aclosing(read_topic(settings, topic, choose=choose)) as records:
+            async for record in records:
+                if record.key == USER_PREFIX + name:
+                    row = record.value
+        if row is not None:
+            return row
+    return None
+
+
+async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None]:
+    """Yield the last row of each user by id, one partition after another; errors as `user_row`."""
+    number, count = 0, 1
+
+    def choose(partitions: int) -> int:
+        nonlocal count
+        count = partitions
+        return number
+
+    topic = topics_of(settings).users_changelog
+    while number < count:
+        rows: dict[str, bytes] = {}
+        async with aclosing(read_topic(settings, topic, choose=choose)) as records:
+            async for record in records:
+                if record.key is None or not record.key.startswith(USER_PREFIX):
+                    continue
+                user_id = record.key[len(USER_PREFIX) :].decode()
+                if record.value is None:
+                    rows.pop(user_id, None)
+                else:
+                    rows[user_id] = record.value
+        yield rows
+        number += 1
+
+
+async def item_rows(settings: Settings) -> AsyncGenerator[tuple[int, bytes | None], None]:
+    """Yield hashes of items and their rows as written, the last of each last; errors as `user_row`.
+
+    None stands for a row that was deleted.
+    """
+    topic = topics_of(settings).items_changelog
+    async with aclosing(read_topic(settings, topic)) as records:
+        async for record in records:
+            if record.key is not None and record.key.startswith(ITEM_PREFIX):
+                yield int.from_bytes(record.key[len(ITEM_PREFIX) :], "big"), record.value
+
+
+class StateReader:
+    """Reads users' rows as states of an artifact, as a worker that serves it would.
+
+    A row that a newer artifact wrote is read where LATEST went back from that: without what the
+    newer one's encoder and basis held, and with a warning.
+
+    Args:
+        settings: where artifacts are.
+        artifact: the one that LATEST named.
+    """
+
+    def __init__(self, settings: Settings, artifact: Artifact) -> None:
+        self._root = settings.artifacts
+        self._artifact = artifact
+        self._newest = artifact.manifest.sequence
+
+    def read(self, rows: Sequence[bytes | None]) -> UserStates:
+        """Return rows (n,) as states in that order; None as a user of whom nothing is kept.
+
+        Raises:
+            StateFormatError: a row was written by another version, or is damaged.
+            NewerArtifactError: a newer artifact wrote a row, and LATEST has changed meanwhile.
+            ArtifactError: a newer artifact wrote a row, and LATEST cannot be read.
+        """
+        manifest = self._artifact.manifest
+        states = UserStates(manifest.interest, len(rows), self._artifact.models.hidden)
+        slots = np.arange(len(rows))
+        try:
+            states.unpack(slots, rows, self._newest)
+        except NewerArtifactError as newer:
+            if latest_version(self._root) != manifest.version:
+                raise
+            log.warning(
+                "a row was written with artifact %d, and LATEST of %s names %s, artifact %d: where"
+                " it did not go back on purpose, let TRACKER_ARTIFACTS name the workers' folder;"
+                " what artifact %d held of such users is made anew from their recent events",
+                newer.sequence, self._root, manifest.version, manifest.sequence, newer.sequence,
+            )  # fmt: skip
+            self._newest = ANY_ARTIFACT
+            states.unpack(slots, rows)
+        return states

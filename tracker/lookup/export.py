@@ -1,0 +1,143 @@
+"""All users' vectors and interests, read from the changelog, as a Parquet file."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracker.artifact.artifact import Artifact
+from tracker.events.wire import hash_id, scene_code
+from tracker.files import new_file, vector_lists
+from tracker.items.view import ItemView
+from tracker.lookup.changelogs import StateReader, user_rows
+from tracker.recommend.recommender import Recommender
+from tracker.settings import Settings
+from tracker.users.config import InterestConfig
+from tracker.users.readings import slot_strengths, slot_vectors, sum_masses
+from tracker.users.states import UserStates
+
+BATCH = 4096
+"""Users whose vectors are computed and written at a time."""
+
+
+def user_schema(config: InterestConfig) -> pa.Schema:
+    """Return the columns: id, counts, the encoder's vector, a vector a half-life, the slots."""
+    vector = pa.list_(pa.float32())
+    fields = [
+        pa.field("user_id", pa.string()),
+        pa.field("events", pa.int64()),
+        pa.field("last_event", pa.float64()),
+        pa.field("encoder", vector),
+    ]
+    for seconds in config.half_lives_seconds:
+        fields += [
+            pa.field(f"interest_{seconds:g}s", vector),
+            pa.field(f"mass_{seconds:g}s", pa.float32()),
+        ]
+    slot = pa.struct([("label", pa.string()), ("strength", pa.float32()), ("vector", vector)])
+    return pa.schema([*fields, pa.field("slots", pa.list_(slot))])
+
+
+async def export_users(
+    settings: Settings,
+    artifact: Artifact,
+    path: Path,
+    now: float | None = None,
+    scene: str | None = None,
+    progress: Callable[[int], None] = lambda users: None,
+) -> int:
+    """Write the last committed state of every user as vectors; return how many users there are.
+
+    One partition of the changelog is held in memory at a time. Rows of another basis or encoder
+    are made anew from their rings first, as when they are served. Without a trained encoder its
+    column is null.
+
+    Args:
+        settings: how to reach the broker.
+        artifact: vectors, labels and the encoder.
+        path: the file; it is there when all of it was written.
+        now: seconds that vectors are told for; by default each user's last event.
+        scene: where the user is taken to be.
+        progress: told the number of users written.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        TopicError: the changelog does not exist.
+        StateFormatError, NewerArtifactError, ArtifactError: as `StateReader.read`.
+        OSError: the file cannot be written.
+    """
+    recommender = Recommender(artifact, ItemView(artifact.vectors))
+    config, reader = artifact.manifest.interest, StateReader(settings, artifact)
+    total = 0
+    with new_file(path) as temporary, pq.ParquetWriter(temporary, user_schema(config)) as writer:
+        async for rows in user_rows(settings):
+            for names, part in _parts(rows):
+                states = reader.read(part)
+                recommender.carry_over(states, np.arange(len(names)))
+                writer.write_table(_table(names, states, artifact, now, scene))
+                total += len(names)
+                progress(total)
+    return total
+
+
+def _parts(rows: dict[str, bytes]) -> Iterator[tuple[list[str], list[bytes]]]:
+    names = sorted(rows)
+    for start in range(0, len(names), BATCH):
+        part = names[start : start + BATCH]
+        yield part, [rows[name] for name in part]
+
+
+def _table(
+    names: list[str], states: UserStates, artifact: Artifact, now: float | None, scene: str | None
+) -> pa.Table:
+    config, slots = artifact.manifest.interest, np.arange(len(names))
+    last = states.head["last_time"]
+    times = last.copy() if now is None else np.full(len(names), now)
+    schema = user_schema(config)
+    columns: dict[str, Any] = {
+        "user_id": names,
+        "events": states.head["events"].astype(np.int64),
+        "last_event": last,
+        "encoder": pa.nulls(len(names), schema.field("encoder").type),
+    }
+    tower = artifact.models.tower
+    if tower is not None:
+        scenes = np.full(len(names), scene_code(scene), np.uint32)
+        users = np.array([hash_id(name) for name in names], np.uint64)
+        found = tower.queries(states, slots, times, scenes, users)
+        columns["encoder"] = vector_lists(found[:, : tower.info.dim])
+    masses = sum_masses(states, slots, np.maximum(times, states.head["ref_time"]))
+    for number, seconds in enumerate(config.half_lives_seconds):
+        sums = states.sums[:, number]
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        columns[f"interest_{seconds:g}s"] = vector_lists(sums / np.maximum(length, 1e-12))
+        columns[f"mass_{seconds:g}s"] = masses[:, number]
+    columns["slots"] = _slots(states, slots, times, artifact)
+    return pa.table([pa.array(columns[name], schema.field(name).type) for name in schema.names],
+                    schema=schema)  # fmt: skip
+
+
+def _slots(
+    states: UserStates, slots: np.ndarray[Any, Any], times: np.ndarray[Any, Any], artifact: Artifact
+) -> list[list[dict[str, Any]]]:
+    strengths, _ = slot_strengths(states, slots, times)
+    vectors = slot_vectors(states, slots)
+    medoids = artifact.vectors.row_of(states.slot_head["medoid"].ravel()).reshape(strengths.shape)
+    found = []
+    for user in slots.tolist():
+        order = np.argsort(-strengths[user], kind="stable")
+        found.append(
+            [
+                {
+                    "label": artifact.vectors.label(row) if row >= 0 else None,
+                    "strength": float(strengths[user, slot]),
+                    "vector": vectors[user, slot],
+                }
+                for slot, row in zip(order.tolist(), medoids[user, order].tolist(), strict=True)
+                if strengths[user, slot] > 0
+            ]
+        )
+    return found

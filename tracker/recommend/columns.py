@@ -1,0 +1,130 @@
+"""Columns: what a ranker reads of candidates, computed by the code that serves and trains."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.artifact.artifact import Artifact
+from tracker.items.view import ItemView
+from tracker.kernels.arithmetic import dot
+from tracker.kernels.native import native
+from tracker.kernels.prefetch import prefetch
+from tracker.recommend.neighbour_walk import WALKED, walk_rows
+from tracker.recommend.options import RecommendOptions
+from tracker.scoring.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
+from tracker.scoring.features import F_NEIGHBOURS, fill_features
+from tracker.users.history import Histories
+from tracker.users.request_batch import RequestBatch
+
+_AHEAD = 8  # candidates whose vectors are asked for before their turn
+
+
+class Columns:
+    """Computes COLUMNS with one artifact and one item view; it keeps nothing between calls.
+
+    Args:
+        artifact: vectors, and the user encoder and the prediction if they were trained.
+        view: the live statistics of the artifact's items.
+        options: how many events and neighbours are looked at.
+    """
+
+    def __init__(self, artifact: Artifact, view: ItemView, options: RecommendOptions) -> None:
+        self._view = view
+        self._options = options
+        self._vectors = np.asarray(artifact.vectors.vectors)
+        self._full = np.asarray(artifact.vectors.full)
+        self._tower = artifact.models.tower
+        self._prediction = artifact.models.prediction
+        self.encoded = (
+            np.zeros((len(artifact.vectors), 0), np.float32)
+            if self._tower is None
+            else self._tower.personal
+        )
+
+    def of_rows(
+        self,
+        read: Histories,
+        asked: RequestBatch,
+        wishes: NDArray[np.float32] | None,
+        rows: NDArray[np.int64],
+        wanted: NDArray[np.bool_],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the wanted COLUMNS of rows (B, C) into (B, C, F); see `Recommender.columns`."""
+        given = rows.astype(np.int32)
+        n_rows = (given >= 0).sum(axis=1)
+        if wanted[F_NEIGHBOURS : F_NEIGHBOURS + WALKED].any():
+            events, width = self._options.neighbour_events, self._options.neighbour_width
+            walked = walk_rows(read, asked.now, events, width, self._view, given, n_rows)
+        else:
+            walked = np.zeros((*rows.shape, WALKED), np.float32)
+        self.fill(read, asked, wanted, wishes, given, n_rows, walked, out)
+
+    def fill(
+        self,
+        read: Histories,
+        asked: RequestBatch,
+        wanted: NDArray[np.bool_],
+        wishes: NDArray[np.float32] | None,
+        rows: NDArray[np.int32],
+        n_rows: NDArray[np.int64],
+        walked: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write the wanted columns of candidates (B, C); the others stay, as does row -1.
+
+        Args:
+            read: what was read of the users' rows.
+            asked: B users.
+            wanted: (F,) of `Ranker`, F at most len(COLUMNS).
+            wishes: (B, E) of `Tower.queries`; None where the encoder's column is not wanted.
+            rows: (B, C) catalogue rows.
+            n_rows: (B,) how many of them there are; those after are -1.
+            walked: (B, C, W) what the walk over neighbours found.
+            out: (B, C, F) float32.
+        """
+        states, view = asked.states, self._view
+        config = states.config
+        features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
+        fill_features(
+            asked.now, asked.slots, asked.scenes, features, self._options.content_events,
+            states.ring, read.ring_rows, read.history, read.n_history,
+            states.head, states.masses, states.sums,
+            np.array(config.half_lives_seconds, np.float64),
+            states.negative, config.negative_half_life_seconds, read.slots, read.strengths,
+            self._vectors, self._full,
+            view.log2_counts, view.ref_times, view.first_times, view.last_times,
+            view.scenes, view.scene_counts,
+            rows, n_rows, walked, out,
+        )  # fmt: skip
+        if after[: C_ENCODER - C_CONTEXT].any():
+            context = read_context(read, states, asked.slots, asked.now, view)
+            _spread(context, n_rows, out, C_CONTEXT)
+        encodes = self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any()
+        if encodes and wishes is not None:
+            _encoder_scores(wishes, self.encoded, rows, n_rows, out, C_ENCODER)
+        if self._prediction is not None and wanted[C_PROBABILITY : C_PROBABILITY + 1].any():
+            logits = self._prediction.logits(read, asked, rows.astype(np.int64), view, self._full)
+            np.copyto(out[:, :, C_PROBABILITY], logits, where=rows >= 0)
+
+
+@native
+def _spread(context: Any, n_rows: Any, out: Any, column: int) -> None:
+    """Write columns of (B, C, F), from one on: the same of each user's candidates."""
+    for b in range(len(n_rows)):
+        for c in range(n_rows[b]):
+            for i in range(context.shape[1]):
+                out[b, c, column + i] = context[b, i]
+
+
+@native
+def _encoder_scores(
+    wishes: Any, encoded: Any, rows: Any, n_rows: Any, out: Any, column: int
+) -> None:
+    """Write a column of (B, C, F): the inner product of each user's query with each candidate."""
+    for b in range(len(n_rows)):
+        for c in range(n_rows[b]):
+            if c + _AHEAD < n_rows[b]:
+                prefetch(encoded, rows[b, c + _AHEAD])
+            out[b, c, column] = dot(wishes[b], encoded[rows[b, c]])

@@ -1,0 +1,290 @@
+"""Learner: what one partition learns from its stream, model by model."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.artifact.models import UNTRAINED, Models
+from tracker.encoder.online_attention import OnlineAttention
+from tracker.events.batch import EventBatch, can_be_target
+from tracker.events.kinds import Kinds
+from tracker.events.wire import hash_id
+from tracker.recommend.learned_models import LearnedModels
+from tracker.recommend.learned_row import Learned, decode_learned, encode_learned
+from tracker.recommend.recommender import Recommender
+from tracker.scoring.online_calibration import OnlineCalibration
+from tracker.scoring.online_ranker import OnlineRanker
+from tracker.users.request_batch import RequestBatch
+from tracker.users.rows import UserRows
+from tracker.users.states import UserStates
+
+MOST = 4
+"""Events of a chunk that rankings are learned from at most: what bounds the work."""
+
+MOST_LABELLED = 16
+"""Events of a chunk that the calibration is learned from at most: each costs less."""
+
+HORIZON = 500
+"""Examples that the mean losses look back on, about."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+Model = OnlineRanker | OnlineAttention | OnlineCalibration
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a model is: steps, distance from what was published, loss and gain: `Learned`."""
+
+    steps: int
+    distance: float
+    loss: float
+    gain: float
+
+
+@dataclass(slots=True)
+class _Part:
+    """A model that learns, and how far it is."""
+
+    model: Model
+    state: Learned
+
+    def note(self, learned: float, published: float) -> None:
+        """Write down the losses of an example, before it was learned from."""
+        state = self.state
+        state.steps += 1
+        state.loss += (learned - state.loss) / min(state.steps, HORIZON)
+        state.gain += (published - learned - state.gain) / HORIZON
+
+    @property
+    def is_ahead(self) -> bool:
+        return self.state.gain >= 0.0
+
+    def learned(self) -> Learned:
+        return msgspec.structs.replace(self.state, values=self.model.to_bytes())
+
+
+class Learner:
+    """Learns from the events of one partition, before they are applied, in bounded steps.
+
+    An event teaches where it is a positive one of a user known before, and its item stood among
+    the unseen candidates that would have been ranked for the user at that moment, from the state
+    before the chunk: it is the target, the other unseen candidates are the negatives. (Where seen
+    items are ranked like others, they are among both.) An event whose item was no candidate teaches
+    nothing: put among them for its sake, it would teach that what the channels do not find is good.
+    Of each chunk at most MOST events are tried, those whose offsets have the smallest hashes.
+
+    What learns is the `ranker` (`OnlineRanker`), and where there is one the scene `attention`
+    (`OnlineAttention`), each by its own scores. The `calibration` (`OnlineCalibration`) learns from
+    events that the prediction's rule labels, of users known before, MOST_LABELLED of a chunk; not
+    where labels are of impressions, for an impression has none before its time is over. What was
+    learned is served while it is ahead: while the mean loss of the latest examples, each taken
+    before it was learned from, is no higher than by the published weights.
+
+    Args:
+        kinds: says which events are positive.
+        learning: whether to learn; else what was learned before is served as it is.
+    """
+
+    def __init__(self, kinds: Kinds, learning: bool = True) -> None:
+        self._kinds = kinds
+        self._learning = learning
+        self._models = UNTRAINED
+        self._parts: dict[str, _Part] = {}
+        self._waiting: dict[str, Learned] = {}  # of models that are not in use
+
+    @property
+    def served(self) -> LearnedModels:
+        """What lists are to be made with."""
+        ahead = [part.model for part in self._parts.values() if part.is_ahead]
+        return LearnedModels(
+            next((model for model in ahead if isinstance(model, OnlineRanker)), None),
+            next((model for model in ahead if isinstance(model, OnlineAttention)), None),
+            next((model.value for model in ahead if isinstance(model, OnlineCalibration)), None),
+        )
+
+    @property
+    def progress(self) -> dict[str, Progress]:
+        """How far each model is that can learn."""
+        return {
+            name: Progress(part.state.steps, part.model.distance, part.state.loss, part.state.gain)
+            for name, part in self._parts.items()
+        }
+
+    def restore(self, row: bytes | None) -> None:
+        """Take what `row` gave back, for the models that `follow` names next.
+
+        Raises:
+            LearnedRowError: the row is damaged, or of a format that this version does not know.
+        """
+        self._models = UNTRAINED
+        self._parts = {}
+        self._waiting = {}
+        if row is not None:
+            self._waiting = decode_learned(row)
+
+    def follow(self, models: Models) -> list[str]:
+        """Go on beside an artifact's models; return the names of those that start again.
+
+        That is so where something was learned from other published weights.
+        """
+        if models is self._models:
+            return []
+        self._waiting |= {name: part.learned() for name, part in self._parts.items()}
+        self._models = models
+        self._parts = {}
+        again = []
+        for name, (model, code) in _that_learn(models).items():
+            kept = self._waiting.pop(name, Learned(code))
+            if kept.code != code or not _take_over(model, kept.values):
+                again += [name] * (kept.steps > 0)
+                kept = Learned(code)
+            self._parts[name] = _Part(model, kept)
+        return again
+
+    def learn(
+        self,
+        recommender: Recommender,
+        users: UserRows,
+        events: EventBatch,
+        times: NDArray[np.float64],
+        k: int,
+    ) -> int:
+        """Learn from a chunk that is not applied yet; return the steps taken.
+
+        1. Choose events, none that the states have already.
+        2. Find the candidates of each, and what the ranker reads of them.
+        3. One step for each whose item is among the unseen ones, in the order of the events.
+
+        Args:
+            recommender: of the artifact that is followed.
+            users: where their rows are; those of another artifact are carried over.
+            events: N events, their slots filled.
+            times: (N,) at which lists are made for them.
+            k: items in a list.
+        """
+        if not self._parts or not self._learning:
+            return 0
+        known = users.states.head["events"][events.slots] > 0
+        known &= recommender.artifact.vectors.row_of(events.items) >= 0
+        known &= ~_met_before(users.states, events)
+        steps = self._learn_labels(recommender, users, events, times, known)
+        if set(self._parts) == {"calibration"}:
+            return steps
+        items = recommender.artifact.vectors
+        chosen = _some(can_be_target(events, self._kinds) & known, events.offsets, MOST)  # 1
+        rows = items.row_of(events.items[chosen])
+        live = rows < items.live
+        chosen, rows = chosen[live], rows[live]
+        if not len(chosen):
+            return steps
+        hashes = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
+        scenes = events.scenes[chosen]
+        asked = RequestBatch(users, events.slots[chosen], times[chosen], scenes, hashes)
+        found = recommender.examples(asked, k, self.served.attention)  # 2
+        for b, row in enumerate(rows.tolist()):  # 3
+            unseen = int(found.n_unseen[b])
+            candidates = found.rows[b, :unseen]
+            places = np.flatnonzero(candidates == row)
+            if not len(places) or unseen < 2:
+                continue
+            steps += 1
+            target = int(places[0])
+            for part in self._parts.values():
+                if isinstance(part.model, OnlineRanker):
+                    part.note(*part.model.learn(found.columns[b, :unseen], target))
+                elif isinstance(part.model, OnlineAttention) and found.attended is not None:
+                    user = found.attended.wishes[b], found.attended.by_type[b]
+                    losses = part.model.learn(int(scenes[b]), *user, candidates, target)
+                    if losses is not None:
+                        part.note(*losses)
+        return steps
+
+    def row(self) -> bytes:
+        """Return what was learned, to be kept under LEARNED_KEY."""
+        learned = self._waiting | {name: part.learned() for name, part in self._parts.items()}
+        return encode_learned({name: one for name, one in learned.items() if one.steps})
+
+    def _learn_labels(
+        self,
+        recommender: Recommender,
+        users: UserRows,
+        events: EventBatch,
+        times: NDArray[np.float64],
+        known: NDArray[np.bool_],
+    ) -> int:
+        """Learn the calibration from labelled events; return the steps taken."""
+        part, prediction = self._parts.get("calibration"), self._models.prediction
+        if part is None or prediction is None or not isinstance(part.model, OnlineCalibration):
+            return 0
+        labels = prediction.info.rule.labels(events.kinds, events.values, events.weights)
+        chosen = _some((labels >= 0) & known, events.offsets, MOST_LABELLED)
+        if not len(chosen):
+            return 0
+        rows = recommender.artifact.vectors.row_of(events.items[chosen])
+        asked = RequestBatch(users, events.slots[chosen], times[chosen], events.scenes[chosen])
+        logits = recommender.logits(asked, rows[:, None])[:, 0]
+        for b in range(len(chosen)):
+            one = slice(b, b + 1)
+            part.note(*part.model.learn(logits[one], labels[chosen[one]] == 1))
+        return len(chosen)
+
+
+def _met_before(states: UserStates, events: EventBatch) -> NDArray[np.bool_]:
+    """Tell which events are in the states already: sent again, or replayed."""
+    head, ring = states.head[events.slots], states.ring[events.slots]
+    used = np.arange(ring.shape[1]) < head["n_ring"][:, None]
+    again = (used & (ring["event_id"] == events.event_ids[:, None])).any(axis=1)
+    found: NDArray[np.bool_] = again & (events.event_ids != 0)
+    return found | (events.offsets <= head["last_offset"])
+
+
+def _some(which: NDArray[np.bool_], offsets: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return places of events, ascending; of too many, those whose offsets hash lowest."""
+    can = np.flatnonzero(which)
+    if len(can) > most:
+        mixed = (offsets[can].astype(np.uint64) + np.uint64(1)) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+        can = np.sort(can[np.argsort(mixed * _MIX, kind="stable")[:most]])
+    return can
+
+
+def _that_learn(models: Models) -> dict[str, tuple[Model, int]]:
+    """Return the models that go on learning, as published, with codes of their weights."""
+    found: dict[str, tuple[Model, int]] = {}
+    if models.ranker is not None:
+        found["ranker"] = OnlineRanker(models.ranker), models.ranker.code
+    tower = models.tower
+    if tower is not None and tower.attention is not None:
+        types = len(tower.attention.type_weight)
+        attention = OnlineAttention(
+            tower.attention.config.scenes, types, tower.vectors, tower.model.dim
+        )
+        found["attention"] = attention, int(tower.code) << 32 | _code(tower.attention)
+    prediction = models.prediction
+    if prediction is not None and prediction.info.rule.source == "events":
+        found["calibration"] = OnlineCalibration(prediction.calibration), prediction.code
+    return found
+
+
+def _code(model: Any) -> int:
+    """Return a hash (32 bits) of the weights of a torch model."""
+    digest = hashlib.blake2b(digest_size=4)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _take_over(model: Model, values: bytes) -> bool:
+    """Give a model what was learned; return whether it fits, if not it stays as published."""
+    try:
+        if values:
+            model.set_bytes(values)
+    except ValueError:
+        return False
+    return True

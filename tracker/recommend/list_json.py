@@ -1,0 +1,307 @@
+"""A RecommendedBatch to the Recommendations that go out, as objects and, faster, as JSON."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.events.wire import Interest, Recommendation, RecommendedItem
+from tracker.items.vectors import ItemVectors
+from tracker.kernels.native import native
+from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.lists import RecommendedBatch
+
+Array = NDArray[Any]
+
+_ITEM_BYTES = 128
+"""Most bytes of an item's JSON beside its ids: names, punctuation, numbers."""
+
+_INTEREST_BYTES = 96
+
+_RECORD_BYTES = 64
+
+_NEWLINE = 10
+
+
+class _Head(msgspec.Struct, frozen=True, gc=False):
+    """What comes before the items in a Recommendation, in its order."""
+
+    id: str
+    user_id: str
+    timestamp: float
+    scene: str | None
+
+
+class _Middle(msgspec.Struct, frozen=True, gc=False):
+    """What comes between the items and the interests in a Recommendation, in its order."""
+
+    artifact: str
+    latency_ms: float
+
+
+def to_recommendations(
+    batch: RecommendedBatch,
+    items: ItemVectors,
+    artifact: str,
+    record_ids: Sequence[str],
+    users: Sequence[str],
+    times: Sequence[float],
+    scenes: Sequence[str | None],
+    latencies_ms: Sequence[float],
+) -> list[Recommendation]:
+    """Return the Recommendation of each of the B users of a batch.
+
+    Args:
+        batch: made with the artifact whose `items` and version `artifact` are given.
+        items: its ids and labels.
+        artifact: its version.
+        record_ids: B ids of recommendations.
+        users: B user ids.
+        times: B stream times, seconds.
+        scenes: B names of scenes.
+        latencies_ms: B latencies.
+    """
+    ids, names = items.ids, items.labels
+    scores = _rounded(batch.scores)
+    probabilities = _rounded(batch.probabilities)
+    strengths, changes = _rounded(batch.strengths), _rounded(batch.changes)
+    rows, channels, because = (
+        batch.rows.tolist(),
+        batch.channels.tolist(),
+        batch.because_rows.tolist(),
+    )
+    labels = batch.labels.tolist()
+    return [
+        Recommendation(
+            record_ids[b],
+            users[b],
+            times[b],
+            scenes[b],
+            [
+                RecommendedItem(
+                    ids[row],
+                    score,
+                    CHANNELS[c],
+                    [ids[r] for r in past if r >= 0],
+                    None if math.isnan(chance) else chance,
+                )
+                for row, score, c, past, chance in zip(
+                    rows[b], scores[b], channels[b], because[b], probabilities[b], strict=True
+                )
+                if row >= 0
+            ],
+            artifact,
+            latencies_ms[b],
+            [
+                Interest(names[label] if label >= 0 else "", strength, change)
+                for label, strength, change in zip(labels[b], strengths[b], changes[b], strict=True)
+                if strength > 0.0
+            ],
+        )
+        for b in range(len(batch))
+    ]
+
+
+def _rounded(values: NDArray[np.float32]) -> list[list[float]]:
+    """Return numbers with the four decimals that `_number` writes."""
+    rounded: list[list[float]] = (np.rint(values.astype(np.float64) * 1e4) / 1e4).tolist()
+    return rounded
+
+
+class ListEncoder:
+    """Writes the JSON of recommendations in native code; made once for an artifact's items.
+
+    It holds the ids and labels as JSON strings, one after the other: as much memory as their text.
+    """
+
+    def __init__(self, items: ItemVectors) -> None:
+        self._ids, self._id_ends = _fragments(items.ids)
+        self._labels, self._label_ends = _fragments([*items.labels, ""])
+        channels = [f',"channel":"{name}","because":['.encode() for name in CHANNELS]
+        self._channels, self._channel_ends = _joined(channels)
+        self._encoder = msgspec.json.Encoder()
+
+    def encode(
+        self,
+        batch: RecommendedBatch,
+        artifact: str,
+        record_ids: Sequence[str],
+        users: Sequence[str],
+        times: Sequence[float],
+        scenes: Sequence[str | None],
+        latencies_ms: Sequence[float],
+    ) -> list[bytes]:
+        """Return the JSON of each user's Recommendation; decoded, equal to `to_recommendations`."""
+        lines = self._encoder.encode_lines
+        heads = np.frombuffer(
+            lines([_Head(*head) for head in zip(record_ids, users, times, scenes, strict=True)]),
+            np.uint8,
+        )
+        middles = np.frombuffer(
+            lines([_Middle(artifact, latency) for latency in latencies_ms]), np.uint8
+        )
+        rows, reasons = batch.rows, batch.because_rows
+        bound = len(heads) + len(middles) + len(rows) * _RECORD_BYTES
+        bound += _lengths(self._id_ends, rows) + _lengths(self._id_ends, reasons) + reasons.size
+        bound += rows.size * _ITEM_BYTES
+        bound += _lengths(self._label_ends, batch.labels) + batch.labels.size * _INTEREST_BYTES
+        buffer = np.empty(bound, np.uint8)
+        ends = np.empty(len(rows), np.int64)
+        _write_records(
+            rows, batch.scores, batch.probabilities, batch.channels, reasons,
+            batch.labels, batch.strengths, batch.changes,
+            heads, np.flatnonzero(heads == _NEWLINE), middles, np.flatnonzero(middles == _NEWLINE),
+            self._ids, self._id_ends, self._labels, self._label_ends,
+            self._channels, self._channel_ends,
+            _ITEMS, _ITEM, _SCORE, _PROBABILITY, _INTERESTS, _LABEL, _STRENGTH, _CHANGE,
+            buffer, ends,
+        )  # fmt: skip
+        records = buffer.tobytes()
+        edges = [0, *ends.tolist()]
+        return [records[a:b] for a, b in pairwise(edges)]
+
+
+def _fragments(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the JSON strings of texts in one array, and where each begins (and the end)."""
+    encode = msgspec.json.Encoder().encode
+    return _joined([encode(text) for text in texts])
+
+
+def _joined(parts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    ends = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=ends[1:])
+    return np.frombuffer(b"".join(parts), np.uint8), ends
+
+
+def _lengths(ends: NDArray[np.int64], rows: NDArray[Any]) -> int:
+    kept = rows[rows >= 0]
+    return int((ends[kept + 1] - ends[kept]).sum())
+
+
+def _text(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+_ITEMS = _text(',"items":[')
+_ITEM = _text('{"item_id":')
+_SCORE = _text(',"score":')
+_PROBABILITY = _text(',"probability":')
+_INTERESTS = _text(',"interests":[')
+_LABEL = _text('{"label":')
+_STRENGTH = _text(',"strength":')
+_CHANGE = _text(',"change":')
+
+
+@native
+def _copy(buffer: Array, at: int, text: Array, start: int, end: int) -> int:
+    for i in range(start, end):
+        buffer[at] = text[i]
+        at += 1
+    return at
+
+
+@native
+def _number(buffer: Array, at: int, value: float) -> int:
+    """Write a number with up to four decimals, at least one, as JSON; at most 18 bytes."""
+    scaled = np.int64(np.rint(min(max(float(value), -1e10), 1e10) * 10000.0))
+    if scaled < 0:
+        buffer[at] = 45  # -
+        at += 1
+        scaled = -scaled
+    whole = scaled // 10000
+    part = scaled % 10000
+    digits = 1
+    rest = whole // 10
+    while rest > 0:
+        rest //= 10
+        digits += 1
+    for place in range(at + digits - 1, at - 1, -1):
+        buffer[place] = 48 + whole % 10
+        whole //= 10
+    at += digits
+    buffer[at] = 46  # .
+    digits = 4
+    while digits > 1 and part % 10 == 0:
+        part //= 10
+        digits -= 1
+    for place in range(at + digits, at, -1):
+        buffer[place] = 48 + part % 10
+        part //= 10
+    return at + digits + 1
+
+
+@native
+def _write_records(
+    rows: Array, scores: Array, probabilities: Array, channels: Array, because_rows: Array,
+    labels: Array, strengths: Array, changes: Array,
+    heads: Array, head_ends: Array, middles: Array, middle_ends: Array,
+    ids: Array, id_ends: Array, label_texts: Array, label_ends: Array,
+    channel_texts: Array, channel_ends: Array,
+    items_name: Array, item_start: Array, score_name: Array, probability_name: Array,
+    interests_name: Array, label_start: Array, strength_name: Array, change_name: Array,
+    buffer: Array, ends: Array,
+) -> None:  # fmt: skip
+    """Write each user's record; `ends` (B,) is where it ends.
+
+    A line of `heads` is an object, of which the last brace is left out; of one of `middles` the
+    first brace becomes a comma, and the last one is left out.
+    """
+    at = 0
+    for b in range(len(rows)):
+        at = _copy(buffer, at, heads, head_ends[b - 1] + 1 if b > 0 else 0, head_ends[b] - 1)
+        at = _copy(buffer, at, items_name, 0, len(items_name))
+        for i in range(rows.shape[1]):
+            row = rows[b, i]
+            if row < 0:
+                break
+            if i > 0:
+                buffer[at] = 44  # ,
+                at += 1
+            at = _copy(buffer, at, item_start, 0, len(item_start))
+            at = _copy(buffer, at, ids, id_ends[row], id_ends[row + 1])
+            at = _copy(buffer, at, score_name, 0, len(score_name))
+            at = _number(buffer, at, scores[b, i])
+            if probabilities[b, i] == probabilities[b, i]:  # not NaN
+                at = _copy(buffer, at, probability_name, 0, len(probability_name))
+                at = _number(buffer, at, probabilities[b, i])
+            channel = channels[b, i]
+            at = _copy(buffer, at, channel_texts, channel_ends[channel], channel_ends[channel + 1])
+            for r in range(because_rows.shape[2]):
+                past = because_rows[b, i, r]
+                if past < 0:
+                    break
+                if r > 0:
+                    buffer[at] = 44
+                    at += 1
+                at = _copy(buffer, at, ids, id_ends[past], id_ends[past + 1])
+            buffer[at] = 93  # ]
+            buffer[at + 1] = 125  # }
+            at += 2
+        buffer[at] = 93
+        buffer[at + 1] = 44
+        start = middle_ends[b - 1] + 2 if b > 0 else 1
+        at = _copy(buffer, at + 2, middles, start, middle_ends[b] - 1)
+        at = _copy(buffer, at, interests_name, 0, len(interests_name))
+        for i in range(labels.shape[1]):
+            if np.rint(strengths[b, i] * 10000.0) <= 0.0:
+                break
+            if i > 0:
+                buffer[at] = 44
+                at += 1
+            label = labels[b, i] if labels[b, i] >= 0 else len(label_ends) - 2
+            at = _copy(buffer, at, label_start, 0, len(label_start))
+            at = _copy(buffer, at, label_texts, label_ends[label], label_ends[label + 1])
+            at = _copy(buffer, at, strength_name, 0, len(strength_name))
+            at = _number(buffer, at, strengths[b, i])
+            at = _copy(buffer, at, change_name, 0, len(change_name))
+            at = _number(buffer, at, changes[b, i])
+            buffer[at] = 125
+            at += 1
+        buffer[at] = 93
+        buffer[at + 1] = 125
+        at += 2
+        ends[b] = at

@@ -1,0 +1,235 @@
+"""The live neighbours of a user's latest items: what was chosen with them, by many users."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.items.view import ItemView
+from tracker.kernels.native import native
+from tracker.kernels.prefetch import prefetch
+from tracker.users.history import Histories
+
+Array = NDArray[Any]
+
+WALK_SLOTS = 4096
+"""Places of the hash table of a walk; it fits the nearest cache."""
+
+WALK_ROWS = 3072
+"""Most rows a walk holds; 20 items with 64 neighbours each way have 2,560."""
+
+WALKED = 5
+"""Sums of a walk, as features."""
+
+_RAW = 7
+"""Sums of a walk, as they are added up."""
+
+TOGETHER_HALF_LIFE_SECONDS = 864000.0
+"""Half-life of the decayed co-occurrence counts of an item state."""
+
+_AHEAD = 8  # rows whose counts are asked for before their turn
+_TEN_DAYS = 4  # the column of the counts of positive events that has the same half-life
+
+
+class Walk(NamedTuple):
+    """What one user's walk has found: n rows, in the order in which it met them.
+
+    `table` (WALK_SLOTS,) int16 gives a row's place among them by its hash, -1 for none; `rows`
+    (WALK_ROWS,) int32; `via` (WALK_ROWS,) int8 the position in the history of the item that gave
+    most; `sums` (WALK_ROWS, 7) float32, not yet divided by the row's own sqrt(n + 5), or of the
+    `live` ones its sqrt(n + 1), n decayed:
+
+    - .6 and .95 an event, and transitions from the last item in column 3;
+    - columns 2 and 4: .95 an event of the decayed counts, and these over the walked item's decayed
+      popularity (live), of what was chosen before the item, as they are now;
+    - columns 5 and 6: the same of what was chosen after it, as they were at the row's own time.
+    """
+
+    table: Array
+    rows: Array
+    via: Array
+    sums: Array
+
+
+@native
+def new_walk() -> Walk:
+    """Return an empty walk, to be used for one user after the other."""
+    return Walk(
+        np.full(WALK_SLOTS, -1, np.int16),
+        np.empty(WALK_ROWS, np.int32),
+        np.empty(WALK_ROWS, np.int8),
+        np.zeros((WALK_ROWS, _RAW), np.float32),
+    )
+
+
+@native
+def _find(table: Array, rows: Array, row: int) -> int:
+    """Return the slot of the table where a row's place is, or would go."""
+    mask = WALK_SLOTS - 1
+    slot = ((np.int64(row) * 2654435761) >> 15) & mask
+    while table[slot] >= 0 and rows[table[slot]] != row:
+        slot = (slot + 1) & mask
+    return int(slot)
+
+
+@native
+def _faded(age: float) -> float:
+    """Return what decay has left of a co-occurrence count."""
+    return math.pow(2.0, -max(age, 0.0) / TOGETHER_HALF_LIFE_SECONDS)
+
+
+@native
+def walk_neighbours(
+    ring_rows: Array, history: Array, n_history: int,
+    events: int, width: int, now: float, whole: bool,
+    near_rows: Array, near_counts: Array, near_n: Array,
+    back_rows: Array, back_counts: Array, back_n: Array,
+    ref_times: Array, popularity: Array, walk: Walk,
+) -> int:  # fmt: skip
+    """Sum the live co-occurrences of one user's latest items over what was chosen with them.
+
+    Args:
+        ring_rows: (R,) rows of the user's ring.
+        history: (R,) positions of positive events in the ring, latest first.
+        n_history: how many.
+        events: only the latest so many are walked.
+        width: of each of an item's two lists, the strongest so many are taken.
+        now: seconds.
+        whole: all sums are wanted, and not only that of .95 an event.
+        near_rows: (N, 64) int32, what the item states keep: chosen before the item.
+        near_counts: (N, 64, 3) together, together decayed, transitions into the item.
+        near_n: (N,) entries of each list.
+        back_rows: (N, 64) int32, the reverse: items that keep this one in their list.
+        back_counts: (N, 64, 3), the same counts.
+        back_n: (N,) entries.
+        ref_times: (N,) time to which the decayed counts of an item state refer.
+        popularity: (N, 7) counts of positive events, the last column not decayed.
+        walk: filled; what it held before is forgotten.
+
+    Returns:
+        the number of rows found.
+    """
+    table, rows, via, sums = walk
+    table[:] = -1
+    n = 0
+    weight_6 = np.float32(1.0)
+    weight_95 = np.float32(1.0)
+    n_walked = min(n_history, events)
+    for j in range(n_walked):
+        item = ring_rows[history[j]]
+        if j + 1 < n_walked:
+            ahead = ring_rows[history[j + 1]]
+            prefetch(near_rows, ahead)
+            prefetch(near_counts, ahead)
+            prefetch(back_rows, ahead)
+            prefetch(back_counts, ahead)
+        scale = np.float32(1.0 / math.sqrt(popularity[item, 6] + 5.0))
+        decay = np.float32(0.0)
+        live = np.float32(0.0)
+        if whole:
+            decay = np.float32(_faded(now - ref_times[item]))
+            live = np.float32(1.0 / math.sqrt(popularity[item, _TEN_DAYS] * decay + 1.0))
+        for way in range(2):
+            others = near_rows[item] if way == 0 else back_rows[item]
+            counts = near_counts[item] if way == 0 else back_counts[item]
+            # The decay of what was chosen after the item is the row's own, taken in `read_walk`.
+            column = 2 if way == 0 else 5
+            beside = 4 if way == 0 else 6
+            fade = weight_95 * (decay if way == 0 else np.float32(1.0))
+            for e in range(min(near_n[item] if way == 0 else back_n[item], width)):
+                row = others[e]
+                gain = counts[e, 0] * scale * weight_95
+                slot = _find(table, rows, row)
+                place = table[slot]
+                if place < 0:
+                    if n >= WALK_ROWS:
+                        continue
+                    place = n
+                    table[slot] = n
+                    rows[n] = row
+                    via[n] = j
+                    sums[n, :] = 0.0
+                    n += 1
+                elif gain > sums[place, 1]:
+                    via[place] = j
+                sums[place, 1] += gain
+                if whole:
+                    sums[place, 0] += counts[e, 0] * scale * weight_6
+                    sums[place, column] += counts[e, 1] * fade * scale
+                    sums[place, beside] += counts[e, 1] * fade * live
+                    if way == 1 and j == 0:
+                        sums[place, 3] = counts[e, 2] * scale
+        weight_6 *= np.float32(0.6)
+        weight_95 *= np.float32(0.95)
+    return n
+
+
+@native
+def read_walk(
+    walk: Walk, now: float, whole: bool,
+    ref_times: Array, popularity: Array, rows: Array, n_rows: int, walked: Array, via: Array,
+) -> None:  # fmt: skip
+    """Write what a walk found for rows: normalised sums (C, WALKED), and the best neighbour."""
+    table, found_rows, found_via, sums = walk
+    for i in range(n_rows):
+        if i + _AHEAD < n_rows:
+            prefetch(popularity, rows[i + _AHEAD])
+            prefetch(ref_times, rows[i + _AHEAD])
+        place = table[_find(table, found_rows, rows[i])]
+        if place < 0:
+            via[i] = -1
+            walked[i, :] = 0.0
+            continue
+        via[i] = found_via[place]
+        norm = np.float32(1.0 / math.sqrt(popularity[rows[i], 6] + 5.0))
+        left = np.float32(0.0)
+        live = np.float32(0.0)
+        if whole:
+            left = np.float32(_faded(now - ref_times[rows[i]]))
+            live = np.float32(1.0 / math.sqrt(popularity[rows[i], _TEN_DAYS] * left + 1.0))
+        walked[i, 0] = sums[place, 0] * norm
+        walked[i, 1] = sums[place, 1] * norm
+        walked[i, 2] = (sums[place, 2] + sums[place, 5] * left) * norm
+        walked[i, 3] = sums[place, 3] * norm
+        walked[i, 4] = (sums[place, 4] + sums[place, 6] * left) * live
+
+
+@native
+def _walk_rows(
+    ring_rows: Array, history: Array, n_history: Array, events: int, width: int, now: Array,
+    near_rows: Array, near_counts: Array, near_n: Array,
+    back_rows: Array, back_counts: Array, back_n: Array, ref_times: Array, popularity: Array,
+    rows: Array, n_rows: Array, walked: Array,
+) -> None:  # fmt: skip
+    walk = new_walk()
+    via = np.empty(rows.shape[1], np.int8)
+    for b in range(len(rows)):
+        walk_neighbours(
+            ring_rows[b], history[b], n_history[b], events, width, now[b], True,
+            near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
+            walk,
+        )  # fmt: skip
+        read_walk(
+            walk, now[b], True, ref_times, popularity, rows[b], n_rows[b], walked[b], via
+        )  # fmt: skip
+
+
+def walk_rows(
+    read: Histories,
+    now: NDArray[np.float64],
+    events: int,
+    width: int,
+    view: ItemView,
+    rows: NDArray[np.int32],
+    n_rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return the neighbour sums (B, C, WALKED) of rows (B, C), the first n_rows of each user."""
+    walked = np.zeros((*rows.shape, WALKED), np.float32)
+    _walk_rows(
+        read.ring_rows, read.history, read.n_history, events, width, now,
+        view.near_rows, view.near_counts, view.near_n,
+        view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
+        rows, n_rows, walked,
+    )  # fmt: skip
+    return walked

@@ -1,0 +1,77 @@
+"""How lists are made: candidates, quotas, diversity, and what a trained ranker asks for."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tracker.scoring.network import RankerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendOptions:
+    """How lists are made; the defaults suit a catalogue of any size.
+
+    - `searches`: of the index a user at most, one a slot. `per_search`: items found by each, and by
+      the user encoder where one was trained.
+    - `candidates`: rows merged a user at most, of which `quotas` for content, recent, neighbours,
+      trend (half of it for what is new) and encoder; what is left over goes to who has more (own
+      items, where seen ones are kept). `cut`: rows kept for the costly features, `reserve` of each
+      channel in any case.
+    - `seen`: items of earlier events come after all others ("demote"), never ("exclude"; but
+      a list is not left empty for it), or like others ("keep").
+    - `diversity`: of the re-ranking, 0 (by score alone) to 1.
+    - `recent_events`, `neighbour_events`, `content_events`: of the latest so many positive events
+      are similar items, live neighbours (of each the `neighbour_width` strongest, before and
+      after it) and full-width content taken.
+    - `because_cosine`: least cosine of a reason, `because_half_life_seconds` of its weight.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    searches: int = 2
+    per_search: int = 40
+    candidates: int = 88
+    quotas: tuple[int, int, int, int, int] = (24, 9, 18, 20, 9)
+    cut: int = 32
+    reserve: int = 4
+    seen: Literal["demote", "exclude", "keep"] = "demote"
+    diversity: float = 0.1
+    recent_events: int = 5
+    neighbour_events: int = 10
+    neighbour_width: int = 24
+    content_events: int = 8
+    because_cosine: float = 0.25
+    because_half_life_seconds: float = 604800.0
+
+    def __post_init__(self) -> None:
+        if sum(self.quotas) > self.candidates or min(self.quotas) < 0:
+            raise ValueError(
+                f"quotas {self.quotas} sum to {sum(self.quotas)};"
+                f" none below 0 and at most {self.candidates} candidates together are expected"
+            )
+        if not 5 * self.reserve <= self.cut <= self.candidates:
+            raise ValueError(
+                f"cut is {self.cut}; {5 * self.reserve} (5 * reserve) to {self.candidates}"
+                " (candidates) is expected"
+            )
+        if self.seen not in ("demote", "exclude", "keep"):
+            raise ValueError(f"seen is {self.seen!r}; demote, exclude or keep is expected")
+        if not 0.0 <= self.diversity <= 1.0:
+            raise ValueError(f"diversity is {self.diversity}; 0 to 1 is expected")
+        if self.searches < 0 or self.per_search < 1:
+            raise ValueError(
+                f"searches is {self.searches} and per_search {self.per_search};"
+                " at least 0 and 1 are expected"
+            )
+
+
+def trained_with(info: RankerInfo, options: RecommendOptions) -> RecommendOptions:
+    """Return the options with those that a ranker was trained with."""
+    return replace(
+        options,
+        neighbour_events=info.neighbour_events,
+        neighbour_width=info.neighbour_width,
+        content_events=info.content_events,
+        candidates=info.candidates,
+        cut=info.cut,
+    )

@@ -1,0 +1,1 @@
+"""Features of a candidate to a score (ranker) and to a probability (prediction)."""

@@ -1,0 +1,1 @@
+"""The rows of one partition: in memory, in RocksDB, in the changelog, in one commit."""

@@ -1,0 +1,185 @@
+"""ItemSide: blocks of item events into the items' states."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.events.item_events import ItemEventFormatError, decode_block
+from tracker.events.wire import Rejection
+from tracker.items.counts import apply_item_events
+from tracker.items.states import ItemStates
+from tracker.kafka.outbox import Record, rejected_record
+from tracker.kernels.row_bytes import Get, Slots
+from tracker.store.idle import IdleSweep
+from tracker.store.partition_store import PartitionStore
+from tracker.stream.item_feed import ITEM_PREFIX, item_key
+from tracker.stream.worker_context import Context
+
+log = logging.getLogger(__name__)
+
+
+class ItemRows:
+    """The items' arrays of one partition, and their rows."""
+
+    def __init__(self) -> None:
+        self.states = ItemStates(0)
+
+    def grow(self, rows: int) -> None:
+        """Have at least so many rows."""
+        self.states.grow(rows)
+
+    def clear(self, slots: Slots) -> None:
+        """Do nothing: `load` fills the states anew."""
+
+    def apply(self, slots: Slots, item_events: NDArray[Any]) -> None:
+        """Apply item events to the rows at `slots`, in order."""
+        apply_item_events(self.states, slots, item_events)
+
+    def load(self, keys: Sequence[int], slots: Slots, get: Get) -> None:
+        """Read states."""
+        self.states.unpack(slots, get([item_key(key) for key in keys]))
+
+    def dump(self, keys: Sequence[int], slots: Slots) -> list[tuple[bytes, bytes | None]]:
+        """Pack states."""
+        packed = self.states.pack(slots)
+        return [(item_key(key), row) for key, row in zip(keys, packed, strict=True)]
+
+    def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
+        """Return the time of the latest event of states as bytes."""
+        states = ItemStates(len(rows))
+        states.unpack(np.arange(len(rows)), rows)
+        times: NDArray[np.float64] = states.head["last_time"]
+        return times
+
+    def restore(self, slots: Slots) -> None:
+        """Do nothing: all of a row is packed every time."""
+
+
+class ItemSide:
+    """Processes the items of one partition, one call at a time, from the loop or from a thread.
+
+    Item events are deltas, so each is applied once: the position row keeps the last offset of
+    each partition of the users' topic, and what is not past it was applied before. (A commit of
+    unknown outcome, or a broker without transactions, may bring a block twice.)
+
+    Args:
+        context: what the partitions share.
+        partition: of the item events.
+        rows: the items' arrays.
+        store: keeps those rows.
+    """
+
+    table = "items"
+
+    def __init__(
+        self, context: Context, partition: int, rows: ItemRows, store: PartitionStore[int]
+    ) -> None:
+        self._context = context
+        self._metrics = context.metrics
+        self._topic = context.cluster.topics.items
+        self._partition = partition
+        self._rows = rows
+        self.store = store
+        self._sweep = IdleSweep(
+            store,
+            ITEM_PREFIX,
+            context.idle_seconds,
+            lambda key: int.from_bytes(key[len(ITEM_PREFIX) :], "big"),
+            rows.last_times,
+            lambda slot: float(rows.states.head["last_time"][slot]),
+        )
+
+    def opened(self) -> None:
+        """Do nothing."""
+
+    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+        """Apply the blocks of a chunk.
+
+        Args:
+            records: of the source, in order.
+            end: the position after them.
+
+        Returns:
+            records that are no blocks, for the rejected topic.
+
+        Raises:
+            ArenaFullError: a commit has to make room first; nothing has changed.
+        """
+        sources = dict(self.store.row.sources)
+        fresh: list[Any] = []
+        out: list[Record] = []
+        replayed = 0
+        for record in records:
+            try:
+                block = decode_block(record.value or b"")
+            except ItemEventFormatError as error:
+                out.append(self._reject(record, str(error)))
+                continue
+            new = self._past(block, sources)
+            replayed += len(block) - len(new)
+            fresh.append(new)
+        item_events = np.concatenate(fresh) if fresh else None
+        if item_events is not None and len(item_events):
+            slots = self.store.find(item_events["item"].tolist())
+            self._rows.apply(slots, item_events)
+            self.store.touch(slots)
+            row = self.store.row
+            row.stream_time = max(row.stream_time, float(item_events["time"].max()))
+            self._metrics.item_events.inc(len(item_events))
+        if out:
+            self._metrics.rejected.labels("item_block").inc(len(out))
+            log.error("%d records of %s are no blocks of item events", len(out), self._topic)
+        if replayed:
+            self._metrics.replayed.inc(replayed)
+        self.store.row.sources = sources
+        self.store.move_to(end)
+        return out
+
+    def due_at(self, at_end: bool) -> float | None:
+        """Items are owed nothing."""
+        return None
+
+    def emit_due(self) -> list[Record]:
+        """Items are owed nothing."""
+        return []
+
+    def owed(self) -> int:
+        """Items are owed nothing."""
+        return 0
+
+    def take_outgoing(self) -> list[Record]:
+        """Nothing goes out with a commit of items."""
+        return []
+
+    def sweep(self) -> None:
+        """Delete some items that were idle for too long, with the coming commit."""
+        deleted = self._sweep.run()
+        if deleted:
+            self._metrics.deleted.labels(self.table).inc(deleted)
+
+    def find_item(self, item: int) -> tuple[ItemStates, int] | None:
+        """Return where an item's row is, loaded if need be; None where nothing is kept."""
+        if item not in self.store.arena and self.store.read([item_key(item)]) == [None]:
+            return None
+        return self._rows.states, int(self.store.find([item])[0])
+
+    def _past(self, block: Any, sources: dict[int, int]) -> Any:
+        """Keep the events of a block that are past what their source has brought, and move on."""
+        keep = np.zeros(len(block), np.bool_)
+        for source in np.unique(block["source_partition"]).tolist():
+            mine = block["source_partition"] == source
+            offsets = block["source_offset"]
+            keep |= mine & (offsets > sources.get(source, -1))
+            sources[source] = max(sources.get(source, -1), int(offsets[mine].max()))
+        return block[keep]
+
+    def _reject(self, record: Any, message: str) -> Record:
+        topic = self._context.cluster.topics.rejected
+        rejection = Rejection(
+            "item_block", message, self._topic, self._partition, int(record.offset)
+        )
+        target = self._partition % self._context.cluster.partitions(topic)
+        return rejected_record(topic, target, record.key, record.value, rejection)

@@ -1,0 +1,146 @@
+"""Metrics: what a worker counts, for Prometheus and for its own health."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from tracker.recommend.learner import Progress
+
+LATENCY_SECONDS = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
+)  # fmt: skip
+
+
+LEARNING_VALUES = ("distance", "loss", "gain")
+LEARNING_MODELS = ("ranker", "attention", "calibration")
+
+
+class LatencyHistogram(Collector):
+    """A histogram that takes an array at a time: one observation each would cost a microsecond."""
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self._name = name
+        self._help = help_text
+        self._edges = np.array(LATENCY_SECONDS)
+        self._counts = np.zeros(len(LATENCY_SECONDS) + 1, np.int64)
+        self._total = 0.0
+        self._lock = threading.Lock()
+
+    def observe(self, seconds: NDArray[np.float64]) -> None:
+        """Count latencies."""
+        places = np.searchsorted(self._edges, seconds)
+        counts = np.bincount(places, minlength=len(self._counts))
+        with self._lock:
+            self._counts += counts
+            self._total += float(seconds.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Give the histogram to Prometheus."""
+        with self._lock:
+            cumulated = self._counts.cumsum()
+            total = self._total
+        names = [*map(str, LATENCY_SECONDS), "+Inf"]
+        buckets = [(name, float(n)) for name, n in zip(names, cumulated, strict=True)]
+        yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=total)
+
+
+class Metrics:
+    """All counters of a worker, in a registry of its own.
+
+    Args:
+        clock: seconds, to tell for how long nothing was committed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._clock = clock
+        self.started_at = clock()
+        self.committed_at = clock()
+
+        def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
+            return Counter(f"tracker_{name}", text, tuple(labels), registry=registry)
+
+        def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+            return Gauge(f"tracker_{name}", text, tuple(labels), registry=registry)
+
+        self.events = counter("events", "events accepted")
+        self.recommendations = counter("recommendations", "recommendations sent")
+        self.rejected = counter("rejected", "events rejected, by reason", ("reason",))
+        self.outcomes = counter("outcomes", "what became of accepted events", ("outcome",))
+        self.duplicates = counter("duplicates", "events whose event_id the ring holds already")
+        self.too_old = counter("too_old", "retractions of events that the ring no longer holds")
+        self.key_mismatch = counter("key_mismatch", "events whose key is not their user")
+        self.unknown_items = counter("unknown_items", "events of items the catalogue lacks")
+        self.replayed = counter("replayed", "events and item events that the state had already")
+        self.skipped = counter("skipped_offsets", "offsets that the log no longer had")
+        self.item_events = counter("item_events", "item events applied")
+        self.dropped = counter("dropped", "records the broker would not take", ("topic",))
+        self.commits = counter("commits", "commits of states and positions", ("table",))
+        self.aborted = counter("aborted_commits", "commits to be tried again", ("table",))
+        self.deleted = counter("deleted_states", "states deleted after the idle time", ("table",))
+        self.rebuilt = counter("rebuilt_states", "states rebuilt from their ring for a new basis")
+        self.commit_seconds = Histogram(
+            "tracker_commit_seconds",
+            "time a commit takes",
+            ("table",),
+            registry=registry,
+            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+        )
+        self.latency = LatencyHistogram(
+            "tracker_latency_seconds", "append of the event to encoding of its recommendation"
+        )
+        registry.register(self.latency)
+        self.lag = gauge("lag", "events not yet applied", ("topic", "partition"))
+        self.rows = gauge("rows", "states in memory", ("table", "partition"))
+        self.dirty_rows = gauge("dirty_rows", "states no commit has taken", ("table", "partition"))
+        self.owed = gauge("owed_lists", "users whose list is still to come", ("partition",))
+        self.artifact_sequence = gauge("artifact_sequence", "number of the artifact in use")
+        self.artifact_swaps = counter("artifact_swaps", "artifacts taken into use")
+        self.refused_artifacts = counter("refused_artifacts", "artifacts refused")
+        self.learning_steps = counter("learning_steps", "examples learned from online")
+        self.learning_restarts = counter(
+            "learning_restarts", "times that what was learned online was given up"
+        )
+        self.learning = gauge(
+            "learning",
+            "of a model that learns: distance from what was published, loss, what learning saves",
+            ("model", "value", "partition"),
+        )
+        self.item_feed_lag = gauge("item_feed_lag", "item states not yet read")
+
+    def committed(self, table: str, seconds: float) -> None:
+        """Count a commit."""
+        self.commits.labels(table).inc()
+        self.commit_seconds.labels(table).observe(seconds)
+        self.committed_at = self._clock()
+
+    def observe_learning(self, partition: str, progress: Mapping[str, Progress]) -> None:
+        """Bring the gauges of a partition's learner up to date."""
+        for model, at in progress.items():
+            for value in LEARNING_VALUES:
+                self.learning.labels(model, value, partition).set(getattr(at, value))
+
+    def seconds_since_commit(self) -> float:
+        """Return for how long nothing was committed."""
+        return self._clock() - self.committed_at
+
+    def forget_partition(self, table: str, topic: str, partition: int) -> None:
+        """Take the gauges of a partition back that is somebody else's now."""
+        labels = ((self.lag, topic), (self.rows, table), (self.dirty_rows, table))
+        for family, first in labels:
+            family.remove(first, str(partition))
+        if table == "users":
+            self.owed.remove(str(partition))
+            for model in LEARNING_MODELS:
+                for value in LEARNING_VALUES:
+                    self.learning.remove(model, value, str(partition))
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)

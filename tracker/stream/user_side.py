@@ -1,0 +1,306 @@
+"""UserSide: a chunk of events into the users' states, and their lists out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.events.batch import EventBatch
+from tracker.events.item_events import encode_block, item_partition
+from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
+from tracker.scoring.calibration import Calibration
+from tracker.store.idle import IdleSweep
+from tracker.store.partition_store import PartitionStore
+from tracker.stream.emission import OWED_PREFIX, Emission, last_of_each, waves
+from tracker.stream.intake import Intake
+from tracker.stream.list_maker import ListMaker, Lists
+from tracker.stream.partition_learning import PartitionLearning
+from tracker.stream.serving import Serving
+from tracker.stream.worker_context import Context
+from tracker.users.outcomes import (
+    ALREADY_RETRACTED,
+    APPLIED,
+    DUPLICATE,
+    RETRACTED,
+    RETRACTED_ON_ARRIVAL,
+    RETRACTION_WAITS,
+    TOO_OLD,
+)
+from tracker.users.rows import SEEN_PREFIX, STATE_PREFIX, UserRows
+
+BLOCK_EVENTS = 400
+"""Item events in one record; about 80 KiB at most."""
+
+OUTCOMES = {
+    APPLIED: "applied",
+    DUPLICATE: "duplicate",
+    RETRACTED: "retracted",
+    RETRACTION_WAITS: "retraction_waits",
+    TOO_OLD: "too_old",
+    RETRACTED_ON_ARRIVAL: "retracted_on_arrival",
+    ALREADY_RETRACTED: "already_retracted",
+}
+
+
+class UserSide:
+    """Processes the users of one partition, one call at a time, from the loop or from a thread.
+
+    Args:
+        context: what the partitions share.
+        partition: of the events.
+        rows: the users' arrays.
+        store: keeps those rows.
+    """
+
+    table = "users"
+
+    def __init__(
+        self, context: Context, partition: int, rows: UserRows, store: PartitionStore[str]
+    ) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._metrics = context.metrics
+        self._rows = rows
+        self.store = store
+        self._intake = Intake(context, partition)
+        self._learning = PartitionLearning(context, partition, store)
+        self._emission = Emission(
+            store,
+            context.settings.emit_min_interval_seconds,
+            context.settings.max_event_age_seconds,
+        )
+        self._lists = ListMaker(context, partition, rows, self._emission)
+        self._sweep = IdleSweep(
+            store,
+            STATE_PREFIX,
+            context.idle_seconds,
+            lambda key: key[len(STATE_PREFIX) :].decode(),
+            rows.last_times,
+            lambda slot: float(rows.states.head["last_time"][slot]),
+            lambda key: [SEEN_PREFIX + key[len(STATE_PREFIX) :]],
+        )
+        self._item_events: list[NDArray[Any]] = []
+        self._held: list[Record] = []  # recommendations that go out with the commit
+
+    @property
+    def scene_names(self) -> dict[int, str]:
+        """Names by code of the scenes met since the partition was opened."""
+        return self._intake.scene_names
+
+    def opened(self) -> None:
+        """Take back what a former owner owed and had learned; the store is open now."""
+        self._emission.restore(self.store.scan(OWED_PREFIX), self._context.clock())
+        self._learning.opened()
+
+    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+        """Apply a chunk of events.
+
+        1. Decode; what cannot be taken is rejected.
+        2. Find the users' rows; those that a newer artifact wrote are not read.
+        3. Learn from some, apply all in order, and make the lists that the policy wants.
+        4. Move the position.
+
+        Args:
+            records: of the source, in order.
+            end: the position after them.
+
+        Returns:
+            what is to be sent at once.
+
+        Raises:
+            ArenaFullError: a commit has to make room first; nothing has changed.
+            NewerArtifactError: a state was written with a newer artifact; nothing has changed.
+        """
+        now = self._context.clock()
+        serving = self._serving()
+        # 1
+        batch, rejected = self._intake.read(records)
+        # 2
+        if len(batch):
+            batch.slots[:] = self.store.find(batch.users)
+        # 3
+        out = self._intake.count(records, batch, rejected)
+        if len(batch):
+            row = self.store.row
+            stream_times = np.maximum.accumulate(np.maximum(batch.times, row.stream_time))
+            self._learning.learn(serving, self._rows, batch, stream_times)
+            if self._settings.emit == "event":
+                for part in waves(batch.slots):
+                    out += self._apply(batch.take(part), stream_times[part], serving, now)
+                self._in_order()
+            else:
+                out += self._apply(batch, stream_times, serving, now)
+            self.store.touch(batch.slots)
+            row.stream_time = float(stream_times[-1])
+            self._metrics.events.inc(len(batch))
+            if not self._emission.is_old(float(batch.times[-1]), now):
+                self._emission.end_backlog(now)
+        # 4
+        self.store.move_to(end)
+        return self._now_or_with_the_commit(out)
+
+    def due_at(self, at_end: bool) -> float | None:
+        """Return the wall time at which the next owed list is due, None where none is.
+
+        Args:
+            at_end: whether all events of the log are in the state: a backlog ends there.
+        """
+        if at_end and self._emission.has_backlog:
+            self._emission.end_backlog(self._context.clock())
+        return self._emission.due_at()
+
+    def emit_due(self) -> list[Record]:
+        """Make owed lists that are due, as many as a chunk has events; return what to send.
+
+        Raises:
+            ArenaFullError, NewerArtifactError: as `process`.
+        """
+        now = self._context.clock()
+        serving = self._serving()
+        due = self._emission.due(now, self._settings.chunk_events)
+        if not due:
+            return []
+        users = [entry.user for entry in due]
+        slots = self.store.find(users)
+        times = np.maximum(self._rows.states.head["last_time"][slots], self.store.row.stream_time)
+        lists = Lists(
+            users,
+            slots,
+            times,
+            self._rows.states.head["last_scene"][slots].astype(np.uint32),
+            [entry.owed.scene for entry in due],
+            [entry.owed.offset for entry in due],
+            np.array([entry.owed.appended for entry in due]),
+        )
+        out = self._lists.make(lists, serving, now, self._learning.learned(serving))
+        self.store.touch(slots)
+        return self._now_or_with_the_commit(out)
+
+    def owed(self) -> int:
+        """Return the number of users whose list is still to come."""
+        return len(self._emission)
+
+    def take_outgoing(self) -> list[Record]:
+        """Take what goes out with the next commit: item events, a record a partition and block."""
+        topic = self._context.cluster.topics.items
+        partitions = self._context.cluster.partitions(topic)
+        out = self._held
+        self._held = []
+        if self._item_events:
+            item_events = np.concatenate(self._item_events)
+            self._item_events = []
+            targets = item_partition(item_events["item"], partitions)
+            for target in range(partitions):
+                mine = item_events[targets == target]
+                out += [
+                    Record(topic, target, None, encode_block(mine[at : at + BLOCK_EVENTS]))
+                    for at in range(0, len(mine), BLOCK_EVENTS)
+                ]
+        return out
+
+    def sweep(self) -> None:
+        """Delete some users who were idle for too long, with the coming commit."""
+        deleted = self._sweep.run()
+        if deleted:
+            self._metrics.deleted.labels(self.table).inc(deleted)
+
+    def find_user(self, user: str) -> tuple[UserRows, int] | None:
+        """Return where a user's row is, loaded if need be; None where nothing is kept.
+
+        Raises:
+            ArenaFullError, NewerArtifactError: as `process`.
+        """
+        self._serving()
+        if user not in self.store.arena and self.store.read([STATE_PREFIX + user.encode()]) == [
+            None
+        ]:
+            return None
+        return self._rows, int(self.store.find([user])[0])
+
+    @property
+    def rows(self) -> UserRows:
+        """Where what is kept of users is."""
+        return self._rows
+
+    def calibration(self) -> Calibration | None:
+        """Return the calibration of probabilities as learned so far; None for the artifact's."""
+        return self._learning.learned(self._serving()).calibration
+
+    def _serving(self) -> Serving:
+        """Return what is in use, and let the states follow it before any row is loaded."""
+        serving = self._context.keeper.current
+        if self._rows.states.config is not serving.config:
+            self._rows.states.config = serving.config
+            self._rows.seen.config = serving.config
+        self._rows.newest = self._context.keeper.newest
+        self._rows.states.set_hidden(serving.artifact.models.hidden)
+        return serving
+
+    def _apply(
+        self,
+        batch: EventBatch,
+        stream_times: NDArray[np.float64],
+        serving: Serving,
+        now: float,
+    ) -> list[Record]:
+        """Apply a batch, and make the lists that the policy wants of it."""
+        rows = self._rows
+        fresh = batch
+        if not self._context.cluster.transactions:
+            # Rows may have reached the changelog without the position that belongs to them.
+            new = np.flatnonzero(batch.offsets > rows.states.head["last_offset"][batch.slots])
+            if len(new) < len(batch):
+                self._metrics.replayed.inc(len(batch) - len(new))
+                fresh = batch.take(new)
+        if len(fresh):
+            applied = serving.recommender.update(rows, fresh)
+            self._item_events.append(applied.item_events)
+            self._count(applied.outcomes, applied.unknown)
+        last = last_of_each(batch.slots)
+        names = self.scene_names
+        scene_names = [names.get(scene) for scene in batch.scenes[last].tolist()]
+        emitted_at = rows.states.head["emitted_at"][batch.slots[last]]
+        chosen = self._emission.choose(batch, last, emitted_at, scene_names, now)
+        if not len(chosen):
+            return []
+        lists = Lists(
+            [batch.users[at] for at in chosen.tolist()],
+            batch.slots[chosen],
+            stream_times[chosen],
+            batch.scenes[chosen],
+            [names.get(scene) for scene in batch.scenes[chosen].tolist()],
+            batch.offsets[chosen].tolist(),
+            batch.appended[chosen],
+        )
+        return self._lists.make(lists, serving, now, self._learning.learned(serving))
+
+    def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:
+        counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()
+        for code, name in OUTCOMES.items():
+            if counts[code]:
+                self._metrics.outcomes.labels(name).inc(counts[code])
+        if counts[DUPLICATE]:
+            self._metrics.duplicates.inc(counts[DUPLICATE])
+        if counts[TOO_OLD]:
+            self._metrics.too_old.inc(counts[TOO_OLD])
+        if unknown:
+            self._metrics.unknown_items.inc(unknown)
+
+    def _in_order(self) -> None:
+        """Put this chunk's item events in the order of their source: the item side relies on it."""
+        if not self._item_events:  # all of it had been applied before
+            return
+        item_events = np.concatenate(self._item_events)
+        order = np.argsort(item_events["source_offset"], kind="stable")
+        self._item_events = [item_events[order]]
+
+    def _now_or_with_the_commit(self, out: list[Record]) -> list[Record]:
+        if self._settings.transactional_recommendations and self._context.cluster.transactions:
+            for record in out:
+                if record.size > MAX_RECORD_BYTES:  # the transaction would fail for ever
+                    self._metrics.dropped.labels(record.topic).inc()
+                else:
+                    self._held.append(record)
+            return []
+        return out

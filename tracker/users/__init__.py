@@ -1,0 +1,1 @@
+"""What is kept of a user, and how an event changes it."""

@@ -1,0 +1,266 @@
+"""Events into user rows, one by one and in their order, whatever the chunk they come in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.events.batch import EventBatch
+from tracker.events.item_events import ITEM_EVENT, RECENTS
+from tracker.items.vectors import row_of_hash
+from tracker.kernels.arithmetic import square
+from tracker.kernels.native import native
+from tracker.kernels.row_bytes import Slots
+from tracker.users.add_event import append_to_ring, find_event, recent_items, refill, take_in
+from tracker.users.columns import (
+    Catalogue,
+    Content,
+    EventColumns,
+    RowColumns,
+    Rules,
+    SeenColumns,
+    content_of,
+    events_of,
+    rows_of,
+    rules_of,
+    seen_of,
+)
+from tracker.users.config import whole
+from tracker.users.outcomes import APPLIED, DUPLICATE, RETRACTED_ON_ARRIVAL
+from tracker.users.retract_event import retract, was_retracted
+from tracker.users.seen import SeenSets
+from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch.
+
+    `outcomes` (N,) uint8, one of APPLIED .. ALREADY_RETRACTED an event; `item_events` (M,)
+    ITEM_EVENT of those that changed a state, in order; `unknown` of them were of items not in the
+    catalogue; `seen_changed` (U,) int64, user slots whose seen set has to be stored.
+    """
+
+    outcomes: NDArray[np.uint8]
+    item_events: Array
+    unknown: int
+    seen_changed: Slots
+
+
+@native
+def _apply(
+    rows: RowColumns,
+    events: EventColumns,
+    rules: Rules,
+    content: Content,
+    seen: SeenColumns,
+    outcomes: Array,
+    out: Array,
+    recents: Array,
+) -> tuple[int, int]:
+    """Apply events in order; the numbers of item events written to `out` and of unknown items."""
+    scratch = np.empty(rows.slot_mean.shape[1:], np.float32)
+    written = 0
+    unknown = 0
+    for i in range(events.slots.shape[0]):
+        user = events.slots[i]
+        head = rows.head[user]
+        head["last_offset"] = events.offsets[i]
+        head["basis"] = rules.basis
+        head["artifact"] = rules.sequence
+        if events.retracts[i] != 0:
+            outcome, place = retract(rows, user, events.retracts[i], rules, content, seen, scratch)
+            outcomes[i] = outcome
+            if place < 0:
+                continue
+            sign = -1
+        else:
+            event_id = events.event_ids[i]
+            if event_id != 0:
+                if find_event(rows, user, event_id) >= 0:
+                    outcomes[i] = DUPLICATE
+                    head["duplicates"] += 1
+                    continue
+                if was_retracted(rows, user, event_id):
+                    outcomes[i] = RETRACTED_ON_ARRIVAL
+                    head["retracted"] += 1
+                    append_to_ring(rows, user, rules, seen, events, i, RING_RETRACTED)
+                    continue
+            flags = take_in(rows, user, events, i, rules, content, scratch)
+            if flags & RING_UNKNOWN:
+                unknown += 1
+            place = whole(head["n_ring"])
+            n = recent_items(rows.ring[user], place, recents[written])
+            append_to_ring(rows, user, rules, seen, events, i, flags)
+            place = whole(head["n_ring"]) - 1
+            outcomes[i] = APPLIED
+            sign = 1
+        if sign < 0:
+            n = recent_items(rows.ring[user], place, recents[written])
+        entry = rows.ring[user, place]
+        item_event = out[written]
+        item_event["item"] = entry["item"]
+        item_event["time"] = entry["time"]
+        item_event["weight"] = entry["weight"]
+        item_event["scene"] = entry["scene"]
+        item_event["kind"] = entry["kind"]
+        item_event["source_offset"] = events.offsets[i]
+        item_event["sign"] = sign
+        item_event["n_recent"] = n
+        written += 1
+    return written, unknown
+
+
+def _check_events(states: UserStates, events: EventBatch, n_rows: int) -> None:
+    if events.slots.min() < 0 or events.slots.max() >= states.capacity:
+        raise ValueError(
+            f"event slots run from {events.slots.min()} to {events.slots.max()}; the arena has"
+            f" rows 0 to {states.capacity - 1}"
+        )
+    if events.rows.max() >= n_rows:
+        raise ValueError(f"an event has row {events.rows.max()}; the catalogue has {n_rows}")
+    if not (np.isfinite(events.weights) & np.isfinite(events.times) | (events.retracts != 0)).all():
+        raise ValueError("an event has a time or weight that is not a number")
+
+
+def apply_events(
+    states: UserStates,
+    seen: SeenSets,
+    seen_slots: Slots,
+    events: EventBatch,
+    catalogue: Catalogue,
+    basis: int = 0,
+    sequence: int = 0,
+) -> Applied:
+    """Apply a batch to its users' rows, in place.
+
+    Each event, strictly in order, whatever the batch it stands in:
+
+    1. A retraction takes its event out if the ring holds it: its terms leave sums, masses and
+       counts, and the slots are made anew from the ring. While the ring holds all the user ever
+       did, the sums are made anew too. If the event is not there: TOO_OLD if it has left the ring,
+       else the retraction waits for it.
+    2. An event whose id is in the ring is a duplicate; one whose retraction waits is kept in the
+       ring as retracted. Neither changes anything else.
+    3. Time moves on to the event's, if that is later; its weighted vector joins the sums (positive
+       weight) or the negative sum, as decayed by what it is late. An item not in the catalogue is
+       counted, and has no content.
+    4. A positive event of a known item goes into the slots (`interest.add_to_slots`).
+    5. It joins the ring; when that is full, the oldest entries move to the seen set.
+
+    Args:
+        states: the arena.
+        seen: seen sets; rows are allocated for users whose ring can overflow now.
+        seen_slots: (C,) int64 by user slot, -1 for none; filled in place.
+        events: with `slots` and `rows` filled.
+        catalogue: vectors and the table from hash to row.
+        basis: hash of the vectors' basis, stamped on the rows.
+        sequence: of the artifact, stamped on the rows.
+
+    Raises:
+        ValueError: a slot or row out of bounds, another dim, a time or weight that is no number, a
+            row in another basis (rebuild it first), or one whose seen set was not loaded.
+    """
+    n = len(events.slots)
+    outcomes = np.zeros(n, np.uint8)
+    if n == 0:
+        return Applied(outcomes, np.zeros(0, ITEM_EVENT), 0, np.zeros(0, np.int64))
+    content = content_of(states, catalogue)
+    _check_events(states, events, len(catalogue.vectors))
+    users, times = np.unique(events.slots, return_counts=True)
+    head = states.head[users]
+    foreign = (head["n_ring"] > 0) & (head["basis"] != np.uint64(basis))
+    if foreign.any():
+        raise ValueError(
+            f"user row {users[foreign][0]} is in basis {head['basis'][foreign][0]:x}; {basis:x} is"
+            " expected: rebuild it from its ring first"
+        )
+    without = seen_slots[users] < 0
+    if (without & (head["evicted"] > 0)).any():
+        raise ValueError(
+            f"user row {users[without & (head['evicted'] > 0)][0]} has a seen set that was not"
+            " loaded: unpack it first"
+        )
+    overflow = users[without & (head["n_ring"] + times > states.config.ring)]
+    seen_slots[overflow] = seen.allocate(len(overflow))
+    out = np.zeros(n, ITEM_EVENT)
+    recents = np.zeros((n, RECENTS), np.uint64)
+    written, unknown = _apply(
+        rows_of(states),
+        events_of(events),
+        rules_of(states, basis, sequence),
+        content,
+        seen_of(seen, seen_slots),
+        outcomes,
+        out,
+        recents,
+    )
+    out = out[:written]
+    out["recent"] = recents[:written]
+    out["source_partition"] = events.partition
+    changed = users[states.head["evicted"][users] != head["evicted"]]
+    return Applied(outcomes, out, unknown, changed)
+
+
+def joined(parts: Sequence[Applied]) -> Applied:
+    """Return what became of batches that were applied one after another, as of one."""
+    return Applied(
+        np.concatenate([part.outcomes for part in parts]),
+        np.concatenate([part.item_events for part in parts]),
+        sum(part.unknown for part in parts),
+        np.unique(np.concatenate([part.seen_changed for part in parts])),
+    )
+
+
+@native
+def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> None:
+    scratch = np.empty(rows.slot_mean.shape[1:], np.float32)
+    for i in range(slots.shape[0]):
+        user = slots[i]
+        head = rows.head[user]
+        known = 0
+        for r in range(whole(head["n_ring"])):
+            entry = rows.ring[user, r]
+            flags = whole(entry["flags"]) & ~RING_IN_SUMS
+            row = row_of_hash(content.table_hash, content.table_row, entry["item"])
+            if (
+                row >= 0
+                and entry["weight"] != 0.0
+                and not flags & RING_RETRACTED
+                and square(content.vectors[row]) < 1e6
+            ):
+                flags |= RING_IN_SUMS
+                if entry["weight"] > 0.0:
+                    known += 1
+            entry["flags"] = flags
+        head["known_positives"] = known
+        head["basis"] = rules.basis
+        head["artifact"] = rules.sequence
+        refill(rows, user, rules, content, scratch, True)
+
+
+def rebuild_from_ring(
+    states: UserStates, slots: Slots, catalogue: Catalogue, basis: int, sequence: int = 0
+) -> None:
+    """Make sums, masses, negative and slots anew, in another basis, from what the ring holds.
+
+    Unretracted entries count with their stored weights and times, decayed to the row's time, if
+    their items are in the catalogue now. What had left the ring is gone from the sums; counts,
+    times and the ring itself stay.
+
+    Args:
+        states: the arena.
+        slots: (B,) rows.
+        catalogue: vectors of the new basis.
+        basis: its hash, stamped on the rows.
+        sequence: of the artifact, stamped on the rows.
+
+    Raises:
+        ValueError: the catalogue's dim is not the states'.
+    """
+    content = content_of(states, catalogue)
+    _rebuild(rows_of(states), slots, rules_of(states, basis, sequence), content)

@@ -1,0 +1,266 @@
+"""User rows as bytes: the layout of a row, and the kernels that write, check and read it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.kernels.native import native
+from tracker.kernels.row_bytes import Slots, is_sealed, seal
+from tracker.users.config import whole
+from tracker.users.slots import SLOT
+
+Array = NDArray[Any]
+
+FORMAT = 1
+
+HEAD = np.dtype(
+    [
+        ("basis", "<u8"),  # hash of the whitening and projection the sums are in, 0 for none yet
+        ("ref_time", "<f8"),  # seconds: the time masses, sums and negative are valid for
+        ("first_time", "<f8"),  # seconds: the earliest event (a retraction does not move it)
+        ("last_time", "<f8"),  # seconds: the latest event (the same)
+        ("last_offset", "<i8"),  # of the user's latest record, -1 for none
+        ("emitted_offset", "<i8"),  # last_offset when a list was last sent, -1 for none
+        ("emitted_at", "<f8"),  # seconds: when that was
+        ("list_hash", "<u8"),  # of that list
+        ("artifact", "<u4"),  # sequence number of the artifact last applied
+        ("encoder", "<u4"),  # code of the user encoder that `hidden` is of, 0 for none
+        ("events", "<u4"),  # counted now: applied and not retracted
+        ("positives", "<u4"),  # of these: positive weight
+        ("negatives", "<u4"),  # of these: negative weight
+        ("unknown", "<u4"),  # of these: item not in the catalogue when it came
+        ("known_positives", "<u4"),  # of these: positive and in the sums
+        ("retracted", "<u4"),  # events taken out, or retracted on arrival
+        ("too_old", "<u4"),  # retractions of events that had left, or that waited in vain
+        ("duplicates", "<u4"),  # repeats of an event id in the ring
+        ("evicted", "<u4"),  # ring entries that moved to the seen set
+        ("last_scene", "<u4"),  # scene code of the latest event to arrive
+        ("negative_mass", "<f4"),  # sum of decayed |weight| of negative events
+        ("n_ring", "u1"),  # ring entries in use
+        ("n_slots", "u1"),  # slots in use
+        ("n_pending", "u1"),  # retractions that wait for their events
+        ("spare", "u1"),
+    ]
+)
+"""The scalars of a row."""
+
+RING = np.dtype(
+    [
+        ("item", "<u8"),  # hash of the item
+        ("event_id", "<u8"),  # hash of the event id, 0 for none
+        ("time", "<f8"),  # seconds
+        ("weight", "<f4"),  # signed, as applied
+        ("value", "<f4"),  # quantity, rating, dwell seconds; NaN for none
+        ("scene", "<u4"),  # scene code, 0 for none
+        ("kind", "<u2"),  # kind code
+        (
+            "flags",
+            "<u2",
+        ),  # RING_*; bits 8-15: events between it and its retraction
+    ]
+)
+"""One recent event; in order of arrival, the latest last."""
+
+HEADER = np.dtype(
+    [
+        ("format", "<u2"),
+        ("dim", "<u2"),
+        ("checksum", "<u4"),  # of all the rest
+        ("hidden", "<u2"),
+        ("n_sums", "u1"),
+        ("n_pending", "u1"),
+        ("n_slots", "u1"),
+        ("n_ring", "u1"),
+        ("spare", "<u2"),
+    ]
+)
+# As plain numbers: a kernel cannot ask a dtype.
+HEADER_BYTES = HEADER.itemsize
+_ARTIFACT_WORD = (HEADER_BYTES + 64) // 8  # its lower half; eight fields of 8 bytes come first
+_HEAD_BYTES = HEAD.itemsize
+_SLOT_BYTES = SLOT.itemsize
+_RING_BYTES = RING.itemsize
+
+
+@native
+def _row_bytes(
+    sizes: Array, hidden_width: int, n_slots: int, n_pending: int, n_ring: int, mean_bytes: int
+) -> int:
+    """Return the bytes of a row; `sizes` are those of head, masses, sums, negative."""
+    total = HEADER_BYTES + hidden_width * 2 + n_pending * 8 + n_slots * (_SLOT_BYTES + mean_bytes)
+    for part in sizes:
+        total += part
+    return (total + n_ring * _RING_BYTES + 7) // 8 * 8
+
+
+@native
+def _copy_in(data: Array, at: int, source: Array, n: int) -> int:
+    # A loop from 0 becomes wide moves; assigning slices does not.
+    part = data[at : at + n]
+    for b in range(n):
+        part[b] = source[b]
+    return at + n
+
+
+@native
+def _copy_out(data: Array, at: int, target: Array, n: int) -> int:
+    part = data[at : at + n]
+    for b in range(n):
+        target[b] = part[b]
+    return at + n
+
+
+@native
+def pack_rows(
+    words: Array,
+    slots: Slots,
+    numbers: Array,
+    dim: int,
+    n_sums: int,
+    hidden_width: int,
+    head: Array,
+    masses: Array,
+    sums: Array,
+    negative: Array,
+    hidden: Array,
+    pending: Array,
+    slot_head: Array,
+    slot_mean: Array,
+    ring: Array,
+) -> Array:
+    """Write rows, given as bytes (C, size), into words; their offsets in words."""
+    offsets = np.zeros(slots.shape[0] + 1, np.int64)
+    data = words.view(np.uint8)
+    at = 0
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        n_ring = whole(numbers[slot]["n_ring"])
+        n_slots = whole(numbers[slot]["n_slots"])
+        n_pending = whole(numbers[slot]["n_pending"])
+        start = at
+        words[at >> 3] = np.uint64(FORMAT) | (np.uint64(dim) << np.uint64(16))
+        words[(at >> 3) + 1] = (
+            np.uint64(hidden_width)
+            | (np.uint64(n_sums) << np.uint64(16))
+            | (np.uint64(n_pending) << np.uint64(24))
+            | (np.uint64(n_slots) << np.uint64(32))
+            | (np.uint64(n_ring) << np.uint64(40))
+        )
+        at += HEADER_BYTES
+        at = _copy_in(data, at, head[slot], head.shape[1])
+        at = _copy_in(data, at, masses[slot], masses.shape[1])
+        at = _copy_in(data, at, sums[slot], sums.shape[1])
+        at = _copy_in(data, at, negative[slot], negative.shape[1])
+        at = _copy_in(data, at, hidden[slot], hidden.shape[1])
+        at = _copy_in(data, at, pending[slot], n_pending * 8)
+        at = _copy_in(data, at, slot_head[slot], n_slots * _SLOT_BYTES)
+        at = _copy_in(data, at, slot_mean[slot], n_slots * dim * 2)
+        at = _copy_in(data, at, ring[slot], n_ring * _RING_BYTES)
+        while at % 8:
+            data[at] = 0
+            at += 1
+        seal(words, start >> 3, at >> 3)
+        offsets[i + 1] = at >> 3
+    return offsets
+
+
+@native
+def check_rows(
+    words: Array,
+    offsets: Array,
+    sizes: Array,
+    dim: int,
+    n_sums: int,
+    most_slots: int,
+    most_pending: int,
+    most_ring: int,
+    newest: int,
+) -> tuple[int, int]:
+    """Return (position, code) of the first row that cannot be read, or (-1, 0).
+
+    The codes: 1 another format, 2 damaged, 3 another layout, 4 of an artifact after `newest`.
+    """
+    data = words.view(np.uint8)
+    counts_at = HEADER_BYTES + _HEAD_BYTES - 4
+    for i in range(offsets.shape[0] - 1):
+        start = offsets[i]
+        end = offsets[i + 1]
+        if start == end:
+            continue
+        if (words[start] & np.uint64(0xFFFF)) != np.uint64(FORMAT):
+            return i, 1
+        if (end - start) * 8 < HEADER_BYTES + _HEAD_BYTES or not is_sealed(words, start, end):
+            return i, 2
+        byte = start * 8
+        n_pending = whole(data[byte + 11])
+        n_slots = whole(data[byte + 12])
+        n_ring = whole(data[byte + 13])
+        if (
+            whole((words[start] >> np.uint64(16)) & np.uint64(0xFFFF)) != dim
+            or whole(data[byte + 10]) != n_sums
+            or n_pending > most_pending
+            or n_slots > most_slots
+            or n_ring > most_ring
+        ):
+            return i, 3
+        width = whole(words[start + 1] & np.uint64(0xFFFF))
+        expected = _row_bytes(sizes, width, n_slots, n_pending, n_ring, dim * 2)
+        if (
+            expected != (end - start) * 8
+            or whole(data[byte + counts_at]) != n_ring
+            or whole(data[byte + counts_at + 1]) != n_slots
+            or whole(data[byte + counts_at + 2]) != n_pending
+        ):
+            return i, 2
+        if whole(words[start + _ARTIFACT_WORD] & np.uint64(0xFFFFFFFF)) > newest:
+            return i, 4
+    return -1, 0
+
+
+@native
+def unpack_rows(
+    slots: Slots,
+    words: Array,
+    offsets: Array,
+    numbers: Array,
+    dim: int,
+    head: Array,
+    masses: Array,
+    sums: Array,
+    negative: Array,
+    hidden: Array,
+    pending: Array,
+    slot_head: Array,
+    slot_mean: Array,
+    ring: Array,
+) -> None:
+    """Read rows that `check_rows` has passed into arrays given as bytes (C, size).
+
+    An encoder's vector of another width is passed over: zeros, of no encoder.
+    """
+    data = words.view(np.uint8)
+    for i in range(slots.shape[0]):
+        if offsets[i] == offsets[i + 1]:
+            continue
+        slot = slots[i]
+        at = offsets[i] * 8
+        n_pending = whole(data[at + 11])
+        n_slots = whole(data[at + 12])
+        n_ring = whole(data[at + 13])
+        at += HEADER_BYTES
+        at = _copy_out(data, at, head[slot], head.shape[1])
+        at = _copy_out(data, at, masses[slot], masses.shape[1])
+        at = _copy_out(data, at, sums[slot], sums.shape[1])
+        at = _copy_out(data, at, negative[slot], negative.shape[1])
+        width = whole(words[offsets[i] + 1] & np.uint64(0xFFFF)) * 2
+        if width == hidden.shape[1]:
+            at = _copy_out(data, at, hidden[slot], width)
+        else:
+            at += width
+            hidden[slot, :] = 0
+            numbers[slot]["encoder"] = 0
+        at = _copy_out(data, at, pending[slot], n_pending * 8)
+        at = _copy_out(data, at, slot_head[slot], n_slots * _SLOT_BYTES)
+        at = _copy_out(data, at, slot_mean[slot], n_slots * dim * 2)
+        at = _copy_out(data, at, ring[slot], n_ring * _RING_BYTES)

@@ -1,0 +1,123 @@
+"""One event out of a user's row again, or its retraction kept until it comes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.items.vectors import row_of_hash
+from tracker.kernels.native import native
+from tracker.users.add_event import add_to_sums, find_event, refill
+from tracker.users.columns import Content, RowColumns, Rules, SeenColumns
+from tracker.users.config import whole
+from tracker.users.outcomes import ALREADY_RETRACTED, RETRACTED, RETRACTION_WAITS, TOO_OLD
+from tracker.users.seen import bloom_contains, event_key
+from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
+
+Array = NDArray[Any]
+
+
+@native
+def _all_known(rows: RowColumns, user: int, content: Content) -> bool:
+    """Return whether all that is in the sums is in the ring, with its vector."""
+    head = rows.head[user]
+    if head["evicted"] != 0:
+        return False
+    for r in range(whole(head["n_ring"])):
+        entry = rows.ring[user, r]
+        if (entry["flags"] & (RING_IN_SUMS | RING_RETRACTED)) == RING_IN_SUMS and row_of_hash(
+            content.table_hash, content.table_row, entry["item"]
+        ) < 0:
+            return False
+    return True
+
+
+@native
+def _take_out(
+    rows: RowColumns, user: int, place: int, rules: Rules, content: Content, scratch: Array
+) -> None:
+    """Take the event at a place of the ring out of sums, counts and slots."""
+    head = rows.head[user]
+    entry = rows.ring[user, place]
+    flags = whole(entry["flags"])
+    weight = float(entry["weight"])
+    since = whole(head["n_ring"]) - 1 - place
+    entry["flags"] = flags | RING_RETRACTED | (since << 8)
+    head["events"] -= 1
+    head["retracted"] += 1
+    if weight > 0.0:
+        head["positives"] -= 1
+    elif weight < 0.0:
+        head["negatives"] -= 1
+    if flags & RING_UNKNOWN:
+        head["unknown"] -= 1
+    if not flags & RING_IN_SUMS:
+        return
+    if weight > 0.0:
+        head["known_positives"] -= 1
+    # While the ring holds all that ever came, adding it up anew leaves no trace of the event;
+    # afterwards its terms are subtracted, which leaves their rounding.
+    anew = _all_known(rows, user, content)
+    if not anew:
+        row = row_of_hash(content.table_hash, content.table_row, entry["item"])
+        if row >= 0:
+            vector = content.vectors[row]
+            add_to_sums(rows, user, rules, entry["time"], weight, -1.0, vector)
+        if head["known_positives"] == 0:
+            rows.masses[user, :] = 0.0
+            rows.sums[user, :, :] = 0.0
+        if head["negatives"] == 0:
+            head["negative_mass"] = 0.0
+            rows.negative[user, :] = 0.0
+    if weight > 0.0 or anew:
+        refill(rows, user, rules, content, scratch, anew)
+
+
+@native
+def retract(
+    rows: RowColumns,
+    user: int,
+    event_id: np.uint64,
+    rules: Rules,
+    content: Content,
+    seen: SeenColumns,
+    scratch: Array,
+) -> tuple[int, int]:
+    """Do one retraction: its outcome, and the ring's place of the event if it was taken out."""
+    head = rows.head[user]
+    place = find_event(rows, user, event_id)
+    if place >= 0:
+        if rows.ring[user, place]["flags"] & RING_RETRACTED:
+            return ALREADY_RETRACTED, -1
+        _take_out(rows, user, place, rules, content, scratch)
+        return RETRACTED, place
+    key = np.uint64(event_key(event_id))
+    if seen.slots[user] >= 0 and bloom_contains(seen.bits[seen.slots[user]], key):
+        head["too_old"] += 1
+        return TOO_OLD, -1
+    n = whole(head["n_pending"])
+    for p in range(n):
+        if rows.pending[user, p] == event_id:
+            return RETRACTION_WAITS, -1
+    if n == rows.pending.shape[1]:
+        n -= 1
+        for p in range(n):
+            rows.pending[user, p] = rows.pending[user, p + 1]
+        head["too_old"] += 1
+    rows.pending[user, n] = event_id
+    head["n_pending"] = n + 1
+    return RETRACTION_WAITS, -1
+
+
+@native
+def was_retracted(rows: RowColumns, user: int, event_id: np.uint64) -> bool:
+    """Return whether a retraction of the event waits, and take it out of those that wait."""
+    head = rows.head[user]
+    n = whole(head["n_pending"])
+    for p in range(n):
+        if rows.pending[user, p] == event_id:
+            for q in range(p, n - 1):
+                rows.pending[user, q] = rows.pending[user, q + 1]
+            head["n_pending"] = n - 1
+            return True
+    return False

@@ -1,0 +1,85 @@
+"""UserRows: the users' arrays of one partition, and the rows they are kept in."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.kernels.row_bytes import Get, Slots
+from tracker.users.config import InterestConfig
+from tracker.users.seen import SeenSets
+from tracker.users.states import ANY_ARTIFACT, UserStates
+
+STATE_PREFIX = b"u"
+SEEN_PREFIX = b"s"
+
+
+class UserRows:
+    """The users' arrays of one partition, and their rows: the state, and what was seen long ago.
+
+    `newest` is the number of the newest artifact that rows to be loaded may name.
+    """
+
+    def __init__(self, config: InterestConfig) -> None:
+        self.newest = ANY_ARTIFACT
+        self.states = UserStates(config, 0)
+        self.seen = SeenSets(config, 0)
+        self.seen_slots = np.zeros(0, np.int64)
+        self._seen_kept = np.zeros(0, np.int64)  # `evicted` of each user as the seen row was kept
+
+    def grow(self, rows: int) -> None:
+        """Have at least so many rows."""
+        more = rows - len(self.seen_slots)
+        self.states.grow(rows)
+        self.seen_slots = np.r_[self.seen_slots, np.full(more, -1, np.int64)]
+        self._seen_kept = np.r_[self._seen_kept, np.zeros(more, np.int64)]
+
+    def clear(self, slots: Slots) -> None:
+        """Give the users' seen rows back; `load` fills the states anew."""
+        self.seen.release(self.seen_slots[slots])
+        self.seen_slots[slots] = -1
+
+    def load(self, keys: Sequence[str], slots: Slots, get: Get) -> None:
+        """Read states, and seen rows of users who have one.
+
+        Raises:
+            NewerArtifactError: a state names an artifact after `newest`; nothing has changed.
+        """
+        names = [key.encode() for key in keys]
+        self.states.unpack(slots, get([STATE_PREFIX + name for name in names]), self.newest)
+        evicted = self.states.head["evicted"][slots]
+        self._seen_kept[slots] = evicted
+        long = np.flatnonzero(evicted)
+        if len(long):
+            rows = get([SEEN_PREFIX + names[at] for at in long.tolist()])
+            seen_slots = self.seen.allocate(len(long))
+            self.seen.unpack(seen_slots, rows)
+            self.seen_slots[slots[long]] = seen_slots
+
+    def dump(self, keys: Sequence[str], slots: Slots) -> list[tuple[bytes, bytes | None]]:
+        """Pack states, and seen rows that have changed."""
+        rows: list[tuple[bytes, bytes | None]] = [
+            (STATE_PREFIX + key.encode(), row)
+            for key, row in zip(keys, self.states.pack(slots), strict=True)
+        ]
+        evicted = self.states.head["evicted"][slots]
+        changed = np.flatnonzero(evicted != self._seen_kept[slots])
+        if len(changed):
+            packed = self.seen.pack(self.seen_slots[slots[changed]])
+            self._seen_kept[slots[changed]] = evicted[changed]
+            rows.extend(
+                (SEEN_PREFIX + keys[at].encode(), row)
+                for at, row in zip(changed.tolist(), packed, strict=True)
+            )
+        return rows
+
+    def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
+        """Return the time of the latest event of states as bytes."""
+        states = UserStates(self.states.config, len(rows))
+        states.unpack(np.arange(len(rows)), rows)
+        times: NDArray[np.float64] = states.head["last_time"]
+        return times
+
+    def restore(self, slots: Slots) -> None:
+        """Keep seen rows again whose commit failed."""
+        self._seen_kept[slots] = -1

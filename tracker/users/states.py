@@ -1,0 +1,270 @@
+"""UserStates: all we keep of each user, as rows of arrays, to and from bytes.
+
+The arena holds the stored types, so that a restart changes nothing. In memory a row has its full
+size; as bytes, what is not in use is left out.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.kernels.row_bytes import Slots, describe_format, join_rows, split_rows
+from tracker.users.config import InterestConfig
+from tracker.users.layout import FORMAT, HEAD, HEADER, RING, check_rows, pack_rows, unpack_rows
+from tracker.users.slots import SLOT
+
+Array = NDArray[Any]
+
+RING_IN_SUMS = 1
+"""Flag of a ring entry: its item was known, and its content is in the sums."""
+RING_RETRACTED = 2
+"""Flag of a ring entry: it was taken out again, and is kept so that its id is recognised."""
+RING_UNKNOWN = 4
+"""Flag of a ring entry: its item was not in the catalogue when it came."""
+
+
+class StateFormatError(ValueError):
+    """The bytes are not a user row, are damaged, or of a format or layout unknown here."""
+
+
+class NewerArtifactError(RuntimeError):
+    """A row was written with a newer artifact than it may be read with; that is `sequence`.
+
+    Read with an older one, it would lose what the newer one's user encoder and basis hold.
+    """
+
+    def __init__(self, what: str, sequence: int, newest: int) -> None:
+        super().__init__(
+            f"{what} was written with artifact {sequence}; at most {newest}, which is in use, is"
+            f" expected. Nothing was changed: ask again once artifact {sequence} is in use"
+            " (`indexer list` shows which one LATEST names)"
+        )
+        self.sequence = sequence
+
+
+ANY_ARTIFACT = 2**32 - 1
+"""No artifact is newer than that."""
+
+
+def row_dtype(config: InterestConfig, hidden: int = 0) -> np.dtype[np.void]:
+    """Return the layout of a row with everything in use, in the order of its bytes.
+
+    Stored rows leave out slots and ring entries that are not in use, and end on 8 bytes. `hidden`
+    is the width of the user encoder's state, which an artifact has that was trained.
+    """
+    h, d = len(config.half_lives_seconds), config.dim
+    fields: list[tuple[str, Any, Any]] = [
+        ("header", HEADER, ()),
+        ("head", HEAD, ()),
+        ("masses", "<f4", (h,)),
+        ("sums", "<f4", (h, d)),
+        ("negative", "<f4", (d,)),
+        ("hidden", "<f2", (hidden,)),
+        ("pending", "<u8", (config.pending,)),
+        ("slots", SLOT, (config.slots,)),
+        ("slot_means", "<i2", (config.slots, d)),
+        ("ring", RING, (config.ring,)),
+    ]
+    return np.dtype(fields)
+
+
+def row_bytes_max(config: InterestConfig, hidden: int = 0) -> int:
+    """Return the bytes of a row with everything in use."""
+    return -(-row_dtype(config, hidden).itemsize // 8) * 8
+
+
+_COLUMNS = (
+    "head",
+    "masses",
+    "sums",
+    "negative",
+    "hidden",
+    "pending",
+    "slot_head",
+    "slot_mean",
+    "ring",
+)
+
+
+class UserStates:
+    """The arena: one row a user, a column a field. Which user has which row is not known here.
+
+    `head` (C,) HEAD; `masses` (C, H) and `sums` (C, H, D) float32, one a half-life; `negative`
+    (C, D) float32; `hidden` (C, E) float16, a user encoder's states; `pending` (C, P) uint64, ids
+    of events whose retraction came first, oldest first; `slot_head` (C, S) SLOT; `slot_mean`
+    (C, S, D) int16 in units of 1 / FIXED_ONE; `ring` (C, R) RING. What lies beyond `n_ring`,
+    `n_slots` and `n_pending` of the head means nothing. A cleared row is zero, with offsets of -1.
+    """
+
+    head: Array
+    masses: Array
+    sums: Array
+    negative: Array
+    hidden: Array
+    pending: Array
+    slot_head: Array
+    slot_mean: Array
+    ring: Array
+
+    def __init__(self, config: InterestConfig, capacity: int, hidden: int = 0) -> None:
+        h, d, s = len(config.half_lives_seconds), config.dim, config.slots
+        self.config = config
+        self.head = np.zeros(capacity, HEAD)
+        self.head["last_offset"] = -1
+        self.head["emitted_offset"] = -1
+        self.masses = np.zeros((capacity, h), np.float32)
+        self.sums = np.zeros((capacity, h, d), np.float32)
+        self.negative = np.zeros((capacity, d), np.float32)
+        self.hidden = np.zeros((capacity, hidden), np.float16)
+        self.pending = np.zeros((capacity, config.pending), np.uint64)
+        self.slot_head = np.zeros((capacity, s), SLOT)
+        self.slot_mean = np.zeros((capacity, s, d), np.int16)
+        self.ring = np.zeros((capacity, config.ring), RING)
+
+    @property
+    def capacity(self) -> int:
+        """Return the number of rows."""
+        return len(self.head)
+
+    def grow(self, capacity: int) -> None:
+        """Make room for at least `capacity` rows; those there keep their places."""
+        old = self.capacity
+        if capacity <= old:
+            return
+        larger = UserStates(self.config, capacity, self.hidden.shape[1])
+        for name in _COLUMNS:
+            getattr(larger, name)[:old] = getattr(self, name)
+            setattr(self, name, getattr(larger, name))
+
+    def set_hidden(self, width: int) -> None:
+        """Have room for another encoder's states: zeros, until they are made from the rings."""
+        if width != self.hidden.shape[1]:
+            self.hidden = np.zeros((self.capacity, width), np.float16)
+            self.head["encoder"] = 0
+
+    def clear(self, slots: Slots) -> None:
+        """Make rows those of users of whom nothing is known."""
+        for name in _COLUMNS:
+            getattr(self, name)[slots] = np.zeros((), getattr(self, name).dtype)
+        self.head["last_offset"][slots] = -1
+        self.head["emitted_offset"][slots] = -1
+
+    def copy_rows(self, slots: Slots) -> "UserStates":
+        """Return rows (n,) as an arena of their own, which later events do not change."""
+        copy = UserStates(self.config, 0)
+        for name in _COLUMNS:
+            setattr(copy, name, getattr(self, name)[slots])
+        return copy
+
+    def _columns_as_bytes(self) -> list[Array]:
+        n = self.capacity
+        return [
+            np.zeros((n, 0), np.uint8)
+            if not getattr(self, name).size
+            else getattr(self, name).reshape(n, -1).view(np.uint8).reshape(n, -1)
+            for name in _COLUMNS
+        ]
+
+    def _sizes(self) -> NDArray[np.int64]:
+        names = _COLUMNS[:4]
+        return np.array(
+            [
+                getattr(self, name).dtype.itemsize * int(np.prod(getattr(self, name).shape[1:]))
+                for name in names
+            ],
+            np.int64,
+        )
+
+    def pack_buffer(self, slots: Slots) -> tuple[Array, NDArray[np.int64]]:
+        """Write rows one after another; without Python's lock, so it can run in a worker thread.
+
+        Returns:
+            words uint64 and offsets (n + 1,) int64 in words, for `split_rows`.
+        """
+        words = np.empty(
+            len(slots) * row_bytes_max(self.config, self.hidden.shape[1]) // 8, np.uint64
+        )
+        config = self.config
+        offsets = pack_rows(
+            words,
+            slots,
+            self.head,
+            config.dim,
+            len(config.half_lives_seconds),
+            self.hidden.shape[1],
+            *self._columns_as_bytes(),
+        )
+        return words, offsets
+
+    def pack(self, slots: Slots) -> list[bytes]:
+        """Return rows as bytes; see `row_dtype` for their layout."""
+        return split_rows(*self.pack_buffer(slots))
+
+    def unpack(
+        self, slots: Slots, rows: Sequence[bytes | None], newest: int = ANY_ARTIFACT
+    ) -> None:
+        """Read rows into slots; None clears one. Nothing is written where one is refused.
+
+        Args:
+            slots: (n,) where to.
+            rows: n rows as `pack` gave them.
+            newest: number of the newest artifact that a row may have been written with.
+
+        Raises:
+            StateFormatError: another format number or layout, or a damaged row; its position in
+                `rows`, found and expected are named.
+            NewerArtifactError: a row was written with an artifact after `newest`.
+        """
+        words, offsets, bad = join_rows(rows)
+        config = self.config
+        n_sums = len(config.half_lives_seconds)
+        code = 2
+        if bad < 0:
+            bad, code = check_rows(
+                words,
+                offsets,
+                self._sizes(),
+                config.dim,
+                n_sums,
+                config.slots,
+                config.pending,
+                config.ring,
+                newest,
+            )
+        if code == 4:
+            head = np.frombuffer(rows[bad] or b"", HEAD, 1, HEADER.itemsize)
+            raise NewerArtifactError(
+                f"user row {bad} of {len(rows)}", int(head["artifact"][0]), newest
+            )
+        if bad >= 0:
+            raise self._refusal(bad, code, rows)
+        empty = offsets[1:] == offsets[:-1]
+        if empty.any():
+            self.clear(slots[empty])
+        unpack_rows(slots, words, offsets, self.head, config.dim, *self._columns_as_bytes())
+
+    def _refusal(self, bad: int, code: int, rows: Sequence[bytes | None]) -> StateFormatError:
+        row = rows[bad] or b""
+        where = f"user row {bad} of {len(rows)}"
+        found = describe_format(row)
+        if code == 1 or found not in (-1, FORMAT):
+            return StateFormatError(
+                f"{where} has format {found}; format {FORMAT} is expected"
+                " (was it written by a newer version?)"
+            )
+        if code == 3:
+            header = np.frombuffer(row, HEADER, 1)[0]
+            config = self.config
+            return StateFormatError(
+                f"{where} is laid out for dim {header['dim']}, {header['n_sums']} half-lives,"
+                f" {header['n_slots']} slots, {header['n_ring']} ring entries,"
+                f" {header['n_pending']} pending; dim {config.dim},"
+                f" {len(config.half_lives_seconds)} half-lives, at most {config.slots},"
+                f" {config.ring} and {config.pending} are expected"
+                " (is this the artifact it was made with?)"
+            )
+        return StateFormatError(
+            f"{where}, {len(row)} bytes, is damaged: its checksum or length does not agree"
+        )

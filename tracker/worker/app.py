@@ -1,0 +1,208 @@
+"""The Faust application: topics, tables and agents around the data plane."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import faust
+from faust.auth import SASLCredentials, SSLCredentials
+
+from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
+from tracker.settings import Settings
+from tracker.stream.serving import ArtifactKeeper
+from tracker.stream.worker_context import Context
+from tracker.worker.plane import Plane
+from tracker.worker.process import end_by_force
+from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
+from tracker.worker.web import Health, add_pages
+
+log = logging.getLogger(__name__)
+
+BLOCKS_A_CHUNK = 16
+"""Records with item events in one chunk, of up to 400 each."""
+
+ROCKSDB = {
+    "driver": "rocksdict",
+    "max_open_files": 256,
+    "write_buffer_size": 16 * 1024 * 1024,
+    "max_write_buffer_number": 3,
+    "target_file_size_base": 32 * 1024 * 1024,
+    "block_cache_size": 32 * 1024 * 1024,
+    "bloom_filter_size": 10,
+}
+"""A partition's share; the defaults are gigabytes. Any other name would be ignored silently."""
+
+READY_LOOK_SECONDS = 0.1
+
+
+class TrackerApp(faust.App):
+    """Faust's application, which ends with the last commit of every partition."""
+
+    plane: Plane
+    keeper: ArtifactKeeper
+
+    async def on_start(self) -> None:
+        """Begin to read item states before partitions come."""
+        await super().on_start()
+        await self.plane.start()
+        self.keeper.start()
+
+    async def on_stop(self) -> None:
+        """Commit what is in work, tell the group, and end."""
+        if self._consumer is not None:
+            self._consumer.stop_flow()
+        self.flow_control.suspend()
+        await self.keeper.stop()
+        await self.plane.stop()
+        if self._consumer is not None:
+            await self._consumer.commit()
+        await super().on_stop()
+
+
+class TrackerWorker(faust.Worker):
+    """Faust's worker with our log, and a deadline for its end."""
+
+    def __init__(self, app: faust.App, settings: Settings) -> None:
+        super().__init__(app, loglevel=None, quiet=True, redirect_stdouts=False)
+        self._settings = settings
+        self.spinner = None
+
+    def _setup_logging(self) -> None:
+        """Leave the log as it is set up."""
+
+    def _on_sigterm(self) -> None:
+        self._deadline("SIGTERM")
+        super()._on_sigterm()
+
+    def _on_sigint(self) -> None:
+        self._deadline("SIGINT")
+        super()._on_sigint()
+
+    def _deadline(self, signal: str) -> None:
+        log.info("%s: committing and leaving", signal)
+        end_by_force(self._settings.shutdown_seconds)
+
+
+def build_app(context: Context, plane: Plane) -> TrackerApp:
+    """Put Faust around the data plane.
+
+    Faust owns the group, the assignment, tables with their recovery, and the web server; what is
+    between fetch and commit is the plane's.
+    """
+    settings, cluster = context.settings, context.cluster
+    topics = cluster.topics
+    session = settings.session_timeout_seconds
+    app = TrackerApp(
+        group_of(settings),
+        broker=[f"kafka://{address}" for address in settings.bootstrap],
+        broker_credentials=_credentials(settings),
+        broker_session_timeout=session,
+        broker_rebalance_timeout=max(session, 30.0),
+        broker_heartbeat_interval=session / 3,
+        broker_request_timeout=max(session, 30.0) + 10.0,
+        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="earliest",
+        store="rocksdb://",
+        datadir=settings.data_dir,
+        key_serializer="raw",
+        value_serializer="raw",
+        agent_supervisor="mode.CrashingSupervisor",
+        stream_buffer_maxsize=1_000_000,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        table_standby_replicas=settings.standbys,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        autodiscover=False,
+        web_enabled=bool(settings.web_port),
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=settings.web_port or 6066,
+        web_tables_enabled=False,
+        web_stats_enabled=False,
+        web_graph_enabled=False,
+        web_router_enabled=False,
+        web_metrics_enabled=False,
+        worker_redirect_stdouts=False,
+    )
+    app.plane = plane
+    app.keeper = context.keeper
+    transport = ChunkTransport(app.conf.broker_consumer, app)
+    transport.chunk_records = {
+        topics.events: settings.chunk_events,
+        topics.items: BLOCKS_A_CHUNK,
+    }
+    transport.owner = plane
+    if not cluster.transactions:
+        transport.ends = lambda parts: fetched_ends(settings, parts)
+    app.transport = transport
+    tables = {
+        "users": _table(app, "users", cluster.partitions(topics.events)),
+        "items": _table(app, "items", cluster.partitions(topics.items)),
+    }
+
+    def database(table: str, partition: int) -> Any:
+        return tables[table].data._db_for_partition(partition)
+
+    plane.database = database
+    _agent(app, plane, topics.events, cluster.partitions(topics.events))
+    _agent(app, plane, topics.items, cluster.partitions(topics.items))
+
+    health = Health(context, plane, lambda: bool(app.rebalancing) or not plane.settled)
+
+    @app.on_rebalance_complete.connect
+    async def recovered(*args: Any, **kwargs: Any) -> None:
+        consumer = app.consumer
+        assert isinstance(consumer, ChunkConsumer)
+        plane.consumer = consumer
+        first = not plane.settled
+        await plane.open_fenced()
+        if first:
+            app.add_future(_say_ready(context, plane, health))
+
+    add_pages(app, context, plane, health)
+    return app
+
+
+async def _say_ready(context: Context, plane: Plane, health: Health) -> None:
+    """Say once that the worker serves, when it does."""
+    while health.ready():
+        await asyncio.sleep(READY_LOOK_SECONDS)
+    topic, version = context.cluster.topics.events, context.keeper.current.version
+    count = sum(tp.topic == topic for tp in plane.partitions)
+    what = "partition" if count == 1 else "partitions"
+    log.info("ready: %d %s of %s, version %s", count, what, topic, version)
+
+
+def _table(app: faust.App, name: str, partitions: int) -> Any:
+    return app.Table(
+        name,
+        partitions=partitions,
+        key_type=bytes,
+        value_type=bytes,
+        options=dict(ROCKSDB),
+    )
+
+
+def _agent(app: faust.App, plane: Plane, topic: str, partitions: int) -> None:
+    source = app.topic(topic, schema=ChunkSchema(allow_empty=True), partitions=partitions)
+
+    @app.agent(source, name=topic)
+    async def agent(stream: Any) -> AsyncIterator[None]:
+        async for event in stream.noack().events():
+            plane.accept(event.value, event.ack)
+            yield
+
+
+def _credentials(settings: Settings) -> Any:
+    context = ssl_context_of(settings)
+    if settings.security_protocol.startswith("SASL"):
+        assert settings.sasl_password is not None
+        return SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.sasl_password.get_secret_value(),
+            mechanism=settings.sasl_mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else SSLCredentials(context)

@@ -1,0 +1,153 @@
+"""A worker's life, from its settings to its exit status."""
+
+import asyncio
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from tracker.artifact.artifact import ArtifactError
+from tracker.events.kinds import Kinds, KindsFileError
+from tracker.items.index import IndexDeviceError
+from tracker.items.view import ItemView
+from tracker.kafka.cluster import BrokerError, Cluster, TopicError, check_topics, group_of
+from tracker.settings import Settings
+from tracker.stream.item_feed import ItemFeed
+from tracker.stream.metrics import Metrics
+from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving
+from tracker.stream.worker_context import Context
+from tracker.worker.app import TrackerWorker, build_app
+from tracker.worker.data_dir import DataDirError, locked
+from tracker.worker.plane import Plane
+from tracker.worker.process import PortError, calm_garbage_collector, check_port, set_up_logging
+from tracker.worker.warm_up import warm_up
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0
+"""How long after the first answer that did not come; then twice as long each time."""
+
+RETRY_SECONDS_MOST = 16.0
+
+START_SECONDS = 60.0
+"""How long a worker waits for a broker that is away when it starts."""
+
+REFUSALS = (
+    ArtifactError,
+    BrokerError,
+    DataDirError,
+    IndexDeviceError,
+    KindsFileError,
+    PortError,
+    TopicError,
+)
+"""Why a worker does not start: one line, no traceback."""
+
+
+async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -> Cluster:
+    """Check the topics; while no broker answers, try again for a while, less and less often.
+
+    Raises:
+        BrokerError: no broker answered in time, or it refuses us.
+        TopicError: a topic is missing or does not fit.
+    """
+    loop = asyncio.get_running_loop()
+    deadline, wait = loop.time() + seconds, RETRY_SECONDS
+    while True:
+        try:
+            return await check_topics(settings)
+        except BrokerError as error:
+            if loop.time() + wait > deadline:
+                raise
+            log.warning("%s; trying again in %g s", error, wait)
+            await asyncio.sleep(wait)
+            wait = min(2.0 * wait, RETRY_SECONDS_MOST)
+
+
+def run_worker(settings: Settings) -> int:
+    """Run a worker until it is told to stop.
+
+    1. Take the data directory; see that the web port is free; read kinds and artifact.
+    2. Wait for the brokers and check the topics.
+    3. Compile the kernels, which takes a minute or two the first time; look at the port again.
+    4. Join the group and work.
+
+    Returns:
+        the exit status: 0 after SIGTERM or SIGINT, 1 where it refuses to start or had to stop.
+    """
+    set_up_logging(settings.log_level)
+    try:
+        with locked(settings.data_dir):
+            return _run(settings)
+    except REFUSALS as error:
+        log.critical("this worker does not start: %s", error)
+        return 1
+
+
+def _run(settings: Settings) -> int:
+    metrics = Metrics()
+    # 1
+    _check_web(settings)
+    artifact = load_artifact(settings)
+    interest = artifact.manifest.interest
+    kinds = _kinds(settings, interest.rating_min, interest.rating_max)
+    serving = make_serving(artifact, settings)
+
+    # 2
+    cluster = asyncio.run(wait_for_cluster(settings))
+    if not cluster.transactions:
+        log.warning(
+            "the brokers at %s have no transactions: a worker that crashes or freezes may count"
+            " item events twice, and a frozen one may overwrite its successor's states",
+            ", ".join(settings.bootstrap),
+        )
+
+    # 3
+    def warm(serving: Serving) -> None:
+        warm_up(serving, kinds, settings.k)
+
+    warm(serving)
+    _check_web(settings)
+
+    def feed(view: ItemView) -> ItemFeed:
+        topic = cluster.topics.items_changelog
+        return ItemFeed(settings, topic, cluster.partitions(topic), view, metrics.item_feed_lag.set)
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    keeper = ArtifactKeeper(settings, feed, metrics, warm)
+    keeper.use(serving)
+    context = Context(settings, cluster, keeper, kinds, metrics)
+    plane = Plane(context)
+    app = build_app(context, plane)
+    app.finalize()
+    app.worker_init()
+    app.worker_init_post_autodiscover()
+    calm_garbage_collector()
+    # 4
+    worker = TrackerWorker(app, settings)
+    loop.set_default_executor(ThreadPoolExecutor(4, thread_name_prefix="aside"))
+    log.info("worker %d joins group %s", os.getpid(), group_of(settings))
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as end:  # Faust's only way to return
+        status = int(end.code or 0)
+        if status == 0:
+            log.info("left in order")
+        return status
+
+
+def _check_web(settings: Settings) -> None:
+    if settings.web_port:
+        asyncio.run(check_port(settings.web_host, settings.web_port))
+
+
+def _kinds(settings: Settings, rating_min: float, rating_max: float) -> Kinds:
+    if settings.kinds_file is None:
+        kinds = Kinds.default(rating_min, rating_max)
+    else:
+        kinds = Kinds.load(settings.kinds_file, rating_min, rating_max)
+    if settings.unknown_kinds == "reject":
+        return kinds
+    return msgspec.structs.replace(kinds, unknown=settings.unknown_kinds)

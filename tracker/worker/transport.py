@@ -1,0 +1,309 @@
+"""A Faust consumer that hands over chunks: records and the offsets they cover."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, cast
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from tracker.store.database import write_rows
+from tracker.stream.chunks import Chunk, NoOwner, Owner
+
+log = logging.getLogger(__name__)
+
+FETCH_WAIT_MILLISECONDS = 100
+"""How long a broker may hold back an answer. One request to a broker is under way at a time, so a
+busy partition would wait so long behind idle ones; Faust's 1500 is too much."""
+
+HELD_SECONDS = 0.02
+"""How long a fetch may last while a partition is held back."""
+
+
+class ChunkThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, reading committed records only."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS
+        return consumer
+
+
+class ChunkConsumer(driver.Consumer):
+    """Hands over one message a chunk for source topics, and tables' changelogs in bulk.
+
+    Whatever Faust drops, repeats or rewinds around a rebalance, each chunk says which offsets it
+    covers, and chunks of a partition follow each other without a hole unless the log has one.
+    """
+
+    app: Any
+    transport: "ChunkTransport"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._next: dict[TP, int] = {}  # offset that the next fetched record should have
+        self._probed: dict[TP, int] = {}  # sought to once, to tell a lost fetch from a real gap
+        self._rewind: dict[TP, int] = {}  # offset to seek to before the next fetch
+        self._room = asyncio.Event()
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ChunkThread:
+        return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _owner(self) -> Owner:
+        return self.transport.owner
+
+    def _is_source(self, tp: TP) -> bool:
+        return tp.topic in self.transport.chunk_records
+
+    def rewind(self, tp: TP, offset: int) -> None:
+        """Fetch a partition from an offset again."""
+        self._rewind[tp] = offset
+
+    def unread(self, tp: TP) -> int | None:
+        """Return how many offsets of a partition were not fetched yet; None while unknown."""
+        consumer = self._thread._consumer
+        subscription = None if consumer is None else consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or tp not in assignment.tps:
+            return None
+        state = assignment.state_value(tp)
+        if state is None or state.highwater is None or not state.has_valid_position:
+            return None
+        return max(0, int(state.highwater - state.position))
+
+    def ack(self, message: Any) -> bool:
+        """Take note that a chunk is processed: there is room for another."""
+        done: bool = super().ack(message)
+        self.wake()
+        return done
+
+    def wake(self) -> None:
+        """Look again which partitions have room."""
+        self._room.set()
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Fetch records, and give one message a chunk, partitions in turns."""
+        while self._rewind:
+            tp, offset = self._rewind.popitem()
+            if tp in self.assignment():
+                self._next[tp] = offset
+                await self._seek_to(tp, offset)
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            return  # everything is sought again before flow resumes
+        others = {tp: found for tp, found in records.items() if not self._is_source(tp)}
+        queues = [self._chunks(tp, records[tp]) for tp in records if self._is_source(tp)]
+        for turn in range(max(map(len, queues), default=0)):
+            for queue in queues:
+                if turn >= len(queue):
+                    continue
+                if not self.flow_active or self.app.consumer_generation_id != generation:
+                    return
+                chunk = queue[turn]
+                self._read_offset[chunk.tp] = chunk.records[-1].offset
+                yield chunk.tp, self._message(chunk, generation)
+        for tp, record in self.scheduler.iterate(others) if others else ():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active:
+                yield tp, self._to_message(tp, record)
+
+    def _chunks(self, tp: TP, records: Sequence[Any]) -> list[Chunk]:
+        """Cut records into chunks that start where the last one ended.
+
+        A first offset past the expected one is sought once more and only then believed.
+        """
+        want = self._next.get(tp)
+        if not records or (want is not None and records[-1].offset < want):
+            return []
+        if want is not None:
+            if records[0].offset < want:
+                records = [record for record in records if record.offset >= want]
+            if records[0].offset > want and self._probed.get(tp) != want:
+                self._probed[tp] = want
+                self._rewind[tp] = want
+                return []
+        start = records[0].offset if want is None else want
+        size = self.transport.chunk_records[tp.topic]
+        chunks = []
+        for first in range(0, len(records), size):
+            part = records[first : first + size]
+            end = part[-1].offset + 1
+            chunks.append(Chunk(tp, start, end, part))
+            start = end
+        self._next[tp] = start
+        return chunks
+
+    def _message(self, chunk: Chunk, generation: int) -> Any:
+        last = chunk.records[-1]
+        return ConsumerMessage(
+            chunk.tp.topic,
+            chunk.tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            None,
+            None,
+            cast(Any, chunk),
+            None,
+            0,
+            0,
+            chunk.tp,
+            generation_id=generation,
+        )
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        """Fetch what has room, and apply what came for changelogs."""
+        records, active = await super()._wait_next_records(timeout)
+        if records is not None and self.flow_active:
+            await self._apply_changelogs(records, active or ())
+        return records, active
+
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        """Fetch, but leave out source partitions that can take no more.
+
+        Only a source partition is ever held back, never recovery or a standby.
+        """
+        if active_partitions is not None:
+            held = {
+                tp for tp in active_partitions if self._is_source(tp) and not self._owner.room(tp)
+            }
+            if held:
+                timeout = min(timeout, HELD_SECONDS)
+                active_partitions = active_partitions - held
+                if not active_partitions:
+                    self._room.clear()
+                    try:
+                        async with asyncio.timeout(timeout):
+                            await self._room.wait()
+                    except TimeoutError:
+                        pass
+                    return {}
+        return await super()._getmany(active_partitions, timeout)
+
+    async def _apply_changelogs(self, records: Any, active: Collection[TP]) -> None:
+        """Write what was fetched of changelogs to their tables at once, and end recovery.
+
+        Faust does it record by record, an order of magnitude slower. The last offset of a
+        partition may be the marker of a transaction, which is never delivered: what counts is how
+        far the consumer has read.
+        """
+        tables = self.app.tables
+        recovery = tables.recovery
+        for tp in [tp for tp in active if tp.topic in tables._changelogs]:
+            found = records.pop(tp, None)
+            if tp in recovery.active_tps:
+                offsets = recovery.active_offsets
+            elif tp in recovery.standby_tps:
+                offsets = recovery.standby_offsets
+            else:
+                continue
+            if found:
+                # Here, not in a thread: a rebalance may close the database.
+                database = tables._changelogs[tp.topic].data._db_for_partition(tp.partition)
+                write_rows(database, ((r.key, r.value) for r in found), found[-1].offset)
+                self._read_offset[tp] = found[-1].offset
+                offsets[tp] = max(_known(offsets[tp]), found[-1].offset)
+            position = await self._thread.position(tp)
+            if position is not None and position - 1 > _known(offsets[tp]):
+                offsets[tp] = position - 1
+        if recovery.in_recovery and not recovery.need_recovery():
+            recovery.flush_buffers()
+            recovery._set_recovery_ended()
+            recovery.signal_recovery_end.set()
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Return the ends of logs, from a source that can be trusted."""
+        ends = self.transport.ends
+        if ends is None:
+            return await super().highwaters(*partitions)
+        return await ends(partitions)
+
+    async def perform_seek(self) -> None:
+        """Seek source partitions to where their state stands, or else to the group's offset."""
+        await super().perform_seek()
+        for tp in self.assignment():
+            if self._is_source(tp):
+                position = self._owner.position(tp)
+                if position is not None:
+                    self._rewind.pop(tp, None)
+                    self._next[tp] = position
+                    await self._seek_to(tp, position)
+
+    async def _seek_to(self, tp: TP, offset: int) -> None:
+        self._read_offset[tp] = None  # or Faust drops what it believes to have read
+        await self._thread.call_thread(self._thread._ensure_consumer().seek, tp, offset)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return the offset to commit for the group: that of the last commit of the state."""
+        if not self._is_source(tp):
+            offset: int | None = super()._new_offset(tp)
+            return offset
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        position = self._owner.committed(tp)
+        before = self._committed_offset[tp]
+        return position if position is not None and (before is None or position > before) else None
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Finish and commit before Faust forgets what was acknowledged, then let go."""
+        sources = [tp for tp in revoked if self._is_source(tp)]
+        if sources and not self.app.should_stop:
+            self.stop_flow()
+            self.app.flow_control.suspend()
+            self.app.flow_control.clear()
+            await self._owner.release(sources)
+            await self.commit()
+        for tp in revoked:
+            self._next.pop(tp, None)
+            self._probed.pop(tp, None)
+            self._rewind.pop(tp, None)
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Fence the former owners of source partitions, and only then recover their state."""
+        await self._owner.fence([tp for tp in assigned if self._is_source(tp)])
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def verify_all_partitions_active(self) -> None:
+        """Leave it to /healthz to tell whether the worker moves."""
+
+
+def _known(offset: int | None) -> int:
+    return -1 if offset is None else offset
+
+
+class ChunkTransport(driver.Transport):
+    """The transport of an application whose source topics come in chunks.
+
+    Attributes:
+        chunk_records: by source topic, how many records a chunk holds at most.
+        owner: who owns the partitions.
+        ends: finds the ends of logs where the broker's own answer is wrong.
+    """
+
+    Consumer = ChunkConsumer
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.chunk_records: Mapping[str, int] = {}
+        self.owner: Owner = NoOwner()
+        self.ends: Callable[[Collection[TP]], Awaitable[Mapping[TP, int]]] | None = None
+
+
+class ChunkSchema(faust.Schema[None, Any]):
+    """Hands chunks to the agent as they are."""
+
+    def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
+        """Chunks have no key."""
+
+    def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
+        """Give the chunk."""
+        return message.value

@@ -1,0 +1,103 @@
+"""Compile every kernel that an artifact needs before it serves, on states that are thrown away."""
+
+import logging
+import time
+
+import numpy as np
+
+from tracker.events.batch import EventBatch, EventReader
+from tracker.events.item_events import decode_block, encode_block
+from tracker.events.kinds import Kinds
+from tracker.events.wire import Event, encode_event
+from tracker.recommend.learner import Learner
+from tracker.scoring.context import COLUMNS
+from tracker.stream.item_side import ItemRows
+from tracker.stream.serving import Serving
+from tracker.users.request_batch import RequestBatch
+from tracker.users.rows import UserRows
+
+log = logging.getLogger(__name__)
+
+EVENTS = 80
+
+
+def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
+    """Run what a chunk needs once: events, rows of another artifact, lists, learning, item states.
+
+    Native code is compiled when it is first called, which takes half a minute; later starts find
+    it in the cache. A worker in the group that stood still for so long would be thrown out. What
+    is compiled depends on what was trained, so an artifact is warmed up before it is put into use.
+
+    Args:
+        serving: an artifact; its item view stays as it is.
+        kinds: weights of kinds.
+        k: items in a list.
+    """
+    begun = time.monotonic()
+    log.info("compiling kernels, or reading them from the cache: the first time takes a minute")
+    recommender = serving.recommender
+    rows = UserRows(serving.config)
+    rows.grow(4)
+    batch = _events(serving, kinds)
+    applied = recommender.update(rows, batch)
+    slots, now = np.array([0, 1, -1], np.int64), np.full(3, float(batch.times[-1]))
+    rows.states.head["basis"] = 0
+    rows.states.head["encoder"] = 0
+    recommender.carry_over(rows.states, slots)
+    learner = Learner(kinds)
+    learner.follow(serving.artifact.models)
+    asked = RequestBatch(rows, slots, now, np.zeros(3, np.uint32))
+    found = recommender.recommend(asked, k, learner.served)
+    ranker = learner.served.ranker
+    if ranker is not None:
+        ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
+    serving.encoder.encode(
+        found,
+        serving.version,
+        ["a", "b", "c"],
+        ["a", "b", "c"],
+        now.tolist(),
+        [None] * 3,
+        [0.0] * 3,
+    )
+    kept = dict(rows.dump(["a", "b"], slots[:2]))
+    rows.clear(slots[:2])
+    rows.load(["a", "b"], slots[:2], lambda keys: [kept.get(key) for key in keys])
+
+    items = ItemRows()
+    items.grow(4)
+    if len(applied.item_events):
+        item_events = decode_block(encode_block(applied.item_events))
+        _, places = np.unique(item_events["item"], return_inverse=True)
+        items.grow(int(places.max()) + 1)
+        items.apply(places.astype(np.int64), item_events)
+        packed = items.states.pack(np.unique(places).astype(np.int64))
+        items.states.unpack(np.arange(len(packed)), packed)
+        type(serving.view)(serving.artifact.vectors).update(packed, np.unique(item_events["item"]))
+    seconds = time.monotonic() - begun
+    log.info("kernels are ready after %.1f s", seconds)
+
+
+def _events(serving: Serving, kinds: Kinds) -> EventBatch:
+    """Events of two users: more than a ring holds, a dislike, a repeated one and retractions."""
+    ids = serving.artifact.vectors.ids
+    kind = max(kinds.table, key=lambda name: kinds.table[name].weight, default="view")
+    bad = min(kinds.table, key=lambda name: kinds.table[name].weight, default="view")
+    events = []
+    for number in range(EVENTS):
+        user = "ab"[number % 2]
+        item = ids[number % len(ids)] if ids else "x"
+        events.append(Event(user, item, kind, float(number), "home", None, f"e{number}"))
+    events += [
+        Event("a", "unknown", kind, 90.0),
+        Event("a", ids[0] if ids else "x", bad, 91.0),
+        Event("a", None, None, 92.0, retracts=f"e{EVENTS - 2}"),
+        Event("a", None, None, 92.0, retracts="e0"),
+        Event("b", None, None, 92.0, retracts="not yet"),
+        Event("b", ids[0] if ids else "x", kind, 93.0, event_id="not yet"),
+    ]
+    values = [encode_event(event) for event in events]
+    reader = EventReader(kinds)
+    batch, _ = reader.read("", 0, values, range(len(values)), [100_000] * len(values))
+    batch.slots[:] = ["ab".index(user) for user in batch.users]
+    return batch

@@ -1,0 +1,242 @@
+"""The HTTP API: /healthz, /readyz, /metrics, /users/ID, /items/ID and /score."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import faust
+import numpy as np
+from aiokafka.partitioner import murmur2
+
+from tracker.events.item_events import item_partition
+from tracker.events.wire import hash_id
+from tracker.lookup.score import score_items
+from tracker.lookup.show import describe_item, describe_user
+from tracker.stream.item_side import ItemSide
+from tracker.stream.partition import Partition
+from tracker.stream.user_side import UserSide
+from tracker.stream.worker_context import Context
+from tracker.users.states import NewerArtifactError
+from tracker.worker.plane import Plane
+
+TEXT = "text/plain; version=0.0.4"
+
+Result = TypeVar("Result")
+
+MOST_SCORED = 1000
+"""Items that /score answers for at once."""
+
+
+class Health:
+    """Tells whether a worker lives, and whether it is ready.
+
+    Args:
+        context: what the partitions share.
+        plane: the partitions.
+        rebalancing: whether partitions are being handed out, or their state recovered.
+    """
+
+    def __init__(self, context: Context, plane: Plane, rebalancing: Callable[[], bool]) -> None:
+        self._context = context
+        self._plane = plane
+        self._rebalancing = rebalancing
+
+    def live(self) -> list[str]:
+        """Return why the worker should be restarted; nothing where it lives."""
+        stalled = self._context.metrics.seconds_since_commit()
+        lag = self._plane.lag
+        most = self._context.settings.health_stall_seconds
+        if lag and stalled > most and not self._rebalancing():
+            return [f"{lag} records wait, and nothing was committed for {stalled:.0f} s"]
+        return []
+
+    def ready(self) -> list[str]:
+        """Return what the worker still waits for; nothing where it is ready."""
+        reasons = []
+        keeper = self._context.keeper
+        if not keeper.loaded:
+            reasons.append("no artifact is loaded")
+        elif not keeper.caught_up:
+            reasons.append("the items' changelog is still being read")
+        if self._rebalancing():
+            reasons.append("partitions are being handed out or recovered")
+        return reasons
+
+
+def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) -> None:
+    """Put the pages on the application's web server."""
+
+    @app.page("/healthz")
+    async def healthz(view: Any, request: Any) -> Any:
+        reasons = health.live()
+        return view.json({"live": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    @app.page("/readyz")
+    async def readyz(view: Any, request: Any) -> Any:
+        reasons = health.ready()
+        return view.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    @app.page("/metrics")
+    async def metrics(view: Any, request: Any) -> Any:
+        plane.observe()
+        return view.bytes(context.metrics.exposition(), content_type=TEXT)
+
+    @app.page("/users/{user_id}")
+    async def user(view: Any, request: Any, user_id: str) -> Any:
+        try:
+            found = await _look_up_user(context, plane, user_id)
+        except NewerArtifactError as newer:
+            return view.json({"error": str(newer)}, status=503)
+        if found is None:
+            partitions = context.cluster.partitions(context.cluster.topics.events)
+            number = (murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions
+            return view.json(
+                {"error": "this worker knows no such user", "partition": number}, status=404
+            )
+        return view.json(found)
+
+    @app.page("/score")
+    async def score(view: Any, request: Any) -> Any:
+        query = request.query
+        users, items = query.getall("user", []), query.getall("item", [])
+        try:
+            at = _time_of(query.get("at"))
+        except ValueError:
+            return view.json({"error": f"at is {query['at']!r}; seconds are expected"}, status=400)
+        if len(users) != 1 or not 1 <= len(items) <= MOST_SCORED:
+            return view.json(
+                {
+                    "error": f"{len(users)} users and {len(items)} items; ?user=U&item=I&item=J..."
+                    f" with one user and 1 to {MOST_SCORED} items is expected"
+                },
+                status=400,
+            )
+        try:
+            found = await _score(context, plane, users[0], items, query.get("scene"), at)
+        except NewerArtifactError as newer:
+            return view.json({"error": str(newer)}, status=503)
+        if found is None:
+            return view.json({"error": "another worker has this user"}, status=404)
+        return view.json(found)
+
+    @app.page("/items/{item_id}")
+    async def item(view: Any, request: Any, item_id: str) -> Any:
+        found = await _look_up_item(context, plane, item_id)
+        if found is None:
+            code = np.array([hash_id(item_id)], np.uint64)
+            partitions = context.cluster.partitions(context.cluster.topics.items)
+            number = int(item_partition(code, partitions)[0])
+            return view.json(
+                {"error": "this worker knows no such item", "partition": number}, status=404
+            )
+        return view.json(found)
+
+
+def _time_of(text: str | None) -> float | None:
+    """Return the time that is asked for.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if text is None:
+        return None
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(text)
+    return found
+
+
+async def _score(
+    context: Context,
+    plane: Plane,
+    user_id: str,
+    items: list[str],
+    scene: str | None,
+    at: float | None,
+) -> dict[str, object] | None:
+    """Return scores from the partition that has the user, or else would have; None for neither."""
+    partitions = context.cluster.partitions(context.cluster.topics.events)
+    likely = (murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions
+    sides = _with_side(plane, UserSide)
+    for partition, new in [(p, False) for p in sides] + [(p, True) for p in sides]:
+        if new and partition.number != likely:
+            continue
+        side = cast(UserSide, partition.side)
+
+        def ask(side: UserSide = side, new: bool = new) -> dict[str, object] | None:
+            found = side.find_user(user_id)
+            if found is None and not new:
+                return None
+            now, slot = side.store.row.stream_time, -1
+            if found is not None:
+                slot = found[1]
+                now = max(now, float(side.rows.states.head["last_time"][slot]))
+            recommender = context.keeper.current.recommender
+            return score_items(
+                recommender, side.rows, slot, user_id, items, now if at is None else at, scene,
+                side.calibration(),
+            )  # fmt: skip
+
+        answer = await _ask(context, partition, ask)
+        if answer is not None:
+            return answer
+    return None
+
+
+async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[str, object] | None:
+    for partition in _with_side(plane, UserSide):
+        side = cast(UserSide, partition.side)
+
+        def ask(side: UserSide = side) -> dict[str, object] | None:
+            found = side.find_user(user_id)
+            if found is None:
+                return None
+            rows, slot = found
+            artifact = context.keeper.current.artifact
+            now = max(side.store.row.stream_time, float(rows.states.head["last_time"][slot]))
+            return describe_user(user_id, rows.states, slot, artifact, now)
+
+        answer = await _ask(context, partition, ask)
+        if answer is not None:
+            return answer
+    return None
+
+
+async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[str, object] | None:
+    scene_names: dict[int, str] = {}
+    for partition in _with_side(plane, UserSide):
+        scene_names.update(cast(UserSide, partition.side).scene_names)
+    for partition in _with_side(plane, ItemSide):
+        side = cast(ItemSide, partition.side)
+
+        def ask(side: ItemSide = side) -> dict[str, object] | None:
+            found = side.find_item(hash_id(item_id))
+            if found is None:
+                return None
+            states, slot = found
+            artifact = context.keeper.current.artifact
+            now = side.store.row.stream_time
+            return describe_item(item_id, states, slot, artifact, now, scene_names)
+
+        answer = await _ask(context, partition, ask)
+        if answer is not None:
+            return answer
+    return None
+
+
+async def _ask(context: Context, partition: Partition, ask: Callable[[], Result]) -> Result:
+    """Ask a partition; where it needs a newer artifact, once that is in use.
+
+    Raises:
+        NewerArtifactError: it cannot be told whether LATEST names it.
+    """
+    while True:
+        try:
+            return await partition.ask(ask)
+        except NewerArtifactError as newer:
+            if not await context.keeper.catch_up(newer.sequence):
+                raise
+
+
+def _with_side(plane: Plane, kind: type[Any]) -> list[Partition]:
+    return [part for part in plane.partitions.values() if isinstance(part.side, kind)]
