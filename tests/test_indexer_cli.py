@@ -209,7 +209,7 @@ def test_every_command_has_help_with_its_exit_codes(command: str) -> None:
 
 def test_it_runs_as_a_module_without_loading_torch() -> None:
     code = (
-        "import sys; from indexer.cli import main; main(['list', '--out', 'absent'],"
+        "import sys; from indexer.cli.main import main; main(['list', '--out', 'absent'],"
         " standalone_mode=False); print(*{'torch', 'faiss', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

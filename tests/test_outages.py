@@ -93,7 +93,7 @@ def test_a_full_disk_ends_the_worker_with_a_reason_and_a_larger_one_goes_on(
     lines = shop_events(DISK_EVENTS, 6000, seed=6)
     limited = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE_BYTES},"
-        f" {resource.RLIM_INFINITY})); from tracker.cli import main; main()"
+        f" {resource.RLIM_INFINITY})); from tracker.cli.main import main; main()"
     )
 
     async def go() -> None:
