@@ -45,10 +45,10 @@ CASES = {
     "films": Case(FILMS, told=("--core", "5", "--protocol", "gts")),
     "films-loo": Case(FILMS, told=("--core", "5", "--protocol", "loo")),
     "films-all": Case(FILMS, told=("--protocol", "gts")),
-    "groceries": Case(
-        GROCERIES, ("items", "events", "users"), ("--repeats", "--protocol", "gts")
-    ),
+    "groceries": Case(GROCERIES, ("items", "events", "users"), ("--repeats", "--protocol", "gts")),
 }
+
+WITH_INTERVAL = {"hit_rate_at_10", "ndcg_at_10", "auc", "user_auc"}
 
 TARGETS = ("--targets", "20000")
 """More than any of the cases has: all are asked for."""
@@ -77,10 +77,16 @@ def shown(words: Sequence[str], data: Path, out: Path) -> str:
     return line
 
 
-def without_scenes(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the rows of single scenes, of which there may be hundreds, and their calibration."""
-    rows = [row for row in evaluation["rows"] if not row["slice"].startswith("scene:")]
-    return evaluation | {"rows": rows}
+def figures_of(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the rows of single scenes, and intervals that no page shows."""
+    rows = [
+        {key: value for key, value in row.items() if value is not None}
+        | {"ci": {key: value for key, value in row["ci"].items() if key in WITH_INTERVAL}}
+        for row in evaluation["rows"]
+        if not row["slice"].startswith("scene:")
+    ]
+    differences = [one for one in evaluation["differences"] if one["model"] == "tracker"]
+    return evaluation | {"rows": rows, "differences": differences}
 
 
 def main() -> None:
@@ -102,7 +108,7 @@ def main() -> None:
     training = json.loads(kept.read_text())
     words = ["indexer", "evaluate", *case.inputs(data), *case.told, *TARGETS, "--out", str(out)]
     evaluation = json.loads(run([*words, "--json", "-"]))
-    figures = {"training": training["result"], "evaluation": without_scenes(evaluation)}
+    figures = {"training": training["result"], "evaluation": figures_of(evaluation)}
     store(given.case, figures, [training["command"], shown(words, data, out)])
 
 

@@ -25,6 +25,9 @@ FORMAT = 1
 DIGITS = 7
 """Significant digits that a stored figure keeps."""
 
+WIDTH = 300
+"""Characters of a line of a result."""
+
 NOT_CODE = ("benchmarks/results", "docs", "*.md")
 """Files that a benchmark does not read: a change there does not make its figures doubtful."""
 
@@ -59,7 +62,7 @@ def store(name: str | None, figures: Any, commands: Sequence[str] = ()) -> None:
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(_lines(result) + "\n", encoding="utf-8")
     print(f"{path.relative_to(ROOT)} written", file=sys.stderr)
 
 
@@ -115,6 +118,20 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     return float(f"{float(value):.{DIGITS}g}")
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    """Return JSON in which small things keep to one line, so that differences are easy to read."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or len(indent + flat) <= WIDTH:
+        return flat
+    deeper = indent + " "
+    if isinstance(value, list):
+        parts, (begin, end) = [_lines(one, deeper) for one in value], "[]"
+    else:
+        parts = [f"{json.dumps(key)}: {_lines(one, deeper)}" for key, one in value.items()]
+        begin, end = "{}"
+    return f"{begin}\n{deeper}" + f",\n{deeper}".join(parts) + f"\n{indent}{end}"
 
 
 def _git(*words: str) -> str:
