@@ -25,7 +25,7 @@ FORMAT = 1
 DIGITS = 7
 """Significant digits that a stored figure keeps."""
 
-WIDTH = 300
+WIDTH = 1000
 """Characters of a line of a result."""
 
 NOT_CODE = ("benchmarks/results", "docs", "*.md")
