@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check format lint types bench schemas clean
+.PHONY: help demo test check format lint types bench figures pages schemas clean
 
 help:
 	@echo 'make demo     the demonstration: recommendations before and after a few events'
@@ -13,6 +13,8 @@ help:
 	@echo 'make check    format, lint, types, tests'
 	@echo 'make format   let ruff format the sources'
 	@echo 'make bench    the benchmarks (Java and Maven needed)'
+	@echo 'make figures  measure every figure of docs/figures/: DATA=folder, ONLY="films faults" for some'
+	@echo 'make pages    write docs/figures/ anew from benchmarks/results/'
 	@echo 'make schemas  write schemas/ and the tables of the README anew from the code'
 	@echo 'make clean    remove all that was made here, .venv too'
 
@@ -56,6 +58,13 @@ format: .venv/.test
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
+
+figures: .venv/.bench
+	$(BIN)/python -m benchmarks.all --data $(DATA) $(ONLY)
+	$(BIN)/python -m benchmarks.figures
+
+pages: .venv/.test
+	$(BIN)/python -m benchmarks.figures
 
 schemas: .venv/.test
 	$(BIN)/python -m indexer.data.schemas schemas

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.results import add_option, store
 from indexer.data.histories import EventLog, core, read_event_log, split
 from indexer.data.holdout import check_unseen
 from indexer.evaluate.intervals import paired_interval
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--second", help="version; by default the last")
     parser.add_argument("--core", type=int, default=1)
     parser.add_argument("--repeats", action="store_true")
+    add_option(parser)
     told = parser.parse_args()
     versions = list_versions(told.out)
     names = told.first or versions[-2], told.second or versions[-1]
@@ -162,6 +164,7 @@ def main() -> None:
     again = Artifact.load(told.out, names[0], "cpu")
     report = compare(log, first, second, again, told.repeats, told.core > 1)
     print(json.dumps(report, indent=2))
+    store(told.result, report)
 
 
 if __name__ == "__main__":

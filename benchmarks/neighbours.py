@@ -4,11 +4,11 @@ python -m benchmarks.neighbours --artifacts artifacts --events events.jsonl.gz -
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.results import add_option, store
 from indexer.data.histories import EventLog, core, read_event_log
 from tests.neighbour_counts import Uncapped
 from tracker.artifact.artifact import Artifact
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--artifacts", required=True, help="where the items' vectors are")
     parser.add_argument("--events", type=Path, required=True)
     parser.add_argument("--core", type=int, default=1)
+    add_option(parser)
     given = parser.parse_args()
     artifact = Artifact.load(Path(given.artifacts), device="cpu")
     interest = artifact.manifest.interest
@@ -54,11 +55,13 @@ def main() -> None:
     apply_item_events(states, np.searchsorted(items, item_events["item"]), item_events)
     counted = Uncapped().add(item_events)
     slots = {item: slot for slot, item in enumerate(items.tolist())}
+    found = []
     for k in (20, 64):
-        sys.stdout.write(
-            f"top {k}: overlap {counted.overlap(states, slots, k):.4f},"
-            f" strength {counted.strength_kept(states, slots, k):.4f}\n"
-        )
+        overlap = counted.overlap(states, slots, k)
+        strength = counted.strength_kept(states, slots, k)
+        found.append({"strongest": k, "overlap": overlap, "strength": strength})
+        print(f"top {k}: overlap {overlap:.4f}, strength {strength:.4f}")
+    store(given.result, {"events": len(log), "items": len(items), "lists": found})
 
 
 if __name__ == "__main__":

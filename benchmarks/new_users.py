@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.results import add_option, store
 from indexer.data.histories import EventLog, read_event_log
 from indexer.data.users import read_users
 from indexer.evaluate.answers import WHOLE, WITHOUT_ATTRIBUTES, Answers, ask_all, make_baselines
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", action="store_true")
+    add_option(parser)
     told = parser.parse_args()
     told.out.mkdir(parents=True, exist_ok=True)
     with_attributes = read_users(told.users).attributes
@@ -152,6 +154,7 @@ def main() -> None:
     _, plain = ask(artifacts["without"], log, held_out, told.repeats, beside=False)
     answers[TRAINED_WITHOUT] = plain[WHOLE.name]
     lengths = log.lengths()[targets.events]
+    parts: list[dict[str, Any]] = []
     for title, which in [
         ("all", lengths >= 0),
         *((f"{n} events before", lengths == n) for n in range(FIRST)),
@@ -161,9 +164,10 @@ def main() -> None:
         }
         if which.any():
             lines = report_of(some, log, targets.events[which])
-            print(
-                json.dumps({"part": title, "targets": int(which.sum()), "models": lines}, indent=2)
-            )
+            parts.append({"part": title, "targets": int(which.sum()), "models": lines})
+            print(json.dumps(parts[-1], indent=2))
+    users = {"with_attributes": len(with_attributes), "held_out": len(held_out)}
+    store(told.result, {"users": users, "parts": parts})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import tracker.recommend.recommender as recommending
 import tracker.recommend.shortlist as shortlisting
+from benchmarks.results import add_option, store
 from indexer.build.index import build_index
 from indexer.build.tower_items import FittedTower, make_tower
 from indexer.train.ranker import RankerOptions
@@ -275,6 +276,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
@@ -297,8 +299,10 @@ def main() -> None:
             job, arguments.batch, arguments.k, arguments.repeats, learned
         )
     alone = network_microseconds(256, 200, arguments.repeats)
+    found = {"update": job.update_microseconds, "network alone": alone, **results}
+    store(arguments.result, {"items": arguments.items, "microseconds": found})
     if arguments.json:
-        print(json.dumps({"update": job.update_microseconds, "network alone": alone, **results}))
+        print(json.dumps(found))
         return
     print(f"index {job.index_info}")
     tower = job.artifact.models.tower

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,17 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if isinstance(value, str):
         return without_folders(value)
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, Integral):
+        return int(value)
     return float(f"{float(value):.{DIGITS}g}")
 
 
 def _lines(value: Any, indent: str = "") -> str:
     """Return JSON in which small things keep to one line, so that differences are easy to read."""
     flat = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, dict | list) or len(indent + flat) <= WIDTH:
+    if not isinstance(value, dict | list) or (indent and len(indent + flat) <= WIDTH):
         return flat
     deeper = indent + " "
     if isinstance(value, list):

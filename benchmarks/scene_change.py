@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from benchmarks.results import add_option, store
 from indexer.data.catalog import read_items
 from indexer.data.histories import read_event_log
 from indexer.replay.replay import Replay
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=2, help="of the user's own")
     parser.add_argument("--k", type=int, default=5)
     parser.add_argument("--repeats", action="store_true", help="items chosen before may come again")
+    add_option(parser)
     given = parser.parse_args()
     titles = {}
     if given.items:
@@ -70,12 +72,16 @@ def main() -> None:
     ]
     print("| | " + " | ".join(names) + " |")
     print("| --- |" + " --- |" * len(names))
-    for place in range(given.k):
-        cells = [
+    rows = [
+        [
             titles.get(artifact.vectors.ids[row], artifact.vectors.ids[row]) if row >= 0 else ""
             for row in made.rows[:, place]
         ]
-        print(f"| {place + 1} | " + " | ".join(cells) + " |")
+        for place in range(given.k)
+    ]
+    for place, cells in enumerate(rows, 1):
+        print(f"| {place} | " + " | ".join(cells) + " |")
+    store(given.result, {"scenes": names, "items": rows})
 
 
 if __name__ == "__main__":

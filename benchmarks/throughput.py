@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 
+from benchmarks.results import add_option, store
 from indexer.build.assemble import build_artifact
 from indexer.build.item_encoder import Progress
 from indexer.build.options import BuildOptions
@@ -39,6 +40,8 @@ from tracker.demo.broker import ChildProcess
 
 TEXT_WIDTH = 384
 TOPICS_OF_TEXT = 400
+FAUST, QUIX, TRACKER = "textbook Faust", "Quix Streams", "tracker"
+LATENCY_SECONDS = 20.0
 PARTITIONS = 4
 ITEM_PARTITIONS = 4
 K = 10
@@ -380,6 +383,39 @@ def single_query_microseconds(index: faiss.Index, vectors: NDArray[np.float32]) 
     return round(1e6 * statistics.median(times), 1)
 
 
+def compare(bench: Bench, law: str, only: Sequence[str]) -> dict[str, list[Rate]]:
+    """Run the systems in turn on the same topic of events, several times."""
+    arguments = bench.arguments
+    rates: dict[str, list[Rate]] = {}
+    for turn in range(arguments.repeat):
+        name = f"bench-{law}-{turn}"
+        bench.topics(name)
+        topic = f"{name}-events"
+        bench.send(topic, arguments.events, law == "zipf", turn, None)
+        found: dict[str, Rate] = {}
+        if "faust" in only:
+            found[FAUST] = bench.rival("textbook_faust", topic, arguments.faust_events)
+        if "quix" in only:
+            found[QUIX] = bench.rival("quix_pipeline", topic, arguments.events)
+        if "tracker" in only:
+            found[TRACKER] = bench.tracker(name, arguments.events)
+            print(f"# tracker: {found[TRACKER].outputs} lists for {arguments.events} events")
+        for system, rate in found.items():
+            rates.setdefault(system, []).append(rate)
+        latest = {
+            system: f"{rate.events_per_second:,.0f} events/s,"
+            f" {rate.cpu_microseconds:.0f} us of CPU each"
+            for system, rate in found.items()
+        }
+        print(f"# {law} users, run {turn + 1}: {latest}", flush=True)
+    return rates
+
+
+def median_rate(rates: Sequence[Rate]) -> float:
+    """Return the median of the events per second, 0 without a run."""
+    return statistics.median([rate.events_per_second for rate in rates] or [0.0])
+
+
 def main() -> None:
     """Run all and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -388,61 +424,53 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=400_000, help="for the tracker and Quix")
     parser.add_argument("--faust-events", type=int, default=40_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--rate", type=float, help="for latency; half of the tracker's by default")
+    parser.add_argument(
+        "--rate", type=float, action="append", help="for latency; half of the tracker's by default"
+    )
+    parser.add_argument("--latency-runs", type=int, default=1, help="for each rate")
     parser.add_argument("--only", default="faust,quix,tracker,latency")
     parser.add_argument("--users-law", default="uniform,zipf")
     parser.add_argument("--folder", type=Path, help="kept, its artifact taken again; a new one")
     parser.add_argument("--json", type=Path)
+    add_option(parser)
     arguments = parser.parse_args()
     only = arguments.only.split(",")
-    result: dict[str, object] = {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+    throughput: dict[str, dict[str, list[Rate]]] = {}
+    latency: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="tracker-bench-") as place:
         folder = arguments.folder or Path(place)
         with KafkaBroker(folder / "kafka") as broker:
             bench = Bench(folder, broker.address, arguments)
             bench.prepare()
             for law in arguments.users_law.split(","):
-                rates: dict[str, list[float]] = {}
-                costs: dict[str, float] = {}
-                for turn in range(arguments.repeat):
-                    name = f"bench-{law}-{turn}"
-                    bench.topics(name)
-                    topic = f"{name}-events"
-                    bench.send(topic, arguments.events, law == "zipf", turn, None)
-                    if "faust" in only:
-                        found = bench.rival("textbook_faust", topic, arguments.faust_events)
-                        rates.setdefault("textbook Faust", []).append(found.events_per_second)
-                        costs["textbook Faust"] = found.cpu_microseconds
-                    if "quix" in only:
-                        found = bench.rival("quix_pipeline", topic, arguments.events)
-                        rates.setdefault("Quix Streams", []).append(found.events_per_second)
-                        costs["Quix Streams"] = found.cpu_microseconds
-                    if "tracker" in only:
-                        found = bench.tracker(name, arguments.events)
-                        rates.setdefault("tracker", []).append(found.events_per_second)
-                        costs["tracker"] = found.cpu_microseconds
-                        print(f"# tracker: {found.outputs} lists for {found.events} events")
-                    latest = {
-                        system: f"{values[-1]:,.0f} events/s, {costs[system]:.0f} us of CPU each"
-                        for system, values in rates.items()
-                    }
-                    print(f"# {law} users, run {turn + 1}: {latest}", flush=True)
-                result[law] = rates
-                ours = statistics.median(rates.get("tracker", [0.0]))
-                for system, values in rates.items():
-                    middle = statistics.median(values)
+                throughput[law] = compare(bench, law, only)
+                ours = median_rate(throughput[law].get(TRACKER, []))
+                for system, runs in throughput[law].items():
+                    middle = median_rate(runs)
                     print(
                         f"{law:8} {system:15} {middle:9,.0f} events/s"
                         f"   tracker / it = {ours / middle:.2f}",
                         flush=True,
                     )
-                rate = arguments.rate or ours / 2
-                if "latency" in only and law == "uniform" and rate:
-                    found_latency = bench.latency(rate, 20.0)
-                    result["latency_ms"] = {"rate": rate, **found_latency}
-                    print(f"latency at {rate:,.0f} events/s: {found_latency} ms", flush=True)
-            if arguments.json is not None:
-                arguments.json.write_text(json.dumps(result, indent=2))
+                if "latency" in only and law == "uniform":
+                    for rate in (arguments.rate or [ours / 2]) * arguments.latency_runs:
+                        if rate:
+                            found = bench.latency(rate, LATENCY_SECONDS)
+                            latency.append({"rate": rate, **found})
+                            print(f"latency at {rate:,.0f} events/s: {found} ms", flush=True)
+    figures: dict[str, object] = {
+        law: {
+            system: [asdict(run) | {"events_per_second": run.events_per_second} for run in runs]
+            for system, runs in rates.items()
+        }
+        for law, rates in throughput.items()
+        if rates
+    }
+    figures |= {"items": arguments.items, "users": arguments.users, "latency_ms": latency}
+    store(arguments.result, figures)
+    if arguments.json is not None:
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        arguments.json.write_text(json.dumps({"date": date, **figures}, indent=2))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import add_option, store
 from tests.brokers import KafkaBroker
 from tests.neighbour_counts import Uncapped
 from tests.shop import build_shop, shop_events, train_shop
@@ -339,11 +340,12 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name))
     parser.add_argument("--trained", action="store_true", help="encoder, ranker, online learning")
     parser.add_argument("--folder", type=Path, help="keep logs and data here")
+    add_option(parser)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="tracker-faults-"))
-    values = {key: value for key, value in vars(given).items() if key != "folder"}
+    values = {key: value for key, value in vars(given).items() if key not in ("folder", "result")}
     plan = Plan(**values)
     with KafkaBroker(folder / "kafka") as broker:
         outcome = asyncio.run(run_faults(broker.address, "faults", folder, plan))
@@ -354,7 +356,9 @@ def main() -> int:
     shown["numbers"] = {
         key: len(value) for key, value in asdict(outcome).items() if isinstance(value, list)
     }
-    sys.stdout.write(json.dumps(shown | {"clean": outcome.clean}, indent=1) + "\n")
+    shown |= {"clean": outcome.clean}
+    sys.stdout.write(json.dumps(shown, indent=1) + "\n")
+    store(given.result, {"plan": asdict(plan), "outcome": shown})
     if outcome.clean and given.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     return 0 if outcome.clean else 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.ablation import FULL, NO_ENCODER, Said, ask, table, weigh
+from benchmarks.ablation import FULL, NO_ENCODER, Said, ask, figures, table, weigh
 from indexer.data.histories import split
 from indexer.evaluate.answers import TRACKER, ask_all
 from indexer.evaluate.targets import targets_of
@@ -40,7 +40,7 @@ def test_all_variants_are_asked_in_one_replay(tmp_path: Path) -> None:
     for name in (FULL, NO_ENCODER, "nothing"):
         np.testing.assert_array_equal(ranks[name], expected)
     assert (ranks["alone"] != expected).any()
-    lines = table(ranks, log.users[targets.events]).splitlines()
+    lines = table(figures(ranks, log.users[targets.events])).splitlines()
     assert len(lines) == 2 + len(ranks)
     assert lines[3].startswith(f"| {NO_ENCODER} |")
     assert "+0.0000 | +0.0000 to +0.0000 |" in lines[3]
