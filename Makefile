@@ -46,6 +46,7 @@ test: .venv/.test
 lint: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 
 types: .venv/.test
 	$(BIN)/mypy

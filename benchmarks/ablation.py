@@ -37,8 +37,7 @@ from indexer.encoder.learner import EncoderOptions
 from indexer.encoder.options import TooFewError, TowerOptions
 from indexer.encoder.tower import TowerTraining
 from indexer.evaluate.intervals import mean_interval, paired_interval
-from indexer.evaluate.metrics import gains_at_k, hits_at_k
-from indexer.evaluate.rankings import rank_and_list
+from indexer.evaluate.metrics import gains_at_k, hits_at_k, rank_and_list
 from indexer.evaluate.targets import Asked, Targets, asked_in_parts, targets_of
 from indexer.replay.ranker_examples import Examples, collect_examples
 from indexer.replay.replay import Replay

@@ -26,8 +26,7 @@ from benchmarks.results import add_option, store
 from indexer.data.histories import EventLog, core, read_event_log, split
 from indexer.data.holdout import check_unseen
 from indexer.evaluate.intervals import paired_interval
-from indexer.evaluate.metrics import gains_at_k, hits_at_k
-from indexer.evaluate.rankings import rank_and_list
+from indexer.evaluate.metrics import gains_at_k, hits_at_k, rank_and_list
 from indexer.evaluate.targets import Targets, asked_in_parts, targets_of
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact

@@ -30,7 +30,7 @@ from tracker.artifact.models import Models
 from tracker.encoder.attended import interest_names
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
-from tracker.encoder.tower import UserAttributes
+from tracker.encoder.tower_info import UserAttributes
 from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
 from tracker.events.batch import EventBatch
 from tracker.items.counts import apply_item_events
@@ -39,15 +39,13 @@ from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.recommend import columns
 from tracker.recommend import lists as recommended
-from tracker.recommend.learned_models import LearnedModels
 from tracker.recommend.list_json import ListEncoder
-from tracker.recommend.options import RecommendOptions, trained_with
+from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import CUT, Network, Weights
 from tracker.users.config import InterestConfig
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.users.rows import RequestBatch, UserRows
 
 GROUPS = 500
 START = 1_700_000_000.0

@@ -36,7 +36,7 @@ from indexer.build.options import BuildOptions
 from indexer.data.catalog import Catalog, Item
 from tests.brokers import KafkaBroker
 from tracker.artifact.artifact import Artifact, EncoderInfo
-from tracker.demo.broker import ChildProcess
+from tracker.demo.processes import ChildProcess
 
 TEXT_WIDTH = 384
 TOPICS_OF_TEXT = 400

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.paths import ROOT
-from tracker.demo.broker import ChildProcess, free_port, wait_for_port
+from tracker.demo.processes import ChildProcess, free_port, wait_for_port
 
 HERE = ROOT / "tests" / "kafka"
 FETCH_SECONDS = 600.0

@@ -35,9 +35,10 @@ from tests.states import (
 )
 from tracker.artifact.artifact import Artifact
 from tracker.demo.audit import read_events
-from tracker.demo.broker import ChildProcess, free_port
 from tracker.demo.local import answers_ok, worker_process
-from tracker.kafka.client import Line, read_topic, send_events
+from tracker.demo.processes import ChildProcess, free_port
+from tracker.events.lines import Line
+from tracker.kafka.client import read_topic, send_events
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings

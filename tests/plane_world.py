@@ -14,17 +14,17 @@ from tests.worlds import checkerboard
 from tracker.artifact.artifact import Artifact
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Event, Recommendation, encode_event
+from tracker.items.rows import ItemRows
 from tracker.items.vectors import ItemVectors
 from tracker.kafka.cluster import Cluster, TopicInfo, topics_of
 from tracker.kafka.outbox import Record
 from tracker.settings import Settings, load_settings
 from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import PartitionStore
-from tracker.stream.item_side import ItemRows, ItemSide
+from tracker.stream.item_side import ItemSide
 from tracker.stream.metrics import Metrics
-from tracker.stream.serving import Serving, make_serving
+from tracker.stream.serving import Context, Serving, make_serving
 from tracker.stream.user_side import UserSide
-from tracker.stream.worker_context import Context
 from tracker.users.config import InterestConfig
 from tracker.users.rows import UserRows
 

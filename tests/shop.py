@@ -15,8 +15,8 @@ from indexer.train.ranker import RankerOptions
 from indexer.train.train import train
 from tracker.artifact.manifest import EncoderInfo
 from tracker.events.kinds import Kinds
+from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event, hash_id
-from tracker.kafka.client import Line
 
 WIDTH = 48
 START = 1_750_000_000.0

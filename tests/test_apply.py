@@ -14,8 +14,8 @@ from tracker.users import add_event as one_event
 from tracker.users import apply as apply_module
 from tracker.users import retract_event as retraction_module
 from tracker.users.apply import apply_events, rebuild_from_ring
+from tracker.users.columns import APPLIED, DUPLICATE, RETRACTED
 from tracker.users.config import InterestConfig
-from tracker.users.outcomes import APPLIED, DUPLICATE, RETRACTED
 from tracker.users.seen import SeenSets, event_key
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
 

@@ -9,8 +9,8 @@ import pytest
 from tests.brokers import KafkaBroker
 from tests.shop import START, build_shop
 from tracker.demo.audit import Follower
-from tracker.demo.broker import ProcessError, free_port
 from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.demo.processes import ProcessError, free_port
 from tracker.events.wire import MAX_ID_BYTES, Event, encode_event
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import Topics, topics_of
@@ -215,7 +215,7 @@ def test_unknown_setting_is_refused_before_anything_starts(tmp_path: Path) -> No
     import os
     import sys
 
-    from tracker.demo.broker import ChildProcess
+    from tracker.demo.processes import ChildProcess
 
     env = {**os.environ, "TRACKER_BROKER": "localhost:9092"}
     log = tmp_path / "worker.log"

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from tests.worlds import START, World, likes
-from tracker.recommend.candidates import CHANNELS, Candidates, find_candidates
-from tracker.recommend.merge import find_place, keep_best
-from tracker.users.history import queries, read_histories
-from tracker.users.request_batch import RequestBatch
+from tracker.recommend.candidates import (
+    CHANNELS,
+    Candidates,
+    find_candidates,
+    find_place,
+    keep_best,
+)
+from tracker.users.readings import queries, read_histories
+from tracker.users.rows import RequestBatch
 
 
 def candidates_of(

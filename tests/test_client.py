@@ -12,17 +12,9 @@ import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
 from tests.brokers import KafkaBroker
-from tracker.demo.broker import free_port
-from tracker.kafka.client import (
-    InputError,
-    Line,
-    Received,
-    Sent,
-    read_lines,
-    read_topic,
-    send_events,
-    watch,
-)
+from tracker.demo.processes import free_port
+from tracker.events.lines import InputError, Line, read_lines
+from tracker.kafka.client import Received, Sent, read_topic, send_events, watch
 from tracker.kafka.cluster import BrokerError, TopicError, topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.topics import ensure_topics

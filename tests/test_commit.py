@@ -16,19 +16,18 @@ from aiokafka.errors import (
 from rocksdict import Options, Rdict
 
 from tests.brokers import KafkaBroker
+from tracker.kafka import producers
 from tracker.kafka.cluster import BrokerError, client_arguments, supports_transactions
 from tracker.kafka.outbox import Record
+from tracker.kafka.producers import fenced_producer, plain_producer
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.store import committer as commit
 from tracker.store.committer import (
     CommitAbortedError,
     CommitRefusedError,
     Committer,
     CommitUnknownError,
     FencedError,
-    fenced_producer,
-    plain_producer,
 )
 from tracker.store.database import OFFSET_KEY
 
@@ -254,7 +253,7 @@ def test_kafka_has_transactions(kafka: KafkaBroker, prefix: str) -> None:
 def test_producer_without_a_broker_gives_up_after_a_while(
     prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(commit, "UNREACHABLE_SECONDS", 0.5)
+    monkeypatch.setattr(producers, "UNREACHABLE_SECONDS", 0.5)
     with pytest.raises(BrokerError, match="the producer of recommendations cannot start"):
         asyncio.run(plain_producer(made("127.0.0.1:1", prefix), True))
     assert "cannot start yet" in caplog.text

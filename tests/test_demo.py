@@ -13,10 +13,10 @@ import pytest
 
 from tests.brokers import KafkaBroker
 from tests.shop import build_shop, shop_events, shop_items
-from tracker.cli.demo_report import print_demo, print_story
-from tracker.demo.broker import ProcessError, free_port
+from tracker.cli.printing import print_demo, print_story
 from tracker.demo.input import DemoInput, load_input
 from tracker.demo.local import worker_environment
+from tracker.demo.processes import ProcessError, free_port
 from tracker.demo.run import DemoOptions, DemoResult, Step, Story, run_demo
 from tracker.events.wire import Interest, Recommendation, RecommendedItem
 from tracker.kafka.cluster import BrokerError

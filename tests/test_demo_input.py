@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tracker.demo.input import DemoInput, load_input, shipped
+from tracker.events.lines import InputError
 from tracker.events.wire import decode_event
-from tracker.kafka.client import InputError
 
 
 def event(user: str, item: str, **more: object) -> str:

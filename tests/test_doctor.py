@@ -17,7 +17,7 @@ from tracker.cli.doctor import (
     check_settings,
     check_topics,
 )
-from tracker.demo.broker import free_port
+from tracker.demo.processes import free_port
 from tracker.kafka.topics import TopicReport, ensure_topics
 from tracker.settings import Settings, load_settings
 

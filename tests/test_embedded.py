@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 
 from tracker.demo import broker as embedded
-from tracker.demo.broker import (
-    ChildProcess,
-    ProcessError,
-    embedded_broker,
-    free_port,
-    wait_for_port,
-)
+from tracker.demo.broker import embedded_broker
+from tracker.demo.processes import ChildProcess, ProcessError, free_port, wait_for_port
 
 
 def is_running(pid: int) -> bool:

@@ -14,8 +14,7 @@ from indexer.data.holdout import day
 from indexer.evaluate.answers import TRACKER, TRACKER_SERVED
 from indexer.evaluate.evaluate import Question, evaluate
 from indexer.evaluate.result import Evaluation, Row
-from indexer.evaluate.slices import slices
-from indexer.evaluate.targets import targets_of
+from indexer.evaluate.targets import slices, targets_of
 from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tracker.events.kinds import Kinds

@@ -9,7 +9,7 @@ from tests.worlds import DAY, START, World
 from tracker.events.label_rule import LabelRule
 from tracker.scoring import evidence as module
 from tracker.scoring.evidence import EVIDENCE, Priors, fill_evidence, read_evidence
-from tracker.users.history import read_histories
+from tracker.users.readings import read_histories
 
 PRIORS = Priors(weight=0.5, liked=0.8, taken=0.6, label=0.5, item=2.0, user=3.0)
 RULE = LabelRule()

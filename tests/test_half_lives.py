@@ -17,9 +17,10 @@ from indexer.train.half_lives import (
     choose_half_lives,
     periods,
 )
+from tests.decay_reference import forward_decay_add
 from tests.logs import read_events
 from tracker.events.wire import hash_id
-from tracker.users.config import InterestConfig, forward_decay_add
+from tracker.users.config import InterestConfig
 
 DEFAULT = InterestConfig().half_lives_seconds
 ITEMS, GROUPS, DIM = 60, 6, 8

@@ -8,14 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker.users import config as interest
-from tracker.users.config import (
-    InterestConfig,
-    decay,
-    drift,
-    forward_decay_add,
-    forward_decay_merge,
-)
+from tests.decay_reference import forward_decay_add
+from tracker.kernels.arithmetic import decay, forward_decay_merge
+from tracker.users.config import InterestConfig
 
 START = 1.7e9
 HALF_LIVES = (1800.0, 86400.0, 604800.0, 5184000.0)
@@ -117,12 +112,12 @@ def test_the_reference_does_in_python_what_it_does_in_native_code() -> None:
     for i in range(10):
         time = START + 50000.0 * (i % 4)
         native.add(time, 1.0, vector_of(i))
-        plain.mass, plain.ref_time = interest.forward_decay_add.py_func(  # type: ignore[attr-defined]
+        plain.mass, plain.ref_time = forward_decay_add.py_func(  # type: ignore[attr-defined]
             plain.total, plain.mass, plain.ref_time, time, 1.0, vector_of(i), 86400.0
         )
     assert plain.equals(native)
     other = Sum(86400.0)
-    merged = interest.forward_decay_merge.py_func(  # type: ignore[attr-defined]
+    merged = forward_decay_merge.py_func(  # type: ignore[attr-defined]
         other.total, 0.0, 0.0, plain.total, plain.mass, plain.ref_time, 86400.0
     )
     assert merged == (plain.mass, plain.ref_time)
@@ -169,9 +164,3 @@ def test_a_configuration_no_state_can_have_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         InterestConfig(**changes)
-
-
-def test_drift_of_a_null_interest_is_none() -> None:
-    same = np.ones((1, 4), np.float32)
-    assert drift(np.zeros((1, 4), np.float32), same).tolist() == [0.0]
-    assert drift(same, same)[0] == pytest.approx(0.0, abs=1e-6)

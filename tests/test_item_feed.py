@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tracker.kafka.cluster import client_arguments
 from tracker.kafka.topics import ensure_topics
+from tracker.kernels.row_bytes import item_key
 from tracker.settings import Settings, load_settings
-from tracker.stream.item_feed import ItemFeed, item_key
+from tracker.stream.item_feed import ItemFeed
 
 
 class View:

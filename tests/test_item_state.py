@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from tests.paths import GOLDEN
 from tracker.events.item_events import ITEM_EVENT, RECENTS
 from tracker.items import counts as item_counts
+from tracker.items import counts as neighbours_module
 from tracker.items import layout as item_bytes
-from tracker.items import neighbours as neighbours_module
 from tracker.items import states as item_state
 from tracker.items.counts import ITEM_HALF_LIVES, apply_item_events
-from tracker.items.layout import ROW_BYTES_MAX, SCENES
-from tracker.items.neighbours import NEIGHBOURS
+from tracker.items.layout import NEIGHBOURS, ROW_BYTES_MAX, SCENES
 from tracker.items.states import ItemStateFormatError, ItemStates
 
 START = 1.7e9

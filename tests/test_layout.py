@@ -15,7 +15,7 @@ PACKAGES = ("tracker", "indexer")
 LAST_OF_KERNEL = "tracker.recommend.recommender"
 CONFINED = {
     "faust": {
-        "tracker.stream.chunks",
+        "tracker.stream.partition",
         "tracker.worker.transport",
         "tracker.worker.plane",
         "tracker.worker.app",

@@ -17,9 +17,10 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Event
-from tracker.recommend.learned_models import LearnedModels
-from tracker.recommend.learned_row import LEARNED_KEY, Learned, LearnedRowError, encode_learned
+from tracker.kernels.row_bytes import LEARNED_KEY
+from tracker.recommend.learned_row import Learned, LearnedRowError, encode_learned
 from tracker.recommend.learner import MOST, Learner
+from tracker.recommend.options import LearnedModels
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import Network
 from tracker.scoring.online_ranker import OnlineRanker

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexer.data.histories import EventFileError, core, read_event_log
-from indexer.data.log_check import check_core, check_events
+from indexer.data.training_log import check_core, check_events
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id
 

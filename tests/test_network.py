@@ -12,7 +12,7 @@ from tests.worlds import DAY, START, World, likes
 from tracker.scoring import network
 from tracker.scoring.context import COLUMNS, CONTEXT, read_context
 from tracker.scoring.network import Network, RankerFileError, RankerInfo, Weights
-from tracker.users.history import read_histories
+from tracker.users.readings import read_histories
 
 NAMES = ("trend_1d", "content_60", "gap", "neighbours_95", "repeats")
 

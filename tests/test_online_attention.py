@@ -18,8 +18,8 @@ from tracker.encoder.online_attention import CLIP, MOST_SCENES, RATE, WEIGHT_UNI
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.events.kinds import Kinds
 from tracker.events.wire import scene_code
-from tracker.recommend.learned_models import LearnedModels
 from tracker.recommend.learner import Learner
+from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import Blend
 from tracker.scoring.context import C_ENCODER, COLUMNS

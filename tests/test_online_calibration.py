@@ -13,8 +13,7 @@ from tracker.events.kinds import Kinds
 from tracker.events.label_rule import LabelRule
 from tracker.recommend.learner import MOST_LABELLED, Learner
 from tracker.recommend.recommender import Recommender
-from tracker.scoring.calibration import MOST_SHIFT, Calibration
-from tracker.scoring.online_calibration import OnlineCalibration
+from tracker.scoring.calibration import MOST_SHIFT, Calibration, OnlineCalibration
 from tracker.scoring.prediction import Prediction
 
 LOGIT, YES, NO = np.array([0.4], np.float32), np.array([True]), np.array([False])

@@ -11,8 +11,8 @@ from tests.brokers import KafkaBroker
 from tests.shop import build_shop, shop_events
 from tests.states import read_rows, without_list
 from tracker.demo.audit import read_events
-from tracker.demo.broker import ChildProcess, free_port
 from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
+from tracker.demo.processes import ChildProcess, free_port
 from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings, load_settings

@@ -13,8 +13,7 @@ from faust.types import TP
 from tests.plane_world import NOW, Bench, Source, like, lists
 from tracker.kafka.outbox import Record
 from tracker.store.arena import ArenaFullError
-from tracker.stream.chunks import Chunk
-from tracker.stream.partition import SMALL_BYTES, WAITING_CHUNKS, Partition
+from tracker.stream.partition import SMALL_BYTES, WAITING_CHUNKS, Chunk, Partition
 
 EVENTS = TP("t-events", 0)
 

@@ -12,16 +12,15 @@ from rocksdict import Options, Rdict
 from tests.plane_world import Keeper, Source, like, small_artifact, small_cluster
 from tracker.events.kinds import Kinds
 from tracker.events.wire import encode_event
+from tracker.kafka import producers
 from tracker.kafka.cluster import check_topics
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.store import committer as commit
 from tracker.store.committer import FencedError
 from tracker.store.partition_store import PositionError
-from tracker.stream.chunks import Chunk
 from tracker.stream.metrics import Metrics
-from tracker.stream.serving import make_serving
-from tracker.stream.worker_context import Context
+from tracker.stream.partition import Chunk
+from tracker.stream.serving import Context, make_serving
 from tracker.worker.plane import Plane
 
 
@@ -219,7 +218,7 @@ def test_records_that_retention_has_deleted_are_counted(
 def test_broker_that_is_away_while_fencing_ends_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(commit, "UNREACHABLE_SECONDS", 0.2)
+    monkeypatch.setattr(producers, "UNREACHABLE_SECONDS", 0.2)
     settings = load_settings({}, brokers="127.0.0.1:1", name="t", data_dir=tmp_path)
     serving = make_serving(small_artifact(), settings)
     exits: list[int] = []

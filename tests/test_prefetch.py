@@ -6,8 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.native import native
-from tracker.kernels.prefetch import prefetch
+from tracker.kernels.native import native, prefetch
 
 
 @native

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.worlds import START, World, likes
-from tracker.recommend.learned_models import LearnedModels
+from tracker.recommend.options import LearnedModels
 from tracker.scoring.blend import BLEND, Blend, _blend
 from tracker.scoring.features import FEATURES
 

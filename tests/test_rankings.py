@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.evaluate import rankings
-from indexer.evaluate.metrics import rank_of
-from indexer.evaluate.rankings import rank_and_list
+from indexer.evaluate import metrics as rankings
+from indexer.evaluate.metrics import rank_and_list, rank_of
 
 
 @pytest.fixture(params=["native", "plain"])

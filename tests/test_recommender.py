@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from tests.worlds import DAY, START, World, likes
 from tracker.events.wire import hash_id
 from tracker.kernels import arithmetic as dots
-from tracker.recommend import candidates, columns, cut, recommender, selection, shortlist
+from tracker.recommend import candidates, columns, recommender, selection, shortlist
+from tracker.recommend import candidates as merge_module
 from tracker.recommend import list_json as lists_module
 from tracker.recommend import lists as recommended
-from tracker.recommend import merge as merge_module
 from tracker.recommend import neighbour_walk as walk
+from tracker.recommend import shortlist as cut
 from tracker.recommend.candidates import CHANNELS
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.lists import RecommendedBatch
@@ -22,9 +23,9 @@ from tracker.recommend.options import RecommendOptions
 from tracker.scoring import blend as ranker
 from tracker.scoring import features as features_module
 from tracker.scoring.context import COLUMNS
-from tracker.users import history
+from tracker.users import readings as history
 from tracker.users.config import InterestConfig
-from tracker.users.request_batch import RequestBatch
+from tracker.users.rows import RequestBatch
 from tracker.users.states import UserStates
 
 SEEN = CHANNELS.index("seen")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.small_world import SMALL, START, Action, Users, catalogue, retraction
 from tests.test_apply import actions, assert_same_sums, deterministic
-from tracker.users.outcomes import (
+from tracker.users.columns import (
     ALREADY_RETRACTED,
     APPLIED,
     DUPLICATE,

@@ -16,7 +16,7 @@ from tests.test_prediction import info_of, weights_of
 from tests.worlds import START, World, likes
 from tracker.artifact.models import Models
 from tracker.cli.main import cli
-from tracker.demo.broker import free_port
+from tracker.demo.processes import free_port
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.topics import ensure_topics

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.worlds import DAY, START, World, likes
-from tracker.demo.broker import free_port
+from tracker.demo.processes import free_port
 from tracker.events.wire import hash_id, scene_code
 from tracker.kafka.cluster import TopicError, topics_of
 from tracker.kafka.connect import producer

@@ -11,12 +11,11 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from tracker.kafka.outbox import Record
-from tracker.kernels.row_bytes import Get, Slots
+from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
 from tracker.store.arena import ArenaFullError
 from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import (
     FORMAT,
-    POSITION_KEY,
     PartitionStore,
     Position,
     PositionError,

@@ -14,8 +14,8 @@ from tests.brokers import KafkaBroker
 from tests.shop import build_shop, shop_events, shop_items
 from tests.states import without_list
 from tracker.demo.audit import count_records, read_events
-from tracker.demo.broker import free_port
 from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.demo.processes import free_port
 from tracker.events.wire import Recommendation
 from tracker.kafka.client import send_events, watch
 from tracker.kafka.cluster import topics_of

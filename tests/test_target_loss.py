@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from indexer.encoder.target_loss import TargetLoss
+from indexer.encoder.learner import TargetLoss
 
 TARGETS, ITEMS, DIM = 7, 11, 4
 

@@ -6,7 +6,7 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from tests.brokers import KafkaBroker
-from tracker.demo.broker import free_port
+from tracker.demo.processes import free_port
 from tracker.kafka.cluster import BrokerError, describe_topics, topics_of
 from tracker.kafka.connect import admin_client
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics, wanted_topics

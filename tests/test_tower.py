@@ -18,7 +18,8 @@ from tracker.artifact.tower_files import TowerFileError, read_tower, write_tower
 from tracker.encoder import tower as tower_module
 from tracker.encoder.attended import interest_names, read_interests
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
-from tracker.encoder.tower import Tower, UserAttributes
+from tracker.encoder.tower import Tower
+from tracker.encoder.tower_info import UserAttributes
 from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
 from tracker.events.wire import hash_id, kind_code, scene_code
 from tracker.items.vectors import ItemVectors

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from tests.shop import build_shop
 from tests.worlds import START, World, likes
 from tracker.cli.main import cli
-from tracker.demo.broker import ChildProcess, free_port
+from tracker.demo.processes import ChildProcess, free_port
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer

@@ -19,7 +19,7 @@ from indexer.data.catalog import Catalog, Item
 from indexer.data.histories import EventLog
 from indexer.encoder.options import TooFewError, TowerOptions
 from indexer.encoder.tower import TowerTraining
-from indexer.train.workplace import TRAINING
+from indexer.train.train import TRAINING
 from tests.catalogs import WordEncoder
 from tests.logs import group_events, read_events, write_events
 from tracker.artifact.artifact import LAYOUT, Artifact

@@ -13,8 +13,8 @@ from rocksdict import Options, Rdict
 
 from tests.plane_world import Source
 from tracker.store.database import OFFSET_KEY
-from tracker.stream.chunks import Chunk, NoOwner
-from tracker.worker.transport import ChunkConsumer, ChunkSchema
+from tracker.stream.partition import Chunk
+from tracker.worker.transport import ChunkConsumer, ChunkSchema, NoOwner
 
 EVENTS = TP("events", 0)
 OTHER = TP("events", 1)

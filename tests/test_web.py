@@ -15,11 +15,11 @@ from aiohttp.test_utils import make_mocked_request
 
 from tests.plane_world import Bench
 from tests.shop import START, build_shop, shop_events, shop_items
-from tests.test_partition import Line, run, written_by
-from tracker.demo.broker import free_port
+from tests.test_partition import run, written_by
 from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.demo.processes import free_port
+from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event
-from tracker.kafka import client
 from tracker.kafka.client import send_events
 from tracker.settings import Settings, load_settings
 from tracker.worker.web import Health, add_pages
@@ -87,7 +87,7 @@ def test_a_user_of_a_newer_artifact_is_told_of_once_that_is_settled(
 ) -> None:
     answers: list[Any] = []
 
-    async def work(line: Line) -> None:
+    async def work(line: RunningLine) -> None:
         pages = Pages(bench, SimpleNamespace(partitions={0: line.partition}))
         request = make_mocked_request("GET", "/score?user=a&item=i1")
         answers.append(await pages.found["/users/{user_id}"](pages, request, "a"))
@@ -139,7 +139,7 @@ def test_pages_of_a_worker_tell_what_it_did(tansu: str, prefix: str, tmp_path: P
                 event = Event("somebody", "i7", "like", START + 500.0, "home")
                 lines = [
                     *shop_events(200, 20, seed=1),
-                    client.Line("the last", encode_event(event)),
+                    Line("the last", encode_event(event)),
                 ]
                 sent = await send_events(settings, iter(lines))
                 assert sent.confirmed == 201

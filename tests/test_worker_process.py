@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tracker.demo.broker import free_port
+from tracker.demo.processes import free_port
 from tracker.worker.process import (
     FloodFilter,
     PortError,

@@ -20,8 +20,7 @@ from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import Ranker
 from tracker.users.apply import Applied
 from tracker.users.config import InterestConfig
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
 DAY = 86400.0

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.build.index import build_index, queries_like
-from tracker.artifact.manifest import TowerInfo
 from tracker.encoder.scene_attention import SceneAttention
 from tracker.encoder.steps import with_bias
-from tracker.encoder.tower import Tower, UserAttributes, code_of, padded
+from tracker.encoder.tower import Tower, code_of, padded
+from tracker.encoder.tower_info import TowerInfo, UserAttributes
 from tracker.encoder.user_encoder import UserEncoder, id_rows
 from tracker.items.index import ItemIndex
 from tracker.items.vectors import ItemVectors, unit

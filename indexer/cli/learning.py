@@ -246,7 +246,7 @@ def evaluate(
         from indexer.data.histories import EventFileError
         from indexer.data.holdout import SeenTargetsError
         from indexer.data.users import UserFileError, read_users
-        from indexer.evaluate.judge import JudgeError, JudgeOptions, judge
+        from indexer.evaluate.evaluate import JudgeError, JudgeOptions, judge
         from indexer.evaluate.report import against_best, as_html, as_tables
 
         options = JudgeOptions(version, protocol, core, repeats, seed, most, positive_rating)

@@ -84,7 +84,7 @@ def trace(
         if png is not None:
             need(("matplotlib",), "--png")
         from indexer.data.histories import EventFileError, read_event_log
-        from indexer.data.log_check import check_events
+        from indexer.data.training_log import check_events
         from indexer.replay.trace import TraceError, draw, item_ids
         from indexer.replay.trace import trace as follow
         from tracker.artifact.artifact import Artifact

@@ -11,10 +11,10 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from tracker.encoder.tower import UserAttributes
+from tracker.encoder.tower_info import UserAttributes
 from tracker.encoder.user_encoder import EncoderConfig, attribute_code
+from tracker.events.lines import InputError, read_lines
 from tracker.events.wire import User, hash_id
-from tracker.kafka.client import InputError, read_lines
 
 Attributes = Mapping[str, str | float | bool | Sequence[str]]
 

@@ -18,8 +18,7 @@ from indexer.evaluate.baselines import (
     OwnFrequent,
     Popularity,
 )
-from indexer.evaluate.metrics import Floats
-from indexer.evaluate.rankings import rank_and_list
+from indexer.evaluate.metrics import Floats, rank_and_list
 from indexer.evaluate.targets import Asked, Flags, Targets, asked_in_parts
 from indexer.replay.replay import Replay, Rows
 from tracker.scoring.blend import Ranker

@@ -24,8 +24,7 @@ from indexer.build.whitening import fit_whitening
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventLog, Protocol, core
 from indexer.data.holdout import training_info
-from indexer.data.log_check import check_core, check_events
-from indexer.data.training_log import known_items, read_log
+from indexer.data.training_log import check_core, check_events, known_items, read_log
 from indexer.finetune.course import FinetuneError, Logged, Objective, click, co_interest
 from indexer.finetune.data import Parts, Texts, Until, part, rows_of
 from indexer.finetune.fit import LEARNING_RATES, FitOptions, Fitted, Report, fit

@@ -11,7 +11,7 @@ from indexer.data.labels import Labelled
 from indexer.replay.replay import Replay
 from tracker.events.label_rule import LabelRule
 from tracker.scoring.evidence import EVIDENCE, Priors, read_evidence
-from tracker.users.history import read_histories
+from tracker.users.readings import read_histories
 
 STALE_EVENTS, STALE_SECONDS = 16, 300.0
 """Labelled events so near together are answered from one state, unless a user comes twice."""

@@ -22,9 +22,8 @@ from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import Ranker
 from tracker.users.apply import Applied
-from tracker.users.history import Histories
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.users.readings import Histories
+from tracker.users.rows import RequestBatch, UserRows
 
 Rows = NDArray[np.int64]
 

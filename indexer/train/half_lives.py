@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
-from tracker.kernels.arithmetic import dot
+from tracker.kernels.arithmetic import decay, dot
 from tracker.kernels.native import native
-from tracker.users.config import decay
 
 Array = NDArray[Any]
 

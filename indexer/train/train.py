@@ -1,8 +1,11 @@
 """Train encoder and ranker on logged events, and publish them with the items as one version."""
 
+import hashlib
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -14,8 +17,15 @@ from indexer.build.options import BuildOptions, current_version
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventLog, Protocol, core
 from indexer.data.holdout import Lessons, ranker_targets, training_info
-from indexer.data.log_check import check_core, check_events
-from indexer.data.training_log import TrainingError, check_choice, known_items, met, read_log
+from indexer.data.training_log import (
+    TrainingError,
+    check_choice,
+    check_core,
+    check_events,
+    known_items,
+    met,
+    read_log,
+)
 from indexer.data.users import Attributes, Users
 from indexer.encoder.options import TooFewError, settled
 from indexer.encoder.tower import TowerTraining
@@ -26,7 +36,6 @@ from indexer.train.half_lives import HalfLives, choose_half_lives, periods
 from indexer.train.options import Reports, Trained, TrainOptions
 from indexer.train.prediction import train_prediction
 from indexer.train.ranker import MIN_EXAMPLES, Fitted, fit_ranker
-from indexer.train.workplace import close_workplace, fingerprint, open_workplace
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models
 from tracker.artifact.versions import Root, is_url, local_path
@@ -36,6 +45,52 @@ from tracker.scoring.blend import Blend
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import RankerInfo
 from tracker.users.config import InterestConfig
+
+TRAINING = ".training"
+"""The folder, below the root of the versions, that holds those of the trainings under way."""
+
+
+def fingerprint(log: EventLog, items: bytes, told: bytes) -> str:
+    """Return what stands for a training: its events, its items, its options and our own code.
+
+    Args:
+        log: the events it learns from.
+        items: what stands for the items and their vectors.
+        told: the options, and whatever else it was told.
+    """
+    digest = hashlib.sha256(items)
+    digest.update(told)
+    digest.update("\n".join(log.batch.users).encode(errors="replace"))
+    batch = log.batch
+    for column in (
+        batch.items, batch.times, batch.weights, batch.values, batch.kinds, batch.scenes,
+        batch.event_ids, batch.retracts,
+    ):  # fmt: skip
+        digest.update(column.tobytes())
+    for package in ("tracker", "indexer"):
+        folder = Path(str(files(package)))
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def open_workplace(root: Root, name: str) -> Path | None:
+    """Return the folder of a training, made if it is not there; None below a remote root."""
+    if is_url(root):
+        return None
+    folder = local_path(root) / TRAINING / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def close_workplace(folder: Path | None) -> None:
+    """Remove the folder of a training that is done."""
+    if folder is None:
+        return
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
 
 MAX_EXAMPLES = 24_000
 """Targets that are learned from at most: each takes about 13 KiB of memory."""

@@ -38,9 +38,8 @@ from tracker.artifact.versions import (
     list_versions,
     local_copy,
     set_latest,
-    sync_folder,
-    write_synced,
 )
+from tracker.files import sync_folder, write_synced
 from tracker.items.index import Device, IndexDeviceError, IndexFileError, ItemIndex
 from tracker.items.vectors import ItemVectors
 from tracker.users.config import InterestConfig

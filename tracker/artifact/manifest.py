@@ -17,8 +17,9 @@ from tracker.artifact.versions import (
     read_bytes,
     sequence_of,
     version_name,
-    write_synced,
 )
+from tracker.encoder.tower_info import TowerInfo
+from tracker.files import write_synced
 from tracker.scoring.network import RankerInfo
 from tracker.scoring.prediction import PredictionInfo
 from tracker.users.config import InterestConfig
@@ -78,28 +79,6 @@ class IndexInfo(msgspec.Struct, frozen=True):
     recall_at_10: float
     queries: int
     microseconds: float
-
-
-class TowerInfo(msgspec.Struct, frozen=True):
-    """What a tower is, in the manifest.
-
-    `code` stands for the encoder's weights; a user's row names the one its state is of. `width` is
-    that of a user's state, `dim` that of the vectors, `items` are those with a vector of their
-    own, `users` those whose attributes are known. `scenes` says whether scene attention was
-    trained. `index_kind` and `recall_at_10` are of the index of the items' vectors. `fitted` are
-    the figures of its training: epochs, learning rate, validation.
-    """
-
-    code: int
-    cell: str
-    dim: int
-    width: int
-    items: int
-    users: int
-    scenes: bool
-    index_kind: str
-    recall_at_10: float
-    fitted: dict[str, float] = {}
 
 
 class TrainingInfo(msgspec.Struct, frozen=True):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker.artifact.manifest import LAYOUT, REBUILD, Manifest
-from tracker.artifact.versions import ArtifactError, write_synced
+from tracker.artifact.versions import ArtifactError
+from tracker.files import write_synced
 from tracker.items.index import Device
 from tracker.scoring.network import Network, RankerFileError
 from tracker.scoring.prediction import Prediction, PredictionFileError

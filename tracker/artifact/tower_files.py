@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tracker.artifact.manifest import LAYOUT, TowerInfo
+from tracker.artifact.manifest import LAYOUT
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
-from tracker.encoder.tower import Tower, UserAttributes, code_of
+from tracker.encoder.tower import Tower, code_of
+from tracker.encoder.tower_info import TowerInfo, UserAttributes
 from tracker.encoder.user_encoder import EncoderFileError, load_encoder, save_encoder
 from tracker.items.index import Device, IndexDeviceError, IndexFileError, ItemIndex
 

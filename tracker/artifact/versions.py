@@ -14,6 +14,8 @@ from typing import Any
 
 import fsspec.core
 
+from tracker.files import sync_folder, write_synced
+
 LATEST = "LATEST"
 
 MANIFEST = "manifest.json"
@@ -235,23 +237,6 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
         raise ArtifactError(f"{root}/{version}: cannot be downloaded: {_said(error)}") from error
     _forget_old(home, keep=version)
     return copy
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until a directory's entries are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _next_sequence(root: Root) -> int:

@@ -11,12 +11,12 @@ import click
 
 from tracker.cli import look as looking_cli
 from tracker.cli import operate as operating_cli
-from tracker.cli.demo_report import print_demo, print_story
-from tracker.cli.printing import err, print_json, progress
+from tracker.cli.printing import err, print_demo, print_json, print_story, progress
 from tracker.cli.shared import FAILED, OneLineErrors, run_to_end, settings_of, settings_options
 from tracker.demo.input import load_input, shipped
 from tracker.demo.run import DemoOptions, run_demo
-from tracker.kafka.client import Line, read_lines, send_events
+from tracker.events.lines import Line, read_lines
+from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
 
 BAD_LINES_NAMED = 10

@@ -11,9 +11,9 @@ import click
 
 from tracker.artifact.versions import ArtifactError
 from tracker.demo.audit import AuditError
-from tracker.demo.broker import ProcessError
+from tracker.demo.processes import ProcessError
 from tracker.demo.run import DemoError
-from tracker.kafka.client import InputError
+from tracker.events.lines import InputError
 from tracker.kafka.cluster import BrokerError, TopicError
 from tracker.kafka.reset import ResetError
 from tracker.kafka.topics import TopicsError

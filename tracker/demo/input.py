@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tracker.events.lines import InputError, Line, read_lines
 from tracker.events.wire import RejectedEventError, User, decode_event, encode_event, seconds
-from tracker.kafka.client import InputError, Line, read_lines
 
 STORY_EVENTS = 5
 STORY_AFTER = 5

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from tracker.demo.broker import ChildProcess, ProcessError
+from tracker.demo.processes import ChildProcess, ProcessError
 from tracker.kafka.cluster import TopicError, topics_of
 from tracker.kafka.connect import admin_client
 from tracker.kafka.topics import ensure_topics

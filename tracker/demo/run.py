@@ -15,11 +15,13 @@ import msgspec
 
 from tracker.artifact.versions import latest_version
 from tracker.demo.audit import AuditError, Follower, Truth, count_records, latency_ms, read_events
-from tracker.demo.broker import ChildProcess, embedded_broker, free_port
+from tracker.demo.broker import embedded_broker
 from tracker.demo.input import DemoInput
 from tracker.demo.local import build_index, own_topics, until_ready, worker_process
+from tracker.demo.processes import ChildProcess, free_port
+from tracker.events.lines import Line
 from tracker.events.wire import Recommendation, decode_event
-from tracker.kafka.client import Line, Received, send_events
+from tracker.kafka.client import Received, send_events
 from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings, load_settings
 

@@ -1,6 +1,5 @@
 """Tower: the trained user encoder as it serves, over users' rows and the items of an artifact."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,49 +8,23 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tracker.artifact.manifest import TowerInfo
 from tracker.encoder.attended import Attended, read_interests
 from tracker.encoder.scene_attention import SceneAttention
 from tracker.encoder.steps import EncoderEvents, EncoderSteps
+from tracker.encoder.tower_info import TowerInfo, UserAttributes
 from tracker.encoder.user_encoder import UserEncoder, code_rows
 from tracker.events.batch import EventBatch
 from tracker.items.index import ItemIndex
 from tracker.items.vectors import ItemVectors, row_of_hash
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
-from tracker.users.outcomes import APPLIED, RETRACTED
+from tracker.users.columns import APPLIED, RETRACTED
 from tracker.users.states import RING_RETRACTED, UserStates
 
 Array = NDArray[Any]
 
 REBUILT = 1024
 """Users whose states are made from their rings at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class UserAttributes:
-    """What is known of users beside their events.
-
-    `hashes` (U,) uint64 of their ids, ascending; `rows` (U, A) int32 of the encoder's attributes,
-    0 for none.
-    """
-
-    hashes: NDArray[np.uint64]
-    rows: NDArray[np.int32]
-
-    @staticmethod
-    def none() -> "UserAttributes":
-        """Return those of nobody."""
-        return UserAttributes(np.zeros(0, np.uint64), np.zeros((0, 0), np.int32))
-
-    def of(self, users: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the rows (B, A) of users given by hashes (B,), 0 for those not known."""
-        found = np.zeros((len(users), self.rows.shape[1]), np.int64)
-        if len(self.hashes):
-            place = np.searchsorted(self.hashes, users).clip(max=len(self.hashes) - 1)
-            known = self.hashes[place] == users
-            found[known] = self.rows[place[known]]
-        return found
 
 
 class Tower:

@@ -5,15 +5,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.neighbours import NEIGHBOUR, NEIGHBOURS
+from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots, is_sealed, seal
-from tracker.users.config import whole
 
 Array = NDArray[Any]
 
 FORMAT = 2
+
 SCENES = 4
+
+NEIGHBOURS = 64
+
+NEIGHBOUR = np.dtype(
+    [
+        ("item", "<u8"),  # hash of an item that users had chosen before this one
+        ("together", "<f4"),  # how often, among their last 20: .8 ** position each
+        ("together_10d", "<f4"),  # the same, decayed with 10 d
+        ("next", "<f4"),  # how often it was the very item before
+        ("pairs", "<u4"),  # how many are counted; without one the entry leaves
+    ]
+)
+"""One item chosen before this one by the same users."""
 
 ITEM_HEAD = np.dtype(
     [
@@ -45,8 +58,11 @@ SCENE = np.dtype(
 
 # As plain numbers: a kernel cannot ask a dtype. In 8-byte words.
 HEAD_WORDS = ITEM_HEAD.itemsize // 8
+
 SCENE_WORDS = SCENE.itemsize // 8
+
 NEIGHBOUR_WORDS = NEIGHBOUR.itemsize // 8
+
 ROW_BYTES_MAX = 8 * (1 + HEAD_WORDS + SCENES * SCENE_WORDS + NEIGHBOURS * NEIGHBOUR_WORDS)
 """Bytes of an item row with everything in use."""
 

@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tracker.items.vectors import row_of_hash
+from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
-from tracker.users.config import whole
 
 Array = NDArray[Any]
 

@@ -10,7 +10,9 @@ from tracker.items.layout import (
     FORMAT,
     HEAD_WORDS,
     ITEM_HEAD,
+    NEIGHBOUR,
     NEIGHBOUR_WORDS,
+    NEIGHBOURS,
     ROW_BYTES_MAX,
     SCENE,
     SCENE_WORDS,
@@ -19,7 +21,6 @@ from tracker.items.layout import (
     pack_items,
     unpack_items,
 )
-from tracker.items.neighbours import NEIGHBOUR, NEIGHBOURS
 from tracker.kernels.row_bytes import Slots, describe_format, join_rows, split_rows
 
 Array = NDArray[Any]

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.counts import DAY, ITEM_HALF_LIVES
-from tracker.items.layout import SCENES
+from tracker.items.layout import NEIGHBOURS, SCENES
 from tracker.items.near_lists import place_neighbours
-from tracker.items.neighbours import NEIGHBOURS
 from tracker.items.states import ItemStates
 from tracker.items.vectors import lookup_rows
+from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
-from tracker.users.config import decay, whole
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]

@@ -1,27 +1,25 @@
 """Send events and watch recommendations, for people and scripts without a Kafka client."""
 
 import asyncio
-import gzip
-import sys
 import time
-import zlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from tracker.events.lines import Line
 from tracker.events.wire import RejectedEventError, decode_event
 from tracker.kafka.cluster import TopicError, describe_topics, topics_of, unreachable
 from tracker.kafka.connect import consumer, producer
 from tracker.settings import Settings
 
 PROGRESS_EVERY = 500
+
 CONFIRM_SECONDS = 30.0
 """How long after the last event the broker may take to confirm them all."""
 
@@ -32,18 +30,6 @@ PACE_SECONDS = 0.002
 """Sleeps shorter than this are not worth taking when events are paced."""
 
 MAX_BATCH_BYTES = 1 << 18
-
-
-class InputError(Exception):
-    """A file of events cannot be read."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of input: where it stood, for messages, and its bytes."""
-
-    place: str
-    value: bytes
 
 
 @dataclass
@@ -70,34 +56,6 @@ class Received:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
-
-
-def read_lines(sources: Sequence[str]) -> Iterator[Line]:
-    """Read JSON lines from files, in order; blank lines are passed over.
-
-    Args:
-        sources: paths, compressed where they end in `.gz`; `-` is standard input.
-
-    Raises:
-        InputError: a file is not there or its compression is damaged.
-    """
-    for source in sources:
-        name = "standard input" if source == "-" else source
-        try:
-            with _open(source) as file:
-                for number, value in enumerate(file, 1):
-                    if value.strip():
-                        yield Line(f"{name}, line {number}", value.strip())
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _open(source: str) -> IO[bytes]:
-    if source == "-":
-        return sys.stdin.buffer
-    if source.endswith(".gz"):
-        return cast(IO[bytes], gzip.open(source, "rb"))
-    return Path(source).open("rb")
 
 
 async def send_events(

@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 from tracker.kafka.cluster import TopicError, describe_topics, group_of, topics_of
 from tracker.kafka.connect import admin_client, producer
 from tracker.kafka.topics import ensure_topics
-from tracker.recommend.learned_row import LEARNED_KEY
+from tracker.kernels.row_bytes import LEARNED_KEY
 from tracker.settings import Settings
 
 GONE_SECONDS = 20.0

@@ -93,3 +93,47 @@ def split_rows(words: Array, offsets: NDArray[np.int64]) -> list[bytes]:
 def describe_format(row: bytes) -> int:
     """Return the format number a row begins with; -1 where it is too short to have one."""
     return int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
+
+
+# The keys of all rows of a partition; a prefix is one byte.
+
+POSITION_KEY = b"p"
+"""Key of the position: up to which offset the source is in the states."""
+
+LEARNED_KEY = b"l"
+"""Key of what the partition has learned online; committed together with the position."""
+
+USER_PREFIX = b"u"
+SEEN_PREFIX = b"s"
+OWED_PREFIX = b"o"
+ITEM_PREFIX = b"i"
+
+
+def user_key(user_id: str) -> bytes:
+    """Return the key of a user's state."""
+    return USER_PREFIX + user_id.encode()
+
+
+def seen_key(user_id: str) -> bytes:
+    """Return the key of the set of items that a user with a long history has seen."""
+    return SEEN_PREFIX + user_id.encode()
+
+
+def owed_key(user_id: str) -> bytes:
+    """Return the key of a list that is postponed."""
+    return OWED_PREFIX + user_id.encode()
+
+
+def user_of(key: bytes) -> str:
+    """Return the user id in the key of a state, a seen set or a postponed list."""
+    return key[1:].decode()
+
+
+def item_key(item: int) -> bytes:
+    """Return the key of an item's row, from the item's hash."""
+    return ITEM_PREFIX + item.to_bytes(8, "big")
+
+
+def item_of(key: bytes) -> int:
+    """Return the hash in the key of an item's row."""
+    return int.from_bytes(key[1:], "big")

@@ -10,13 +10,11 @@ from aiokafka.partitioner import murmur2
 from tracker.artifact.artifact import Artifact, latest_version
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
+from tracker.kernels.row_bytes import ITEM_PREFIX, USER_PREFIX, item_of, user_of
 from tracker.settings import Settings
 from tracker.users.states import ANY_ARTIFACT, NewerArtifactError, UserStates
 
 log = logging.getLogger(__name__)
-
-USER_PREFIX = b"u"
-ITEM_PREFIX = b"i"
 
 
 async def user_row(settings: Settings, user_id: str) -> bytes | None:
@@ -61,7 +59,7 @@ async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None
             async for record in records:
                 if record.key is None or not record.key.startswith(USER_PREFIX):
                     continue
-                user_id = record.key[len(USER_PREFIX) :].decode()
+                user_id = user_of(record.key)
                 if record.value is None:
                     rows.pop(user_id, None)
                 else:
@@ -79,7 +77,7 @@ async def item_rows(settings: Settings) -> AsyncGenerator[tuple[int, bytes | Non
     async with aclosing(read_topic(settings, topic)) as records:
         async for record in records:
             if record.key is not None and record.key.startswith(ITEM_PREFIX):
-                yield int.from_bytes(record.key[len(ITEM_PREFIX) :], "big"), record.value
+                yield item_of(record.key), record.value
 
 
 class StateReader:

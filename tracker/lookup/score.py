@@ -15,8 +15,7 @@ from tracker.lookup.show import read_json
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.calibration import Calibration
 from tracker.settings import Settings
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.users.rows import RequestBatch, UserRows
 
 BATCH = 4096
 """Item rows that are placed at a time."""

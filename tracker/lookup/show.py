@@ -21,8 +21,7 @@ from tracker.lookup.changelogs import StateReader, item_rows, user_row
 from tracker.lookup.outlook import outlook
 from tracker.recommend.carry_over import carry_over
 from tracker.settings import Settings
-from tracker.users.history import shares_of
-from tracker.users.readings import slot_strengths
+from tracker.users.readings import shares_of, slot_strengths
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, UserStates
 
 RECENT_EVENTS = 10

@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from tracker.artifact.artifact import Artifact
 from tracker.items.view import ItemView
 from tracker.kernels.arithmetic import dot
-from tracker.kernels.native import native
-from tracker.kernels.prefetch import prefetch
+from tracker.kernels.native import native, prefetch
 from tracker.recommend.neighbour_walk import WALKED, walk_rows
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
 from tracker.scoring.features import F_NEIGHBOURS, fill_features
-from tracker.users.history import Histories
-from tracker.users.request_batch import RequestBatch
+from tracker.users.readings import Histories
+from tracker.users.rows import RequestBatch
 
 _AHEAD = 8  # candidates whose vectors are asked for before their turn
 

@@ -4,9 +4,6 @@ import zlib
 
 import msgspec
 
-LEARNED_KEY = b"l"
-"""The row's key: what was learned and the position are committed together."""
-
 FORMAT = 2
 
 

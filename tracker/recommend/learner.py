@@ -13,13 +13,12 @@ from tracker.encoder.online_attention import OnlineAttention
 from tracker.events.batch import EventBatch, can_be_target
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id
-from tracker.recommend.learned_models import LearnedModels
 from tracker.recommend.learned_row import Learned, decode_learned, encode_learned
+from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
-from tracker.scoring.online_calibration import OnlineCalibration
+from tracker.scoring.calibration import OnlineCalibration
 from tracker.scoring.online_ranker import OnlineRanker
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
 MOST = 4

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.view import ItemView
-from tracker.kernels.native import native
-from tracker.kernels.prefetch import prefetch
-from tracker.users.history import Histories
+from tracker.kernels.native import native, prefetch
+from tracker.users.readings import Histories
 
 Array = NDArray[Any]
 

@@ -1,9 +1,12 @@
-"""How lists are made: candidates, quotas, diversity, and what a trained ranker asks for."""
+"""Options of list making: candidates, quotas, diversity, and the learned models in use."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tracker.encoder.online_attention import OnlineAttention
+from tracker.scoring.calibration import Calibration
 from tracker.scoring.network import RankerInfo
+from tracker.scoring.online_ranker import OnlineRanker
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +78,16 @@ def trained_with(info: RankerInfo, options: RecommendOptions) -> RecommendOption
         candidates=info.candidates,
         cut=info.cut,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedModels:
+    """What takes the place of what the artifact has; None for that.
+
+    `ranker` scores, `attention` is what is added to scene attention, and `calibration` is that of
+    the probabilities.
+    """
+
+    ranker: OnlineRanker | None = None
+    attention: OnlineAttention | None = None
+    calibration: Calibration | None = None

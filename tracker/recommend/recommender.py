@@ -14,18 +14,16 @@ from tracker.items.view import ItemView
 from tracker.recommend.candidates import Candidates
 from tracker.recommend.carry_over import carry_over
 from tracker.recommend.columns import Columns
-from tracker.recommend.learned_models import LearnedModels
 from tracker.recommend.lists import RecommendedBatch, describe
-from tracker.recommend.options import RecommendOptions, trained_with
+from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
 from tracker.recommend.selection import select
 from tracker.recommend.shortlist import Searched, shortlist
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_ENCODER, COLUMNS
 from tracker.users.apply import Applied, apply_events, joined
-from tracker.users.history import Histories, queries, read_histories
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.users.readings import Histories, queries, read_histories
+from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
 _PART = 256

@@ -1,19 +1,14 @@
 """The list of each user from scored candidates: diversity, what was seen last, and reasons."""
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.arithmetic import dot
-from tracker.kernels.native import native
-from tracker.kernels.prefetch import prefetch
+from tracker.kernels.native import native, prefetch
 
 Array = NDArray[Any]
-
-BECAUSE = 3
-"""Most of the user's own items named as reasons of one recommended item."""
 
 _AHEAD = 8  # candidates whose vectors are asked for before their turn
 
@@ -99,104 +94,3 @@ def select(
             free[best] = False
             picks[b, i] = best
             last = best
-
-
-@native
-def explain(
-    now: Array, slots: Array, half_life: float, threshold: float, vectors: Array,
-    ring: Array, ring_rows: Array, history: Array, n_history: Array,
-    rows: Array, via: Array, channels: Array, picks: Array, n_unseen: Array,
-    out_rows: Array, out_channels: Array, because: Array, because_rows: Array,
-) -> None:  # fmt: skip
-    """Write the lists, and for each item up to three of the user's own items that explain it.
-
-    A reason is an item of a positive event that the ring holds and that was not retracted. First,
-    of an item that came from neighbours, the item it was most chosen with; then those of largest
-    weight * decay * cosine among the cosines above the threshold. Each item once.
-
-    Args:
-        now: (B,) seconds.
-        slots: (B,) arena slots.
-        half_life: of the decay, seconds.
-        threshold: least cosine of a reason.
-        vectors: (N, D) unit.
-        ring: (C, R) RING of the arena.
-        ring_rows: (B, R) of `read_histories`.
-        history: (B, R) of `read_histories`.
-        n_history: (B,) of `read_histories`.
-        rows: (B, C) candidates.
-        via: (B, C) position in history of the strongest neighbour, -1 none.
-        channels: (B, C).
-        picks: (B, k) of `select`.
-        n_unseen: (B,).
-        out_rows: (B, k) int64, filled, -1 padded.
-        out_channels: (B, k) uint8, filled.
-        because: (B, k, 3) uint64 item hashes, filled, 0 padded.
-        because_rows: (B, k, 3) int64, filled, -1 padded.
-    """
-    width = ring_rows.shape[1]
-    dim = vectors.shape[1]
-    past = np.empty((width, dim), np.float32)
-    past_rows = np.empty(width, np.int32)
-    gains = np.empty(width, np.float32)
-    best_gains = np.empty(3, np.float32)
-    best = np.empty(3, np.int64)
-    for b in range(len(picks)):
-        n_past = n_history[b]
-        for j in range(n_past):
-            entry = ring[slots[b], history[b, j]]
-            past_rows[j] = ring_rows[b, history[b, j]]
-            past[j] = vectors[past_rows[j]]
-            age = max(now[b] - entry["time"], 0.0)
-            gains[j] = entry["weight"] * math.pow(2.0, -age / half_life)
-        for i in range(picks.shape[1]):
-            out_rows[b, i] = -1
-            for r in range(3):
-                because[b, i, r] = 0
-                because_rows[b, i, r] = -1
-            c = picks[b, i]
-            if c < 0:
-                continue
-            row = rows[b, c]
-            out_rows[b, i] = row
-            out_channels[b, i] = channels[b, c] if c < n_unseen[b] else 4
-            n = 0
-            fixed = 0
-            if channels[b, c] == 2 and via[b, c] >= 0:
-                best[0] = via[b, c]
-                best_gains[0] = np.float32(np.inf)
-                n = 1
-                fixed = 1
-            for j in range(n_past):
-                if n == 3 and gains[j] <= best_gains[2]:
-                    continue  # cosines are at most 1
-                cosine = dot(past[j], vectors[row])
-                if cosine < threshold:
-                    continue
-                gain = np.float32(gains[j] * cosine)
-                twin = -1
-                for p in range(n):
-                    if past_rows[best[p]] == past_rows[j]:
-                        twin = p
-                if twin >= 0:
-                    if twin < fixed or best_gains[twin] >= gain:
-                        continue
-                    for p in range(twin, n - 1):
-                        best[p] = best[p + 1]
-                        best_gains[p] = best_gains[p + 1]
-                    n -= 1
-                elif n == 3:
-                    if gain <= best_gains[2]:
-                        continue
-                    n = 2
-                p = n
-                while p > fixed and best_gains[p - 1] < gain:
-                    best[p] = best[p - 1]
-                    best_gains[p] = best_gains[p - 1]
-                    p -= 1
-                best[p] = j
-                best_gains[p] = gain
-                n += 1
-            for p in range(n):
-                because[b, i, p] = ring[slots[b], history[b, best[p]]]["item"]
-                because_rows[b, i, p] = past_rows[best[p]]

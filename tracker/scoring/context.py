@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tracker.items.view import ItemView
 from tracker.kernels.native import native
 from tracker.scoring.features import FEATURES, trend_value
-from tracker.users.history import Histories
+from tracker.users.readings import Histories
 from tracker.users.states import UserStates
 
 Array = NDArray[Any]

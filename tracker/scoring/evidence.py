@@ -12,8 +12,8 @@ from tracker.items.view import ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit
 from tracker.kernels.native import native
 from tracker.scoring.features import trend_value
-from tracker.users.history import Histories
-from tracker.users.request_batch import RequestBatch
+from tracker.users.readings import Histories
+from tracker.users.rows import RequestBatch
 
 Array = NDArray[Any]
 

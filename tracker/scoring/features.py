@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from tracker.items.counts import ITEM_HALF_LIVES
 from tracker.kernels.arithmetic import add_scaled, dot, three_dots, to_unit
-from tracker.kernels.native import native
-from tracker.kernels.prefetch import prefetch
+from tracker.kernels.native import native, prefetch
 
 Array = NDArray[Any]
 

@@ -16,8 +16,8 @@ from tracker.items.view import ItemView
 from tracker.kernels.native import reordered
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.evidence import EVIDENCE, Priors, read_evidence
-from tracker.users.history import Histories
-from tracker.users.request_batch import RequestBatch
+from tracker.users.readings import Histories
+from tracker.users.rows import RequestBatch
 
 Array = NDArray[Any]
 

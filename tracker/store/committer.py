@@ -2,29 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
-    KafkaConnectionError,
     KafkaError,
     ProducerFenced,
 )
 
-from tracker.kafka.cluster import BrokerError, client_arguments
 from tracker.kafka.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches
-from tracker.settings import Settings
+from tracker.kafka.producers import error_text
 from tracker.store.database import write_rows
 
 log = logging.getLogger(__name__)
-
-REQUEST_SECONDS = 60.0
-
-UNREACHABLE_SECONDS = 60.0
-"""A broker may be away so long while partitions are taken over; then the worker stops."""
 
 FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 
@@ -45,81 +38,6 @@ class CommitRefusedError(RuntimeError):
 
 class CommitUnknownError(RuntimeError):
     """Nobody knows whether a commit took place; only a restart can tell."""
-
-
-async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProducer:
-    """Start the producer of recommendations and rejections.
-
-    Raises:
-        BrokerError: the brokers do not answer or refuse.
-    """
-    arguments = client_arguments(settings)
-
-    def make() -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            acks="all",
-            enable_idempotence=idempotent,
-            linger_ms=0,
-            max_batch_size=MAX_BATCH_BYTES,
-            request_timeout_ms=int(REQUEST_SECONDS * 1000),
-            **arguments,
-        )
-
-    return await _started(make, "the producer of recommendations")
-
-
-async def fenced_producer(
-    settings: Settings, table: str, partition: int, transactions: bool
-) -> AIOKafkaProducer:
-    """Start the producer of one partition's commits; its former owner can commit nothing more.
-
-    Args:
-        settings: where to.
-        table: `users` or `items`.
-        partition: of the table.
-        transactions: False where the broker has none; then nobody is fenced.
-
-    Raises:
-        BrokerError: the brokers do not answer or refuse.
-    """
-    name = f"{settings.name}-{table}-{partition}"
-    arguments = client_arguments(settings) | (
-        {
-            "transactional_id": name,
-            "transaction_timeout_ms": int(settings.transaction_timeout_seconds * 1000),
-        }
-        if transactions
-        else {"acks": "all"}
-    )
-
-    def make() -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            linger_ms=0,
-            max_batch_size=MAX_BATCH_BYTES,
-            request_timeout_ms=int(REQUEST_SECONDS * 1000),
-            **arguments,
-        )
-
-    return await _started(make, f"the producer {name}")
-
-
-async def _started(make: Callable[[], AIOKafkaProducer], what: str) -> AIOKafkaProducer:
-    """Start a producer; while no broker can be reached, try again for a minute."""
-    deadline = asyncio.get_running_loop().time() + UNREACHABLE_SECONDS
-    while True:
-        producer = make()
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                await producer.start()
-        except (KafkaError, TimeoutError, OSError) as error:
-            await producer.stop()
-            away = isinstance(error, (KafkaConnectionError, TimeoutError, OSError))
-            if not away or asyncio.get_running_loop().time() > deadline:
-                raise BrokerError(f"{what} cannot start: {_text(error)}") from error
-            log.warning("%s cannot start yet: %s", what, _text(error))
-            await asyncio.sleep(1.0)
-        else:
-            return producer
 
 
 class Committer:
@@ -186,18 +104,18 @@ class Committer:
                 await producer.abort_transaction()
                 raise CommitRefusedError(
                     f"the broker refuses a batch for {self._changelog} or for what goes with it"
-                    f" ({_text(error)}); batches have up to {MAX_BATCH_BYTES} bytes: set"
+                    f" ({error_text(error)}); batches have up to {MAX_BATCH_BYTES} bytes: set"
                     " max.message.bytes of the topics, or message.max.bytes of the broker, to"
                     " 1048588 or more"
                 ) from error
             except (KafkaError, OSError) as error:
                 await producer.abort_transaction()
-                raise CommitAbortedError(_text(error)) from error
+                raise CommitAbortedError(error_text(error)) from error
             await producer.commit_transaction()
         except FENCED as error:
             raise FencedError(self._fenced()) from error
         except (KafkaError, OSError, AssertionError) as error:
-            raise CommitUnknownError(_text(error)) from error
+            raise CommitUnknownError(error_text(error)) from error
         return int(more[-1].result().offset) + count - 1
 
     async def _one_by_one(self, rows: Rows, first: Sequence[Record]) -> int:
@@ -209,7 +127,7 @@ class Committer:
             (sent, _) = await self._send_rows(rows[-1:])
             return int((await sent[0]).offset)
         except (KafkaError, OSError) as error:
-            raise CommitUnknownError(_text(error)) from error
+            raise CommitUnknownError(error_text(error)) from error
 
     async def _send(self, records: Sequence[Record]) -> list["asyncio.Future[Any]"]:
         by_target: dict[tuple[str, int], list[Record]] = {}
@@ -247,7 +165,3 @@ class Committer:
             f"another worker owns partition {self._partition} of {self._changelog} now;"
             " this one was silent for too long"
         )
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -8,15 +8,13 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from tracker.kafka.outbox import Record
-from tracker.kernels.row_bytes import Get, Slots
+from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
 from tracker.store.arena import Arena
 from tracker.store.committer import Committer
 
 Key = TypeVar("Key", bound=Hashable)
-AnyKey = TypeVar("AnyKey", bound=Hashable, contravariant=True)
 
-POSITION_KEY = b"p"
-"""Reserved; all other keys have a prefix of one other byte."""
+AnyKey = TypeVar("AnyKey", bound=Hashable, contravariant=True)
 
 FORMAT = 1
 

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
+from tracker.kernels.row_bytes import owed_key, user_of
 
 Positions = NDArray[np.int64]
-
-OWED_PREFIX = b"o"
 
 
 class Owed(msgspec.Struct, array_like=True, gc=False):
@@ -67,7 +66,7 @@ class Emission:
     def restore(self, rows: Iterable[tuple[bytes, bytes]], now: float) -> None:
         """Take back what a former run owed."""
         for key, value in rows:
-            user = key[len(OWED_PREFIX) :].decode()
+            user = user_of(key)
             owed = msgspec.json.decode(value, type=Owed)
             if owed.backlog:
                 self._backlog[user] = owed
@@ -121,7 +120,7 @@ class Emission:
             was_trailing = self._trailing.pop(user, None) is not None
             was_backlog = self._backlog.pop(user, None) is not None
             if was_trailing or was_backlog:
-                self._notes.note(OWED_PREFIX + user.encode(), None)
+                self._notes.note(owed_key(user), None)
 
     def end_backlog(self, now: float) -> None:
         """Say that the old events are over: those who waited for that are due."""
@@ -168,7 +167,7 @@ class Emission:
             self._backlog[user] = owed
         else:
             self._schedule(user, due_at, owed)
-        self._notes.note(OWED_PREFIX + user.encode(), msgspec.json.encode(owed))
+        self._notes.note(owed_key(user), msgspec.json.encode(owed))
 
     def _schedule(self, user: str, due_at: float, owed: Owed) -> None:
         self._trailing[user] = (due_at, owed)

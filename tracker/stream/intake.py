@@ -7,7 +7,7 @@ from typing import Any
 from tracker.events.batch import EventBatch, EventReader
 from tracker.events.wire import Rejection
 from tracker.kafka.outbox import Record, rejected_record
-from tracker.stream.worker_context import Context
+from tracker.stream.serving import Context
 
 log = logging.getLogger(__name__)
 

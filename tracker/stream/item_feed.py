@@ -12,13 +12,13 @@ from aiokafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from tracker.kafka.cluster import client_arguments
+from tracker.kernels.row_bytes import ITEM_PREFIX, item_of
 from tracker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-ITEM_PREFIX = b"i"
-
 READ_RECORDS = 2000
+
 RETRY_SECONDS = 1.0
 
 
@@ -27,11 +27,6 @@ class View(Protocol):
 
     def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
         """Place rows; None forgets an item."""
-
-
-def item_key(item: int) -> bytes:
-    """Return the key of an item's row."""
-    return ITEM_PREFIX + item.to_bytes(8, "big")
 
 
 class ItemFeed:
@@ -127,5 +122,5 @@ class ItemFeed:
     def _place(self, records: Sequence[Any]) -> None:
         rows = [record for record in records if record.key[:1] == ITEM_PREFIX]
         if rows:
-            items = np.array([int.from_bytes(row.key[1:], "big") for row in rows], np.uint64)
+            items = np.array([item_of(row.key) for row in rows], np.uint64)
             self._view.update([row.value for row in rows], items)

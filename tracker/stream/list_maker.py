@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from tracker.events.wire import hash_id
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import Slots
-from tracker.recommend.learned_models import LearnedModels
+from tracker.recommend.options import LearnedModels
 from tracker.stream.emission import Emission
-from tracker.stream.serving import Serving
-from tracker.stream.worker_context import Context
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.stream.serving import Context, Serving
+from tracker.users.rows import RequestBatch, UserRows
 
 
 @dataclass(slots=True)

@@ -4,20 +4,22 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker.kafka.outbox import Outbox, Record
 from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
-from tracker.stream.chunks import Chunk
 from tracker.stream.commit_loop import Commits
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper
 from tracker.stream.side import Side
 from tracker.users.states import NewerArtifactError
+
+if TYPE_CHECKING:
+    from faust.types import TP  # this room knows Kafka's names and not Faust
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,27 @@ holds an event or two, and to hand it to a thread and back takes longer than its
 
 RETRY_SECONDS = 0.2
 """After a state's artifact could not be read."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Records of one partition and the offsets [start, end) that they cover.
+
+    What lies in the range and has no record, the broker left out: markers of transactions, and
+    what retention or compaction removed.
+    """
+
+    tp: "TP"
+    start: int
+    end: int
+    records: Sequence[Any]
+
+    def past(self, position: int) -> Sequence[Any]:
+        """Return the records at or past a position."""
+        records = self.records
+        if not records or records[0].offset >= position:
+            return records
+        return [record for record in records if record.offset >= position]
 
 
 @dataclass(slots=True)

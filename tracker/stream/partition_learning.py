@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
-from tracker.recommend.learned_models import LearnedModels
-from tracker.recommend.learned_row import LEARNED_KEY, LearnedRowError
+from tracker.kernels.row_bytes import LEARNED_KEY
+from tracker.recommend.learned_row import LearnedRowError
 from tracker.recommend.learner import Learner
-from tracker.stream.serving import Serving
-from tracker.stream.worker_context import Context
+from tracker.recommend.options import LearnedModels
+from tracker.stream.serving import Context, Serving
 from tracker.users.rows import UserRows
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Serving: the artifact in use with all that belongs to it, and the change to a newer one."""
+"""Serving: the artifact in use and what belongs to it, and the change to a newer one."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tracker.artifact.artifact import Artifact, ArtifactError, latest_version
+from tracker.events.kinds import Kinds
 from tracker.items.view import ItemView
+from tracker.kafka.cluster import Cluster
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
@@ -238,3 +240,24 @@ def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
     if artifact.models.tower is not None:
         artifact.models.tower.serve_on_one_thread()
     return artifact
+
+
+DAY_SECONDS = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the partitions of a worker share."""
+
+    settings: Settings
+    cluster: Cluster
+    keeper: ArtifactKeeper
+    kinds: Kinds
+    metrics: Metrics
+    clock: Callable[[], float] = time.time
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """After how long without an event a state is deleted; None for never."""
+        days = self.settings.state_idle_days
+        return None if days is None else days * DAY_SECONDS

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from tracker.events.batch import EventBatch
 from tracker.events.item_events import encode_block, item_partition
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
+from tracker.kernels.row_bytes import OWED_PREFIX, SEEN_PREFIX, USER_PREFIX, user_key, user_of
 from tracker.scoring.calibration import Calibration
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
-from tracker.stream.emission import OWED_PREFIX, Emission, last_of_each, waves
+from tracker.stream.emission import Emission, last_of_each, waves
 from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
-from tracker.stream.serving import Serving
-from tracker.stream.worker_context import Context
-from tracker.users.outcomes import (
+from tracker.stream.serving import Context, Serving
+from tracker.users.columns import (
     ALREADY_RETRACTED,
     APPLIED,
     DUPLICATE,
@@ -27,7 +27,7 @@ from tracker.users.outcomes import (
     RETRACTION_WAITS,
     TOO_OLD,
 )
-from tracker.users.rows import SEEN_PREFIX, STATE_PREFIX, UserRows
+from tracker.users.rows import UserRows
 
 BLOCK_EVENTS = 400
 """Item events in one record; about 80 KiB at most."""
@@ -73,12 +73,12 @@ class UserSide:
         self._lists = ListMaker(context, partition, rows, self._emission)
         self._sweep = IdleSweep(
             store,
-            STATE_PREFIX,
+            USER_PREFIX,
             context.idle_seconds,
-            lambda key: key[len(STATE_PREFIX) :].decode(),
+            user_of,
             rows.last_times,
             lambda slot: float(rows.states.head["last_time"][slot]),
-            lambda key: [SEEN_PREFIX + key[len(STATE_PREFIX) :]],
+            lambda key: [SEEN_PREFIX + key[len(USER_PREFIX) :]],
         )
         self._item_events: list[NDArray[Any]] = []
         self._held: list[Record] = []  # recommendations that go out with the commit
@@ -212,9 +212,7 @@ class UserSide:
             ArenaFullError, NewerArtifactError: as `process`.
         """
         self._serving()
-        if user not in self.store.arena and self.store.read([STATE_PREFIX + user.encode()]) == [
-            None
-        ]:
+        if user not in self.store.arena and self.store.read([user_key(user)]) == [None]:
             return None
         return self._rows, int(self.store.find([user])[0])
 

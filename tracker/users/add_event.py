@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.vectors import row_of_hash
-from tracker.kernels.arithmetic import add_scaled, scale_in_place, square
+from tracker.kernels.arithmetic import add_scaled, decay, scale_in_place, square, whole
 from tracker.kernels.native import native
 from tracker.users.columns import Content, EventColumns, RowColumns, Rules, SeenColumns
-from tracker.users.config import decay, whole
 from tracker.users.seen import bloom_add, event_key
 from tracker.users.slots import add_to_slots
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN

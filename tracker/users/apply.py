@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from tracker.events.batch import EventBatch
 from tracker.events.item_events import ITEM_EVENT, RECENTS
 from tracker.items.vectors import row_of_hash
-from tracker.kernels.arithmetic import square
+from tracker.kernels.arithmetic import square, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
 from tracker.users.add_event import append_to_ring, find_event, recent_items, refill, take_in
 from tracker.users.columns import (
+    APPLIED,
+    DUPLICATE,
+    RETRACTED_ON_ARRIVAL,
     Catalogue,
     Content,
     EventColumns,
@@ -27,8 +30,6 @@ from tracker.users.columns import (
     rules_of,
     seen_of,
 )
-from tracker.users.config import whole
-from tracker.users.outcomes import APPLIED, DUPLICATE, RETRACTED_ON_ARRIVAL
 from tracker.users.retract_event import retract, was_retracted
 from tracker.users.seen import SeenSets
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots, is_sealed, seal
-from tracker.users.config import whole
 from tracker.users.slots import SLOT
 
 Array = NDArray[Any]

@@ -1,13 +1,15 @@
-"""What users' rows say at a time: masses of the sums, strengths and vectors of the slots."""
+"""Readings of users' rows at a time: interests, sums of vectors, and the recent history."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.items.vectors import ItemVectors, row_of_hash
+from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
-from tracker.users.config import decay, whole
 from tracker.users.slots import slot_strength, unit_mean
 from tracker.users.states import UserStates
 
@@ -76,3 +78,144 @@ def sum_masses(states: UserStates, slots: Slots, now: Array) -> Array:
     half_lives = np.array(states.config.half_lives_seconds)
     _sum_masses(slots, now, states.head, states.masses, half_lives, out)
     return out
+
+
+INTERESTS = 3
+"""Interests named in a recommendation."""
+
+_RETRACTED = 2  # state.RING_RETRACTED, as a constant of the kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """What is read of B users' rows before candidates are gathered.
+
+    `ring_rows` (B, R) int32 are the catalogue rows of ring entries (-1: unknown item, retracted, or
+    beyond the ring); `history` (B, R) int32 the positions in the ring of positive events of known
+    items, latest first, and `n_history` (B,) how many; `strengths` (B, S) float32 the decayed
+    masses of slots, `changes` their change since a day before, `slots` (B, S, D) float32 their
+    unit means, `order` (B, S) int64 the slots by strength, strongest first, ties by slot.
+    """
+
+    ring_rows: NDArray[np.int32]
+    history: NDArray[np.int32]
+    n_history: NDArray[np.int64]
+    strengths: NDArray[np.float32]
+    changes: NDArray[np.float32]
+    slots: NDArray[np.float32]
+    order: NDArray[np.int64]
+
+    def part(self, users: slice) -> "Histories":
+        """Return some of the users."""
+        return Histories(*(getattr(self, name)[users] for name in Histories.__dataclass_fields__))
+
+
+@native
+def _read_rings(
+    ring: Array, n_ring: Array, slots: Array, table_hash: Array, table_row: Array,
+    ring_rows: Array, history: Array, n_history: Array,
+) -> None:  # fmt: skip
+    """Fill ring_rows, history and n_history of `Histories`."""
+    for b in range(len(slots)):
+        u = slots[b]
+        n = 0
+        if u >= 0:
+            for r in range(int(n_ring[u]) - 1, -1, -1):
+                entry = ring[u, r]
+                if entry["flags"] & _RETRACTED != 0:
+                    continue
+                row = row_of_hash(table_hash, table_row, entry["item"])
+                ring_rows[b, r] = row
+                if row >= 0 and entry["weight"] > 0:
+                    history[b, n] = r
+                    n += 1
+        n_history[b] = n
+
+
+def read_histories(
+    states: UserStates, slots: NDArray[np.int64], now: NDArray[np.float64], items: ItemVectors
+) -> Histories:
+    """Read the rows of users at arena `slots` (B,), -1 for a user of whom nothing is kept."""
+    users, width = len(slots), states.ring.shape[1]
+    ring_rows = np.full((users, width), -1, np.int32)
+    history = np.zeros((users, width), np.int32)
+    n_history = np.zeros(users, np.int64)
+    _read_rings(
+        states.ring, states.head["n_ring"], slots, items.table_hash, items.table_row,
+        ring_rows, history, n_history,
+    )  # fmt: skip
+    nobody = slots < 0
+    kept = np.where(nobody, 0, slots)
+    strengths, changes = slot_strengths(states, kept, now)
+    means = slot_vectors(states, kept)
+    strengths[nobody] = 0.0
+    means[nobody] = 0.0
+    order = np.argsort(-strengths, axis=1, kind="stable")
+    return Histories(ring_rows, history, n_history, strengths, changes, means, order)
+
+
+def queries(
+    read: Histories, searches: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """Return a query for each of up to `searches` strongest slots a user.
+
+    Returns:
+        queries (Q, D) float32 unit; owners (B, searches) int64, the query of each user and rank or
+        -1; masses (B, searches) float32, the slots' strengths.
+    """
+    top = read.order[:, :searches]
+    masses = np.take_along_axis(read.strengths, top, axis=1)
+    wanted = masses > 0.0
+    owners = np.full(top.shape, -1, np.int64)
+    owners[wanted] = np.arange(int(wanted.sum()))
+    found, rank = np.nonzero(wanted)
+    return np.ascontiguousarray(read.slots[found, top[found, rank]]), owners, masses
+
+
+def shares_of(
+    strengths: NDArray[np.float32], changes: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return each slot's share of the whole, and the change of the share since a day before.
+
+    A user's changes add up to 0, or to 1 where there was nothing a day before.
+
+    Args:
+        strengths: (B, S) decayed masses of slots.
+        changes: (B, S) their changes since a day before, see `slot_strengths`.
+    """
+    before = np.maximum(strengths - changes, 0.0)
+    share = strengths / np.maximum(strengths.sum(axis=1, keepdims=True), 1e-30)
+    return share, share - before / np.maximum(before.sum(axis=1, keepdims=True), 1e-30)
+
+
+def interests(
+    read: Histories, states: UserStates, slots: NDArray[np.int64], items: ItemVectors
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+    """Describe the strongest slots of each user.
+
+    Returns:
+        labels (B, 3) int32: label code of the slot's medoid; where the catalogue no longer has it,
+        of the item of the history nearest to the slot; -1 where there is neither, and beyond the
+        user's slots. strengths (B, 3) float32: share of the decayed mass of all slots. changes
+        (B, 3) float32: change of the share since a day before.
+    """
+    users, width = read.order.shape
+    count = min(INTERESTS, width)
+    labels = np.full((users, INTERESTS), -1, np.int32)
+    shares = np.zeros((users, INTERESTS), np.float32)
+    moves = np.zeros((users, INTERESTS), np.float32)
+    top = read.order[:, :count]
+    share, moved = shares_of(read.strengths, read.changes)
+    shares[:, :count] = np.take_along_axis(share, top, axis=1)
+    moves[:, :count] = np.take_along_axis(moved, top, axis=1)
+    medoids = states.slot_head["medoid"][np.maximum(slots, 0)[:, None], top]
+    rows = items.row_of(medoids.ravel()).reshape(top.shape)
+    wanted = shares[:, :count] > 0.0
+    for b, i in np.argwhere(wanted & (rows < 0)):  # a medoid that is gone: rare
+        past = read.ring_rows[b, read.history[b, : read.n_history[b]]]
+        if len(past):
+            cosines = items.vectors[past] @ read.slots[b, top[b, i]]
+            rows[b, i] = past[int(np.argmax(cosines))]
+    known = wanted & (rows >= 0)
+    labels[:, :count][known] = items.label_codes[rows[known]]
+    return labels, shares, moves

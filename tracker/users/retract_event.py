@@ -6,11 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.vectors import row_of_hash
+from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
 from tracker.users.add_event import add_to_sums, find_event, refill
-from tracker.users.columns import Content, RowColumns, Rules, SeenColumns
-from tracker.users.config import whole
-from tracker.users.outcomes import ALREADY_RETRACTED, RETRACTED, RETRACTION_WAITS, TOO_OLD
+from tracker.users.columns import (
+    ALREADY_RETRACTED,
+    RETRACTED,
+    RETRACTION_WAITS,
+    TOO_OLD,
+    Content,
+    RowColumns,
+    Rules,
+    SeenColumns,
+)
 from tracker.users.seen import bloom_contains, event_key
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
 

@@ -1,17 +1,15 @@
-"""UserRows: the users' arrays of one partition, and the rows they are kept in."""
+"""Rows of users: the arrays of one partition, and a batch of requests that selects from them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.row_bytes import Get, Slots
+from tracker.kernels.row_bytes import SEEN_PREFIX, USER_PREFIX, Get, Slots, seen_key, user_key
 from tracker.users.config import InterestConfig
 from tracker.users.seen import SeenSets
 from tracker.users.states import ANY_ARTIFACT, UserStates
-
-STATE_PREFIX = b"u"
-SEEN_PREFIX = b"s"
 
 
 class UserRows:
@@ -46,7 +44,7 @@ class UserRows:
             NewerArtifactError: a state names an artifact after `newest`; nothing has changed.
         """
         names = [key.encode() for key in keys]
-        self.states.unpack(slots, get([STATE_PREFIX + name for name in names]), self.newest)
+        self.states.unpack(slots, get([USER_PREFIX + name for name in names]), self.newest)
         evicted = self.states.head["evicted"][slots]
         self._seen_kept[slots] = evicted
         long = np.flatnonzero(evicted)
@@ -59,8 +57,7 @@ class UserRows:
     def dump(self, keys: Sequence[str], slots: Slots) -> list[tuple[bytes, bytes | None]]:
         """Pack states, and seen rows that have changed."""
         rows: list[tuple[bytes, bytes | None]] = [
-            (STATE_PREFIX + key.encode(), row)
-            for key, row in zip(keys, self.states.pack(slots), strict=True)
+            (user_key(key), row) for key, row in zip(keys, self.states.pack(slots), strict=True)
         ]
         evicted = self.states.head["evicted"][slots]
         changed = np.flatnonzero(evicted != self._seen_kept[slots])
@@ -68,8 +65,7 @@ class UserRows:
             packed = self.seen.pack(self.seen_slots[slots[changed]])
             self._seen_kept[slots[changed]] = evicted[changed]
             rows.extend(
-                (SEEN_PREFIX + keys[at].encode(), row)
-                for at, row in zip(changed.tolist(), packed, strict=True)
+                (seen_key(keys[at]), row) for at, row in zip(changed.tolist(), packed, strict=True)
             )
         return rows
 
@@ -83,3 +79,55 @@ class UserRows:
     def restore(self, slots: Slots) -> None:
         """Keep seen rows again whose commit failed."""
         self._seen_kept[slots] = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBatch:
+    """B users of whom something is asked, each at a time and in a scene.
+
+    What answers reads their rows and writes none, but for rows of another artifact, which are
+    carried over.
+
+    Args:
+        users: where what is kept of them is.
+        slots: (B,) int64 rows in `users`, may repeat; -1 for a user of whom nothing is kept.
+        now: (B,) float64, seconds.
+        scenes: (B,) uint32 scene codes, 0 for none.
+        hashes: (B,) uint64 hashes of the users' ids, for their attributes; None for none.
+
+    Raises:
+        ValueError: lengths differ.
+    """
+
+    users: UserRows
+    slots: NDArray[np.int64]
+    now: NDArray[np.float64]
+    scenes: NDArray[np.uint32]
+    hashes: NDArray[np.uint64] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        if not len(self.slots) == len(self.now) == len(self.scenes):
+            raise ValueError(
+                f"{len(self.slots)} slots, {len(self.now)} times and {len(self.scenes)} scenes;"
+                " one of each a user is expected"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.slots)
+
+    @property
+    def states(self) -> UserStates:
+        """The arena that `slots` are rows of."""
+        return self.users.states
+
+    def part(self, which: slice) -> "RequestBatch":
+        """Return some of the users."""
+        return replace(
+            self,
+            slots=self.slots[which],
+            now=self.now[which],
+            scenes=self.scenes[which],
+            hashes=None if self.hashes is None else self.hashes[which],
+        )

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.arithmetic import dot, square
+from tracker.kernels.arithmetic import decay, dot, square
 from tracker.kernels.native import native, reordered
-from tracker.users.config import decay
 
 Array = NDArray[Any]
 

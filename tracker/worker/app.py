@@ -10,8 +10,7 @@ from faust.auth import SASLCredentials, SSLCredentials
 
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
 from tracker.settings import Settings
-from tracker.stream.serving import ArtifactKeeper
-from tracker.stream.worker_context import Context
+from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.plane import Plane
 from tracker.worker.process import end_by_force
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport

@@ -10,23 +10,17 @@ from typing import Any
 
 from faust.types import TP
 
+from tracker.items.rows import ItemRows
 from tracker.kafka.cluster import BrokerError, describe_topics
 from tracker.kafka.outbox import Outbox, SendError
-from tracker.store.committer import (
-    CommitRefusedError,
-    Committer,
-    CommitUnknownError,
-    FencedError,
-    fenced_producer,
-    plain_producer,
-)
+from tracker.kafka.producers import fenced_producer, plain_producer
+from tracker.store.committer import CommitRefusedError, Committer, CommitUnknownError, FencedError
 from tracker.store.partition_store import PartitionStore, PositionError
-from tracker.stream.chunks import Chunk
-from tracker.stream.item_side import ItemRows, ItemSide
-from tracker.stream.partition import Partition
+from tracker.stream.item_side import ItemSide
+from tracker.stream.partition import Chunk, Partition
+from tracker.stream.serving import Context
 from tracker.stream.side import Side
 from tracker.stream.user_side import UserSide
-from tracker.stream.worker_context import Context
 from tracker.users.rows import UserRows
 from tracker.users.seen import SeenFormatError
 from tracker.users.states import StateFormatError

@@ -15,8 +15,7 @@ from tracker.kafka.cluster import BrokerError, Cluster, TopicError, check_topics
 from tracker.settings import Settings
 from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
-from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving
-from tracker.stream.worker_context import Context
+from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving
 from tracker.worker.app import TrackerWorker, build_app
 from tracker.worker.data_dir import DataDirError, locked
 from tracker.worker.plane import Plane

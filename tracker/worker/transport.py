@@ -1,18 +1,60 @@
-"""A Faust consumer that hands over chunks: records and the offsets they cover."""
+"""A Faust consumer that hands over chunks to the owner of their partitions."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from tracker.store.database import write_rows
-from tracker.stream.chunks import Chunk, NoOwner, Owner
+from tracker.stream.partition import Chunk
 
 log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """Who owns the partitions that the consumer is given: the data plane."""
+
+    async def fence(self, tps: Collection[TP]) -> None:
+        """Take over source partitions; the former owner can commit nothing after this."""
+
+    async def release(self, tps: Collection[TP]) -> None:
+        """Finish the chunks under way, commit and let go of the partitions."""
+
+    def position(self, tp: TP) -> int | None:
+        """Return the offset that the state of an open partition has reached, in memory."""
+
+    def committed(self, tp: TP) -> int | None:
+        """Return the offset that the state has reached in the changelog."""
+
+    def room(self, tp: TP) -> bool:
+        """Tell whether a partition can take more chunks."""
+
+
+class NoOwner:
+    """Owns nothing; what a transport has before it is given its owner."""
+
+    async def fence(self, tps: Collection[TP]) -> None:
+        """Do nothing."""
+
+    async def release(self, tps: Collection[TP]) -> None:
+        """Do nothing."""
+
+    def position(self, tp: TP) -> int | None:
+        """Know nothing."""
+        return None
+
+    def committed(self, tp: TP) -> int | None:
+        """Know nothing."""
+        return None
+
+    def room(self, tp: TP) -> bool:
+        """Hold nothing back."""
+        return True
+
 
 FETCH_WAIT_MILLISECONDS = 100
 """How long a broker may hold back an answer. One request to a broker is under way at a time, so a

@@ -9,12 +9,11 @@ from tracker.events.batch import EventBatch, EventReader
 from tracker.events.item_events import decode_block, encode_block
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Event, encode_event
+from tracker.items.rows import ItemRows
 from tracker.recommend.learner import Learner
 from tracker.scoring.context import COLUMNS
-from tracker.stream.item_side import ItemRows
 from tracker.stream.serving import Serving
-from tracker.users.request_batch import RequestBatch
-from tracker.users.rows import UserRows
+from tracker.users.rows import RequestBatch, UserRows
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_item, describe_user
 from tracker.stream.item_side import ItemSide
 from tracker.stream.partition import Partition
+from tracker.stream.serving import Context
 from tracker.stream.user_side import UserSide
-from tracker.stream.worker_context import Context
 from tracker.users.states import NewerArtifactError
 from tracker.worker.plane import Plane
 

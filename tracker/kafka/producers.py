@@ -1,0 +1,102 @@
+"""Producers of Kafka: one for recommendations and rejections, and a fenced one per partition."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+)
+
+from tracker.kafka.cluster import BrokerError, client_arguments
+from tracker.kafka.outbox import MAX_BATCH_BYTES
+from tracker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 60.0
+
+UNREACHABLE_SECONDS = 60.0
+"""A broker may be away so long while partitions are taken over; then the worker stops."""
+
+
+async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProducer:
+    """Start the producer of recommendations and rejections.
+
+    Raises:
+        BrokerError: the brokers do not answer or refuse.
+    """
+    arguments = client_arguments(settings)
+
+    def make() -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            acks="all",
+            enable_idempotence=idempotent,
+            linger_ms=0,
+            max_batch_size=MAX_BATCH_BYTES,
+            request_timeout_ms=int(REQUEST_SECONDS * 1000),
+            **arguments,
+        )
+
+    return await _started(make, "the producer of recommendations")
+
+
+async def fenced_producer(
+    settings: Settings, table: str, partition: int, transactions: bool
+) -> AIOKafkaProducer:
+    """Start the producer of one partition's commits; its former owner can commit nothing more.
+
+    Args:
+        settings: where to.
+        table: `users` or `items`.
+        partition: of the table.
+        transactions: False where the broker has none; then nobody is fenced.
+
+    Raises:
+        BrokerError: the brokers do not answer or refuse.
+    """
+    name = f"{settings.name}-{table}-{partition}"
+    arguments = client_arguments(settings) | (
+        {
+            "transactional_id": name,
+            "transaction_timeout_ms": int(settings.transaction_timeout_seconds * 1000),
+        }
+        if transactions
+        else {"acks": "all"}
+    )
+
+    def make() -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            linger_ms=0,
+            max_batch_size=MAX_BATCH_BYTES,
+            request_timeout_ms=int(REQUEST_SECONDS * 1000),
+            **arguments,
+        )
+
+    return await _started(make, f"the producer {name}")
+
+
+async def _started(make: Callable[[], AIOKafkaProducer], what: str) -> AIOKafkaProducer:
+    """Start a producer; while no broker can be reached, try again for a minute."""
+    deadline = asyncio.get_running_loop().time() + UNREACHABLE_SECONDS
+    while True:
+        producer = make()
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await producer.start()
+        except (KafkaError, TimeoutError, OSError) as error:
+            await producer.stop()
+            away = isinstance(error, (KafkaConnectionError, TimeoutError, OSError))
+            if not away or asyncio.get_running_loop().time() > deadline:
+                raise BrokerError(f"{what} cannot start: {error_text(error)}") from error
+            log.warning("%s cannot start yet: %s", what, error_text(error))
+            await asyncio.sleep(1.0)
+        else:
+            return producer
+
+
+def error_text(error: BaseException) -> str:
+    """Return the class and the text of an error, the class alone if it has no text."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
