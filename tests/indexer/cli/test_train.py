@@ -1,0 +1,193 @@
+"""The command `indexer train` with a user encoder: its options, and what it says of bad input."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexer.cli.console import REFUSED
+from indexer.data.histories import EventLog
+from indexer.train.half_lives import HalfLives
+from tests.indexer.cli.test_learning import Shop, words
+from tests.logs import group_events
+from tracker.artifact.artifact import LAYOUT, Artifact
+from tracker.users.config import InterestConfig
+
+__all__ = ["words"]  # a fixture
+
+SMALL = ("--dim", 8, "--epochs", 1, "--device", "cpu")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path, group_events(users=100, each=16))
+
+
+def write_users(folder: Path, *lines: Any) -> Path:
+    path = folder / "users.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_encoder_attributes_and_curves_are_published_with_the_ranker(
+    shop: Shop, tmp_path: Path
+) -> None:
+    users = write_users(
+        tmp_path, *({"user_id": f"u{n}", "attributes": {"side": n % 2}} for n in range(100)), 7
+    )
+    curves = tmp_path / "curves"
+    done = shop.run(
+        "train", "--users", users, "--curve", curves, "--cell", "linear", *SMALL, "--json"
+    )
+    found = json.loads(done.stdout)
+    assert found["encoder"]["cell"] == "linear"
+    assert found["encoder"]["attributes"] == 2
+    assert set(found["validation"]) == {"loss", "hit_rate_at_10", "ndcg_at_10"}
+    assert "users: 1 lines left out, the first: " in done.stderr
+    names = {path.name for path in curves.iterdir()}
+    assert {"encoder.csv", "encoder.png", "refit.csv", "ranker.png"} <= names
+    artifact = Artifact.load(shop.root)
+    tower = artifact.models.tower
+    assert tower is not None
+    assert (tower.info.cell, tower.info.dim, tower.info.users) == ("linear", 8, 100)
+    assert tower.info.fitted["epochs"] == 1.0
+    assert LAYOUT.user_encoder in artifact.manifest.files
+    more = [{"user_id": f"u{n}", "attributes": {"side": n % 2}} for n in range(103)]
+    later = write_users(tmp_path, *more)
+    assert shop.build("--users", later).exit_code == 0
+    built = Artifact.load(shop.root)
+    assert built.models.tower is not None
+    assert built.models.tower.info.users == 103
+    assert built.models.tower.code == tower.code
+    assert shop.build().exit_code == 0
+    kept = Artifact.load(shop.root).models.tower
+    assert kept is not None
+    assert kept.info.users == 103
+
+
+def test_settings_that_were_tried_are_told_and_have_their_curves(shop: Shop) -> None:
+    done = shop.train(*SMALL, "--tries", 2)
+    tried = done["encoder"]["tried"]
+    assert [(one["dim"], one["dropout"]) for one in tried] == [(8, 0.2), (8, 0.1)]
+    assert [one["chosen"] for one in tried].count(True) == 1
+    curves = shop.root / "curves" / done["artifact"]
+    assert (curves / "encoder-dim-8-dropout-0.1-rate-0.004.csv").exists()
+
+
+def test_half_lives_are_chosen_before_a_version_is_trained_or_with_refit(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, ...]] = []
+
+    def found(log: EventLog, rows: Any, vectors: Any, events: Any, in_force: Any) -> HalfLives:
+        assert len(rows) == len(log)
+        assert (rows[events] >= 0).all()
+        asked.append(in_force)
+        return HalfLives((600.0, *in_force[1:]), 3.0, 3.5, 0.1)
+
+    monkeypatch.setattr("indexer.train.train.choose_half_lives", found)
+    default = InterestConfig().half_lives_seconds
+    run = shop.run("train", "--no-encoder", "--json")
+    chosen = (600.0, *default[1:])
+    assert "half-lives 10 min, 1 d, 7 d, 60 d instead of 30 min, 1 d, 7 d, 60 d: " in run.stderr
+    assert json.loads(run.stdout)["half_lives"]["seconds"] == list(chosen)
+    first = Artifact.load(shop.root).manifest
+    assert first.interest.half_lives_seconds == chosen
+    assert shop.train("--no-encoder")["half_lives"] is None
+    second = Artifact.load(shop.root).manifest
+    assert (second.interest, second.basis) == (first.interest, first.basis)
+    assert asked == [default]
+    shop.train("--no-encoder", "--refit")
+    assert asked == [default, chosen]
+
+
+def test_half_lives_of_a_version_that_was_only_built_may_change(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(log: EventLog, rows: Any, vectors: Any, events: Any, in_force: Any) -> HalfLives:
+        return HalfLives((600.0, *in_force[1:]), 3.0, 3.5, 0.1)
+
+    monkeypatch.setattr("indexer.train.train.choose_half_lives", found)
+    assert shop.build().exit_code == 0
+    done = shop.run("train", "--no-encoder", "--json")
+    assert json.loads(done.stdout)["basis_changed"]
+    assert "the basis changed: workers rebuild" in done.stderr
+
+
+def test_the_curves_lie_beside_the_versions(shop: Shop) -> None:
+    done = shop.train(*SMALL)
+    assert (shop.root / "curves" / done["artifact"] / "encoder.csv").exists()
+    assert not (shop.root / ".training").exists()
+
+
+def test_the_ranker_can_be_trained_alone(shop: Shop) -> None:
+    done = shop.train("--no-encoder")
+    assert (done["encoder"], done["note"]) == (None, "")
+    artifact = Artifact.load(shop.root)
+    assert artifact.models.tower is None
+    assert artifact.manifest.without("tower").endswith("`--no-encoder` was given to the training")
+
+
+def test_too_few_events_for_an_encoder_train_the_ranker_alone_and_say_so(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, group_events(users=60, each=12))
+    done = shop.run("train", "--json")
+    message = "no encoder, the ranker alone is trained: 576 events to learn an encoder from"
+    assert message in done.stderr
+    assert json.loads(done.stdout)["note"].startswith(message)
+
+
+def test_users_of_whom_no_event_tells_are_said(shop: Shop, tmp_path: Path) -> None:
+    users = write_users(tmp_path, {"user_id": "else", "attributes": {"side": "left"}})
+    said = shop.run("train", "--users", users, *SMALL).stderr
+    assert "users: none of the 1 users is in the events; user_id must be the same in both" in said
+
+
+def test_a_file_of_users_that_has_none_is_refused_and_nothing_is_published(
+    shop: Shop, tmp_path: Path
+) -> None:
+    users = write_users(tmp_path, "no", {"name": "ada"})
+    said = shop.run("train", "--users", users, code=REFUSED).stderr
+    assert "none of 2 lines is a user" in said
+    assert not (shop.root / "LATEST").exists()
+
+
+def test_a_training_that_is_interrupted_says_how_it_goes_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.train.train.fit_ranker", interrupt)
+        said = shop.run("train", *SMALL, code=REFUSED).stderr
+    assert "the same command goes on from the last epoch that was finished" in said
+    assert list((shop.root / ".training").glob("*/examples.npz"))
+    again = shop.run("train", *SMALL)
+    assert "replaying for examples" not in again.stderr
+    assert not (shop.root / ".training").exists()
+
+
+def test_equal_timestamps_train_the_ranker_alone(tmp_path: Path) -> None:
+    events = [line | {"timestamp": 1.7e9} for line in group_events(users=100, each=16)]
+    done = Shop(tmp_path, events).train(*SMALL)
+    assert done["encoder"] is None
+    assert "0 events to learn an encoder from" in done["note"]
+
+
+def test_one_user_has_an_encoder_too(tmp_path: Path) -> None:
+    events = [
+        {"user_id": "one", "item_id": f"i{n % 40}", "kind": "like", "timestamp": 1.7e9 + 60.0 * n}
+        for n in range(1500)
+    ]
+    done = Shop(tmp_path, events).train("--repeats", *SMALL)
+    assert done["encoder"]["epochs"] == 1
+
+
+def test_events_on_one_item_of_many_are_taken(tmp_path: Path) -> None:
+    events = [
+        {"user_id": f"u{n % 50}", "item_id": "i3", "kind": "like", "timestamp": 1.7e9 + 60.0 * n}
+        for n in range(1500)
+    ]
+    done = Shop(tmp_path, events).train("--repeats", *SMALL)
+    assert done["items"] == 40

@@ -1,0 +1,150 @@
+"""Fits in processes of their own, and the choice among them."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from indexer.encoder import tower as train_tower
+from indexer.encoder.choice import Setting
+from indexer.encoder.fit import Fitted, fit_encoder
+from indexer.encoder.learner import EncoderOptions
+from indexer.encoder.options import TowerOptions
+from indexer.encoder.side_fits import Fit, side_fits
+from indexer.encoder.tower import TowerTraining
+from tests.indexer.encoder.test_fit import CONFIG, CPU, OPTIONS, parts, world
+from tests.indexer.encoder.test_tower import ITEMS, events_of, made
+from tests.paths import ROOT
+
+
+def fit_of(folder: Path, name: str = "one", epochs: int = OPTIONS.epochs) -> Fit:
+    options = msgspec.structs.replace(OPTIONS, epochs=epochs, patience=epochs)
+    sequences, items = world()
+    train, validation = parts(sequences)
+    return Fit(
+        sequences, items, CONFIG, train, validation, options, CPU, None, folder / f"{name}.st"
+    )
+
+
+def weights(fitted: Fitted) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in fitted.trained.state_dict().items()}
+
+
+@pytest.fixture
+def _one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_what_is_fitted_beside_is_what_would_be_fitted_here(tmp_path: Path) -> None:
+    fit, other = fit_of(tmp_path), fit_of(tmp_path, "two")
+    with side_fits([fit, other], processes=1):
+        here = fit_encoder(
+            fit.sequences, fit.items, CONFIG, fit.train, fit.validation, OPTIONS, device=CPU
+        )
+    assert fit.checkpoint.exists()
+    assert other.checkpoint.exists()
+    there = fit.take_up()
+    assert weights(there) == weights(here)
+    assert [line.epoch for line in there.curve] == [line.epoch for line in here.curve]
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_what_a_killed_process_left_is_done_by_whoever_takes_it_up(tmp_path: Path) -> None:
+    fit = fit_of(tmp_path)
+    with side_fits([fit], processes=1):
+        wait_for(lambda: len(multiprocessing.active_children()) == 1)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        worker.join(60)
+    assert not fit.checkpoint.exists()
+    there = fit.take_up()
+    assert len(there.curve) == OPTIONS.epochs
+
+
+def test_processes_end_where_what_they_stand_beside_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        wait_for(lambda: len(multiprocessing.active_children()) == 1)
+        raise RuntimeError("no room")
+
+    with pytest.raises(RuntimeError, match="no room"), side_fits([fit_of(tmp_path)], processes=2):
+        fail()
+    assert not multiprocessing.active_children()
+
+
+PARENT = """
+import multiprocessing, sys, time
+from pathlib import Path
+from indexer.encoder.side_fits import side_fits
+from tests.indexer.encoder.test_side_fits import fit_of
+
+if __name__ == "__main__":
+    with side_fits([fit_of(Path(sys.argv[1]), epochs=100_000)], processes=1):
+        while not (children := multiprocessing.active_children()) or not children[0].pid:
+            time.sleep(0.05)
+        print(children[0].pid, flush=True)
+        time.sleep(600)
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come to that in 100 s")
+
+
+def test_a_process_ends_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    here = {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, str(script), str(tmp_path)]
+    with subprocess.Popen(words, env=os.environ | here, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        wait_for((tmp_path / "one.st").exists)  # it is at work
+        assert runs(child)
+        parent.kill()
+    wait_for(lambda: not runs(child))
+
+
+def test_a_training_keeps_the_setting_that_tells_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two(base: Setting, tries: int, keep_dim: bool) -> list[Setting]:
+        assert (base.dim, tries, keep_dim) == (16, 2, True)
+        return [base, Setting(8, 0.0, 2e-2)]
+
+    monkeypatch.setattr(train_tower, "settings_to_try", two)
+    events, log = made(tmp_path, events_of())
+    slow = EncoderOptions(learning_rate=1e-7, epochs=3)
+    options = TowerOptions(dim=16, epochs=3, device="cpu", tries=2, encoder=slow)
+    training = TowerTraining(events, log, {}, "gts", options)
+    tower = training.fit()
+    done = training.done()
+    assert (done.dim, done.dropout, done.learning_rate) == (8, 0.0, 2e-2)
+    assert [(one.dim, one.chosen) for one in done.tried] == [(16, False), (8, True)]
+    assert done.tried[0].behind > done.tried[0].error
+    assert done.ndcg_at_10 == pytest.approx(done.tried[1].ndcg_at_10)
+    assert tower.vectors.shape == (ITEMS, 12)
+    assert training.refit().vectors.shape == (ITEMS, 12)
+    assert set(training.curves) == {"encoder", "encoder-dim-8-dropout-0-rate-0.02", "refit"}

@@ -1,0 +1,136 @@
+"""Vectors of users and items as Parquet: what is in them is what serves."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from indexer.build.export import ExportError, export_items, export_step
+from tests.tracker.encoder.test_tower import fitted, tower_of, world_with
+from tests.worlds import START, World, likes
+from tracker.artifact.models import UNTRAINED
+from tracker.events.wire import hash_id
+from tracker.files import new_file
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.topics import ensure_topics
+from tracker.lookup.export import export_users
+from tracker.settings import Settings, load_settings
+
+
+def lived_in() -> World:
+    world = world_with(fitted(scenes=True))
+    world.send(*likes(0, [0, 2, 4], scene="home"), *likes(1, [1, 3]))
+    return world
+
+
+async def exported(address: str, name: str, world: World, path: Path, artifact: object) -> int:
+    settings: Settings = load_settings({}, brokers=address, name=name, event_partitions=2)
+    await ensure_topics(settings)
+    topic = topics_of(settings).users_changelog
+    rows = world.states.pack(np.arange(2))
+    async with producer(settings) as client:
+        await client.send_and_wait(topic, b"old", b"uu0", 0)
+        await client.send_and_wait(topic, rows[0], b"uu0", 0)
+        await client.send_and_wait(topic, b"{}", b"p", 0)
+        await client.send_and_wait(topic, rows[1], b"ugone", 1)
+        await client.send_and_wait(topic, None, b"ugone", 1)
+        await client.send_and_wait(topic, rows[1], b"uu1", 1)
+    return await export_users(settings, artifact, path)  # type: ignore[arg-type]
+
+
+def test_users_are_written_with_the_vectors_that_serve(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    world, path = lived_in(), tmp_path / "users.parquet"
+    assert asyncio.run(exported(tansu, prefix, world, path, world.artifact)) == 2
+    table = pq.read_table(path).to_pydict()
+    assert table["user_id"] == ["u0", "u1"]
+    assert table["events"] == [3, 2]
+    slots, last = np.arange(2), world.states.head["last_time"][:2]
+    users = np.array([hash_id("u0"), hash_id("u1")], np.uint64)
+    queries = tower_of(world).queries(world.states, slots, last, np.zeros(2, np.uint32), users)
+    assert np.array(table["encoder"]) == pytest.approx(queries[:, :8], abs=1e-5)
+    assert np.linalg.norm(np.array(table["interest_86400s"]), axis=1) == pytest.approx(1.0)
+    assert table["mass_86400s"] == pytest.approx(world.states.masses[:2, 1], rel=1e-5)
+    assert [[one["label"] for one in slots] for slots in table["slots"]] == [
+        ["group 0"],
+        ["group 1"],
+    ]
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_file_is_there_when_all_of_it_is_and_one_that_fails_leaves_what_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    with new_file(path) as temporary:
+        temporary.write_text("first")
+        assert not path.exists()
+
+    def fail() -> None:
+        with new_file(path) as temporary:
+            temporary.write_text("sec")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "first")]
+
+
+def test_folder_that_does_not_exist_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "a.parquet"
+    with pytest.raises(FileNotFoundError) as error, new_file(path):
+        raise AssertionError("the block ran")
+    assert (error.value.filename, error.value.strerror) == (str(path.parent), "no such folder")
+
+
+def test_without_an_encoder_its_column_is_null(tansu: str, prefix: str, tmp_path: Path) -> None:
+    world, path = lived_in(), tmp_path / "users.parquet"
+    plain = replace(world.artifact, models=UNTRAINED)
+    assert asyncio.run(exported(tansu, prefix, world, path, plain)) == 2
+    assert pq.read_table(path)["encoder"].null_count == 2
+
+
+def test_items_are_written_with_their_vectors_in_every_space(tmp_path: Path) -> None:
+    world, path = lived_in(), tmp_path / "items.parquet"
+    assert export_items(world.artifact, path) == 40
+    table = pq.read_table(path).to_pydict()
+    assert table["item_id"][:2] == ["i0", "i1"]
+    assert table["label"][:2] == ["group 0", "group 1"]
+    assert np.array(table["content"], np.float32) == pytest.approx(world.items.full)
+    assert np.array(table["vector"], np.float32) == pytest.approx(world.items.vectors)
+    encoder = np.column_stack([np.array(table["encoder"]), table["bias"]])
+    assert encoder == pytest.approx(tower_of(world).vectors[:, :9])
+    assert export_items(replace(world.artifact, models=UNTRAINED), path) == 40
+    assert pq.read_table(path)["encoder"].null_count == 40
+
+
+def test_the_step_is_written_for_any_number_of_users(tmp_path: Path) -> None:
+    world, path = lived_in(), tmp_path / "step.pt2"
+    assert export_step(world.artifact, path) == 16
+    program = torch.export.load(path).module()
+    model = tower_of(world).model
+    for users in (1, 5):
+        arguments = (
+            torch.randn(users, 16), torch.randn(users, 8), torch.zeros(users, dtype=torch.int64),
+            torch.zeros(users, dtype=torch.int64), torch.zeros(users, 2), torch.full((users,), 9.0),
+        )  # fmt: skip
+        with torch.no_grad():
+            found = program(*arguments)
+        assert found.shape == (users, model.state_dim)
+    with pytest.raises(ExportError, match="has no user encoder; `indexer train` learns one"):
+        export_step(replace(world.artifact, models=UNTRAINED), path)
+
+
+def test_vectors_are_told_for_a_time_that_is_asked_for() -> None:
+    world = lived_in()
+    early, late = (
+        tower_of(world).queries(
+            world.states, np.array([0]), np.array([START + more]), np.zeros(1, np.uint32)
+        )
+        for more in (10.0, 1e6)
+    )
+    assert not np.allclose(early, late)

@@ -1,0 +1,67 @@
+"""Warming up: everything a chunk needs is run once, and nothing of it stays."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.build.assemble import assemble, build_artifact, write_version
+from indexer.build.options import BuildOptions
+from indexer.build.tower_items import make_tower
+from indexer.data.catalog import Catalog
+from tests.paths import ROOT
+from tests.plane_world import small_artifact
+from tests.shop import WIDTH, LetterEncoder, shop_items
+from tests.tracker.encoder.test_tower import fitted
+from tests.tracker.scoring.test_network import weights
+from tests.tracker.scoring.test_prediction import info_of, weights_of
+from tracker.artifact.models import Models
+from tracker.artifact.versions import set_latest
+from tracker.events.kinds import Kind, Kinds
+from tracker.scoring.context import COLUMNS
+from tracker.scoring.network import Network
+from tracker.scoring.prediction import Prediction
+from tracker.settings import load_settings
+from tracker.stream.serving import make_serving
+from tracker.worker.warm_up import warm_up
+
+
+def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:
+    settings = load_settings({})
+    for items in (1, 40):
+        serving = make_serving(small_artifact(items=items), settings)
+        warm_up(serving, Kinds.default(), settings.k)
+        assert np.isinf(serving.view.log2_counts).all()
+
+
+@pytest.mark.timeout(300)  # nothing may be compiled yet
+def test_a_swap_to_a_trained_artifact_leaves_nothing_to_compile_to_its_chunks(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "artifacts"
+    catalog, encoder = Catalog(items=shop_items(40)), LetterEncoder()
+    first = build_artifact(catalog, encoder, root, BuildOptions(dim=16))
+    parts = assemble(catalog, encoder, root, BuildOptions())
+    models = Models(
+        ranker=Network(COLUMNS, weights(len(COLUMNS))),
+        tower=make_tower(fitted(scenes=True, attributes=True, text_dim=WIDTH), parts.items),
+        prediction=Prediction(info_of(), weights_of()),
+    )
+    trained = write_version(root, parts, models, None)
+    set_latest(root, first.version)
+    command = [sys.executable, "-m", "tests.changeover", str(root), trained.version, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["steps"]) == {"ranker", "attention", "calibration"}
+    assert all(found["steps"].values())
+    assert found["compiled"] == []
+
+
+def test_warming_up_takes_any_table_of_kinds() -> None:
+    settings = load_settings({})
+    serving = make_serving(small_artifact(), settings)
+    warm_up(serving, Kinds({"only": Kind(1.0)}), 3)

@@ -1,0 +1,194 @@
+"""The HTTP API: health, readiness, metrics, and what is known of users and items."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from tests.plane_world import Bench
+from tests.shop import START, build_shop, shop_events, shop_items
+from tests.tracker.stream.test_partition import Line, run, written_by
+from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.demo.processes import free_port
+from tracker.events import lines as event_lines
+from tracker.events.wire import Event, encode_event
+from tracker.kafka.client import send_events
+from tracker.settings import Settings, load_settings
+from tracker.worker.web import Health, add_pages
+
+
+def health(bench: Bench, *, lag: int = 0, rebalancing: bool = False) -> Health:
+    plane: Any = SimpleNamespace(lag=lag)
+    return Health(bench.context, plane, lambda: rebalancing)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path, health_stall_seconds=5.0)
+    yield made
+    made.close()
+
+
+def stalled(bench: Bench) -> None:
+    bench.metrics.committed_at -= 100.0
+
+
+def test_worker_without_lag_lives_however_long_nothing_was_committed(bench: Bench) -> None:
+    stalled(bench)
+    assert health(bench).live() == []
+
+
+def test_worker_with_lag_lives_while_it_commits(bench: Bench) -> None:
+    assert health(bench, lag=5).live() == []
+
+
+def test_worker_with_lag_that_commits_nothing_is_to_be_restarted(bench: Bench) -> None:
+    stalled(bench)
+    (reason,) = health(bench, lag=5).live()
+    assert reason.startswith("5 records wait, and nothing was committed for 100 s")
+    assert health(bench, lag=5, rebalancing=True).live() == []
+
+
+def test_worker_is_ready_with_artifact_items_and_partitions(bench: Bench) -> None:
+    assert health(bench).ready() == []
+    assert len(health(bench, rebalancing=True).ready()) == 1
+    bench.keeper.caught_up = False
+    assert health(bench).ready() == ["the items' changelog is still being read"]
+    bench.keeper.loaded = False
+    assert health(bench).ready() == ["no artifact is loaded"]
+
+
+class Pages:
+    """Takes the pages of a worker, and answers with what they give and their status."""
+
+    def __init__(self, bench: Bench, plane: Any) -> None:
+        self.found: dict[str, Any] = {}
+        app: Any = self
+        add_pages(app, bench.context, plane, health(bench))
+
+    def page(self, path: str) -> Any:
+        return lambda page: self.found.setdefault(path, page)
+
+    def json(self, body: dict[str, Any], status: int = 200) -> tuple[dict[str, Any], int]:
+        return body, status
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_user_of_a_newer_artifact_is_told_of_once_that_is_settled(
+    bench: Bench, readable: bool
+) -> None:
+    answers: list[Any] = []
+
+    async def work(line: Line) -> None:
+        pages = Pages(bench, SimpleNamespace(partitions={0: line.partition}))
+        request = make_mocked_request("GET", "/score?user=a&item=i1")
+        answers.append(await pages.found["/users/{user_id}"](pages, request, "a"))
+        answers.append(await pages.found["/score"](pages, request))
+
+    written_by(bench, 5)
+    bench.keeper.readable = readable
+    line = run(bench, work)
+    assert line.fatal == []
+    (user, status), (scores, also) = answers
+    if readable:
+        assert (status, also) == (200, 200)
+        assert (user["events"], scores["known"]) == (1, True)
+        assert bench.keeper.asked == [5]
+    else:
+        assert (status, also) == (503, 503)
+        assert user == scores
+        assert "written with artifact 5; at most 1, which is in use, is expected" in user["error"]
+        assert "ask again once artifact 5 is in use" in user["error"]
+
+
+def get(settings: Settings, path: str) -> tuple[int, bytes]:
+    try:
+        with urlopen(f"http://127.0.0.1:{settings.web_port}{path}", timeout=10) as answer:
+            return answer.status, answer.read()
+    except HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.mark.timeout(300)
+def test_pages_of_a_worker_tell_what_it_did(tansu: str, prefix: str, tmp_path: Path) -> None:
+    build_shop(tmp_path / "artifacts", shop_items(60))
+    settings = load_settings(
+        {},
+        name=prefix,
+        brokers=tansu,
+        artifacts=str(tmp_path / "artifacts"),
+        data_dir=tmp_path / "data",
+        web_port=free_port(),
+        event_partitions=2,
+        item_partitions=1,
+        session_timeout_seconds=6.0,
+    )
+
+    async def go() -> None:
+        async with own_topics(settings, delete=False):
+            with worker_process(settings, tmp_path / "worker.log") as worker:
+                await until_ready(worker, settings)
+                event = Event("somebody", "i7", "like", START + 500.0, "home")
+                lines = [
+                    *shop_events(200, 20, seed=1),
+                    event_lines.Line("the last", encode_event(event)),
+                ]
+                sent = await send_events(settings, iter(lines))
+                assert sent.confirmed == 201
+                await asyncio.to_thread(wait_for_events, settings, 201)
+                await asyncio.to_thread(check_pages, settings)
+                assert worker.stop(30) == 0
+
+    asyncio.run(go())
+
+
+def wait_for_events(settings: Settings, count: int) -> None:
+    """Wait until users have all events, and an item has what a commit brings it."""
+    deadline = time.monotonic() + 60.0
+    counted = f"tracker_events_total {count}.0"
+    while (
+        counted not in get(settings, "/metrics")[1].decode() or get(settings, "/items/i7")[0] != 200
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def check_pages(settings: Settings) -> None:
+    assert get(settings, "/healthz") == (200, b'{"live":true,"reasons":[]}')
+    status, body = get(settings, "/readyz")
+    assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
+    status, body = get(settings, "/users/somebody")
+    found = json.loads(body)
+    assert (status, found["user_id"], found["events"]) == (200, "somebody", 1)
+    assert found["recent"][0]["item_id"] == "i7"
+    status, body = get(settings, "/score?user=somebody&item=i7&item=none&scene=home&at=5")
+    found = json.loads(body)
+    assert (status, found["user_id"], found["known"], found["time"]) == (200, "somebody", True, 5)
+    assert (found["scene"], found["trained"]) == ("home", False)
+    assert [one["in_catalogue"] for one in found["items"]] == [True, False]
+    status, body = get(settings, "/score?user=nobody&item=i7")
+    assert (status, json.loads(body)["known"]) == (200, False)
+    assert json.loads(body)["time"] > START
+    status, body = get(settings, "/score?user=somebody")
+    assert (status, json.loads(body)["error"][:19]) == (400, "1 users and 0 items")
+    status, body = get(settings, "/score?user=somebody&item=i7&at=nan")
+    assert (status, json.loads(body)["error"]) == (400, "at is 'nan'; seconds are expected")
+    status, body = get(settings, "/users/nobody")
+    assert status == 404
+    assert json.loads(body)["partition"] in (0, 1)
+    status, body = get(settings, "/items/i7")
+    assert (status, json.loads(body)["item_id"]) == (200, "i7")
+    assert "home" in [one["scene"] for one in json.loads(body)["scenes"]]
+    status, body = get(settings, "/items/nothing")
+    assert (status, json.loads(body)["partition"]) == (404, 0)
+    metrics = get(settings, "/metrics")[1].decode()
+    assert "tracker_artifact_sequence 1.0" in metrics
+    assert 'tracker_lag{partition="0"' in metrics
