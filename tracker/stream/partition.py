@@ -77,16 +77,18 @@ class Partition:
     """Applies chunks one after the other, large ones in threads, and commits beside the next one.
 
     Args:
-        chunk_topic: name and number, for messages.
-        side: what is done with records.
-        outbox: sends what is sent at once.
-        keeper: brings newer artifacts.
-        metrics: what is counted.
-        threads: where chunks are processed that are not small.
-        commit_seconds: between two commits.
-        rewind: asks for records from an offset again.
-        unread: returns how many offsets of the log were not fetched yet, None while unknown.
-        fatal: called once with what must end the worker.
+        topic: source topic.
+        number: partition of the topic.
+        side: applies records to states, of users or of items.
+        outbox: sends recommendations and rejections.
+        keeper: loads newer artifacts.
+        metrics: counters and gauges.
+        threads: pool for large chunks.
+        commit_seconds: interval between commits.
+        rewind: fetches the partition again from an offset.
+        unread: returns the number of offsets not yet fetched, None if unknown.
+        fatal: called once with the error that must end the worker.
+        clock: wall time in seconds.
     """
 
     def __init__(
