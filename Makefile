@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check format lint types bench figures pages schemas clean
+.PHONY: help demo test check format lint types bench figures pages docs schemas clean
 
 help:
 	@echo 'make demo     the demonstration: recommendations before and after a few events'
@@ -15,6 +15,7 @@ help:
 	@echo 'make bench    the benchmarks (Java and Maven needed)'
 	@echo 'make figures  measure every figure of docs/figures/: DATA=folder, ONLY="films faults" for some'
 	@echo 'make pages    write docs/figures/ anew from benchmarks/results/'
+	@echo 'make docs     build the documentation site into build/docs'
 	@echo 'make schemas  write schemas/ and the tables of the README anew from the code'
 	@echo 'make clean    remove all that was made here, .venv too'
 
@@ -30,11 +31,11 @@ help:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,test]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,docs,test]'
 	touch .venv/.demo $@
 
 .venv/.bench: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,test,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,docs,test,bench]'
 	touch .venv/.demo .venv/.test $@
 
 demo: .venv/.demo
@@ -66,6 +67,10 @@ figures: .venv/.bench
 
 pages: .venv/.test
 	$(BIN)/python -m benchmarks.figures
+
+docs: .venv/.test
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html \
+	  --doctree-dir build/doctrees docs build/docs
 
 schemas: .venv/.test
 	$(BIN)/python -m indexer.data.schemas schemas
