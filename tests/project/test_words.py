@@ -90,7 +90,9 @@ def args_that_differ() -> list[str]:
                         function = item
             elif isinstance(node, Function):
                 function = node
-            text = ast.get_docstring(node) if isinstance(node, (ast.ClassDef, Function)) else None
+            else:
+                continue
+            text = ast.get_docstring(node)
             if function is None or not text or "Args:\n" not in text:
                 continue
             block = text.split("Args:\n")[1].split("\n\n")[0]
