@@ -44,7 +44,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def docstrings() -> Iterator[tuple[str, str]]:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, (ast.Module, ast.ClassDef, Function)):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 text = ast.get_docstring(node)
                 if text:
                     line = getattr(node, "lineno", 1)
@@ -55,15 +55,15 @@ def names() -> Iterator[tuple[str, str]]:
     """Yield the place and the name of every variable, argument, attribute and class."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
-            name = None
-            if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
-                name = node.id if isinstance(node, ast.Name) else node.attr
+            place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield place, node.id
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                yield place, node.attr
             elif isinstance(node, ast.arg):
-                name = node.arg
+                yield place, node.arg
             elif isinstance(node, ast.ClassDef):
-                name = node.name
-            if name is not None:
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", name
+                yield place, node.name
 
 
 def riddling_openings() -> list[str]:
