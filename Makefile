@@ -3,13 +3,16 @@
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo test check format lint types bench figures pages docs schemas clean
+.PHONY: help demo test quick faults check format lint types bench figures pages docs schemas clean
 
 help:
 	@echo 'make demo     the demonstration: recommendations before and after a few events'
 	@echo 'make test     the whole test suite, with coverage; ARGS="-k words" for a part of it'
+	@echo 'make quick    the tests without a broker and without a training'
+	@echo 'make faults   long fault runs on Apache Kafka: kill -9, stops, freezes'
 	@echo 'make check    format, lint, types, tests'
 	@echo 'make format   let ruff format the sources'
 	@echo 'make bench    the benchmarks (Java and Maven needed)'
@@ -42,7 +45,13 @@ demo: .venv/.demo
 	$(BIN)/tracker demo $(ARGS)
 
 test: .venv/.test
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term $(ARGS)
+
+quick: .venv/.test
+	$(BIN)/python -m pytest -n $(JOBS) -m "not broker and not training" $(ARGS)
+
+faults: .venv/.test
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lint: .venv/.test
 	$(BIN)/ruff format --check .

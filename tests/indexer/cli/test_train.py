@@ -16,7 +16,7 @@ from tracker.users.config import InterestConfig
 
 __all__ = ["words"]  # a fixture
 
-SMALL = ("--dim", 8, "--epochs", 1, "--device", "cpu")
+SMALL = ("--dim", 8, "--epochs", 1, "--device", "cpu", "--tries", 1)
 
 
 @pytest.fixture
