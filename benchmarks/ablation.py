@@ -24,10 +24,6 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.results import add_option, store
-from indexer.build.assemble import Assembled, assemble, in_memory
-from indexer.build.index import build_index
-from indexer.build.item_encoder import ItemEncoder
-from indexer.build.options import BuildOptions
 from indexer.data.catalog import Catalog, read_items
 from indexer.data.histories import EventLog, core, split
 from indexer.data.holdout import ranker_targets
@@ -39,6 +35,10 @@ from indexer.encoder.tower import TowerTraining
 from indexer.evaluate.intervals import mean_interval, paired_interval
 from indexer.evaluate.metrics import gains_at_k, hits_at_k, rank_and_list
 from indexer.evaluate.targets import Asked, Targets, asked_in_parts, targets_of
+from indexer.items.assemble import Assembled, assemble, in_memory
+from indexer.items.index import build_index
+from indexer.items.item_encoder import ItemEncoder
+from indexer.items.options import BuildOptions
 from indexer.replay.ranker_examples import Examples, collect_examples
 from indexer.replay.replay import Replay
 from indexer.train.ranker import LATE_EXAMPLES, RankerOptions, fit_ranker

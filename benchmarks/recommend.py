@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 import tracker.recommend.recommender as recommending
 import tracker.recommend.shortlist as shortlisting
 from benchmarks.results import add_option, store
-from indexer.build.index import build_index
-from indexer.build.tower_items import FittedTower, make_tower
+from indexer.items.index import build_index
+from indexer.items.tower_items import FittedTower, make_tower
 from indexer.train.ranker import RankerOptions
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models

@@ -30,10 +30,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 
 from benchmarks.results import add_option, store
-from indexer.build.assemble import build_artifact
-from indexer.build.item_encoder import Progress
-from indexer.build.options import BuildOptions
 from indexer.data.catalog import Catalog, Item
+from indexer.items.assemble import build_artifact
+from indexer.items.item_encoder import Progress
+from indexer.items.options import BuildOptions
 from tests.brokers import KafkaBroker
 from tracker.artifact.artifact import Artifact, EncoderInfo
 from tracker.demo.processes import ChildProcess

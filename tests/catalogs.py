@@ -6,8 +6,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from indexer.build.item_encoder import Progress
 from indexer.data.catalog import Catalog, Item
+from indexer.items.item_encoder import Progress
 from tracker.artifact.artifact import EncoderInfo
 
 WIDTH = 32

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.build.assemble import Built, build_artifact
-from indexer.build.options import BuildOptions
 from indexer.data.catalog import Catalog, Item
+from indexer.items.assemble import Built, build_artifact
+from indexer.items.options import BuildOptions
 from indexer.train.options import Trained, TrainOptions
 from indexer.train.ranker import RankerOptions
 from indexer.train.train import train

@@ -128,7 +128,6 @@ def finetune(
         weights = read_kinds(kinds)
         import torch
 
-        from indexer.build.item_encoder import EncoderError, ItemEncoder
         from indexer.data.histories import EventFileError
         from indexer.encoder.checkpoint import CheckpointError
         from indexer.finetune.course import FinetuneError
@@ -136,6 +135,7 @@ def finetune(
         from indexer.finetune.finetune import finetune as run
         from indexer.finetune.fit import LEARNING_RATES, FitOptions
         from indexer.finetune.text_model import FolderExistsError
+        from indexer.items.item_encoder import EncoderError, ItemEncoder
 
         # Texts are encoded on all cores, one thread each; with several threads on what is between,
         # each waits for the slowest wherever the processor is shared.

@@ -123,14 +123,14 @@ def train(
         catalog = read_items(items)
         weights = read_kinds(kinds)
         check_root(root)
-        from indexer.build.assemble import RecallError
-        from indexer.build.item_encoder import EncoderError, ItemEncoder
-        from indexer.build.options import RefusedError
         from indexer.data.histories import EventFileError
         from indexer.data.training_log import TrainingError
         from indexer.data.users import UserFileError, read_users
         from indexer.encoder.checkpoint import CheckpointError
         from indexer.encoder.options import TowerOptions
+        from indexer.items.assemble import RecallError
+        from indexer.items.item_encoder import EncoderError, ItemEncoder
+        from indexer.items.options import RefusedError
         from indexer.train.curve import Board, BoardError, progress
         from indexer.train.options import Reports, TrainOptions
         from indexer.train.prediction import PredictionOptions

@@ -129,10 +129,10 @@ def build(
         catalog = read_items(items, skip_bad=skip_bad_items)
         check_root(root)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
-        from indexer.build.assemble import RecallError, build_artifact
-        from indexer.build.item_encoder import EncoderError, ItemEncoder
-        from indexer.build.options import BuildOptions, RefusedError
         from indexer.data.users import UserFileError, read_users
+        from indexer.items.assemble import RecallError, build_artifact
+        from indexer.items.item_encoder import EncoderError, ItemEncoder
+        from indexer.items.options import BuildOptions, RefusedError
 
         if catalog.skipped:
             shown = "".join(f"\n  {problem}" for problem in catalog.problems)
@@ -177,7 +177,7 @@ def build(
 @json_option
 def list_(root: str, as_json: bool) -> None:
     """List the versions, oldest first; LATEST is marked."""
-    from indexer.build.publish import overview
+    from indexer.items.publish import overview
 
     with failures():
         versions = overview(root)
@@ -250,7 +250,7 @@ def show(version: str | None, root: str, as_json: bool) -> None:
 @json_option
 def rollback(version: str | None, root: str, as_json: bool) -> None:
     """Make the version before LATEST current again, or VERSION."""
-    from indexer.build.publish import rollback as go_back
+    from indexer.items.publish import rollback as go_back
 
     _switch(root, as_json, lambda: go_back(root, version).version)
 
@@ -261,7 +261,7 @@ def rollback(version: str | None, root: str, as_json: bool) -> None:
 @json_option
 def publish(version: str, root: str, as_json: bool) -> None:
     """Make VERSION current; its files are checked first."""
-    from indexer.build.publish import publish as make_current
+    from indexer.items.publish import publish as make_current
 
     _switch(root, as_json, lambda: make_current(root, version).version)
 

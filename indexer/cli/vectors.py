@@ -35,7 +35,7 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
     The step is a torch.export program (.pt2) for other runtimes. `tracker export` writes the
     users' vectors.
     """
-    from indexer.build.export import ExportError, export_items, export_step
+    from indexer.items.export import ExportError, export_items, export_step
     from tracker.artifact.artifact import Artifact
 
     with failures():

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.build.assemble import Assembled, in_memory
-from indexer.build.tower_items import FittedTower, make_tower
 from indexer.data.histories import TEST, TRAIN, EventLog, Protocol, split
 from indexer.data.users import Attributes, known_attributes
 from indexer.encoder.attention import (
@@ -45,6 +43,8 @@ from indexer.encoder.sequences import fit_config, make_sequences
 from indexer.encoder.side_fits import Fit, side_fits
 from indexer.encoder.trend import Trend
 from indexer.evaluate.metrics import gains_at_k
+from indexer.items.assemble import Assembled, in_memory
+from indexer.items.tower_items import FittedTower, make_tower
 from indexer.replay.replay import Replay
 from tracker.encoder.attended import interest_names
 from tracker.encoder.scene_attention import SceneAttention

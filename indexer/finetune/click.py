@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indexer.build.item_encoder import Encodings
-from indexer.build.whitening import fit_whitening
 from indexer.data.histories import EventLog
 from indexer.data.labels import Labelled, label_events, label_rule
 from indexer.evaluate.baselines import CONTENT_DECAY
@@ -17,6 +15,8 @@ from indexer.evaluate.metrics import auc, log_loss
 from indexer.finetune.data import Flags, Integers, Parts, pasts, runs_of, shuffled_runs
 from indexer.finetune.lessons import Space
 from indexer.finetune.scores import Scores
+from indexer.items.item_encoder import Encodings
+from indexer.items.whitening import fit_whitening
 from tracker.events.kinds import Kinds
 
 HISTORY_EVENTS = 8

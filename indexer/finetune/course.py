@@ -7,12 +7,12 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from indexer.build.item_encoder import Encodings
 from indexer.data.histories import EventLog
 from indexer.finetune.click import Click, LabelledTexts, Labels, fit_head, labelled_parts
 from indexer.finetune.data import Choices, Integers, Parts, Texts
 from indexer.finetune.lessons import CoInterest, Lesson, Space
 from indexer.finetune.scores import Examination, NextItems
+from indexer.items.item_encoder import Encodings
 from tracker.events.kinds import Kinds
 
 Objective = Literal["co-interest", "click"]

@@ -12,15 +12,6 @@ import numpy as np
 import torch
 import xxhash
 
-from indexer.build.item_encoder import (
-    BATCH_SIZE,
-    FINETUNED,
-    Encodings,
-    ItemEncoder,
-    Progress,
-    TextModel,
-)
-from indexer.build.whitening import fit_whitening
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventLog, Protocol, core
 from indexer.data.holdout import training_info
@@ -31,6 +22,15 @@ from indexer.finetune.fit import LEARNING_RATES, FitOptions, Fitted, Report, fit
 from indexer.finetune.lessons import Space
 from indexer.finetune.scores import Examination, Scores
 from indexer.finetune.text_model import Learner, Method, refuse_existing
+from indexer.items.item_encoder import (
+    BATCH_SIZE,
+    FINETUNED,
+    Encodings,
+    ItemEncoder,
+    Progress,
+    TextModel,
+)
+from indexer.items.whitening import fit_whitening
 from indexer.train.curve import write_curve
 from tracker.artifact.manifest import TrainingInfo
 from tracker.events.kinds import Kinds

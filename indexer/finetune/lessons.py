@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indexer.build.whitening import Whitening
 from indexer.finetune.data import Choices, Integers
+from indexer.items.whitening import Whitening
 
 _MASKED = -1e4
 

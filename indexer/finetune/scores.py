@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.build.item_encoder import Encodings
-from indexer.build.whitening import fit_whitening
 from indexer.data.histories import EventLog
 from indexer.evaluate.baselines import CONTENT_DECAY, RECENT_EVENTS
 from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k
 from indexer.finetune.data import Integers, Parts, Texts, pasts
+from indexer.items.item_encoder import Encodings
+from indexer.items.whitening import fit_whitening
 
 K = 10
 

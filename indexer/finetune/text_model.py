@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from indexer.build.item_encoder import EncoderError, TextModel
+from indexer.items.item_encoder import EncoderError, TextModel
 
 Method = Literal["lora", "top", "whole"]
 METHODS: tuple[Method, ...] = get_args(Method)

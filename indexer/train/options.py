@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from indexer.build.item_encoder import Progress
 from indexer.data.histories import Protocol
 from indexer.encoder.options import EncoderFit, Shown, TowerOptions, nothing_shown
+from indexer.items.item_encoder import Progress
 from indexer.train.half_lives import HalfLives
 from indexer.train.prediction import PredictionOptions
 from indexer.train.ranker import RankerOptions

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from indexer.build.assemble import Assembled, assemble, in_memory, with_half_lives, write_version
-from indexer.build.carry import same_encoder
-from indexer.build.item_encoder import Encoder
-from indexer.build.options import BuildOptions, current_version
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventLog, Protocol, core
 from indexer.data.holdout import Lessons, ranker_targets, training_info
@@ -29,6 +25,10 @@ from indexer.data.training_log import (
 from indexer.data.users import Attributes, Users
 from indexer.encoder.options import TooFewError, settled
 from indexer.encoder.tower import TowerTraining
+from indexer.items.assemble import Assembled, assemble, in_memory, with_half_lives, write_version
+from indexer.items.carry import same_encoder
+from indexer.items.item_encoder import Encoder
+from indexer.items.options import BuildOptions, current_version
 from indexer.replay.ranker_examples import Examples, collect_examples, load_examples, save_examples
 from indexer.replay.replay import Replay
 from indexer.train.curve import write_curve

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from indexer.build.publish import rollback
+from indexer.items.publish import rollback
 from tests.brokers import KafkaBroker
 from tests.shop import build_shop, shop_events, shop_items
 from tests.states import without_list

@@ -68,6 +68,12 @@ def test_room_has_no_third_level(folder: Path) -> None:
     assert len(folder.relative_to(ROOT).parts) <= 2
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_no_tool_passes_a_room_over_for_its_name(folder: Path) -> None:
+    """ruff checks nothing in a folder called `build`, and pytest collects nothing there."""
+    assert folder.name not in {"build", "dist", "node_modules", "venv"}
+
+
 def test_tests_mirror_the_rooms() -> None:
     rooms = {name_of(folder) for folder in FOLDERS}
     mirrored = {

@@ -28,7 +28,7 @@ ITEMS = 40
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode without a model, and fit in few steps."""
-    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    monkeypatch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
     monkeypatch.setattr("indexer.train.ranker.CUT_STEPS", 20)
     for name in ("TRACKER_ARTIFACTS", "TRACKER_KINDS_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -289,7 +289,7 @@ def test_too_few_events_are_refused_before_a_text_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = WordEncoder()
-    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: encoder)
+    monkeypatch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: encoder)
     shop = Shop(tmp_path, likes(50))
     assert "at least 100 are needed" in shop.run("train", code=REFUSED).stderr
     assert encoder.texts == []
@@ -391,7 +391,7 @@ def test_versions_that_cannot_be_written_are_refused_before_a_text_is_encoded(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = WordEncoder()
-    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: encoder)
+    monkeypatch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: encoder)
     shop.root = shop.items / "below"
     for refused in (shop.run("train", code=REFUSED), shop.build()):
         assert refused.exit_code == REFUSED

@@ -20,7 +20,7 @@ from tracker.settings import load_settings
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode without a model."""
-    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: WordEncoder())
+    monkeypatch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: WordEncoder())
     monkeypatch.delenv("TRACKER_ARTIFACTS", raising=False)
 
 
@@ -152,7 +152,7 @@ def test_an_absent_file_and_an_empty_catalogue_are_bad_items(tmp_path: Path) -> 
 def test_a_recall_too_low_has_an_exit_code_of_its_own(
     items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.build.index.recall_at_10", lambda *_: 0.9)
+    monkeypatch.setattr("indexer.items.index.recall_at_10", lambda *_: 0.9)
     refused = run("build", items, "--out", tmp_path / "a", "--dim", 16, code=RECALL_TOO_LOW)
     assert "recall@10 of the flat index is 0.9000" in refused.stderr
     assert not (tmp_path / "a" / "LATEST").exists()

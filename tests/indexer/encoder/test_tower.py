@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.build.assemble import Assembled, assemble
-from indexer.build.options import BuildOptions
 from indexer.data.catalog import Catalog, Item
 from indexer.data.histories import EventLog
 from indexer.encoder.options import TooFewError, TowerOptions
 from indexer.encoder.tower import TowerTraining
+from indexer.items.assemble import Assembled, assemble
+from indexer.items.options import BuildOptions
 from indexer.train.train import TRAINING
 from tests.catalogs import WordEncoder
 from tests.logs import group_events, read_events, write_events

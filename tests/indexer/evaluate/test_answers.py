@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.build.tower_items import make_tower
 from indexer.data.histories import EventLog, split
 from indexer.evaluate.answers import (
     TRACKER,
@@ -25,6 +24,7 @@ from indexer.evaluate.answers import (
 )
 from indexer.evaluate.baselines import Baseline, Popularity
 from indexer.evaluate.targets import Asked, Targets, targets_of
+from indexer.items.tower_items import make_tower
 from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.tracker.encoder.test_tower import fitted

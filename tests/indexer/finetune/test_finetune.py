@@ -12,13 +12,13 @@ import torch
 import transformers
 from click.testing import CliRunner, Result
 
-from indexer.build.item_encoder import FINETUNED, EncoderError, ItemEncoder
 from indexer.cli.console import BAD_ITEMS, NOT_IMPROVED, REFUSED
 from indexer.cli.main import main
 from indexer.data.catalog import Item
 from indexer.data.histories import read_event_log, split
 from indexer.data.holdout import SeenTargetsError, check_unseen
 from indexer.finetune.fit import FitOptions, fit
+from indexer.items.item_encoder import FINETUNED, EncoderError, ItemEncoder
 from tests.logs import group_events, write_events
 from tracker.artifact.artifact import latest_version, read_manifest
 from tracker.events.kinds import Kinds

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.build.whitening import Whitening, fit_whitening
 from indexer.data.catalog import Item
 from indexer.evaluate.baselines import Content
 from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k, rank_of
@@ -15,6 +14,7 @@ from indexer.finetune.click import Head, LabelledTexts, Labels, columns, fit_hea
 from indexer.finetune.data import Choices, Texts, part, rows_of
 from indexer.finetune.lessons import CoInterest, Space
 from indexer.finetune.scores import NextItems
+from indexer.items.whitening import Whitening, fit_whitening
 from tests.logs import group_events, read_events
 
 ITEMS = 40

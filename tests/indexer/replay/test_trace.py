@@ -44,7 +44,7 @@ def test_a_user_without_events_is_named(log: EventLog) -> None:
 def test_the_command_tells_a_line_an_event_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    monkeypatch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
     items, events = tmp_path / "items.jsonl", write_events(tmp_path / "e.jsonl", group_events())
     items.write_text("".join(f'{{"item_id":"i{n}","title":"w{n}"}}\n' for n in range(40)))
     root, picture = tmp_path / "artifacts", tmp_path / "u0.png"
@@ -89,7 +89,7 @@ def test_items_that_the_artifact_does_not_have_are_named_as_the_file_names_them(
 def test_events_of_another_catalogue_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.build.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    monkeypatch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
     items, events = tmp_path / "items.jsonl", write_events(tmp_path / "e.jsonl", group_events())
     items.write_text("".join(f'{{"item_id":"j{n}","title":"w{n}"}}\n' for n in range(40)))
     root = str(tmp_path / "artifacts")

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.build.assemble import build_artifact
-from indexer.build.carry import read_before
-from indexer.build.options import BuildOptions
+from indexer.items.assemble import build_artifact
+from indexer.items.carry import read_before
+from indexer.items.options import BuildOptions
 from tests.catalogs import WordEncoder, catalog
 from tests.paths import GOLDEN
 from tracker.artifact.artifact import (

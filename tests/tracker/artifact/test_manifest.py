@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from indexer.build.assemble import build_artifact
-from indexer.build.options import BuildOptions
+from indexer.items.assemble import build_artifact
+from indexer.items.options import BuildOptions
 from tests.catalogs import WordEncoder, catalog
 from tracker.artifact.artifact import ArtifactError, Manifest, latest_version, read_manifest, verify
 

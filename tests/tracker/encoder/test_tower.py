@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.build.tower_items import FittedTower, make_tower, moved_tower
+from indexer.items.tower_items import FittedTower, make_tower, moved_tower
 from tests.worlds import DAY, START, World, checkerboard, likes
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models

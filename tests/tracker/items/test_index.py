@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.build.index import build_index
+from indexer.items.index import build_index
 from tracker.items.index import MAX_GPU_K, IndexDeviceError, IndexFileError, ItemIndex, gpu_count
 from tracker.items.vectors import unit
 

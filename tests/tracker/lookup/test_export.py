@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from indexer.build.export import ExportError, export_items, export_step
+from indexer.items.export import ExportError, export_items, export_step
 from tests.tracker.encoder.test_tower import fitted, tower_of, world_with
 from tests.worlds import START, World, likes
 from tracker.artifact.models import UNTRAINED

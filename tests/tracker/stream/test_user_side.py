@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.build.tower_items import make_tower
+from indexer.items.tower_items import make_tower
 from tests.plane_world import NOW, Bench, like, lists, small_artifact
 from tests.tracker.encoder.test_tower import fitted
 from tracker.artifact.models import Models

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.build.assemble import assemble, build_artifact, write_version
-from indexer.build.options import BuildOptions
-from indexer.build.tower_items import make_tower
 from indexer.data.catalog import Catalog
+from indexer.items.assemble import assemble, build_artifact, write_version
+from indexer.items.options import BuildOptions
+from indexer.items.tower_items import make_tower
 from tests.paths import ROOT
 from tests.plane_world import small_artifact
 from tests.shop import WIDTH, LetterEncoder, shop_items

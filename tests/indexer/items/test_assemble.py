@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.build.assemble import Built, RecallError, build_artifact
-from indexer.build.carry import read_before
-from indexer.build.options import BuildOptions, RefusedError
-from indexer.build.publish import overview, rollback
 from indexer.data.catalog import Catalog, Item
+from indexer.items.assemble import Built, RecallError, build_artifact
+from indexer.items.carry import read_before
+from indexer.items.options import BuildOptions, RefusedError
+from indexer.items.publish import overview, rollback
 from tests.catalogs import WIDTH, WordEncoder, catalog, invented
 from tracker.artifact.artifact import Artifact, ArtifactError, latest_version, list_versions
 
@@ -175,7 +175,7 @@ def test_progress_is_told_how_many_texts_there_are(tmp_path: Path) -> None:
 def test_a_recall_below_the_least_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.build.index.recall_at_10", lambda *_: 0.5)
+    monkeypatch.setattr("indexer.items.index.recall_at_10", lambda *_: 0.5)
     with pytest.raises(RecallError, match=r"0\.5000, at least 0\.95 expected.*--index flat"):
         build(tmp_path, catalog(20))
     assert list_versions(tmp_path) == []

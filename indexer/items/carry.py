@@ -8,9 +8,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from indexer.build.item_encoder import Encoder, Progress
-from indexer.build.whitening import Whitening
 from indexer.data.catalog import Item
+from indexer.items.item_encoder import Encoder, Progress
+from indexer.items.whitening import Whitening
 from tracker.artifact.artifact import (
     EncoderInfo,
     Manifest,

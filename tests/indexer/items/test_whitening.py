@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexer.build.whitening import basis_of, fit_whitening
+from indexer.items.whitening import basis_of, fit_whitening
 from tracker.artifact.artifact import EncoderInfo
 from tracker.users.config import InterestConfig
 

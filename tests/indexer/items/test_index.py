@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from indexer.build.index import (
+from indexer.items.index import (
     FASTSCAN_ITEMS,
     FLAT_ITEMS,
     build_index,
@@ -92,7 +92,7 @@ def test_similar_items_of_a_large_catalogue_are_nearly_the_exact_ones(
     index, _ = build_index(vectors[:live], 0.95, "pq_fastscan")
     exact = similar_rows(full, vectors, index)
     np.testing.assert_array_equal(exact, nearest_rows(full, live))
-    monkeypatch.setattr("indexer.build.index.EXACT_SIMILAR_ITEMS", 100)
+    monkeypatch.setattr("indexer.items.index.EXACT_SIMILAR_ITEMS", 100)
     found = similar_rows(full, vectors, index)
     assert found.shape == (3000, 16)
     assert (found < live).all()

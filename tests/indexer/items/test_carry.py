@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.build import carry
-from indexer.build.assemble import build_artifact
-from indexer.build.carry import item_rows, read_before, text_hashes
-from indexer.build.options import BuildOptions
+from indexer.items import carry
+from indexer.items.assemble import build_artifact
+from indexer.items.carry import item_rows, read_before, text_hashes
+from indexer.items.options import BuildOptions
 from tests.catalogs import WordEncoder, catalog, invented
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer.build.assemble import Built, build_artifact
-from indexer.build.options import BuildOptions
-from indexer.build.publish import overview, publish, rollback
 from indexer.data.catalog import Catalog
+from indexer.items.assemble import Built, build_artifact
+from indexer.items.options import BuildOptions
+from indexer.items.publish import overview, publish, rollback
 from tests.catalogs import WordEncoder, catalog
 from tracker.artifact.artifact import ArtifactError, latest_version
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from indexer.build.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
+from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "blue", "cup", "axe", "boot"]
 
@@ -91,7 +91,7 @@ def test_a_hub_name_is_not_asked_for_when_offline(monkeypatch: pytest.MonkeyPatc
 def test_without_the_packaged_model_the_message_names_the_option(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("indexer.build.item_encoder.PACKAGED", "no_such_package")
+    monkeypatch.setattr("indexer.items.item_encoder.PACKAGED", "no_such_package")
     assert packaged_model() is None
     with pytest.raises(EncoderError, match="name one with --model"):
         ItemEncoder()

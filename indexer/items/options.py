@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.build.carry import Before, read_before, same_encoder
-from indexer.build.index import IndexChoice
-from indexer.build.item_encoder import Encoder
-from indexer.build.whitening import Whitening, fit_whitening
+from indexer.items.carry import Before, read_before, same_encoder
+from indexer.items.index import IndexChoice
+from indexer.items.item_encoder import Encoder
+from indexer.items.whitening import Whitening, fit_whitening
 from tracker.artifact.artifact import ArtifactError
 from tracker.artifact.versions import Root
 from tracker.users.config import InterestConfig

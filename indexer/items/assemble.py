@@ -8,20 +8,20 @@ from types import MappingProxyType
 
 import msgspec
 
-from indexer.build.carry import Before, encodings_of, item_rows, vectors_of
-from indexer.build.index import build_index, similar_rows
-from indexer.build.item_encoder import Encoder, Progress
-from indexer.build.options import (
+from indexer.data.catalog import Catalog
+from indexer.data.users import Users, known_attributes
+from indexer.items.carry import Before, encodings_of, item_rows, vectors_of
+from indexer.items.index import build_index, similar_rows
+from indexer.items.item_encoder import Encoder, Progress
+from indexer.items.options import (
     BuildOptions,
     RefusedError,
     current_version,
     interest_of,
     whitening_of,
 )
-from indexer.build.tower_items import moved_tower
-from indexer.build.whitening import Whitening, basis_of
-from indexer.data.catalog import Catalog
-from indexer.data.users import Users, known_attributes
+from indexer.items.tower_items import moved_tower
+from indexer.items.whitening import Whitening, basis_of
 from tracker.artifact.artifact import (
     FORMAT,
     Artifact,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.build.index import build_index, queries_like
+from indexer.items.index import build_index, queries_like
 from tracker.encoder.scene_attention import SceneAttention
 from tracker.encoder.steps import with_bias
 from tracker.encoder.tower import Tower, code_of, padded
