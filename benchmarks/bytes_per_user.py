@@ -20,8 +20,8 @@ from indexer.data.histories import core, read_event_log
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact
 from tracker.events.kinds import Kinds
+from tracker.kernels.row_bytes import USER_PREFIX
 from tracker.users.config import InterestConfig
-from tracker.users.rows import STATE_PREFIX
 from tracker.users.seen import SeenSets
 from tracker.users.states import row_bytes_max
 
@@ -60,7 +60,7 @@ def measure(replay: Replay) -> dict[str, Any]:
     rows = replay.users.dump(replay.log.user_ids, np.arange(len(replay.log.user_ids)))
     sizes: dict[bool, list[int]] = {True: [], False: []}
     for key, row in rows:
-        sizes[key.startswith(STATE_PREFIX)].append(len(row or b""))
+        sizes[key.startswith(USER_PREFIX)].append(len(row or b""))
     return {
         "events": len(replay.log),
         "users": len(replay.log.user_ids),

@@ -35,7 +35,8 @@ from indexer.items.assemble import build_artifact
 from indexer.items.item_encoder import Progress
 from indexer.items.options import BuildOptions
 from tests.brokers import KafkaBroker
-from tracker.artifact.artifact import Artifact, EncoderInfo
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.manifest import EncoderInfo
 from tracker.demo.processes import ChildProcess
 
 TEXT_WIDTH = 384

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from indexer.data.catalog import Catalog, Item
 from indexer.items.item_encoder import Progress
-from tracker.artifact.artifact import EncoderInfo
+from tracker.artifact.manifest import EncoderInfo
 
 WIDTH = 32
 DEPARTMENTS = ("tools", "shoes", "tea", "books")

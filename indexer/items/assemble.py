@@ -22,20 +22,17 @@ from indexer.items.options import (
 )
 from indexer.items.tower_items import moved_tower
 from indexer.items.whitening import Whitening, basis_of
-from tracker.artifact.artifact import (
+from tracker.artifact.artifact import Artifact, Sources, write_files
+from tracker.artifact.manifest import (
     FORMAT,
-    Artifact,
     EncoderInfo,
     IndexInfo,
     Manifest,
-    Sources,
     TrainingInfo,
     add_artifact,
-    set_latest,
-    write_files,
 )
 from tracker.artifact.models import UNTRAINED, Models
-from tracker.artifact.versions import Root, staging
+from tracker.artifact.versions import Root, set_latest, staging
 from tracker.items.index import ItemIndex
 from tracker.items.vectors import ItemVectors
 from tracker.users.config import InterestConfig

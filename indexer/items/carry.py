@@ -11,18 +11,10 @@ from numpy.typing import NDArray
 from indexer.data.catalog import Item
 from indexer.items.item_encoder import Encoder, Progress
 from indexer.items.whitening import Whitening
-from tracker.artifact.artifact import (
-    EncoderInfo,
-    Manifest,
-    Sources,
-    latest_version,
-    read_manifest,
-    read_sources,
-    read_vectors,
-    verify,
-)
+from tracker.artifact.artifact import Sources, read_sources, read_vectors
+from tracker.artifact.manifest import EncoderInfo, Manifest, read_manifest, verify
 from tracker.artifact.models import UNTRAINED, Models, read_models
-from tracker.artifact.versions import Root, list_versions
+from tracker.artifact.versions import Root, latest_version, list_versions
 from tracker.items.vectors import ItemVectors, Rows, leading
 
 MIN_RETIRED = 10_000

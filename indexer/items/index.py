@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.artifact.artifact import IndexInfo
+from tracker.artifact.manifest import IndexInfo
 from tracker.items.index import ItemIndex, Kind
 from tracker.items.vectors import SIMILAR, Vectors, nearest_rows, unit
 

@@ -11,8 +11,7 @@ from indexer.items.carry import Before, read_before, same_encoder
 from indexer.items.index import IndexChoice
 from indexer.items.item_encoder import Encoder
 from indexer.items.whitening import Whitening, fit_whitening
-from tracker.artifact.artifact import ArtifactError
-from tracker.artifact.versions import Root
+from tracker.artifact.versions import ArtifactError, Root
 from tracker.users.config import InterestConfig
 
 logger = logging.getLogger(__name__)

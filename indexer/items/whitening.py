@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.artifact.artifact import EncoderInfo
+from tracker.artifact.manifest import EncoderInfo
 from tracker.items.vectors import Vectors, unit
 from tracker.users.config import InterestConfig
 

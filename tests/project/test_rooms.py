@@ -70,7 +70,7 @@ def test_room_has_no_third_level(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
 def test_no_tool_passes_a_room_over_for_its_name(folder: Path) -> None:
-    """ruff checks nothing in a folder called `build`, and pytest collects nothing there."""
+    """Ruff checks nothing in a folder called `build`, and pytest collects nothing there."""
     assert folder.name not in {"build", "dist", "node_modules", "venv"}
 
 

@@ -20,52 +20,23 @@ from tracker.artifact.manifest import (
     REBUILD,
     EncoderInfo,
     IndexInfo,
-    Layout,
     Manifest,
-    TrainingInfo,
-    add_artifact,
     read_manifest,
     sha256_of,
     verify,
 )
 from tracker.artifact.models import UNTRAINED, Models, read_models, write_models
 from tracker.artifact.versions import (
-    LATEST,
     ArtifactError,
     Root,
     is_url,
     latest_version,
-    list_versions,
     local_copy,
-    set_latest,
 )
 from tracker.files import sync_folder, write_synced
 from tracker.items.index import Device, IndexDeviceError, IndexFileError, ItemIndex
 from tracker.items.vectors import ItemVectors
 from tracker.users.config import InterestConfig
-
-__all__ = [
-    "FORMAT",
-    "LATEST",
-    "LAYOUT",
-    "Artifact",
-    "ArtifactError",
-    "EncoderInfo",
-    "IndexInfo",
-    "Layout",
-    "Manifest",
-    "Sources",
-    "TrainingInfo",
-    "add_artifact",
-    "latest_version",
-    "list_versions",
-    "read_manifest",
-    "read_sources",
-    "read_vectors",
-    "set_latest",
-    "verify",
-    "write_files",
-]
 
 
 @dataclass(frozen=True)

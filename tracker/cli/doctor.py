@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tracker.artifact.artifact import Artifact, ArtifactError
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.versions import ArtifactError
 from tracker.events.kinds import Kinds, KindsFileError
 from tracker.items.index import IndexDeviceError
 from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions

@@ -7,7 +7,8 @@ from contextlib import aclosing
 import numpy as np
 from aiokafka.partitioner import murmur2
 
-from tracker.artifact.artifact import Artifact, latest_version
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.versions import latest_version
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.kernels.row_bytes import ITEM_PREFIX, USER_PREFIX, item_of, user_of

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tracker.artifact.artifact import Artifact, ArtifactError, latest_version
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.versions import ArtifactError, latest_version
 from tracker.events.kinds import Kinds
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import Cluster

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from tracker.artifact.artifact import ArtifactError
+from tracker.artifact.versions import ArtifactError
 from tracker.events.kinds import Kinds, KindsFileError
 from tracker.items.index import IndexDeviceError
 from tracker.items.view import ItemView

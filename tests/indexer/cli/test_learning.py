@@ -15,7 +15,9 @@ from indexer.cli.main import main
 from indexer.data.catalog import Item
 from tests.catalogs import WordEncoder
 from tests.logs import group_events, write_events
-from tracker.artifact.artifact import LAYOUT, Artifact, latest_version, read_manifest
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.manifest import LAYOUT, read_manifest
+from tracker.artifact.versions import latest_version
 from tracker.items.view import ItemView
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender

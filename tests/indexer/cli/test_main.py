@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from indexer.cli.console import BAD_ITEMS, RECALL_TOO_LOW, REFUSED, encoding_bar
 from indexer.cli.main import main
 from tests.catalogs import WordEncoder, invented
-from tracker.artifact.artifact import latest_version
+from tracker.artifact.versions import latest_version
 from tracker.settings import load_settings
 
 

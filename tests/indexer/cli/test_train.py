@@ -11,7 +11,8 @@ from indexer.data.histories import EventLog
 from indexer.train.half_lives import HalfLives
 from tests.indexer.cli.test_learning import Shop, words
 from tests.logs import group_events
-from tracker.artifact.artifact import LAYOUT, Artifact
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.manifest import LAYOUT
 from tracker.users.config import InterestConfig
 
 __all__ = ["words"]  # a fixture

@@ -22,7 +22,8 @@ from indexer.items.options import BuildOptions
 from indexer.train.train import TRAINING
 from tests.catalogs import WordEncoder
 from tests.logs import group_events, read_events, write_events
-from tracker.artifact.artifact import LAYOUT, Artifact
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.manifest import LAYOUT
 from tracker.events.wire import hash_id, scene_code
 
 ITEMS = 40

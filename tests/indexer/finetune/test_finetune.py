@@ -20,7 +20,8 @@ from indexer.data.holdout import SeenTargetsError, check_unseen
 from indexer.finetune.fit import FitOptions, fit
 from indexer.items.item_encoder import FINETUNED, EncoderError, ItemEncoder
 from tests.logs import group_events, write_events
-from tracker.artifact.artifact import latest_version, read_manifest
+from tracker.artifact.manifest import read_manifest
+from tracker.artifact.versions import latest_version
 from tracker.events.kinds import Kinds
 
 ITEMS = 30

@@ -13,7 +13,8 @@ from indexer.items.carry import read_before
 from indexer.items.options import BuildOptions, RefusedError
 from indexer.items.publish import overview, rollback
 from tests.catalogs import WIDTH, WordEncoder, catalog, invented
-from tracker.artifact.artifact import Artifact, ArtifactError, latest_version, list_versions
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.versions import ArtifactError, latest_version, list_versions
 
 OPTIONS = BuildOptions(dim=8)
 

@@ -9,7 +9,7 @@ from indexer.items.assemble import Built, build_artifact
 from indexer.items.options import BuildOptions
 from indexer.items.publish import overview, publish, rollback
 from tests.catalogs import WordEncoder, catalog
-from tracker.artifact.artifact import ArtifactError, latest_version
+from tracker.artifact.versions import ArtifactError, latest_version
 
 OPTIONS = BuildOptions(dim=8)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from indexer.items.whitening import basis_of, fit_whitening
-from tracker.artifact.artifact import EncoderInfo
+from tracker.artifact.manifest import EncoderInfo
 from tracker.users.config import InterestConfig
 
 

@@ -9,7 +9,8 @@ import pytest
 from indexer.items.assemble import build_artifact
 from indexer.items.options import BuildOptions
 from tests.catalogs import WordEncoder, catalog
-from tracker.artifact.artifact import ArtifactError, Manifest, latest_version, read_manifest, verify
+from tracker.artifact.manifest import Manifest, read_manifest, verify
+from tracker.artifact.versions import ArtifactError, latest_version
 
 
 @pytest.fixture

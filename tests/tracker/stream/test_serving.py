@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from tests.shop import build_shop, shop_items
-from tracker.artifact.artifact import ArtifactError, read_manifest, set_latest
-from tracker.artifact.manifest import LAYOUT
+from tracker.artifact.manifest import LAYOUT, read_manifest
+from tracker.artifact.versions import ArtifactError, set_latest
 from tracker.settings import Settings, load_settings
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_shape
