@@ -1,0 +1,520 @@
+"""The generated parts of docs/figures/: each block is a function of stored results.
+
+A block is Markdown: a table, a sentence with numbers, or both. Only here do numbers become text.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Result = Mapping[str, Any]
+Results = Mapping[str, Result]
+"""What each file in benchmarks/results/ holds, by its name."""
+
+Block = Callable[[Results], str]
+
+NAMES = {
+    "tracker": "**tracker**, every item ranked",
+    "tracker_served": "**tracker**, the list as served",
+    "tracker_online": "tracker that learns online",
+    "tracker_without_scenes": "tracker, asked without scenes",
+    "tracker_without_attributes": "tracker, asked without attributes",
+    "trained_without_attributes": "tracker, trained without attributes",
+    "decayed_popularity": "trend: popularity with a half-life of a day",
+    "popularity": "popularity",
+    "item_knn": "nearest neighbours of items",
+    "ease": "EASE",
+    "last_item": "items chosen with the last one",
+    "content": "content alone",
+    "own_most_frequent": "the user's own most frequent items",
+    "item_mean": "the item's mean",
+    "user_mean": "the user's mean",
+}
+"""What tables call a model of the evaluation."""
+
+OURS = ("tracker", "tracker_served", "tracker_online")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others are figures."""
+    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *[list(row) for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def source(*results: Result) -> str:
+    """Return how to get the figures of a block: commands, commit, date and machine."""
+    parts = []
+    for one in results:
+        machine = one["machine"]
+        lines = "\n".join(one["commands"])
+        parts.append(
+            f"Measured at commit `{one['commit']}` on {one['date']}, {machine['cores']} cores"
+            f" ({machine['model']}), {machine['memory_gib']} GiB:\n\n```text\n{lines}\n```"
+        )
+    return "\n\n".join(parts)
+
+
+def short_name(model: str) -> str:
+    """Return the name of a model for a sentence or a plot."""
+    return NAMES.get(model, model).replace("**", "").partition(":")[0]
+
+
+def percent(value: float, places: int = 1) -> str:
+    """Return a share in percent.
+
+    >>> percent(0.2715)
+    '27.2 %'
+    """
+    return f"{100.0 * value:.{places}f} %"
+
+
+def share(value: float | None) -> str:
+    """Return a metric with four places, or nothing."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def with_interval(value: float, interval: Sequence[float]) -> str:
+    """Return a value and its interval."""
+    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
+
+
+def gain(found: Sequence[float] | None) -> str:
+    """Return a difference and its interval: mean, low, high."""
+    if found is None:
+        return ""
+    mean, low, high = found
+    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def whole(value: float) -> str:
+    """Return a whole number with its thousands apart."""
+    return f"{value:,.0f}"
+
+
+def rows_of(result: Result, part: str = "all") -> dict[str, dict[str, Any]]:
+    """Return the rows of an evaluation for one slice of its targets, by model."""
+    rows = result["figures"]["evaluation"]["rows"]
+    return {row["model"]: row for row in rows if row["slice"] == part}
+
+
+def ranked(rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that rank: first the tracker's, then the others, best first."""
+    found = [row for row in rows.values() if row["n"] and "ndcg_at_10" in row]
+    return sorted(
+        found, key=lambda row: (not row["model"].startswith("tracker"), -row["ndcg_at_10"])
+    )
+
+
+def best_simple(result: Result) -> dict[str, Any]:
+    """Return the row of the best method that is not the tracker."""
+    rows = [row for row in ranked(rows_of(result)) if not row["model"].startswith("tracker")]
+    return max(rows, key=lambda row: row["hit_rate_at_10"])
+
+
+def difference(result: Result, against: str, metric: str) -> list[float] | None:
+    """Return how far the tracker is ahead of a model: mean, low, high."""
+    for one in result["figures"]["evaluation"]["differences"]:
+        if (one["against"], one["metric"]) == (against, metric) and one["ci"]:
+            return [one["mean"], *one["ci"]]
+    return None
+
+
+def quality_table(result: Result) -> str:
+    """Return all models of an evaluation, and the tracker's lead over each."""
+    lines = [
+        [
+            NAMES.get(row["model"], row["model"]),
+            share(row["hit_rate_at_10"]),
+            share(row["ndcg_at_10"]),
+            gain(difference(result, row["model"], "hit_rate_at_10")),
+            gain(difference(result, row["model"], "ndcg_at_10")),
+        ]
+        for row in ranked(rows_of(result))
+    ]
+    head = ["", "HR@10", "NDCG@10", "tracker less it, HR@10", "tracker less it, NDCG@10"]
+    return table(head, lines)
+
+
+def summary(result: Result) -> str:
+    """Return what an evaluation says, in two sentences."""
+    rows, best, told = rows_of(result), best_simple(result), result["figures"]["evaluation"]
+    served = rows["tracker_served"]["hit_rate_at_10"]
+    lead = served / best["hit_rate_at_10"] - 1.0
+    name = short_name(best["model"])
+    return (
+        f"{whole(told['targets'])} targets of {whole(told['users'])} users, among"
+        f" {whole(told['items'])} items. The served list of ten holds the next item for"
+        f" **{percent(served)}** of the targets. The best simple method ({name}) finds"
+        f" {percent(best['hit_rate_at_10'])}; the tracker finds {percent(abs(lead), 0)}"
+        f" {'more' if lead >= 0 else 'fewer'}."
+    )
+
+
+def quality(name: str) -> Block:
+    """Return the block of one case: summary, table, source."""
+
+    def block(results: Results) -> str:
+        result = results[name]
+        return "\n\n".join([summary(result), quality_table(result), source(result)])
+
+    return block
+
+
+def training(*names: str) -> Block:
+    """Return the block that tells how long trainings and evaluations took."""
+
+    def block(results: Results) -> str:
+        lines = []
+        for name in names:
+            figures = results[name]["figures"]
+            told, fit = figures["evaluation"], figures["training"]
+            lines.append(
+                [
+                    name,
+                    whole(fit["events"]),
+                    f"{fit['seconds']:.0f} s",
+                    f"{told['seconds']:.0f} s",
+                    whole(told["events_per_second"]),
+                ]
+            )
+        head = ["", "events", "training", "evaluation", "events/s of the evaluation"]
+        return table(head, lines)
+
+    return block
+
+
+def cold(name: str) -> Block:
+    """Return the block of targets whose item had no event before the cut."""
+
+    def block(results: Results) -> str:
+        rows = rows_of(results[name], "cold_items")
+        if not rows:
+            return "No target is of an item without an earlier event."
+        found = ranked(rows)
+        count = whole(found[0]["n"])
+        lines = [
+            [NAMES.get(row["model"], row["model"]), share(row["hit_rate_at_10"]),
+             share(row.get("hit_rate_at_20")), share(row["ndcg_at_10"])]
+            for row in found
+        ]  # fmt: skip
+        return f"{count} targets are of items that have no event before the cut.\n\n" + table(
+            ["", "HR@10", "HR@20", "NDCG@10"], lines
+        )
+
+    return block
+
+
+def beyond_accuracy(name: str) -> Block:
+    """Return the block of coverage, novelty and diversity."""
+
+    def block(results: Results) -> str:
+        lines = [
+            [NAMES.get(row["model"], row["model"]), f"{percent(row['coverage'])}",
+             f"{row['novelty']:.2f}", share(row["diversity"])]
+            for row in ranked(rows_of(results[name]))
+            if row.get("coverage") is not None and row.get("diversity") is not None
+        ]  # fmt: skip
+        return table(["", "coverage", "novelty (bits)", "diversity"], lines)
+
+    return block
+
+
+def probabilities(*names: str) -> Block:
+    """Return the block of probabilities: a table for each case that has labels."""
+
+    def block(results: Results) -> str:
+        parts = []
+        for name in names:
+            rows = [row for row in rows_of(results[name]).values() if row.get("auc") is not None]
+            if not rows:
+                parts.append(f"`{name}`: no event is labelled, so no probability is learned.")
+                continue
+            lines = [
+                [
+                    NAMES.get(row["model"], row["model"]),
+                    with_interval(row["auc"], row["ci"]["auc"]),
+                    with_interval(row["user_auc"], row["ci"]["user_auc"]),
+                    share(row["log_loss"]),
+                    f"{row['ece']:.4f} ({row['ece_noise_floor']:.4f})",
+                ]
+                for row in rows
+            ]
+            head = ["", "AUC", "AUC within users", "log loss", "ECE (floor)"]
+            count = whole(rows[0]["labelled"])
+            parts.append(f"`{name}`, {count} labelled events:\n\n{table(head, lines)}")
+        return "\n\n".join(parts)
+
+    return block
+
+
+def throughput(results: Results) -> str:
+    """Return events per second and processor time of all systems, medians of the runs."""
+    result = results["throughput"]
+    figures, lines = result["figures"], []
+    laws = [law for law in ("uniform", "zipf") if law in figures]
+    for system in ("tracker", "Quix Streams", "textbook Faust"):
+        line = [f"**{system}**" if system == "tracker" else system]
+        for law in laws:
+            runs, ours = figures[law][system], median_rate(figures[law]["tracker"])
+            rates = [run["events_per_second"] for run in runs]
+            line += [
+                f"{whole(median_rate(runs))} ({whole(min(rates))} to {whole(max(rates))})",
+                "" if system == "tracker" else f"{ours / median_rate(runs):.2f}",
+                f"{statistics.median(run['cpu_microseconds'] for run in runs):.0f} µs",
+            ]
+        lines.append(line)
+    head = [""]
+    for law in laws:
+        head += [f"{law} users, events/s", "tracker / it", "processor time per event"]
+    runs = figures[laws[0]]["tracker"]
+    lists = " and ".join(
+        f"{whole(statistics.median(run['outputs'] for run in figures[law]['tracker']))} ({law})"
+        for law in laws
+    )
+    text = (
+        f"{whole(figures['items'])} items, {whole(figures['users'])} users,"
+        f" {whole(runs[0]['events'])} events, {len(runs)} runs of each, in turn. Medians, and the"
+        f" range of the runs. The tracker sent {lists} lists: by default one list per user and"
+        " chunk. The other two answer each event."
+    )
+    return "\n\n".join([text, table(head, lines), source(result)])
+
+
+def median_rate(runs: Sequence[Mapping[str, float]]) -> float:
+    """Return the median of the runs' events per second."""
+    return statistics.median(run["events_per_second"] for run in runs)
+
+
+def latency(results: Results) -> str:
+    """Return quantiles of the latency at each rate, medians of the runs."""
+    result = results["latency"]
+    lines = []
+    for rate, runs in by_rate(result).items():
+        line = [whole(rate), str(len(runs))]
+        for name in ("p50", "p95", "p99"):
+            found = [run[name] for run in runs]
+            line.append(f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})")
+        lines.append(line)
+    head = ["events/s", "runs", "p50, ms", "p95, ms", "p99, ms"]
+    return "\n\n".join([table(head, lines), source(result)])
+
+
+def by_rate(result: Result) -> dict[float, list[dict[str, float]]]:
+    """Return the runs of the latency's file by their rate."""
+    found: dict[float, list[dict[str, float]]] = {}
+    for run in result["figures"]["latency_ms"]:
+        found.setdefault(run["rate"], []).append(run)
+    return dict(sorted(found.items()))
+
+
+def faults(results: Results) -> str:
+    """Return what two runs under faults left."""
+    lines = []
+    for name in ("faults", "faults-trained"):
+        plan, outcome = (results[name]["figures"][key] for key in ("plan", "outcome"))
+        count = outcome["numbers"]
+        lines.append(
+            [
+                "trained, learning online" if plan["trained"] else "not trained",
+                str(plan["workers"]),
+                whole(plan["events"]),
+                f"{plan['kills']} kills, {plan['terms']} stops, {plan['freezes']} freezes",
+                f"{count['wrong_users']} of {whole(outcome['users'])}",
+                f"{count['wrong_items']} of {whole(outcome['items'])}",
+                str(count["without_list"]),
+                str(count["hung"] + count["died_by_themselves"]),
+            ]
+        )
+    head = [
+        "", "workers", "events", "faults", "wrong users", "wrong items", "without a list",
+        "workers that hung or died by themselves",
+    ]  # fmt: skip
+    sources = source(results["faults"], results["faults-trained"])
+    return "\n\n".join([table(head, lines), sources])
+
+
+def ablation(results: Results) -> str:
+    """Return each variant, and its difference from the full model."""
+    result = results["ablation"]
+    lines = []
+    for one in result["figures"]["variants"]:
+        against = one.get("against")
+        name = f"**{one['name']}**" if against is None else one["name"]
+        if against not in (None, "full model"):
+            name += f" (against {against})"
+        lines.append(
+            [name, share(one["hit_rate_at_10"]), share(one["ndcg_at_10"]),
+             gain(one.get("difference"))]
+        )  # fmt: skip
+    head = ["", "HR@10", "NDCG@10", "difference in NDCG@10"]
+    count = f"{whole(result['figures']['targets'])} targets."
+    return "\n\n".join([count, table(head, lines), source(result)])
+
+
+def carry_over(results: Results) -> str:
+    """Return what lists are worth after a swap of the artifact, beside a full replay."""
+    result = results["carry-over"]
+    figures, lines = result["figures"], []
+    for part, name in (("right_after", "the first targets after the swap"), ("all", "all targets")):
+        one = figures[part]
+        line = [f"{name} ({whole(one['targets'])})"]
+        for metric in ("hit_rate_at_10", "ndcg_at_10"):
+            line += [
+                share(one[metric]["after_swap"]),
+                share(one[metric]["after_replay"]),
+                gain(one[metric]["difference"]),
+            ]
+        lines.append(line)
+    head = [""]
+    for metric in ("HR@10", "NDCG@10"):
+        head += [f"{metric} after the swap", "after a full replay", "difference"]
+    swap, same = figures["with_a_refit"], figures["without_a_refit"]
+    equal = "every list stayed the same" if same["lists_equal"] else "lists changed"
+    text = (
+        f"The states of {whole(swap['rebuilt'])} of {whole(swap['users'])} users were made again"
+        f" from their rings, in {swap['seconds']:.1f} s. A swap without a refit rebuilt"
+        f" {whole(same['rebuilt'])} states, and {equal}."
+    )
+    return "\n\n".join([text, table(head, lines), source(result)])
+
+
+def neighbours(results: Results) -> str:
+    """Return how much of an unbounded count the bounded lists hold."""
+    lines = []
+    names = ("neighbours-films", "neighbours-groceries")
+    for name in names:
+        for one in results[name]["figures"]["lists"]:
+            lines.append(
+                [name.partition("-")[2], str(one["strongest"]), f"{percent(one['overlap'])}",
+                 f"{percent(one['strength'])}"]
+            )  # fmt: skip
+    head = ["", "strongest", "the same items", "of the strength"]
+    return "\n\n".join([table(head, lines), source(*(results[name] for name in names))])
+
+
+def new_users(results: Results) -> str:
+    """Return the first events of users who were held out whole."""
+    result = results["new-users"]
+    found = result["figures"]["parts"][0]
+    users = result["figures"]["users"]
+    models = sorted(
+        found["models"],
+        key=lambda one: ("tracker" not in one["model"] and "trained" not in one["model"],
+                         -one["ndcg_at_10"][0]),
+    )  # fmt: skip
+    lines = [
+        [NAMES.get(one["model"], one["model"]), share(one["hit_rate_at_10"][0]),
+         share(one["ndcg_at_10"][0]),
+         "" if one["model"] == "tracker" else gain(one["tracker_minus_it_ndcg_at_10"])]
+        for one in models
+    ]  # fmt: skip
+    text = (
+        f"{whole(users['held_out'])} of {whole(users['with_attributes'])} households that have"
+        f" attributes are held out of the training. Their first events are"
+        f" {whole(found['targets'])} targets."
+    )
+    head = ["", "HR@10", "NDCG@10", "tracker less it, NDCG@10"]
+    return "\n\n".join([text, table(head, lines), source(result)])
+
+
+def scene_change(results: Results) -> str:
+    """Return the list of one household in several scenes."""
+    result = results["scene-change"]
+    figures = result["figures"]
+    lines = [[str(place), *cells] for place, cells in enumerate(figures["items"], 1)]
+    return "\n\n".join([table(["", *figures["scenes"]], lines), source(result)])
+
+
+STAGES = (
+    ("recommend", "**everything**, ranking and reasons included"),
+    ("search", "searches by content"),
+    ("search by encoder", "search by the user encoder"),
+    ("encoder's queries", "the encoder's queries"),
+    ("find_candidates", "neighbours, merging of candidates"),
+    ("cut_candidates", "first cut"),
+    ("fill_features", "features"),
+    ("score", "the ranker's network"),
+    ("select", "the final list, made diverse"),
+    ("encode", "JSON"),
+)
+"""Stages of a recommendation in a table, by the name that the benchmark gives them."""
+
+SETUPS = {
+    "blend": "not trained",
+    "network": "trained ranker",
+    "network and encoder": "and user encoder",
+    "network, encoder and attention": "and scene attention",
+}
+
+
+def recommend(results: Results) -> str:
+    """Return the time of one recommendation by stage."""
+    parts = []
+    for name in ("recommend", "recommend-large"):
+        result = results[name]
+        times = result["figures"]["microseconds"]
+        lines = [
+            [title, *(f"{times[one][stage]:.0f}" if stage in times[one] else "" for one in SETUPS)]
+            for stage, title in STAGES
+        ]
+        title = f"{whole(result['figures']['items'])} items, µs per recommendation:"
+        parts.append(f"{title}\n\n{table(['', *SETUPS.values()], lines)}\n\n{source(result)}")
+    return "\n\n".join(parts)
+
+
+def bytes_per_user(results: Results) -> str:
+    """Return the most bytes of a user's rows, and those after real logs."""
+    most = results["bytes-films"]["figures"]["most"]
+    text = (
+        f"The state has at most **{whole(most['state'])} bytes**, with a user encoder"
+        f" {whole(most['state_with_encoder'])}. The second row, for users whose ring is full,"
+        f" has at most {whole(most['seen'])}."
+    )
+    lines = []
+    names = ("bytes-films", "bytes-groceries")
+    for name in names:
+        figures = results[name]["figures"]
+        for row, title in (("state", "state"), ("seen", "second row")):
+            one = figures[row]
+            if one["rows"]:
+                lines.append(
+                    [f"{name.partition('-')[2]}, {title}", whole(one["rows"]), whole(one["mean"]),
+                     whole(one["p50"]), whole(one["p99"]), whole(one["max"])]
+                )  # fmt: skip
+    head = ["", "rows", "mean", "median", "p99", "max"]
+    sources = source(*(results[name] for name in names))
+    return "\n\n".join([text, table(head, lines), sources])
+
+
+DEMOS = {
+    "demo": "the shop that comes with it",
+    "demo-films": "films, embedded broker",
+    "demo-films-kafka": "films, Apache Kafka",
+}
+
+
+def demonstration(results: Results) -> str:
+    """Return what the demonstration prints of itself."""
+    lines = []
+    for name, title in DEMOS.items():
+        one = results[name]["figures"]
+        times = one["latency_ms"]
+        lines.append(
+            [
+                title,
+                whole(one["events"]),
+                whole(one["items"]),
+                whole(one["events_per_second"]),
+                f"{times['p50']:.0f}, {times['p95']:.0f}, {times['p99']:.0f} ms",
+                str(one["lost"]),
+                str(one["users_without_recommendation"]),
+            ]
+        )
+    head = [
+        "", "events", "items", "events/s", "latency p50, p95, p99", "lost",
+        "users without a list",
+    ]  # fmt: skip
+    rate = f"{results['demo']['figures']['paced_rate']:.0f}"
+    text = f"Latency at {rate} events/s; the other columns at full speed."
+    sources = source(*(results[name] for name in DEMOS))
+    return "\n\n".join([text, table(head, lines), sources])

@@ -1,0 +1,305 @@
+"""Make the figures of docs/figures/ and the README's table from benchmarks/results/.
+
+    python -m benchmarks.figures            write pages and plots
+    python -m benchmarks.figures --check    only say which are not up to date
+
+A page is written by hand, but for what stands between `<!-- figure: NAME -->` and `<!-- end -->`:
+that is replaced. Outside of these marks a page has no number of its own (tests see to it).
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import blocks
+from benchmarks.blocks import Result, Results, percent, share, whole
+from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines
+from benchmarks.results import FOLDER, ROOT
+
+PAGES = ROOT / "docs" / "figures"
+README = ROOT / "README.md"
+
+_MARKS = re.compile(r"(<!-- (?:figure|table): ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+class NotMeasuredError(KeyError):
+    """A result is not there yet; its name is the argument."""
+
+
+class Stored(dict[str, Result]):
+    """Results by name; one that is not there raises NotMeasuredError."""
+
+    def __missing__(self, name: str) -> Result:
+        raise NotMeasuredError(name)
+
+
+def read_results(folder: Path = FOLDER) -> Stored:
+    """Read every file of a folder of results."""
+    files = sorted(folder.glob("*.json"))
+    return Stored({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
+
+
+BLOCKS: dict[str, blocks.Block] = {
+    "throughput": blocks.throughput,
+    "latency": blocks.latency,
+    "recommend": blocks.recommend,
+    "demonstration": blocks.demonstration,
+    "faults": blocks.faults,
+    "films": blocks.quality("films"),
+    "films-loo": blocks.quality("films-loo"),
+    "films-all": blocks.quality("films-all"),
+    "films-all-cold": blocks.cold("films-all"),
+    "films-lists": blocks.beyond_accuracy("films"),
+    "groceries": blocks.quality("groceries"),
+    "groceries-lists": blocks.beyond_accuracy("groceries"),
+    "training": blocks.training("films", "films-loo", "films-all", "groceries"),
+    "probabilities": blocks.probabilities("films", "films-all", "groceries"),
+    "ablation": blocks.ablation,
+    "carry-over": blocks.carry_over,
+    "neighbours": blocks.neighbours,
+    "new-users": blocks.new_users,
+    "scene-change": blocks.scene_change,
+    "bytes": blocks.bytes_per_user,
+}
+"""Blocks of the pages by the name in their marks."""
+
+
+def _bar(name: str, row: dict[str, Any], metric: str) -> Bar:
+    colour = {"tracker": OURS, "tracker_served": SERVED, "tracker_online": SERVED}
+    title = blocks.short_name(name)
+    low, high = row["ci"][metric]
+    return Bar(title, row[metric], low, high, colour.get(name, OTHERS))
+
+
+def plot_quality(*names: str) -> Callable[[Results], str]:
+    """Return the plot of NDCG@10 by model, a part for each case."""
+
+    def plot(results: Results) -> str:
+        groups = {
+            name: [
+                _bar(row["model"], row, "ndcg_at_10")
+                for row in blocks.ranked(blocks.rows_of(results[name]))
+            ]
+            for name in names
+        }
+        return bars(groups, "NDCG@10 with its 95 % interval")
+
+    return plot
+
+
+def plot_history(results: Results) -> str:
+    """Return NDCG@10 over the length of the user's history."""
+    result = results["films"]
+    parts = [
+        (name, blocks.rows_of(result, f"history:{name}"))
+        for name in ("1-3", "4-10", "11-30", "31+")
+    ]
+    parts = [(name, rows) for name, rows in parts if rows]
+    models = ("tracker", "tracker_served", "decayed_popularity", "item_knn")
+    colours = dict(zip(models, (OURS, SERVED, OTHERS, WORSE), strict=True))
+    points = {}
+    for model in models:
+        found = [_bar(model, rows[model], "ndcg_at_10") for _, rows in parts]
+        points[found[0].name] = [
+            Bar(one.name, one.value, one.low, one.high, colours[model]) for one in found
+        ]
+    return lines([name for name, _ in parts], points, ("events before the target", "NDCG@10"))
+
+
+def plot_ablation(results: Results) -> str:
+    """Return each variant's difference from its comparison."""
+    found = [
+        Bar(one["name"], mean, low, high, WORSE if high < 0 else OTHERS)
+        for one in results["ablation"]["figures"]["variants"]
+        if "difference" in one
+        for mean, low, high in [one["difference"]]
+    ]
+    return bars({"": found}, "difference in NDCG@10 with its 95 % interval", zero=False)
+
+
+def plot_calibration(results: Results) -> str:
+    """Return the share of positive events over the probability."""
+    points = {
+        name: [(one["probability"], one["positives"]) for one in bins]
+        for name in ("films", "films-all")
+        if (bins := results[name]["figures"]["evaluation"]["calibration"])
+    }
+    return curves(points, ("mean probability of a tenth of the events", "share that was positive"))
+
+
+def plot_throughput(results: Results) -> str:
+    """Return events per second of the systems, with the range of the runs."""
+    figures, groups = results["throughput"]["figures"], {}
+    colours = {"tracker": OURS}
+    for law in ("uniform", "zipf"):
+        found = []
+        for system in ("tracker", "Quix Streams", "textbook Faust"):
+            rates = [run["events_per_second"] for run in figures[law][system]]
+            middle = blocks.median_rate(figures[law][system])
+            found.append(Bar(system, middle, min(rates), max(rates), colours.get(system, OTHERS)))
+        groups[f"{law} users"] = found
+    return bars(groups, "events per second, median and range of the runs", form="{:,.0f}")
+
+
+PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "films": ("NDCG@10 of all models on films", plot_quality("films", "films-loo")),
+    "history": ("NDCG@10 by the length of the history", plot_history),
+    "groceries": ("NDCG@10 of all models on groceries", plot_quality("groceries")),
+    "ablation": ("Difference in NDCG@10 of each variant", plot_ablation),
+    "calibration": ("Share of positive events by probability", plot_calibration),
+    "throughput": ("Events per second of the three programs", plot_throughput),
+}
+"""Plots by the name of their file in docs/figures/, without .svg: description and drawing."""
+
+
+def _image(name: str) -> blocks.Block:
+    """Return the block that shows a plot."""
+
+    def block(results: Results) -> str:
+        description, draw = PLOTS[name]
+        draw(results)
+        return f"![{description}]({name}.svg)"
+
+    return block
+
+
+BLOCKS |= {f"plot-{name}": _image(name) for name in PLOTS}
+
+
+def readme_rows(results: Results) -> Iterator[list[str]]:
+    """Yield the rows of the README's table: what, figure, link; the bad ones too."""
+    runs = results["throughput"]["figures"]["uniform"]
+    ours, quix, faust = (
+        blocks.median_rate(runs[name]) for name in ("tracker", "Quix Streams", "textbook Faust")
+    )
+    yield [
+        "Throughput, one worker, two cores with the broker",
+        f"{whole(ours)} events/s: {ours / quix:.2f} times Quix Streams, {ours / faust:.1f} times a"
+        " plain Faust agent",
+        _link("speed"),
+    ]
+    rate, paced = list(blocks.by_rate(results["latency"]).items())[-1]
+    times = ", ".join(
+        f"{name} {statistics.median(run[name] for run in paced):.0f} ms"
+        for name in ("p50", "p95", "p99")
+    )
+    yield [f"Latency from event to list, at {whole(rate)} events/s", times, _link("speed")]
+    outcome = results["faults"]["figures"]["outcome"]
+    count = outcome["numbers"]
+    yield [
+        f"Wrong states after {count['faults']} kills, stops and freezes",
+        f"{count['wrong_users']} of {whole(outcome['users'])} users,"
+        f" {count['wrong_items']} of {whole(outcome['items'])} items",
+        _link("faults"),
+    ]
+    for name, title in (("films", "Next film"), ("groceries", "Next purchase of groceries")):
+        served = blocks.rows_of(results[name])["tracker_served"]
+        best = blocks.best_simple(results[name])
+        simple = blocks.short_name(best["model"])
+        yield [
+            f"{title} among the first ten",
+            f"{percent(served['hit_rate_at_10'])} of the time; best simple method ({simple}):"
+            f" {percent(best['hit_rate_at_10'])}",
+            _link(name),
+        ]
+    first = {one["model"]: one for one in results["new-users"]["figures"]["parts"][0]["models"]}
+    yield [
+        "First purchases of users never seen before, among the first ten",
+        f"{percent(first['tracker']['hit_rate_at_10'][0])}; plain popularity:"
+        f" {percent(first['popularity']['hit_rate_at_10'][0])}",
+        _link("groceries", "new-users"),
+    ]
+    rows = blocks.rows_of(results["films-all"])
+    yield [
+        "Will the user rate this film well? AUC within users",
+        f"{share(rows['tracker']['user_auc'])}; the film's mean rating:"
+        f" {share(rows['item_mean']['user_auc'])}",
+        _link("probabilities"),
+    ]
+    times_of_all = results["recommend"]["figures"]["microseconds"]
+    yield [
+        f"Processor time of one list, {whole(results['recommend']['figures']['items'])} items",
+        f"{times_of_all['network and encoder']['recommend']:.0f} µs with everything trained,"
+        f" {times_of_all['blend']['recommend']:.0f} µs with nothing trained",
+        _link("speed", "one-recommendation"),
+    ]
+    most, state = (results["bytes-films"]["figures"][name] for name in ("most", "state"))
+    yield [
+        "Bytes of a user's state",
+        f"at most {whole(most['state_with_encoder'])}; mean on films {whole(state['mean'])}",
+        _link("states", "bytes-per-user"),
+    ]
+
+
+def _link(page: str, anchor: str = "") -> str:
+    return f"[{page}](docs/figures/{page}.md{f'#{anchor}' if anchor else ''})"
+
+
+def readme_table(results: Results) -> str:
+    """Return the README's table."""
+    lines = [["", "", "More"], ["---"] * 3, *readme_rows(results)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def render(page: str, results: Results) -> str:
+    """Return a page with its blocks made again."""
+
+    def block(found: re.Match[str]) -> str:
+        begin, name, old, end = found.groups()
+        if begin.startswith("<!-- table") and name != "figures":
+            return f"{begin}{old}{end}"
+        make = readme_table if name == "figures" else BLOCKS[name]
+        try:
+            text = make(results)
+        except NotMeasuredError as missing:
+            text = f"Not measured yet: `make figures ONLY={missing.args[0]}`."
+        return f"{begin}{text}\n{end}"
+
+    return _MARKS.sub(block, page)
+
+
+def stale(results: Results) -> dict[Path, str]:
+    """Return the files that are not as the results say, and what each should hold."""
+    found: dict[Path, str] = {}
+    for path in [README, *sorted(PAGES.glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        if (made := render(text, results)) != text:
+            found[path] = made
+    for name, (_, draw) in PLOTS.items():
+        path = PAGES / f"{name}.svg"
+        try:
+            made = draw(results)
+        except NotMeasuredError:
+            continue
+        # Another release of matplotlib draws the same data otherwise; that is not stale.
+        if not path.exists() or _stamp(path.read_text(encoding="utf-8")) != _stamp(made):
+            found[path] = made
+    return found
+
+
+def _stamp(svg: str) -> str:
+    return svg.rstrip().rpartition("\n")[2]
+
+
+def main() -> int:
+    """Write or check; return 1 if a check finds something."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    given = parser.parse_args()
+    found = stale(read_results())
+    for path, text in found.items():
+        if not given.check:
+            path.write_text(text, encoding="utf-8")
+        print(f"{path.relative_to(ROOT)} {'is not up to date' if given.check else 'written'}")
+    return 1 if given.check and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
