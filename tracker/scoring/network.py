@@ -11,12 +11,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from tracker.kernels.native import native
 from tracker.scoring.context import COLUMNS
+from tracker.scoring.weights import check_weights, names_of, read_weights, weights_to_bytes
 
 Array = NDArray[Any]
 
@@ -65,9 +64,6 @@ class Weights:
     cut: NDArray[np.float32]
 
 
-_NAMES = ("first", "first_bias", "second", "second_bias", "last", "skip", "cut")
-
-
 class Network:
     """A trained network as a Ranker: only read, so many threads may use one.
 
@@ -98,21 +94,9 @@ class Network:
             "first": (len(columns), hidden), "first_bias": (hidden,), "second": (hidden, width),
             "second_bias": (width,), "last": (width,), "skip": (len(columns),), "cut": (CUT,),
         }  # fmt: skip
-        for name, shape in expected.items():
-            array = getattr(weights, name)
-            if array.shape != shape or array.dtype != np.float32:
-                raise RankerFileError(
-                    f"ranker weights {name!r}: {array.dtype} {array.shape} found,"
-                    f" float32 {shape} expected; train the ranker again"
-                )
-            if not np.isfinite(array).all():
-                raise RankerFileError(
-                    f"ranker weights {name!r}: not all are finite; train the ranker again"
-                )
-        found = RankerInfo(list(columns), (hidden, width))
-        if info is not None:
-            found = msgspec.structs.replace(info, columns=found.columns, hidden=found.hidden)
-        self.info = found
+        check_weights("ranker", weights, expected, RankerFileError)
+        given = RankerInfo([], (0, 0)) if info is None else info
+        self.info = msgspec.structs.replace(given, columns=list(columns), hidden=(hidden, width))
         self.weights = weights
         self.wanted = np.zeros(len(COLUMNS), np.bool_)
         self.places = np.array([COLUMNS.index(name) for name in columns], np.int64)
@@ -124,7 +108,7 @@ class Network:
     def code(self) -> int:
         """A hash of columns and weights."""
         digest = hashlib.blake2b(repr(self.info.columns).encode(), digest_size=8)
-        for name in _NAMES:
+        for name in names_of(self.weights):
             digest.update(getattr(self.weights, name).tobytes())
         return int.from_bytes(digest.digest(), "little")
 
@@ -143,7 +127,7 @@ class Network:
 
     def to_bytes(self) -> bytes:
         """Return the weights as safetensors; `info` belongs into the manifest."""
-        return safetensors.numpy.save({name: getattr(self.weights, name) for name in _NAMES})
+        return weights_to_bytes(self.weights)
 
     @classmethod
     def load(cls, path: Path, info: RankerInfo) -> "Network":
@@ -152,17 +136,7 @@ class Network:
         Raises:
             RankerFileError: the file is not there, cut short, or not what `info` says.
         """
-        try:
-            tensors = safetensors.numpy.load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise RankerFileError(f"{path}: cannot be read: {error}") from error
-        if set(tensors) != set(_NAMES):
-            raise RankerFileError(
-                f"{path}: tensors {sorted(tensors)} found, {sorted(_NAMES)} expected"
-            )
-        # Copies can be written to, as those of a training: kernels take one type of array.
-        copies = {name: np.array(array, order="C") for name, array in tensors.items()}
-        network = cls(info.columns, Weights(**copies), info)
+        network = cls(info.columns, read_weights(path, Weights, RankerFileError), info)
         if network.info != info:
             raise RankerFileError(
                 f"{path}: hidden widths {network.info.hidden} found, {info.hidden} expected"

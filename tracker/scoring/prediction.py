@@ -7,21 +7,18 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from tracker.events.label_rule import LabelRule
 from tracker.items.view import ItemView
 from tracker.kernels.native import reordered
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.evidence import EVIDENCE, Priors, read_evidence
+from tracker.scoring.weights import check_weights, read_weights, weights_to_bytes
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
 
 Array = NDArray[Any]
-
-_TRAIN_AGAIN = "train again"
 
 
 class PredictionFileError(ValueError):
@@ -66,9 +63,6 @@ class HeadWeights:
     highest: NDArray[np.float32]
 
 
-_NAMES = tuple(HeadWeights.__dataclass_fields__)
-
-
 class Prediction:
     """A trained head with its calibration: only read, so many threads may use one.
 
@@ -87,28 +81,18 @@ class Prediction:
         if unknown:
             raise PredictionFileError(
                 f"the prediction reads feature {unknown[0]!r}, which this program does not compute;"
-                f" {_TRAIN_AGAIN}, or upgrade this program"
+                " train again, or upgrade this program"
             )
         width, hidden = len(info.features), info.hidden
         expected = {
             "linear": (width,), "bias": (1,), "first": (width, hidden), "first_bias": (hidden,),
             "last": (hidden,), "lowest": (width,), "highest": (width,),
         }  # fmt: skip
-        for name, shape in expected.items():
-            array = getattr(weights, name)
-            if array.shape != shape or array.dtype != np.float32:
-                raise PredictionFileError(
-                    f"prediction weights {name!r}: {array.dtype} {array.shape} found,"
-                    f" float32 {shape} expected; {_TRAIN_AGAIN}"
-                )
-            if not np.isfinite(array).all():
-                raise PredictionFileError(
-                    f"prediction weights {name!r}: not all are finite; {_TRAIN_AGAIN}"
-                )
+        check_weights("prediction", weights, expected, PredictionFileError)
         try:
             self.calibration = Calibration.published(*info.calibration)
         except ValueError as error:
-            raise PredictionFileError(f"{error}; {_TRAIN_AGAIN}") from error
+            raise PredictionFileError(f"{error}; train again") from error
         self.info = info
         self.weights = weights
         digest = hashlib.blake2b(repr((info.features, info.rule)).encode(), digest_size=8)
@@ -145,7 +129,7 @@ class Prediction:
 
     def to_bytes(self) -> bytes:
         """Return the weights as safetensors; `info` belongs into the manifest."""
-        return safetensors.numpy.save({name: getattr(self.weights, name) for name in _NAMES})
+        return weights_to_bytes(self.weights)
 
     @classmethod
     def load(cls, path: Path, info: PredictionInfo) -> "Prediction":
@@ -154,18 +138,9 @@ class Prediction:
         Raises:
             PredictionFileError: the file is not there, cut short, or not what `info` says.
         """
+        weights = read_weights(path, HeadWeights, PredictionFileError)
         try:
-            tensors = safetensors.numpy.load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise PredictionFileError(f"{path}: cannot be read: {error}") from error
-        if set(tensors) != set(_NAMES):
-            raise PredictionFileError(
-                f"{path}: tensors {sorted(tensors)} found, {sorted(_NAMES)} expected"
-            )
-        # Copies can be written to, as those of a training: kernels take one type of array.
-        copies = {name: np.array(array, order="C") for name, array in tensors.items()}
-        try:
-            return cls(info, HeadWeights(**copies))
+            return cls(info, weights)
         except PredictionFileError as error:
             raise PredictionFileError(f"{path}: {error}") from error
 
