@@ -26,7 +26,7 @@ NAMES = {
     "ease": "EASE",
     "last_item": "items chosen with the last one",
     "content": "content alone",
-    "own_most_frequent": "the user's own most frequent items",
+    "own_frequent": "the user's own most frequent items",
     "item_mean": "the item's mean",
     "user_mean": "the user's mean",
 }
@@ -75,7 +75,7 @@ def share(value: float | None) -> str:
 
 def with_interval(value: float, interval: Sequence[float]) -> str:
     """Return a value and its interval."""
-    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
+    return f"{value:.4f}<br>{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def gain(found: Sequence[float] | None) -> str:
@@ -83,7 +83,7 @@ def gain(found: Sequence[float] | None) -> str:
     if found is None:
         return ""
     mean, low, high = found
-    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{mean:+.4f}<br>{low:+.4f} to {high:+.4f}"
 
 
 def whole(value: float) -> str:
@@ -98,11 +98,15 @@ def rows_of(result: Result, part: str = "all") -> dict[str, dict[str, Any]]:
 
 
 def ranked(rows: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows that rank: first the tracker's, then the others, best first."""
+    """Return the rows that rank: first the tracker's, as in NAMES, then the others, best first."""
     found = [row for row in rows.values() if row["n"] and "ndcg_at_10" in row]
-    return sorted(
-        found, key=lambda row: (not row["model"].startswith("tracker"), -row["ndcg_at_10"])
-    )
+    order = list(NAMES)
+
+    def key(row: dict[str, Any]) -> tuple[float, float]:
+        is_ours = row["model"].startswith("tracker")
+        return (order.index(row["model"]), 0.0) if is_ours else (len(order), -row["ndcg_at_10"])
+
+    return sorted(found, key=key)
 
 
 def best_simple(result: Result) -> dict[str, Any]:
@@ -258,7 +262,7 @@ def throughput(results: Results) -> str:
             runs, ours = figures[law][system], median_rate(figures[law]["tracker"])
             rates = [run["events_per_second"] for run in runs]
             line += [
-                f"{whole(median_rate(runs))} ({whole(min(rates))} to {whole(max(rates))})",
+                f"{whole(median_rate(runs))}<br>{whole(min(rates))} to {whole(max(rates))}",
                 "" if system == "tracker" else f"{ours / median_rate(runs):.2f}",
                 f"{statistics.median(run['cpu_microseconds'] for run in runs):.0f} µs",
             ]
@@ -293,7 +297,7 @@ def latency(results: Results) -> str:
         line = [whole(rate), str(len(runs))]
         for name in ("p50", "p95", "p99"):
             found = [run[name] for run in runs]
-            line.append(f"{statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})")
+            line.append(f"{statistics.median(found):.0f}<br>{min(found):.0f} to {max(found):.0f}")
         lines.append(line)
     head = ["events/s", "runs", "p50, ms", "p95, ms", "p99, ms"]
     return "\n\n".join([table(head, lines), source(result)])

@@ -76,16 +76,16 @@ def _bar(name: str, row: dict[str, Any], metric: str) -> Bar:
     return Bar(title, row[metric], low, high, colour.get(name, OTHERS))
 
 
-def plot_quality(*names: str) -> Callable[[Results], str]:
-    """Return the plot of NDCG@10 by model, a part for each case."""
+def plot_quality(**names: str) -> Callable[[Results], str]:
+    """Return the plot of NDCG@10 by model, a part for each case; a title for each name."""
 
     def plot(results: Results) -> str:
         groups = {
-            name: [
+            title: [
                 _bar(row["model"], row, "ndcg_at_10")
-                for row in blocks.ranked(blocks.rows_of(results[name]))
+                for row in blocks.ranked(blocks.rows_of(results[name.replace("_", "-")]))
             ]
-            for name in names
+            for name, title in names.items()
         }
         return bars(groups, "NDCG@10 with its 95 % interval")
 
@@ -146,10 +146,15 @@ def plot_throughput(results: Results) -> str:
     return bars(groups, "events per second, median and range of the runs", form="{:,.0f}")
 
 
+FILMS = {"films": "the last tenth of the time", "films_loo": "the last film of each user"}
+
 PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
-    "films": ("NDCG@10 of all models on films", plot_quality("films", "films-loo")),
+    "films": (
+        "NDCG@10 of all models on films",
+        plot_quality(**FILMS),
+    ),
     "history": ("NDCG@10 by the length of the history", plot_history),
-    "groceries": ("NDCG@10 of all models on groceries", plot_quality("groceries")),
+    "groceries": ("NDCG@10 of all models on groceries", plot_quality(groceries="")),
     "ablation": ("Difference in NDCG@10 of each variant", plot_ablation),
     "calibration": ("Share of positive events by probability", plot_calibration),
     "throughput": ("Events per second of the three programs", plot_throughput),

@@ -71,7 +71,7 @@ def bars(
         for one, (title, found) in zip(axes, groups.items(), strict=True):
             _bars(one, list(found), zero, form)
             one.set_title(title, color=INK, fontsize=10.0)
-            one.set_xlabel(label)
+        figure.supxlabel(label, fontsize=10.0)
 
     longest = max(len(found) for found in groups.values())
     data = {name: [vars_of(one) for one in found] for name, found in groups.items()}
@@ -144,10 +144,12 @@ def _bars(axes: Axes, found: list[Bar], zero: bool, form: str) -> None:
             list(places), values, 0.62, xerr=errors, color=colours,
             error_kw={"linewidth": 0.9, "ecolor": INK},
         )  # fmt: skip
-        axes.set_xlim(0.0, 1.22 * max(one.high for one in found))
+        axes.set_xlim(0.0, 1.25 * max(one.high for one in found))
         for place, one in zip(places, found, strict=True):
-            text = " " + form.format(one.value)
-            axes.text(one.high, place, text, va="center", color=INK, fontsize=9.0)
+            axes.annotate(
+                form.format(one.value), (one.high, place), (6, 0), textcoords="offset points",
+                va="center", color=INK, fontsize=9.0,
+            )  # fmt: skip
     else:
         axes.axvline(0.0, color=GRID, linewidth=1.0)
         for place, one, low, high in zip(places, found, *errors, strict=True):
