@@ -25,7 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of one broker in one process, and skip them all where it cannot run."""
     for item in items:
-        if {"kafka", "tansu"} & set(getattr(item, "fixturenames", ())):
+        brokers = {"kafka", "tansu"} & set(getattr(item, "fixturenames", ()))
+        if brokers or "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.broker)
     kafka = [item for item in items if item.get_closest_marker("kafka")]
     for item in kafka:

@@ -21,6 +21,8 @@ from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.network import Network
 
+pytestmark = pytest.mark.training
+
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 
 

@@ -24,6 +24,8 @@ from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import Blend
 from tracker.scoring.network import Network
 
+pytestmark = pytest.mark.training
+
 ITEMS = 40
 
 

@@ -15,6 +15,8 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import LAYOUT
 from tracker.users.config import InterestConfig
 
+pytestmark = pytest.mark.training
+
 __all__ = ["words"]  # a fixture
 
 SMALL = ("--dim", 8, "--epochs", 1, "--device", "cpu", "--tries", 1)

@@ -24,6 +24,8 @@ from tests.indexer.encoder.test_fit import CONFIG, CPU, OPTIONS, parts, world
 from tests.indexer.encoder.test_tower import ITEMS, events_of, made
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.training
+
 
 def fit_of(folder: Path, name: str = "one", epochs: int = OPTIONS.epochs) -> Fit:
     options = msgspec.structs.replace(OPTIONS, epochs=epochs, patience=epochs)

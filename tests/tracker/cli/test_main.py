@@ -367,6 +367,7 @@ def test_items_without_events_are_no_demonstration(tmp_path: Path) -> None:
     assert "belong together" in result.stderr
 
 
+@pytest.mark.broker
 def test_embedded_broker_runs_until_it_is_told_to_stop_and_then_nothing_listens(
     prefix: str,
 ) -> None:

@@ -26,6 +26,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.broker
 def test_embedded_broker_listens_inside_its_block_and_is_gone_after_it(tmp_path: Path) -> None:
     with embedded_broker(tmp_path) as address:
         host, port = address.split(":")

@@ -86,6 +86,7 @@ def check(result: DemoResult, events: int) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.broker
 def test_run_on_the_embedded_broker_counts_everything_and_tells_a_story(
     files: tuple[Path, Path], artifacts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_catalogue_that_cannot_be_built_ends_the_run_with_the_indexers_words(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.broker
 def test_artifacts_that_are_not_there_end_the_run_with_the_workers_words(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_artifacts_that_are_not_there_end_the_run_with_the_workers_words(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.broker
 def test_sigterm_ends_every_process_of_the_run(
     files: tuple[Path, Path], artifacts: str, tmp_path: Path
 ) -> None:
