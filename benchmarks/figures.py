@@ -10,19 +10,21 @@ that is replaced. Outside of these marks a page has no number of its own (tests 
 import argparse
 import json
 import re
-import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import blocks
-from benchmarks.blocks import Result, Results, percent, share, whole
+from benchmarks.blocks import Result, Results
 from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines
+from benchmarks.readme_table import readme_table
 from benchmarks.results import FOLDER, ROOT
 
 PAGES = ROOT / "docs" / "figures"
-README = ROOT / "README.md"
+READMES = {ROOT / "README.md": "en", ROOT / "README.zh-CN.md": "zh"}
+"""Languages of the READMEs."""
+
 
 _MARKS = re.compile(r"(<!-- (?:figure|table): ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -176,91 +178,15 @@ def _image(name: str) -> blocks.Block:
 BLOCKS |= {f"plot-{name}": _image(name) for name in PLOTS}
 
 
-def readme_rows(results: Results) -> Iterator[list[str]]:
-    """Yield the rows of the README's table: what, figure, link; the bad ones too."""
-    runs = results["throughput"]["figures"]["uniform"]
-    ours, quix, faust = (
-        blocks.median_rate(runs[name]) for name in ("tracker", "Quix Streams", "textbook Faust")
-    )
-    yield [
-        "Throughput, one worker, two cores with the broker",
-        f"{whole(ours)} events/s: {ours / quix:.2f} times Quix Streams, {ours / faust:.1f} times a"
-        " plain Faust agent",
-        _link("speed"),
-    ]
-    rate, paced = list(blocks.by_rate(results["latency"]).items())[-1]
-    times = ", ".join(
-        f"{name} {statistics.median(run[name] for run in paced):.0f} ms"
-        for name in ("p50", "p95", "p99")
-    )
-    yield [f"Latency from event to list, at {whole(rate)} events/s", times, _link("speed")]
-    outcome = results["faults"]["figures"]["outcome"]
-    count = outcome["numbers"]
-    yield [
-        f"Wrong states after {count['faults']} kills, stops and freezes",
-        f"{count['wrong_users']} of {whole(outcome['users'])} users,"
-        f" {count['wrong_items']} of {whole(outcome['items'])} items",
-        _link("faults"),
-    ]
-    for name, title in (("films", "Next film"), ("groceries", "Next purchase of groceries")):
-        served = blocks.rows_of(results[name])["tracker_served"]
-        best = blocks.best_simple(results[name])
-        simple = blocks.short_name(best["model"])
-        yield [
-            f"{title} among the first ten",
-            f"{percent(served['hit_rate_at_10'])} of the time; best simple method ({simple}):"
-            f" {percent(best['hit_rate_at_10'])}",
-            _link(name),
-        ]
-    first = {one["model"]: one for one in results["new-users"]["figures"]["parts"][0]["models"]}
-    yield [
-        "First purchases of users never seen before, among the first ten",
-        f"{percent(first['tracker']['hit_rate_at_10'][0])}; plain popularity:"
-        f" {percent(first['popularity']['hit_rate_at_10'][0])}",
-        _link("groceries", "new-users"),
-    ]
-    rows = blocks.rows_of(results["films-all"])
-    yield [
-        "Will the user rate this film well? AUC within users",
-        f"{share(rows['tracker']['user_auc'])}; the film's mean rating:"
-        f" {share(rows['item_mean']['user_auc'])}",
-        _link("probabilities"),
-    ]
-    times_of_all = results["recommend"]["figures"]["microseconds"]
-    yield [
-        f"Processor time of one list, {whole(results['recommend']['figures']['items'])} items",
-        f"{times_of_all['network and encoder']['recommend']:.0f} µs with everything trained,"
-        f" {times_of_all['blend']['recommend']:.0f} µs with nothing trained",
-        _link("speed", "one-recommendation"),
-    ]
-    most, state = (results["bytes-films"]["figures"][name] for name in ("most", "state"))
-    yield [
-        "Bytes of a user's state",
-        f"at most {whole(most['state_with_encoder'])}; mean on films {whole(state['mean'])}",
-        _link("states", "bytes-per-user"),
-    ]
-
-
-def _link(page: str, anchor: str = "") -> str:
-    return f"[{page}](docs/figures/{page}.md{f'#{anchor}' if anchor else ''})"
-
-
-def readme_table(results: Results) -> str:
-    """Return the README's table."""
-    lines = [["", "", "More"], ["---"] * 3, *readme_rows(results)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def render(page: str, results: Results) -> str:
-    """Return a page with its blocks made again."""
+def render(page: str, results: Results, language: str = "en") -> str:
+    """Return a page with its blocks made again; the language is that of a README's table."""
 
     def block(found: re.Match[str]) -> str:
         begin, name, old, end = found.groups()
         if begin.startswith("<!-- table") and name != "figures":
             return f"{begin}{old}{end}"
-        make = readme_table if name == "figures" else BLOCKS[name]
         try:
-            text = make(results)
+            text = readme_table(results, language) if name == "figures" else BLOCKS[name](results)
         except NotMeasuredError as missing:
             text = f"Not measured yet: `make figures ONLY={missing.args[0]}`."
         return f"{begin}{text}\n{end}"
@@ -271,9 +197,11 @@ def render(page: str, results: Results) -> str:
 def stale(results: Results) -> dict[Path, str]:
     """Return the files that are not as the results say, and what each should hold."""
     found: dict[Path, str] = {}
-    for path in [README, *sorted(PAGES.glob("*.md"))]:
+    for path in [*READMES, *sorted(PAGES.glob("*.md"))]:
+        if not path.exists():
+            continue
         text = path.read_text(encoding="utf-8")
-        if (made := render(text, results)) != text:
+        if (made := render(text, results, READMES.get(path, "en"))) != text:
             found[path] = made
     for name, (_, draw) in PLOTS.items():
         path = PAGES / f"{name}.svg"
