@@ -12,7 +12,7 @@ from tracker.users.config import InterestConfig
 from tracker.users.states import row_dtype
 
 README = ROOT / "README.md"
-SOURCES = ("tracker/users/layout.py", "tracker/users/slots.py")
+SOURCES = ("tracker/users/layout.py", "tracker/users/interests.py")
 NAMES = {"V": "bytes", "f": "float", "i": "int", "u": "uint"}
 
 
@@ -105,7 +105,7 @@ def tables() -> dict[str, str]:
         "row": row(),
         "header": header(),
         "head": _part("head", "HEAD"),
-        "slot": _part("slots", "SLOT"),
+        "interest": _part("slots", "INTEREST"),
         "ring": _part("ring", "RING"),
     }
     return {name: render(rows) for name, rows in made.items()}

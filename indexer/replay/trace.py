@@ -11,7 +11,7 @@ from indexer.data.histories import EventLog, read_lines
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact
 from tracker.events.wire import RejectedEventError, decode_event, hash_id
-from tracker.users.readings import slot_strengths
+from tracker.users.readings import interest_strengths
 from tracker.users.states import UserStates
 
 SHOWN = 8
@@ -42,7 +42,7 @@ def trace(
 ) -> list[Moment]:
     """Replay one user's events through the recommender that serves; a moment an event.
 
-    An interest is a slot of the state, named by the label of its medoid; slots of one label are
+    An interest of the state is named by the label of its medoid; interests of one label are
     added up. Strengths are decayed to the event's time and add up to 1.
 
     Args:
@@ -100,8 +100,8 @@ def item_ids(paths: Sequence[Path], hashes: Collection[int]) -> dict[int, str]:
 
 def _interests(states: UserStates, artifact: Artifact, now: float) -> dict[str, float]:
     now = max(now, float(states.head["last_time"][0]))
-    strengths, _ = slot_strengths(states, np.zeros(1, np.int64), np.array([now]))
-    rows = artifact.vectors.row_of(states.slot_head["medoid"][0])
+    strengths, _ = interest_strengths(states, np.zeros(1, np.int64), np.array([now]))
+    rows = artifact.vectors.row_of(states.interest_heads["medoid"][0])
     shares: dict[str, float] = defaultdict(float)
     total = float(strengths.sum()) or 1.0
     for row, strength in zip(rows.tolist(), strengths[0].tolist(), strict=True):

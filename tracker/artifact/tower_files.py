@@ -63,7 +63,7 @@ def read_tower(
         info: of the manifest.
         items: N, rows of the artifact.
         live: how many of them can be recommended.
-        interest_dim: width of the users' sums and slots.
+        interest_dim: width of the users' sums and interests.
         device: where it runs; `auto` is the GPU when torch has one.
 
     Raises:

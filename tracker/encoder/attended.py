@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.row_bytes import Slots
-from tracker.users.readings import slot_strengths, slot_vectors, sum_masses
+from tracker.users.readings import interest_strengths, interest_vectors, sum_masses
 from tracker.users.states import UserStates
 
 
@@ -27,7 +27,7 @@ class Attended:
 def read_interests(
     states: UserStates, slots: Slots, now: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what scene attention attends to: decayed sums, shortest half-life first, and slots.
+    """Return the input of scene attention: decayed sums, shortest half-life first, and interests.
 
     Args:
         states: the arena.
@@ -39,8 +39,8 @@ def read_interests(
     """
     kept = np.maximum(slots, 0)
     later = np.maximum(now, states.head["ref_time"][kept])
-    sums = np.concatenate([states.sums[kept], slot_vectors(states, kept)], axis=1)
-    strengths, _ = slot_strengths(states, kept, later)
+    sums = np.concatenate([states.sums[kept], interest_vectors(states, kept)], axis=1)
+    strengths, _ = interest_strengths(states, kept, later)
     masses = np.concatenate([sum_masses(states, kept, later), strengths], axis=1)
     masses[slots < 0] = 0.0
     return unit_interests(sums, masses)
@@ -58,7 +58,7 @@ def unit_interests(
     """Return interests at unit length, and their masses with 0 where there is no direction.
 
     Args:
-        sums: (B, M, K) decayed sums or slot means.
+        sums: (B, M, K) decayed sums or interest means.
         masses: (B, M) decayed masses.
     """
     lengths = np.linalg.norm(sums, axis=-1, keepdims=True)

@@ -14,7 +14,7 @@ class SceneAttentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     """What a SceneAttention is; it is saved with the weights and read back from them.
 
     `interests` name what is attended to, in the order given to the model, the encoder's vector
-    apart: decayed sums ("session", "day", ...) and "slot" once for each slot. `scenes` are the
+    apart: decayed sums ("session", "day", ...) and "slot" once for each interest. `scenes` are the
     codes of scenes that have weights of their own; all others take the shared ones.
     """
 

@@ -16,7 +16,7 @@ from tracker.lookup.changelogs import StateReader, user_rows
 from tracker.recommend.recommender import Recommender
 from tracker.settings import Settings
 from tracker.users.config import InterestConfig
-from tracker.users.readings import slot_strengths, slot_vectors, sum_masses
+from tracker.users.readings import interest_strengths, interest_vectors, sum_masses
 from tracker.users.states import UserStates
 
 BATCH = 4096
@@ -24,7 +24,7 @@ BATCH = 4096
 
 
 def user_schema(config: InterestConfig) -> pa.Schema:
-    """Return the columns: id, counts, the encoder's vector, a vector a half-life, the slots."""
+    """Return the columns: id, counts, the encoder's vector, a vector a half-life, the interests."""
     vector = pa.list_(pa.float32())
     fields = [
         pa.field("user_id", pa.string()),
@@ -37,8 +37,8 @@ def user_schema(config: InterestConfig) -> pa.Schema:
             pa.field(f"interest_{seconds:g}s", vector),
             pa.field(f"mass_{seconds:g}s", pa.float32()),
         ]
-    slot = pa.struct([("label", pa.string()), ("strength", pa.float32()), ("vector", vector)])
-    return pa.schema([*fields, pa.field("slots", pa.list_(slot))])
+    interest = pa.struct([("label", pa.string()), ("strength", pa.float32()), ("vector", vector)])
+    return pa.schema([*fields, pa.field("slots", pa.list_(interest))])
 
 
 async def export_users(
@@ -115,17 +115,19 @@ def _table(
         length = np.linalg.norm(sums, axis=1, keepdims=True)
         columns[f"interest_{seconds:g}s"] = vector_lists(sums / np.maximum(length, 1e-12))
         columns[f"mass_{seconds:g}s"] = masses[:, number]
-    columns["slots"] = _slots(states, slots, times, artifact)
+    columns["slots"] = _interests(states, slots, times, artifact)
     return pa.table([pa.array(columns[name], schema.field(name).type) for name in schema.names],
                     schema=schema)  # fmt: skip
 
 
-def _slots(
+def _interests(
     states: UserStates, slots: np.ndarray[Any, Any], times: np.ndarray[Any, Any], artifact: Artifact
 ) -> list[list[dict[str, Any]]]:
-    strengths, _ = slot_strengths(states, slots, times)
-    vectors = slot_vectors(states, slots)
-    medoids = artifact.vectors.row_of(states.slot_head["medoid"].ravel()).reshape(strengths.shape)
+    strengths, _ = interest_strengths(states, slots, times)
+    vectors = interest_vectors(states, slots)
+    medoids = artifact.vectors.row_of(states.interest_heads["medoid"].ravel()).reshape(
+        strengths.shape
+    )
     found = []
     for user in slots.tolist():
         order = np.argsort(-strengths[user], kind="stable")
@@ -133,11 +135,11 @@ def _slots(
             [
                 {
                     "label": artifact.vectors.label(row) if row >= 0 else None,
-                    "strength": float(strengths[user, slot]),
-                    "vector": vectors[user, slot],
+                    "strength": float(strengths[user, place]),
+                    "vector": vectors[user, place],
                 }
-                for slot, row in zip(order.tolist(), medoids[user, order].tolist(), strict=True)
-                if strengths[user, slot] > 0
+                for place, row in zip(order.tolist(), medoids[user, order].tolist(), strict=True)
+                if strengths[user, place] > 0
             ]
         )
     return found

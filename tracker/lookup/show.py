@@ -21,7 +21,7 @@ from tracker.lookup.changelogs import StateReader, item_rows, user_row
 from tracker.lookup.outlook import outlook
 from tracker.recommend.carry_over import carry_over
 from tracker.settings import Settings
-from tracker.users.readings import shares_of, slot_strengths
+from tracker.users.readings import interest_strengths, shares_of
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, UserStates
 
 RECENT_EVENTS = 10
@@ -95,26 +95,26 @@ def _interests(
     states: UserStates, slot: int, vectors: ItemVectors, ring: np.ndarray[Any, Any], now: float
 ) -> list[dict[str, object]]:
     count = int(states.head[slot]["n_slots"])
-    strengths, changes = slot_strengths(
+    strengths, changes = interest_strengths(
         states, np.array([slot], dtype=np.int64), np.array([now], dtype=np.float64)
     )
     shares, moved = shares_of(strengths, changes)
-    means = states.slot_mean[slot, :count].astype(np.float32)  # (S, D)
+    means = states.interest_means[slot, :count].astype(np.float32)  # (S, D)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     behind = _items_behind(vectors, ring, means)
     order = sorted(range(count), key=lambda number: -float(strengths[0, number]))
     found: list[dict[str, object]] = []
     for number in order:
-        slot_head = states.slot_head[slot, number]
-        medoid = int(vectors.row_of(np.array([slot_head["medoid"]], dtype=np.uint64))[0])
+        interest = states.interest_heads[slot, number]
+        medoid = int(vectors.row_of(np.array([interest["medoid"]], dtype=np.uint64))[0])
         found.append(
             {
                 "label": vectors.label(medoid) if medoid >= 0 else "",
                 "strength": _rounded(float(shares[0, number])),
                 "change": _rounded(float(moved[0, number])),
-                "age_seconds": now - float(slot_head["born"]),
-                "events": int(slot_head["events"]),
-                "typical_item": _name(vectors, int(slot_head["medoid"])),
+                "age_seconds": now - float(interest["born"]),
+                "events": int(interest["events"]),
+                "typical_item": _name(vectors, int(interest["medoid"])),
                 "items": behind[number],
             }
         )

@@ -91,7 +91,7 @@ class Columns:
             states.ring, read.ring_rows, read.history, read.n_history,
             states.head, states.masses, states.sums,
             np.array(config.half_lives_seconds, np.float64),
-            states.negative, config.negative_half_life_seconds, read.slots, read.strengths,
+            states.negative, config.negative_half_life_seconds, read.interests, read.strengths,
             self._vectors, self._full,
             view.log2_counts, view.ref_times, view.first_times, view.last_times,
             view.scenes, view.scene_counts,

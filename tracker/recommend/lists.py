@@ -12,7 +12,7 @@ from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native
 from tracker.recommend.candidates import Candidates
 from tracker.recommend.options import RecommendOptions
-from tracker.users.readings import Histories, interests
+from tracker.users.readings import Histories, strongest_interests
 from tracker.users.rows import RequestBatch
 
 Array = NDArray[Any]
@@ -81,7 +81,7 @@ def describe(
         rows, channels, because, because_rows,
     )  # fmt: skip
     taken = np.take_along_axis(scores, np.maximum(picks, 0), axis=1)
-    labels, strengths, changes = interests(read, asked.states, asked.slots, items)
+    labels, strengths, changes = strongest_interests(read, asked.states, asked.slots, items)
     list_hash = np.zeros(users, np.uint64)
     hashes = np.where(rows >= 0, items.hashes[rows], np.uint64(0))
     for i in range(k):

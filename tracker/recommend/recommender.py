@@ -22,7 +22,7 @@ from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_ENCODER, COLUMNS
 from tracker.users.apply import Applied, apply_events, joined
-from tracker.users.readings import Histories, queries, read_histories
+from tracker.users.readings import Histories, interest_queries, read_histories
 from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
@@ -281,7 +281,7 @@ class Recommender:
     ) -> Searched:
         """Steps 1 and 2 of `recommend`; with `attends` what attention makes of it is kept too."""
         read = self._read(asked)
-        wanted, owners, masses = queries(read, self.options.searches)
+        wanted, owners, masses = interest_queries(read, self.options.searches)
         attended = self.attended(asked) if attends or attention is not None else None
         if attended is None:
             wishes = self._wishes(asked)

@@ -1,4 +1,4 @@
-"""One event into one user's row: sums, counts, slots and ring."""
+"""One event into one user's row: sums, counts, interests and ring."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from tracker.items.vectors import row_of_hash
 from tracker.kernels.arithmetic import add_scaled, decay, scale_in_place, square, whole
 from tracker.kernels.native import native
 from tracker.users.columns import Content, EventColumns, RowColumns, Rules, SeenColumns
+from tracker.users.interests import add_to_interests
 from tracker.users.seen import bloom_add, event_key
-from tracker.users.slots import add_to_slots
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
 
 Array = NDArray[Any]
@@ -87,11 +87,11 @@ def _clear_sums(rows: RowColumns, user: int) -> None:
 def refill(
     rows: RowColumns, user: int, rules: Rules, content: Content, scratch: Array, with_sums: bool
 ) -> None:
-    """Make the slots anew, and the sums if asked, from what the ring holds of the sums."""
+    """Make the interests anew, and the sums if asked, from what the ring holds of the sums."""
     head = rows.head[user]
     if with_sums:
         _clear_sums(rows, user)
-    n_slots = 0
+    n_interests = 0
     for r in range(whole(head["n_ring"])):
         entry = rows.ring[user, r]
         if (entry["flags"] & (RING_IN_SUMS | RING_RETRACTED)) != RING_IN_SUMS:
@@ -104,19 +104,19 @@ def refill(
         if with_sums:
             add_to_sums(rows, user, rules, entry["time"], weight, 1.0, vector)
         if weight > 0.0:
-            n_slots = add_to_slots(
-                rows.slot_head[user],
-                rows.slot_mean[user],
-                n_slots,
+            n_interests = add_to_interests(
+                rows.interest_heads[user],
+                rows.interest_means[user],
+                n_interests,
                 entry["item"],
                 entry["time"],
                 weight,
                 vector,
                 scratch,
-                rules.slot_half_life,
-                rules.slot_threshold,
+                rules.interest_half_life,
+                rules.interest_threshold,
             )
-    head["n_slots"] = n_slots
+    head["n_slots"] = n_interests
 
 
 @native
@@ -207,7 +207,7 @@ def take_in(
     content: Content,
     scratch: Array,
 ) -> int:
-    """Apply event i to time, counts, sums and slots; the flags of its ring entry."""
+    """Apply event i to time, counts, sums and interests; the flags of its ring entry."""
     head = rows.head[user]
     time = events.times[i]
     weight = float(events.weights[i])
@@ -236,16 +236,16 @@ def take_in(
     add_to_sums(rows, user, rules, time, weight, 1.0, vector)
     if weight > 0.0:
         head["known_positives"] += 1
-        head["n_slots"] = add_to_slots(
-            rows.slot_head[user],
-            rows.slot_mean[user],
+        head["n_slots"] = add_to_interests(
+            rows.interest_heads[user],
+            rows.interest_means[user],
             whole(head["n_slots"]),
             events.items[i],
             time,
             weight,
             vector,
             scratch,
-            rules.slot_half_life,
-            rules.slot_threshold,
+            rules.interest_half_life,
+            rules.interest_threshold,
         )
     return RING_IN_SUMS

@@ -64,7 +64,7 @@ def _apply(
     recents: Array,
 ) -> tuple[int, int]:
     """Apply events in order; the numbers of item events written to `out` and of unknown items."""
-    scratch = np.empty(rows.slot_mean.shape[1:], np.float32)
+    scratch = np.empty(rows.interest_means.shape[1:], np.float32)
     written = 0
     unknown = 0
     for i in range(events.slots.shape[0]):
@@ -142,7 +142,7 @@ def apply_events(
     Each event, strictly in order, whatever the batch it stands in:
 
     1. A retraction takes its event out if the ring holds it: its terms leave sums, masses and
-       counts, and the slots are made anew from the ring. While the ring holds all the user ever
+       counts, and the interests are made anew from the ring. While the ring holds all the user ever
        did, the sums are made anew too. If the event is not there: TOO_OLD if it has left the ring,
        else the retraction waits for it.
     2. An event whose id is in the ring is a duplicate; one whose retraction waits is kept in the
@@ -150,7 +150,7 @@ def apply_events(
     3. Time moves on to the event's, if that is later; its weighted vector joins the sums (positive
        weight) or the negative sum, as decayed by what it is late. An item not in the catalogue is
        counted, and has no content.
-    4. A positive event of a known item goes into the slots (`interest.add_to_slots`).
+    4. A positive event of a known item goes into the interests (`interests.add_to_interests`).
     5. It joins the ring; when that is full, the oldest entries move to the seen set.
 
     Args:
@@ -219,7 +219,7 @@ def joined(parts: Sequence[Applied]) -> Applied:
 
 @native
 def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> None:
-    scratch = np.empty(rows.slot_mean.shape[1:], np.float32)
+    scratch = np.empty(rows.interest_means.shape[1:], np.float32)
     for i in range(slots.shape[0]):
         user = slots[i]
         head = rows.head[user]
@@ -247,7 +247,7 @@ def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> 
 def rebuild_from_ring(
     states: UserStates, slots: Slots, catalogue: Catalogue, basis: int, sequence: int = 0
 ) -> None:
-    """Make sums, masses, negative and slots anew, in another basis, from what the ring holds.
+    """Make sums, masses, negative and interests anew, in another basis, from what the ring holds.
 
     Unretracted entries count with their stored weights and times, decayed to the row's time, if
     their items are in the catalogue now. What had left the ring is gone from the sums; counts,

@@ -37,8 +37,8 @@ class RowColumns(NamedTuple):
     sums: Array
     negative: Array
     pending: Array
-    slot_head: Array
-    slot_mean: Array
+    interest_heads: Array
+    interest_means: Array
     ring: Array
 
 
@@ -47,8 +47,8 @@ class Rules(NamedTuple):
 
     half_lives: Array
     negative_half_life: float
-    slot_half_life: float
-    slot_threshold: float
+    interest_half_life: float
+    interest_threshold: float
     ring_evict: int
     seen_capacity: int
     basis: np.uint64
@@ -96,8 +96,8 @@ def rows_of(states: UserStates) -> RowColumns:
         states.sums,
         states.negative,
         states.pending,
-        states.slot_head,
-        states.slot_mean,
+        states.interest_heads,
+        states.interest_means,
         states.ring,
     )
 

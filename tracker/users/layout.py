@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots, is_sealed, seal
-from tracker.users.slots import SLOT
+from tracker.users.interests import INTEREST
 
 Array = NDArray[Any]
 
@@ -38,7 +38,7 @@ HEAD = np.dtype(
         ("last_scene", "<u4"),  # scene code of the latest event to arrive
         ("negative_mass", "<f4"),  # sum of decayed |weight| of negative events
         ("n_ring", "u1"),  # ring entries in use
-        ("n_slots", "u1"),  # slots in use
+        ("n_slots", "u1"),  # interests in use
         ("n_pending", "u1"),  # retractions that wait for their events
         ("spare", "u1"),
     ]
@@ -79,16 +79,21 @@ HEADER = np.dtype(
 HEADER_BYTES = HEADER.itemsize
 _ARTIFACT_WORD = (HEADER_BYTES + 64) // 8  # its lower half; eight fields of 8 bytes come first
 _HEAD_BYTES = HEAD.itemsize
-_SLOT_BYTES = SLOT.itemsize
+_INTEREST_BYTES = INTEREST.itemsize
 _RING_BYTES = RING.itemsize
 
 
 @native
 def _row_bytes(
-    sizes: Array, hidden_width: int, n_slots: int, n_pending: int, n_ring: int, mean_bytes: int
+    sizes: Array, hidden_width: int, n_interests: int, n_pending: int, n_ring: int, mean_bytes: int
 ) -> int:
     """Return the bytes of a row; `sizes` are those of head, masses, sums, negative."""
-    total = HEADER_BYTES + hidden_width * 2 + n_pending * 8 + n_slots * (_SLOT_BYTES + mean_bytes)
+    total = (
+        HEADER_BYTES
+        + hidden_width * 2
+        + n_pending * 8
+        + n_interests * (_INTEREST_BYTES + mean_bytes)
+    )
     for part in sizes:
         total += part
     return (total + n_ring * _RING_BYTES + 7) // 8 * 8
@@ -125,8 +130,8 @@ def pack_rows(
     negative: Array,
     hidden: Array,
     pending: Array,
-    slot_head: Array,
-    slot_mean: Array,
+    interest_heads: Array,
+    interest_means: Array,
     ring: Array,
 ) -> Array:
     """Write rows, given as bytes (C, size), into words; their offsets in words."""
@@ -136,7 +141,7 @@ def pack_rows(
     for i in range(slots.shape[0]):
         slot = slots[i]
         n_ring = whole(numbers[slot]["n_ring"])
-        n_slots = whole(numbers[slot]["n_slots"])
+        n_interests = whole(numbers[slot]["n_slots"])
         n_pending = whole(numbers[slot]["n_pending"])
         start = at
         words[at >> 3] = np.uint64(FORMAT) | (np.uint64(dim) << np.uint64(16))
@@ -144,7 +149,7 @@ def pack_rows(
             np.uint64(hidden_width)
             | (np.uint64(n_sums) << np.uint64(16))
             | (np.uint64(n_pending) << np.uint64(24))
-            | (np.uint64(n_slots) << np.uint64(32))
+            | (np.uint64(n_interests) << np.uint64(32))
             | (np.uint64(n_ring) << np.uint64(40))
         )
         at += HEADER_BYTES
@@ -154,8 +159,8 @@ def pack_rows(
         at = _copy_in(data, at, negative[slot], negative.shape[1])
         at = _copy_in(data, at, hidden[slot], hidden.shape[1])
         at = _copy_in(data, at, pending[slot], n_pending * 8)
-        at = _copy_in(data, at, slot_head[slot], n_slots * _SLOT_BYTES)
-        at = _copy_in(data, at, slot_mean[slot], n_slots * dim * 2)
+        at = _copy_in(data, at, interest_heads[slot], n_interests * _INTEREST_BYTES)
+        at = _copy_in(data, at, interest_means[slot], n_interests * dim * 2)
         at = _copy_in(data, at, ring[slot], n_ring * _RING_BYTES)
         while at % 8:
             data[at] = 0
@@ -172,7 +177,7 @@ def check_rows(
     sizes: Array,
     dim: int,
     n_sums: int,
-    most_slots: int,
+    most_interests: int,
     most_pending: int,
     most_ring: int,
     newest: int,
@@ -194,22 +199,22 @@ def check_rows(
             return i, 2
         byte = start * 8
         n_pending = whole(data[byte + 11])
-        n_slots = whole(data[byte + 12])
+        n_interests = whole(data[byte + 12])
         n_ring = whole(data[byte + 13])
         if (
             whole((words[start] >> np.uint64(16)) & np.uint64(0xFFFF)) != dim
             or whole(data[byte + 10]) != n_sums
             or n_pending > most_pending
-            or n_slots > most_slots
+            or n_interests > most_interests
             or n_ring > most_ring
         ):
             return i, 3
         width = whole(words[start + 1] & np.uint64(0xFFFF))
-        expected = _row_bytes(sizes, width, n_slots, n_pending, n_ring, dim * 2)
+        expected = _row_bytes(sizes, width, n_interests, n_pending, n_ring, dim * 2)
         if (
             expected != (end - start) * 8
             or whole(data[byte + counts_at]) != n_ring
-            or whole(data[byte + counts_at + 1]) != n_slots
+            or whole(data[byte + counts_at + 1]) != n_interests
             or whole(data[byte + counts_at + 2]) != n_pending
         ):
             return i, 2
@@ -231,8 +236,8 @@ def unpack_rows(
     negative: Array,
     hidden: Array,
     pending: Array,
-    slot_head: Array,
-    slot_mean: Array,
+    interest_heads: Array,
+    interest_means: Array,
     ring: Array,
 ) -> None:
     """Read rows that `check_rows` has passed into arrays given as bytes (C, size).
@@ -246,7 +251,7 @@ def unpack_rows(
         slot = slots[i]
         at = offsets[i] * 8
         n_pending = whole(data[at + 11])
-        n_slots = whole(data[at + 12])
+        n_interests = whole(data[at + 12])
         n_ring = whole(data[at + 13])
         at += HEADER_BYTES
         at = _copy_out(data, at, head[slot], head.shape[1])
@@ -261,6 +266,6 @@ def unpack_rows(
             hidden[slot, :] = 0
             numbers[slot]["encoder"] = 0
         at = _copy_out(data, at, pending[slot], n_pending * 8)
-        at = _copy_out(data, at, slot_head[slot], n_slots * _SLOT_BYTES)
-        at = _copy_out(data, at, slot_mean[slot], n_slots * dim * 2)
+        at = _copy_out(data, at, interest_heads[slot], n_interests * _INTEREST_BYTES)
+        at = _copy_out(data, at, interest_means[slot], n_interests * dim * 2)
         at = _copy_out(data, at, ring[slot], n_ring * _RING_BYTES)

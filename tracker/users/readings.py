@@ -10,18 +10,18 @@ from tracker.items.vectors import ItemVectors, row_of_hash
 from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
-from tracker.users.slots import slot_strength, unit_mean
+from tracker.users.interests import interest_strength, unit_mean
 from tracker.users.states import UserStates
 
 Array = NDArray[Any]
 
 
 @native
-def _slot_strengths(
+def _interest_strengths(
     slots: Slots,
     now: Array,
     head: Array,
-    slot_head: Array,
+    interest_heads: Array,
     half_life_seconds: float,
     strengths: Array,
     changes: Array,
@@ -29,36 +29,38 @@ def _slot_strengths(
     for i in range(slots.shape[0]):
         slot = slots[i]
         for s in range(whole(head[slot]["n_slots"])):
-            strength, change = slot_strength(slot_head[slot, s], now[i], half_life_seconds)
+            strength, change = interest_strength(interest_heads[slot, s], now[i], half_life_seconds)
             strengths[i, s] = strength
             changes[i, s] = change
 
 
-def slot_strengths(states: UserStates, slots: Slots, now: Array) -> tuple[Array, Array]:
-    """Return the strength of each slot at `now` (B,), and its change since a day before.
+def interest_strengths(states: UserStates, slots: Slots, now: Array) -> tuple[Array, Array]:
+    """Return the strength of each interest at `now` (B,), and its change since a day before.
 
     Returns:
-        decayed masses (B, S) float32, 0 for slots not in use, and changes (B, S) float32; see
-        `slots.slot_strength` for what is taken for the day before.
+        decayed masses (B, S) float32, 0 for interests not in use, and changes (B, S) float32; see
+        `interests.interest_strength` for what is taken for the day before.
     """
     strengths = np.zeros((len(slots), states.config.slots), np.float32)
     changes = np.zeros_like(strengths)
     half_life = states.config.slot_half_life_seconds
-    _slot_strengths(slots, now, states.head, states.slot_head, half_life, strengths, changes)
+    _interest_strengths(
+        slots, now, states.head, states.interest_heads, half_life, strengths, changes
+    )
     return strengths, changes
 
 
 @native
-def _slot_vectors(slots: Slots, head: Array, slot_mean: Array, out: Array) -> None:
+def _interest_vectors(slots: Slots, head: Array, interest_means: Array, out: Array) -> None:
     for i in range(slots.shape[0]):
         for s in range(whole(head[slots[i]]["n_slots"])):
-            unit_mean(slot_mean[slots[i], s], out[i, s])
+            unit_mean(interest_means[slots[i], s], out[i, s])
 
 
-def slot_vectors(states: UserStates, slots: Slots) -> Array:
-    """Return the slots' means as unit vectors (B, S, D) float32; zeros where not in use."""
-    out = np.zeros((len(slots), *states.slot_mean.shape[1:]), np.float32)
-    _slot_vectors(slots, states.head, states.slot_mean, out)
+def interest_vectors(states: UserStates, slots: Slots) -> Array:
+    """Return the interests' means as unit vectors (B, S, D) float32; zeros where not in use."""
+    out = np.zeros((len(slots), *states.interest_means.shape[1:]), np.float32)
+    _interest_vectors(slots, states.head, states.interest_means, out)
     return out
 
 
@@ -93,8 +95,9 @@ class Histories:
     `ring_rows` (B, R) int32 are the catalogue rows of ring entries (-1: unknown item, retracted, or
     beyond the ring); `history` (B, R) int32 the positions in the ring of positive events of known
     items, latest first, and `n_history` (B,) how many; `strengths` (B, S) float32 the decayed
-    masses of slots, `changes` their change since a day before, `slots` (B, S, D) float32 their
-    unit means, `order` (B, S) int64 the slots by strength, strongest first, ties by slot.
+    masses of interests, `changes` their change since a day before, `interests` (B, S, D) float32
+    their unit means, `order` (B, S) int64 the interests by strength, strongest first, ties by
+    place.
     """
 
     ring_rows: NDArray[np.int32]
@@ -102,7 +105,7 @@ class Histories:
     n_history: NDArray[np.int64]
     strengths: NDArray[np.float32]
     changes: NDArray[np.float32]
-    slots: NDArray[np.float32]
+    interests: NDArray[np.float32]
     order: NDArray[np.int64]
 
     def part(self, users: slice) -> "Histories":
@@ -146,22 +149,22 @@ def read_histories(
     )  # fmt: skip
     nobody = slots < 0
     kept = np.where(nobody, 0, slots)
-    strengths, changes = slot_strengths(states, kept, now)
-    means = slot_vectors(states, kept)
+    strengths, changes = interest_strengths(states, kept, now)
+    means = interest_vectors(states, kept)
     strengths[nobody] = 0.0
     means[nobody] = 0.0
     order = np.argsort(-strengths, axis=1, kind="stable")
     return Histories(ring_rows, history, n_history, strengths, changes, means, order)
 
 
-def queries(
+def interest_queries(
     read: Histories, searches: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    """Return a query for each of up to `searches` strongest slots a user.
+    """Return a query for each of up to `searches` strongest interests a user.
 
     Returns:
         queries (Q, D) float32 unit; owners (B, searches) int64, the query of each user and rank or
-        -1; masses (B, searches) float32, the slots' strengths.
+        -1; masses (B, searches) float32, the interests' strengths.
     """
     top = read.order[:, :searches]
     masses = np.take_along_axis(read.strengths, top, axis=1)
@@ -169,35 +172,35 @@ def queries(
     owners = np.full(top.shape, -1, np.int64)
     owners[wanted] = np.arange(int(wanted.sum()))
     found, rank = np.nonzero(wanted)
-    return np.ascontiguousarray(read.slots[found, top[found, rank]]), owners, masses
+    return np.ascontiguousarray(read.interests[found, top[found, rank]]), owners, masses
 
 
 def shares_of(
     strengths: NDArray[np.float32], changes: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return each slot's share of the whole, and the change of the share since a day before.
+    """Return each interest's share of the whole, and the change of the share since a day before.
 
     A user's changes add up to 0, or to 1 where there was nothing a day before.
 
     Args:
-        strengths: (B, S) decayed masses of slots.
-        changes: (B, S) their changes since a day before, see `slot_strengths`.
+        strengths: (B, S) decayed masses of interests.
+        changes: (B, S) their changes since a day before, see `interest_strengths`.
     """
     before = np.maximum(strengths - changes, 0.0)
     share = strengths / np.maximum(strengths.sum(axis=1, keepdims=True), 1e-30)
     return share, share - before / np.maximum(before.sum(axis=1, keepdims=True), 1e-30)
 
 
-def interests(
+def strongest_interests(
     read: Histories, states: UserStates, slots: NDArray[np.int64], items: ItemVectors
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-    """Describe the strongest slots of each user.
+    """Describe the strongest interests of each user.
 
     Returns:
-        labels (B, 3) int32: label code of the slot's medoid; where the catalogue no longer has it,
-        of the item of the history nearest to the slot; -1 where there is neither, and beyond the
-        user's slots. strengths (B, 3) float32: share of the decayed mass of all slots. changes
-        (B, 3) float32: change of the share since a day before.
+        labels (B, 3) int32: label code of the interest's medoid; if the catalogue no longer has
+        it, of the item of the history nearest to the interest; -1 if there is neither, and beyond
+        the user's interests. strengths (B, 3) float32: share of the decayed mass of all interests.
+        changes (B, 3) float32: change of the share since a day before.
     """
     users, width = read.order.shape
     count = min(INTERESTS, width)
@@ -208,13 +211,13 @@ def interests(
     share, moved = shares_of(read.strengths, read.changes)
     shares[:, :count] = np.take_along_axis(share, top, axis=1)
     moves[:, :count] = np.take_along_axis(moved, top, axis=1)
-    medoids = states.slot_head["medoid"][np.maximum(slots, 0)[:, None], top]
+    medoids = states.interest_heads["medoid"][np.maximum(slots, 0)[:, None], top]
     rows = items.row_of(medoids.ravel()).reshape(top.shape)
     wanted = shares[:, :count] > 0.0
     for b, i in np.argwhere(wanted & (rows < 0)):  # a medoid that is gone: rare
         past = read.ring_rows[b, read.history[b, : read.n_history[b]]]
         if len(past):
-            cosines = items.vectors[past] @ read.slots[b, top[b, i]]
+            cosines = items.vectors[past] @ read.interests[b, top[b, i]]
             rows[b, i] = past[int(np.argmax(cosines))]
     known = wanted & (rows >= 0)
     labels[:, :count][known] = items.label_codes[rows[known]]

@@ -44,7 +44,7 @@ def _all_known(rows: RowColumns, user: int, content: Content) -> bool:
 def _take_out(
     rows: RowColumns, user: int, place: int, rules: Rules, content: Content, scratch: Array
 ) -> None:
-    """Take the event at a place of the ring out of sums, counts and slots."""
+    """Take the event at a place of the ring out of sums, counts and interests."""
     head = rows.head[user]
     entry = rows.ring[user, place]
     flags = whole(entry["flags"])

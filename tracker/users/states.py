@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tracker.kernels.row_bytes import Slots, describe_format, join_rows, split_rows
 from tracker.users.config import InterestConfig
+from tracker.users.interests import INTEREST
 from tracker.users.layout import FORMAT, HEAD, HEADER, RING, check_rows, pack_rows, unpack_rows
-from tracker.users.slots import SLOT
 
 Array = NDArray[Any]
 
@@ -51,8 +51,8 @@ ANY_ARTIFACT = 2**32 - 1
 def row_dtype(config: InterestConfig, hidden: int = 0) -> np.dtype[np.void]:
     """Return the layout of a row with everything in use, in the order of its bytes.
 
-    Stored rows leave out slots and ring entries that are not in use, and end on 8 bytes. `hidden`
-    is the width of the user encoder's state, which an artifact has that was trained.
+    Stored rows leave out interests and ring entries that are not in use, and end on 8 bytes.
+    `hidden` is the width of the user encoder's state, which an artifact has that was trained.
     """
     h, d = len(config.half_lives_seconds), config.dim
     fields: list[tuple[str, Any, Any]] = [
@@ -63,7 +63,7 @@ def row_dtype(config: InterestConfig, hidden: int = 0) -> np.dtype[np.void]:
         ("negative", "<f4", (d,)),
         ("hidden", "<f2", (hidden,)),
         ("pending", "<u8", (config.pending,)),
-        ("slots", SLOT, (config.slots,)),
+        ("slots", INTEREST, (config.slots,)),
         ("slot_means", "<i2", (config.slots, d)),
         ("ring", RING, (config.ring,)),
     ]
@@ -82,8 +82,8 @@ _COLUMNS = (
     "negative",
     "hidden",
     "pending",
-    "slot_head",
-    "slot_mean",
+    "interest_heads",
+    "interest_means",
     "ring",
 )
 
@@ -93,9 +93,10 @@ class UserStates:
 
     `head` (C,) HEAD; `masses` (C, H) and `sums` (C, H, D) float32, one a half-life; `negative`
     (C, D) float32; `hidden` (C, E) float16, a user encoder's states; `pending` (C, P) uint64, ids
-    of events whose retraction came first, oldest first; `slot_head` (C, S) SLOT; `slot_mean`
-    (C, S, D) int16 in units of 1 / FIXED_ONE; `ring` (C, R) RING. What lies beyond `n_ring`,
-    `n_slots` and `n_pending` of the head means nothing. A cleared row is zero, with offsets of -1.
+    of events whose retraction came first, oldest first; `interest_heads` (C, S) INTEREST;
+    `interest_means` (C, S, D) int16 in units of 1 / FIXED_ONE; `ring` (C, R) RING. What lies beyond
+    `n_ring`, `n_slots` (interests) and `n_pending` of the head means nothing. A cleared row is
+    zero, with offsets of -1.
     """
 
     head: Array
@@ -104,8 +105,8 @@ class UserStates:
     negative: Array
     hidden: Array
     pending: Array
-    slot_head: Array
-    slot_mean: Array
+    interest_heads: Array
+    interest_means: Array
     ring: Array
 
     def __init__(self, config: InterestConfig, capacity: int, hidden: int = 0) -> None:
@@ -119,8 +120,8 @@ class UserStates:
         self.negative = np.zeros((capacity, d), np.float32)
         self.hidden = np.zeros((capacity, hidden), np.float16)
         self.pending = np.zeros((capacity, config.pending), np.uint64)
-        self.slot_head = np.zeros((capacity, s), SLOT)
-        self.slot_mean = np.zeros((capacity, s, d), np.int16)
+        self.interest_heads = np.zeros((capacity, s), INTEREST)
+        self.interest_means = np.zeros((capacity, s, d), np.int16)
         self.ring = np.zeros((capacity, config.ring), RING)
 
     @property

@@ -92,7 +92,7 @@ def test_a_type_given_more_weight_adds_its_interests_in_the_shares_that_they_hav
     assert not by_type[1, [0, 2, 3]].any()
 
 
-def test_the_order_of_slots_does_not_matter() -> None:
+def test_the_order_of_interests_does_not_matter() -> None:
     model = trained()
     queries, interests, masses = made(1)
     masses = torch.tensor([[1.0, 2.0, 3.0, 4.0]])

@@ -57,7 +57,7 @@ def test_users_are_written_with_the_vectors_that_serve(
     assert np.array(table["encoder"]) == pytest.approx(queries[:, :8], abs=1e-5)
     assert np.linalg.norm(np.array(table["interest_86400s"]), axis=1) == pytest.approx(1.0)
     assert table["mass_86400s"] == pytest.approx(world.states.masses[:2, 1], rel=1e-5)
-    assert [[one["label"] for one in slots] for slots in table["slots"]] == [
+    assert [[one["label"] for one in interests] for interests in table["slots"]] == [
         ["group 0"],
         ["group 1"],
     ]

@@ -53,7 +53,7 @@ def test_user_is_told_with_counts_ages_and_recent_items_latest_first(world: Worl
 def test_a_row_of_another_basis_is_told_in_terms_of_the_one_in_use(world: World) -> None:
     expected = told(world)
     artifact = World(basis="another").artifact
-    world.states.slot_mean[0] = 7.0  # vectors of the other basis mean nothing here
+    world.states.interest_means[0] = 7.0  # vectors of the other basis mean nothing here
     found = json.loads(json.dumps(describe_user("u0", world.states, 0, artifact, START + 3 * DAY)))
     assert found["interests"] == expected["interests"]
     assert found["recent"] == expected["recent"]

@@ -13,7 +13,7 @@ from tracker.recommend.candidates import (
     find_place,
     keep_best,
 )
-from tracker.users.readings import queries, read_histories
+from tracker.users.readings import interest_queries, read_histories
 from tracker.users.rows import RequestBatch
 
 
@@ -32,7 +32,7 @@ def candidates_of(
         world.users, np.array([user]), np.array([START + 100.0]), np.array([scene], np.uint32)
     )
     read = read_histories(asked.states, asked.slots, asked.now, world.items)
-    wanted, owners, masses = queries(read, 2)
+    wanted, owners, masses = interest_queries(read, 2)
     found = np.full((0, 1), -1, np.int64)
     if len(wanted):
         found, _ = world.artifact.index.search(wanted, 12)
@@ -99,7 +99,7 @@ def test_in_a_scene_half_of_the_trend_is_its_own_and_a_quarter_is_new() -> None:
     assert rows_of(made, "trend") == [20, 70, 43, 21]
 
 
-def test_the_content_quota_is_shared_among_slots_by_mass() -> None:
+def test_the_content_quota_is_shared_among_interests_by_mass() -> None:
     world = World(80, groups=4)
     world.send(*likes(0, [0, 4, 8]), *likes(0, [1]))
     made = candidates_of(world, 0, quotas=(8, 0, 0, 0, 0), capacity=8)

@@ -47,7 +47,7 @@ def test_interests_are_named_with_share_and_change() -> None:
 def test_an_interest_whose_medoid_is_gone_is_named_after_its_nearest_item() -> None:
     world = World(40)
     world.send(*likes(0, [0, 2]))
-    world.states.slot_head["medoid"][0, 0] = hash_id("gone")
+    world.states.interest_heads["medoid"][0, 0] = hash_id("gone")
     made = world.recommend([0], now=START + 60)
     assert world.items.labels[made.labels[0, 0]] == "group 0"
 

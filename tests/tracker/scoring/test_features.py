@@ -61,7 +61,7 @@ def test_content_is_the_cosine_with_the_ring_at_full_width() -> None:
     assert made["content_last"] == pytest.approx(float(full[1] @ full[6]), abs=1e-5)
 
 
-def test_slots_and_sums_are_compared_with_their_confidence() -> None:
+def test_interests_and_sums_are_compared_with_their_confidence() -> None:
     world = World(20)
     world.send(*likes(0, [0]))
     own, other = features_of(world, 0, [0, 1], now=START)

@@ -261,7 +261,7 @@ def test_chunks_of_any_size_give_the_same_states(make: Make) -> None:
             for bench in (large, small)
         ]
         assert rows[0].sums.tobytes() == rows[1].sums.tobytes()
-        assert rows[0].slot_head.tobytes() == rows[1].slot_head.tobytes()
+        assert rows[0].interest_heads.tobytes() == rows[1].interest_heads.tobytes()
 
 
 def test_without_transactions_a_row_that_is_ahead_of_its_position_is_not_applied_twice(

@@ -294,7 +294,7 @@ def test_ten_thousand_random_events_keep_every_number_finite() -> None:
             for _ in range(500)
         ]
         apply_events(states, seen, seen_slots, batch(stream, items, chunk * 500), items)
-    for column in (states.masses, states.sums, states.negative, states.slot_head["mass"]):
+    for column in (states.masses, states.sums, states.negative, states.interest_heads["mass"]):
         assert np.isfinite(column).all()
     assert (states.masses >= 0).all()
     assert (states.head["positives"] <= states.head["events"]).all()

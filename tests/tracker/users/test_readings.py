@@ -5,7 +5,7 @@ import pytest
 
 from tests.small_world import START, lived_in
 from tracker.users import readings
-from tracker.users.readings import slot_strengths, slot_vectors, sum_masses
+from tracker.users.readings import interest_strengths, interest_vectors, sum_masses
 
 
 def test_serving_reads_decayed_strengths_and_masses_without_writing() -> None:
@@ -13,12 +13,12 @@ def test_serving_reads_decayed_strengths_and_masses_without_writing() -> None:
     before = users.states.pack(np.arange(3))
     slots = np.array([0, 1, 2])
     now = np.full(3, START + 20000.0 + 1209600.0)
-    strengths, changes = slot_strengths(users.states, slots, now)
+    strengths, changes = interest_strengths(users.states, slots, now)
     assert strengths.shape == changes.shape == (3, 4)
     assert strengths[1, 0] == pytest.approx(0.5, rel=0.02)
     assert (changes[:2, 0] < 0).all()
     assert not strengths[2].any()
-    vectors = slot_vectors(users.states, slots)
+    vectors = interest_vectors(users.states, slots)
     assert np.linalg.norm(vectors[0], axis=1) == pytest.approx(np.array([1.0, 1.0, 1.0, 0.0]))
     assert vectors[1, 0] == pytest.approx(users.items.vectors[2], abs=1e-4)
     assert not vectors[2].any()
@@ -33,8 +33,8 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     states, slots, now = lived_in().states, np.arange(3), np.full(3, START + 1e5)
 
     def read() -> list[np.ndarray]:
-        strengths, changes = slot_strengths(states, slots, now)
-        return [strengths, changes, slot_vectors(states, slots), sum_masses(states, slots, now)]
+        strengths, changes = interest_strengths(states, slots, now)
+        return [strengths, changes, interest_vectors(states, slots), sum_masses(states, slots, now)]
 
     native_parts = read()
     for name, kernel in list(vars(readings).items()):

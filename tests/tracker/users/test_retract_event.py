@@ -40,8 +40,14 @@ def test_while_the_ring_holds_all_a_retraction_is_as_if_the_event_had_never_come
         if name == "n_slots" or which != len(stream) - 1:
             assert retracted.head()[name] == never.head()[name]
     n = int(never.head()["n_slots"])
-    assert retracted.states.slot_head[0, :n].tobytes() == never.states.slot_head[0, :n].tobytes()
-    assert retracted.states.slot_mean[0, :n].tobytes() == never.states.slot_mean[0, :n].tobytes()
+    assert (
+        retracted.states.interest_heads[0, :n].tobytes()
+        == never.states.interest_heads[0, :n].tobytes()
+    )
+    assert (
+        retracted.states.interest_means[0, :n].tobytes()
+        == never.states.interest_means[0, :n].tobytes()
+    )
     assert retracted.ring() == never.ring()
     assert retracted.head()["retracted"] == 1
 

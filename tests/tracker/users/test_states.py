@@ -61,12 +61,12 @@ def test_a_full_row_is_laid_out_as_its_dtype_says() -> None:
     config = InterestConfig(dim=6, ring=5, slots=2, pending=2, ring_evict=1)
     states = UserStates(config, 1, 4)
     random = np.random.default_rng(0)
-    for name in ("masses", "sums", "negative", "slot_mean", "hidden"):
+    for name in ("masses", "sums", "negative", "interest_means", "hidden"):
         column = getattr(states, name)
         column[:] = random.integers(-90, 90, column.shape)
     states.ring["item"] = random.integers(1, 2**60, states.ring.shape)
     states.pending[:] = 5
-    states.slot_head["mass"] = [3.0, 4.0]
+    states.interest_heads["mass"] = [3.0, 4.0]
     states.head["n_ring"], states.head["n_slots"], states.head["n_pending"] = 5, 2, 2
     row = np.frombuffer(states.pack(np.array([0]))[0], row_dtype(config, 4), 1)[0]
     assert (row["header"]["format"], row["header"]["dim"]) == (1, 6)
@@ -77,8 +77,8 @@ def test_a_full_row_is_laid_out_as_its_dtype_says() -> None:
         "negative": "negative",
         "hidden": "hidden",
         "pending": "pending",
-        "slots": "slot_head",
-        "slot_means": "slot_mean",
+        "slots": "interest_heads",
+        "slot_means": "interest_means",
         "ring": "ring",
     }.items():
         assert np.array_equal(row[field], getattr(states, name)[0]), field

@@ -1,4 +1,4 @@
-"""Interest slots: the several interests of a user, told apart by the vectors of their items."""
+"""Interests of a user, told apart by the vectors of their items."""
 
 import math
 from typing import Any
@@ -14,12 +14,12 @@ Array = NDArray[Any]
 DAY_SECONDS = 86400.0
 
 FIXED_ONE = 32767.0
-"""What stands for 1.0 in a slot's int16 mean vector."""
+"""The int16 number that stands for 1.0 in the mean vector of an interest."""
 
-SLOT = np.dtype(
+INTEREST = np.dtype(
     [
-        ("ref_time", "<f8"),  # seconds: the latest event of the slot; `mass` is valid for it
-        ("born", "<f8"),  # seconds: the earliest event of the slot
+        ("ref_time", "<f8"),  # seconds: the latest event of the interest; `mass` is valid for it
+        ("born", "<f8"),  # seconds: the earliest event of the interest
         ("medoid", "<u8"),  # hash of the item nearest to the mean, as far as known
         ("mass", "<f4"),  # sum of the decayed weights
         ("medoid_score", "<f4"),  # cosine of the medoid to the mean, as far as known
@@ -27,7 +27,7 @@ SLOT = np.dtype(
         ("strength_before", "<f4"),  # the mass as it was when the UTC day of ref_time began
     ]
 )
-"""One interest slot, beside its mean vector (D) int16 in units of 1/FIXED_ONE."""
+"""One interest; its mean vector (D,) int16, in units of 1/FIXED_ONE, is kept next to it."""
 
 
 @reordered
@@ -75,32 +75,38 @@ def day_start(time: float) -> float:
 
 
 @native
-def _before_at(slot: Any, time: float, half_life_seconds: float) -> float:
-    """Return the slot's mass when the UTC day of `time` began; time is not before ref_time."""
+def _before_at(interest: Any, time: float, half_life_seconds: float) -> float:
+    """Return the interest's mass when the UTC day of `time` began; time is not before ref_time."""
     morning = day_start(time)
-    if morning > slot["ref_time"]:
-        return float(slot["mass"]) * decay(morning - slot["ref_time"], half_life_seconds)
-    return float(slot["strength_before"])
+    if morning > interest["ref_time"]:
+        return float(interest["mass"]) * decay(morning - interest["ref_time"], half_life_seconds)
+    return float(interest["strength_before"])
 
 
 @native
-def _open_slot(
-    slot: Any, mean: Array, item: np.uint64, time: float, weight: float, vector: Array, scale: float
+def _open_interest(
+    interest: Any,
+    mean: Array,
+    item: np.uint64,
+    time: float,
+    weight: float,
+    vector: Array,
+    scale: float,
 ) -> None:
-    slot["ref_time"] = time
-    slot["born"] = time
-    slot["medoid"] = item
-    slot["mass"] = weight
-    slot["medoid_score"] = 1.0
-    slot["events"] = 1
-    slot["strength_before"] = 0.0
+    interest["ref_time"] = time
+    interest["born"] = time
+    interest["medoid"] = item
+    interest["mass"] = weight
+    interest["medoid_score"] = 1.0
+    interest["events"] = 1
+    interest["strength_before"] = 0.0
     mean[:] = 0
     _blend(mean, 0.0, vector, FIXED_ONE * scale)
 
 
 @native
-def _join_slot(
-    slot: Any,
+def _join_interest(
+    interest: Any,
     mean: Array,
     item: np.uint64,
     time: float,
@@ -111,42 +117,42 @@ def _join_slot(
     length: float,
     half_life_seconds: float,
 ) -> None:
-    """Add an event to a slot; product is mean . unit vector, length the mean's square."""
-    mass = float(slot["mass"])
-    if time >= slot["ref_time"]:
-        slot["strength_before"] = _before_at(slot, time, half_life_seconds)
-        mass *= decay(time - slot["ref_time"], half_life_seconds)
-        slot["ref_time"] = time
+    """Add an event to an interest; product is mean . unit vector, length the mean's square."""
+    mass = float(interest["mass"])
+    if time >= interest["ref_time"]:
+        interest["strength_before"] = _before_at(interest, time, half_life_seconds)
+        mass *= decay(time - interest["ref_time"], half_life_seconds)
+        interest["ref_time"] = time
     else:
-        morning = day_start(slot["ref_time"])
+        morning = day_start(interest["ref_time"])
         if time < morning:
-            slot["strength_before"] += weight * decay(morning - time, half_life_seconds)
-        weight *= decay(slot["ref_time"] - time, half_life_seconds)
-    slot["born"] = min(slot["born"], time)
-    slot["events"] += 1
+            interest["strength_before"] += weight * decay(morning - time, half_life_seconds)
+        weight *= decay(interest["ref_time"] - time, half_life_seconds)
+    interest["born"] = min(interest["born"], time)
+    interest["events"] += 1
     total = mass + weight
     if total <= 0.0:
         return
     keep = mass / total
     add = weight / total
     _blend(mean, keep, vector, add * FIXED_ONE * scale)
-    slot["mass"] = total
+    interest["mass"] = total
     # The medoid's vector is not at hand: its cosine is carried along by how far the mean turned.
     new_length = math.sqrt(
         max(keep * keep * length + 2.0 * keep * add * product + add * add, 1e-12)
     )
     turned = (keep * length + add * product) / (math.sqrt(max(length, 1e-12)) * new_length)
-    known = float(slot["medoid_score"]) * turned
+    known = float(interest["medoid_score"]) * turned
     mine = (keep * product + add) / new_length
     if mine >= known:
-        slot["medoid"] = item
+        interest["medoid"] = item
         known = mine
-    slot["medoid_score"] = min(known, 1.0)
+    interest["medoid_score"] = min(known, 1.0)
 
 
 @native
-def _merge_slots(
-    slots: Array,
+def _merge_interests(
+    interests: Array,
     means: Array,
     into: int,
     gone: int,
@@ -155,14 +161,14 @@ def _merge_slots(
     other_length: float,
     half_life_seconds: float,
 ) -> None:
-    """Merge slot `gone` into `into`; lengths are those of the two means, cosine theirs."""
-    slot = slots[into]
-    other = slots[gone]
-    latest = max(slot["ref_time"], other["ref_time"])
-    before = _before_at(slot, latest, half_life_seconds) + _before_at(
+    """Merge interest `gone` into `into`; lengths are those of the two means, cosine theirs."""
+    interest = interests[into]
+    other = interests[gone]
+    latest = max(interest["ref_time"], other["ref_time"])
+    before = _before_at(interest, latest, half_life_seconds) + _before_at(
         other, latest, half_life_seconds
     )
-    mass = float(slot["mass"]) * decay(latest - slot["ref_time"], half_life_seconds)
+    mass = float(interest["mass"]) * decay(latest - interest["ref_time"], half_life_seconds)
     other_mass = float(other["mass"]) * decay(latest - other["ref_time"], half_life_seconds)
     total = mass + other_mass
     keep = 0.5
@@ -177,39 +183,42 @@ def _merge_slots(
     a = keep * length
     b = add * other_length
     merged = math.sqrt(max(a * a + b * b + 2.0 * a * b * cosine, 1e-12))
-    known = float(slot["medoid_score"]) * (a + b * cosine) / merged
+    known = float(interest["medoid_score"]) * (a + b * cosine) / merged
     other_known = float(other["medoid_score"]) * (b + a * cosine) / merged
     if other_known > known:
-        slot["medoid"] = other["medoid"]
+        interest["medoid"] = other["medoid"]
         known = other_known
-    slot["medoid_score"] = min(max(known, -1.0), 1.0)
-    slot["ref_time"] = latest
-    slot["born"] = min(slot["born"], other["born"])
-    slot["events"] += other["events"]
-    slot["mass"] = total
-    slot["strength_before"] = before
+    interest["medoid_score"] = min(max(known, -1.0), 1.0)
+    interest["ref_time"] = latest
+    interest["born"] = min(interest["born"], other["born"])
+    interest["events"] += other["events"]
+    interest["mass"] = total
+    interest["strength_before"] = before
 
 
 @native
-def _free_slot(
-    slots: Array, means: Array, scratch: Array, half_life_seconds: float, threshold: float
+def _free_place(
+    interests: Array, means: Array, scratch: Array, half_life_seconds: float, threshold: float
 ) -> int:
-    """Free one of the full slots: the two closest become one, or else the weakest goes."""
-    n = slots.shape[0]
+    """Free a place among interests that are all in use, and return it.
+
+    The two nearest interests become one; if none are near enough, the weakest is dropped.
+    """
+    n = interests.shape[0]
     closest = threshold
     first = -1
     second = -1
-    # Slots of one event each have not moved since the later one was found to be new: only pairs
-    # with a slot that took in more can have come close.
+    # Two interests of one event each are where they were when the second was found to be new. So
+    # only pairs with an interest of several events can have come close.
     moved = False
     for s in range(n):
-        moved |= slots[s]["events"] > 1
+        moved |= interests[s]["events"] > 1
     if moved:
         for s in range(n):
             unit_mean(means[s], scratch[s])
     for i in range(n):
         for j in range(i + 1, n):
-            if slots[i]["events"] + slots[j]["events"] == 2:
+            if interests[i]["events"] + interests[j]["events"] == 2:
                 continue
             cosine = dot(scratch[i], scratch[j])
             if cosine > closest:
@@ -219,8 +228,8 @@ def _free_slot(
     if first >= 0:
         _, square_a = _mean_against(means[first], scratch[first])
         _, square_b = _mean_against(means[second], scratch[second])
-        _merge_slots(
-            slots,
+        _merge_interests(
+            interests,
             means,
             first,
             second,
@@ -231,15 +240,15 @@ def _free_slot(
         )
         return second
     # One half-life for all: which is weakest does not depend on the time they are compared at.
-    latest = slots[0]["ref_time"]
+    latest = interests[0]["ref_time"]
     for s in range(1, n):
-        latest = max(latest, slots[s]["ref_time"])
+        latest = max(latest, interests[s]["ref_time"])
     weakest = 0
     least = math.inf
     for s in range(n):
-        # As a logarithm, so that slots too old to have a number left still have an order.
-        strength = math.log2(max(float(slots[s]["mass"]), 1e-30)) - (
-            (latest - slots[s]["ref_time"]) / half_life_seconds
+        # As a logarithm, so that interests too old to have a number left still have an order.
+        strength = math.log2(max(float(interests[s]["mass"]), 1e-30)) - (
+            (latest - interests[s]["ref_time"]) / half_life_seconds
         )
         if strength < least:
             least = strength
@@ -248,10 +257,10 @@ def _free_slot(
 
 
 @native
-def add_to_slots(
-    slots: Array,
+def add_to_interests(
+    interests: Array,
     means: Array,
-    n_slots: int,
+    n_interests: int,
     item: np.uint64,
     time: float,
     weight: float,
@@ -260,20 +269,20 @@ def add_to_slots(
     half_life_seconds: float,
     threshold: float,
 ) -> int:
-    """Put one positive event into the interest slots of a user, in place.
+    """Add one positive event to the interests of a user, in place.
 
-    1. The slot whose mean is nearest by cosine takes it, if that exceeds the threshold;
-    2. else an empty slot;
-    3. else the two slots closest to each other are merged, if they exceed the threshold, and the
-       place that is freed takes it;
-    4. else the place of the weakest slot, by decayed mass.
+    1. The event joins the interest whose mean is nearest by cosine, if that exceeds the threshold.
+    2. Else it opens an interest in an empty place.
+    3. Else the two interests nearest to each other are merged, if their cosine exceeds the
+       threshold, and the event opens an interest in the place that is freed.
+    4. Else it opens one in the place of the weakest interest, by decayed mass.
 
-    It depends on order, so it is done event by event, in the order of arrival.
+    The result depends on the order, so events are added one by one, in the order of arrival.
 
     Args:
-        slots: (S,) SLOT, the first `n_slots` in use.
+        interests: (S,) INTEREST, the first `n_interests` in use.
         means: (S, D) int16, mean vectors in units of 1/FIXED_ONE.
-        n_slots: slots in use.
+        n_interests: interests in use.
         item: hash of the item.
         time: seconds.
         weight: positive.
@@ -283,17 +292,17 @@ def add_to_slots(
         threshold: cosine, between 0 and 1.
 
     Returns:
-        The slots in use afterwards.
+        The interests in use afterwards.
     """
     length = square(vector)
     if not (1e-6 < length < 1e6):
-        return n_slots
+        return n_interests
     scale = 1.0 / math.sqrt(length)
     best = -1
     best_cosine = threshold
     best_product = 0.0
     best_square = 0.0
-    for s in range(n_slots):
+    for s in range(n_interests):
         product, mean_square = _mean_against(means[s], vector)
         if mean_square <= 0.0:
             continue
@@ -304,8 +313,8 @@ def add_to_slots(
             best_product = product * scale
             best_square = mean_square
     if best >= 0:
-        _join_slot(
-            slots[best],
+        _join_interest(
+            interests[best],
             means[best],
             item,
             time,
@@ -316,30 +325,30 @@ def add_to_slots(
             best_square,
             half_life_seconds,
         )
-        return n_slots
-    place = n_slots
-    if n_slots == slots.shape[0]:
-        place = _free_slot(slots, means, scratch, half_life_seconds, threshold)
+        return n_interests
+    place = n_interests
+    if n_interests == interests.shape[0]:
+        place = _free_place(interests, means, scratch, half_life_seconds, threshold)
     else:
-        n_slots += 1
-    _open_slot(slots[place], means[place], item, time, weight, vector, scale)
-    return n_slots
+        n_interests += 1
+    _open_interest(interests[place], means[place], item, time, weight, vector, scale)
+    return n_interests
 
 
 @native
-def slot_strength(slot: Any, now: float, half_life_seconds: float) -> tuple[float, float]:
-    """Return a slot's mass as decayed at `now`, and its change since a day before.
+def interest_strength(interest: Any, now: float, half_life_seconds: float) -> tuple[float, float]:
+    """Return an interest's mass as decayed at `now`, and its change since a day before.
 
-    The day before is `now` - 1 d when the slot had no event since; else the last known state not
-    after it, or, when there is none, the beginning of the UTC day of the slot's latest event.
-    A `now` before the slot's latest event counts as that event's time.
+    The day before is `now` - 1 d if the interest had no event since; else the last known state not
+    after it, or, if there is none, the beginning of the UTC day of the interest's latest event.
+    A `now` before the interest's latest event counts as that event's time.
     """
-    now = max(now, slot["ref_time"])
-    strength = float(slot["mass"]) * decay(now - slot["ref_time"], half_life_seconds)
+    now = max(now, interest["ref_time"])
+    strength = float(interest["mass"]) * decay(now - interest["ref_time"], half_life_seconds)
     then = now - DAY_SECONDS
-    if then >= slot["ref_time"]:
-        before = float(slot["mass"]) * decay(then - slot["ref_time"], half_life_seconds)
+    if then >= interest["ref_time"]:
+        before = float(interest["mass"]) * decay(then - interest["ref_time"], half_life_seconds)
     else:
-        morning = day_start(slot["ref_time"])
-        before = float(slot["strength_before"]) * decay(then - morning, half_life_seconds)
+        morning = day_start(interest["ref_time"])
+        before = float(interest["strength_before"]) * decay(then - morning, half_life_seconds)
     return strength, strength - before
