@@ -373,8 +373,8 @@ class Candidates:
 
 
 def find_candidates(
-    read: Histories,
-    asked: RequestBatch,
+    histories: Histories,
+    requests: RequestBatch,
     k: int,
     capacity: int,
     quotas: tuple[int, int, int, int, int],
@@ -391,10 +391,10 @@ def find_candidates(
     view: ItemView,
 ) -> Candidates:
     """Merge what the channels offer B users; the arguments are those of `merge`."""
-    users, slots, now, scenes = asked.users, asked.slots, asked.now, asked.scenes
+    users, slots, now, scenes = requests.users, requests.slots, requests.now, requests.scenes
     known = np.maximum(slots, 0)
     nobody = slots < 0
-    events = np.where(nobody, 0, asked.states.head["events"][known]).astype(np.int64)
+    events = np.where(nobody, 0, requests.states.head["events"][known]).astype(np.int64)
     seen_rows = np.where(nobody, -1, users.seen_slots[known])
     names, trend_of = np.unique(scenes, return_inverse=True)
     latest = float(now.max()) if len(now) else 0.0
@@ -407,7 +407,7 @@ def find_candidates(
     candidates = Candidates.of_size(len(slots), capacity)
     merge(
         slots, now, k, np.array(quotas, np.int64), keep_seen, items.live,
-        read.ring_rows, read.history, read.n_history, events,
+        histories.ring_rows, histories.history, histories.n_history, events,
         owners, masses, found, wished, items.similar, recent_events,
         neighbour_events, neighbour_width, whole,
         view.near_rows, view.near_counts, view.near_n,

@@ -43,8 +43,8 @@ class Columns:
 
     def of_rows(
         self,
-        read: Histories,
-        asked: RequestBatch,
+        histories: Histories,
+        requests: RequestBatch,
         wishes: NDArray[np.float32] | None,
         rows: NDArray[np.int64],
         wanted: NDArray[np.bool_],
@@ -55,15 +55,15 @@ class Columns:
         n_rows = (given >= 0).sum(axis=1)
         if wanted[F_NEIGHBOURS : F_NEIGHBOURS + WALKED].any():
             events, width = self._options.neighbour_events, self._options.neighbour_width
-            walked = walk_rows(read, asked.now, events, width, self._view, given, n_rows)
+            walked = walk_rows(histories, requests.now, events, width, self._view, given, n_rows)
         else:
             walked = np.zeros((*rows.shape, WALKED), np.float32)
-        self.fill(read, asked, wanted, wishes, given, n_rows, walked, out)
+        self.fill(histories, requests, wanted, wishes, given, n_rows, walked, out)
 
     def fill(
         self,
-        read: Histories,
-        asked: RequestBatch,
+        histories: Histories,
+        requests: RequestBatch,
         wanted: NDArray[np.bool_],
         wishes: NDArray[np.float32] | None,
         rows: NDArray[np.int32],
@@ -74,8 +74,8 @@ class Columns:
         """Write the wanted columns of candidates (B, C); the others stay, as does row -1.
 
         Args:
-            read: what was read of the users' rows.
-            asked: B users.
+            histories: what was read of the users' rows.
+            requests: B users.
             wanted: (F,) of `Ranker`, F at most len(COLUMNS).
             wishes: (B, E) of `Tower.queries`; None where the encoder's column is not wanted.
             rows: (B, C) catalogue rows.
@@ -83,28 +83,31 @@ class Columns:
             walked: (B, C, W) what the walk over neighbours found.
             out: (B, C, F) float32.
         """
-        states, view = asked.states, self._view
+        states, view = requests.states, self._view
         config = states.config
         features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
         fill_features(
-            asked.now, asked.slots, asked.scenes, features, self._options.content_events,
-            states.ring, read.ring_rows, read.history, read.n_history,
+            requests.now, requests.slots, requests.scenes, features, self._options.content_events,
+            states.ring, histories.ring_rows, histories.history, histories.n_history,
             states.head, states.masses, states.sums,
             np.array(config.half_lives_seconds, np.float64),
-            states.negative, config.negative_half_life_seconds, read.interests, read.strengths,
+            states.negative, config.negative_half_life_seconds,
+            histories.interests, histories.strengths,
             self._vectors, self._full,
             view.log2_counts, view.ref_times, view.first_times, view.last_times,
             view.scenes, view.scene_counts,
             rows, n_rows, walked, out,
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():
-            context = read_context(read, states, asked.slots, asked.now, view)
+            context = read_context(histories, states, requests.slots, requests.now, view)
             _spread(context, n_rows, out, C_CONTEXT)
         encodes = self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any()
         if encodes and wishes is not None:
             _encoder_scores(wishes, self.encoded, rows, n_rows, out, C_ENCODER)
         if self._prediction is not None and wanted[C_PROBABILITY : C_PROBABILITY + 1].any():
-            logits = self._prediction.logits(read, asked, rows.astype(np.int64), view, self._full)
+            logits = self._prediction.logits(
+                histories, requests, rows.astype(np.int64), view, self._full
+            )
             np.copyto(out[:, :, C_PROBABILITY], logits, where=rows >= 0)
 
 

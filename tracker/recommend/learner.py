@@ -184,8 +184,8 @@ class Learner:
             return steps
         hashes = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
         scenes = events.scenes[chosen]
-        asked = RequestBatch(users, events.slots[chosen], times[chosen], scenes, hashes)
-        found = recommender.examples(asked, k, self.served.attention)  # 2
+        requests = RequestBatch(users, events.slots[chosen], times[chosen], scenes, hashes)
+        found = recommender.examples(requests, k, self.served.attention)  # 2
         for b, row in enumerate(rows.tolist()):  # 3
             unseen = int(found.n_unseen[b])
             candidates = found.rows[b, :unseen]
@@ -226,8 +226,8 @@ class Learner:
         if not len(chosen):
             return 0
         rows = recommender.artifact.vectors.row_of(events.items[chosen])
-        asked = RequestBatch(users, events.slots[chosen], times[chosen], events.scenes[chosen])
-        logits = recommender.logits(asked, rows[:, None])[:, 0]
+        requests = RequestBatch(users, events.slots[chosen], times[chosen], events.scenes[chosen])
+        logits = recommender.logits(requests, rows[:, None])[:, 0]
         for b in range(len(chosen)):
             one = slice(b, b + 1)
             part.note(*part.model.learn(logits[one], labels[chosen[one]] == 1))

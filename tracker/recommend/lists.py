@@ -49,8 +49,8 @@ class RecommendedBatch:
 
 
 def describe(
-    read: Histories,
-    asked: RequestBatch,
+    histories: Histories,
+    requests: RequestBatch,
     options: RecommendOptions,
     items: ItemVectors,
     cut: Candidates,
@@ -60,8 +60,8 @@ def describe(
     """Return the lists of B users, but for the probabilities, which are NaN.
 
     Args:
-        read: what was read of the users' rows.
-        asked: B users.
+        histories: what was read of the users' rows.
+        requests: B users.
         options: how reasons are found.
         items: of the artifact.
         cut: the candidates, C a user.
@@ -74,14 +74,16 @@ def describe(
     because = np.empty((users, k, BECAUSE), np.uint64)
     because_rows = np.empty((users, k, BECAUSE), np.int64)
     explain(
-        asked.now, asked.slots, options.because_half_life_seconds, options.because_cosine,
+        requests.now, requests.slots, options.because_half_life_seconds, options.because_cosine,
         np.asarray(items.vectors),
-        asked.states.ring, read.ring_rows, read.history, read.n_history,
+        requests.states.ring, histories.ring_rows, histories.history, histories.n_history,
         cut.rows, cut.via, cut.channels, picks, cut.n_unseen,
         rows, channels, because, because_rows,
     )  # fmt: skip
     taken = np.take_along_axis(scores, np.maximum(picks, 0), axis=1)
-    labels, strengths, changes = strongest_interests(read, asked.states, asked.slots, items)
+    labels, strengths, changes = strongest_interests(
+        histories, requests.states, requests.slots, items
+    )
     list_hash = np.zeros(users, np.uint64)
     hashes = np.where(rows >= 0, items.hashes[rows], np.uint64(0))
     for i in range(k):

@@ -215,7 +215,7 @@ def _walk_rows(
 
 
 def walk_rows(
-    read: Histories,
+    histories: Histories,
     now: NDArray[np.float64],
     events: int,
     width: int,
@@ -226,7 +226,7 @@ def walk_rows(
     """Return the neighbour sums (B, C, WALKED) of rows (B, C), the first n_rows of each user."""
     walked = np.zeros((*rows.shape, WALKED), np.float32)
     _walk_rows(
-        read.ring_rows, read.history, read.n_history, events, width, now,
+        histories.ring_rows, histories.history, histories.n_history, events, width, now,
         view.near_rows, view.near_counts, view.near_n,
         view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
         rows, n_rows, walked,

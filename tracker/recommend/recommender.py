@@ -122,7 +122,7 @@ class Recommender:
         )
 
     def recommend(
-        self, asked: RequestBatch, k: int, learned: LearnedModels | None = None
+        self, requests: RequestBatch, k: int, learned: LearnedModels | None = None
     ) -> RecommendedBatch:
         """Make a list of k items for each of B users.
 
@@ -141,12 +141,12 @@ class Recommender:
         Raises:
             ValueError: k is below 1, or the states have another dim.
         """
-        self._check(asked, k)
+        self._check(requests, k)
         learned = LearnedModels() if learned is None else learned
-        searched = self._searched(asked, learned.attention)  # 1, 2
+        searched = self._searched(requests, learned.attention)  # 1, 2
         lists = [
-            self._lists(searched.part(part), asked.part(part), k, learned)
-            for part in _parts(len(asked))
+            self._lists(searched.part(part), requests.part(part), k, learned)
+            for part in _parts(len(requests))
         ]
         return RecommendedBatch(
             *(
@@ -155,7 +155,7 @@ class Recommender:
             )
         )
 
-    def rows(self, asked: RequestBatch, k: int) -> NDArray[np.int64]:
+    def rows(self, requests: RequestBatch, k: int) -> NDArray[np.int64]:
         """Return the catalogue rows (B, k) of the lists that `recommend` makes, -1 padded.
 
         For evaluation and training, which ask for nothing else of them.
@@ -163,27 +163,27 @@ class Recommender:
         Raises:
             ValueError: as `recommend`.
         """
-        self._check(asked, k)
-        searched = self._searched(asked)
-        found = np.full((len(asked), k), -1, np.int64)
-        for part in _parts(len(asked)):
-            cut, _, picks = self._ranked(searched.part(part), asked.part(part), k, self.ranker)
+        self._check(requests, k)
+        searched = self._searched(requests)
+        found = np.full((len(requests), k), -1, np.int64)
+        for part in _parts(len(requests)):
+            cut, _, picks = self._ranked(searched.part(part), requests.part(part), k, self.ranker)
             taken = np.take_along_axis(cut.rows, np.maximum(picks, 0), axis=1)
             found[part] = np.where(picks >= 0, taken, -1)
         return found
 
     def examples(
-        self, asked: RequestBatch, k: int, attention: OnlineAttention | None = None
+        self, requests: RequestBatch, k: int, attention: OnlineAttention | None = None
     ) -> Examples:
         """Give what `recommend` would have the ranker score, for learning; arguments as there."""
-        self._check(asked)
-        searched = self._searched(asked, attention, attends=True)
-        cut, columns = self._shortlist(searched, asked, k)
+        self._check(requests)
+        searched = self._searched(requests, attention, attends=True)
+        cut, columns = self._shortlist(searched, requests, k)
         return Examples(cut.rows, cut.n_unseen, columns, searched.attended)
 
     def columns(
         self,
-        asked: RequestBatch,
+        requests: RequestBatch,
         rows: NDArray[np.int64],
         wanted: NDArray[np.bool_] | None = None,
         out: NDArray[np.float32] | None = None,
@@ -191,7 +191,7 @@ class Recommender:
         """Compute COLUMNS of given rows (B, C), by the code that serves, for training.
 
         Args:
-            asked: of whom.
+            requests: the users, each at a time and in a scene.
             rows: -1 may only stand at the end.
             wanted: (F,) which of them, as `Ranker.wanted`; all by default.
             out: (B, C, F) float32 to write them into, instead of zeros.
@@ -202,20 +202,20 @@ class Recommender:
         wanted = np.ones(len(COLUMNS), np.bool_) if wanted is None else wanted
         if out is None:
             out = np.zeros((*rows.shape, len(wanted)), np.float32)
-        wishes = self._wishes(asked) if wanted[C_ENCODER : C_ENCODER + 1].any() else None
-        self._columns.of_rows(self._read(asked), asked, wishes, rows, wanted, out)
+        wishes = self._wishes(requests) if wanted[C_ENCODER : C_ENCODER + 1].any() else None
+        self._columns.of_rows(self._read(requests), requests, wishes, rows, wanted, out)
         return out
 
     def probabilities(
         self,
-        asked: RequestBatch,
+        requests: RequestBatch,
         rows: NDArray[np.int64],
         calibration: Calibration | None = None,
     ) -> NDArray[np.float32]:
         """Return the probability that each of B users takes to items, in a scene at a time.
 
         Args:
-            asked: of whom.
+            requests: the users, each at a time and in a scene.
             rows: (B, C) catalogue rows, -1 for none.
             calibration: instead of the artifact's own.
 
@@ -226,99 +226,103 @@ class Recommender:
         Raises:
             ValueError: the states have another dim.
         """
-        return self._probabilities(self._read(asked), asked, rows, calibration)
+        return self._probabilities(self._read(requests), requests, rows, calibration)
 
-    def logits(self, asked: RequestBatch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def logits(self, requests: RequestBatch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what `probabilities` calibrates: (B, C), NaN likewise; arguments as there."""
-        return self._logits(self._read(asked), asked, rows)
+        return self._logits(self._read(requests), requests, rows)
 
-    def _read(self, asked: RequestBatch) -> Histories:
+    def _read(self, requests: RequestBatch) -> Histories:
         """Return what is read of the users' rows, those of another artifact carried over."""
-        self._check(asked)
-        self.carry_over(asked.states, asked.slots)
-        return read_histories(asked.states, asked.slots, asked.now, self.artifact.vectors)
+        self._check(requests)
+        self.carry_over(requests.states, requests.slots)
+        return read_histories(requests.states, requests.slots, requests.now, self.artifact.vectors)
 
     def _probabilities(
         self,
-        read: Histories,
-        asked: RequestBatch,
+        histories: Histories,
+        requests: RequestBatch,
         rows: NDArray[np.int64],
         calibration: Calibration | None,
     ) -> NDArray[np.float32]:
         prediction = self.artifact.models.prediction
-        logits = self._logits(read, asked, rows)
+        logits = self._logits(histories, requests, rows)
         if prediction is None:
             return logits
         return (calibration or prediction.calibration).probability(logits)
 
     def _logits(
-        self, read: Histories, asked: RequestBatch, rows: NDArray[np.int64]
+        self, histories: Histories, requests: RequestBatch, rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         prediction = self.artifact.models.prediction
         if prediction is None:
             return np.full(rows.shape, np.nan, np.float32)
-        return prediction.logits(read, asked, rows, self.view, self._full)
+        return prediction.logits(histories, requests, rows, self.view, self._full)
 
-    def _wishes(self, asked: RequestBatch) -> NDArray[np.float32]:
+    def _wishes(self, requests: RequestBatch) -> NDArray[np.float32]:
         """Return what the user encoder looks for, (B, E); E is 0 without one."""
         if self.tower is None:
-            return np.zeros((len(asked), 0), np.float32)
+            return np.zeros((len(requests), 0), np.float32)
         return np.ascontiguousarray(
-            self.tower.queries(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
+            self.tower.queries(
+                requests.states, requests.slots, requests.now, requests.scenes, requests.hashes
+            )
         )
 
-    def attended(self, asked: RequestBatch) -> Attended | None:
+    def attended(self, requests: RequestBatch) -> Attended | None:
         """Return what scene attention makes of B users' interests, None without it or users."""
-        if self.tower is None or not len(asked):
+        if self.tower is None or not len(requests):
             return None
-        return self.tower.attended(asked.states, asked.slots, asked.now, asked.scenes, asked.hashes)
+        return self.tower.attended(
+            requests.states, requests.slots, requests.now, requests.scenes, requests.hashes
+        )
 
     def _searched(
         self,
-        asked: RequestBatch,
+        requests: RequestBatch,
         attention: OnlineAttention | None = None,
         attends: bool = False,
     ) -> Searched:
         """Steps 1 and 2 of `recommend`; with `attends` what attention makes of it is kept too."""
-        read = self._read(asked)
-        wanted, owners, masses = interest_queries(read, self.options.searches)
-        attended = self.attended(asked) if attends or attention is not None else None
+        histories = self._read(requests)
+        wanted, owners, masses = interest_queries(histories, self.options.searches)
+        attended = self.attended(requests) if attends or attention is not None else None
         if attended is None:
-            wishes = self._wishes(asked)
+            wishes = self._wishes(requests)
         elif attention is None:
             wishes = attended.wishes
         else:
-            wishes = attention.wishes(attended, asked.scenes)
+            wishes = attention.wishes(attended, requests.scenes)
         found = np.full((0, 1), -1, np.int64)
         if len(wanted):
             found, _ = self.artifact.index.search(wanted, self.options.per_search)
-        wished = np.full((len(asked), 0), -1, np.int64)
-        if self.tower is not None and len(asked):
+        wished = np.full((len(requests), 0), -1, np.int64)
+        if self.tower is not None and len(requests):
             wished, _ = self.tower.index.search(wishes, self.options.per_search)
-        return Searched(read, owners, masses, found, wishes, wished, attended)
+        return Searched(histories, owners, masses, found, wishes, wished, attended)
 
     def _lists(
-        self, searched: Searched, asked: RequestBatch, k: int, learned: LearnedModels
+        self, searched: Searched, requests: RequestBatch, k: int, learned: LearnedModels
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for a part of the users at a time."""
         ranker = self.ranker if learned.ranker is None else learned.ranker
-        cut, scores, picks = self._ranked(searched, asked, k, ranker)
+        cut, scores, picks = self._ranked(searched, requests, k, ranker)
         # 7
-        read, items = searched.read, self.artifact.vectors
-        made = describe(read, asked, self.options, items, cut, scores, picks)
-        found = self._probabilities(read, asked, made.rows, learned.calibration)
+        histories, items = searched.histories, self.artifact.vectors
+        made = describe(histories, requests, self.options, items, cut, scores, picks)
+        found = self._probabilities(histories, requests, made.rows, learned.calibration)
         return replace(made, probabilities=found)
 
     def _ranked(
-        self, searched: Searched, asked: RequestBatch, k: int, ranker: Ranker
+        self, searched: Searched, requests: RequestBatch, k: int, ranker: Ranker
     ) -> tuple[Candidates, NDArray[np.float32], NDArray[np.int64]]:
         """Steps 3 to 6: candidates after the cut, their scores, and what is picked of them."""
         options = self.options
-        cut, features = self._shortlist(searched, asked, k)
+        cut, features = self._shortlist(searched, requests, k)
         # 5
         scores = ranker.score(features, cut.n_rows)
         # 6
-        picks = np.empty((len(asked), k), np.int64)
+        picks = np.empty((len(requests), k), np.int64)
         select(
             k, options.diversity, options.seen != "exclude", self._vectors,
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
@@ -326,14 +330,16 @@ class Recommender:
         return cut, scores, picks
 
     def _shortlist(
-        self, searched: Searched, asked: RequestBatch, k: int
+        self, searched: Searched, requests: RequestBatch, k: int
     ) -> tuple[Candidates, NDArray[np.float32]]:
         """Steps 3 and 4 of `recommend`, by the published ranker: candidates, and their columns."""
         items, options = self.artifact.vectors, self.options
-        return shortlist(searched, asked, k, options, self.ranker, self._columns, items, self.view)
+        return shortlist(
+            searched, requests, k, options, self.ranker, self._columns, items, self.view
+        )
 
-    def _check(self, asked: RequestBatch, k: int = 1) -> None:
-        found, dim = asked.states.config.dim, self.artifact.vectors.dim
+    def _check(self, requests: RequestBatch, k: int = 1) -> None:
+        found, dim = requests.states.config.dim, self.artifact.vectors.dim
         if found != dim:
             raise ValueError(f"states of dim {found}, items of {dim}; equal expected")
         if k < 1:

@@ -170,7 +170,7 @@ class Searched:
     `attended` what scene attention makes of them, where that was asked for.
     """
 
-    read: Histories
+    histories: Histories
     owners: NDArray[np.int64]
     masses: NDArray[np.float32]
     found: NDArray[np.int64]
@@ -181,14 +181,14 @@ class Searched:
     def part(self, users: slice) -> "Searched":
         """Return some of the users."""
         return Searched(
-            self.read.part(users), self.owners[users], self.masses[users], self.found,
+            self.histories.part(users), self.owners[users], self.masses[users], self.found,
             self.wishes[users], self.wished[users], None,
         )  # fmt: skip
 
 
 def shortlist(
     searched: Searched,
-    asked: RequestBatch,
+    requests: RequestBatch,
     k: int,
     options: RecommendOptions,
     ranker: Ranker,
@@ -200,7 +200,7 @@ def shortlist(
 
     Args:
         searched: steps 1 and 2, of B users.
-        asked: the same users.
+        requests: the same users.
         k: items wanted: the shortlist has room for more.
         options: how many candidates, from where.
         ranker: by what weights the cut is made, and which columns are wanted.
@@ -212,11 +212,11 @@ def shortlist(
         B users' candidates after the cut, C at most, and the F columns that the ranker reads of
         them (B, C, F) float32, zero where it does not want one.
     """
-    read, states = searched.read, asked.states
+    histories, states = searched.histories, requests.states
     # 3
     capacity = max(options.candidates, k)
     candidates = find_candidates(
-        read, asked, k, capacity, options.quotas,
+        histories, requests, k, capacity, options.quotas,
         options.seen == "keep", options.recent_events, options.neighbour_events,
         options.neighbour_width,
         bool(ranker.wanted[_WHOLE_WALK].any()),
@@ -225,13 +225,13 @@ def shortlist(
     )  # fmt: skip
     # 4
     width = max(options.cut, min(k + 5 * options.reserve, capacity))
-    cut = Candidates.of_size(len(asked), width)
+    cut = Candidates.of_size(len(requests), width)
     cut.n_rows[:] = candidates.n_rows
     cut.n_unseen[:] = candidates.n_unseen
     cut_candidates(
-        asked.now, asked.slots, options.reserve, options.seen == "keep",
+        requests.now, requests.slots, options.reserve, options.seen == "keep",
         ranker.cut_weights,
-        read.ring_rows, read.history, read.n_history,
+        histories.ring_rows, histories.history, histories.n_history,
         states.head, states.negative, states.config.negative_half_life_seconds,
         np.asarray(items.vectors), view.log2_counts, view.ref_times,
         searched.wishes, columns.encoded,
@@ -240,6 +240,13 @@ def shortlist(
     )  # fmt: skip
     features = np.zeros((*cut.rows.shape, len(ranker.wanted)), np.float32)
     columns.fill(
-        read, asked, ranker.wanted, searched.wishes, cut.rows, cut.n_rows, cut.walked, features
+        histories,
+        requests,
+        ranker.wanted,
+        searched.wishes,
+        cut.rows,
+        cut.n_rows,
+        cut.walked,
+        features,
     )
     return cut, features

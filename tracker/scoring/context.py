@@ -89,7 +89,7 @@ def _fill(
 
 
 def read_context(
-    read: Histories,
+    histories: Histories,
     states: UserStates,
     slots: NDArray[np.int64],
     now: NDArray[np.float64],
@@ -98,7 +98,8 @@ def read_context(
     """Return CONTEXT of users at arena slots (B,), -1 for none: (B, len(CONTEXT)) float32."""
     out = np.zeros((len(slots), len(CONTEXT)), np.float32)
     _fill(
-        now, slots, states.head, states.ring, read.ring_rows, read.history, read.n_history,
+        now, slots, states.head, states.ring,
+        histories.ring_rows, histories.history, histories.n_history,
         view.log2_counts, view.ref_times, view.first_times, out,
     )  # fmt: skip
     return out

@@ -292,8 +292,8 @@ def fill_evidence(
 
 
 def read_evidence(
-    read: Histories,
-    asked: RequestBatch,
+    histories: Histories,
+    requests: RequestBatch,
     rows: NDArray[np.int64],
     view: ItemView,
     full: NDArray[np.float32],
@@ -303,8 +303,8 @@ def read_evidence(
     """Return EVIDENCE of rows (B, C) for B users: (B, C, P) float32.
 
     Args:
-        read: `read_histories` of the users.
-        asked: the users.
+        histories: `read_histories` of the users.
+        requests: the users.
         rows: -1 for none; zero is returned for them.
         view: the live statistics of the items.
         full: (N, F) unit vectors of the items.
@@ -316,9 +316,9 @@ def read_evidence(
         [priors.weight, priors.liked, priors.taken, priors.label, priors.item, priors.user]
     )
     fill_evidence(
-        asked.now, asked.slots, asked.scenes, numbers, rule.rating_codes,
+        requests.now, requests.slots, requests.scenes, numbers, rule.rating_codes,
         np.float32(rule.threshold),
-        asked.states.head, asked.states.ring, read.ring_rows, full,
+        requests.states.head, requests.states.ring, histories.ring_rows, full,
         view.weight_sums, view.tallies, view.counts, view.log2_counts, view.ref_times,
         view.first_times, view.scenes, view.scene_counts,
         view.near_rows, view.near_counts, view.near_n,

@@ -102,8 +102,8 @@ class Prediction:
 
     def logits(
         self,
-        read: Histories,
-        asked: RequestBatch,
+        histories: Histories,
+        requests: RequestBatch,
         rows: NDArray[np.int64],
         view: ItemView,
         full: NDArray[np.float32],
@@ -112,7 +112,9 @@ class Prediction:
 
         The arguments are those of `read_evidence`.
         """
-        evidence = read_evidence(read, asked, rows, view, full, self.info.rule, self.info.priors)
+        evidence = read_evidence(
+            histories, requests, rows, view, full, self.info.rule, self.info.priors
+        )
         return self.logits_of(evidence, rows)
 
     def logits_of(
