@@ -1,28 +1,21 @@
-"""Read items: id, text, categories, attributes; from JSON lines, also compressed, or Parquet."""
+"""The catalogue: items with id, text, categories and attributes, read from files."""
 
-import gzip
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated
 
 import msgspec
-import pyarrow
-import pyarrow.parquet
 
+from indexer.data.input import read_structs
+from tracker.events.lines import InputError
 from tracker.events.wire import MAX_ID_BYTES, hash_id
-
-MAX_LINE_BYTES = 1 << 20
-"""Longest line of a file of items; texts are cut by the encoder long before."""
 
 MAX_LABEL_LETTERS = 40
 
 SHOWN_PROBLEMS = 10
 
 _FIELDS = "item_id, text or title with categories, attributes"
-
-_NOTICED_LINES = 1000
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -61,7 +54,7 @@ class Item(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one line; `place` is `file:line` (or `file:row n`)."""
+    """The reason why one line cannot be used; `place` names file and line, or file and row."""
 
     place: str
     message: str
@@ -97,8 +90,7 @@ def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
 
     Args:
         paths: the files, of one catalogue.
-        skip_bad: go on without the lines that cannot be used; of an id that comes twice the first
-            stays.
+        skip_bad: skip lines that cannot be used; of an id that comes twice the first stays.
 
     Returns:
         at least one item; `skipped` counts bad lines, `problems` has the first ten.
@@ -108,99 +100,45 @@ def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
             ten bad lines are named, with what was found and expected, and their total.
     """
     catalog = Catalog()
-    first: dict[int, str] = {}
-    ignored: set[str] = set()
-    for path in paths:
-        for place, found in _records(path, ignored):
-            problem = found if isinstance(found, str) else _unusable(found)
-            if not problem and isinstance(found, Item):
-                before = first.setdefault(hash_id(found.item_id), place)
-                if before == place:
-                    catalog.items.append(found)
-                    continue
-                problem = f"item_id {found.item_id[:64]!r} again; it is at {before} already"
-            catalog.skipped += 1
-            if len(catalog.problems) < SHOWN_PROBLEMS:
-                catalog.problems.append(Problem(place, problem))
-    named = ", ".join(str(path) for path in paths)
+    names: set[str] = set()
+    try:
+        _add_items(catalog, paths, names)
+    except InputError as error:
+        raise CatalogError(str(error)) from error
+    files = ", ".join(str(path) for path in paths)
     if catalog.skipped and not skip_bad:
         raise CatalogError(
-            f"{named}: {catalog.skipped} of {catalog.skipped + len(catalog.items)} items cannot be"
+            f"{files}: {catalog.skipped} of {catalog.skipped + len(catalog.items)} items cannot be"
             " used; correct them, or leave them out with --skip-bad-items:",
             catalog.problems,
             catalog.skipped,
         )
     if not catalog.items:
         raise CatalogError(
-            f"{named}: no item; one JSON object a line is expected, with {_FIELDS}",
+            f"{files}: no item; one JSON object per line is expected, with {_FIELDS}",
             catalog.problems,
             catalog.skipped,
         )
-    catalog.ignored_fields = sorted(ignored - set(Item.__struct_fields__))
+    catalog.ignored_fields = sorted(names - set(Item.__struct_fields__))
     return catalog
 
 
-def _records(path: Path, seen: set[str]) -> Iterator[tuple[str, Item | str]]:
-    """Yield each record's place with its item, or with what is wrong with it."""
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            yield from _rows(path, seen)
-        else:
-            yield from _lines(path, seen)
-    except pyarrow.ArrowException as error:
-        raise CatalogError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CatalogError(f"{path}: not gzip, or cut short: {error}") from error
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _lines(path: Path, seen: set[str]) -> Iterator[tuple[str, Item | str]]:
-    decoder = msgspec.json.Decoder(Item)
-    with _opened(path) as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            place = f"{path}:{number}"
-            if len(line) > MAX_LINE_BYTES:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE_BYTES)
-                yield place, f"a line of more than {MAX_LINE_BYTES} bytes; items are shorter"
-                continue
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            try:
-                item = decoder.decode(line)
-                if number <= _NOTICED_LINES:
-                    seen.update(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
-            except msgspec.ValidationError as error:
-                yield place, _expected(error)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                yield place, f"not JSON ({error}); one JSON object a line is expected"
-            else:
-                yield place, item
-
-
-def _rows(path: Path, seen: set[str]) -> Iterator[tuple[str, Item | str]]:
-    with pyarrow.parquet.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        seen.update(names)
-        columns = [name for name in names if name in Item.__struct_fields__]
-        number = 0
-        for batch in file.iter_batches(batch_size=8192, columns=columns):
-            for row in cast(list[dict[str, Any]], batch.to_pylist()):
-                number += 1
-                fields = {name: value for name, value in row.items() if value is not None}
-                if isinstance(fields.get("attributes"), list):  # Parquet's own maps
-                    fields["attributes"] = dict(fields["attributes"])
-                try:
-                    item = msgspec.convert(fields, Item)
-                except msgspec.ValidationError as error:
-                    yield f"{path}:row {number}", _expected(error)
-                else:
-                    yield f"{path}:row {number}", item
+def _add_items(catalog: Catalog, paths: Sequence[Path], names: set[str]) -> None:
+    """Add the items of files to a catalogue, and the names of their fields to `names`."""
+    first: dict[int, str] = {}
+    for path in paths:
+        for place, item in read_structs(path, Item, names):
+            if isinstance(item, str):
+                problem = f"{item}; an item has {_FIELDS}" if "item_id" in item else item
+            elif not (problem := _unusable(item)):
+                earlier = first.setdefault(hash_id(item.item_id), place)
+                if earlier == place:
+                    catalog.items.append(item)
+                    continue
+                problem = f"item_id {item.item_id[:64]!r} again; it is at {earlier} already"
+            catalog.skipped += 1
+            if len(catalog.problems) < SHOWN_PROBLEMS:
+                catalog.problems.append(Problem(place, problem))
 
 
 def _unusable(item: Item) -> str:
@@ -213,14 +151,3 @@ def _unusable(item: Item) -> str:
         return ""
     found = "text" if item.text is not None else "title" if item.title is not None else ""
     return f"{found} is empty" if found else "neither text nor title; one of them is expected"
-
-
-def _expected(error: msgspec.ValidationError) -> str:
-    message = str(error)
-    return message if "item_id" not in message else f"{message}; an item has {_FIELDS}"
-
-
-def _opened(path: Path) -> BinaryIO:
-    if path.suffix.lower() == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")

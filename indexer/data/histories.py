@@ -1,21 +1,20 @@
 """Read logged events into histories: one stream in time order, its k-core, its splits by time."""
 
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from indexer.data.input import place_of, read_entries
 from tracker.events.batch import EventBatch, EventReader, can_be_target
 from tracker.events.kinds import Kinds
+from tracker.events.lines import InputError
 from tracker.events.wire import decode_event
 
 Protocol = Literal["gts", "loo"]
@@ -102,7 +101,7 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
     out and counted as `duplicate`. A retraction without a timestamp takes that of the line before.
 
     Args:
-        paths: JSON lines (`.jsonl`, also `.gz`), or Parquet (`.parquet`) with the same fields.
+        paths: JSON lines, also `.gz`, or Parquet (`.parquet`, `.pq`) with the same fields.
         kinds: the weights in force.
         not_after: float seconds; later timestamps are taken for mistakes, as on the stream.
 
@@ -116,7 +115,7 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
     first_rejection = ""
     appended = int(not_after * 1000)
     for path in paths:
-        for lines, values in read_lines(path):
+        for lines, values in event_lines(path):
             batch, refused = reader.read(str(path), 0, values, lines, [appended] * len(values))
             batches.append(batch)
             rejected.update(rejection.reason for _, rejection in refused)
@@ -127,7 +126,7 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
             )
             if refused and not first_rejection:
                 rejection = refused[0][1]
-                first_rejection = f"{path}, line {rejection.offset}: {rejection.message}"
+                first_rejection = f"{place_of(path, rejection.offset)}: {rejection.message}"
     if not batches or not sum(map(len, batches)):
         names = ", ".join(map(str, paths)) or "no file"
         why = f"; the first line left out: {first_rejection}" if first_rejection else ""
@@ -303,45 +302,22 @@ def _join(batches: list[EventBatch]) -> EventBatch:
     )
 
 
-def read_lines(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Yield line numbers, from 1, and the bytes of lines that are not blank, many at a time.
+def event_lines(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Yield line numbers, from 1, and lines of events as JSON, many at a time; no line is blank.
 
     Raises:
-        EventFileError: the file is not there or not of its kind.
+        EventFileError: the file does not exist, or it is damaged or of another format.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet_chunks(path)
-        return
-    opened = gzip.open if path.suffix == ".gz" else open
-    first = 1
-    try:
-        with opened(path, "rb") as file:
-            while lines := file.readlines(_CHUNK * 128):
-                numbers = [n for n, line in enumerate(lines, first) if not line.isspace()]
-                yield numbers, [lines[n - first] for n in numbers]
-                first += len(lines)
-    except (OSError, EOFError, zlib.error) as error:
-        raise EventFileError(f"{path}: cannot be read as events: {_why(error)}") from error
-
-
-def _parquet_chunks(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
     encoder = msgspec.json.Encoder()
-    first = 1
+    entries = read_entries(path)
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_CHUNK):
-                rows = batch.to_pylist()
-                yield (
-                    list(range(first, first + len(rows))),
-                    [
-                        encoder.encode({name: v for name, v in row.items() if v is not None})
-                        for row in rows
-                    ],
-                )
-                first += len(rows)
-    except (OSError, pa.ArrowException) as error:
-        raise EventFileError(f"{path}: not a Parquet file of events: {_why(error)}") from error
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+        while chunk := list(islice(entries, _CHUNK)):
+            yield (
+                [number for number, _ in chunk],
+                [
+                    entry if isinstance(entry, bytes) else encoder.encode(entry)
+                    for _, entry in chunk
+                ],
+            )
+    except InputError as error:
+        raise EventFileError(str(error)) from error

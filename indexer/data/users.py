@@ -3,22 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 from numpy.typing import NDArray
 
+from indexer.data.input import read_structs
 from tracker.encoder.tower_info import UserAttributes
 from tracker.encoder.user_encoder import EncoderConfig, attribute_code
-from tracker.events.lines import InputError, read_lines
+from tracker.events.lines import InputError
 from tracker.events.wire import User, hash_id
 
 Attributes = Mapping[str, str | float | bool | Sequence[str]]
-
-_BATCH = 8192
 
 
 class UserFileError(ValueError):
@@ -59,24 +54,31 @@ def read_users(paths: Sequence[Path]) -> Users:
         UserFileError: a file is not there or not of its kind, or none of its lines is a user.
     """
     users = Users()
-    for path in paths:
-        before = len(users.attributes), users.left_out
-        for place, found in _records(path):
-            if isinstance(found, User):
-                users.attributes[found.user_id] = found.attributes
-                continue
-            users.left_out += 1
-            if not users.first_problem:
-                users.first_problem = f"{place}: {found}"
-        if (len(users.attributes), users.left_out - before[1]) == (before[0], 0):
-            raise UserFileError(
-                f"{path}: no user; one JSON object a line is expected, with user_id"
-            )
-        if not users.attributes:
-            raise UserFileError(
-                f"{path}: none of {users.left_out} lines is a user: {users.first_problem}"
-            )
+    try:
+        for path in paths:
+            _add_users(users, path)
+    except InputError as error:
+        raise UserFileError(str(error)) from error
     return users
+
+
+def _add_users(users: Users, path: Path) -> None:
+    """Add the users of a file, and count its lines that are not a user."""
+    count = 0
+    for place, user in read_structs(path, User):
+        count += 1
+        if isinstance(user, User):
+            users.attributes[user.user_id] = user.attributes
+            continue
+        users.left_out += 1
+        if not users.first_problem:
+            users.first_problem = f"{place}: {user}"
+    if not count:
+        raise UserFileError(f"{path}: no user; one JSON object per line is expected, with user_id")
+    if not users.attributes:
+        raise UserFileError(
+            f"{path}: none of {users.left_out} lines is a user: {users.first_problem}"
+        )
 
 
 def attribute_codes(attributes: Attributes) -> Iterator[int]:
@@ -104,44 +106,3 @@ def known_attributes(users: Mapping[str, Attributes], config: EncoderConfig) -> 
     some = np.flatnonzero(rows.any(axis=1))
     order = some[np.argsort(hashes[some])]
     return UserAttributes(hashes[order], rows[order])
-
-
-def _records(path: Path) -> Iterator[tuple[str, User | str]]:
-    """Yield each record's place with its user, or with what is wrong with it."""
-    if path.suffix.lower() in (".parquet", ".pq"):
-        yield from _rows(path)
-        return
-    decoder = msgspec.json.Decoder(User)
-    try:
-        for line in read_lines([str(path)]):
-            try:
-                yield line.place, decoder.decode(line.value)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                yield line.place, str(error)
-    except InputError as error:
-        raise UserFileError(str(error)) from error
-
-
-def _rows(path: Path) -> Iterator[tuple[str, User | str]]:
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH):
-                for row in batch.to_pylist():
-                    number += 1
-                    try:
-                        yield f"{path}, row {number}", msgspec.convert(_given(row), User)
-                    except msgspec.ValidationError as error:
-                        yield f"{path}, row {number}", str(error)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserFileError(f"{path}: not a Parquet file of users: {error}") from error
-
-
-def _given(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what a row of Parquet says: its nulls mean nothing, its maps are lists of pairs."""
-    fields = {name: value for name, value in row.items() if value is not None}
-    given = fields.get("attributes")
-    if given is not None:
-        pairs = given.items() if isinstance(given, dict) else given
-        fields["attributes"] = {name: value for name, value in pairs if value is not None}
-    return fields

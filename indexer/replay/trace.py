@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from indexer.data.histories import EventLog, read_lines
+from indexer.data.histories import EventLog, event_lines
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact
 from tracker.events.wire import RejectedEventError, decode_event, hash_id
@@ -87,7 +87,7 @@ def item_ids(paths: Sequence[Path], hashes: Collection[int]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     for path in paths:
-        for _, values in read_lines(path):
+        for _, values in event_lines(path):
             for value in values:
                 try:
                     item_id = decode_event(value).item_id

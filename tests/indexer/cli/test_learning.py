@@ -417,6 +417,4 @@ def test_a_file_of_events_that_is_not_there_is_named_in_plain_words(
 ) -> None:
     shop.events = tmp_path / "absent.jsonl"
     refused = shop.run("train", code=REFUSED).stderr
-    assert refused == (
-        f"indexer: {shop.events}: cannot be read as events: No such file or directory\n"
-    )
+    assert refused == (f"indexer: {shop.events}: cannot be read: No such file or directory\n")

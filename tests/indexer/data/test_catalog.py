@@ -9,7 +9,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from indexer.data.catalog import MAX_LINE_BYTES, CatalogError, Item, read_items
+from indexer.data.catalog import CatalogError, Item, read_items
+from indexer.data.input import MAX_LINE_BYTES
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -68,7 +69,7 @@ def test_parquet_is_read_as_json_lines_are(tmp_path: Path) -> None:
 def test_a_parquet_row_of_another_type_is_named(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"item_id": [7], "text": ["axe"]}), path)
-    with pytest.raises(CatalogError, match=r"items.parquet:row 1: Expected `str`, got `int`"):
+    with pytest.raises(CatalogError, match=r"items.parquet, row 1: Expected `str`, got `int`"):
         read_items([path])
 
 
@@ -87,8 +88,11 @@ def test_a_parquet_row_of_another_type_is_named(tmp_path: Path) -> None:
         ({"item_id": " ", "text": "axe"}, "item_id is blank"),
         ({"item_id": "a" * 257, "text": "axe"}, "length <= 256"),
         ({"item_id": "ü" * 200, "text": "axe"}, "400 bytes; at most 256"),
-        ({"item_id": "good", "text": "axe"}, r"'good' again; it is at .*items.jsonl:1 already"),
-        ('{"item_id": "a", "text": "' + "x" * MAX_LINE_BYTES + '"}', "more than 1048576 bytes"),
+        (
+            {"item_id": "good", "text": "axe"},
+            r"'good' again; it is at .*items.jsonl, line 1 already",
+        ),
+        ('{"item_id": "a", "text": "' + "x" * MAX_LINE_BYTES + '"}', "longer than 1048576 bytes"),
     ],
 )
 def test_a_bad_line_is_refused_with_its_place_or_skipped(
@@ -97,13 +101,13 @@ def test_a_bad_line_is_refused_with_its_place_or_skipped(
     good = {"item_id": "good", "text": "a good item"}
     path = write(tmp_path / "items.jsonl", good, line, {"item_id": "last", "text": "the end"})
     with pytest.raises(
-        CatalogError, match=r"(?s)1 of 3 items cannot be used.*jsonl:2: .*" + message
+        CatalogError, match=r"(?s)1 of 3 items cannot be used.*jsonl, line 2: .*" + message
     ):
         read_items([path])
     catalog = read_items([path], skip_bad=True)
     assert [item.item_id for item in catalog.items] == ["good", "last"]
     assert catalog.skipped == 1
-    assert f"{path}:2" == catalog.problems[0].place
+    assert f"{path}, line 2" == catalog.problems[0].place
 
 
 def test_the_first_ten_bad_lines_are_shown_and_all_are_counted(tmp_path: Path) -> None:
@@ -117,7 +121,7 @@ def test_the_first_ten_bad_lines_are_shown_and_all_are_counted(tmp_path: Path) -
 
 def test_an_empty_catalogue_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "items.jsonl", "")
-    with pytest.raises(CatalogError, match="no item; one JSON object a line is expected"):
+    with pytest.raises(CatalogError, match="no item; one JSON object per line is expected"):
         read_items([path])
     bad = write(tmp_path / "bad.jsonl", "x")
     with pytest.raises(CatalogError, match="no item"):

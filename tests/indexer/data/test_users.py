@@ -69,10 +69,10 @@ def test_users_whom_no_event_names_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("users.jsonl", "", "users.jsonl: no user; one JSON object a line is expected"),
+        ("users.jsonl", "", "users.jsonl: no user; one JSON object per line is expected"),
         ("users.jsonl", "[]\n{", "none of 2 lines is a user: .*line 1: Expected `object`"),
-        ("users.parquet", "no", "not a Parquet file of users"),
-        ("users.jsonl.gz", "no", "users.jsonl.gz"),
+        ("users.parquet", "no", "users.parquet: not Parquet"),
+        ("users.jsonl.gz", "no", "users.jsonl.gz: not gzip"),
     ],
 )
 def test_a_file_without_users_is_refused(

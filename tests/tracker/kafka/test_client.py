@@ -1,10 +1,7 @@
 """Events are sent keyed, confirmed and counted; recommendations are watched."""
 
 import asyncio
-import gzip
-import io
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from tests.brokers import KafkaBroker
 from tracker.demo.processes import free_port
-from tracker.events.lines import InputError, Line, read_lines
+from tracker.events.lines import Line
 from tracker.kafka.client import Received, Sent, read_topic, send_events, watch
 from tracker.kafka.cluster import BrokerError, TopicError, topics_of
 from tracker.kafka.connect import producer
@@ -186,50 +183,6 @@ def test_watching_gives_the_records_asked_for(
         return found
 
     assert asyncio.run(go()) == expected
-
-
-def test_files_are_read_in_order_blank_lines_passed_over(tmp_path: Path) -> None:
-    plain, packed = tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"
-    plain.write_bytes(b"one\n\n  two  \n")
-    packed.write_bytes(gzip.compress(b"three\n"))
-    assert list(read_lines([str(plain), str(packed)])) == [
-        Line(f"{plain}, line 1", b"one"),
-        Line(f"{plain}, line 3", b"two"),
-        Line(f"{packed}, line 1", b"three"),
-    ]
-
-
-def test_dash_is_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo\n")))
-    assert [line.place for line in read_lines(["-"])] == [
-        "standard input, line 1",
-        "standard input, line 2",
-    ]
-
-
-def damaged(path: Path) -> None:
-    whole = gzip.compress(b"line\n" * 1000)
-    path.write_bytes(whole[:12] + b"\xff\xff" + whole[14:])
-
-
-def truncated(path: Path) -> None:
-    path.write_bytes(gzip.compress(b"line\n" * 1000)[:-9])
-
-
-def nothing(path: Path) -> None:
-    pass
-
-
-def no_gzip(path: Path) -> None:
-    path.write_bytes(b"plain text")
-
-
-@pytest.mark.parametrize("make", [damaged, truncated, nothing, no_gzip])
-def test_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    path = tmp_path / "events.jsonl.gz"
-    make(path)
-    with pytest.raises(InputError, match=r"events\.jsonl\.gz: "):
-        list(read_lines([str(path)]))
 
 
 @pytest.mark.kafka
