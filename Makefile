@@ -19,7 +19,7 @@ help:
 	@echo 'make figures  measure every figure of docs/figures/: DATA=folder, ONLY="films faults" for some'
 	@echo 'make pages    write docs/figures/ anew from benchmarks/results/'
 	@echo 'make docs     build the documentation site into build/docs'
-	@echo 'make schemas  write schemas/ and the tables of the README anew from the code'
+	@echo 'make schemas  write schemas/ and the tables of the documentation from the code'
 	@echo 'make clean    remove all that was made here, .venv too'
 
 .venv/.made:
@@ -78,12 +78,13 @@ pages: .venv/.test
 	$(BIN)/python -m benchmarks.figures
 
 docs: .venv/.test
+	$(BIN)/python -m docs.generate
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html \
 	  --doctree-dir build/doctrees docs build/docs
 
 schemas: .venv/.test
 	$(BIN)/python -m indexer.data.schemas schemas
-	$(BIN)/python -m tests.readme_tables
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* \

