@@ -24,7 +24,7 @@ from tracker.events.kinds import DEFAULT_KINDS
 from tracker.events.wire import REASONS
 from tracker.items.layout import ITEM_HEAD, NEIGHBOUR, SCENE
 from tracker.kafka.topics import wanted_topics
-from tracker.settings import PREFIX, Settings
+from tracker.settings import PREFIX, Settings, load_settings
 from tracker.store.partition_store import Position
 from tracker.stream.emission import Owed
 from tracker.stream.metrics import Metrics
@@ -161,7 +161,7 @@ def reasons() -> str:
 def topics() -> str:
     """Return the table of the topics, by the settings' defaults."""
     rows = []
-    for topic in wanted_topics(Settings()):
+    for topic in wanted_topics(load_settings({})):
         policy, stamp = topic.config["cleanup.policy"], topic.config.get("message.timestamp.type")
         text = meanings.TOPICS[topic.role]
         rows.append(
@@ -268,8 +268,9 @@ def paths() -> str:
             found.append(path)
             return lambda handler: handler
 
+    recorder: Any = Recorder()
     nothing: Any = None
-    add_pages(Recorder(), nothing, nothing, nothing)
+    add_pages(recorder, nothing, nothing, nothing)
     return table(["Path", "Answer"], [[f"`{path}`", meanings.PATHS[path]] for path in found])
 
 

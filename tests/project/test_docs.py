@@ -330,4 +330,5 @@ def test_lookups_answer_with_the_fields_that_the_page_names() -> None:
             if isinstance(node, ast.Dict):
                 for key in node.keys:
                     if isinstance(key, ast.Constant):
-                        assert f"`{key.value}`" in page, f"{function}: {key.value}"
+                        name = str(key.value)
+                        assert f"`{name}`" in page, f"{function}: {name}"
