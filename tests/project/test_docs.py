@@ -284,7 +284,7 @@ def test_make_targets_in_the_text_exist() -> None:
 
 
 def test_files_named_in_the_text_exist() -> None:
-    """A path between backticks that begins with a folder of ours."""
+    """A path between backticks that begins with a folder of ours; NAME stands for any name."""
     named = set()
     for page in PAGES:
         if page.name != "CHANGELOG.md":
@@ -294,6 +294,7 @@ def test_files_named_in_the_text_exist() -> None:
                     prose(page),
                 )
             )
+    named = {path for path in named if "NAME" not in path}
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
