@@ -159,6 +159,7 @@ def _bars(axes: Axes, found: list[Bar], zero: bool, form: str) -> None:
             )  # fmt: skip
     axes.set_yticks(list(places), [one.name for one in found], parse_math=False)
     axes.tick_params(axis="y", length=0)
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
 

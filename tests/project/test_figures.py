@@ -142,7 +142,13 @@ def made_up() -> Stored:
     stages = dict.fromkeys(("recommend", "search", "score", "encode"), 12.0)
     setups = ("blend", "network", "network and encoder", "network, encoder and attention")
     times = {"items": 20000, "microseconds": dict.fromkeys(setups, stages)}
-    demo = {"events": 9, "items": 8, "events_per_second": 7.0, "lost": 0, "paced_rate": 200.0}
+    demo: dict[str, Any] = {
+        "events": 9,
+        "items": 8,
+        "events_per_second": 7.0,
+        "lost": 0,
+        "paced_rate": 200.0,
+    }
     demo |= {"users_without_recommendation": 0, "latency_ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}
     bounded = {"lists": [{"strongest": 20, "overlap": 0.9, "strength": 0.99}]}
     full = {"name": "full model", "hit_rate_at_10": 0.2, "ndcg_at_10": 0.1}
@@ -171,7 +177,7 @@ def made_up() -> Stored:
         "scene-change": {"scenes": ["home", "cart"], "items": [["a", "b"]]},
         "throughput": {"uniform": systems, "zipf": systems, "items": 9, "users": 8},
     }
-    about = {"commands": ["python -m x"], "commit": "0123456", "date": "2026-01-02"}
+    about: dict[str, Any] = {"commands": ["python -m x"], "commit": "0123456", "date": "2026-01-02"}
     about |= {"machine": {"cores": 2, "model": "a processor", "memory_gib": 8}}
     return Stored({name: {"name": name, "figures": one, **about} for name, one in figures.items()})
 
