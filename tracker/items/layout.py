@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
-from tracker.kernels.row_bytes import Slots, is_sealed, seal
+from tracker.kernels.row_bytes import DAMAGED, OTHER_FORMAT, Slots, is_sealed, seal
 
 Array = NDArray[Any]
 
@@ -114,7 +114,7 @@ def check_items(words: Array, offsets: Array) -> tuple[int, int]:
         if start == end:
             continue
         if (words[start] & np.uint64(0xFFFF)) != np.uint64(FORMAT):
-            return i, 1
+            return i, OTHER_FORMAT
         n_scenes = whole((words[start] >> np.uint64(16)) & low)
         n_near = whole((words[start] >> np.uint64(24)) & low)
         expected = 1 + HEAD_WORDS + n_scenes * SCENE_WORDS + n_near * NEIGHBOUR_WORDS
@@ -124,10 +124,10 @@ def check_items(words: Array, offsets: Array) -> tuple[int, int]:
             or n_near > NEIGHBOURS
             or not is_sealed(words, start, end)
         ):
-            return i, 2
+            return i, DAMAGED
         counts = words[start + HEAD_WORDS]
         if whole(counts & low) != n_scenes or whole((counts >> np.uint64(8)) & low) != n_near:
-            return i, 2
+            return i, DAMAGED
     return -1, 0
 
 

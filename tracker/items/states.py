@@ -21,7 +21,7 @@ from tracker.items.layout import (
     pack_items,
     unpack_items,
 )
-from tracker.kernels.row_bytes import Slots, describe_format, join_rows, split_rows
+from tracker.kernels.row_bytes import DAMAGED, Slots, join_rows, refusal, split_rows
 
 Array = NDArray[Any]
 
@@ -103,31 +103,13 @@ class ItemStates:
             ItemStateFormatError: another format number, or a damaged row; its position is named.
         """
         words, offsets, bad = join_rows(rows)
-        code = 2
+        code = DAMAGED
         if bad < 0:
             bad, code = check_items(words, offsets)
         if bad >= 0:
-            row = rows[bad] or b""
-            found = describe_format(row)
-            if code == 1 or found not in (-1, FORMAT):
-                raise ItemStateFormatError(
-                    f"item row {bad} of {len(rows)} has format {found}; format {FORMAT} is expected"
-                    + _remedy(found)
-                )
-            raise ItemStateFormatError(
-                f"item row {bad} of {len(rows)}, {len(row)} bytes, is damaged: its checksum or"
-                " length does not agree"
-            )
+            where = f"item row {bad} of {len(rows)}"
+            raise ItemStateFormatError(refusal(where, rows[bad] or b"", code, FORMAT))
         empty = offsets[1:] == offsets[:-1]
         if empty.any():
             self.clear(slots[empty])
         unpack_items(slots, words, offsets, *self._columns_as_words())
-
-
-def _remedy(found: int) -> str:
-    if found > FORMAT:
-        return " (was it written by a newer version?)"
-    return (
-        "; rows of an older version cannot be read: stop all workers and run `tracker reset-state"
-        " --everything`, which rebuilds the states from the events still kept"
-    )

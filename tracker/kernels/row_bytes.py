@@ -90,9 +90,38 @@ def split_rows(words: Array, offsets: NDArray[np.int64]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(ends)]
 
 
-def describe_format(row: bytes) -> int:
-    """Return the format number a row begins with; -1 where it is too short to have one."""
-    return int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
+# Why a kernel refuses a row; 0 stands for a row that can be read.
+
+OTHER_FORMAT = 1
+"""The row begins with another format number."""
+DAMAGED = 2
+"""The row's checksum or length does not agree."""
+OTHER_LAYOUT = 3
+"""The row was written with other dimensions than those in use."""
+NEWER_ARTIFACT = 4
+"""The row was written with a newer artifact than the reader may use."""
+
+
+def refusal(what: str, row: bytes, code: int, expected: int) -> str:
+    """Return why a row cannot be read: its format number is another one, or it is damaged.
+
+    Args:
+        what: name of the row, such as `user row 1 of 2`.
+        row: its bytes, of any length.
+        code: OTHER_FORMAT or DAMAGED, as the kernel that checks rows returned it.
+        expected: format number that this version reads.
+    """
+    found = int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
+    if code == OTHER_FORMAT or found not in (-1, expected):
+        remedy = (
+            " (was it written by a newer version?)"
+            if found > expected
+            else "; rows of an older version cannot be read: stop all workers and run"
+            " `tracker reset-state --everything`, which rebuilds the states from the events still"
+            " kept"
+        )
+        return f"{what} has format {found}; format {expected} is expected{remedy}"
+    return f"{what}, {len(row)} bytes, is damaged: its checksum or length does not agree"
 
 
 # The keys of all rows of a partition; a prefix is one byte.

@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 
 from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
-from tracker.kernels.row_bytes import Slots, is_sealed, seal
+from tracker.kernels.row_bytes import (
+    DAMAGED,
+    NEWER_ARTIFACT,
+    OTHER_FORMAT,
+    OTHER_LAYOUT,
+    Slots,
+    is_sealed,
+    seal,
+)
 from tracker.users.interests import INTEREST
 
 Array = NDArray[Any]
@@ -184,7 +192,7 @@ def check_rows(
 ) -> tuple[int, int]:
     """Return (position, code) of the first row that cannot be read, or (-1, 0).
 
-    The codes: 1 another format, 2 damaged, 3 another layout, 4 of an artifact after `newest`.
+    The codes: OTHER_FORMAT, DAMAGED, OTHER_LAYOUT, NEWER_ARTIFACT for one after `newest`.
     """
     data = words.view(np.uint8)
     counts_at = HEADER_BYTES + _HEAD_BYTES - 4
@@ -194,9 +202,9 @@ def check_rows(
         if start == end:
             continue
         if (words[start] & np.uint64(0xFFFF)) != np.uint64(FORMAT):
-            return i, 1
+            return i, OTHER_FORMAT
         if (end - start) * 8 < HEADER_BYTES + _HEAD_BYTES or not is_sealed(words, start, end):
-            return i, 2
+            return i, DAMAGED
         byte = start * 8
         n_pending = whole(data[byte + 11])
         n_interests = whole(data[byte + 12])
@@ -208,7 +216,7 @@ def check_rows(
             or n_interests > most_interests
             or n_ring > most_ring
         ):
-            return i, 3
+            return i, OTHER_LAYOUT
         width = whole(words[start + 1] & np.uint64(0xFFFF))
         expected = _row_bytes(sizes, width, n_interests, n_pending, n_ring, dim * 2)
         if (
@@ -217,9 +225,9 @@ def check_rows(
             or whole(data[byte + counts_at + 1]) != n_interests
             or whole(data[byte + counts_at + 2]) != n_pending
         ):
-            return i, 2
+            return i, DAMAGED
         if whole(words[start + _ARTIFACT_WORD] & np.uint64(0xFFFFFFFF)) > newest:
-            return i, 4
+            return i, NEWER_ARTIFACT
     return -1, 0
 
 

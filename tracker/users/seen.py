@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.native import native
-from tracker.kernels.row_bytes import describe_format, is_sealed, join_rows, seal, split_rows
+from tracker.kernels.row_bytes import (
+    DAMAGED,
+    OTHER_FORMAT,
+    OTHER_LAYOUT,
+    is_sealed,
+    join_rows,
+    refusal,
+    seal,
+    split_rows,
+)
 from tracker.users.config import InterestConfig
 
 Array = NDArray[Any]
@@ -167,19 +176,19 @@ def _check(words: Array, offsets: Array, size: int) -> tuple[int, int]:
         if start == end:
             continue
         if (words[start] & low) != np.uint64(FORMAT):
-            return i, 1
+            return i, OTHER_FORMAT
         if end - start < _HEADER_WORDS or not is_sealed(words, start, end):
-            return i, 2
+            return i, DAMAGED
         if np.int64((words[start] >> np.uint64(16)) & low) != size // 8:
-            return i, 3
+            return i, OTHER_LAYOUT
         body = 0
         for g in range(2):
             n = int((words[start + 2] >> np.uint64(16 * g)) & low)
             body += size if n == _DENSE else 2 * n
         if (words[start + 2] >> np.uint64(32)) > np.uint64(1):
-            return i, 2
+            return i, DAMAGED
         if start + _HEADER_WORDS + (body + 7) // 8 != end:
-            return i, 2
+            return i, DAMAGED
     return -1, 0
 
 
@@ -299,24 +308,15 @@ class SeenSets:
             SeenFormatError: another format number or size, or a damaged row; its position named.
         """
         words, offsets, bad = join_rows(rows)
-        code = 2
+        code = DAMAGED
         if bad < 0:
             bad, code = _check(words, offsets, self.bits.shape[2])
         if bad >= 0:
-            row = rows[bad] or b""
-            found = describe_format(row)
-            if code == 1 or found not in (-1, FORMAT):
+            where, row = f"seen set {bad} of {len(rows)}", rows[bad] or b""
+            if code == OTHER_LAYOUT:
                 raise SeenFormatError(
-                    f"seen set {bad} of {len(rows)} has format {found}; format {FORMAT} is expected"
-                    " (was it written by a newer version?)"
+                    f"{where} has {int.from_bytes(row[2:4], 'little') * 64} bits;"
+                    f" {self.config.seen_bits} are expected"
                 )
-            if code == 3:
-                raise SeenFormatError(
-                    f"seen set {bad} of {len(rows)} has {int.from_bytes(row[2:4], 'little') * 64}"
-                    f" bits; {self.config.seen_bits} are expected"
-                )
-            raise SeenFormatError(
-                f"seen set {bad} of {len(rows)}, {len(row)} bytes, is damaged: its checksum or"
-                " length does not agree"
-            )
+            raise SeenFormatError(refusal(where, row, code, FORMAT))
         _unpack(self.bits, self.counts, self.active, slots, words, offsets)

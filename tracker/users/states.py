@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.row_bytes import Slots, describe_format, join_rows, split_rows
+from tracker.kernels.row_bytes import (
+    DAMAGED,
+    NEWER_ARTIFACT,
+    OTHER_LAYOUT,
+    Slots,
+    join_rows,
+    refusal,
+    split_rows,
+)
 from tracker.users.config import InterestConfig
 from tracker.users.interests import INTEREST
 from tracker.users.layout import FORMAT, HEAD, HEADER, RING, check_rows, pack_rows, unpack_rows
@@ -221,7 +229,7 @@ class UserStates:
         words, offsets, bad = join_rows(rows)
         config = self.config
         n_sums = len(config.half_lives_seconds)
-        code = 2
+        code = DAMAGED
         if bad < 0:
             bad, code = check_rows(
                 words,
@@ -234,38 +242,28 @@ class UserStates:
                 config.ring,
                 newest,
             )
-        if code == 4:
+        if code == NEWER_ARTIFACT:
             head = np.frombuffer(rows[bad] or b"", HEAD, 1, HEADER.itemsize)
             raise NewerArtifactError(
                 f"user row {bad} of {len(rows)}", int(head["artifact"][0]), newest
             )
         if bad >= 0:
-            raise self._refusal(bad, code, rows)
+            where, row = f"user row {bad} of {len(rows)}", rows[bad] or b""
+            if code == OTHER_LAYOUT:
+                raise StateFormatError(self._other_layout(where, row))
+            raise StateFormatError(refusal(where, row, code, FORMAT))
         empty = offsets[1:] == offsets[:-1]
         if empty.any():
             self.clear(slots[empty])
         unpack_rows(slots, words, offsets, self.head, config.dim, *self._columns_as_bytes())
 
-    def _refusal(self, bad: int, code: int, rows: Sequence[bytes | None]) -> StateFormatError:
-        row = rows[bad] or b""
-        where = f"user row {bad} of {len(rows)}"
-        found = describe_format(row)
-        if code == 1 or found not in (-1, FORMAT):
-            return StateFormatError(
-                f"{where} has format {found}; format {FORMAT} is expected"
-                " (was it written by a newer version?)"
-            )
-        if code == 3:
-            header = np.frombuffer(row, HEADER, 1)[0]
-            config = self.config
-            return StateFormatError(
-                f"{where} is laid out for dim {header['dim']}, {header['n_sums']} half-lives,"
-                f" {header['n_slots']} slots, {header['n_ring']} ring entries,"
-                f" {header['n_pending']} pending; dim {config.dim},"
-                f" {len(config.half_lives_seconds)} half-lives, at most {config.slots},"
-                f" {config.ring} and {config.pending} are expected"
-                " (is this the artifact it was made with?)"
-            )
-        return StateFormatError(
-            f"{where}, {len(row)} bytes, is damaged: its checksum or length does not agree"
+    def _other_layout(self, where: str, row: bytes) -> str:
+        header, config = np.frombuffer(row, HEADER, 1)[0], self.config
+        return (
+            f"{where} is laid out for dim {header['dim']}, {header['n_sums']} half-lives,"
+            f" {header['n_slots']} slots, {header['n_ring']} ring entries,"
+            f" {header['n_pending']} pending; dim {config.dim},"
+            f" {len(config.half_lives_seconds)} half-lives, at most {config.slots},"
+            f" {config.ring} and {config.pending} are expected"
+            " (is this the artifact it was made with?)"
         )

@@ -5,10 +5,12 @@ import pytest
 
 from tracker.kernels import row_bytes
 from tracker.kernels.row_bytes import (
+    DAMAGED,
+    OTHER_FORMAT,
     checksum,
-    describe_format,
     is_sealed,
     join_rows,
+    refusal,
     seal,
     split_rows,
 )
@@ -52,9 +54,18 @@ def test_a_row_may_stand_anywhere_among_others() -> None:
     assert checksum(alone, 0, 5) != checksum(alone, 0, 6)
 
 
-def test_a_format_number_is_read_where_there_is_one() -> None:
-    assert describe_format(b"\x02\x01rest") == 258
-    assert describe_format(b"\x02") == -1
+@pytest.mark.parametrize(
+    ("row", "code", "message"),
+    [
+        (b"\x02\x01rest", OTHER_FORMAT, "row 0 has format 258; format 2 is expected (was it w"),
+        (b"\x01\x00rest", OTHER_FORMAT, "row 0 has format 1; format 2 is expected; rows of an o"),
+        (b"\x03\x00odd", DAMAGED, "row 0 has format 3; format 2 is expected (was it written"),
+        (b"\x02\x00odd", DAMAGED, "row 0, 5 bytes, is damaged: its checksum or length does not"),
+        (b"\x02", DAMAGED, "row 0, 1 bytes, is damaged: "),
+    ],
+)
+def test_a_refusal_names_the_format_or_the_damage(row: bytes, code: int, message: str) -> None:
+    assert refusal("row 0", row, code, 2).startswith(message)
 
 
 def test_the_kernels_do_in_python_what_they_do_in_native_code(
