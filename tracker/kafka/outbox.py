@@ -14,6 +14,7 @@ from aiokafka.errors import (
 )
 
 from tracker.events.wire import Rejection
+from tracker.explained import first_line
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +154,7 @@ class Outbox:
             try:
                 await asyncio.shield(mark)
             except (KafkaError, OSError) as error:
-                what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                raise SendError(f"recommendations cannot be sent ({what})") from error
+                raise SendError(f"recommendations cannot be sent ({first_line(error)})") from error
 
     async def _send(
         self, before: "asyncio.Task[None] | None", records: Sequence[Record], size: int

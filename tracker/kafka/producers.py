@@ -10,6 +10,7 @@ from aiokafka.errors import (
     KafkaError,
 )
 
+from tracker.explained import first_line
 from tracker.kafka.cluster import BrokerError, client_arguments
 from tracker.kafka.outbox import MAX_BATCH_BYTES
 from tracker.settings import Settings
@@ -90,13 +91,8 @@ async def _started(make: Callable[[], AIOKafkaProducer], what: str) -> AIOKafkaP
             await producer.stop()
             away = isinstance(error, (KafkaConnectionError, TimeoutError, OSError))
             if not away or asyncio.get_running_loop().time() > deadline:
-                raise BrokerError(f"{what} cannot start: {error_text(error)}") from error
-            log.warning("%s cannot start yet: %s", what, error_text(error))
+                raise BrokerError(f"{what} cannot start: {first_line(error)}") from error
+            log.warning("%s cannot start yet: %s", what, first_line(error))
             await asyncio.sleep(1.0)
         else:
             return producer
-
-
-def error_text(error: BaseException) -> str:
-    """Return the class and the text of an error, the class alone if it has no text."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

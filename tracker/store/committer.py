@@ -13,8 +13,8 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
+from tracker.explained import first_line
 from tracker.kafka.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches
-from tracker.kafka.producers import error_text
 from tracker.store.database import write_rows
 
 log = logging.getLogger(__name__)
@@ -104,18 +104,18 @@ class Committer:
                 await producer.abort_transaction()
                 raise CommitRefusedError(
                     f"the broker refuses a batch for {self._changelog} or for what goes with it"
-                    f" ({error_text(error)}); batches have up to {MAX_BATCH_BYTES} bytes: set"
+                    f" ({first_line(error)}); batches have up to {MAX_BATCH_BYTES} bytes: set"
                     " max.message.bytes of the topics, or message.max.bytes of the broker, to"
                     " 1048588 or more"
                 ) from error
             except (KafkaError, OSError) as error:
                 await producer.abort_transaction()
-                raise CommitAbortedError(error_text(error)) from error
+                raise CommitAbortedError(first_line(error)) from error
             await producer.commit_transaction()
         except FENCED as error:
             raise FencedError(self._fenced()) from error
         except (KafkaError, OSError, AssertionError) as error:
-            raise CommitUnknownError(error_text(error)) from error
+            raise CommitUnknownError(first_line(error)) from error
         return int(more[-1].result().offset) + count - 1
 
     async def _one_by_one(self, rows: Rows, first: Sequence[Record]) -> int:
@@ -127,7 +127,7 @@ class Committer:
             (sent, _) = await self._send_rows(rows[-1:])
             return int((await sent[0]).offset)
         except (KafkaError, OSError) as error:
-            raise CommitUnknownError(error_text(error)) from error
+            raise CommitUnknownError(first_line(error)) from error
 
     async def _send(self, records: Sequence[Record]) -> list["asyncio.Future[Any]"]:
         by_target: dict[tuple[str, int], list[Record]] = {}
