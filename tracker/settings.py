@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tracker.explained import Explained
+
 PREFIX = "TRACKER_"
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -35,7 +37,7 @@ EXPECTED = {
 """What pydantic's kinds of errors say, in our words."""
 
 
-class SettingsError(ValueError):
+class SettingsError(Explained, ValueError):
     """A setting is unknown or wrong; the message says which, what was found and expected."""
 
 

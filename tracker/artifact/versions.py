@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec.core
 
-from tracker.explained import first_line
+from tracker.explained import Explained, first_line
 from tracker.files import sync_folder, write_synced
 
 LATEST = "LATEST"
@@ -36,7 +36,7 @@ _DRIVER_ERRORS = {
 }
 
 
-class ArtifactError(Exception):
+class ArtifactError(Explained):
     """An artifact cannot be used; one line: where, what was found, expected, and the remedy."""
 
 

@@ -20,8 +20,8 @@ from tracker.cli.printing import (
 )
 from tracker.cli.shared import run_to_end, settings_of, settings_options
 from tracker.events.wire import Recommendation
+from tracker.explained import Explained
 from tracker.kafka.client import watch
-from tracker.kafka.cluster import BrokerError
 
 
 def _now(value: float | None) -> float:
@@ -29,23 +29,11 @@ def _now(value: float | None) -> float:
 
 
 @contextmanager
-def _rows_read() -> Iterator[None]:
-    """Show as one line why a row cannot be read."""
-    from tracker.items.states import ItemStateFormatError
-    from tracker.users.states import NewerArtifactError, StateFormatError
-
-    try:
-        yield
-    except (ItemStateFormatError, NewerArtifactError, StateFormatError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-@contextmanager
 def _file_written(file: Path) -> Iterator[None]:
     """Show as one line why a file cannot be written."""
     try:
         yield
-    except BrokerError:  # an OSError too
+    except Explained:  # BrokerError is an OSError too
         raise
     except OSError as error:
         place = error.filename or file
@@ -130,11 +118,10 @@ def show(
         found = ask_worker(url or f"http://{settings.web_host}:{settings.web_port}", path)
     if found is None:
         artifact = Artifact.load(settings.artifacts, device="cpu")
-        with _rows_read():
-            if user is not None:
-                found = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
-            else:
-                found = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
+        if user is not None:
+            found = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
+        else:
+            found = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
     if found is None:
         raise click.ClickException(f"nothing is known of {path.replace('s/', ' ', 1)}")
     if as_json:
@@ -178,8 +165,7 @@ def score(
         found = ask_scores(url, user, items, scene, at)
     if found is None:
         artifact = Artifact.load(settings.artifacts, device="cpu")
-        with _rows_read():
-            found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
+        found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
     if not found["trained"]:
         raise click.ClickException(
             str(found.get("note") or f"{found['artifact']} has no trained prediction")
@@ -218,7 +204,7 @@ def export(
     from tracker.lookup.export import export_users
 
     artifact = Artifact.load(settings.artifacts, device="cpu")
-    with progress() as bar, _rows_read(), _file_written(file):
+    with progress() as bar, _file_written(file):
         task = bar.add_task("exporting users", total=None, what="")
         users = run_to_end(
             export_users(

@@ -9,34 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
-from tracker.artifact.versions import ArtifactError
-from tracker.demo.audit import AuditError
-from tracker.demo.processes import ProcessError
-from tracker.demo.run import DemoError
-from tracker.events.lines import InputError
-from tracker.kafka.cluster import BrokerError, TopicError
-from tracker.kafka.reset import ResetError
-from tracker.kafka.topics import TopicsError
-from tracker.settings import Settings, SettingsError, load_settings
-from tracker.worker.data_dir import DataDirError
+from tracker.explained import Explained
+from tracker.settings import Settings, load_settings
 
 FAILED = 1
 STOPPED = 130
-
-EXPECTED_ERRORS = (
-    ArtifactError,
-    AuditError,
-    BrokerError,
-    DataDirError,
-    DemoError,
-    InputError,
-    ProcessError,
-    ResetError,
-    SettingsError,
-    TopicError,
-    TopicsError,
-)
-"""What people can put right: shown as one line, without a traceback."""
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -60,7 +37,7 @@ class OneLineErrors(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except EXPECTED_ERRORS as error:
+        except Explained as error:
             raise click.ClickException(str(error)) from error
 
 

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from tracker.events.wire import Recommendation
+from tracker.explained import Explained
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings
@@ -17,7 +18,7 @@ from tracker.settings import Settings
 PERCENTILES = (50, 95, 99)
 
 
-class AuditError(Exception):
+class AuditError(Explained):
     """Something was lost: the message says what, and how much."""
 
 

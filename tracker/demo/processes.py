@@ -10,12 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tracker.explained import Explained
+
 START_SECONDS = 15.0
 
 STOP_SECONDS = 10.0
 
 
-class ProcessError(Exception):
+class ProcessError(Explained):
     """A child process did not start, ended by itself or had to be killed."""
 
 

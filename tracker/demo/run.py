@@ -21,6 +21,7 @@ from tracker.demo.local import build_index, own_topics, until_ready, worker_proc
 from tracker.demo.processes import ChildProcess, free_port
 from tracker.events.lines import Line
 from tracker.events.wire import Recommendation, decode_event
+from tracker.explained import Explained
 from tracker.kafka.client import Received, send_events
 from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings, load_settings
@@ -33,7 +34,7 @@ ITEM_PARTITIONS = 2
 EMBEDDED = "embedded"
 
 
-class DemoError(Exception):
+class DemoError(Explained):
     """The demonstration did not do what it is to show; the message says what was lost."""
 
 

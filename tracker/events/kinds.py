@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from tracker.explained import Explained
+
 Curve = Literal["none", "rating", "dwell", "quantity"]
 
 DWELL_SATURATION_SECONDS = 60.0
@@ -21,7 +23,7 @@ class UnknownKindError(ValueError):
     """An event's kind is not in the table, and no default weight is set."""
 
 
-class KindsFileError(ValueError):
+class KindsFileError(Explained, ValueError):
     """The weights file cannot be used; the message names what was found and expected."""
 
 

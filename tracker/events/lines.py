@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from tracker.explained import Explained
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class InputError(Exception):
+class InputError(Explained):
     """A file cannot be read; the message names the file and the reason."""
 
 

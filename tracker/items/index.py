@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.explained import first_line
+from tracker.explained import Explained, first_line
 from tracker.items.vectors import Rows, Vectors
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only tensors need it
@@ -31,7 +31,7 @@ class IndexFileError(ValueError):
     """The file is not an index of ours; the message names it."""
 
 
-class IndexDeviceError(ValueError):
+class IndexDeviceError(Explained, ValueError):
     """A GPU was asked for and FAISS has none."""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.explained import Explained
 from tracker.items.layout import (
     FORMAT,
     HEAD_WORDS,
@@ -26,7 +27,7 @@ from tracker.kernels.row_bytes import DAMAGED, Slots, join_rows, refusal, split_
 Array = NDArray[Any]
 
 
-class ItemStateFormatError(ValueError):
+class ItemStateFormatError(Explained, ValueError):
     """The bytes are not an item row, are damaged, or of a format number unknown here."""
 
 

@@ -20,6 +20,7 @@ from aiokafka.errors import (
     UnsupportedVersionError,
 )
 
+from tracker.explained import Explained
 from tracker.kafka.topic_ids import read_topics
 from tracker.settings import Settings
 
@@ -28,11 +29,11 @@ log = logging.getLogger(__name__)
 REQUEST_SECONDS = 15.0
 
 
-class BrokerError(ConnectionError):
+class BrokerError(Explained, ConnectionError):
     """The brokers cannot be reached or refuse us."""
 
 
-class TopicError(RuntimeError):
+class TopicError(Explained):
     """A topic is missing or does not fit the others."""
 
 

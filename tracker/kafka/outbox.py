@@ -14,7 +14,7 @@ from aiokafka.errors import (
 )
 
 from tracker.events.wire import Rejection
-from tracker.explained import first_line
+from tracker.explained import Explained, first_line
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ REFUSED = (
 """What a broker answers that will never take a batch."""
 
 
-class SendError(RuntimeError):
+class SendError(Explained):
     """Recommendations or rejections could not be sent; their events are processed again."""
 
 

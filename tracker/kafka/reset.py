@@ -5,6 +5,7 @@ import asyncio
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
+from tracker.explained import Explained
 from tracker.kafka.cluster import TopicError, describe_topics, group_of, topics_of
 from tracker.kafka.connect import admin_client, producer
 from tracker.kafka.topics import ensure_topics
@@ -14,7 +15,7 @@ from tracker.settings import Settings
 GONE_SECONDS = 20.0
 
 
-class ResetError(RuntimeError):
+class ResetError(Explained):
     """The states are in use, or the broker does not delete them."""
 
 

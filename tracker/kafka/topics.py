@@ -8,6 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from tracker.explained import Explained
 from tracker.kafka.cluster import describe_topics, topics_of, unreachable
 from tracker.kafka.connect import admin_client
 from tracker.settings import Settings
@@ -23,7 +24,7 @@ EVENT_LOG = {"cleanup.policy": "delete", **LOG_APPEND_TIME}
 CHANGELOG = {"cleanup.policy": "compact"}
 
 
-class TopicsError(RuntimeError):
+class TopicsError(Explained):
     """The broker did not do what was asked of it for a topic."""
 
 

@@ -13,7 +13,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
-from tracker.explained import first_line
+from tracker.explained import Explained, first_line
 from tracker.kafka.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches
 from tracker.store.database import write_rows
 
@@ -24,7 +24,7 @@ FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 Rows = Sequence[tuple[bytes, bytes | None]]
 
 
-class FencedError(RuntimeError):
+class FencedError(Explained):
     """Another worker owns the partition now; this one has to stop."""
 
 
@@ -32,11 +32,11 @@ class CommitAbortedError(RuntimeError):
     """A transaction was aborted cleanly; nothing of it is visible, and it can be tried again."""
 
 
-class CommitRefusedError(RuntimeError):
+class CommitRefusedError(Explained):
     """The broker will never take a batch of this size; a setting of it or of a topic is too low."""
 
 
-class CommitUnknownError(RuntimeError):
+class CommitUnknownError(Explained):
     """Nobody knows whether a commit took place; only a restart can tell."""
 
 

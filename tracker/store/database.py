@@ -5,6 +5,8 @@ from typing import Any
 
 from rocksdict import WriteBatch, WriteOptions
 
+from tracker.explained import Explained
+
 OFFSET_KEY = b"__faust\0offset__"
 """Where Faust keeps how far a database has followed its changelog."""
 
@@ -12,7 +14,7 @@ _WITHOUT_LOG: Any = WriteOptions()  # its stub calls the property a method
 _WITHOUT_LOG.disable_wal = True
 
 
-class DatabaseError(OSError):
+class DatabaseError(Explained, OSError):
     """RocksDB cannot write; what was committed comes back from the changelog."""
 
 

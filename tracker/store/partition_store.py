@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from tracker.explained import Explained
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
 from tracker.store.arena import Arena
@@ -21,7 +22,7 @@ FORMAT = 1
 RESET = "`tracker reset-state --everything` deletes the states"
 
 
-class PositionError(RuntimeError):
+class PositionError(Explained):
     """A position does not belong to the topic it is found beside."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.explained import Explained
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import (
     DAMAGED,
@@ -38,7 +39,7 @@ _DENSE = 0xFFFF
 _EVENT_SALT = np.uint64(0x9E3779B97F4A7C15)
 
 
-class SeenFormatError(ValueError):
+class SeenFormatError(Explained, ValueError):
     """The bytes are not a seen set, are damaged, or of a format number unknown here."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.explained import Explained
 from tracker.kernels.row_bytes import (
     DAMAGED,
     NEWER_ARTIFACT,
@@ -33,11 +34,11 @@ RING_UNKNOWN = 4
 """Flag of a ring entry: its item was not in the catalogue when it came."""
 
 
-class StateFormatError(ValueError):
+class StateFormatError(Explained, ValueError):
     """The bytes are not a user row, are damaged, or of a format or layout unknown here."""
 
 
-class NewerArtifactError(RuntimeError):
+class NewerArtifactError(Explained):
     """A row was written with a newer artifact than it may be read with; that is `sequence`.
 
     Read with an older one, it would lose what the newer one's user encoder and basis hold.

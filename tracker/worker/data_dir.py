@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tracker.explained import Explained
+
 LOCK = "worker.lock"
 
 
-class DataDirError(RuntimeError):
+class DataDirError(Explained):
     """The data directory is in use or cannot be written."""
 
 

@@ -10,36 +10,25 @@ from typing import Any
 
 from faust.types import TP
 
+from tracker.explained import Explained
 from tracker.items.rows import ItemRows
 from tracker.kafka.cluster import BrokerError, describe_topics
-from tracker.kafka.outbox import Outbox, SendError
+from tracker.kafka.outbox import Outbox
 from tracker.kafka.producers import fenced_producer, plain_producer
-from tracker.store.committer import CommitRefusedError, Committer, CommitUnknownError, FencedError
-from tracker.store.partition_store import PartitionStore, PositionError
+from tracker.store.committer import Committer
+from tracker.store.partition_store import PartitionStore
 from tracker.stream.item_side import ItemSide
 from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
-from tracker.users.seen import SeenFormatError
-from tracker.users.states import StateFormatError
 from tracker.worker.transport import ChunkConsumer
 
 log = logging.getLogger(__name__)
 
-EXPLAINED = (
-    BrokerError,
-    CommitRefusedError,
-    CommitUnknownError,
-    FencedError,
-    OSError,
-    PositionError,
-    SeenFormatError,
-    SendError,
-    StateFormatError,
-)
-"""What ends a worker and is no bug: one line says it all."""
+EXPECTED = (Explained, OSError)
+"""Errors that end a worker and are no bug: one line says it all."""
 
 
 def leave(status: int) -> None:
@@ -132,7 +121,7 @@ class Plane:
                 self._say_what_is_lost(tp, partition, begins[tp] or 0)
                 self._open[tp] = partition
             await asyncio.gather(*(self._open[tp].start() for tp in waiting if tp in self._open))
-        except (*EXPLAINED, RuntimeError, LookupError) as error:
+        except (*EXPECTED, RuntimeError, LookupError) as error:
             self.fatal(error)
 
     async def release(self, tps: Collection[TP]) -> None:
@@ -140,7 +129,7 @@ class Plane:
         leaving = [(tp, self._open.pop(tp)) for tp in tps if tp in self._open]
         try:
             await asyncio.gather(*(partition.close() for _, partition in leaving))
-        except (*EXPLAINED, RuntimeError) as error:
+        except (*EXPECTED, RuntimeError) as error:
             self.fatal(error)
         for tp, partition in leaving:
             if partition.store.committed is not None:
@@ -177,7 +166,7 @@ class Plane:
         if self._dying:
             return
         self._dying = True
-        if isinstance(error, EXPLAINED):
+        if isinstance(error, EXPECTED):
             log.critical("this worker stops: %s", error)
         else:
             log.critical("this worker stops because of a bug", exc_info=error)

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from tracker.explained import Explained
+
 FLOOD_SECONDS = 10.0
 """The same line of a library comes once in so many seconds."""
 
@@ -21,7 +23,7 @@ OFF_TOPIC = ("Topic creation disabled",)
 log = logging.getLogger(__name__)
 
 
-class PortError(RuntimeError):
+class PortError(Explained):
     """The port of the web server cannot be had."""
 
 

@@ -7,19 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from tracker.artifact.versions import ArtifactError
-from tracker.events.kinds import Kinds, KindsFileError
-from tracker.items.index import IndexDeviceError
+from tracker.events.kinds import Kinds
+from tracker.explained import Explained
 from tracker.items.view import ItemView
-from tracker.kafka.cluster import BrokerError, Cluster, TopicError, check_topics, group_of
+from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
 from tracker.settings import Settings
 from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving
 from tracker.worker.app import TrackerWorker, build_app
-from tracker.worker.data_dir import DataDirError, locked
+from tracker.worker.data_dir import locked
 from tracker.worker.plane import Plane
-from tracker.worker.process import PortError, calm_garbage_collector, check_port, set_up_logging
+from tracker.worker.process import calm_garbage_collector, check_port, set_up_logging
 from tracker.worker.warm_up import warm_up
 
 log = logging.getLogger(__name__)
@@ -31,17 +30,6 @@ RETRY_SECONDS_MOST = 16.0
 
 START_SECONDS = 60.0
 """How long a worker waits for a broker that is away when it starts."""
-
-REFUSALS = (
-    ArtifactError,
-    BrokerError,
-    DataDirError,
-    IndexDeviceError,
-    KindsFileError,
-    PortError,
-    TopicError,
-)
-"""Why a worker does not start: one line, no traceback."""
 
 
 async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -> Cluster:
@@ -79,7 +67,7 @@ def run_worker(settings: Settings) -> int:
     try:
         with locked(settings.data_dir):
             return _run(settings)
-    except REFUSALS as error:
+    except Explained as error:
         log.critical("this worker does not start: %s", error)
         return 1
 
