@@ -3,15 +3,15 @@
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import latest_version
 from tracker.kafka.client import read_topic
-from tracker.kafka.cluster import topics_of
-from tracker.kernels.row_bytes import ITEM_PREFIX, USER_PREFIX, item_of, user_of
+from tracker.kafka.cluster import partition_of, topics_of
+from tracker.kernels.row_bytes import ITEM_PREFIX, USER_PREFIX, item_of, user_key, user_of
 from tracker.settings import Settings
 from tracker.users.states import ANY_ARTIFACT, NewerArtifactError, UserStates
 
@@ -27,17 +27,12 @@ async def user_row(settings: Settings, user_id: str) -> bytes | None:
         BrokerError: the broker cannot be used.
         TopicError: the changelog does not exist.
     """
-    name = user_id.encode()
-
-    def likely(partitions: int) -> int:
-        return int((murmur2(name) & 0x7FFFFFFF) % partitions)
-
     topic = topics_of(settings).users_changelog
-    for choose in (likely, None):
+    for choose in (partial(partition_of, user_id), None):
         row: bytes | None = None
         async with aclosing(read_topic(settings, topic, choose=choose)) as records:
             async for record in records:
-                if record.key == USER_PREFIX + name:
+                if record.key == user_key(user_id):
                     row = record.value
         if row is not None:
             return row

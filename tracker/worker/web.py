@@ -6,10 +6,10 @@ from typing import Any, TypeVar, cast
 
 import faust
 import numpy as np
-from aiokafka.partitioner import murmur2
 
 from tracker.events.item_events import item_partition
 from tracker.events.wire import hash_id
+from tracker.kafka.cluster import partition_of
 from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_item, describe_user
 from tracker.stream.item_side import ItemSide
@@ -89,7 +89,7 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
             return view.json({"error": str(newer)}, status=503)
         if found is None:
             partitions = context.cluster.partitions(context.cluster.topics.events)
-            number = (murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions
+            number = partition_of(user_id, partitions)
             return view.json(
                 {"error": "this worker knows no such user", "partition": number}, status=404
             )
@@ -156,7 +156,7 @@ async def _score(
 ) -> dict[str, object] | None:
     """Return scores from the partition that has the user, or else would have; None for neither."""
     partitions = context.cluster.partitions(context.cluster.topics.events)
-    likely = (murmur2(user_id.encode()) & 0x7FFFFFFF) % partitions
+    likely = partition_of(user_id, partitions)
     sides = _with_side(plane, UserSide)
     for partition, new in [(p, False) for p in sides] + [(p, True) for p in sides]:
         if new and partition.number != likely:
