@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -39,27 +40,45 @@ def check_folder(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give another name to write a file under; after the block it is at `path`.
+    """Yield another name to write a file under; after the block it is at `path`, and on disk.
 
-    Where the block fails, what was at `path` stays, and nothing else is left.
+    1. The block writes the file under a name of its own in the same folder.
+    2. It is synced, then renamed to `path` in one step, then its folder is synced: a crash leaves
+       the old file or the new one, whole.
+
+    If the block fails, what was at `path` stays, and nothing else is left.
 
     Raises:
-        OSError: as `check_folder`, or it cannot be renamed.
+        OSError: as `check_folder`, or it cannot be synced or renamed.
     """
     check_folder(path)
-    temporary = path.with_name(path.name + ".new")
+    # 1. A name of its own: two processes may write the same file.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.new")
     try:
         yield temporary
+        # 2. Sync, rename, sync.
+        sync_file(temporary)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step, as `new_file`: readers find the old content or the new one."""
+    with new_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
+    """Write a file in place and wait until it is on disk, for folders that nobody reads yet."""
+    path.write_bytes(content)
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on disk."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec.core
 
 from tracker.explained import Explained, first_line
-from tracker.files import sync_folder, write_synced
+from tracker.files import sync_folder, write_whole
 
 LATEST = "LATEST"
 
@@ -141,7 +141,7 @@ def set_latest(root: Root, version: str) -> None:
             files, folder = _open(root)
             files.pipe_file(f"{folder}/{LATEST}", f"{version}\n".encode())
         else:
-            _replace(local_path(root) / LATEST, f"{version}\n".encode())
+            write_whole(local_path(root) / LATEST, f"{version}\n".encode())
     except _store_errors() as error:
         raise ArtifactError(f"{root}/{LATEST}: cannot be written: {first_line(error)}") from error
 
@@ -245,18 +245,6 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
 def _next_sequence(root: Root) -> int:
     versions = list_versions(root)
     return sequence_of(versions[-1]) + 1 if versions else 1
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(descriptor)
-    try:
-        write_synced(Path(name), content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """ItemIndex: FAISS search on CPU or GPU, a query vector to the k best rows."""
 
-import os
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.explained import Explained, first_line
+from tracker.files import sync_file
 from tracker.items.vectors import Rows, Vectors
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only tensors need it
@@ -99,8 +99,7 @@ class ItemIndex:
             faiss.write_index(self._cpu, str(path))
         except RuntimeError as error:
             raise OSError(f"{path}: cannot be written: {first_line(error)}") from error
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(path)
 
     def search(self, queries: Vectors, k: int, threads: int = 1) -> tuple[Rows, Scores]:
         """Find the k items with the highest inner product with each query.

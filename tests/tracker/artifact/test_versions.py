@@ -136,7 +136,7 @@ def test_latest_is_replaced_and_never_half_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(versions, "write_synced", full)
+    monkeypatch.setattr("tracker.files.sync_file", full)
     with pytest.raises(ArtifactError, match=r"LATEST: cannot be written.*No space left"):
         set_latest(tmp_path, second)
     assert latest_version(tmp_path) == first
