@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Any
 
 from tracker.kafka.outbox import Outbox, Record
 from tracker.store.committer import CommitAbortedError
@@ -36,7 +37,7 @@ class Commits:
         self,
         name: str,
         number: int,
-        side: Side,
+        side: Side[Any],
         outbox: Outbox,
         metrics: Metrics,
         threads: Executor,

@@ -15,11 +15,12 @@ from tracker.kernels.row_bytes import ITEM_PREFIX, item_key, item_of
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
+from tracker.stream.side import Side
 
 log = logging.getLogger(__name__)
 
 
-class ItemSide:
+class ItemSide(Side[int]):
     """Processes the items of one partition, one call at a time, from the loop or from a thread.
 
     Item events are deltas, so each is applied once: the position row keeps the last offset of
@@ -38,13 +39,7 @@ class ItemSide:
     def __init__(
         self, context: Context, partition: int, rows: ItemRows, store: PartitionStore[int]
     ) -> None:
-        self._context = context
-        self._metrics = context.metrics
-        self._topic = context.cluster.topics.items
-        self._partition = partition
-        self._rows = rows
-        self.store = store
-        self._sweep = IdleSweep(
+        idle = IdleSweep(
             store,
             ITEM_PREFIX,
             context.idle_seconds,
@@ -52,9 +47,9 @@ class ItemSide:
             rows.last_times,
             lambda slot: float(rows.states.head["last_time"][slot]),
         )
-
-    def opened(self) -> None:
-        """Do nothing."""
+        super().__init__(context, partition, store, idle)
+        self._topic = context.cluster.topics.items
+        self._rows = rows
 
     def process(self, records: Sequence[Any], end: int) -> list[Record]:
         """Apply the blocks of a chunk.
@@ -98,28 +93,6 @@ class ItemSide:
         self.store.row.sources = sources
         self.store.move_to(end)
         return out
-
-    def due_at(self, at_end: bool) -> float | None:
-        """Items are owed nothing."""
-        return None
-
-    def emit_due(self) -> list[Record]:
-        """Items are owed nothing."""
-        return []
-
-    def owed(self) -> int:
-        """Items are owed nothing."""
-        return 0
-
-    def take_outgoing(self) -> list[Record]:
-        """Nothing goes out with a commit of items."""
-        return []
-
-    def sweep(self) -> None:
-        """Delete some items that were idle for too long, with the coming commit."""
-        deleted = self._sweep.run()
-        if deleted:
-            self._metrics.deleted.labels(self.table).inc(deleted)
 
     def find_item(self, item: int) -> tuple[ItemStates, int] | None:
         """Return where an item's row is, loaded if need be; None where nothing is kept."""

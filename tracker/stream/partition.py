@@ -95,7 +95,7 @@ class Partition:
         self,
         topic: str,
         number: int,
-        side: Side,
+        side: Side[Any],
         outbox: Outbox,
         keeper: ArtifactKeeper,
         metrics: Metrics,

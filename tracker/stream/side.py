@@ -1,35 +1,95 @@
-"""Side: what is done with the records of a partition, users' events or item events."""
+"""Side: what a partition does with its records; one for users' events, one for item events."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from tracker.kafka.outbox import Record
+from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
+from tracker.stream.serving import Context
+
+Key = TypeVar("Key", bound=Hashable)
 
 
-class Side(Protocol):
-    """What a partition in work asks of it."""
+class Side(ABC, Generic[Key]):
+    """Applies the records of one partition to the rows of its store.
 
-    table: str
-    store: PartitionStore[Any]
+    Think of it as the stateful operator that a `Partition` drives. The partition calls `opened`
+    once, then `process` for each chunk, and `emit_due` when the time of `due_at` has come;
+    `sweep` and `take_outgoing` come right before each snapshot. All calls come one at a time, from
+    the event loop or from a thread. A side never commits: what it has changed is in the store, and
+    what it has to send comes back as records.
+
+    The defaults are those of a side that has no recommendations to send.
+
+    Args:
+        context: what the partitions of a worker share.
+        partition: partition number of the source topic.
+        store: rows and position of the partition.
+        idle: finds the rows that had no event for too long.
+
+    Attributes:
+        table: name of the table, `users` or `items`.
+        store: rows and position of the partition.
+    """
+
+    table: ClassVar[str]
+
+    def __init__(
+        self, context: Context, partition: int, store: PartitionStore[Key], idle: IdleSweep[Key]
+    ) -> None:
+        self._context = context
+        self._metrics = context.metrics
+        self._partition = partition
+        self.store = store
+        self._idle = idle
+
+    @abstractmethod
+    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+        """Apply the records of a chunk, and advance the position.
+
+        Args:
+            records: of the source, in order.
+            end: the position after them.
+
+        Returns:
+            the records to send at once.
+
+        Raises:
+            ArenaFullError: commit, and call again with the same records; nothing has changed.
+            NewerArtifactError: a row was written with a newer artifact; nothing has changed.
+        """
 
     def opened(self) -> None:
-        """The store is open."""
-
-    def process(self, records: Sequence[Any], end: int) -> list[Record]:
-        """Apply records; return what to send at once."""
+        """Restore from the store what is kept beside the rows. The store is open now."""
 
     def due_at(self, at_end: bool) -> float | None:
-        """Return the wall time at which something else is due."""
+        """Return the wall time in seconds at which `emit_due` has work; None for no such time.
+
+        Args:
+            at_end: whether all events of the log are in the state: a backlog ends there.
+        """
+        return None
 
     def emit_due(self) -> list[Record]:
-        """Do what is due; return what to send at once."""
+        """Return the postponed recommendations that are due, to be sent at once.
 
-    def owed(self) -> int:
-        """Return the number of lists still to come."""
+        Raises:
+            ArenaFullError, NewerArtifactError: as `process`.
+        """
+        return []
+
+    def pending(self) -> int:
+        """Return the number of users whose list is postponed."""
+        return 0
 
     def take_outgoing(self) -> list[Record]:
-        """Return what goes out inside the next commit."""
+        """Return the records that belong into the next commit; they are handed over once."""
+        return []
 
     def sweep(self) -> None:
-        """Delete what is idle, with the commit that comes next."""
+        """Delete some of the rows that are idle for too long, with the coming commit."""
+        deleted = self._idle.run()
+        if deleted:
+            self._metrics.deleted.labels(self.table).inc(deleted)

@@ -18,6 +18,7 @@ from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
 from tracker.stream.serving import Context, Serving
+from tracker.stream.side import Side
 from tracker.users.columns import (
     ALREADY_RETRACTED,
     APPLIED,
@@ -43,7 +44,7 @@ OUTCOMES = {
 }
 
 
-class UserSide:
+class UserSide(Side[str]):
     """Processes the users of one partition, one call at a time, from the loop or from a thread.
 
     Args:
@@ -58,20 +59,7 @@ class UserSide:
     def __init__(
         self, context: Context, partition: int, rows: UserRows, store: PartitionStore[str]
     ) -> None:
-        self._context = context
-        self._settings = context.settings
-        self._metrics = context.metrics
-        self._rows = rows
-        self.store = store
-        self._intake = Intake(context, partition)
-        self._learning = PartitionLearning(context, partition, store)
-        self._emission = Emission(
-            store,
-            context.settings.emit_min_interval_seconds,
-            context.settings.max_event_age_seconds,
-        )
-        self._lists = ListMaker(context, partition, rows, self._emission)
-        self._sweep = IdleSweep(
+        idle = IdleSweep(
             store,
             USER_PREFIX,
             context.idle_seconds,
@@ -80,6 +68,17 @@ class UserSide:
             lambda slot: float(rows.states.head["last_time"][slot]),
             lambda key: [SEEN_PREFIX + key[len(USER_PREFIX) :]],
         )
+        super().__init__(context, partition, store, idle)
+        self._settings = context.settings
+        self._rows = rows
+        self._intake = Intake(context, partition)
+        self._learning = PartitionLearning(context, partition, store)
+        self._emission = Emission(
+            store,
+            context.settings.emit_min_interval_seconds,
+            context.settings.max_event_age_seconds,
+        )
+        self._lists = ListMaker(context, partition, rows, self._emission)
         self._item_events: list[NDArray[Any]] = []
         self._held: list[Record] = []  # recommendations that go out with the commit
 
@@ -177,7 +176,7 @@ class UserSide:
         self.store.touch(slots)
         return self._now_or_with_the_commit(out)
 
-    def owed(self) -> int:
+    def pending(self) -> int:
         """Return the number of users whose list is still to come."""
         return len(self._emission)
 
@@ -198,12 +197,6 @@ class UserSide:
                     for at in range(0, len(mine), BLOCK_EVENTS)
                 ]
         return out
-
-    def sweep(self) -> None:
-        """Delete some users who were idle for too long, with the coming commit."""
-        deleted = self._sweep.run()
-        if deleted:
-            self._metrics.deleted.labels(self.table).inc(deleted)
 
     def find_user(self, user: str) -> tuple[UserRows, int] | None:
         """Return where a user's row is, loaded if need be; None where nothing is kept.

@@ -181,7 +181,7 @@ class Plane:
             metrics.rows.labels(table, number).set(len(partition.store.arena))
             metrics.dirty_rows.labels(table, number).set(partition.store.dirty_rows)
             if table == "users":
-                metrics.owed.labels(number).set(partition.side.owed())
+                metrics.owed.labels(number).set(partition.side.pending())
 
     async def _committer(self, tp: TP) -> Committer:
         table = self._tables[tp.topic]
@@ -211,7 +211,7 @@ class Plane:
             self._context.clock,
         )
 
-    def _side(self, tp: TP, committer: Committer, database: Any, together: int) -> Side:
+    def _side(self, tp: TP, committer: Committer, database: Any, together: int) -> Side[Any]:
         settings = self._context.settings
         if self._tables[tp.topic] == "users":
             least = 2 * settings.chunk_events

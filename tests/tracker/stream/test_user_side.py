@@ -84,13 +84,13 @@ def test_interval_holds_lists_back_and_the_last_one_follows(make: Make) -> None:
     assert len(lists(bench.send(like("a", 0)))) == 1
     bench.now += 3.0
     assert lists(bench.send(like("a", 2, scene="cart"), like("a", 4, scene="home"))) == []
-    assert bench.users.owed() == 1
+    assert bench.users.pending() == 1
     assert bench.users.emit_due() == []
     assert bench.users.due_at(True) == NOW + 10.0
     bench.now = NOW + 10.0
     (trailing,) = lists(bench.users.emit_due())
     assert (trailing.id, trailing.scene) == ("t-events-0-2", "home")
-    assert bench.users.owed() == 0
+    assert bench.users.pending() == 0
     assert trailing.latency_ms == pytest.approx(10_000.0)
 
 
@@ -105,7 +105,7 @@ def test_owed_list_survives_a_crash(make: Make) -> None:
     assert trailing.id == "t-events-0-1"
     bench.commit()
     bench.restart()
-    assert bench.users.owed() == 0
+    assert bench.users.pending() == 0
 
 
 def test_backlog_gives_each_user_one_list_at_its_end(make: Make) -> None:
