@@ -105,7 +105,11 @@ def test_unknown_item_has_no_row(bench: Bench) -> None:
 
 def test_items_are_owed_nothing(bench: Bench) -> None:
     bench.items.opened()
-    assert (bench.items.pending(), bench.items.due_at(True), bench.items.emit_due()) == (0, None, [])
+    assert (bench.items.pending(), bench.items.due_at(True), bench.items.emit_due()) == (
+        0,
+        None,
+        [],
+    )
     assert bench.items.take_outgoing() == []
 
 
