@@ -10,7 +10,7 @@ from typing import Any
 from tracker.kafka.outbox import Outbox, Record
 from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import Snapshot
-from tracker.stream.metrics import Metrics
+from tracker.stream.serving import Context
 from tracker.stream.side import Side
 
 log = logging.getLogger(__name__)
@@ -23,37 +23,33 @@ class Commits:
     """Copies what is to be committed, and commits it beside what comes next.
 
     Args:
-        name: of the partition, for messages.
-        number: of the partition: each begins at another point of the interval.
+        context: what the partitions of a worker share; its settings have the interval.
+        number: partition number; spreads the commits of a worker's partitions over the interval.
         side: states and position, and what goes out with them.
         outbox: what has to be sent before.
-        metrics: what is counted.
         threads: where copies are made.
-        seconds: between two commits.
-        ended: called after each commit, with what it raised or None.
+        on_commit: called after each commit with its exception, or None.
     """
 
     def __init__(
         self,
-        name: str,
+        context: Context,
         number: int,
         side: Side[Any],
         outbox: Outbox,
-        metrics: Metrics,
         threads: Executor,
-        seconds: float,
-        ended: Callable[[BaseException | None], None],
+        on_commit: Callable[[BaseException | None], None],
     ) -> None:
-        self._name = name
+        self._metrics = context.metrics
+        self._seconds = context.settings.commit_interval_seconds
+        self._name = f"{side.table}-{number}"
         self._side = side
         self._outbox = outbox
-        self._metrics = metrics
         self._threads = threads
-        self._seconds = seconds
-        self._ended = ended
+        self._on_commit = on_commit
         self._task: asyncio.Task[None] | None = None
         self._returned: list[Record] = []  # of a commit that was aborted
-        self._next_at = time.monotonic() + seconds * (0.5 + (number % 8) / 16)
+        self._next_at = time.monotonic() + self._seconds * (0.5 + (number % 8) / 16)
 
     @property
     def due_at(self) -> float | None:
@@ -123,4 +119,4 @@ class Commits:
             self._metrics.committed(self._side.table, time.monotonic() - begun)
 
     def _tell(self, task: "asyncio.Task[None]") -> None:
-        self._ended(None if task.cancelled() else task.exception())
+        self._on_commit(None if task.cancelled() else task.exception())

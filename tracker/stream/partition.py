@@ -7,14 +7,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tracker.kafka.outbox import Outbox, Record
 from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.commit_loop import Commits
-from tracker.stream.metrics import Metrics
-from tracker.stream.serving import ArtifactKeeper
+from tracker.stream.serving import Context
 from tracker.stream.side import Side
 from tracker.users.states import NewerArtifactError
 
@@ -73,59 +72,57 @@ class _Question:
     answer: "asyncio.Future[Any]"
 
 
+class Source(Protocol):
+    """A partition of a source topic, as its consumer sees it."""
+
+    topic: str
+    number: int
+
+    def rewind(self, offset: int) -> None:
+        """Fetch the partition again from an offset."""
+
+    def unread(self) -> int | None:
+        """Return the number of offsets not yet fetched; None if unknown."""
+
+
 class Partition:
-    """Applies chunks one after the other, large ones in threads, and commits beside the next one.
+    """Processes the chunks of one source partition in order, and commits in the background.
+
+    Small chunks are processed on the event loop, larger ones in a thread pool.
 
     Args:
-        topic: source topic.
-        number: partition of the topic.
+        context: what the partitions of a worker share.
+        source: the partition of the source topic.
         side: applies records to states, of users or of items.
         outbox: sends recommendations and rejections.
-        keeper: loads newer artifacts.
-        metrics: counters and gauges.
-        threads: pool for large chunks.
-        commit_seconds: interval between commits.
-        rewind: fetches the partition again from an offset.
-        unread: returns the number of offsets not yet fetched, None if unknown.
-        fatal: called once with the error that must end the worker.
-        clock: wall time in seconds.
+        threads: pool for large chunks, questions and snapshots.
+        on_fatal: called with an error that must end the worker.
     """
 
     def __init__(
         self,
-        topic: str,
-        number: int,
+        context: Context,
+        source: Source,
         side: Side[Any],
         outbox: Outbox,
-        keeper: ArtifactKeeper,
-        metrics: Metrics,
         threads: Executor,
-        commit_seconds: float,
-        rewind: Callable[[int], None],
-        unread: Callable[[], int | None],
-        fatal: Callable[[BaseException], None],
-        clock: Callable[[], float] = time.time,
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
-        self.name = f"{topic}-{number}"
-        self.topic = topic
-        self.number = number
+        self.name = f"{source.topic}-{source.number}"
         self.side = side
+        self.number = source.number
+        self._context = context
+        self._source = source
         self._outbox = outbox
-        self._keeper = keeper
         self._threads = threads
-        self._rewind = rewind
-        self._unread = unread
+        self._on_fatal = on_fatal
         self._accepted = 0  # the offset after the last chunk taken
-        self._fatal = fatal
-        self._clock = clock
         self._queue: deque[_Work | _Question] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._failed = False
         self._task: asyncio.Task[None] | None = None
-        self._commits = Commits(
-            self.name, number, side, outbox, metrics, threads, commit_seconds, self._commit_ended
-        )
+        self._commits = Commits(context, source.number, side, outbox, threads, self._commit_ended)
 
     @property
     def store(self) -> PartitionStore[Any]:
@@ -146,7 +143,7 @@ class Partition:
         """
         if not self.store.is_open:
             return 0
-        return (self._unread() or 0) + max(0, self._accepted - self.store.row.position)
+        return (self._source.unread() or 0) + max(0, self._accepted - self.store.row.position)
 
     async def start(self) -> None:
         """Begin to work; the store is open. A position never committed before is committed now."""
@@ -202,7 +199,7 @@ class Partition:
             raise
         except BaseException as error:  # a bug, or somebody else owns the partition: all ends
             self._failed = True
-            self._fatal(error)
+            self._on_fatal(error)
 
     async def _wait(self) -> None:
         """Wait for work, or for the time at which something is due."""
@@ -214,7 +211,7 @@ class Partition:
             due = commit_at - time.monotonic()
         list_at = self.side.due_at(self.lag == 0)
         if list_at is not None:
-            due = min(due, list_at - self._clock())
+            due = min(due, list_at - self._context.clock())
         if due <= 0:
             return
         self._wake.clear()
@@ -232,7 +229,7 @@ class Partition:
         records = chunk.past(position)
         if chunk.start > position:
             self._accepted = position
-            self._rewind(position)
+            self._source.rewind(position)
             return
         small = len(records) <= SMALL_RECORDS and (
             sum(len(record.value or b"") for record in records) <= SMALL_BYTES
@@ -241,7 +238,7 @@ class Partition:
 
     async def _emit(self) -> None:
         list_at = self.side.due_at(self.lag == 0)
-        if list_at is not None and list_at <= self._clock():
+        if list_at is not None and list_at <= self._context.clock():
             self._send(await self._with_room(self.side.emit_due))
 
     def _send(self, records: list[Record]) -> None:
@@ -266,7 +263,7 @@ class Partition:
                 log.info("%s commits early: %s", self.name, full)
                 await self._commits.all()
             except NewerArtifactError as newer:
-                if not await self._keeper.catch_up(newer.sequence):
+                if not await self._context.keeper.catch_up(newer.sequence):
                     if self._closing:
                         return []
                     if not waits:
@@ -277,7 +274,7 @@ class Partition:
     def _commit_ended(self, error: BaseException | None) -> None:
         self._wake.set()
         if error is not None:
-            self._fatal(error)
+            self._on_fatal(error)
 
     async def _answer(self, question: _Question) -> None:
         if question.answer.cancelled():

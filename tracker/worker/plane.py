@@ -23,7 +23,7 @@ from tracker.stream.serving import Context
 from tracker.stream.side import Side
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
-from tracker.worker.transport import ChunkConsumer
+from tracker.worker.transport import ChunkConsumer, FetchedPartition
 
 log = logging.getLogger(__name__)
 
@@ -192,24 +192,12 @@ class Plane:
     def _partition(self, tp: TP, committer: Committer, together: int) -> Partition:
         assert self.consumer is not None
         assert self.database is not None
-        consumer, settings = self.consumer, self._context.settings
         side = self._side(
             tp, committer, self.database(self._tables[tp.topic], tp.partition), together
         )
-        return Partition(
-            tp.topic,
-            tp.partition,
-            side,
-            Outbox(self._producer, self._dropped),
-            self._context.keeper,
-            self._context.metrics,
-            self._threads,
-            settings.commit_interval_seconds,
-            lambda offset: consumer.rewind(tp, offset),
-            lambda: consumer.unread(tp),
-            self.fatal,
-            self._context.clock,
-        )
+        source = FetchedPartition(self.consumer, tp)
+        outbox = Outbox(self._producer, self._dropped)
+        return Partition(self._context, source, side, outbox, self._threads, self.fatal)
 
     def _side(self, tp: TP, committer: Committer, database: Any, together: int) -> Side[Any]:
         settings = self._context.settings

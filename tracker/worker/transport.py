@@ -318,6 +318,28 @@ class ChunkConsumer(driver.Consumer):
         """Leave it to /healthz to tell whether the worker moves."""
 
 
+class FetchedPartition:
+    """A source partition as a `Partition` sees its consumer.
+
+    Args:
+        consumer: fetches the partition.
+        tp: topic and partition number.
+    """
+
+    def __init__(self, consumer: ChunkConsumer, tp: TP) -> None:
+        self.topic, self.number = tp.topic, tp.partition
+        self._consumer = consumer
+        self._tp = tp
+
+    def rewind(self, offset: int) -> None:
+        """Fetch the partition again from an offset."""
+        self._consumer.rewind(self._tp, offset)
+
+    def unread(self) -> int | None:
+        """Return the number of offsets not yet fetched; None if unknown."""
+        return self._consumer.unread(self._tp)
+
+
 def _known(offset: int | None) -> int:
     return -1 if offset is None else offset
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +44,27 @@ class Line:
     def __init__(self, bench: Bench, commit_seconds: float = 0.05) -> None:
         self.bench = bench
         self.box = Box()
+        self.topic, self.number = EVENTS
         self.rewound: list[int] = []
         self.fatal: list[BaseException] = []
-        self.unread = 0
+        self.not_fetched = 0
         self.done: list[int] = []
         self.threads = ThreadPoolExecutor(1)
+        settings = bench.settings.model_copy(update={"commit_interval_seconds": commit_seconds})
         self.partition = Partition(
-            "t-events",
-            0,
+            replace(bench.context, settings=settings),
+            self,
             bench.users,
             self.box,  # type: ignore[arg-type]
-            bench.keeper,  # type: ignore[arg-type]
-            bench.metrics,
             self.threads,
-            commit_seconds,
-            self.rewound.append,
-            lambda: self.unread,
             self.fatal.append,
-            bench.context.clock,
         )
+
+    def rewind(self, offset: int) -> None:
+        self.rewound.append(offset)
+
+    def unread(self) -> int:
+        return self.not_fetched
 
     def accept(self, start: int, records: Sequence[Source]) -> None:
         end = records[-1].offset + 1
@@ -332,7 +335,7 @@ def test_question_is_answered_between_chunks(bench: Bench) -> None:
 
 def test_lag_is_what_was_not_fetched_and_what_waits(bench: Bench) -> None:
     async def work(line: Line) -> None:
-        line.unread = 7
+        line.not_fetched = 7
         assert line.partition.lag == 7
         line.accept(0, bench.records(like("a", 0), like("a", 1)))
         assert line.partition.lag == 9
