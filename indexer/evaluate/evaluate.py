@@ -288,7 +288,7 @@ def judge(
         artifact.models.tower.serve_on_one_thread()
         if users is not None:
             config = artifact.models.tower.model.config
-            artifact.models.tower.attributes = known_attributes(users.attributes, config)
+            artifact = artifact.with_attributes(known_attributes(users.attributes, config))
     manifest = artifact.manifest
     scale = manifest.interest
     kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)

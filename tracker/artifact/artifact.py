@@ -5,7 +5,7 @@ import mmap
 import shutil
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from tracker.artifact.versions import (
     latest_version,
     local_copy,
 )
+from tracker.encoder.tower_info import UserAttributes
 from tracker.files import sync_folder, write_synced
 from tracker.items.index import Device, IndexDeviceError, IndexFileError, ItemIndex
 from tracker.items.vectors import ItemVectors
@@ -147,6 +148,13 @@ class Artifact:
         )
         index = ItemIndex.flat(vectors.vectors[: vectors.live]) if index is None else index
         return cls(manifest, vectors, index, Path(), models)
+
+    def with_attributes(self, attributes: UserAttributes) -> "Artifact":
+        """Return the same artifact with other users' attributes; itself without an encoder."""
+        tower = self.models.tower
+        if tower is None:
+            return self
+        return replace(self, models=replace(self.models, tower=tower.with_attributes(attributes)))
 
 
 def read_sources(path: Path, manifest: Manifest) -> Sources:

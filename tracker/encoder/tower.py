@@ -1,5 +1,6 @@
 """Tower: the trained user encoder as it serves, over users' rows and the items of an artifact."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,12 @@ class Tower:
         self.personal[:, model.dim] = -(vectors[:, : model.dim] @ mean)
         items = torch.from_numpy(np.ascontiguousarray(vectors[:, : model.dim]))
         self.steps = EncoderSteps(model, items, place)
+
+    def with_attributes(self, attributes: UserAttributes) -> "Tower":
+        """Return the same tower with other users' attributes."""
+        other = copy.copy(self)
+        other.attributes = attributes
+        return other
 
     @staticmethod
     def serve_on_one_thread() -> None:

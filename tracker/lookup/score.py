@@ -129,9 +129,7 @@ async def scores_from_changelogs(
                 _place(view, items)
     _place(view, items)
     row = await user_row(settings, user_id)
-    users = UserRows(artifact.manifest.interest)
-    users.grow(1)
-    users.states = StateReader(settings, artifact).read([row])
+    users = UserRows.of(StateReader(settings, artifact).read([row]))
     if at is None:
         at = max(float(users.states.head["last_time"][0]), float(view.ref_times.max(initial=0.0)))
     recommender = Recommender(artifact, view)

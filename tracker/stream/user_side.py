@@ -1,6 +1,7 @@
 """UserSide: a chunk of events into the users' states, and their lists out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,21 @@ OUTCOMES = {
     RETRACTED_ON_ARRIVAL: "retracted_on_arrival",
     ALREADY_RETRACTED: "already_retracted",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class FoundUser:
+    """A user's row in memory, to be read between two chunks.
+
+    Attributes:
+        rows: arrays of the partition.
+        slot: slot of the user in them; -1 for a user of whom nothing is kept.
+        now: latest event time that the partition or the user has seen, in seconds.
+    """
+
+    rows: UserRows
+    slot: int
+    now: float
 
 
 class UserSide(Side[str]):
@@ -198,8 +214,8 @@ class UserSide(Side[str]):
                 ]
         return out
 
-    def find_user(self, user: str) -> tuple[UserRows, int] | None:
-        """Return where a user's row is, loaded if need be; None where nothing is kept.
+    def find_user(self, user: str) -> FoundUser | None:
+        """Find a user's row, and load it if need be; None if nothing is kept of the user.
 
         Raises:
             ArenaFullError, NewerArtifactError: as `process`.
@@ -207,12 +223,14 @@ class UserSide(Side[str]):
         self._serving()
         if user not in self.store.arena and self.store.read([user_key(user)]) == [None]:
             return None
-        return self._rows, int(self.store.find([user])[0])
+        slot = int(self.store.find([user])[0])
+        now = max(self.store.row.stream_time, float(self._rows.states.head["last_time"][slot]))
+        return FoundUser(self._rows, slot, now)
 
-    @property
-    def rows(self) -> UserRows:
-        """Where what is kept of users is."""
-        return self._rows
+    def new_user(self) -> FoundUser:
+        """Return what stands for a user of whom nothing is kept."""
+        self._serving()
+        return FoundUser(self._rows, -1, self.store.row.stream_time)
 
     def calibration(self) -> Calibration | None:
         """Return the calibration of probabilities as learned so far; None for the artifact's."""
@@ -221,11 +239,8 @@ class UserSide(Side[str]):
     def _serving(self) -> Serving:
         """Return what is in use, and let the states follow it before any row is loaded."""
         serving = self._context.keeper.current
-        if self._rows.states.config is not serving.config:
-            self._rows.states.config = serving.config
-            self._rows.seen.config = serving.config
-        self._rows.newest = self._context.keeper.newest
-        self._rows.states.set_hidden(serving.artifact.models.hidden)
+        hidden, newest = serving.artifact.models.hidden, self._context.keeper.newest
+        self._rows.follow(serving.config, hidden, newest)
         return serving
 
     def _apply(

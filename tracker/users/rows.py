@@ -25,6 +25,27 @@ class UserRows:
         self.seen_slots = np.zeros(0, np.int64)
         self._seen_kept = np.zeros(0, np.int64)  # `evicted` of each user as the seen row was kept
 
+    @classmethod
+    def of(cls, states: UserStates) -> "UserRows":
+        """Return rows whose states are there already, and whose seen sets are empty."""
+        rows = cls(states.config)
+        rows.grow(states.capacity)
+        rows.states = states
+        return rows
+
+    def follow(self, config: InterestConfig, hidden: int, newest: int) -> None:
+        """Take over what an artifact says, before rows are loaded for it.
+
+        Args:
+            config: of the artifact; rows have the same layout under the one before.
+            hidden: width of the user encoder's state.
+            newest: number of the newest artifact that rows to be loaded may name.
+        """
+        self.states.config = config
+        self.seen.config = config
+        self.states.set_hidden(hidden)
+        self.newest = newest
+
     def grow(self, rows: int) -> None:
         """Have at least so many rows."""
         more = rows - len(self.seen_slots)

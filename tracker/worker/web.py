@@ -164,17 +164,15 @@ async def _score(
         side = cast(UserSide, partition.side)
 
         def ask(side: UserSide = side, new: bool = new) -> dict[str, object] | None:
-            found = side.find_user(user_id)
-            if found is None and not new:
-                return None
-            now, slot = side.store.row.stream_time, -1
-            if found is not None:
-                slot = found[1]
-                now = max(now, float(side.rows.states.head["last_time"][slot]))
+            user = side.find_user(user_id)
+            if user is None:
+                if not new:
+                    return None
+                user = side.new_user()
             recommender = context.keeper.current.recommender
             return score_items(
-                recommender, side.rows, slot, user_id, items, now if at is None else at, scene,
-                side.calibration(),
+                recommender, user.rows, user.slot, user_id, items, user.now if at is None else at,
+                scene, side.calibration(),
             )  # fmt: skip
 
         answer = await _ask(context, partition, ask)
@@ -188,13 +186,11 @@ async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[st
         side = cast(UserSide, partition.side)
 
         def ask(side: UserSide = side) -> dict[str, object] | None:
-            found = side.find_user(user_id)
-            if found is None:
+            user = side.find_user(user_id)
+            if user is None:
                 return None
-            rows, slot = found
             artifact = context.keeper.current.artifact
-            now = max(side.store.row.stream_time, float(rows.states.head["last_time"][slot]))
-            return describe_user(user_id, rows.states, slot, artifact, now)
+            return describe_user(user_id, user.rows.states, user.slot, artifact, user.now)
 
         answer = await _ask(context, partition, ask)
         if answer is not None:

@@ -14,7 +14,6 @@ from tests.tracker.encoder.test_tower import fitted, tower_of, world_with
 from tests.worlds import START, World, likes
 from tracker.artifact.models import UNTRAINED
 from tracker.events.wire import hash_id
-from tracker.files import new_file
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.topics import ensure_topics
@@ -61,30 +60,7 @@ def test_users_are_written_with_the_vectors_that_serve(
         ["group 0"],
         ["group 1"],
     ]
-    assert not list(tmp_path.glob("*.new"))
-
-
-def test_file_is_there_when_all_of_it_is_and_one_that_fails_leaves_what_was(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    with new_file(path) as temporary:
-        temporary.write_text("first")
-        assert not path.exists()
-
-    def fail() -> None:
-        with new_file(path) as temporary:
-            temporary.write_text("sec")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "first")]
-
-
-def test_folder_that_does_not_exist_is_named_before_anything_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "none" / "a.parquet"
-    with pytest.raises(FileNotFoundError) as error, new_file(path):
-        raise AssertionError("the block ran")
-    assert (error.value.filename, error.value.strerror) == (str(path.parent), "no such folder")
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_without_an_encoder_its_column_is_null(tansu: str, prefix: str, tmp_path: Path) -> None:

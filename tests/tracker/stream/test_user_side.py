@@ -335,10 +335,9 @@ def test_a_row_of_a_newer_artifact_loses_nothing_to_whoever_reads_it(make: Make)
     assert bench.users.store.row.position == position
     assert bench.head("b", "events") == 1
     bench.keeper.current = with_encoder(bench, 7)
-    found = bench.users.find_user("a")
-    assert found is not None
-    rows, slot = found
-    assert np.array_equal(rows.states.hidden[slot], hidden)
+    user = bench.users.find_user("a")
+    assert user is not None
+    assert np.array_equal(user.rows.states.hidden[user.slot], hidden)
 
 
 def test_a_row_of_an_artifact_that_latest_went_back_from_is_taken(make: Make) -> None:
@@ -366,10 +365,11 @@ def test_user_is_found_in_memory_and_in_the_database(make: Make) -> None:
     assert bench.users.find_user("a") is not None
     bench.commit()
     bench.restart()
-    found = bench.users.find_user("a")
-    assert found is not None
-    rows, slot = found
-    assert rows.states.head["events"][slot] == 1
+    user = bench.users.find_user("a")
+    assert user is not None
+    assert user.rows.states.head["events"][user.slot] == 1
+    assert user.now == NOW
+    assert bench.users.new_user().slot == -1
 
 
 def test_part_of_a_batch_keeps_all_columns(make: Make) -> None:
@@ -394,10 +394,9 @@ def test_an_encoders_state_goes_on_after_a_restart_as_if_there_had_been_none(mak
                 bench.commit()
                 if restarts:
                     bench.restart()
-        found = bench.users.find_user("a")
-        assert found is not None
-        rows, slot = found
-        hidden.append(rows.states.hidden[slot].copy())
+        user = bench.users.find_user("a")
+        assert user is not None
+        hidden.append(user.rows.states.hidden[user.slot].copy())
     assert np.array_equal(*hidden)
     assert hidden[0].any()
 
