@@ -205,6 +205,9 @@ def test_attributes_give_a_new_user_a_start_and_matter_less_as_events_come() -> 
     assert first > 0.1
     world.send(*likes(0, range(12)))
     assert 0.0 < effect(0) < first / 2
+    none = world.artifact.with_attributes(UserAttributes.none())
+    assert len(none.models.tower.attributes.hashes) == 0  # type: ignore[union-attr]
+    assert len(tower.attributes.hashes)  # the first artifact is as it was
 
 
 def test_scenes_move_the_query_and_an_unseen_one_is_the_shared_one() -> None:
@@ -271,8 +274,7 @@ def test_files_that_are_not_what_the_manifest_says_are_refused(tmp_path: Path) -
             read()
         path.write_bytes(content)
     other = replace(tower.attributes, rows=tower.attributes.rows + 5)
-    tower.attributes = other
-    write_tower(tmp_path, tower)
+    write_tower(tmp_path, tower.with_attributes(other))
     with pytest.raises(TowerFileError, match="beyond the 2 of the encoder"):
         read()
 
