@@ -7,7 +7,6 @@ _PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_tex
 
 project = _PROJECT["name"]
 release = version = _PROJECT["version"]
-author = "the authors"
 language = "en"
 
 extensions = ["myst_parser"]
@@ -30,6 +29,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+html_show_copyright = False
 html_use_index = False
 html_permalinks_icon = "#"
 html_theme_options = {

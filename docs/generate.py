@@ -65,9 +65,9 @@ def settings(fields: tuple[str, ...]) -> str:
         info = Settings.model_fields[name]
         default = "" if info.default is None else f"`{info.default}`"
         rows.append(
-            [f"`{PREFIX}{name.upper()}`", default, allowed(name), plain(info.description or "")]
+            [f"`{PREFIX}{name.upper()}`", plain(info.description or ""), default, allowed(name)]
         )
-    return table(["Variable", "Default", "Allowed", "Meaning"], rows)
+    return table(["Variable", "Meaning", "Default", "Allowed"], rows)
 
 
 def allowed(name: str) -> str:
@@ -110,10 +110,10 @@ def fields(schema: dict[str, Any], texts: dict[str, str]) -> str:
     """Return the table of an object's fields from its JSON schema."""
     required = set(schema.get("required", ()))
     rows = [
-        [f"`{name}`", json_type(part), "yes" if name in required else "", texts[name]]
+        [f"`{name}`", texts[name], json_type(part), "yes" if name in required else ""]
         for name, part in schema["properties"].items()
     ]
-    return table(["Field", "Type", "Required", "Meaning"], rows)
+    return table(["Field", "Meaning", "Type", "Required"], rows)
 
 
 def json_type(part: dict[str, Any]) -> str:
@@ -252,9 +252,9 @@ def metrics() -> str:
     for family in registry.collect():
         shown = f"{family.name}_total" if family.type == "counter" else family.name
         rows.append(
-            [f"`{shown}`", family.type, labels.get(family.name, ""), meanings.METRICS[family.name]]
+            [f"`{shown}`", meanings.METRICS[family.name], family.type, labels.get(family.name, "")]
         )
-    return table(["Metric", "Type", "Labels", "Meaning"], rows)
+    return table(["Metric", "Meaning", "Type", "Labels"], rows)
 
 
 def paths() -> str:
