@@ -24,12 +24,12 @@ Lines = Iterable[dict[str, Any]]
 
 def films(folder: Path) -> dict[str, Lines]:
     """Return items, and ratings in order of time; equal times keep the order of the file."""
-    items = []
+    items: list[dict[str, Any]] = []
     for line in (folder / "movies.dat").read_text(encoding="utf-8").splitlines():
         movie, title, genres = line.split("::")
         categories = [genre for genre in genres.split("|") if genre]
         items.append({"item_id": f"tt{movie}", "title": title, "categories": categories})
-    events = []
+    events: list[dict[str, Any]] = []
     for line in (folder / "ratings.dat").read_text(encoding="utf-8").splitlines():
         user, movie, rating, time = line.split("::")
         events.append(
@@ -53,7 +53,7 @@ def groceries(folder: Path) -> dict[str, Lines]:
     """
     products = {row["product_id"]: row for row in _table(folder / "products.csv")}
     items: dict[tuple[str, str], dict[str, Any]] = {}
-    events = []
+    events: list[dict[str, Any]] = []
     rows = sorted(
         _table(folder / "transactions_sample.csv"),
         key=lambda row: (row["transaction_timestamp"], row["basket_id"]),
