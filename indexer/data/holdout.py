@@ -76,16 +76,21 @@ def ranker_targets(
         earlier &= times >= np.quantile(times[log.positive], EARLIEST_QUANTILE)
     older = np.flatnonzero(earlier)
     if protocol == "loo":
-        latest = _thinned(latest, max(most // 2, most - len(older)))
-        older = _thinned(older, most - len(latest))
+        latest = evenly_spread(latest, max(most // 2, most - len(older)))
+        older = evenly_spread(older, most - len(latest))
     events = np.union1d(older, latest)[-most:]
     return Lessons(events, np.isin(events, latest), skip)
 
 
-def _thinned(events: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    if len(events) <= most:
-        return events
-    return events[np.linspace(0, len(events) - 1, most).astype(np.int64)]
+def evenly_spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return up to `most` of the positions, evenly spread, the first and the last among them.
+
+    >>> evenly_spread(np.array([1, 2, 3, 5, 8]), 3).tolist()
+    [1, 3, 8]
+    """
+    if len(positions) <= most:
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, most).astype(np.int64)]
 
 
 def training_info(

@@ -21,7 +21,7 @@ from indexer.data.histories import (
     read_event_log,
     split,
 )
-from indexer.data.holdout import all_at_one_time, check_unseen, day
+from indexer.data.holdout import all_at_one_time, check_unseen, day, evenly_spread
 from indexer.data.labels import label_events
 from indexer.data.training_log import check_core, check_events
 from indexer.data.users import Users, known_attributes
@@ -167,9 +167,7 @@ def _asker(replay: Replay, question: Question) -> Asker:
         return Asker(replay, np.zeros(0, np.int64))
     events = question.labelled[0]
     events = events[question.split.parts[events] == TEST]
-    if len(events) > MAX_LABELLED:
-        events = events[np.linspace(0, len(events) - 1, MAX_LABELLED).astype(np.int64)]
-    return Asker(replay, events)
+    return Asker(replay, evenly_spread(events, MAX_LABELLED))
 
 
 def _said(log: EventLog, question: Question, asker: Asker) -> LabelledAnswers:

@@ -8,13 +8,11 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
 from indexer.data.labels import Labelled
+from indexer.replay.groups import groups_of
 from indexer.replay.replay import Replay
 from tracker.events.label_rule import LabelRule
 from tracker.scoring.evidence import EVIDENCE, Priors, read_evidence
 from tracker.users.readings import read_histories
-
-STALE_EVENTS, STALE_SECONDS = 16, 300.0
-"""Labelled events so near together are answered from one state, unless a user comes twice."""
 
 MAX_EXAMPLES = 50_000
 """Labelled events that are learned from at most, those of whole users."""
@@ -115,8 +113,7 @@ def collect_labelled(
     events, positive = labelled.events[known], labelled.positive[known]
     evidence = np.zeros((len(events), len(EVIDENCE)), np.float32)
     full = np.asarray(items.full)
-    start = 0
-    for stop in _group_ends(log, events):
+    for start, stop in groups_of(log, events):
         group = events[start:stop]
         replay.advance(int(group[0]))
         asked = replay.asked(group)
@@ -125,26 +122,5 @@ def collect_labelled(
         evidence[start:stop] = read_evidence(
             read, asked, rows, replay.view, full, labelled.rule, priors
         )[:, 0]
-        start = stop
         progress(stop)
     return LabelledExamples(evidence, positive, log.users[events])
-
-
-def _group_ends(log: EventLog, events: NDArray[np.int64]) -> list[int]:
-    """Divide events into runs near together, without a user twice; return where each ends."""
-    ends: list[int] = []
-    first = 0
-    users: set[int] = set()
-    times = log.batch.times
-    for n, event in enumerate(events.tolist()):
-        begin = int(events[first])
-        user = int(log.users[event])
-        if n > first and (
-            user in users
-            or event - begin >= STALE_EVENTS
-            or times[event] - times[begin] > STALE_SECONDS
-        ):
-            ends.append(n)
-            first, users = n, set()
-        users.add(user)
-    return [*ends, len(events)] if len(events) else ends

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
+from indexer.replay.groups import groups_of
 from indexer.replay.replay import Replay, Rows
 from tracker.scoring.context import COLUMNS
 
@@ -15,9 +16,6 @@ Flags = NDArray[np.bool_]
 
 HARD, UNIFORM = 96, 96
 """Candidates beside a target: the best of the channels, and some of all the others."""
-
-STALE_EVENTS, STALE_SECONDS = 16, 300.0
-"""Targets so near together are answered from one state, unless a user comes twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,26 +144,3 @@ def _candidates(
     if len(uniform):
         stands_for[1 + len(hard) :] = len(free) / len(uniform)
     return rows, stands_for
-
-
-def groups_of(log: EventLog, targets: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Divide targets into runs near together in time and position, without a user twice."""
-    groups = []
-    start = 0
-    users: set[int] = set()
-    times = log.batch.times
-    for n, event in enumerate(targets.tolist()):
-        first = int(targets[start])
-        user = int(log.users[event])
-        if (
-            user in users
-            or event - first >= STALE_EVENTS
-            or times[event] - times[first] > STALE_SECONDS
-        ):
-            groups.append((start, n))
-            start = n
-            users = set()
-        users.add(user)
-    if len(targets):
-        groups.append((start, len(targets)))
-    return groups

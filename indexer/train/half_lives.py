@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
+from indexer.data.holdout import evenly_spread
 from tracker.kernels.arithmetic import decay, dot
 from tracker.kernels.native import native
 
@@ -83,8 +84,7 @@ def choose_half_lives(
     """
     if len(events) < MIN_TARGETS:
         return None
-    if len(events) > MAX_TARGETS:
-        events = events[np.linspace(0, len(events) - 1, MAX_TARGETS).astype(np.int64)]
+    events = evenly_spread(events, MAX_TARGETS)
     grid = tuple(sorted({*GRID, *in_force}))
     columns, offsets = _columns(log, rows, vectors, events, grid)  # 1
     learned = len(events) * 2 // 3
