@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from indexer.data.training_log import read_log
 from indexer.data.users import read_users
 from indexer.encoder.learner import EncoderOptions
 from indexer.encoder.options import TooFewError, TowerOptions
-from indexer.encoder.tower import TowerTraining
+from indexer.encoder.tower import fit_tower, refit_tower, vectors_at
+from indexer.encoder.tower_data import TowerData, make_tower_data
 from indexer.evaluate.intervals import mean_interval, paired_interval
 from indexer.evaluate.metrics import gains_at_k, hits_at_k, rank_and_list
 from indexer.evaluate.targets import Asked, Targets, asked_in_parts, targets_of
@@ -93,11 +95,11 @@ class World:
     seed: int
     kinds: Kinds
 
-    def tower(self, **told: Any) -> TowerTraining:
-        """Return the training of an encoder; without `attributes` where told so."""
+    def tower_data(self, **told: Any) -> TowerData:
+        """Return the data of an encoder's training; without `attributes` if it is False."""
         known = self.attributes if told.pop("attributes", True) else {}
         options = TowerOptions(seed=self.seed, repeats=self.repeats, tries=1, **told)
-        return TowerTraining(self.parts, self.log, known, "gts", options)
+        return make_tower_data(self.parts, self.log, known, "gts", options)
 
     def examples(self, parts: Assembled, models: Models) -> Examples:
         """Replay the log and write down what a ranker learns from."""
@@ -158,10 +160,20 @@ def not_whitened(parts: Assembled) -> Assembled:
     return replace(parts, items=made, index=index, index_info=info, basis="raw")
 
 
-def weigh(examples: Examples, network: Network, training: TowerTraining) -> tuple[float, float]:
-    """Fit how much an encoder counts beside a network, on examples that it has not seen."""
+Vectors = NDArray[np.float32]
+
+
+def weigh(
+    examples: Examples,
+    network: Network,
+    encoder: Callable[[NDArray[np.int64]], tuple[Vectors, Vectors]],
+) -> tuple[float, float]:
+    """Fit how much an encoder counts beside a network, on examples that it has not seen.
+
+    `encoder` takes positions of events, and returns the vectors of `vectors_at`.
+    """
     chosen = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
-    vectors, table = training.vectors_at(examples.events[chosen])
+    vectors, table = encoder(examples.events[chosen])
     rows = np.maximum(examples.rows[chosen], 0)
     said = torch.from_numpy(np.einsum("qd,qcd->qc", vectors, table[rows]).astype(np.float64))
     features = examples.features[chosen].astype(np.float32)
@@ -249,13 +261,13 @@ def run(world: World, met_only: bool, note: Callable[[str], None]) -> dict[str, 
     rankers: dict[str, Ranker] = {}
     encoders: dict[str, Said] = {}
     try:
-        training = world.tower()
-        first = training.fit()
+        data = world.tower_data()
+        first = fit_tower(data)
         note("encoder fitted")
     except TooFewError as error:
         note(f"no encoder: {error}")
-        training, first = None, None
-    examples = world.examples(world.parts, Models(tower=first))
+        data, first = None, None
+    examples = world.examples(world.parts, Models(tower=None if first is None else first.tower))
     note(f"{len(examples)} examples")
     rankers[FULL] = world.ranker(examples)
     varies = examples.features[:: max(1, len(examples) // 1000)].astype(np.float32).std(axis=(0, 1))
@@ -264,16 +276,17 @@ def run(world: World, met_only: bool, note: Callable[[str], None]) -> dict[str, 
             rankers[name] = world.ranker(examples, columns)
             note(name)
     rankers["no training: the fixed blend"] = Blend()
-    tower = None if training is None else training.refit()
+    last = None if data is None or first is None else refit_tower(data, first)
     plain = rankers[NO_ENCODER]
     assert isinstance(plain, Network)
-    for name, told in encoder_variants(world).items() if training is not None else ():
-        other = world.tower(attention=False, **told)
-        other.fit()
-        scale, weight = weigh(examples, plain, other)
-        other.refit()
-        encoders[name] = Said(*other.vectors_at(targets.events), scale=scale, weight=weight)
+    for name, told in encoder_variants(world).items() if data is not None else ():
+        other = world.tower_data(attention=False, **told)
+        fit = fit_tower(other)
+        scale, weight = weigh(examples, plain, partial(vectors_at, other, fit))
+        vectors = vectors_at(other, refit_tower(other, fit), targets.events)
+        encoders[name] = Said(*vectors, scale=scale, weight=weight)
         note(name)
+    tower = None if last is None else last.tower
     models = Models(ranker=rankers[FULL], tower=tower)  # type: ignore[arg-type]
     replay = Replay(
         in_memory(world.parts, models), world.log, world.serving(), learner=Learner(world.kinds)

@@ -13,7 +13,7 @@ import msgspec
 from indexer.data.catalog import read_items
 from indexer.encoder.options import TowerOptions
 from indexer.train import ranker as train_ranker
-from indexer.train.options import Reports, TrainOptions
+from indexer.train.options import TrainOptions, TrainProgress
 from indexer.train.train import train
 from tests.catalogs import WordEncoder
 from tracker.events.kinds import Kinds
@@ -30,7 +30,7 @@ def main(items: str, events: str, root: str, wait: bool) -> None:
     options = TrainOptions(tower=TowerOptions(dim=16, epochs=3, device="cpu", tries=1))
     done = train(
         read_items([Path(items)]), [Path(events)], Kinds.default(), WordEncoder(width=96), root,
-        options, 4e9, Reports(epoch=told),
+        options, 4e9, TrainProgress(epoch=told),
     )  # fmt: skip
     sys.stdout.write(msgspec.json.encode(done).decode())
 

@@ -132,7 +132,7 @@ def train(
         from indexer.items.item_encoder import EncoderError, ItemEncoder
         from indexer.items.options import RefusedError
         from indexer.train.curve import Board, BoardError, progress
-        from indexer.train.options import Reports, TrainOptions
+        from indexer.train.options import TrainOptions, TrainProgress
         from indexer.train.prediction import PredictionOptions
         from indexer.train.train import train as fit
 
@@ -146,7 +146,7 @@ def train(
                 board = None if tensorboard is None else Board(tensorboard)
                 if board is not None:
                     shown.callback(board.close)
-                reports = Reports(
+                reports = TrainProgress(
                     encoding=shown.enter_context(encoding_bar()),
                     examples=_bar_of(shown, "replaying for examples"),
                     encoder=progress,

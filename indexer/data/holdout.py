@@ -15,8 +15,8 @@ EARLIEST_QUANTILE = 0.4
 """From this quantile of the times on a ranker learns; before it, the states are still thin."""
 
 
-class Lessons(NamedTuple):
-    """What a ranker learns from.
+class RankerTargets(NamedTuple):
+    """The targets that a ranker learns from.
 
     `events` (Q,) ascending positions; `fresh` (Q,) bool, those outside the training part, of which
     models fitted on it have seen nothing; `skip` (E,) bool, events that must not reach the states.
@@ -50,7 +50,7 @@ def training_targets(
 
 def ranker_targets(
     log: EventLog, protocol: Protocol | None, usable: NDArray[np.bool_], most: int
-) -> Lessons:
+) -> RankerTargets:
     """Choose what a ranker learns from: the targets of `training_targets`, and earlier ones.
 
     Its features stream, so what was before the training part ended teaches as well as what came
@@ -79,7 +79,7 @@ def ranker_targets(
         latest = evenly_spread(latest, max(most // 2, most - len(older)))
         older = evenly_spread(older, most - len(latest))
     events = np.union1d(older, latest)[-most:]
-    return Lessons(events, np.isin(events, latest), skip)
+    return RankerTargets(events, np.isin(events, latest), skip)
 
 
 def evenly_spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:

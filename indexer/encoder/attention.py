@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer.encoder.scores import Beside
-from indexer.replay.ranker_examples import groups_of
+from indexer.replay.groups import groups_of
 from indexer.replay.replay import Replay
 from tracker.encoder.attended import read_interests
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
@@ -37,25 +37,33 @@ class AttentionOptions(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Q targets with what a user's row said of each, just before.
+class TargetInterests:
+    """The interests of users just before Q targets.
 
-    `events` (Q,) are positions in the log, ascending; `interests` (Q, M, K) float16 unit vectors
-    and `masses` (Q, M) float32, of `read_interests`; `scenes` (Q,) codes.
+    Attributes:
+        events: (Q,) ascending positions of the targets in the log.
+        vectors: (Q, M, K) float16 unit vectors of `read_interests`.
+        masses: (Q, M) float32, their masses.
+        scenes: (Q,) codes of the targets' scenes.
     """
 
     events: NDArray[np.int64]
-    interests: NDArray[np.float16]
+    vectors: NDArray[np.float16]
     masses: NDArray[np.float32]
     scenes: NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
-    """What an encoder says of the same targets.
+class FrozenEncoder:
+    """The output of an encoder at the same targets.
 
-    `queries` (Q, D) float32, `table` (N, D) and `biases` (N,) of the items, `rows` (Q,) of the
-    targets, `times` (Q,); `beside` gives what the trend adds.
+    Attributes:
+        queries: (Q, D) float32 user vectors.
+        table: (N, D) item vectors.
+        biases: (N,) of the items.
+        rows: (Q,) catalogue rows of the targets.
+        times: (Q,) float seconds of the targets.
+        beside: scores that the trend adds.
     """
 
     queries: NDArray[np.float32]
@@ -78,7 +86,7 @@ def collect_interests(
     replay: Replay,
     targets: NDArray[np.int64],
     progress: Callable[[int], None] = lambda done: None,
-) -> Asked:
+) -> TargetInterests:
     """Replay the log up to the last target and write down each user's interests just before it.
 
     Args:
@@ -88,22 +96,22 @@ def collect_interests(
     """
     log = replay.log
     scenes = log.batch.scenes[targets]
-    interests: list[NDArray[np.float16]] = []
+    vectors: list[NDArray[np.float16]] = []
     masses: list[NDArray[np.float32]] = []
     for start, stop in groups_of(log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))
         states = replay.users.states
-        found, weights = read_interests(states, log.users[group], log.batch.times[group])
-        interests.append(found.astype(np.float16))
+        units, weights = read_interests(states, log.users[group], log.batch.times[group])
+        vectors.append(units.astype(np.float16))
         masses.append(weights)
         progress(stop)
-    return Asked(targets, np.concatenate(interests), np.concatenate(masses), scenes)
+    return TargetInterests(targets, np.concatenate(vectors), np.concatenate(masses), scenes)
 
 
 def fit_attention(
-    asked: Asked,
-    frozen: Frozen,
+    interests: TargetInterests,
+    frozen: FrozenEncoder,
     scenes: tuple[int, ...],
     train: NDArray[np.int64],
     validation: NDArray[np.int64],
@@ -114,10 +122,10 @@ def fit_attention(
     """Train attention by softmax over all items, the encoder's weights frozen.
 
     Args:
-        asked: the targets.
-        frozen: what the encoder says of them.
+        interests: the targets.
+        frozen: the encoder's output at them.
         scenes: codes with weights of their own.
-        train: positions in `asked` to learn from.
+        train: positions in `interests` to learn from.
         validation: those to judge by: the best epoch is kept, and None is returned where none is
             better than the encoder alone. Without any, all epochs are run (a refit).
         names: of the interests.
@@ -127,14 +135,14 @@ def fit_attention(
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
     config = SceneAttentionConfig(
-        dim=frozen.queries.shape[1], interest_dim=asked.interests.shape[2], interests=names,
+        dim=frozen.queries.shape[1], interest_dim=interests.vectors.shape[2], interests=names,
         scenes=scenes,
     )  # fmt: skip
     device = frozen.table.device
     model = SceneAttention(config).to(device)
     if start is not None:
         model.load_state_dict(start.state_dict())
-    losses = _Losses(model, asked, frozen, code_rows(asked.scenes, scenes), device)
+    losses = _Losses(model, interests, frozen, code_rows(interests.scenes, scenes), device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -163,20 +171,20 @@ def fit_attention(
 @torch.no_grad()
 def mean_attended(
     attention: SceneAttention,
-    asked: Asked,
+    interests: TargetInterests,
     places: NDArray[np.int64],
     queries: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Return the mean (D,) of what attention makes of the encoder's vectors (P, D) at targets."""
     device = attention.get_buffer("types").device
     total = np.zeros(queries.shape[1])
-    scenes = code_rows(asked.scenes, attention.config.scenes)
+    scenes = code_rows(interests.scenes, attention.config.scenes)
     for begin in range(0, len(places), 4096):
         some = places[begin : begin + 4096]
         vectors, _ = attention(
             torch.from_numpy(queries[begin : begin + 4096]).to(device),
-            torch.from_numpy(asked.interests[some].astype(np.float32)).to(device),
-            torch.from_numpy(asked.masses[some]).to(device),
+            torch.from_numpy(interests.vectors[some].astype(np.float32)).to(device),
+            torch.from_numpy(interests.masses[some]).to(device),
             torch.from_numpy(scenes[some]).to(device),
         )
         total += vectors.sum(dim=0).double().cpu().numpy()
@@ -189,21 +197,21 @@ class _Losses:
     def __init__(
         self,
         model: SceneAttention,
-        asked: Asked,
-        frozen: Frozen,
+        interests: TargetInterests,
+        frozen: FrozenEncoder,
         scenes: NDArray[np.int64],
         device: torch.device,
     ) -> None:
-        self.model, self.asked, self.frozen = model, asked, frozen
+        self.model, self.interests, self.frozen = model, interests, frozen
         self.scenes, self.device = scenes, device
         self.every = np.arange(len(frozen.biases))
 
     def __call__(self, some: NDArray[np.int64]) -> Tensor:
-        asked, frozen, device = self.asked, self.frozen, self.device
+        interests, frozen, device = self.interests, self.frozen, self.device
         vectors, _ = self.model(
             torch.from_numpy(frozen.queries[some]).to(device),
-            torch.from_numpy(asked.interests[some].astype(np.float32)).to(device),
-            torch.from_numpy(asked.masses[some]).to(device),
+            torch.from_numpy(interests.vectors[some].astype(np.float32)).to(device),
+            torch.from_numpy(interests.masses[some]).to(device),
             torch.from_numpy(self.scenes[some]).to(device),
         )
         logits = (

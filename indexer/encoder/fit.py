@@ -74,7 +74,7 @@ def fit_encoder(
     start: Fitted | None = None,
     checkpoint: Path | None = None,
     report: Report | None = None,
-    told: Callable[[Epoch], None] = lambda epoch: None,
+    after_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Fitted:
     """Train an encoder.
 
@@ -91,7 +91,7 @@ def fit_encoder(
         start: weights to go on from; items with ids beyond its own start as unknown ones.
         checkpoint: a file written after each epoch, and taken up where it is there.
         report: called after each batch.
-        told: called after each epoch, when its checkpoint is written.
+        after_epoch: called after each epoch, when its checkpoint is written.
 
     Raises:
         CheckpointError: the checkpoint is of another training.
@@ -132,7 +132,7 @@ def fit_encoder(
         if checkpoint is not None:
             lines = msgspec.to_builtins(fitted.curve)
             save_checkpoint(checkpoint, print_of_it, lines, trained, optimizer, best)
-        told(fitted.curve[-1])
+        after_epoch(fitted.curve[-1])
     fitted.best_epoch = _best(fitted.curve)[1] if len(places) else len(fitted.curve)
     trained.load_state_dict(best)
     trained.eval()

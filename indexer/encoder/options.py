@@ -12,10 +12,10 @@ from indexer.encoder.learner import EncoderOptions, Report
 from tracker.encoder.cells import CellName
 from tracker.encoder.user_encoder import EncoderConfig
 
-MIN_TARGETS, MIN_JUDGED = 1000, 100
+MIN_TARGETS, MIN_VALIDATION = 1000, 100
 """An encoder needs so many events to learn from, and so many to be judged by."""
 
-MAX_JUDGED = 4000
+MAX_VALIDATION = 4000
 """Validation targets that an epoch is judged by at most, evenly spread."""
 
 MIN_STEPS = 600
@@ -108,23 +108,23 @@ class TooFewError(ValueError):
     """The events cannot teach an encoder; the message says why. A ranker may be trained alone."""
 
 
-Shown = Callable[[str, int], AbstractContextManager[Report]]
+Display = Callable[[str, int], AbstractContextManager[Report]]
 """Shows the epochs of a training: its name and their number, to what is told of each batch."""
 
 
-def nothing_shown(name: str, epochs: int) -> AbstractContextManager[Report]:
+def no_display(name: str, epochs: int) -> AbstractContextManager[Report]:
     """Show nothing."""
     return nullcontext(lambda epoch, share, loss, best: None)
 
 
-def check_enough(targets: int, judged: int) -> None:
+def check_enough(targets: int, validation: int) -> None:
     """Refuse too few events to learn an encoder from.
 
     Raises:
         TooFewError: that is so.
     """
-    if targets < MIN_TARGETS or judged < MIN_JUDGED:
+    if targets < MIN_TARGETS or validation < MIN_VALIDATION:
         raise TooFewError(
-            f"{targets} events to learn an encoder from and {judged} to judge it by; at least"
-            f" {MIN_TARGETS} and {MIN_JUDGED} are needed"
+            f"{targets} events to learn an encoder from and {validation} to judge it by; at least"
+            f" {MIN_TARGETS} and {MIN_VALIDATION} are needed"
         )

@@ -40,7 +40,7 @@ class Fit:
     trend: Trend | None
     checkpoint: Path
 
-    def take_up(self) -> Fitted:
+    def resume(self) -> Fitted:
         """Go on from what is done, to the end; at once where all is."""
         return fit_encoder(
             self.sequences, self.items, self.config, self.train, self.validation, self.options,
@@ -102,7 +102,7 @@ def _do(fits: Sequence[Fit]) -> None:
     torch.set_num_threads(1)
     Thread(target=_end_with_parent, daemon=True).start()
     for fit in fits:
-        fit.take_up()
+        fit.resume()
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""What a training is told, what comes of it, and who is told how far it is."""
+"""Options, result and progress callbacks of training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from indexer.data.histories import Protocol
-from indexer.encoder.options import EncoderFit, Shown, TowerOptions, nothing_shown
+from indexer.encoder.options import Display, EncoderFit, TowerOptions, no_display
 from indexer.items.item_encoder import Progress
 from indexer.train.half_lives import HalfLives
 from indexer.train.prediction import PredictionOptions
@@ -16,7 +16,7 @@ from indexer.train.ranker import RankerOptions
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What a training is told.
+    """Options of a training.
 
     `protocol` leaves the targets of that protocol out of everything fitted; None trains on all.
     Users and items with fewer than `core` events are left out. `repeats`: items chosen before may
@@ -34,7 +34,7 @@ class TrainOptions:
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """What a training did; the JSON of `indexer train --json`.
+    """The result of a training; the JSON of `indexer train --json`.
 
     `epochs` of the ranker were run, of which `best_epoch` had the least validation loss;
     `validation` is of that one: loss, hit_rate_at_10 and ndcg_at_10 on the latest of the
@@ -63,18 +63,21 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Reports:
-    """Who is told how far it is.
+class TrainProgress:
+    """Callbacks that report the progress of training.
 
-    `encoding` of the texts, `examples` of their total and number, `encoder` shows the batches of
-    the encoder's fits, `epoch` is told of each epoch with the name of its fit (encoder, refit,
-    ranker), and `note` of what is done otherwise than asked for. The curves are written to
-    `curves`; below a local root where it is None.
+    Attributes:
+        encoding: takes the number of texts, and returns the progress of their encoding.
+        examples: takes the number of targets, and returns a callback for the number replayed.
+        epoch: called after each epoch with the name of its fit (encoder, refit, ranker).
+        encoder: shows the batches of the encoder's fits.
+        note: called with a line on the data, or on a change of the options.
+        curves: folder of the curves; None for one below a local root.
     """
 
     encoding: Callable[[int], Progress] | None = None
     examples: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None
     epoch: Callable[[str, msgspec.Struct], None] = lambda name, epoch: None
-    encoder: Shown = nothing_shown
+    encoder: Display = no_display
     note: Callable[[str], None] = lambda line: None
     curves: Path | None = None

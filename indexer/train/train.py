@@ -4,15 +4,15 @@ import hashlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 import msgspec
 
 from indexer.data.catalog import Catalog
-from indexer.data.histories import EventLog, Protocol, core
-from indexer.data.holdout import Lessons, ranker_targets, training_info
+from indexer.data.histories import EventLog, core
+from indexer.data.holdout import RankerTargets, ranker_targets, training_info
 from indexer.data.training_log import (
     TrainingError,
     check_choice,
@@ -24,8 +24,16 @@ from indexer.data.training_log import (
 )
 from indexer.data.users import Attributes, Users
 from indexer.encoder.options import TooFewError, settled
-from indexer.encoder.tower import TowerTraining
-from indexer.items.assemble import Assembled, assemble, in_memory, with_half_lives, write_version
+from indexer.encoder.tower import TowerFit, TowerProgress, fit_tower, refit_tower
+from indexer.encoder.tower_data import TowerData, make_tower_data
+from indexer.items.assemble import (
+    Assembled,
+    Built,
+    assemble,
+    in_memory,
+    with_half_lives,
+    write_version,
+)
 from indexer.items.carry import same_encoder
 from indexer.items.item_encoder import Encoder
 from indexer.items.options import BuildOptions, current_version
@@ -33,7 +41,7 @@ from indexer.replay.ranker_examples import Examples, collect_examples, load_exam
 from indexer.replay.replay import Replay
 from indexer.train.curve import write_curve
 from indexer.train.half_lives import HalfLives, choose_half_lives, periods
-from indexer.train.options import Reports, Trained, TrainOptions
+from indexer.train.options import Trained, TrainOptions, TrainProgress
 from indexer.train.prediction import train_prediction
 from indexer.train.ranker import MIN_EXAMPLES, Fitted, fit_ranker
 from tracker.artifact.artifact import Artifact
@@ -44,22 +52,23 @@ from tracker.recommend.options import RecommendOptions, trained_with
 from tracker.scoring.blend import Blend
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import RankerInfo
+from tracker.scoring.prediction import Prediction
 from tracker.users.config import InterestConfig
 
 TRAINING = ".training"
 """The folder, below the root of the versions, that holds those of the trainings under way."""
 
 
-def fingerprint(log: EventLog, items: bytes, told: bytes) -> str:
-    """Return what stands for a training: its events, its items, its options and our own code.
+def fingerprint(log: EventLog, items: bytes, payload: bytes) -> str:
+    """Return the fingerprint of a training: of its events, items, options and our own code.
 
     Args:
-        log: the events it learns from.
-        items: what stands for the items and their vectors.
-        told: the options, and whatever else it was told.
+        log: the events that it learns from.
+        items: hashes of the items and of their texts.
+        payload: the options, and all else that the result depends on.
     """
     digest = hashlib.sha256(items)
-    digest.update(told)
+    digest.update(payload)
     digest.update("\n".join(log.batch.users).encode(errors="replace"))
     batch = log.batch
     for column in (
@@ -99,6 +108,63 @@ CURVES = "curves"
 """The folder, below the root of the versions, that holds the curves of their trainings."""
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The events and items of a training, before any text is encoded.
+
+    Attributes:
+        catalog: items that are published.
+        log: events, with the weights of the rating scale.
+        kinds: weights as given.
+        attributes: users' attributes by user id.
+        targets: the ranker's targets.
+        build: options of the items' build, with the rating scale of the events.
+        rating_scale: lowest and highest rating.
+    """
+
+    catalog: Catalog
+    log: EventLog
+    kinds: Kinds
+    attributes: Mapping[str, Attributes]
+    targets: RankerTargets
+    build: BuildOptions
+    rating_scale: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModels:
+    """Everything that a training fits, and its notes.
+
+    Attributes:
+        tower: encoder and attention after the refit, None without an encoder.
+        prediction: the probability of a positive event, None if it cannot be learned.
+        ranker: the ranker, with its curve.
+        examples: number of targets that the ranker learned from.
+        untrained: reason for each model that is not there, by name.
+        note: the reason for no encoder, if one was wanted.
+        prediction_note: source of the probability, or the reason for none.
+    """
+
+    tower: TowerFit | None
+    prediction: Prediction | None
+    ranker: Fitted
+    examples: int
+    untrained: dict[str, str]
+    note: str
+    prediction_note: str
+
+    @property
+    def models(self) -> Models:
+        """The models that are published."""
+        tower = None if self.tower is None else self.tower.tower
+        return Models(ranker=self.ranker.network, tower=tower, prediction=self.prediction)
+
+    @property
+    def curves(self) -> dict[str, Sequence[msgspec.Struct]]:
+        """The curves of all fits by name."""
+        return {"ranker": self.ranker.curve, **({} if self.tower is None else self.tower.curves)}
+
+
 def train(
     catalog: Catalog,
     events: Sequence[Path],
@@ -107,33 +173,29 @@ def train(
     root: Root,
     options: TrainOptions,
     not_after: float,
-    reports: Reports | None = None,
+    progress: TrainProgress | None = None,
     users: Users | None = None,
 ) -> Trained:
-    """Fit an encoder and a ranker, and publish one version that has them.
+    """Fit an encoder, a ranker and a prediction, and publish one version that has them.
 
     1. Read the events, by the current version's rating scale if it covers them; refuse too few.
-    2. Assemble the items' vectors and index, as a build would; known texts are not encoded again.
-    3. Choose half-lives where no trained version is in force; fit the encoder on what comes before
-       the ranker's targets.
-    4. Fit the probability that a user takes to an item.
-    5. Replay the events through the recommender that serves; write down what the ranker would see,
-       and fit its network.
-    6. Refit the encoder on all events that may be learned from.
-    7. Write the version, and make it current.
+    2. Assemble the items' vectors and index, as a build does; known texts are not encoded again.
+    3. Choose half-lives if no trained version is in force.
+    4. Fit the models: see `fit_models`.
+    5. Write the version, and point LATEST at it.
 
-    What is done is kept below the root until then: the same call goes on where it was interrupted.
+    Each finished part is kept below the root until then: if interrupted, the same call resumes.
 
     Args:
-        catalog: what was read; with `core`, only items with enough events are kept.
+        catalog: the items; with `core`, only items with enough events are kept.
         events: files of logged events.
         kinds: the weights; their rating scale is chosen here.
         encoder: texts to vectors.
         root: where versions live.
-        options: how.
+        options: options of the training.
         not_after: float seconds, now.
-        reports: told how far it is.
-        users: their attributes.
+        progress: callbacks.
+        users: the users' attributes.
 
     Raises:
         TrainingError: the events cannot teach a ranker.
@@ -142,203 +204,273 @@ def train(
         OSError: the disk is full, for instance.
     """
     started = time.perf_counter()
-    reports = Reports() if reports is None else reports
-    if options.tower is not None:  # an interrupted training goes on with what it began with
+    progress = TrainProgress() if progress is None else progress
+    if options.tower is not None:  # a resumed training keeps the device that it began with
         options = replace(options, tower=settled(options.tower))
-    known = {} if users is None else users.attributes
-    before = current_version(root, options.refit)  # 1
+    # 1. Read the events.
+    inputs = read_inputs(catalog, events, kinds, encoder, root, options, not_after, progress, users)
+    # 2. Assemble the items' vectors and index.
+    parts = assemble(inputs.catalog, encoder, root, inputs.build, progress.encoding)
+    if users is not None and (note := users.note(set(inputs.log.user_ids))):
+        progress.note(f"users: {note}")
+    # 3. Choose half-lives.
+    parts, half_lives = _half_lives(inputs, parts, progress)
+    # 4. Fit the models.
+    folder = open_workplace(root, _fingerprint(inputs, parts, options))
+    fitted = fit_models(inputs, parts, options, folder, progress)
+    # 5. Write the version.
+    info = training_info(
+        inputs.log, options.protocol, options.core, options.repeats, options.seed, fitted.examples
+    )
+    built = write_version(root, parts, fitted.models, info, fitted.untrained)
+    close_workplace(folder)
+    _write_curves(root, built.version, fitted, progress)
+    return _summary(inputs, built, fitted, half_lives, time.perf_counter() - started)
+
+
+def read_inputs(
+    catalog: Catalog,
+    events: Sequence[Path],
+    kinds: Kinds,
+    encoder: Encoder,
+    root: Root,
+    options: TrainOptions,
+    not_after: float,
+    progress: TrainProgress,
+    users: Users | None,
+) -> Inputs:
+    """Read the events of a training and choose the ranker's targets: step 1 of `train`.
+
+    The arguments and exceptions are those of `train`.
+    """
+    before = current_version(root, options.refit)
     scale = None
     if before is not None:
         scale = (before.manifest.interest.rating_min, before.manifest.interest.rating_max)
-    log, chosen = read_log(events, kinds, scale, not_after)
-    reports.note(check_events(events, log, known_items(catalog, log), "the catalogue"))
+    log, rating_scale = read_log(events, kinds, scale, not_after)
+    progress.note(check_events(events, log, known_items(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)
     if options.core > 1:
         catalog = met(catalog, log)
     check_choice(catalog)
-    lessons = _lessons(catalog, log, options)
-    # 2
-    rescaled = before is not None and chosen != scale and same_encoder(before, encoder.info)
-    build = BuildOptions(rating_scale=chosen, refit=options.refit or rescaled)
-    parts = assemble(catalog, encoder, root, build, reports.encoding)
-    if users is not None and (told := users.note(set(log.user_ids))):
-        reports.note(f"users: {told}")
-    parts, half_lives = _half_lives(parts, log, lessons, build.refit, reports)  # 3
-    folder = open_workplace(root, _fingerprint(parts, log, options, known))
-    training, why = _tower_training(parts, log, known, options, folder, reports)
-    untrained = {"tower": why} if training is None else {}
+    targets = ranker_targets(log, options.protocol, known_items(catalog, log), MAX_EXAMPLES)
+    if len(targets.events) < MIN_EXAMPLES:
+        raise TrainingError(
+            f"{len(targets.events)} events to learn from; at least {MIN_EXAMPLES} are needed:"
+            f" {_TARGETS[options.protocol]}, of users with an event before, on items of the"
+            " catalogue. Nothing was published; without training the fixed blend ranks"
+        )
+    changed = rating_scale != scale
+    rescaled = before is not None and changed and same_encoder(before, encoder.info)
+    return Inputs(
+        catalog=catalog,
+        log=log,
+        kinds=kinds,
+        attributes={} if users is None else users.attributes,
+        targets=targets,
+        build=BuildOptions(rating_scale=rating_scale, refit=options.refit or rescaled),
+        rating_scale=rating_scale,
+    )
+
+
+_TARGETS = {
+    None: "positive events in the last three fifths of the time",
+    "gts": "positive events between the 40 % and 90 % quantiles of the time",
+    "loo": "positive events in the last three fifths of the time, but the last of each user",
+}
+"""The events that a ranker learns from, by protocol."""
+
+
+def fit_models(
+    inputs: Inputs,
+    parts: Assembled,
+    options: TrainOptions,
+    folder: Path | None,
+    progress: TrainProgress,
+) -> FittedModels:
+    """Fit all models on the events: step 4 of `train`.
+
+    1. Fit the encoder on the events before the ranker's targets.
+    2. Fit the probability of a positive event.
+    3. Replay the events through the serving recommender, and collect the ranker's examples.
+    4. Fit the ranker on them.
+    5. Refit the encoder on all events that the training may use.
+
+    Args:
+        inputs: events and targets.
+        parts: the items.
+        options: options of the training.
+        folder: where finished parts are kept; None for nowhere.
+        progress: callbacks.
+
+    Raises:
+        TrainingError: the events cannot teach a ranker.
+        ValueError: the device is not there.
+    """
+    # 1. Fit the encoder.
+    untrained: dict[str, str] = {}
     note = ""
-    if training is None and options.tower is not None:
-        note = f"no encoder, the ranker alone is trained: {why}"
-        reports.note(note)
-    first = None if training is None else training.fit()
-    prediction, said = train_prediction(  # 4
-        in_memory(parts), log, kinds, lessons.skip,
+    data, reason = _tower_data(inputs, parts, options)
+    if data is None:
+        untrained["tower"] = reason
+        if options.tower is not None:
+            note = f"no encoder, the ranker alone is trained: {reason}"
+            progress.note(note)
+    steps = TowerProgress(
+        progress.encoder, progress.epoch,
+        lambda: progress.note("the encoder's other settings are still being fitted"),
+    )  # fmt: skip
+    first = None if data is None else fit_tower(data, folder, steps)
+    # 2. Fit the probability.
+    prediction, prediction_note = train_prediction(
+        in_memory(parts), inputs.log, inputs.kinds, inputs.targets.skip,
         msgspec.structs.replace(options.prediction, seed=options.seed),
     )  # fmt: skip
     if prediction is None:
-        untrained["prediction"] = said
-        said = f"no probability is learned: {said}"
-    models = Models(tower=first, prediction=prediction)
-    examples = _examples(in_memory(parts, models), log, lessons, options, folder, reports)  # 5
-    fitted = _fit(examples, options, reports)
+        untrained["prediction"] = prediction_note
+        prediction_note = f"no probability is learned: {prediction_note}"
+    # 3. Collect the ranker's examples.
+    models = Models(tower=None if first is None else first.tower, prediction=prediction)
+    examples = _examples(inputs, in_memory(parts, models), options, folder, progress)
+    # 4. Fit the ranker.
+    ranker = _fit_ranker(examples, options, progress)
     if prediction is not None:
-        used = "probability" in fitted.network.info.columns
-        said += "; the ranking reads it" if used else "; the ranking gains nothing by it"
-    reports.note(said)
-    tower = None if training is None else training.refit()  # 6
-    info = training_info(
-        log, options.protocol, options.core, options.repeats, options.seed, len(examples)
+        used = "probability" in ranker.network.info.columns
+        prediction_note += "; the ranking reads it" if used else "; the ranking gains nothing by it"
+    progress.note(prediction_note)
+    # 5. Refit the encoder.
+    last = None if data is None or first is None else refit_tower(data, first, folder, steps)
+    return FittedModels(
+        tower=last,
+        prediction=prediction,
+        ranker=ranker,
+        examples=len(examples),
+        untrained=untrained,
+        note=note,
+        prediction_note=prediction_note,
     )
-    models = Models(ranker=fitted.network, tower=tower, prediction=prediction)
-    built = write_version(root, parts, models, info, untrained)  # 7
-    close_workplace(folder)
-    _write_curves(root, built.version, fitted, training, reports)
-    best = fitted.curve[fitted.best - 1]
+
+
+def _half_lives(
+    inputs: Inputs, parts: Assembled, progress: TrainProgress
+) -> tuple[Assembled, HalfLives | None]:
+    """Return the items for states that decay as the events suggest, and the half-lives chosen.
+
+    Half-lives of a trained version stay without `refit`, for a change rebuilds all states; and so
+    do those that were given to a build.
+    """
+    before, in_force = parts.before, parts.interest.half_lives_seconds
+    set_by_user = before is not None and in_force != InterestConfig().half_lives_seconds
+    trained = before is not None and before.manifest.training is not None
+    if not inputs.build.refit and (set_by_user or trained):
+        return parts, None
+    log = inputs.log
+    rows = parts.items.row_of(log.batch.items)
+    choice = choose_half_lives(log, rows, parts.items.vectors, inputs.targets.events, in_force)
+    if choice is None or choice.seconds == in_force:
+        return parts, choice
+    progress.note(
+        f"half-lives {periods(choice.seconds)} instead of {periods(in_force)}: they tell better"
+        f" what users choose next ({choice.loss:.4f} nats, {choice.loss_in_force:.4f} before)"
+    )
+    return with_half_lives(parts, choice.seconds), choice
+
+
+def _fingerprint(inputs: Inputs, parts: Assembled, options: TrainOptions) -> str:
+    """Return the fingerprint of this training."""
+    items = parts.items.hashes.tobytes() + parts.sources.text_hashes.tobytes()
+    payload = msgspec.json.encode(
+        [parts.basis, parts.items.live, COLUMNS, options, dict(inputs.attributes)], order="sorted"
+    )
+    return fingerprint(inputs.log, items, payload)
+
+
+def _tower_data(
+    inputs: Inputs, parts: Assembled, options: TrainOptions
+) -> tuple[TowerData | None, str]:
+    """Return the data of an encoder's training, or None and the reason for none."""
+    if options.tower is None:
+        return None, "`--no-encoder` was given to the training"
+    tower = msgspec.structs.replace(options.tower, seed=options.seed, repeats=options.repeats)
+    try:
+        data = make_tower_data(parts, inputs.log, inputs.attributes, options.protocol, tower)
+    except TooFewError as error:
+        return None, str(error)
+    return data, ""
+
+
+def _examples(
+    inputs: Inputs,
+    artifact: Artifact,
+    options: TrainOptions,
+    folder: Path | None,
+    progress: TrainProgress,
+) -> Examples:
+    """Return the ranker's examples: those of an interrupted training if there are any."""
+    path = None if folder is None else folder / "examples.npz"
+    if path is not None and path.exists():
+        return load_examples(path)
+    targets = inputs.targets
+    serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
+    trained = trained_with(RankerInfo([], options.ranker.hidden), serving)
+    replay = Replay(artifact, inputs.log, trained, Blend(), targets.skip)
+    report = progress.examples(len(targets.events))
+    examples = collect_examples(
+        replay, targets.events, options.repeats, options.seed, targets.fresh, report
+    )
+    if path is not None:
+        save_examples(examples, path)
+    return examples
+
+
+def _fit_ranker(examples: Examples, options: TrainOptions, progress: TrainProgress) -> Fitted:
+    ranker = msgspec.structs.replace(options.ranker, seed=options.seed)
+    try:
+        return fit_ranker(examples, ranker, lambda epoch: progress.epoch("ranker", epoch))
+    except ValueError as error:
+        raise TrainingError(f"{error}. Nothing was published") from error
+
+
+def _write_curves(root: Root, version: str, fitted: FittedModels, progress: TrainProgress) -> None:
+    """Write the curves of all fits as tables and pictures, for people."""
+    folder = progress.curves
+    if folder is None:
+        if is_url(root):
+            return
+        folder = local_path(root) / CURVES / version
+    for name, curve in fitted.curves.items():
+        write_curve(curve, folder, name)
+
+
+def _summary(
+    inputs: Inputs,
+    built: Built,
+    fitted: FittedModels,
+    half_lives: HalfLives | None,
+    seconds: float,
+) -> Trained:
+    curve, prediction = fitted.ranker.curve, fitted.prediction
+    best = curve[fitted.ranker.best - 1]
     return Trained(
         artifact=built.version,
-        seconds=round(time.perf_counter() - started, 2),
-        epochs=len(fitted.curve),
+        seconds=round(seconds, 2),
+        epochs=len(curve),
         validation={
             "loss": best.validation_loss,
             "hit_rate_at_10": best.validation_hit_rate_at_10,
             "ndcg_at_10": best.validation_ndcg_at_10,
         },
-        best_epoch=fitted.best,
-        examples=len(examples),
-        events=len(log),
+        best_epoch=fitted.ranker.best,
+        examples=fitted.examples,
+        events=len(inputs.log),
         items=built.live,
-        rating_scale=chosen,
+        rating_scale=inputs.rating_scale,
         basis_changed=built.basis_changed,
         path=built.path,
-        encoder=None if training is None else training.done(),
-        note=note,
+        encoder=None if fitted.tower is None else fitted.tower.summary,
+        note=fitted.note,
         prediction=None if prediction is None else prediction.info.validation,
-        prediction_note=said,
+        prediction_note=fitted.prediction_note,
         half_lives=half_lives,
     )
-
-
-def _half_lives(
-    parts: Assembled, log: EventLog, lessons: Lessons, refit: bool, reports: Reports
-) -> tuple[Assembled, HalfLives | None]:
-    """Return the items for states that decay as the events say, and what was found.
-
-    Half-lives that a trained version has stay without `refit`, for a change rebuilds all states;
-    and so do those that a build was told.
-    """
-    before, in_force = parts.before, parts.interest.half_lives_seconds
-    told = before is not None and in_force != InterestConfig().half_lives_seconds
-    if not refit and (told or not (before is None or before.manifest.training is None)):
-        return parts, None
-    rows = parts.items.row_of(log.batch.items)
-    found = choose_half_lives(log, rows, parts.items.vectors, lessons.events, in_force)
-    if found is None or found.seconds == in_force:
-        return parts, found
-    reports.note(
-        f"half-lives {periods(found.seconds)} instead of {periods(in_force)}: they tell better what"
-        f" users choose next ({found.loss:.4f} nats, {found.loss_in_force:.4f} before)"
-    )
-    return with_half_lives(parts, found.seconds), found
-
-
-def _lessons(catalog: Catalog, log: EventLog, options: TrainOptions) -> Lessons:
-    """Return what the ranker learns from; looked at before any text is encoded."""
-    lessons = ranker_targets(log, options.protocol, known_items(catalog, log), MAX_EXAMPLES)
-    if len(lessons.events) < MIN_EXAMPLES:
-        raise TrainingError(
-            f"{len(lessons.events)} events to learn from; at least {MIN_EXAMPLES} are needed:"
-            f" {_learned_from(options.protocol)}, of users with an event before, on items of the"
-            " catalogue. Nothing was published; without training the fixed blend ranks"
-        )
-    return lessons
-
-
-def _fingerprint(
-    parts: Assembled, log: EventLog, options: TrainOptions, users: Mapping[str, Attributes]
-) -> str:
-    """Return what stands for this training and no other."""
-    items = parts.items.hashes.tobytes() + parts.sources.text_hashes.tobytes()
-    told = msgspec.json.encode(
-        [parts.basis, parts.items.live, COLUMNS, options, dict(users)], order="sorted"
-    )
-    return fingerprint(log, items, told)
-
-
-def _tower_training(
-    parts: Assembled,
-    log: EventLog,
-    users: Mapping[str, Attributes],
-    options: TrainOptions,
-    folder: Path | None,
-    reports: Reports,
-) -> tuple[TowerTraining | None, str]:
-    """Return the training of an encoder, or None and why there is none."""
-    if options.tower is None:
-        return None, "`--no-encoder` was given to the training"
-    told = msgspec.structs.replace(options.tower, seed=options.seed, repeats=options.repeats)
-    try:
-        found = TowerTraining(
-            parts, log, users, options.protocol, told, folder, reports.encoder, reports.epoch,
-            lambda: reports.note("the encoder's other settings are still being fitted"),
-        )  # fmt: skip
-    except TooFewError as error:
-        return None, str(error)
-    return found, ""
-
-
-def _examples(
-    artifact: Artifact,
-    log: EventLog,
-    lessons: Lessons,
-    options: TrainOptions,
-    folder: Path | None,
-    reports: Reports,
-) -> Examples:
-    """Return the ranker's examples, those kept of an interrupted training if there are any."""
-    kept = None if folder is None else folder / "examples.npz"
-    if kept is not None and kept.exists():
-        return load_examples(kept)
-    serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
-    trained = trained_with(RankerInfo([], options.ranker.hidden), serving)
-    replay = Replay(artifact, log, trained, Blend(), lessons.skip)
-    told = reports.examples(len(lessons.events))
-    examples = collect_examples(
-        replay, lessons.events, options.repeats, options.seed, lessons.fresh, told
-    )
-    if kept is not None:
-        save_examples(examples, kept)
-    return examples
-
-
-def _learned_from(protocol: Protocol | None) -> str:
-    return {
-        None: "positive events in the last three fifths of the time",
-        "gts": "positive events between the 40 % and 90 % quantiles of the time",
-        "loo": "positive events in the last three fifths of the time, but the last of each user",
-    }[protocol]
-
-
-def _fit(examples: Examples, options: TrainOptions, reports: Reports) -> Fitted:
-    ranker = msgspec.structs.replace(options.ranker, seed=options.seed)
-    try:
-        return fit_ranker(examples, ranker, lambda epoch: reports.epoch("ranker", epoch))
-    except ValueError as error:
-        raise TrainingError(f"{error}. Nothing was published") from error
-
-
-def _write_curves(
-    root: Root, version: str, fitted: Fitted, training: TowerTraining | None, reports: Reports
-) -> None:
-    """Write the curves of all fits as tables and pictures, for people."""
-    folder = reports.curves
-    if folder is None:
-        if is_url(root):
-            return
-        folder = local_path(root) / CURVES / version
-    curves: dict[str, Sequence[msgspec.Struct]] = {"ranker": fitted.curve}
-    if training is not None:
-        curves |= training.curves
-    for name, curve in curves.items():
-        write_curve(curve, folder, name)

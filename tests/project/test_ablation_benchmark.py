@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from benchmarks.ablation import FULL, NO_ENCODER, Said, ask, figures, table, weigh
+from benchmarks.ablation import FULL, NO_ENCODER, Said, Vectors, ask, figures, table, weigh
 from indexer.data.histories import split
 from indexer.evaluate.answers import TRACKER, ask_all
 from indexer.evaluate.targets import targets_of
-from indexer.replay.ranker_examples import Examples, collect_examples
+from indexer.replay.ranker_examples import collect_examples
 from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.tracker.scoring.test_network import NAMES, weights
@@ -55,18 +55,15 @@ def test_an_encoder_that_knows_the_target_is_weighed_highly(tmp_path: Path) -> N
     events = np.flatnonzero(log.lengths() > 2)
     examples = collect_examples(replay, events, False, 0)
 
-    class Knows:
-        def __init__(self, told: Examples, noise: bool) -> None:
-            self.told, self.noise = told, noise
+    def perfect(events: NDArray[np.int64]) -> tuple[Vectors, Vectors]:
+        targets = examples.rows[np.searchsorted(examples.events, events), 0]
+        return np.eye(40, dtype=np.float32)[targets], np.eye(40, dtype=np.float32)
 
-        def vectors_at(self, asked: Any) -> Any:
-            places = np.searchsorted(self.told.events, asked)
-            vectors = np.eye(40, dtype=np.float32)[self.told.rows[places, 0]]
-            if self.noise:
-                vectors = np.random.default_rng(0).permuted(vectors, axis=1)
-            return vectors, np.eye(40, dtype=np.float32)
+    def guessing(events: NDArray[np.int64]) -> tuple[Vectors, Vectors]:
+        vectors, items = perfect(events)
+        return np.random.default_rng(0).permuted(vectors, axis=1), items
 
-    _, knows = weigh(examples, network, Knows(examples, noise=False))  # type: ignore[arg-type]
-    _, guesses = weigh(examples, network, Knows(examples, noise=True))  # type: ignore[arg-type]
+    _, knows = weigh(examples, network, perfect)
+    _, guesses = weigh(examples, network, guessing)
     assert knows > 3.0
     assert guesses == pytest.approx(0.0, abs=0.7)

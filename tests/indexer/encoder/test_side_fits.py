@@ -19,7 +19,8 @@ from indexer.encoder.fit import Fitted, fit_encoder
 from indexer.encoder.learner import EncoderOptions
 from indexer.encoder.options import TowerOptions
 from indexer.encoder.side_fits import Fit, side_fits
-from indexer.encoder.tower import TowerTraining
+from indexer.encoder.tower import fit_tower, refit_tower
+from indexer.encoder.tower_data import make_tower_data
 from tests.indexer.encoder.test_fit import CONFIG, CPU, OPTIONS, parts, world
 from tests.indexer.encoder.test_tower import ITEMS, events_of, made
 from tests.paths import ROOT
@@ -57,7 +58,7 @@ def test_what_is_fitted_beside_is_what_would_be_fitted_here(tmp_path: Path) -> N
         )
     assert fit.checkpoint.exists()
     assert other.checkpoint.exists()
-    there = fit.take_up()
+    there = fit.resume()
     assert weights(there) == weights(here)
     assert [line.epoch for line in there.curve] == [line.epoch for line in here.curve]
 
@@ -71,7 +72,7 @@ def test_what_a_killed_process_left_is_done_by_whoever_takes_it_up(tmp_path: Pat
         worker.kill()
         worker.join(60)
     assert not fit.checkpoint.exists()
-    there = fit.take_up()
+    there = fit.resume()
     assert len(there.curve) == OPTIONS.epochs
 
 
@@ -137,16 +138,17 @@ def test_a_training_keeps_the_setting_that_tells_most(
         return [base, Setting(8, 0.0, 2e-2)]
 
     monkeypatch.setattr(train_tower, "settings_to_try", two)
-    events, log = made(tmp_path, events_of())
+    items, log = made(tmp_path, events_of())
     slow = EncoderOptions(learning_rate=1e-7, epochs=3)
     options = TowerOptions(dim=16, epochs=3, device="cpu", tries=2, encoder=slow)
-    training = TowerTraining(events, log, {}, "gts", options)
-    tower = training.fit()
-    done = training.done()
-    assert (done.dim, done.dropout, done.learning_rate) == (8, 0.0, 2e-2)
-    assert [(one.dim, one.chosen) for one in done.tried] == [(16, False), (8, True)]
-    assert done.tried[0].behind > done.tried[0].error
-    assert done.ndcg_at_10 == pytest.approx(done.tried[1].ndcg_at_10)
-    assert tower.vectors.shape == (ITEMS, 12)
-    assert training.refit().vectors.shape == (ITEMS, 12)
-    assert set(training.curves) == {"encoder", "encoder-dim-8-dropout-0-rate-0.02", "refit"}
+    data = make_tower_data(items, log, {}, "gts", options)
+    fit = fit_tower(data)
+    summary = fit.summary
+    assert (summary.dim, summary.dropout, summary.learning_rate) == (8, 0.0, 2e-2)
+    assert [(one.dim, one.chosen) for one in summary.tried] == [(16, False), (8, True)]
+    assert summary.tried[0].behind > summary.tried[0].error
+    assert summary.ndcg_at_10 == pytest.approx(summary.tried[1].ndcg_at_10)
+    assert fit.tower.vectors.shape == (ITEMS, 12)
+    refit = refit_tower(data, fit)
+    assert refit.tower.vectors.shape == (ITEMS, 12)
+    assert set(refit.curves) == {"encoder", "encoder-dim-8-dropout-0-rate-0.02", "refit"}

@@ -16,7 +16,8 @@ import torch
 from indexer.data.catalog import Catalog, Item
 from indexer.data.histories import EventLog
 from indexer.encoder.options import TooFewError, TowerOptions
-from indexer.encoder.tower import TowerTraining
+from indexer.encoder.tower import TowerFit, fit_tower, refit_tower, vectors_at
+from indexer.encoder.tower_data import make_tower_data
 from indexer.items.assemble import Assembled, assemble
 from indexer.items.options import BuildOptions
 from indexer.train.train import TRAINING
@@ -45,45 +46,52 @@ def events_of(users: int = 100, each: int = 16, **more: Any) -> list[dict[str, A
     return group_events(users=users, each=each, items=ITEMS, **more)
 
 
+def fits(
+    parts: Assembled, log: EventLog, options: TowerOptions = OPTIONS
+) -> tuple[TowerFit, TowerFit]:
+    data = make_tower_data(parts, log, {}, "gts", options)
+    first = fit_tower(data)
+    return first, refit_tower(data, first)
+
+
 def test_a_fit_and_a_refit_serve_every_item(tmp_path: Path) -> None:
     parts, log = made(tmp_path, events_of())
-    training = TowerTraining(parts, log, {}, "gts", OPTIONS)
-    first, last = training.fit(), training.refit()
-    for tower in (first, last):
+    first, last = fits(parts, log)
+    for tower in (first.tower, last.tower):
         assert tower.vectors.shape == (ITEMS, 20)
         assert tower.index.size == ITEMS
         assert tower.info.items == len(tower.id_hashes) == ITEMS
         assert tower.info.code
-    assert first.info.code != last.info.code
-    done = training.done()
-    assert (done.epochs, done.dim, done.cell, done.scenes) == (2, 16, "gru", 2)
-    assert last.info.fitted["epochs"] == 2.0
-    assert set(training.curves) == {"encoder", "refit"}
+    assert first.tower.info.code != last.tower.info.code
+    summary = last.summary
+    assert (summary.epochs, summary.dim, summary.cell, summary.scenes) == (2, 16, "gru", 2)
+    assert last.tower.info.fitted["epochs"] == 2.0
+    assert set(last.curves) == {"encoder", "refit"}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_a_gpu_trains_what_a_cpu_serves(tmp_path: Path) -> None:
     parts, log = made(tmp_path, events_of())
-    told = msgspec.structs.replace(OPTIONS, device="cuda", tries=2)
-    training = TowerTraining(parts, log, {}, "gts", told)
-    first, last = training.fit(), training.refit()
-    assert len(training.done().tried) == 2
-    for tower in (first, last):
+    options = msgspec.structs.replace(OPTIONS, device="cuda", tries=2)
+    first, last = fits(parts, log, options)
+    assert len(last.summary.tried) == 2
+    for tower in (first.tower, last.tower):
         assert next(tower.model.parameters()).device.type == "cpu"
         assert np.isfinite(tower.vectors).all()
 
 
 def test_the_column_of_a_ranker_is_what_a_user_likes_more_than_others_do(tmp_path: Path) -> None:
     parts, log = made(tmp_path, events_of())
-    training = TowerTraining(parts, log, {}, "gts", OPTIONS)
-    tower = training.fit()
+    data = make_tower_data(parts, log, {}, "gts", OPTIONS)
+    fit = fit_tower(data)
+    tower = fit.tower
     mean = tower.model.get_buffer("mean_query").numpy()
     assert np.abs(mean).sum() > 0.0
     asked = np.concatenate([mean, [1.0]]).astype(np.float32)
     np.testing.assert_allclose(tower.personal[:, :17] @ asked, np.zeros(ITEMS), atol=1e-5)
     assert np.abs(tower.vectors[:, :17] @ asked).max() > 1e-3
-    users, items = training.vectors_at(np.arange(1500, 1510))
+    users, items = vectors_at(data, fit, np.arange(1500, 1510))
     assert users.shape == (10, 17)
     np.testing.assert_allclose(items, tower.personal[:, :17], atol=1e-5)
 
@@ -98,8 +106,7 @@ def test_what_the_protocol_leaves_out_changes_nothing(tmp_path: Path) -> None:
             for line in lines[1440:]:
                 line["item_id"] = "i1"
         parts, log = made(tmp_path / folder, lines)
-        training = TowerTraining(parts, log, {}, "gts", OPTIONS)
-        codes.append((training.fit().info.code, training.refit().info.code))
+        codes.append([fit.tower.info.code for fit in fits(parts, log)])
     assert codes[0] == codes[1]
 
 
@@ -109,8 +116,9 @@ def test_items_that_came_after_the_fit_are_known_to_the_refit(tmp_path: Path) ->
         if line["item_id"] in ("i3", "i7") and n < 1380:
             line["item_id"] = "i5"
     parts, log = made(tmp_path, events)
-    training = TowerTraining(parts, log, {}, None, OPTIONS)
-    first, last = training.fit(), training.refit()
+    data = make_tower_data(parts, log, {}, None, OPTIONS)
+    fit = fit_tower(data)
+    first, last = fit.tower, refit_tower(data, fit).tower
     assert last.info.items > first.info.items
     new = set(last.id_hashes.tolist()) - set(first.id_hashes.tolist())
     assert new <= {hash_id("i3"), hash_id("i7")}
@@ -122,7 +130,7 @@ def test_users_attributes_are_served_whether_they_have_events_or_not(tmp_path: P
     users: Mapping[str, Any] = {f"u{n}": {"side": n % 2} for n in range(100)} | {
         "new": {"side": 1}, "other": {"side": "never met"}, "none": {},
     }  # fmt: skip
-    tower = TowerTraining(parts, log, users, "gts", OPTIONS).fit()
+    tower = fit_tower(make_tower_data(parts, log, users, "gts", OPTIONS)).tower
     assert tower.info.users == 101
     asked = np.array([hash_id(name) for name in ("new", "u0", "other", "absent")], np.uint64)
     rows = tower.attributes.of(asked)
@@ -135,14 +143,14 @@ def test_an_attribute_of_thousands_of_values_keeps_those_that_users_share(tmp_pa
     users: Mapping[str, Any] = {
         f"u{n}": {"postcode": str(n), "side": str(n % 2)} for n in range(6000)
     }
-    training = TowerTraining(parts, log, users, "gts", OPTIONS)
-    assert len(training.config.attributes) == 2
+    data = make_tower_data(parts, log, users, "gts", OPTIONS)
+    assert len(data.config.attributes) == 2
 
 
 def test_too_few_events_for_an_encoder_are_said(tmp_path: Path) -> None:
     parts, log = made(tmp_path, events_of(users=20))
     with pytest.raises(TooFewError, match="256 events to learn an encoder from and 32 to judge"):
-        TowerTraining(parts, log, {}, "gts", OPTIONS)
+        make_tower_data(parts, log, {}, "gts", OPTIONS)
 
 
 def scene_events() -> list[dict[str, Any]]:
@@ -161,9 +169,7 @@ def scene_events() -> list[dict[str, Any]]:
 def test_scenes_that_differ_are_told_apart(tmp_path: Path) -> None:
     parts, log = made(tmp_path, scene_events())
     options = msgspec.structs.replace(OPTIONS, repeats=True, epochs=3)
-    training = TowerTraining(parts, log, {}, "gts", options)
-    towers = training.fit(), training.refit()
-    for tower in towers:
+    for tower in [fit.tower for fit in fits(parts, log, options)]:
         assert tower.attention is not None
         assert tower.info.scenes
         assert set(tower.attention.config.scenes) == {scene_code("home"), scene_code("search")}
@@ -179,9 +185,9 @@ def test_scenes_that_differ_are_told_apart(tmp_path: Path) -> None:
 def test_a_single_scene_needs_no_attention(tmp_path: Path) -> None:
     events = [line | {"scene": "home"} for line in events_of()]
     parts, log = made(tmp_path, events)
-    training = TowerTraining(parts, log, {}, "gts", OPTIONS)
-    assert training.fit().attention is None
-    assert training.refit().attention is None
+    for fit in fits(parts, log):
+        assert fit.attention is None
+        assert fit.tower.attention is None
 
 
 @pytest.mark.timeout(240)
