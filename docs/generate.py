@@ -341,7 +341,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "neighbour": lambda: layout(NEIGHBOUR, comments("NEIGHBOUR")),
     "item-event": lambda: layout(ITEM_EVENT, comments("ITEM_EVENT")),
     "position": lambda: struct_fields(Position, meanings.POSITION),
-    "owed": lambda: struct_fields(Owed, meanings.OWED),
+    "owed": lambda: struct_fields(Owed, meanings.PENDING_LIST),
 }
 """What makes each part."""
 

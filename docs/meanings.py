@@ -151,7 +151,7 @@ METRICS = {
     "tracker_replayed": "Events and item events that came again and were in the state already.",
     "tracker_skipped_offsets": "Offsets that the topic lost by retention before they were applied.",
     "tracker_item_events": "Item events applied to states of items.",
-    "tracker_dropped": "Records that the broker will never take, for example a list that is too large.",
+    "tracker_dropped": "Records that the broker will never take: most often a list is too large.",
     "tracker_commits": "Commits of states and positions.",
     "tracker_aborted_commits": "Commits that the broker aborted. They are tried again.",
     "tracker_deleted_states": "States deleted after `TRACKER_STATE_IDLE_DAYS`.",
@@ -241,7 +241,7 @@ POSITION = {
     "sources": "Only for items: per partition of the events topic, the last offset applied.",
 }
 
-OWED = {
+PENDING_LIST = {
     "offset": "Offset of the event that the list answers.",
     "appended": "When the broker appended it, seconds.",
     "scene": "Its scene.",

@@ -334,3 +334,32 @@ def test_lookups_answer_with_the_fields_that_the_page_names() -> None:
                     if isinstance(key, ast.Constant):
                         name = str(key.value)
                         assert f"`{name}`" in page, f"{function}: {name}"
+
+
+def walked_functions() -> list[tuple[str, str]]:
+    """Return (path, function) of each "`function` in `path`" on the page of both paths."""
+    page = " ".join((ROOT / "docs/design/one-event-one-commit.md").read_text().split())
+    found = []
+    for names, path in re.findall(r"((?:`[\w.]+`(?:, )?)+) in `([\w/]+\.py)`", page):
+        found += [(path, name) for name in re.findall(r"`([\w.]+)`", names)]
+    return found
+
+
+@pytest.mark.parametrize(("path", "name"), walked_functions())
+def test_functions_on_the_page_of_one_event_exist(path: str, name: str) -> None:
+    body: list[ast.stmt] = ast.parse((ROOT / path).read_text()).body
+    for part in name.split("."):
+        (found,) = [
+            node
+            for node in body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name == part
+        ]
+        body = found.body
+
+
+def test_every_function_on_that_page_has_its_path() -> None:
+    page = (ROOT / "docs/design/one-event-one-commit.md").read_text()
+    named = set(re.findall(r"`((?:[A-Z]\w+|\w+)\.\w+|[a-z]+_\w+)`", page)) - {"ram"}
+    assert {name for name in named if "/" not in name} <= {name for _, name in walked_functions()}
+    assert len(walked_functions()) > 30
