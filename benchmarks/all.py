@@ -50,6 +50,9 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "bytes-groceries": [
             _python("bytes_per_user", *groceries, "--artifacts", str(work / "groceries")),
         ],
+        "interests": [
+            _python("trace", "--user", "6667", *films, "--artifacts", str(work / "films-all")),
+        ],
         "scene-change": [
             _python(
                 "scene_change", *grocery_items, *groceries, "--out", str(work / "groceries"),

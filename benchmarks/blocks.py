@@ -490,6 +490,16 @@ def bytes_per_user(results: Results) -> str:
     return "\n\n".join([text, table(head, lines), sources])
 
 
+def interests(results: Results) -> str:
+    """Return whose interests the picture shows, and its source."""
+    result = results["interests"]
+    figures = result["figures"]
+    text = (
+        f"User {figures['user']} of the films: {len(figures['moments'])} events, a tick for each."
+    )
+    return "\n\n".join([text, source(result)])
+
+
 DEMOS = {
     "demo": "the shop that comes with it",
     "demo-films": "films, embedded broker",

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import blocks
 from benchmarks.blocks import Result, Results
-from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines
+from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines, shares
 from benchmarks.readme_table import readme_table
 from benchmarks.results import FOLDER, ROOT
 
@@ -67,6 +67,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "new-users": blocks.new_users,
     "scene-change": blocks.scene_change,
     "bytes": blocks.bytes_per_user,
+    "interests": blocks.interests,
 }
 """Blocks of the pages by the name in their marks."""
 
@@ -150,6 +151,13 @@ def plot_throughput(results: Results) -> str:
 
 FILMS = {"films": "the last tenth of the time", "films_loo": "the last film of each user"}
 
+
+def plot_interests(results: Results) -> str:
+    """Return how one user's interests rose and fell."""
+    moments = results["interests"]["figures"]["moments"]
+    return shares([(one["time"], one["interests"]) for one in moments])
+
+
 PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "films": (
         "NDCG@10 of all models on films",
@@ -159,6 +167,7 @@ PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "groceries": ("NDCG@10 of all models on groceries", plot_quality(groceries="")),
     "ablation": ("Difference in NDCG@10 of each variant", plot_ablation),
     "calibration": ("Share of positive events by probability", plot_calibration),
+    "interests": ("Shares of one user's interests over time, by genre", plot_interests),
     "throughput": ("Events per second of the three programs", plot_throughput),
 }
 """Plots by the name of their file in docs/figures/, without .svg: description and drawing."""

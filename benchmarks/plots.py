@@ -9,14 +9,19 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 INK, PAPER, GRID = "#1f2328", "#fffffe", "#d0d7de"
 OURS, SERVED, OTHERS, WORSE = "#1f6feb", "#79a8e8", "#8c959f", "#c2410c"
+
+SHARES = ("#1f6feb", "#2da44e", "#bf8700", "#8250df", "#c2410c", "#0e7c86")
+"""Colours of stacked shares, which are the same on a light and a dark page."""
 
 DARK = {
     INK: "#e6edf3", PAPER: "#161b22", GRID: "#3d444d",
@@ -128,6 +133,36 @@ def lines(
 
     data = {name: [vars_of(one) for one in found] for name, found in points.items()}
     return _svg(draw, (7.2, 3.4), {"places": list(places), **data})
+
+
+def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
+    """Return stacked shares over time, with a tick for each moment.
+
+    Args:
+        moments: seconds, and the shares by name; the names with most are shown, the rest as one.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        most: dict[str, float] = {}
+        for _, found in moments:
+            for name, one in found.items():
+                most[name] = most.get(name, 0.0) + one
+        names = sorted(most, key=lambda name: -most[name])[: len(SHARES)]
+        parts = [[found.get(name, 0.0) for _, found in moments] for name in names]
+        rest = [sum(found.values()) - sum(found.get(n, 0.0) for n in names) for _, found in moments]
+        times = [datetime.fromtimestamp(time, UTC) for time, _ in moments]
+        axes.stackplot(
+            times, *parts, rest, labels=[*names, "others"], colors=[*SHARES, OTHERS], step="post"
+        )
+        axes.plot(times, [1.03] * len(times), "|", color=INK, markersize=6)
+        axes.set_ylim(0.0, 1.07)
+        axes.set_xlim(times[0], times[-1])
+        axes.set_ylabel("share of all interests")
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+    return _svg(draw, (7.2, 3.4), [[time, dict(found)] for time, found in moments])
 
 
 def vars_of(bar: Bar) -> list[Any]:

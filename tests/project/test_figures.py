@@ -167,6 +167,13 @@ def made_up() -> Stored:
             "right_after": carried,
             "all": carried,
         },
+        "interests": {
+            "user": "7",
+            "moments": [
+                {"time": 1e9, "interests": {"a": 1.0}},
+                {"time": 2e9, "interests": {"a": 0.4, "b": 0.6}},
+            ],
+        },
         "latency": {"latency_ms": [{"rate": 200.0, "p50": 1.0, "p95": 2.0, "p99": 3.0}]},
         "new-users": {
             "users": {"held_out": 2, "with_attributes": 9},
