@@ -27,7 +27,7 @@ from indexer.items.tower_items import FittedTower, make_tower
 from indexer.train.ranker import RankerOptions
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models
-from tracker.encoder.attended import interest_names
+from tracker.encoder.interests import interest_names
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.encoder.tower_info import UserAttributes
@@ -220,9 +220,10 @@ def measure(
     rows: list[dict[str, float]] = []
     encoder = ListEncoder(job.items)
     stages = {
-        "read_histories": recommending, "queries": recommending, "find_candidates": shortlisting,
+        "read_histories": recommending, "interest_queries": recommending,
+        "find_candidates": shortlisting,
         "cut_candidates": shortlisting, "fill_features": columns, "select": recommending,
-        "explain": recommended, "interests": recommended,
+        "explain": recommended, "strongest_interests": recommended,
     }  # fmt: skip
     kept = {name: getattr(module, name) for name, module in stages.items()}
     recommender: Any = job.recommender
@@ -236,7 +237,9 @@ def measure(
         tower: Any = recommender.tower
         if tower is not None:
             recommender.tower = _Timed(tower, "queries", "encoder's queries", spent)
-            recommender.tower = _Timed(recommender.tower, "attended", "encoder's queries", spent)
+            recommender.tower = _Timed(
+                recommender.tower, "scene_queries", "encoder's queries", spent
+            )
             recommender.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
         ranker: Any = recommender.ranker
         recommender.ranker = _Timed(ranker, "score", "score", spent)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from indexer.encoder.scores import Beside
 from indexer.replay.groups import groups_of
 from indexer.replay.replay import Replay
-from tracker.encoder.attended import read_interests
+from tracker.encoder.interests import read_interests
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.encoder.user_encoder import code_rows
 

@@ -39,7 +39,7 @@ from indexer.evaluate.metrics import gains_at_k
 from indexer.items.assemble import in_memory
 from indexer.items.tower_items import FittedTower, make_tower
 from indexer.replay.replay import Replay
-from tracker.encoder.attended import interest_names
+from tracker.encoder.interests import interest_names
 from tracker.encoder.scene_attention import SceneAttention
 from tracker.encoder.steps import with_bias
 from tracker.encoder.tower import Tower

@@ -117,7 +117,7 @@ def collect_labelled(
         group = events[start:stop]
         replay.advance(int(group[0]))
         asked = replay.asked(group)
-        read = read_histories(asked.states, asked.slots, asked.now, items)
+        read = read_histories(asked, items)
         rows = replay.rows[group][:, None]
         evidence[start:stop] = read_evidence(
             read, asked, rows, replay.view, full, labelled.rule, priors

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
 from tracker.artifact.artifact import Artifact
-from tracker.encoder.attended import Attended
+from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
@@ -58,13 +58,13 @@ class Remembering(Recommender):
             remembered.clear()
         return super().update(users, events)
 
-    def attended(self, asked: RequestBatch) -> Attended | None:
+    def attended(self, asked: RequestBatch) -> SceneQueries | None:
         """Return what `Recommender.attended` does."""
         met = self._meet(asked)
         by_type = [one[1] for one in met if one[1] is not None]
         if not by_type:
             return None
-        return Attended(np.stack([one[0] for one in met]), np.stack(by_type))
+        return SceneQueries(np.stack([one[0] for one in met]), np.stack(by_type))
 
     def _read(self, asked: RequestBatch) -> Histories:
         key = asked.slots.tobytes(), asked.now.tobytes()
@@ -88,7 +88,7 @@ class Remembering(Recommender):
         if attended is None:
             found = [(wish, None) for wish in super()._wishes(asked)]
         else:
-            found = list(zip(attended.wishes, attended.by_type, strict=True))
+            found = list(zip(attended.queries, attended.by_type, strict=True))
         self._met.update(zip(keys, found, strict=True))
         return found
 
@@ -117,7 +117,7 @@ class Remembering(Recommender):
 
 
 _Met = tuple[NDArray[np.float32], NDArray[np.float32] | None]
-"""Of one user, a row of `Attended.wishes` and one of `Attended.by_type`."""
+"""Of one user, a row of `SceneQueries.queries` and one of `SceneQueries.by_type`."""
 
 
 def _users_of(asked: RequestBatch) -> list[Any]:
@@ -241,7 +241,7 @@ class Replay:
         attended = self.recommender.attended(asked)
         if attended is None:
             return np.zeros(len(rows), np.float32)
-        added = learned.wishes(attended, asked.scenes) - attended.wishes
+        added = learned.queries(attended, asked.scenes) - attended.queries
         return np.asarray(tower.personal[rows] @ added[0], np.float32)
 
     def probability(self, event: int, learned: bool = False) -> float:

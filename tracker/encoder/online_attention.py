@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.encoder.attended import Attended
+from tracker.encoder.interests import SceneQueries
 
 Array = NDArray[Any]
 
@@ -60,19 +60,19 @@ class OnlineAttention:
         self._places: dict[int, int] = {}
         self._rows = np.zeros((1 + MOST_SCENES, types + dim), np.float32)  # the shared one first
 
-    def wishes(self, attended: Attended, scenes: NDArray[np.uint32]) -> NDArray[np.float32]:
-        """Return what to search the items with (B, E), with what was learned of scenes (B,)."""
+    def queries(self, published: SceneQueries, scenes: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Return the queries (B, E) of B users with the corrections of their scenes (B,) added."""
         places = np.array([self._places.get(scene, 0) for scene in scenes.tolist()], np.int64)
         rows = self._rows[0] + self._rows[places] * (places > 0)[:, None]
-        found = attended.wishes.copy()
-        weighed = (rows[:, None, : self._types] @ attended.by_type)[:, 0]
-        found[:, : self._dim] += weighed + rows[:, self._types :]
-        return found
+        queries = published.queries.copy()
+        weighed = (rows[:, None, : self._types] @ published.by_type)[:, 0]
+        queries[:, : self._dim] += weighed + rows[:, self._types :]
+        return queries
 
     def learn(
         self,
         scene: int,
-        wish: NDArray[np.float32],
+        query: NDArray[np.float32],
         by_type: NDArray[np.float32],
         rows: NDArray[Any],
         target: int,
@@ -81,8 +81,8 @@ class OnlineAttention:
 
         Args:
             scene: code.
-            wish: (E,) what the published model looks for, of `Attended`.
-            by_type: (T, D) likewise.
+            query: (E,) of the published model, a row of `SceneQueries.queries`.
+            by_type: (T, D), a row of `SceneQueries.by_type`.
             rows: (C,) of the candidates.
             target: which of them was chosen.
 
@@ -95,13 +95,13 @@ class OnlineAttention:
         items = self._vectors[rows]
         places = [0, place] if (place := self._place(scene)) else [0]
         added = self._rows[places].sum(axis=0)
-        moved = wish.copy()
+        moved = query.copy()
         moved[: self._dim] += added[: self._types] @ by_type + added[self._types :]
-        published, _ = _softmax(items @ wish, target)
+        published, _ = _softmax(items @ query, target)
         learned, chances = _softmax(items @ moved, target)
         chances[target] -= 1.0
-        by_wish = chances @ items[:, : self._dim]
-        gradient = self._units * np.concatenate([by_type @ by_wish, by_wish])
+        by_query = chances @ items[:, : self._dim]
+        gradient = self._units * np.concatenate([by_type @ by_query, by_query])
         length = float(np.linalg.norm(gradient))
         step = RATE * min(1.0, CLIP / length) if length > 0.0 else 0.0
         for place in places:

@@ -15,6 +15,7 @@ from tracker.encoder.user_encoder import (
     code_rows,
     scale_values,
 )
+from tracker.events.batch import waves
 
 BUCKETS = (1, 4, 16, 64, 256, 1024, 4096)
 """Batch sizes on CUDA: kernels and memory are chosen once for each, and larger waves are cut."""
@@ -165,20 +166,6 @@ class EncoderSteps:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
-def waves(slots: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the positions of every user's first event, then those of every second one, and so on.
-
-    >>> [wave.tolist() for wave in waves(np.array([4, 9, 4, 4, 9]))]
-    [[0, 1], [2, 4], [3]]
-    """
-    order = np.argsort(slots, kind="stable")
-    turns = np.zeros(len(slots), np.int64)
-    turns[order] = _turns(slots[order])
-    by_turn = np.argsort(turns, kind="stable")
-    sizes = np.bincount(turns) if len(turns) else np.zeros(0, np.int64)
-    return np.split(by_turn, np.cumsum(sizes)[:-1]) if len(sizes) else []
-
-
 def chunk_gaps(
     slots: NDArray[np.int64], times: NDArray[np.float64], last_times: NDArray[np.float64]
 ) -> NDArray[np.float32]:
@@ -201,12 +188,6 @@ def chunk_gaps(
         gaps[place] = max(time - before, 0.0) if known else -1.0
         latest[slot] = max(time, before) if known else time
     return gaps
-
-
-def _turns(ordered: NDArray[np.int64]) -> NDArray[np.int64]:
-    places = np.arange(len(ordered))
-    starts = np.r_[True, ordered[1:] != ordered[:-1]] if len(ordered) else places.astype(bool)
-    return places - np.maximum.accumulate(np.where(starts, places, 0))
 
 
 def with_bias(vectors: Tensor, biases: Tensor) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tracker.encoder.attended import Attended, read_interests
+from tracker.encoder.interests import SceneQueries, read_interests
 from tracker.encoder.scene_attention import SceneAttention
 from tracker.encoder.steps import EncoderEvents, EncoderSteps
 from tracker.encoder.tower_info import TowerInfo, UserAttributes
@@ -20,6 +20,7 @@ from tracker.items.vectors import ItemVectors, row_of_hash
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
 from tracker.users.columns import APPLIED, RETRACTED
+from tracker.users.rows import RequestBatch
 from tracker.users.states import RING_RETRACTED, UserStates
 
 Array = NDArray[Any]
@@ -162,90 +163,61 @@ class Tower:
             )  # fmt: skip
         self._rebuild(states, again, items)
 
-    def queries(
-        self,
-        states: UserStates,
-        slots: Slots,
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        users: NDArray[np.uint64] | None = None,
-    ) -> NDArray[np.float32]:
-        """Return what to search the items with: where users' interest is at a time, in a scene.
+    def queries(self, requests: RequestBatch) -> NDArray[np.float32]:
+        """Return queries for the index: where B users' interest is at a time, in a scene.
 
-        Nothing is written, and `now` may be in the future.
-
-        Args:
-            states: the arena.
-            slots: (B,) rows, -1 for a user of whom nothing is kept.
-            now: (B,) float64 seconds.
-            scenes: (B,) scene codes, 0 for none.
-            users: (B,) hashes of the users' ids, for their attributes.
+        Nothing is written, and the times may be in the future.
 
         Returns:
             (B, E) float32; column D, 1, takes the items' bias.
         """
-        if not len(slots):
+        if not len(requests):
             return np.zeros((0, self.vectors.shape[1]), np.float32)
-        found = self._encoded(states, slots, now, users)
+        vectors = self._encoder_queries(requests)
         if self.attention is None:
-            return padded(found)
+            return padded(vectors)
         with torch.inference_mode():
-            vectors, _ = self.attention(*self._read(states, slots, now, scenes, found))
-        return _with_ones(vectors)
+            fused, _ = self.attention(*self._attention_inputs(requests, vectors))
+        return _with_ones(fused)
 
     @torch.inference_mode()
-    def attended(
-        self,
-        states: UserStates,
-        slots: Slots,
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        users: NDArray[np.uint64] | None = None,
-    ) -> Attended | None:
-        """Return `queries` and what the types of interests do to them, for B users, 1 or more.
+    def scene_queries(self, requests: RequestBatch) -> SceneQueries | None:
+        """Return `queries`, and how each type of interest moves them, for B users, 1 or more.
 
-        Without scene attention that is None. Arguments as of `queries`.
+        Without scene attention there are none.
         """
         if self.attention is None:
             return None
-        found = self._encoded(states, slots, now, users)
-        read = self._read(states, slots, now, scenes, found)
-        vectors, by_type = self.attention.by_type(*read)
-        return Attended(_with_ones(vectors), by_type.cpu().numpy())
+        inputs = self._attention_inputs(requests, self._encoder_queries(requests))
+        vectors, by_type = self.attention.by_type(*inputs)
+        return SceneQueries(_with_ones(vectors), by_type.cpu().numpy())
 
-    def _encoded(
-        self,
-        states: UserStates,
-        slots: Slots,
-        now: NDArray[np.float64],
-        users: NDArray[np.uint64] | None,
-    ) -> NDArray[np.float32]:
-        """Return what the encoder alone says of users, (B, D + 1): column D is 1."""
+    def _encoder_queries(self, requests: RequestBatch) -> NDArray[np.float32]:
+        """Return the queries of the encoder alone, (B, D + 1): column D is 1."""
+        states, slots = requests.states, requests.slots
         states.set_hidden(self.width)
         kept = np.maximum(slots, 0)
         head = states.head[kept]
         known = (slots >= 0) & (head["encoder"] == self.code) & (head["events"] > 0)
         hidden = np.where(known[:, None], states.hidden[kept], np.float16(0.0))
-        idle = np.where(known, np.maximum(now - head["last_time"], 0.0), np.nan)
+        idle = np.where(known, np.maximum(requests.now - head["last_time"], 0.0), np.nan)
         events = np.where(known, head["events"], 0).astype(np.int64)
         attributes = None
-        if users is not None and self.attributes.rows.shape[1]:
-            attributes = self.attributes.of(users)
+        if requests.hashes is not None and self.attributes.rows.shape[1]:
+            attributes = self.attributes.of(requests.hashes)
         return self.steps.queries(hidden, idle, events, attributes)
 
-    def _read(
-        self,
-        states: UserStates,
-        slots: Slots,
-        now: NDArray[np.float64],
-        scenes: NDArray[np.uint32],
-        found: NDArray[np.float32],
+    def _attention_inputs(
+        self, requests: RequestBatch, queries: NDArray[np.float32]
     ) -> list[Tensor]:
-        """Return what attention is given: the encoder's vectors, interests, masses and scenes."""
+        """Return the arguments of scene attention: queries, interests, masses and scene rows."""
         known = () if self.attention is None else self.attention.config.scenes
-        vectors = np.ascontiguousarray(found[:, :-1])
-        read = vectors, *read_interests(states, slots, now), code_rows(scenes, known)
-        return [torch.from_numpy(array).to(self.steps.device) for array in read]
+        arrays = (
+            np.ascontiguousarray(queries[:, :-1]),
+            *read_interests(requests.states, requests.slots, requests.now),
+            code_rows(requests.scenes, known),
+        )
+        return [torch.from_numpy(array).to(self.steps.device) for array in arrays]
 
     def _rebuild(self, states: UserStates, slots: Slots, items: ItemVectors) -> None:
         for start in range(0, len(slots), REBUILT):

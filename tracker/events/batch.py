@@ -234,3 +234,29 @@ def can_be_target(batch: EventBatch, kinds: Kinds) -> NDArray[np.bool_]:
     positive = np.array([known.get(int(code), default) > 0.0 for code in codes], np.bool_)
     chosen: NDArray[np.bool_] = (batch.retracts == 0) & positive[inverse]
     return chosen
+
+
+def waves(slots: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Divide the events of a chunk into waves that hold each user once.
+
+    The first wave holds the first event of each user, the second wave the second ones, and so on.
+    Run one after another, waves keep the order of each user's events.
+
+    Args:
+        slots: (N,) of the events' users.
+
+    Returns:
+        indices into `slots`, ascending in each wave.
+
+    >>> [wave.tolist() for wave in waves(np.array([4, 9, 4, 4, 9]))]
+    [[0, 1], [2, 4], [3]]
+    """
+    if not len(slots):
+        return []
+    by_user = np.argsort(slots, kind="stable")
+    ordered = slots[by_user]
+    indices = np.arange(len(slots))
+    is_first = np.r_[True, ordered[1:] != ordered[:-1]]
+    turns = np.empty(len(slots), np.int64)
+    turns[by_user] = indices - np.maximum.accumulate(np.where(is_first, indices, 0))
+    return np.split(np.argsort(turns, kind="stable"), np.cumsum(np.bincount(turns))[:-1])

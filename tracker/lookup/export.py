@@ -17,6 +17,7 @@ from tracker.recommend.recommender import Recommender
 from tracker.settings import Settings
 from tracker.users.config import InterestConfig
 from tracker.users.readings import interest_strengths, interest_vectors, sum_masses
+from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
 BATCH = 4096
@@ -107,8 +108,9 @@ def _table(
     if tower is not None:
         scenes = np.full(len(names), scene_code(scene), np.uint32)
         users = np.array([hash_id(name) for name in names], np.uint64)
-        found = tower.queries(states, slots, times, scenes, users)
-        columns["encoder"] = vector_lists(found[:, : tower.info.dim])
+        requests = RequestBatch(UserRows.of(states), slots, times, scenes, users)
+        queries = tower.queries(requests)
+        columns["encoder"] = vector_lists(queries[:, : tower.info.dim])
     masses = sum_masses(states, slots, np.maximum(times, states.head["ref_time"]))
     for number, seconds in enumerate(config.half_lives_seconds):
         sums = states.sums[:, number]

@@ -7,6 +7,7 @@ import numpy as np
 
 from tracker.artifact.artifact import Artifact
 from tracker.events.wire import hash_id, scene_code
+from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
 HORIZONS_SECONDS = (0.0, 3600.0, 86400.0, 604800.0)
@@ -51,13 +52,14 @@ def outlook(
     place = np.array([slot])
     tower.carry_over(states, place, artifact.vectors)
     count = len(horizons_seconds)
-    queries = tower.queries(
-        states,
+    requests = RequestBatch(
+        UserRows.of(states),
         np.repeat(place, count),
         now + np.array(horizons_seconds),
         np.full(count, scene_code(scene), np.uint32),
         np.full(count, hash_id(user_id), np.uint64),
     )
+    queries = tower.queries(requests)
     rows, scores = tower.index.search(queries, min(CONSIDERED, artifact.vectors.live))
     found: list[dict[str, object]] = []
     for seconds, of_time, values in zip(horizons_seconds, rows, scores, strict=True):

@@ -99,7 +99,7 @@ class Columns:
             rows, n_rows, walked, out,
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():
-            context = read_context(histories, states, requests.slots, requests.now, view)
+            context = read_context(histories, requests, view)
             _spread(context, n_rows, out, C_CONTEXT)
         encodes = self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any()
         if encodes and wishes is not None:

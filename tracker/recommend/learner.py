@@ -198,7 +198,7 @@ class Learner:
                 if isinstance(part.model, OnlineRanker):
                     part.note(*part.model.learn(found.columns[b, :unseen], target))
                 elif isinstance(part.model, OnlineAttention) and found.attended is not None:
-                    user = found.attended.wishes[b], found.attended.by_type[b]
+                    user = found.attended.queries[b], found.attended.by_type[b]
                     losses = part.model.learn(int(scenes[b]), *user, candidates, target)
                     if losses is not None:
                         part.note(*losses)

@@ -81,9 +81,7 @@ def describe(
         rows, channels, because, because_rows,
     )  # fmt: skip
     taken = np.take_along_axis(scores, np.maximum(picks, 0), axis=1)
-    labels, strengths, changes = strongest_interests(
-        histories, requests.states, requests.slots, items
-    )
+    labels, strengths, changes = strongest_interests(histories, requests, items)
     list_hash = np.zeros(users, np.uint64)
     hashes = np.where(rows >= 0, items.hashes[rows], np.uint64(0))
     for i in range(k):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.artifact.artifact import Artifact
-from tracker.encoder.attended import Attended
+from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
@@ -42,7 +42,7 @@ class Examples:
     rows: NDArray[np.int32]
     n_unseen: NDArray[np.int64]
     columns: NDArray[np.float32]
-    attended: Attended | None
+    attended: SceneQueries | None
 
 
 class Recommender:
@@ -236,7 +236,7 @@ class Recommender:
         """Return what is read of the users' rows, those of another artifact carried over."""
         self._check(requests)
         self.carry_over(requests.states, requests.slots)
-        return read_histories(requests.states, requests.slots, requests.now, self.artifact.vectors)
+        return read_histories(requests, self.artifact.vectors)
 
     def _probabilities(
         self,
@@ -263,19 +263,13 @@ class Recommender:
         """Return what the user encoder looks for, (B, E); E is 0 without one."""
         if self.tower is None:
             return np.zeros((len(requests), 0), np.float32)
-        return np.ascontiguousarray(
-            self.tower.queries(
-                requests.states, requests.slots, requests.now, requests.scenes, requests.hashes
-            )
-        )
+        return np.ascontiguousarray(self.tower.queries(requests))
 
-    def attended(self, requests: RequestBatch) -> Attended | None:
+    def attended(self, requests: RequestBatch) -> SceneQueries | None:
         """Return what scene attention makes of B users' interests, None without it or users."""
         if self.tower is None or not len(requests):
             return None
-        return self.tower.attended(
-            requests.states, requests.slots, requests.now, requests.scenes, requests.hashes
-        )
+        return self.tower.scene_queries(requests)
 
     def _searched(
         self,
@@ -290,9 +284,9 @@ class Recommender:
         if attended is None:
             wishes = self._wishes(requests)
         elif attention is None:
-            wishes = attended.wishes
+            wishes = attended.queries
         else:
-            wishes = attention.wishes(attended, requests.scenes)
+            wishes = attention.queries(attended, requests.scenes)
         found = np.full((0, 1), -1, np.int64)
         if len(wanted):
             found, _ = self.artifact.index.search(wanted, self.options.per_search)

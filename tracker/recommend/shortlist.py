@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.encoder.attended import Attended
+from tracker.encoder.interests import SceneQueries
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit
@@ -176,7 +176,7 @@ class Searched:
     found: NDArray[np.int64]
     wishes: NDArray[np.float32]
     wished: NDArray[np.int64]
-    attended: Attended | None
+    attended: SceneQueries | None
 
     def part(self, users: slice) -> "Searched":
         """Return some of the users."""

@@ -10,7 +10,7 @@ from tracker.items.view import ItemView
 from tracker.kernels.native import native
 from tracker.scoring.features import FEATURES, trend_value
 from tracker.users.readings import Histories
-from tracker.users.states import UserStates
+from tracker.users.rows import RequestBatch
 
 Array = NDArray[Any]
 
@@ -89,16 +89,13 @@ def _fill(
 
 
 def read_context(
-    histories: Histories,
-    states: UserStates,
-    slots: NDArray[np.int64],
-    now: NDArray[np.float64],
-    view: ItemView,
+    histories: Histories, requests: RequestBatch, view: ItemView
 ) -> NDArray[np.float32]:
-    """Return CONTEXT of users at arena slots (B,), -1 for none: (B, len(CONTEXT)) float32."""
-    out = np.zeros((len(slots), len(CONTEXT)), np.float32)
+    """Return CONTEXT of B users at the times of their requests: (B, len(CONTEXT)) float32."""
+    states = requests.states
+    out = np.zeros((len(requests), len(CONTEXT)), np.float32)
     _fill(
-        now, slots, states.head, states.ring,
+        requests.now, requests.slots, states.head, states.ring,
         histories.ring_rows, histories.history, histories.n_history,
         view.log2_counts, view.ref_times, view.first_times, out,
     )  # fmt: skip

@@ -186,18 +186,3 @@ def last_of_each(slots: NDArray[np.int64]) -> Positions:
     """
     _, first_from_end = np.unique(slots[::-1], return_index=True)
     return np.sort(len(slots) - 1 - first_from_end)
-
-
-def waves(slots: NDArray[np.int64]) -> list[Positions]:
-    """Split positions so that each part holds a slot once, and its entries stay in order.
-
-    >>> waves(np.array([5, 6, 5]))
-    [array([0, 1]), array([2])]
-    """
-    order = np.argsort(slots, kind="stable")
-    ordered = slots[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    lengths = np.diff(np.r_[starts, len(ordered)])
-    rank = np.empty(len(slots), np.int64)
-    rank[order] = np.arange(len(slots)) - np.repeat(starts, lengths)
-    return [np.flatnonzero(rank == turn) for turn in range(int(rank.max(initial=-1)) + 1)]

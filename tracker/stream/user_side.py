@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.events.batch import EventBatch
+from tracker.events.batch import EventBatch, waves
 from tracker.events.item_events import encode_block, item_partition
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
 from tracker.kernels.row_bytes import OWED_PREFIX, SEEN_PREFIX, USER_PREFIX, user_key, user_of
 from tracker.scoring.calibration import Calibration
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
-from tracker.stream.emission import Emission, last_of_each, waves
+from tracker.stream.emission import Emission, last_of_each
 from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning

@@ -11,7 +11,8 @@ from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
 from tracker.users.interests import interest_strength, unit_mean
-from tracker.users.states import UserStates
+from tracker.users.rows import RequestBatch
+from tracker.users.states import RING_RETRACTED, UserStates
 
 Array = NDArray[Any]
 
@@ -85,8 +86,6 @@ def sum_masses(states: UserStates, slots: Slots, now: Array) -> Array:
 INTERESTS = 3
 """Interests named in a recommendation."""
 
-_RETRACTED = 2  # state.RING_RETRACTED, as a constant of the kernel
-
 
 @dataclass(frozen=True, slots=True)
 class Histories:
@@ -125,7 +124,7 @@ def _read_rings(
         if u >= 0:
             for r in range(int(n_ring[u]) - 1, -1, -1):
                 entry = ring[u, r]
-                if entry["flags"] & _RETRACTED != 0:
+                if entry["flags"] & RING_RETRACTED != 0:
                     continue
                 row = row_of_hash(table_hash, table_row, entry["item"])
                 ring_rows[b, r] = row
@@ -135,10 +134,9 @@ def _read_rings(
         n_history[b] = n
 
 
-def read_histories(
-    states: UserStates, slots: NDArray[np.int64], now: NDArray[np.float64], items: ItemVectors
-) -> Histories:
-    """Read the rows of users at arena `slots` (B,), -1 for a user of whom nothing is kept."""
+def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
+    """Read the rows of B users at the times of their requests."""
+    states, slots = requests.states, requests.slots
     users, width = len(slots), states.ring.shape[1]
     ring_rows = np.full((users, width), -1, np.int32)
     history = np.zeros((users, width), np.int32)
@@ -149,7 +147,7 @@ def read_histories(
     )  # fmt: skip
     nobody = slots < 0
     kept = np.where(nobody, 0, slots)
-    strengths, changes = interest_strengths(states, kept, now)
+    strengths, changes = interest_strengths(states, kept, requests.now)
     means = interest_vectors(states, kept)
     strengths[nobody] = 0.0
     means[nobody] = 0.0
@@ -192,7 +190,7 @@ def shares_of(
 
 
 def strongest_interests(
-    read: Histories, states: UserStates, slots: NDArray[np.int64], items: ItemVectors
+    read: Histories, requests: RequestBatch, items: ItemVectors
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
     """Describe the strongest interests of each user.
 
@@ -211,7 +209,8 @@ def strongest_interests(
     share, moved = shares_of(read.strengths, read.changes)
     shares[:, :count] = np.take_along_axis(share, top, axis=1)
     moves[:, :count] = np.take_along_axis(moved, top, axis=1)
-    medoids = states.interest_heads["medoid"][np.maximum(slots, 0)[:, None], top]
+    kept = np.maximum(requests.slots, 0)
+    medoids = requests.states.interest_heads["medoid"][kept[:, None], top]
     rows = items.row_of(medoids.ravel()).reshape(top.shape)
     wanted = shares[:, :count] > 0.0
     for b, i in np.argwhere(wanted & (rows < 0)):  # a medoid that is gone: rare

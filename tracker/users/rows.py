@@ -29,8 +29,8 @@ class UserRows:
     def of(cls, states: UserStates) -> "UserRows":
         """Return rows whose states are there already, and whose seen sets are empty."""
         rows = cls(states.config)
-        rows.grow(states.capacity)
         rows.states = states
+        rows.grow(states.capacity)
         return rows
 
     def follow(self, config: InterestConfig, hidden: int, newest: int) -> None:

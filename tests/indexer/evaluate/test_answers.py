@@ -35,6 +35,7 @@ from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.context import C_ENCODER, COLUMNS
 from tracker.scoring.network import CUT, Network, Weights
+from tracker.users.rows import RequestBatch
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 NOTHING = np.zeros(0, np.int64)
@@ -187,13 +188,13 @@ def test_the_user_encoder_is_asked_once_a_target_for_all_variants(
     replay = Replay(replace(artifact, models=Models(tower=tower)), log, EXACT, ByEncoder())
     targets = targets_of(log, split(log, "loo"), replay.rows, 40, 40, False)
     variants, users = variants_of(replay, targets), []
-    attended = tower.attended
+    scene_queries = tower.scene_queries
 
-    def spy(states: Any, slots: Any, *more: Any) -> Any:
-        users.append(len(slots))
-        return attended(states, slots, *more)
+    def spy(requests: RequestBatch) -> Any:
+        users.append(len(requests))
+        return scene_queries(requests)
 
-    monkeypatch.setattr(tower, "attended", spy)
+    monkeypatch.setattr(tower, "scene_queries", spy)
     ask_all(replay, targets, [], variants)
     assert users == [len(variants)] * len(targets.events)
 

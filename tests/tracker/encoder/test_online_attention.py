@@ -13,7 +13,7 @@ from tests.tracker.encoder.test_scene_attention import made, trained
 from tests.tracker.encoder.test_tower import fitted, tower_of, wishes, world_with
 from tests.worlds import DAY, START, World, likes
 from tracker.artifact.models import Models
-from tracker.encoder.attended import Attended, interest_names
+from tracker.encoder.interests import SceneQueries, interest_names
 from tracker.encoder.online_attention import CLIP, MOST_SCENES, RATE, WEIGHT_UNIT, OnlineAttention
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.events.kinds import Kinds
@@ -38,39 +38,41 @@ def online(scenes: tuple[int, ...] = (5, 6)) -> OnlineAttention:
     return OnlineAttention(scenes, TYPES, items(), DIM)
 
 
-def attended_of(model: SceneAttention, users: int = 1, scene: int = 1, seed: int = 0) -> Attended:
-    """What `Tower.attended` makes of made-up users of a model."""
+def scene_queries_of(
+    model: SceneAttention, users: int = 1, scene: int = 1, seed: int = 0
+) -> SceneQueries:
+    """Return the queries of scene attention for made-up users of a model."""
     queries, interests, masses = made(users, seed)
     with torch.no_grad():
-        found, by_type = model.by_type(queries, interests, masses, torch.full((users,), scene))
-    wishes = np.zeros((users, WIDTH), np.float32)
-    wishes[:, :DIM] = found.numpy()
-    wishes[:, DIM] = 1.0
-    return Attended(wishes, by_type.numpy())
+        vectors, by_type = model.by_type(queries, interests, masses, torch.full((users,), scene))
+    wide = np.zeros((users, WIDTH), np.float32)
+    wide[:, :DIM] = vectors.numpy()
+    wide[:, DIM] = 1.0
+    return SceneQueries(wide, by_type.numpy())
 
 
 def some_user(seed: int = 0, size: float = 1.0) -> tuple[Any, Any]:
     random = np.random.default_rng(seed)
-    wish = np.zeros(WIDTH, np.float32)
-    wish[:DIM], wish[DIM] = size * random.normal(size=DIM), 1.0
-    return wish, (size * random.normal(size=(TYPES, DIM))).astype(np.float32)
+    query = np.zeros(WIDTH, np.float32)
+    query[:DIM], query[DIM] = size * random.normal(size=DIM), 1.0
+    return query, (size * random.normal(size=(TYPES, DIM))).astype(np.float32)
 
 
-def loss_of(wish: Any, rows: Any, target: int, vectors: Any = None) -> float:
+def loss_of(query: Any, rows: Any, target: int, vectors: Any = None) -> float:
     """Return the cross-entropy of a target among candidates, by the scores of a query."""
-    scores = (items() if vectors is None else vectors)[rows] @ wish
+    scores = (items() if vectors is None else vectors)[rows] @ query
     return float(np.log(np.exp(scores - scores.max()).sum()) - (scores[target] - scores.max()))
 
 
-def moved(model: OnlineAttention, wish: Any, by_type: Any, scene: int = 5) -> Any:
-    one = Attended(wish[None], by_type[None])
-    return model.wishes(one, np.array([scene], np.uint32))[0]
+def moved(model: OnlineAttention, query: Any, by_type: Any, scene: int = 5) -> Any:
+    one = SceneQueries(query[None], by_type[None])
+    return model.queries(one, np.array([scene], np.uint32))[0]
 
 
 def test_what_learned_nothing_is_what_was_published_bit_by_bit() -> None:
-    found = attended_of(trained(), users=9)
+    found = scene_queries_of(trained(), users=9)
     scenes = np.array([5, 6, 0, 99, 5, 5, 6, 0, 1], np.uint32)
-    assert np.array_equal(online().wishes(found, scenes), found.wishes)
+    assert np.array_equal(online().queries(found, scenes), found.queries)
     assert online().distance == 0.0
 
 
@@ -95,15 +97,15 @@ def test_the_first_step_is_the_gradient_that_torch_finds_through_attention(
         share = by_attention[0, of] / by_attention[0, of].sum()
         added = added + weights[kind] * (share @ contents[of])
     gain = 1.0 + (model.scene_gain[scene] if scene else 0.0)
-    wish = vector[0] + gain * model.out(added) + shift
+    query = vector[0] + gain * model.out(added) + shift
     vectors = torch.tensor(items()[ROWS])
-    scores = vectors[:, :DIM] @ wish + vectors[:, DIM]
+    scores = vectors[:, :DIM] @ query + vectors[:, DIM]
     loss = torch.logsumexp(scores, 0) - scores[target]
     loss.backward()
     assert weights.grad is not None
     assert shift.grad is not None
-    some, found = online(), attended_of(model, scene=scene, seed=seed % 1000)
-    losses = some.learn(0, found.wishes[0], found.by_type[0], ROWS, target)
+    some, found = online(), scene_queries_of(model, scene=scene, seed=seed % 1000)
+    losses = some.learn(0, found.queries[0], found.by_type[0], ROWS, target)
     assert losses == pytest.approx((float(loss.detach()),) * 2, rel=1e-4, abs=1e-5)
     gradient = np.concatenate([weights.grad.numpy(), shift.grad.numpy()]) * some._units
     cut = min(1.0, CLIP / float(np.linalg.norm(gradient)))
@@ -114,11 +116,11 @@ def test_the_first_step_is_the_gradient_that_torch_finds_through_attention(
 @given(seed=st.integers(0, 2**32 - 1), target=st.integers(0, 3))
 @settings(max_examples=50, derandomize=True, deadline=None)
 def test_a_step_lowers_the_loss_of_the_example_it_took(seed: int, target: int) -> None:
-    some, (wish, by_type) = online(), some_user(seed)
-    losses = some.learn(5, wish, by_type, ROWS, target)
+    some, (query, by_type) = online(), some_user(seed)
+    losses = some.learn(5, query, by_type, ROWS, target)
     assert losses is not None
-    assert losses[0] == losses[1] == pytest.approx(loss_of(wish, ROWS, target), rel=1e-5)
-    assert loss_of(moved(some, wish, by_type), ROWS, target) < losses[0]
+    assert losses[0] == losses[1] == pytest.approx(loss_of(query, ROWS, target), rel=1e-5)
+    assert loss_of(moved(some, query, by_type), ROWS, target) < losses[0]
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 3), min_size=1, max_size=30))
@@ -128,12 +130,12 @@ def test_both_losses_are_taken_before_the_step_whatever_was_learned_before(
 ) -> None:
     some = online()
     for n, target in enumerate(targets):
-        wish, by_type = some_user(seed + n)
-        before = moved(some, wish, by_type)
-        losses = some.learn(5, wish, by_type, ROWS, target)
+        query, by_type = some_user(seed + n)
+        before = moved(some, query, by_type)
+        losses = some.learn(5, query, by_type, ROWS, target)
         assert losses is not None
         assert losses[0] == pytest.approx(loss_of(before, ROWS, target), rel=1e-4)
-        assert losses[1] == pytest.approx(loss_of(wish, ROWS, target), rel=1e-5)
+        assert losses[1] == pytest.approx(loss_of(query, ROWS, target), rel=1e-5)
 
 
 @given(
@@ -144,47 +146,49 @@ def test_both_losses_are_taken_before_the_step_whatever_was_learned_before(
 def test_no_stream_moves_a_correction_farther_than_its_bound(
     seed: int, size: float, stream: list[tuple[int, int]]
 ) -> None:
-    some, (wish, by_type) = online(), some_user(seed, size)
+    some, (query, by_type) = online(), some_user(seed, size)
     for scene, target in stream:
-        some.learn(scene, wish, by_type, ROWS, target)
+        some.learn(scene, query, by_type, ROWS, target)
         assert some.distance <= 1.0 + 1e-6
         assert np.abs(some._rows[:, :TYPES]).max() <= WEIGHT_UNIT + 1e-6
     assert np.isfinite(some._rows).all()
 
 
 def test_a_stream_that_says_the_same_for_ever_ends_at_the_bound() -> None:
-    some, (wish, by_type) = online(), some_user()
-    least = int(np.argmin(items()[ROWS] @ (10.0 * wish)))
+    some, (query, by_type) = online(), some_user()
+    least = int(np.argmin(items()[ROWS] @ (10.0 * query)))
     for _ in range(400):
-        some.learn(5, 10.0 * wish, by_type, ROWS, least)
+        some.learn(5, 10.0 * query, by_type, ROWS, least)
     assert some.distance == pytest.approx(1.0, rel=1e-3)
 
 
 def test_the_shared_model_learns_everywhere_and_a_scene_for_itself_on_top_of_it() -> None:
-    some, (wish, by_type) = online(), some_user()
-    some.learn(5, wish, by_type, ROWS, 1)
-    unseen = moved(some, wish, by_type, 99)
-    assert not np.array_equal(unseen, wish)
-    assert np.array_equal(unseen, moved(some, wish, by_type, 0))
-    assert np.array_equal(unseen, moved(some, wish, by_type, 6))
+    some, (query, by_type) = online(), some_user()
+    some.learn(5, query, by_type, ROWS, 1)
+    unseen = moved(some, query, by_type, 99)
+    assert not np.array_equal(unseen, query)
+    assert np.array_equal(unseen, moved(some, query, by_type, 0))
+    assert np.array_equal(unseen, moved(some, query, by_type, 6))
     np.testing.assert_allclose(
-        moved(some, wish, by_type, 5) - wish, 2 * (unseen - wish), rtol=1e-4, atol=1e-6
+        moved(some, query, by_type, 5) - query, 2 * (unseen - query), rtol=1e-4, atol=1e-6
     )
     many = online(tuple(range(1, 2 * MOST_SCENES)))
     for scene in range(1, 2 * MOST_SCENES):
-        assert many.learn(scene, wish, by_type, ROWS, 1) is not None
+        assert many.learn(scene, query, by_type, ROWS, 1) is not None
     assert len(many.to_bytes()) == 4 * (TYPES + DIM) * (1 + MOST_SCENES) + 4 * MOST_SCENES
     nothing = OnlineAttention((5,), TYPES, np.zeros((0, WIDTH), np.float32), DIM)
-    assert nothing.learn(5, wish, by_type, ROWS, 1) is None
+    assert nothing.learn(5, query, by_type, ROWS, 1) is None
 
 
 def test_what_was_learned_is_taken_over_or_refused_by_what_is_wrong_with_it() -> None:
-    (wish, by_type), one, other = some_user(), online(), online()
-    one.learn(6, wish, by_type, ROWS, 1)
-    one.learn(5, wish, by_type, ROWS, 2)
+    (query, by_type), one, other = some_user(), online(), online()
+    one.learn(6, query, by_type, ROWS, 1)
+    one.learn(5, query, by_type, ROWS, 2)
     other.set_bytes(one.to_bytes())
     for scene in (0, 5, 6):
-        assert np.array_equal(moved(other, wish, by_type, scene), moved(one, wish, by_type, scene))
+        assert np.array_equal(
+            moved(other, query, by_type, scene), moved(one, query, by_type, scene)
+        )
     assert other.to_bytes() == one.to_bytes()
     for size in (0, 47, 49, 48 + 52 * 33):
         with pytest.raises(ValueError, match=f"{size} bytes of attention; 48 and 52 for each of"):
@@ -196,15 +200,15 @@ def test_what_was_learned_is_taken_over_or_refused_by_what_is_wrong_with_it() ->
 
 
 def test_what_was_learned_stays_where_items_of_a_later_build_are_longer() -> None:
-    (wish, by_type), one = some_user(), online()
-    least = int(np.argmin(items()[ROWS] @ (10.0 * wish)))
+    (query, by_type), one = some_user(), online()
+    least = int(np.argmin(items()[ROWS] @ (10.0 * query)))
     for _ in range(400):
-        one.learn(5, 10.0 * wish, by_type, ROWS, least)
+        one.learn(5, 10.0 * query, by_type, ROWS, least)
     assert one.distance == pytest.approx(1.0, rel=1e-3)
     longer = OnlineAttention((5, 6), TYPES, items() * np.float32(1.5), DIM)
     longer.set_bytes(one.to_bytes())
     assert longer.distance == pytest.approx(1.0, rel=1e-3)
-    change, was = (moved(some, wish, by_type, 5) - wish for some in (longer, one))
+    change, was = (moved(some, query, by_type, 5) - query for some in (longer, one))
     assert change @ was > 0.0
 
 
@@ -233,13 +237,13 @@ def test_the_losses_of_a_chunk_are_of_what_was_published_and_learned_just_then(
     events = [{"user": user, "item": f"i{7 + 2 * user}", "scene": "home"} for user in range(4)]
     users = iter(range(4))
 
-    def spy(scene: int, wish: Any, by_type: Any, rows: Any, target: int) -> Any:
+    def spy(scene: int, query: Any, by_type: Any, rows: Any, target: int) -> Any:
         item = int(rows[target])
         user = next(user for user in users if events[user]["item"] == f"i{item}")
         published = asked[user]
         learned = moved(model, published, by_type, scene)
         expected.append(tuple(loss_of(by, rows, target, vectors) for by in (learned, published)))
-        calls.append(learn(scene, wish, by_type, rows, target))
+        calls.append(learn(scene, query, by_type, rows, target))
         return calls[-1]
 
     def examples(asked: Any, k: int, attention: Any = None) -> Any:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tracker.encoder.attended import unit_interests
+from tracker.encoder.interests import unit_interests
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 
 CONFIG = SceneAttentionConfig(

@@ -13,7 +13,6 @@ from tracker.encoder.steps import (
     EncoderSteps,
     chunk_gaps,
     export_step,
-    waves,
     with_bias,
 )
 from tracker.encoder.user_encoder import StepInputs
@@ -70,13 +69,6 @@ def test_any_split_of_a_chunk_gives_the_states_of_one_by_one(
     split = run(found, events, sorted(min(cut, size) for cut in cuts))
     # Matrix products of other heights may differ in the last bit, and float16 rounds it up.
     np.testing.assert_allclose(split, one_by_one, atol=4e-3, rtol=2e-3)
-
-
-def test_a_wave_has_each_user_once_and_keeps_the_order() -> None:
-    slots = np.array([3, 1, 3, 3, 2, 1])
-    found = waves(slots)
-    assert [wave.tolist() for wave in found] == [[0, 1, 4], [2, 5], [3]]
-    assert waves(np.zeros(0, np.int64)) == []
 
 
 def test_gaps_within_a_chunk_follow_the_user_and_a_late_event_has_none() -> None:

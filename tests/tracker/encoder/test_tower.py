@@ -16,7 +16,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models
 from tracker.artifact.tower_files import TowerFileError, read_tower, write_tower
 from tracker.encoder import tower as tower_module
-from tracker.encoder.attended import interest_names, read_interests
+from tracker.encoder.interests import interest_names, read_interests
 from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.encoder.tower import Tower
 from tracker.encoder.tower_info import UserAttributes
@@ -25,6 +25,7 @@ from tracker.events.wire import hash_id, kind_code, scene_code
 from tracker.items.vectors import ItemVectors
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.context import C_ENCODER
+from tracker.users.rows import RequestBatch
 
 ITEMS = 40
 HALF_LOSS = 0.02
@@ -80,13 +81,13 @@ def tower_of(world: World) -> Tower:
 
 
 def wishes(world: World, user: int, *, now: float = START + 100.0, scene: str = "") -> Any:
-    return tower_of(world).queries(
-        world.states,
-        np.array([user]),
-        np.array([now]),
-        np.array([scene_code(scene or None)], np.uint32),
-        np.array([hash_id(f"u{user}")], np.uint64),
-    )[0]
+    return tower_of(world).queries(named_request(world, user, now, scene))[0]
+
+
+def named_request(world: World, user: int, now: float, scene: str = "") -> RequestBatch:
+    """Return a request of a user with the hash of the name, under which attributes are found."""
+    request = world.asked([user], now=now, scene=scene or None)
+    return replace(request, hashes=np.array([hash_id(f"u{user}")], np.uint64))
 
 
 @given(
@@ -195,10 +196,9 @@ def test_attributes_give_a_new_user_a_start_and_matter_less_as_events_come() -> 
     tower = tower_of(world)
 
     def effect(user: int) -> float:
-        slots, now, scenes = np.array([user]), np.array([START + 900.0]), np.zeros(1, np.uint32)
-        who = np.array([hash_id(f"u{user}")], np.uint64)
-        one = tower.queries(world.states, slots, now, scenes, who)
-        return float(np.abs(one - tower.queries(world.states, slots, now, scenes)).sum())
+        request = named_request(world, user, START + 900.0)
+        anonymous = replace(request, hashes=None)
+        return float(np.abs(tower.queries(request) - tower.queries(anonymous)).sum())
 
     assert effect(5) == 0.0  # nothing is known of this one
     first = effect(0)
@@ -222,18 +222,17 @@ def test_scenes_move_the_query_and_an_unseen_one_is_the_shared_one() -> None:
     assert not masses[1].any()
 
 
-def test_what_attention_makes_of_interests_is_what_is_asked_for_and_nothing_without_it() -> None:
+def test_scene_queries_are_the_queries_and_there_are_none_without_attention() -> None:
     world = world_with(fitted(scenes=True))
     world.send(*likes(0, [1, 2], scene="home"))
-    asked = world.asked([0, -1], now=START + 100.0, scene="home")
-    arguments = (asked.states, asked.slots, asked.now, asked.scenes)
-    attended = tower_of(world).attended(*arguments)
-    assert attended is not None
-    assert np.array_equal(attended.wishes, tower_of(world).queries(*arguments))
-    assert attended.by_type.shape == (2, 6, 8)
-    assert attended.by_type[0].any(axis=1).all()
-    assert attended.by_type[1].any(axis=1).tolist() == [False] * 4 + [True, False]  # the encoder
-    assert tower_of(world_with(fitted())).attended(*arguments) is None
+    requests = world.asked([0, -1], now=START + 100.0, scene="home")
+    made = tower_of(world).scene_queries(requests)
+    assert made is not None
+    assert np.array_equal(made.queries, tower_of(world).queries(requests))
+    assert made.by_type.shape == (2, 6, 8)
+    assert made.by_type[0].any(axis=1).all()
+    assert made.by_type[1].any(axis=1).tolist() == [False] * 4 + [True, False]  # the encoder
+    assert tower_of(world_with(fitted())).scene_queries(requests) is None
 
 
 @pytest.mark.parametrize("rich", [False, True])
@@ -243,11 +242,8 @@ def test_a_tower_in_files_serves_as_before(rich: bool, tmp_path: Path) -> None:
     tower = tower_of(world)
     write_tower(tmp_path, tower)
     again = read_tower(tmp_path, tower.info, ITEMS, ITEMS, 16, "auto")
-    arguments = (
-        world.states, np.array([0]), np.array([START + 5.0]),
-        np.array([scene_code("home")], np.uint32), np.array([hash_id("u0")], np.uint64),
-    )  # fmt: skip
-    assert np.array_equal(again.queries(*arguments), tower.queries(*arguments))
+    request = named_request(world, 0, START + 5.0, "home")
+    assert np.array_equal(again.queries(request), tower.queries(request))
     assert np.array_equal(again.vectors, tower.vectors)
     assert again.code == tower.code
 

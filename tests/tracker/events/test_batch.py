@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tracker.events.batch import MAX_FUTURE_SECONDS, EventBatch, EventReader
+from tracker.events.batch import MAX_FUTURE_SECONDS, EventBatch, EventReader, waves
 from tracker.events.kinds import DEFAULT_KINDS, Kinds
 from tracker.events.wire import REASONS, Rejection, hash_id, kind_code, scene_code
 
@@ -122,3 +122,10 @@ def test_the_caches_are_bounded_and_answers_stay_right_after_they_were_emptied()
     assert batch.scenes.tolist() == [scene_code(f"s{n}") for n in range(7)]
     assert batch.kinds.tolist() == [kind_code(f"k{n}") for n in range(7)]
     assert len(reader.scene_names) <= 2
+
+
+def test_a_wave_has_each_user_once_and_keeps_the_order() -> None:
+    slots = np.array([3, 1, 3, 3, 2, 1])
+    parts = waves(slots)
+    assert [wave.tolist() for wave in parts] == [[0, 1, 4], [2, 5], [3]]
+    assert waves(np.zeros(0, np.int64)) == []

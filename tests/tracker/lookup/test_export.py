@@ -19,6 +19,7 @@ from tracker.kafka.connect import producer
 from tracker.kafka.topics import ensure_topics
 from tracker.lookup.export import export_users
 from tracker.settings import Settings, load_settings
+from tracker.users.rows import RequestBatch
 
 
 def lived_in() -> World:
@@ -52,7 +53,9 @@ def test_users_are_written_with_the_vectors_that_serve(
     assert table["events"] == [3, 2]
     slots, last = np.arange(2), world.states.head["last_time"][:2]
     users = np.array([hash_id("u0"), hash_id("u1")], np.uint64)
-    queries = tower_of(world).queries(world.states, slots, last, np.zeros(2, np.uint32), users)
+    queries = tower_of(world).queries(
+        RequestBatch(world.users, slots, last, np.zeros(2, np.uint32), users)
+    )
     assert np.array(table["encoder"]) == pytest.approx(queries[:, :8], abs=1e-5)
     assert np.linalg.norm(np.array(table["interest_86400s"]), axis=1) == pytest.approx(1.0)
     assert table["mass_86400s"] == pytest.approx(world.states.masses[:2, 1], rel=1e-5)
@@ -104,9 +107,6 @@ def test_the_step_is_written_for_any_number_of_users(tmp_path: Path) -> None:
 def test_vectors_are_told_for_a_time_that_is_asked_for() -> None:
     world = lived_in()
     early, late = (
-        tower_of(world).queries(
-            world.states, np.array([0]), np.array([START + more]), np.zeros(1, np.uint32)
-        )
-        for more in (10.0, 1e6)
+        tower_of(world).queries(world.asked([0], now=START + more)) for more in (10.0, 1e6)
     )
     assert not np.allclose(early, late)

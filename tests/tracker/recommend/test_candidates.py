@@ -31,7 +31,7 @@ def candidates_of(
     asked = RequestBatch(
         world.users, np.array([user]), np.array([START + 100.0]), np.array([scene], np.uint32)
     )
-    read = read_histories(asked.states, asked.slots, asked.now, world.items)
+    read = read_histories(asked, world.items)
     wanted, owners, masses = interest_queries(read, 2)
     found = np.full((0, 1), -1, np.int64)
     if len(wanted):

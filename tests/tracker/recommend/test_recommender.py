@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.worlds import DAY, START, World, likes
 from tracker.events.wire import hash_id
 from tracker.kernels import arithmetic as dots
-from tracker.recommend import candidates, columns, recommender, selection, shortlist
+from tracker.recommend import candidates, columns, recommender, selection
 from tracker.recommend import candidates as merge_module
 from tracker.recommend import list_json as lists_module
 from tracker.recommend import lists as recommended
@@ -372,7 +372,6 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
             if hasattr(kernel, "py_func") and name not in left_native:
                 monkeypatch.setattr(module, name, kernel.py_func)
     for module, name in (
-        (shortlist, "cut_candidates"),
         (columns, "fill_features"),
         (recommender, "select"),
         (recommended, "explain"),

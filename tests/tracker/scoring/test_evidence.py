@@ -19,7 +19,7 @@ def ask(
     world: World, users: list[int], rows: Any, now: float = START + 100.0, scene: str | None = None
 ) -> Any:
     asked = world.asked(users, now=now, scene=scene)
-    read = read_histories(asked.states, asked.slots, asked.now, world.items)
+    read = read_histories(asked, world.items)
     wanted = np.asarray(rows, np.int64).reshape(len(users), -1)
     return read_evidence(
         read, asked, wanted, world.view, np.asarray(world.items.full), RULE, PRIORS

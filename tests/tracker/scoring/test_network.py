@@ -162,9 +162,9 @@ def test_a_recommender_serves_the_network_the_context_of_its_users() -> None:
 def test_context_says_what_moment_it_is() -> None:
     world = World(10)
     world.send(*likes(0, [1, 2, 3], time=START - DAY), *likes(0, [4], time=START - 60))
-    slots, now = np.array([0, 1, -1]), np.full(3, START)
-    read = read_histories(world.states, slots, now, world.items)
-    found = read_context(read, world.states, slots, now, world.view)
+    requests = world.asked([0, 1, -1])
+    histories = read_histories(requests, world.items)
+    found = read_context(histories, requests, world.view)
     values = dict(zip(CONTEXT, found[0].tolist(), strict=True))
     assert values["gap"] == pytest.approx(1.0)  # a minute
     assert values["events"] == pytest.approx(np.log2(5))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.small_world import Action, batch, catalogue
-from tracker.stream.emission import Emission, last_of_each, waves
+from tracker.stream.emission import Emission, last_of_each
 
 NOW = 1_000_000.0
 
@@ -117,10 +117,3 @@ def test_what_is_owed_survives_a_crash() -> None:
 def test_last_entry_of_each_slot_is_found() -> None:
     assert last_of_each(np.array([3, 1, 3, 2, 1])).tolist() == [2, 3, 4]
     assert last_of_each(np.zeros(0, np.int64)).tolist() == []
-
-
-def test_waves_hold_each_slot_once_and_keep_its_order() -> None:
-    slots = np.array([3, 1, 3, 3, 1])
-    found = [part.tolist() for part in waves(slots)]
-    assert found == [[0, 1], [2, 4], [3]]
-    assert waves(np.zeros(0, np.int64)) == []

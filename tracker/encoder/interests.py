@@ -1,4 +1,4 @@
-"""What scene attention attends to, read from users' rows, and what it makes of it."""
+"""Input and result of scene attention: the interests of users, and the queries made of them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +12,14 @@ from tracker.users.states import UserStates
 
 
 @dataclass(frozen=True, slots=True)
-class Attended:
-    """What scene attention, as published, makes of B users' interests.
+class SceneQueries:
+    """The queries that scene attention, as published, makes of B users' interests.
 
-    `wishes` (B, E) float32 are what to search the items with; `by_type` (B, T, D) float32 what is
-    added to that, in its first D components, for each unit of weight that a type of interest is
-    given more.
+    `queries` (B, E) float32 are searched for among the items. `by_type` (B, T, D) float32 is added
+    to their first D components for each unit of weight that a type of interest is given more.
     """
 
-    wishes: NDArray[np.float32]
+    queries: NDArray[np.float32]
     by_type: NDArray[np.float32]
 
 
