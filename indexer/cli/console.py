@@ -1,4 +1,4 @@
-"""What the commands of the indexer share: options, progress, and failures in one line."""
+"""Output of all commands: progress, results, and failures in one line."""
 
 import importlib.util
 import os
@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from indexer.data.catalog import CatalogError
 from tracker.artifact.versions import ArtifactError, is_url, local_path
-from tracker.events.kinds import Kinds, KindsFileError
 
 REFUSED = 1
 RECALL_TOO_LOW = 3
@@ -25,75 +24,6 @@ NOT_IMPROVED = 5
 EPILOG = (
     "Exit codes: 0 done; 1 refused or failed; 2 wrong use; 3 recall below --min-recall;"
     " 4 items that cannot be used; 5 fine-tuning improved nothing."
-)
-
-artifacts_option = click.option(
-    "--artifacts",
-    "--out",
-    "root",
-    envvar="TRACKER_ARTIFACTS",
-    show_envvar=True,
-    default="artifacts",
-    show_default=True,
-    metavar="FOLDER|URL",
-    help="Where versions live, and LATEST: a folder, or a URL such as s3://bucket/artifacts.",
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
-)
-items_option = click.option(
-    "--items",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The catalogue, JSON lines (also .gz) or Parquet; may be given several times.",
-)
-events_option = click.option(
-    "--events",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Logged events, in the same formats; may be given several times.",
-)
-users_option = click.option(
-    "--users",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Users with categorical attributes, in the same formats: a start for new users.",
-)
-core_option = click.option(
-    "--core",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Only users and items with at least so many events, repeated until nothing changes.",
-)
-repeats_option = click.option(
-    "--repeats", is_flag=True, help="Items chosen before may be chosen again, as in groceries."
-)
-positive_rating_option = click.option(
-    "--positive-rating",
-    type=float,
-    metavar="RATING",
-    help="The least rating that says that a user took to an item, for probabilities.",
-)
-seed_option = click.option("--seed", type=int, default=0, show_default=True)
-kinds_option = click.option(
-    "--kinds",
-    type=click.Path(path_type=Path),
-    envvar="TRACKER_KINDS_FILE",
-    show_envvar=True,
-    metavar="FILE",
-    help="TOML file of the weights of kinds, the worker's.  [default: the built-in table]",
-)
-model_option = click.option(
-    "--model", metavar="FOLDER|NAME", help="The text encoder.  [default: MiniLM]"
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 
 
@@ -209,14 +139,6 @@ def need(modules: Sequence[str], option: str) -> None:
 def say(line: str) -> None:
     """Say on stderr how far it is, or what is done otherwise than asked for."""
     click.echo(line, err=True)
-
-
-def read_kinds(path: Path | None) -> Kinds:
-    """Return the weights of a file, or the built-in ones; end the command if it is wrong."""
-    try:
-        return Kinds.default() if path is None else Kinds.load(path)
-    except KindsFileError as error:
-        fail(str(error))
 
 
 def print_json(value: object) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,39 @@ import click
 from indexer.cli.console import (
     EPILOG,
     NOT_IMPROVED,
-    core_option,
-    device_option,
     encoding_bar,
-    events_option,
     fail,
     failures,
+    print_json,
+    say,
+)
+from indexer.cli.options import (
+    EncoderFlags,
+    InputFlags,
+    ProtocolFlags,
+    core_option,
+    device_option,
+    events_option,
+    gather,
     items_option,
     json_option,
     kinds_option,
     model_option,
-    print_json,
-    read_kinds,
     repeats_option,
-    say,
     seed_option,
 )
-from indexer.data.catalog import read_items
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """The objective, the weights that are trained, and how long."""
+
+    objective: Any
+    method: Any
+    steps: int
+    minutes: float
+    batch_size: int
+    learning_rate: float | None
 
 
 @click.command(epilog=EPILOG)
@@ -57,7 +74,6 @@ from indexer.data.catalog import read_items
 )
 @click.option(
     "--protocol",
-    "until",
     type=click.Choice(["gts", "loo", "all"]),
     default="gts",
     show_default=True,
@@ -98,24 +114,14 @@ from indexer.data.catalog import read_items
 @click.option("--force", is_flag=True, help="Replace FOLDER where it is there already.")
 @kinds_option
 @json_option
+@gather(inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, training=TrainingFlags)
 def finetune(
-    items: tuple[Path, ...],
-    events: tuple[Path, ...],
+    inputs: InputFlags,
+    protocol: ProtocolFlags,
+    encoder: EncoderFlags,
+    training: TrainingFlags,
     folder: Path,
-    objective: Any,
-    method: Any,
-    until: Any,
-    core: int,
-    repeats: bool,
-    seed: int,
-    model: str | None,
-    device: Any,
-    steps: int,
-    minutes: float,
-    batch_size: int,
-    learning_rate: float | None,
     force: bool,
-    kinds: Path | None,
     as_json: bool,
 ) -> None:
     """Fine-tune the text encoder on logged events, for vectors that know what is chosen together.
@@ -124,8 +130,8 @@ def finetune(
     written. Interrupted, the same command goes on where it was.
     """
     with failures():
-        catalog = read_items(items)
-        weights = read_kinds(kinds)
+        catalog = inputs.read_items()
+        kinds = inputs.read_kinds()
         import torch
 
         from indexer.data.histories import EventFileError
@@ -135,21 +141,26 @@ def finetune(
         from indexer.finetune.finetune import finetune as run
         from indexer.finetune.fit import LEARNING_RATES, FitOptions
         from indexer.finetune.text_model import FolderExistsError
-        from indexer.items.item_encoder import EncoderError, ItemEncoder
+        from indexer.items.item_encoder import EncoderError
 
         # Texts are encoded on all cores, one thread each; with several threads on what is between,
         # each waits for the slowest wherever the processor is shared.
         torch.set_num_threads(1)
-        rate = learning_rate or LEARNING_RATES[method]
+        rate = training.learning_rate or LEARNING_RATES[training.method]
         options = FinetuneOptions(
-            objective, method, until, core, repeats, batch_size,
-            fit=FitOptions(rate, steps, minutes, seed=seed), force=force,
+            training.objective, training.method, protocol.protocol, protocol.core,
+            protocol.repeats, training.batch_size,
+            fit=FitOptions(rate, training.steps, training.minutes, seed=protocol.seed),
+            force=force,
         )  # fmt: skip
         try:
-            encoder = ItemEncoder(model, device)
+            text_encoder = encoder.load()
             with ExitStack() as shown:
                 reports = Reports(shown.enter_context(encoding_bar()), _training_bar, say)
-                done = run(catalog, events, weights, encoder, folder, options, time.time(), reports)
+                done = run(
+                    catalog, inputs.events, kinds, text_encoder, folder, options, time.time(),
+                    reports,
+                )  # fmt: skip
         except (
             CheckpointError,
             EncoderError,

@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -14,30 +15,57 @@ from rich.console import Console
 from indexer.cli.console import (
     EPILOG,
     RECALL_TOO_LOW,
-    artifacts_option,
     check_file,
     check_root,
-    core_option,
     counting_bar,
-    device_option,
     encoding_bar,
-    events_option,
     fail,
     failures,
+    need,
+    print_json,
+    say,
+)
+from indexer.cli.options import (
+    EncoderFlags,
+    InputFlags,
+    ProtocolFlags,
+    artifacts_option,
+    core_option,
+    device_option,
+    events_option,
+    gather,
     items_option,
     json_option,
     kinds_option,
     model_option,
-    need,
     positive_rating_option,
-    print_json,
-    read_kinds,
     repeats_option,
-    say,
     seed_option,
     users_option,
+    version_option,
 )
-from indexer.data.catalog import read_items
+
+if TYPE_CHECKING:
+    from indexer.encoder.options import TowerOptions
+
+
+@dataclass(frozen=True)
+class TowerFlags:
+    """The user encoder: its size, and how long it is trained."""
+
+    cell: Any
+    dim: int | None
+    epochs: int | None
+    tries: int | None
+    no_encoder: bool
+
+    def options(self, device: Any) -> "TowerOptions | None":
+        """Return the options of its training on a device; None if there is no user encoder."""
+        from indexer.encoder.options import TowerOptions
+
+        if self.no_encoder:
+            return None
+        return TowerOptions(self.cell, self.dim, self.epochs, device, tries=self.tries)
 
 
 @click.command(epilog=EPILOG)
@@ -89,27 +117,16 @@ from indexer.data.catalog import read_items
 )
 @kinds_option
 @json_option
+@gather(inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, tower=TowerFlags)
 def train(
-    items: tuple[Path, ...],
-    events: tuple[Path, ...],
+    inputs: InputFlags,
+    protocol: ProtocolFlags,
+    encoder: EncoderFlags,
+    tower: TowerFlags,
     root: str,
-    protocol: Any,
-    core: int,
-    repeats: bool,
-    seed: int,
-    positive_rating: float | None,
-    users: tuple[Path, ...],
-    model: str | None,
-    device: Any,
-    cell: Any,
-    dim: int | None,
-    epochs: int | None,
-    tries: int | None,
-    no_encoder: bool,
     curve: Path | None,
     tensorboard: Path | None,
     refit: bool,
-    kinds: Path | None,
     as_json: bool,
 ) -> None:
     """Train user encoder and ranker on logged events, and make them current.
@@ -120,28 +137,29 @@ def train(
     command goes on where it was.
     """
     with failures():
-        catalog = read_items(items)
-        weights = read_kinds(kinds)
+        catalog = inputs.read_items()
+        kinds = inputs.read_kinds()
         check_root(root)
         from indexer.data.histories import EventFileError
         from indexer.data.training_log import TrainingError
-        from indexer.data.users import UserFileError, read_users
+        from indexer.data.users import UserFileError
         from indexer.encoder.checkpoint import CheckpointError
-        from indexer.encoder.options import TowerOptions
         from indexer.items.assemble import RecallError
-        from indexer.items.item_encoder import EncoderError, ItemEncoder
+        from indexer.items.item_encoder import EncoderError
         from indexer.items.options import RefusedError
         from indexer.train.curve import Board, BoardError, progress
         from indexer.train.options import TrainOptions, TrainProgress
         from indexer.train.prediction import PredictionOptions
         from indexer.train.train import train as fit
 
-        tower = None if no_encoder else TowerOptions(cell, dim, epochs, device, tries=tries)
-        head = PredictionOptions(positive_rating=positive_rating)
-        options = TrainOptions(protocol, core, repeats, seed, refit, tower=tower, prediction=head)
+        options = TrainOptions(
+            protocol.protocol, protocol.core, protocol.repeats, protocol.seed, refit,
+            tower=tower.options(encoder.device),
+            prediction=PredictionOptions(positive_rating=protocol.positive_rating),
+        )  # fmt: skip
         try:
-            known = read_users(users)
-            encoder = ItemEncoder(model, device, 64)
+            users = inputs.read_users()
+            text_encoder = encoder.load()
             with ExitStack() as shown:
                 board = None if tensorboard is None else Board(tensorboard)
                 if board is not None:
@@ -155,8 +173,9 @@ def train(
                     curves=curve,
                 )
                 done = fit(
-                    catalog, events, weights, encoder, root, options, time.time(), reports, known
-                )
+                    catalog, inputs.events, kinds, text_encoder, root, options, time.time(),
+                    reports, users,
+                )  # fmt: skip
         except (
             BoardError, CheckpointError, EncoderError, EventFileError, RefusedError, TrainingError,
             UserFileError,
@@ -192,7 +211,7 @@ def train(
 @items_option
 @events_option
 @artifacts_option
-@click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
+@version_option
 @click.option(
     "--protocol", type=click.Choice(["gts", "loo"]), default="gts", show_default=True,
     help="gts: events after the 90 % quantile of the times. loo: the last event of each user.",
@@ -214,19 +233,13 @@ def train(
 @click.option(
     "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots."
 )
+@gather(inputs=InputFlags, protocol=ProtocolFlags)
 def evaluate(
-    items: tuple[Path, ...],
-    events: tuple[Path, ...],
+    inputs: InputFlags,
+    protocol: ProtocolFlags,
     root: str,
     version: str | None,
-    protocol: Any,
-    core: int,
-    repeats: bool,
-    seed: int,
-    positive_rating: float | None,
     most: int | None,
-    users: tuple[Path, ...],
-    kinds: Path | None,
     json_file: str | None,
     html: Path | None,
 ) -> None:
@@ -236,8 +249,8 @@ def evaluate(
     in the same replay. An artifact that was trained on the held-out events is refused.
     """
     with failures():
-        catalog = read_items(items)
-        weights = read_kinds(kinds)
+        catalog = inputs.read_items()
+        kinds = inputs.read_kinds()
         check_file(html)
         if html is not None:
             need(("matplotlib", "jinja2"), "--html")
@@ -245,16 +258,21 @@ def evaluate(
             check_file(Path(json_file))
         from indexer.data.histories import EventFileError
         from indexer.data.holdout import SeenTargetsError
-        from indexer.data.users import UserFileError, read_users
+        from indexer.data.users import UserFileError
         from indexer.evaluate.evaluate import JudgeError, JudgeOptions, judge
         from indexer.evaluate.report import against_best, as_html, as_tables
 
-        options = JudgeOptions(version, protocol, core, repeats, seed, most, positive_rating)
+        options = JudgeOptions(
+            version, protocol.protocol, protocol.core, protocol.repeats, protocol.seed, most,
+            protocol.positive_rating,
+        )  # fmt: skip
         try:
             with ExitStack() as shown:
                 told = _bar_of(shown, "replaying events")
-                known = read_users(users) if users else None
-                found = judge(catalog, events, weights, root, options, time.time(), told, known)
+                users = inputs.read_users()
+                found = judge(
+                    catalog, inputs.events, kinds, root, options, time.time(), told, users
+                )
         except (EventFileError, JudgeError, SeenTargetsError, UserFileError) as error:
             fail(str(error))
         if html is not None:

@@ -4,8 +4,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -15,22 +16,56 @@ from rich.table import Table
 from indexer.cli.console import (
     EPILOG,
     RECALL_TOO_LOW,
-    artifacts_option,
     check_root,
-    device_option,
     encoding_bar,
     fail,
     failures,
-    json_option,
-    model_option,
     print_json,
-    users_option,
 )
 from indexer.cli.finetune import finetune
 from indexer.cli.learning import evaluate, train
+from indexer.cli.options import (
+    EncoderFlags,
+    InputFlags,
+    artifacts_option,
+    device_option,
+    gather,
+    json_option,
+    model_option,
+    users_option,
+)
 from indexer.cli.vectors import export, trace
-from indexer.data.catalog import read_items
 from tracker.artifact.versions import ArtifactError, latest_version
+
+if TYPE_CHECKING:
+    from indexer.items.options import BuildOptions
+
+
+@dataclass(frozen=True)
+class BuildFlags:
+    """The shape of vectors and states, and the index; None for what the current version has."""
+
+    dim: int | None
+    half_lives: tuple[float, ...]
+    slots: int | None
+    rating_scale: tuple[float, float] | None
+    min_recall: float
+    index: Any
+    refit: bool
+
+    def options(self) -> "BuildOptions":
+        """Return the options of a build."""
+        from indexer.items.options import BuildOptions
+
+        return BuildOptions(
+            dim=self.dim,
+            half_lives_seconds=self.half_lives or None,
+            slots=self.slots,
+            rating_scale=self.rating_scale,
+            min_recall=self.min_recall,
+            index=self.index,
+            refit=self.refit,
+        )
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,20 +137,13 @@ def main() -> None:
 @users_option
 @click.option("--skip-bad-items", is_flag=True, help="Build without items that cannot be used.")
 @json_option
+@gather(inputs=InputFlags, encoder=EncoderFlags, flags=BuildFlags)
 def build(
-    items: tuple[Path, ...],
+    inputs: InputFlags,
+    encoder: EncoderFlags,
+    flags: BuildFlags,
     root: str,
-    model: str | None,
-    device: Any,
     batch_size: int,
-    dim: int | None,
-    half_lives: tuple[float, ...],
-    slots: int | None,
-    rating_scale: tuple[float, float] | None,
-    min_recall: float,
-    index: Any,
-    refit: bool,
-    users: tuple[Path, ...],
     skip_bad_items: bool,
     as_json: bool,
 ) -> None:
@@ -126,33 +154,26 @@ def build(
     """
     started = time.perf_counter()
     with failures():
-        catalog = read_items(items, skip_bad=skip_bad_items)
+        catalog = inputs.read_items(skip_bad=skip_bad_items)
         check_root(root)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
-        from indexer.data.users import UserFileError, read_users
+        from indexer.data.users import UserFileError
         from indexer.items.assemble import RecallError, build_artifact
-        from indexer.items.item_encoder import EncoderError, ItemEncoder
-        from indexer.items.options import BuildOptions, RefusedError
+        from indexer.items.item_encoder import EncoderError
+        from indexer.items.options import RefusedError
 
         if catalog.skipped:
             shown = "".join(f"\n  {problem}" for problem in catalog.problems)
             click.echo(f"{catalog.skipped} items left out:{shown}", err=True)
         if catalog.ignored_fields:
             click.echo(f"fields not used: {', '.join(catalog.ignored_fields)}", err=True)
-        options = BuildOptions(
-            dim=dim,
-            half_lives_seconds=half_lives or None,
-            slots=slots,
-            rating_scale=rating_scale,
-            min_recall=min_recall,
-            index=index,
-            refit=refit,
-        )
         try:
-            known = read_users(users) if users else None
-            encoder = ItemEncoder(model, device, batch_size)
+            users = inputs.read_users()
+            text_encoder = encoder.load(batch_size)
             with encoding_bar() as progress:
-                built = build_artifact(catalog, encoder, root, options, progress, known)
+                built = build_artifact(
+                    catalog, text_encoder, root, flags.options(), progress, users
+                )
         except (EncoderError, RefusedError, UserFileError) as error:
             fail(str(error))
         except RecallError as error:

@@ -7,26 +7,21 @@ import click
 import msgspec
 import numpy as np
 
-from indexer.cli.console import (
-    EPILOG,
+from indexer.cli.console import EPILOG, check_file, fail, failures, need, print_json, say
+from indexer.cli.options import (
     artifacts_option,
-    check_file,
     events_option,
-    fail,
-    failures,
     json_option,
     kinds_option,
-    need,
-    print_json,
     read_kinds,
-    say,
+    version_option,
 )
 
 
 @click.command(epilog=EPILOG)
 @click.argument("what", type=click.Choice(["items", "step"]))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
+@version_option
 @artifacts_option
 @json_option
 def export(what: str, file: Path, version: str | None, root: str, as_json: bool) -> None:
@@ -58,7 +53,7 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
 @click.argument("user")
 @events_option
 @artifacts_option
-@click.option("--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]")
+@version_option
 @kinds_option
 @click.option(
     "--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw them."

@@ -134,8 +134,11 @@ def test_bad_items_have_an_exit_code_of_their_own(items: Path, tmp_path: Path) -
         file.write('{"item_id": "item-3", "text": "again"}\nnonsense\n')
     refused = run("build", items, "--out", tmp_path, code=BAD_ITEMS)
     assert "2 of 32 items cannot be used" in refused.stderr
-    assert f"{items}:31: item_id 'item-3' again; it is at {items}:4 already" in refused.stderr
-    assert f"{items}:32: not JSON" in refused.stderr
+    assert (
+        f"{items}, line 31: item_id 'item-3' again; it is at {items}, line 4 already"
+        in refused.stderr
+    )
+    assert f"{items}, line 32: not JSON" in refused.stderr
     built = run("build", items, "--out", tmp_path, "--dim", 16, "--skip-bad-items")
     assert "2 items left out" in built.stderr
     assert "30 items" in built.stdout

@@ -1,0 +1,193 @@
+"""Options that commands share, and their values gathered into dataclasses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+
+import click
+
+from indexer.cli.console import fail
+from indexer.data.catalog import Catalog, read_items
+from tracker.events.kinds import Kinds, KindsFileError
+
+if TYPE_CHECKING:
+    from indexer.data.users import Users
+    from indexer.items.item_encoder import ItemEncoder
+
+P = ParamSpec("P")
+
+version_option = click.option(
+    "--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]"
+)
+artifacts_option = click.option(
+    "--artifacts",
+    "--out",
+    "root",
+    envvar="TRACKER_ARTIFACTS",
+    show_envvar=True,
+    default="artifacts",
+    show_default=True,
+    metavar="FOLDER|URL",
+    help="Where versions live, and LATEST: a folder, or a URL such as s3://bucket/artifacts.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+items_option = click.option(
+    "--items",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The catalogue, JSON lines (also .gz) or Parquet; may be given several times.",
+)
+events_option = click.option(
+    "--events",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Logged events, in the same formats; may be given several times.",
+)
+users_option = click.option(
+    "--users",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Users with categorical attributes, in the same formats: a start for new users.",
+)
+core_option = click.option(
+    "--core",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Only users and items with at least so many events, repeated until nothing changes.",
+)
+repeats_option = click.option(
+    "--repeats", is_flag=True, help="Items chosen before may be chosen again, as in groceries."
+)
+positive_rating_option = click.option(
+    "--positive-rating",
+    type=float,
+    metavar="RATING",
+    help="The least rating that says that a user took to an item, for probabilities.",
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True)
+kinds_option = click.option(
+    "--kinds",
+    type=click.Path(path_type=Path),
+    envvar="TRACKER_KINDS_FILE",
+    show_envvar=True,
+    metavar="FILE",
+    help="TOML file of the weights of kinds, the worker's.  [default: the built-in table]",
+)
+model_option = click.option(
+    "--model", metavar="FOLDER|NAME", help="The text encoder.  [default: MiniLM]"
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+
+
+@dataclass(frozen=True)
+class InputFlags:
+    """The files that a command reads; `users` and `kinds` are empty if it has no such options."""
+
+    items: tuple[Path, ...]
+    events: tuple[Path, ...] = ()
+    users: tuple[Path, ...] = ()
+    kinds: Path | None = None
+
+    def read_items(self, *, skip_bad: bool = False) -> Catalog:
+        """Read the catalogue.
+
+        Raises:
+            CatalogError: see `read_items`.
+        """
+        return read_items(self.items, skip_bad=skip_bad)
+
+    def read_kinds(self) -> Kinds:
+        """Read the weights of kinds; end the command if their file cannot be used."""
+        return read_kinds(self.kinds)
+
+    def read_users(self) -> "Users | None":
+        """Read the users; None if no file of users is given.
+
+        Raises:
+            UserFileError: see `read_users`.
+        """
+        from indexer.data.users import read_users
+
+        return read_users(self.users) if self.users else None
+
+
+@dataclass(frozen=True)
+class ProtocolFlags:
+    """The events that are learned from and those that are held out.
+
+    `protocol` is `gts`, `loo`, or another word of the command; None if none is given.
+    """
+
+    protocol: Any
+    core: int
+    repeats: bool
+    seed: int
+    positive_rating: float | None = None
+
+
+@dataclass(frozen=True)
+class EncoderFlags:
+    """The text encoder and its device."""
+
+    model: str | None
+    device: Literal["auto", "cpu", "cuda"]
+
+    def load(self, batch_size: int = 64) -> "ItemEncoder":
+        """Find the model; it is read when the first text is encoded.
+
+        Raises:
+            EncoderError: see `ItemEncoder`.
+        """
+        from indexer.items.item_encoder import ItemEncoder
+
+        return ItemEncoder(self.model, self.device, batch_size)
+
+
+def gather(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Pass the values of options to a command as dataclasses, one per group.
+
+    Place it below the options. An option belongs to the group that has a field of its name; a
+    field with a default may have no option.
+
+    Args:
+        **groups: dataclasses by the name of the command's argument.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def gathered(**values: Any) -> None:
+            made = {
+                argument: group(
+                    **{
+                        field.name: values.pop(field.name)
+                        for field in fields(group)
+                        if field.name in values
+                    }
+                )
+                for argument, group in groups.items()
+            }
+            command(**made, **values)
+
+        return gathered
+
+    return decorate
+
+
+def read_kinds(path: Path | None) -> Kinds:
+    """Read the weights of a file, or return the built-in ones; end the command if it is wrong."""
+    try:
+        return Kinds.default() if path is None else Kinds.load(path)
+    except KindsFileError as error:
+        fail(str(error))
