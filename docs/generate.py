@@ -147,8 +147,8 @@ def struct_fields(kind: type[Any], texts: dict[str, str]) -> str:
     rows = []
     for field in msgspec.structs.fields(kind):
         name = getattr(field.type, "__name__", str(field.type))
-        rows.append([f"`{field.name}`", meanings.PYTHON_TYPES.get(name, name), texts[field.name]])
-    return table(["Field", "Type", "Meaning"], rows)
+        rows.append([f"`{field.name}`", texts[field.name], meanings.PYTHON_TYPES.get(name, name)])
+    return table(["Field", "Meaning", "Type"], rows)
 
 
 def reasons() -> str:
@@ -298,10 +298,10 @@ def layout(dtype: np.dtype[Any], texts: dict[str, str]) -> str:
     """Return the table of a layout, byte by byte."""
     assert dtype.fields is not None
     rows = [
-        [str(offset), str(field.itemsize), number_type(field), f"`{name}`", texts.get(name, "")]
+        [f"`{name}`", texts.get(name, ""), number_type(field), str(offset), str(field.itemsize)]
         for name, (field, offset, *_) in dtype.fields.items()
     ]
-    return table(["Offset", "Bytes", "Type", "Field", "Meaning"], rows)
+    return table(["Field", "Meaning", "Type", "Offset", "Bytes"], rows)
 
 
 def user_part(name: str, texts: dict[str, str]) -> str:
