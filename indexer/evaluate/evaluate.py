@@ -224,20 +224,27 @@ def _free_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-MAX_SCORES, LEAST_LABELLED = 150_000_000, 1000
-"""So many scores of the whole catalogue are computed unless told otherwise, which takes minutes."""
+MAX_SCORES, MIN_SAMPLE = 150_000_000, 1000
+"""Scores of the whole catalogue that are computed by default, which takes minutes, and the targets
+that are asked for at least."""
 
 
 class JudgeError(ValueError):
-    """There is nothing to ask for; the message says why."""
+    """No target can be evaluated; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeOptions:
-    """What an evaluation is told.
+    """Options of an evaluation.
 
-    `version` is by default LATEST, `targets` a sample's size, and `positive_rating` the least
-    positive rating, by default that of the artifact's prediction.
+    Attributes:
+        version: version of the artifact, by default LATEST.
+        protocol: `gts` or `loo`, see `indexer.data.histories.split`.
+        core: only users and items with so many events are kept.
+        repeats: items seen before are ranked.
+        seed: of the sample and of the intervals.
+        targets: size of the sample, by default as large as MAX_SCORES allows.
+        positive_rating: the lowest positive rating, by default that of the artifact's prediction.
     """
 
     version: str | None = None
@@ -249,6 +256,25 @@ class JudgeOptions:
     positive_rating: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The artifact and the events of an evaluation.
+
+    Attributes:
+        artifact: with the users' attributes.
+        log: events, with the weights of the artifact's rating scale.
+        kinds: these weights.
+        missing: number of items of the catalogue that the artifact does not have.
+        note: line on the events that were read.
+    """
+
+    artifact: Artifact
+    log: EventLog
+    kinds: Kinds
+    missing: int
+    note: str
+
+
 def judge(
     catalog: Catalog,
     events: Sequence[Path],
@@ -256,24 +282,25 @@ def judge(
     root: Root,
     options: JudgeOptions,
     not_after: float,
-    progress: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
+    progress: Callable[[int], Callable[[int], None]] = lambda total: lambda position: None,
     users: Users | None = None,
 ) -> Evaluation:
     """Evaluate a version on the targets of a protocol.
 
     1. Read the artifact and the events, with the weights of its rating scale.
     2. Find the targets; refuse an artifact that has seen them; draw a sample if there are many.
-    3. Replay.
+    3. Label the events for the probabilities.
+    4. Replay the log: see `evaluate`.
 
     Args:
         catalog: the items that may be ranked, as far as the artifact has them.
         events: files of logged events.
         kinds: the weights, by any rating scale.
         root: where versions live.
-        options: what is asked.
+        options: options of the evaluation.
         not_after: float seconds, now.
-        progress: called with the number of events; what it gives is told of how many are done.
-        users: whose attributes are known, instead of those that the artifact knows.
+        progress: takes the number of events, and returns a callback for the position in the log.
+        users: users' attributes, in place of those that the artifact has.
 
     Raises:
         JudgeError: there are no targets, or the artifact has no item of the catalogue.
@@ -281,61 +308,110 @@ def judge(
         EventFileError: a file of events cannot be used, or has nothing of the artifact.
         ArtifactError: the version cannot be used.
     """
-    artifact = Artifact.load(root, options.version, "cpu")  # 1
-    if artifact.models.tower is not None:
-        artifact.models.tower.serve_on_one_thread()
+    # 1. Read the artifact and the events.
+    inputs = read_inputs(catalog, events, kinds, root, options, not_after, users)
+    # 2. Find the targets.
+    parts, sample_note = find_targets(inputs, options)
+    # 3. Label the events.
+    labels, label_note = _labels(inputs, options.positive_rating)
+    # 4. Replay the log.
+    trained = inputs.artifact.manifest.ranker is not None
+    serving = RecommendOptions(seen="keep" if options.repeats else "exclude")
+    learner = Learner(inputs.kinds) if trained else None
+    replay = Replay(inputs.artifact, inputs.log, serving, learner=learner)
+    question = Question(
+        parts, options.repeats, inputs.log.scene_names, options.seed, options.core > 1, labels
+    )
+    report = evaluate(replay, question, progress(len(inputs.log)))
+    notes = [inputs.note, sample_note]
+    if not trained:
+        notes.append("nothing was trained: the tracker ranks by its fixed blend")
+    if inputs.missing and options.core == 1:
+        version = inputs.artifact.manifest.version
+        notes.append(f"{inputs.missing} items of the catalogue are not in {version}")
+    notes.append(label_note)
+    return msgspec.structs.replace(report, notes=[*report.notes, *filter(None, notes)])
+
+
+def read_inputs(
+    catalog: Catalog,
+    events: Sequence[Path],
+    kinds: Kinds,
+    root: Root,
+    options: JudgeOptions,
+    not_after: float,
+    users: Users | None,
+) -> Inputs:
+    """Read the artifact and the events of an evaluation: step 1 of `judge`.
+
+    The arguments and exceptions are those of `judge`.
+    """
+    artifact = Artifact.load(root, options.version, "cpu")
+    tower = artifact.models.tower
+    if tower is not None:
+        tower.serve_on_one_thread()
         if users is not None:
-            config = artifact.models.tower.model.config
-            artifact = artifact.with_attributes(known_attributes(users.attributes, config))
-    manifest = artifact.manifest
-    scale = manifest.interest
+            attributes = known_attributes(users.attributes, tower.model.config)
+            artifact = artifact.with_attributes(attributes)
+    version, scale = artifact.manifest.version, artifact.manifest.interest
     kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)
     log = read_event_log(events, kinds, not_after)
     listed = {hash_id(item.item_id) for item in catalog.items}
     missing = len(listed - set(artifact.vectors.hashes[: artifact.vectors.live].tolist()))
     if missing == len(listed):
-        raise JudgeError(f"{manifest.version} has none of the {len(listed)} items of the catalogue")
-    known = artifact.vectors.row_of(log.batch.items) >= 0
-    notes = [check_events(events, log, known, manifest.version)]
+        raise JudgeError(f"{version} has none of the {len(listed)} items of the catalogue")
+    in_artifact = artifact.vectors.row_of(log.batch.items) >= 0
+    note = check_events(events, log, in_artifact, version)
     log = core(log, options.core)
     check_core(log, options.core)
-    parted = split(log, options.protocol)  # 2
-    if not len(parted.test):
+    return Inputs(artifact, log, kinds, missing, note)
+
+
+def find_targets(inputs: Inputs, options: JudgeOptions) -> tuple[Split, str]:
+    """Split the log by the protocol, and draw a sample if there are many: step 2 of `judge`.
+
+    Args:
+        inputs: artifact and events.
+        options: options of the evaluation.
+
+    Returns:
+        the split, its test targets sampled, and a note on the sample, empty without one.
+
+    Raises:
+        JudgeError: there are no targets.
+        SeenTargetsError: the artifact was trained on them.
+    """
+    parts = split(inputs.log, options.protocol)
+    if not len(parts.test):
         raise JudgeError(
             "no event can be asked for: a target is a positive event of a user with an event before"
         )
-    if all_at_one_time(parted):
+    if all_at_one_time(parts):
         raise JudgeError(
             "no event is before the cut of gts, as where all timestamps are equal; --protocol loo"
             " goes by the order of the file"
         )
-    check_unseen(manifest, log, parted, options.core)
-    total = len(parted.test)
-    live = artifact.vectors.live
-    most = max(LEAST_LABELLED, MAX_SCORES // live) if options.targets is None else options.targets
-    if total > most:
-        chosen = np.random.default_rng(options.seed).choice(parted.test, most, replace=False)
-        parted = dataclasses.replace(parted, test=np.sort(chosen))
-        notes.append(f"{most} of {total} targets, drawn with seed {options.seed}")
-    if manifest.ranker is None:
-        notes.append("nothing was trained: the tracker ranks by its fixed blend")
-    if missing and options.core == 1:
-        notes.append(f"{missing} items of the catalogue are not in {manifest.version}")
-    serving = RecommendOptions(seen="keep" if options.repeats else "exclude")
-    learner = None if manifest.ranker is None else Learner(kinds)
-    replay = Replay(artifact, log, serving, learner=learner)  # 3
-    told = progress(len(log))
-    labelled = None
+    check_unseen(inputs.artifact.manifest, inputs.log, parts, options.core)
+    total, size = len(parts.test), options.targets
+    if size is None:
+        size = max(MIN_SAMPLE, MAX_SCORES // inputs.artifact.vectors.live)
+    if total <= size:
+        return parts, ""
+    sample = np.random.default_rng(options.seed).choice(parts.test, size, replace=False)
+    parts = dataclasses.replace(parts, test=np.sort(sample))
+    return parts, f"{size} of {total} targets, drawn with seed {options.seed}"
+
+
+def _labels(
+    inputs: Inputs, positive_rating: float | None
+) -> tuple[tuple[Integers, Flags] | None, str]:
+    """Return positions and labels of the labelled events; None and the reason for none."""
+    artifact = inputs.artifact
     if artifact.models.prediction is None:
-        notes.append(f"AUC, log loss and ECE are not measured: {manifest.without('prediction')}")
-    else:
-        rule = artifact.models.prediction.info.rule
-        if options.positive_rating is not None:
-            rule = msgspec.structs.replace(rule, positive_rating=options.positive_rating)
-        found = label_events(log, rule)
-        labelled = found.events, found.positive
-    question = Question(
-        parted, options.repeats, log.scene_names, options.seed, options.core > 1, labelled
-    )
-    report = evaluate(replay, question, told)
-    return msgspec.structs.replace(report, notes=[*report.notes, *notes])
+        reason = artifact.manifest.without("prediction")
+        return None, f"AUC, log loss and ECE are not measured: {reason}"
+    rule = artifact.models.prediction.info.rule
+    if positive_rating is not None:
+        rule = msgspec.structs.replace(rule, positive_rating=positive_rating)
+    labelled = label_events(inputs.log, rule)
+    return (labelled.events, labelled.positive), ""
