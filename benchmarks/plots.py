@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import matplotlib as mpl
@@ -36,6 +35,9 @@ _SETTINGS: Any = {
     "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
     "legend.labelcolor": INK,
 }  # fmt: skip
+
+
+DAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
         names = sorted(most, key=lambda name: -most[name])[: len(SHARES)]
         parts = [[found.get(name, 0.0) for _, found in moments] for name in names]
         rest = [sum(found.values()) - sum(found.get(n, 0.0) for n in names) for _, found in moments]
-        times = [datetime.fromtimestamp(time, UTC) for time, _ in moments]
+        times = [time / DAY_SECONDS for time, _ in moments]  # as matplotlib counts dates
         axes.stackplot(
             times, *parts, rest, labels=[*names, "others"], colors=[*SHARES, OTHERS], step="post"
         )
@@ -159,7 +161,10 @@ def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
         axes.set_ylim(0.0, 1.07)
         axes.set_xlim(times[0], times[-1])
         axes.set_ylabel("share of all interests")
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+        axes.xaxis_date("UTC")
+        axes.xaxis.set_major_formatter(
+            ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
+        )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     return _svg(draw, (7.2, 3.4), [[time, dict(found)] for time, found in moments])
