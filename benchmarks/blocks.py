@@ -165,26 +165,44 @@ def quality(name: str) -> Block:
 
 
 def training(*names: str) -> Block:
-    """Return the block that tells how long trainings and evaluations took."""
+    """Return the block of what trainings chose, and how long they and the evaluations took."""
 
     def block(results: Results) -> str:
         lines = []
         for name in names:
-            figures = results[name]["figures"]
-            told, fit = figures["evaluation"], figures["training"]
+            result = results[name]
+            told, fit = result["figures"]["evaluation"], result["figures"]["training"]
+            encoder, chosen = fit["encoder"], fit["half_lives"]
             lines.append(
                 [
                     name,
                     whole(fit["events"]),
+                    ", ".join(period(seconds) for seconds in chosen["seconds"]) if chosen else "",
+                    f"{encoder['dim']}, {encoder['dropout']:g}" if encoder else "",
                     f"{fit['seconds']:.0f} s",
                     f"{told['seconds']:.0f} s",
-                    whole(told["events_per_second"]),
+                    f"{result['machine']['load_average']:.0f}",
                 ]
             )
-        head = ["", "events", "training", "evaluation", "events/s of the evaluation"]
+        head = [
+            "", "events", "half-lives", "encoder: width, dropout", "training", "evaluation",
+            "load average",
+        ]  # fmt: skip
         return table(head, lines)
 
     return block
+
+
+def period(seconds: float) -> str:
+    """Return a time in its largest whole unit.
+
+    >>> period(1800.0), period(86400.0)
+    ('30 min', '1 d')
+    """
+    for unit, size in (("d", 86400.0), ("h", 3600.0)):
+        if seconds >= size and seconds % size == 0.0:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 60.0:.0f} min"
 
 
 def cold(name: str) -> Block:
@@ -196,14 +214,20 @@ def cold(name: str) -> Block:
             return "No target is of an item without an earlier event."
         found = ranked(rows)
         count = whole(found[0]["n"])
+        served, trend = (
+            rows[name]["hit_rate_at_10"] for name in ("tracker_served", "decayed_popularity")
+        )
         lines = [
             [NAMES.get(row["model"], row["model"]), share(row["hit_rate_at_10"]),
              share(row.get("hit_rate_at_20")), share(row["ndcg_at_10"])]
             for row in found
         ]  # fmt: skip
-        return f"{count} targets are of items that have no event before the cut.\n\n" + table(
-            ["", "HR@10", "HR@20", "NDCG@10"], lines
+        text = (
+            f"{count} targets are of items that have no event before the cut. The served list finds"
+            f" {'more' if served > trend else 'fewer'} of them than the trend alone does"
+            f" ({percent(served)} and {percent(trend)})."
         )
+        return f"{text}\n\n{table(['', 'HR@10', 'HR@20', 'NDCG@10'], lines)}"
 
     return block
 
@@ -235,7 +259,7 @@ def probabilities(*names: str) -> Block:
                 continue
             lines = [
                 [
-                    NAMES.get(row["model"], row["model"]),
+                    "**tracker**" if row["model"] == "tracker" else NAMES[row["model"]],
                     with_interval(row["auc"], row["ci"]["auc"]),
                     with_interval(row["user_auc"], row["ci"]["user_auc"]),
                     share(row["log_loss"]),

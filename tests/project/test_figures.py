@@ -120,7 +120,11 @@ def evaluation() -> dict[str, Any]:
     told = {"targets": 1234, "users": 77, "items": 55, "seconds": 3.0, "events_per_second": 2000.0}
     bins = [{"size": 9, "probability": 0.2, "positives": 0.25}]
     lines = {"rows": rows, "differences": [lead | {"ci": [-0.01, 0.02]}], "calibration": bins}
-    return {"training": {"events": 900, "seconds": 60.0}, "evaluation": told | lines}
+    fit = {"encoder": {"dim": 64, "dropout": 0.2}, "half_lives": {"seconds": [600.0, 7200.0]}}
+    return {
+        "training": {"events": 900, "seconds": 60.0, **fit},
+        "evaluation": told | lines,
+    }
 
 
 def made_up() -> Stored:
@@ -185,7 +189,7 @@ def made_up() -> Stored:
         "throughput": {"uniform": systems, "zipf": systems, "items": 9, "users": 8},
     }
     about: dict[str, Any] = {"commands": ["python -m x"], "commit": "0123456", "date": "2026-01-02"}
-    about |= {"machine": {"cores": 2, "model": "a processor", "memory_gib": 8}}
+    about |= {"machine": {"cores": 2, "model": "a processor", "memory_gib": 8, "load_average": 1.5}}
     return Stored({name: {"name": name, "figures": one, **about} for name, one in figures.items()})
 
 
