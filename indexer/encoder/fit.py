@@ -48,19 +48,6 @@ class Fitted:
         return self.trained.encoder
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; `auto` is CUDA where there is one.
-
-    Raises:
-        ValueError: CUDA is asked for and not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r}, but torch finds no CUDA device; use auto or cpu")
-    return torch.device(name)
-
-
 def fit_encoder(
     sequences: Sequences,
     items: Items,

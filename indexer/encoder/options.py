@@ -7,10 +7,10 @@ import msgspec
 import torch
 
 from indexer.encoder.choice import MAX_TRIES, USUAL_TRIES, Tried, cores
-from indexer.encoder.fit import pick_device
 from indexer.encoder.learner import EncoderOptions, Report
 from tracker.encoder.cells import CellName
 from tracker.encoder.user_encoder import EncoderConfig
+from tracker.kernels.device import torch_device
 
 MIN_TARGETS, MIN_VALIDATION = 1000, 100
 """An encoder needs so many events to learn from, and so many to be judged by."""
@@ -56,9 +56,9 @@ def settled(options: TowerOptions) -> TowerOptions:
     """Return the options with device and number of settings as they are on this machine.
 
     Raises:
-        ValueError: the device is not there.
+        DeviceError: the device does not exist.
     """
-    device = pick_device(options.device)
+    device = torch_device(options.device)
     tries = options.tries or min(cores(), 2 if device.type == "cuda" else USUAL_TRIES)
     return msgspec.structs.replace(options, device=str(device), tries=min(tries, MAX_TRIES))
 

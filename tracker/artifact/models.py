@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tracker.artifact.manifest import LAYOUT, REBUILD, Manifest
 from tracker.artifact.versions import ArtifactError
 from tracker.files import write_synced
-from tracker.items.index import Device
+from tracker.kernels.device import Device
 from tracker.scoring.network import Network, RankerFileError
 from tracker.scoring.prediction import Prediction, PredictionFileError
 
@@ -65,7 +65,7 @@ def read_models(path: Path, manifest: Manifest, device: Device = "cpu") -> Model
 
     Raises:
         ArtifactError: a file is not what the manifest says, or not listed there.
-        IndexDeviceError: device `cuda` without a GPU.
+        DeviceError: device `cuda` without a GPU.
     """
     return Models(
         ranker=_read_ranker(path, manifest),

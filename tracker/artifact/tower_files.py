@@ -16,7 +16,8 @@ from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.encoder.tower import Tower, code_of
 from tracker.encoder.tower_info import TowerInfo, UserAttributes
 from tracker.encoder.user_encoder import EncoderFileError, load_encoder, save_encoder
-from tracker.items.index import Device, IndexDeviceError, IndexFileError, ItemIndex
+from tracker.items.index import IndexFileError, ItemIndex
+from tracker.kernels.device import Device, torch_device
 
 
 class TowerFileError(ValueError):
@@ -68,7 +69,7 @@ def read_tower(
 
     Raises:
         TowerFileError: a file is not what the manifest says.
-        IndexDeviceError: device `cuda` without a GPU.
+        DeviceError: device `cuda` without a GPU.
     """
     try:
         model, id_hashes = load_encoder(folder / LAYOUT.user_encoder)
@@ -95,21 +96,8 @@ def read_tower(
         most = len(model.config.attributes)
         if attributes.rows.size and not 0 <= attributes.rows.min() <= attributes.rows.max() <= most:
             raise TowerFileError(f"{path}: rows of attributes beyond the {most} of the encoder")
-    place = torch.device(pick_device(device))
+    place = torch_device(device)
     return Tower(model, id_hashes, vectors, index, attention, attributes, info, place)
-
-
-def pick_device(device: Device) -> str:
-    """Return cpu or cuda.
-
-    Raises:
-        IndexDeviceError: `cuda` without a GPU.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise IndexDeviceError("device cuda, but torch finds no CUDA device; use auto or cpu")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
 
 
 def _read_attention(path: Path, interest_dim: int) -> SceneAttention:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError
 from tracker.events.kinds import Kinds, KindsFileError
-from tracker.items.index import IndexDeviceError
 from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions
 from tracker.kafka.connect import admin_client
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
+from tracker.kernels.device import DeviceError
 from tracker.settings import Settings, SettingsError, load_settings, settings_table
 
 LEAST_FREE_BYTES = 1 << 30
@@ -118,7 +118,7 @@ def check_artifact(settings: Settings) -> list[Check]:
         artifact = Artifact.load(settings.artifacts, device=settings.index_device)
     except ArtifactError as error:
         return [Check("artifact", "fail", str(error)), check_device(settings)]
-    except IndexDeviceError as error:
+    except DeviceError as error:
         return [Check("device", "fail", f"{error}; set TRACKER_INDEX_DEVICE=cpu or auto")]
     found = artifact.manifest
     text = (

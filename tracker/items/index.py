@@ -8,16 +8,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.explained import Explained, first_line
+from tracker.explained import first_line
 from tracker.files import sync_file
 from tracker.items.vectors import Rows, Vectors
+from tracker.kernels.device import Device, pick_device
 
 if TYPE_CHECKING:  # torch takes seconds to import, and only tensors need it
     import torch
 
 Scores = NDArray[np.float32]
 
-Device = Literal["auto", "cpu", "cuda"]
 Kind = Literal["flat", "pq_fastscan", "ivf_pq_fastscan"]
 
 MAX_GPU_K = 2048
@@ -29,10 +29,6 @@ _MIN_FETCHED = 64
 
 class IndexFileError(ValueError):
     """The file is not an index of ours; the message names it."""
-
-
-class IndexDeviceError(Explained, ValueError):
-    """A GPU was asked for and FAISS has none."""
 
 
 class ItemIndex:
@@ -56,13 +52,18 @@ class ItemIndex:
 
         Raises:
             IndexFileError: the index is of another kind.
-            IndexDeviceError: `cuda` without a GPU.
+            DeviceError: `cuda` without a GPU.
         """
         self._cpu = index
         self.kind = _kind_of(index)
         self.dim = int(index.d)
         self.size = int(index.ntotal)
-        self.device = _pick(device)
+        self.device = pick_device(
+            device,
+            gpu_count() > 0,
+            "FAISS has no GPU: install the extra `gpu` in place of `cpu` on a machine with one, or"
+            " set the device to auto or cpu",
+        )
         self._gpu: Any = None
         self._turn = Lock()
         if self.device == "cuda":
@@ -81,7 +82,7 @@ class ItemIndex:
 
         Raises:
             IndexFileError: the file cannot be read as an index of our kinds.
-            IndexDeviceError: `cuda` without a GPU.
+            DeviceError: `cuda` without a GPU.
         """
         try:
             index = faiss.read_index(str(path))
@@ -175,19 +176,6 @@ class ItemIndex:
 def gpu_count() -> int:
     """Return how many GPUs this FAISS can use; 0 for a build without GPU support."""
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
-
-
-def _pick(device: Device) -> Literal["cpu", "cuda"]:
-    if device not in ("auto", "cpu", "cuda"):
-        raise IndexDeviceError(f"device is {device!r}; auto, cpu or cuda expected")
-    if device == "cpu" or (device == "auto" and gpu_count() == 0):
-        return "cpu"
-    if gpu_count() == 0:
-        raise IndexDeviceError(
-            "device is cuda, and FAISS has no GPU: install the extra `gpu` in place of `cpu` on a"
-            " machine with one, or set the device to auto or cpu"
-        )
-    return "cuda"
 
 
 def _to_gpu(flat: Any, float16: bool) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from indexer.encoder.checkpoint import CheckpointError
-from indexer.encoder.fit import Fitted, fit_encoder, pick_device, rate_of
+from indexer.encoder.fit import Fitted, fit_encoder, rate_of
 from indexer.encoder.learner import EncoderOptions, Learner, Report, Trained
 from indexer.encoder.scores import Items, catalogue_table, known_items, user_vectors, validate
 from indexer.encoder.sequences import Sequences, batches, windows
@@ -305,11 +305,3 @@ def test_born_is_the_first_event_and_ids_are_those_met() -> None:
     ids, born = known_items(np.array([4, -1, 2, 4]), np.array([9.0, 1.0, 3.0, 7.0]), 5)
     assert ids.tolist() == [0, 0, 1, 0, 2]
     assert born.tolist() == [math.inf, math.inf, 3.0, math.inf, 7.0]
-
-
-def test_a_device_that_is_not_there_is_refused() -> None:
-    assert pick_device("auto").type in ("cpu", "cuda")
-    assert pick_device("cpu") == CPU
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="finds no CUDA device; use auto or cpu"):
-            pick_device("cuda")

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
+from tracker.kernels.device import DeviceError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "blue", "cup", "axe", "boot"]
 
@@ -138,9 +139,9 @@ def test_a_device_that_is_not_there_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EncoderError, match="torch sees no GPU"):
+    with pytest.raises(DeviceError, match="torch finds no CUDA device"):
         ItemEncoder(str(folder), "cuda")
-    with pytest.raises(EncoderError, match="auto, cpu or cuda expected"):
+    with pytest.raises(DeviceError, match="auto, cpu or cuda expected"):
         ItemEncoder(str(folder), "tpu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size is 0"):
         ItemEncoder(str(folder), batch_size=0)

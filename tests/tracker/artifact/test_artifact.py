@@ -17,8 +17,9 @@ from tracker.artifact.artifact import Artifact, read_vectors
 from tracker.artifact.manifest import LAYOUT, read_manifest
 from tracker.artifact.models import Models, read_models
 from tracker.artifact.versions import ArtifactError, latest_version
-from tracker.items.index import IndexDeviceError, ItemIndex
+from tracker.items.index import ItemIndex
 from tracker.items.vectors import ItemVectors, unit
+from tracker.kernels.device import DeviceError
 from tracker.scoring.network import RankerInfo
 from tracker.users.config import InterestConfig
 
@@ -149,7 +150,7 @@ def test_cuda_without_a_gpu_is_the_settings_fault_and_not_the_artifacts(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.items.index.gpu_count", lambda: 0)
-    with pytest.raises(IndexDeviceError, match="FAISS has no GPU"):
+    with pytest.raises(DeviceError, match="FAISS has no GPU"):
         Artifact.load(root, device="cuda")
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from indexer.items.index import build_index
-from tracker.items.index import MAX_GPU_K, IndexDeviceError, IndexFileError, ItemIndex, gpu_count
+from tracker.items.index import MAX_GPU_K, IndexFileError, ItemIndex, gpu_count
 from tracker.items.vectors import unit
+from tracker.kernels.device import DeviceError
 
 RANDOM = np.random.default_rng(3)
 VECTORS = unit(RANDOM.standard_normal((2500, 16)).astype(np.float32))
@@ -118,9 +119,9 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_goes_on(
     monkeypatch.setattr("tracker.items.index.gpu_count", lambda: 0)
     flat = faiss.IndexFlatIP(16)
     assert ItemIndex(flat, "auto").device == "cpu"
-    with pytest.raises(IndexDeviceError, match="install the extra `gpu`"):
+    with pytest.raises(DeviceError, match="install the extra `gpu`"):
         ItemIndex(flat, "cuda")
-    with pytest.raises(IndexDeviceError, match="auto, cpu or cuda expected"):
+    with pytest.raises(DeviceError, match="auto, cpu or cuda expected"):
         ItemIndex(flat, "tpu")  # type: ignore[arg-type]
 
 
