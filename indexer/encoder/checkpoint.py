@@ -1,7 +1,6 @@
 """A training that can be taken up again: weights, optimiser and curve in one file, no pickle."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from tracker.files import new_file
 
 
 class CheckpointError(ValueError):
@@ -23,7 +24,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     best: dict[str, Tensor],
 ) -> None:
-    """Write a checkpoint beside the old one, then replace it.
+    """Write a checkpoint in place of the old one, whole.
 
     Args:
         path: the file.
@@ -38,11 +39,8 @@ def save_checkpoint(
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
     copied = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    save_file(copied, temporary, {"format": "1", "of": of, "curve": json.dumps(curve)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with new_file(path) as temporary:
+        save_file(copied, temporary, {"format": "1", "of": of, "curve": json.dumps(curve)})
 
 
 def load_checkpoint(

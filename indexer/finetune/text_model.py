@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.items.item_encoder import EncoderError, TextModel
+from tracker.files import sync_file, sync_folder
 
 Method = Literal["lora", "top", "whole"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -120,8 +121,10 @@ class Learner:
             self.text.tokenizer.save_pretrained(new)
             for name, content in files.items():
                 (new / name).write_bytes(content)
-            for path in [*new.iterdir(), new]:
-                _sync(path)
+            for path in new.rglob("*"):
+                if path.is_file():
+                    sync_file(path)
+            sync_folder(new)
             old = Path(temporary) / "old"
             if folder.exists():
                 folder.rename(old)
@@ -131,7 +134,7 @@ class Learner:
                 if old.exists():
                     old.rename(folder)
                 raise
-        _sync(folder.parent)
+        sync_folder(folder.parent)
 
 
 def refuse_existing(folder: Path, force: bool) -> None:
@@ -144,14 +147,6 @@ def refuse_existing(folder: Path, force: bool) -> None:
         raise FolderExistsError(
             f"{folder} is there already; name another with --to, or replace it with --force"
         )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _layers(text: TextModel) -> list[nn.Module]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracker.artifact.artifact import Artifact
-from tracker.files import vector_lists
+from tracker.files import new_file, vector_lists
 
 
 class ExportError(ValueError):
@@ -39,9 +39,8 @@ def export_items(artifact: Artifact, path: Path) -> int:
         dim = tower.info.dim
         columns["encoder"] = vector_lists(tower.vectors[:live, :dim])
         columns["bias"] = pa.array(tower.vectors[:live, dim])
-    temporary = path.with_name(path.name + ".new")
-    pq.write_table(pa.table(columns), temporary)
-    temporary.replace(path)
+    with new_file(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
     return live
 
 
@@ -62,5 +61,6 @@ def export_step(artifact: Artifact, path: Path) -> int:
     tower = artifact.models.tower
     if tower is None:
         raise ExportError(artifact.manifest.without("tower"))
-    torch.export.save(exported(tower.model), path)
+    with new_file(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(exported(tower.model), file)
     return tower.info.width

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from indexer.data.histories import EventLog
 from indexer.replay.groups import groups_of
 from indexer.replay.replay import Replay, Rows
+from tracker.files import new_file
 from tracker.scoring.context import COLUMNS
 
 Flags = NDArray[np.bool_]
@@ -96,11 +97,9 @@ def collect_examples(
 
 def save_examples(examples: Examples, path: Path) -> None:
     """Keep examples in a file, which is whole if it is there."""
-    temporary = path.with_name(path.name + ".new")
     columns = {name: getattr(examples, name) for name in Examples.__dataclass_fields__}
-    with temporary.open("wb") as file:
+    with new_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **columns)
-    temporary.replace(path)
 
 
 def load_examples(path: Path) -> Examples:
