@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from indexer.data.catalog import CatalogError
-from tracker.artifact.versions import ArtifactError, is_url, local_path
+from tracker.artifact.versions import is_url, local_path
+from tracker.explained import Explained
 
 REFUSED = 1
 RECALL_TOO_LOW = 3
@@ -86,12 +87,12 @@ def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn what can go wrong into one line and an exit code."""
+    """Show an error that a person can put right as one line, and exit with its code."""
     try:
         yield
     except CatalogError as error:
         fail(str(error), BAD_ITEMS)
-    except ArtifactError as error:
+    except Explained as error:
         fail(str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""

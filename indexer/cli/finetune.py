@@ -134,14 +134,9 @@ def finetune(
         kinds = inputs.read_kinds()
         import torch
 
-        from indexer.data.histories import EventFileError
-        from indexer.encoder.checkpoint import CheckpointError
-        from indexer.finetune.course import FinetuneError
         from indexer.finetune.finetune import FinetuneOptions, Reports
         from indexer.finetune.finetune import finetune as run
         from indexer.finetune.fit import LEARNING_RATES, FitOptions
-        from indexer.finetune.text_model import FolderExistsError
-        from indexer.items.item_encoder import EncoderError
 
         # Texts are encoded on all cores, one thread each; with several threads on what is between,
         # each waits for the slowest wherever the processor is shared.
@@ -153,22 +148,13 @@ def finetune(
             fit=FitOptions(rate, training.steps, training.minutes, seed=protocol.seed),
             force=force,
         )  # fmt: skip
-        try:
-            text_encoder = encoder.load()
-            with ExitStack() as shown:
-                reports = Reports(shown.enter_context(encoding_bar()), _training_bar, say)
-                done = run(
-                    catalog, inputs.events, kinds, text_encoder, folder, options, time.time(),
-                    reports,
-                )  # fmt: skip
-        except (
-            CheckpointError,
-            EncoderError,
-            EventFileError,
-            FinetuneError,
-            FolderExistsError,
-        ) as error:
-            fail(str(error))
+        text_encoder = encoder.load()
+        with ExitStack() as shown:
+            reports = Reports(shown.enter_context(encoding_bar()), _training_bar, say)
+            done = run(
+                catalog, inputs.events, kinds, text_encoder, folder, options, time.time(),
+                reports,
+            )  # fmt: skip
     if as_json:
         print_json(done)
     else:

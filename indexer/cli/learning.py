@@ -140,14 +140,8 @@ def train(
         catalog = inputs.read_items()
         kinds = inputs.read_kinds()
         check_root(root)
-        from indexer.data.histories import EventFileError
-        from indexer.data.training_log import TrainingError
-        from indexer.data.users import UserFileError
-        from indexer.encoder.checkpoint import CheckpointError
         from indexer.items.assemble import RecallError
-        from indexer.items.item_encoder import EncoderError
-        from indexer.items.options import RefusedError
-        from indexer.train.curve import Board, BoardError, progress
+        from indexer.train.curve import Board, progress
         from indexer.train.options import TrainOptions, TrainProgress
         from indexer.train.prediction import PredictionOptions
         from indexer.train.train import train as fit
@@ -176,11 +170,6 @@ def train(
                     catalog, inputs.events, kinds, text_encoder, root, options, time.time(),
                     reports, users,
                 )  # fmt: skip
-        except (
-            BoardError, CheckpointError, EncoderError, EventFileError, RefusedError, TrainingError,
-            UserFileError,
-        ) as error:  # fmt: skip
-            fail(str(error))
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)
         except KeyboardInterrupt:
@@ -256,37 +245,31 @@ def evaluate(
             need(("matplotlib", "jinja2"), "--html")
         if json_file is not None and json_file != "-":
             check_file(Path(json_file))
-        from indexer.data.histories import EventFileError
-        from indexer.data.holdout import SeenTargetsError
-        from indexer.data.users import UserFileError
-        from indexer.evaluate.evaluate import JudgeError, JudgeOptions, judge
+        from indexer.evaluate.evaluate import JudgeOptions, judge
         from indexer.evaluate.report import against_best, as_html, as_tables
 
         options = JudgeOptions(
             version, protocol.protocol, protocol.core, protocol.repeats, protocol.seed, most,
             protocol.positive_rating,
         )  # fmt: skip
-        try:
-            with ExitStack() as shown:
-                told = _bar_of(shown, "replaying events")
-                users = inputs.read_users()
-                found = judge(
-                    catalog, inputs.events, kinds, root, options, time.time(), told, users
-                )
-        except (EventFileError, JudgeError, SeenTargetsError, UserFileError) as error:
-            fail(str(error))
+        with ExitStack() as stack:
+            progress = _bar_of(stack, "replaying events")
+            users = inputs.read_users()
+            evaluation = judge(
+                catalog, inputs.events, kinds, root, options, time.time(), progress, users
+            )
         if html is not None:
-            html.write_text(as_html(found), encoding="utf-8")
+            html.write_text(as_html(evaluation), encoding="utf-8")
         if json_file is not None and json_file != "-":
-            Path(json_file).write_bytes(msgspec.json.encode(found) + b"\n")
+            Path(json_file).write_bytes(msgspec.json.encode(evaluation) + b"\n")
     if json_file == "-":
-        print_json(found)
+        print_json(evaluation)
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
-    for table in as_tables(found):
+    for table in as_tables(evaluation):
         console.print(table)
-    click.echo(against_best(found))
-    for note in found.notes:
+    click.echo(against_best(evaluation))
+    for note in evaluation.notes:
         click.echo(f"- {note}")
 
 

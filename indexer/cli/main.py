@@ -157,10 +157,7 @@ def build(
         catalog = inputs.read_items(skip_bad=skip_bad_items)
         check_root(root)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
-        from indexer.data.users import UserFileError
         from indexer.items.assemble import RecallError, build_artifact
-        from indexer.items.item_encoder import EncoderError
-        from indexer.items.options import RefusedError
 
         if catalog.skipped:
             shown = "".join(f"\n  {problem}" for problem in catalog.problems)
@@ -174,8 +171,6 @@ def build(
                 built = build_artifact(
                     catalog, text_encoder, root, flags.options(), progress, users
                 )
-        except (EncoderError, RefusedError, UserFileError) as error:
-            fail(str(error))
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)
     built = msgspec.structs.replace(built, seconds=round(time.perf_counter() - started, 2))

@@ -7,7 +7,7 @@ import click
 import msgspec
 import numpy as np
 
-from indexer.cli.console import EPILOG, check_file, fail, failures, need, print_json, say
+from indexer.cli.console import EPILOG, check_file, failures, need, print_json, say
 from indexer.cli.options import (
     artifacts_option,
     events_option,
@@ -30,16 +30,13 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
     The step is a torch.export program (.pt2) for other runtimes. `tracker export` writes the
     users' vectors.
     """
-    from indexer.items.export import ExportError, export_items, export_step
+    from indexer.items.export import export_items, export_step
     from tracker.artifact.artifact import Artifact
 
     with failures():
         check_file(file)
         artifact = Artifact.load(root, version, "cpu")
-        try:
-            count = export_items(artifact, file) if what == "items" else export_step(artifact, file)
-        except ExportError as error:
-            fail(str(error))
+        count = export_items(artifact, file) if what == "items" else export_step(artifact, file)
     found = {"artifact": artifact.manifest.version, "file": str(file)}
     if as_json:
         print_json(found | ({"items": count} if what == "items" else {"width": count}))
@@ -78,9 +75,9 @@ def trace(
         check_file(png)
         if png is not None:
             need(("matplotlib",), "--png")
-        from indexer.data.histories import EventFileError, read_event_log
+        from indexer.data.histories import read_event_log
         from indexer.data.training_log import check_events
-        from indexer.replay.trace import TraceError, draw, item_ids
+        from indexer.replay.trace import draw, item_ids
         from indexer.replay.trace import trace as follow
         from tracker.artifact.artifact import Artifact
 
@@ -89,16 +86,13 @@ def trace(
         weights = msgspec.structs.replace(
             weights, rating_min=scale.rating_min, rating_max=scale.rating_max
         )
-        try:
-            log = read_event_log(events, weights, time.time())
-            known = artifact.vectors.row_of(log.batch.items) >= 0
-            say(check_events(events, log, known, artifact.manifest.version))
-            own = np.array([name == user for name in log.batch.users], bool)
-            strange = set(log.batch.items[own & ~known & (log.items >= 0)].tolist())
-            names = item_ids(events, strange) if strange else {}
-            moments = follow(artifact, log, user, names)
-        except (EventFileError, TraceError) as error:
-            fail(str(error))
+        log = read_event_log(events, weights, time.time())
+        known = artifact.vectors.row_of(log.batch.items) >= 0
+        say(check_events(events, log, known, artifact.manifest.version))
+        own = np.array([name == user for name in log.batch.users], bool)
+        strange = set(log.batch.items[own & ~known & (log.items >= 0)].tolist())
+        names = item_ids(events, strange) if strange else {}
+        moments = follow(artifact, log, user, names)
         if png is not None:
             draw(moments, png, f"interests of {user}")
     if as_json:

@@ -10,6 +10,7 @@ import msgspec
 from indexer.data.input import read_structs
 from tracker.events.lines import InputError
 from tracker.events.wire import MAX_ID_BYTES, hash_id
+from tracker.explained import Explained
 
 MAX_LABEL_LETTERS = 40
 
@@ -64,7 +65,7 @@ class Problem:
         return f"{self.place}: {self.message}"
 
 
-class CatalogError(Exception):
+class CatalogError(Explained):
     """The items cannot be used; `problems` are the first of `total`."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = (), total: int = 0) -> None:

@@ -16,6 +16,7 @@ from tracker.events.batch import EventBatch, EventReader, can_be_target
 from tracker.events.kinds import Kinds
 from tracker.events.lines import InputError
 from tracker.events.wire import decode_event
+from tracker.explained import Explained
 
 Protocol = Literal["gts", "loo"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -32,7 +33,7 @@ NAMED_KINDS = 5
 _CHUNK = 65536
 
 
-class EventFileError(ValueError):
+class EventFileError(Explained, ValueError):
     """An events file cannot be used; the message names the file, what is wrong and the remedy."""
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import TEST, VALIDATION, EventLog, Protocol, Split, split
 from tracker.artifact.manifest import Manifest, TrainingInfo
+from tracker.explained import Explained
 
 EARLIEST_QUANTILE = 0.4
 """From this quantile of the times on a ranker learns; before it, the states are still thin."""
@@ -27,7 +28,7 @@ class RankerTargets(NamedTuple):
     skip: NDArray[np.bool_] | None
 
 
-class SeenTargetsError(ValueError):
+class SeenTargetsError(Explained, ValueError):
     """An artifact was trained on what it should be asked for; the message names both."""
 
 

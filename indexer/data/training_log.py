@@ -12,9 +12,10 @@ from indexer.data.catalog import Catalog
 from indexer.data.histories import EventFileError, EventLog, counted, name_kinds, read_event_log
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id, kind_code
+from tracker.explained import Explained
 
 
-class TrainingError(ValueError):
+class TrainingError(Explained, ValueError):
     """The events cannot teach a ranker; nothing was published, the message says why."""
 
 

@@ -12,11 +12,12 @@ from tracker.encoder.tower_info import UserAttributes
 from tracker.encoder.user_encoder import EncoderConfig, attribute_code
 from tracker.events.lines import InputError
 from tracker.events.wire import User, hash_id
+from tracker.explained import Explained
 
 Attributes = Mapping[str, str | float | bool | Sequence[str]]
 
 
-class UserFileError(ValueError):
+class UserFileError(Explained, ValueError):
     """A file of users cannot be used; the message names the file and what is wrong."""
 
 

@@ -53,6 +53,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import Root
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id
+from tracker.explained import Explained
 from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions
 
@@ -229,7 +230,7 @@ MAX_SCORES, MIN_SAMPLE = 150_000_000, 1000
 that are asked for at least."""
 
 
-class JudgeError(ValueError):
+class JudgeError(Explained, ValueError):
     """No target can be evaluated; the message gives the reason."""
 
 

@@ -14,6 +14,7 @@ from indexer.finetune.lessons import CoInterest, Lesson, Space
 from indexer.finetune.scores import Examination, NextItems
 from indexer.items.item_encoder import Encodings
 from tracker.events.kinds import Kinds
+from tracker.explained import Explained
 
 Objective = Literal["co-interest", "click"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -31,7 +32,7 @@ EPOCH_TEXTS = 1500
 """Texts that are encoded after each epoch, at most."""
 
 
-class FinetuneError(ValueError):
+class FinetuneError(Explained, ValueError):
     """The events cannot teach a text encoder; nothing was written, the message says why."""
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.items.item_encoder import EncoderError, TextModel
+from tracker.explained import Explained
 from tracker.files import sync_file, sync_folder
 
 Method = Literal["lora", "top", "whole"]
@@ -28,7 +29,7 @@ class LoraMissingError(EncoderError):
     """LoRA was asked for and peft is not installed."""
 
 
-class FolderExistsError(ValueError):
+class FolderExistsError(Explained, ValueError):
     """The folder to write to is there already."""
 
 

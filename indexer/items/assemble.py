@@ -33,6 +33,7 @@ from tracker.artifact.manifest import (
 )
 from tracker.artifact.models import UNTRAINED, Models
 from tracker.artifact.versions import Root, set_latest, staging
+from tracker.explained import Explained
 from tracker.items.index import ItemIndex
 from tracker.items.vectors import ItemVectors
 from tracker.users.config import InterestConfig
@@ -40,7 +41,7 @@ from tracker.users.config import InterestConfig
 logger = logging.getLogger(__name__)
 
 
-class RecallError(Exception):
+class RecallError(Explained):
     """The index finds too little of what exact search finds; nothing was published."""
 
 

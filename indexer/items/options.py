@@ -12,6 +12,7 @@ from indexer.items.index import IndexChoice
 from indexer.items.item_encoder import Encoder
 from indexer.items.whitening import Whitening, fit_whitening
 from tracker.artifact.versions import ArtifactError, Root
+from tracker.explained import Explained
 from tracker.users.config import InterestConfig
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 _OUTGROWN = 4
 
 
-class RefusedError(Exception):
+class RefusedError(Explained):
     """The build would change what it was not told to change; the message names the option."""
 
 

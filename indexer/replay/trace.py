@@ -11,6 +11,7 @@ from indexer.data.histories import EventLog, event_lines
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact
 from tracker.events.wire import RejectedEventError, decode_event, hash_id
+from tracker.explained import Explained
 from tracker.users.readings import interest_strengths
 from tracker.users.states import UserStates
 
@@ -24,7 +25,7 @@ MARGIN = 0.08
 """So much of the time from the first event to the last is drawn after it, shares held."""
 
 
-class TraceError(ValueError):
+class TraceError(Explained, ValueError):
     """There is nothing to trace; the message says why."""
 
 

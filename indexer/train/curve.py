@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from indexer.encoder.learner import Report
+from tracker.explained import Explained
 
 
-class BoardError(ValueError):
+class BoardError(Explained, ValueError):
     """TensorBoard is not there; the message says how to get it."""
 
 
