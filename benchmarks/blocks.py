@@ -35,9 +35,9 @@ NAMES = {
 OURS = ("tracker", "tracker_served", "tracker_online")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column is text, the others are figures."""
-    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *[list(row) for row in rows]]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], side: str = "---:") -> str:
+    """Return a Markdown table: the first column is text, the others are figures, at the right."""
+    lines = [list(head), ["---", *[side] * (len(head) - 1)], *[list(row) for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -450,7 +450,7 @@ def scene_change(results: Results) -> str:
     result = results["scene-change"]
     figures = result["figures"]
     lines = [[str(place), *cells] for place, cells in enumerate(figures["items"], 1)]
-    return "\n\n".join([table(["", *figures["scenes"]], lines), source(result)])
+    return "\n\n".join([table(["", *figures["scenes"]], lines, "---"), source(result)])
 
 
 STAGES = (
