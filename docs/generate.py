@@ -26,7 +26,7 @@ from tracker.items.layout import ITEM_HEAD, NEIGHBOUR, SCENE
 from tracker.kafka.topics import wanted_topics
 from tracker.settings import PREFIX, Settings, load_settings
 from tracker.store.partition_store import Position
-from tracker.stream.emission import Owed
+from tracker.stream.emission import PendingList
 from tracker.stream.metrics import Metrics
 from tracker.users.config import InterestConfig
 from tracker.users.states import row_dtype
@@ -341,7 +341,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "neighbour": lambda: layout(NEIGHBOUR, comments("NEIGHBOUR")),
     "item-event": lambda: layout(ITEM_EVENT, comments("ITEM_EVENT")),
     "position": lambda: struct_fields(Position, meanings.POSITION),
-    "owed": lambda: struct_fields(Owed, meanings.PENDING_LIST),
+    "owed": lambda: struct_fields(PendingList, meanings.PENDING_LIST),
 }
 """What makes each part."""
 

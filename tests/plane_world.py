@@ -79,8 +79,8 @@ class Committer:
     async def write(
         self,
         database: Any,
-        rows: Sequence[tuple[bytes, bytes | None]],
-        first: Sequence[Record],
+        records: Sequence[tuple[bytes, bytes | None]],
+        outgoing: Sequence[Record],
     ) -> None:
         if self.gate is not None:
             await self.gate.wait()
@@ -89,10 +89,10 @@ class Committer:
         if self.aborts:
             self.aborts -= 1
             raise CommitAbortedError("not enough replicas")
-        self.sent += first
+        self.sent += outgoing
         self.writes += 1
         batch = WriteBatch(raw_mode=True)
-        for key, value in rows:
+        for key, value in records:
             if value is None:
                 batch.delete(key)
             else:
@@ -200,7 +200,7 @@ class Bench:
 
     def head(self, user: str, field: str) -> Any:
         """Read a field of a user's row."""
-        slot = self.users.store.find([user])[0]
+        slot = self.users.store.slots_of([user])[0]
         return self.rows.states.head[field][slot]
 
     def count(self, name: str, **labels: str) -> float:

@@ -199,7 +199,7 @@ def test_second_worker_on_a_data_directory_or_a_port_is_refused_and_the_first_go
     assert "Traceback" not in told + port
     log = (tmp_path / "first.log").read_text()
     assert log.count(f"ready: 1 partition of {prefix}-events, version 000001-") == 1
-    assert log.splitlines()[-1].endswith("left in order")
+    assert log.splitlines()[-1].endswith("worker stopped cleanly")
 
 
 @pytest.mark.timeout(300)

@@ -1,4 +1,4 @@
-"""Arena: which rows of a partition are in memory, which of them are new, and which may go."""
+"""Arena: an LRU cache from key to array row, with dirty and pinned flags."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar, cast
@@ -9,25 +9,30 @@ from tracker.kernels.row_bytes import Slots
 
 Key = TypeVar("Key", bound=Hashable)
 
-FIRST_ROWS = 4096
-"""Rows that an arena begins with; it doubles up to its capacity."""
+FIRST_SLOTS = 4096
+"""Slots that an arena begins with; it doubles up to its capacity."""
 
 
 class ArenaFullError(RuntimeError):
-    """No row can be freed: all are dirty, or belong to a commit under way."""
+    """No slot can be evicted: all are dirty, or pinned by a commit under way."""
 
 
 class Arena(Generic[Key]):
-    """Maps keys to slots 0..capacity of arrays that somebody else owns.
+    """An LRU cache from key to slot, the place of a row in arrays that the caller owns.
 
-    A dirty slot holds what no commit has; a pinned one belongs to a commit under way, which the
-    database does not have yet. Neither is evicted. Of the others those go first that were used
-    longest ago.
+    A slot is dirty from the first change of its row until a snapshot takes it, then pinned until
+    that commit is in the database. Neither a dirty nor a pinned slot is evicted; of the others the
+    least recently used go first.
+
+    Not thread-safe.
 
     Args:
-        capacity: slots at most.
-        on_grow: called with the new number of slots before slots past the old one are given out.
-        on_evict: called with slots that their keys have lost.
+        capacity: maximum number of slots.
+        on_grow: called with the new number of slots before any of them is used.
+        on_evict: called with the slots that lose their keys.
+
+    Raises:
+        ValueError: the capacity is below 1.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class Arena(Generic[Key]):
         self._free: list[int] = []
         self.dirty = np.zeros(0, np.bool_)
         self.pinned = np.zeros(0, np.bool_)
-        self._used = np.zeros(0, np.int64)
+        self._last_use = np.zeros(0, np.int64)
         self._tick = 0
 
     def __len__(self) -> int:
@@ -54,58 +59,59 @@ class Arena(Generic[Key]):
         return len(self._slots)
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether a key has a slot."""
+        """Return whether a key has a slot."""
         return key in self._slots
 
     @property
-    def rows(self) -> int:
-        """Slots given out or free; what the arrays hold."""
+    def size(self) -> int:
+        """Number of slots, in use or free; the length of the arrays."""
         return len(self._keys)
 
     def slot(self, key: Key) -> int:
-        """Return a key's slot, -1 where it has none."""
+        """Return the slot of a key, -1 if it has none."""
         return self._slots.get(key, -1)
 
     def keys(self, slots: Slots) -> list[Key]:
-        """Return the keys of slots that have one."""
+        """Return the keys of slots in use."""
         keys = self._keys
         return [cast(Key, keys[slot]) for slot in slots.tolist()]
 
-    def find(self, keys: Sequence[Key]) -> tuple[Slots, list[Key], Slots]:
-        """Give every key a slot; those that had none come out, to be loaded.
+    def slots_of(self, keys: Sequence[Key]) -> tuple[Slots, list[Key], Slots]:
+        """Return a slot for every key, allocating slots for new keys.
 
         Args:
-            keys: may repeat.
+            keys: N keys; they may repeat.
 
         Returns:
-            slots (N,), the keys that are new (each once), and their slots.
+            slots (N,) int64; the M new keys, each once; and their slots (M,), whose rows the
+            caller has to load.
 
         Raises:
-            ArenaFullError: there are not enough slots; nothing has changed but that clean rows may
-                have been evicted.
+            ArenaFullError: too few slots can be evicted; nothing has changed, except that clean
+                rows may have been evicted.
         """
         self._tick += 1
         get = self._slots.get
         slots = np.array([get(key, -1) for key in keys], np.int64)
         known = slots[slots >= 0]
-        self._used[known] = self._tick
+        self._last_use[known] = self._tick
         if len(known) == len(slots):
             return slots, [], np.zeros(0, np.int64)
         absent = np.flatnonzero(slots < 0).tolist()
-        new = list(dict.fromkeys(keys[position] for position in absent))
+        new = list(dict.fromkeys(keys[index] for index in absent))
         if len(self._free) < len(new):
             self._make_room(len(new))
-        given = [self._free.pop() for _ in new]
-        for key, slot in zip(new, given, strict=True):
+        allocated = [self._free.pop() for _ in new]
+        for key, slot in zip(new, allocated, strict=True):
             self._slots[key] = slot
             self._keys[slot] = key
-        slots[absent] = [self._slots[keys[position]] for position in absent]
-        new_slots = np.array(given, np.int64)
-        self._used[new_slots] = self._tick
+        slots[absent] = [self._slots[keys[index]] for index in absent]
+        new_slots = np.array(allocated, np.int64)
+        self._last_use[new_slots] = self._tick
         return slots, new, new_slots
 
-    def forget(self, slots: Slots) -> None:
-        """Take slots from their keys, whatever they hold."""
+    def evict(self, slots: Slots) -> None:
+        """Free slots, whatever state they are in."""
         for slot in slots.tolist():
             key = self._keys[slot]
             if key is not None:
@@ -117,43 +123,44 @@ class Arena(Generic[Key]):
         self._on_evict(slots)
 
     def take_dirty(self) -> Slots:
-        """Return the dirty slots, which are clean and pinned from now on."""
+        """Return the dirty slots; from now on they are clean and pinned."""
         slots = np.flatnonzero(self.dirty)
         self.dirty[slots] = False
         self.pinned[slots] = True
         return slots
 
     def unpin(self, slots: Slots) -> None:
-        """Let slots go that the database has now."""
+        """Unpin slots after a successful commit."""
         self.pinned[slots] = False
 
     def restore(self, slots: Slots) -> None:
-        """Make slots dirty again whose commit failed."""
+        """Unpin slots after a failed commit, and mark them as dirty again."""
         self.pinned[slots] = False
         self.dirty[slots] = True
 
-    def _make_room(self, wanted: int) -> None:
-        rows = self.rows
-        if rows < self.capacity:
-            more = min(self.capacity, max(2 * rows, FIRST_ROWS, rows + wanted))
-            self._on_grow(more)
-            self._keys.extend([None] * (more - rows))
-            self._free.extend(range(more - 1, rows - 1, -1))
-            self.dirty = np.concatenate([self.dirty, np.zeros(more - rows, np.bool_)])
-            self.pinned = np.concatenate([self.pinned, np.zeros(more - rows, np.bool_)])
-            self._used = np.concatenate([self._used, np.zeros(more - rows, np.int64)])
-        short = wanted - len(self._free)
+    def _make_room(self, needed: int) -> None:
+        size = self.size
+        if size < self.capacity:
+            larger = min(self.capacity, max(2 * size, FIRST_SLOTS, size + needed))
+            more = larger - size
+            self._on_grow(larger)
+            self._keys.extend([None] * more)
+            self._free.extend(range(larger - 1, size - 1, -1))
+            self.dirty = np.concatenate([self.dirty, np.zeros(more, np.bool_)])
+            self.pinned = np.concatenate([self.pinned, np.zeros(more, np.bool_)])
+            self._last_use = np.concatenate([self._last_use, np.zeros(more, np.int64)])
+        short = needed - len(self._free)
         if short <= 0:
             return
-        may_go = ~self.dirty & ~self.pinned & (self._used < self._tick)
-        may_go[self._free] = False
-        victims = np.flatnonzero(may_go)
-        if len(victims) < short:
+        evictable = ~self.dirty & ~self.pinned & (self._last_use < self._tick)
+        evictable[self._free] = False
+        candidates = np.flatnonzero(evictable)
+        if len(candidates) < short:
             raise ArenaFullError(
-                f"{wanted} rows are needed; {len(self._free)} are free and {len(victims)} of"
-                f" {self.rows} can be evicted"
+                f"{needed} new rows need a slot; {len(self._free)} of {self.size} slots are free"
+                f" and {len(candidates)} can be evicted"
             )
-        # More than needed go at once, so that the search is rare.
-        count = min(len(victims), max(short, self.capacity // 16))
-        oldest = np.argpartition(self._used[victims], count - 1)[:count]
-        self.forget(victims[oldest])
+        # More than needed are evicted at once, so that the search is rare.
+        count = min(len(candidates), max(short, self.capacity // 16))
+        oldest = np.argpartition(self._last_use[candidates], count - 1)[:count]
+        self.evict(candidates[oldest])

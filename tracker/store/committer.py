@@ -1,7 +1,6 @@
-"""Committer: state, position and item events of one partition in one transaction."""
+"""Committer: records of one partition, its position and its item events in one transaction."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +14,12 @@ from aiokafka.errors import (
 
 from tracker.explained import Explained, first_line
 from tracker.kafka.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches
-from tracker.store.database import write_rows
-
-log = logging.getLogger(__name__)
+from tracker.store.database import write_records
 
 FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 
-Rows = Sequence[tuple[bytes, bytes | None]]
+StoredRecords = Sequence[tuple[bytes, bytes | None]]
+"""Records of a changelog: key and value, None to delete."""
 
 
 class FencedError(Explained):
@@ -29,25 +27,25 @@ class FencedError(Explained):
 
 
 class CommitAbortedError(RuntimeError):
-    """A transaction was aborted cleanly; nothing of it is visible, and it can be tried again."""
+    """A transaction was aborted; nothing of it is visible, and it can be tried again."""
 
 
 class CommitRefusedError(Explained):
-    """The broker will never take a batch of this size; a setting of it or of a topic is too low."""
+    """The broker will never accept a batch of this size: a limit of it or of a topic is too low."""
 
 
 class CommitUnknownError(Explained):
-    """Nobody knows whether a commit took place; only a restart can tell."""
+    """The broker did not answer a commit, which may or may not have happened."""
 
 
 class Committer:
-    """Brings rows of one partition into the changelog and the database, or into neither.
+    """Commits records of one partition to its changelog and its database, or to neither.
 
     Args:
-        producer: this partition's own, started.
+        producer: transactional producer of this partition alone, started.
         transactions: whether the producer has a transactional id.
-        changelog: the topic of the rows.
-        partition: of the changelog, and of the source.
+        changelog: changelog topic of the records.
+        partition: partition of the changelog, the same number as that of the source.
     """
 
     def __init__(
@@ -58,43 +56,49 @@ class Committer:
         self._changelog = changelog
         self._partition = partition
 
-    async def write(self, database: Any, rows: Rows, first: Sequence[Record]) -> None:
-        """Commit rows.
+    async def write(
+        self, database: Any, records: StoredRecords, outgoing: Sequence[Record]
+    ) -> None:
+        """Commit records to the changelog and the database, and `outgoing` to its topics.
 
-        1. In one transaction: `first` (item events, and recommendations where the settings say
-           so), then the rows. Where the broker has no transactions, `first` is in the log before
-           any row is sent, and the last row after all others.
-        2. One write of the database with the rows and their offset in the changelog.
+        1. Send `outgoing`, then `records`, in one Kafka transaction. Without transactions the last
+           record, the position, is sent after everything else is acknowledged: a crash in between
+           repeats events, and loses none.
+        2. Write the records and their changelog offset to RocksDB in one batch.
 
         Args:
-            database: this partition's.
-            rows: key and value, None to delete; the position row is the last.
-            first: what goes to other topics.
+            database: RocksDB of this partition.
+            records: key and value, None to delete; the position record is the last.
+            outgoing: item events, and recommendations if the settings say so.
 
         Raises:
             FencedError: another worker owns the partition.
-            CommitAbortedError: nothing happened, and it can be tried again.
-            CommitRefusedError: nothing happened, and nothing else will.
-            CommitUnknownError: nobody knows what happened.
+            CommitAbortedError: nothing was committed; try again.
+            CommitRefusedError: nothing was committed, and trying again does not help.
+            CommitUnknownError: the commit may or may not have happened.
+            DatabaseError: the commit is in the changelog and not in the database.
         """
+        # 1. Commit to Kafka.
         if self._transactions:
-            last = await self._in_transaction(rows, first)
+            last_offset = await self._send_in_transaction(records, outgoing)
         else:
-            last = await self._one_by_one(rows, first)
-        await asyncio.to_thread(write_rows, database, rows, last)
+            last_offset = await self._send_in_order(records, outgoing)
+        # 2. Write the same to RocksDB.
+        await asyncio.to_thread(write_records, database, records, last_offset)
 
     async def stop(self) -> None:
-        """Close the producer; an open transaction is left to the next owner."""
+        """Close the producer; the next owner aborts a transaction that is still open."""
         await self._producer.stop()
 
-    async def _in_transaction(self, rows: Rows, first: Sequence[Record]) -> int:
+    async def _send_in_transaction(self, records: StoredRecords, outgoing: Sequence[Record]) -> int:
+        """Send everything in one transaction; return the changelog offset of the last record."""
         producer = self._producer
         try:
             await producer.begin_transaction()
             try:
-                sent = await self._send(first)
-                more, count = await self._send_rows(rows)
-                answers = await asyncio.gather(*sent, *more, return_exceptions=True)
+                sent = await self._send(outgoing)
+                changes, count = await self._send_records(records)
+                answers = await asyncio.gather(*sent, *changes, return_exceptions=True)
                 for answer in answers:
                     if isinstance(answer, BaseException):
                         raise answer
@@ -103,31 +107,35 @@ class Committer:
             except REFUSED as error:
                 await producer.abort_transaction()
                 raise CommitRefusedError(
-                    f"the broker refuses a batch for {self._changelog} or for what goes with it"
-                    f" ({first_line(error)}); batches have up to {MAX_BATCH_BYTES} bytes: set"
-                    " max.message.bytes of the topics, or message.max.bytes of the broker, to"
-                    " 1048588 or more"
+                    f"the broker refuses a batch for {self._changelog}-{self._partition} or for"
+                    f" what goes with it ({first_line(error)}); batches have up to"
+                    f" {MAX_BATCH_BYTES} bytes: set max.message.bytes of the topics, or"
+                    " message.max.bytes of the broker, to 1048588 or more"
                 ) from error
             except (KafkaError, OSError) as error:
                 await producer.abort_transaction()
                 raise CommitAbortedError(first_line(error)) from error
             await producer.commit_transaction()
         except FENCED as error:
-            raise FencedError(self._fenced()) from error
+            raise FencedError(
+                f"another worker owns {self._changelog}-{self._partition} now and has fenced this"
+                " one, which sent no heartbeat for TRACKER_SESSION_TIMEOUT_SECONDS; restart it"
+            ) from error
         except (KafkaError, OSError, AssertionError) as error:
-            raise CommitUnknownError(first_line(error)) from error
-        return int(more[-1].result().offset) + count - 1
+            raise self._unknown(error) from error
+        return int(changes[-1].result().offset) + count - 1
 
-    async def _one_by_one(self, rows: Rows, first: Sequence[Record]) -> int:
+    async def _send_in_order(self, records: StoredRecords, outgoing: Sequence[Record]) -> int:
+        """Send one after the other, the position last; return the offset of the last record."""
         try:
-            await asyncio.gather(*await self._send(first))
-            if len(rows) > 1:
-                sent, _ = await self._send_rows(rows[:-1])
-                await asyncio.gather(*sent)
-            (sent, _) = await self._send_rows(rows[-1:])
-            return int((await sent[0]).offset)
+            await asyncio.gather(*await self._send(outgoing))
+            if len(records) > 1:
+                changes, _ = await self._send_records(records[:-1])
+                await asyncio.gather(*changes)
+            (position, _) = await self._send_records(records[-1:])
+            return int((await position[0]).offset)
         except (KafkaError, OSError) as error:
-            raise CommitUnknownError(first_line(error)) from error
+            raise self._unknown(error) from error
 
     async def _send(self, records: Sequence[Record]) -> list["asyncio.Future[Any]"]:
         by_target: dict[tuple[str, int], list[Record]] = {}
@@ -139,16 +147,18 @@ class Committer:
             for batch, _ in fill_batches(self._producer, group)
         ]
 
-    async def _send_rows(self, rows: Rows) -> tuple[list["asyncio.Future[Any]"], int]:
-        """Send rows; with the batches' futures comes the number of rows in the last one."""
+    async def _send_records(
+        self, records: StoredRecords
+    ) -> tuple[list["asyncio.Future[Any]"], int]:
+        """Send records to the changelog; return its batches' futures and the last one's count."""
         sent: list[asyncio.Future[Any]] = []
         batch = self._producer.create_batch()
-        for key, value in rows:
+        for key, value in records:
             if batch.append(timestamp=None, key=key, value=value) is None:
                 sent.append(await self._send_batch(batch))
                 batch = self._producer.create_batch()
                 batch.append(timestamp=None, key=key, value=value)  # empty, it takes any size
-                await asyncio.sleep(0)  # thousands of rows: let fetches and other commits pass
+                await asyncio.sleep(0)  # thousands of records: let fetches and other commits pass
         count = int(batch.record_count())
         sent.append(await self._send_batch(batch))
         return sent, count
@@ -160,8 +170,9 @@ class Committer:
         )
         return future
 
-    def _fenced(self) -> str:
-        return (
-            f"another worker owns partition {self._partition} of {self._changelog} now;"
-            " this one was silent for too long"
+    def _unknown(self, error: BaseException) -> CommitUnknownError:
+        return CommitUnknownError(
+            f"the broker did not answer a commit of {self._changelog}-{self._partition}"
+            f" ({first_line(error)}), so it may or may not have happened; the worker stops, and"
+            " after a restart it resumes from the last committed position"
         )

@@ -1,41 +1,43 @@
-"""One write of a partition's database: rows, and how far they follow the changelog."""
+"""One write of a partition's database: records, and the changelog offset they belong to."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from rocksdict import WriteBatch, WriteOptions
 
-from tracker.explained import Explained
+from tracker.explained import Explained, first_line
 
 OFFSET_KEY = b"__faust\0offset__"
-"""Where Faust keeps how far a database has followed its changelog."""
+"""Key under which Faust keeps the changelog offset that a database has reached."""
 
 _WITHOUT_LOG: Any = WriteOptions()  # its stub calls the property a method
 _WITHOUT_LOG.disable_wal = True
 
 
 class DatabaseError(Explained, OSError):
-    """RocksDB cannot write; what was committed comes back from the changelog."""
+    """RocksDB cannot write; a restart restores what was committed from the changelog."""
 
 
-def write_rows(database: Any, rows: Iterable[tuple[bytes, bytes | None]], last_offset: int) -> None:
-    """Write rows and the offset of the last of them in the changelog, all or nothing.
+def write_records(
+    database: Any, records: Iterable[tuple[bytes, bytes | None]], last_offset: int
+) -> None:
+    """Write records and the changelog offset of the last of them, all or nothing.
 
-    RocksDB's own log is left out: the changelog is the log. After a crash the database is as it
-    was at its last flush, rows and offset alike, and the rest is read from the changelog. This
+    RocksDB's write-ahead log is off: the changelog is the log. After a crash the database is as it
+    was at its last flush, records and offset alike, and the rest is read from the changelog. This
     holds because every write of these databases goes through here: one with a log after one
     without would leave a hole.
 
     Args:
         database: RocksDB of a table's partition.
-        rows: key and value, None to delete.
-        last_offset: of the last row.
+        records: key and value, None to delete.
+        last_offset: changelog offset of the last record.
 
     Raises:
-        DatabaseError: it cannot be written.
+        DatabaseError: RocksDB cannot write.
     """
     batch = WriteBatch(raw_mode=True)
-    for key, value in rows:
+    for key, value in records:
         if value is None:
             batch.delete(key)
         else:
@@ -45,5 +47,6 @@ def write_rows(database: Any, rows: Iterable[tuple[bytes, bytes | None]], last_o
         database.write(batch, _WITHOUT_LOG)
     except Exception as error:  # rocksdict raises nothing narrower
         raise DatabaseError(
-            f"the database in TRACKER_DATA_DIR cannot be written ({error}); is the disk full?"
+            f"RocksDB cannot write to TRACKER_DATA_DIR ({first_line(error)}): check that its disk"
+            " is not full, and restart the worker; the states are restored from the changelog"
         ) from error

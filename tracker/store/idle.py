@@ -1,4 +1,4 @@
-"""IdleSweep: deletes states that had no event for a stated time."""
+"""IdleSweep: deletes the states that had no event for a given time."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
@@ -10,21 +10,21 @@ from tracker.store.partition_store import PartitionStore
 
 Key = TypeVar("Key", bound=Hashable)
 
-SWEEP_ROWS = 500
-"""Rows looked at with each commit; a million rows take half an hour at one commit a second."""
+SWEEP_RECORDS = 500
+"""Records checked with each commit; a million take half an hour at one commit per second."""
 
 
 class IdleSweep(Generic[Key]):
-    """Walks through the rows of a partition, a few with each commit, round and round.
+    """Walks round and round through the records of a partition, a few with each commit.
 
     Args:
-        store: of the states.
-        prefix: of their keys.
-        idle_seconds: of stream time, after which a state is deleted; None for never.
-        key_of: the store's key of a database key.
-        last_times: reads rows, and gives the time of each one's latest event.
-        last_time_at: gives the time of the latest event of a slot in memory.
-        more_keys: database keys that go with a state's.
+        store: states of the partition.
+        prefix: first byte of their keys.
+        idle_seconds: stream time without an event after which a state is deleted; None for never.
+        key_of: returns the store's key for a key of the database.
+        last_times: returns the time of the latest event of each record, in seconds.
+        last_time_at: returns the time of the latest event of a slot in memory, in seconds.
+        more_keys: returns the keys of other records that belong to a state.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class IdleSweep(Generic[Key]):
     ) -> None:
         self._store = store
         self._prefix = prefix
-        self._idle = idle_seconds
+        self._idle_seconds = idle_seconds
         self._key_of = key_of
         self._last_times = last_times
         self._last_time_at = last_time_at
@@ -47,24 +47,24 @@ class IdleSweep(Generic[Key]):
         self._cursor = b""
 
     def run(self) -> int:
-        """Delete idle states among the next rows with the coming commit; return how many."""
-        if self._idle is None:
+        """Delete the idle states among the next records with the coming commit; return how many."""
+        if self._idle_seconds is None:
             return 0
-        before = self._store.row.stream_time - self._idle
-        found = self._store.scan(self._prefix, self._cursor, SWEEP_ROWS)
-        self._cursor = found[-1][0] + b"\0" if len(found) == SWEEP_ROWS else b""
-        if not found:
+        limit = self._store.progress.stream_time - self._idle_seconds
+        records = self._store.scan(self._prefix, self._cursor, SWEEP_RECORDS)
+        self._cursor = records[-1][0] + b"\0" if len(records) == SWEEP_RECORDS else b""
+        if not records:
             return 0
-        idle = np.flatnonzero(self._last_times([row for _, row in found]) < before)
+        idle = np.flatnonzero(self._last_times([value for _, value in records]) < limit)
         deleted = 0
         arena = self._store.arena
-        for at in idle.tolist():
-            database_key = found[at][0]
+        for index in idle.tolist():
+            database_key = records[index][0]
             slot = arena.slot(self._key_of(database_key))
             if slot >= 0:
-                if arena.dirty[slot] or arena.pinned[slot] or self._last_time_at(slot) >= before:
-                    continue
-                arena.forget(np.array([slot]))
+                if arena.dirty[slot] or arena.pinned[slot] or self._last_time_at(slot) >= limit:
+                    continue  # an event came since the record was written
+                arena.evict(np.array([slot]))
             for key in (database_key, *self._more_keys(database_key)):
                 self._store.note(key, None)
             deleted += 1

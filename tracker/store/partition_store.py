@@ -1,4 +1,4 @@
-"""PartitionStore: the states of one partition; state and position in one commit."""
+"""PartitionStore: an in-memory cache of one partition's states, committed with the position."""
 
 from collections import deque
 from collections.abc import Hashable, Sequence
@@ -23,14 +23,20 @@ RESET = "`tracker reset-state --everything` deletes the states"
 
 
 class PositionError(Explained):
-    """A position does not belong to the topic it is found beside."""
+    """The states belong to another topic than the one that the worker reads."""
 
 
 class Position(msgspec.Struct):
-    """The row that says up to where the source is in the state.
+    """The record that says which offset of the source the states have reached.
 
-    `position` is the offset of the next event to apply, `stream_time` the latest event time,
-    `sources` the last offset applied of each partition of the users' topic (items only).
+    Attributes:
+        format: format number of the record.
+        position: offset of the next event to apply.
+        topic: source topic.
+        topic_id: id of the topic, empty if the broker gives none.
+        partitions: number of partitions of the topic.
+        stream_time: latest event time, in seconds.
+        sources: last offset applied of each partition of the events topic (items only).
     """
 
     format: int
@@ -43,45 +49,60 @@ class Position(msgspec.Struct):
 
 
 class StateRows(Protocol[AnyKey]):
-    """The arrays behind a store, and how their rows are kept."""
+    """The arrays behind a store, and how their rows become records of the database.
+
+    The store calls these methods, one at a time: `grow` and `clear` before slots are given to new
+    keys, then `load` for them; `dump` for each snapshot; `restore` when its commit has failed.
+    """
 
     def grow(self, rows: int) -> None:
-        """Have at least so many rows."""
+        """Enlarge the arrays to at least `rows` rows; those there keep their slots."""
 
     def clear(self, slots: Slots) -> None:
-        """Forget rows."""
+        """Make rows empty."""
 
     def load(self, keys: Sequence[AnyKey], slots: Slots, get: Get) -> None:
-        """Fill slots from the database; what is not there is an empty row."""
+        """Fill slots with the records of keys; a key without a record gets an empty row."""
 
     def dump(self, keys: Sequence[AnyKey], slots: Slots) -> list[tuple[bytes, bytes | None]]:
-        """Give the rows to keep, None to delete."""
+        """Return the records of slots; a value of None deletes the record."""
 
     def restore(self, slots: Slots) -> None:
-        """Give them again at the next `dump`: their commit failed."""
+        """Mark rows as dirty again after a failed commit."""
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """What one commit writes: a copy, so that the next chunk can go on."""
+    """A copy of everything that one commit writes, so that the next chunk can change the rows.
+
+    Attributes:
+        position: offset of the next event to apply.
+        records: key and value, None to delete; the position record is the last.
+        slots: slots of the rows among the records, pinned until `settle`.
+        notes: the small records among them, for a failed commit.
+    """
 
     position: int
-    rows: list[tuple[bytes, bytes | None]]
+    records: list[tuple[bytes, bytes | None]]
     slots: Slots
     notes: dict[bytes, bytes | None] = field(default_factory=dict)
 
 
 class PartitionStore(Generic[Key]):
-    """Keeps the states of one partition in memory, and commits them with the position.
+    """An in-memory cache of one partition's states, committed together with the source position.
 
-    All methods but `commit` are for the one who processes the partition, one call at a time.
-    `commit` may run beside the next chunk; `settle` tells the arena what became of it.
+    Not thread-safe, with one exception: `commit` may run while the next chunk is processed.
+    `settle` then applies its outcome: rows are unpinned on success and dirty again on failure.
 
     Args:
         database: RocksDB of the table's partition.
-        committer: of the partition.
-        rows: the arrays.
-        capacity: rows in memory at most.
+        committer: commits the records of the partition.
+        rows: arrays of the cached rows.
+        capacity: maximum number of rows in memory.
+
+    Attributes:
+        arena: slots of the cached rows.
+        committed: position of the last commit; None before the first one.
     """
 
     def __init__(
@@ -94,34 +115,34 @@ class PartitionStore(Generic[Key]):
         self._position: Position | None = None
         self.committed: int | None = None
         self._notes: dict[bytes, bytes | None] = {}
-        self._ended: deque[tuple[Snapshot, bool]] = deque()
-        self._new = False
+        self._outcomes: deque[tuple[Snapshot, bool]] = deque()
+        self._moved = False
 
     def open(self, topic: str, topic_id: str, partitions: int, begin: int, end: int) -> None:
-        """Read the position back, or start at the begin of the log.
+        """Restore the position, or start from the earliest offset.
 
         Args:
-            topic: the source.
-            topic_id: its id, empty where the broker gives none.
-            partitions: of the source.
-            begin: the first offset of the source's partition.
-            end: the offset after its last.
+            topic: source topic.
+            topic_id: id of the topic, empty if the broker gives none.
+            partitions: number of partitions of the topic.
+            begin: earliest offset of the source partition.
+            end: end offset of the source partition.
 
         Raises:
-            PositionError: the position is not of this topic: it was deleted and created again, or
-                its number of partitions has changed.
+            PositionError: the topic was deleted and created again, or its number of partitions has
+                changed.
         """
         value = self._database.get(POSITION_KEY)
         if value is None:
             self._position = Position(FORMAT, begin, topic, topic_id, partitions)
-            self._new = True  # written even before the first event: a crash starts here again
+            self._moved = True  # committed before any event: a crash starts here again
             return
         position = decode_position(value)
         if position.partitions != partitions:
             raise PositionError(
-                f"the states were made with {position.partitions} partitions of {topic}, and it has"
-                f" {partitions} now, so that users would be looked for in the wrong place;"
-                f" {RESET}, and events are read from the begin"
+                f"topic {topic} has {partitions} partitions, and the states were made when it had"
+                f" {position.partitions}: they are stored under other partitions now;"
+                f" {RESET}, and events are read again from the earliest offset"
             )
         if topic_id and position.topic_id and topic_id != position.topic_id:
             raise PositionError(
@@ -131,9 +152,9 @@ class PartitionStore(Generic[Key]):
             )
         if position.position > end:
             raise PositionError(
-                f"the state stands at offset {position.position} of {topic}, which ends at {end}:"
+                f"the state is at offset {position.position} of {topic}, which ends at {end}:"
                 f" the topic was created again or has lost records; {RESET}, and events are read"
-                " from the begin"
+                " again from the earliest offset"
             )
         position.topic_id = topic_id or position.topic_id
         self._position = position
@@ -145,8 +166,8 @@ class PartitionStore(Generic[Key]):
         return self._position is not None
 
     @property
-    def row(self) -> Position:
-        """The position row, which the processing of chunks moves on.
+    def progress(self) -> Position:
+        """The position record, which the processing of chunks updates.
 
         Raises:
             RuntimeError: the store was not opened.
@@ -157,22 +178,22 @@ class PartitionStore(Generic[Key]):
 
     @property
     def needs_commit(self) -> bool:
-        """Whether there is anything that no commit has taken."""
-        return self._new or (self.is_open and bool(self._notes or self.arena.dirty.any()))
+        """Whether anything has changed since the last snapshot."""
+        return self._moved or (self.is_open and bool(self._notes or self.arena.dirty.any()))
 
     @property
     def dirty_rows(self) -> int:
-        """Rows that no commit has taken."""
+        """Number of rows changed since the last snapshot."""
         return int(self.arena.dirty.sum())
 
-    def find(self, keys: Sequence[Key]) -> Slots:
-        """Give the keys' slots, their rows loaded.
+    def slots_of(self, keys: Sequence[Key]) -> Slots:
+        """Return the slot of each key, loading missing rows from the database.
 
         Raises:
-            ArenaFullError: a commit has to make room first; nothing has changed.
-            NewerArtifactError: as the rows' `load`; none of the new keys has a slot.
+            ArenaFullError: no slot can be evicted; commit and try again. Nothing has changed.
+            NewerArtifactError: a row was written with a newer artifact. Nothing has changed.
         """
-        slots, new, new_slots = self.arena.find(keys)
+        slots, new, new_slots = self.arena.slots_of(keys)
         if new:
             loaded = False
             try:
@@ -180,102 +201,107 @@ class PartitionStore(Generic[Key]):
                 loaded = True
             finally:
                 if not loaded:
-                    self.arena.forget(new_slots)
+                    self.arena.evict(new_slots)
         return slots
 
-    def touch(self, slots: Slots) -> None:
-        """Say that rows have changed."""
+    def mark_dirty(self, slots: Slots) -> None:
+        """Mark rows as changed since the last snapshot."""
         self.arena.dirty[slots] = True
 
-    def move_to(self, position: int) -> None:
-        """Say that all events before an offset are in the state."""
-        self.row.position = position
-        self._new = True
+    def advance(self, position: int) -> None:
+        """Set the offset of the next event to apply."""
+        self.progress.position = position
+        self._moved = True
 
     def note(self, key: bytes, value: bytes | None) -> None:
-        """Keep a small row beside the states, None to delete it."""
+        """Put a small record into the next commit; a value of None deletes it."""
         self._notes[key] = value
 
     def read(self, keys: list[bytes]) -> list[bytes | None]:
-        """Read rows from the database, as of the last commit."""
+        """Return the values of records as of the last commit, None for those that do not exist."""
         return self._get(keys)
 
     def scan(
         self, prefix: bytes, start: bytes = b"", most: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Read rows with a prefix, in order of key; no iterator outlives the call: it locks.
+        """Return the records with a prefix, in order of key, as of the last commit.
+
+        The iterator ends with the call, because an open one locks the database.
 
         Args:
-            prefix: of the keys.
-            start: the first key, by default the first with the prefix.
-            most: how many at most, by default all.
+            prefix: first bytes of the keys.
+            start: first key; by default the first one with the prefix.
+            most: maximum number of records; by default all.
         """
-        found: list[tuple[bytes, bytes]] = []
+        records: list[tuple[bytes, bytes]] = []
         for key, value in self._database.items(from_key=start or prefix):
-            if not key.startswith(prefix) or len(found) == most:
+            if not key.startswith(prefix) or len(records) == most:
                 break
-            found.append((key, value))
-        return found
+            records.append((key, value))
+        return records
 
     def snapshot(self) -> Snapshot:
-        """Copy what is dirty, and the position; the rows stay pinned until `settle`."""
+        """Copy the dirty rows and the position; the rows stay pinned until `settle`."""
         notes, self._notes = self._notes, {}
-        rows = list(notes.items())  # first: a state that was deleted and came back stays
+        records = list(notes.items())  # first: a state that was deleted and came back stays
         slots = self.arena.take_dirty()
-        rows += self._rows.dump(self.arena.keys(slots), slots)
-        self._new = False
-        rows.append((POSITION_KEY, msgspec.json.encode(self.row)))
-        return Snapshot(self.row.position, rows, slots, notes)
+        records += self._rows.dump(self.arena.keys(slots), slots)
+        self._moved = False
+        records.append((POSITION_KEY, msgspec.json.encode(self.progress)))
+        return Snapshot(self.progress.position, records, slots, notes)
 
-    async def commit(self, snapshot: Snapshot, first: Sequence[Record]) -> None:
+    async def commit(self, snapshot: Snapshot, outgoing: Sequence[Record]) -> None:
         """Commit a snapshot.
 
         Args:
             snapshot: of this store; snapshots are committed in the order they were made.
-            first: what goes to other topics in the same transaction.
+            outgoing: records for other topics, in the same transaction.
 
         Raises:
-            FencedError, CommitUnknownError: the worker has to stop.
-            CommitAbortedError: nothing happened, and the rows will be in the next snapshot.
+            FencedError, CommitRefusedError, CommitUnknownError: the worker has to stop.
+            CommitAbortedError: nothing was committed; after `settle` the rows are dirty again.
         """
-        clean = False
+        succeeded = False
         try:
-            await self._committer.write(self._database, snapshot.rows, first)
+            await self._committer.write(self._database, snapshot.records, outgoing)
             self.committed = snapshot.position
-            clean = True
+            succeeded = True
         finally:
-            self._ended.append((snapshot, clean))
+            self._outcomes.append((snapshot, succeeded))
 
     def settle(self) -> None:
-        """Unpin the rows of commits that have ended; make those dirty again that failed."""
-        while self._ended:
-            snapshot, clean = self._ended.popleft()
-            if clean:
+        """Apply the outcomes of commits: unpin their rows on success, mark them dirty on failure.
+
+        Call it between two chunks, never while one is processed.
+        """
+        while self._outcomes:
+            snapshot, succeeded = self._outcomes.popleft()
+            if succeeded:
                 self.arena.unpin(snapshot.slots)
             else:
                 self.arena.restore(snapshot.slots)
                 self._rows.restore(snapshot.slots)
                 self._notes = snapshot.notes | self._notes
-                self._new = True
+                self._moved = True
 
     def _get(self, keys: list[bytes]) -> list[bytes | None]:
-        found: list[bytes | None] = self._database.get(keys)
-        return found
+        values: list[bytes | None] = self._database.get(keys)
+        return values
 
 
 def decode_position(value: bytes) -> Position:
-    """Read a position row.
+    """Decode a position record.
 
     Raises:
-        PositionError: it is damaged, or of a format this version does not know.
+        PositionError: it is damaged, or has a format that this version does not know.
     """
     try:
         position = msgspec.json.decode(value, type=Position)
     except msgspec.DecodeError as error:
-        raise PositionError(f"the position row cannot be read ({error}); {RESET}") from error
+        raise PositionError(f"the position record cannot be read ({error}); {RESET}") from error
     if position.format != FORMAT:
         raise PositionError(
-            f"the position row has format {position.format}, and this version reads {FORMAT};"
+            f"the position record has format {position.format}, and this version reads {FORMAT};"
             f" run the version that wrote it; otherwise {RESET}"
         )
     return position

@@ -1,4 +1,7 @@
-"""Emission: which of a partition's users get a list now, and which are owed one."""
+"""EmitPolicy: which users of a partition get a list now, and whose list is postponed.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import heapq
 from collections.abc import Iterable, Sequence
@@ -12,11 +15,19 @@ from numpy.typing import NDArray
 from tracker.events.batch import EventBatch
 from tracker.kernels.row_bytes import owed_key, user_of
 
-Positions = NDArray[np.int64]
+Indices = NDArray[np.int64]
+"""Places of events in a batch."""
 
 
-class Owed(msgspec.Struct, array_like=True, gc=False):
-    """The event that a list is still to come for; kept beside the states until it went out."""
+class PendingList(msgspec.Struct, array_like=True, gc=False):
+    """A recommendation that was postponed; stored with the states, so that it survives a crash.
+
+    Attributes:
+        offset: offset of the event that it answers.
+        appended: time at which the broker stored that event, in seconds.
+        scene: scene of that event.
+        backlog: whether it waits for the end of a backlog of old events.
+    """
 
     offset: int
     appended: float
@@ -25,28 +36,31 @@ class Owed(msgspec.Struct, array_like=True, gc=False):
 
 
 class Notes(Protocol):
-    """Where what is owed is kept, so that a crash does not lose it: a store."""
+    """A store of small records, which are committed together with the states."""
 
     def note(self, key: bytes, value: bytes | None) -> None:
-        """Keep a small row, None to delete it."""
+        """Put a small record into the next commit; a value of None deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A list that is due: the user, and the event it answers."""
+class DueList:
+    """A pending list whose time has come, and its user."""
 
     user: str
-    owed: Owed
+    pending: PendingList
 
 
-class Emission:
-    """Decides by policy; keeps what is owed in memory and beside the states.
+class EmitPolicy:
+    """Decides which users get a list now, and remembers those whose list is postponed.
+
+    A list is postponed if its user got one less than the interval ago, or if its event is older
+    than the limit: then it waits until the backlog of old events is over. One list per user is
+    pending, that of the latest event.
 
     Args:
-        notes: keeps what is owed.
-        min_interval_seconds: between two lists of a user; 0 for none.
-        max_event_age_seconds: users of older events wait for the end of the backlog; None for no
-            such wait.
+        notes: stores the pending lists with the states.
+        min_interval_seconds: minimum time between two lists of a user; 0 for no limit.
+        max_event_age_seconds: age from which an event counts as backlog; None for no limit.
     """
 
     def __init__(
@@ -55,90 +69,90 @@ class Emission:
         self._notes = notes
         self._interval = min_interval_seconds
         self._max_age = max_event_age_seconds
-        self._trailing: dict[str, tuple[float, Owed]] = {}
+        self._scheduled: dict[str, tuple[float, PendingList]] = {}
         self._queue: list[tuple[float, str]] = []  # a heap; entries of lists sent since are stale
-        self._backlog: dict[str, Owed] = {}
+        self._backlog: dict[str, PendingList] = {}
 
-    def __len__(self) -> int:
-        """Return the number of users who are owed a list."""
-        return len(self._trailing) + len(self._backlog)
+    @property
+    def pending(self) -> int:
+        """Number of users whose list is postponed."""
+        return len(self._scheduled) + len(self._backlog)
 
-    def restore(self, rows: Iterable[tuple[bytes, bytes]], now: float) -> None:
-        """Take back what a former run owed."""
-        for key, value in rows:
+    def restore(self, records: Iterable[tuple[bytes, bytes]], now: float) -> None:
+        """Take over the pending lists of the partition's former owner; they are due at once."""
+        for key, value in records:
             user = user_of(key)
-            owed = msgspec.json.decode(value, type=Owed)
-            if owed.backlog:
-                self._backlog[user] = owed
+            pending = msgspec.json.decode(value, type=PendingList)
+            if pending.backlog:
+                self._backlog[user] = pending
             else:
-                self._schedule(user, now, owed)
+                self._schedule(user, now, pending)
 
     def choose(
         self,
         batch: EventBatch,
-        positions: Positions,
+        latest: Indices,
         emitted_at: NDArray[np.float64],
         scenes: Sequence[str | None],
         now: float,
-    ) -> Positions:
-        """Tell which users get their list now; the others are owed one.
+    ) -> Indices:
+        """Return the events whose users get a list now; postpone the lists of the others.
 
         Args:
-            batch: of events.
-            positions: (B,) one event a user in the batch, the latest.
-            emitted_at: (B,) when each user got the last list, 0 for never.
-            scenes: (B,) names.
-            now: wall time, seconds.
+            batch: the events.
+            latest: (B,) int64, the latest event of each user in the batch.
+            emitted_at: (B,) float64, wall time of each user's last list, 0 for none.
+            scenes: B names of the events' scenes.
+            now: wall time, in seconds.
 
         Returns:
-            those of the positions whose users get a list.
+            those of `latest` whose users get a list.
         """
-        waits = np.zeros(len(positions), np.bool_)
-        old = waits
+        postponed = np.zeros(len(latest), np.bool_)
+        old = postponed
         if self._max_age is not None:
-            old = batch.times[positions] < now - self._max_age
-            waits = old
+            old = batch.times[latest] < now - self._max_age
+            postponed = old
         if self._interval:
-            waits = waits | (emitted_at + self._interval > now)
-        if waits.any():
-            for at in np.flatnonzero(waits).tolist():
-                position = int(positions[at])
-                owed = Owed(
-                    int(batch.offsets[position]),
-                    float(batch.appended[position]),
-                    scenes[at],
-                    bool(old[at]),
-                )
-                self._owe(batch.users[position], owed, float(emitted_at[at]) + self._interval)
-        return positions[~waits]
+            postponed = postponed | (emitted_at + self._interval > now)
+        for index in np.flatnonzero(postponed).tolist():
+            event = int(latest[index])
+            pending = PendingList(
+                int(batch.offsets[event]),
+                float(batch.appended[event]),
+                scenes[index],
+                bool(old[index]),
+            )
+            self._postpone(batch.users[event], pending, float(emitted_at[index]) + self._interval)
+        return latest[~postponed]
 
-    def sent(self, users: Iterable[str]) -> None:
-        """Say that users have the list they were owed, if they were."""
-        if not self._trailing and not self._backlog:
+    def mark_sent(self, users: Iterable[str]) -> None:
+        """Clear the pending lists of users whose list was sent."""
+        if not self._scheduled and not self._backlog:
             return
         for user in users:
-            was_trailing = self._trailing.pop(user, None) is not None
+            was_scheduled = self._scheduled.pop(user, None) is not None
             was_backlog = self._backlog.pop(user, None) is not None
-            if was_trailing or was_backlog:
+            if was_scheduled or was_backlog:
                 self._notes.note(owed_key(user), None)
 
     def end_backlog(self, now: float) -> None:
-        """Say that the old events are over: those who waited for that are due."""
-        waiting, self._backlog = self._backlog, {}
-        for user, owed in waiting.items():
-            self._schedule(user, now, owed)
+        """End the backlog of old events: the lists that waited for it are due."""
+        backlog, self._backlog = self._backlog, {}
+        for user, pending in backlog.items():
+            self._schedule(user, now, pending)
 
     def is_old(self, time: float, now: float) -> bool:
-        """Tell whether an event of a time belongs to a backlog."""
+        """Return whether an event of a time belongs to a backlog."""
         return self._max_age is not None and time < now - self._max_age
 
     @property
     def has_backlog(self) -> bool:
-        """Whether users wait for the end of a backlog."""
+        """Whether lists wait for the end of a backlog."""
         return bool(self._backlog)
 
     def due_at(self) -> float | None:
-        """Return when the next list is due; None where none is."""
+        """Return the wall time at which the next list is due; None if none is pending."""
         while self._queue:
             due_at, user = self._queue[0]
             if self._is_scheduled(user, due_at):
@@ -146,40 +160,40 @@ class Emission:
             heapq.heappop(self._queue)
         return None
 
-    def due(self, now: float, most: int) -> list[Due]:
-        """Return lists that are due, at most so many; `sent` takes them off."""
-        found: list[Due] = []
+    def due(self, now: float, most: int) -> list[DueList]:
+        """Return up to `most` lists that are due; they stay pending until `mark_sent`."""
+        lists: list[DueList] = []
         kept: list[tuple[float, str]] = []
-        while self._queue and self._queue[0][0] <= now and len(found) < most:
+        while self._queue and self._queue[0][0] <= now and len(lists) < most:
             due_at, user = entry = heapq.heappop(self._queue)
             if self._is_scheduled(user, due_at):
                 kept.append(entry)
-                found.append(Due(user, self._trailing[user][1]))
+                lists.append(DueList(user, self._scheduled[user][1]))
         for entry in kept:
             heapq.heappush(self._queue, entry)
-        return found
+        return lists
 
-    def _owe(self, user: str, owed: Owed, due_at: float) -> None:
-        before = self._trailing.get(user)
+    def _postpone(self, user: str, pending: PendingList, due_at: float) -> None:
+        before = self._scheduled.get(user)
         if before is not None:
-            self._trailing[user] = (before[0], owed)
-        elif owed.backlog or user in self._backlog:
-            self._backlog[user] = owed
+            self._scheduled[user] = (before[0], pending)
+        elif pending.backlog or user in self._backlog:
+            self._backlog[user] = pending
         else:
-            self._schedule(user, due_at, owed)
-        self._notes.note(owed_key(user), msgspec.json.encode(owed))
+            self._schedule(user, due_at, pending)
+        self._notes.note(owed_key(user), msgspec.json.encode(pending))
 
-    def _schedule(self, user: str, due_at: float, owed: Owed) -> None:
-        self._trailing[user] = (due_at, owed)
+    def _schedule(self, user: str, due_at: float, pending: PendingList) -> None:
+        self._scheduled[user] = (due_at, pending)
         heapq.heappush(self._queue, (due_at, user))
 
     def _is_scheduled(self, user: str, due_at: float) -> bool:
-        entry = self._trailing.get(user)
+        entry = self._scheduled.get(user)
         return entry is not None and entry[0] == due_at
 
 
-def last_of_each(slots: NDArray[np.int64]) -> Positions:
-    """Return the position of the last entry of each slot, in order of position.
+def last_of_each(slots: NDArray[np.int64]) -> Indices:
+    """Return the index of the last entry of each slot, in ascending order.
 
     >>> last_of_each(np.array([5, 6, 5]))
     array([1, 2])

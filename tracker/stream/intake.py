@@ -1,4 +1,7 @@
-"""Intake: the records of a chunk as events; what cannot be taken is rejected, and counted."""
+"""Intake: decodes the records of a chunk into events; rejects and counts those it cannot take.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -12,15 +15,15 @@ from tracker.stream.serving import Context
 log = logging.getLogger(__name__)
 
 Rejected = list[tuple[int, Rejection]]
-"""Positions among the records, and why."""
+"""Indices of rejected records, and the reason of each."""
 
 
 class Intake:
-    """Reads the records of one partition.
+    """Decodes the records of one partition.
 
     Args:
-        context: what the partitions share.
-        partition: of the events.
+        context: what the partitions of a worker share.
+        partition: partition of the events topic.
     """
 
     def __init__(self, context: Context, partition: int) -> None:
@@ -33,11 +36,11 @@ class Intake:
 
     @property
     def scene_names(self) -> dict[int, str]:
-        """The names of the scenes met, by code."""
+        """Names by code of the scenes that the records had."""
         return self._reader.scene_names
 
     def read(self, records: Sequence[Any]) -> tuple[EventBatch, Rejected]:
-        """Decode records, in order; nothing is counted yet, for a chunk may be taken again."""
+        """Decode records, in order. Nothing is counted yet, because a chunk may be read again."""
         return self._reader.read(
             self._topic,
             self._partition,
@@ -47,23 +50,27 @@ class Intake:
         )
 
     def count(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> list[Record]:
-        """Count what was rejected and what has a foreign key; return the rejections to send."""
+        """Count rejected records and foreign keys; return the records for the rejected topic."""
         if len(batch):
             self._check_keys(records, batch, rejected)
         for _, rejection in rejected:
             self._metrics.rejected.labels(rejection.reason).inc()
         return [
             rejected_record(
-                self._rejected_topic, self._target, records[at].key, records[at].value, rejection
+                self._rejected_topic,
+                self._target,
+                records[index].key,
+                records[index].value,
+                rejection,
             )
-            for at, rejection in rejected
+            for index, rejection in rejected
         ]
 
     def _check_keys(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> None:
         """Count records whose key is not their user: such a user may have two states."""
         if rejected:
-            gone = {position for position, _ in rejected}
-            records = [record for at, record in enumerate(records) if at not in gone]
+            indices = {index for index, _ in rejected}
+            records = [record for index, record in enumerate(records) if index not in indices]
         wrong = [
             record
             for record, user in zip(records, batch.users, strict=True)
@@ -72,7 +79,7 @@ class Intake:
         if wrong:
             self._metrics.key_mismatch.inc(len(wrong))
             log.warning(
-                "%d events of %s-%d have a key that is not their user (the first at offset %d);"
-                " states are kept per partition, so key events by user_id",
-                len(wrong), self._topic, self._partition, wrong[0].offset,
+                "%s-%d: %d events have a key that is not their user, the first at offset %d;"
+                " states are kept per partition, so set the key to the user_id",
+                self._topic, self._partition, len(wrong), wrong[0].offset,
             )  # fmt: skip

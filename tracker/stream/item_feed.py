@@ -1,4 +1,4 @@
-"""ItemFeed: reads the items' changelog into an ItemView, for every worker."""
+"""ItemFeed: reads the items' changelog of all partitions into an ItemView."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from numpy.typing import NDArray
 
+from tracker.explained import first_line
 from tracker.kafka.cluster import client_arguments
 from tracker.kernels.row_bytes import ITEM_PREFIX, item_of
 from tracker.settings import Settings
@@ -18,25 +19,27 @@ from tracker.settings import Settings
 log = logging.getLogger(__name__)
 
 READ_RECORDS = 2000
+"""Maximum number of records of one fetch."""
 
 RETRY_SECONDS = 1.0
+"""Wait before the changelog is read again after an error."""
 
 
 class View(Protocol):
-    """What item states are read into."""
+    """The view that receives item states."""
 
     def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
-        """Place rows; None forgets an item."""
+        """Replace the rows of items; None removes one."""
 
 
 class ItemFeed:
-    """Follows all partitions of the items' changelog with a consumer that belongs to no group.
+    """Follows all partitions of the items' changelog, with a consumer outside the group.
 
     Args:
         settings: where the brokers are.
         topic: the items' changelog.
-        partitions: of it.
-        view: what is read into.
+        partitions: number of its partitions.
+        view: receives the rows.
         on_lag: called with the number of records not yet read.
     """
 
@@ -57,26 +60,26 @@ class ItemFeed:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything was read that was there when the feed began."""
+        """Whether the changelog is read up to its end at the start of the feed."""
         return self._caught_up.is_set()
 
     async def wait_caught_up(self) -> None:
-        """Wait until everything is read that was there when the feed began."""
+        """Wait until the changelog is read up to its end at the start of the feed."""
         await self._caught_up.wait()
 
     def start(self) -> None:
-        """Begin to read, beside everything else."""
+        """Start reading in the background."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End."""
+        """Stop reading and close the consumer."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def _run(self) -> None:
-        """Read for ever. When the broker is away, begin anew once it is back: rows are whole."""
+        """Read until stopped. After an error read again from the beginning: rows are whole."""
         while True:
             consumer = AIOKafkaConsumer(
                 enable_auto_commit=False,
@@ -89,7 +92,10 @@ class ItemFeed:
                 await consumer.start()
                 await self._read(consumer)
             except (KafkaError, OSError) as error:
-                log.warning("the items' changelog cannot be read: %s; trying again", error)
+                log.warning(
+                    "%s cannot be read, retrying in %g s: %s",
+                    self._parts[0].topic, RETRY_SECONDS, first_line(error),
+                )  # fmt: skip
                 await asyncio.sleep(RETRY_SECONDS)
             finally:
                 await consumer.stop()
@@ -100,8 +106,8 @@ class ItemFeed:
         ends: dict[TopicPartition, int] = {}
         behind = set(self._parts)
         while True:
-            found = await consumer.getmany(timeout_ms=250, max_records=READ_RECORDS)
-            records = [record for part in found.values() for record in part]
+            fetched = await consumer.getmany(timeout_ms=250, max_records=READ_RECORDS)
+            records = [record for part in fetched.values() for record in part]
             if records:
                 await asyncio.to_thread(self._place, records)
             lag = 0
@@ -109,7 +115,7 @@ class ItemFeed:
                 end = consumer.highwater(part)
                 if end is None:
                     continue
-                # Not what end_offsets() says: the embedded broker's answer to that is too low.
+                # Not end_offsets(): the embedded broker's answer to that is too low.
                 ends.setdefault(part, end)
                 position = await consumer.position(part)
                 lag += max(0, end - position)

@@ -1,4 +1,4 @@
-"""ItemSide: blocks of item events into the items' states."""
+"""ItemSide: applies blocks of item events to the items' states."""
 
 import logging
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 
 
 class ItemSide(Side[int]):
-    """Processes the items of one partition, one call at a time, from the loop or from a thread.
+    """Processes the item events of one partition.
 
-    Item events are deltas, so each is applied once: the position row keeps the last offset of
-    each partition of the users' topic, and what is not past it was applied before. (A commit of
-    unknown outcome, or a broker without transactions, may bring a block twice.)
+    Item events are deltas, so each has to be applied once. The position record keeps the last
+    offset of each partition of the events topic; item events up to it were applied before. (A
+    commit of unknown outcome, or a broker without transactions, may send a block twice.)
 
     Args:
-        context: what the partitions share.
-        partition: of the item events.
+        context: what the partitions of a worker share.
+        partition: partition of the topic of item events.
         rows: the items' arrays.
-        store: keeps those rows.
+        store: caches and commits those rows.
     """
 
     table = "items"
@@ -59,19 +59,22 @@ class ItemSide(Side[int]):
             end: the position after them.
 
         Returns:
-            records that are no blocks, for the rejected topic.
+            records that are not blocks, for the rejected topic.
 
         Raises:
-            ArenaFullError: a commit has to make room first; nothing has changed.
+            ArenaFullError: commit, and call again with the same records; nothing has changed.
         """
-        sources = dict(self.store.row.sources)
+        sources = dict(self.store.progress.sources)
         fresh: list[Any] = []
         out: list[Record] = []
+        first_bad = -1
         replayed = 0
         for record in records:
             try:
                 block = decode_block(record.value or b"")
             except ItemEventFormatError as error:
+                if not out:
+                    first_bad = int(record.offset)
                 out.append(self._reject(record, str(error)))
                 continue
             new = self._past(block, sources)
@@ -79,29 +82,34 @@ class ItemSide(Side[int]):
             fresh.append(new)
         item_events = np.concatenate(fresh) if fresh else None
         if item_events is not None and len(item_events):
-            slots = self.store.find(item_events["item"].tolist())
+            slots = self.store.slots_of(item_events["item"].tolist())
             self._rows.apply(slots, item_events)
-            self.store.touch(slots)
-            row = self.store.row
-            row.stream_time = max(row.stream_time, float(item_events["time"].max()))
+            self.store.mark_dirty(slots)
+            latest = float(item_events["time"].max())
+            progress = self.store.progress
+            progress.stream_time = max(progress.stream_time, latest)
             self._metrics.item_events.inc(len(item_events))
         if out:
             self._metrics.rejected.labels("item_block").inc(len(out))
-            log.error("%d records of %s are no blocks of item events", len(out), self._topic)
+            log.error(
+                "%s-%d: skipped %d records that are not item-event blocks, the first at offset %d;"
+                " they are in the rejected topic",
+                self._topic, self._partition, len(out), first_bad,
+            )  # fmt: skip
         if replayed:
             self._metrics.replayed.inc(replayed)
-        self.store.row.sources = sources
-        self.store.move_to(end)
+        self.store.progress.sources = sources
+        self.store.advance(end)
         return out
 
     def find_item(self, item: int) -> tuple[ItemStates, int] | None:
-        """Return where an item's row is, loaded if need be; None where nothing is kept."""
+        """Return the arrays and the slot of an item's row; None if nothing is kept of the item."""
         if item not in self.store.arena and self.store.read([item_key(item)]) == [None]:
             return None
-        return self._rows.states, int(self.store.find([item])[0])
+        return self._rows.states, int(self.store.slots_of([item])[0])
 
     def _past(self, block: Any, sources: dict[int, int]) -> Any:
-        """Keep the events of a block that are past what their source has brought, and move on."""
+        """Return the events of a block that were not applied before, and advance their sources."""
         keep = np.zeros(len(block), np.bool_)
         for source in np.unique(block["source_partition"]).tolist():
             mine = block["source_partition"] == source

@@ -1,4 +1,4 @@
-"""ListMaker: users to the records of their lists."""
+"""ListMaker: makes the recommendation records of users."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,19 @@ from tracker.events.wire import hash_id
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import Slots
 from tracker.recommend.options import LearnedModels
-from tracker.stream.emission import Emission
+from tracker.stream.emission import EmitPolicy
 from tracker.stream.serving import Context, Serving
 from tracker.users.rows import RequestBatch, UserRows
 
 
 @dataclass(slots=True)
 class Lists:
-    """Users that a list is to be made for, as columns of length B."""
+    """Lists to make, as columns of length B: users, and the events that the lists answer.
+
+    `slots` int64 are rows of the users' arrays, `times` float64 the time of each list in seconds,
+    `scenes` uint32 and `scene_names` where it is shown, `offsets` the event's offset, `appended`
+    float64 the time at which the broker stored the event, in seconds.
+    """
 
     users: list[str]
     slots: Slots
@@ -28,7 +33,7 @@ class Lists:
 
 
 def user_hashes(serving: Serving, users: list[str]) -> NDArray[np.uint64] | None:
-    """Return the hashes of user ids (B,) where attributes of users are known, else None."""
+    """Return the hashes (B,) of user ids; None if the artifact knows no attributes of users."""
     tower = serving.artifact.models.tower
     if tower is None or not len(tower.attributes.hashes):
         return None
@@ -36,21 +41,21 @@ def user_hashes(serving: Serving, users: list[str]) -> NDArray[np.uint64] | None
 
 
 class ListMaker:
-    """Makes the lists of users of one partition, and takes note that they went out.
+    """Makes the recommendation records of one partition, and stamps the users' rows.
 
     Args:
-        context: what the partitions share.
-        partition: of the events; a list goes to the partition of the same number.
+        context: what the partitions of a worker share.
+        partition: partition of the events topic; a list goes to the partition of that number.
         rows: the users' arrays.
-        emission: who is owed a list.
+        policy: clears the pending list of each user who gets one.
     """
 
     def __init__(
-        self, context: Context, partition: int, rows: UserRows, emission: Emission
+        self, context: Context, partition: int, rows: UserRows, policy: EmitPolicy
     ) -> None:
         self._context = context
         self._rows = rows
-        self._emission = emission
+        self._policy = policy
         topics = context.cluster.topics
         self._target = topics.recommendations
         self._target_partition = partition % context.cluster.partitions(self._target)
@@ -62,42 +67,42 @@ class ListMaker:
         """Make lists, encode them, and stamp the users' rows.
 
         Args:
-            lists: of whom.
-            serving: with what.
-            now: wall time, seconds.
-            learned: in place of what the artifact has.
+            lists: users, and the events that the lists answer.
+            serving: artifact and recommender in use.
+            now: wall time, in seconds.
+            learned: models learned online, in place of the artifact's.
 
         Returns:
-            the records to send, keyed by user; fewer where only changed lists are wanted.
+            the records to send, keyed by user; without unchanged lists if `emit` is `changed`.
         """
         rows, settings, metrics = self._rows, self._context.settings, self._context.metrics
-        asked = RequestBatch(
+        requests = RequestBatch(
             rows, lists.slots, lists.times, lists.scenes, user_hashes(serving, lists.users)
         )
-        found = serving.recommender.recommend(asked, settings.k, learned)
-        waited = np.maximum(self._context.clock() - lists.appended, 0.0)
+        recommended = serving.recommender.recommend(requests, settings.k, learned)
+        latencies = np.maximum(self._context.clock() - lists.appended, 0.0)
         values = serving.encoder.encode(
-            found,
+            recommended,
             serving.version,
             [f"{self._prefix}{offset}" for offset in lists.offsets],
             lists.users,
             lists.times.tolist(),
             lists.scene_names,
-            np.round(waited * 1000.0, 3).tolist(),
+            np.round(latencies * 1000.0, 3).tolist(),
         )
         head = rows.states.head
-        wanted = list(range(len(values)))
+        to_send = list(range(len(values)))
         if settings.emit == "changed":
-            changed = head["list_hash"][lists.slots] != found.list_hash
-            wanted = np.flatnonzero(changed).tolist()
-            waited = waited[changed]
-        head["list_hash"][lists.slots] = found.list_hash
+            changed = head["list_hash"][lists.slots] != recommended.list_hash
+            to_send = np.flatnonzero(changed).tolist()
+            latencies = latencies[changed]
+        head["list_hash"][lists.slots] = recommended.list_hash
         head["emitted_at"][lists.slots] = now
         head["emitted_offset"][lists.slots] = lists.offsets
-        self._emission.sent(lists.users)
-        metrics.latency.observe(waited)
-        metrics.recommendations.inc(len(wanted))
+        self._policy.mark_sent(lists.users)
+        metrics.latency.observe(latencies)
+        metrics.recommendations.inc(len(to_send))
         return [
-            Record(self._target, self._target_partition, lists.users[at].encode(), values[at])
-            for at in wanted
+            Record(self._target, self._target_partition, lists.users[index].encode(), values[index])
+            for index in to_send
         ]

@@ -1,4 +1,4 @@
-"""Metrics: what a worker counts, for Prometheus and for its own health."""
+"""Metrics: counters and gauges of a worker, for Prometheus and for its own health."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ LEARNING_MODELS = ("ranker", "attention", "calibration")
 
 
 class LatencyHistogram(Collector):
-    """A histogram that takes an array at a time: one observation each would cost a microsecond."""
+    """A histogram that observes whole arrays: one observation each would cost a microsecond."""
 
     def __init__(self, name: str, help_text: str) -> None:
         self._name = name
@@ -33,7 +33,7 @@ class LatencyHistogram(Collector):
         self._lock = threading.Lock()
 
     def observe(self, seconds: NDArray[np.float64]) -> None:
-        """Count latencies."""
+        """Count latencies (N,) float64, in seconds."""
         places = np.searchsorted(self._edges, seconds)
         counts = np.bincount(places, minlength=len(self._counts))
         with self._lock:
@@ -41,7 +41,7 @@ class LatencyHistogram(Collector):
             self._total += float(seconds.sum())
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Give the histogram to Prometheus."""
+        """Yield the histogram in Prometheus' form."""
         with self._lock:
             cumulated = self._counts.cumsum()
             total = self._total
@@ -54,7 +54,7 @@ class Metrics:
     """All counters of a worker, in a registry of its own.
 
     Args:
-        clock: seconds, to tell for how long nothing was committed.
+        clock: monotonic time in seconds, for the time since the last commit.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -121,17 +121,17 @@ class Metrics:
         self.committed_at = self._clock()
 
     def observe_learning(self, partition: str, progress: Mapping[str, Progress]) -> None:
-        """Bring the gauges of a partition's learner up to date."""
+        """Update the gauges of a partition's learner."""
         for model, at in progress.items():
             for value in LEARNING_VALUES:
                 self.learning.labels(model, value, partition).set(getattr(at, value))
 
     def seconds_since_commit(self) -> float:
-        """Return for how long nothing was committed."""
+        """Return the seconds since the last commit of any partition."""
         return self._clock() - self.committed_at
 
     def forget_partition(self, table: str, topic: str, partition: int) -> None:
-        """Take the gauges of a partition back that is somebody else's now."""
+        """Remove the gauges of a partition that was revoked."""
         labels = ((self.lag, topic), (self.rows, table), (self.dirty_rows, table))
         for family, first in labels:
             family.remove(first, str(partition))
@@ -142,5 +142,5 @@ class Metrics:
                     self.learning.remove(model, value, str(partition))
 
     def exposition(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

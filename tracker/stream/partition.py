@@ -1,4 +1,7 @@
-"""Partition: one source partition in work: chunks in order, commits beside them."""
+"""Partition: processes the chunks of one source partition in order, and commits beside them.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 import logging
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from tracker.kafka.outbox import Outbox, Record
 from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
-from tracker.stream.commit_loop import Commits
+from tracker.stream.commit_schedule import CommitScheduler
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
 from tracker.users.states import NewerArtifactError
@@ -25,22 +28,22 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 WAITING_CHUNKS = 4
-"""Chunks that a partition takes before it is held back; they grow with the load by themselves."""
+"""Chunks that a partition queues before its fetches pause; under load each chunk gets larger."""
 
 SMALL_RECORDS, SMALL_BYTES = 32, 2048
 """Records of up to so many bytes in all are processed on the event loop. At a moderate rate a chunk
 holds an event or two, and to hand it to a thread and back takes longer than its work."""
 
 RETRY_SECONDS = 0.2
-"""After a state's artifact could not be read."""
+"""Wait before a state's artifact is looked for again."""
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Records of one partition and the offsets [start, end) that they cover.
+    """Records of one partition, and the offsets [start, end) that they cover.
 
-    What lies in the range and has no record, the broker left out: markers of transactions, and
-    what retention or compaction removed.
+    Offsets of the range without a record are markers of transactions, or records that retention
+    or compaction has removed.
     """
 
     tp: "TP"
@@ -57,18 +60,18 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class _Work:
-    """A chunk, and whom to tell when it is applied."""
+class _QueuedChunk:
+    """A chunk in the queue; `on_done` is called when it is applied or dropped."""
 
     chunk: Chunk
-    done: Callable[[], object]
+    on_done: Callable[[], object]
 
 
 @dataclass(slots=True)
-class _Question:
-    """Something to be asked between two chunks, and who waits for the answer."""
+class _Query:
+    """A read-only query in the queue, and the future of its answer."""
 
-    ask: Callable[[], Any]
+    run: Callable[[], Any]
     answer: "asyncio.Future[Any]"
 
 
@@ -95,7 +98,7 @@ class Partition:
         source: the partition of the source topic.
         side: applies records to states, of users or of items.
         outbox: sends recommendations and rejections.
-        threads: pool for large chunks, questions and snapshots.
+        threads: pool for large chunks, queries and snapshots.
         on_fatal: called with an error that must end the worker.
     """
 
@@ -116,60 +119,67 @@ class Partition:
         self._outbox = outbox
         self._threads = threads
         self._on_fatal = on_fatal
-        self._accepted = 0  # the offset after the last chunk taken
-        self._queue: deque[_Work | _Question] = deque()
+        self._accepted = 0  # the offset after the last chunk in the queue
+        self._queue: deque[_QueuedChunk | _Query] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._failed = False
         self._task: asyncio.Task[None] | None = None
-        self._commits = Commits(context, source.number, side, outbox, threads, self._commit_ended)
+        self._commits = CommitScheduler(
+            context, self.name, source.number, side, outbox, threads, self._on_commit
+        )
 
     @property
     def store(self) -> PartitionStore[Any]:
-        """The states and the position."""
+        """States and position of the partition."""
         return self.side.store
 
     @property
     def room(self) -> bool:
-        """Whether more chunks are taken."""
+        """Whether the partition accepts more chunks."""
         return len(self._queue) < WAITING_CHUNKS and not self._outbox.full
 
     @property
     def lag(self) -> int:
-        """Offsets of the log that are not in the state.
+        """Number of offsets that are not in the state: those not fetched, and those in the queue.
 
-        Markers of transactions have an offset and never arrive, so the end of the log says
-        nothing: what was not fetched counts, and what was and waits.
+        The end offset of the log does not tell it: markers of transactions have an offset, and
+        never arrive.
         """
         if not self.store.is_open:
             return 0
-        return (self._source.unread() or 0) + max(0, self._accepted - self.store.row.position)
+        return (self._source.unread() or 0) + max(0, self._accepted - self.store.progress.position)
 
     async def start(self) -> None:
-        """Begin to work; the store is open. A position never committed before is committed now."""
+        """Start processing. The store is open; a position that was never committed is committed."""
         await self._in_thread(self.side.opened)
         if self.store.committed is None:
-            await self._commits.all()
+            await self._commits.commit_all()
         self._task = asyncio.create_task(self._run(), name=self.name)
 
-    def accept(self, chunk: Chunk, done: Callable[[], object]) -> None:
-        """Take a chunk; `done` is called when it is applied, or will not be."""
+    def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
+        """Queue a chunk; `on_done` is called when it is applied, or dropped because of the end."""
         if self._closing or self._task is None:
-            done()
+            on_done()
             return
         self._accepted = chunk.end
-        self._queue.append(_Work(chunk, done))
+        self._queue.append(_QueuedChunk(chunk, on_done))
         self._wake.set()
 
-    async def ask(self, question: Callable[[], Result]) -> Result:
-        """Ask between two chunks, when nothing of the state moves."""
+    async def query(self, run: Callable[[], Result]) -> Result:
+        """Run a read-only query between two chunks, in a thread, and return its answer.
+
+        Raises:
+            ArenaFullError, NewerArtifactError, ValueError, LookupError: as the query.
+            CancelledError: the partition is revoked.
+        """
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Question(question, answer))
+        self._queue.append(_Query(run, answer))
         self._wake.set()
         return await answer
 
     async def close(self) -> None:
-        """Finish the chunk under way, commit, and give up; chunks that wait are not applied."""
+        """Finish the current chunk, commit and close; queued chunks are dropped."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
@@ -177,7 +187,7 @@ class Partition:
         while self._queue:
             self._drop(self._queue.popleft())
         if self.store.is_open and not self._failed:
-            await self._commits.all()
+            await self._commits.commit_all()
 
     async def _run(self) -> None:
         try:
@@ -187,43 +197,43 @@ class Partition:
                 if self._closing:
                     return
                 if self._queue:
-                    work = self._queue.popleft()
-                    if isinstance(work, _Question):
-                        await self._answer(work)
+                    entry = self._queue.popleft()
+                    if isinstance(entry, _Query):
+                        await self._answer(entry)
                     else:
-                        await self._apply(work.chunk)
-                        work.done()
-                await self._emit()
-                await self._commits.if_due()
+                        await self._apply(entry.chunk)
+                        entry.on_done()
+                await self._emit_due()
+                await self._commits.commit_if_due()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # a bug, or somebody else owns the partition: all ends
+        except BaseException as error:  # a bug, or another worker owns the partition
             self._failed = True
             self._on_fatal(error)
 
     async def _wait(self) -> None:
-        """Wait for work, or for the time at which something is due."""
+        """Wait for a chunk, a query, or the time of the next commit or list."""
         if self._queue or self._closing:
             return
-        due = 1.0
+        seconds = 1.0
         commit_at = self._commits.due_at
-        if commit_at is not None:  # the end of one under way wakes us
-            due = commit_at - time.monotonic()
+        if commit_at is not None:  # the end of a running commit wakes us
+            seconds = commit_at - time.monotonic()
         list_at = self.side.due_at(self.lag == 0)
         if list_at is not None:
-            due = min(due, list_at - self._context.clock())
-        if due <= 0:
+            seconds = min(seconds, list_at - self._context.clock())
+        if seconds <= 0:
             return
         self._wake.clear()
         try:
-            async with asyncio.timeout(due):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             pass
 
     async def _apply(self, chunk: Chunk) -> None:
-        """Apply a chunk if it follows the position; drop, cut or ask again if it does not."""
-        position = self.store.row.position
+        """Apply a chunk that follows the position; otherwise drop it, cut it or fetch it again."""
+        position = self.store.progress.position
         if chunk.end <= position:
             return
         records = chunk.past(position)
@@ -234,66 +244,64 @@ class Partition:
         small = len(records) <= SMALL_RECORDS and (
             sum(len(record.value or b"") for record in records) <= SMALL_BYTES
         )
-        self._send(await self._with_room(lambda: self.side.process(records, chunk.end), small))
+        out = await self._run_with_room(lambda: self.side.process(records, chunk.end), small)
+        self._outbox.put(out)
 
-    async def _emit(self) -> None:
+    async def _emit_due(self) -> None:
         list_at = self.side.due_at(self.lag == 0)
         if list_at is not None and list_at <= self._context.clock():
-            self._send(await self._with_room(self.side.emit_due))
+            self._outbox.put(await self._run_with_room(self.side.emit_due))
 
-    def _send(self, records: list[Record]) -> None:
-        self._outbox.put(records)
-
-    async def _with_room(
+    async def _run_with_room(
         self, work: Callable[[], list[Record]], small: bool = False
     ) -> list[Record]:
-        """Do work; commit early where it needs room, load what it misses.
+        """Run work of the side; commit first if it needs room, load an artifact that it needs.
 
-        Work that is small is done on the event loop, other work in a thread. Nothing comes of it
-        where the partition is given up while it still waits for an artifact.
+        Small work runs on the event loop, other work in a thread. Returns [] if the partition is
+        revoked while the work waits for an artifact.
         """
-        waits = False
+        waiting = False
         while True:
             try:
                 self.store.settle()
                 return work() if small else await self._in_thread(work)
             except ArenaFullError as full:
-                if not self._commits.waiting:
-                    raise  # everything is clean, and still there is no room
-                log.info("%s commits early: %s", self.name, full)
-                await self._commits.all()
+                if not self._commits.has_work:
+                    raise  # all rows are clean, and still there are too few slots
+                log.info("%s: committing early to free memory: %s", self.name, full)
+                await self._commits.commit_all()
             except NewerArtifactError as newer:
                 if not await self._context.keeper.catch_up(newer.sequence):
                     if self._closing:
                         return []
-                    if not waits:
-                        log.error("%s waits for an artifact: %s", self.name, newer)
-                    waits = True
+                    if not waiting:
+                        log.error("%s: waiting for an artifact: %s", self.name, newer)
+                    waiting = True
                     await asyncio.sleep(RETRY_SECONDS)
 
-    def _commit_ended(self, error: BaseException | None) -> None:
+    def _on_commit(self, error: BaseException | None) -> None:
         self._wake.set()
         if error is not None:
             self._on_fatal(error)
 
-    async def _answer(self, question: _Question) -> None:
-        if question.answer.cancelled():
+    async def _answer(self, query: _Query) -> None:
+        if query.answer.cancelled():
             return
         self.store.settle()
         try:
-            answer = await self._in_thread(question.ask)
+            answer = await self._in_thread(query.run)
         except (ArenaFullError, NewerArtifactError, ValueError, LookupError) as error:
-            if not question.answer.cancelled():
-                question.answer.set_exception(error)
+            if not query.answer.cancelled():
+                query.answer.set_exception(error)
         else:
-            if not question.answer.cancelled():
-                question.answer.set_result(answer)
+            if not query.answer.cancelled():
+                query.answer.set_result(answer)
 
-    def _drop(self, work: _Work | _Question) -> None:
-        if isinstance(work, _Work):
-            work.done()
+    def _drop(self, entry: _QueuedChunk | _Query) -> None:
+        if isinstance(entry, _QueuedChunk):
+            entry.on_done()
         else:
-            work.answer.cancel()
+            entry.answer.cancel()
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

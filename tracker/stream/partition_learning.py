@@ -1,4 +1,4 @@
-"""PartitionLearning: the learner of one partition in a worker, kept beside the states."""
+"""PartitionLearning: the online learner of one partition, stored with its states."""
 
 import logging
 from typing import Protocol
@@ -18,25 +18,25 @@ log = logging.getLogger(__name__)
 
 
 class Notes(Protocol):
-    """Where the row is kept, so that it is committed with the position: a store."""
+    """A store whose small records are committed together with the position."""
 
     def note(self, key: bytes, value: bytes | None) -> None:
-        """Keep a small row, None to delete it."""
+        """Put a small record into the next commit; a value of None deletes it."""
 
     def read(self, keys: list[bytes]) -> list[bytes | None]:
-        """Read rows as of the last commit."""
+        """Return the values of records as of the last commit."""
 
 
 class PartitionLearning:
-    """Lets a learner follow the artifact in use and the settings, and keeps its row.
+    """Runs a learner beside the artifact in use, and stores what it has learned.
 
-    What was learned is a refinement: a row that cannot be read, or that belongs to another ranker,
-    is given up, logged and counted, and learning starts again from what was published.
+    Learned models are a refinement: a record that cannot be read, or that belongs to other models,
+    is dropped, logged and counted, and learning restarts from the published models.
 
     Args:
-        context: what the partitions share; its settings say `on`, `freeze` or `off`.
-        partition: of the events.
-        store: keeps the row.
+        context: what the partitions of a worker share; its settings say `on`, `freeze` or `off`.
+        partition: partition of the events topic.
+        store: stores the record.
     """
 
     def __init__(self, context: Context, partition: int, store: Notes) -> None:
@@ -49,20 +49,20 @@ class PartitionLearning:
         self._learner = None if mode == "off" else Learner(context.kinds, mode == "on")
 
     def opened(self) -> None:
-        """Read back what a former owner learned; with `off` it is deleted."""
+        """Restore the models that the former owner learned; with `off` they are deleted."""
         (row,) = self._store.read([LEARNED_KEY])
         if self._learner is None:
             if row is not None:
                 self._store.note(LEARNED_KEY, None)
-                log.info("%s: what was learned online is deleted", self._name)
+                log.info("%s: deleting the models learned online", self._name)
             return
         try:
             self._learner.restore(row)
         except LearnedRowError as error:
-            self._given_up(f"the row of what was learned cannot be read: {error}")
+            self._restart(f"their record cannot be read: {error}")
 
     def learned(self, serving: Serving) -> LearnedModels:
-        """Return what lists are to be made with in place of what the artifact has."""
+        """Return the learned models that replace the artifact's in lists."""
         learner = self._learner
         if learner is None:
             return LearnedModels()
@@ -72,7 +72,7 @@ class PartitionLearning:
     def learn(
         self, serving: Serving, rows: UserRows, events: EventBatch, times: NDArray[np.float64]
     ) -> None:
-        """Learn from a chunk that is not applied yet, and note what is to be committed with it."""
+        """Learn from a chunk that is not applied yet; the next commit stores the result."""
         learner = self._learner
         if learner is None:
             return
@@ -85,11 +85,13 @@ class PartitionLearning:
 
     def _follow(self, learner: Learner, serving: Serving) -> None:
         for name in learner.follow(serving.artifact.models):
-            self._given_up(
-                f"what {name} learned is of other weights than artifact {serving.version} has, or"
-                " of an older version of the tracker"
+            self._restart(
+                f"the learned {name} belongs to other weights than those of artifact"
+                f" {serving.version}, or to an older version of the tracker"
             )
 
-    def _given_up(self, why: str) -> None:
+    def _restart(self, reason: str) -> None:
         self._metrics.learning_restarts.inc()
-        log.warning("%s: online learning starts again from what was published: %s", self._name, why)
+        log.warning(
+            "%s: online learning restarts from the published models: %s", self._name, reason
+        )

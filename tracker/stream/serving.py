@@ -1,4 +1,4 @@
-"""Serving: the artifact in use and what belongs to it, and the change to a newer one."""
+"""Serving: the artifact in use with its item view, and the change to a newer artifact."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """An artifact, the live item view by its rows, and what makes lists of both."""
+    """An artifact, the live view of its items, and the recommender and encoder of its lists."""
 
     artifact: Artifact
     view: ItemView
@@ -45,12 +45,12 @@ class Serving:
 
     @property
     def config(self) -> InterestConfig:
-        """What shapes the users' states."""
+        """The configuration of the users' states."""
         return self.artifact.manifest.interest
 
 
 def make_serving(artifact: Artifact, settings: Settings) -> Serving:
-    """Put an artifact into use with an empty item view."""
+    """Return the serving of an artifact, with an empty item view."""
     view = ItemView(artifact.vectors)
     options = RecommendOptions(
         searches=settings.searches, seen=settings.seen, diversity=settings.diversity
@@ -60,25 +60,25 @@ def make_serving(artifact: Artifact, settings: Settings) -> Serving:
     )
 
 
-def same_shape(one: InterestConfig, other: InterestConfig) -> bool:
-    """Tell whether rows of the states are laid out alike under both."""
+def same_layout(one: InterestConfig, other: InterestConfig) -> bool:
+    """Return whether rows of states have the same layout under both configurations."""
     return row_dtype(one) == row_dtype(other) and (
         (one.seen_bits, one.seen_capacity) == (other.seen_bits, other.seen_capacity)
     )
 
 
 class ArtifactKeeper:
-    """Keeps the artifact in use, and changes it for the one that LATEST names.
+    """Holds the artifact in use, and replaces it by the one that LATEST names.
 
-    A new artifact is loaded, checked and warmed up in a thread beside the old one; its item view
-    reads the items' changelog from the begin; only then is it put into use, between two chunks.
+    A new artifact is loaded, checked and warmed up in a thread while the old one serves; its item
+    view reads the items' changelog from the beginning; only then is it used, between two chunks.
     One that cannot be used is refused once, and the old one stays.
 
     Args:
-        settings: where artifacts are, and how often LATEST is looked at.
+        settings: where artifacts are, and how often LATEST is read.
         feed: makes the feed of an item view.
-        metrics: what is counted.
-        warm_up: compiles what an artifact needs, so that no chunk has to wait for it.
+        metrics: counters and gauges.
+        warm_up: compiles the kernels that an artifact needs, so that no chunk waits for them.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class ArtifactKeeper:
 
     @property
     def current(self) -> Serving:
-        """What is in use.
+        """The artifact in use.
 
         Raises:
-            RuntimeError: nothing is loaded yet.
+            RuntimeError: no artifact is loaded yet.
         """
         if self._current is None:
             raise RuntimeError("no artifact is loaded")
@@ -118,23 +118,23 @@ class ArtifactKeeper:
 
     @property
     def caught_up(self) -> bool:
-        """Whether the item view has read what was there."""
+        """Whether the item view has read the changelog up to its end at the start."""
         return self._feed is not None and self._feed.caught_up
 
     def use(self, serving: Serving) -> None:
-        """Put the first artifact into use. Its feed starts with `start`."""
+        """Use the first artifact. Its feed starts with `start`."""
         self._current = serving
         self._metrics.artifact_sequence.set(serving.sequence)
-        log.info("artifact %s is in use", serving.version)
+        log.info("using artifact %s", serving.version)
 
     def start(self) -> None:
-        """Begin to read item states, and to look for newer artifacts."""
+        """Start the item feed, and the polling of LATEST."""
         self._feed = self._make_feed(self.current.view)
         self._feed.start()
         self._task = asyncio.create_task(self._poll())
 
     async def stop(self) -> None:
-        """End."""
+        """Stop polling and close the item feed."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -144,32 +144,38 @@ class ArtifactKeeper:
 
     @property
     def newest(self) -> int:
-        """Number of the newest artifact that states may name; LATEST may have gone back from it."""
+        """Number of the newest artifact that states may name; LATEST may have been rolled back."""
         return max(self.current.sequence, self._tolerated)
 
     async def catch_up(self, sequence: int) -> bool:
-        """Use the artifact that a state names, if LATEST does; else LATEST went back, and it may.
+        """Load the artifact that a state names, if LATEST names it too.
+
+        If LATEST names an older one, it was rolled back, and states may name the newer one.
 
         Args:
-            sequence: of the artifact that the state names.
+            sequence: number of the artifact that the state names.
 
         Returns:
-            whether states may name it now; not where LATEST, or what it names, cannot be read:
-            then nothing is known, and a state must not be made anew on a guess.
+            whether states may name it now. False if LATEST or its artifact cannot be read: a
+            state must not be rebuilt on a guess.
         """
         if await self.refresh() and sequence > self.current.sequence:
             self._tolerated = max(self._tolerated, sequence)
         return sequence <= self.newest
 
     async def refresh(self) -> bool:
-        """Look at LATEST once, and use what it names; return whether that is in use."""
+        """Read LATEST once and use the artifact it names; return whether that one is in use."""
         async with self._lock:
             try:
                 version = await asyncio.to_thread(latest_version, self._settings.artifacts)
             except (ArtifactError, OSError) as error:
                 if not self._unreadable:
                     self._unreadable = True
-                    log.warning("LATEST cannot be read, %s stays: %s", self.current.version, error)
+                    log.warning(
+                        "LATEST cannot be read; artifact %s stays in use: %s",
+                        self.current.version,
+                        error,
+                    )
                 return False
             self._unreadable = False
             if version in (self.current.version, self._refused):
@@ -180,7 +186,10 @@ class ArtifactKeeper:
                 self._refused = version
                 self._metrics.refused_artifacts.inc()
                 log.error(
-                    "artifact %s is refused, %s stays: %s", version, self.current.version, error
+                    "artifact %s is refused; artifact %s stays in use: %s",
+                    version,
+                    self.current.version,
+                    error,
                 )
             return version == self.current.version
 
@@ -190,12 +199,12 @@ class ArtifactKeeper:
             await self.refresh()
 
     async def _change(self, version: str) -> None:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         serving = await asyncio.to_thread(self._load, version)
-        if not same_shape(serving.config, self.current.config):
+        if not same_layout(serving.config, self.current.config):
             raise ArtifactError(
-                f"artifact {version} shapes states otherwise ({serving.config}) than the one in"
-                f" use ({self.current.config}); stop the workers, run"
+                f"artifact {version} has an incompatible state layout ({serving.config}; the one"
+                f" in use has {self.current.config}): stop the workers, run"
                 " `tracker reset-state --everything`, and start them again"
             )
         feed = self._make_feed(serving.view)
@@ -210,8 +219,8 @@ class ArtifactKeeper:
         self._metrics.artifact_sequence.set(serving.sequence)
         self._metrics.artifact_swaps.inc()
         log.info(
-            "artifact %s is in use instead of %s, after %.1f s",
-            version, old.version, time.monotonic() - begun,
+            "using artifact %s instead of %s, loaded in %.1f s",
+            version, old.version, time.monotonic() - started_at,
         )  # fmt: skip
         if old_feed is not None:
             await old_feed.stop()
@@ -248,7 +257,16 @@ DAY_SECONDS = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the partitions of a worker share."""
+    """Settings, clients and counters that the partitions of a worker share.
+
+    Attributes:
+        settings: where the tracker runs.
+        cluster: topics, their partitions, and whether the brokers have transactions.
+        keeper: holds the artifact in use.
+        kinds: weights of the kinds of events.
+        metrics: counters and gauges.
+        clock: wall time, in seconds.
+    """
 
     settings: Settings
     cluster: Cluster
@@ -259,6 +277,6 @@ class Context:
 
     @property
     def idle_seconds(self) -> float | None:
-        """After how long without an event a state is deleted; None for never."""
+        """Time without an event after which a state is deleted; None for never."""
         days = self.settings.state_idle_days
         return None if days is None else days * DAY_SECONDS

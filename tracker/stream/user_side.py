@@ -1,4 +1,7 @@
-"""UserSide: a chunk of events into the users' states, and their lists out."""
+"""UserSide: applies chunks of events to users' states, and makes their lists.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from tracker.kernels.row_bytes import OWED_PREFIX, SEEN_PREFIX, USER_PREFIX, use
 from tracker.scoring.calibration import Calibration
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
-from tracker.stream.emission import Emission, last_of_each
+from tracker.stream.emission import EmitPolicy, last_of_each
 from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
@@ -32,7 +35,7 @@ from tracker.users.columns import (
 from tracker.users.rows import UserRows
 
 BLOCK_EVENTS = 400
-"""Item events in one record; about 80 KiB at most."""
+"""Item events in one record; up to about 80 KiB."""
 
 OUTCOMES = {
     APPLIED: "applied",
@@ -61,13 +64,13 @@ class FoundUser:
 
 
 class UserSide(Side[str]):
-    """Processes the users of one partition, one call at a time, from the loop or from a thread.
+    """Processes the events of one partition.
 
     Args:
-        context: what the partitions share.
-        partition: of the events.
+        context: what the partitions of a worker share.
+        partition: partition of the events topic.
         rows: the users' arrays.
-        store: keeps those rows.
+        store: caches and commits those rows.
     """
 
     table = "users"
@@ -89,115 +92,117 @@ class UserSide(Side[str]):
         self._rows = rows
         self._intake = Intake(context, partition)
         self._learning = PartitionLearning(context, partition, store)
-        self._emission = Emission(
+        self._policy = EmitPolicy(
             store,
             context.settings.emit_min_interval_seconds,
             context.settings.max_event_age_seconds,
         )
-        self._lists = ListMaker(context, partition, rows, self._emission)
+        self._lists = ListMaker(context, partition, rows, self._policy)
         self._item_events: list[NDArray[Any]] = []
-        self._held: list[Record] = []  # recommendations that go out with the commit
+        self._held: list[Record] = []  # recommendations that belong into the next commit
 
     @property
     def scene_names(self) -> dict[int, str]:
-        """Names by code of the scenes met since the partition was opened."""
+        """Names by code of the scenes that came since the partition was opened."""
         return self._intake.scene_names
 
     def opened(self) -> None:
-        """Take back what a former owner owed and had learned; the store is open now."""
-        self._emission.restore(self.store.scan(OWED_PREFIX), self._context.clock())
+        """Restore the pending lists and the learned models. The store is open now."""
+        self._policy.restore(self.store.scan(OWED_PREFIX), self._context.clock())
         self._learning.opened()
 
     def process(self, records: Sequence[Any], end: int) -> list[Record]:
-        """Apply a chunk of events.
+        """Apply a chunk of events, and advance the position.
 
-        1. Decode; what cannot be taken is rejected.
-        2. Find the users' rows; those that a newer artifact wrote are not read.
-        3. Learn from some, apply all in order, and make the lists that the policy wants.
-        4. Move the position.
+        1. Decode the records; those that are no events are rejected.
+        2. Find the users' rows, and load missing ones.
+        3. Learn from some events, apply all in order, and make the lists that the policy wants.
+        4. Advance the position.
 
         Args:
             records: of the source, in order.
             end: the position after them.
 
         Returns:
-            what is to be sent at once.
+            the records to send at once.
 
         Raises:
-            ArenaFullError: a commit has to make room first; nothing has changed.
+            ArenaFullError: commit, and call again with the same records; nothing has changed.
             NewerArtifactError: a state was written with a newer artifact; nothing has changed.
         """
         now = self._context.clock()
         serving = self._serving()
-        # 1
+        # 1. Decode the records.
         batch, rejected = self._intake.read(records)
-        # 2
+        # 2. Find the users' rows. Nothing is counted or changed before this has succeeded.
         if len(batch):
-            batch.slots[:] = self.store.find(batch.users)
-        # 3
+            batch.slots[:] = self.store.slots_of(batch.users)
+        # 3. Learn, apply, recommend.
         out = self._intake.count(records, batch, rejected)
         if len(batch):
-            row = self.store.row
-            stream_times = np.maximum.accumulate(np.maximum(batch.times, row.stream_time))
+            progress = self.store.progress
+            stream_times = np.maximum.accumulate(np.maximum(batch.times, progress.stream_time))
             self._learning.learn(serving, self._rows, batch, stream_times)
             if self._settings.emit == "event":
                 for part in waves(batch.slots):
                     out += self._apply(batch.take(part), stream_times[part], serving, now)
-                self._in_order()
+                self._sort_item_events()
             else:
                 out += self._apply(batch, stream_times, serving, now)
-            self.store.touch(batch.slots)
-            row.stream_time = float(stream_times[-1])
+            self.store.mark_dirty(batch.slots)
+            progress.stream_time = float(stream_times[-1])
             self._metrics.events.inc(len(batch))
-            if not self._emission.is_old(float(batch.times[-1]), now):
-                self._emission.end_backlog(now)
-        # 4
-        self.store.move_to(end)
-        return self._now_or_with_the_commit(out)
+            if not self._policy.is_old(float(batch.times[-1]), now):
+                self._policy.end_backlog(now)
+        # 4. Advance the position.
+        self.store.advance(end)
+        return self._hold_for_commit(out)
 
     def due_at(self, at_end: bool) -> float | None:
-        """Return the wall time at which the next owed list is due, None where none is.
+        """Return the wall time in seconds at which the next pending list is due; None if none is.
 
         Args:
             at_end: whether all events of the log are in the state: a backlog ends there.
         """
-        if at_end and self._emission.has_backlog:
-            self._emission.end_backlog(self._context.clock())
-        return self._emission.due_at()
+        if at_end and self._policy.has_backlog:
+            self._policy.end_backlog(self._context.clock())
+        return self._policy.due_at()
 
     def emit_due(self) -> list[Record]:
-        """Make owed lists that are due, as many as a chunk has events; return what to send.
+        """Make up to a chunk of the pending lists that are due; return the records to send.
 
         Raises:
             ArenaFullError, NewerArtifactError: as `process`.
         """
         now = self._context.clock()
         serving = self._serving()
-        due = self._emission.due(now, self._settings.chunk_events)
+        due = self._policy.due(now, self._settings.chunk_events)
         if not due:
             return []
         users = [entry.user for entry in due]
-        slots = self.store.find(users)
-        times = np.maximum(self._rows.states.head["last_time"][slots], self.store.row.stream_time)
+        slots = self.store.slots_of(users)
+        times = np.maximum(
+            self._rows.states.head["last_time"][slots], self.store.progress.stream_time
+        )
         lists = Lists(
             users,
             slots,
             times,
             self._rows.states.head["last_scene"][slots].astype(np.uint32),
-            [entry.owed.scene for entry in due],
-            [entry.owed.offset for entry in due],
-            np.array([entry.owed.appended for entry in due]),
+            [entry.pending.scene for entry in due],
+            [entry.pending.offset for entry in due],
+            np.array([entry.pending.appended for entry in due]),
         )
         out = self._lists.make(lists, serving, now, self._learning.learned(serving))
-        self.store.touch(slots)
-        return self._now_or_with_the_commit(out)
+        self.store.mark_dirty(slots)
+        return self._hold_for_commit(out)
 
     def pending(self) -> int:
-        """Return the number of users whose list is still to come."""
-        return len(self._emission)
+        """Return the number of users whose list is postponed."""
+        return self._policy.pending
 
     def take_outgoing(self) -> list[Record]:
-        """Take what goes out with the next commit: item events, a record a partition and block."""
+        """Return the records of the next commit: item events, and held recommendations."""
         topic = self._context.cluster.topics.items
         partitions = self._context.cluster.partitions(topic)
         out = self._held
@@ -223,21 +228,21 @@ class UserSide(Side[str]):
         self._serving()
         if user not in self.store.arena and self.store.read([user_key(user)]) == [None]:
             return None
-        slot = int(self.store.find([user])[0])
-        now = max(self.store.row.stream_time, float(self._rows.states.head["last_time"][slot]))
+        slot = int(self.store.slots_of([user])[0])
+        now = max(self.store.progress.stream_time, float(self._rows.states.head["last_time"][slot]))
         return FoundUser(self._rows, slot, now)
 
     def new_user(self) -> FoundUser:
         """Return what stands for a user of whom nothing is kept."""
         self._serving()
-        return FoundUser(self._rows, -1, self.store.row.stream_time)
+        return FoundUser(self._rows, -1, self.store.progress.stream_time)
 
     def calibration(self) -> Calibration | None:
-        """Return the calibration of probabilities as learned so far; None for the artifact's."""
+        """Return the calibration learned online; None if the artifact's own is in use."""
         return self._learning.learned(self._serving()).calibration
 
     def _serving(self) -> Serving:
-        """Return what is in use, and let the states follow it before any row is loaded."""
+        """Return the artifact in use; the rows follow it before any of them is loaded."""
         serving = self._context.keeper.current
         hidden, newest = serving.artifact.models.hidden, self._context.keeper.newest
         self._rows.follow(serving.config, hidden, newest)
@@ -250,11 +255,11 @@ class UserSide(Side[str]):
         serving: Serving,
         now: float,
     ) -> list[Record]:
-        """Apply a batch, and make the lists that the policy wants of it."""
+        """Apply a batch, and make the lists that the policy wants."""
         rows = self._rows
         fresh = batch
         if not self._context.cluster.transactions:
-            # Rows may have reached the changelog without the position that belongs to them.
+            # Without a transaction rows may have reached the changelog without their position.
             new = np.flatnonzero(batch.offsets > rows.states.head["last_offset"][batch.slots])
             if len(new) < len(batch):
                 self._metrics.replayed.inc(len(batch) - len(new))
@@ -263,15 +268,15 @@ class UserSide(Side[str]):
             applied = serving.recommender.update(rows, fresh)
             self._item_events.append(applied.item_events)
             self._count(applied.outcomes, applied.unknown)
-        last = last_of_each(batch.slots)
+        latest = last_of_each(batch.slots)
         names = self.scene_names
-        scene_names = [names.get(scene) for scene in batch.scenes[last].tolist()]
-        emitted_at = rows.states.head["emitted_at"][batch.slots[last]]
-        chosen = self._emission.choose(batch, last, emitted_at, scene_names, now)
+        scene_names = [names.get(scene) for scene in batch.scenes[latest].tolist()]
+        emitted_at = rows.states.head["emitted_at"][batch.slots[latest]]
+        chosen = self._policy.choose(batch, latest, emitted_at, scene_names, now)
         if not len(chosen):
             return []
         lists = Lists(
-            [batch.users[at] for at in chosen.tolist()],
+            [batch.users[event] for event in chosen.tolist()],
             batch.slots[chosen],
             stream_times[chosen],
             batch.scenes[chosen],
@@ -293,18 +298,19 @@ class UserSide(Side[str]):
         if unknown:
             self._metrics.unknown_items.inc(unknown)
 
-    def _in_order(self) -> None:
-        """Put this chunk's item events in the order of their source: the item side relies on it."""
-        if not self._item_events:  # all of it had been applied before
+    def _sort_item_events(self) -> None:
+        """Sort this chunk's item events by source offset: the item side relies on that order."""
+        if not self._item_events:  # all events of the chunk were applied before
             return
         item_events = np.concatenate(self._item_events)
         order = np.argsort(item_events["source_offset"], kind="stable")
         self._item_events = [item_events[order]]
 
-    def _now_or_with_the_commit(self, out: list[Record]) -> list[Record]:
+    def _hold_for_commit(self, out: list[Record]) -> list[Record]:
+        """Hold records for the next commit if the settings say so; return those to send at once."""
         if self._settings.transactional_recommendations and self._context.cluster.transactions:
             for record in out:
-                if record.size > MAX_RECORD_BYTES:  # the transaction would fail for ever
+                if record.size > MAX_RECORD_BYTES:  # the transaction would always fail
                     self._metrics.dropped.labels(record.topic).inc()
                 else:
                     self._held.append(record)

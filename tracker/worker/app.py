@@ -12,14 +12,14 @@ from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
 from tracker.settings import Settings
 from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.plane import Plane
-from tracker.worker.process import end_by_force
+from tracker.worker.process import kill_after
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 from tracker.worker.web import Health, add_pages
 
 log = logging.getLogger(__name__)
 
 BLOCKS_A_CHUNK = 16
-"""Records with item events in one chunk, of up to 400 each."""
+"""Blocks of item events in one chunk, each with up to 400."""
 
 ROCKSDB = {
     "driver": "rocksdict",
@@ -30,25 +30,25 @@ ROCKSDB = {
     "block_cache_size": 32 * 1024 * 1024,
     "bloom_filter_size": 10,
 }
-"""A partition's share; the defaults are gigabytes. Any other name would be ignored silently."""
+"""RocksDB options of each partition; the defaults are gigabytes. Faust ignores unknown names."""
 
 READY_LOOK_SECONDS = 0.1
 
 
 class TrackerApp(faust.App):
-    """Faust's application, which ends with the last commit of every partition."""
+    """A Faust application that ends with a last commit of every partition."""
 
     plane: Plane
     keeper: ArtifactKeeper
 
     async def on_start(self) -> None:
-        """Begin to read item states before partitions come."""
+        """Start the producer and the item feed before partitions are assigned."""
         await super().on_start()
         await self.plane.start()
         self.keeper.start()
 
     async def on_stop(self) -> None:
-        """Commit what is in work, tell the group, and end."""
+        """Stop fetching, commit every partition, commit the group's offsets, and end."""
         if self._consumer is not None:
             self._consumer.stop_flow()
         self.flow_control.suspend()
@@ -60,7 +60,7 @@ class TrackerApp(faust.App):
 
 
 class TrackerWorker(faust.Worker):
-    """Faust's worker with our log, and a deadline for its end."""
+    """A Faust worker with our logging, and a deadline for its shutdown."""
 
     def __init__(self, app: faust.App, settings: Settings) -> None:
         super().__init__(app, loglevel=None, quiet=True, redirect_stdouts=False)
@@ -68,7 +68,7 @@ class TrackerWorker(faust.Worker):
         self.spinner = None
 
     def _setup_logging(self) -> None:
-        """Leave the log as it is set up."""
+        """No-op: logging is set up already."""
 
     def _on_sigterm(self) -> None:
         self._deadline("SIGTERM")
@@ -79,15 +79,15 @@ class TrackerWorker(faust.Worker):
         super()._on_sigint()
 
     def _deadline(self, signal: str) -> None:
-        log.info("%s: committing and leaving", signal)
-        end_by_force(self._settings.shutdown_seconds)
+        log.info("%s: committing and shutting down", signal)
+        kill_after(self._settings.shutdown_seconds)
 
 
 def build_app(context: Context, plane: Plane) -> TrackerApp:
-    """Put Faust around the data plane.
+    """Return the Faust application around the data plane.
 
-    Faust owns the group, the assignment, tables with their recovery, and the web server; what is
-    between fetch and commit is the plane's.
+    Faust owns the group, the assignment, the tables with their recovery, and the web server; the
+    plane owns everything between fetch and commit.
     """
     settings, cluster = context.settings, context.cluster
     topics = cluster.topics
@@ -148,24 +148,24 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
     _agent(app, plane, topics.events, cluster.partitions(topics.events))
     _agent(app, plane, topics.items, cluster.partitions(topics.items))
 
-    health = Health(context, plane, lambda: bool(app.rebalancing) or not plane.settled)
+    health = Health(context, plane, lambda: bool(app.rebalancing) or not plane.assigned)
 
     @app.on_rebalance_complete.connect
     async def recovered(*args: Any, **kwargs: Any) -> None:
         consumer = app.consumer
         assert isinstance(consumer, ChunkConsumer)
         plane.consumer = consumer
-        first = not plane.settled
+        first = not plane.assigned
         await plane.open_fenced()
         if first:
-            app.add_future(_say_ready(context, plane, health))
+            app.add_future(_log_ready(context, plane, health))
 
     add_pages(app, context, plane, health)
     return app
 
 
-async def _say_ready(context: Context, plane: Plane, health: Health) -> None:
-    """Say once that the worker serves, when it does."""
+async def _log_ready(context: Context, plane: Plane, health: Health) -> None:
+    """Log once that the worker is ready."""
     while health.ready():
         await asyncio.sleep(READY_LOOK_SECONDS)
     topic, version = context.cluster.topics.events, context.keeper.current.version

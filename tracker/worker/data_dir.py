@@ -1,4 +1,4 @@
-"""The data directory of a worker: one process at a time, and what may be deleted in it."""
+"""The data directory of a worker: its lock, and the deletion of its content."""
 
 import contextlib
 import fcntl
@@ -18,13 +18,13 @@ class DataDirError(Explained):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the data directory; the lock ends with the process, however it ends.
+    """Lock the data directory; the lock ends with the process, however it ends.
 
     Args:
-        folder: created where it does not exist.
+        folder: the directory; created if it does not exist.
 
     Raises:
-        DataDirError: another process holds it, or it cannot be written.
+        DataDirError: another process holds the lock, or nothing can be written there.
     """
     path = folder / LOCK
     try:
@@ -51,12 +51,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def clear(folder: Path) -> int:
-    """Delete what a worker keeps in its data directory, and return how many bytes that were.
+    """Delete the content of a data directory, and return its number of bytes.
 
-    Only a folder that a worker has used (it holds a lock file) is touched.
+    Only a folder that a worker has used is touched: it has a lock file.
 
     Raises:
-        DataDirError: a worker runs on it, it is no data directory, or it cannot be deleted.
+        DataDirError: a worker uses it, it is not a data directory, or it cannot be deleted.
     """
     if not folder.exists():
         return 0

@@ -1,4 +1,7 @@
-"""Plane: the partitions that this worker owns, from the first fence to the last commit."""
+"""Plane: the source partitions that this worker owns, from the first fence to the last commit.
+
+On the paths of one event and one commit: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 import logging
@@ -28,11 +31,11 @@ from tracker.worker.transport import ChunkConsumer, FetchedPartition
 log = logging.getLogger(__name__)
 
 EXPECTED = (Explained, OSError)
-"""Errors that end a worker and are no bug: one line says it all."""
+"""Errors that end a worker and are not bugs: logged as one line."""
 
 
-def leave(status: int) -> None:
-    """End the process at once: nothing is committed, nothing can hang."""
+def exit_now(status: int) -> None:
+    """End the process at once, without a commit: nothing can hang."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -42,14 +45,18 @@ def leave(status: int) -> None:
 class Plane:
     """Owns source partitions: fences, opens, feeds and releases them.
 
+    Think of it as the group member behind Faust's consumer. At an assignment the consumer calls
+    `fence`, then Faust recovers the tables, then `open_fenced` starts the partitions; chunks come
+    by `accept`; at a revocation or the end the consumer calls `release`.
+
     Args:
-        context: what the partitions share.
-        exit_now: ends the process; replaced in tests.
+        context: what the partitions of a worker share.
+        on_exit: ends the process with a status; replaced in tests.
     """
 
-    def __init__(self, context: Context, exit_now: Callable[[int], None] = leave) -> None:
+    def __init__(self, context: Context, on_exit: Callable[[int], None] = exit_now) -> None:
         self._context = context
-        self._exit_now = exit_now
+        self._on_exit = on_exit
         self._threads = ThreadPoolExecutor(
             max(2, min(8, os.cpu_count() or 2)), thread_name_prefix="chunks"
         )
@@ -61,18 +68,18 @@ class Plane:
         self._committed: dict[TP, int] = {}
         self._producer: Any = None
         self._dying = False
-        self.settled = False  # whether an assignment was ever completed
+        self.assigned = False  # whether an assignment was ever completed
         self.consumer: ChunkConsumer | None = None
         self.database: Callable[[str, int], Any] | None = None
 
     @property
     def partitions(self) -> Mapping[TP, Partition]:
-        """The partitions in work."""
+        """The open partitions."""
         return self._open
 
     @property
     def lag(self) -> int:
-        """Events and blocks of item events that are in the log and in no state."""
+        """Number of records in the log that are in no state: events, blocks of item events."""
         return sum(partition.lag for partition in self._open.values())
 
     async def start(self) -> None:
@@ -89,7 +96,7 @@ class Plane:
         self._threads.shutdown(wait=False)
 
     async def fence(self, tps: Collection[TP]) -> None:
-        """Take over partitions, all at once; their former owners can commit nothing after this."""
+        """Take over partitions; after this their former owners can commit nothing."""
         try:
             committers = await asyncio.gather(*(self._committer(tp) for tp in tps))
         except BrokerError as error:
@@ -98,82 +105,82 @@ class Plane:
         self._fenced.update(zip(tps, committers, strict=True))
 
     async def open_fenced(self) -> None:
-        """Open the partitions whose state is recovered: read positions back, begin to work."""
-        self.settled = True
-        waiting = [tp for tp in self._fenced if tp not in self._open]
-        if not waiting:
+        """Open the partitions whose tables are recovered: restore positions, start processing."""
+        self.assigned = True
+        fenced = [tp for tp in self._fenced if tp not in self._open]
+        if not fenced:
             return
         assert self.consumer is not None
         try:
             info = await describe_topics(self._context.settings)
-            begins = await self.consumer.earliest_offsets(*waiting)
-            ends = await self.consumer.highwaters(*waiting)
-            for tp in waiting:
+            begins = await self.consumer.earliest_offsets(*fenced)
+            ends = await self.consumer.highwaters(*fenced)
+            for tp in fenced:
                 committer = self._fenced.get(tp)
                 if committer is None:
-                    continue  # lost again meanwhile
-                together = sum(other.topic == tp.topic for other in waiting)
+                    continue  # revoked meanwhile
+                together = sum(other.topic == tp.topic for other in fenced)
                 partition = self._partition(tp, committer, together)
                 topic = info[tp.topic]
                 partition.store.open(
                     tp.topic, topic.topic_id, topic.partitions, begins[tp] or 0, ends[tp] or 0
                 )
-                self._say_what_is_lost(tp, partition, begins[tp] or 0)
+                self._report_loss(tp, partition, begins[tp] or 0)
                 self._open[tp] = partition
-            await asyncio.gather(*(self._open[tp].start() for tp in waiting if tp in self._open))
+            await asyncio.gather(*(self._open[tp].start() for tp in fenced if tp in self._open))
         except (*EXPECTED, RuntimeError, LookupError) as error:
             self.fatal(error)
 
     async def release(self, tps: Collection[TP]) -> None:
-        """Finish the chunks under way, commit, and let go of the partitions."""
-        leaving = [(tp, self._open.pop(tp)) for tp in tps if tp in self._open]
+        """Finish the current chunks, commit and close the partitions."""
+        closing = [(tp, self._open.pop(tp)) for tp in tps if tp in self._open]
         try:
-            await asyncio.gather(*(partition.close() for _, partition in leaving))
+            await asyncio.gather(*(partition.close() for _, partition in closing))
         except (*EXPECTED, RuntimeError) as error:
             self.fatal(error)
-        for tp, partition in leaving:
+        for tp, partition in closing:
             if partition.store.committed is not None:
                 self._committed[tp] = partition.store.committed
             self._context.metrics.forget_partition(partition.side.table, tp.topic, tp.partition)
         committers = [self._fenced.pop(tp) for tp in tps if tp in self._fenced]
         await asyncio.gather(*(committer.stop() for committer in committers))
 
-    def accept(self, chunk: Chunk, done: Callable[[], object]) -> None:
-        """Take a chunk; `done` is called when it is applied, or when it is nobody's here."""
+    def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
+        """Queue a chunk; `on_done` is called when it is applied or dropped."""
         partition = self._open.get(chunk.tp)
         if partition is None:
-            done()
+            on_done()
         else:
-            partition.accept(chunk, done)
+            partition.accept(chunk, on_done)
 
     def position(self, tp: TP) -> int | None:
-        """Return the offset that the state of an open partition has reached, in memory."""
+        """Return the position of an open partition in memory; None if it is not open."""
         partition = self._open.get(tp)
-        return partition.store.row.position if partition is not None else None
+        return partition.store.progress.position if partition is not None else None
 
     def committed(self, tp: TP) -> int | None:
-        """Return the offset that the state has reached in the changelog."""
+        """Return the position of the last commit; None if it is not known."""
         partition = self._open.get(tp)
         return partition.store.committed if partition is not None else self._committed.get(tp)
 
     def room(self, tp: TP) -> bool:
-        """Tell whether a partition takes more chunks; one that is not open waits."""
+        """Return whether a partition accepts more chunks; one that is not open does not."""
         partition = self._open.get(tp)
         return partition is not None and partition.room
 
     def fatal(self, error: BaseException) -> None:
-        """End the process: what is not committed is done again by the next owner."""
+        """Log the error and end the process; the next owner repeats what is not committed."""
         if self._dying:
             return
         self._dying = True
         if isinstance(error, EXPECTED):
-            log.critical("this worker stops: %s", error)
+            log.critical("the worker stops: %s", error)
         else:
-            log.critical("this worker stops because of a bug", exc_info=error)
-        self._exit_now(1)
+            log.critical("the worker stops because of a bug; please report it", exc_info=error)
+        self._on_exit(1)
 
     def observe(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         metrics = self._context.metrics
         for tp, partition in list(self._open.items()):
             number, table = str(tp.partition), partition.side.table
@@ -217,12 +224,12 @@ class Plane:
     def _dropped(self, topic: str, reason: str) -> None:
         self._context.metrics.dropped.labels(topic).inc()
 
-    def _say_what_is_lost(self, tp: TP, partition: Partition, begin: int) -> None:
-        position = partition.store.row.position
+    def _report_loss(self, tp: TP, partition: Partition, begin: int) -> None:
+        position = partition.store.progress.position
         if position < begin:
             self._context.metrics.skipped.inc(begin - position)
             log.error(
-                "%s: the log begins at offset %d, and the state stands at %d: %d records were"
-                " deleted by retention before they were applied; lengthen retention.ms",
+                "%s: the earliest offset is %d and the state is at offset %d: retention deleted %d"
+                " records before they were applied; raise retention.ms of the topic",
                 partition.name, begin, position, begin - position,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a worker needs of its process: a log without floods, a port, a deadline, a calm GC."""
+"""The process of a worker: logging without floods, the web port, a deadline, garbage collection."""
 
 import asyncio
 import errno
@@ -13,22 +13,22 @@ from collections.abc import Callable
 from tracker.explained import Explained
 
 FLOOD_SECONDS = 10.0
-"""The same line of a library comes once in so many seconds."""
+"""Minimum time between two equal lines of a library."""
 
 FLOODS = ("aiokafka", "faust", "mode", "kafka")
 
 OFF_TOPIC = ("Topic creation disabled",)
-"""What Faust says about topics that `tracker topics` has made."""
+"""Beginnings of Faust's lines about topics that `tracker topics` has created."""
 
 log = logging.getLogger(__name__)
 
 
 class PortError(Explained):
-    """The port of the web server cannot be had."""
+    """The port of the web server is not available."""
 
 
 class FloodFilter(logging.Filter):
-    """Lets the same line of a library through once in a while, and says how many were left out.
+    """Passes the same line of a library once in a while, with the number of those left out.
 
     While a broker is away the clients write thousands of lines.
     """
@@ -43,7 +43,7 @@ class FloodFilter(logging.Filter):
         self._left_out: dict[tuple[str, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is written."""
+        """Return whether a line is written."""
         text = str(record.msg)
         if record.levelno < logging.WARNING and "[^" in record.getMessage():
             return False  # a service of Faust's that starts or stops
@@ -63,13 +63,13 @@ class FloodFilter(logging.Filter):
         self._last[key] = now
         left_out = self._left_out.pop(key, 0)
         if left_out:
-            record.msg = f"{record.getMessage()} (and {left_out} times more)"
+            record.msg = f"{record.getMessage()} ({left_out} more times)"
             record.args = ()
         return True
 
 
 def set_up_logging(level: str) -> None:
-    """Log to stderr; the libraries' chatter only from WARNING on, unless DEBUG is asked for."""
+    """Log to stderr; libraries only from WARNING on, unless the level is DEBUG."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(FloodFilter())
@@ -82,10 +82,10 @@ def set_up_logging(level: str) -> None:
 
 
 async def check_port(host: str, port: int) -> None:
-    """Listen for a moment as the web server will, which comes only after the group was joined.
+    """Check the web server's port before the group is joined, by listening on it for a moment.
 
     Raises:
-        PortError: another process listens there, or the address is none of this machine's.
+        PortError: another process listens there, or the address is not one of this machine.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -97,7 +97,7 @@ async def check_port(host: str, port: int) -> None:
                 " to a free one, or to 0 for no web server"
             ) from error
         raise PortError(
-            f"nothing can listen on port {port} of {host}: {error.strerror}; set TRACKER_WEB_HOST"
+            f"cannot listen on port {port} of {host}: {error.strerror}; set TRACKER_WEB_HOST"
             " to an address of this machine, and TRACKER_WEB_PORT to a port that is allowed"
         ) from error
     server.close()
@@ -105,21 +105,21 @@ async def check_port(host: str, port: int) -> None:
 
 
 def calm_garbage_collector() -> None:
-    """Leave what is loaded out of collections, and collect less often."""
+    """Exclude the objects loaded so far from collections, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
 
-def end_by_force(after_seconds: float) -> threading.Timer:
-    """End the process after a deadline, whatever hangs. What is not committed is done again."""
+def kill_after(after_seconds: float) -> threading.Timer:
+    """Kill the process after a deadline, whatever hangs; uncommitted events are repeated."""
 
-    def leave() -> None:
-        log.critical("not ended %.0f s after the signal: leaving by force", after_seconds)
+    def kill() -> None:
+        log.critical("shutdown timed out after %.0f s: killing the process", after_seconds)
         logging.shutdown()
         os._exit(1)
 
-    timer = threading.Timer(after_seconds, leave)
+    timer = threading.Timer(after_seconds, kill)
     timer.daemon = True
     timer.start()
     return timer

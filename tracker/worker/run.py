@@ -1,4 +1,4 @@
-"""A worker's life, from its settings to its exit status."""
+"""The life of a worker, from its settings to its exit status."""
 
 import asyncio
 import logging
@@ -24,16 +24,16 @@ from tracker.worker.warm_up import warm_up
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
-"""How long after the first answer that did not come; then twice as long each time."""
+"""Wait after the first failure; doubled after each further one."""
 
 RETRY_SECONDS_MOST = 16.0
 
 START_SECONDS = 60.0
-"""How long a worker waits for a broker that is away when it starts."""
+"""Time a starting worker waits for the brokers."""
 
 
 async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -> Cluster:
-    """Check the topics; while no broker answers, try again for a while, less and less often.
+    """Check the topics; while no broker answers, retry with growing waits.
 
     Raises:
         BrokerError: no broker answered in time, or it refuses us.
@@ -47,7 +47,7 @@ async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -
         except BrokerError as error:
             if loop.time() + wait > deadline:
                 raise
-            log.warning("%s; trying again in %g s", error, wait)
+            log.warning("%s; retrying in %g s", error, wait)
             await asyncio.sleep(wait)
             wait = min(2.0 * wait, RETRY_SECONDS_MOST)
 
@@ -55,47 +55,47 @@ async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -
 def run_worker(settings: Settings) -> int:
     """Run a worker until it is told to stop.
 
-    1. Take the data directory; see that the web port is free; read kinds and artifact.
+    1. Lock the data directory; check that the web port is free; read kinds and artifact.
     2. Wait for the brokers and check the topics.
-    3. Compile the kernels, which takes a minute or two the first time; look at the port again.
-    4. Join the group and work.
+    3. Compile the kernels, which takes a minute or two the first time; check the port again.
+    4. Join the group and process events.
 
     Returns:
-        the exit status: 0 after SIGTERM or SIGINT, 1 where it refuses to start or had to stop.
+        the exit status: 0 after SIGTERM or SIGINT, 1 if the worker cannot start or had to stop.
     """
     set_up_logging(settings.log_level)
     try:
         with locked(settings.data_dir):
             return _run(settings)
     except Explained as error:
-        log.critical("this worker does not start: %s", error)
+        log.critical("the worker does not start: %s", error)
         return 1
 
 
 def _run(settings: Settings) -> int:
     metrics = Metrics()
-    # 1
-    _check_web(settings)
+    # 1. Check the web port, read kinds and artifact.
+    _check_web_port(settings)
     artifact = load_artifact(settings)
     interest = artifact.manifest.interest
     kinds = _kinds(settings, interest.rating_min, interest.rating_max)
     serving = make_serving(artifact, settings)
 
-    # 2
+    # 2. Wait for the brokers.
     cluster = asyncio.run(wait_for_cluster(settings))
     if not cluster.transactions:
         log.warning(
-            "the brokers at %s have no transactions: a worker that crashes or freezes may count"
-            " item events twice, and a frozen one may overwrite its successor's states",
+            "the brokers at %s do not support transactions: a worker that crashes or freezes may"
+            " count item events twice, and a frozen one may overwrite its successor's states",
             ", ".join(settings.bootstrap),
         )
 
-    # 3
+    # 3. Compile the kernels.
     def warm(serving: Serving) -> None:
         warm_up(serving, kinds, settings.k)
 
     warm(serving)
-    _check_web(settings)
+    _check_web_port(settings)
 
     def feed(view: ItemView) -> ItemFeed:
         topic = cluster.topics.items_changelog
@@ -112,20 +112,20 @@ def _run(settings: Settings) -> int:
     app.worker_init()
     app.worker_init_post_autodiscover()
     calm_garbage_collector()
-    # 4
+    # 4. Join the group.
     worker = TrackerWorker(app, settings)
     loop.set_default_executor(ThreadPoolExecutor(4, thread_name_prefix="aside"))
-    log.info("worker %d joins group %s", os.getpid(), group_of(settings))
+    log.info("worker %d: joining group %s", os.getpid(), group_of(settings))
     try:
         worker.execute_from_commandline()
     except SystemExit as end:  # Faust's only way to return
         status = int(end.code or 0)
         if status == 0:
-            log.info("left in order")
+            log.info("worker stopped cleanly")
         return status
 
 
-def _check_web(settings: Settings) -> None:
+def _check_web_port(settings: Settings) -> None:
     if settings.web_port:
         asyncio.run(check_port(settings.web_host, settings.web_port))
 

@@ -1,4 +1,7 @@
-"""A Faust consumer that hands over chunks to the owner of their partitions."""
+"""ChunkConsumer: a Faust consumer that hands chunks to the owner of their partitions.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 import logging
@@ -9,63 +12,68 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from tracker.store.database import write_rows
+from tracker.store.database import write_records
 from tracker.stream.partition import Chunk
 
 log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
-    """Who owns the partitions that the consumer is given: the data plane."""
+    """The owner of the partitions assigned to the consumer: the data plane.
+
+    The consumer calls `fence` at each assignment, before Faust recovers the tables, and `release`
+    at each revocation, before Faust forgets the partitions. `position`, `committed` and `room` are
+    called between two fetches, and must not block.
+    """
 
     async def fence(self, tps: Collection[TP]) -> None:
-        """Take over source partitions; the former owner can commit nothing after this."""
+        """Take over source partitions; after this their former owner can commit nothing."""
 
     async def release(self, tps: Collection[TP]) -> None:
-        """Finish the chunks under way, commit and let go of the partitions."""
+        """Finish the current chunks, commit and close the partitions."""
 
     def position(self, tp: TP) -> int | None:
-        """Return the offset that the state of an open partition has reached, in memory."""
+        """Return the position of an open partition in memory; None if it is not open."""
 
     def committed(self, tp: TP) -> int | None:
-        """Return the offset that the state has reached in the changelog."""
+        """Return the position of the last commit; None if it is not known."""
 
     def room(self, tp: TP) -> bool:
-        """Tell whether a partition can take more chunks."""
+        """Return whether a partition accepts more chunks."""
 
 
 class NoOwner:
-    """Owns nothing; what a transport has before it is given its owner."""
+    """The owner of a transport before the data plane is set: owns nothing."""
 
     async def fence(self, tps: Collection[TP]) -> None:
-        """Do nothing."""
+        """No-op."""
 
     async def release(self, tps: Collection[TP]) -> None:
-        """Do nothing."""
+        """No-op."""
 
     def position(self, tp: TP) -> int | None:
-        """Know nothing."""
+        """Return None."""
         return None
 
     def committed(self, tp: TP) -> int | None:
-        """Know nothing."""
+        """Return None."""
         return None
 
     def room(self, tp: TP) -> bool:
-        """Hold nothing back."""
+        """Always ready."""
         return True
 
 
 FETCH_WAIT_MILLISECONDS = 100
-"""How long a broker may hold back an answer. One request to a broker is under way at a time, so a
-busy partition would wait so long behind idle ones; Faust's 1500 is too much."""
+"""fetch.max.wait.ms of the consumer. It sends one request per broker at a time, so a busy partition
+would wait that long behind idle ones; Faust's 1500 is too much."""
 
 HELD_SECONDS = 0.02
-"""How long a fetch may last while a partition is held back."""
+"""Maximum time of a fetch while a partition is paused."""
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, reading committed records only."""
+    """Faust's consumer thread, which reads committed records only."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -75,10 +83,10 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
 
 class ChunkConsumer(driver.Consumer):
-    """Hands over one message a chunk for source topics, and tables' changelogs in bulk.
+    """Yields one message per chunk of a source topic, and applies changelogs in bulk.
 
-    Whatever Faust drops, repeats or rewinds around a rebalance, each chunk says which offsets it
-    covers, and chunks of a partition follow each other without a hole unless the log has one.
+    Whatever Faust drops, repeats or rewinds around a rebalance: each chunk says which offsets it
+    covers, and the chunks of a partition follow each other without a gap unless the log has one.
     """
 
     app: Any
@@ -102,11 +110,11 @@ class ChunkConsumer(driver.Consumer):
         return tp.topic in self.transport.chunk_records
 
     def rewind(self, tp: TP, offset: int) -> None:
-        """Fetch a partition from an offset again."""
+        """Fetch a partition again from an offset."""
         self._rewind[tp] = offset
 
     def unread(self, tp: TP) -> int | None:
-        """Return how many offsets of a partition were not fetched yet; None while unknown."""
+        """Return the number of offsets not yet fetched; None if unknown."""
         consumer = self._thread._consumer
         subscription = None if consumer is None else consumer._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
@@ -118,17 +126,17 @@ class ChunkConsumer(driver.Consumer):
         return max(0, int(state.highwater - state.position))
 
     def ack(self, message: Any) -> bool:
-        """Take note that a chunk is processed: there is room for another."""
+        """Acknowledge a chunk, freeing its place in the queue."""
         done: bool = super().ack(message)
         self.wake()
         return done
 
     def wake(self) -> None:
-        """Look again which partitions have room."""
+        """Check again which partitions have room."""
         self._room.set()
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch records, and give one message a chunk, partitions in turns."""
+        """Fetch records, and yield one message per chunk, taking turns between partitions."""
         while self._rewind:
             tp, offset = self._rewind.popitem()
             if tp in self.assignment():
@@ -140,7 +148,7 @@ class ChunkConsumer(driver.Consumer):
             return
         if not self.flow_active:
             return  # everything is sought again before flow resumes
-        others = {tp: found for tp, found in records.items() if not self._is_source(tp)}
+        others = {tp: part for tp, part in records.items() if not self._is_source(tp)}
         queues = [self._chunks(tp, records[tp]) for tp in records if self._is_source(tp)]
         for turn in range(max(map(len, queues), default=0)):
             for queue in queues:
@@ -158,9 +166,10 @@ class ChunkConsumer(driver.Consumer):
                 yield tp, self._to_message(tp, record)
 
     def _chunks(self, tp: TP, records: Sequence[Any]) -> list[Chunk]:
-        """Cut records into chunks that start where the last one ended.
+        """Cut records into chunks that start at the end of the last one.
 
-        A first offset past the expected one is sought once more and only then believed.
+        If the first offset is past the expected one, that one is sought once, to tell a lost fetch
+        from a gap of the log.
         """
         want = self._next.get(tp)
         if not records or (want is not None and records[-1].offset < want):
@@ -202,24 +211,24 @@ class ChunkConsumer(driver.Consumer):
         )
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
-        """Fetch what has room, and apply what came for changelogs."""
+        """Fetch partitions that have room, and apply the records of changelogs."""
         records, active = await super()._wait_next_records(timeout)
         if records is not None and self.flow_active:
             await self._apply_changelogs(records, active or ())
         return records, active
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        """Fetch, but leave out source partitions that can take no more.
+        """Fetch, except for source partitions that have no room.
 
-        Only a source partition is ever held back, never recovery or a standby.
+        Only source partitions are ever paused, never recovery or a standby.
         """
         if active_partitions is not None:
-            held = {
+            paused = {
                 tp for tp in active_partitions if self._is_source(tp) and not self._owner.room(tp)
             }
-            if held:
+            if paused:
                 timeout = min(timeout, HELD_SECONDS)
-                active_partitions = active_partitions - held
+                active_partitions = active_partitions - paused
                 if not active_partitions:
                     self._room.clear()
                     try:
@@ -231,28 +240,28 @@ class ChunkConsumer(driver.Consumer):
         return await super()._getmany(active_partitions, timeout)
 
     async def _apply_changelogs(self, records: Any, active: Collection[TP]) -> None:
-        """Write what was fetched of changelogs to their tables at once, and end recovery.
+        """Write the fetched records of changelogs to their tables in bulk, and end recovery.
 
-        Faust does it record by record, an order of magnitude slower. The last offset of a
-        partition may be the marker of a transaction, which is never delivered: what counts is how
-        far the consumer has read.
+        Faust writes them one by one, an order of magnitude slower. The last offset of a partition
+        may be the marker of a transaction, which is never delivered: the consumer's position
+        counts, not the last record.
         """
         tables = self.app.tables
         recovery = tables.recovery
         for tp in [tp for tp in active if tp.topic in tables._changelogs]:
-            found = records.pop(tp, None)
+            changes = records.pop(tp, None)
             if tp in recovery.active_tps:
                 offsets = recovery.active_offsets
             elif tp in recovery.standby_tps:
                 offsets = recovery.standby_offsets
             else:
                 continue
-            if found:
-                # Here, not in a thread: a rebalance may close the database.
+            if changes:
+                # On the event loop, not in a thread: a rebalance may close the database.
                 database = tables._changelogs[tp.topic].data._db_for_partition(tp.partition)
-                write_rows(database, ((r.key, r.value) for r in found), found[-1].offset)
-                self._read_offset[tp] = found[-1].offset
-                offsets[tp] = max(_known(offsets[tp]), found[-1].offset)
+                write_records(database, ((r.key, r.value) for r in changes), changes[-1].offset)
+                self._read_offset[tp] = changes[-1].offset
+                offsets[tp] = max(_known(offsets[tp]), changes[-1].offset)
             position = await self._thread.position(tp)
             if position is not None and position - 1 > _known(offsets[tp]):
                 offsets[tp] = position - 1
@@ -262,14 +271,14 @@ class ChunkConsumer(driver.Consumer):
             recovery.signal_recovery_end.set()
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """Return the ends of logs, from a source that can be trusted."""
+        """Return the end offsets of partitions, by fetches if the broker's own answer is wrong."""
         ends = self.transport.ends
         if ends is None:
             return await super().highwaters(*partitions)
         return await ends(partitions)
 
     async def perform_seek(self) -> None:
-        """Seek source partitions to where their state stands, or else to the group's offset."""
+        """Seek source partitions to their state's position, or else to the group's offset."""
         await super().perform_seek()
         for tp in self.assignment():
             if self._is_source(tp):
@@ -280,11 +289,11 @@ class ChunkConsumer(driver.Consumer):
                     await self._seek_to(tp, position)
 
     async def _seek_to(self, tp: TP, offset: int) -> None:
-        self._read_offset[tp] = None  # or Faust drops what it believes to have read
+        self._read_offset[tp] = None  # or Faust drops records that it believes to have read
         await self._thread.call_thread(self._thread._ensure_consumer().seek, tp, offset)
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Return the offset to commit for the group: that of the last commit of the state."""
+        """Return the offset to commit for the group: the position of the state's last commit."""
         if not self._is_source(tp):
             offset: int | None = super()._new_offset(tp)
             return offset
@@ -295,7 +304,7 @@ class ChunkConsumer(driver.Consumer):
         return position if position is not None and (before is None or position > before) else None
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Finish and commit before Faust forgets what was acknowledged, then let go."""
+        """Release source partitions before Faust forgets which offsets were acknowledged."""
         sources = [tp for tp in revoked if self._is_source(tp)]
         if sources and not self.app.should_stop:
             self.stop_flow()
@@ -310,12 +319,12 @@ class ChunkConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Fence the former owners of source partitions, and only then recover their state."""
+        """Fence the former owners of source partitions before their tables are recovered."""
         await self._owner.fence([tp for tp in assigned if self._is_source(tp)])
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def verify_all_partitions_active(self) -> None:
-        """Leave it to /healthz to tell whether the worker moves."""
+        """Disabled: /healthz detects a stalled worker."""
 
 
 class FetchedPartition:
@@ -345,12 +354,12 @@ def _known(offset: int | None) -> int:
 
 
 class ChunkTransport(driver.Transport):
-    """The transport of an application whose source topics come in chunks.
+    """Faust's transport with a consumer that yields chunks.
 
     Attributes:
-        chunk_records: by source topic, how many records a chunk holds at most.
-        owner: who owns the partitions.
-        ends: finds the ends of logs where the broker's own answer is wrong.
+        chunk_records: maximum number of records of a chunk, by source topic.
+        owner: owner of the partitions.
+        ends: returns end offsets if the broker's own answer is wrong.
     """
 
     Consumer = ChunkConsumer
@@ -363,11 +372,11 @@ class ChunkTransport(driver.Transport):
 
 
 class ChunkSchema(faust.Schema[None, Any]):
-    """Hands chunks to the agent as they are."""
+    """Passes chunks to the agent unchanged."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
         """Chunks have no key."""
 
     def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
-        """Give the chunk."""
+        """Return the chunk."""
         return message.value

@@ -1,4 +1,4 @@
-"""Compile every kernel that an artifact needs before it serves, on states that are thrown away."""
+"""Compilation of every kernel that an artifact needs, on states that are thrown away."""
 
 import logging
 import time
@@ -18,22 +18,23 @@ from tracker.users.rows import RequestBatch, UserRows
 log = logging.getLogger(__name__)
 
 EVENTS = 80
+"""Number of events: more than the ring of a user holds."""
 
 
 def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
-    """Run what a chunk needs once: events, rows of another artifact, lists, learning, item states.
+    """Call everything that a chunk needs once: events, carry-over, lists, learning, item states.
 
-    Native code is compiled when it is first called, which takes half a minute; later starts find
-    it in the cache. A worker in the group that stood still for so long would be thrown out. What
-    is compiled depends on what was trained, so an artifact is warmed up before it is put into use.
+    Native code is compiled at its first call, which takes half a minute; later starts load it from
+    the cache. A group member that stalls for so long is removed from the group. Which kernels are
+    needed depends on the trained models, so each artifact is warmed up before it is used.
 
     Args:
-        serving: an artifact; its item view stays as it is.
+        serving: an artifact with its recommender; its item view is not changed.
         kinds: weights of kinds.
         k: items in a list.
     """
-    begun = time.monotonic()
-    log.info("compiling kernels, or reading them from the cache: the first time takes a minute")
+    started_at = time.monotonic()
+    log.info("compiling kernels, or loading them from the cache; the first time takes a minute")
     recommender = serving.recommender
     rows = UserRows(serving.config)
     rows.grow(4)
@@ -45,13 +46,13 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     recommender.carry_over(rows.states, slots)
     learner = Learner(kinds)
     learner.follow(serving.artifact.models)
-    asked = RequestBatch(rows, slots, now, np.zeros(3, np.uint32))
-    found = recommender.recommend(asked, k, learner.served)
+    requests = RequestBatch(rows, slots, now, np.zeros(3, np.uint32))
+    recommended = recommender.recommend(requests, k, learner.served)
     ranker = learner.served.ranker
     if ranker is not None:
         ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
     serving.encoder.encode(
-        found,
+        recommended,
         serving.version,
         ["a", "b", "c"],
         ["a", "b", "c"],
@@ -73,8 +74,8 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         packed = items.states.pack(np.unique(places).astype(np.int64))
         items.states.unpack(np.arange(len(packed)), packed)
         type(serving.view)(serving.artifact.vectors).update(packed, np.unique(item_events["item"]))
-    seconds = time.monotonic() - begun
-    log.info("kernels are ready after %.1f s", seconds)
+    seconds = time.monotonic() - started_at
+    log.info("kernels ready after %.1f s", seconds)
 
 
 def _events(serving: Serving, kinds: Kinds) -> EventBatch:

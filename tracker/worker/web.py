@@ -24,16 +24,16 @@ TEXT = "text/plain; version=0.0.4"
 Result = TypeVar("Result")
 
 MOST_SCORED = 1000
-"""Items that /score answers for at once."""
+"""Maximum number of items of one /score request."""
 
 
 class Health:
-    """Tells whether a worker lives, and whether it is ready.
+    """Liveness and readiness of a worker.
 
     Args:
-        context: what the partitions share.
+        context: what the partitions of a worker share.
         plane: the partitions.
-        rebalancing: whether partitions are being handed out, or their state recovered.
+        rebalancing: returns whether partitions are being assigned, or their states recovered.
     """
 
     def __init__(self, context: Context, plane: Plane, rebalancing: Callable[[], bool]) -> None:
@@ -42,7 +42,7 @@ class Health:
         self._rebalancing = rebalancing
 
     def live(self) -> list[str]:
-        """Return why the worker should be restarted; nothing where it lives."""
+        """Return the reasons to restart the worker; none if it is alive."""
         stalled = self._context.metrics.seconds_since_commit()
         lag = self._plane.lag
         most = self._context.settings.health_stall_seconds
@@ -51,7 +51,7 @@ class Health:
         return []
 
     def ready(self) -> list[str]:
-        """Return what the worker still waits for; nothing where it is ready."""
+        """Return what the worker still waits for; nothing if it is ready."""
         reasons = []
         keeper = self._context.keeper
         if not keeper.loaded:
@@ -64,7 +64,7 @@ class Health:
 
 
 def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) -> None:
-    """Put the pages on the application's web server."""
+    """Add the pages to the application's web server."""
 
     @app.page("/healthz")
     async def healthz(view: Any, request: Any) -> Any:
@@ -133,17 +133,17 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
 
 
 def _time_of(text: str | None) -> float | None:
-    """Return the time that is asked for.
+    """Parse a time in seconds; None if there is none.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a finite number.
     """
     if text is None:
         return None
-    found = float(text)
-    if not math.isfinite(found):
+    seconds = float(text)
+    if not math.isfinite(seconds):
         raise ValueError(text)
-    return found
+    return seconds
 
 
 async def _score(
@@ -154,7 +154,7 @@ async def _score(
     scene: str | None,
     at: float | None,
 ) -> dict[str, object] | None:
-    """Return scores from the partition that has the user, or else would have; None for neither."""
+    """Return scores from the partition that has the user, or would have it; None for neither."""
     partitions = context.cluster.partitions(context.cluster.topics.events)
     likely = partition_of(user_id, partitions)
     sides = _with_side(plane, UserSide)
@@ -163,7 +163,7 @@ async def _score(
             continue
         side = cast(UserSide, partition.side)
 
-        def ask(side: UserSide = side, new: bool = new) -> dict[str, object] | None:
+        def query(side: UserSide = side, new: bool = new) -> dict[str, object] | None:
             user = side.find_user(user_id)
             if user is None:
                 if not new:
@@ -175,7 +175,7 @@ async def _score(
                 scene, side.calibration(),
             )  # fmt: skip
 
-        answer = await _ask(context, partition, ask)
+        answer = await _query(context, partition, query)
         if answer is not None:
             return answer
     return None
@@ -185,14 +185,14 @@ async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[st
     for partition in _with_side(plane, UserSide):
         side = cast(UserSide, partition.side)
 
-        def ask(side: UserSide = side) -> dict[str, object] | None:
+        def query(side: UserSide = side) -> dict[str, object] | None:
             user = side.find_user(user_id)
             if user is None:
                 return None
             artifact = context.keeper.current.artifact
             return describe_user(user_id, user.rows.states, user.slot, artifact, user.now)
 
-        answer = await _ask(context, partition, ask)
+        answer = await _query(context, partition, query)
         if answer is not None:
             return answer
     return None
@@ -205,30 +205,30 @@ async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[st
     for partition in _with_side(plane, ItemSide):
         side = cast(ItemSide, partition.side)
 
-        def ask(side: ItemSide = side) -> dict[str, object] | None:
+        def query(side: ItemSide = side) -> dict[str, object] | None:
             found = side.find_item(hash_id(item_id))
             if found is None:
                 return None
             states, slot = found
             artifact = context.keeper.current.artifact
-            now = side.store.row.stream_time
+            now = side.store.progress.stream_time
             return describe_item(item_id, states, slot, artifact, now, scene_names)
 
-        answer = await _ask(context, partition, ask)
+        answer = await _query(context, partition, query)
         if answer is not None:
             return answer
     return None
 
 
-async def _ask(context: Context, partition: Partition, ask: Callable[[], Result]) -> Result:
-    """Ask a partition; where it needs a newer artifact, once that is in use.
+async def _query(context: Context, partition: Partition, query: Callable[[], Result]) -> Result:
+    """Query a partition; if it needs a newer artifact, once that is in use.
 
     Raises:
-        NewerArtifactError: it cannot be told whether LATEST names it.
+        NewerArtifactError: LATEST, or the artifact that it names, cannot be read.
     """
     while True:
         try:
-            return await partition.ask(ask)
+            return await partition.query(query)
         except NewerArtifactError as newer:
             if not await context.keeper.catch_up(newer.sequence):
                 raise

@@ -1,4 +1,4 @@
-"""Arena: keys to slots, dirty and pinned rows stay, the longest unused goes."""
+"""Arena: keys to slots; dirty and pinned rows stay, the least recently used goes."""
 
 import numpy as np
 import pytest
@@ -18,24 +18,24 @@ def make(capacity: int) -> tuple[Arena[str], list[int], list[int]]:
 
 def test_new_keys_get_a_slot_each_and_are_named_once() -> None:
     arena, grown, _ = make(100)
-    slots, new, new_slots = arena.find(["a", "b", "a"])
+    slots, new, new_slots = arena.slots_of(["a", "b", "a"])
     assert slots[0] == slots[2] != slots[1]
     assert new == ["a", "b"]
     assert new_slots.tolist() == slots[:2].tolist()
     assert grown == [100]
-    again, new, _ = arena.find(["b", "a"])
+    again, new, _ = arena.slots_of(["b", "a"])
     assert again.tolist() == [slots[1], slots[0]]
     assert new == []
     assert arena.keys(again) == ["b", "a"]
     assert arena.slot("nobody") == -1
 
 
-def test_rows_unused_longest_are_evicted_first() -> None:
+def test_least_recently_used_rows_are_evicted_first() -> None:
     arena, _, evicted = make(4)
-    first, _, _ = arena.find(["a", "b"])
-    arena.find(["c", "d"])
-    arena.find(["a"])
-    arena.find(["e"])
+    first, _, _ = arena.slots_of(["a", "b"])
+    arena.slots_of(["c", "d"])
+    arena.slots_of(["a"])
+    arena.slots_of(["e"])
     assert "b" not in arena
     assert evicted == [first[1]]
     assert all(key in arena for key in "acde")
@@ -43,22 +43,24 @@ def test_rows_unused_longest_are_evicted_first() -> None:
 
 def test_dirty_and_pinned_rows_are_never_evicted() -> None:
     arena, _, _ = make(3)
-    slots, _, _ = arena.find(["a", "b", "c"])
+    slots, _, _ = arena.slots_of(["a", "b", "c"])
     arena.dirty[slots[:2]] = True
     assert arena.take_dirty().tolist() == sorted(slots[:2].tolist())
     arena.dirty[slots[2]] = True
-    with pytest.raises(ArenaFullError, match="1 rows are needed; 0 are free and 0 of 3"):
-        arena.find(["d"])
+    with pytest.raises(
+        ArenaFullError, match="1 new rows need a slot; 0 of 3 slots are free and 0 can be evicted"
+    ):
+        arena.slots_of(["d"])
     assert "d" not in arena
     arena.unpin(slots[:1])
-    arena.find(["d"])
+    arena.slots_of(["d"])
     assert "a" not in arena
     assert "b" in arena
 
 
 def test_rows_of_a_failed_commit_are_dirty_again() -> None:
     arena, _, _ = make(2)
-    slots, _, _ = arena.find(["a"])
+    slots, _, _ = arena.slots_of(["a"])
     arena.dirty[slots] = True
     taken = arena.take_dirty()
     arena.restore(taken)
@@ -66,11 +68,11 @@ def test_rows_of_a_failed_commit_are_dirty_again() -> None:
     assert not arena.pinned.any()
 
 
-def test_keys_of_the_same_search_never_evict_each_other() -> None:
+def test_keys_of_the_same_call_never_evict_each_other() -> None:
     arena, _, _ = make(2)
-    arena.find(["a"])
+    arena.slots_of(["a"])
     with pytest.raises(ArenaFullError):
-        arena.find(["a", "b", "c"])
+        arena.slots_of(["a", "b", "c"])
     assert "a" in arena
 
 
@@ -79,7 +81,7 @@ def test_random_use_never_gives_one_slot_to_two_keys() -> None:
     rng = np.random.default_rng(7)
     for _ in range(300):
         keys = [str(n) for n in rng.integers(0, 200, size=10)]
-        slots, _, _ = arena.find(keys)
+        slots, _, _ = arena.slots_of(keys)
         assert arena.keys(slots) == keys
         arena.dirty[slots[:3]] = True
         if arena.dirty.sum() > 20:

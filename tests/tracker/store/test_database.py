@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from rocksdict import Options, Rdict
 
-from tracker.store.database import OFFSET_KEY, DatabaseError, write_rows
+from tracker.store.database import OFFSET_KEY, DatabaseError, write_records
 
 
 def test_rows_and_their_offset_are_there_after_the_database_is_closed(tmp_path: Path) -> None:
     database = Rdict(str(tmp_path / "db"), options=Options(raw_mode=True))
-    write_rows(database, [(b"a", b"1"), (b"b", b"2")], 7)
-    write_rows(database, [(b"a", None)], 9)
+    write_records(database, [(b"a", b"1"), (b"b", b"2")], 7)
+    write_records(database, [(b"a", None)], 9)
     database.close()
     again = Rdict(str(tmp_path / "db"), options=Options(raw_mode=True))
     assert dict(again.items()) == {b"b": b"2", OFFSET_KEY: b"9"}
@@ -24,5 +24,5 @@ def test_database_that_cannot_be_written_is_named_with_what_to_look_at() -> None
         def write(self, batch: Any, options: Any) -> None:
             raise Exception("IO error: No space left on device")
 
-    with pytest.raises(DatabaseError, match=r"TRACKER_DATA_DIR.*No space left.*disk full"):
-        write_rows(Full(), [(b"a", b"1")], 0)
+    with pytest.raises(DatabaseError, match=r"TRACKER_DATA_DIR.*No space left.*is not full"):
+        write_records(Full(), [(b"a", b"1")], 0)

@@ -85,7 +85,7 @@ def test_row_in_memory_that_is_newer_than_the_database_stays(make: Make) -> None
 
 
 def test_sweep_goes_round_in_parts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idle, "SWEEP_ROWS", 2)
+    monkeypatch.setattr(idle, "SWEEP_RECORDS", 2)
     bench = make(state_idle_days=30.0)
     bench.users.sweep()  # nothing there yet
     bench.send(*(like(f"u{n}", n, time=NOW - 40 * DAY) for n in range(5)))

@@ -1,4 +1,4 @@
-"""PartitionStore: rows and position in one commit, and what a failed one leaves."""
+"""PartitionStore: rows and position in one commit, and the state after a failed one."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -49,24 +49,24 @@ class Numbers:
         self.restored += slots.tolist()
 
 
-class Committer:
+class FakeCommitter:
     """Writes to the database, or aborts."""
 
     def __init__(self) -> None:
         self.abort = False
-        self.first: list[Record] = []
+        self.sent: list[Record] = []
 
     async def write(
         self,
         database: Any,
-        rows: Sequence[tuple[bytes, bytes | None]],
-        first: Sequence[Record],
+        records: Sequence[tuple[bytes, bytes | None]],
+        outgoing: Sequence[Record],
     ) -> None:
         if self.abort:
             raise CommitAbortedError("the broker is away")
-        self.first += first
+        self.sent += outgoing
         batch = WriteBatch(raw_mode=True)
-        for key, value in rows:
+        for key, value in records:
             if value is None:
                 batch.delete(key)
             else:
@@ -80,7 +80,7 @@ class Shelf:
     def __init__(self, database: Any, capacity: int = 100) -> None:
         self.database = database
         self.rows = Numbers()
-        self.committer = Committer()
+        self.committer = FakeCommitter()
         self.store: PartitionStore[str] = PartitionStore(
             database,
             self.committer,  # type: ignore[arg-type]
@@ -93,13 +93,13 @@ class Shelf:
 
     def add(self, *keys: str) -> None:
         for key in keys:
-            slots = self.store.find([key])
+            slots = self.store.slots_of([key])
             self.rows.values[slots] += 1
-            self.store.touch(slots)
-        self.store.move_to(self.store.row.position + len(keys))
+            self.store.mark_dirty(slots)
+        self.store.advance(self.store.progress.position + len(keys))
 
     def value(self, key: str) -> int:
-        slots = self.store.find([key])
+        slots = self.store.slots_of([key])
         return int(self.rows.values[slots[0]])
 
     def commit(self) -> None:
@@ -125,7 +125,7 @@ def test_state_and_position_come_back_together(database: Any) -> None:
     assert shelf.store.committed == 8
     again = Shelf(database)
     again.open()
-    assert again.store.row.position == 8
+    assert again.store.progress.position == 8
     assert again.store.committed == 8
     again.add("a")
     assert again.value("a") == 3
@@ -137,7 +137,7 @@ def test_position_is_committed_before_the_first_event(database: Any) -> None:
     shelf.commit()
     again = Shelf(database)
     again.open(begin=9)
-    assert again.store.row.position == 7
+    assert again.store.progress.position == 7
 
 
 def test_what_is_not_committed_is_gone_after_a_crash_with_its_position(database: Any) -> None:
@@ -148,7 +148,7 @@ def test_what_is_not_committed_is_gone_after_a_crash_with_its_position(database:
     shelf.add("a", "a")
     again = Shelf(database)
     again.open()
-    assert again.store.row.position == 1
+    assert again.store.progress.position == 1
     assert again.value("a") == 1
 
 
@@ -166,7 +166,7 @@ def test_failed_commit_makes_rows_and_notes_dirty_again(database: Any) -> None:
         asyncio.run(shelf.store.commit(snapshot, []))
     shelf.store.settle()
     assert shelf.store.dirty_rows == 2
-    assert shelf.rows.restored == shelf.store.find(["a"]).tolist()
+    assert shelf.rows.restored == shelf.store.slots_of(["a"]).tolist()
     assert database.get(POSITION_KEY) is None
     shelf.committer.abort = False
     shelf.commit()
@@ -181,12 +181,12 @@ def test_rows_of_a_commit_under_way_stay_until_the_database_has_them(database: A
     shelf.add("a", "b")
     snapshot = shelf.store.snapshot()
     with pytest.raises(ArenaFullError):
-        shelf.store.find(["c"])
+        shelf.store.slots_of(["c"])
     asyncio.run(shelf.store.commit(snapshot, []))
     with pytest.raises(ArenaFullError):
-        shelf.store.find(["c"])
+        shelf.store.slots_of(["c"])
     shelf.store.settle()
-    shelf.store.find(["c"])
+    shelf.store.slots_of(["c"])
     assert shelf.value("a") == 1
 
 
@@ -217,9 +217,9 @@ def test_scan_reads_one_prefix_only(database: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"partitions": 5}, "4 partitions of events, and it has 5 now"),
+        ({"partitions": 5}, "events has 5 partitions, and the states were made when it had 4"),
         ({"uid": "id2"}, "has id id2, and the states belong to one with id id1"),
-        ({"end": 2}, "stands at offset 3 of events, which ends at 2"),
+        ({"end": 2}, "is at offset 3 of events, which ends at 2"),
     ],
 )
 def test_position_of_another_topic_is_refused_with_a_remedy(
@@ -241,10 +241,10 @@ def test_topic_whose_id_nobody_gives_is_not_refused(database: Any) -> None:
     shelf.commit()
     again = Shelf(database)
     again.open(uid="")
-    assert again.store.row.topic_id == "id1"
+    assert again.store.progress.topic_id == "id1"
 
 
-def test_damaged_or_unknown_position_row_is_refused_by_name() -> None:
+def test_damaged_or_unknown_position_record_is_refused_by_name() -> None:
     with pytest.raises(PositionError, match="cannot be read"):
         decode_position(b"{")
     other = msgspec.json.encode(Position(FORMAT + 1, 0, "events", "", 1))
@@ -257,11 +257,11 @@ def test_store_that_is_not_open_has_no_position(database: Any) -> None:
     assert not shelf.store.is_open
     assert not shelf.store.needs_commit
     with pytest.raises(RuntimeError, match="not open"):
-        shelf.store.row  # noqa: B018
+        shelf.store.progress  # noqa: B018
 
 
-def test_position_row_is_the_last_of_a_commit(database: Any) -> None:
+def test_position_record_is_the_last_of_a_commit(database: Any) -> None:
     shelf = Shelf(database)
     shelf.open()
     shelf.add("a")
-    assert shelf.store.snapshot().rows[-1][0] == POSITION_KEY
+    assert shelf.store.snapshot().records[-1][0] == POSITION_KEY

@@ -88,7 +88,7 @@ def test_feed_keeps_trying_while_the_broker_is_away(
         await feed.stop()  # never started
         feed.start()
         async with asyncio.timeout(10.0):
-            while "trying again" not in caplog.text:
+            while "retrying in" not in caplog.text:
                 await asyncio.sleep(0.01)
         await feed.stop()
         assert not feed.caught_up

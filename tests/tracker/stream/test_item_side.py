@@ -49,8 +49,8 @@ def test_blocks_are_applied_and_position_and_sources_move(bench: Bench, blocks: 
     made = blocks(1, 2, 1)
     assert bench.items.process(sources(*made), len(made)) == []
     assert (positives(bench, 1), positives(bench, 2)) == (2, 1)
-    assert bench.items.store.row.position == len(made)
-    assert bench.items.store.row.sources == {0: 2}
+    assert bench.items.store.progress.position == len(made)
+    assert bench.items.store.progress.sources == {0: 2}
     assert bench.count("item_events") == 3
 
 
@@ -77,7 +77,7 @@ def test_sources_of_other_partitions_are_apart(bench: Bench, blocks: Any) -> Non
     other["source_partition"] = 3
     bench.items.process(sources(made, encode_block(other)), 2)
     assert positives(bench, 1) == 2
-    assert bench.items.store.row.sources == {0: 0, 3: 0}
+    assert bench.items.store.progress.sources == {0: 0, 3: 0}
 
 
 def test_part_of_a_block_that_was_applied_is_left_out(bench: Bench, blocks: Any) -> None:
@@ -96,7 +96,7 @@ def test_record_that_is_no_block_is_rejected_and_the_rest_goes_on(
     assert dict(rejected.headers)["reason"] == b"item_block"
     assert positives(bench, 1) == 1
     assert bench.count("rejected", reason="item_block") == 2
-    assert bench.items.store.row.position == 3
+    assert bench.items.store.progress.position == 3
 
 
 def test_unknown_item_has_no_row(bench: Bench) -> None:

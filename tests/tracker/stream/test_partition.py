@@ -114,7 +114,7 @@ def test_chunks_are_applied_in_order_and_committed_at_the_end(bench: Bench) -> N
     ]  # fmt: skip
     assert bench.users.store.committed == 3
     bench.restart()
-    assert bench.users.store.row.position == 3
+    assert bench.users.store.progress.position == 3
 
 
 def test_small_chunk_is_processed_on_the_loop_and_a_large_one_in_a_thread(
@@ -188,7 +188,7 @@ def test_gap_that_the_log_has_is_passed(bench: Bench) -> None:
         await line.applied(1, 7)
 
     run(bench, work)
-    assert bench.users.store.row.position == 7
+    assert bench.users.store.progress.position == 7
 
 
 def test_full_arena_commits_early_and_goes_on(bench: Bench) -> None:
@@ -200,7 +200,7 @@ def test_full_arena_commits_early_and_goes_on(bench: Bench) -> None:
     line = run(bench, work, commit_seconds=60.0)
     assert line.fatal == []
     assert bench.committer.writes >= 3
-    assert bench.users.store.row.position == 40
+    assert bench.users.store.progress.position == 40
 
 
 def test_chunk_with_more_users_than_rows_ends_the_worker(bench: Bench) -> None:
@@ -266,7 +266,7 @@ def test_a_chunk_waits_while_it_cannot_be_told_what_latest_names(
     bench.keeper.readable = False
     run(bench, work)
     assert bench.head("a", "events") == 2
-    assert caplog.text.count("waits for an artifact: user row 0 of 1 was written with") == 1
+    assert caplog.text.count("waiting for an artifact: user row 0 of 1 was written with") == 1
 
 
 def test_a_chunk_that_waits_for_an_artifact_is_given_back_at_the_end(bench: Bench) -> None:
@@ -279,7 +279,7 @@ def test_a_chunk_that_waits_for_an_artifact_is_given_back_at_the_end(bench: Benc
     line = run(bench, work)
     assert line.fatal == []
     assert line.done == [2]
-    assert bench.users.store.committed == bench.users.store.row.position == 1
+    assert bench.users.store.committed == bench.users.store.progress.position == 1
 
 
 def test_chunks_that_wait_at_the_end_are_given_back(bench: Bench) -> None:
@@ -292,8 +292,8 @@ def test_chunks_that_wait_at_the_end_are_given_back(bench: Bench) -> None:
 
     line = run(bench, work)
     assert len(line.done) == WAITING_CHUNKS + 1
-    assert bench.users.store.committed == bench.users.store.row.position
-    assert bench.head("a", "events") == bench.users.store.row.position
+    assert bench.users.store.committed == bench.users.store.progress.position
+    assert bench.head("a", "events") == bench.users.store.progress.position
 
 
 def test_partition_waits_while_too_much_is_unsent(bench: Bench) -> None:
@@ -325,9 +325,9 @@ def test_question_is_answered_between_chunks(bench: Bench) -> None:
 
     async def work(line: Line) -> None:
         line.accept(0, bench.records(like("a", 0)))
-        answers.append(await line.partition.ask(lambda: bench.head("a", "events")))
+        answers.append(await line.partition.query(lambda: bench.head("a", "events")))
         with pytest.raises(LookupError):
-            await line.partition.ask(lambda: [][0])
+            await line.partition.query(lambda: [][0])
 
     run(bench, work)
     assert answers == [1]

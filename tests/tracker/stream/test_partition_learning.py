@@ -118,11 +118,11 @@ def test_what_was_learned_is_committed_with_the_position_and_read_back(make: Mak
     bench.send(*likes(bench))
     assert row(bench) is None
     bench.commit()
-    learned, position = read_out(bench), bench.users.store.row.position
+    learned, position = read_out(bench), bench.users.store.progress.position
     bench.send(*likes(bench, 6, 6))  # never committed
     assert read_out(bench) != learned
     bench.restart()
-    assert bench.users.store.row.position == position
+    assert bench.users.store.progress.position == position
     bench.users._learning.learned(bench.keeper.current)
     assert read_out(bench) == learned
     bench.offset = position
@@ -135,7 +135,7 @@ def test_a_crash_and_the_same_events_again_give_the_same_weights(make: Make) -> 
     for one in (bench, undisturbed):
         one.send(*likes(one))
         one.commit()
-    position = bench.users.store.row.position
+    position = bench.users.store.progress.position
     bench.send(*likes(bench, 6, 6))
     bench.restart()
     bench.offset = position
@@ -196,7 +196,7 @@ def test_another_ranker_starts_again_and_the_same_in_a_newer_artifact_goes_on(
     bench.keeper.current = make_serving(trained(4, seed=1), bench.settings)
     with caplog.at_level(logging.WARNING):
         bench.users._learning.learned(bench.keeper.current)
-    assert "t-events-0: online learning starts again" in caplog.text
+    assert "t-events-0: online learning restarts from" in caplog.text
     assert bench.count("learning_restarts") == 1
     assert learner(bench).progress["ranker"].steps == 0
 

@@ -14,7 +14,7 @@ from tracker.artifact.manifest import LAYOUT, read_manifest
 from tracker.artifact.versions import ArtifactError, set_latest
 from tracker.settings import Settings, load_settings
 from tracker.stream.metrics import Metrics
-from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_shape
+from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_layout
 from tracker.users.config import InterestConfig
 
 
@@ -197,9 +197,9 @@ def test_artifact_that_shapes_states_otherwise_is_refused_with_the_remedy(
 def test_half_lives_do_not_change_the_shape_but_widths_do() -> None:
     config = InterestConfig()
     longer = msgspec.structs.replace(config, half_lives_seconds=(60.0, 3600.0, 86400.0, 864000.0))
-    assert same_shape(config, longer)
-    assert not same_shape(config, msgspec.structs.replace(config, dim=32))
-    assert not same_shape(config, msgspec.structs.replace(config, seen_bits=8192))
+    assert same_layout(config, longer)
+    assert not same_layout(config, msgspec.structs.replace(config, dim=32))
+    assert not same_layout(config, msgspec.structs.replace(config, seen_bits=8192))
 
 
 def test_keeper_without_an_artifact_is_a_wrong_call(shop: Shop) -> None:

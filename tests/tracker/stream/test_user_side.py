@@ -48,7 +48,7 @@ def test_chunk_gives_each_user_one_list_that_names_the_last_event(make: Make) ->
     assert a.artifact == "v1"
     assert len(a.items) == 10
     assert a.timestamp == NOW
-    assert bench.users.store.row.position == 3
+    assert bench.users.store.progress.position == 3
     assert bench.head("a", "events") == 2
     assert bench.count("events") == 3
     assert bench.count("outcomes", outcome="applied") == 3
@@ -148,7 +148,7 @@ def test_bad_records_are_rejected_with_their_bytes_and_the_rest_goes_on(make: Ma
     assert [dict(record.headers)["offset"] for record in rejected] == [b"0", b"2", b"3"]
     assert rejected[0].value == b"{"
     assert len(lists(out)) == 1
-    assert bench.users.store.row.position == 4
+    assert bench.users.store.progress.position == 4
     assert bench.count("rejected", reason="unknown_kind") == 1
     assert bench.head("a", "last_offset") == 1
 
@@ -156,7 +156,7 @@ def test_bad_records_are_rejected_with_their_bytes_and_the_rest_goes_on(make: Ma
 def test_chunk_of_bad_records_only_moves_the_position(make: Make) -> None:
     bench = make()
     bench.send(b"{", b"[]")
-    assert bench.users.store.row.position == 2
+    assert bench.users.store.progress.position == 2
     assert bench.users.store.needs_commit
 
 
@@ -226,7 +226,7 @@ def test_states_after_a_crash_are_those_of_the_last_commit(make: Make) -> None:
     bench.send(like("a", 1))
     bench.restart()
     assert bench.head("a", "events") == 1
-    assert bench.users.store.row.position == 1
+    assert bench.users.store.progress.position == 1
 
 
 def test_rows_of_long_histories_keep_what_they_have_seen(make: Make) -> None:
@@ -235,12 +235,12 @@ def test_rows_of_long_histories_keep_what_they_have_seen(make: Make) -> None:
     assert bench.head("a", "evicted") > 0
     bench.commit()
     bench.restart()
-    slot = int(bench.users.store.find(["a"])[0])
+    slot = int(bench.users.store.slots_of(["a"])[0])
     seen_slot = int(bench.rows.seen_slots[slot])
     assert bench.rows.seen.contains(seen_slot, hash_id("i0"))
     bench.send(*(like("a", number % 40) for number in range(30, 40)))
     bench.commit()
-    bench.users.store.arena.forget(np.array([slot]))
+    bench.users.store.arena.evict(np.array([slot]))
     assert bench.rows.seen_slots[slot] == -1
 
 
@@ -257,7 +257,7 @@ def test_chunks_of_any_size_give_the_same_states(make: Make) -> None:
         small.commit()
     for user in range(5):
         rows = [
-            bench.rows.states.copy_rows(bench.users.store.find([f"u{user}"]))
+            bench.rows.states.copy_rows(bench.users.store.slots_of([f"u{user}"]))
             for bench in (large, small)
         ]
         assert rows[0].sums.tobytes() == rows[1].sums.tobytes()
@@ -271,7 +271,7 @@ def test_without_transactions_a_row_that_is_ahead_of_its_position_is_not_applied
     records = bench.records(like("a", 0), like("b", 1), like("a", 2))
     bench.users.process(records, 3)
     bench.commit()
-    bench.users.store.row.position = 1  # the position of an earlier commit
+    bench.users.store.progress.position = 1  # the position of an earlier commit
     assert len(lists(bench.users.process(records[1:], 3))) == 2
     assert bench.head("a", "events") == 2
     assert bench.count("replayed") == 2
@@ -283,7 +283,7 @@ def test_full_arena_is_said_before_anything_changes(make: Make) -> None:
     records = bench.records(like("c"))
     with pytest.raises(ArenaFullError):
         bench.users.process(records, 3)
-    assert bench.users.store.row.position == 2
+    assert bench.users.store.progress.position == 2
     bench.commit()
     assert len(lists(bench.users.process(records, 3))) == 1
 
@@ -305,7 +305,7 @@ def written_by_a_newer_artifact(bench: Bench) -> Any:
     bench.restart()
     for number in range(20):
         bench.send(like("a", number, time=NOW + number))
-    hidden = bench.rows.states.hidden[bench.users.store.find(["a"])[0]].copy()
+    hidden = bench.rows.states.hidden[bench.users.store.slots_of(["a"])[0]].copy()
     assert hidden.any()
     bench.commit()
     bench.keeper.current = older
@@ -317,7 +317,7 @@ def test_a_row_of_a_newer_artifact_loses_nothing_to_whoever_reads_it(make: Make)
     bench = make(emit_min_interval_seconds=1e9)
     hidden = written_by_a_newer_artifact(bench)
     bench.send(like("b"))  # whose row is at home here
-    position = bench.users.store.row.position
+    position = bench.users.store.progress.position
     records = bench.records(like("b"), like("a"))
     bench.now = NOW + 2e9  # the list that a is owed is due
     reads = (
@@ -332,7 +332,7 @@ def test_a_row_of_a_newer_artifact_loses_nothing_to_whoever_reads_it(make: Make)
             read()
         assert newer.value.sequence == 7
         assert "a" not in bench.users.store.arena
-    assert bench.users.store.row.position == position
+    assert bench.users.store.progress.position == position
     assert bench.head("b", "events") == 1
     bench.keeper.current = with_encoder(bench, 7)
     user = bench.users.find_user("a")

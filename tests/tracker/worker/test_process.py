@@ -116,12 +116,12 @@ def test_process_that_hangs_leaves_by_force_with_status_1() -> None:
     program = (
         "import logging, time\n"
         "logging.basicConfig()\n"
-        "from tracker.worker.process import end_by_force\n"
-        "end_by_force(0.2)\n"
+        "from tracker.worker.process import kill_after\n"
+        "kill_after(0.2)\n"
         "time.sleep(60)\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, timeout=50, check=False
     )
     assert ended.returncode == 1
-    assert b"leaving by force" in ended.stderr
+    assert b"killing the process" in ended.stderr

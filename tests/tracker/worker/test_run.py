@@ -53,7 +53,7 @@ def test_worker_without_an_artifact_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = load_settings({}, artifacts=str(tmp_path / "none"), data_dir=tmp_path / "data")
-    assert "this worker does not start" in refusal(settings, capsys)
+    assert "the worker does not start" in refusal(settings, capsys)
 
 
 def test_worker_on_a_directory_in_use_says_whose(
@@ -73,7 +73,7 @@ def test_worker_on_a_web_port_in_use_says_so_before_anything_else(
             {}, artifacts=str(tmp_path / "none"), data_dir=tmp_path / "data", web_port=port
         )
         told = refusal(settings, capsys)
-    assert f"this worker does not start: port {port} of 127.0.0.1 is in use" in told
+    assert f"the worker does not start: port {port} of 127.0.0.1 is in use" in told
 
 
 def test_worker_with_a_broken_table_of_kinds_names_the_file(
