@@ -1,4 +1,4 @@
-"""Send events and watch recommendations, for people and scripts without a Kafka client."""
+"""Sending events and watching recommendations, without a Kafka client of one's own."""
 
 import asyncio
 import time
@@ -21,22 +21,22 @@ from tracker.settings import Settings
 PROGRESS_EVERY = 500
 
 CONFIRM_SECONDS = 30.0
-"""How long after the last event the broker may take to confirm them all."""
+"""Time that the broker may take to acknowledge all events after the last one."""
 
 END_SECONDS = 10.0
-"""How long the broker may take to tell where its partitions end."""
+"""Time that the broker may take to return the end offsets."""
 
 PACE_SECONDS = 0.002
-"""Sleeps shorter than this are not worth taking when events are paced."""
+"""Minimum sleep between two events at a rate; a shorter one is left out."""
 
 MAX_BATCH_BYTES = 1 << 18
 
 
 @dataclass
 class Sent:
-    """What became of the lines: `sent` were handed over, `confirmed` are stored by the broker.
+    """The result of sending: `sent` lines, of which the broker has stored `confirmed`.
 
-    `bad` lines are no events and were not sent; `seconds` run until the last confirmation.
+    `bad` lines are not events; `seconds` is the time until the last acknowledgement.
     """
 
     sent: int = 0
@@ -67,21 +67,22 @@ async def send_events(
     check: bool = True,
     on_confirmed: Callable[[Line, Received], None] | None = None,
 ) -> Sent:
-    """Send events to the topic, keyed by their user, and wait until all are stored.
+    """Send events to the events topic, keyed by their user, and wait until all are stored.
 
-    1. A line that is no event is named and counted, not sent: the worker would reject it.
-    2. The key is the user's id and the partition that of Kafka's own clients (murmur2), so that a
-       user's events stay in order whoever sends them.
-    3. Events count only when the broker has confirmed them.
+    1. Decode each line. One that is not an event is reported and counted, not sent: the worker
+       would reject it.
+    2. Send it with the user's id as key, to the partition that Kafka's own clients choose, so
+       that a user's events stay in order whoever sends them.
+    3. Wait until the broker has acknowledged all events.
 
     Args:
-        settings: how to reach the broker.
-        lines: from `read_lines`, or made.
-        rate: events a second, evenly spaced; None sends as fast as the broker takes them.
-        on_progress: called with the number of lines done, now and then.
-        on_bad: called with each bad line and what is wrong with it.
-        check: False sends bad lines too, as they are.
-        on_confirmed: called with each line that the broker has stored, and the place it has there.
+        settings: where the brokers are.
+        lines: the events as JSON, for example from `read_lines`.
+        rate: events per second, evenly spaced; None for as fast as the broker accepts them.
+        on_progress: called now and then with the number of lines read.
+        on_bad: called with each bad line and the reason.
+        check: False sends bad lines too, unchanged.
+        on_confirmed: called with each line that the broker has stored, and its stored record.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -107,19 +108,19 @@ async def send_events(
 
     linger = 5 if rate is None else 0
     async with producer(settings, linger_ms=linger, max_batch_size=MAX_BATCH_BYTES) as client:
-        done = 0
-        for done, line in enumerate(lines, 1):
-            # 1.
-            user_id, why = _user_of(line.value)
-            if why:
+        count = 0
+        for count, line in enumerate(lines, 1):
+            # 1. Decode the line.
+            user_id, reason = _user_of(line.value)
+            if reason:
                 result.bad += 1
-                on_bad(line, why)
-            if not why or not check:
+                on_bad(line, reason)
+            if not reason or not check:
                 if rate is not None:
                     wait = started + result.sent / rate - time.monotonic()
                     if wait > PACE_SECONDS:
                         await asyncio.sleep(wait)
-                # 2.
+                # 2. Send it.
                 key = None if user_id is None else user_id.encode()
                 try:
                     future = await client.send(topic, line.value, key=key)
@@ -127,42 +128,42 @@ async def send_events(
                     raise unreachable(settings, f"{line.place}: {error}") from error
                 future.add_done_callback(partial(confirm, line))
                 result.sent += 1
-            if done % PROGRESS_EVERY == 0:
-                on_progress(done)
+            if count % PROGRESS_EVERY == 0:
+                on_progress(count)
                 await asyncio.sleep(0)
-        # 3.
+        # 3. Wait for the acknowledgements.
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
                 await client.flush()
         except TimeoutError:
-            result.errors.append(f"no confirmation within {CONFIRM_SECONDS:g} s")
+            result.errors.append(f"no acknowledgement within {CONFIRM_SECONDS:g} s")
         await asyncio.sleep(0)  # the callbacks of the last batch
-        on_progress(done)
+        on_progress(count)
     result.seconds = time.monotonic() - started
     return result
 
 
 def _user_of(value: bytes) -> tuple[str | None, str]:
-    """Return the user's id where one can be read, and what is wrong with the line."""
+    """Return the user id if it can be read, and the reason why the line is not an event."""
     try:
         return decode_event(value).user_id, ""
     except RejectedEventError as error:
-        why = f"{error.reason}: {error}"
+        reason = f"{error.reason}: {error}"
     try:
-        found = msgspec.json.decode(value)
+        fields = msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, why
-    user_id = found.get("user_id") if isinstance(found, dict) else None
-    return (user_id if isinstance(user_id, str) else None), why
+        return None, reason
+    user_id = fields.get("user_id") if isinstance(fields, dict) else None
+    return (user_id if isinstance(user_id, str) else None), reason
 
 
 async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
-    found = (await describe_topics(settings)).get(topic)
-    if found is None:
+    info = (await describe_topics(settings)).get(topic)
+    if info is None:
         raise TopicError(
             f"topic {topic} does not exist at {settings.brokers}: run 'tracker topics'"
         )
-    return [TopicPartition(topic, number) for number in range(found.partitions)]
+    return [TopicPartition(topic, number) for number in range(info.partitions)]
 
 
 async def read_topic(
@@ -173,15 +174,15 @@ async def read_topic(
     ready: Callable[[], None] = lambda: None,
     choose: Callable[[int], int] | None = None,
 ) -> AsyncGenerator[Received, None]:
-    """Give the committed records of a topic, in order within each partition.
+    """Yield the committed records of a topic, in order within each partition.
 
     Args:
-        settings: how to reach the broker.
-        topic: its name.
-        from_beginning: False gives only what is appended after the call.
-        follow: True goes on for ever, False stops at the end as it was at the call.
-        ready: called once the positions are fixed: what is appended from now on will be seen.
-        choose: given the number of partitions, returns the only one to read; by default all.
+        settings: where the brokers are.
+        topic: name of the topic.
+        from_beginning: whether to start at the earliest offset, or with records appended later.
+        follow: True never ends; False stops at the end offsets at the time of the call.
+        ready: called once the start offsets are fixed: records appended later will be read.
+        choose: returns the only partition to read, given their number; by default all are read.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -199,8 +200,8 @@ async def read_topic(
         ready()
         left = {p for p in partitions if starts[p] < ends[p]}
         while follow or left:
-            found = await client.getmany(timeout_ms=500)
-            for partition, records in found.items():
+            fetched = await client.getmany(timeout_ms=500)
+            for partition, records in fetched.items():
                 for record in records:
                     if follow or record.offset < ends[partition]:
                         yield Received(
@@ -218,10 +219,10 @@ async def read_topic(
 async def _ends(
     client: AIOKafkaConsumer, partitions: list[TopicPartition], settings: Settings
 ) -> dict[TopicPartition, int]:
-    """Ask for the end of each partition, as far as its records are committed.
+    """Return the last stable offset of each partition, from the answers to fetches.
 
-    Answers to fetches tell it. The embedded broker answers the question for the latest offset with
-    the beginning of the last batch, so that answer is only where the fetches begin.
+    The embedded broker answers a request for the end offset with the beginning of the last batch,
+    so that answer is only the offset at which the fetches start.
     """
     for partition, near in (await client.end_offsets(partitions)).items():
         client.seek(partition, near)
@@ -233,7 +234,7 @@ async def _ends(
         if len(known) == len(partitions):
             return known
         if time.monotonic() > deadline:
-            raise unreachable(settings, f"no records within {END_SECONDS:g} s")
+            raise unreachable(settings, f"no answer within {END_SECONDS:g} s")
 
 
 async def watch(
@@ -242,12 +243,12 @@ async def watch(
     from_beginning: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[Received, None]:
-    """Give recommendations as they are made, for ever.
+    """Yield recommendations as they arrive; never ends.
 
     Args:
-        settings: how to reach the broker.
-        user_id: only this user's; None gives everybody's.
-        from_beginning: begin with those that the topic still holds.
+        settings: where the brokers are.
+        user_id: yield only this user's recommendations; None for all.
+        from_beginning: whether to start at the earliest recommendation in the topic.
         ready: see `read_topic`.
 
     Raises:
@@ -256,8 +257,8 @@ async def watch(
     """
     key = None if user_id is None else user_id.encode()
     topic = topics_of(settings).recommendations
-    found = read_topic(settings, topic, from_beginning, follow=True, ready=ready)
-    async with aclosing(found) as records:
+    reader = read_topic(settings, topic, from_beginning, follow=True, ready=ready)
+    async with aclosing(reader) as records:
         async for record in records:
             if key is None or record.key == key:
                 yield record

@@ -1,4 +1,4 @@
-"""How to reach Kafka: client arguments, names of topics and group, and what the brokers say."""
+"""The Kafka cluster: client arguments, names of topics and group, and their description."""
 
 import asyncio
 import contextlib
@@ -31,11 +31,11 @@ REQUEST_SECONDS = 15.0
 
 
 class BrokerError(Explained, ConnectionError):
-    """The brokers cannot be reached or refuse us."""
+    """The brokers cannot be reached, or refuse the connection."""
 
 
 class TopicError(Explained):
-    """A topic is missing or does not fit the others."""
+    """A topic is missing, or does not fit the others."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Topics:
 
 @dataclass(frozen=True)
 class TopicInfo:
-    """A topic as the brokers know it; `topic_id` is empty where they give none."""
+    """A topic as the brokers describe it; `topic_id` is empty if they give none."""
 
     name: str
     partitions: int
@@ -72,7 +72,7 @@ class TopicInfo:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a worker needs to know of the cluster before it starts."""
+    """Topics of a cluster, and whether its brokers support transactions."""
 
     topics: Topics
     info: dict[str, TopicInfo]
@@ -110,10 +110,10 @@ def group_of(settings: Settings) -> str:
 
 
 def ssl_context_of(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS context, None where the protocol has no TLS.
+    """Return the TLS context; None if the protocol has no TLS.
 
     Raises:
-        BrokerError: a file is missing or no PEM file.
+        BrokerError: a file is missing, or not a PEM file.
     """
     if settings.security_protocol not in ("SSL", "SASL_SSL"):
         return None
@@ -132,7 +132,7 @@ def ssl_context_of(settings: Settings) -> ssl.SSLContext | None:
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
-    """Return what every aiokafka client needs to reach the brokers.
+    """Return the arguments with which every aiokafka client reaches the brokers.
 
     Raises:
         BrokerError: a TLS file cannot be read.
@@ -174,18 +174,18 @@ async def _client(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
 
 @contextlib.contextmanager
 def connecting(settings: Settings) -> Iterator[None]:
-    """Tell in one line why no broker answers, instead of in aiokafka's log and again in the error.
+    """Raise why no broker answers as one line, instead of aiokafka's log lines and its error.
 
     Raises:
-        BrokerError: none does.
+        BrokerError: no broker answers.
     """
-    told: list[str] = []
+    reasons: list[str] = []
 
     def keep(record: logging.LogRecord) -> bool:
         if not str(record.msg).startswith("Unable connect"):
             return True
         if isinstance(record.args, tuple):
-            told.append(_reason(record.args[-1]))
+            reasons.append(_reason(record.args[-1]))
         return False
 
     logger = logging.getLogger("aiokafka")
@@ -193,25 +193,25 @@ def connecting(settings: Settings) -> Iterator[None]:
     try:
         yield
     except KafkaConnectionError as error:
-        raise unreachable(settings, told[-1] if told else error) from error
+        raise unreachable(settings, reasons[-1] if reasons else error) from error
     finally:
         logger.removeFilter(keep)
 
 
-def unreachable(settings: Settings, why: BaseException | str) -> BrokerError:
-    """Return the one line for brokers that do not answer."""
+def unreachable(settings: Settings, reason: BaseException | str) -> BrokerError:
+    """Return the error for brokers that do not answer."""
     return BrokerError(
         f"no answer from the Kafka brokers at {', '.join(settings.bootstrap)}"
-        f" over {settings.security_protocol}: {_reason(why)}; start one, or check TRACKER_BROKERS"
-        " and TRACKER_SECURITY_PROTOCOL"
+        f" over {settings.security_protocol}: {_reason(reason)}; start one, or check"
+        " TRACKER_BROKERS and TRACKER_SECURITY_PROTOCOL"
     )
 
 
 def _reason(error: object) -> str:
     if isinstance(error, TimeoutError) and not str(error):
-        return "nothing in time"
+        return "no answer in time"
     text = str(error) or type(error).__name__
-    refused = re.findall(r"\[Errno (\d+)\] Connect call failed", text)  # one an address of a name
+    refused = re.findall(r"\[Errno (\d+)\] Connect call failed", text)  # one per address of a name
     if refused:
         return ", ".join(dict.fromkeys(os.strerror(int(number)) for number in refused))
     return getattr(error, "strerror", None) or text
@@ -224,15 +224,15 @@ async def describe_topics(settings: Settings) -> dict[str, TopicInfo]:
         BrokerError: the brokers cannot be reached.
     """
     async with _client(settings) as client:
-        found = await read_topics(client, topics_of(settings).all())
-    return {name: TopicInfo(name, partitions, uid) for name, (partitions, uid) in found.items()}
+        topics = await read_topics(client, topics_of(settings).all())
+    return {name: TopicInfo(name, partitions, uid) for name, (partitions, uid) in topics.items()}
 
 
 async def supports_transactions(settings: Settings) -> bool:
-    """Ask the brokers for a transactional producer, and tell whether they have such a thing.
+    """Return whether the brokers support transactions, by asking for a transactional producer.
 
     Raises:
-        BrokerError: refused for another reason, of authorisation for example.
+        BrokerError: they refuse for another reason, for example of authorisation.
     """
     quiet = logging.getLogger("aiokafka.producer.sender")
     quiet.addFilter(_hide)  # it would call the answer we ask for an unexpected error
@@ -261,7 +261,7 @@ async def _gets_transactional_producer(settings: Settings) -> bool:
         except (IncompatibleBrokerVersion, UnsupportedVersionError, NotImplementedError):
             return False
         except UnknownError:
-            # What the embedded broker answers; a real one may say so once, while it starts.
+            # The embedded broker's answer; a real one may give it once, while it starts.
             if attempt == 2:
                 return False
             await asyncio.sleep(0.2)
@@ -282,10 +282,10 @@ async def _gets_transactional_producer(settings: Settings) -> bool:
 async def fetched_ends(
     settings: Settings, parts: Collection[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """Return the end of each partition's log as answers to fetches tell it.
+    """Return the end offset of each partition, from the answers to fetches.
 
-    The embedded broker answers the question for the latest offset with one inside the last batch;
-    what it says beside fetched records is right.
+    The embedded broker answers a request for the end offset with one inside the last batch; the
+    one in its answers to fetches is right.
 
     Raises:
         BrokerError: the brokers cannot be reached, or do not answer in time.
@@ -301,8 +301,7 @@ async def fetched_ends(
         async with asyncio.timeout(REQUEST_SECONDS):
             await consumer.start()
             consumer.assign(list(parts))
-            found = await consumer.end_offsets(list(parts))
-            for part, offset in found.items():
+            for part, offset in (await consumer.end_offsets(list(parts))).items():
                 consumer.seek(part, max(0, offset - 1))
             waiting = set(parts)
             while waiting:
@@ -316,7 +315,7 @@ async def fetched_ends(
 
 
 async def check_topics(settings: Settings) -> Cluster:
-    """Check that all topics are there and fit each other.
+    """Check that all topics exist and fit each other.
 
     Raises:
         BrokerError: the brokers cannot be reached.
@@ -340,6 +339,6 @@ async def check_topics(settings: Settings) -> Cluster:
                 f" {changelog} has {info[changelog].partitions}; they must be equal, because the"
                 " state of a partition is kept in the changelog's partition of the same number:"
                 " `tracker reset-state --everything` deletes the states and their changelogs, and"
-                " `tracker topics` creates them anew"
+                " `tracker topics` creates them again"
             )
     return Cluster(topics, info, await supports_transactions(settings))

@@ -1,4 +1,4 @@
-"""Open a Kafka client and close it again, or say in one line why the broker does not answer."""
+"""Kafka clients of commands: opened and closed, with one line for a broker that does not answer."""
 
 import asyncio
 import contextlib
@@ -20,18 +20,18 @@ from tracker.kafka.cluster import client_arguments, connecting, unreachable
 from tracker.settings import Settings
 
 CONNECT_SECONDS = 10.0
-"""How long a command waits for the broker before it says that there is none."""
+"""Time that a command waits for a broker."""
 
 SETTLE_SECONDS = 1.0
-"""How long a client that is to be closed may take to finish what it began."""
+"""Time that a closing client may take to finish its requests."""
 
 NOT_IDEMPOTENT = (UnknownError, UnsupportedVersionError, ClusterAuthorizationFailedError)
-"""What brokers answer that know no idempotent producer, or do not allow us one."""
+"""Errors of brokers that do not support idempotent producers, or do not allow us one."""
 
 
 @contextlib.asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Give a started admin client.
+    """Yield a started admin client.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -47,7 +47,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
 
 @contextlib.asynccontextmanager
 async def producer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKafkaProducer]:
-    """Give a started producer, idempotent where the broker has that, with `acks=all` always.
+    """Yield a started producer with `acks=all`, idempotent if the broker supports it.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -70,7 +70,7 @@ async def producer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKaf
 
 @contextlib.asynccontextmanager
 async def consumer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKafkaConsumer]:
-    """Give a started consumer without a group, which reads committed records only.
+    """Yield a started consumer without a group, which reads committed records only.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -101,10 +101,10 @@ async def _start(client: Any, settings: Settings) -> None:
 
 
 async def _close(inner: AIOKafkaClient, close: Callable[[], Awaitable[None]]) -> None:
-    """Close a client; one that waits for a broker which is away is left.
+    """Close a client; give up if the broker does not answer.
 
     A client that is closed while it opens a connection to ask for metadata leaves the connection
-    open (aiokafka 0.14), so one more answer is waited for.
+    open (aiokafka 0.14), so this waits for one more answer.
     """
     with contextlib.suppress(TimeoutError, KafkaError):
         async with asyncio.timeout(SETTLE_SECONDS):
@@ -124,14 +124,14 @@ def _one_line(settings: Settings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Drop what a logger writes: the answer "no" is expected here, and not an error."""
+    """Drop the lines of a logger: the answer "no" is expected here, and not an error."""
     logger = logging.getLogger(name)
 
-    def nothing(record: logging.LogRecord) -> bool:
+    def drop(record: logging.LogRecord) -> bool:
         return False
 
-    logger.addFilter(nothing)
+    logger.addFilter(drop)
     try:
         yield
     finally:
-        logger.removeFilter(nothing)
+        logger.removeFilter(drop)

@@ -1,4 +1,7 @@
-"""Outbox: sends recommendations and rejections of one partition at once, in order."""
+"""Outbox: sends the recommendations and rejections of one partition in order.
+
+On the paths of one event and one commit: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 import hashlib
@@ -19,31 +22,31 @@ from tracker.explained import Explained, first_line
 log = logging.getLogger(__name__)
 
 MAX_BATCH_BYTES = 512 * 1024
-"""What a producer puts into one request to a partition; brokers take 1 MiB by default."""
+"""Maximum size of one batch of a producer; brokers accept 1 MiB by default."""
 
 MAX_RECORD_BYTES = MAX_BATCH_BYTES - 4096
-"""A record above this is not sent at all."""
+"""Maximum size of key and value of a record; a larger one is dropped."""
 
 MAX_REJECTED_BYTES = 64 * 1024
-"""A rejected value above this is cut, and a header holds the hash of the whole."""
+"""Maximum size of a rejected value; a larger one is cut, and a header has the hash of the whole."""
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""With more than this unsent, a partition waits before it takes another chunk."""
+"""Size of unsent records from which the partition accepts no more chunks."""
 
 REFUSED = (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     InvalidMessageError,
 )
-"""What a broker answers that will never take a batch."""
+"""Errors of a broker that will never accept the batch."""
 
 
 class SendError(Explained):
-    """Recommendations or rejections could not be sent; their events are processed again."""
+    """Recommendations or rejections could not be sent; after a restart they are made again."""
 
 
 class Record(NamedTuple):
-    """What is to be sent to one partition of a topic."""
+    """A record to be sent to one partition of a topic."""
 
     topic: str
     partition: int
@@ -53,17 +56,17 @@ class Record(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of key and value."""
+        """Size of key and value, in bytes."""
         return len(self.key or b"") + len(self.value or b"")
 
 
 def rejected_record(
     topic: str, partition: int, key: bytes | None, value: bytes | None, rejection: Rejection
 ) -> Record:
-    """Make the record that keeps a rejected one: its bytes, and why and whence as headers.
+    """Return the record that keeps a rejected one: its bytes, with reason and source as headers.
 
-    A value above 64 KiB is cut; its size and SHA-256 are headers then. A tombstone without a key
-    becomes an empty value.
+    A value above 64 KiB is cut; then its size and SHA-256 are headers too. A tombstone without a
+    key becomes an empty value.
     """
     headers = [
         ("reason", rejection.reason.encode()),
@@ -86,7 +89,7 @@ def rejected_record(
 
 
 def fill_batches(producer: Any, records: Sequence[Record]) -> list[tuple[Any, list[Record]]]:
-    """Put records of one topic and partition into as few batches as they need."""
+    """Pack records of one topic partition into as few batches as possible."""
     batches: list[tuple[Any, list[Record]]] = []
     batch = None
     for record in records:
@@ -109,14 +112,15 @@ def _append(batch: Any, record: Record) -> bool:
 
 
 class Outbox:
-    """Sends what one partition of the source has to say, in order, without being waited for.
+    """Sends the records of one source partition in order, in the background.
 
-    Only a commit waits: for everything put in before it. What the broker will never take is
-    counted and dropped; any other failure is raised by `wait`, and again by every later one.
+    `put` never waits. A commit waits with `mark` and `wait` for everything put before it. A record
+    that the broker will never accept is counted and dropped; after any other failure `wait` raises
+    it, and so does every later `wait`.
 
     Args:
-        producer: started; shared with other outboxes.
-        on_dropped: called with the topic of a record that was dropped, and the reason.
+        producer: producer of all outboxes, started.
+        on_dropped: called with the topic of a dropped record, and the reason.
     """
 
     def __init__(self, producer: Any, on_dropped: Callable[[str, str], None]) -> None:
@@ -127,11 +131,11 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether so much is unsent that the source should wait."""
+        """Whether so much is unsent that the partition should accept no more chunks."""
         return self._waiting_bytes > MAX_WAITING_BYTES
 
     def put(self, records: Sequence[Record]) -> None:
-        """Send records; returns at once."""
+        """Send records in the background, after those put before."""
         if not records:
             return
         size = sum(record.size for record in records)
@@ -141,20 +145,23 @@ class Outbox:
         self._tail.add_done_callback(_retrieve)
 
     def mark(self) -> "asyncio.Task[None] | None":
-        """Return what stands for everything put in so far; `wait` takes it."""
+        """Return a mark for `wait`: everything put so far."""
         return self._tail
 
     async def wait(self, mark: "asyncio.Task[None] | None") -> None:
-        """Wait until everything put in before the mark is in the log.
+        """Wait until everything put before the mark is in Kafka.
 
         Raises:
-            SendError: the broker did not take it in time.
+            SendError: the broker did not accept it in time.
         """
         if mark is not None:
             try:
                 await asyncio.shield(mark)
             except (KafkaError, OSError) as error:
-                raise SendError(f"recommendations cannot be sent ({first_line(error)})") from error
+                raise SendError(
+                    f"recommendations or rejections cannot be sent ({first_line(error)}): the"
+                    " worker stops, and after a restart their events are processed again"
+                ) from error
 
     async def _send(
         self, before: "asyncio.Task[None] | None", records: Sequence[Record], size: int
@@ -164,18 +171,20 @@ class Outbox:
         by_target: dict[tuple[str, int], list[Record]] = {}
         for record in records:
             if record.size > MAX_RECORD_BYTES:
-                self._drop(record, f"{record.size} bytes, more than {MAX_RECORD_BYTES}")
+                self._drop(
+                    record, f"it has {record.size} bytes, and up to {MAX_RECORD_BYTES} can be sent"
+                )
             else:
                 by_target.setdefault((record.topic, record.partition), []).append(record)
         sent = [
-            (await self._producer.send_batch(batch, topic, partition=partition), inside)
+            (await self._producer.send_batch(batch, topic, partition=partition), packed)
             for (topic, partition), group in by_target.items()
-            for batch, inside in fill_batches(self._producer, group)
+            for batch, packed in fill_batches(self._producer, group)
         ]
         answers = await asyncio.gather(*(future for future, _ in sent), return_exceptions=True)
-        for answer, (_, inside) in zip(answers, sent, strict=True):
+        for answer, (_, packed) in zip(answers, sent, strict=True):
             if isinstance(answer, REFUSED):
-                await self._send_singly(inside)
+                await self._send_singly(packed)
             elif isinstance(answer, BaseException):
                 raise answer
         self._waiting_bytes -= size
@@ -188,14 +197,16 @@ class Outbox:
                     await self._producer.send_batch(batch, record.topic, partition=record.partition)
                 )
             except REFUSED as error:
-                self._drop(record, f"{record.size} bytes: {type(error).__name__}")
+                self._drop(
+                    record, f"the broker refuses its {record.size} bytes: {type(error).__name__}"
+                )
 
     def _drop(self, record: Record, reason: str) -> None:
-        log.warning("a record for %s was dropped: %s", record.topic, reason)
+        log.warning("%s-%d: dropped a record: %s", record.topic, record.partition, reason)
         self._on_dropped(record.topic, reason)
 
 
 def _retrieve(task: "asyncio.Task[None]") -> None:
-    """Mark a failure as seen: the next commit raises it."""
+    """Retrieve a failure, so that asyncio does not log it: the next commit raises it."""
     if not task.cancelled():
         task.exception()

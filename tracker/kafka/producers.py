@@ -1,4 +1,4 @@
-"""Producers of Kafka: one for recommendations and rejections, and a fenced one per partition."""
+"""Kafka producers: one for recommendations and rejections, and a fenced one per partition."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 REQUEST_SECONDS = 60.0
 
 UNREACHABLE_SECONDS = 60.0
-"""A broker may be away so long while partitions are taken over; then the worker stops."""
+"""Time that the brokers may be unreachable while partitions are taken over."""
 
 
 async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProducer:
@@ -41,7 +41,7 @@ async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProduc
             **arguments,
         )
 
-    return await _started(make, "the producer of recommendations")
+    return await _start(make, "the producer of recommendations")
 
 
 async def fenced_producer(
@@ -50,10 +50,10 @@ async def fenced_producer(
     """Start the producer of one partition's commits; its former owner can commit nothing more.
 
     Args:
-        settings: where to.
+        settings: where the brokers are.
         table: `users` or `items`.
-        partition: of the table.
-        transactions: False where the broker has none; then nobody is fenced.
+        partition: partition of the table.
+        transactions: False if the brokers do not support them; then nobody is fenced.
 
     Raises:
         BrokerError: the brokers do not answer or refuse.
@@ -76,11 +76,11 @@ async def fenced_producer(
             **arguments,
         )
 
-    return await _started(make, f"the producer {name}")
+    return await _start(make, f"the producer {name}")
 
 
-async def _started(make: Callable[[], AIOKafkaProducer], what: str) -> AIOKafkaProducer:
-    """Start a producer; while no broker can be reached, try again for a minute."""
+async def _start(make: Callable[[], AIOKafkaProducer], name: str) -> AIOKafkaProducer:
+    """Start a producer; while no broker can be reached, retry for a minute."""
     deadline = asyncio.get_running_loop().time() + UNREACHABLE_SECONDS
     while True:
         producer = make()
@@ -91,8 +91,8 @@ async def _started(make: Callable[[], AIOKafkaProducer], what: str) -> AIOKafkaP
             await producer.stop()
             away = isinstance(error, (KafkaConnectionError, TimeoutError, OSError))
             if not away or asyncio.get_running_loop().time() > deadline:
-                raise BrokerError(f"{what} cannot start: {first_line(error)}") from error
-            log.warning("%s cannot start yet: %s", what, first_line(error))
+                raise BrokerError(f"{name} cannot start: {first_line(error)}") from error
+            log.warning("%s cannot start yet, retrying in 1 s: %s", name, first_line(error))
             await asyncio.sleep(1.0)
         else:
             return producer

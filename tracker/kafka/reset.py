@@ -1,4 +1,4 @@
-"""Delete states of a tracker at the broker: all, or only what was learned online."""
+"""Deletion of a tracker's states at the broker: all, or only the models learned online."""
 
 import asyncio
 
@@ -16,28 +16,28 @@ GONE_SECONDS = 20.0
 
 
 class ResetError(Explained):
-    """The states are in use, or the broker does not delete them."""
+    """A worker uses the states, or the broker does not delete them."""
 
 
 async def reset_topics(settings: Settings) -> list[str]:
-    """Delete changelogs and item events; without them a worker begins at the oldest event.
+    """Delete changelogs and item events; after that workers start from the earliest event.
 
-    1. No worker may run: the group must have no member.
-    2. Changelogs and the topic of item events are deleted, and created anew. Item events are
-       deltas: kept, they would count twice.
+    1. Check that no worker runs: the group must have no member.
+    2. Delete the changelogs and the topic of item events, and create them again. Item events are
+       deltas: if they were kept, they would count twice.
 
     Returns:
-        what was done, a line each.
+        one line per topic that was deleted or created.
 
     Raises:
         BrokerError: the broker cannot be used.
         ResetError: a worker runs, or the broker does not delete a topic.
-        TopicError: there is no topic of events.
+        TopicError: the events topic does not exist.
     """
     names = topics_of(settings)
-    await check_reset(settings)  # 1.
+    await check_reset(settings)  # 1. Check that no worker runs.
     done: list[str] = []
-    async with admin_client(settings) as admin:  # 2.
+    async with admin_client(settings) as admin:  # 2. Delete and create.
         found = await describe_topics(settings)
         doomed = [
             name
@@ -58,12 +58,12 @@ async def reset_topics(settings: Settings) -> list[str]:
 
 
 async def check_reset(settings: Settings) -> None:
-    """Check that states can be deleted, before anything is.
+    """Check that the states can be deleted.
 
     Raises:
         BrokerError: the broker cannot be used.
         ResetError: a worker runs.
-        TopicError: there is no topic of events.
+        TopicError: the events topic does not exist.
     """
     events = topics_of(settings).events
     if events not in await describe_topics(settings):
@@ -73,17 +73,17 @@ async def check_reset(settings: Settings) -> None:
 
 
 async def reset_learning(settings: Settings) -> str:
-    """Delete what was learned online: the next workers rank by what the artifact published.
+    """Delete the models learned online: the next workers use the artifact's.
 
-    Workers keep what they learned in memory and would write it again: none may run.
+    No worker may run: it has its learned models in memory, and would write them again.
 
     Returns:
-        what was done.
+        one line on the deletion.
 
     Raises:
         BrokerError: the broker cannot be used.
         ResetError: a worker runs.
-        TopicError: there is no changelog of users.
+        TopicError: the changelog of users does not exist.
     """
     changelog = topics_of(settings).users_changelog
     found = await describe_topics(settings)
@@ -95,14 +95,18 @@ async def reset_learning(settings: Settings) -> str:
     async with producer(settings) as client:
         for partition in range(partitions):
             await client.send_and_wait(changelog, None, LEARNED_KEY, partition)
-    return f"{changelog}: what was learned online is deleted in {partitions} partitions"
+    return f"{changelog}: deleted the models learned online in {partitions} partitions"
 
 
 async def _check_stopped(admin: AIOKafkaAdminClient, settings: Settings) -> None:
     members = await _members(admin, group_of(settings))
     if members:
-        what, it = ("worker", "runs: stop it") if members == 1 else ("workers", "run: stop them")
-        raise ResetError(f"{members} {what} of group {group_of(settings)} {it} first")
+        workers, it = (
+            ("1 worker", "runs: stop it")
+            if members == 1
+            else (f"{members} workers", "run: stop them")
+        )
+        raise ResetError(f"{workers} of group {group_of(settings)} {it} first")
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
@@ -117,5 +121,7 @@ async def _until_gone(settings: Settings, names: list[str]) -> None:
     deadline = asyncio.get_running_loop().time() + GONE_SECONDS
     while left := [name for name in names if name in await describe_topics(settings)]:
         if asyncio.get_running_loop().time() > deadline:
-            raise ResetError(f"not gone {GONE_SECONDS:g} s after deletion: {', '.join(left)}")
+            raise ResetError(
+                f"still there {GONE_SECONDS:g} s after the deletion: {', '.join(left)}"
+            )
         await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Partition counts and ids of topics, in one request that aiokafka does not have."""
+"""Partition counts and ids of topics, by a request that aiokafka does not have."""
 
 import uuid
 from collections.abc import Sequence
@@ -113,17 +113,17 @@ class _TopicsRequest(Request[_MetadataRequestV10]):
 
 
 async def read_topics(client: AIOKafkaClient, names: Sequence[str]) -> dict[str, tuple[int, str]]:
-    """Read partition count and id of those of the topics that exist.
+    """Return partition count and id of those topics that exist.
 
     Args:
-        client: connected.
-        names: of the topics; none is created by asking.
+        client: connected client.
+        names: names of topics; the request creates none.
 
     Returns:
-        by name: (partitions, id as text); the id is empty where the broker gives none.
+        by name: (partitions, id as text); the id is empty if the broker gives none.
 
     Raises:
-        KafkaError: the broker refuses, or no node can be asked.
+        KafkaError: the broker refuses, or no broker can be reached.
     """
     node = client.get_random_node()
     if node is None or not await client.ready(node):
@@ -134,7 +134,7 @@ async def read_topics(client: AIOKafkaClient, names: Sequence[str]) -> dict[str,
         response = await client.send(
             node, MetadataRequest(list(names), allow_auto_topic_creation=False)
         )
-    found: dict[str, tuple[int, str]] = {}
+    topics: dict[str, tuple[int, str]] = {}
     for topic in response.to_object()["topics"]:
         code = topic["error_code"]
         if code == UNKNOWN_TOPIC:
@@ -144,5 +144,5 @@ async def read_topics(client: AIOKafkaClient, names: Sequence[str]) -> dict[str,
             error: type[KafkaError] = for_code(code)
             raise error(f"topic {name}")
         uid = topic.get("topic_id")
-        found[name] = (len(topic["partitions"]), "" if uid is None or uid.int == 0 else str(uid))
-    return found
+        topics[name] = (len(topic["partitions"]), "" if uid is None or uid.int == 0 else str(uid))
+    return topics

@@ -1,4 +1,4 @@
-"""Create the topics, or say what is wrong with those that exist."""
+"""The topics of a tracker: created, and checked if they exist."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from tracker.kafka.connect import admin_client
 from tracker.settings import Settings
 
 TIMEOUT_SECONDS = 14.0
-"""How long all questions to the broker may take together."""
+"""Time limit of all requests to the broker together."""
 
 SEEN_AFTER_SECONDS = 10.0
-"""How long new topics may take until every broker knows them."""
+"""Time that new topics may take until every broker knows them."""
 
 LOG_APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
 EVENT_LOG = {"cleanup.policy": "delete", **LOG_APPEND_TIME}
@@ -25,12 +25,12 @@ CHANGELOG = {"cleanup.policy": "compact"}
 
 
 class TopicsError(Explained):
-    """The broker did not do what was asked of it for a topic."""
+    """The broker did not create a topic, or does not show it."""
 
 
 @dataclass(frozen=True)
 class WantedTopic:
-    """What a topic has to be: its partition count must be that of `like` where one is named."""
+    """A topic that must exist; if `like` is given, with as many partitions as that topic."""
 
     role: str
     name: str
@@ -41,9 +41,9 @@ class WantedTopic:
 
 @dataclass(frozen=True)
 class TopicReport:
-    """What was found: `state` is ok, created, missing or wrong.
+    """A topic as it is; `state` is ok, created, missing or wrong.
 
-    `problems` must be put right before a worker starts, `notes` need not.
+    `problems` must be corrected before a worker starts, `notes` need not.
     """
 
     role: str
@@ -57,7 +57,7 @@ class TopicReport:
 
 
 def wanted_topics(settings: Settings) -> list[WantedTopic]:
-    """All topics of this tracker, a source before its changelog."""
+    """Return the topics of a tracker, each source before its changelog."""
     names = topics_of(settings)
     events, items = settings.event_partitions, settings.item_partitions
     return [
@@ -71,43 +71,43 @@ def wanted_topics(settings: Settings) -> list[WantedTopic]:
 
 
 async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicReport]:
-    """Look at every topic, create those that are missing, and report.
+    """Create missing topics, and report on every topic.
 
-    1. Ask which topics exist. Never by describing one that may not: some brokers create it then.
-    2. Create the missing ones. A changelog takes the partition count of its source, where that
-       exists already with another count than the settings say.
+    1. List the topics. Never describe one that may not exist: some brokers create it then.
+    2. Create the missing ones. A changelog gets as many partitions as its source, even if that
+       has another number than the settings say.
     3. Compare partitions, cleanup policy and timestamps of all.
 
     Args:
         settings: names, counts, replication and how to reach the broker.
-        create: False only looks.
+        create: False creates nothing.
 
     Returns:
-        one report a topic, in the order of `wanted_topics`.
+        one report per topic, in the order of `wanted_topics`.
 
     Raises:
         BrokerError: the broker cannot be reached.
-        TopicsError: it refused to create a topic.
+        TopicsError: the broker refused to create a topic.
     """
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), admin_client(settings) as admin:
             return await _ensure(admin, settings, create)
     except TimeoutError as error:
-        raise unreachable(settings, f"nothing within {TIMEOUT_SECONDS:g} s") from error
+        raise unreachable(settings, f"no answer within {TIMEOUT_SECONDS:g} s") from error
 
 
 async def _ensure(
     admin: AIOKafkaAdminClient, settings: Settings, create: bool
 ) -> list[TopicReport]:
     wanted = wanted_topics(settings)
-    # 1.
+    # 1. List the topics.
     counts = await _partition_counts(settings)
-    # 2.
+    # 2. Create the missing ones.
     missing = [topic for topic in wanted if topic.name not in counts]
     if create and missing:
         await _create(admin, settings, missing, counts)
         counts = await _counts_once_seen(settings, wanted)
-    # 3.
+    # 3. Compare partitions, cleanup policy and timestamps.
     configs = {
         topic.name: await _config(admin, topic.name) for topic in wanted if topic.name in counts
     }
@@ -119,8 +119,7 @@ async def _ensure(
 
 
 async def _partition_counts(settings: Settings) -> dict[str, int]:
-    found = await describe_topics(settings)
-    return {name: info.partitions for name, info in found.items()}
+    return {name: info.partitions for name, info in (await describe_topics(settings)).items()}
 
 
 async def _counts_once_seen(settings: Settings, wanted: list[WantedTopic]) -> dict[str, int]:
@@ -155,18 +154,18 @@ async def _create(
     answer = await admin.create_topics(new)
     for name, code, *message in answer.topic_errors:
         kind = for_code(code)
-        if code == 0 or kind is TopicAlreadyExistsError:  # another process was quicker
+        if code == 0 or kind is TopicAlreadyExistsError:  # another process was faster
             continue
         reason = (message[0] if message else None) or kind.description or kind.__name__
         raise TopicsError(
             f"the broker at {settings.brokers} did not create {name}: {reason} "
-            "(TRACKER_REPLICATION_FACTOR, TRACKER_EVENT_PARTITIONS and TRACKER_ITEM_PARTITIONS "
-            "say what was asked; creating needs the right to do so)"
+            "(check TRACKER_REPLICATION_FACTOR, TRACKER_EVENT_PARTITIONS and "
+            "TRACKER_ITEM_PARTITIONS, and the right to create topics)"
         )
 
 
 async def _config(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """The settings of one topic; empty where the broker does not tell."""
+    """Return the configuration of a topic; empty if the broker refuses."""
     try:
         answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
     except KafkaError:

@@ -1,4 +1,7 @@
-"""Recommender: events into states, states into lists. The same code serves and is evaluated."""
+"""Recommender: events into states, states into lists. The same code serves and is evaluated.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,7 @@
-"""Committer: records of one partition, its position and its item events in one transaction."""
+"""Committer: records of one partition, its position and its item events in one transaction.
+
+On the path of one commit: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""PartitionStore: an in-memory cache of one partition's states, committed with the position."""
+"""PartitionStore: an in-memory cache of one partition's states, committed with the position.
+
+On the path of one commit: see docs/design/one-event-one-commit.md.
+"""
 
 from collections import deque
 from collections.abc import Hashable, Sequence

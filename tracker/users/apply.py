@@ -1,4 +1,7 @@
-"""Events into user rows, one by one and in their order, whatever the chunk they come in."""
+"""Events into user rows, one by one and in their order, whatever the chunk they come in.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ def test_line_of_a_library_comes_once_in_a_while_and_counts_what_it_left_out() -
     clock.now += 11.0
     last = line("aiokafka.client", "Unable connect to %s", logging.ERROR, 9)
     assert flood.filter(last)
-    assert last.getMessage() == "Unable connect to 9 (and 4 times more)"
+    assert last.getMessage() == "Unable connect to 9 (4 more times)"
 
 
 def test_own_lines_are_never_left_out() -> None:
