@@ -198,8 +198,8 @@ async def read_topic(
         for partition in partitions:
             client.seek(partition, starts[partition])
         ready()
-        left = {p for p in partitions if starts[p] < ends[p]}
-        while follow or left:
+        unread = {p for p in partitions if starts[p] < ends[p]}
+        while follow or unread:
             fetched = await client.getmany(timeout_ms=500)
             for partition, records in fetched.items():
                 for record in records:
@@ -213,7 +213,7 @@ async def read_topic(
                             tuple(record.headers),
                         )
             if not follow:
-                left = {p for p in left if await client.position(p) < ends[p]}
+                unread = {p for p in unread if await client.position(p) < ends[p]}
 
 
 async def _ends(
@@ -230,9 +230,9 @@ async def _ends(
     while True:
         await client.getmany(timeout_ms=100)
         ends = {partition: client.last_stable_offset(partition) for partition in partitions}
-        known = {partition: end for partition, end in ends.items() if end is not None}
-        if len(known) == len(partitions):
-            return known
+        answers = {partition: end for partition, end in ends.items() if end is not None}
+        if len(answers) == len(partitions):
+            return answers
         if time.monotonic() > deadline:
             raise unreachable(settings, f"no answer within {END_SECONDS:g} s")
 

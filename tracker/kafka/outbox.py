@@ -107,8 +107,8 @@ def fill_batches(producer: Any, records: Sequence[Record]) -> list[tuple[Any, li
 
 def _append(batch: Any, record: Record) -> bool:
     _, _, key, value, headers = record
-    taken = batch.append(timestamp=None, key=key, value=value, headers=list(headers))
-    return taken is not None
+    metadata = batch.append(timestamp=None, key=key, value=value, headers=list(headers))
+    return metadata is not None
 
 
 class Outbox:
@@ -131,7 +131,7 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether so much is unsent that the partition should accept no more chunks."""
+        """True if so much is unsent that the partition should accept no more chunks."""
         return self._waiting_bytes > MAX_WAITING_BYTES
 
     def put(self, records: Sequence[Record]) -> None:

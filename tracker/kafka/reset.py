@@ -36,13 +36,13 @@ async def reset_topics(settings: Settings) -> list[str]:
     """
     names = topics_of(settings)
     await check_reset(settings)  # 1. Check that no worker runs.
-    done: list[str] = []
+    report: list[str] = []
     async with admin_client(settings) as admin:  # 2. Delete and create.
-        found = await describe_topics(settings)
+        topics = await describe_topics(settings)
         doomed = [
             name
             for name in (names.users_changelog, names.items_changelog, names.items)
-            if name in found
+            if name in topics
         ]
         if doomed:
             answer = await admin.delete_topics(doomed)
@@ -51,10 +51,10 @@ async def reset_topics(settings: Settings) -> list[str]:
                 if code != 0 and kind is not UnknownTopicOrPartitionError:
                     raise ResetError(f"the broker does not delete {name}: {kind.__name__}")
     await _until_gone(settings, doomed)
-    done += [f"{name}: deleted" for name in doomed]
+    report += [f"{name}: deleted" for name in doomed]
     reports = await ensure_topics(settings)
-    done += [f"{report.name}: created" for report in reports if report.state == "created"]
-    return done
+    report += [f"{topic.name}: created" for topic in reports if topic.state == "created"]
+    return report
 
 
 async def check_reset(settings: Settings) -> None:
@@ -86,12 +86,12 @@ async def reset_learning(settings: Settings) -> str:
         TopicError: the changelog of users does not exist.
     """
     changelog = topics_of(settings).users_changelog
-    found = await describe_topics(settings)
-    if changelog not in found:
+    topics = await describe_topics(settings)
+    if changelog not in topics:
         raise TopicError(f"topic {changelog} does not exist: run 'tracker topics'")
     async with admin_client(settings) as admin:
         await _check_stopped(admin, settings)
-    partitions = found[changelog].partitions
+    partitions = topics[changelog].partitions
     async with producer(settings) as client:
         for partition in range(partitions):
             await client.send_and_wait(changelog, None, LEARNED_KEY, partition)
@@ -114,14 +114,14 @@ async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
         answers = await admin.describe_consumer_groups([group])
     except KafkaError:  # brokers without groups of that name say so in different ways
         return 0
-    return sum(len(found[5]) for answer in answers for found in answer.groups)
+    return sum(len(group[5]) for answer in answers for group in answer.groups)
 
 
 async def _until_gone(settings: Settings, names: list[str]) -> None:
     deadline = asyncio.get_running_loop().time() + GONE_SECONDS
-    while left := [name for name in names if name in await describe_topics(settings)]:
+    while remaining := [name for name in names if name in await describe_topics(settings)]:
         if asyncio.get_running_loop().time() > deadline:
             raise ResetError(
-                f"still there {GONE_SECONDS:g} s after the deletion: {', '.join(left)}"
+                f"still there {GONE_SECONDS:g} s after the deletion: {', '.join(remaining)}"
             )
         await asyncio.sleep(0.2)

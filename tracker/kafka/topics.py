@@ -99,22 +99,22 @@ async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicRe
 async def _ensure(
     admin: AIOKafkaAdminClient, settings: Settings, create: bool
 ) -> list[TopicReport]:
-    wanted = wanted_topics(settings)
+    topics = wanted_topics(settings)
     # 1. List the topics.
     counts = await _partition_counts(settings)
     # 2. Create the missing ones.
-    missing = [topic for topic in wanted if topic.name not in counts]
+    missing = [topic for topic in topics if topic.name not in counts]
     if create and missing:
         await _create(admin, settings, missing, counts)
-        counts = await _counts_once_seen(settings, wanted)
+        counts = await _counts_once_seen(settings, topics)
     # 3. Compare partitions, cleanup policy and timestamps.
     configs = {
-        topic.name: await _config(admin, topic.name) for topic in wanted if topic.name in counts
+        topic.name: await _config(admin, topic.name) for topic in topics if topic.name in counts
     }
     created = {topic.name for topic in missing} if create else set()
     return [
         _report(topic, counts, configs.get(topic.name, {}), topic.name in created)
-        for topic in wanted
+        for topic in topics
     ]
 
 
@@ -122,11 +122,11 @@ async def _partition_counts(settings: Settings) -> dict[str, int]:
     return {name: info.partitions for name, info in (await describe_topics(settings)).items()}
 
 
-async def _counts_once_seen(settings: Settings, wanted: list[WantedTopic]) -> dict[str, int]:
+async def _counts_once_seen(settings: Settings, topics: list[WantedTopic]) -> dict[str, int]:
     deadline = asyncio.get_running_loop().time() + SEEN_AFTER_SECONDS
     while True:
         counts = await _partition_counts(settings)
-        absent = [topic.name for topic in wanted if topic.name not in counts]
+        absent = [topic.name for topic in topics if topic.name not in counts]
         if not absent:
             return counts
         if asyncio.get_running_loop().time() > deadline:
@@ -198,14 +198,14 @@ def _report(
         notes.append(f"has {partitions} partitions, the settings say {topic.partitions}")
     cleanup = config.get("cleanup.policy", "")
     if cleanup and cleanup != topic.config["cleanup.policy"]:
-        wanted = topic.config["cleanup.policy"]
+        policy = topic.config["cleanup.policy"]
         loses = topic.role.endswith("changelog")
-        text = f"has cleanup.policy={cleanup}, expected {wanted}" + (
+        text = f"has cleanup.policy={cleanup}, expected {policy}" + (
             ": states would be deleted with age" if loses else ""
         )
         (problems if loses or "compact" in cleanup else notes).append(
             f"{text}; change it with: kafka-configs --alter --topic {topic.name} "
-            f"--add-config cleanup.policy={wanted}"
+            f"--add-config cleanup.policy={policy}"
         )
     timestamps = config.get("message.timestamp.type", "")
     if timestamps == "CreateTime" and "message.timestamp.type" in topic.config:

@@ -1,1 +1,1 @@
-"""What is known of a user or item, for people and programs."""
+"""Users and items as people and programs see them."""

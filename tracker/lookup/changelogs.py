@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 async def user_row(settings: Settings, user_id: str) -> bytes | None:
-    """Read the last row of a user; None where there is none.
+    """Return the last committed row of a user; None if there is none.
 
-    The partition that Kafka's own clients would have chosen is read first, then the others.
+    The partition that Kafka's own clients choose for the user is read first, then all.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -65,9 +65,9 @@ async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None
 
 
 async def item_rows(settings: Settings) -> AsyncGenerator[tuple[int, bytes | None], None]:
-    """Yield hashes of items and their rows as written, the last of each last; errors as `user_row`.
+    """Yield hashes of items and their rows in the order of writing; errors as `user_row`.
 
-    None stands for a row that was deleted.
+    The last row of an item counts; None deletes it.
     """
     topic = topics_of(settings).items_changelog
     async with aclosing(read_topic(settings, topic)) as records:
@@ -79,12 +79,12 @@ async def item_rows(settings: Settings) -> AsyncGenerator[tuple[int, bytes | Non
 class StateReader:
     """Reads users' rows as states of an artifact, as a worker that serves it would.
 
-    A row that a newer artifact wrote is read where LATEST went back from that: without what the
-    newer one's encoder and basis held, and with a warning.
+    A row that a newer artifact wrote is read, with a warning, if LATEST was rolled back: what the
+    newer one's encoder and basis held is lost.
 
     Args:
         settings: where artifacts are.
-        artifact: the one that LATEST named.
+        artifact: the artifact that LATEST names.
     """
 
     def __init__(self, settings: Settings, artifact: Artifact) -> None:
@@ -93,7 +93,7 @@ class StateReader:
         self._newest = artifact.manifest.sequence
 
     def read(self, rows: Sequence[bytes | None]) -> UserStates:
-        """Return rows (n,) as states in that order; None as a user of whom nothing is kept.
+        """Return n rows as states, in that order; None becomes the state of a new user.
 
         Raises:
             StateFormatError: a row was written by another version, or is damaged.

@@ -1,4 +1,4 @@
-"""All users' vectors and interests, read from the changelog, as a Parquet file."""
+"""Export of all users' vectors and interests from the changelog to a Parquet file."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
 BATCH = 4096
-"""Users whose vectors are computed and written at a time."""
+"""Number of users whose vectors are computed and written together."""
 
 
 def user_schema(config: InterestConfig) -> pa.Schema:
@@ -50,19 +50,18 @@ async def export_users(
     scene: str | None = None,
     progress: Callable[[int], None] = lambda users: None,
 ) -> int:
-    """Write the last committed state of every user as vectors; return how many users there are.
+    """Write the last committed state of every user as vectors; return the number of users.
 
-    One partition of the changelog is held in memory at a time. Rows of another basis or encoder
-    are made anew from their rings first, as when they are served. Without a trained encoder its
-    column is null.
+    One partition of the changelog is in memory at a time. Rows of another basis or encoder are
+    rebuilt from their rings first, as in serving. Without a trained encoder its column is null.
 
     Args:
-        settings: how to reach the broker.
+        settings: where the brokers are.
         artifact: vectors, labels and the encoder.
-        path: the file; it is there when all of it was written.
-        now: seconds that vectors are told for; by default each user's last event.
-        scene: where the user is taken to be.
-        progress: told the number of users written.
+        path: the file; it appears when all of it is written.
+        now: time of the vectors in seconds; by default that of each user's last event.
+        scene: scene of the encoder's vectors, if any.
+        progress: called with the number of users written.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -130,10 +129,10 @@ def _interests(
     medoids = artifact.vectors.row_of(states.interest_heads["medoid"].ravel()).reshape(
         strengths.shape
     )
-    found = []
+    users = []
     for user in slots.tolist():
         order = np.argsort(-strengths[user], kind="stable")
-        found.append(
+        users.append(
             [
                 {
                     "label": artifact.vectors.label(row) if row >= 0 else None,
@@ -144,4 +143,4 @@ def _interests(
                 if strengths[user, place] > 0
             ]
         )
-    return found
+    return users

@@ -1,4 +1,4 @@
-"""Where a user's interest will be after a time, by the trained user encoder."""
+"""Outlook: the interest of a user at later times, by the trained user encoder."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ HORIZONS_SECONDS = (0.0, 3600.0, 86400.0, 604800.0)
 """Now, in an hour, in a day, in a week."""
 
 CONSIDERED = 100
-"""The best items at a time, over which the shares are taken."""
+"""Number of best items that the shares are taken over."""
 
 LABELS, ITEMS = 3, 5
 
@@ -28,23 +28,23 @@ def outlook(
     scene: str | None = None,
     horizons_seconds: Sequence[float] = HORIZONS_SECONDS,
 ) -> list[dict[str, object]]:
-    """Say what a user would look for at some times from now, if nothing happened until then.
+    """Return the interest of a user at some times from now, if no event comes until then.
 
-    The encoder's query depends on the time since the last event, so that interest moves on without
-    a write. Shares are the softmax of the items' scores over the best 100.
+    The encoder's query depends on the time since the last event, so interest changes without a
+    write. Shares are the softmax of the items' scores over the best 100.
 
     Args:
-        user_id: whose row it is; attributes are looked up by it.
-        states: where it is; a row of another encoder is made anew from its ring.
-        slot: its place in `states`.
-        artifact: names, labels and the trained encoder.
-        now: seconds.
-        scene: where the user would be.
+        user_id: id of the user, for attributes.
+        states: the users' arrays; a row of another encoder is rebuilt from its ring.
+        slot: slot of the user in `states`.
+        artifact: ids and labels of items, and the trained encoder.
+        now: seconds since the epoch.
+        scene: scene of the user, if any.
         horizons_seconds: times from now.
 
     Returns:
-        a line a time: seconds, the strongest labels with their shares, and the best items. None
-        where no encoder was trained.
+        one entry per time: seconds, the strongest labels with their shares, and the best items;
+        [] if no encoder was trained.
     """
     tower = artifact.models.tower
     if tower is None:
@@ -61,7 +61,7 @@ def outlook(
     )
     queries = tower.queries(requests)
     rows, scores = tower.index.search(queries, min(CONSIDERED, artifact.vectors.live))
-    found: list[dict[str, object]] = []
+    outlooks: list[dict[str, object]] = []
     for seconds, of_time, values in zip(horizons_seconds, rows, scores, strict=True):
         there = of_time >= 0
         weights = np.exp(values[there] - values[there].max(initial=-np.inf))
@@ -70,11 +70,11 @@ def outlook(
         for row, weight in zip(of_time[there].tolist(), weights.tolist(), strict=True):
             shares[artifact.vectors.label(row)] += weight
         best = sorted(shares.items(), key=lambda pair: (-pair[1], pair[0]))[:LABELS]
-        found.append(
+        outlooks.append(
             {
                 "seconds": seconds,
                 "labels": [{"label": name, "share": round(share, 6)} for name, share in best],
                 "items": [artifact.vectors.ids[row] for row in of_time[there][:ITEMS].tolist()],
             }
         )
-    return found
+    return outlooks

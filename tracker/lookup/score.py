@@ -1,5 +1,6 @@
-"""The probability that a user takes to items, from a worker or the changelogs."""
+"""Scores: the probability of a positive event of a user with items."""
 
+import math
 import urllib.parse
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -18,7 +19,7 @@ from tracker.settings import Settings
 from tracker.users.rows import RequestBatch, UserRows
 
 BATCH = 4096
-"""Item rows that are placed at a time."""
+"""Number of item rows that are placed together."""
 
 
 def score_items(
@@ -31,31 +32,31 @@ def score_items(
     scene: str | None = None,
     calibration: Calibration | None = None,
 ) -> dict[str, object]:
-    """Say how probable it is that a user takes to each of some items.
+    """Return the probability of a positive event of a user with each of some items.
 
     Args:
-        recommender: what serves.
-        users: where the user's row is; one of another artifact is carried over.
-        slot: its place, -1 for a user of whom nothing is kept.
-        user_id: the user.
-        item_ids: the items.
+        recommender: recommender in use.
+        users: the users' arrays; a row of another artifact is carried over.
+        slot: slot of the user, -1 for a user of whom nothing is kept.
+        user_id: id of the user.
+        item_ids: ids of the items.
         now: seconds since the epoch.
-        scene: where.
-        calibration: instead of the artifact's own.
+        scene: scene of the user, if any.
+        calibration: calibration learned online, in place of the artifact's.
 
     Returns:
-        what `json.dumps` takes; a probability is None for an item that is not in the catalogue,
-        and for all where the artifact has no trained prediction; `note` says why.
+        an object for `json.dumps`; a probability is None for an item that is not in the catalogue,
+        and for all items if the artifact has no trained prediction: `note` has the reason.
     """
     vectors = recommender.artifact.vectors
     rows = np.array([[vectors.row_of_id(item_id) for item_id in item_ids]], np.int64)
-    asked = RequestBatch(
+    requests = RequestBatch(
         users,
         np.array([slot], np.int64),
         np.array([now], np.float64),
         np.array([scene_code(scene)], np.uint32),
     )
-    found = recommender.probabilities(asked, rows, calibration)[0].tolist()
+    probabilities = recommender.probabilities(requests, rows, calibration)[0].tolist()
     trained = recommender.artifact.models.prediction is not None
     return {
         "user_id": user_id,
@@ -66,9 +67,11 @@ def score_items(
             {
                 "item_id": item_id,
                 "in_catalogue": row >= 0,
-                "probability": None if chance != chance else round(chance, 6),
+                "probability": None if math.isnan(probability) else round(probability, 6),
             }
-            for item_id, row, chance in zip(item_ids, rows[0].tolist(), found, strict=True)
+            for item_id, row, probability in zip(
+                item_ids, rows[0].tolist(), probabilities, strict=True
+            )
         ],
         "trained": trained,
         "note": "" if trained else recommender.artifact.manifest.without("prediction"),
@@ -79,13 +82,13 @@ def score_items(
 def ask_scores(
     url: str, user_id: str, item_ids: Sequence[str], scene: str | None, at: float | None
 ) -> dict[str, Any] | None:
-    """Ask a worker's web server; None where it does not run, or another one has the user.
+    """Request scores from a worker; None if it does not run, or another one has the user.
 
     Args:
-        url: of the server, as http://HOST:PORT.
-        user_id: the user.
-        item_ids: the items.
-        scene: where, if anywhere.
+        url: web server of the worker, as http://HOST:PORT.
+        user_id: id of the user.
+        item_ids: ids of the items.
+        scene: scene of the user, if any.
         at: seconds since the epoch; by default the worker's stream time.
     """
     query = [("user", user_id), *(("item", item_id) for item_id in item_ids)]
@@ -104,15 +107,15 @@ async def scores_from_changelogs(
 ) -> dict[str, object]:
     """Compute scores from the last committed rows: the user's, and those of all items.
 
-    What workers have learned since the artifact was published is not known here.
+    The models that workers learn online are not used.
 
     Args:
-        settings: how to reach the broker.
-        artifact: the items and the trained prediction.
-        user_id: the user; one without a row is scored as a new one.
-        item_ids: the items.
-        scene: where, if anywhere.
-        at: seconds since the epoch; by default the latest that the rows tell of.
+        settings: where the brokers are.
+        artifact: items and trained prediction.
+        user_id: id of the user; one without a row is scored as a new user.
+        item_ids: ids of the items.
+        scene: scene of the user, if any.
+        at: seconds since the epoch; by default the latest event time of the rows.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -123,8 +126,8 @@ async def scores_from_changelogs(
     view = ItemView(artifact.vectors)
     items: dict[int, bytes | None] = {}
     async with aclosing(item_rows(settings)) as rows:
-        async for item, found in rows:
-            items[item] = found
+        async for item, value in rows:
+            items[item] = value
             if len(items) >= BATCH:
                 _place(view, items)
     _place(view, items)
@@ -138,6 +141,6 @@ async def scores_from_changelogs(
 
 
 def _place(view: ItemView, items: dict[int, bytes | None]) -> None:
-    """Place rows into the view, and forget them here."""
+    """Move rows into the view."""
     view.update(list(items.values()), np.array(list(items), np.uint64))
     items.clear()

@@ -1,4 +1,4 @@
-"""What is known of a user or an item, for people and programs."""
+"""Descriptions of a user or an item, for people and programs."""
 
 import json
 import math
@@ -43,29 +43,29 @@ COUNTERS = (
 def describe_user(
     user_id: str, states: UserStates, slot: int, artifact: Artifact, now: float
 ) -> dict[str, object]:
-    """Say what a state row holds, in names instead of hashes.
+    """Describe the state of a user, in names instead of hashes.
 
-    An item that the catalogue lacks is shown as `#` and its hash. The items behind an interest are
-    those of the ring whose vector is nearest to it of all interests.
+    An item that is not in the catalogue is shown as `#` and its hash. The items behind an interest
+    are those of the ring whose vector is nearer to it than to any other interest.
 
     Args:
-        user_id: whose row it is.
-        states: where it is; a row of another artifact is carried over.
-        slot: its place in `states`.
-        artifact: names, labels and vectors of items.
-        now: seconds since the epoch that ages and strengths are told for.
+        user_id: id of the user.
+        states: the users' arrays; a row of another artifact is carried over.
+        slot: slot of the user in `states`.
+        artifact: ids, labels and vectors of items.
+        now: time of ages and strengths, in seconds since the epoch.
 
     Returns:
-        what `json.dumps` takes: counts, first and last event, interests (strongest first, `change`
-        as in a recommendation), recent events (latest first), and with a trained encoder the
-        `outlook`.
+        an object for `json.dumps`: counts, first and last event, interests (strongest first,
+        `change` as in a recommendation), recent events (latest first), and the `outlook` if an
+        encoder was trained.
     """
     carry_over(states, np.array([slot]), artifact)
     head = states.head[slot]
     vectors = artifact.vectors
     now = max(now, float(head["last_time"]))
     ring = states.ring[slot, : int(head["n_ring"])]
-    found: dict[str, object] = {
+    description: dict[str, object] = {
         "user_id": user_id,
         **{name: int(head[name]) for name in COUNTERS},
         "first_event": float(head["first_time"]),
@@ -75,8 +75,8 @@ def describe_user(
         "evicted": int(head["evicted"]),
         "artifact": artifact.manifest.version,
     }
-    found["interests"] = _interests(states, slot, vectors, ring, now)
-    found["recent"] = [
+    description["interests"] = _interests(states, slot, vectors, ring, now)
+    description["recent"] = [
         {
             "item_id": _name(vectors, int(entry["item"])),
             "time": float(entry["time"]),
@@ -87,8 +87,8 @@ def describe_user(
         for entry in ring[::-1][:RECENT_EVENTS]
     ]
     if artifact.models.tower is not None:
-        found["outlook"] = outlook(user_id, states, slot, artifact, now)
-    return found
+        description["outlook"] = outlook(user_id, states, slot, artifact, now)
+    return description
 
 
 def _interests(
@@ -103,11 +103,11 @@ def _interests(
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     behind = _items_behind(vectors, ring, means)
     order = sorted(range(count), key=lambda number: -float(strengths[0, number]))
-    found: list[dict[str, object]] = []
+    interests: list[dict[str, object]] = []
     for number in order:
         interest = states.interest_heads[slot, number]
         medoid = int(vectors.row_of(np.array([interest["medoid"]], dtype=np.uint64))[0])
-        found.append(
+        interests.append(
             {
                 "label": vectors.label(medoid) if medoid >= 0 else "",
                 "strength": _rounded(float(shares[0, number])),
@@ -118,7 +118,7 @@ def _interests(
                 "items": behind[number],
             }
         )
-    return found
+    return interests
 
 
 def _items_behind(
@@ -149,18 +149,18 @@ def describe_item(
     now: float,
     scene_names: Mapping[int, str] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """Say what is known of an item: decayed counts, scenes, and what is chosen with it.
+    """Describe the state of an item: decayed counts, scenes, and items chosen together with it.
 
     Args:
-        item_id: whose row it is.
-        states: where it is.
-        slot: its place in `states`.
-        artifact: names of items.
-        now: seconds since the epoch that counts are told for.
+        item_id: id of the item.
+        states: the items' arrays.
+        slot: slot of the item in `states`.
+        artifact: ids and labels of items.
+        now: time of the counts, in seconds since the epoch.
         scene_names: names by code; a scene without one is shown as `#` and its code.
 
     Returns:
-        what `json.dumps` takes; a half-life of "all" does not decay.
+        an object for `json.dumps`; a half-life of "all" does not decay.
     """
     head = states.head[slot]
     vectors = artifact.vectors
@@ -230,30 +230,30 @@ def _period(seconds: float) -> str:
 
 
 def ask_worker(url: str, path: str) -> dict[str, Any] | None:
-    """Ask a worker's web server; None where it does not run or does not know.
+    """Request a page of a worker; None if it does not run, or has no such user or item.
 
     Args:
-        url: of the server, as http://HOST:PORT.
-        path: as `users` and the id, each part unquoted.
+        url: web server of the worker, as http://HOST:PORT.
+        path: kind and id, as in `users/42`; the id is not quoted.
     """
     kind, _, name = path.partition("/")
     return read_json(f"{url.rstrip('/')}/{kind}/{urllib.parse.quote(name, safe='')}")
 
 
 def read_json(target: str) -> dict[str, Any] | None:
-    """Return the object that an address answers with; None for anything else, and for nothing."""
+    """Return the JSON object at a URL; None for any other answer, and for none."""
     try:
         with urllib.request.urlopen(target, timeout=WEB_SECONDS) as answer:
-            found = json.load(answer)
+            content = json.load(answer)
     except (OSError, ValueError):  # HTTPError and URLError are OSErrors
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 async def user_from_changelog(
     settings: Settings, user_id: str, artifact: Artifact, now: float
 ) -> dict[str, object] | None:
-    """Read a user's last committed row from the changelog; None where there is none.
+    """Describe a user from the last committed row in the changelog; None if there is none.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -270,18 +270,18 @@ async def user_from_changelog(
 async def item_from_changelog(
     settings: Settings, item_id: str, artifact: Artifact, now: float
 ) -> dict[str, object] | None:
-    """Read an item's last committed row from the changelog; None where there is none.
+    """Describe an item from the last committed row in the changelog; None if there is none.
 
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: the changelog does not exist.
         ItemStateFormatError: the row was written by another version.
     """
-    wanted, row = hash_id(item_id), None
+    item_hash, row = hash_id(item_id), None
     async with aclosing(item_rows(settings)) as rows:
-        async for item, found in rows:
-            if item == wanted:
-                row = found
+        async for item, value in rows:
+            if item == item_hash:
+                row = value
     if row is None:
         return None
     states = ItemStates(1)

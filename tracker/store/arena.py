@@ -93,9 +93,9 @@ class Arena(Generic[Key]):
         self._tick += 1
         get = self._slots.get
         slots = np.array([get(key, -1) for key in keys], np.int64)
-        known = slots[slots >= 0]
-        self._last_use[known] = self._tick
-        if len(known) == len(slots):
+        cached = slots[slots >= 0]
+        self._last_use[cached] = self._tick
+        if len(cached) == len(slots):
             return slots, [], np.zeros(0, np.int64)
         absent = np.flatnonzero(slots < 0).tolist()
         new = list(dict.fromkeys(keys[index] for index in absent))

@@ -165,7 +165,7 @@ class PartitionStore(Generic[Key]):
 
     @property
     def is_open(self) -> bool:
-        """Whether the position is known."""
+        """True if the position is known."""
         return self._position is not None
 
     @property
@@ -181,7 +181,7 @@ class PartitionStore(Generic[Key]):
 
     @property
     def needs_commit(self) -> bool:
-        """Whether anything has changed since the last snapshot."""
+        """True if anything has changed since the last snapshot."""
         return self._moved or (self.is_open and bool(self._notes or self.arena.dirty.any()))
 
     @property

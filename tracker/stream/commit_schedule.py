@@ -68,7 +68,7 @@ class CommitScheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether `commit_all` would commit or wait."""
+        """True if `commit_all` would commit or wait."""
         return self._side.store.needs_commit or self._task is not None
 
     async def commit_if_due(self) -> None:

@@ -148,7 +148,7 @@ class EmitPolicy:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether lists wait for the end of a backlog."""
+        """True if lists wait for the end of a backlog."""
         return bool(self._backlog)
 
     def due_at(self) -> float | None:
@@ -163,13 +163,13 @@ class EmitPolicy:
     def due(self, now: float, most: int) -> list[DueList]:
         """Return up to `most` lists that are due; they stay pending until `mark_sent`."""
         lists: list[DueList] = []
-        kept: list[tuple[float, str]] = []
+        popped: list[tuple[float, str]] = []
         while self._queue and self._queue[0][0] <= now and len(lists) < most:
             due_at, user = entry = heapq.heappop(self._queue)
             if self._is_scheduled(user, due_at):
-                kept.append(entry)
+                popped.append(entry)
                 lists.append(DueList(user, self._scheduled[user][1]))
-        for entry in kept:
+        for entry in popped:
             heapq.heappush(self._queue, entry)
         return lists
 

@@ -60,7 +60,7 @@ class ItemFeed:
 
     @property
     def caught_up(self) -> bool:
-        """Whether the changelog is read up to its end at the start of the feed."""
+        """True if the changelog is read up to its end at the start of the feed."""
         return self._caught_up.is_set()
 
     async def wait_caught_up(self) -> None:

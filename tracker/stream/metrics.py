@@ -72,44 +72,54 @@ class Metrics:
         self.events = counter("events", "events accepted")
         self.recommendations = counter("recommendations", "recommendations sent")
         self.rejected = counter("rejected", "events rejected, by reason", ("reason",))
-        self.outcomes = counter("outcomes", "what became of accepted events", ("outcome",))
-        self.duplicates = counter("duplicates", "events whose event_id the ring holds already")
-        self.too_old = counter("too_old", "retractions of events that the ring no longer holds")
+        self.outcomes = counter("outcomes", "accepted events, by outcome", ("outcome",))
+        self.duplicates = counter("duplicates", "events whose event_id is in the ring already")
+        self.too_old = counter("too_old", "retractions of events that are no longer in the ring")
         self.key_mismatch = counter("key_mismatch", "events whose key is not their user")
-        self.unknown_items = counter("unknown_items", "events of items the catalogue lacks")
-        self.replayed = counter("replayed", "events and item events that the state had already")
-        self.skipped = counter("skipped_offsets", "offsets that the log no longer had")
+        self.unknown_items = counter(
+            "unknown_items", "events of items that are not in the catalogue"
+        )
+        self.replayed = counter("replayed", "events and item events that were applied before")
+        self.skipped = counter(
+            "skipped_offsets", "offsets that retention deleted before they were applied"
+        )
         self.item_events = counter("item_events", "item events applied")
-        self.dropped = counter("dropped", "records the broker would not take", ("topic",))
+        self.dropped = counter("dropped", "records that the broker does not accept", ("topic",))
         self.commits = counter("commits", "commits of states and positions", ("table",))
-        self.aborted = counter("aborted_commits", "commits to be tried again", ("table",))
+        self.aborted = counter(
+            "aborted_commits", "commits aborted by the broker, to be retried", ("table",)
+        )
         self.deleted = counter("deleted_states", "states deleted after the idle time", ("table",))
-        self.rebuilt = counter("rebuilt_states", "states rebuilt from their ring for a new basis")
+        self.rebuilt = counter(
+            "rebuilt_states", "states rebuilt from their ring for a new artifact"
+        )
         self.commit_seconds = Histogram(
             "tracker_commit_seconds",
-            "time a commit takes",
+            "duration of a commit",
             ("table",),
             registry=registry,
             buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
         )
         self.latency = LatencyHistogram(
-            "tracker_latency_seconds", "append of the event to encoding of its recommendation"
+            "tracker_latency_seconds", "time from the append of an event to its recommendation"
         )
         registry.register(self.latency)
         self.lag = gauge("lag", "events not yet applied", ("topic", "partition"))
         self.rows = gauge("rows", "states in memory", ("table", "partition"))
-        self.dirty_rows = gauge("dirty_rows", "states no commit has taken", ("table", "partition"))
-        self.owed = gauge("owed_lists", "users whose list is still to come", ("partition",))
+        self.dirty_rows = gauge(
+            "dirty_rows", "states changed since the last snapshot", ("table", "partition")
+        )
+        self.pending_lists = gauge("owed_lists", "users whose list is postponed", ("partition",))
         self.artifact_sequence = gauge("artifact_sequence", "number of the artifact in use")
-        self.artifact_swaps = counter("artifact_swaps", "artifacts taken into use")
+        self.artifact_swaps = counter("artifact_swaps", "changes to another artifact")
         self.refused_artifacts = counter("refused_artifacts", "artifacts refused")
-        self.learning_steps = counter("learning_steps", "examples learned from online")
+        self.learning_steps = counter("learning_steps", "examples used for online learning")
         self.learning_restarts = counter(
-            "learning_restarts", "times that what was learned online was given up"
+            "learning_restarts", "restarts of online learning from the published models"
         )
         self.learning = gauge(
             "learning",
-            "of a model that learns: distance from what was published, loss, what learning saves",
+            "distance from the published model, loss, and gain of a model that learns online",
             ("model", "value", "partition"),
         )
         self.item_feed_lag = gauge("item_feed_lag", "item states not yet read")
@@ -136,7 +146,7 @@ class Metrics:
         for family, first in labels:
             family.remove(first, str(partition))
         if table == "users":
-            self.owed.remove(str(partition))
+            self.pending_lists.remove(str(partition))
             for model in LEARNING_MODELS:
                 for value in LEARNING_VALUES:
                     self.learning.remove(model, value, str(partition))

@@ -136,7 +136,7 @@ class Partition:
 
     @property
     def room(self) -> bool:
-        """Whether the partition accepts more chunks."""
+        """True if the partition accepts more chunks."""
         return len(self._queue) < WAITING_CHUNKS and not self._outbox.full
 
     @property

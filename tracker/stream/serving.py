@@ -113,12 +113,12 @@ class ArtifactKeeper:
 
     @property
     def loaded(self) -> bool:
-        """Whether an artifact is in use."""
+        """True if an artifact is in use."""
         return self._current is not None
 
     @property
     def caught_up(self) -> bool:
-        """Whether the item view has read the changelog up to its end at the start."""
+        """True if the item view has read the changelog up to its end at the start."""
         return self._feed is not None and self._feed.caught_up
 
     def use(self, serving: Serving) -> None:

@@ -99,7 +99,7 @@ class UserSide(Side[str]):
         )
         self._lists = ListMaker(context, partition, rows, self._policy)
         self._item_events: list[NDArray[Any]] = []
-        self._held: list[Record] = []  # recommendations that belong into the next commit
+        self._held_records: list[Record] = []  # recommendations that belong into the next commit
 
     @property
     def scene_names(self) -> dict[int, str]:
@@ -205,8 +205,8 @@ class UserSide(Side[str]):
         """Return the records of the next commit: item events, and held recommendations."""
         topic = self._context.cluster.topics.items
         partitions = self._context.cluster.partitions(topic)
-        out = self._held
-        self._held = []
+        out = self._held_records
+        self._held_records = []
         if self._item_events:
             item_events = np.concatenate(self._item_events)
             self._item_events = []
@@ -272,17 +272,17 @@ class UserSide(Side[str]):
         names = self.scene_names
         scene_names = [names.get(scene) for scene in batch.scenes[latest].tolist()]
         emitted_at = rows.states.head["emitted_at"][batch.slots[latest]]
-        chosen = self._policy.choose(batch, latest, emitted_at, scene_names, now)
-        if not len(chosen):
+        events = self._policy.choose(batch, latest, emitted_at, scene_names, now)
+        if not len(events):
             return []
         lists = Lists(
-            [batch.users[event] for event in chosen.tolist()],
-            batch.slots[chosen],
-            stream_times[chosen],
-            batch.scenes[chosen],
-            [names.get(scene) for scene in batch.scenes[chosen].tolist()],
-            batch.offsets[chosen].tolist(),
-            batch.appended[chosen],
+            [batch.users[event] for event in events.tolist()],
+            batch.slots[events],
+            stream_times[events],
+            batch.scenes[events],
+            [names.get(scene) for scene in batch.scenes[events].tolist()],
+            batch.offsets[events].tolist(),
+            batch.appended[events],
         )
         return self._lists.make(lists, serving, now, self._learning.learned(serving))
 
@@ -313,6 +313,6 @@ class UserSide(Side[str]):
                 if record.size > MAX_RECORD_BYTES:  # the transaction would always fail
                     self._metrics.dropped.labels(record.topic).inc()
                 else:
-                    self._held.append(record)
+                    self._held_records.append(record)
             return []
         return out

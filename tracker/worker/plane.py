@@ -188,7 +188,7 @@ class Plane:
             metrics.rows.labels(table, number).set(len(partition.store.arena))
             metrics.dirty_rows.labels(table, number).set(partition.store.dirty_rows)
             if table == "users":
-                metrics.owed.labels(number).set(partition.side.pending())
+                metrics.pending_lists.labels(number).set(partition.side.pending())
 
     async def _committer(self, tp: TP) -> Committer:
         table = self._tables[tp.topic]

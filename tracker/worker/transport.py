@@ -127,9 +127,9 @@ class ChunkConsumer(driver.Consumer):
 
     def ack(self, message: Any) -> bool:
         """Acknowledge a chunk, freeing its place in the queue."""
-        done: bool = super().ack(message)
+        acknowledged: bool = super().ack(message)
         self.wake()
-        return done
+        return acknowledged
 
     def wake(self) -> None:
         """Check again which partitions have room."""

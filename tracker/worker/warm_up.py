@@ -60,9 +60,9 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         [None] * 3,
         [0.0] * 3,
     )
-    kept = dict(rows.dump(["a", "b"], slots[:2]))
+    stored = dict(rows.dump(["a", "b"], slots[:2]))
     rows.clear(slots[:2])
-    rows.load(["a", "b"], slots[:2], lambda keys: [kept.get(key) for key in keys])
+    rows.load(["a", "b"], slots[:2], lambda keys: [stored.get(key) for key in keys])
 
     items = ItemRows()
     items.grow(4)

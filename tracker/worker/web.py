@@ -84,16 +84,16 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
     @app.page("/users/{user_id}")
     async def user(view: Any, request: Any, user_id: str) -> Any:
         try:
-            found = await _look_up_user(context, plane, user_id)
+            answer = await _look_up_user(context, plane, user_id)
         except NewerArtifactError as newer:
             return view.json({"error": str(newer)}, status=503)
-        if found is None:
+        if answer is None:
             partitions = context.cluster.partitions(context.cluster.topics.events)
             number = partition_of(user_id, partitions)
             return view.json(
                 {"error": "this worker knows no such user", "partition": number}, status=404
             )
-        return view.json(found)
+        return view.json(answer)
 
     @app.page("/score")
     async def score(view: Any, request: Any) -> Any:
@@ -112,24 +112,24 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
                 status=400,
             )
         try:
-            found = await _score(context, plane, users[0], items, query.get("scene"), at)
+            answer = await _score(context, plane, users[0], items, query.get("scene"), at)
         except NewerArtifactError as newer:
             return view.json({"error": str(newer)}, status=503)
-        if found is None:
+        if answer is None:
             return view.json({"error": "another worker has this user"}, status=404)
-        return view.json(found)
+        return view.json(answer)
 
     @app.page("/items/{item_id}")
     async def item(view: Any, request: Any, item_id: str) -> Any:
-        found = await _look_up_item(context, plane, item_id)
-        if found is None:
+        answer = await _look_up_item(context, plane, item_id)
+        if answer is None:
             code = np.array([hash_id(item_id)], np.uint64)
             partitions = context.cluster.partitions(context.cluster.topics.items)
             number = int(item_partition(code, partitions)[0])
             return view.json(
                 {"error": "this worker knows no such item", "partition": number}, status=404
             )
-        return view.json(found)
+        return view.json(answer)
 
 
 def _time_of(text: str | None) -> float | None:
@@ -206,10 +206,10 @@ async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[st
         side = cast(ItemSide, partition.side)
 
         def query(side: ItemSide = side) -> dict[str, object] | None:
-            found = side.find_item(hash_id(item_id))
-            if found is None:
+            row = side.find_item(hash_id(item_id))
+            if row is None:
                 return None
-            states, slot = found
+            states, slot = row
             artifact = context.keeper.current.artifact
             now = side.store.progress.stream_time
             return describe_item(item_id, states, slot, artifact, now, scene_names)

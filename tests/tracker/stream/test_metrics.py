@@ -46,7 +46,7 @@ def test_gauges_of_a_partition_end_with_it() -> None:
     metrics.lag.labels("t-events", "3").set(1)
     metrics.rows.labels("users", "3").set(1)
     metrics.dirty_rows.labels("users", "3").set(1)
-    metrics.owed.labels("3").set(1)
+    metrics.pending_lists.labels("3").set(1)
     metrics.forget_partition("users", "t-events", 3)
     metrics.forget_partition("items", "t-items", 9)  # nothing was ever set
     assert 'partition="3"' not in metrics.exposition().decode()
