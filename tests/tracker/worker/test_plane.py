@@ -210,7 +210,7 @@ def test_records_that_retention_has_deleted_are_counted(
         await plane.open_fenced()
 
     worker.run(work)
-    assert "30 records were deleted by retention" in caplog.text
+    assert "retention deleted 30 records" in caplog.text
     skipped = worker.context.metrics.registry.get_sample_value("tracker_skipped_offsets_total")
     assert skipped == 30
 
