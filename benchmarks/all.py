@@ -70,6 +70,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                 "ablation", *film_items, *films, "--core", "5", "--out", str(work / "ablation")
             ),
         ],
+        "finetune": [_python("finetune", *film_items, *films, "--work", str(work))],
         "faults": [
             _faults("--workers", "3", "--kills", "10", "--terms", "3", "--freezes", "3",
                     "--events", "100000", "--users", "20000", "--seed", "11"),

@@ -524,6 +524,25 @@ def interests(results: Results) -> str:
     return "\n\n".join([text, source(result)])
 
 
+def finetune(results: Results) -> str:
+    """Return what content alone finds, before and after the text encoder was fine-tuned."""
+    result = results["finetune"]
+    figures = result["figures"]
+    before, after = (figures["validation"][name] for name in ("before", "after"))
+    lines = [
+        [f"{title} ({whole(before[count])})"]
+        + [share(one[f"{prefix}{metric}"]) for metric in METRICS for one in (before, after)]
+        for title, prefix, count in (
+            ("all targets", "", "targets"),
+            ("targets of items without an event in training", "cold_", "cold_targets"),
+        )
+    ]
+    head = ["", "HR@10 before", "after", "NDCG@10 before", "after"]
+    return "\n\n".join([table(head, lines), source(result)])
+
+
+METRICS = ("hit_rate_at_10", "ndcg_at_10")
+
 DEMOS = {
     "demo": "the shop that comes with it",
     "demo-films": "films, embedded broker",

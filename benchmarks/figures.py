@@ -61,6 +61,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "groceries-lists": blocks.beyond_accuracy("groceries"),
     "training": blocks.training("films", "films-loo", "films-all", "groceries"),
     "probabilities": blocks.probabilities("films", "films-all", "groceries"),
+    "finetune": blocks.finetune,
     "ablation": blocks.ablation,
     "carry-over": blocks.carry_over,
     "neighbours": blocks.neighbours,

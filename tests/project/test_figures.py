@@ -171,6 +171,16 @@ def made_up() -> Stored:
             "right_after": carried,
             "all": carried,
         },
+        "finetune": {
+            "validation": {
+                when: {
+                    f"{which}{metric}": 0.05
+                    for which in ("", "cold_")
+                    for metric in ("hit_rate_at_10", "ndcg_at_10", "targets")
+                }
+                for when in ("before", "after")
+            }
+        },
         "interests": {
             "user": "7",
             "moments": [
