@@ -56,29 +56,29 @@ class TrainingFlags:
     required=True,
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Where the model goes, in the format of transformers, for `indexer build --model`.",
+    help="Folder for the new model, in the format of transformers, for `indexer build --model`.",
 )
 @click.option(
     "--objective",
     type=click.Choice(["co-interest", "click"]),
     default="co-interest",
     show_default=True,
-    help="What is learned: which items are chosen near each other, or which are taken to.",
+    help="Learn which items are chosen near each other, or which events are positive.",
 )
 @click.option(
     "--method",
     type=click.Choice(["lora", "top", "whole"]),
     default="lora",
     show_default=True,
-    help="What is trained: low-rank additions (LoRA), the upper third of the layers, everything.",
+    help="Train low-rank additions (LoRA), the upper third of the layers, or the whole model.",
 )
 @click.option(
     "--protocol",
     type=click.Choice(["gts", "loo", "all"]),
     default="gts",
     show_default=True,
-    help="Events that are left alone, so that `indexer evaluate` can ask for them: those of the"
-    " protocol, or none.",
+    help="Hold out the targets of this protocol, so that `indexer evaluate` can use them; all:"
+    " train on all events.",
 )
 @core_option
 @repeats_option
@@ -90,28 +90,28 @@ class TrainingFlags:
     type=click.IntRange(min=1),
     default=240,
     show_default=True,
-    help="Batches that are learned from, at most.",
+    help="Maximum number of training steps.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
     default=8.0,
     show_default=True,
-    help="Time for them, at most; the texts are encoded before and after that.",
+    help="Maximum time for the steps; before and after them, texts are encoded.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=2),
     default=256,
     show_default=True,
-    help="Events in a batch.",
+    help="Number of events per step.",
 )
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="[default: 0.001 with lora, 0.0001 else]",
+    help="Highest learning rate.  [default: 0.001 with lora, otherwise 0.0001]",
 )
-@click.option("--force", is_flag=True, help="Replace FOLDER where it is there already.")
+@click.option("--force", is_flag=True, help="Replace FOLDER if it exists.")
 @kinds_option
 @json_option
 @gather(inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, training=TrainingFlags)
@@ -124,17 +124,17 @@ def finetune(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Fine-tune the text encoder on logged events, for vectors that know what is chosen together.
+    """Fine-tune the text encoder on logged events, so that items chosen together are close.
 
-    It is judged by later events before and after. Where it has not become better, nothing is
-    written. Interrupted, the same command goes on where it was.
+    The encoder is measured on later events before and after the training. If it has not become
+    better, nothing is written. If interrupted, run the same command again to resume.
     """
     with failures():
         catalog = inputs.read_items()
         kinds = inputs.read_kinds()
         import torch
 
-        from indexer.finetune.finetune import FinetuneOptions, Reports
+        from indexer.finetune.finetune import FinetuneOptions, FinetuneProgress
         from indexer.finetune.finetune import finetune as run
         from indexer.finetune.fit import LEARNING_RATES, FitOptions
 
@@ -149,31 +149,32 @@ def finetune(
             force=force,
         )  # fmt: skip
         text_encoder = encoder.load()
-        with ExitStack() as shown:
-            reports = Reports(shown.enter_context(encoding_bar()), _training_bar, say)
-            done = run(
+        with ExitStack() as stack:
+            progress = FinetuneProgress(stack.enter_context(encoding_bar()), _training_bar, say)
+            result = run(
                 catalog, inputs.events, kinds, text_encoder, folder, options, time.time(),
-                reports,
+                progress,
             )  # fmt: skip
     if as_json:
-        print_json(done)
+        print_json(result)
     else:
-        before, after = done.validation["before"], done.validation["after"]
+        before, after = result.validation["before"], result.validation["after"]
         for name, value in after.items():
             if value == value:  # nothing cold, no figure of it
                 click.echo(f"{name:<22}{before[name]:>10.4f} -> {value:.4f}")
-    if not done.written:
+    if not result.written:
         fail(
-            f"{done.measure} on the validation events did not rise: {done.model} stays as it is,"
-            " and nothing was written",
+            f"{result.measure} on the validation events did not rise: {result.model} stays as it"
+            " is, and nothing was written",
             NOT_IMPROVED,
         )
     if not as_json:
         click.echo(
-            f"{done.folder}: {done.model} after {done.epochs} epochs (best {done.best_epoch}),"
-            f" {done.trained_weights:,} weights trained, {done.seconds:g} s. Use it with"
-            f" `indexer build ITEMS --model {done.folder} --refit`: another encoder is another"
-            " space, and every user's state is rebuilt from its recent events"
+            f"{result.folder}: {result.model} after {result.epochs} epochs"
+            f" (best {result.best_epoch}), {result.trained_weights:,} weights trained,"
+            f" {result.seconds:g} s. Use it with `indexer build ITEMS --model {result.folder}"
+            " --refit`: another encoder is another space, and every user's state is rebuilt from"
+            " its recent events"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a text encoder learns from: items chosen near each other, and events by time."""
+"""Data of fine-tuning: texts, events divided by time, and items chosen near each other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ Until = Literal["gts", "loo", "all"]
 UNTIL: tuple[Until, ...] = get_args(Until)
 
 NEAR_SECONDS = 30 * 86400.0
-"""Two choices further apart in time than this are no pair."""
+"""Longest time between the two choices of a pair."""
 
 NEAR_EVENTS = 4
-"""A choice is paired with so many after it, at most."""
+"""Maximum number of later choices that a choice is paired with."""
 
 PAIR_DECAY = 0.8
-"""Weight of a pair against one that is an event nearer, as in the content channel."""
+"""Factor on the weight of a pair per event between its choices, as in the content channel."""
 
 RUN_EVENTS = 16
-"""Events of one user that come into a batch together, at most."""
+"""Maximum number of events of one user that come into a batch together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The distinct texts of a catalogue: items of the same text are one to an encoder.
+    """The U distinct texts of a catalogue; an encoder cannot tell items of the same text apart.
 
-    `texts` has U; `of_item` (I,) says which one each item has.
+    `of_item` (I,) is the position in `texts` of the text of each item.
     """
 
     texts: list[str]
@@ -51,10 +51,12 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Which events may be learned from, and which are asked for to choose the best weights.
+    """The division of E events for training and validation.
 
-    `train` and `validation` (E,) bool; the latter are targets. What is in neither part and not
-    `seen` (E,) is left alone by everything here.
+    Attributes:
+        train: (E,) bool, events to learn from.
+        validation: (E,) bool, targets that choose the best weights.
+        seen: (E,) bool, events that may stand in a history; the others are never read.
     """
 
     train: Flags
@@ -65,33 +67,36 @@ class Parts:
 def part(log: EventLog, until: Until) -> Parts:
     """Divide events by time, as `indexer train` does with the same protocol.
 
-    `gts` learns from what is before the 80 % quantile and is judged by what is before that of 90 %;
-    `all` leaves nothing out: it learns up to 90 % and is judged by the rest. `loo` leaves the last
-    event of each user out, and is judged by the one before it.
+    `gts` learns from the events before the 80 % quantile, and validates by those up to the 90 %
+    quantile. `all` leaves nothing out: it learns up to 90 % and validates by the rest. `loo` leaves
+    the last event of each user out, and validates by the one before it.
     """
     protocol: Protocol = "loo" if until == "loo" else "gts"
-    found = split(log, protocol)
+    divided = split(log, protocol)
     validation = np.zeros(len(log), np.bool_)
     if until == "all":
-        validation[found.test] = True
-        return Parts(found.parts != TEST, validation, np.ones(len(log), np.bool_))
-    validation[found.validation] = True
-    return Parts(found.parts == TRAIN, validation, found.parts <= VALIDATION)
+        validation[divided.test] = True
+        return Parts(divided.parts != TEST, validation, np.ones(len(log), np.bool_))
+    validation[divided.validation] = True
+    return Parts(divided.parts == TRAIN, validation, divided.parts <= VALIDATION)
 
 
 def rows_of(log: EventLog, items: Sequence[Item]) -> Integers:
-    """Return (E,) the position in the catalogue of each event's item, -1 for none."""
+    """Return the position in the catalogue of each event's item, (E,) int64, -1 for none."""
     places = {hash_id(item.item_id): place for place, item in enumerate(items)}
-    known = np.array([places.get(item, -1) for item in log.item_hashes.tolist()], np.int64)
-    return np.where(log.items >= 0, known[log.items] if len(known) else -1, -1)
+    rows = np.array([places.get(item, -1) for item in log.item_hashes.tolist()], np.int64)
+    return np.where(log.items >= 0, rows[log.items] if len(rows) else -1, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What users chose, in the order of users and, of each, of time: C choices.
+    """C choices of users, ordered by user, and by time for each.
 
-    `users`, `texts` (C,) are codes, `times` (C,) float seconds. `frequency` (U,) is the share of
-    each text in the choices.
+    Attributes:
+        users: (C,) positions of users.
+        texts: (C,) positions of texts.
+        times: (C,) float seconds.
+        frequency: (U,) share of each text in the choices.
     """
 
     users: Integers
@@ -100,26 +105,33 @@ class Choices:
     frequency: NDArray[np.float64]
 
     @classmethod
-    def of(cls, log: EventLog, texts: Integers, count: int, chosen: Flags) -> "Choices":
-        """Take events of positive weight with a text.
+    def of(cls, log: EventLog, texts: Integers, count: int, mask: Flags) -> "Choices":
+        """Return the events of positive weight that have a text.
 
         Args:
             log: all events.
-            texts: (E,) each event's text, -1 for none.
+            texts: (E,) text of each event, -1 for none.
             count: U.
-            chosen: (E,) which events may be taken.
+            mask: (E,) bool, events to choose from.
         """
-        kept = np.flatnonzero(chosen & (texts >= 0) & (log.batch.weights > 0.0))
-        kept = kept[np.argsort(log.users[kept], kind="stable")]
-        counts = np.bincount(texts[kept], minlength=count)
-        frequency = counts / max(len(kept), 1)
-        return cls(log.users[kept], texts[kept], log.batch.times[kept], frequency)
+        events = np.flatnonzero(mask & (texts >= 0) & (log.batch.weights > 0.0))
+        events = events[np.argsort(log.users[events], kind="stable")]
+        counts = np.bincount(texts[events], minlength=count)
+        frequency = counts / max(len(events), 1)
+        return cls(log.users[events], texts[events], log.batch.times[events], frequency)
 
     def pairs(self, places: Integers) -> tuple[Integers, Integers, NDArray[np.float64]]:
-        """Return the pairs among some choices: first and second (P,) by position in `places`.
+        """Return the P pairs among some choices.
 
-        A pair is two choices of one user that are near each other, of different texts; its weight
-        is .8 for each event that lies between them. `places` are in ascending order.
+        A pair is two choices of one user near each other, of different texts. Its weight is .8 to
+        the power of the number of events between them.
+
+        Args:
+            places: (C,) positions of choices, ascending.
+
+        Returns:
+            the first and second of each pair (P,) int64, by position in `places`, and the weights
+            (P,) float64.
         """
         firsts, seconds, weights = [], [], []
         for distance in range(1, NEAR_EVENTS + 1):
@@ -129,26 +141,26 @@ class Choices:
             near = self.users[one] == self.users[other]
             near &= self.times[other] - self.times[one] <= NEAR_SECONDS
             near &= self.texts[one] != self.texts[other]
-            found = np.flatnonzero(near)
-            firsts.append(found)
-            seconds.append(found + distance)
-            weights.append(np.full(len(found), PAIR_DECAY ** (distance - 1)))
+            pairs = np.flatnonzero(near)
+            firsts.append(pairs)
+            seconds.append(pairs + distance)
+            weights.append(np.full(len(pairs), PAIR_DECAY ** (distance - 1)))
         if not firsts:
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
         return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
 
     def batches(self, size: int, random: np.random.Generator) -> Iterator[Integers]:
-        """Yield ascending places of about `size` choices for ever, epoch by epoch.
+        """Yield ascending positions of about `size` choices forever, epoch by epoch.
 
-        A user's choices come in runs of at most 16 from a start drawn anew in each epoch; runs of a
-        single choice, which have no pair, are left out.
+        A user's choices come in runs of up to 16, from another random start in each epoch; runs of
+        a single choice, which have no pair, are left out.
         """
         while True:
             yield from shuffled_runs(runs_of(self.users, random, 2), size, random)
 
 
 def runs_of(users: Integers, random: np.random.Generator, least: int) -> list[tuple[int, int]]:
-    """Cut the events of each user, which stand together, into runs of `least` to 16: from, to."""
+    """Cut the adjacent events of each user into runs of `least` to 16, each as (from, to)."""
     starts = np.flatnonzero(np.r_[True, np.diff(users) != 0])
     sizes = np.diff(np.r_[starts, len(users)])
     runs: list[tuple[int, int]] = []
@@ -162,7 +174,7 @@ def runs_of(users: Integers, random: np.random.Generator, least: int) -> list[tu
 def shuffled_runs(
     runs: list[tuple[int, int]], size: int, random: np.random.Generator
 ) -> Iterator[Integers]:
-    """Yield the ascending places of runs, drawn without replacement, `size` and more at once."""
+    """Yield the ascending positions of runs in random order, at least `size` positions at once."""
     batch: list[tuple[int, int]] = []
     filled = 0
     for number in random.permutation(len(runs)).tolist():
@@ -178,17 +190,17 @@ def shuffled_runs(
 def pasts(
     log: EventLog, codes: Integers, targets: Integers, seen: Flags, longest: int
 ) -> list[Integers]:
-    """Return the codes of the events of its user before each target, latest first.
+    """Return the codes of the events before each target, of the same user, latest first.
 
     Args:
         log: all events.
-        codes: (E,) each event's text or row, -1 for none; those are passed over.
+        codes: (E,) text or catalogue position of each event; events with -1 are skipped.
         targets: ascending positions in the log.
-        seen: (E,) which events may stand in a past.
-        longest: events that are kept of a past.
+        seen: (E,) bool, events that may stand in a past.
+        longest: maximum number of events in a past.
     """
     of_user: dict[int, list[int]] = {}
-    found = []
+    pasts_of_targets = []
     position = 0
     users, there = log.users.tolist(), (seen & (codes >= 0)).tolist()
     for target in targets.tolist():
@@ -197,5 +209,5 @@ def pasts(
                 of_user.setdefault(users[event], []).append(int(codes[event]))
         position = target
         past = of_user.get(users[target], [])
-        found.append(np.array(past[: -longest - 1 : -1], np.int64))
-    return found
+        pasts_of_targets.append(np.array(past[: -longest - 1 : -1], np.int64))
+    return pasts_of_targets

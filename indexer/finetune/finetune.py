@@ -1,4 +1,4 @@
-"""Fine-tune a text encoder on logged events, from files to a folder that `build` takes."""
+"""Fine-tuning of a text encoder: from files of events to a folder that `indexer build` takes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ import torch
 import xxhash
 
 from indexer.data.catalog import Catalog
-from indexer.data.histories import EventLog, Protocol, core
+from indexer.data.histories import Protocol, core
 from indexer.data.holdout import training_info
 from indexer.data.training_log import check_core, check_events, known_items, read_log
-from indexer.finetune.course import FinetuneError, Logged, Objective, click, co_interest
-from indexer.finetune.data import Parts, Texts, Until, part, rows_of
+from indexer.finetune.data import Texts, Until, part, rows_of
 from indexer.finetune.fit import LEARNING_RATES, FitOptions, Fitted, Report, fit
-from indexer.finetune.lessons import Space
-from indexer.finetune.scores import Examination, Scores
+from indexer.finetune.plan import FinetuneError, LoggedEvents, Objective, Plan, click, co_interest
+from indexer.finetune.scores import Scores, Validation
+from indexer.finetune.tasks import Space, TrainingTask
 from indexer.finetune.text_model import Learner, Method, refuse_existing
 from indexer.items.item_encoder import (
     BATCH_SIZE,
@@ -38,10 +38,18 @@ from tracker.events.kinds import Kinds
 
 @dataclass(frozen=True, slots=True)
 class FinetuneOptions:
-    """What a fine-tuning is told.
+    """Options of a fine-tuning.
 
-    `until` says which events are left out: those that the protocol asks for, or none. `repeats`:
-    items chosen before are ranked in validation. `batch` is the number of choices in a step.
+    Attributes:
+        objective: what the encoder learns.
+        method: which weights are trained.
+        until: the events that are left out: those that the protocol asks for, or none (`all`).
+        core: users and items with fewer events are left out.
+        repeats: whether items of the past are ranked in validation.
+        batch: events in a step.
+        temperature: of the softmax over cosines, for `co-interest`.
+        fit: length and speed of the training.
+        force: replace a folder that exists.
     """
 
     objective: Objective = "co-interest"
@@ -56,11 +64,11 @@ class FinetuneOptions:
 
 
 class Finetuned(msgspec.Struct, frozen=True):
-    """What a fine-tuning did; `finetune.json`, and the JSON of `indexer finetune --json`.
+    """Result of a fine-tuning; `finetune.json`, and the JSON of `indexer finetune --json`.
 
-    `validation` has the scores before and after; `measure` is the one that decides. `written` says
-    whether the folder was written: it is not where the measure did not rise. `training` says which
-    events were left out, as of an artifact.
+    `validation` has the scores before and after; `measure` is the one that decides. `written` is
+    whether the folder was written: only if the measure rose. `training` names the events that were
+    left out, as in a manifest.
     """
 
     written: bool
@@ -84,12 +92,41 @@ def _silent(epochs: int, measure: str) -> AbstractContextManager[Report | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reports:
-    """Who is told how far it is: texts to encode, the bar of the training, and what was read."""
+class FinetuneProgress:
+    """Callbacks that report progress.
+
+    Attributes:
+        encoding: called with the number of texts to encode; its result with the texts just done.
+        training: called with the number of epochs and the measure; a context with the `Report`.
+        note: called with lines about the events.
+    """
 
     encoding: Callable[[int], Progress] = lambda total: lambda done: None
     training: Callable[[int, str], AbstractContextManager[Report | None]] = _silent
     note: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Step 1: the divided events, the plan that they allow, and what the manifest says of them."""
+
+    logged: LoggedEvents
+    plan: Plan
+    training: TrainingInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Step 2: the encoder before training, its scores, and the task that it is trained on.
+
+    `epoch_validation` is the smaller validation after each epoch; `epoch_value` its measure now.
+    """
+
+    learner: Learner
+    scores: Scores
+    task: TrainingTask
+    epoch_validation: Validation
+    epoch_value: float
 
 
 def finetune(
@@ -100,46 +137,96 @@ def finetune(
     folder: Path,
     options: FinetuneOptions,
     not_after: float,
-    reports: Reports | None = None,
+    progress: FinetuneProgress | None = None,
 ) -> Finetuned:
-    """Fine-tune a text encoder and write it, if it has become better.
+    """Fine-tune a text encoder, and write it if it has become better.
 
-    1. Read the events and divide them by time; check that they can teach.
-    2. Encode the texts that validation asks for, and score them as they are.
+    1. Read the events and divide them by time; check that they suffice.
+    2. Encode the texts of the validation, and score them.
     3. Train, epoch by epoch, with a smaller validation after each.
-    4. Score the best again; write the folder if the measure has risen.
+    4. Score the best epoch; write the folder if the measure has risen.
 
-    A checkpoint stands beside the folder while it trains: the same command goes on from there.
+    A checkpoint next to the folder is kept while it trains: the same call resumes from it.
 
     Args:
-        catalog: what was read.
+        catalog: the items.
         events: files of logged events.
         kinds: the weights; their rating scale is chosen here.
         encoder: the model to begin with.
         folder: where the new one goes.
         options: how.
-        not_after: float seconds, now.
-        reports: told how far it is.
+        not_after: float seconds, now; later events are taken for mistakes.
+        progress: callbacks.
 
     Raises:
-        FinetuneError: the events cannot teach.
-        FolderExistsError: the folder is there.
+        FinetuneError: the events cannot teach an encoder.
+        FolderExistsError: the folder exists.
         EventFileError: a file of events cannot be used.
         EncoderError: the model cannot be used, or peft is missing.
-        CheckpointError: the checkpoint beside the folder is of another training.
-        OSError: the disk is full, for instance.
+        CheckpointError: the checkpoint next to the folder is of another training.
+        OSError: the folder cannot be written, for instance because the disk is full.
     """
     started = time.perf_counter()
-    reports = Reports() if reports is None else reports
+    progress = FinetuneProgress() if progress is None else progress
     folder = folder.resolve()
     refuse_existing(folder, options.force)
-    log, _ = read_log(events, kinds, None, not_after)  # 1
-    reports.note(check_events(events, log, known_items(catalog, log), "the catalogue"))
+    random = np.random.default_rng(options.fit.seed)
+    # 1. Read the events and divide them by time.
+    prepared = _prepare(catalog, events, kinds, encoder, options, not_after, random, progress.note)
+    texts, full = prepared.logged.catalog, prepared.plan.full
+    # 2. Encode the texts of the validation, and score them.
+    start = _start(prepared, encoder, options, progress)
+    # 3. Train, with a smaller validation after each epoch.
+    checkpoint = folder.with_name(folder.name + ".checkpoint.safetensors")
+    name = _checkpoint_name(encoder, prepared.logged, options)
+    fitted = _train(start, texts, full.measure, options.fit, checkpoint, name, progress)
+    # 4. Score the best epoch; write the folder if the measure has risen.
+    after = start.scores
+    if fitted.best_epoch:
+        after = full.scores(_encode(start.learner.text, texts, full, progress))
+    result = Finetuned(
+        written=after[full.measure] > start.scores[full.measure],
+        folder=str(folder),
+        model=encoder.info.name,
+        objective=options.objective,
+        method=options.method,
+        training=prepared.training,
+        measure=full.measure,
+        validation={"before": start.scores, "after": after},
+        epochs=len(fitted.curve),
+        best_epoch=fitted.best_epoch,
+        trained_weights=sum(weight.numel() for weight in start.learner.weights),
+        texts=len(texts.texts),
+        events=len(prepared.logged.log),
+        seconds=round(time.perf_counter() - started, 2),
+    )
+    if result.written:
+        start.learner.save(folder, _files(result, fitted), force=options.force)
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def _prepare(
+    catalog: Catalog,
+    events: Sequence[Path],
+    kinds: Kinds,
+    encoder: ItemEncoder,
+    options: FinetuneOptions,
+    not_after: float,
+    random: np.random.Generator,
+    note: Callable[[str], None],
+) -> _Prepared:
+    """Step 1 of `finetune`: read and divide the events, and plan the training."""
+    log, _ = read_log(events, kinds, None, not_after)
+    note(check_events(events, log, known_items(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)
     texts = Texts.of(catalog.items)
     rows = rows_of(log, catalog.items)
-    _check(texts)
+    if len(texts.texts) < 2:
+        raise FinetuneError(
+            "the catalogue has one text: there is nothing to tell it from; at least 2 are needed"
+        )
     parts = part(log, options.until)
     protocol: Protocol | None = None if options.until == "all" else options.until
     training = training_info(
@@ -147,65 +234,66 @@ def finetune(
     )
     _check_encoder(encoder, training)
     of_event = np.where(rows >= 0, texts.of_item[rows], -1)
-    logged = Logged(log, rows, of_event, texts, parts)
-    random = np.random.default_rng(options.fit.seed)
+    logged = LoggedEvents(log, rows, of_event, texts, parts)
     if options.objective == "click":
-        course = click(logged, kinds, options.batch, random)
+        plan = click(logged, kinds, options.batch, random)
     else:
-        course = co_interest(logged, options.repeats, options.batch, options.temperature, random)
-    full = course.full
+        plan = co_interest(logged, options.repeats, options.batch, options.temperature, random)
+    return _Prepared(logged, plan, training)
 
-    text = encoder.text_model(torch.float32)  # 2
+
+def _start(
+    prepared: _Prepared, encoder: ItemEncoder, options: FinetuneOptions, progress: FinetuneProgress
+) -> _Start:
+    """Step 2 of `finetune`: score the encoder before training, and begin the task."""
+    text = encoder.text_model(torch.float32)
     learner = Learner(text, options.method, options.fit.seed)
-    encodings = _encode(learner.text, texts, full, reports)
-    before = full.scores(encodings)
+    full = prepared.plan.full
+    encodings = _encode(learner.text, prepared.logged.catalog, full, progress)
+    scores = full.scores(encodings)
     space = Space(fit_whitening(encodings), text.device)
-    lesson, small = course.begin(space, encodings)
+    task, small = prepared.plan.begin(space, encodings)
     place = {int(code): n for n, code in enumerate(full.texts)}
-    small_before = small.scores(encodings[[place[int(code)] for code in small.texts]])
+    small_scores = small.scores(encodings[[place[int(code)] for code in small.texts]])
+    return _Start(learner, scores, task, small, small_scores[small.measure])
 
-    checkpoint = folder.with_name(folder.name + ".checkpoint.safetensors")  # 3
+
+def _train(
+    start: _Start,
+    texts: Texts,
+    measure: str,
+    options: FitOptions,
+    checkpoint: Path,
+    name: str,
+    progress: FinetuneProgress,
+) -> Fitted:
+    """Step 3 of `finetune`: train the encoder; it has the weights of the best epoch afterwards."""
+    text, small = start.learner.text, start.epoch_validation
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    of = _name_of(encoder, log, texts, parts, options)
-    with reports.training(options.fit.epochs, full.measure) as report:
-        fitted = fit(
-            learner,
-            lesson,
+
+    def validate() -> float:
+        return small.scores(_encode(text, texts, small, FinetuneProgress()))[small.measure]
+
+    with progress.training(options.epochs, measure) as report:
+        return fit(
+            start.learner,
+            start.task,
             text.tokens(texts.texts),
-            lambda: small.scores(_encode(learner.text, texts, small, Reports()))[small.measure],
-            small_before[small.measure],
-            options.fit,
+            validate,
+            start.epoch_value,
+            options,
             checkpoint=checkpoint,
-            of=of,
+            of=name,
             report=report,
         )
-    after = before  # 4
-    if fitted.best_epoch:
-        after = full.scores(_encode(learner.text, texts, full, reports))
-    done = Finetuned(
-        written=after[full.measure] > before[full.measure],
-        folder=str(folder),
-        model=encoder.info.name,
-        objective=options.objective,
-        method=options.method,
-        training=training,
-        measure=full.measure,
-        validation={"before": before, "after": after},
-        epochs=len(fitted.curve),
-        best_epoch=fitted.best_epoch,
-        trained_weights=sum(weight.numel() for weight in learner.weights),
-        texts=len(texts.texts),
-        events=len(log),
-        seconds=round(time.perf_counter() - started, 2),
-    )
-    if done.written:
-        learner.save(folder, _files(done, fitted), force=options.force)
-    checkpoint.unlink(missing_ok=True)
-    return done
 
 
 def _check_encoder(encoder: ItemEncoder, training: TrainingInfo) -> None:
-    """Refuse to go on from an encoder that may have seen what this training leaves out."""
+    """Refuse to begin with an encoder that may have seen the events that this training leaves out.
+
+    Raises:
+        FinetuneError: it was fine-tuned with another protocol, or other events were left out.
+    """
     before = encoder.info.training
     if before is None or training.protocol is None:
         return
@@ -217,36 +305,31 @@ def _check_encoder(encoder: ItemEncoder, training: TrainingInfo) -> None:
         )
 
 
-def _check(texts: Texts) -> None:
-    if len(texts.texts) < 2:
-        raise FinetuneError(
-            "the catalogue has one text: there is nothing to tell it from; at least 2 are needed"
-        )
+def _encode(
+    text: TextModel, texts: Texts, validation: Validation, progress: FinetuneProgress
+) -> Encodings:
+    """Encode the texts of a validation, (M, W) float16."""
+    batch = [texts.texts[code] for code in validation.texts.tolist()]
+    return text.encode(batch, BATCH_SIZE, progress.encoding(len(batch)))
 
 
-def _encode(text: TextModel, texts: Texts, asked: Examination, reports: Reports) -> Encodings:
-    chosen = [texts.texts[code] for code in asked.texts.tolist()]
-    return text.encode(chosen, BATCH_SIZE, reports.encoding(len(chosen)))
-
-
-def _name_of(
-    encoder: ItemEncoder, log: EventLog, texts: Texts, parts: Parts, options: FinetuneOptions
-) -> str:
-    """Return what tells this training from others, for its checkpoint."""
+def _checkpoint_name(encoder: ItemEncoder, logged: LoggedEvents, options: FinetuneOptions) -> str:
+    """Return the name of a training, by which its checkpoint is told from those of others."""
+    log = logged.log
     digest = xxhash.xxh3_64()
-    for part_of_it in (log.users, log.items, log.batch.times, log.batch.weights, parts.train):
-        digest.update(np.ascontiguousarray(part_of_it).tobytes())
-    digest.update("\0".join(texts.texts).encode(errors="replace"))
-    told = [
+    for array in (log.users, log.items, log.batch.times, log.batch.weights, logged.parts.train):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update("\0".join(logged.catalog.texts).encode(errors="replace"))
+    settings = [
         options.objective, options.method, options.until, options.core, options.repeats,
         options.batch, options.temperature,
     ]  # fmt: skip
-    return msgspec.json.encode([encoder.info.fingerprint, digest.hexdigest(), told]).decode()
+    return msgspec.json.encode([encoder.info.fingerprint, digest.hexdigest(), settings]).decode()
 
 
-def _files(done: Finetuned, fitted: Fitted) -> dict[str, bytes]:
-    """Return what stands beside the weights: what was done, and the curve."""
-    files = {FINETUNED: msgspec.json.format(msgspec.json.encode(done)) + b"\n"}
+def _files(result: Finetuned, fitted: Fitted) -> dict[str, bytes]:
+    """Return the files next to the weights: the result, and the curve."""
+    files = {FINETUNED: msgspec.json.format(msgspec.json.encode(result)) + b"\n"}
     with TemporaryDirectory() as temporary:
         for path in write_curve(fitted.curve, Path(temporary), measure="validation"):
             files[path.name] = path.read_bytes()

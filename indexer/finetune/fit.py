@@ -1,4 +1,4 @@
-"""The loop that fine-tunes a text encoder: rounds of steps, the best by validation kept."""
+"""The training loop of a text encoder: epochs of steps; the best by validation is kept."""
 
 import math
 import time
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.encoder.checkpoint import load_checkpoint, save_checkpoint
-from indexer.finetune.lessons import Lesson
+from indexer.finetune.tasks import TrainingTask
 from indexer.finetune.text_model import Learner
 
 LEARNING_RATES = {"lora": 1e-3, "top": 1e-4, "whole": 1e-4}
@@ -24,12 +24,12 @@ _CLIP = 1.0
 
 
 class FitOptions(msgspec.Struct, frozen=True):
-    """How long and how fast.
+    """Length and speed of a training.
 
-    The learning rate rises over the first tenth of the steps and falls to nothing at the end. After
-    each of `epochs` equal parts validation is asked; after `patience` of them without a better one
-    the training ends. Where the steps would take longer than `minutes`, by what they took so far,
-    there are fewer; else the clock decides nothing, and the same seed gives the same weights.
+    The learning rate rises over the first tenth of the steps, and falls to zero at the end. Each
+    of `epochs` equal parts ends with a validation; after `patience` epochs without a better one
+    the training ends. If the steps would take longer than `minutes`, there are fewer of them;
+    otherwise the clock decides nothing, and the same seed gives the same weights.
     """
 
     learning_rate: float
@@ -42,7 +42,7 @@ class FitOptions(msgspec.Struct, frozen=True):
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """One line of the curve; `validation` is of a sample of the items."""
+    """One line of the training curve; `validation` is the measure on a sample of the items."""
 
     epoch: int
     steps: int
@@ -57,7 +57,7 @@ Report = Callable[[int, float, float, float], None]
 
 @dataclass(slots=True)
 class Fitted:
-    """The curve of a training, and the epoch the weights are of: 0 is what they were before."""
+    """The curve of a training, and the epoch of the weights; 0 is before the training."""
 
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
@@ -65,7 +65,7 @@ class Fitted:
 
 def fit(
     learner: Learner,
-    lesson: Lesson,
+    task: TrainingTask,
     tokens: list[list[int]],
     validate: Callable[[], float],
     before: float,
@@ -75,23 +75,26 @@ def fit(
     of: str = "",
     report: Report | None = None,
 ) -> Fitted:
-    """Train until validation has not risen for `patience` epochs; the best weights are loaded.
+    """Train until the validation has not risen for `patience` epochs; load the best weights.
 
     Args:
         learner: the encoder.
-        lesson: what it learns from.
-        tokens: of all texts.
-        validate: measures the encoder as it is; higher is better.
-        before: what it said before the training.
-        options: how.
-        checkpoint: a file written after each epoch, and taken up where it is there.
-        of: what training this is, for the checkpoint.
+        task: batches and their loss.
+        tokens: token ids of each text, by its position.
+        validate: returns the measure of the encoder with its present weights; higher is better.
+        before: the measure before the training.
+        options: length and speed.
+        checkpoint: file written after each epoch; if it exists, the training resumes from it.
+        of: name of the training; a checkpoint of another one is refused.
         report: called after each step.
+
+    Returns:
+        the curve, and the epoch whose weights the learner has now.
 
     Raises:
         CheckpointError: the checkpoint is of another training.
     """
-    weights = nn.ParameterList([*learner.weights, *lesson.weights])
+    weights = nn.ParameterList([*learner.weights, *task.weights])
     optimizer = torch.optim.AdamW(
         weights.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -106,30 +109,30 @@ def fit(
     while True:
         epoch = len(fitted.curve) + 1
         value, fitted.best_epoch = _best(before, fitted.curve)
-        done = sum(line.steps for line in fitted.curve)
+        steps = sum(line.steps for line in fitted.curve)
         spent = sum(line.seconds for line in fitted.curve)
         planned = (
-            min(options.steps, int(done * limit / max(spent, 0.01))) if done else options.steps
+            min(options.steps, int(steps * limit / max(spent, 0.01))) if steps else options.steps
         )
-        if epoch - fitted.best_epoch > options.patience or done >= planned:
+        if epoch - fitted.best_epoch > options.patience or steps >= planned:
             break
         started = time.monotonic()
-        made = lesson.batches(np.random.default_rng((options.seed, epoch)))
+        batches = task.batches(np.random.default_rng((options.seed, epoch)))
         losses: list[float] = []
-        for step, places in zip(range(done, min(done + each, planned)), made, strict=False):
+        for step, places in zip(range(steps, min(steps + each, planned)), batches, strict=False):
             if losses and spent + time.monotonic() - started > limit:
                 break
             rate = min(1.0, (step + 1) / (_WARM_UP * options.steps)) * (1.0 - step / planned)
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * rate
-            losses.append(_step(learner, lesson, tokens, places, optimizer, weights))
+            losses.append(_step(learner, task, tokens, places, optimizer, weights))
             if report is not None:
                 report(epoch, len(losses) / each, float(np.mean(losses)), value)
-        found = validate()
+        measure = validate()
         seconds = round(time.monotonic() - started, 2)
         mean = float(np.mean(losses))
-        fitted.curve.append(Epoch(epoch, len(losses), seconds, mean, found))
-        if found > value:
+        fitted.curve.append(Epoch(epoch, len(losses), seconds, mean, measure))
+        if measure > value:
             best = _copy(weights)
         if checkpoint is not None:
             lines = msgspec.to_builtins(fitted.curve)
@@ -140,14 +143,14 @@ def fit(
 
 def _step(
     learner: Learner,
-    lesson: Lesson,
+    task: TrainingTask,
     tokens: list[list[int]],
     places: np.ndarray,
     optimizer: torch.optim.Optimizer,
     weights: nn.ParameterList,
 ) -> float:
-    vectors, graphs = learner.vectors([tokens[text] for text in lesson.texts(places).tolist()])
-    loss = lesson.loss(places, vectors)
+    vectors, graphs = learner.vectors([tokens[text] for text in task.texts(places).tolist()])
+    loss = task.loss(places, vectors)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     learner.backward(vectors, graphs)
@@ -161,7 +164,7 @@ def _copy(weights: nn.ParameterList) -> dict[str, Tensor]:
 
 
 def _best(before: float, curve: list[Epoch]) -> tuple[float, int]:
-    """Return the best validation so far and its epoch, 0 where none was better than before."""
+    """Return the best measure so far and its epoch, 0 if none is better than before."""
     value, epoch = before, 0
     for line in curve:
         if line.validation > value:

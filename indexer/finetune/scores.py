@@ -1,4 +1,4 @@
-"""What a text encoder is worth: the next item found by content alone."""
+"""Validation of a text encoder: the rank of the next item by content alone."""
 
 import math
 from collections.abc import Sequence
@@ -18,37 +18,43 @@ from indexer.items.whitening import fit_whitening
 K = 10
 
 _QUERY_EVENTS = 8
-"""Past events whose items are kept in a sample of the items; .8 ** 8 is .17."""
+"""Latest items of a past that a sample keeps; the weight of the next one is .8 ** 8 = .17."""
 
 _BLOCK = 128
 
 Scores = dict[str, float]
 
 
-class Examination(Protocol):
-    """What encodings are asked, before, while and after they are trained."""
+class Validation(Protocol):
+    """Scores of encodings, before, during and after the training."""
 
     @property
     def measure(self) -> str:
-        """Name the figure of `scores` that decides; higher is better."""
+        """Name of the score that decides; higher is better."""
 
     @property
     def texts(self) -> Integers:
-        """Return (M,) the texts whose encodings are asked for."""
+        """Texts whose encodings are needed, (M,) int64."""
 
     def scores(self, encodings: Encodings) -> Scores:
-        """Return figures of the encodings (M, W) of `texts`."""
+        """Return the scores of the encodings (M, W) float16 of `texts`, by name."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NextItems:
-    """The next item of users by content alone, as the baseline `content` of an evaluation ranks.
+    """Ranks the next item of users by content alone, as the baseline `content` of an evaluation.
 
-    The I items that are ranked are all of the catalogue, or a sample. `items` (I,) says which of
-    `texts` each has; `targets` (Q,) and `past` (latest first) are positions among the items.
-    `cold` (Q,) tells the targets whose item has no event in training. Items of the past are not
-    ranked, unless `repeats`.
+    The I items that are ranked are those of the catalogue, or a sample.
+
+    Attributes:
+        texts: (M,) the texts of the items.
+        items: (I,) text of each item, by position in `texts`.
+        targets: (Q,) the next items, by position in `items`.
+        past: the items before each target, latest first, by position in `items`.
+        cold: (Q,) bool, targets whose item has no event in training.
+        repeats: whether items of the past are ranked.
+        measure: name of the score that decides.
     """
 
     texts: Integers
@@ -70,65 +76,72 @@ class NextItems:
         most: int,
         random: np.random.Generator,
     ) -> "NextItems":
-        """Take the validation targets, at most so many, with a known item in their past.
+        """Return the validation targets that have a known item in their past.
 
         Args:
             log: all events.
-            rows: (E,) each event's item, -1 for none.
-            parts: which events are targets, and which may be looked at.
-            texts: of the catalogue.
+            rows: (E,) catalogue position of each event's item, -1 for none.
+            parts: the division of the events.
+            texts: texts of the catalogue.
             repeats: whether items of the past are ranked.
-            most: targets.
-            random: draws them where there are more.
+            most: maximum number of targets.
+            random: draws a sample if there are more.
         """
         places = np.flatnonzero(parts.validation & (rows >= 0))
         if len(places) > most:
             places = np.sort(random.choice(places, most, replace=False))
         past = pasts(log, rows, places, parts.seen, len(log))
-        asked = np.array([n for n, own in enumerate(past) if len(own)], np.int64)
+        usable = np.array([n for n, own in enumerate(past) if len(own)], np.int64)
         cold = np.ones(len(texts.of_item), np.bool_)
         cold[rows[parts.train & (rows >= 0)]] = False
-        targets = rows[places[asked]]
-        own = [past[n] for n in asked.tolist()]
+        targets = rows[places[usable]]
+        own = [past[n] for n in usable.tolist()]
         everything = np.arange(len(texts.texts))
         return cls(everything, texts.of_item, targets, own, cold[targets], repeats)
 
     def sample(self, most: int, random: np.random.Generator) -> "NextItems":
-        """Keep so many items, and the targets that can still be asked for among them.
+        """Return a sample of the items, and the targets that can be ranked among them.
 
-        Items come in by targets drawn at random, each with its latest past; the other targets whose
-        item and three latest are among them are asked for too.
+        Targets are drawn at random, each with the latest items of its past. Other targets stay if
+        their item and the three latest of their past are in the sample.
+
+        Args:
+            most: maximum number of items.
+            random: draws the targets.
         """
         if len(self.items) <= most:
             return self
-        kept: set[int] = set()
+        sampled: set[int] = set()
         for number in random.permutation(len(self.targets)).tolist():
             needed = {int(self.targets[number]), *self.past[number][:_QUERY_EVENTS].tolist()}
-            if len(kept | needed) > most:
+            if len(sampled | needed) > most:
                 break
-            kept |= needed
-        items = np.array(sorted(kept), np.int64)
+            sampled |= needed
+        items = np.array(sorted(sampled), np.int64)
         place = np.full(len(self.items), -1, np.int64)
         place[items] = np.arange(len(items))
-        asked = np.flatnonzero(
+        usable = np.flatnonzero(
             [
                 place[target] >= 0 and bool((place[own[:3]] >= 0).all())
                 for target, own in zip(self.targets, self.past, strict=True)
             ]
         )
         texts, of_item = np.unique(self.items[items], return_inverse=True)
-        own = [place[self.past[number]] for number in asked.tolist()]
+        own = [place[self.past[number]] for number in usable.tolist()]
         return replace(
             self,
             texts=self.texts[texts],
             items=of_item,
-            targets=place[self.targets[asked]],
+            targets=place[self.targets[usable]],
             past=[places[places >= 0] for places in own],
-            cold=self.cold[asked],
+            cold=self.cold[usable],
         )
 
     def scores(self, encodings: Encodings) -> Scores:
-        """Whiten, rank, and return hit rate and NDCG, of all targets and of cold ones."""
+        """Whiten and rank; return hit rate and NDCG at 10, for all targets and for cold ones.
+
+        Cold figures are NaN if no target is cold.
+        """
         vectors = fit_whitening(encodings).apply(encodings)[self.items]  # (I, F)
         ranks = self._ranks(vectors)
         return {
@@ -153,16 +166,18 @@ class NextItems:
             for n, seen in enumerate([] if self.repeats else map(np.unique, past)):
                 better[n] -= (scores[n, seen] > own[n]).sum()
                 level[n] -= (scores[n, seen] == own[n]).sum()
-            found = 1.0 + better.astype(np.float64) + level / 2.0
+            block = 1.0 + better.astype(np.float64) + level / 2.0
             if not self.repeats:
-                known = [bool((row == rows).any()) for row, rows in zip(targets, past, strict=True)]
-                found[np.array(known, np.bool_)] = math.inf
-            ranks[start : start + len(found)] = found
+                repeated = [
+                    bool((row == rows).any()) for row, rows in zip(targets, past, strict=True)
+                ]
+                block[np.array(repeated, np.bool_)] = math.inf
+            ranks[start : start + len(block)] = block
         return ranks
 
 
 def _query(vectors: NDArray[np.float32], past: Sequence[int] | Integers) -> NDArray[np.float32]:
     recent = past[:RECENT_EVENTS]
     weights = (CONTENT_DECAY ** np.arange(len(recent))).astype(np.float32)
-    found: NDArray[np.float32] = weights @ vectors[recent]
-    return found
+    query: NDArray[np.float32] = weights @ vectors[recent]
+    return query

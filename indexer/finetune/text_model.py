@@ -1,4 +1,4 @@
-"""A text encoder that learns: what of it is trained, its gradients on all cores, its folder."""
+"""A text encoder in training: its trained weights, gradients on all cores, its folder."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,39 +20,39 @@ Method = Literal["lora", "top", "whole"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 CHUNK_TEXTS = 32
-"""Texts that are encoded together: as many as one core keeps in its cache."""
+"""Number of texts encoded together: as many as fit the cache of one core."""
 
 LORA_RANK = 16
 
 
 class LoraMissingError(EncoderError):
-    """LoRA was asked for and peft is not installed."""
+    """LoRA needs peft, which is not installed."""
 
 
 class FolderExistsError(Explained, ValueError):
-    """The folder to write to is there already."""
+    """The folder to write to exists."""
 
 
 class Learner:
     """A text model of which some weights are trained.
 
-    Gradients are taken chunk by chunk, each on one thread, and added up in the order of the
-    chunks, so that the same seed gives the same weights whatever the number of cores. Dropout is
-    off: few epochs are run, and validation says when to stop.
+    Gradients are computed chunk by chunk, each on one thread, and added in the order of the
+    chunks, so that the same seed gives the same weights for any number of cores. Dropout is off:
+    there are few epochs, and the validation decides when to stop.
     """
 
     def __init__(self, text: TextModel, method: Method, seed: int) -> None:
-        """Choose what is trained.
+        """Choose the weights to train.
 
         Args:
-            text: in float32; it is changed.
+            text: the model, in float32; it is changed.
             method: `lora` adds low-rank weights to each linear layer of the upper half of the
                 layers, `top` trains the upper third itself, `whole` everything.
-            seed: of the low-rank weights, which begin at random (and add nothing).
+            seed: for the low-rank weights, which begin at random (and add nothing).
 
         Raises:
             LoraMissingError: peft is not installed.
-            EncoderError: no layers are found in the model, for `lora` and `top`.
+            EncoderError: `lora` or `top`, and the model has no list of layers.
         """
         self.text = text
         self.method = method
@@ -74,19 +74,23 @@ class Learner:
         self._pool = ThreadPoolExecutor(workers, "learn", one_thread)
 
     def vectors(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, list[tuple[Any, Tensor]]]:
-        """Encode texts with their graphs: vectors (U, W), and what `backward` needs."""
+        """Encode texts, given by their token ids, and keep the graphs for `backward`.
+
+        Returns:
+            vectors (U, W) float32, and the positions and the graph of each chunk.
+        """
         order = np.argsort([len(ids) for ids in tokens], kind="stable")
         chunks = [order[start : start + CHUNK_TEXTS] for start in range(0, len(order), CHUNK_TEXTS)]
-        made = list(
+        parts = list(
             self._pool.map(lambda rows: self.text.vectors([tokens[i] for i in rows]), chunks)
         )
-        together = torch.cat([part.detach() for part in made])
+        together = torch.cat([part.detach() for part in parts])
         out = torch.empty_like(together)
         out[torch.from_numpy(order).to(out.device)] = together
-        return out.requires_grad_(), list(zip(chunks, made, strict=True))
+        return out.requires_grad_(), list(zip(chunks, parts, strict=True))
 
     def backward(self, vectors: Tensor, graphs: list[tuple[Any, Tensor]]) -> None:
-        """Add to the weights' gradients what the gradient of the vectors says."""
+        """Add the gradients of the weights, from the gradient of `vectors`."""
         assert vectors.grad is not None
         gradient = vectors.grad
 
@@ -95,21 +99,28 @@ class Learner:
             own = gradient[torch.from_numpy(rows).to(gradient.device)]
             return torch.autograd.grad(part, self.weights, own, allow_unused=True)
 
-        for found in self._pool.map(of_chunk, graphs):
-            for weight, part in zip(self.weights, found, strict=True):
+        for gradients in self._pool.map(of_chunk, graphs):
+            for weight, part in zip(self.weights, gradients, strict=True):
                 if part is not None:
                     weight.grad = part if weight.grad is None else weight.grad.add_(part)
 
     def save(self, folder: Path, files: Mapping[str, bytes], *, force: bool = False) -> None:
-        """Write the model and its tokenizer as transformers reads them, and more files beside.
+        """Write the model and its tokenizer as transformers reads them, and more files.
 
-        Everything goes under a temporary name, reaches the disk, and then gets the folder's name:
-        there is no half of a model, and with `force` the former one stays until then. LoRA's
-        weights are added to those they belong to; the learner cannot be used after that.
+        1. Write everything into a temporary folder.
+        2. Sync it to disk.
+        3. Rename it to `folder`; with `force` the old one stays until then.
+
+        The weights of LoRA are added to those of the model; the learner cannot be used afterwards.
+
+        Args:
+            folder: the new folder.
+            files: content of more files, by name.
+            force: replace a folder that exists.
 
         Raises:
-            FolderExistsError: the folder is there, and not `force`.
-            OSError: the disk is full, for instance.
+            FolderExistsError: the folder exists, and not `force`.
+            OSError: it cannot be written, for instance because the disk is full.
         """
         refuse_existing(folder, force)
         model = self.text.model
@@ -117,15 +128,18 @@ class Learner:
             model = model.merge_and_unload()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            # 1. Write everything into a temporary folder.
             new = Path(temporary) / "new"
             model.save_pretrained(new)
             self.text.tokenizer.save_pretrained(new)
             for name, content in files.items():
                 (new / name).write_bytes(content)
+            # 2. Sync it to disk.
             for path in new.rglob("*"):
                 if path.is_file():
                     sync_file(path)
             sync_folder(new)
+            # 3. Rename it.
             old = Path(temporary) / "old"
             if folder.exists():
                 folder.rename(old)
@@ -139,19 +153,19 @@ class Learner:
 
 
 def refuse_existing(folder: Path, force: bool) -> None:
-    """Refuse to write where something is.
+    """Check that nothing is lost by writing a folder.
 
     Raises:
-        FolderExistsError: the folder is there, and not `force`.
+        FolderExistsError: the folder exists, and not `force`.
     """
     if folder.exists() and not force:
         raise FolderExistsError(
-            f"{folder} is there already; name another with --to, or replace it with --force"
+            f"{folder} exists already; name another with --to, or replace it with --force"
         )
 
 
 def _layers(text: TextModel) -> list[nn.Module]:
-    """Return the model's layers: the longest list of modules in it, as in all of transformers."""
+    """Return the layers of the model: its longest list of modules, as in all of transformers."""
     lists = [list(part) for part in text.model.modules() if isinstance(part, nn.ModuleList)]
     longest = max(lists, key=len, default=[])
     if not longest:

@@ -205,7 +205,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 def test_a_folder_that_is_there_is_replaced_by_force_only(shop: Shop) -> None:
     shop.to.mkdir(parents=True)
     (shop.to / "mine.txt").write_text("keep")
-    assert "is there already" in shop.run(*FAST, code=REFUSED).stderr
+    assert "exists already" in shop.run(*FAST, code=REFUSED).stderr
     assert (shop.to / "mine.txt").exists()
     shop.run(*FAST, "--force")
     assert (shop.to / "model.safetensors").exists()
@@ -269,7 +269,7 @@ def test_training_ends_when_validation_has_not_risen_and_keeps_the_best(
             return iter([np.zeros(0, np.int64)] * 100)
 
     learner: Any = Stub()
-    lesson: Any = Stub()
+    task: Any = Stub()
     values = iter([0.2, 0.6, 0.4, 0.5, 0.9])
 
     def step(*_: Any) -> float:
@@ -281,7 +281,7 @@ def test_training_ends_when_validation_has_not_risen_and_keeps_the_best(
     options = FitOptions(1e-3, steps=50, epochs=10, patience=2)
     told: list[tuple[int, float, float, float]] = []
     fitted = fit(
-        learner, lesson, [], lambda: next(values), 0.5, options, report=lambda *e: told.append(e)
+        learner, task, [], lambda: next(values), 0.5, options, report=lambda *e: told.append(e)
     )
     assert [line.validation for line in fitted.curve] == [0.2, 0.6, 0.4, 0.5]
     assert fitted.best_epoch == 2

@@ -12,8 +12,8 @@ from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k, rank_of
 from indexer.evaluate.targets import Asked
 from indexer.finetune.click import Head, LabelledTexts, Labels, columns, fit_head
 from indexer.finetune.data import Choices, Texts, part, rows_of
-from indexer.finetune.lessons import CoInterest, Space
 from indexer.finetune.scores import NextItems
+from indexer.finetune.tasks import CoInterest, Space
 from indexer.items.whitening import Whitening, fit_whitening
 from tests.logs import group_events, read_events
 
@@ -72,9 +72,9 @@ def plain_space(width: int) -> Space:
 def test_the_loss_of_a_pair_is_a_softmax_against_what_its_user_did_not_choose() -> None:
     frequency = np.array([0.1, 0.2, 0.3, 0.4])
     choices = Choices(np.array([0, 0, 1]), np.array([0, 1, 2]), np.zeros(3), frequency)
-    lesson = CoInterest(choices, plain_space(3), 3, 0.5)
+    task = CoInterest(choices, plain_space(3), 3, 0.5)
     places = np.arange(3)
-    assert lesson.texts(places).tolist() == [0, 1, 2]
+    assert task.texts(places).tolist() == [0, 1, 2]
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1]]))
     cosines = (vectors @ vectors.T).numpy() / 0.5
     inclusion = 1.0 - (1.0 - 0.3) ** 3  # of text 2, the only negative of both sides
@@ -82,16 +82,16 @@ def test_the_loss_of_a_pair_is_a_softmax_against_what_its_user_did_not_choose() 
         np.log(np.exp(cosines[0, 1]) + np.exp(cosines[one, 2]) / inclusion) - cosines[0, 1]
         for one in (0, 1)
     ]
-    assert float(lesson.loss(places, vectors)) == pytest.approx(np.mean(both), rel=1e-5)
+    assert float(task.loss(places, vectors)) == pytest.approx(np.mean(both), rel=1e-5)
 
 
 def test_a_batch_without_pairs_or_of_one_user_teaches_nothing_and_breaks_nothing() -> None:
     frequency = np.full(3, 1 / 3)
     for users, texts in (([0, 1], [0, 1]), ([0, 0], [0, 1]), ([0, 0], [1, 1])):
         choices = Choices(np.array(users), np.array(texts), np.zeros(2), frequency)
-        lesson = CoInterest(choices, plain_space(3), 2, 0.5)
+        task = CoInterest(choices, plain_space(3), 2, 0.5)
         vectors = torch.eye(3)[: len(set(texts))].requires_grad_()
-        loss = lesson.loss(np.arange(2), vectors)
+        loss = task.loss(np.arange(2), vectors)
         loss.backward()  # type: ignore[no-untyped-call]
         assert float(loss.detach()) == pytest.approx(0.0, abs=1e-6)
         assert vectors.grad is not None
@@ -136,10 +136,10 @@ def test_labels_are_told_by_a_head_or_by_that_of_a_lesson() -> None:
     assert found["auc"] > 0.9
     blind = asked.sample(10, plain_space(4), Head(4), np.random.default_rng(0))
     assert len(blind.texts) <= 10
-    assert 0 < len(blind.judged) < 50
+    assert 0 < len(blind.later) < 50
     told = blind.scores(made[np.searchsorted(asked.texts, blind.texts)])
     assert told["auc"] == 0.5
     assert told["log_loss"] == pytest.approx(np.log(2.0))
     fewer = Labels.of(train, later, 20, 50, 12, np.random.default_rng(0))
     assert len(fewer.texts) == 12
-    assert len(fewer.judged) < 50
+    assert len(fewer.later) < 50

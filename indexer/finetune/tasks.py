@@ -1,4 +1,4 @@
-"""The losses that a text encoder is fine-tuned by: items chosen together."""
+"""Training tasks of a text encoder: batches and their loss; here, items chosen together."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -14,30 +14,30 @@ from indexer.items.whitening import Whitening
 _MASKED = -1e4
 
 
-class Lesson(Protocol):
-    """What a text encoder learns from, batch by batch."""
+class TrainingTask(Protocol):
+    """Batches of examples, and the loss of the encoder on them."""
 
     weights: list[nn.Parameter]
-    """What is learned beside the encoder."""
+    """Weights that are trained together with the encoder."""
 
     def batches(self, random: np.random.Generator) -> Iterator[Integers]:
-        """Yield places for ever."""
+        """Yield batches of examples forever, as ascending positions."""
         ...
 
     def texts(self, places: Integers) -> Integers:
-        """Return the distinct texts (U,) of a batch."""
+        """Return the distinct texts (U,) of a batch, ascending."""
         ...
 
     def loss(self, places: Integers, encodings: Tensor) -> Tensor:
-        """Return the loss of a batch, from the encodings (U, W) of its texts."""
+        """Return the loss of a batch, a scalar, from the encodings (U, W) of its texts."""
         ...
 
 
 class Space(nn.Module):
-    """The space that vectors are compared in: that of the whitening before the training, frozen.
+    """The space in which vectors are compared: the whitening before the training, frozen.
 
-    The tracker compares whitened vectors. A loss on raw encodings would spend itself on what the
-    whitening does anyhow, and on what it undoes.
+    The tracker compares whitened vectors. A loss on raw encodings would learn what the whitening
+    does anyway, and what it undoes.
     """
 
     def __init__(self, whitening: Whitening, device: str) -> None:
@@ -52,12 +52,12 @@ class Space(nn.Module):
 
 
 class CoInterest:
-    """Items that one user chose near each other come close, the others of the batch away.
+    """Pulls items that one user chose near each other together, and the others of the batch away.
 
-    A softmax over the texts of the batch, from either side of a pair. What else the user chose in
-    the batch is no negative. A negative stands for 1 / q texts, where q is the probability that it
-    came into the batch, so that the frequent are not pushed away for being frequent (the logQ
-    correction). The positive is always there, and is not corrected.
+    A softmax over the texts of the batch, from either side of a pair. Other choices of the user in
+    the batch are not negatives. A negative stands for 1 / q texts, where q is the probability that
+    it came into the batch, so that frequent texts are not pushed away for being frequent (the logQ
+    correction). The positive is always in the batch, and is not corrected.
     Source: Yi et al. 2019, "Sampling-bias-corrected neural modeling"; for the positive, Khrylchenko
     et al. 2025, "Correcting the LogQ correction".
     """

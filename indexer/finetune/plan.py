@@ -1,4 +1,4 @@
-"""What an objective of fine-tuning makes of logged events: its lesson and its examinations."""
+"""Plans of fine-tuning, one per objective: the training task and its validations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import torch
 from indexer.data.histories import EventLog
 from indexer.finetune.click import Click, LabelledTexts, Labels, fit_head, labelled_parts
 from indexer.finetune.data import Choices, Integers, Parts, Texts
-from indexer.finetune.lessons import CoInterest, Lesson, Space
-from indexer.finetune.scores import Examination, NextItems
+from indexer.finetune.scores import NextItems, Validation
+from indexer.finetune.tasks import CoInterest, Space, TrainingTask
 from indexer.items.item_encoder import Encodings
 from tracker.events.kinds import Kinds
 from tracker.explained import Explained
@@ -20,36 +20,47 @@ Objective = Literal["co-interest", "click"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 MIN_TARGETS = 20
-"""With fewer targets validation says nothing."""
+"""With fewer targets a validation says nothing."""
 
 MAX_TARGETS = 6000
-"""Validation targets that are asked for before and after, at most."""
+"""Maximum number of validation targets before and after the training."""
 
 MAX_TEXTS = 20_000
-"""Texts that are encoded before and after, at most: a sample of the items is ranked if more."""
+"""Maximum number of texts encoded before and after; of more items a sample is ranked."""
 
 EPOCH_TEXTS = 1500
-"""Texts that are encoded after each epoch, at most."""
+"""Maximum number of texts encoded after each epoch."""
 
 
 class FinetuneError(Explained, ValueError):
-    """The events cannot teach a text encoder; nothing was written, the message says why."""
+    """The events cannot teach a text encoder; the message gives the reason, nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """What is asked before and after, and what is learned and asked in between.
+class Plan:
+    """The validation before and after a training, and how the training begins.
 
-    `begin` is given the space before the training and the encodings of the texts of `full`.
+    Attributes:
+        full: the validation before and after.
+        begin: called with the space before the training and the encodings of the texts of `full`;
+            returns the task to train on and the smaller validation after each epoch.
     """
 
-    full: Examination
-    begin: Callable[[Space, Encodings], tuple[Lesson, Examination]]
+    full: Validation
+    begin: Callable[[Space, Encodings], tuple[TrainingTask, Validation]]
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
-    """Logged events with their items `rows` (E,) and `texts` (E,), -1 for none, and their parts."""
+class LoggedEvents:
+    """E logged events with their items, texts and parts.
+
+    Attributes:
+        log: the events.
+        rows: (E,) positions of their items in the catalogue, -1 for none.
+        texts: (E,) texts of their items by position in `catalog`, -1 for none.
+        catalog: the texts.
+        parts: the division by time.
+    """
 
     log: EventLog
     rows: Integers
@@ -59,19 +70,19 @@ class Logged:
 
 
 def co_interest(
-    logged: Logged, repeats: bool, batch: int, temperature: float, random: np.random.Generator
-) -> Course:
-    """Learn which items are chosen near each other; be asked for the next item.
+    logged: LoggedEvents, repeats: bool, batch: int, temperature: float, random: np.random.Generator
+) -> Plan:
+    """Plan to learn which items are chosen near each other, and to rank the next item.
 
     Args:
         logged: the events.
         repeats: whether items chosen before are ranked.
-        batch: choices in a step.
+        batch: number of choices in a step.
         temperature: of the softmax over cosines.
         random: draws samples.
 
     Raises:
-        FinetuneError: there are no pairs of two users, or too few targets.
+        FinetuneError: the pairs are not of two users, or there are too few targets.
     """
     log, parts, texts = logged.log, logged.parts, logged.catalog
     choices = Choices.of(log, logged.texts, len(texts.texts), parts.train)
@@ -92,16 +103,16 @@ def co_interest(
             " items of the catalogue"
         )
     small = full.sample(EPOCH_TEXTS, random)
-    return Course(full, lambda space, _: (CoInterest(choices, space, batch, temperature), small))
+    return Plan(full, lambda space, _: (CoInterest(choices, space, batch, temperature), small))
 
 
-def click(logged: Logged, kinds: Kinds, batch: int, random: np.random.Generator) -> Course:
-    """Learn which labelled events are positive; be asked for the labels of later ones.
+def click(logged: LoggedEvents, kinds: Kinds, batch: int, random: np.random.Generator) -> Plan:
+    """Plan to learn which labelled events are positive, and to predict the labels of later ones.
 
     Args:
         logged: the events.
         kinds: the weights in force.
-        batch: labelled events in a step.
+        batch: number of labelled events in a step.
         random: draws samples.
 
     Raises:
@@ -109,23 +120,21 @@ def click(logged: Logged, kinds: Kinds, batch: int, random: np.random.Generator)
     """
     log, parts = logged.log, logged.parts
     count = len(logged.catalog.texts)
-    found = []
+    sides = []
     for labelled, name in zip(
         labelled_parts(log, kinds, parts), ("to learn from", "to validate by"), strict=True
     ):
-        known = np.zeros(len(log), np.bool_)
-        known[np.flatnonzero(logged.texts >= 0)] = True
-        usable = labelled.among(known)
+        usable = labelled.among(logged.texts >= 0)
         if problem := usable.too_few():
             raise FinetuneError(f"{name}: {problem}, on items of the catalogue")
-        found.append(LabelledTexts.of(log, logged.texts, usable, parts.seen))
-    train, later = found
+        sides.append(LabelledTexts.of(log, logged.texts, usable, parts.seen))
+    train, later = sides
     full = Labels.of(train, later, count, MAX_TARGETS, MAX_TEXTS, random)
 
-    def begin(space: Space, encodings: Encodings) -> tuple[Lesson, Examination]:
+    def begin(space: Space, encodings: Encodings) -> tuple[TrainingTask, Validation]:
         with torch.no_grad():
             vectors = space(torch.from_numpy(encodings).to(space.mean))
         head = fit_head(vectors, full.fitted)
         return Click(train, space, head, batch), full.sample(EPOCH_TEXTS, space, head, random)
 
-    return Course(full, begin)
+    return Plan(full, begin)
