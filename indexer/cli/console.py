@@ -23,8 +23,8 @@ BAD_ITEMS = 4
 NOT_IMPROVED = 5
 
 EPILOG = (
-    "Exit codes: 0 done; 1 refused or failed; 2 wrong use; 3 recall below --min-recall;"
-    " 4 items that cannot be used; 5 fine-tuning improved nothing."
+    "Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 3 recall below --min-recall;"
+    " 4 unusable items; 5 no improvement by fine-tuning."
 )
 
 

@@ -75,8 +75,8 @@ class TowerFlags:
 @click.option(
     "--protocol",
     type=click.Choice(["gts", "loo"]),
-    help="Leave the targets of this protocol out of everything fitted, so that `indexer evaluate`"
-    " can ask for them.  [default: train on all events]",
+    help="Hold out the targets of this protocol for `indexer evaluate`.  [default:"
+    " train on all events]",
 )
 @core_option
 @repeats_option
@@ -87,7 +87,7 @@ class TowerFlags:
 @device_option
 @click.option(
     "--cell", type=click.Choice(["gru", "lstm", "linear"]), default="gru", show_default=True,
-    help="The recurrent cell of the user encoder.",
+    help="Recurrent cell of the user encoder.",
 )  # fmt: skip
 @click.option(
     "--dim", type=click.IntRange(4, 1024),
@@ -95,25 +95,25 @@ class TowerFlags:
 )  # fmt: skip
 @click.option(
     "--epochs", type=click.IntRange(min=1),
-    help="Epochs of the user encoder at most.  [default: by the number of events]",
+    help="Maximum number of epochs of the user encoder.  [default: by the number of events]",
 )  # fmt: skip
 @click.option(
     "--tries", type=click.IntRange(1, 6),
-    help="Settings of the user encoder that are tried, each in full.  [default: one a core]",
+    help="Number of settings of the user encoder to train.  [default: one per core]",
 )  # fmt: skip
-@click.option("--no-encoder", is_flag=True, help="Train no user encoder, the ranker alone.")
+@click.option("--no-encoder", is_flag=True, help="Train the ranker only, without a user encoder.")
 @click.option(
     "--curve", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
-    help="Where the training curves go, as CSV and PNG.  [default: beside the versions, curves/]",
+    help="Folder for the training curves, CSV and PNG.  [default: curves/ next to the versions]",
 )  # fmt: skip
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
-    help="Write each epoch's figures for TensorBoard.",
+    help="Folder for the figures of each epoch, for TensorBoard.",
 )  # fmt: skip
 @click.option(
     "--refit",
     is_flag=True,
-    help="Fit the whitening anew, or take another encoder, as in `indexer build`.",
+    help="Fit the whitening again, or use another text encoder, as in `indexer build`.",
 )
 @kinds_option
 @json_option
@@ -129,12 +129,11 @@ def train(
     refit: bool,
     as_json: bool,
 ) -> None:
-    """Train user encoder and ranker on logged events, and make them current.
+    """Train the user encoder and the ranker on logged events, and make them current.
 
-    The user encoder runs over each user's events and finds and scores items; the ranker is the
-    small network that scores candidates by what the stream says of them. The items' vectors are
-    built as by `indexer build`, and texts met before are not encoded again. Interrupted, the same
-    command goes on where it was.
+    The user encoder reads the events of a user, and finds and scores items. The ranker is a small
+    network that scores candidates by features of the stream. Item vectors are built as by `indexer
+    build`; known texts are not encoded again. If interrupted, run the same command again to resume.
     """
     with failures():
         catalog = inputs.read_items()
@@ -203,7 +202,7 @@ def train(
 @version_option
 @click.option(
     "--protocol", type=click.Choice(["gts", "loo"]), default="gts", show_default=True,
-    help="gts: events after the 90 % quantile of the times. loo: the last event of each user.",
+    help="Targets: events after the 90 % quantile of time (gts), or the last event per user (loo).",
 )  # fmt: skip
 @core_option
 @repeats_option
@@ -214,13 +213,21 @@ def train(
     "most",
     type=click.IntRange(min=1),
     metavar="MAX",
-    help="Ask for a seeded sample of so many.  [default: all, up to what takes some minutes]",
+    help="Maximum number of targets, a random sample.  [default: as many as take some minutes]",
 )
 @users_option
 @kinds_option
-@click.option("--json", "json_file", metavar="FILE|-", help="Write the figures as JSON; - prints.")
 @click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots."
+    "--json",
+    "json_file",
+    metavar="FILE|-",
+    help="Write the figures as JSON to FILE, or print them with -.",
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a web page with plots to FILE.",
 )
 @gather(inputs=InputFlags, protocol=ProtocolFlags)
 def evaluate(
@@ -232,9 +239,9 @@ def evaluate(
     json_file: str | None,
     html: Path | None,
 ) -> None:
-    """Replay logged events through the recommender that serves, and measure its lists.
+    """Replay logged events through the serving recommender, and measure its lists.
 
-    The list is asked for just before each held-out event; simple recommenders are asked beside it
+    A list is made just before each held-out event, and compared with those of simple recommenders
     in the same replay. An artifact that was trained on the held-out events is refused.
     """
     with failures():

@@ -71,7 +71,7 @@ class BuildFlags:
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="interest-tracker", prog_name="indexer")
 def main() -> None:
-    """Turn a catalogue into an artifact: item vectors and their index, as the tracker loads it."""
+    """Build item vectors and their index from a catalogue, train on events, and evaluate."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
 
 
@@ -87,12 +87,12 @@ def main() -> None:
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Texts encoded together.",
+    help="Number of texts to encode at once.",
 )
 @click.option(
     "--dim",
     type=click.IntRange(1, 4096),
-    help="Width of item vectors and of the sums in a state.  [default: as it is, or 64]",
+    help="Dimensions of item vectors and of the sums in a state.  [default: unchanged, or 64]",
 )
 @click.option(
     "--half-life",
@@ -100,42 +100,42 @@ def main() -> None:
     type=click.FloatRange(min=0, min_open=True),
     multiple=True,
     metavar="SECONDS",
-    help="Of a decayed sum in a state; give one for each.  [default: as it is, or 30 minutes, 1"
-    " day, 7 days, 60 days]",
+    help="Half-life of a decayed sum in a state; repeat once per sum.  [default: unchanged, or 30"
+    " minutes, 1 day, 7 days, 60 days]",
 )
 @click.option(
     "--slots",
     type=click.IntRange(1, 64),
-    help="Interests told apart in a state.  [default: as it is, or 8]",
+    help="Maximum number of interests per user.  [default: unchanged, or 8]",
 )
 @click.option(
     "--rating-scale",
     type=(float, float),
     metavar="MIN MAX",
-    help="Scale of ratings in events.  [default: as it is, or 1 5]",
+    help="Lowest and highest rating in events.  [default: unchanged, or 1 5]",
 )
 @click.option(
     "--min-recall",
     type=click.FloatRange(0, 1),
     default=0.95,
     show_default=True,
-    help="Publish nothing below this recall@10 against exact search.",
+    help="Minimum recall@10 against exact search; below it nothing is published.",
 )
 @click.option(
     "--index",
     type=click.Choice(["auto", "flat", "pq_fastscan", "ivf_pq_fastscan"]),
     default="auto",
     show_default=True,
-    help="Kind of index; auto chooses by the number of items.",
+    help="Kind of index; auto depends on the number of items.",
 )
 @click.option(
     "--refit",
     is_flag=True,
-    help="Fit the whitening anew, and take changed options or another encoder. Every user's state"
-    " is then rebuilt from its most recent events.",
+    help="Fit the whitening again, and accept changed options or another text encoder. Every user's"
+    " state is then rebuilt from its most recent events.",
 )
 @users_option
-@click.option("--skip-bad-items", is_flag=True, help="Build without items that cannot be used.")
+@click.option("--skip-bad-items", is_flag=True, help="Leave out items that cannot be used.")
 @json_option
 @gather(inputs=InputFlags, encoder=EncoderFlags, flags=BuildFlags)
 def build(
@@ -147,10 +147,10 @@ def build(
     skip_bad_items: bool,
     as_json: bool,
 ) -> None:
-    """Build an artifact of ITEMS and make it current.
+    """Build an artifact from ITEMS and make it current.
 
-    ITEMS are files of one catalogue, JSON lines (also .gz) or Parquet. Texts met before are not
-    encoded again, items unchanged keep their vectors, and users their states.
+    ITEMS are the files of one catalogue, JSON lines (also .gz) or Parquet. Known texts are not
+    encoded again, unchanged items keep their vectors, and users keep their states.
     """
     started = time.perf_counter()
     with failures():
@@ -228,7 +228,7 @@ def list_(root: str, as_json: bool) -> None:
 @artifacts_option
 @json_option
 def show(version: str | None, root: str, as_json: bool) -> None:
-    """Show a version's manifest, LATEST's by default, and check all of its files."""
+    """Show the manifest of VERSION, by default LATEST, and check all of its files."""
     from tracker.artifact.manifest import read_manifest, verify
 
     with failures():
@@ -265,7 +265,7 @@ def show(version: str | None, root: str, as_json: bool) -> None:
 @artifacts_option
 @json_option
 def rollback(version: str | None, root: str, as_json: bool) -> None:
-    """Make the version before LATEST current again, or VERSION."""
+    """Make VERSION current again, by default the one before LATEST."""
     from indexer.items.publish import rollback as go_back
 
     _switch(root, as_json, lambda: go_back(root, version).version)
@@ -276,7 +276,7 @@ def rollback(version: str | None, root: str, as_json: bool) -> None:
 @artifacts_option
 @json_option
 def publish(version: str, root: str, as_json: bool) -> None:
-    """Make VERSION current; its files are checked first."""
+    """Make VERSION current, after a check of its files."""
     from indexer.items.publish import publish as make_current
 
     _switch(root, as_json, lambda: make_current(root, version).version)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 version_option = click.option(
-    "--artifact", "version", metavar="VERSION", help="[default: the one LATEST names]"
+    "--artifact", "version", metavar="VERSION", help="Version to use.  [default: LATEST]"
 )
 artifacts_option = click.option(
     "--artifacts",
@@ -30,7 +30,7 @@ artifacts_option = click.option(
     default="artifacts",
     show_default=True,
     metavar="FOLDER|URL",
-    help="Where versions live, and LATEST: a folder, or a URL such as s3://bucket/artifacts.",
+    help="Folder of the versions and LATEST, or a URL such as s3://bucket/artifacts.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
@@ -41,7 +41,7 @@ items_option = click.option(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The catalogue, JSON lines (also .gz) or Parquet; may be given several times.",
+    help="File of items, JSON lines (also .gz) or Parquet; repeat for more files.",
 )
 events_option = click.option(
     "--events",
@@ -49,45 +49,54 @@ events_option = click.option(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Logged events, in the same formats; may be given several times.",
+    help="File of logged events, JSON lines (also .gz) or Parquet; repeat for more files.",
 )
 users_option = click.option(
     "--users",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Users with categorical attributes, in the same formats: a start for new users.",
+    help="File of users with categorical attributes, JSON lines (also .gz) or Parquet: a start for"
+    " new users. Repeat for more files.",
 )
 core_option = click.option(
     "--core",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Only users and items with at least so many events, repeated until nothing changes.",
+    help="Leave out users and items with fewer than this number of events, repeatedly.",
 )
 repeats_option = click.option(
-    "--repeats", is_flag=True, help="Items chosen before may be chosen again, as in groceries."
+    "--repeats", is_flag=True, help="Recommend items of the past again, as for groceries."
 )
 positive_rating_option = click.option(
     "--positive-rating",
     type=float,
     metavar="RATING",
-    help="The least rating that says that a user took to an item, for probabilities.",
+    help="Lowest rating that counts as positive, for probabilities.  [default: from the ratings]",
 )
-seed_option = click.option("--seed", type=int, default=0, show_default=True)
+seed_option = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of all random choices."
+)
 kinds_option = click.option(
     "--kinds",
     type=click.Path(path_type=Path),
     envvar="TRACKER_KINDS_FILE",
     show_envvar=True,
     metavar="FILE",
-    help="TOML file of the weights of kinds, the worker's.  [default: the built-in table]",
+    help="TOML file with the weights of kinds, as for the worker.  [default: the built-in table]",
 )
 model_option = click.option(
-    "--model", metavar="FOLDER|NAME", help="The text encoder.  [default: MiniLM]"
+    "--model",
+    metavar="FOLDER|NAME",
+    help="Text encoder: a folder, or a name on the Hugging Face hub.  [default: MiniLM]",
 )
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Device to compute on; auto is a GPU if there is one.",
 )
 
 

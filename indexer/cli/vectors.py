@@ -25,10 +25,10 @@ from indexer.cli.options import (
 @artifacts_option
 @json_option
 def export(what: str, file: Path, version: str | None, root: str, as_json: bool) -> None:
-    """Write the vectors of a version's items to FILE in Parquet, or the user encoder's step.
+    """Write the item vectors of a version, or the step of its user encoder, to FILE.
 
-    The step is a torch.export program (.pt2) for other runtimes. `tracker export` writes the
-    users' vectors.
+    Vectors are written as Parquet. The step is a torch.export program (.pt2) for other runtimes.
+    For the vectors of users, see `tracker export`.
     """
     from indexer.items.export import export_items, export_step
     from tracker.artifact.artifact import Artifact
@@ -53,7 +53,10 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
 @version_option
 @kinds_option
 @click.option(
-    "--png", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw them."
+    "--png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a plot of the interests to FILE.",
 )
 @json_option
 def trace(
@@ -65,10 +68,10 @@ def trace(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Show how USER's interests rose and fell over logged events.
+    """Show how the interests of USER rose and fell over logged events.
 
-    The user's events are replayed through the code that serves; after each, the shares of the
-    interests are told as they are then.
+    The events are replayed through the code that serves. After each, the shares of the interests
+    at that time are printed.
     """
     with failures():
         weights = read_kinds(kinds)

@@ -206,7 +206,7 @@ def test_wrong_use_has_exit_code_2(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("command", ["build", "list", "show", "rollback", "publish"])
 def test_every_command_has_help_with_its_exit_codes(command: str) -> None:
     text = run(command, "--help").stdout
-    assert "Exit codes: 0 done" in text
+    assert "Exit codes: 0 success" in text
     assert "--json" in text
 
 
