@@ -14,7 +14,7 @@ from typing import Any
 
 from numba.core.registry import CPUDispatcher
 
-from tests.plane_world import NOW, Bench, like
+from tests.plane_world import NOW, WorkerState, like
 from tracker.artifact.versions import set_latest
 from tracker.events.wire import Event
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving
@@ -59,32 +59,32 @@ def chunk(number: int) -> Iterator[Event]:
 def main() -> None:
     """Run."""
     root, version, folder = sys.argv[1:]
-    bench = Bench(Path(folder), artifacts=root, data_dir=Path(folder) / "data")
+    worker = WorkerState(Path(folder), artifacts=root, data_dir=Path(folder) / "data")
 
     def warm(serving: Serving) -> None:
-        warm_up(serving, bench.context.kinds, bench.settings.k)
+        warm_up(serving, worker.context.kinds, worker.settings.k)
 
     feed: Any = Feed()
-    keeper: Any = ArtifactKeeper(bench.settings, lambda view: feed, bench.metrics, warm)
-    serving = make_serving(load_artifact(bench.settings), bench.settings)
+    keeper: Any = ArtifactKeeper(worker.settings, lambda view: feed, worker.metrics, warm)
+    serving = make_serving(load_artifact(worker.settings), worker.settings)
     warm(serving)
     keeper.use(serving)
-    bench.keeper = keeper
-    bench.context = replace(bench.context, keeper=keeper)
-    bench.restart()
-    bench.send(*chunk(0))
+    worker.keeper = keeper
+    worker.context = replace(worker.context, keeper=keeper)
+    worker.restart()
+    worker.send(*chunk(0))
     set_latest(root, version)
     asyncio.run(keeper.refresh())
     assert keeper.current.version == version
-    bench.rows.states.head["basis"][0] = 1  # as of another basis
+    worker.rows.states.head["basis"][0] = 1  # as of another basis
     before = compiled()
     for number in range(1, 4):
-        bench.send(*chunk(number))
-    learning: Any = bench.users._learning
+        worker.send(*chunk(number))
+    learning: Any = worker.users._learning
     found = {name: part.steps for name, part in learning._learner.progress.items()}
     told = json.dumps({"compiled": sorted(compiled() - before), "steps": found})
     sys.stdout.write(told)
-    bench.close()
+    worker.close()
 
 
 if __name__ == "__main__":

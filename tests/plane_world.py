@@ -1,13 +1,15 @@
 """A worker's data plane without a broker: sides, their stores, and records to feed them."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from faust.types import TP
 from rocksdict import Options, Rdict, WriteBatch
 
 from tests.worlds import checkerboard
@@ -23,6 +25,7 @@ from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.item_side import ItemSide
 from tracker.stream.metrics import Metrics
+from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context, Serving, make_serving
 from tracker.stream.user_side import UserSide
 from tracker.users.config import InterestConfig
@@ -33,8 +36,8 @@ SMALL = InterestConfig(dim=16, ring=8, ring_evict=2, seen_bits=1024, seen_capaci
 
 
 @dataclass
-class Source:
-    """A record as the consumer gives it."""
+class FakeRecord:
+    """A record as the consumer returns it."""
 
     offset: int
     value: bytes | None
@@ -43,8 +46,8 @@ class Source:
     timestamp_type: int = 1
 
 
-class Keeper:
-    """Holds an artifact; says what states may name."""
+class FakeKeeper:
+    """Holds an artifact, and loads no other one."""
 
     def __init__(self, serving: Serving) -> None:
         self.current = serving
@@ -52,21 +55,21 @@ class Keeper:
         self.caught_up = True
         self.tolerated = 0
         self.readable = True
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
     @property
     def newest(self) -> int:
         return max(self.current.sequence, self.tolerated)
 
     async def catch_up(self, sequence: int) -> bool:
-        self.asked.append(sequence)
+        self.requested.append(sequence)
         if self.readable:
             self.tolerated = sequence
         return self.readable
 
 
-class Committer:
-    """Commits to the database only, and keeps what else would have gone out."""
+class FakeCommitter:
+    """Commits to the database alone, and keeps the records for other topics."""
 
     def __init__(self) -> None:
         self.sent: list[Record] = []
@@ -118,14 +121,14 @@ def small_cluster(settings: Settings, *, transactions: bool = True) -> Cluster:
     return Cluster(names, info, transactions)
 
 
-class Bench:
-    """The sides of partition 0, over real databases."""
+class WorkerState:
+    """The state of a worker without a broker: both sides of partition 0, over real databases."""
 
     def __init__(
         self, folder: Path, *, transactions: bool = True, capacity: int = 1000, **settings: Any
     ) -> None:
         self.settings = load_settings({}, name="t", **settings)
-        self.keeper = Keeper(make_serving(small_artifact(), self.settings))
+        self.keeper = FakeKeeper(make_serving(small_artifact(), self.settings))
         self.metrics = Metrics()
         self.now = NOW
         self.context = Context(
@@ -142,11 +145,11 @@ class Bench:
             for table in ("users", "items")
         }
         self.offset = 0
-        self.committer = Committer()
+        self.committer = FakeCommitter()
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything in memory, as a crash does."""
+        """Lose everything in memory, as a crash does."""
         rows = UserRows(self.keeper.current.config)
         users: PartitionStore[str] = PartitionStore(
             self.databases["users"],
@@ -173,24 +176,24 @@ class Bench:
         for database in self.databases.values():
             database.close()
 
-    def records(self, *events: Event | bytes | None) -> list[Source]:
+    def records(self, *events: Event | bytes | None) -> list[FakeRecord]:
         """Make records that follow those before."""
-        found = []
+        records = []
         for event in events:
             if isinstance(event, Event):
-                found.append(Source(self.offset, encode_event(event), event.user_id.encode()))
+                records.append(FakeRecord(self.offset, encode_event(event), event.user_id.encode()))
             else:
-                found.append(Source(self.offset, event, b"k"))
+                records.append(FakeRecord(self.offset, event, b"k"))
             self.offset += 1
-        return found
+        return records
 
     def send(self, *events: Event | bytes | None) -> list[Record]:
-        """Process events as one chunk; return what goes out."""
+        """Process events as one chunk; return the records to send at once."""
         records = self.records(*events)
         return self.users.process(records, self.offset)
 
     def commit(self, side: UserSide | ItemSide | None = None) -> list[Record]:
-        """Commit a side, the users' by default; return what went out with it."""
+        """Commit a side, the users' by default; return the outgoing records."""
         side = side or self.users
         store: PartitionStore[Any] = side.store
         outgoing = side.take_outgoing()
@@ -206,6 +209,97 @@ class Bench:
     def count(self, name: str, **labels: str) -> float:
         """Read a counter."""
         return self.metrics.registry.get_sample_value(f"tracker_{name}_total", labels) or 0.0
+
+
+class FakeOutbox:
+    """An outbox that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.full = False
+        self.error: BaseException | None = None
+
+    def put(self, records: Sequence[Record]) -> None:
+        self.records += records
+
+    def mark(self) -> None:
+        return None
+
+    async def wait(self, mark: None) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class RunningPartition:
+    """Partition 0 of the events topic over a worker's state, and its source."""
+
+    def __init__(self, worker: WorkerState, commit_seconds: float = 0.05) -> None:
+        self.worker = worker
+        self.outbox = FakeOutbox()
+        self.topic, self.number = "t-events", 0
+        self.rewound: list[int] = []
+        self.fatal: list[BaseException] = []
+        self.not_fetched = 0
+        self.done: list[int] = []
+        self.threads = ThreadPoolExecutor(1)
+        settings = worker.settings.model_copy(update={"commit_interval_seconds": commit_seconds})
+        self.partition = Partition(
+            replace(worker.context, settings=settings),
+            self,
+            worker.users,
+            self.outbox,  # type: ignore[arg-type]
+            self.threads,
+            self.fatal.append,
+        )
+
+    def rewind(self, offset: int) -> None:
+        self.rewound.append(offset)
+
+    def unread(self) -> int:
+        return self.not_fetched
+
+    def accept(self, start: int, records: Sequence[FakeRecord]) -> None:
+        end = records[-1].offset + 1
+        self.partition.accept(
+            Chunk(TP("t-events", 0), start, end, records), lambda: self.done.append(end)
+        )
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait for a condition; the first call of a kernel may compile it for many seconds."""
+        async with asyncio.timeout(120.0):
+            while not done():
+                assert not self.fatal, self.fatal
+                await asyncio.sleep(0.002)
+
+    async def applied(self, *ends: int) -> None:
+        await self.until(lambda: self.done == list(ends))
+
+
+def run_partition(
+    worker: WorkerState, work: Callable[[RunningPartition], Coroutine[Any, Any, None]], **more: Any
+) -> RunningPartition:
+    """Start a partition, do some work with it, and close it unless it has failed."""
+
+    async def all_of_it() -> RunningPartition:
+        running = RunningPartition(worker, **more)
+        try:
+            await running.partition.start()
+            await work(running)
+            if not running.fatal:
+                await running.partition.close()
+        finally:
+            running.threads.shutdown()
+        return running
+
+    return asyncio.run(all_of_it())
+
+
+def written_by(worker: WorkerState, sequence: int) -> None:
+    """Commit a row of user a as another worker would, with a newer artifact."""
+    worker.send(like("a", 0))
+    worker.rows.states.head["artifact"][:] = sequence
+    worker.commit()
+    worker.restart()
 
 
 def like(user: str, item: int | str = 0, *, time: float = NOW, **more: Any) -> Event:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from tests.plane_world import NOW, Bench, like, small_artifact
+from tests.plane_world import NOW, WorkerState, like, small_artifact
 from tests.tracker.scoring.test_network import weights
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models
@@ -27,7 +27,7 @@ from tracker.scoring.online_ranker import OnlineRanker
 from tracker.stream.serving import make_serving
 
 NAMES = ("trend_1d", "content_60", "neighbours_95", "repeats", "gap")
-Make = Callable[..., Bench]
+Make = Callable[..., WorkerState]
 
 
 def trained(sequence: int = 1, seed: int = 0) -> Artifact:
@@ -39,182 +39,182 @@ def trained(sequence: int = 1, seed: int = 0) -> Artifact:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[Bench] = []
+    made: list[WorkerState] = []
 
-    def build(**settings: Any) -> Bench:
-        bench = Bench(tmp_path / str(len(made)), **settings)
-        made.append(bench)
-        bench.keeper.current = make_serving(trained(), bench.settings)
-        bench.restart()
-        bench.send(*(like(f"u{n}", n) for n in range(4)))  # users are known from here on
-        return bench
+    def build(**settings: Any) -> WorkerState:
+        worker = WorkerState(tmp_path / str(len(made)), **settings)
+        made.append(worker)
+        worker.keeper.current = make_serving(trained(), worker.settings)
+        worker.restart()
+        worker.send(*(like(f"u{n}", n) for n in range(4)))  # users are known from here on
+        return worker
 
     yield build
-    for bench in made:
-        bench.close()
+    for worker in made:
+        worker.close()
 
 
-def learner(bench: Bench) -> Learner:
-    found = bench.users._learning._learner
+def learner(worker: WorkerState) -> Learner:
+    found = worker.users._learning._learner
     assert found is not None
     return found
 
 
-def read_out(bench: Bench) -> Any:
-    part = learner(bench)._parts.get("ranker")
+def read_out(worker: WorkerState) -> Any:
+    part = learner(worker)._parts.get("ranker")
     return None if part is None else part.model.to_bytes()
 
 
-def likes(bench: Bench, count: int = 6, start: int = 0) -> list[Event]:
+def likes(worker: WorkerState, count: int = 6, start: int = 0) -> list[Event]:
     """Events of items that the users do not know, one a user and turn."""
     return [
         like(f"u{n % 4}", (5 + 2 * (start + n)) % 40, time=NOW + start + n) for n in range(count)
     ]
 
 
-def steps(bench: Bench) -> float:
-    return bench.count("learning_steps")
+def steps(worker: WorkerState) -> float:
+    return worker.count("learning_steps")
 
 
-def row(bench: Bench) -> bytes | None:
-    found: bytes | None = bench.users.store.read([LEARNED_KEY])[0]
+def row(worker: WorkerState) -> bytes | None:
+    found: bytes | None = worker.users.store.read([LEARNED_KEY])[0]
     return found
 
 
 def test_a_worker_learns_from_positive_events_of_users_it_knows(make: Make) -> None:
-    bench = make()
-    assert steps(bench) == 0  # nobody was known
-    bench.send(like("u1", 1), Event("u1", "i9", "dislike", NOW), Event("u1", "x", "like", NOW))
-    assert steps(bench) == 0  # seen before; not positive; not in the catalogue
-    bench.send(*likes(bench))
-    assert 0 < steps(bench) <= 6
-    progress = learner(bench).progress["ranker"]
-    assert progress.steps == steps(bench)
+    worker = make()
+    assert steps(worker) == 0  # nobody was known
+    worker.send(like("u1", 1), Event("u1", "i9", "dislike", NOW), Event("u1", "x", "like", NOW))
+    assert steps(worker) == 0  # seen before; not positive; not in the catalogue
+    worker.send(*likes(worker))
+    assert 0 < steps(worker) <= 6
+    progress = learner(worker).progress["ranker"]
+    assert progress.steps == steps(worker)
     assert 0.0 < progress.distance < 1.0
     assert progress.loss > 0.0
 
 
 def test_an_event_that_came_before_teaches_nothing(make: Make) -> None:
-    bench = make(seen="keep")
-    events = [msgspec.structs.replace(one, event_id=f"e{one.item_id}") for one in likes(bench, 12)]
-    bench.send(*events[:4])
-    bench.send(*events[4:])
-    before = steps(bench)
+    worker = make(seen="keep")
+    events = [msgspec.structs.replace(one, event_id=f"e{one.item_id}") for one in likes(worker, 12)]
+    worker.send(*events[:4])
+    worker.send(*events[4:])
+    before = steps(worker)
     assert before > 0
-    bench.send(*events[4:])
-    assert steps(bench) == before
+    worker.send(*events[4:])
+    assert steps(worker) == before
 
 
 def test_the_work_for_a_chunk_is_bounded_and_does_not_depend_on_its_order(make: Make) -> None:
-    bench, other = make(), make()
-    bench.send(*likes(bench, 40))
+    worker, other = make(), make()
+    worker.send(*likes(worker, 40))
     other.send(*likes(other, 40))
-    assert 0 < steps(bench) <= MOST
-    assert read_out(bench) == read_out(other)
+    assert 0 < steps(worker) <= MOST
+    assert read_out(worker) == read_out(other)
 
 
 def test_what_was_learned_is_committed_with_the_position_and_read_back(make: Make) -> None:
-    bench = make()
-    bench.send(*likes(bench))
-    assert row(bench) is None
-    bench.commit()
-    learned, position = read_out(bench), bench.users.store.progress.position
-    bench.send(*likes(bench, 6, 6))  # never committed
-    assert read_out(bench) != learned
-    bench.restart()
-    assert bench.users.store.progress.position == position
-    bench.users._learning.learned(bench.keeper.current)
-    assert read_out(bench) == learned
-    bench.offset = position
-    bench.send(*likes(bench, 6, 6))
-    assert learner(bench).progress["ranker"].steps > 0
+    worker = make()
+    worker.send(*likes(worker))
+    assert row(worker) is None
+    worker.commit()
+    learned, position = read_out(worker), worker.users.store.progress.position
+    worker.send(*likes(worker, 6, 6))  # never committed
+    assert read_out(worker) != learned
+    worker.restart()
+    assert worker.users.store.progress.position == position
+    worker.users._learning.learned(worker.keeper.current)
+    assert read_out(worker) == learned
+    worker.offset = position
+    worker.send(*likes(worker, 6, 6))
+    assert learner(worker).progress["ranker"].steps > 0
 
 
 def test_a_crash_and_the_same_events_again_give_the_same_weights(make: Make) -> None:
-    bench, undisturbed = make(), make()
-    for one in (bench, undisturbed):
+    worker, undisturbed = make(), make()
+    for one in (worker, undisturbed):
         one.send(*likes(one))
         one.commit()
-    position = bench.users.store.progress.position
-    bench.send(*likes(bench, 6, 6))
-    bench.restart()
-    bench.offset = position
-    for one in (bench, undisturbed):
+    position = worker.users.store.progress.position
+    worker.send(*likes(worker, 6, 6))
+    worker.restart()
+    worker.offset = position
+    for one in (worker, undisturbed):
         one.send(*likes(one, 6, 6))
         one.commit()
-    assert read_out(bench) == read_out(undisturbed)
-    assert row(bench) == row(undisturbed)
+    assert read_out(worker) == read_out(undisturbed)
+    assert row(worker) == row(undisturbed)
 
 
 def test_an_aborted_commit_leaves_nothing_and_the_next_one_has_it(make: Make) -> None:
-    bench = make()
-    bench.send(*likes(bench))
-    bench.committer.aborts = 1
+    worker = make()
+    worker.send(*likes(worker))
+    worker.committer.aborts = 1
     with pytest.raises(Exception, match="not enough replicas"):
-        bench.commit()
-    assert row(bench) is None
-    bench.users.store.settle()
-    bench.commit()
-    assert row(bench) is not None
+        worker.commit()
+    assert row(worker) is None
+    worker.users.store.settle()
+    worker.commit()
+    assert row(worker) is not None
 
 
 def test_frozen_it_keeps_what_it_learned_and_off_it_goes_back(make: Make) -> None:
-    bench = make()
-    bench.send(*likes(bench))
-    bench.commit()
-    learned = read_out(bench)
-    bench.context = replace(
-        bench.context, settings=bench.settings.model_copy(update={"online_learning": "freeze"})
+    worker = make()
+    worker.send(*likes(worker))
+    worker.commit()
+    learned = read_out(worker)
+    worker.context = replace(
+        worker.context, settings=worker.settings.model_copy(update={"online_learning": "freeze"})
     )
-    bench.restart()
-    bench.send(*likes(bench, 6, 6))
-    assert read_out(bench) == learned
-    bench.context = replace(
-        bench.context, settings=bench.settings.model_copy(update={"online_learning": "off"})
+    worker.restart()
+    worker.send(*likes(worker, 6, 6))
+    assert read_out(worker) == learned
+    worker.context = replace(
+        worker.context, settings=worker.settings.model_copy(update={"online_learning": "off"})
     )
-    bench.restart()
-    bench.send(*likes(bench, 6, 6))
-    assert bench.users._learning.learned(bench.keeper.current).ranker is None
-    bench.commit()
-    assert row(bench) is None
+    worker.restart()
+    worker.send(*likes(worker, 6, 6))
+    assert worker.users._learning.learned(worker.keeper.current).ranker is None
+    worker.commit()
+    assert row(worker) is None
 
 
 def test_another_ranker_starts_again_and_the_same_in_a_newer_artifact_goes_on(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = make()
-    bench.send(*likes(bench))
-    learned = read_out(bench)
-    bench.keeper.current = make_serving(trained(2), bench.settings)
-    bench.users._learning.learned(bench.keeper.current)
-    assert read_out(bench) == learned
-    assert bench.count("learning_restarts") == 0
-    untrained = make_serving(small_artifact(3), bench.settings)
-    assert bench.users._learning.learned(untrained).ranker is None
-    bench.users._learning.learned(bench.keeper.current)
-    assert read_out(bench) == learned
-    bench.keeper.current = make_serving(trained(4, seed=1), bench.settings)
+    worker = make()
+    worker.send(*likes(worker))
+    learned = read_out(worker)
+    worker.keeper.current = make_serving(trained(2), worker.settings)
+    worker.users._learning.learned(worker.keeper.current)
+    assert read_out(worker) == learned
+    assert worker.count("learning_restarts") == 0
+    untrained = make_serving(small_artifact(3), worker.settings)
+    assert worker.users._learning.learned(untrained).ranker is None
+    worker.users._learning.learned(worker.keeper.current)
+    assert read_out(worker) == learned
+    worker.keeper.current = make_serving(trained(4, seed=1), worker.settings)
     with caplog.at_level(logging.WARNING):
-        bench.users._learning.learned(bench.keeper.current)
+        worker.users._learning.learned(worker.keeper.current)
     assert "t-events-0: online learning restarts from" in caplog.text
-    assert bench.count("learning_restarts") == 1
-    assert learner(bench).progress["ranker"].steps == 0
+    assert worker.count("learning_restarts") == 1
+    assert learner(worker).progress["ranker"].steps == 0
 
 
 def test_a_damaged_row_or_one_of_another_format_is_given_up_and_said(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = make()
-    bench.send(*likes(bench))
-    bench.commit()
-    good = row(bench)
+    worker = make()
+    worker.send(*likes(worker))
+    worker.commit()
+    good = row(worker)
     assert good is not None
     for number, bad in enumerate((good[:-1], b"", b"\0\0\0\0"), 1):
-        bench.users.store.note(LEARNED_KEY, bad)
-        bench.commit()
-        bench.restart()
-        assert bench.count("learning_restarts") == number
-        bench.send(*likes(bench, 6, 6 * number))
+        worker.users.store.note(LEARNED_KEY, bad)
+        worker.commit()
+        worker.restart()
+        assert worker.count("learning_restarts") == number
+        worker.send(*likes(worker, 6, 6 * number))
     assert "cannot be read" in caplog.text
 
 
@@ -257,12 +257,12 @@ def test_what_was_learned_is_served_only_while_it_is_ahead() -> None:
 
 
 def test_lists_are_ranked_by_what_was_learned(make: Make) -> None:
-    bench = make()
-    serving = bench.keeper.current
+    worker = make()
+    serving = worker.keeper.current
     for turn in range(40):
-        bench.send(*likes(bench, 8, 8 * turn))
-    learner(bench)._parts["ranker"].state.gain = 1.0
-    ranker = bench.users._learning.learned(serving).ranker
+        worker.send(*likes(worker, 8, 8 * turn))
+    learner(worker)._parts["ranker"].state.gain = 1.0
+    ranker = worker.users._learning.learned(serving).ranker
     assert ranker is not None
     features = np.random.default_rng(0).normal(size=(1, 9, len(COLUMNS))).astype(np.float32)
     published = serving.recommender.ranker.score(features, np.array([9]))
@@ -270,10 +270,10 @@ def test_lists_are_ranked_by_what_was_learned(make: Make) -> None:
 
 
 def test_how_far_it_is_can_be_seen(make: Make) -> None:
-    bench = make()
-    bench.send(*likes(bench))
-    text = generate_latest(bench.metrics.registry).decode()
+    worker = make()
+    worker.send(*likes(worker))
+    text = generate_latest(worker.metrics.registry).decode()
     for value in ("distance", "loss", "gain"):
         assert f'tracker_learning{{model="ranker",partition="0",value="{value}"}}' in text
-    bench.metrics.forget_partition("users", "t-events", 0)
-    assert "tracker_learning{" not in generate_latest(bench.metrics.registry).decode()
+    worker.metrics.forget_partition("users", "t-events", 0)
+    assert "tracker_learning{" not in generate_latest(worker.metrics.registry).decode()

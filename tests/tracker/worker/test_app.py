@@ -8,27 +8,27 @@ from typing import Any
 import pytest
 from faust.types.auth import AuthProtocol, SASLMechanism
 
-from tests.plane_world import Bench
+from tests.plane_world import WorkerState
 from tracker.worker.app import BLOCKS_A_CHUNK, TrackerApp, build_app
 from tracker.worker.plane import Plane
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "bench", data_dir=tmp_path / "data")
+def worker(tmp_path: Path) -> Iterator[WorkerState]:
+    made = WorkerState(tmp_path / "worker", data_dir=tmp_path / "data")
     yield made
     made.close()
 
 
-def built(bench: Bench) -> tuple[TrackerApp, Plane]:
-    plane = Plane(bench.context)
+def built(worker: WorkerState) -> tuple[TrackerApp, Plane]:
+    plane = Plane(worker.context)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Faust's own settings
-        return build_app(bench.context, plane), plane
+        return build_app(worker.context, plane), plane
 
 
-def test_application_is_named_as_group_and_hands_chunks_to_the_plane(bench: Bench) -> None:
-    app, plane = built(bench)
+def test_application_is_named_as_group_and_hands_chunks_to_the_plane(worker: WorkerState) -> None:
+    app, plane = built(worker)
     assert app.conf.id == "t"
     transport: Any = app.transport
     assert transport.owner is plane
@@ -43,29 +43,29 @@ def test_application_is_named_as_group_and_hands_chunks_to_the_plane(bench: Benc
 
 
 def test_broker_without_transactions_is_not_asked_for_ends(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "bench", transactions=False, data_dir=tmp_path / "data")
-    app, _ = built(bench)
+    worker = WorkerState(tmp_path / "worker", transactions=False, data_dir=tmp_path / "data")
+    app, _ = built(worker)
     transport: Any = app.transport
     assert transport.ends is not None
-    bench.close()
+    worker.close()
 
 
 def test_credentials_reach_faust(tmp_path: Path) -> None:
-    bench = Bench(
-        tmp_path / "bench",
+    worker = WorkerState(
+        tmp_path / "worker",
         data_dir=tmp_path / "data",
         security_protocol="SASL_SSL",
         sasl_mechanism="SCRAM-SHA-256",
         sasl_username="u",
         sasl_password="p",
     )
-    app, _ = built(bench)
+    app, _ = built(worker)
     credentials: Any = app.conf.broker_credentials
     assert credentials.protocol is AuthProtocol.SASL_SSL
     assert credentials.mechanism is SASLMechanism.SCRAM_SHA_256
     assert (credentials.username, credentials.password) == ("u", "p")
-    bench.close()
-    secured = Bench(tmp_path / "tls", data_dir=tmp_path / "data", security_protocol="SSL")
+    worker.close()
+    secured = WorkerState(tmp_path / "tls", data_dir=tmp_path / "data", security_protocol="SSL")
     app, _ = built(secured)
     credentials = app.conf.broker_credentials
     assert credentials.protocol is AuthProtocol.SSL

@@ -9,7 +9,7 @@ import pytest
 from faust.types import TP
 from rocksdict import Options, Rdict
 
-from tests.plane_world import Keeper, Source, like, small_artifact, small_cluster
+from tests.plane_world import FakeKeeper, FakeRecord, like, small_artifact, small_cluster
 from tracker.events.kinds import Kinds
 from tracker.events.wire import encode_event
 from tracker.kafka import producers
@@ -67,7 +67,7 @@ class Worker:
         self.context = Context(
             self.settings,
             await check_topics(self.settings),
-            Keeper(serving),  # type: ignore[arg-type]
+            FakeKeeper(serving),  # type: ignore[arg-type]
             Kinds.default(),
             Metrics(),
         )
@@ -115,7 +115,7 @@ def tps(worker: Worker) -> list[TP]:
 
 def chunk(tp: TP, start: int = 0) -> Chunk:
     event = like("a", start)
-    return Chunk(tp, start, start + 1, [Source(start, encode_event(event), b"a")])
+    return Chunk(tp, start, start + 1, [FakeRecord(start, encode_event(event), b"a")])
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -225,7 +225,7 @@ def test_broker_that_is_away_while_fencing_ends_the_worker(
     context = Context(
         settings,
         small_cluster(settings),
-        Keeper(serving),  # type: ignore[arg-type]
+        FakeKeeper(serving),  # type: ignore[arg-type]
         Kinds.default(),
         Metrics(),
     )

@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 from rocksdict import Options, Rdict
 
-from tests.plane_world import Source
+from tests.plane_world import FakeRecord
 from tracker.store.database import OFFSET_KEY
 from tracker.stream.partition import Chunk
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, NoOwner
@@ -50,8 +50,8 @@ def bare() -> Any:
     return consumer
 
 
-def records(*offsets: int) -> list[Source]:
-    return [Source(offset, b"", str(offset).encode()) for offset in offsets]
+def records(*offsets: int) -> list[FakeRecord]:
+    return [FakeRecord(offset, b"", str(offset).encode()) for offset in offsets]
 
 
 def ranges(chunks: Sequence[Chunk]) -> list[tuple[int, int, int]]:
@@ -92,7 +92,7 @@ def test_records_of_a_chunk_past_a_position_are_found() -> None:
 
 
 def fetched(
-    consumer: Any, found: dict[TP, list[Source]], *, generation: list[int] | None = None
+    consumer: Any, found: dict[TP, list[FakeRecord]], *, generation: list[int] | None = None
 ) -> list[tuple[TP, Any]]:
     """Run one getmany over what a fetch brought."""
     generations = iter(generation or [])

@@ -13,9 +13,8 @@ from urllib.request import urlopen
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from tests.plane_world import Bench
+from tests.plane_world import RunningPartition, WorkerState, run_partition, written_by
 from tests.shop import START, build_shop, shop_events, shop_items
-from tests.tracker.stream.test_partition import Line, run, written_by
 from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.demo.processes import free_port
 from tracker.events import lines as event_lines
@@ -25,54 +24,54 @@ from tracker.settings import Settings, load_settings
 from tracker.worker.web import Health, add_pages
 
 
-def health(bench: Bench, *, lag: int = 0, rebalancing: bool = False) -> Health:
+def health(worker: WorkerState, *, lag: int = 0, rebalancing: bool = False) -> Health:
     plane: Any = SimpleNamespace(lag=lag)
-    return Health(bench.context, plane, lambda: rebalancing)
+    return Health(worker.context, plane, lambda: rebalancing)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path, health_stall_seconds=5.0)
+def worker(tmp_path: Path) -> Iterator[WorkerState]:
+    made = WorkerState(tmp_path, health_stall_seconds=5.0)
     yield made
     made.close()
 
 
-def stalled(bench: Bench) -> None:
-    bench.metrics.committed_at -= 100.0
+def stalled(worker: WorkerState) -> None:
+    worker.metrics.committed_at -= 100.0
 
 
-def test_worker_without_lag_lives_however_long_nothing_was_committed(bench: Bench) -> None:
-    stalled(bench)
-    assert health(bench).live() == []
+def test_worker_without_lag_lives_however_long_nothing_was_committed(worker: WorkerState) -> None:
+    stalled(worker)
+    assert health(worker).live() == []
 
 
-def test_worker_with_lag_lives_while_it_commits(bench: Bench) -> None:
-    assert health(bench, lag=5).live() == []
+def test_worker_with_lag_lives_while_it_commits(worker: WorkerState) -> None:
+    assert health(worker, lag=5).live() == []
 
 
-def test_worker_with_lag_that_commits_nothing_is_to_be_restarted(bench: Bench) -> None:
-    stalled(bench)
-    (reason,) = health(bench, lag=5).live()
+def test_worker_with_lag_that_commits_nothing_is_to_be_restarted(worker: WorkerState) -> None:
+    stalled(worker)
+    (reason,) = health(worker, lag=5).live()
     assert reason.startswith("5 records wait, and nothing was committed for 100 s")
-    assert health(bench, lag=5, rebalancing=True).live() == []
+    assert health(worker, lag=5, rebalancing=True).live() == []
 
 
-def test_worker_is_ready_with_artifact_items_and_partitions(bench: Bench) -> None:
-    assert health(bench).ready() == []
-    assert len(health(bench, rebalancing=True).ready()) == 1
-    bench.keeper.caught_up = False
-    assert health(bench).ready() == ["the items' changelog is still being read"]
-    bench.keeper.loaded = False
-    assert health(bench).ready() == ["no artifact is loaded"]
+def test_worker_is_ready_with_artifact_items_and_partitions(worker: WorkerState) -> None:
+    assert health(worker).ready() == []
+    assert len(health(worker, rebalancing=True).ready()) == 1
+    worker.keeper.caught_up = False
+    assert health(worker).ready() == ["the items' changelog is still being read"]
+    worker.keeper.loaded = False
+    assert health(worker).ready() == ["no artifact is loaded"]
 
 
 class Pages:
     """Takes the pages of a worker, and answers with what they give and their status."""
 
-    def __init__(self, bench: Bench, plane: Any) -> None:
+    def __init__(self, worker: WorkerState, plane: Any) -> None:
         self.found: dict[str, Any] = {}
         app: Any = self
-        add_pages(app, bench.context, plane, health(bench))
+        add_pages(app, worker.context, plane, health(worker))
 
     def page(self, path: str) -> Any:
         return lambda page: self.found.setdefault(path, page)
@@ -83,25 +82,25 @@ class Pages:
 
 @pytest.mark.parametrize("readable", [True, False])
 def test_a_user_of_a_newer_artifact_is_told_of_once_that_is_settled(
-    bench: Bench, readable: bool
+    worker: WorkerState, readable: bool
 ) -> None:
     answers: list[Any] = []
 
-    async def work(line: Line) -> None:
-        pages = Pages(bench, SimpleNamespace(partitions={0: line.partition}))
+    async def work(running: RunningPartition) -> None:
+        pages = Pages(worker, SimpleNamespace(partitions={0: running.partition}))
         request = make_mocked_request("GET", "/score?user=a&item=i1")
         answers.append(await pages.found["/users/{user_id}"](pages, request, "a"))
         answers.append(await pages.found["/score"](pages, request))
 
-    written_by(bench, 5)
-    bench.keeper.readable = readable
-    line = run(bench, work)
-    assert line.fatal == []
+    written_by(worker, 5)
+    worker.keeper.readable = readable
+    running = run_partition(worker, work)
+    assert running.fatal == []
     (user, status), (scores, also) = answers
     if readable:
         assert (status, also) == (200, 200)
         assert (user["events"], scores["known"]) == (1, True)
-        assert bench.keeper.asked == [5]
+        assert worker.keeper.requested == [5]
     else:
         assert (status, also) == (503, 503)
         assert user == scores
