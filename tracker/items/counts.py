@@ -12,7 +12,8 @@ decay the least is soon next to nothing, so the list follows by itself, and inhe
 out what was new.
 """
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +31,68 @@ HOUR = 3600.0
 
 DAY = 86400.0
 
+
 ITEM_HALF_LIVES = np.array(
     [3 * HOUR, 12 * HOUR, DAY, 3 * DAY, 10 * DAY, 40 * DAY, np.inf], np.float64
 )
 """Seconds; the last one never decays."""
 
-_DAY = 2
 
-_TEN_DAYS = 4
+class _CountColumns(NamedTuple):
+    hours_3: int = 0
+    hours_12: int = 1
+    day: int = 2
+    days_3: int = 3
+    days_10: int = 4
+    days_40: int = 5
+    never: int = 6
+
+
+COUNT = _CountColumns()
+"""Columns of decayed counts, in the order of ITEM_HALF_LIVES: `counts[row, COUNT.day]`."""
+
+
+class _SumColumns(NamedTuple):
+    day: int = 0
+    days_10: int = 1
+    never: int = 2
+
+
+SUM = _SumColumns()
+"""Columns of signed weights and, but for the last, of the counts in a scene, by half-life."""
+
+
+class _TallyColumns(NamedTuple):
+    positives: int = 0
+    negatives: int = 1
+    neutrals: int = 2
+
+
+TALLY = _TallyColumns()
+"""Columns of numbers of events, by the sign of their weights."""
+
+
+class _PairColumns(NamedTuple):
+    together: int = 0
+    together_10d: int = 1
+    next: int = 2
+
+
+PAIR = _PairColumns()
+"""Columns of the counts of two neighbours, as the fields of NEIGHBOUR."""
+
+PAIR_PRIOR = 5.0
+"""Events that each of two items is taken to have besides its own when their pairs are weighed."""
+
+
+@native
+def pair_norm(count: float) -> float:
+    """Return sqrt(n + PAIR_PRIOR) of an item's positive events, not decayed.
+
+    Pairs over the norms of both items are a cosine of co-occurrence that few events do not raise.
+    """
+    return math.sqrt(count + PAIR_PRIOR)
+
 
 _LEAST = 1e-20
 
@@ -61,14 +116,14 @@ def _move_time(
     for h in range(counts.shape[0]):
         if counts[h] != 0.0:
             counts[h] = _settle(counts[h], decay(age, ITEM_HALF_LIVES[h]))
-    day = decay(age, ITEM_HALF_LIVES[_DAY])
-    ten_days = decay(age, ITEM_HALF_LIVES[_TEN_DAYS])
-    weights[0] = _settle(weights[0], day)
-    weights[1] = _settle(weights[1], ten_days)
+    day = decay(age, ITEM_HALF_LIVES[COUNT.day])
+    ten_days = decay(age, ITEM_HALF_LIVES[COUNT.days_10])
+    weights[SUM.day] = _settle(weights[SUM.day], day)
+    weights[SUM.days_10] = _settle(weights[SUM.days_10], ten_days)
     for s in range(whole(head["n_scenes"])):
         both = scenes[s]["counts"]
-        both[0] = _settle(both[0], day)
-        both[1] = _settle(both[1], ten_days)
+        both[SUM.day] = _settle(both[SUM.day], day)
+        both[SUM.days_10] = _settle(both[SUM.days_10], ten_days)
     fade_neighbours(neighbours, whole(head["n_neighbours"]), ten_days)
 
 
@@ -89,17 +144,18 @@ def _count_scene(
         if n < SCENES:
             place = n
             head["n_scenes"] = n + 1
-            scenes[place]["counts"][0] = 0.0
-            scenes[place]["counts"][1] = 0.0
+            scenes[place]["counts"][SUM.day] = 0.0
+            scenes[place]["counts"][SUM.days_10] = 0.0
         else:
             place = 0
             for s in range(1, n):
-                if scenes[s]["counts"][1] < scenes[place]["counts"][1]:
+                least = scenes[place]["counts"][SUM.days_10]
+                if scenes[s]["counts"][SUM.days_10] < least:
                     place = s
         scenes[place]["scene"] = scene
     counts = scenes[place]["counts"]
-    counts[0] += sign * day
-    counts[1] += sign * ten_days
+    counts[SUM.day] += sign * day
+    counts[SUM.days_10] += sign * ten_days
 
 
 @native
@@ -132,10 +188,10 @@ def _apply(
             if not head["last_time"] >= time:
                 head["last_time"] = time
         age = head["ref_time"] - time
-        day = decay(age, ITEM_HALF_LIVES[_DAY])
-        ten_days = decay(age, ITEM_HALF_LIVES[_TEN_DAYS])
-        weights_rows[slot, 0] += sign * weight * day
-        weights_rows[slot, 1] += sign * weight * ten_days
+        day = decay(age, ITEM_HALF_LIVES[COUNT.day])
+        ten_days = decay(age, ITEM_HALF_LIVES[COUNT.days_10])
+        weights_rows[slot, SUM.day] += sign * weight * day
+        weights_rows[slot, SUM.days_10] += sign * weight * ten_days
         head["weight_total"] += sign * weight
         if weight < 0.0:
             head["negatives"] += whole(event["sign"])

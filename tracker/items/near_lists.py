@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tracker.items.counts import PAIR
 from tracker.items.vectors import row_of_hash
 from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
@@ -21,25 +22,26 @@ STALE_SECONDS = 8640.0
 def _settle(rows: Array, counts: Array, place: int, n: int) -> None:
     """Move one of n entries to where its count belongs: most together first, ties by row."""
     row = rows[place]
-    together, faded, after = counts[place, 0], counts[place, 1], counts[place, 2]
+    together, faded = counts[place, PAIR.together], counts[place, PAIR.together_10d]
+    after = counts[place, PAIR.next]
     while place > 0 and (
-        counts[place - 1, 0] < together
-        or (counts[place - 1, 0] == together and rows[place - 1] > row)
+        counts[place - 1, PAIR.together] < together
+        or (counts[place - 1, PAIR.together] == together and rows[place - 1] > row)
     ):
         rows[place] = rows[place - 1]
         counts[place] = counts[place - 1]
         place -= 1
     while place + 1 < n and (
-        counts[place + 1, 0] > together
-        or (counts[place + 1, 0] == together and rows[place + 1] < row)
+        counts[place + 1, PAIR.together] > together
+        or (counts[place + 1, PAIR.together] == together and rows[place + 1] < row)
     ):
         rows[place] = rows[place + 1]
         counts[place] = counts[place + 1]
         place += 1
     rows[place] = row
-    counts[place, 0] = together
-    counts[place, 1] = faded
-    counts[place, 2] = after
+    counts[place, PAIR.together] = together
+    counts[place, PAIR.together_10d] = faded
+    counts[place, PAIR.next] = after
 
 
 @native
@@ -69,7 +71,7 @@ def _put(
     if place < 0:
         if n < back_rows.shape[1]:
             place = n
-        elif counts[0] > back_counts[row, n - 1, 0]:
+        elif counts[PAIR.together] > back_counts[row, n - 1, PAIR.together]:
             place = n - 1
         else:
             return
@@ -137,13 +139,13 @@ def place_neighbours(
         known = n < n_old and old_rows[n] == other
         same = (
             known
-            and near_counts[row, n, 0] == entry["together"]
-            and near_counts[row, n, 2] == entry["next"]
+            and near_counts[row, n, PAIR.together] == entry["together"]
+            and near_counts[row, n, PAIR.next] == entry["next"]
         )
         near_rows[row, n] = other
-        near_counts[row, n, 0] = entry["together"]
-        near_counts[row, n, 1] = entry["together_10d"]
-        near_counts[row, n, 2] = entry["next"]
+        near_counts[row, n, PAIR.together] = entry["together"]
+        near_counts[row, n, PAIR.together_10d] = entry["together_10d"]
+        near_counts[row, n, PAIR.next] = entry["next"]
         if known:
             old_rows[n] = -1
         anew[n] = all_anew or not same

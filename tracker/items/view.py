@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.counts import DAY, ITEM_HALF_LIVES
+from tracker.items.counts import COUNT, DAY, ITEM_HALF_LIVES, SUM, TALLY
 from tracker.items.layout import NEIGHBOURS, SCENES
 from tracker.items.near_lists import place_neighbours
 from tracker.items.states import ItemStates
@@ -25,7 +25,6 @@ REFRESH_SECONDS = 0.25
 """How long a list of trending rows is used again, by the clock of who asks."""
 
 _BATCH = 4096
-_DAY = 2
 _GONE_DAYS = 60.0
 
 
@@ -92,17 +91,17 @@ def _place(
             count = max(head_counts[i, h], 0.0)
             counts[row, h] = count
             log2_counts[row, h] = np.log2(count) if count > 1e-9 else -np.inf
-        weight_sums[row, 0] = head_weights[i, 0]
-        weight_sums[row, 1] = head_weights[i, 1]
-        weight_sums[row, 2] = head[i]["weight_total"]
-        tallies[row, 0] = head[i]["positives"]
-        tallies[row, 1] = head[i]["negatives"]
-        tallies[row, 2] = head[i]["neutrals"]
+        weight_sums[row, SUM.day] = head_weights[i, SUM.day]
+        weight_sums[row, SUM.days_10] = head_weights[i, SUM.days_10]
+        weight_sums[row, SUM.never] = head[i]["weight_total"]
+        tallies[row, TALLY.positives] = head[i]["positives"]
+        tallies[row, TALLY.negatives] = head[i]["negatives"]
+        tallies[row, TALLY.neutrals] = head[i]["neutrals"]
         for s in range(scenes.shape[1]):
             if s < whole(head[i]["n_scenes"]):
                 scenes[row, s] = state_scenes[i, s]["scene"]
-                scene_counts[row, s, 0] = max(state_scenes[i, s]["counts"][0], 0.0)
-                scene_counts[row, s, 1] = max(state_scenes[i, s]["counts"][1], 0.0)
+                for h in range(2):
+                    scene_counts[row, s, h] = max(state_scenes[i, s]["counts"][h], 0.0)
             else:
                 scenes[row, s] = 0
                 scene_counts[row, s] = 0.0
@@ -157,11 +156,11 @@ def _trend_scores(
     for row in range(out.shape[0]):
         count = 0.0
         if scene == 0:
-            count = counts[row, _DAY]
+            count = counts[row, COUNT.day]
         else:
             for s in range(scenes.shape[1]):
                 if scenes[row, s] == scene:
-                    count = scene_counts[row, s, 0]
+                    count = scene_counts[row, s, SUM.day]
         out[row] = np.log2(count) + ref_times[row] / DAY if count > 1e-9 else -np.inf
 
 
@@ -180,7 +179,7 @@ def _log_counts(rows: Rows, counts: Array, ref_times: Array, now: float, out: Ar
 def _first_scores(counts: Array, first_times: Array, out: Array) -> None:
     """Write the time at which each row was first chosen; -inf where nothing is left of it."""
     for row in range(out.shape[0]):
-        chosen = counts[row, -1] > 1e-9 and first_times[row] > -np.inf  # not for NaN
+        chosen = counts[row, COUNT.never] > 1e-9 and first_times[row] > -np.inf  # not for NaN
         out[row] = first_times[row] if chosen else -np.inf
 
 

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.items.counts import COUNT, pair_norm
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.kernels.native import native
@@ -17,8 +18,22 @@ from tracker.users.seen import bloom_contains
 
 Array = NDArray[Any]
 
-C_CONTENT, C_RECENT, C_NEIGHBOURS, C_TREND, C_SEEN, C_DEFAULT, C_ENCODER = range(7)
-"""Positions in `CHANNELS`."""
+
+class _Channels(NamedTuple):
+    content: int
+    recent: int
+    neighbours: int
+    trend: int
+    seen: int
+    default: int
+    encoder: int
+
+
+CHANNELS = _Channels._fields
+"""Where an item of a list came from; `seen` marks one that the user has had before."""
+
+CHANNEL = _Channels(*range(len(CHANNELS)))
+"""The channels' numbers, positions in CHANNELS: `CHANNEL.trend`."""
 
 
 @native
@@ -59,7 +74,7 @@ def _strongest(
         row = found[i]
         # With one event at least, sqrt(n + 5) is above 2.449: most rows need no look-up.
         if row < live and (n < len(rows) or sums[i, 1] > 2.449 * scores[n - 1]):
-            score = float(np.float32(sums[i, 1] / math.sqrt(popularity[row, 6] + 5.0)))
+            score = float(np.float32(sums[i, 1] / pair_norm(popularity[row, COUNT.never])))
             n = keep_best(scores, rows, n, score, row)
     return n
 
@@ -217,13 +232,13 @@ def merge(
     new, own, encoder = searches + 4, searches + 5, searches + 6
     sources = searches + 7
     from_channel = np.zeros(sources, np.uint8)
-    from_channel[recent] = C_RECENT
-    from_channel[near] = C_NEIGHBOURS
-    from_channel[trend_here] = C_TREND
-    from_channel[trend_all] = C_TREND
-    from_channel[new] = C_TREND
-    from_channel[own] = C_RECENT
-    from_channel[encoder] = C_ENCODER
+    from_channel[recent] = CHANNEL.recent
+    from_channel[near] = CHANNEL.neighbours
+    from_channel[trend_here] = CHANNEL.trend
+    from_channel[trend_all] = CHANNEL.trend
+    from_channel[new] = CHANNEL.trend
+    from_channel[own] = CHANNEL.recent
+    from_channel[encoder] = CHANNEL.encoder
     longest = max(found.shape[1], wished.shape[1], trend.shape[1], len(best_rows), width)
     offers = np.empty((sources, max(longest, recent_events * similar.shape[1])), np.int32)
     parts = np.zeros(sources, np.int64)
@@ -318,7 +333,7 @@ def merge(
                         n_seen += 1
                 else:
                     rows[b, n] = row
-                    channels[b, n] = C_DEFAULT
+                    channels[b, n] = CHANNEL.default
                     n += 1
             row += 1
         n_unseen[b] = n
@@ -326,7 +341,7 @@ def merge(
         if n < k:
             for j in range(min(n_seen, capacity - n)):
                 rows[b, n] = seen[j]
-                channels[b, n] = C_SEEN
+                channels[b, n] = CHANNEL.seen
                 n += 1
         n_rows[b] = n
         read_walk(
@@ -335,9 +350,6 @@ def merge(
         rows[b, n:] = -1
         via[b, n:] = -1
 
-
-CHANNELS = ("content", "recent", "neighbours", "trend", "seen", "default", "encoder")
-"""Where an item of a list came from; `seen` marks one that the user has had before."""
 
 TRENDING = 64
 """Rows taken of what trends in a scene, of what trends everywhere, and of what is new."""

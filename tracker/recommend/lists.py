@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native
-from tracker.recommend.candidates import Candidates
+from tracker.recommend.candidates import CHANNEL, Candidates
 from tracker.recommend.options import RecommendOptions
 from tracker.users.readings import Histories, strongest_interests
 from tracker.users.rows import RequestBatch
@@ -162,10 +162,10 @@ def explain(
                 continue
             row = rows[b, c]
             out_rows[b, i] = row
-            out_channels[b, i] = channels[b, c] if c < n_unseen[b] else 4
+            out_channels[b, i] = channels[b, c] if c < n_unseen[b] else CHANNEL.seen
             n = 0
             fixed = 0
-            if channels[b, c] == 2 and via[b, c] >= 0:
+            if channels[b, c] == CHANNEL.neighbours and via[b, c] >= 0:
                 best[0] = via[b, c]
                 best_gains[0] = np.float32(np.inf)
                 n = 1

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.items.counts import COUNT, PAIR, pair_norm
 from tracker.items.view import ItemView
 from tracker.kernels.native import native, prefetch
 from tracker.users.readings import Histories
@@ -28,7 +29,6 @@ TOGETHER_HALF_LIFE_SECONDS = 864000.0
 """Half-life of the decayed co-occurrence counts of an item state."""
 
 _AHEAD = 8  # rows whose counts are asked for before their turn
-_TEN_DAYS = 4  # the column of the counts of positive events that has the same half-life
 
 
 class Walk(NamedTuple):
@@ -123,12 +123,12 @@ def walk_neighbours(
             prefetch(near_counts, ahead)
             prefetch(back_rows, ahead)
             prefetch(back_counts, ahead)
-        scale = np.float32(1.0 / math.sqrt(popularity[item, 6] + 5.0))
+        scale = np.float32(1.0 / pair_norm(popularity[item, COUNT.never]))
         decay = np.float32(0.0)
         live = np.float32(0.0)
         if whole:
             decay = np.float32(_faded(now - ref_times[item]))
-            live = np.float32(1.0 / math.sqrt(popularity[item, _TEN_DAYS] * decay + 1.0))
+            live = np.float32(1.0 / math.sqrt(popularity[item, COUNT.days_10] * decay + 1.0))
         for way in range(2):
             others = near_rows[item] if way == 0 else back_rows[item]
             counts = near_counts[item] if way == 0 else back_counts[item]
@@ -138,7 +138,7 @@ def walk_neighbours(
             fade = weight_95 * (decay if way == 0 else np.float32(1.0))
             for e in range(min(near_n[item] if way == 0 else back_n[item], width)):
                 row = others[e]
-                gain = counts[e, 0] * scale * weight_95
+                gain = counts[e, PAIR.together] * scale * weight_95
                 slot = _find(table, rows, row)
                 place = table[slot]
                 if place < 0:
@@ -154,11 +154,11 @@ def walk_neighbours(
                     via[place] = j
                 sums[place, 1] += gain
                 if whole:
-                    sums[place, 0] += counts[e, 0] * scale * weight_6
-                    sums[place, column] += counts[e, 1] * fade * scale
-                    sums[place, beside] += counts[e, 1] * fade * live
+                    sums[place, 0] += counts[e, PAIR.together] * scale * weight_6
+                    sums[place, column] += counts[e, PAIR.together_10d] * fade * scale
+                    sums[place, beside] += counts[e, PAIR.together_10d] * fade * live
                     if way == 1 and j == 0:
-                        sums[place, 3] = counts[e, 2] * scale
+                        sums[place, 3] = counts[e, PAIR.next] * scale
         weight_6 *= np.float32(0.6)
         weight_95 *= np.float32(0.95)
     return n
@@ -181,12 +181,12 @@ def read_walk(
             walked[i, :] = 0.0
             continue
         via[i] = found_via[place]
-        norm = np.float32(1.0 / math.sqrt(popularity[rows[i], 6] + 5.0))
+        norm = np.float32(1.0 / pair_norm(popularity[rows[i], COUNT.never]))
         left = np.float32(0.0)
         live = np.float32(0.0)
         if whole:
             left = np.float32(_faded(now - ref_times[rows[i]]))
-            live = np.float32(1.0 / math.sqrt(popularity[rows[i], _TEN_DAYS] * left + 1.0))
+            live = np.float32(1.0 / math.sqrt(popularity[rows[i], COUNT.days_10] * left + 1.0))
         walked[i, 0] = sums[place, 0] * norm
         walked[i, 1] = sums[place, 1] * norm
         walked[i, 2] = (sums[place, 2] + sums[place, 5] * left) * norm

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.encoder.interests import SceneQueries
+from tracker.items.counts import COUNT, DAY
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit
@@ -108,7 +109,7 @@ def cut_candidates(
                     prefetch(vectors, ahead)
                     prefetch(encoded, ahead)
                 row = rows[b, c]
-                trend = trend_value(log2_counts[row, 2], now[b] - ref_times[row], 86400.0)
+                trend = trend_value(log2_counts[row, COUNT.day], now[b] - ref_times[row], DAY)
                 score = weights[1] * np.float32(max(trend - TREND_KNEE, 0.0))
                 score += weights[2] * np.float32(neighbour_value(walked[b, c, 1]))
                 score += np.float32(dot(taste, vectors[row]))

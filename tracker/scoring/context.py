@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.items.counts import COUNT, DAY
 from tracker.items.view import ItemView
 from tracker.kernels.native import native
 from tracker.scoring.features import FEATURES, trend_value
@@ -74,9 +75,10 @@ def _fill(
             row = ring_rows[b, history[b, j]]
             time = ring[u, history[b, j]]["time"]
             session += now[b] - time < _SESSION_SECONDS
-            if log2_counts[row, 6] > -1e30:
-                popularity += weight * math.log2(1.0 + math.pow(2.0, log2_counts[row, 6]))
-                trend += weight * trend_value(log2_counts[row, 2], now[b] - ref_times[row], 86400.0)
+            if log2_counts[row, COUNT.never] > -1e30:
+                popularity += weight * math.log2(1.0 + math.pow(2.0, log2_counts[row, COUNT.never]))
+                day = trend_value(log2_counts[row, COUNT.day], now[b] - ref_times[row], DAY)
+                trend += weight * day
             if first_times[row] < time:  # not for NaN
                 age += weight * math.log2(1.0 + (time - first_times[row]) / 3600.0)
             total += weight
