@@ -42,8 +42,9 @@ from tracker.recommend import lists as recommended
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
 from tracker.recommend.recommender import Recommender
+from tracker.scoring.blend import CUT
 from tracker.scoring.context import COLUMNS
-from tracker.scoring.network import CUT, Network, Weights
+from tracker.scoring.network import Network, Weights
 from tracker.users.config import InterestConfig
 from tracker.users.rows import RequestBatch, UserRows
 
@@ -158,7 +159,8 @@ def make_network() -> Network:
     hidden = options.members * options.hidden[0], options.members * options.hidden[1]
     shapes = {
         "first": (len(COLUMNS), hidden[0]), "first_bias": (hidden[0],), "second": hidden,
-        "second_bias": (hidden[1],), "last": (hidden[1],), "skip": (len(COLUMNS),), "cut": (CUT,),
+        "second_bias": (hidden[1],), "last": (hidden[1],), "skip": (len(COLUMNS),),
+        "cut": (len(CUT),),
     }  # fmt: skip
     weights = {
         name: random.normal(0.0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()

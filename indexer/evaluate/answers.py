@@ -23,7 +23,7 @@ from indexer.evaluate.targets import Asked, Flags, Targets, asked_in_parts
 from indexer.replay.replay import Replay, Rows
 from tracker.scoring.blend import Ranker
 from tracker.scoring.context import C_ENCODER, COLUMNS, MODELLED
-from tracker.scoring.features import F_SCENE, FEATURES
+from tracker.scoring.features import FEATURE
 from tracker.scoring.network import Network, score_each
 
 K = 10
@@ -92,7 +92,7 @@ def variants_of(replay: Replay, targets: Targets) -> list[Variant]:
     """Return the variants that can differ: what is left out is there, and the artifact reads it."""
     found = [WHOLE]
     tower, wanted = replay.recommender.tower, replay.recommender.ranker.wanted
-    reads = wanted[F_SCENE : F_SCENE + 2].any() or (
+    reads = wanted[[FEATURE.scene_1d, FEATURE.scene_10d]].any() or (
         tower is not None and tower.attention is not None
     )
     if reads and (replay.log.batch.scenes[targets.events] != 0).any():
@@ -203,7 +203,7 @@ def ask_tracker(
     return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
 
 
-_VARIED = np.isin(COLUMNS, [*FEATURES[F_SCENE : F_SCENE + 2], *MODELLED])
+_VARIED = np.isin(COLUMNS, ["scene_1d", "scene_10d", *MODELLED])
 """(F,) the columns that can differ between variants."""
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tracker.events.item_events import RECENTS
 from tracker.items.layout import NEIGHBOURS, SCENES
-from tracker.items.states import ItemStates
+from tracker.items.states import ItemStates, StateColumns
 from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
@@ -159,28 +159,20 @@ def _count_scene(
 
 
 @native
-def _apply(
-    head_rows: Array,
-    counts_rows: Array,
-    weights_rows: Array,
-    scene_rows: Array,
-    neighbour_rows: Array,
-    slots: Slots,
-    events: Array,
-    recents: Array,
-) -> None:
+def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) -> None:
+    all_heads, all_counts, all_weights, all_scenes, all_neighbours = states
     for i in range(slots.shape[0]):
         slot = slots[i]
         event = events[i]
-        head = head_rows[slot]
-        counts = counts_rows[slot]
-        scenes = scene_rows[slot]
-        neighbours = neighbour_rows[slot]
+        head = all_heads[slot]
+        counts = all_counts[slot]
+        scenes = all_scenes[slot]
+        neighbours = all_neighbours[slot]
         time = event["time"]
         weight = float(event["weight"])
         sign = float(event["sign"])
         head["item"] = event["item"]
-        _move_time(head, counts, weights_rows[slot], scenes, neighbours, time)
+        _move_time(head, counts, all_weights[slot], scenes, neighbours, time)
         if sign > 0.0:
             # NaN, for none, is not smaller and not larger than anything.
             if not head["first_time"] <= time:
@@ -190,8 +182,8 @@ def _apply(
         age = head["ref_time"] - time
         day = decay(age, ITEM_HALF_LIVES[COUNT.day])
         ten_days = decay(age, ITEM_HALF_LIVES[COUNT.days_10])
-        weights_rows[slot, SUM.day] += sign * weight * day
-        weights_rows[slot, SUM.days_10] += sign * weight * ten_days
+        all_weights[slot, SUM.day] += sign * weight * day
+        all_weights[slot, SUM.days_10] += sign * weight * ten_days
         head["weight_total"] += sign * weight
         if weight < 0.0:
             head["negatives"] += whole(event["sign"])
@@ -248,16 +240,8 @@ def apply_item_events(states: ItemStates, slots: Slots, events: Array) -> None:
         raise ValueError("an item event has a time or weight that is not a number")
     if (np.abs(events["sign"]) != 1).any() or events["n_recent"].max() > RECENTS:
         raise ValueError(f"an item event has a sign other than 1 and -1, or over {RECENTS} recents")
-    _apply(
-        states.head,
-        states.head["counts"],
-        states.head["weight_sum"],
-        states.scenes,
-        states.neighbours,
-        slots,
-        events,
-        np.ascontiguousarray(events["recent"]),
-    )
+    recents = np.ascontiguousarray(events["recent"])
+    _apply(states.columns, slots, events, recents)
 
 
 POSITION_DECAY = 0.8

@@ -3,11 +3,13 @@
 Every worker makes the reverse lists from the item rows that it reads; they are not stored.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.counts import PAIR
+from tracker.items.layout import NEIGHBOURS
 from tracker.items.vectors import row_of_hash
 from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
@@ -16,6 +18,46 @@ Array = NDArray[Any]
 
 STALE_SECONDS = 8640.0
 """How old the decayed counts in reverse lists may get: 0.7 % of them, at a half-life of 10 d."""
+
+
+class NearList(NamedTuple):
+    """A list of neighbours for each of N items, in arrays.
+
+    `rows` (N, 64) int32 and `counts` (N, 64, 3) float32, by PAIR, of which the first `n` (N,) uint8
+    are in use.
+    """
+
+    rows: Array
+    counts: Array
+    n: Array
+
+    @staticmethod
+    def of_size(items: int) -> "NearList":
+        """Return empty lists."""
+        return NearList(
+            np.zeros((items, NEIGHBOURS), np.int32),
+            np.zeros((items, NEIGHBOURS, len(PAIR)), np.float32),
+            np.zeros(items, np.uint8),
+        )
+
+
+class NearLists(NamedTuple):
+    """The neighbours of N items, both ways.
+
+    `before`: items that users had chosen before this one, as the item states keep them. `after`:
+    the reverse, the 64 strongest items that name this one in their lists, strongest first; their
+    counts are valid for *their* `ref_times` (decayed: to 0.7 %). `written` (N,) float64: when all
+    of an item's counts were last written to reverse lists, seconds.
+    """
+
+    before: NearList
+    after: NearList
+    written: Array
+
+    @staticmethod
+    def of_size(items: int) -> "NearLists":
+        """Return empty lists."""
+        return NearLists(NearList.of_size(items), NearList.of_size(items), np.full(items, -np.inf))
 
 
 @native
@@ -45,42 +87,42 @@ def _settle(rows: Array, counts: Array, place: int, n: int) -> None:
 
 
 @native
-def _drop(back_rows: Array, back_counts: Array, back_n: Array, row: int, other: int) -> None:
-    """Take `other` out of the reverse list of `row`."""
-    n = whole(back_n[row])
+def _drop(lists: NearList, row: int, other: int) -> None:
+    """Take `other` out of the list of `row`."""
+    rows, counts = lists.rows[row], lists.counts[row]
+    n = whole(lists.n[row])
     for k in range(n):
-        if back_rows[row, k] == other:
+        if rows[k] == other:
             for later in range(k, n - 1):
-                back_rows[row, later] = back_rows[row, later + 1]
-                back_counts[row, later] = back_counts[row, later + 1]
-            back_n[row] = n - 1
+                rows[later] = rows[later + 1]
+                counts[later] = counts[later + 1]
+            lists.n[row] = n - 1
             return
 
 
 @native
-def _put(
-    back_rows: Array, back_counts: Array, back_n: Array, row: int, other: int, counts: Array
-) -> None:
-    """Put `other` into the reverse list of `row`, or its new counts; when full, for the weakest."""
-    n = whole(back_n[row])
+def _put(lists: NearList, row: int, other: int, pair: Array) -> None:
+    """Put `other` into the list of `row`, or its new counts; when full, for the weakest."""
+    rows, counts = lists.rows[row], lists.counts[row]
+    n = whole(lists.n[row])
     place = -1
     for k in range(n):
-        if back_rows[row, k] == other:
+        if rows[k] == other:
             place = k
             break
     if place < 0:
-        if n < back_rows.shape[1]:
+        if n < len(rows):
             place = n
-        elif counts[PAIR.together] > back_counts[row, n - 1, PAIR.together]:
+        elif pair[PAIR.together] > counts[n - 1, PAIR.together]:
             place = n - 1
         else:
             return
-        back_rows[row, place] = other
-    back_counts[row, place] = counts
+        rows[place] = other
+    counts[place] = pair
     if place == n:
         n += 1
-        back_n[row] = n
-    _settle(back_rows[row], back_counts[row], place, n)
+        lists.n[row] = n
+    _settle(rows, counts, place, n)
 
 
 @native
@@ -91,15 +133,9 @@ def place_neighbours(
     n_kept: int,
     table_hash: Array,
     table_row: Array,
-    near_rows: Array,
-    near_counts: Array,
-    near_n: Array,
-    back_rows: Array,
-    back_counts: Array,
-    back_n: Array,
-    back_times: Array,
+    near: NearLists,
     old_rows: Array,
-    anew: Array,
+    is_new: Array,
 ) -> None:
     """Write the neighbours of an item to its catalogue row, and it to their reverse lists.
 
@@ -108,60 +144,54 @@ def place_neighbours(
     are written to the reverse lists, but all when decay has taken 0.7 %.
 
     Args:
-        row: of the item.
+        row: catalogue row of the item.
         ref_time: seconds, the time its decayed counts are valid for.
         neighbours: (64,) NEIGHBOUR.
-        n_kept: how many are in use.
-        table_hash: of the catalogue, as `table_row`.
-        table_row: see `row_of_hash`.
-        near_rows: of `ItemView`, as the following; changed in place.
-        near_counts: see there.
-        near_n: see there.
-        back_rows: see there.
-        back_counts: see there.
-        back_n: see there.
-        back_times: (N,) when all of an item's counts were last written to the reverse lists.
+        n_kept: the number of them in use.
+        table_hash: hashes of the catalogue's table, see `row_of_hash`.
+        table_row: rows of the catalogue's table.
+        near: changed in place.
         old_rows: (64,) int64, anything.
-        anew: (64,) bool, anything.
+        is_new: (64,) bool, anything.
     """
-    n_old = whole(near_n[row])
+    rows, counts = near.before.rows[row], near.before.counts[row]
+    n_old = whole(near.before.n[row])
     for k in range(n_old):
-        old_rows[k] = near_rows[row, k]
-    all_anew = not abs(ref_time - back_times[row]) <= STALE_SECONDS
-    if all_anew:
-        back_times[row] = ref_time
+        old_rows[k] = rows[k]
+    is_stale = not abs(ref_time - near.written[row]) <= STALE_SECONDS
+    if is_stale:
+        near.written[row] = ref_time
     n = 0
     for k in range(n_kept):
         entry = neighbours[k]
         other = row_of_hash(table_hash, table_row, entry["item"])
         if other < 0:
             continue
-        known = n < n_old and old_rows[n] == other
+        stays = n < n_old and old_rows[n] == other
         same = (
-            known
-            and near_counts[row, n, PAIR.together] == entry["together"]
-            and near_counts[row, n, PAIR.next] == entry["next"]
+            stays
+            and counts[n, PAIR.together] == entry["together"]
+            and counts[n, PAIR.next] == entry["next"]
         )
-        near_rows[row, n] = other
-        near_counts[row, n, PAIR.together] = entry["together"]
-        near_counts[row, n, PAIR.together_10d] = entry["together_10d"]
-        near_counts[row, n, PAIR.next] = entry["next"]
-        if known:
+        rows[n] = other
+        counts[n, PAIR.together] = entry["together"]
+        counts[n, PAIR.together_10d] = entry["together_10d"]
+        counts[n, PAIR.next] = entry["next"]
+        if stays:
             old_rows[n] = -1
-        anew[n] = all_anew or not same
+        is_new[n] = is_stale or not same
         n += 1
-    near_n[row] = n
+    near.before.n[row] = n
     for old in range(n_old):
         if old_rows[old] < 0:
             continue
         stays = False
         for k in range(n):
-            if near_rows[row, k] == old_rows[old]:
+            if rows[k] == old_rows[old]:
                 stays = True
                 break
         if not stays:
-            _drop(back_rows, back_counts, back_n, old_rows[old], row)
+            _drop(near.after, old_rows[old], row)
     for k in range(n):
-        if anew[k]:
-            other = near_rows[row, k]
-            _put(back_rows, back_counts, back_n, other, row, near_counts[row, k])
+        if is_new[k]:
+            _put(near.after, rows[k], row, counts[k])

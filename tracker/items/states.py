@@ -1,7 +1,7 @@
 """ItemStates: all we keep of each item, as rows of arrays, to and from bytes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,16 @@ class ItemStateFormatError(Explained, ValueError):
     """The bytes are not an item row, are damaged, or of a format number unknown here."""
 
 
+class StateColumns(NamedTuple):
+    """The columns of an ItemStates, with the counts and weights of its heads; see there."""
+
+    head: Array
+    counts: Array
+    weights: Array
+    scenes: Array
+    neighbours: Array
+
+
 class ItemStates:
     """The arena of items. Which item has which row is not known here, but each row names its item.
 
@@ -50,6 +60,12 @@ class ItemStates:
     def capacity(self) -> int:
         """Return the number of rows."""
         return len(self.head)
+
+    @property
+    def columns(self) -> StateColumns:
+        """The arena as kernels take it."""
+        head = self.head
+        return StateColumns(head, head["counts"], head["weight_sum"], self.scenes, self.neighbours)
 
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` rows; those there keep their places."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +128,13 @@ def nearest_rows(full: Vectors, live: int, k: int = SIMILAR) -> NDArray[np.int32
     return found
 
 
+class VectorColumns(NamedTuple):
+    """The vectors of N items as kernels take them; see `ItemVectors`."""
+
+    vectors: Vectors
+    full: Vectors
+
+
 @dataclass(frozen=True, slots=True)
 class ItemVectors:
     """The items of one artifact; a row is a position in all of its arrays (N of them).
@@ -220,6 +228,11 @@ class ItemVectors:
     def __len__(self) -> int:
         """Return N, retired items counted in."""
         return len(self.ids)
+
+    @property
+    def columns(self) -> VectorColumns:
+        """The vectors as kernels take them."""
+        return VectorColumns(np.asarray(self.vectors), np.asarray(self.full))
 
     @property
     def dim(self) -> int:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tracker.items.counts import COUNT, DAY, ITEM_HALF_LIVES, SUM, TALLY
 from tracker.items.layout import NEIGHBOURS, SCENES
-from tracker.items.near_lists import place_neighbours
-from tracker.items.states import ItemStates
+from tracker.items.near_lists import NearLists, place_neighbours
+from tracker.items.states import ItemStates, StateColumns
 from tracker.items.vectors import lookup_rows
 from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
@@ -48,81 +48,97 @@ class Catalogue(Protocol):
         """How many rows, from the first, can be recommended."""
 
 
+class ItemColumns(NamedTuple):
+    """The live statistics of N items, by catalogue row; zero where nothing is known.
+
+    - `counts` (N, 7) float64, decayed by ITEM_HALF_LIVES, valid for `ref_times` (N,) float64;
+      `log2_counts` (N, 7) float32 the same as logarithms, -inf for none: columns COUNT;
+    - `weight_sums` (N, 3) float64: signed weights, half-lives 1 d and 10 d (valid for `ref_times`)
+      and never: columns SUM; `tallies` (N, 3) float64: events of positive, negative and no weight:
+      columns TALLY;
+    - `first_times`, `last_times` (N,) float64, NaN for none;
+    - `scenes` (N, 4) uint32 and `scene_counts` (N, 4, 2) float64, half-lives 1 d and 10 d.
+    """
+
+    counts: Array
+    log2_counts: Array
+    weight_sums: Array
+    tallies: Array
+    ref_times: Array
+    first_times: Array
+    last_times: Array
+    scenes: Array
+    scene_counts: Array
+
+    @staticmethod
+    def of_size(items: int) -> "ItemColumns":
+        """Return columns of items of which nothing is known."""
+        return ItemColumns(
+            counts=np.zeros((items, len(COUNT))),
+            log2_counts=np.full((items, len(COUNT)), -np.inf, np.float32),
+            weight_sums=np.zeros((items, len(SUM))),
+            tallies=np.zeros((items, len(TALLY))),
+            ref_times=np.zeros(items),
+            first_times=np.full(items, np.nan),
+            last_times=np.full(items, np.nan),
+            scenes=np.zeros((items, SCENES), np.uint32),
+            scene_counts=np.zeros((items, SCENES, 2)),
+        )
+
+
 @native
 def _place(
     rows: Rows,
-    head: Array,
-    head_counts: Array,
-    head_weights: Array,
-    state_scenes: Array,
-    neighbours: Array,
+    states: StateColumns,
     table_hash: Array,
     table_row: Array,
-    counts: Array,
-    log2_counts: Array,
-    weight_sums: Array,
-    tallies: Array,
-    ref_times: Array,
-    first_times: Array,
-    last_times: Array,
-    scenes: Array,
-    scene_counts: Array,
-    near_rows: Array,
-    near_counts: Array,
-    near_n: Array,
-    back_rows: Array,
-    back_counts: Array,
-    back_n: Array,
-    back_times: Array,
+    columns: ItemColumns,
+    near: NearLists,
 ) -> int:
-    """Write item states (M,) to their catalogue rows (M,), -1 for none; how many were written."""
-    old_rows = np.zeros(near_rows.shape[1], np.int64)
-    anew = np.zeros(near_rows.shape[1], np.bool_)
-    written = 0
+    """Write item states (M,) to their catalogue rows (M,), -1 for none; return the number."""
+    old_rows = np.zeros(NEIGHBOURS, np.int64)
+    is_new = np.zeros(NEIGHBOURS, np.bool_)
+    placed = 0
     for i in range(rows.shape[0]):
         row = rows[i]
         if row < 0:
             continue
-        written += 1
-        ref_times[row] = head[i]["ref_time"]
-        first_times[row] = head[i]["first_time"]
-        last_times[row] = head[i]["last_time"]
-        for h in range(counts.shape[1]):
-            count = max(head_counts[i, h], 0.0)
-            counts[row, h] = count
-            log2_counts[row, h] = np.log2(count) if count > 1e-9 else -np.inf
-        weight_sums[row, SUM.day] = head_weights[i, SUM.day]
-        weight_sums[row, SUM.days_10] = head_weights[i, SUM.days_10]
-        weight_sums[row, SUM.never] = head[i]["weight_total"]
-        tallies[row, TALLY.positives] = head[i]["positives"]
-        tallies[row, TALLY.negatives] = head[i]["negatives"]
-        tallies[row, TALLY.neutrals] = head[i]["neutrals"]
-        for s in range(scenes.shape[1]):
-            if s < whole(head[i]["n_scenes"]):
-                scenes[row, s] = state_scenes[i, s]["scene"]
+        placed += 1
+        head = states.head[i]
+        columns.ref_times[row] = head["ref_time"]
+        columns.first_times[row] = head["first_time"]
+        columns.last_times[row] = head["last_time"]
+        for h in range(columns.counts.shape[1]):
+            count = max(states.counts[i, h], 0.0)
+            columns.counts[row, h] = count
+            columns.log2_counts[row, h] = np.log2(count) if count > 1e-9 else -np.inf
+        columns.weight_sums[row, SUM.day] = states.weights[i, SUM.day]
+        columns.weight_sums[row, SUM.days_10] = states.weights[i, SUM.days_10]
+        columns.weight_sums[row, SUM.never] = head["weight_total"]
+        columns.tallies[row, TALLY.positives] = head["positives"]
+        columns.tallies[row, TALLY.negatives] = head["negatives"]
+        columns.tallies[row, TALLY.neutrals] = head["neutrals"]
+        for s in range(columns.scenes.shape[1]):
+            if s < whole(head["n_scenes"]):
+                columns.scenes[row, s] = states.scenes[i, s]["scene"]
                 for h in range(2):
-                    scene_counts[row, s, h] = max(state_scenes[i, s]["counts"][h], 0.0)
+                    count = max(states.scenes[i, s]["counts"][h], 0.0)
+                    columns.scene_counts[row, s, h] = count
             else:
-                scenes[row, s] = 0
-                scene_counts[row, s] = 0.0
+                columns.scenes[row, s] = 0
+                columns.scene_counts[row, s] = 0.0
         place_neighbours(
             row,
-            head[i]["ref_time"],
-            neighbours[i],
-            whole(head[i]["n_neighbours"]),
+            head["ref_time"],
+            states.neighbours[i],
+            whole(head["n_neighbours"]),
             table_hash,
             table_row,
-            near_rows,
-            near_counts,
-            near_n,
-            back_rows,
-            back_counts,
-            back_n,
-            back_times,
+            near,
             old_rows,
-            anew,
+            is_new,
         )
-    return written
+    return placed
 
 
 @native
@@ -146,13 +162,13 @@ def _strongest(scores: Array, k: int, best: Array, best_scores: Array) -> int:
 
 
 @native
-def _trend_scores(
-    counts: Array, ref_times: Array, scenes: Array, scene_counts: Array, scene: int, out: Array
-) -> None:
+def _trend_scores(columns: ItemColumns, scene: int, out: Array) -> None:
     """Write log2 of each row's count, overall or in a scene, as it would be at time 0.
 
     With one half-life for all, the order of rows is the same at every time.
     """
+    counts, ref_times = columns.counts, columns.ref_times
+    scenes, scene_counts = columns.scenes, columns.scene_counts
     for row in range(out.shape[0]):
         count = 0.0
         if scene == 0:
@@ -165,7 +181,8 @@ def _trend_scores(
 
 
 @native
-def _log_counts(rows: Rows, counts: Array, ref_times: Array, now: float, out: Array) -> None:
+def _log_counts(rows: Rows, columns: ItemColumns, now: float, out: Array) -> None:
+    counts, ref_times = columns.counts, columns.ref_times
     for i in range(rows.shape[0]):
         row = rows[i]
         if row < 0:
@@ -176,11 +193,12 @@ def _log_counts(rows: Rows, counts: Array, ref_times: Array, now: float, out: Ar
 
 
 @native
-def _first_scores(counts: Array, first_times: Array, out: Array) -> None:
+def _first_scores(columns: ItemColumns, out: Array) -> None:
     """Write the time at which each row was first chosen; -inf where nothing is left of it."""
+    counts, first_times = columns.counts, columns.first_times
     for row in range(out.shape[0]):
-        chosen = counts[row, COUNT.never] > 1e-9 and first_times[row] > -np.inf  # not for NaN
-        out[row] = first_times[row] if chosen else -np.inf
+        is_chosen = counts[row, COUNT.never] > 1e-9 and first_times[row] > -np.inf  # not for NaN
+        out[row] = first_times[row] if is_chosen else -np.inf
 
 
 class _Trend(NamedTuple):
@@ -191,42 +209,18 @@ class _Trend(NamedTuple):
 
 
 class ItemView:
-    """What serving reads of items, by catalogue row (N rows); zero where nothing is known.
+    """The item states that serving reads, by catalogue row.
 
-    - `counts` (N, 7) float64, decayed by ITEM_HALF_LIVES, valid for `ref_times` (N,) float64;
-      `log2_counts` (N, 7) float32 the same as logarithms, -inf for none;
-    - `weight_sums` (N, 3) float64: signed weights, half-lives 1 d and 10 d (valid for `ref_times`)
-      and for ever; `tallies` (N, 3) float64: events of positive, negative and no weight;
-    - `first_times`, `last_times` (N,) float64, NaN for none;
-    - `scenes` (N, 4) uint32 and `scene_counts` (N, 4, 2) float64, half-lives 1 d and 10 d;
-    - `near_rows` (N, 64) int32 and `near_counts` (N, 64, 3) float32: items chosen before this one
-      (together, together decayed with 10 d, directly before), the first `near_n` (N,) uint8;
-    - `back_rows`, `back_counts`, `back_n`: the reverse, the 64 strongest items that name this one
-      in their lists, with the same counts, valid for *their* `ref_times` (decayed: to 0.7 %).
-
-    Memory is taken as rows come into use. `version` grows with every update.
+    `columns` are the items' live statistics, `neighbours` their lists of neighbours. Memory is
+    taken as rows come into use. `version` grows with every update.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         n = len(catalogue.hashes)
         self.catalogue = catalogue
         self.version = 0
-        self.counts = np.zeros((n, len(ITEM_HALF_LIVES)))
-        self.log2_counts = np.full((n, len(ITEM_HALF_LIVES)), -np.inf, np.float32)
-        self.weight_sums = np.zeros((n, 3))
-        self.tallies = np.zeros((n, 3))
-        self.ref_times = np.zeros(n)
-        self.first_times = np.full(n, np.nan)
-        self.last_times = np.full(n, np.nan)
-        self.scenes = np.zeros((n, SCENES), np.uint32)
-        self.scene_counts = np.zeros((n, SCENES, 2))
-        self.near_rows = np.zeros((n, NEIGHBOURS), np.int32)
-        self.near_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
-        self.near_n = np.zeros(n, np.uint8)
-        self.back_rows = np.zeros((n, NEIGHBOURS), np.int32)
-        self.back_counts = np.zeros((n, NEIGHBOURS, 3), np.float32)
-        self.back_n = np.zeros(n, np.uint8)
-        self._back_times = np.full(n, -np.inf)
+        self.columns = ItemColumns.of_size(n)
+        self.neighbours = NearLists.of_size(n)
         self._trends: dict[tuple[int | None, int], _Trend] = {}
 
     def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
@@ -257,29 +251,11 @@ class ItemView:
         rows = lookup_rows(catalogue.table_hash, catalogue.table_row, items)
         placed = _place(
             rows,
-            states.head,
-            states.head["counts"],
-            states.head["weight_sum"],
-            states.scenes,
-            states.neighbours,
+            states.columns,
             catalogue.table_hash,
             catalogue.table_row,
-            self.counts,
-            self.log2_counts,
-            self.weight_sums,
-            self.tallies,
-            self.ref_times,
-            self.first_times,
-            self.last_times,
-            self.scenes,
-            self.scene_counts,
-            self.near_rows,
-            self.near_counts,
-            self.near_n,
-            self.back_rows,
-            self.back_counts,
-            self.back_n,
-            self._back_times,
+            self.columns,
+            self.neighbours,
         )
         self.version += 1
         return int(placed)
@@ -298,7 +274,7 @@ class ItemView:
         """
 
         def score(out: Array) -> None:
-            _trend_scores(self.counts, self.ref_times, self.scenes, self.scene_counts, scene, out)
+            _trend_scores(self.columns, scene, out)
 
         trend = self._best((scene, k), now, score)
         left = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
@@ -311,7 +287,7 @@ class ItemView:
         """
 
         def score(out: Array) -> None:
-            _first_scores(self.counts, self.first_times, out)
+            _first_scores(self.columns, out)
 
         return self._best((None, k), now, score).rows
 
@@ -340,6 +316,6 @@ class ItemView:
         Rows of -1 have 0.
         """
         flat = np.ascontiguousarray(rows).reshape(-1)
-        out = np.zeros((len(flat), self.counts.shape[1]), np.float32)
-        _log_counts(flat, self.counts, self.ref_times, now, out)
+        out = np.zeros((len(flat), len(COUNT)), np.float32)
+        _log_counts(flat, self.columns, now, out)
         return out.reshape(*rows.shape, -1)

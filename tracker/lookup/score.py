@@ -134,7 +134,9 @@ async def scores_from_changelogs(
     row = await user_row(settings, user_id)
     users = UserRows.of(StateReader(settings, artifact).read([row]))
     if at is None:
-        at = max(float(users.states.head["last_time"][0]), float(view.ref_times.max(initial=0.0)))
+        at = max(
+            float(users.states.head["last_time"][0]), float(view.columns.ref_times.max(initial=0.0))
+        )
     recommender = Recommender(artifact, view)
     slot = -1 if row is None else 0
     return score_items(recommender, users, slot, user_id, item_ids, at, scene)

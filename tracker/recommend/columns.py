@@ -1,4 +1,4 @@
-"""Columns: what a ranker reads of candidates, computed by the code that serves and trains."""
+"""Columns: the numbers of candidates that a ranker reads, by the code that serves and trains."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ from tracker.artifact.artifact import Artifact
 from tracker.items.view import ItemView
 from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native, prefetch
-from tracker.recommend.neighbour_walk import WALKED, walk_rows
+from tracker.recommend.neighbour_walk import WALKED, WalkOptions, walk_rows
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
-from tracker.scoring.features import F_NEIGHBOURS, fill_features
+from tracker.scoring.features import FEATURE, fill_features
+from tracker.users.columns import half_lives_of, rows_of
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
 
@@ -31,8 +32,7 @@ class Columns:
     def __init__(self, artifact: Artifact, view: ItemView, options: RecommendOptions) -> None:
         self._view = view
         self._options = options
-        self._vectors = np.asarray(artifact.vectors.vectors)
-        self._full = np.asarray(artifact.vectors.full)
+        self._vectors = artifact.vectors.columns
         self._tower = artifact.models.tower
         self._prediction = artifact.models.prediction
         self.encoded = (
@@ -45,27 +45,29 @@ class Columns:
         self,
         histories: Histories,
         requests: RequestBatch,
-        wishes: NDArray[np.float32] | None,
+        queries: NDArray[np.float32] | None,
         rows: NDArray[np.int64],
         wanted: NDArray[np.bool_],
         out: NDArray[np.float32],
     ) -> None:
         """Write the wanted COLUMNS of rows (B, C) into (B, C, F); see `Recommender.columns`."""
-        given = rows.astype(np.int32)
-        n_rows = (given >= 0).sum(axis=1)
-        if wanted[F_NEIGHBOURS : F_NEIGHBOURS + WALKED].any():
-            events, width = self._options.neighbour_events, self._options.neighbour_width
-            walked = walk_rows(histories, requests.now, events, width, self._view, given, n_rows)
+        padded = rows.astype(np.int32)
+        n_rows = (padded >= 0).sum(axis=1)
+        if wanted[FEATURE.neighbours_60 : FEATURE.neighbours_60 + WALKED].any():
+            options = WalkOptions(
+                self._options.neighbour_events, self._options.neighbour_width, True
+            )
+            walked = walk_rows(histories, requests.now, options, self._view, padded, n_rows)
         else:
             walked = np.zeros((*rows.shape, WALKED), np.float32)
-        self.fill(histories, requests, wanted, wishes, given, n_rows, walked, out)
+        self.fill(histories, requests, wanted, queries, padded, n_rows, walked, out)
 
     def fill(
         self,
         histories: Histories,
         requests: RequestBatch,
         wanted: NDArray[np.bool_],
-        wishes: NDArray[np.float32] | None,
+        queries: NDArray[np.float32] | None,
         rows: NDArray[np.int32],
         n_rows: NDArray[np.int64],
         walked: NDArray[np.float32],
@@ -74,39 +76,30 @@ class Columns:
         """Write the wanted columns of candidates (B, C); the others stay, as does row -1.
 
         Args:
-            histories: what was read of the users' rows.
-            requests: B users.
+            histories: of the users.
+            requests: the B users.
             wanted: (F,) of `Ranker`, F at most len(COLUMNS).
-            wishes: (B, E) of `Tower.queries`; None where the encoder's column is not wanted.
+            queries: (B, E) of `Tower.queries`; None if the encoder's column is not wanted.
             rows: (B, C) catalogue rows.
-            n_rows: (B,) how many of them there are; those after are -1.
-            walked: (B, C, W) what the walk over neighbours found.
+            n_rows: (B,) candidates of each user; the rows after them are -1.
+            walked: (B, C, WALKED) neighbour sums.
             out: (B, C, F) float32.
         """
         states, view = requests.states, self._view
-        config = states.config
-        features, after = wanted[:C_CONTEXT], wanted[C_CONTEXT:]
+        after = wanted[C_CONTEXT:]
         fill_features(
-            requests.now, requests.slots, requests.scenes, features, self._options.content_events,
-            states.ring, histories.ring_rows, histories.history, histories.n_history,
-            states.head, states.masses, states.sums,
-            np.array(config.half_lives_seconds, np.float64),
-            states.negative, config.negative_half_life_seconds,
-            histories.interests, histories.strengths,
-            self._vectors, self._full,
-            view.log2_counts, view.ref_times, view.first_times, view.last_times,
-            view.scenes, view.scene_counts,
+            requests.columns, wanted[:C_CONTEXT], self._options.content_events, histories,
+            rows_of(states), half_lives_of(states), self._vectors, view.columns,
             rows, n_rows, walked, out,
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():
-            context = read_context(histories, requests, view)
-            _spread(context, n_rows, out, C_CONTEXT)
+            _spread(read_context(histories, requests, view), n_rows, out, C_CONTEXT)
         encodes = self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any()
-        if encodes and wishes is not None:
-            _encoder_scores(wishes, self.encoded, rows, n_rows, out, C_ENCODER)
+        if encodes and queries is not None:
+            _encoder_scores(queries, self.encoded, rows, n_rows, out, C_ENCODER)
         if self._prediction is not None and wanted[C_PROBABILITY : C_PROBABILITY + 1].any():
             logits = self._prediction.logits(
-                histories, requests, rows.astype(np.int64), view, self._full
+                histories, requests, rows.astype(np.int64), view, self._vectors.full
             )
             np.copyto(out[:, :, C_PROBABILITY], logits, where=rows >= 0)
 
@@ -122,11 +115,11 @@ def _spread(context: Any, n_rows: Any, out: Any, column: int) -> None:
 
 @native
 def _encoder_scores(
-    wishes: Any, encoded: Any, rows: Any, n_rows: Any, out: Any, column: int
+    queries: Any, encoded: Any, rows: Any, n_rows: Any, out: Any, column: int
 ) -> None:
     """Write a column of (B, C, F): the inner product of each user's query with each candidate."""
     for b in range(len(n_rows)):
         for c in range(n_rows[b]):
             if c + _AHEAD < n_rows[b]:
                 prefetch(encoded, rows[b, c + _AHEAD])
-            out[b, c, column] = dot(wishes[b], encoded[rows[b, c]])
+            out[b, c, column] = dot(queries[b], encoded[rows[b, c]])

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.counts import COUNT, PAIR, pair_norm
-from tracker.items.view import ItemView
+from tracker.items.near_lists import NearLists
+from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import native, prefetch
 from tracker.users.readings import Histories
 
@@ -31,8 +32,20 @@ TOGETHER_HALF_LIFE_SECONDS = 864000.0
 _AHEAD = 8  # rows whose counts are asked for before their turn
 
 
+class WalkOptions(NamedTuple):
+    """How far to walk.
+
+    The latest `events` items are walked, of each of their two lists the strongest `width`; `whole`:
+    all sums are wanted, and not only that of .95 an event.
+    """
+
+    events: int
+    width: int
+    whole: bool
+
+
 class Walk(NamedTuple):
-    """What one user's walk has found: n rows, in the order in which it met them.
+    """The n rows that one user's walk met, in the order in which it met them.
 
     `table` (WALK_SLOTS,) int16 gives a row's place among them by its hash, -1 for none; `rows`
     (WALK_ROWS,) int32; `via` (WALK_ROWS,) int8 the position in the history of the item that gave
@@ -80,63 +93,58 @@ def _faded(age: float) -> float:
 
 @native
 def walk_neighbours(
-    ring_rows: Array, history: Array, n_history: int,
-    events: int, width: int, now: float, whole: bool,
-    near_rows: Array, near_counts: Array, near_n: Array,
-    back_rows: Array, back_counts: Array, back_n: Array,
-    ref_times: Array, popularity: Array, walk: Walk,
-) -> int:  # fmt: skip
-    """Sum the live co-occurrences of one user's latest items over what was chosen with them.
+    b: int,
+    now: float,
+    histories: Histories,
+    options: WalkOptions,
+    near: NearLists,
+    items: ItemColumns,
+    walk: Walk,
+) -> int:
+    """Sum the live co-occurrences of one user's latest items over the items chosen with them.
 
     Args:
-        ring_rows: (R,) rows of the user's ring.
-        history: (R,) positions of positive events in the ring, latest first.
-        n_history: how many.
-        events: only the latest so many are walked.
-        width: of each of an item's two lists, the strongest so many are taken.
+        b: which of the users.
         now: seconds.
-        whole: all sums are wanted, and not only that of .95 an event.
-        near_rows: (N, 64) int32, what the item states keep: chosen before the item.
-        near_counts: (N, 64, 3) together, together decayed, transitions into the item.
-        near_n: (N,) entries of each list.
-        back_rows: (N, 64) int32, the reverse: items that keep this one in their list.
-        back_counts: (N, 64, 3), the same counts.
-        back_n: (N,) entries.
-        ref_times: (N,) time to which the decayed counts of an item state refer.
-        popularity: (N, 7) counts of positive events, the last column not decayed.
-        walk: filled; what it held before is forgotten.
+        histories: of the users.
+        options: how far to walk.
+        near: the neighbours of the items.
+        items: their live statistics.
+        walk: filled; its earlier contents are forgotten.
 
     Returns:
         the number of rows found.
     """
     table, rows, via, sums = walk
+    popularity, ref_times = items.counts, items.ref_times
+    ring_rows, history = histories.ring_rows[b], histories.history[b]
     table[:] = -1
     n = 0
     weight_6 = np.float32(1.0)
     weight_95 = np.float32(1.0)
-    n_walked = min(n_history, events)
+    n_walked = min(histories.n_history[b], options.events)
     for j in range(n_walked):
         item = ring_rows[history[j]]
         if j + 1 < n_walked:
             ahead = ring_rows[history[j + 1]]
-            prefetch(near_rows, ahead)
-            prefetch(near_counts, ahead)
-            prefetch(back_rows, ahead)
-            prefetch(back_counts, ahead)
+            prefetch(near.before.rows, ahead)
+            prefetch(near.before.counts, ahead)
+            prefetch(near.after.rows, ahead)
+            prefetch(near.after.counts, ahead)
         scale = np.float32(1.0 / pair_norm(popularity[item, COUNT.never]))
         decay = np.float32(0.0)
         live = np.float32(0.0)
-        if whole:
+        if options.whole:
             decay = np.float32(_faded(now - ref_times[item]))
             live = np.float32(1.0 / math.sqrt(popularity[item, COUNT.days_10] * decay + 1.0))
         for way in range(2):
-            others = near_rows[item] if way == 0 else back_rows[item]
-            counts = near_counts[item] if way == 0 else back_counts[item]
-            # The decay of what was chosen after the item is the row's own, taken in `read_walk`.
+            lists = near.before if way == 0 else near.after
+            others, counts = lists.rows[item], lists.counts[item]
+            # The decay of the pairs chosen after the item is the row's own, taken in `read_walk`.
             column = 2 if way == 0 else 5
             beside = 4 if way == 0 else 6
             fade = weight_95 * (decay if way == 0 else np.float32(1.0))
-            for e in range(min(near_n[item] if way == 0 else back_n[item], width)):
+            for e in range(min(lists.n[item], options.width)):
                 row = others[e]
                 gain = counts[e, PAIR.together] * scale * weight_95
                 slot = _find(table, rows, row)
@@ -153,7 +161,7 @@ def walk_neighbours(
                 elif gain > sums[place, 1]:
                     via[place] = j
                 sums[place, 1] += gain
-                if whole:
+                if options.whole:
                     sums[place, 0] += counts[e, PAIR.together] * scale * weight_6
                     sums[place, column] += counts[e, PAIR.together_10d] * fade * scale
                     sums[place, beside] += counts[e, PAIR.together_10d] * fade * live
@@ -166,69 +174,68 @@ def walk_neighbours(
 
 @native
 def read_walk(
-    walk: Walk, now: float, whole: bool,
-    ref_times: Array, popularity: Array, rows: Array, n_rows: int, walked: Array, via: Array,
-) -> None:  # fmt: skip
-    """Write what a walk found for rows: normalised sums (C, WALKED), and the best neighbour."""
-    table, found_rows, found_via, sums = walk
+    walk: Walk,
+    now: float,
+    whole: bool,
+    items: ItemColumns,
+    rows: Array,
+    n_rows: int,
+    walked: Array,
+    via: Array,
+) -> None:
+    """Write a walk's normalised sums of rows (C, WALKED), and the best neighbour of each (C,)."""
+    table, walk_rows, walk_via, sums = walk
+    popularity, ref_times = items.counts, items.ref_times
     for i in range(n_rows):
         if i + _AHEAD < n_rows:
             prefetch(popularity, rows[i + _AHEAD])
             prefetch(ref_times, rows[i + _AHEAD])
-        place = table[_find(table, found_rows, rows[i])]
+        place = table[_find(table, walk_rows, rows[i])]
         if place < 0:
             via[i] = -1
             walked[i, :] = 0.0
             continue
-        via[i] = found_via[place]
+        via[i] = walk_via[place]
         norm = np.float32(1.0 / pair_norm(popularity[rows[i], COUNT.never]))
-        left = np.float32(0.0)
+        fade = np.float32(0.0)
         live = np.float32(0.0)
         if whole:
-            left = np.float32(_faded(now - ref_times[rows[i]]))
-            live = np.float32(1.0 / math.sqrt(popularity[rows[i], COUNT.days_10] * left + 1.0))
+            fade = np.float32(_faded(now - ref_times[rows[i]]))
+            live = np.float32(1.0 / math.sqrt(popularity[rows[i], COUNT.days_10] * fade + 1.0))
         walked[i, 0] = sums[place, 0] * norm
         walked[i, 1] = sums[place, 1] * norm
-        walked[i, 2] = (sums[place, 2] + sums[place, 5] * left) * norm
+        walked[i, 2] = (sums[place, 2] + sums[place, 5] * fade) * norm
         walked[i, 3] = sums[place, 3] * norm
-        walked[i, 4] = (sums[place, 4] + sums[place, 6] * left) * live
+        walked[i, 4] = (sums[place, 4] + sums[place, 6] * fade) * live
 
 
 @native
 def _walk_rows(
-    ring_rows: Array, history: Array, n_history: Array, events: int, width: int, now: Array,
-    near_rows: Array, near_counts: Array, near_n: Array,
-    back_rows: Array, back_counts: Array, back_n: Array, ref_times: Array, popularity: Array,
-    rows: Array, n_rows: Array, walked: Array,
-) -> None:  # fmt: skip
+    now: Array,
+    histories: Histories,
+    options: WalkOptions,
+    near: NearLists,
+    items: ItemColumns,
+    rows: Array,
+    n_rows: Array,
+    walked: Array,
+) -> None:
     walk = new_walk()
     via = np.empty(rows.shape[1], np.int8)
     for b in range(len(rows)):
-        walk_neighbours(
-            ring_rows[b], history[b], n_history[b], events, width, now[b], True,
-            near_rows, near_counts, near_n, back_rows, back_counts, back_n, ref_times, popularity,
-            walk,
-        )  # fmt: skip
-        read_walk(
-            walk, now[b], True, ref_times, popularity, rows[b], n_rows[b], walked[b], via
-        )  # fmt: skip
+        walk_neighbours(b, now[b], histories, options, near, items, walk)
+        read_walk(walk, now[b], options.whole, items, rows[b], n_rows[b], walked[b], via)
 
 
 def walk_rows(
     histories: Histories,
     now: NDArray[np.float64],
-    events: int,
-    width: int,
+    options: WalkOptions,
     view: ItemView,
     rows: NDArray[np.int32],
     n_rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Return the neighbour sums (B, C, WALKED) of rows (B, C), the first n_rows of each user."""
     walked = np.zeros((*rows.shape, WALKED), np.float32)
-    _walk_rows(
-        histories.ring_rows, histories.history, histories.n_history, events, width, now,
-        view.near_rows, view.near_counts, view.near_n,
-        view.back_rows, view.back_counts, view.back_n, view.ref_times, view.counts,
-        rows, n_rows, walked,
-    )  # fmt: skip
+    _walk_rows(now, histories, options, view.neighbours, view.columns, rows, n_rows, walked)
     return walked

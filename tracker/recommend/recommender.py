@@ -19,8 +19,9 @@ from tracker.recommend.carry_over import carry_over
 from tracker.recommend.columns import Columns
 from tracker.recommend.lists import RecommendedBatch, describe
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
+from tracker.recommend.reader import SearchResults
 from tracker.recommend.selection import select
-from tracker.recommend.shortlist import Searched, shortlist
+from tracker.recommend.shortlist import shortlist
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_ENCODER, COLUMNS
@@ -80,8 +81,7 @@ class Recommender:
         else:
             self.ranker = Blend() if ranker is None else ranker
         self._basis = hash_id(artifact.manifest.basis)
-        self._vectors = np.asarray(artifact.vectors.vectors)
-        self._full = np.asarray(artifact.vectors.full)
+        self._vectors = artifact.vectors.columns
         self.tower = artifact.models.tower
         self._columns = Columns(artifact, view, self.options)
 
@@ -146,9 +146,9 @@ class Recommender:
         """
         self._check(requests, k)
         learned = LearnedModels() if learned is None else learned
-        searched = self._searched(requests, learned.attention)  # 1, 2
+        results = self._searched(requests, learned.attention)  # 1, 2
         lists = [
-            self._lists(searched.part(part), requests.part(part), k, learned)
+            self._lists(results.part(part), requests.part(part), k, learned)
             for part in _parts(len(requests))
         ]
         return RecommendedBatch(
@@ -167,10 +167,10 @@ class Recommender:
             ValueError: as `recommend`.
         """
         self._check(requests, k)
-        searched = self._searched(requests)
+        results = self._searched(requests)
         found = np.full((len(requests), k), -1, np.int64)
         for part in _parts(len(requests)):
-            cut, _, picks = self._ranked(searched.part(part), requests.part(part), k, self.ranker)
+            cut, _, picks = self._ranked(results.part(part), requests.part(part), k, self.ranker)
             taken = np.take_along_axis(cut.rows, np.maximum(picks, 0), axis=1)
             found[part] = np.where(picks >= 0, taken, -1)
         return found
@@ -180,9 +180,9 @@ class Recommender:
     ) -> Examples:
         """Give what `recommend` would have the ranker score, for learning; arguments as there."""
         self._check(requests)
-        searched = self._searched(requests, attention, attends=True)
-        cut, columns = self._shortlist(searched, requests, k)
-        return Examples(cut.rows, cut.n_unseen, columns, searched.attended)
+        results = self._searched(requests, attention, attends=True)
+        cut, columns = self._shortlist(results, requests, k)
+        return Examples(cut.rows, cut.n_unseen, columns, results.attended)
 
     def columns(
         self,
@@ -260,7 +260,7 @@ class Recommender:
         prediction = self.artifact.models.prediction
         if prediction is None:
             return np.full(rows.shape, np.nan, np.float32)
-        return prediction.logits(histories, requests, rows, self.view, self._full)
+        return prediction.logits(histories, requests, rows, self.view, self._vectors.full)
 
     def _wishes(self, requests: RequestBatch) -> NDArray[np.float32]:
         """Return what the user encoder looks for, (B, E); E is 0 without one."""
@@ -279,60 +279,62 @@ class Recommender:
         requests: RequestBatch,
         attention: OnlineAttention | None = None,
         attends: bool = False,
-    ) -> Searched:
+    ) -> SearchResults:
         """Steps 1 and 2 of `recommend`; with `attends` what attention makes of it is kept too."""
         histories = self._read(requests)
-        wanted, owners, masses = interest_queries(histories, self.options.searches)
+        vectors, owners, masses = interest_queries(histories, self.options.searches)
         attended = self.attended(requests) if attends or attention is not None else None
         if attended is None:
-            wishes = self._wishes(requests)
+            encoder_queries = self._wishes(requests)
         elif attention is None:
-            wishes = attended.queries
+            encoder_queries = attended.queries
         else:
-            wishes = attention.queries(attended, requests.scenes)
-        found = np.full((0, 1), -1, np.int64)
-        if len(wanted):
-            found, _ = self.artifact.index.search(wanted, self.options.per_search)
-        wished = np.full((len(requests), 0), -1, np.int64)
+            encoder_queries = attention.queries(attended, requests.scenes)
+        rows = np.full((0, 1), -1, np.int64)
+        if len(vectors):
+            rows, _ = self.artifact.index.search(vectors, self.options.per_search)
+        encoder_rows = np.full((len(requests), 0), -1, np.int64)
         if self.tower is not None and len(requests):
-            wished, _ = self.tower.index.search(wishes, self.options.per_search)
-        return Searched(histories, owners, masses, found, wishes, wished, attended)
+            encoder_rows, _ = self.tower.index.search(encoder_queries, self.options.per_search)
+        return SearchResults(
+            histories, owners, masses, rows, encoder_queries, encoder_rows, attended
+        )
 
     def _lists(
-        self, searched: Searched, requests: RequestBatch, k: int, learned: LearnedModels
+        self, results: SearchResults, requests: RequestBatch, k: int, learned: LearnedModels
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for a part of the users at a time."""
         ranker = self.ranker if learned.ranker is None else learned.ranker
-        cut, scores, picks = self._ranked(searched, requests, k, ranker)
+        cut, scores, picks = self._ranked(results, requests, k, ranker)
         # 7
-        histories, items = searched.histories, self.artifact.vectors
+        histories, items = results.histories, self.artifact.vectors
         made = describe(histories, requests, self.options, items, cut, scores, picks)
         found = self._probabilities(histories, requests, made.rows, learned.calibration)
         return replace(made, probabilities=found)
 
     def _ranked(
-        self, searched: Searched, requests: RequestBatch, k: int, ranker: Ranker
+        self, results: SearchResults, requests: RequestBatch, k: int, ranker: Ranker
     ) -> tuple[Candidates, NDArray[np.float32], NDArray[np.int64]]:
         """Steps 3 to 6: candidates after the cut, their scores, and what is picked of them."""
         options = self.options
-        cut, features = self._shortlist(searched, requests, k)
+        cut, features = self._shortlist(results, requests, k)
         # 5
         scores = ranker.score(features, cut.n_rows)
         # 6
         picks = np.empty((len(requests), k), np.int64)
         select(
-            k, options.diversity, options.seen != "exclude", self._vectors,
+            k, options.diversity, options.seen != "exclude", self._vectors.vectors,
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
         return cut, scores, picks
 
     def _shortlist(
-        self, searched: Searched, requests: RequestBatch, k: int
+        self, results: SearchResults, requests: RequestBatch, k: int
     ) -> tuple[Candidates, NDArray[np.float32]]:
         """Steps 3 and 4 of `recommend`, by the published ranker: candidates, and their columns."""
         items, options = self.artifact.vectors, self.options
         return shortlist(
-            searched, requests, k, options, self.ranker, self._columns, items, self.view
+            results, requests, k, options, self.ranker, self._columns, items, self.view
         )
 
     def _check(self, requests: RequestBatch, k: int = 1) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.native import native
-from tracker.scoring.features import F_AGE, FEATURES, TREND_KNEE
+from tracker.scoring.features import FEATURE, FEATURES, TREND_KNEE
 
 Array = NDArray[Any]
 
@@ -31,13 +31,27 @@ above each of its parts alone.
 """
 
 
+class _CutColumns(NamedTuple):
+    content: int = 0
+    trend: int = 1
+    neighbours: int = 2
+    negative: int = 3
+    repeats: int = 4
+    encoder: int = 5
+
+
+CUT = _CutColumns()
+"""Positions in the weights of the recommender's first cut, see `Ranker.cut_weights`."""
+
+
 class Ranker(Protocol):
-    """What turns features into scores: a network trained on them, or the blend.
+    """A function from features to scores: a network trained on them, or the blend.
 
     `wanted` (F,) bool names the columns that it reads; the others may be left out and are zero.
     Those beyond FEATURES, if any, are the user's context (`context.COLUMNS`).
-    `cut_weights` (6,) float32 weigh what the first cut goes by: content cosine, trend of a day,
-    neighbours at .95, the negative sum, repeats and the encoder, each on the scale of its feature.
+    `cut_weights` (6,) float32 weigh the features of the first cut, in the order of CUT: content
+    cosine, trend of a day, neighbours at .95, the negative sum, repeats and the encoder, each on
+    the scale of its feature.
     """
 
     wanted: NDArray[np.bool_]
@@ -61,7 +75,7 @@ def _blend(features: Array, n_rows: Array, columns: Array, weights: Array, score
             total = np.float32(0.0)
             for i in range(len(columns)):
                 value = features[b, c, columns[i]]
-                if columns[i] < F_AGE:
+                if columns[i] <= FEATURE.trend_all:
                     value = max(value - np.float32(TREND_KNEE), np.float32(0.0))
                 total += weights[i] * value
             scores[b, c] = total

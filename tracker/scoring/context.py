@@ -1,21 +1,34 @@
 """Context of (user, now) for the ranker: what kind of moment this is, the same for every item."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.counts import COUNT, DAY
-from tracker.items.view import ItemView
+from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import native
 from tracker.scoring.features import FEATURES, trend_value
+from tracker.users.columns import RequestColumns, RowColumns, rows_of
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
 
 Array = NDArray[Any]
 
-CONTEXT = ("gap", "events", "recent_popularity", "recent_age", "recent_trend", "session")
+
+class _ContextColumns(NamedTuple):
+    gap: int = 0
+    events: int = 1
+    recent_popularity: int = 2
+    recent_age: int = 3
+    recent_trend: int = 4
+    session: int = 5
+
+
+_AT = _ContextColumns()
+
+CONTEXT = _ContextColumns._fields
 """The columns, by name; means are over the ring's positive events of known items, .8 an event.
 
 - `gap`: log2 of 1 + minutes since the user's latest event. `events`: log2 of 1 + positive events.
@@ -46,59 +59,63 @@ known only where the model has not learned from the target itself, so its weight
 COLUMNS = FEATURES + CONTEXT + MODELLED
 """What a trained ranker can read of a candidate: features, the user's context, models' scores."""
 
-C_CONTEXT, C_ENCODER = len(FEATURES), len(FEATURES) + len(CONTEXT)
-C_PROBABILITY = C_ENCODER + 1
+C_CONTEXT = COLUMNS.index(CONTEXT[0])
+C_ENCODER, C_PROBABILITY = (COLUMNS.index(name) for name in MODELLED)
 
 _SESSION_SECONDS = 3600.0
 
 
 @native
 def _fill(
-    now: Array, slots: Array, head: Array, ring: Array,
-    ring_rows: Array, history: Array, n_history: Array,
-    log2_counts: Array, ref_times: Array, first_times: Array, out: Array,
-) -> None:  # fmt: skip
-    for b in range(len(slots)):
-        u = slots[b]
+    requests: RequestColumns,
+    users: RowColumns,
+    histories: Histories,
+    items: ItemColumns,
+    out: Array,
+) -> None:
+    log2_counts, ref_times, first_times = items.log2_counts, items.ref_times, items.first_times
+    for b in range(len(out)):
+        u = requests.slots[b]
+        now = requests.now[b]
+        x = out[b]
         if u < 0:
             continue
-        if head[u]["events"] > 0:
-            out[b, 0] = math.log2(1.0 + max(now[b] - head[u]["last_time"], 0.0) / 60.0)
-        out[b, 1] = math.log2(1.0 + head[u]["positives"])
+        head = users.head[u]
+        if head["events"] > 0:
+            x[_AT.gap] = math.log2(1.0 + max(now - head["last_time"], 0.0) / 60.0)
+        x[_AT.events] = math.log2(1.0 + head["positives"])
         weight = 1.0
         total = 0.0
         popularity = 0.0
         age = 0.0
         trend = 0.0
         session = 0
-        for j in range(n_history[b]):
-            row = ring_rows[b, history[b, j]]
-            time = ring[u, history[b, j]]["time"]
-            session += now[b] - time < _SESSION_SECONDS
+        for j in range(histories.n_history[b]):
+            place = histories.history[b, j]
+            row = histories.ring_rows[b, place]
+            time = users.ring[u, place]["time"]
+            session += now - time < _SESSION_SECONDS
             if log2_counts[row, COUNT.never] > -1e30:
-                popularity += weight * math.log2(1.0 + math.pow(2.0, log2_counts[row, COUNT.never]))
-                day = trend_value(log2_counts[row, COUNT.day], now[b] - ref_times[row], DAY)
-                trend += weight * day
+                count = math.pow(2.0, log2_counts[row, COUNT.never])
+                popularity += weight * math.log2(1.0 + count)
+                trend += weight * trend_value(
+                    log2_counts[row, COUNT.day], now - ref_times[row], DAY
+                )
             if first_times[row] < time:  # not for NaN
                 age += weight * math.log2(1.0 + (time - first_times[row]) / 3600.0)
             total += weight
             weight *= 0.8
         if total > 0.0:
-            out[b, 2] = popularity / total
-            out[b, 3] = age / total
-            out[b, 4] = trend / total
-        out[b, 5] = math.log2(1.0 + session)
+            x[_AT.recent_popularity] = popularity / total
+            x[_AT.recent_age] = age / total
+            x[_AT.recent_trend] = trend / total
+        x[_AT.session] = math.log2(1.0 + session)
 
 
 def read_context(
     histories: Histories, requests: RequestBatch, view: ItemView
 ) -> NDArray[np.float32]:
-    """Return CONTEXT of B users at the times of their requests: (B, len(CONTEXT)) float32."""
-    states = requests.states
+    """Return CONTEXT of B users: (B, len(CONTEXT)) float32."""
     out = np.zeros((len(requests), len(CONTEXT)), np.float32)
-    _fill(
-        requests.now, requests.slots, states.head, states.ring,
-        histories.ring_rows, histories.history, histories.n_history,
-        view.log2_counts, view.ref_times, view.first_times, out,
-    )  # fmt: skip
+    _fill(requests.columns, rows_of(requests.states), histories, view.columns, out)
     return out

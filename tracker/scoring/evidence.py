@@ -1,32 +1,64 @@
-"""What speaks for and against an item, for a user in a scene at a time: features of prediction."""
+"""Evidence for and against an item, for a user in a scene at a time: features of prediction."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.label_rule import LabelRule, is_liked
-from tracker.items.view import ItemView
-from tracker.kernels.arithmetic import add_scaled, dot, to_unit
+from tracker.items.counts import COUNT, DAY, PAIR, SUM, TALLY, pair_norm
+from tracker.items.near_lists import NearLists
+from tracker.items.view import ItemColumns, ItemView
+from tracker.kernels.arithmetic import add_scaled, dot, to_unit, whole
 from tracker.kernels.native import native
 from tracker.scoring.features import trend_value
+from tracker.users.columns import RequestColumns, RowColumns, rows_of
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
 
 Array = NDArray[Any]
 
-EVIDENCE = (
-    "item_mean", "item_mean_10d", "item_count", "item_liked", "item_taken", "item_trend",
-    "item_age", "item_new",
-    "user_mean", "user_residual", "user_residual_8", "user_last", "user_liked", "user_positive",
-    "user_events", "gap",
-    "item_scene", "user_scene",
-    "content_60", "content_95", "liked_60", "liked_95", "disliked_60", "disliked_95",
-    "neighbours", "neighbours_mass", "own_count", "own_mean",
-    "item_mean*item_count", "user_residual*user_events", "item_mean*user_residual",
-)  # fmt: skip
+
+class _EvidenceColumns(NamedTuple):
+    item_mean: int = 0
+    item_mean_10d: int = 1
+    item_count: int = 2
+    item_liked: int = 3
+    item_taken: int = 4
+    item_trend: int = 5
+    item_age: int = 6
+    item_new: int = 7
+    user_mean: int = 8
+    user_residual: int = 9
+    user_residual_8: int = 10
+    user_last: int = 11
+    user_liked: int = 12
+    user_positive: int = 13
+    user_events: int = 14
+    gap: int = 15
+    item_scene: int = 16
+    user_scene: int = 17
+    content_60: int = 18
+    content_95: int = 19
+    liked_60: int = 20
+    liked_95: int = 21
+    disliked_60: int = 22
+    disliked_95: int = 23
+    neighbours: int = 24
+    neighbours_mass: int = 25
+    own_count: int = 26
+    own_mean: int = 27
+    item_mean_by_item_count: int = 28
+    user_residual_by_user_events: int = 29
+    item_mean_by_user_residual: int = 30
+
+
+_AT = _EvidenceColumns()
+"""The column of each feature; that of a product of two is named after both."""
+
+EVIDENCE = tuple(name.replace("_by_", "*") for name in _AT._fields)
 """The features, by name (B users, C candidates, P features).
 
 A mean is smoothed: (sum + prior x middle) / (count + prior), where `prior` is `Priors.item` or
@@ -57,13 +89,15 @@ when the mean of its item, without this event, is taken away.
 """
 
 _NEIGHBOURS_PRIOR = 0.05
-_DAY, _TEN_DAYS = 86400.0, 864000.0
 _PLACES = 256
+_RECENT_60 = 12  # events that count .6 each: .6 ** 12 is .002
+_CONTENT, _LIKED, _DISLIKED = 0, 2, 4  # rows of the tastes, each by .6 and by .95 an event
+_TASTES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Priors:
-    """What smooths: the catalogue's means, and how many events they stand for.
+    """The means of the catalogue, and how many events they stand for.
 
     `weight` is the mean weight of events; `liked` the share of positive among positive and negative
     events, `taken` among all, `label` the share of those positive by the label rule; `item` and
@@ -78,15 +112,65 @@ class Priors:
     user: float
 
 
+class Smoothing(NamedTuple):
+    """The fields of `Priors`, as kernels take them."""
+
+    weight: float
+    liked: float
+    taken: float
+    label: float
+    item: float
+    user: float
+
+
+class LikedRule(NamedTuple):
+    """The numbers of a `LabelRule`: kinds of ratings (G,) uint16, and the least positive one."""
+
+    rating_codes: Array
+    threshold: np.float32
+
+
+class _Past(NamedTuple):
+    """The events of one user's ring that count, latest first; scratch for one user after another.
+
+    The first n of `entries` (R,) are their positions in the ring, and of `residuals` (R,) theirs,
+    less the user's. `keys` (_PLACES,) is an open-addressing set of their rows, -1 for none, and
+    `firsts` (_PLACES,) the position in `entries` of each. `tastes` (6, F) are sums of vectors,
+    weighted by the distance of each weight from the user's mean.
+    """
+
+    entries: Array
+    residuals: Array
+    keys: Array
+    firsts: Array
+    tastes: Array
+
+
+class _Means(NamedTuple):
+    """The numbers of one user that features of items need: means, and sums of fading weights."""
+
+    weight: float
+    residual: float
+    fade_60: float
+    fade_95: float
+
+
 @native
 def _residual(
     weight: float, row: int, weight_sums: Array, tallies: Array, mean: float, prior: float
 ) -> float:
     """Return a weight less the smoothed mean of its item's other events."""
-    others = tallies[row, 0] + tallies[row, 1] + tallies[row, 2] - 1.0
+    others = _events_of(tallies[row]) - 1.0
     if others < 1.0:
         return weight - mean
-    return weight - (weight_sums[row, 2] - weight + prior * mean) / (others + prior)  # type: ignore[no-any-return]
+    total = weight_sums[row, SUM.never] - weight + prior * mean
+    return weight - total / (others + prior)  # type: ignore[no-any-return]
+
+
+@native
+def _events_of(tally: Array) -> float:
+    total = tally[TALLY.positives] + tally[TALLY.negatives] + tally[TALLY.neutrals]
+    return total  # type: ignore[no-any-return]
 
 
 @native
@@ -99,196 +183,291 @@ def _place_of(keys: Array, row: int) -> int:
 
 @native
 def fill_evidence(
-    now: Array, slots: Array, scenes: Array, priors: Array, rating_codes: Array, threshold: Any,
-    head: Array, ring: Array, ring_rows: Array, full: Array,
-    weight_sums: Array, tallies: Array, counts: Array, log2_counts: Array, ref_times: Array,
-    first_times: Array, item_scenes: Array, scene_counts: Array,
-    near_rows: Array, near_counts: Array, near_n: Array,
-    back_rows: Array, back_counts: Array, back_n: Array,
-    rows: Array, out: Array,
-) -> None:  # fmt: skip
+    requests: RequestColumns,
+    priors: Smoothing,
+    rule: LikedRule,
+    users: RowColumns,
+    histories: Histories,
+    full: Array,
+    items: ItemColumns,
+    near: NearLists,
+    rows: Array,
+    out: Array,
+) -> None:
     """Compute EVIDENCE of rows for users.
 
+    1. Per user: the means over the ring, which are features themselves, and the sums of vectors.
+    2. Per item: one group of features after another.
+
     Args:
-        now: (B,) seconds.
-        slots: (B,) arena slots, -1 for a user of whom nothing is kept.
-        scenes: (B,) uint32, 0 for none.
-        priors: (6,) float64, the fields of `Priors` in their order.
-        rating_codes: (G,) uint16 of `LabelRule`.
-        threshold: float32 of `LabelRule`.
-        head: (U,) HEAD of the arena.
-        ring: (U, R) RING of the arena.
-        ring_rows: (B, R) of `read_histories`.
-        full: (N, F) unit.
-        weight_sums: (N, 3) of the item view, as for the following.
-        tallies: (N, 3).
-        counts: (N, 7).
-        log2_counts: (N, 7).
-        ref_times: (N,).
-        first_times: (N,), NaN for none.
-        item_scenes: (N, 4) uint32.
-        scene_counts: (N, 4, 2).
-        near_rows: (N, 64).
-        near_counts: (N, 64, 3).
-        near_n: (N,).
-        back_rows: (N, 64).
-        back_counts: (N, 64, 3).
-        back_n: (N,).
+        requests: the B users.
+        priors: the numbers that smooth.
+        rule: by which the user's events are positive.
+        users: the arena.
+        histories: of the users.
+        full: (N, F) unit vectors of the items.
+        items: their live statistics.
+        near: their neighbours.
         rows: (B, C) int64 or int32, -1 for none, whose features stay as they are.
         out: (B, C, P) float32, filled.
     """
-    mean, liked_share, taken_share, label_share = priors[0], priors[1], priors[2], priors[3]
-    item_prior, user_prior = priors[4], priors[5]
-    width = ring.shape[1]
-    own = np.empty(width, np.int64)
-    residuals = np.empty(width, np.float64)
-    tastes = np.empty((6, full.shape[1]), np.float32)
-    cosines = np.empty(6, np.float64)
-    keys = np.full(_PLACES, -1, np.int64)
-    firsts = np.empty(_PLACES, np.int64)
-    for b in range(len(slots)):
-        u = slots[b]
+    width = users.ring.shape[1]
+    ring, ring_rows = users.ring, histories.ring_rows
+    past = _Past(
+        np.empty(width, np.int64),
+        np.empty(width, np.float64),
+        np.full(_PLACES, -1, np.int64),
+        np.empty(_PLACES, np.int64),
+        np.empty((_TASTES, full.shape[1]), np.float32),
+    )
+    of_user = np.empty(out.shape[2], np.float32)
+    for b in range(len(rows)):
+        u = requests.slots[b]
+        now = requests.now[b]
+        scene = requests.scenes[b]
+        # 1. The user's means and sums.
+        of_user[:] = 0.0
         n = 0
-        events = 0.0
-        positive = 0.0
-        gap = 0.0
         if u >= 0:
-            for r in range(int(head[u]["n_ring"]) - 1, -1, -1):
+            for r in range(int(users.head[u]["n_ring"]) - 1, -1, -1):
                 if ring_rows[b, r] >= 0:
-                    own[n] = r
+                    past.entries[n] = r
                     n += 1
-            events = float(head[u]["events"])
-            if events > 0.0:
-                positive = (head[u]["positives"] - events * taken_share) / (events + user_prior)
-                gap = math.log2(1.0 + max(now[b] - head[u]["last_time"], 0.0) / 60.0)
-        total = 0.0
-        residual_sum = 0.0
-        faded_sum = 0.0
-        faded = 0.0
-        liked = 0.0
-        scene_sum = 0.0
-        scene_n = 0.0
-        fade = 1.0
-        for j in range(n):
-            entry = ring[u, own[j]]
-            row = ring_rows[b, own[j]]
-            weight = float(entry["weight"])
-            residuals[j] = _residual(weight, row, weight_sums, tallies, mean, item_prior)
-            total += weight - mean
-            residual_sum += residuals[j]
-            faded_sum += fade * residuals[j]
-            faded += fade
-            fade *= 0.8
-            liked += is_liked(entry["kind"], entry["value"], weight, rating_codes, threshold)
-            if scenes[b] != 0 and entry["scene"] == scenes[b]:
-                scene_sum += residuals[j]
-                scene_n += 1.0
-        user_mean = total / (n + user_prior)
-        user_residual = residual_sum / (n + user_prior)
-        keys[:] = -1
-        tastes[:] = 0.0
-        fade_6 = 1.0
-        fade_95 = 1.0
-        sum_6 = 0.0
-        sum_95 = 0.0
-        for j in range(n):
-            row = ring_rows[b, own[j]]
-            distance = float(ring[u, own[j]]["weight"]) - mean - user_mean
-            sum_6 += fade_6
-            sum_95 += fade_95
-            if distance != 0.0:
-                side = 2 if distance > 0.0 else 4
-                if j < 12:  # .6 ** 12 is .002
-                    add_scaled(tastes[0], full[row], distance * fade_6)
-                    add_scaled(tastes[side], full[row], abs(distance) * fade_6)
-                add_scaled(tastes[1], full[row], distance * fade_95)
-                add_scaled(tastes[side + 1], full[row], abs(distance) * fade_95)
-            fade_6 *= 0.6
-            fade_95 *= 0.95
-            residuals[j] -= user_residual
-            place = _place_of(keys, row)
-            if keys[place] == -1:
-                keys[place] = row
-                firsts[place] = j
-        for t in range(2, 6):
-            to_unit(tastes[t])
+            _fill_user_totals(of_user, users.head[u], now, priors)
+        weight, residual = _fill_user_means(
+            of_user, u, n, scene, ring, ring_rows[b], items, priors, rule, past
+        )
+        means = _sum_tastes(u, n, weight, residual, ring, ring_rows[b], full, priors, past)
+        # 2. One group of features after another.
         for c in range(rows.shape[1]):
             row = rows[b, c]
             if row < 0:
                 continue
             x = out[b, c]
-            events_of_item = tallies[row, 0] + tallies[row, 1] + tallies[row, 2]
-            signed = tallies[row, 0] + tallies[row, 1]
-            item_mean = (weight_sums[row, 2] - events_of_item * mean) / (
-                events_of_item + item_prior
-            )
-            x[0] = item_mean
-            age = now[b] - ref_times[row]
-            left = math.pow(2.0, -max(age, 0.0) / _TEN_DAYS)
-            recent = 0.0
-            if tallies[row, 0] > 0.0:  # decayed counts are of positive events: scaled to all
-                recent = counts[row, 4] * left * events_of_item / tallies[row, 0]
-            x[1] = item_mean
-            if recent > 0.0:
-                recent_sum = weight_sums[row, 1] * left - recent * mean
-                x[1] = (recent_sum + item_prior * item_mean) / (recent + item_prior)
-            x[2] = math.log2(1.0 + events_of_item)
-            x[3] = (tallies[row, 0] - signed * liked_share) / (signed + item_prior)
-            x[4] = (tallies[row, 0] - events_of_item * taken_share) / (events_of_item + item_prior)
-            x[5] = 0.0
-            if log2_counts[row, 2] > -1e30:
-                x[5] = trend_value(log2_counts[row, 2], age, _DAY)
-            none = not first_times[row] >= -1e300
-            hours = 0.0 if none else max(now[b] - first_times[row], 0.0) / 3600.0
-            x[6] = math.log2(1.0 + hours)
-            x[7] = 1.0 if none else 0.0
-            x[8] = user_mean
-            x[9] = user_residual
-            x[10] = faded_sum / (faded + user_prior)
-            x[11] = float(ring[u, own[0]]["weight"]) - mean if n > 0 else 0.0
-            x[12] = (liked - n * label_share) / (n + user_prior)
-            x[13] = positive
-            x[14] = math.log2(1.0 + events)
-            x[15] = gap
-            x[16] = 0.0
-            if scenes[b] != 0:
-                for s in range(item_scenes.shape[1]):
-                    if item_scenes[row, s] == scenes[b]:
-                        x[16] = scene_counts[row, s, 1] / (counts[row, 4] + item_prior)
-            x[17] = scene_sum / (scene_n + user_prior)
-            for t in range(6):
-                cosines[t] = dot(tastes[t], full[row]) if n > 0 else 0.0
-            x[18] = cosines[0] / (sum_6 + 1.0)
-            x[19] = cosines[1] / (sum_95 + user_prior)
-            for t in range(2, 6):
-                x[18 + t] = cosines[t]
-            together = 0.0
-            together_sum = 0.0
-            repeats = 0.0
-            repeat_sum = 0.0
-            if n > 0:
-                own_norm = math.sqrt(counts[row, 6] + 5.0)
-                for way in range(2):
-                    others = near_rows[row] if way == 0 else back_rows[row]
-                    pairs = near_counts[row] if way == 0 else back_counts[row]
-                    for e in range(int(near_n[row]) if way == 0 else int(back_n[row])):
-                        place = _place_of(keys, others[e])
-                        if keys[place] != -1:
-                            norm = own_norm * math.sqrt(counts[others[e], 6] + 5.0)
-                            together += pairs[e, 0] / norm
-                            together_sum += pairs[e, 0] / norm * residuals[firsts[place]]
-                if keys[_place_of(keys, row)] != -1:
-                    for j in range(n):
-                        if ring_rows[b, own[j]] == row:
-                            repeats += 1.0
-                            repeat_sum += float(ring[u, own[j]]["weight"]) - mean
-            x[24] = together_sum / (together + _NEIGHBOURS_PRIOR)
-            x[25] = math.log2(1.0 + 16.0 * together)
-            x[26] = math.log2(1.0 + repeats)
-            x[27] = repeat_sum / (repeats + 1.0)
-            x[28] = item_mean * x[2]
-            x[29] = user_residual * x[14]
-            x[30] = item_mean * user_residual
+            for i in range(len(x)):
+                x[i] = of_user[i]
+            item_mean = _fill_item(x, row, now, items, priors)
+            _fill_item_times(x, row, now, items)
+            if scene != 0:
+                _fill_scene(x, row, scene, items, priors)
+            _fill_content(x, n, past.tastes, full[row], means, priors)
+            _fill_neighbours(x, n, row, items.counts, near, past)
+            _fill_own(x, n, u, row, ring, ring_rows[b], past, priors)
+            x[_AT.item_mean_by_item_count] = item_mean * x[_AT.item_count]
+            x[_AT.user_residual_by_user_events] = means.residual * x[_AT.user_events]
+            x[_AT.item_mean_by_user_residual] = item_mean * means.residual
+
+
+@native
+def _fill_user_totals(x: Array, head: Any, now: float, priors: Smoothing) -> None:
+    """Write the features of all the events that a user ever had."""
+    events = float(head["events"])
+    if events > 0.0:
+        positive = head["positives"] - events * priors.taken
+        x[_AT.user_positive] = positive / (events + priors.user)
+        x[_AT.gap] = math.log2(1.0 + max(now - head["last_time"], 0.0) / 60.0)
+    x[_AT.user_events] = math.log2(1.0 + events)
+
+
+@native
+def _fill_user_means(
+    x: Array,
+    u: int,
+    n: int,
+    scene: np.uint32,
+    ring: Array,
+    ring_rows: Array,
+    items: ItemColumns,
+    priors: Smoothing,
+    rule: LikedRule,
+    past: _Past,
+) -> tuple[float, float]:
+    """Write the means over a user's events and the residual of each; return the two means."""
+    weight_sums, tallies = items.weight_sums, items.tallies
+    total = 0.0
+    residual_sum = 0.0
+    faded_sum = 0.0
+    fades = 0.0
+    liked = 0.0
+    scene_sum = 0.0
+    scene_n = 0.0
+    fade = 1.0
+    for j in range(n):
+        entry = ring[u, past.entries[j]]
+        row = ring_rows[past.entries[j]]
+        weight = float(entry["weight"])
+        residual = _residual(weight, row, weight_sums, tallies, priors.weight, priors.item)
+        past.residuals[j] = residual
+        total += weight - priors.weight
+        residual_sum += residual
+        faded_sum += fade * residual
+        fades += fade
+        fade *= 0.8
+        liked += is_liked(entry["kind"], entry["value"], weight, rule.rating_codes, rule.threshold)
+        if scene != 0 and entry["scene"] == scene:
+            scene_sum += residual
+            scene_n += 1.0
+    mean = total / (n + priors.user)
+    mean_residual = residual_sum / (n + priors.user)
+    x[_AT.user_mean] = mean
+    x[_AT.user_residual] = mean_residual
+    x[_AT.user_residual_8] = faded_sum / (fades + priors.user)
+    if n > 0:
+        x[_AT.user_last] = float(ring[u, past.entries[0]]["weight"]) - priors.weight
+    x[_AT.user_liked] = (liked - n * priors.label) / (n + priors.user)
+    x[_AT.user_scene] = scene_sum / (scene_n + priors.user)
+    return mean, mean_residual
+
+
+@native
+def _sum_tastes(
+    u: int,
+    n: int,
+    weight: float,
+    residual: float,
+    ring: Array,
+    ring_rows: Array,
+    full: Array,
+    priors: Smoothing,
+    past: _Past,
+) -> _Means:
+    """Sum the vectors of a user's items, and note where each row stands among the events."""
+    tastes = past.tastes
+    past.keys[:] = -1
+    tastes[:] = 0.0
+    fade_60 = 1.0
+    fade_95 = 1.0
+    sum_60 = 0.0
+    sum_95 = 0.0
+    for j in range(n):
+        row = ring_rows[past.entries[j]]
+        distance = float(ring[u, past.entries[j]]["weight"]) - priors.weight - weight
+        sum_60 += fade_60
+        sum_95 += fade_95
+        if distance != 0.0:
+            side = _LIKED if distance > 0.0 else _DISLIKED
+            if j < _RECENT_60:
+                add_scaled(tastes[_CONTENT], full[row], distance * fade_60)
+                add_scaled(tastes[side], full[row], abs(distance) * fade_60)
+            add_scaled(tastes[_CONTENT + 1], full[row], distance * fade_95)
+            add_scaled(tastes[side + 1], full[row], abs(distance) * fade_95)
+        fade_60 *= 0.6
+        fade_95 *= 0.95
+        past.residuals[j] -= residual
+        place = _place_of(past.keys, row)
+        if past.keys[place] == -1:
+            past.keys[place] = row
+            past.firsts[place] = j
+    for t in range(_LIKED, _TASTES):
+        to_unit(tastes[t])
+    return _Means(weight, residual, sum_60, sum_95)
+
+
+@native
+def _fill_item(x: Array, row: int, now: float, items: ItemColumns, priors: Smoothing) -> float:
+    """Write the item's means and shares; return the first of them."""
+    tally, sums = items.tallies[row], items.weight_sums[row]
+    positives = tally[TALLY.positives]
+    events = _events_of(tally)
+    signed = positives + tally[TALLY.negatives]
+    mean = (sums[SUM.never] - events * priors.weight) / (events + priors.item)
+    x[_AT.item_mean] = mean
+    left = math.pow(2.0, -max(now - items.ref_times[row], 0.0) / (10 * DAY))
+    recent = 0.0
+    if positives > 0.0:  # decayed counts are of positive events: scaled to all
+        recent = items.counts[row, COUNT.days_10] * left * events / positives
+    x[_AT.item_mean_10d] = mean
+    if recent > 0.0:
+        recent_sum = sums[SUM.days_10] * left - recent * priors.weight
+        x[_AT.item_mean_10d] = (recent_sum + priors.item * mean) / (recent + priors.item)
+    x[_AT.item_count] = math.log2(1.0 + events)
+    x[_AT.item_liked] = (positives - signed * priors.liked) / (signed + priors.item)
+    x[_AT.item_taken] = (positives - events * priors.taken) / (events + priors.item)
+    return mean  # type: ignore[no-any-return]
+
+
+@native
+def _fill_item_times(x: Array, row: int, now: float, items: ItemColumns) -> None:
+    log2_count = items.log2_counts[row, COUNT.day]
+    x[_AT.item_trend] = 0.0
+    if log2_count > -1e30:
+        x[_AT.item_trend] = trend_value(log2_count, now - items.ref_times[row], DAY)
+    first_time = items.first_times[row]
+    none = not first_time >= -1e300
+    hours = 0.0 if none else max(now - first_time, 0.0) / 3600.0
+    x[_AT.item_age] = math.log2(1.0 + hours)
+    x[_AT.item_new] = 1.0 if none else 0.0
+
+
+@native
+def _fill_scene(
+    x: Array, row: int, scene: np.uint32, items: ItemColumns, priors: Smoothing
+) -> None:
+    scenes, scene_counts = items.scenes[row], items.scene_counts[row]
+    for s in range(len(scenes)):
+        if scenes[s] == scene:
+            count = items.counts[row, COUNT.days_10]
+            x[_AT.item_scene] = scene_counts[s, SUM.days_10] / (count + priors.item)
+
+
+@native
+def _fill_content(
+    x: Array, n: int, tastes: Array, vector: Array, means: _Means, priors: Smoothing
+) -> None:
+    """Write the cosines with the user's sums; the first two are means, by what they were given."""
+    for t in range(_TASTES):
+        cosine = 0.0
+        if n > 0:
+            cosine = float(dot(tastes[t], vector))
+        if t == _CONTENT:
+            cosine /= means.fade_60 + 1.0
+        elif t == _CONTENT + 1:
+            cosine /= means.fade_95 + priors.user
+        x[_AT.content_60 + t] = cosine
+
+
+@native
+def _fill_neighbours(
+    x: Array, n: int, row: int, counts: Array, near: NearLists, past: _Past
+) -> None:
+    together = 0.0
+    residual_sum = 0.0
+    if n > 0:
+        norm = pair_norm(counts[row, COUNT.never])
+        for way in range(2):
+            lists = near.before if way == 0 else near.after
+            others, pairs = lists.rows[row], lists.counts[row]
+            for e in range(whole(lists.n[row])):
+                place = _place_of(past.keys, others[e])
+                if past.keys[place] != -1:
+                    both = norm * pair_norm(counts[others[e], COUNT.never])
+                    part = pairs[e, PAIR.together] / both
+                    together += part
+                    residual_sum += part * past.residuals[past.firsts[place]]
+    x[_AT.neighbours] = residual_sum / (together + _NEIGHBOURS_PRIOR)
+    x[_AT.neighbours_mass] = math.log2(1.0 + 16.0 * together)
+
+
+@native
+def _fill_own(
+    x: Array,
+    n: int,
+    u: int,
+    row: int,
+    ring: Array,
+    ring_rows: Array,
+    past: _Past,
+    priors: Smoothing,
+) -> None:
+    repeats = 0.0
+    repeat_sum = 0.0
+    if n > 0 and past.keys[_place_of(past.keys, row)] != -1:
+        for j in range(n):
+            if ring_rows[past.entries[j]] == row:
+                repeats += 1.0
+                repeat_sum += float(ring[u, past.entries[j]]["weight"]) - priors.weight
+    x[_AT.own_count] = math.log2(1.0 + repeats)
+    x[_AT.own_mean] = repeat_sum / (repeats + 1.0)
 
 
 def read_evidence(
@@ -308,21 +487,16 @@ def read_evidence(
         rows: -1 for none; zero is returned for them.
         view: the live statistics of the items.
         full: (N, F) unit vectors of the items.
-        rule: which of the user's events are positive.
-        priors: what smooths.
+        rule: by which the user's events are positive.
+        priors: the means that smooth.
     """
     out = np.zeros((*rows.shape, len(EVIDENCE)), np.float32)
-    numbers = np.array(
-        [priors.weight, priors.liked, priors.taken, priors.label, priors.item, priors.user]
+    smoothing = Smoothing(
+        priors.weight, priors.liked, priors.taken, priors.label, priors.item, priors.user
     )
+    liked = LikedRule(rule.rating_codes, np.float32(rule.threshold))
     fill_evidence(
-        requests.now, requests.slots, requests.scenes, numbers, rule.rating_codes,
-        np.float32(rule.threshold),
-        requests.states.head, requests.states.ring, histories.ring_rows, full,
-        view.weight_sums, view.tallies, view.counts, view.log2_counts, view.ref_times,
-        view.first_times, view.scenes, view.scene_counts,
-        view.near_rows, view.near_counts, view.near_n,
-        view.back_rows, view.back_counts, view.back_n,
-        rows, out,
+        requests.columns, smoothing, liked, rows_of(requests.states), histories, full,
+        view.columns, view.neighbours, rows, out,
     )  # fmt: skip
     return out

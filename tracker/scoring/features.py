@@ -1,27 +1,57 @@
 """Streaming features of (user, candidate, now): causal, incremental, computed where they serve."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.counts import ITEM_HALF_LIVES
+from tracker.items.counts import DAY, ITEM_HALF_LIVES, SUM
+from tracker.items.vectors import VectorColumns
+from tracker.items.view import ItemColumns
 from tracker.kernels.arithmetic import add_scaled, dot, three_dots, to_unit
 from tracker.kernels.native import native, prefetch
+from tracker.users.columns import HalfLives, RequestColumns, RowColumns
+from tracker.users.readings import Histories
 
 Array = NDArray[Any]
 
-FEATURES = (
-    "trend_3h", "trend_12h", "trend_1d", "trend_3d", "trend_10d", "trend_40d", "trend_all",
-    "age", "no_event",
-    "content_60", "content_95", "content_last",
-    "slot", "interest_1", "interest_2", "interest_3", "interest_4", "negative",
-    "neighbours_60", "neighbours_95", "neighbours_10d", "next", "neighbours_live",
-    "repeats", "repeat_recency",
-    "scene_1d", "scene_10d",
-    "idle",
-)  # fmt: skip
+
+class _FeatureColumns(NamedTuple):
+    trend_3h: int = 0
+    trend_12h: int = 1
+    trend_1d: int = 2
+    trend_3d: int = 3
+    trend_10d: int = 4
+    trend_40d: int = 5
+    trend_all: int = 6
+    age: int = 7
+    no_event: int = 8
+    content_60: int = 9
+    content_95: int = 10
+    content_last: int = 11
+    slot: int = 12
+    interest_1: int = 13
+    interest_2: int = 14
+    interest_3: int = 15
+    interest_4: int = 16
+    negative: int = 17
+    neighbours_60: int = 18
+    neighbours_95: int = 19
+    neighbours_10d: int = 20
+    next: int = 21
+    neighbours_live: int = 22
+    repeats: int = 23
+    repeat_recency: int = 24
+    scene_1d: int = 25
+    scene_10d: int = 26
+    idle: int = 27
+
+
+FEATURE = _FeatureColumns()
+"""The column of each feature: `x[FEATURE.age]`."""
+
+FEATURES = _FeatureColumns._fields
 """The columns, by name (`B` users, `C` candidates, `F` columns).
 
 - `trend_*`: log2 of 20 times the item's decayed count of positive events, 0 below (so: zero for
@@ -29,8 +59,8 @@ FEATURES = (
 - `age`: log2 of 1 + hours since the item's first event, 0 where `no_event` is 1.
 - `content_*`: cosine, at full width, of the item with the user's positive events, weighted by
   sqrt(weight) and .6 or .95 an event; with the last one alone.
-- `slot`: largest cosine with a slot of the user. `interest_1..4`: cosine with the decayed sums,
-  shortest half-life first, times their confidence M / (M + .5). `negative`: cosine with the
+- `slot`: largest cosine with an interest of the user. `interest_1..4`: cosine with the decayed
+  sums, shortest half-life first, times their confidence M / (M + .5). `negative`: cosine with the
   negative sum, times its confidence.
 - `neighbours_*`: log2(1 + 256 x), x the sum over the latest events, .6 or .95 an event, of the
   times both were chosen by one user, over sqrt((n_i + 5)(n_j + 5)); `10d` from decayed counts.
@@ -41,17 +71,16 @@ FEATURES = (
 - `idle`: log2 of 1 + minutes since the item's latest event, 0 where `no_event` is 1.
 """
 
-F_TREND, F_AGE, F_NO_EVENT, F_CONTENT, F_SLOT, F_INTEREST, F_NEGATIVE = 0, 7, 8, 9, 12, 13, 17
-F_NEIGHBOURS, F_NEXT, F_REPEATS, F_RECENCY, F_SCENE, F_IDLE = 18, 21, 23, 24, 25, 27
+TREND_KNEE = math.log2(10.0)
+"""The trend feature of half an event; without a trained ranker, less than that counts nothing."""
 
 _LOG2_20 = math.log2(20.0)
 _MASS_HALF = 0.5
 _AHEAD = 2  # candidates whose rows are asked for before their turn
-_HALF_LIVES = tuple(float(h) for h in ITEM_HALF_LIVES)
-
-
-TREND_KNEE = math.log2(10.0)
-"""The trend feature of half an event; without a trained ranker, what is below counts nothing."""
+_RECENT_60 = 12  # events that count .6 each: .6 ** 12 is .002
+_LEAST_AGE_SECONDS, _MONTH_SECONDS = 60.0, 2592000.0
+_TRENDS = tuple(float(h) for h in ITEM_HALF_LIVES)
+_INTERESTS = FEATURE.negative - FEATURE.interest_1
 
 
 @native
@@ -82,85 +111,64 @@ def confident_unit(total: Array, mass: float, out: Array) -> None:
 
 @native
 def fill_features(
-    now: Array, slots: Array, scenes: Array, wanted: Array, content_events: int,
-    ring: Array, ring_rows: Array, history: Array, n_history: Array,
-    head: Array, masses: Array, sums: Array, half_lives: Array,
-    negative: Array, negative_half_life: float, slot_units: Array, strengths: Array,
-    vectors: Array, full: Array,
-    log2_counts: Array, ref_times: Array, first_times: Array, last_times: Array,
-    item_scenes: Array, scene_counts: Array,
-    rows: Array, n_rows: Array, walked: Array, out: Array,
-) -> None:  # fmt: skip
+    requests: RequestColumns,
+    wanted: Array,
+    content_events: int,
+    histories: Histories,
+    users: RowColumns,
+    half_lives: HalfLives,
+    vectors: VectorColumns,
+    items: ItemColumns,
+    rows: Array,
+    n_rows: Array,
+    walked: Array,
+    out: Array,
+) -> None:
     """Compute FEATURES of candidates; columns that are not wanted stay as they are.
 
+    1. Per user: the latest items' vectors and the decayed sums, at unit length.
+    2. Per candidate: one group of features after another.
+
     Args:
-        now: (B,) seconds.
-        slots: (B,) arena slots, -1 for none.
-        scenes: (B,) uint32, 0 for none.
+        requests: the B users.
         wanted: (F,) bool; a group (content; neighbours; each other name) is computed as a whole.
-        content_events: `content_*` are taken from the latest so many positive events.
-        ring: (C, R) RING of the arena.
-        ring_rows: (B, R) of `read_histories`.
-        history: (B, R) of `read_histories`.
-        n_history: (B,) of `read_histories`.
-        head: (C,) HEAD of the arena.
-        masses: (C, H) of the arena.
-        sums: (C, H, D) of the arena.
-        half_lives: (H,) seconds.
-        negative: (C, D) of the arena.
-        negative_half_life: seconds.
-        slot_units: (B, S, D) float32 unit means.
-        strengths: (B, S) decayed masses; 0 for a slot that is not in use.
-        vectors: (N, D) unit.
-        full: (N, F) unit.
-        log2_counts: (N, 7) of the item view, as for the following.
-        ref_times: (N,).
-        first_times: (N,), NaN for none.
-        last_times: (N,), NaN for none.
-        item_scenes: (N, 4) uint32.
-        scene_counts: (N, 4, 2).
-        rows: (B, C) int32.
+        content_events: the latest positive events that `content_*` are taken from.
+        histories: of the users.
+        users: the arena.
+        half_lives: of the arena's sums.
+        vectors: of the N items.
+        items: their live statistics.
+        rows: (B, C) int32 catalogue rows.
         n_rows: (B,) candidates of each user.
-        walked: (B, C, WALKED) of `find_candidates`.
+        walked: (B, C, WALKED) neighbour sums.
         out: (B, C, F) float32, filled up to n_rows.
     """
-    dim = vectors.shape[1]
-    n_sums = min(len(half_lives), 4)
+    full = vectors.full
+    short = vectors.vectors
+    log2_counts, ref_times = items.log2_counts, items.ref_times
+    first_times, last_times = items.first_times, items.last_times
+    item_scenes, scene_counts = items.scenes, items.scene_counts
+    ring, ring_rows, history = users.ring, histories.ring_rows, histories.history
+    interests, strengths = histories.interests, histories.strengths
     recent = np.empty((3, full.shape[1]), np.float32)
     three = np.empty(3, np.float32)
-    tastes = np.zeros((5, dim), np.float32)  # four interests and the negative sum
-    content = wanted[F_CONTENT] or wanted[F_CONTENT + 1] or wanted[F_CONTENT + 2]
-    for b in range(len(slots)):
-        u = slots[b]
-        n_past = n_history[b]
+    tastes = np.zeros((_INTERESTS + 1, short.shape[1]), np.float32)
+    content = wanted[FEATURE.content_60] or wanted[FEATURE.content_95]
+    content = content or wanted[FEATURE.content_last]
+    ages = wanted[FEATURE.age] or wanted[FEATURE.no_event]
+    repeats = wanted[FEATURE.repeats] or wanted[FEATURE.repeat_recency]
+    in_scene = wanted[FEATURE.scene_1d] or wanted[FEATURE.scene_10d]
+    for b in range(len(n_rows)):
+        u = requests.slots[b]
+        now = requests.now[b]
+        n_past = histories.n_history[b]
+        # 1. The latest items' vectors and the decayed sums.
         if content and n_past > 0:
-            recent[:] = 0.0
-            weight_60 = 1.0
-            weight_95 = 1.0
-            n_recent = min(n_past, content_events)
-            for j in range(n_recent):
-                if j + 1 < n_recent:
-                    prefetch(full, ring_rows[b, history[b, j + 1]])
-                row = ring_rows[b, history[b, j]]
-                scale = math.sqrt(ring[u, history[b, j]]["weight"])
-                if j < 12:  # .6 ** 12 is .002
-                    add_scaled(recent[0], full[row], scale * weight_60)
-                add_scaled(recent[1], full[row], scale * weight_95)
-                weight_60 *= 0.6
-                weight_95 *= 0.95
-            recent[2] = full[ring_rows[b, history[b, 0]]]
-            to_unit(recent[0])
-            to_unit(recent[1])
+            _sum_recent(ring[u], ring_rows[b], history[b], n_past, content_events, full, recent)
         tastes[:] = 0.0
         if u >= 0:
-            age = max(now[b] - head[u]["ref_time"], 0.0)
-            for h in range(n_sums):
-                if wanted[F_INTEREST + h]:
-                    mass = masses[u, h] * math.pow(2.0, -age / half_lives[h])
-                    confident_unit(sums[u, h], mass, tastes[h])
-            if wanted[F_NEGATIVE]:
-                mass = head[u]["negative_mass"] * math.pow(2.0, -age / negative_half_life)
-                confident_unit(negative[u], mass, tastes[4])
+            _read_tastes(users, u, now, half_lives, wanted, tastes)
+        # 2. One group of features after another.
         for c in range(n_rows[b]):
             if c + _AHEAD < n_rows[b]:
                 ahead = rows[b, c + _AHEAD]
@@ -169,67 +177,165 @@ def fill_features(
                 prefetch(first_times, ahead)
                 prefetch(last_times, ahead)
                 prefetch(item_scenes, ahead)
-                prefetch(vectors, ahead)
+                prefetch(short, ahead)
                 if content:
                     prefetch(full, ahead)
             row = rows[b, c]
-            vector = vectors[row]
-            age = now[b] - ref_times[row]
-            for h in range(7):
-                if wanted[h]:
-                    value = 0.0
-                    if log2_counts[row, h] > -1e30:
-                        value = trend_value(log2_counts[row, h], age, _HALF_LIVES[h])
-                    out[b, c, h] = value
-            if wanted[F_AGE] or wanted[F_NO_EVENT]:
-                none = not first_times[row] >= -1e300
-                hours = 0.0 if none else max(now[b] - first_times[row], 0.0) / 3600.0
-                out[b, c, F_AGE] = math.log2(1.0 + hours)
-                out[b, c, F_NO_EVENT] = 1.0 if none else 0.0
-            if wanted[F_IDLE]:
-                value = 0.0
-                if last_times[row] >= -1e300:  # not for NaN
-                    value = math.log2(1.0 + max(now[b] - last_times[row], 0.0) / 60.0)
-                out[b, c, F_IDLE] = value
+            x = out[b, c]
+            age = now - ref_times[row]
+            _fill_trends(x, wanted, log2_counts[row], age)
+            if ages:
+                _fill_age(x, now, first_times[row])
+            if wanted[FEATURE.idle]:
+                _fill_idle(x, now, last_times[row])
             if content:
-                if n_past > 0:
-                    three_dots(recent, full[row], three)
-                    for i in range(3):
-                        out[b, c, F_CONTENT + i] = three[i]
-                else:
-                    for i in range(3):
-                        out[b, c, F_CONTENT + i] = 0.0
-            if wanted[F_SLOT]:
-                best = np.float32(-np.inf)
-                for s in range(strengths.shape[1]):
-                    if strengths[b, s] > 0.0:
-                        best = max(best, np.float32(dot(slot_units[b, s], vector)))
-                out[b, c, F_SLOT] = best if best > -np.inf else 0.0
-            for h in range(5):  # and the negative sum
-                if wanted[F_INTEREST + h]:
-                    out[b, c, F_INTEREST + h] = dot(tastes[h], vector)
-            for i in range(walked.shape[2]):
-                if wanted[F_NEIGHBOURS + i]:
-                    out[b, c, F_NEIGHBOURS + i] = neighbour_value(walked[b, c, i])
-            if wanted[F_REPEATS] or wanted[F_RECENCY]:
-                repeats = 0
-                recency = 0.0
-                for j in range(n_past):
-                    if ring_rows[b, history[b, j]] == row:
-                        repeats += 1
-                        gone = max(now[b] - ring[u, history[b, j]]["time"], 60.0)
-                        recency = max(recency, 2592000.0 / gone)
-                out[b, c, F_REPEATS] = 0.0 if repeats == 0 else math.log2(1.0 + repeats)
-                out[b, c, F_RECENCY] = 0.0 if repeats == 0 else math.log2(1.0 + recency)
-            if wanted[F_SCENE] or wanted[F_SCENE + 1]:
-                out[b, c, F_SCENE] = 0.0
-                out[b, c, F_SCENE + 1] = 0.0
-                if scenes[b] != 0:
-                    for s in range(item_scenes.shape[1]):
-                        if item_scenes[row, s] == scenes[b]:
-                            for i in range(2):
-                                count = scene_counts[row, s, i]
-                                if count > 0.0:
-                                    out[b, c, F_SCENE + i] = trend_value(
-                                        math.log2(count), age, 86400.0 if i == 0 else 864000.0
-                                    )
+                _fill_content(x, n_past, recent, full[row], three)
+            if wanted[FEATURE.slot]:
+                _fill_nearest_interest(x, interests[b], strengths[b], short[row])
+            _fill_tastes(x, wanted, tastes, short[row])
+            _fill_neighbours(x, wanted, walked[b, c])
+            if repeats:
+                _fill_repeats(x, now, row, ring, u, ring_rows[b], history[b], n_past)
+            if in_scene:
+                _fill_scene(x, requests.scenes[b], item_scenes[row], scene_counts[row], age)
+
+
+@native
+def _sum_recent(
+    ring: Array,
+    ring_rows: Array,
+    history: Array,
+    n_past: int,
+    content_events: int,
+    full: Array,
+    recent: Array,
+) -> None:
+    """Write the vectors of one user's latest items: .6 and .95 an event, and the last alone."""
+    recent[:] = 0.0
+    weight_60 = 1.0
+    weight_95 = 1.0
+    n = min(n_past, content_events)
+    for j in range(n):
+        if j + 1 < n:
+            prefetch(full, ring_rows[history[j + 1]])
+        row = ring_rows[history[j]]
+        scale = math.sqrt(ring[history[j]]["weight"])
+        if j < _RECENT_60:
+            add_scaled(recent[0], full[row], scale * weight_60)
+        add_scaled(recent[1], full[row], scale * weight_95)
+        weight_60 *= 0.6
+        weight_95 *= 0.95
+    recent[2] = full[ring_rows[history[0]]]
+    to_unit(recent[0])
+    to_unit(recent[1])
+
+
+@native
+def _read_tastes(
+    users: RowColumns, u: int, now: float, half_lives: HalfLives, wanted: Array, tastes: Array
+) -> None:
+    """Write one user's decayed sums, and the negative one as the last, with their confidence."""
+    age = max(now - users.head[u]["ref_time"], 0.0)
+    for h in range(min(len(half_lives.sums), _INTERESTS)):
+        if wanted[FEATURE.interest_1 + h]:
+            mass = users.masses[u, h] * math.pow(2.0, -age / half_lives.sums[h])
+            confident_unit(users.sums[u, h], mass, tastes[h])
+    if wanted[FEATURE.negative]:
+        mass = users.head[u]["negative_mass"] * math.pow(2.0, -age / half_lives.negative)
+        confident_unit(users.negative[u], mass, tastes[_INTERESTS])
+
+
+@native
+def _fill_trends(x: Array, wanted: Array, log2_counts: Array, age: float) -> None:
+    for h in range(len(_TRENDS)):
+        if wanted[FEATURE.trend_3h + h]:
+            value = 0.0
+            if log2_counts[h] > -1e30:
+                value = trend_value(log2_counts[h], age, _TRENDS[h])
+            x[FEATURE.trend_3h + h] = value
+
+
+@native
+def _fill_age(x: Array, now: float, first_time: float) -> None:
+    none = not first_time >= -1e300
+    hours = 0.0 if none else max(now - first_time, 0.0) / 3600.0
+    x[FEATURE.age] = math.log2(1.0 + hours)
+    x[FEATURE.no_event] = 1.0 if none else 0.0
+
+
+@native
+def _fill_idle(x: Array, now: float, last_time: float) -> None:
+    value = 0.0
+    if last_time >= -1e300:  # not for NaN
+        value = math.log2(1.0 + max(now - last_time, 0.0) / 60.0)
+    x[FEATURE.idle] = value
+
+
+@native
+def _fill_content(x: Array, n_past: int, recent: Array, vector: Array, three: Array) -> None:
+    if n_past > 0:
+        three_dots(recent, vector, three)
+    for i in range(3):
+        x[FEATURE.content_60 + i] = three[i] if n_past > 0 else np.float32(0.0)
+
+
+@native
+def _fill_nearest_interest(x: Array, interests: Array, strengths: Array, vector: Array) -> None:
+    best = np.float32(-np.inf)
+    for s in range(len(strengths)):
+        if strengths[s] > 0.0:
+            best = max(best, np.float32(dot(interests[s], vector)))
+    x[FEATURE.slot] = best if best > -np.inf else 0.0
+
+
+@native
+def _fill_tastes(x: Array, wanted: Array, tastes: Array, vector: Array) -> None:
+    for h in range(len(tastes)):
+        if wanted[FEATURE.interest_1 + h]:
+            x[FEATURE.interest_1 + h] = dot(tastes[h], vector)
+
+
+@native
+def _fill_neighbours(x: Array, wanted: Array, walked: Array) -> None:
+    for i in range(len(walked)):
+        if wanted[FEATURE.neighbours_60 + i]:
+            x[FEATURE.neighbours_60 + i] = neighbour_value(walked[i])
+
+
+@native
+def _fill_repeats(
+    x: Array,
+    now: float,
+    row: int,
+    ring: Array,
+    u: int,
+    ring_rows: Array,
+    history: Array,
+    n_past: int,
+) -> None:
+    repeats = 0
+    recency = 0.0
+    for j in range(n_past):
+        if ring_rows[history[j]] == row:
+            repeats += 1
+            age = max(now - ring[u, history[j]]["time"], _LEAST_AGE_SECONDS)
+            recency = max(recency, _MONTH_SECONDS / age)
+    x[FEATURE.repeats] = 0.0 if repeats == 0 else math.log2(1.0 + repeats)
+    x[FEATURE.repeat_recency] = 0.0 if repeats == 0 else math.log2(1.0 + recency)
+
+
+@native
+def _fill_scene(
+    x: Array, scene: np.uint32, item_scenes: Array, scene_counts: Array, age: float
+) -> None:
+    x[FEATURE.scene_1d] = 0.0
+    x[FEATURE.scene_10d] = 0.0
+    if scene == 0:
+        return
+    for s in range(len(item_scenes)):
+        if item_scenes[s] == scene:
+            for i in range(2):
+                count = scene_counts[s, i]
+                if count > 0.0:
+                    half_life = DAY if i == SUM.day else 10 * DAY
+                    x[FEATURE.scene_1d + i] = trend_value(math.log2(count), age, half_life)

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.native import native
+from tracker.scoring.blend import CUT
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.weights import check_weights, names_of, read_weights, weights_to_bytes
 
 Array = NDArray[Any]
-
-CUT = 6
-"""Features that the recommender's first cut goes by, see `Ranker.cut_weights`."""
 
 _AT_ONCE = 256  # candidates whose units fit the nearer caches together
 
@@ -92,7 +90,7 @@ class Network:
         hidden, width = weights.second.shape if weights.second.ndim == 2 else (0, 0)
         expected = {
             "first": (len(columns), hidden), "first_bias": (hidden,), "second": (hidden, width),
-            "second_bias": (width,), "last": (width,), "skip": (len(columns),), "cut": (CUT,),
+            "second_bias": (width,), "last": (width,), "skip": (len(columns),), "cut": (len(CUT),),
         }  # fmt: skip
         check_weights("ranker", weights, expected, RankerFileError)
         given = RankerInfo([], (0, 0)) if info is None else info

@@ -55,6 +55,21 @@ class Rules(NamedTuple):
     sequence: int
 
 
+class HalfLives(NamedTuple):
+    """The half-lives of the decayed sums (H,) float64, and that of the negative one: seconds."""
+
+    sums: Array
+    negative: float
+
+
+class RequestColumns(NamedTuple):
+    """The columns of a RequestBatch that kernels use; see there."""
+
+    now: Array
+    slots: Array
+    scenes: Array
+
+
 class Content(NamedTuple):
     """The vectors of the catalogue, and its table from hash to row."""
 
@@ -100,6 +115,13 @@ def rows_of(states: UserStates) -> RowColumns:
         states.interest_means,
         states.ring,
     )
+
+
+def half_lives_of(states: UserStates) -> HalfLives:
+    """Return the half-lives of an arena's configuration."""
+    config = states.config
+    sums = np.array(config.half_lives_seconds, np.float64)
+    return HalfLives(sums, float(config.negative_half_life_seconds))
 
 
 def rules_of(states: UserStates, basis: int, sequence: int) -> Rules:

@@ -1,7 +1,6 @@
 """Readings of users' rows at a time: interests, sums of vectors, and the recent history."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +86,7 @@ INTERESTS = 3
 """Interests named in a recommendation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Histories:
+class Histories(NamedTuple):
     """What is read of B users' rows before candidates are gathered.
 
     `ring_rows` (B, R) int32 are the catalogue rows of ring entries (-1: unknown item, retracted, or
@@ -109,7 +107,15 @@ class Histories:
 
     def part(self, users: slice) -> "Histories":
         """Return some of the users."""
-        return Histories(*(getattr(self, name)[users] for name in Histories.__dataclass_fields__))
+        return Histories(
+            self.ring_rows[users],
+            self.history[users],
+            self.n_history[users],
+            self.strengths[users],
+            self.changes[users],
+            self.interests[users],
+            self.order[users],
+        )
 
 
 @native

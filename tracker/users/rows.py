@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.row_bytes import SEEN_PREFIX, USER_PREFIX, Get, Slots, seen_key, user_key
+from tracker.users.columns import RequestColumns
 from tracker.users.config import InterestConfig
 from tracker.users.seen import SeenSets
 from tracker.users.states import ANY_ARTIFACT, UserStates
@@ -142,6 +143,11 @@ class RequestBatch:
     def states(self) -> UserStates:
         """The arena that `slots` are rows of."""
         return self.users.states
+
+    @property
+    def columns(self) -> RequestColumns:
+        """The users as kernels take them."""
+        return RequestColumns(self.now, self.slots, self.scenes)
 
     def part(self, which: slice) -> "RequestBatch":
         """Return some of the users."""

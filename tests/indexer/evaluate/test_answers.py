@@ -33,8 +33,9 @@ from tracker.events.kinds import Kinds
 from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
+from tracker.scoring.blend import CUT
 from tracker.scoring.context import C_ENCODER, COLUMNS
-from tracker.scoring.network import CUT, Network, Weights
+from tracker.scoring.network import Network, Weights
 from tracker.users.rows import RequestBatch
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
@@ -154,7 +155,7 @@ class ByEncoder:
     """Ranks by what the user encoder says alone."""
 
     wanted = np.arange(len(COLUMNS)) == C_ENCODER
-    cut_weights = np.ones(CUT, np.float32)
+    cut_weights = np.ones(len(CUT), np.float32)
 
     def score(self, features: Any, n_rows: Any) -> Any:
         return np.ascontiguousarray(features[:, :, C_ENCODER])
@@ -208,7 +209,7 @@ def test_without_scenes_or_attributes_there_is_nothing_to_leave_out(log: EventLo
 def test_what_was_learned_is_asked_beside_what_was_published(log: EventLog) -> None:
     random = np.random.default_rng(0)
     shapes = {"first": (3, 4), "first_bias": (4,), "second": (4, 2), "second_bias": (2,),
-              "last": (2,), "skip": (3,), "cut": (CUT,)}  # fmt: skip
+              "last": (2,), "skip": (3,), "cut": (len(CUT),)}  # fmt: skip
     weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     ranker = Network(["trend_1d", "content_60", "gap"], Weights(**weights))
     artifact = replace(group_artifact(), models=Models(ranker=ranker))

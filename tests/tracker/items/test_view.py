@@ -10,8 +10,9 @@ from tracker.events.item_events import ITEM_EVENT
 from tracker.items import near_lists as near_lists_module
 from tracker.items import view as item_view_module
 from tracker.items.counts import apply_item_events
+from tracker.items.near_lists import NearList
 from tracker.items.states import ItemStateFormatError, ItemStates
-from tracker.items.view import ItemView
+from tracker.items.view import ItemColumns, ItemView
 
 
 class World:
@@ -47,21 +48,21 @@ class World:
         return self.view.update(self.states.pack(np.array(rows)), hashes)
 
     def near(self, row: int) -> dict[int, list[float]]:
-        n = self.view.near_n[row]
+        n = self.view.neighbours.before.n[row]
         return dict(
             zip(
-                self.view.near_rows[row, :n].tolist(),
-                self.view.near_counts[row, :n].tolist(),
+                self.view.neighbours.before.rows[row, :n].tolist(),
+                self.view.neighbours.before.counts[row, :n].tolist(),
                 strict=True,
             )
         )
 
     def back(self, row: int) -> dict[int, list[float]]:
-        n = self.view.back_n[row]
+        n = self.view.neighbours.after.n[row]
         return dict(
             zip(
-                self.view.back_rows[row, :n].tolist(),
-                self.view.back_counts[row, :n].tolist(),
+                self.view.neighbours.after.rows[row, :n].tolist(),
+                self.view.neighbours.after.counts[row, :n].tolist(),
                 strict=True,
             )
         )
@@ -73,14 +74,14 @@ def test_counts_stand_at_the_catalogue_row_of_the_item() -> None:
     world.choose(3, START + 86400.0)
     assert world.show(3) == 1
     view = world.view
-    assert view.counts[3, 2] == pytest.approx(1.5)
-    assert view.log2_counts[3, 2] == pytest.approx(np.log2(1.5))
-    assert (view.first_times[3], view.last_times[3]) == (START, START + 86400.0)
-    assert view.ref_times[3] == START + 86400.0
-    assert view.scenes[3].tolist() == [9, 0, 0, 0]
-    assert view.scene_counts[3, 0] == pytest.approx([0.5, 2**-0.1])
-    assert np.isneginf(view.log2_counts[4]).all()
-    assert np.isnan(view.first_times[4])
+    assert view.columns.counts[3, 2] == pytest.approx(1.5)
+    assert view.columns.log2_counts[3, 2] == pytest.approx(np.log2(1.5))
+    assert (view.columns.first_times[3], view.columns.last_times[3]) == (START, START + 86400.0)
+    assert view.columns.ref_times[3] == START + 86400.0
+    assert view.columns.scenes[3].tolist() == [9, 0, 0, 0]
+    assert view.columns.scene_counts[3, 0] == pytest.approx([0.5, 2**-0.1])
+    assert np.isneginf(view.columns.log2_counts[4]).all()
+    assert np.isnan(view.columns.first_times[4])
 
 
 def test_weights_and_tallies_stand_at_the_catalogue_row_of_the_item() -> None:
@@ -90,9 +91,9 @@ def test_weights_and_tallies_stand_at_the_catalogue_row_of_the_item() -> None:
     world.choose(3, START + 86400.0, weight=0.0)
     world.show(3)
     view = world.view
-    assert view.weight_sums[3] == pytest.approx([0.5 - 0.5, 2**-0.1 - 0.5, 0.5])
-    assert view.tallies[3].tolist() == [1.0, 1.0, 1.0]
-    assert not view.weight_sums[4].any()
+    assert view.columns.weight_sums[3] == pytest.approx([0.5 - 0.5, 2**-0.1 - 0.5, 0.5])
+    assert view.columns.tallies[3].tolist() == [1.0, 1.0, 1.0]
+    assert not view.columns.weight_sums[4].any()
 
 
 def test_neighbours_stand_in_both_lists() -> None:
@@ -125,8 +126,8 @@ def test_a_tombstone_forgets_the_item() -> None:
     world.choose(3, recent=[7])
     world.show(3)
     assert world.view.update([None], np.array([1004], np.uint64)) == 1
-    assert not world.view.counts[3].any()
-    assert np.isnan(world.view.first_times[3])
+    assert not world.view.columns.counts[3].any()
+    assert np.isnan(world.view.columns.first_times[3])
     assert world.back(7) == {}
 
 
@@ -160,7 +161,7 @@ def test_a_full_reverse_list_keeps_the_strongest() -> None:
         for _ in range(1 + row // 50):
             world.choose(row, recent=[0])
     world.show(*range(1, 100))
-    assert world.view.back_n[0] == 64
+    assert world.view.neighbours.after.n[0] == 64
     assert {row for row, counts in world.back(0).items() if counts[0] == 2.0} == set(range(50, 100))
 
 
@@ -250,7 +251,7 @@ def test_a_damaged_row_is_refused_and_changes_nothing() -> None:
     row = world.states.pack(np.array([3]))[0]
     with pytest.raises(ItemStateFormatError, match="item row 1 of 2"):
         world.view.update([row, row[:-8]], np.array([1004, 1005], np.uint64))
-    assert not world.view.counts.any()
+    assert not world.view.columns.counts.any()
 
 
 def test_the_kernels_do_in_python_what_they_do_in_native_code(
@@ -273,8 +274,15 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
             if hasattr(kernel, "py_func"):
                 monkeypatch.setattr(module, name, kernel.py_func)
     plain = build()
-    for name in ("counts", "near_rows", "near_counts", "near_n", "back_rows", "back_n"):
-        assert np.allclose(getattr(plain.view, name), getattr(native.view, name)), name
+    for name in ("before", "after"):
+        lists = getattr(plain.view.neighbours, name), getattr(native.view.neighbours, name)
+        for field, one, other in zip(NearList._fields, *lists, strict=True):
+            n = lists[0].n[:, None] > np.arange(lists[0].rows.shape[1])
+            used = n if field != "n" else slice(None)
+            assert np.allclose(one[used], other[used]), (name, field)
+    columns = zip(ItemColumns._fields, plain.view.columns, native.view.columns, strict=True)
+    for field, one, other in columns:
+        assert np.allclose(one, other, equal_nan=True), field
     assert (
         plain.view.trend_rows(START, 0, 9).tolist() == native.view.trend_rows(START, 0, 9).tolist()
     )

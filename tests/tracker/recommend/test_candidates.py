@@ -13,6 +13,8 @@ from tracker.recommend.candidates import (
     find_place,
     keep_best,
 )
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.reader import SearchResults
 from tracker.users.readings import interest_queries, read_histories
 from tracker.users.rows import RequestBatch
 
@@ -28,19 +30,26 @@ def candidates_of(
     keep_seen: bool = False,
     scene: int = 0,
 ) -> Candidates:
-    asked = RequestBatch(
+    requests = RequestBatch(
         world.users, np.array([user]), np.array([START + 100.0]), np.array([scene], np.uint32)
     )
-    read = read_histories(asked, world.items)
-    wanted, owners, masses = interest_queries(read, 2)
-    found = np.full((0, 1), -1, np.int64)
-    if len(wanted):
-        found, _ = world.artifact.index.search(wanted, 12)
-    return find_candidates(
-        read, asked, k, capacity, quotas, keep_seen, 5, 8, 64, False, owners, masses, found,
-        np.array([wished], np.int64).reshape(1, -1),
-        world.items, world.view,
+    histories = read_histories(requests, world.items)
+    vectors, owners, masses = interest_queries(histories, 2)
+    rows = np.full((0, 1), -1, np.int64)
+    if len(vectors):
+        rows, _ = world.artifact.index.search(vectors, 12)
+    encoder_rows = np.array([wished], np.int64).reshape(1, -1)
+    results = SearchResults(
+        histories, owners, masses, rows, np.zeros((1, 0), np.float32), encoder_rows, None
+    )
+    options = RecommendOptions(
+        candidates=capacity, cut=min(capacity, 32), reserve=0, quotas=quotas,
+        seen="keep" if keep_seen else "demote",
+        recent_events=5, neighbour_events=8, neighbour_width=64,
     )  # fmt: skip
+    return find_candidates(
+        results, requests, min(k, capacity), options, False, world.items, world.view
+    )
 
 
 def channels_of(made: Candidates) -> Counter[str]:
@@ -94,7 +103,7 @@ def test_in_a_scene_half_of_the_trend_is_its_own_and_a_quarter_is_new() -> None:
         world.send(*likes(user, [24, 21, 20], scene="cart"))
     for late, row in enumerate([40, 41, 42, 43]):
         world.send(*likes(7, [row], time=START + 20.0 + late))
-    scene = int(world.view.scenes[20, 0])
+    scene = int(world.view.columns.scenes[20, 0])
     made = candidates_of(world, 0, quotas=(0, 0, 0, 4, 0), capacity=4, scene=scene)
     assert rows_of(made, "trend") == [20, 70, 43, 21]
 
@@ -153,8 +162,8 @@ def test_lists_of_neighbours_are_strongest_first_so_that_few_entries_do() -> Non
         world.send(*likes(user, [0, 41, 42, 43][: 1 + user // 2]))
         world.send(*likes(user, [0], time=START + 100))
     view = world.view
-    assert view.near_n[0] == view.back_n[0] == 3
-    for rows, counts in ((view.near_rows, view.near_counts), (view.back_rows, view.back_counts)):
+    for rows, counts, n in (view.neighbours.before, view.neighbours.after):
+        assert n[0] == 3
         assert rows[0, :3].tolist() == [41, 42, 43]
         assert (np.diff(counts[0, :3, 0]) <= 0).all()
 

@@ -10,18 +10,21 @@ from hypothesis import strategies as st
 from tests.worlds import DAY, START, World, likes
 from tracker.events.wire import hash_id
 from tracker.kernels import arithmetic as dots
-from tracker.recommend import candidates, columns, recommender, selection
-from tracker.recommend import candidates as merge_module
-from tracker.recommend import list_json as lists_module
-from tracker.recommend import lists as recommended
+from tracker.recommend import (
+    candidates,
+    columns,
+    list_json,
+    recommender,
+    selection,
+    shortlist,
+)
+from tracker.recommend import lists as lists_module
 from tracker.recommend import neighbour_walk as walk
-from tracker.recommend import shortlist as cut
 from tracker.recommend.candidates import CHANNELS
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.lists import RecommendedBatch
 from tracker.recommend.options import RecommendOptions
-from tracker.scoring import blend as ranker
-from tracker.scoring import features as features_module
+from tracker.scoring import blend, context, features
 from tracker.scoring.context import COLUMNS
 from tracker.users import readings as history
 from tracker.users.config import InterestConfig
@@ -149,7 +152,7 @@ def test_an_item_nobody_has_chosen_is_recommended_from_its_content() -> None:
     world = World(40).with_options(diversity=0.0)
     world.send(*likes(0, [0, 2, 4]))
     made = world.recommend([0], now=START + 60, k=3)
-    assert (world.view.counts[made.rows[0], 6] == 0).all()
+    assert (world.view.columns.counts[made.rows[0], 6] == 0).all()
     assert {CHANNELS[c] for c in made.channels[0]} <= {"content", "recent"}
 
 
@@ -345,7 +348,7 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
         np.tile(np.arange(0, 60, 3), (4, 1)),
     )
     lists = world.recommend(users, now=now, scene="home", k=12)
-    features = world.recommender.columns(*arguments)
+    expected = world.recommender.columns(*arguments)
     texts = (
         "v",
         ["r"] * 4,
@@ -357,30 +360,16 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
     records = ListEncoder(world.items).encode(lists, *texts)
     left_native = {"row_of_hash", "bloom_contains"}  # their 64-bit arithmetic wraps around
     for module in (
-        dots,
-        history,
-        walk,
-        merge_module,
-        candidates,
-        features_module,
-        cut,
-        ranker,
-        selection,
-        lists_module,
-    ):
-        for name, kernel in vars(module).items():
+        dots, history, walk, candidates, shortlist, columns, selection, recommender, lists_module,
+        list_json, features, context, blend,
+    ):  # fmt: skip
+        for name, kernel in list(vars(module).items()):
             if hasattr(kernel, "py_func") and name not in left_native:
                 monkeypatch.setattr(module, name, kernel.py_func)
-    for module, name in (
-        (columns, "fill_features"),
-        (recommender, "select"),
-        (recommended, "explain"),
-    ):
-        monkeypatch.setattr(module, name, getattr(module, name).py_func)
     plain = world.recommend(users, now=now, scene="home", k=12)
     assert np.array_equal(plain.rows, lists.rows)
     assert np.array_equal(plain.channels, lists.channels)
     assert np.array_equal(plain.because, lists.because)
     assert plain.scores == pytest.approx(lists.scores, abs=1e-4)
-    assert world.recommender.columns(*arguments) == pytest.approx(features, abs=1e-4)
+    assert world.recommender.columns(*arguments) == pytest.approx(expected, abs=1e-4)
     assert ListEncoder(world.items).encode(lists, *texts) == records

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tests.worlds import DAY, START, World, likes
 from tracker.scoring import network
+from tracker.scoring.blend import CUT
 from tracker.scoring.context import COLUMNS, CONTEXT, read_context
 from tracker.scoring.network import Network, RankerFileError, RankerInfo, Weights
 from tracker.users.readings import read_histories
@@ -25,7 +26,7 @@ def weights(columns: int = len(NAMES), hidden: int = 6, width: int = 3) -> Weigh
 
     return Weights(
         draw(columns, hidden), draw(hidden), draw(hidden, width), draw(width), draw(width),
-        draw(columns), draw(network.CUT),
+        draw(columns), draw(len(CUT)),
     )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def test_a_recommender_serves_the_network_the_context_of_its_users() -> None:
     zero = np.zeros(2, np.float32)
     by_events = Weights(
         lone, zero, np.eye(2, dtype=np.float32), zero, np.ones(2, np.float32),
-        np.zeros(1, np.float32), np.zeros(network.CUT, np.float32),
+        np.zeros(1, np.float32), np.zeros(len(CUT), np.float32),
     )  # fmt: skip
     world = World(20, ranker=Network(["events"], by_events))
     world.send(*likes(0, [1, 2, 3]), *likes(1, [4]))
@@ -162,7 +163,7 @@ def test_a_recommender_serves_the_network_the_context_of_its_users() -> None:
 def test_context_says_what_moment_it_is() -> None:
     world = World(10)
     world.send(*likes(0, [1, 2, 3], time=START - DAY), *likes(0, [4], time=START - 60))
-    requests = world.asked([0, 1, -1])
+    requests = world.asked([0, 1, -1], now=START)
     histories = read_histories(requests, world.items)
     found = read_context(histories, requests, world.view)
     values = dict(zip(CONTEXT, found[0].tolist(), strict=True))

@@ -16,10 +16,11 @@ from tracker.artifact.versions import ArtifactError
 from tracker.events.label_rule import LabelRule
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
+from tracker.scoring.blend import CUT
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_PROBABILITY, COLUMNS
 from tracker.scoring.evidence import EVIDENCE, Priors
-from tracker.scoring.network import CUT, Network, Weights
+from tracker.scoring.network import Network, Weights
 from tracker.scoring.prediction import (
     HeadWeights,
     Prediction,
@@ -163,7 +164,7 @@ def test_a_ranker_that_reads_the_probability_ranks_by_it() -> None:
     assert not blank.any()
     shapes = {"first": (1, 1), "first_bias": (1,), "second": (1, 1), "second_bias": (1,)}
     zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    last, cut = np.zeros(1, np.float32), np.zeros(CUT, np.float32)
+    last, cut = np.zeros(1, np.float32), np.zeros(len(CUT), np.float32)
     weights = Weights(**zeros, last=last, skip=np.ones(1, np.float32), cut=cut)
     plain = RecommendOptions(diversity=0.0, cut=64, seen="exclude")
     ranker = Network(["probability"], weights)

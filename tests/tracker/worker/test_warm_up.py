@@ -34,7 +34,7 @@ def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:
     for items in (1, 40):
         serving = make_serving(small_artifact(items=items), settings)
         warm_up(serving, Kinds.default(), settings.k)
-        assert np.isinf(serving.view.log2_counts).all()
+        assert np.isinf(serving.view.columns.log2_counts).all()
 
 
 @pytest.mark.timeout(300)  # nothing may be compiled yet
