@@ -1,4 +1,4 @@
-"""Where the tracker runs: Settings, from TRACKER_* variables."""
+"""Settings of the tracker, read from TRACKER_* variables."""
 
 import os
 from collections.abc import Mapping
@@ -34,11 +34,11 @@ EXPECTED = {
     "string_too_short": "a text that is not empty",
     "string_pattern_mismatch": "a text of the pattern {pattern}",
 }
-"""What pydantic's kinds of errors say, in our words."""
+"""The expected value in plain words, by pydantic's type of error."""
 
 
 class SettingsError(Explained, ValueError):
-    """A setting is unknown or wrong; the message says which, what was found and expected."""
+    """A setting is unknown or wrong; the message names it, its value and what is expected."""
 
 
 def _upper(value: object) -> object:
@@ -53,10 +53,10 @@ Optional = BeforeValidator(_empty_is_none)
 
 
 class Settings(BaseSettings):
-    """Where the tracker runs. The field `name` is the variable `TRACKER_NAME`, and so on.
+    """Settings of a worker and of the commands: the variable `TRACKER_NAME` sets `name`.
 
-    The defaults work on a laptop with a broker at localhost:9092. What shapes a state (half-lives,
-    widths) is not here: it is chosen when an artifact is built, and kept in its manifest.
+    The defaults work on a laptop with a broker at localhost:9092. Half-lives and widths are no
+    settings: they are chosen when an artifact is built, and kept in its manifest.
     """
 
     model_config = SettingsConfigDict(
@@ -70,110 +70,156 @@ class Settings(BaseSettings):
     name: str = Field(
         "tracker",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="prefix of the consumer group and of all topics",
+        description="prefix of the names of the consumer group and of all topics",
     )
-    brokers: str = Field("localhost:9092", min_length=1, description="HOST:PORT, comma-separated")
+    brokers: str = Field(
+        "localhost:9092", min_length=1, description="Kafka brokers, HOST:PORT, separated by commas"
+    )
     security_protocol: Annotated[SecurityProtocol, BeforeValidator(_upper)] = Field(
-        "PLAINTEXT", description="how to reach the brokers"
+        "PLAINTEXT", description="security protocol of the brokers"
     )
     sasl_mechanism: Annotated[SaslMechanism, BeforeValidator(_upper)] = Field(
-        "PLAIN", description="where the protocol is SASL_*"
+        "PLAIN", description="SASL mechanism, if the protocol is SASL_*"
     )
-    sasl_username: Annotated[str | None, Optional] = Field(None, description="SASL user")
+    sasl_username: Annotated[str | None, Optional] = Field(None, description="SASL user name")
     sasl_password: Annotated[SecretStr | None, Optional] = Field(
         None, description="SASL password; never printed"
     )
     tls_ca_file: Annotated[Path | None, Optional] = Field(
-        None, description="PEM file of the authority; the system's by default"
+        None, description="PEM file of the certificate authority; by default the system's"
     )
     tls_cert_file: Annotated[Path | None, Optional] = Field(
-        None, description="PEM file of our certificate"
+        None, description="PEM file of the client certificate"
     )
-    tls_key_file: Annotated[Path | None, Optional] = Field(None, description="PEM file of its key")
+    tls_key_file: Annotated[Path | None, Optional] = Field(
+        None, description="PEM file of the key of the client certificate"
+    )
 
     artifacts: str = Field(
-        "artifacts", min_length=1, description="folder or fsspec URL that the indexer publishes to"
+        "artifacts", min_length=1, description="folder or fsspec URL to which the indexer publishes"
     )
     artifact_poll_seconds: float = Field(
-        1.0, ge=0.1, le=2.0, description="how often a new LATEST is looked for"
+        1.0, ge=0.1, le=2.0, description="interval between two checks for a new artifact"
     )
     data_dir: Path = Field(
-        Path("tracker-data"), description="folder of this worker's state; each worker its own"
+        Path("tracker-data"),
+        description="folder of this worker's state; every worker needs its own",
     )
-    device: Device = Field("auto", description="where encoders run")
-    index_device: Device = Field("auto", description="where the index is searched")
+    device: Device = Field(
+        "auto", description="device of the encoders; auto: the GPU if there is one"
+    )
+    index_device: Device = Field(
+        "auto", description="device of the index; auto: the GPU if there is one"
+    )
     kinds_file: Annotated[Path | None, Optional] = Field(
-        None, description="TOML file of the weights of kinds; the built-in table by default"
+        None, description="TOML file with the weight of each kind; by default the built-in table"
     )
     unknown_kinds: Literal["reject"] | float = Field(
-        "reject", description="reject, or the weight of kinds that the table lacks"
+        "reject",
+        description="weight of a kind that is not in the table, or reject to refuse such events",
     )
 
     k: int = Field(10, ge=1, le=500, description="items in a recommendation")
-    seen: SeenPolicy = Field("demote", description="what happens to items the user knows")
-    diversity: float = Field(0.1, ge=0.0, le=1.0, description="weight of diversity; 0 is none")
-    searches: int = Field(2, ge=1, le=8, description="index searches a user at most")
+    seen: SeenPolicy = Field(
+        "demote",
+        description="items that the user knows: demote (put last), exclude, or keep in their place",
+    )
+    diversity: float = Field(
+        0.1, ge=0.0, le=1.0, description="weight of diversity in a list; 0 turns it off"
+    )
+    searches: int = Field(
+        2, ge=1, le=8, description="maximum number of index searches per user and list"
+    )
     online_learning: OnlineLearning = Field(
         "on",
-        description="what was trained goes on learning; freeze: it keeps what it learned;"
-        " off: back to what was published",
+        description="on: keep training the models from the stream; freeze: stop training;"
+        " off: use the published models",
     )
     emit: Emit = Field(
-        "chunk", description="a list for every event, once a user a chunk, or only when it changed"
+        "chunk",
+        description="when to send a list: per event, once per user and chunk, or only if it"
+        " changed",
     )
     emit_min_interval_seconds: float = Field(
-        0.0, ge=0.0, description="never more often a user than this; the last list follows"
+        0.0,
+        ge=0.0,
+        description="minimum time between two lists of one user; the latest is sent afterwards",
     )
     max_event_age_seconds: Annotated[float | None, Optional] = Field(
-        None, gt=0.0, description="older events bring one list a user at the end of the backlog"
+        None,
+        gt=0.0,
+        description="events older than this do not trigger a list each; one per user is sent after"
+        " catching up",
     )
 
     commit_interval_seconds: float = Field(
-        1.0, ge=0.05, le=10.0, description="how often states and positions are committed"
+        1.0, ge=0.05, le=10.0, description="interval between two commits of states and positions"
     )
-    chunk_events: int = Field(1000, ge=1, le=20_000, description="events processed at once")
+    chunk_events: int = Field(
+        1000,
+        ge=1,
+        le=20_000,
+        description="maximum number of events in a chunk, which is processed at once",
+    )
     state_rows: int = Field(
-        200_000, ge=1000, description="users kept in memory, about 8 KiB each; the rest is on disk"
+        200_000,
+        ge=1000,
+        description="users whose states the worker keeps in memory, about 8 KiB each; others are"
+        " on disk",
     )
     item_state_rows: int = Field(
-        200_000, ge=1000, description="items kept in memory by the owner of their partition"
+        200_000,
+        ge=1000,
+        description="items whose states the worker keeps in memory; others are on disk",
     )
     state_idle_days: Annotated[float | None, Optional] = Field(
-        None, gt=0.0, description="states without an event for so long are deleted; off by default"
+        None, gt=0.0, description="delete states that had no event for this time; off by default"
     )
     transactional_recommendations: bool = Field(
-        False, description="recommendations inside the state's transaction: exactly once, but late"
+        False,
+        description="send lists in the transaction of the states: exactly once, but later",
     )
 
-    web_host: str = Field("127.0.0.1", description="address of health, metrics and lookups")
-    web_port: int = Field(6066, ge=0, le=65535, description="its port; 0 for no web server")
+    web_host: str = Field(
+        "127.0.0.1", description="address of the web server with health, metrics and lookups"
+    )
+    web_port: int = Field(
+        6066, ge=0, le=65535, description="port of the web server; 0 turns it off"
+    )
     health_stall_seconds: float = Field(
-        60.0, ge=5.0, description="/healthz fails with lag and no commit for so long"
+        60.0, ge=5.0, description="/healthz fails if there is lag and no commit for this time"
     )
 
     event_partitions: int = Field(
-        8, ge=1, le=1000, description="partitions that `tracker topics` gives to topics of users"
+        8, ge=1, le=1000, description="partitions of user topics that `tracker topics` creates"
     )
     item_partitions: int = Field(
-        4, ge=1, le=1000, description="partitions that `tracker topics` gives to topics of items"
+        4, ge=1, le=1000, description="partitions of item topics that `tracker topics` creates"
     )
     replication_factor: int = Field(
-        1, ge=1, le=10, description="copies that `tracker topics` asks for; 3 on a real cluster"
+        1,
+        ge=1,
+        le=10,
+        description="replicas of topics that `tracker topics` creates; use 3 in production",
     )
-    standbys: int = Field(
-        0, ge=0, le=5, description="workers that keep a copy of each state ready, beside its owner"
-    )
+    standbys: int = Field(0, ge=0, le=5, description="number of standby replicas of each state")
     session_timeout_seconds: float = Field(
-        10.0, ge=6.0, le=300.0, description="a silent worker is replaced after this"
+        10.0, ge=6.0, le=300.0, description="time after which a silent worker loses its partitions"
     )
     transaction_timeout_seconds: float = Field(
-        10.0, ge=1.0, le=300.0, description="a silent worker's open transaction ends after this"
+        10.0,
+        ge=1.0,
+        le=300.0,
+        description="time after which the broker aborts a silent worker's transaction",
     )
     shutdown_seconds: float = Field(
-        20.0, ge=1.0, le=600.0, description="a worker told to stop leaves by force after this"
+        20.0,
+        ge=1.0,
+        le=600.0,
+        description="time to stop cleanly after SIGTERM; then the process is killed",
     )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
-        "INFO", description="of the log on stderr"
+        "INFO", description="lowest level of messages in the log on stderr"
     )
 
     @classmethod
@@ -185,7 +231,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given and nothing else: `load_settings` reads the environment, once."""
+        """Use only the given values: `load_settings` reads the environment, once."""
         return (init_settings,)
 
     @model_validator(mode="after")
@@ -219,7 +265,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 
     Args:
         environ: the environment, by default this process's.
-        overrides: values by field that stand above the environment, as flags of a command do.
+        overrides: values by field, which take precedence over the environment.
 
     Raises:
         SettingsError: a name is unknown or a value wrong.
@@ -231,7 +277,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             continue
         field = variable.removeprefix(PREFIX).lower()
         if field not in Settings.model_fields or variable != PREFIX + field.upper():
-            raise SettingsError(f"{variable} is no setting; {_nearest(field)}")
+            raise SettingsError(f"{variable} is not a setting; {_nearest(field)}")
         values[field] = value
     try:
         return Settings(**(values | overrides))
@@ -243,7 +289,7 @@ def _nearest(field: str) -> str:
     near = get_close_matches(field, Settings.model_fields, n=1)
     if near:
         return f"did you mean {PREFIX}{near[0].upper()}?"
-    return "known are " + ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
+    return "the settings are " + ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
 
 
 def _explain(error: ValidationError) -> str:

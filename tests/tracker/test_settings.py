@@ -39,11 +39,13 @@ def test_flags_stand_above_the_environment() -> None:
 def test_unknown_variable_is_refused_and_the_nearest_named() -> None:
     with pytest.raises(SettingsError) as error:
         load_settings({"TRACKER_BROKER": "x"})
-    assert str(error.value) == "TRACKER_BROKER is no setting; did you mean TRACKER_BROKERS?"
+    assert str(error.value) == "TRACKER_BROKER is not a setting; did you mean TRACKER_BROKERS?"
 
 
 def test_unknown_variable_that_is_like_none_is_refused_with_all_names() -> None:
-    with pytest.raises(SettingsError, match=r"TRACKER_XYZZY is no setting; known are .*TRACKER_K,"):
+    with pytest.raises(
+        SettingsError, match=r"TRACKER_XYZZY is not a setting; the settings are .*TRACKER_K,"
+    ):
         load_settings({"TRACKER_XYZZY": "x"})
 
 

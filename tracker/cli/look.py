@@ -1,4 +1,4 @@
-"""The commands watch, show, score and export: for who looks at what is known."""
+"""Commands that show data: watch, show, score, export."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ def _now(value: float | None) -> float:
 
 @contextmanager
 def _file_written(file: Path) -> Iterator[None]:
-    """Show as one line why a file cannot be written."""
+    """Turn a file that cannot be written into an error of one line."""
     try:
         yield
     except Explained:  # BrokerError is an OSError too
@@ -42,10 +42,12 @@ def _file_written(file: Path) -> Iterator[None]:
 
 @click.command("watch")
 @settings_options
-@click.option("--user", "user_id", help="Only this user's.")
-@click.option("--from-beginning", is_flag=True, help="Begin with those the topic still holds.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, as sent.")
+@click.option("--user", "user_id", metavar="ID", help="Show only this user's recommendations.")
+@click.option(
+    "--from-beginning", is_flag=True, help="Start at the earliest recommendation in the topic."
+)
+@click.option("--count", type=click.IntRange(min=1), help="Stop after this many recommendations.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, as sent.")
 def watch_command(
     brokers: str | None,
     name: str | None,
@@ -54,7 +56,7 @@ def watch_command(
     count: int | None,
     as_json: bool,
 ) -> None:
-    """Subscribe to the recommendations and print them as they come, until Ctrl-C."""
+    """Print recommendations as they arrive; stop with Ctrl-C."""
     settings = settings_of(brokers, name)
 
     async def follow() -> None:
@@ -63,7 +65,7 @@ def watch_command(
             settings,
             user_id,
             from_beginning,
-            lambda: click.echo("watching; Ctrl-C ends it", err=True),
+            lambda: click.echo("waiting for recommendations; stop with Ctrl-C", err=True),
         )
         async for record in records:
             if record.value is None:
@@ -85,11 +87,12 @@ def watch_command(
 @settings_options
 @click.argument("user", required=False)
 @click.option("--item", help="Show an item instead of a user.")
-@click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
+@click.option("--url", help="Web server of a worker.  [default: http://TRACKER_WEB_HOST:PORT]")
 @click.option(
     "--now",
     type=float,
-    help="Seconds since the epoch to tell ages for; else a worker's stream time, or the clock.",
+    help="Time for which ages are shown, in seconds since the epoch; by default the worker's stream"
+    " time, or the clock.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(
@@ -101,13 +104,13 @@ def show(
     now: float | None,
     as_json: bool,
 ) -> None:
-    """Show what is known of USER: interests with strength, age and the items behind them, counts.
+    """Show a USER's interests with strength, age and items, and the counts of events.
 
-    A running worker is asked first; else the last committed row is read from the changelog. Exit
-    code 1 where nothing is known.
+    The state comes from a running worker, or else from the last commit in the changelog. The exit
+    code is 1 if nothing is known.
     """
     if (user is None) == (item is None):
-        raise click.UsageError("name a USER, or an item with --item")
+        raise click.UsageError("give either USER or --item")
     settings = settings_of(brokers, name)
     from tracker.artifact.artifact import Artifact
     from tracker.lookup.show import ask_worker, item_from_changelog, user_from_changelog
@@ -136,9 +139,11 @@ def show(
 @settings_options
 @click.argument("user")
 @click.argument("items", nargs=-1, required=True, metavar="ITEM...")
-@click.option("--scene", help="Where it would be.")
-@click.option("--at", type=float, help="Seconds since the epoch; else the time of the stream.")
-@click.option("--url", help="A worker's web server.  [default: http://TRACKER_WEB_HOST:PORT]")
+@click.option("--scene", help="Scene, e.g. home or search.")
+@click.option(
+    "--at", type=float, help="Time in seconds since the epoch; by default the time of the stream."
+)
+@click.option("--url", help="Web server of a worker.  [default: http://TRACKER_WEB_HOST:PORT]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def score(
     brokers: str | None,
@@ -150,10 +155,10 @@ def score(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Tell how probable it is that USER takes to each ITEM.
+    """Print the probability of a positive event of USER on each ITEM.
 
-    A running worker is asked first; else it is computed from the changelogs and the artifact.
-    Exit code 1 where the artifact has no trained prediction.
+    A running worker computes it, or else this command from the changelogs and the artifact. The
+    exit code is 1 if the artifact has no trained prediction.
     """
     settings = settings_of(brokers, name)
     from tracker.artifact.artifact import Artifact
@@ -179,8 +184,10 @@ def score(
 @click.command()
 @settings_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--now", type=float, help="Seconds since the epoch; else each user's last event.")
-@click.option("--scene", help="Where the users are taken to be.")
+@click.option(
+    "--now", type=float, help="Time in seconds since the epoch; by default each user's last event."
+)
+@click.option("--scene", help="Scene, e.g. home or search.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(
     brokers: str | None,
@@ -190,10 +197,10 @@ def export(
     scene: str | None,
     as_json: bool,
 ) -> None:
-    """Write all users' vectors and interests to FILE, in Parquet.
+    """Write the vectors and interests of all users to FILE, in Parquet.
 
-    The last committed states are read from the changelog. `indexer export` writes the items'
-    vectors of the same spaces.
+    The states are those of the last commit in the changelog. `indexer export` writes the vectors
+    of the items in the same spaces.
     """
     settings = settings_of(brokers, name)
     from tracker.files import check_folder

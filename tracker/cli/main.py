@@ -1,7 +1,7 @@
-"""The console script `tracker`: send, demo, and the commands for operating and looking.
+"""The console script `tracker`: its commands `send` and `demo`, and all others by import.
 
-Commands parse, call, print, and exit with a code that means something. What
-brings torch, FAISS or numba is imported by the commands that need it: it takes seconds.
+A command parses its options, calls one function, prints the result and sets the exit code. Modules
+that load torch, FAISS or numba are imported inside the commands that need them: it takes seconds.
 """
 
 import sys
@@ -28,7 +28,7 @@ BAD_LINES_NAMED = 10
 )
 @click.version_option(package_name="interest-tracker", message="%(version)s")
 def cli() -> None:
-    """Behaviour events in from Kafka, recommendations out.
+    """Turn behaviour events from Kafka into recommendations.
 
     Settings come from TRACKER_* variables; `tracker doctor` shows and checks them.
     """
@@ -38,9 +38,11 @@ def cli() -> None:
 @settings_options
 @click.argument("events", nargs=-1, required=True, metavar="EVENTS...")
 @click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="Events a second; else full speed."
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Events per second; without it, full speed.",
 )
-@click.option("--unchecked", is_flag=True, help="Send lines that are no events too, as they are.")
+@click.option("--unchecked", is_flag=True, help="Also send invalid lines, unchanged.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def send(
     brokers: str | None,
@@ -52,9 +54,9 @@ def send(
 ) -> None:
     """Send events from files of JSON lines (also .gz), or - for standard input.
 
-    Each is keyed by its user, so that a user's events stay in order, and counts when the broker
-    has confirmed it. A line that is no event is named and not sent. Exit code 1 where a line was
-    bad or an event is not confirmed.
+    The key of an event is its user, so that a user's events stay in order. A line that is not an
+    event is reported and not sent. The exit code is 1 if a line was invalid, or if the broker did
+    not confirm every event.
     """
     settings = settings_of(brokers, name)
     named = 0
@@ -78,7 +80,7 @@ def send(
             )
         )
     if named > BAD_LINES_NAMED:
-        click.echo(f"and {named - BAD_LINES_NAMED} more bad lines", err=True)
+        click.echo(f"and {named - BAD_LINES_NAMED} more invalid lines", err=True)
     for error in sent.errors:
         click.echo(f"not confirmed: {error}", err=True)
     if as_json:
@@ -86,7 +88,7 @@ def send(
     else:
         speed = sent.confirmed / sent.seconds if sent.seconds > 0 else 0.0
         topic = topics_of(settings).events
-        bad = f", {sent.bad} bad lines" if sent.bad else ""
+        bad = f", {sent.bad} invalid lines" if sent.bad else ""
         click.echo(
             f"{sent.confirmed} of {sent.sent} events confirmed in {topic} "
             f"in {sent.seconds:.2f} s ({speed:,.0f}/s){bad}"
@@ -96,19 +98,33 @@ def send(
 
 
 @cli.command()
-@click.option("--items", multiple=True, help="Catalogue; the shop that comes with the package.")
-@click.option("--events", multiple=True, help="Events in time order; those of the shop.")
-@click.option("--users", help="Users with attributes.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many events.")
-@click.option("--broker", metavar="HOST:PORT", help="A broker; else an embedded one is started.")
-@click.option("--artifacts", metavar="ROOT", help="Use the index there; build none.")
-@click.option("--model", help="Folder or name of the text encoder; the indexer's default.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep logs, index and state here.")
+@click.option("--items", multiple=True, help="File of the catalogue; by default a made-up shop.")
 @click.option(
-    "--rate", type=click.FloatRange(min=1), default=200.0, help="Events a second, paced pass."
+    "--events", multiple=True, help="File of events in time order; by default those of the shop."
+)
+@click.option("--users", help="File of users with attributes.")
+@click.option("--limit", type=click.IntRange(min=1), help="Maximum number of events.")
+@click.option(
+    "--broker", metavar="HOST:PORT", help="Kafka broker; by default an embedded one is started."
 )
 @click.option(
-    "--paced-seconds", type=click.FloatRange(min=0), default=10.0, help="Length of the paced pass."
+    "--artifacts", metavar="ROOT", help="Use the index of this folder or URL, and build none."
+)
+@click.option("--model", help="Folder or name of the text encoder; by default the indexer's.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Folder that keeps logs, index and state."
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=1),
+    default=200.0,
+    help="Events per second while latency is measured.",
+)
+@click.option(
+    "--paced-seconds",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    help="Seconds for which latency is measured.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
 def demo(
@@ -124,10 +140,10 @@ def demo(
     paced_seconds: float,
     as_json: bool,
 ) -> None:
-    """Run everything once: broker, index, worker, events, and what they change.
+    """Try everything out: broker, index, worker, and events that change recommendations.
 
     Shows one user's recommendations before and after a few events, then throughput and latency.
-    Exit code 1 where an event or a recommendation was lost.
+    The exit code is 1 if an event or a recommendation was lost.
     """
     if bool(items) != bool(events):
         raise click.UsageError("--items and --events belong together")
@@ -137,7 +153,7 @@ def demo(
         items or (shipped("items.jsonl"),), events or (shipped("events.jsonl"),), users, limit
     )
     for text in found.bad[:BAD_LINES_NAMED]:
-        click.echo(f"left out: {text}", err=True)
+        click.echo(f"skipped: {text}", err=True)
     options = DemoOptions(found, broker, artifacts, model, folder, rate, paced_seconds)
     with progress() as bar:
         task = bar.add_task("starting", total=None, what="")
@@ -184,7 +200,7 @@ def main() -> None:
     try:
         cli.main(standalone_mode=True)
     except BrokenPipeError:
-        err().print("stopped: nobody reads the output")
+        err().print("stopped: the output was closed")
         sys.exit(FAILED)
 
 

@@ -1,4 +1,4 @@
-"""The commands broker, topics, worker, doctor and reset-*: for who runs workers."""
+"""Commands for operators: broker, topics, worker, doctor, reset-state, reset-learning."""
 
 import asyncio
 import sys
@@ -18,13 +18,13 @@ BROKER_LOOK_SECONDS = 0.5
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=9092, help="Of 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9092, help="Port to listen on.")
 def broker(port: int) -> None:
     """Run the embedded broker until Ctrl-C, to try the tracker out without a cluster.
 
-    It is one process and keeps everything in memory: topics and events are gone when it ends. It
-    has no transactions, so a worker that crashes may count events twice. For real work run Apache
-    Kafka. Exit code 1 where the port is in use.
+    It keeps everything in memory: topics and events are gone when it ends. It has no transactions,
+    so a worker that crashes may count events twice. In production run Apache Kafka. The exit code
+    is 1 if the port is in use.
     """
     run_to_end(_run_broker(port))
 
@@ -32,8 +32,8 @@ def broker(port: int) -> None:
 async def _run_broker(port: int) -> None:
     with tempfile.TemporaryDirectory() as folder, start_broker(Path(folder), port) as process:
         click.echo(
-            f"the embedded broker listens at 127.0.0.1:{port}, for trying out: all is in memory"
-            " and gone when it ends, and there are no transactions; Ctrl-C ends it",
+            f"the embedded broker listens on 127.0.0.1:{port}. Use it for trials only: it keeps"
+            " everything in memory and has no transactions. Stop it with Ctrl-C.",
             err=True,
         )
         while True:
@@ -43,12 +43,12 @@ async def _run_broker(port: int) -> None:
 
 @click.command()
 @settings_options
-@click.option("--check", is_flag=True, help="Only look; create nothing.")
+@click.option("--check", is_flag=True, help="Check only, create nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) -> None:
-    """Create the topics, or say what is wrong with those that exist.
+    """Create the topics that are missing, and check those that exist.
 
-    Exit code 1 where a worker could not start with them.
+    The exit code is 1 if a worker could not start with them.
     """
     reports = run_to_end(ensure_topics(settings_of(brokers, name), create=not check))
     if as_json:
@@ -61,9 +61,9 @@ def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) ->
 
 @click.command()
 @settings_options
-@click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
+@click.option("--artifacts", metavar="ROOT", help="Folder or URL to which the indexer publishes.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of this worker's state.")
-@click.option("--web-port", type=int, help="Port of health, metrics and lookups; 0 for none.")
+@click.option("--web-port", type=int, help="Port of the web server; 0 turns it off.")
 def worker(
     brokers: str | None,
     name: str | None,
@@ -73,7 +73,7 @@ def worker(
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C.
 
-    Exit code 0 after these, 1 when it refuses to start or had to stop.
+    The exit code is 0 after these, and 1 if the worker could not start or had to stop.
     """
     from tracker.worker.run import run_worker
 
@@ -83,13 +83,13 @@ def worker(
 
 @click.command()
 @settings_options
-@click.option("--artifacts", metavar="ROOT", help="Folder or URL that the indexer publishes to.")
+@click.option("--artifacts", metavar="ROOT", help="Folder or URL to which the indexer publishes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json: bool) -> None:
     """Check settings, data directory, artifact, device, broker and topics.
 
-    Each line is OK, a NOTE, or what to do. Exit code 1 where something would keep a worker from
-    its work.
+    A line begins with OK, NOTE or FAIL and says what to do. The exit code is 1 if a check failed,
+    because then a worker could not work.
     """
     given = {"brokers": brokers, "name": name, "artifacts": artifacts}
     overrides = {key: value for key, value in given.items() if value is not None}
@@ -112,14 +112,14 @@ def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json
     is_flag=True,
     help="Also delete the changelogs and item events, so that all states are rebuilt from events.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def reset_state(
     brokers: str | None, name: str | None, data_dir: Path | None, everything: bool, yes: bool
 ) -> None:
     """Delete the state in the data directory; it is rebuilt from the changelog.
 
-    With --everything all workers must be stopped: changelogs and item events are deleted and
-    created anew, and the next worker starts from the oldest event the topic still holds.
+    With --everything, stop all workers first: changelogs and item events are deleted and created
+    again, and the next worker starts from the oldest event in the topic.
     """
     settings = settings_of(brokers, name, data_dir=data_dir)
     what = f"the state in {settings.data_dir}"
@@ -139,15 +139,15 @@ def reset_state(
 
 @click.command("reset-learning")
 @settings_options
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def reset_learning_command(brokers: str | None, name: str | None, yes: bool) -> None:
-    """Delete what workers learned online; they rank by what the artifact published again.
+    """Delete what workers have learned online; they use the published models again.
 
-    All workers must be stopped. With running ones, restart them one after the other with
-    TRACKER_ONLINE_LEARNING=off. States stay as they are.
+    Stop all workers first. If they must keep running, restart them one by one with
+    TRACKER_ONLINE_LEARNING=off instead. States stay as they are.
     """
     settings = settings_of(brokers, name)
     if not yes:
-        what = f"what was learned online by workers of {settings.name} at {settings.brokers}"
+        what = f"what was learned online by the workers of {settings.name} at {settings.brokers}"
         click.confirm(f"Delete {what}?", abort=True, err=True)
     click.echo(run_to_end(reset_learning(settings)))

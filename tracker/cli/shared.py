@@ -1,4 +1,4 @@
-"""What all commands share: flags of settings, one line for an error, an end in order."""
+"""Parts that all commands share: options of settings, errors in one line, a clean stop."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ class OneLineErrors(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; where there is none, name the nearest."""
+        """Find the command; if there is none of that name, suggest the nearest."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -42,19 +42,20 @@ class OneLineErrors(click.Group):
 
 
 def settings_options(command: Command) -> Command:
-    """Add the flags that stand above the environment."""
+    """Add the options that take precedence over the environment."""
     command = click.option(
-        "--name", help="Prefix of group and topics.  [default: TRACKER_NAME or tracker]"
+        "--name",
+        help="Prefix of the names of group and topics.  [default: TRACKER_NAME or tracker]",
     )(command)
     return click.option(
         "--brokers",
         metavar="HOST:PORT,...",
-        help="Where Kafka is.  [default: TRACKER_BROKERS or localhost:9092]",
+        help="Kafka brokers.  [default: TRACKER_BROKERS or localhost:9092]",
     )(command)
 
 
 def settings_of(brokers: str | None, name: str | None, **more: Any) -> Settings:
-    """Read the settings, with the flags that were given above the environment.
+    """Read the settings; options that were given take precedence over the environment.
 
     Raises:
         SettingsError: a name is unknown or a value wrong.
@@ -64,7 +65,7 @@ def settings_of(brokers: str | None, name: str | None, **more: Any) -> Settings:
 
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end; SIGTERM ends it as Ctrl-C does, with everything closed and 130."""
+    """Run to the end; SIGTERM stops it like Ctrl-C, with everything closed and exit code 130."""
 
     async def guarded() -> Result:
         task = asyncio.current_task()

@@ -122,9 +122,9 @@ def test_bad_lines_are_named_on_stderr_and_make_the_exit_code_one(
     result = run("send", str(path), *place(tansu, prefix))
     assert result.exit_code == 1
     assert f"{path}, line 2: not_json" in result.stderr
-    assert "and 2 more bad lines" in result.stderr
+    assert "and 2 more invalid lines" in result.stderr
     assert "1 of 1 events confirmed" in result.stdout
-    assert "12 bad lines" in result.stdout
+    assert "12 invalid lines" in result.stdout
 
 
 def test_file_that_is_not_there_is_one_line(tansu: str, prefix: str) -> None:
@@ -376,7 +376,7 @@ def test_embedded_broker_runs_until_it_is_told_to_stop_and_then_nothing_listens(
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         told = process.stderr.readline()
-        assert f"listens at 127.0.0.1:{port}" in told
+        assert f"listens on 127.0.0.1:{port}" in told
         assert "gone when it ends, and there are no transactions" in told
         address = f"127.0.0.1:{port}"
         assert run("topics", *place(address, prefix)).exit_code == 0
