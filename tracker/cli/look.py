@@ -18,10 +18,11 @@ from tracker.cli.printing import (
     print_user,
     progress,
 )
-from tracker.cli.shared import run_to_end, settings_of, settings_options
+from tracker.cli.shared import json_option, run_to_end, settings_options, url_option
 from tracker.events.wire import Recommendation
 from tracker.explained import Explained
 from tracker.kafka.client import watch
+from tracker.settings import Settings
 
 
 def _now(value: float | None) -> float:
@@ -41,7 +42,7 @@ def _file_written(file: Path) -> Iterator[None]:
 
 
 @click.command("watch")
-@settings_options
+@settings_options()
 @click.option("--user", "user_id", metavar="ID", help="Show only this user's recommendations.")
 @click.option(
     "--from-beginning", is_flag=True, help="Start at the earliest recommendation in the topic."
@@ -49,15 +50,13 @@ def _file_written(file: Path) -> Iterator[None]:
 @click.option("--count", type=click.IntRange(min=1), help="Stop after this many recommendations.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, as sent.")
 def watch_command(
-    brokers: str | None,
-    name: str | None,
+    settings: Settings,
     user_id: str | None,
     from_beginning: bool,
     count: int | None,
     as_json: bool,
 ) -> None:
     """Print recommendations as they arrive; stop with Ctrl-C."""
-    settings = settings_of(brokers, name)
 
     async def follow() -> None:
         shown = 0
@@ -84,20 +83,19 @@ def watch_command(
 
 
 @click.command()
-@settings_options
+@settings_options()
 @click.argument("user", required=False)
 @click.option("--item", help="Show an item instead of a user.")
-@click.option("--url", help="Web server of a worker.  [default: http://TRACKER_WEB_HOST:PORT]")
+@url_option
 @click.option(
     "--now",
     type=float,
     help="Time for which ages are shown, in seconds since the epoch; by default the worker's stream"
     " time, or the clock.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(
-    brokers: str | None,
-    name: str | None,
+    settings: Settings,
     user: str | None,
     item: str | None,
     url: str | None,
@@ -111,7 +109,6 @@ def show(
     """
     if (user is None) == (item is None):
         raise click.UsageError("give either USER or --item")
-    settings = settings_of(brokers, name)
     from tracker.artifact.artifact import Artifact
     from tracker.lookup.show import ask_worker, item_from_changelog, user_from_changelog
 
@@ -136,18 +133,17 @@ def show(
 
 
 @click.command()
-@settings_options
+@settings_options()
 @click.argument("user")
 @click.argument("items", nargs=-1, required=True, metavar="ITEM...")
 @click.option("--scene", help="Scene, e.g. home or search.")
 @click.option(
     "--at", type=float, help="Time in seconds since the epoch; by default the time of the stream."
 )
-@click.option("--url", help="Web server of a worker.  [default: http://TRACKER_WEB_HOST:PORT]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@url_option
+@json_option
 def score(
-    brokers: str | None,
-    name: str | None,
+    settings: Settings,
     user: str,
     items: tuple[str, ...],
     scene: str | None,
@@ -160,7 +156,6 @@ def score(
     A running worker computes it, or else this command from the changelogs and the artifact. The
     exit code is 1 if the artifact has no trained prediction.
     """
-    settings = settings_of(brokers, name)
     from tracker.artifact.artifact import Artifact
     from tracker.lookup.score import ask_scores, scores_from_changelogs
 
@@ -182,16 +177,15 @@ def score(
 
 
 @click.command()
-@settings_options
+@settings_options()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--now", type=float, help="Time in seconds since the epoch; by default each user's last event."
 )
 @click.option("--scene", help="Scene, e.g. home or search.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def export(
-    brokers: str | None,
-    name: str | None,
+    settings: Settings,
     file: Path,
     now: float | None,
     scene: str | None,
@@ -202,7 +196,6 @@ def export(
     The states are those of the last commit in the changelog. `indexer export` writes the vectors
     of the items in the same spaces.
     """
-    settings = settings_of(brokers, name)
     from tracker.files import check_folder
 
     with _file_written(file):

@@ -12,12 +12,13 @@ import click
 from tracker.cli import look as looking_cli
 from tracker.cli import operate as operating_cli
 from tracker.cli.printing import err, print_demo, print_json, print_story, progress
-from tracker.cli.shared import FAILED, OneLineErrors, run_to_end, settings_of, settings_options
+from tracker.cli.shared import FAILED, OneLineErrors, json_option, run_to_end, settings_options
 from tracker.demo.input import load_input, shipped
 from tracker.demo.run import DemoOptions, run_demo
 from tracker.events.lines import Line, read_lines
 from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
+from tracker.settings import Settings
 
 BAD_LINES_NAMED = 10
 
@@ -35,7 +36,7 @@ def cli() -> None:
 
 
 @cli.command()
-@settings_options
+@settings_options()
 @click.argument("events", nargs=-1, required=True, metavar="EVENTS...")
 @click.option(
     "--rate",
@@ -43,10 +44,9 @@ def cli() -> None:
     help="Events per second; without it, full speed.",
 )
 @click.option("--unchecked", is_flag=True, help="Also send invalid lines, unchanged.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def send(
-    brokers: str | None,
-    name: str | None,
+    settings: Settings,
     events: tuple[str, ...],
     rate: float | None,
     unchecked: bool,
@@ -58,7 +58,6 @@ def send(
     event is reported and not sent. The exit code is 1 if a line was invalid, or if the broker did
     not confirm every event.
     """
-    settings = settings_of(brokers, name)
     named = 0
 
     def on_bad(line: Line, why: str) -> None:

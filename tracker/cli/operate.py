@@ -4,14 +4,22 @@ import asyncio
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tracker.cli.printing import print_check, print_json, print_topics
-from tracker.cli.shared import FAILED, run_to_end, settings_of, settings_options
+from tracker.cli.shared import (
+    FAILED,
+    json_option,
+    overrides_options,
+    run_to_end,
+    settings_options,
+    yes_option,
+)
 from tracker.demo.broker import start_broker
-from tracker.kafka.reset import check_reset, reset_learning, reset_topics
 from tracker.kafka.topics import ensure_topics
+from tracker.settings import Settings
 from tracker.worker.data_dir import clear
 
 BROKER_LOOK_SECONDS = 0.5
@@ -42,15 +50,15 @@ async def _run_broker(port: int) -> None:
 
 
 @click.command()
-@settings_options
+@settings_options()
 @click.option("--check", is_flag=True, help="Check only, create nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) -> None:
+@json_option
+def topics(settings: Settings, check: bool, as_json: bool) -> None:
     """Create the topics that are missing, and check those that exist.
 
     The exit code is 1 if a worker could not start with them.
     """
-    reports = run_to_end(ensure_topics(settings_of(brokers, name), create=not check))
+    reports = run_to_end(ensure_topics(settings, create=not check))
     if as_json:
         print_json(reports)
     else:
@@ -60,39 +68,26 @@ def topics(brokers: str | None, name: str | None, check: bool, as_json: bool) ->
 
 
 @click.command()
-@settings_options
-@click.option("--artifacts", metavar="ROOT", help="Folder or URL to which the indexer publishes.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of this worker's state.")
-@click.option("--web-port", type=int, help="Port of the web server; 0 turns it off.")
-def worker(
-    brokers: str | None,
-    name: str | None,
-    artifacts: str | None,
-    data_dir: Path | None,
-    web_port: int | None,
-) -> None:
+@settings_options("artifacts", "data_dir", "web_port")
+def worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or Ctrl-C.
 
     The exit code is 0 after these, and 1 if the worker could not start or had to stop.
     """
     from tracker.worker.run import run_worker
 
-    settings = settings_of(brokers, name, artifacts=artifacts, data_dir=data_dir, web_port=web_port)
     sys.exit(run_worker(settings))
 
 
 @click.command()
-@settings_options
-@click.option("--artifacts", metavar="ROOT", help="Folder or URL to which the indexer publishes.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json: bool) -> None:
+@overrides_options("artifacts")
+@json_option
+def doctor(overrides: dict[str, Any], as_json: bool) -> None:
     """Check settings, data directory, artifact, device, broker and topics.
 
     A line begins with OK, NOTE or FAIL and says what to do. The exit code is 1 if a check failed,
     because then a worker could not work.
     """
-    given = {"brokers": brokers, "name": name, "artifacts": artifacts}
-    overrides = {key: value for key, value in given.items() if value is not None}
     from tracker.cli.doctor import check_all
 
     checks = run_to_end(
@@ -105,23 +100,21 @@ def doctor(brokers: str | None, name: str | None, artifacts: str | None, as_json
 
 
 @click.command("reset-state")
-@settings_options
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the worker's state.")
+@settings_options("data_dir")
 @click.option(
     "--everything",
     is_flag=True,
     help="Also delete the changelogs and item events, so that all states are rebuilt from events.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def reset_state(
-    brokers: str | None, name: str | None, data_dir: Path | None, everything: bool, yes: bool
-) -> None:
+@yes_option
+def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
     """Delete the state in the data directory; it is rebuilt from the changelog.
 
     With --everything, stop all workers first: changelogs and item events are deleted and created
     again, and the next worker starts from the oldest event in the topic.
     """
-    settings = settings_of(brokers, name, data_dir=data_dir)
+    from tracker.kafka.reset import check_reset, reset_topics
+
     what = f"the state in {settings.data_dir}"
     if everything:
         what += f" and all states of {settings.name} at {settings.brokers}"
@@ -138,15 +131,16 @@ def reset_state(
 
 
 @click.command("reset-learning")
-@settings_options
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def reset_learning_command(brokers: str | None, name: str | None, yes: bool) -> None:
+@settings_options()
+@yes_option
+def reset_learning_command(settings: Settings, yes: bool) -> None:
     """Delete what workers have learned online; they use the published models again.
 
     Stop all workers first. If they must keep running, restart them one by one with
     TRACKER_ONLINE_LEARNING=off instead. States stay as they are.
     """
-    settings = settings_of(brokers, name)
+    from tracker.kafka.reset import reset_learning
+
     if not yes:
         what = f"what was learned online by the workers of {settings.name} at {settings.brokers}"
         click.confirm(f"Delete {what}?", abort=True, err=True)

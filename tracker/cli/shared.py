@@ -1,16 +1,18 @@
 """Parts that all commands share: options of settings, errors in one line, a clean stop."""
 
 import asyncio
+import functools
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import click
 
 from tracker.explained import Explained
-from tracker.settings import Settings, load_settings
+from tracker.settings import load_settings
 
 FAILED = 1
 STOPPED = 130
@@ -41,27 +43,69 @@ class OneLineErrors(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-def settings_options(command: Command) -> Command:
-    """Add the options that take precedence over the environment."""
-    command = click.option(
-        "--name",
-        help="Prefix of the names of group and topics.  [default: TRACKER_NAME or tracker]",
-    )(command)
-    return click.option(
+_SETTINGS = {
+    "brokers": click.option(
         "--brokers",
         metavar="HOST:PORT,...",
         help="Kafka brokers.  [default: TRACKER_BROKERS or localhost:9092]",
-    )(command)
+    ),
+    "name": click.option(
+        "--name",
+        help="Prefix of the names of group and topics.  [default: TRACKER_NAME or tracker]",
+    ),
+    "artifacts": click.option(
+        "--artifacts", metavar="ROOT", help="Folder or URL to which the indexer publishes."
+    ),
+    "data_dir": click.option(
+        "--data-dir", type=click.Path(path_type=Path), help="Folder of the worker's state."
+    ),
+    "web_port": click.option(
+        "--web-port", type=int, help="Port of the web server; 0 turns it off."
+    ),
+}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+url_option = click.option(
+    "--url", help="Web server of a worker.  [default: http://TRACKER_WEB_HOST:PORT]"
+)
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-def settings_of(brokers: str | None, name: str | None, **more: Any) -> Settings:
-    """Read the settings; options that were given take precedence over the environment.
+def settings_options(*more: str) -> Callable[[Command], Command]:
+    """Add options for settings; the command gets `settings`, read when it is called.
 
-    Raises:
-        SettingsError: a name is unknown or a value wrong.
+    Options take precedence over the environment.
+
+    Args:
+        more: settings that have an option, besides `brokers` and `name`.
     """
-    given = {"brokers": brokers, "name": name, **more}
-    return load_settings(None, **{key: value for key, value in given.items() if value is not None})
+    return _options(more, lambda given: {"settings": load_settings(None, **given)})
+
+
+def overrides_options(*more: str) -> Callable[[Command], Command]:
+    """Add options like `settings_options`; the command gets `overrides`, those that were given."""
+    return _options(more, lambda given: {"overrides": given})
+
+
+def _options(
+    more: tuple[str, ...], argument: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Callable[[Command], Command]:
+    names = ("brokers", "name", *more)
+
+    def add(command: Command) -> Command:
+        @functools.wraps(command)
+        def call(**values: Any) -> Any:
+            options = {name: values.pop(name) for name in names}
+            given = {name: value for name, value in options.items() if value is not None}
+            return command(**argument(given), **values)
+
+        for name in reversed(names):
+            call = _SETTINGS[name](call)
+        return cast(Command, call)
+
+    return add
 
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
