@@ -1,4 +1,4 @@
-"""Kill, stop and freeze workers under load, and compare what they leave with an undisturbed run.
+"""Faults: kill, stop and freeze workers under load, and compare their states with a calm run.
 
 python -m tests.faults --workers 3 --kills 10 --terms 3 --freezes 3 --events 100000 --seed 1
 """
@@ -55,12 +55,12 @@ NEIGHBOURS_KEPT = 0.95
 """Share of the strength of the 20 strongest neighbours that must still be there."""
 
 ENDS_AT_SIGTERM = (0, -signal.SIGTERM)
-"""In order; or before it was a worker, while Python was still loading."""
+"""Exit codes of an orderly end; the second one before the worker has set up its signals."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many of what."""
+    """Numbers of workers, faults, events and users of a run."""
 
     workers: int = 2
     kills: int = 2
@@ -83,14 +83,14 @@ class Plan:
 
     @property
     def rate(self) -> float:
-        """Events a second, so that they last a little longer than the faults."""
+        """Events per second, such that the events last a little longer than the faults."""
         seconds = len(self.faults) * (self.pause_seconds + 3.0) + self.freezes * FROZEN_SECONDS
         return self.events / max(seconds, 1.0)
 
 
 @dataclass
 class Outcome:
-    """What a run left: every list empty means that nothing was lost, counted twice or hung."""
+    """The result of a run: if every list is empty, nothing was lost, counted twice or hung."""
 
     seconds: float = 0.0
     users: int = 0
@@ -106,7 +106,7 @@ class Outcome:
 
     @property
     def clean(self) -> bool:
-        """Whether everything is as in the undisturbed run.
+        """True if the states are those of the undisturbed run.
 
         Of neighbours, whose lists are bounded, nearly all that an uncapped count of the
         undisturbed run says is strongest: near ties change places with the order of arrival.
@@ -121,10 +121,10 @@ class Outcome:
 
 
 class Crew:
-    """Some workers, each with a data directory and a web server of its own."""
+    """Workers, each with its own data directory and web server."""
 
     def __init__(self, base: Settings, count: int, folder: Path) -> None:
-        """Prepare; `start` starts them."""
+        """Prepare the workers; `start` starts one."""
         self.settings = [
             base.model_copy(update={"data_dir": folder / f"data-{n}", "web_port": free_port()})
             for n in range(count)
@@ -135,19 +135,19 @@ class Crew:
         self.died: list[str] = []
 
     def start(self, number: int) -> None:
-        """Start one."""
+        """Start a worker."""
         log = self.folder / f"worker-{number}.log"
         worker = worker_process(self.settings[number], log)
         self.workers[number] = worker
 
     def one(self, number: int) -> ChildProcess:
-        """Give one that was started."""
+        """Return a worker that was started."""
         worker = self.workers[number]
         assert worker is not None
         return worker
 
     def revive(self) -> None:
-        """Start again who ended by itself: after a freeze it may, else that is a fault of ours."""
+        """Restart workers that ended by themselves; only one that was frozen may do so."""
         for number in range(len(self.workers)):
             worker = self.one(number)
             if worker.returncode is None:
@@ -159,7 +159,7 @@ class Crew:
             self.start(number)
 
     async def ready(self) -> None:
-        """Wait until all say that they are."""
+        """Wait until all workers are ready."""
         deadline = time.monotonic() + READY_SECONDS
         for number, settings in enumerate(self.settings):
             url = f"http://127.0.0.1:{settings.web_port}/readyz"
@@ -170,7 +170,7 @@ class Crew:
                 await asyncio.sleep(0.2)
 
     def stop(self) -> list[str]:
-        """End all with SIGTERM and name those that had to be killed or ended with a failure."""
+        """Stop all with SIGTERM; name those that had to be killed or failed."""
         hung = []
         for worker in self.workers:
             if worker is not None:
@@ -186,42 +186,42 @@ class Crew:
 
 @contextlib.contextmanager
 def crew(base: Settings, count: int, folder: Path) -> Iterator[Crew]:
-    """Give a crew whose processes are ended whatever happens."""
+    """Yield a crew whose processes end with the block, whatever happens."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = Crew(base, count, folder)
+    workers = Crew(base, count, folder)
     try:
         for number in range(count):
-            found.start(number)
-        yield found
+            workers.start(number)
+        yield workers
     finally:
-        for worker in found.workers:
+        for worker in workers.workers:
             if worker is not None and worker.returncode is None:
                 worker.send_signal(signal.SIGKILL)
                 worker.stop(1.0)
 
 
 async def until_done(settings: Settings, workers: Crew) -> Rows:
-    """Wait until all events and all item events are in committed states, and give the rows."""
+    """Wait until all events and item events are in committed states, and return the rows."""
     names = topics_of(settings)
     ends = {topic: await last_offsets(settings, topic) for topic in (names.events,)}
     progress, since = -1, time.monotonic()
     while True:
         workers.revive()
         rows = await read_rows(settings)
-        done = [
+        reached = [
             rows.positions.get((names.users_changelog, partition), -1) > last
             for partition, last in ends[names.events].items()
         ]
-        if all(done):
+        if all(reached):
             item_ends = await last_offsets(settings, names.items)
             if all(
                 rows.positions.get((names.items_changelog, partition), -1) > last
                 for partition, last in item_ends.items()
             ):
                 return rows
-        reached = sum(rows.positions.values())
-        if reached != progress:
-            progress, since = reached, time.monotonic()
+        total = sum(rows.positions.values())
+        if total != progress:
+            progress, since = total, time.monotonic()
         elif time.monotonic() - since > STALL_SECONDS:
             raise TimeoutError(
                 f"no progress for {STALL_SECONDS:g} s: positions {rows.positions}, ends {ends}"
@@ -231,15 +231,15 @@ async def until_done(settings: Settings, workers: Crew) -> Rows:
 
 async def last_offsets(settings: Settings, topic: str) -> dict[int, int]:
     """Return the offset of the last record of each partition that has one."""
-    found: dict[int, int] = {}
+    offsets: dict[int, int] = {}
     async with aclosing(read_topic(settings, topic)) as records:
         async for record in records:
-            found[record.partition] = record.offset
-    return found
+            offsets[record.partition] = record.offset
+    return offsets
 
 
 async def undisturbed(settings: Settings, lines: list[Line], folder: Path) -> Rows:
-    """Run one worker over all events and give what it leaves."""
+    """Run one worker over all events, and return its rows."""
     await ensure_topics(settings)
     with crew(settings, 1, folder) as workers:
         await workers.ready()
@@ -252,7 +252,7 @@ async def undisturbed(settings: Settings, lines: list[Line], folder: Path) -> Ro
 async def disturbed(
     settings: Settings, lines: list[Line], folder: Path, plan: Plan, outcome: Outcome
 ) -> Rows:
-    """Run workers, hurt them while events come, and give what they leave."""
+    """Run workers, disturb them while events come, and return their rows."""
     await ensure_topics(settings)
     chance = random.Random(plan.seed)
     kills = 0
@@ -296,8 +296,8 @@ async def disturbed(
 
 
 async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Outcome:
-    """Run undisturbed, then disturbed, and compare user by user and item by item."""
-    started = time.monotonic()
+    """Run calm, then with faults, and compare the rows user by user and item by item."""
+    started_at = time.monotonic()
     artifacts = folder / "artifacts"
     if plan.trained:
         train_shop(artifacts, folder / "history.jsonl")
@@ -318,18 +318,18 @@ async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Out
     expected = await undisturbed(calm, lines, folder / "calm")
     logger.info("undisturbed: %d users, %d items", len(expected.users), len(expected.items))
     outcome = Outcome()
-    found = await disturbed(hurt, lines, folder / "hurt", plan, outcome)
+    actual = await disturbed(hurt, lines, folder / "hurt", plan, outcome)
     artifact = Artifact.load(artifacts, device="cpu")
     config, hidden = artifact.manifest.interest, artifact.models.hidden
     outcome.users, outcome.items = len(expected.users), len(expected.items)
-    outcome.wrong_users = user_differences(expected, found, config, hidden)
-    outcome.wrong_items = item_differences(expected, found)
+    outcome.wrong_users = user_differences(expected, actual, config, hidden)
+    outcome.wrong_items = item_differences(expected, actual)
     counted = Uncapped().add(await read_item_events(calm))
-    outcome.neighbours = neighbours_kept(counted, found)
+    outcome.neighbours = neighbours_kept(counted, actual)
     outcome.neighbours_undisturbed = neighbours_kept(counted, expected)
     outcome.without_list = await without_list(hurt, await read_events(hurt))
-    outcome.wrong_users += [f"user {name!r} is still owed a list" for name in found.owed]
-    outcome.seconds = round(time.monotonic() - started, 1)
+    outcome.wrong_users += [f"user {name!r} is still owed a list" for name in actual.owed]
+    outcome.seconds = round(time.monotonic() - started_at, 1)
     return outcome
 
 
@@ -342,25 +342,25 @@ def main() -> int:
     parser.add_argument("--trained", action="store_true", help="encoder, ranker, online learning")
     parser.add_argument("--folder", type=Path, help="keep logs and data here")
     add_option(parser)
-    given = parser.parse_args()
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="tracker-faults-"))
-    values = {key: value for key, value in vars(given).items() if key not in ("folder", "result")}
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="tracker-faults-"))
+    values = {key: value for key, value in vars(options).items() if key not in ("folder", "result")}
     plan = Plan(**values)
     with KafkaBroker(folder / "kafka") as broker:
         outcome = asyncio.run(run_faults(broker.address, "faults", folder, plan))
-    shown = {
+    summary = {
         key: value[:5] if key != "faults" and isinstance(value, list) else value
         for key, value in asdict(outcome).items()
     }
-    shown["numbers"] = {
+    summary["numbers"] = {
         key: len(value) for key, value in asdict(outcome).items() if isinstance(value, list)
     }
-    shown |= {"clean": outcome.clean}
-    sys.stdout.write(json.dumps(shown, indent=1) + "\n")
-    store(given.result, {"plan": asdict(plan), "outcome": shown})
-    if outcome.clean and given.folder is None:
+    summary |= {"clean": outcome.clean}
+    sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+    store(options.result, {"plan": asdict(plan), "outcome": summary})
+    if outcome.clean and options.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
     return 0 if outcome.clean else 1
 

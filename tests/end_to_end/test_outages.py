@@ -106,9 +106,9 @@ def test_a_full_disk_ends_the_worker_with_a_reason_and_a_larger_one_goes_on(
                 worker_environment(settings),
             ) as full:
                 code = await asyncio.to_thread(full.wait, 240)
-            told = full.tail(40)
-            assert code == 1, told
-            assert "No space left" in told or "File too large" in told, told
+            log = full.tail(40)
+            assert code == 1, log
+            assert "No space left" in log or "File too large" in log, log
             with worker_process(settings, tmp_path / "worker.log") as worker:
                 await until_ready(worker, settings)  # the first may have applied all of them
                 await all_applied(settings, len(lines), 120)

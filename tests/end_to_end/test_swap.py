@@ -34,13 +34,13 @@ class Seen:
     lists: list[Recommendation] = field(default_factory=list)
 
     async def until(self, version: str, seconds: float) -> float:
-        """Wait until a list carries a version now, and give how long that took."""
-        started = time.monotonic()
+        """Wait until lists have a version, and return how long that took, in seconds."""
+        started_at = time.monotonic()
         while self.last != version:
-            if time.monotonic() - started > seconds:
+            if time.monotonic() - started_at > seconds:
                 raise TimeoutError(f"lists carry {self.last} after {seconds} s, not {version}")
             await asyncio.sleep(0.02)
-        return time.monotonic() - started
+        return time.monotonic() - started_at
 
 
 @pytest.mark.kafka
@@ -65,9 +65,9 @@ def test_two_builds_and_a_rollback_under_load_reach_the_lists_in_seconds_and_non
     async def follow(ready: asyncio.Event) -> None:
         async with aclosing(watch(settings, ready=ready.set)) as records:
             async for record in records:
-                found = msgspec.json.decode(record.value or b"", type=Recommendation)
-                seen.last = found.artifact
-                seen.lists.append(found)
+                recommendation = msgspec.json.decode(record.value or b"", type=Recommendation)
+                seen.last = recommendation.artifact
+                seen.lists.append(recommendation)
 
     async def go() -> None:
         async with own_topics(settings, delete=False):
@@ -92,21 +92,21 @@ def test_two_builds_and_a_rollback_under_load_reach_the_lists_in_seconds_and_non
                 while len(seen.lists) < after + 100:
                     await asyncio.sleep(0.1)
                 gone = {f"i{number}" for number in range(5)}
-                for found in seen.lists[after:]:
-                    assert not gone & {item.item_id for item in found.items}
+                for recommendation in seen.lists[after:]:
+                    assert not gone & {item.item_id for item in recommendation.items}
                 sent = await sending
                 assert sent.confirmed == len(lines)
                 truth = await read_events(settings)
                 for _ in range(120):
-                    left = await without_list(settings, truth)
-                    if not left:
+                    missing = await without_list(settings, truth)
+                    if not missing:
                         break
                     await asyncio.sleep(0.5)
-                assert left == []
+                assert missing == []
                 assert await count_records(settings, topics_of(settings).rejected) == 0
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
                 assert worker.stop(30) == 0
 
     asyncio.run(go())
-    assert all(len(found.items) == settings.k for found in seen.lists)
+    assert all(len(one.items) == settings.k for one in seen.lists)

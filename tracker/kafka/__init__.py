@@ -1,1 +1,1 @@
-"""Brokers, topics, clients, and what is sent."""
+"""Brokers, topics and clients, and the records that are sent."""

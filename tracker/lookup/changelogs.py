@@ -109,9 +109,9 @@ class StateReader:
             if latest_version(self._root) != manifest.version:
                 raise
             log.warning(
-                "a row was written with artifact %d, and LATEST of %s names %s, artifact %d: where"
-                " it did not go back on purpose, let TRACKER_ARTIFACTS name the workers' folder;"
-                " what artifact %d held of such users is made anew from their recent events",
+                "a row was written with artifact %d, and LATEST of %s names %s, artifact %d: if"
+                " nobody rolled it back, set TRACKER_ARTIFACTS to the workers' folder; the"
+                " encoder states of artifact %d are rebuilt from the users' recent events",
                 newer.sequence, self._root, manifest.version, manifest.sequence, newer.sequence,
             )  # fmt: skip
             self._newest = ANY_ARTIFACT

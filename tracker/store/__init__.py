@@ -1,1 +1,1 @@
-"""The rows of one partition: in memory, in RocksDB, in the changelog, in one commit."""
+"""The states of one partition: in memory, in RocksDB, in the changelog, in one commit."""

@@ -1,1 +1,1 @@
-"""One partition in work: chunks in, lists and item events out, commits beside."""
+"""The processing of one partition: chunks to states, lists and item events, with its commits."""

@@ -1,4 +1,4 @@
-"""Partition: processes the chunks of one source partition in order, and commits beside them.
+"""Partition: processes the chunks of one source partition in order, with commits in parallel.
 
 On the path of one event: see docs/design/one-event-one-commit.md.
 """
@@ -31,8 +31,8 @@ WAITING_CHUNKS = 4
 """Chunks that a partition queues before its fetches pause; under load each chunk gets larger."""
 
 SMALL_RECORDS, SMALL_BYTES = 32, 2048
-"""Records of up to so many bytes in all are processed on the event loop. At a moderate rate a chunk
-holds an event or two, and to hand it to a thread and back takes longer than its work."""
+"""Limits of a chunk that is processed on the event loop. At a moderate rate a chunk holds an event
+or two, and handing it to a thread and back takes longer than processing it."""
 
 RETRY_SECONDS = 0.2
 """Wait before a state's artifact is looked for again."""

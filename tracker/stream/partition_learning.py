@@ -28,7 +28,7 @@ class Notes(Protocol):
 
 
 class PartitionLearning:
-    """Runs a learner beside the artifact in use, and stores what it has learned.
+    """Runs a learner on top of the artifact in use, and stores its learned models.
 
     Learned models are a refinement: a record that cannot be read, or that belongs to other models,
     is dropped, logged and counted, and learning restarts from the published models.

@@ -62,7 +62,7 @@ class Side(ABC, Generic[Key]):
         """
 
     def opened(self) -> None:
-        """Restore from the store what is kept beside the rows. The store is open now."""
+        """Restore the small records of the store. The store is open now."""
 
     def due_at(self, at_end: bool) -> float | None:
         """Return the wall time in seconds at which `emit_due` has work; None for no such time.

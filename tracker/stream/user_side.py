@@ -114,7 +114,7 @@ class UserSide(Side[str]):
     def process(self, records: Sequence[Any], end: int) -> list[Record]:
         """Apply a chunk of events, and advance the position.
 
-        1. Decode the records; those that are no events are rejected.
+        1. Decode the records; those that are not events are rejected.
         2. Find the users' rows, and load missing ones.
         3. Learn from some events, apply all in order, and make the lists that the policy wants.
         4. Advance the position.

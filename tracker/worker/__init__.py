@@ -1,1 +1,1 @@
-"""The process: Faust around the partitions, the web pages, start and end."""
+"""The worker process: Faust around the partitions, the web pages, start and end."""

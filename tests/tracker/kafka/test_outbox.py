@@ -19,7 +19,7 @@ from tracker.kafka.outbox import (
 )
 
 
-class Batch:
+class FakeBatch:
     """Takes a few records."""
 
     def __init__(self, most: int) -> None:
@@ -36,19 +36,19 @@ class Batch:
         pass
 
 
-class Producer:
-    """Keeps what is sent; answers what a test wants."""
+class FakeProducer:
+    """Keeps the batches sent, and answers as a test sets it."""
 
     def __init__(self, most: int = 2, answer: Any = None) -> None:
         self.most = most
         self.answer = answer or (lambda values: None)
         self.sent: list[tuple[str, int, list[bytes]]] = []
 
-    def create_batch(self) -> Batch:
-        return Batch(self.most)
+    def create_batch(self) -> FakeBatch:
+        return FakeBatch(self.most)
 
     async def send_batch(
-        self, batch: Batch, topic: str, *, partition: int
+        self, batch: FakeBatch, topic: str, *, partition: int
     ) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         error = self.answer(batch.values)
@@ -64,7 +64,7 @@ def records(*values: bytes) -> list[Record]:
     return [Record("t", 0, b"k", value) for value in values]
 
 
-def send(producer: Producer, *groups: list[Record]) -> list[tuple[str, str]]:
+def send(producer: FakeProducer, *groups: list[Record]) -> list[tuple[str, str]]:
     dropped: list[tuple[str, str]] = []
 
     async def run() -> None:
@@ -78,19 +78,19 @@ def send(producer: Producer, *groups: list[Record]) -> list[tuple[str, str]]:
 
 
 def test_records_go_out_in_order_in_as_few_batches_as_they_need() -> None:
-    producer = Producer(most=2)
+    producer = FakeProducer(most=2)
     send(producer, records(b"1", b"2", b"3"), [], records(b"4"))
     assert [values for _, _, values in producer.sent] == [[b"1", b"2"], [b"3"], [b"4"]]
 
 
 def test_each_target_has_batches_of_its_own() -> None:
-    producer = Producer(most=9)
+    producer = FakeProducer(most=9)
     send(producer, [Record("a", 0, None, b"1"), Record("b", 1, None, b"2"), *records(b"3")])
     assert producer.sent == [("a", 0, [b"1"]), ("b", 1, [b"2"]), ("t", 0, [b"3"])]
 
 
 def test_record_above_the_bound_is_dropped_and_the_others_go_out() -> None:
-    producer = Producer(most=9)
+    producer = FakeProducer(most=9)
     dropped = send(producer, records(b"1", b"x" * (MAX_RECORD_BYTES + 1), b"2"))
     assert producer.sent[0][2] == [b"1", b"2"]
     assert dropped[0][0] == "t"
@@ -98,7 +98,7 @@ def test_record_above_the_bound_is_dropped_and_the_others_go_out() -> None:
 
 
 def test_record_that_the_broker_refuses_is_dropped_alone() -> None:
-    producer = Producer(
+    producer = FakeProducer(
         most=9, answer=lambda values: MessageSizeTooLargeError() if b"big" in values else None
     )
     dropped = send(producer, records(b"1", b"big", b"2"))
@@ -108,7 +108,7 @@ def test_record_that_the_broker_refuses_is_dropped_alone() -> None:
 
 def test_failure_is_raised_by_the_commit_and_by_every_later_one() -> None:
     async def run() -> None:
-        producer = Producer(answer=lambda values: KafkaTimeoutError())
+        producer = FakeProducer(answer=lambda values: KafkaTimeoutError())
         outbox = Outbox(producer, lambda topic, reason: None)
         outbox.put(records(b"1"))
         mark = outbox.mark()
@@ -125,7 +125,7 @@ def test_failure_is_raised_by_the_commit_and_by_every_later_one() -> None:
 
 def test_outbox_is_full_with_too_much_unsent() -> None:
     async def run() -> None:
-        outbox = Outbox(Producer(), lambda topic, reason: None)
+        outbox = Outbox(FakeProducer(), lambda topic, reason: None)
         was_full = [outbox.full]
         outbox.put(records(b"x" * (MAX_RECORD_BYTES - 1)) * (MAX_WAITING_BYTES // 400_000))
         was_full.append(outbox.full)

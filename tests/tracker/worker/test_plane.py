@@ -24,8 +24,8 @@ from tracker.stream.serving import Context, make_serving
 from tracker.worker.plane import Plane
 
 
-class Consumer:
-    """Knows the ends of logs."""
+class FakeConsumer:
+    """A consumer that knows the offsets at which logs begin and end."""
 
     def __init__(self) -> None:
         self.begin = 0
@@ -53,7 +53,7 @@ class Worker:
         self.folder = folder
         self.exits: list[int] = []
         self.databases: dict[tuple[str, int], Any] = {}
-        self.consumer = Consumer()
+        self.consumer = FakeConsumer()
 
     def database(self, table: str, partition: int) -> Any:
         if (table, partition) not in self.databases:

@@ -21,8 +21,8 @@ OTHER = TP("events", 1)
 CHANGES = TP("users-changelog", 0)
 
 
-class Owner(NoOwner):
-    """Says what a test wants."""
+class FakeOwner(NoOwner):
+    """An owner whose answers a test sets."""
 
     def __init__(self) -> None:
         self.positions: dict[TP, int] = {}
@@ -46,7 +46,7 @@ def bare() -> Any:
     consumer._read_offset = {}
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
-    consumer.transport = SimpleNamespace(chunk_records={"events": 3}, owner=Owner(), ends=None)
+    consumer.transport = SimpleNamespace(chunk_records={"events": 3}, owner=FakeOwner(), ends=None)
     return consumer
 
 
