@@ -72,7 +72,7 @@ def test_the_example_of_a_late_event_is_right() -> None:
         ("state", f"half-life of {CONFIG.slot_half_life_seconds / DAY:.0f} days"),
         ("state", f"a half-life of {CONFIG.negative_half_life_seconds / DAY:.0f} days"),
         ("state", f"the latest events, at most {CONFIG.ring}"),
-        ("state", f"at least the last {CONFIG.seen_capacity:,} items"),
+        ("state", f"at least the last {CONFIG.seen_capacity:,} ids"),
         ("state", f"the cosine is above {CONFIG.slot_threshold}"),
         ("state", f"the {NEIGHBOURS} items that users most often chose before it"),
         ("state", f"counts 1, the one before it {POSITION_DECAY}"),
