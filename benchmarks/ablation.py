@@ -36,7 +36,7 @@ from indexer.encoder.tower import fit_tower, refit_tower, vectors_at
 from indexer.encoder.tower_data import TowerData, make_tower_data
 from indexer.evaluate.intervals import mean_interval, paired_interval
 from indexer.evaluate.metrics import gains_at_k, hits_at_k, rank_and_list
-from indexer.evaluate.targets import Asked, Targets, asked_in_parts, targets_of
+from indexer.evaluate.targets import TargetBatch, Targets, target_batches, targets_of
 from indexer.items.assemble import Assembled, assemble, in_memory
 from indexer.items.index import build_index
 from indexer.items.item_encoder import ItemEncoder
@@ -209,11 +209,11 @@ def ask(
     ranked = np.flatnonzero(targets.ranked)
     everyone = np.array([len(ranked)])
     done = 0
-    for asked in asked_in_parts(replay.log, replay.rows, targets, 4 * len(ranked) * len(names)):
+    for batch in target_batches(replay.log, replay.rows, targets, 4 * len(ranked) * len(names)):
         scores = {
-            name: np.full((len(asked), len(targets.ranked)), -np.inf, np.float32) for name in names
+            name: np.full((len(batch), len(targets.ranked)), -np.inf, np.float32) for name in names
         }
-        for b, event in enumerate(asked.events.tolist()):
+        for b, event in enumerate(batch.events.tolist()):
             replay.advance(event)
             columns = replay.columns(np.array([event]), ranked[None, :])
             for name, ranker in rankers.items():
@@ -227,17 +227,17 @@ def ask(
                     said.scale * scores[NO_ENCODER][b, ranked] + said.weight * added
                 )
         for name in names:
-            _rank(scores[name], asked, targets, ranks[name][done : done + len(asked)])
-        done += len(asked)
+            _rank(scores[name], batch, targets, ranks[name][done : done + len(batch)])
+        done += len(batch)
     return ranks
 
 
 def _rank(
-    scores: NDArray[np.float32], asked: Asked, targets: Targets, ranks: NDArray[np.float64]
+    scores: NDArray[np.float32], batch: TargetBatch, targets: Targets, ranks: NDArray[np.float64]
 ) -> None:
-    starts = np.zeros_like(asked.starts) if targets.repeats else asked.starts
-    lists = np.empty((len(asked), 1), np.int64)
-    rank_and_list(scores, asked.rows, targets.ranked, asked.past, starts, ranks, lists)
+    starts = np.zeros_like(batch.starts) if targets.repeats else batch.starts
+    lists = np.empty((len(batch), 1), np.int64)
+    rank_and_list(scores, batch.rows, targets.ranked, batch.past, starts, ranks, lists)
 
 
 def encoder_variants(world: World) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ from indexer.data.histories import EventLog, core, read_event_log, split
 from indexer.data.holdout import check_unseen
 from indexer.evaluate.intervals import paired_interval
 from indexer.evaluate.metrics import gains_at_k, hits_at_k, rank_and_list
-from indexer.evaluate.targets import Targets, asked_in_parts, targets_of
+from indexer.evaluate.targets import Targets, target_batches, targets_of
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import list_versions
@@ -51,7 +51,7 @@ def ranks_of(replay: Replay, targets: Targets) -> NDArray[np.float64]:
     ranked = np.flatnonzero(targets.ranked)
     everyone = np.array([len(ranked)])
     done = 0
-    for asked in asked_in_parts(replay.log, replay.rows, targets, 4 * len(targets.ranked)):
+    for asked in target_batches(replay.log, replay.rows, targets, 4 * len(targets.ranked)):
         scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
         for b, event in enumerate(asked.events.tolist()):
             replay.advance(event)

@@ -19,14 +19,13 @@ from tracker.encoder.scene_attention import SceneAttention, SceneAttentionConfig
 from tracker.encoder.user_encoder import code_rows
 
 MIN_SCENE_EVENTS = 100
-"""A scene with fewer targets shares the weights of all; with fewer than two such scenes there is
-nothing to tell apart."""
+"""A scene with fewer targets shares the weights of all scenes; attention needs two such scenes."""
 
 MAX_SCENES = 1024
 
 
 class AttentionOptions(msgspec.Struct, frozen=True):
-    """How scene attention is fitted: on `targets` at most, evenly spread."""
+    """Hyperparameters of scene attention, fitted on up to `targets`, evenly spread."""
 
     targets: int = 20_000
     learning_rate: float = 2e-3
@@ -76,23 +75,23 @@ class FrozenEncoder:
 
 def known_scenes(scenes: NDArray[np.uint32]) -> tuple[int, ...]:
     """Return the scenes with enough targets for weights of their own, the most frequent ones."""
-    found, counts = np.unique(scenes[scenes != 0], return_counts=True)
+    codes, counts = np.unique(scenes[scenes != 0], return_counts=True)
     enough = np.flatnonzero(counts >= MIN_SCENE_EVENTS)
     best = enough[np.argsort(-counts[enough], kind="stable")[:MAX_SCENES]]
-    return tuple(found[np.sort(best)].tolist())
+    return tuple(codes[np.sort(best)].tolist())
 
 
 def collect_interests(
     replay: Replay,
     targets: NDArray[np.int64],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> TargetInterests:
-    """Replay the log up to the last target and write down each user's interests just before it.
+    """Replay the log up to the last target, and return each user's interests just before it.
 
     Args:
         replay: at its start.
         targets: ascending positions in the log.
-        progress: told the number of targets done.
+        progress: called with the number of targets done.
     """
     log = replay.log
     scenes = log.batch.scenes[targets]
@@ -126,11 +125,14 @@ def fit_attention(
         frozen: the encoder's output at them.
         scenes: codes with weights of their own.
         train: positions in `interests` to learn from.
-        validation: those to judge by: the best epoch is kept, and None is returned where none is
-            better than the encoder alone. Without any, all epochs are run (a refit).
+        validation: positions that validate: the best epoch is kept. Without any, all epochs are run
+            (a refit).
         names: of the interests.
-        options: how.
-        start: weights to go on from.
+        options: hyperparameters.
+        start: weights to continue from.
+
+    Returns:
+        None if no epoch is better than the encoder alone.
     """
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
@@ -158,9 +160,9 @@ def fit_attention(
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
         model.eval()
-        found = losses.mean(validation)
-        if found < least or not len(validation):
-            least = found
+        validation_loss = losses.mean(validation)
+        if validation_loss < least or not len(validation):
+            least = validation_loss
             best = {name: value.clone() for name, value in model.state_dict().items()}
     if best is None:
         return None
@@ -175,7 +177,7 @@ def mean_attended(
     places: NDArray[np.int64],
     queries: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Return the mean (D,) of what attention makes of the encoder's vectors (P, D) at targets."""
+    """Return the mean (D,) of the user vectors (P, D) of the encoder after attention."""
     device = attention.get_buffer("types").device
     total = np.zeros(queries.shape[1])
     scenes = code_rows(interests.scenes, attention.config.scenes)
@@ -192,7 +194,7 @@ def mean_attended(
 
 
 class _Losses:
-    """The cross-entropy of targets among all items, given their scenes."""
+    """Cross-entropy of targets among all items, given their scenes."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A training that can be taken up again: weights, optimiser and curve in one file, no pickle."""
+"""Checkpoints of a training, to resume it: weights, optimiser and curve in one file, no pickle."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from tracker.files import new_file
 
 
 class CheckpointError(Explained, ValueError):
-    """A checkpoint cannot be taken up; the message says why and what to do."""
+    """A checkpoint cannot be resumed; the message gives the reason and the remedy."""
 
 
 def save_checkpoint(
@@ -29,10 +29,10 @@ def save_checkpoint(
 
     Args:
         path: the file.
-        of: what training it belongs to; another one is refused.
-        curve: the lines so far.
+        of: fingerprint of the training; `load_checkpoint` refuses another one.
+        curve: the epochs so far.
         model: its weights now.
-        optimizer: its moments now, one dict of tensors a parameter.
+        optimizer: its moments now, one dict of tensors per parameter.
         best: the weights of the best epoch.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -47,7 +47,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, of: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """Bring model and optimiser to where they were; return the curve and the best weights.
+    """Load model and optimiser, and return the curve and the weights of the best epoch.
 
     Raises:
         CheckpointError: the file is no checkpoint, or one of another training.

@@ -1,4 +1,4 @@
-"""Which width, dropout and learning rate an encoder is trained with: several are, one is kept."""
+"""Choice of an encoder's width, dropout and learning rate: several are fitted, one is kept."""
 
 import os
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 MAX_TRIES, USUAL_TRIES = 6, 3
-"""Settings there are, and how many are tried at most where nobody says how many."""
+"""Number of settings there are, and of those that are tried by default."""
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What an encoder is fitted with, of what depends on the data."""
+    """The hyperparameters of an encoder that depend on the data."""
 
     dim: int
     dropout: float
@@ -26,12 +26,12 @@ class Setting(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Return what a file or a curve of it is called."""
+        """The name of its files and of its curve."""
         return f"dim-{self.dim}-dropout-{self.dropout:g}-rate-{self.learning_rate:g}"
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """What came of a setting: validation NDCG@10 of its best epoch, and how it compares.
+    """The result of a setting: validation NDCG@10 of its best epoch, and the comparison.
 
     `behind` is the difference to the best setting's NDCG@10, `error` the standard error of that
     difference, target by target; both are 0 for the best.
@@ -61,15 +61,15 @@ def cores() -> int:
 
 
 def settings_to_try(base: Setting, tries: int, keep_dim: bool) -> list[Setting]:
-    """Return so many settings, the base first, then those that differ from it in one thing.
+    """Return up to `tries` settings, the base first, then those that differ from it in one thing.
 
-    Less dropout costs nothing more and comes first, then twice the width, and then what gained
+    Less dropout costs nothing and comes first, then twice the width, then the settings that gained
     least on the data at hand: more dropout, a lower rate, half the width.
 
     Args:
-        base: where nothing speaks against it.
-        tries: how many, 1 to MAX_TRIES.
-        keep_dim: the width was given, and is not to be chosen.
+        base: the usual setting.
+        tries: number of settings, 1 to MAX_TRIES.
+        keep_dim: keep the width of the base.
     """
     others = [
         msgspec.structs.replace(base, dropout=base.dropout / 2.0),
@@ -83,26 +83,26 @@ def settings_to_try(base: Setting, tries: int, keep_dim: bool) -> list[Setting]:
 
 
 def choose(settings: Sequence[Setting], gains: Array) -> tuple[int, list[Tried]]:
-    """Return which setting is kept, and what came of each.
+    """Return the place of the setting that is kept, and the result of each.
 
-    The first of those that are within one standard error of the best: what looks better by chance
-    does not make an encoder wider.
+    Kept is the first setting within one standard error of the best, so that chance does not make an
+    encoder wider.
     Source: the one-standard-error rule of Breiman, Friedman, Olshen, Stone, "Classification and
     Regression Trees", 1984, section 3.4.3.
 
     Args:
-        settings: in the order in which they are preferred.
+        settings: in order of preference.
         gains: (S, Q) the NDCG@10 of each target by each setting.
     """
     means = gains.mean(axis=1)
     apart = gains[int(np.argmax(means))] - gains  # (S, Q)
     behind = apart.mean(axis=1)
     errors = apart.std(axis=1) / np.sqrt(max(gains.shape[1], 1))
-    kept = int(np.flatnonzero(behind <= errors)[0])
-    return kept, [
+    best = int(np.flatnonzero(behind <= errors)[0])
+    return best, [
         Tried(
             setting.dim, setting.dropout, setting.learning_rate, float(means[place]),
-            float(behind[place]), float(errors[place]), place == kept,
+            float(behind[place]), float(errors[place]), place == best,
         )
         for place, setting in enumerate(settings)
     ]  # fmt: skip

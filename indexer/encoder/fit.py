@@ -1,4 +1,4 @@
-"""Fit UserEncoder on histories: softmax over items, early stopping, a checkpoint an epoch."""
+"""Fit UserEncoder on histories: softmax over items, early stopping, a checkpoint per epoch."""
 
 import math
 import time
@@ -32,9 +32,9 @@ class Epoch(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Fitted:
-    """A trained encoder, the curve of its training, and the epoch its weights are of.
+    """A trained encoder, the curve of its training, and the epoch of its weights.
 
-    `beside` gives what the trend adds to its scores, as in training.
+    `beside` returns the scores that the trend adds, as in training.
     """
 
     trained: Trained
@@ -44,7 +44,7 @@ class Fitted:
 
     @property
     def model(self) -> UserEncoder:
-        """Return the encoder."""
+        """The encoder."""
         return self.trained.encoder
 
 
@@ -68,15 +68,15 @@ def fit_encoder(
     Args:
         sequences: all events; validation streams through them with frozen weights.
         items: the catalogue.
-        config: what the encoder is.
-        train: (E,) by event of the log, which of them may be learned from.
+        config: configuration of the encoder.
+        train: (E,) bool by event of the log, the events to learn from.
         validation: positions in the log of the targets for early stopping; without any, all
             epochs are run and the last weights kept (a refit).
-        options: how.
-        device: where.
-        trend: of the catalogue's items, by row; without it the encoder learns popularity too.
-        start: weights to go on from; items with ids beyond its own start as unknown ones.
-        checkpoint: a file written after each epoch, and taken up where it is there.
+        options: hyperparameters.
+        device: where it runs.
+        trend: popularity of the items by row; without it the encoder learns popularity too.
+        start: weights to continue from; items with later ids start as unknown ones.
+        checkpoint: file that is written after each epoch, and resumed if it is there.
         report: called after each batch.
         after_epoch: called after each epoch, when its checkpoint is written.
 
@@ -88,9 +88,9 @@ def fit_encoder(
     trained = Trained(UserEncoder(config)).to(device)
     if start is not None:
         take_over(start.trained, trained)
-    chosen = windows(sequences, train, options.window)
+    segments = windows(sequences, train, options.window)
     learner = Learner(trained, sequences, items, train, options, device, trend)
-    if not any(sequences.targets[w.begin : w.end].any() for w in chosen):
+    if not any(sequences.targets[w.begin : w.end].any() for w in segments):
         raise ValueError("no positive event of a known item to learn from")
     optimizer = torch.optim.AdamW(
         trained.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -98,9 +98,9 @@ def fit_encoder(
     places = np.flatnonzero(np.isin(sequences.positions, validation))
     fitted = Fitted(trained, learner.beside)
     best = _copied(trained)
-    print_of_it = msgspec.json.encode([options, config, len(train), int(train.sum())]).decode()
+    fingerprint = msgspec.json.encode([options, config, len(train), int(train.sum())]).decode()
     if checkpoint is not None and checkpoint.exists():
-        lines, best = load_checkpoint(checkpoint, print_of_it, trained, optimizer)
+        lines, best = load_checkpoint(checkpoint, fingerprint, trained, optimizer)
         fitted.curve = msgspec.convert(lines, list[Epoch])
     for epoch in range(len(fitted.curve) + 1, options.epochs + 1):
         best_ndcg, fitted.best_epoch = _best(fitted.curve)
@@ -109,7 +109,7 @@ def fit_encoder(
         for group in optimizer.param_groups:
             group["lr"] = rate_of(epoch, options)
         started = time.monotonic()
-        loss = learner.epoch(epoch, chosen, optimizer, best_ndcg, report)
+        loss = learner.epoch(epoch, segments, optimizer, best_ndcg, report)
         hit, ndcg = validate(
             trained.encoder, sequences, items, places, options.repeats, learner.beside
         )
@@ -118,7 +118,7 @@ def fit_encoder(
             best = _copied(trained)
         if checkpoint is not None:
             lines = msgspec.to_builtins(fitted.curve)
-            save_checkpoint(checkpoint, print_of_it, lines, trained, optimizer, best)
+            save_checkpoint(checkpoint, fingerprint, lines, trained, optimizer, best)
         after_epoch(fitted.curve[-1])
     fitted.best_epoch = _best(fitted.curve)[1] if len(places) else len(fitted.curve)
     trained.load_state_dict(best)
@@ -128,23 +128,23 @@ def fit_encoder(
 
 def rate_of(epoch: int, options: EncoderOptions) -> float:
     """Return the learning rate of an epoch, the first being 1."""
-    done = (epoch - 1) / max(options.epochs, 1)
-    return options.learning_rate * (1.0 + math.cos(math.pi * done)) / 2.0
+    share = (epoch - 1) / max(options.epochs, 1)
+    return options.learning_rate * (1.0 + math.cos(math.pi * share)) / 2.0
 
 
 @torch.no_grad()
 def take_over(source: Trained, target: Trained) -> None:
-    """Bring weights into a model of the same shape that may know more items.
+    """Copy weights into a model of the same shape that may know more items.
 
-    Items beyond those of `source` get the mean bias, as unknown ones have it.
+    Items beyond those of `source` get the mean bias, like unknown ones.
     """
-    given = source.state_dict()
+    weights = source.state_dict()
     for name, value in target.state_dict().items():
-        some = value[: len(given[name])] if name.startswith("encoder.id_") else value
-        some.copy_(given[name])
-    known = source.encoder.config.ids
-    if known:
-        target.encoder.id_bias[known + 1 :] = source.encoder.id_bias[1:].mean()
+        some = value[: len(weights[name])] if name.startswith("encoder.id_") else value
+        some.copy_(weights[name])
+    ids = source.encoder.config.ids
+    if ids:
+        target.encoder.id_bias[ids + 1 :] = source.encoder.id_bias[1:].mean()
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:
@@ -155,6 +155,6 @@ def _best(curve: list[Epoch]) -> tuple[float, int]:
     """Return the best validation NDCG@10 so far and its epoch; (-1, 0) before any."""
     return max(
         ((line.validation_ndcg_at_10, line.epoch) for line in curve),
-        key=lambda found: (found[0], -found[1]),
+        key=lambda best: (best[0], -best[1]),
         default=(-1.0, 0),
     )

@@ -1,4 +1,4 @@
-"""What a UserEncoder learns by: softmax over items with the trend beside it, epoch by epoch."""
+"""The loss and the epochs of a UserEncoder's training: softmax over items, next to the trend."""
 
 import math
 from collections.abc import Callable
@@ -77,13 +77,13 @@ class TargetLoss(torch.autograd.Function):
 
 
 class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an encoder is trained.
+    """Hyperparameters of an encoder's fit.
 
     Up to `full_up_to` items the softmax is over all of them; beyond, over `sampled` negatives, half
     uniform and half by popularity, with the logQ correction. `only_born` leaves items out of the
     negatives of a target that was there before them. `item_dropout` is the share of events whose
     item is hidden, so that an unknown item is nothing new. An epoch takes `epoch_events` at most,
-    drawn anew each time. The learning rate falls from epoch to epoch like half a cosine. Training
+    drawn for each epoch. The learning rate falls from epoch to epoch like half a cosine. Training
     stops when validation NDCG@10 has not risen for `patience` epochs; popularity is learned first,
     and the first five epochs may show nothing else.
     """
@@ -109,11 +109,11 @@ Report = Callable[[int, float, float, float], None]
 
 
 class Trained(nn.Module):
-    """What is trained: an encoder, and how much the trend counts beside it.
+    """An encoder in training, and the weight of the trend next to it.
 
-    The score that training compares is that of the encoder plus the weighted trend of the item at
-    the target's time, so that the encoder learns what the trend does not say. What serves is the
-    encoder alone: the ranker has the trend in columns of its own.
+    A score in training is that of the encoder plus the weighted trend of the item at the target's
+    time, so that the encoder does not have to learn popularity. The encoder serves without it: the
+    ranker has the trend in columns of its own.
     """
 
     def __init__(self, encoder: UserEncoder) -> None:
@@ -123,11 +123,11 @@ class Trained(nn.Module):
 
 
 TREND_START = 0.1
-"""What the weights of the trends start from; a learned one is about so much, in nats a log2."""
+"""Initial weights of the trends, in nats per log2; learned ones are about as large."""
 
 
 class Learner:
-    """One epoch after another over the same windows."""
+    """Training epochs over the same windows."""
 
     def __init__(
         self,
@@ -156,22 +156,22 @@ class Learner:
     def epoch(
         self,
         epoch: int,
-        chosen: list[Window],
+        segments: list[Window],
         optimizer: torch.optim.Optimizer,
         best: float,
         report: Report | None,
     ) -> float:
-        """Run over all windows once and return the mean loss of a target."""
+        """Train on all windows once, and return the mean loss of a target."""
         trained, options = self.trained, self.options
         trained.train()
-        # An epoch's draws depend on its number alone, so that an interrupted training goes on as
-        # if it had not been.
+        # An epoch's draws depend on its number alone, so that a resumed training ends as one
+        # without an interruption.
         generator = np.random.default_rng((options.seed, epoch))
         torch.manual_seed(options.seed * 1_000_003 + epoch)
-        some = self.part(chosen, generator)
-        made = list(batches(self.sequences, some, options.batch_events, generator))
+        sample = self.part(segments, generator)
+        padded = list(batches(self.sequences, sample, options.batch_events, generator))
         total, targets = 0.0, 0
-        for number, batch in enumerate(made, 1):
+        for number, batch in enumerate(padded, 1):
             count = int(batch.targets.sum())
             if not count:
                 continue
@@ -183,7 +183,7 @@ class Learner:
             total += float(loss.detach()) * count
             targets += count
             if report is not None:
-                report(epoch, number / len(made), total / targets, best)
+                report(epoch, number / len(padded), total / targets, best)
         trained.eval()
         return total / max(targets, 1)
 
@@ -210,41 +210,41 @@ class Learner:
             torch.from_numpy(batch.before).to(device, torch.float32),
             attributes.unsqueeze(1) if sequences.attributes.shape[1] else None,
         )
-        chosen = torch.from_numpy(batch.targets).to(device)
-        target = ids[chosen]  # (P,)
+        is_target = torch.from_numpy(batch.targets).to(device)
+        target = ids[is_target]  # (P,)
         times = sequences.times[batch.places[batch.targets]]  # (P,)
         vectors, biases = model.item_table(projected, columns + 1)
         trend = moments = None
         if self.trend is not None:
-            found = self.trend.at(times, self.rows[columns.cpu().numpy()])
-            trend = torch.from_numpy(found).to(device)
+            popularity = self.trend.at(times, self.rows[columns.cpu().numpy()])
+            trend = torch.from_numpy(popularity).to(device)
         if self.options.only_born:
             moments = torch.from_numpy(times).to(device)
         loss: Tensor = TargetLoss.apply(
-            queries[chosen], vectors, biases, place[target], trend, self.trained.trend_weights,
+            queries[is_target], vectors, biases, place[target], trend, self.trained.trend_weights,
             correction, None if moments is None else self.born[columns], moments,
         )  # fmt: skip
         return loss
 
     def beside(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
-        """Return what the trend adds to the scores (P, C) of items (C,) at times (P,)."""
+        """Return the scores (P, C) that the trend adds for items (C,) at times (P,)."""
         if self.trend is None:
             return self.trained.trend_weights.new_zeros(())
-        found = torch.from_numpy(self.trend.at(times, rows)).to(self.device)  # (H, P, C)
-        added: Tensor = torch.tensordot(self.trained.trend_weights, found, dims=1)
+        popularity = torch.from_numpy(self.trend.at(times, rows)).to(self.device)  # (H, P, C)
+        added: Tensor = torch.tensordot(self.trained.trend_weights, popularity, dims=1)
         return added
 
-    def part(self, chosen: list[Window], generator: np.random.Generator) -> list[Window]:
-        """Return as many windows, drawn anew, as an epoch may have events."""
-        events = sum(window.end - window.begin for window in chosen)
+    def part(self, segments: list[Window], generator: np.random.Generator) -> list[Window]:
+        """Return a random sample of windows with as many events as an epoch may have."""
+        events = sum(window.end - window.begin for window in segments)
         if events <= self.options.epoch_events:
-            return chosen
+            return segments
         share = self.options.epoch_events / events
-        drawn = generator.permutation(len(chosen))[: math.ceil(share * len(chosen))]
-        return [chosen[place] for place in drawn.tolist()]
+        order = generator.permutation(len(segments))[: math.ceil(share * len(segments))]
+        return [segments[place] for place in order.tolist()]
 
     def _columns(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the items of the softmax as id - 1 (C,), and what is added to a negative's logit.
+        """Return the items of the softmax as id - 1 (C,), and the correction of a negative's logit.
 
         A negative drawn c times of n with share q stands for c / (n q) items, so that the sum over
         those drawn has the sum over all as its mean. An item that is only another event's own
@@ -254,8 +254,8 @@ class Learner:
         """
         if len(self.ids) <= self.options.full_up_to:
             return self.ids - 1, None
-        drawn = torch.multinomial(self.share, self.options.sampled, replacement=True)
+        sample = torch.multinomial(self.share, self.options.sampled, replacement=True)
         own = (ids[ids > 0] - 1).flatten()
-        columns = torch.unique(torch.cat([drawn, own]))
-        counts = torch.bincount(drawn, minlength=len(self.ids))[columns]
+        columns = torch.unique(torch.cat([sample, own]))
+        counts = torch.bincount(sample, minlength=len(self.ids))[columns]
         return columns, torch.log(counts / (self.options.sampled * self.share[columns]))

@@ -1,4 +1,4 @@
-"""What a training of an encoder is told, what that means here, and what comes of it."""
+"""Options of an encoder's training, their defaults on this machine, and its result."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,31 +13,31 @@ from tracker.encoder.user_encoder import EncoderConfig
 from tracker.kernels.device import torch_device
 
 MIN_TARGETS, MIN_VALIDATION = 1000, 100
-"""An encoder needs so many events to learn from, and so many to be judged by."""
+"""Fewest events to train an encoder on, and to validate it on."""
 
 MAX_VALIDATION = 4000
-"""Validation targets that an epoch is judged by at most, evenly spread."""
+"""Validation targets of an epoch at most, evenly spread."""
 
 MIN_STEPS = 600
-"""Epochs are so many that a small log makes this many steps."""
+"""Optimiser steps that a small log makes at least, by more epochs."""
 
 MAX_EPOCHS = 60
 
 DROPOUT = 0.2
 
 MEAN_TARGETS = 8000
-"""The mean user vector is that of the latest so many events."""
+"""Number of the latest events behind the mean user vector."""
 
 REFIT_EPOCHS, REFIT_RATE = 4, 0.5
-"""Epochs of the refit, which goes on from the weights of the fit, and its share of the rate."""
+"""Epochs of the refit, which continues the fit, and the factor of its learning rate."""
 
 
 class TowerOptions(msgspec.Struct, frozen=True):
-    """What a training of an encoder is told; None is chosen by device and number of events.
+    """Options of an encoder's training; None is chosen by device and number of events.
 
-    So many settings are tried at most (`tries`), of which the width is not where `dim` is given;
-    None is one a core. Without `trend` an encoder has to learn itself what is popular when; without
-    `attention` none is put on top of it.
+    `tries` is the number of settings that are fitted, by default one per core; they differ in width
+    only if `dim` is None. Without `trend` the encoder has to learn popularity over time; without
+    `attention` there is no scene attention on top of it.
     """
 
     cell: CellName = "gru"
@@ -64,29 +64,29 @@ def settled(options: TowerOptions) -> TowerOptions:
 
 
 def first_config(options: TowerOptions, device: torch.device, text_dim: int) -> EncoderConfig:
-    """Return the encoder that is tried first, of items of so wide texts."""
+    """Return the configuration that is tried first; `text_dim` is the width of the text vectors."""
     dim = options.dim or (128 if device.type == "cuda" else 64)
     return EncoderConfig(cell=options.cell, dim=dim, text_dim=text_dim, dropout=DROPOUT)
 
 
 def first_options(options: TowerOptions, device: torch.device, targets: int) -> EncoderOptions:
-    """Return how the encoder that is tried first is fitted to so many targets."""
-    chosen = msgspec.structs.replace(
+    """Return the hyperparameters that are tried first, for a number of targets."""
+    fitting = msgspec.structs.replace(
         options.encoder or EncoderOptions(), repeats=options.repeats, seed=options.seed
     )
     if device.type == "cuda":
-        chosen = msgspec.structs.replace(chosen, learning_rate=3e-3, batch_events=8192)
+        fitting = msgspec.structs.replace(fitting, learning_rate=3e-3, batch_events=8192)
     epochs = options.epochs
     if epochs is None:
-        steps = max(1, round(targets / chosen.batch_events))
-        epochs = min(MAX_EPOCHS, max(chosen.epochs, -(-MIN_STEPS // steps)))
-    return msgspec.structs.replace(chosen, epochs=epochs)
+        steps = max(1, round(targets / fitting.batch_events))
+        epochs = min(MAX_EPOCHS, max(fitting.epochs, -(-MIN_STEPS // steps)))
+    return msgspec.structs.replace(fitting, epochs=epochs)
 
 
 class EncoderFit(msgspec.Struct, frozen=True):
-    """What the training of an encoder came to, of the epoch whose weights were kept.
+    """The result of an encoder's training, of the epoch whose weights were kept.
 
-    `tried` has every setting that was tried, the kept one among them; none where only one was.
+    `tried` has every setting that was fitted, the kept one too; it is empty if there was only one.
     """
 
     epochs: int
@@ -105,23 +105,23 @@ class EncoderFit(msgspec.Struct, frozen=True):
 
 
 class TooFewError(ValueError):
-    """The events cannot teach an encoder; the message says why. A ranker may be trained alone."""
+    """There are too few events to train an encoder on; a ranker may be trained alone."""
 
 
 Display = Callable[[str, int], AbstractContextManager[Report]]
-"""Shows the epochs of a training: its name and their number, to what is told of each batch."""
+"""Takes the name of a fit and its number of epochs, and yields a callback for its batches."""
 
 
 def no_display(name: str, epochs: int) -> AbstractContextManager[Report]:
-    """Show nothing."""
+    """Return a display that shows nothing."""
     return nullcontext(lambda epoch, share, loss, best: None)
 
 
 def check_enough(targets: int, validation: int) -> None:
-    """Refuse too few events to learn an encoder from.
+    """Refuse too few events to train an encoder on.
 
     Raises:
-        TooFewError: that is so.
+        TooFewError: there are fewer than MIN_TARGETS or MIN_VALIDATION.
     """
     if targets < MIN_TARGETS or validation < MIN_VALIDATION:
         raise TooFewError(

@@ -1,4 +1,4 @@
-"""What a UserEncoder says of logged events: user vectors before each, item table, HR and NDCG."""
+"""Output of a UserEncoder on logged events: user vectors, item vectors, ranks, HR and NDCG."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k
 from tracker.encoder.user_encoder import UserEncoder
 
 Beside = Callable[[NDArray[np.float64], NDArray[np.int64]], Tensor]
-"""Times (P,) and catalogue rows (C,) to what is added to the scores (P, C)."""
+"""Takes times (P,) and catalogue rows (C,), and returns the scores (P, C) that the trend adds."""
 
 _SCORES = 1 << 23
-"""Scores held at a time."""
+"""Scores in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Items:
 
     def rows(self) -> NDArray[np.int64]:
         """Return the catalogue row of each id, in order."""
-        known = np.flatnonzero(self.ids)
-        return known[np.argsort(self.ids[known])]
+        rows = np.flatnonzero(self.ids)
+        return rows[np.argsort(self.ids[rows])]
 
 
 def known_items(
@@ -44,14 +44,14 @@ def known_items(
     """Return the rows of ids (N,), 0 for none, and the times of birth (N,) of catalogue rows.
 
     Args:
-        rows: (E,) catalogue rows of the events that may be learned from, -1 for unknown items.
+        rows: (E,) catalogue rows of the events to learn from, -1 for unknown items.
         times: (E,) of the events.
         items: N, of the catalogue.
     """
     ids, born = np.zeros(items, np.int64), np.full(items, np.inf)
     some = rows >= 0
-    found = np.unique(rows[some])
-    ids[found] = np.arange(1, len(found) + 1)
+    unique = np.unique(rows[some])
+    ids[unique] = np.arange(1, len(unique) + 1)
     np.minimum.at(born, rows[some], times[some])
     return ids, born
 
@@ -78,14 +78,14 @@ def user_vectors(
     places: NDArray[np.int64],
     events: int = 16384,
 ) -> NDArray[np.float32]:
-    """Return the users' vectors (P, D) at the times of events, from what came before them.
+    """Return the users' vectors (P, D) just before events.
 
     Args:
         model: in evaluation mode.
-        sequences: the columns.
+        sequences: all events.
         table: (N, D) item vectors by catalogue row.
-        places: (P,) which events of the columns.
-        events: of a batch, padding included.
+        places: (P,) places of the events in the sequences.
+        events: size of a batch, padding included.
     """
     device = table.device
     padded = torch.cat([table, table.new_zeros(1, table.shape[1])])  # row -1 is an unknown item
@@ -98,22 +98,22 @@ def user_vectors(
     ]
     for batch in batches(sequences, whole, events, np.random.default_rng(0)):
         rows = torch.from_numpy(sequences.rows[batch.places]).to(device)
-        found = inputs(sequences, batch.places, padded[rows], device)
+        steps = inputs(sequences, batch.places, padded[rows], device)
         lengths = torch.from_numpy(batch.lengths).to(device)
-        outputs, _ = model(model.start(len(lengths)), found, lengths)
+        outputs, _ = model(model.start(len(lengths)), steps, lengths)
         outputs = torch.cat([torch.zeros_like(outputs[:, :1]), outputs[:, :-1]], dim=1)
         inside = np.arange(batch.places.shape[1]) < batch.lengths[:, None]
-        wanted = inside & (where[batch.places] >= 0)
+        is_wanted = inside & (where[batch.places] >= 0)
         attributes = torch.from_numpy(sequences.attributes[batch.users]).to(device)
         attributes = attributes.unsqueeze(1).expand(-1, batch.places.shape[1], -1)
-        chosen = torch.from_numpy(wanted).to(device)
+        selection = torch.from_numpy(is_wanted).to(device)
         queries = model.query(
-            outputs[chosen],
-            found.gaps[chosen],
-            torch.from_numpy(batch.before[wanted]).to(device, torch.float32),
-            attributes[chosen] if attributes.shape[2] else None,
+            outputs[selection],
+            steps.gaps[selection],
+            torch.from_numpy(batch.before[is_wanted]).to(device, torch.float32),
+            attributes[selection] if attributes.shape[2] else None,
         )
-        result[where[batch.places[wanted]]] = queries.cpu().numpy()
+        result[where[batch.places[is_wanted]]] = queries.cpu().numpy()
     return result
 
 
@@ -128,7 +128,7 @@ def target_ranks(
 ) -> NDArray[np.float64]:
     """Return the rank (Q,) of targets among all items; ties count half, seen ones are out.
 
-    What `beside` gives is added to the scores, if it is there.
+    The scores of `beside` are added, if it is there.
     """
     chunk = max(1, min(512, _SCORES // max(len(items.ids), 1)))
     every = np.arange(len(items.ids))
@@ -138,10 +138,10 @@ def target_ranks(
     result = np.zeros(len(places))
     for begin in range(0, len(places), chunk):
         some = places[begin : begin + chunk]
-        found = queries[begin : begin + chunk] @ table.T + biases
+        logits = queries[begin : begin + chunk] @ table.T + biases
         if beside is not None:
-            found = found + beside(sequences.times[some], every)
-        scores = found.cpu().numpy()
+            logits = logits + beside(sequences.times[some], every)
+        scores = logits.cpu().numpy()
         own = scores[np.arange(len(some)), sequences.rows[some]]
         if not repeats:
             for line, (place, start) in enumerate(

@@ -1,4 +1,4 @@
-"""Histories as the user encoder learns from them: columns by user, windows, padded batches."""
+"""Histories for the user encoder's training: columns by user, windows, padded batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,16 @@ MAX_ATTRIBUTES = 4096
 class Sequences:
     """Actions of all users, a user's together and in time order, E in all.
 
-    `starts` (B + 1,) are where users begin. `rows` (E,) catalogue rows, -1 unknown; `ids` (E,)
-    rows of id vectors, 0 unknown. `positions` (E,) say which event of the EventLog each is.
-    `targets` (E,) bool: events that can be a target. `attributes` (B, A) rows, 0 for none.
-    The other columns are those of StepInputs, and `times` (E,) in float seconds.
+    The columns that are not listed are those of StepInputs, (E,).
+
+    Attributes:
+        starts: (B + 1,) first place of each user.
+        rows: (E,) catalogue rows, -1 unknown.
+        ids: (E,) rows of id vectors, 0 unknown.
+        times: (E,) float seconds.
+        positions: (E,) positions in the EventLog.
+        targets: (E,) bool, events that can be a target.
+        attributes: (B, A) rows of the users' attributes, 0 for none.
     """
 
     starts: NDArray[np.int64]
@@ -86,10 +92,10 @@ def fit_config(
 
     Args:
         histories: all events.
-        train: (E,) which of them may be looked at.
+        train: (E,) bool, the events that the configuration may depend on.
         ids: the number of items with a vector of their own.
         attributes: those of each user id.
-        base: dims, cell and dropouts.
+        base: widths, cell and dropouts.
     """
     batch = histories.batch
     seen = train & (histories.items >= 0)
@@ -131,7 +137,7 @@ def make_sequences(
     attributes: Mapping[str, Attributes],
     config: EncoderConfig,
 ) -> Sequences:
-    """Bring the actions of histories into columns by user.
+    """Return the actions of histories as columns, by user.
 
     Args:
         histories: all events; retractions are left out.
@@ -149,12 +155,12 @@ def make_sequences(
     same = users[1:] == users[:-1]
     gaps[1:][same] = np.diff(times)[same]
     kinds = code_rows(batch.kinds[order], config.kinds)
-    found = rows[order]
+    item_rows = rows[order]
     ids = np.zeros(len(order), np.int64)
-    ids[found >= 0] = row_ids[found[found >= 0]]
+    ids[item_rows >= 0] = row_ids[item_rows[item_rows >= 0]]
     return Sequences(
         starts=starts.astype(np.int64),
-        rows=found,
+        rows=item_rows,
         ids=ids,
         kinds=kinds,
         scenes=code_rows(batch.scenes[order], config.scenes),
@@ -162,7 +168,7 @@ def make_sequences(
         gaps=gaps,
         times=times,
         positions=order.astype(np.int64),
-        targets=histories.positive[order] & (found >= 0),
+        targets=histories.positive[order] & (item_rows >= 0),
         attributes=attribute_rows([attributes.get(u, {}) for u in histories.user_ids], config),
     )
 
@@ -172,40 +178,40 @@ def windows(sequences: Sequences, train: NDArray[np.bool_], length: int) -> list
 
     Args:
         sequences: the columns.
-        train: (E,) by event of the EventLog; of each user it is taken up to the first left out.
+        train: (E,) bool by event of the EventLog; of each user the events up to the first False.
         length: events of a window.
     """
-    found: list[Window] = []
-    kept = train[sequences.positions]
+    segments: list[Window] = []
+    usable = train[sequences.positions]
     for user in range(len(sequences)):
         begin, end = int(sequences.starts[user]), int(sequences.starts[user + 1])
-        left_out = np.flatnonzero(~kept[begin:end])
+        left_out = np.flatnonzero(~usable[begin:end])
         end = begin + int(left_out[0]) if len(left_out) else end
-        found.extend(
+        segments.extend(
             Window(user, max(start - 1, begin), min(start + length, end), int(start > begin))
             for start in range(begin, end, length)
         )
-    return found
+    return segments
 
 
 def batches(
-    sequences: Sequences, chosen: Sequence[Window], events: int, generator: np.random.Generator
+    sequences: Sequences, segments: Sequence[Window], events: int, generator: np.random.Generator
 ) -> Iterator[Batch]:
-    """Yield the windows in batches of about equal lengths, in an order drawn anew.
+    """Yield the windows in batches of about equal lengths, in random order.
 
     Args:
         sequences: the columns.
-        chosen: the windows.
-        events: of a batch, padding included; a longer window is a batch of its own.
+        segments: the windows.
+        events: size of a batch, padding included; a longer window is a batch of its own.
         generator: draws the order.
     """
-    lengths = np.array([window.end - window.begin for window in chosen], np.float64)
+    lengths = np.array([window.end - window.begin for window in segments], np.float64)
     order = np.argsort(lengths * generator.uniform(0.9, 1.1, len(lengths)), kind="stable")
     groups: list[list[Window]] = []
     group: list[Window] = []
     longest = 0
     for place in order.tolist():
-        window = chosen[place]
+        window = segments[place]
         longest = max(longest, window.end - window.begin)
         if group and longest * (len(group) + 1) > events:
             groups.append(group)
@@ -217,12 +223,12 @@ def batches(
         yield pad(sequences, groups[number])
 
 
-def pad(sequences: Sequences, chosen: Sequence[Window]) -> Batch:
+def pad(sequences: Sequences, segments: Sequence[Window]) -> Batch:
     """Return windows as one batch."""
-    users = np.array([window.user for window in chosen], np.int64)
-    begins = np.array([window.begin for window in chosen], np.int64)
-    lengths = np.array([window.end for window in chosen], np.int64) - begins
-    skips = np.array([window.skip for window in chosen], np.int64)
+    users = np.array([window.user for window in segments], np.int64)
+    begins = np.array([window.begin for window in segments], np.int64)
+    lengths = np.array([window.end for window in segments], np.int64) - begins
+    skips = np.array([window.skip for window in segments], np.int64)
     steps = np.arange(int(lengths.max(initial=1)))
     inside = steps < lengths[:, None]  # (B, T)
     places = np.where(inside, begins[:, None] + steps, 0)
@@ -245,7 +251,7 @@ def inputs(
 
 
 def _frequent(codes: NDArray[np.int64], minimum: int, most: int) -> tuple[int, ...]:
-    found, counts = np.unique(codes, return_counts=True)
+    unique, counts = np.unique(codes, return_counts=True)
     enough = np.flatnonzero(counts >= minimum)
     best = enough[np.argsort(-counts[enough], kind="stable")[:most]]
-    return tuple(found[np.sort(best)].tolist())
+    return tuple(unique[np.sort(best)].tolist())

@@ -1,4 +1,4 @@
-"""Fits of encoders in processes of their own, beside the one that is watched."""
+"""Fits of encoders in processes of their own, next to the one that reports its progress."""
 
 import multiprocessing
 import os
@@ -23,12 +23,12 @@ from indexer.encoder.trend import Trend
 from tracker.encoder.user_encoder import EncoderConfig
 
 _PATIENCE = 5.0
-"""Seconds that a process told to stop may take."""
+"""Seconds that a process may take to stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What `fit_encoder` is told; what is done of it is in the file `checkpoint`."""
+    """The arguments of one call of `fit_encoder`; its progress is in the file `checkpoint`."""
 
     sequences: Sequences
     items: Items
@@ -41,7 +41,7 @@ class Fit:
     checkpoint: Path
 
     def resume(self) -> Fitted:
-        """Go on from what is done, to the end; at once where all is."""
+        """Run the fit from its checkpoint to the end; a finished one returns at once."""
         return fit_encoder(
             self.sequences, self.items, self.config, self.train, self.validation, self.options,
             device=self.device, trend=self.trend, checkpoint=self.checkpoint,
@@ -52,17 +52,17 @@ class Fit:
 def side_fits(
     fits: Sequence[Fit], processes: int, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Do fits in other processes, while what is within is done; then wait for them.
+    """Run fits in other processes during the `with` block, and wait for them at its end.
 
-    This process keeps one thread of torch meanwhile, as each of them has. A process that fails
-    says why, and leaves what it had done: whoever takes a fit up goes on from there. They end with
-    this process, and when what is within fails. The main module is imported again by each: a
-    script that trains has to keep its doings under `if __name__ == "__main__"`.
+    Every process, this one too, uses one thread of torch meanwhile. If a process fails, it prints
+    the error and leaves its checkpoint, and `Fit.resume` continues from there. The processes end
+    with this process, and when the block fails. Each imports the main module again: a script that
+    trains has to run under `if __name__ == "__main__"`.
 
     Args:
-        fits: what to do.
-        processes: how many at once, at most.
-        waiting: called when what is within is done, and they are not.
+        fits: the fits.
+        processes: number of processes at most.
+        waiting: called when the block ends before they do.
     """
     if not fits:
         yield
@@ -72,7 +72,7 @@ def side_fits(
     workers = [spawn.Process(target=_do, args=(share,), daemon=True) for share in shares]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    # A process takes its fits only when it has imported all; nobody is to wait for that.
+    # A process takes its fits only when it has imported everything: do not wait for that.
     starter = Thread(target=_start, args=(workers,), daemon=True)
     starter.start()
     try:
@@ -97,7 +97,7 @@ def _start(workers: Sequence[BaseProcess]) -> None:
 
 
 def _do(fits: Sequence[Fit]) -> None:
-    """Do fits one after another; what Ctrl-C means the parent decides."""
+    """Run fits one after another; the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""How popular items were at any time of a log, so that no encoder has to learn it of users."""
+"""Popularity of items at any time of a log, so that no encoder has to learn it from users."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from tracker.kernels.native import native
 Array = NDArray[Any]
 
 TREND_HALF_LIVES = (10_800.0, 86_400.0, 864_000.0)
-"""3 hours, 1 day and 10 days, in seconds. What is popular for ever an item's bias learns."""
+"""3 hours, 1 day and 10 days, in seconds. An item's bias learns its lasting popularity."""
 
 _LOG2_20 = math.log2(20.0)
 
@@ -70,13 +70,13 @@ def fill_trend(
     """Fill `Trend.at`; `order` sorts the times, so that each item's events are walked once.
 
     1. Of each item: the place of its next event, that event's time, and the logs after the last.
-    2. Moment by moment, items whose next event is before it go on to the latest that is.
-    3. What is left of the logs: a pass over memory that lies together.
+    2. Moment by moment, move each item whose next event is before it to its latest event.
+    3. Decay the logs to the moment, in one pass over contiguous memory.
     """
     if len(order) == 0:
         return
     count, items = len(half_lives), len(rows)
-    place = np.zeros(items, np.int64)  # 1
+    place = np.zeros(items, np.int64)  # 1. Find the next event of each item.
     upcoming = np.full(items, np.inf)
     latest = np.zeros(items)
     levels = np.full((count, items), np.float32(-1e30))
@@ -87,7 +87,7 @@ def fill_trend(
     for i in range(len(order)):
         p = order[i]
         moment = times[p]
-        for c in range(items):  # 2
+        for c in range(items):  # 2. Move to the latest event.
             if upcoming[c] < moment:
                 e, end = place[c], starts[rows[c] + 1]
                 e += np.searchsorted(event_times[e:end], moment)
@@ -95,8 +95,8 @@ def fill_trend(
                 upcoming[c] = event_times[e] if e < end else np.inf
                 latest[c] = event_times[e - 1]
                 levels[:, c] = logs[e - 1]
-        for h in range(count):  # 3
+        for h in range(count):  # 3. Decay the logs.
             scale = 1.0 / half_lives[h]
             for c in range(items):
-                left = levels[h, c] - np.float32((moment - latest[c]) * scale)
-                out[h, p, c] = max(left, np.float32(0.0))
+                level = levels[h, c] - np.float32((moment - latest[c]) * scale)
+                out[h, p, c] = max(level, np.float32(0.0))

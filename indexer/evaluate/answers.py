@@ -19,7 +19,7 @@ from indexer.evaluate.baselines import (
     Popularity,
 )
 from indexer.evaluate.metrics import Floats, rank_and_list
-from indexer.evaluate.targets import Asked, Flags, Targets, asked_in_parts
+from indexer.evaluate.targets import Flags, TargetBatch, Targets, target_batches
 from indexer.replay.replay import Replay, Rows
 from tracker.scoring.blend import Ranker
 from tracker.scoring.context import C_ENCODER, COLUMNS, MODELLED
@@ -27,20 +27,20 @@ from tracker.scoring.features import FEATURE
 from tracker.scoring.network import Network, score_each
 
 K = 10
-"""Length of the lists of which coverage, novelty and diversity are taken."""
+"""Length of the lists behind coverage, novelty and diversity."""
 
 SERVED = 20
-"""Length of the lists asked for as served."""
+"""Length of the lists of `tracker_served`."""
 
 TRACKER, TRACKER_SERVED = "tracker", "tracker_served"
 
 TRACKER_ONLINE = "tracker_online"
-"""The tracker by what the replay's learner has learned before each target."""
+"""The tracker with the models that the replay's learner has learned before each target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The tracker asked with less: without the scene of the moment, or without the attributes."""
+    """The tracker with less input: without the scene, or without the attributes."""
 
     name: str
     scenes: bool = True
@@ -54,24 +54,24 @@ WITHOUT_ATTRIBUTES = Variant("tracker_without_attributes", attributes=False)
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one model said at Q targets: ranks (Q,) float64 and its lists (Q, K) rows, -1 padded."""
+    """One model's answers at Q targets: ranks (Q,) float64, and lists (Q, K) of rows, -1 padded."""
 
     ranks: Floats
     lists: Rows
 
     @classmethod
     def of_size(cls, targets: int) -> "Answers":
-        """Return answers that are yet to be filled in."""
+        """Return answers to be filled in."""
         return cls(np.full(targets, math.inf), np.full((targets, K), -1))
 
 
 def make_baselines(
     log: EventLog, rows: Rows, targets: Targets, full: NDArray[np.float32], memory_bytes: int
 ) -> tuple[list[Baseline], list[str]]:
-    """Return the baselines, and a note for each that cannot be asked here."""
+    """Return the baselines, and a note for each that cannot be fitted."""
     users, fitted = log.users[targets.fitted], rows[targets.fitted]
     count = len(full)
-    found: list[Baseline] = [
+    baselines: list[Baseline] = [
         Popularity(fitted, count),
         DecayedPopularity(rows, log.batch.times, count),
         ItemKnn(users, fitted, count),
@@ -80,30 +80,30 @@ def make_baselines(
     ]
     notes = []
     try:
-        found.insert(3, Ease(users, fitted, count, memory_bytes))
+        baselines.insert(3, Ease(users, fitted, count, memory_bytes))
     except MemoryError as error:
         notes.append(f"ease is left out: {error}")
     if targets.repeats:
-        found.append(OwnFrequent(count))
-    return found, notes
+        baselines.append(OwnFrequent(count))
+    return baselines, notes
 
 
 def variants_of(replay: Replay, targets: Targets) -> list[Variant]:
-    """Return the variants that can differ: what is left out is there, and the artifact reads it."""
-    found = [WHOLE]
-    tower, wanted = replay.recommender.tower, replay.recommender.ranker.wanted
-    reads = wanted[[FEATURE.scene_1d, FEATURE.scene_10d]].any() or (
+    """Return the variants that can differ: the log has their input, and the artifact reads it."""
+    variants = [WHOLE]
+    tower, columns = replay.recommender.tower, replay.recommender.ranker.wanted
+    reads = columns[[FEATURE.scene_1d, FEATURE.scene_10d]].any() or (
         tower is not None and tower.attention is not None
     )
     if reads and (replay.log.batch.scenes[targets.events] != 0).any():
-        found.append(WITHOUT_SCENES)
+        variants.append(WITHOUT_SCENES)
     if users_with_attributes(replay)[replay.log.users[targets.events]].any():
-        found.append(WITHOUT_ATTRIBUTES)
-    return found
+        variants.append(WITHOUT_ATTRIBUTES)
+    return variants
 
 
 def users_with_attributes(replay: Replay) -> Flags:
-    """Return (U,) of which users of the log the artifact knows attributes."""
+    """Return (U,) bool, the users of the log with attributes in the artifact."""
     tower = replay.recommender.tower
     if tower is None:
         return np.zeros(len(replay.user_hashes), np.bool_)
@@ -117,37 +117,37 @@ def ask_all(
     variants: Sequence[Variant] = (WHOLE,),
     between: Callable[[int], None] = lambda event: None,
 ) -> dict[str, Answers]:
-    """Ask every model at every target, each from what came before it.
+    """Ask every model at every target, from the events before it.
 
-    The baselines need no states of the tracker, and are asked in a second thread meanwhile; in two
-    more the states are read and what they gave is scored. What is answered does not depend on it.
+    The baselines need no states of the tracker, and run in a second thread; two more threads read
+    the states and score. The answers do not depend on it.
 
     Args:
         replay: at its start.
-        targets: what is asked.
-        baselines: asked beside the tracker.
-        variants: of the tracker.
+        targets: the targets.
+        baselines: the baselines.
+        variants: variants of the tracker.
         between: called with each target's position before the states are moved there; it may move
-            them itself, no farther.
+            them itself, but no farther.
     """
     with ThreadPoolExecutor(3) as beside:
         others = beside.submit(ask_baselines, replay.log, replay.rows, targets, baselines)
-        found = ask_tracker(replay, targets, variants, beside, between)
-        return found | others.result()
+        answers = ask_tracker(replay, targets, variants, beside, between)
+        return answers | others.result()
 
 
 def ask_baselines(
     log: EventLog, rows: Rows, targets: Targets, baselines: Sequence[Baseline]
 ) -> dict[str, Answers]:
     """Ask each baseline at every target."""
-    found = {model.name: Answers.of_size(len(targets.events)) for model in baselines}
-    done = 0
-    for asked in asked_in_parts(log, rows, targets, 4 * len(targets.ranked)):
-        part = slice(done, done + len(asked))
+    answers = {model.name: Answers.of_size(len(targets.events)) for model in baselines}
+    start = 0
+    for batch in target_batches(log, rows, targets, 4 * len(targets.ranked)):
+        part = slice(start, start + len(batch))
         for model in baselines:
-            _write(found[model.name], part, model.scores(asked), asked, targets)
-        done += len(asked)
-    return found
+            _write(answers[model.name], part, model.scores(batch), batch, targets)
+        start += len(batch)
+    return answers
 
 
 def ask_tracker(
@@ -159,12 +159,12 @@ def ask_tracker(
 ) -> dict[str, Answers]:
     """Ask the tracker at every target, from the states just before it.
 
-    1. Events before the target go into the states.
-    2. What the ranker reads of the catalogue is computed for each variant, most of it `beside`.
-    3. The list as served is asked for, for `tracker_served`.
-    4. The ranker scores some targets' catalogue, `beside`.
+    1. Apply the events before the target to the states.
+    2. Compute the ranker's columns of the catalogue for each variant, most of it in `beside`.
+    3. Recommend the list as served, for `tracker_served`.
+    4. Score the catalogue of a batch of targets by the ranker, in `beside`.
 
-    With a learner in the replay its ranker is asked too, for `tracker_online`.
+    If the replay has a learner, its ranker answers too, for `tracker_online`.
     """
     log, recommender = replay.log, replay.recommender
     names = [variant.name for variant in variants]
@@ -174,30 +174,33 @@ def ask_tracker(
     served = Answers.of_size(len(targets.events))
     ranked = np.flatnonzero(targets.ranked)
     scored: Future[None] | None = None
-    done = 0
+    start = 0
     width = 4 * len(ranked) * len(COLUMNS) * len(variants)
-    for asked in asked_in_parts(log, replay.rows, targets, width):
-        shape = len(asked), len(variants), len(ranked), len(COLUMNS)
+    for batch in target_batches(log, replay.rows, targets, width):
+        shape = len(batch), len(variants), len(ranked), len(COLUMNS)
         columns = np.zeros(shape, np.float32)
         learned: list[tuple[Ranker, NDArray[np.float32]]] = []
-        for b, event in enumerate(asked.events.tolist()):
+        for b, event in enumerate(batch.events.tolist()):
             between(event)
-            replay.advance(event)  # 1
-            _read(replay, event, ranked, variants, columns[b], beside)  # 2
+            # 1. Apply the events before the target.
+            replay.advance(event)
+            _read(replay, event, ranked, variants, columns[b], beside)  # 2. Compute the columns.
             if replay.learner is not None:
                 learned.append((replay.online_ranker(), replay.online_attention(event, ranked)))
-            found = recommender.rows(replay.asked(np.array([event])), SERVED)[0]  # 3
-            served.lists[done + b] = found[:K]
-            served.ranks[done + b] = _place(found, _offered(asked, b, targets))
+            served_rows = recommender.rows(replay.asked(np.array([event])), SERVED)[
+                0
+            ]  # 3. Recommend.
+            served.lists[start + b] = served_rows[:K]
+            served.ranks[start + b] = _place(served_rows, _offered(batch, b, targets))
         replay.wait()
         if scored is not None:
             scored.result()  # no more than one waits: each takes memory
-        part = slice(done, done + len(asked))
+        part = slice(start, start + len(batch))
         answers = list(whole.values())
-        scored = beside.submit(  # 4
-            _score, recommender.ranker, learned, columns, answers, part, asked, targets
+        scored = beside.submit(  # 4. Score.
+            _score, recommender.ranker, learned, columns, answers, part, batch, targets
         )
-        done += len(asked)
+        start += len(batch)
     if scored is not None:
         scored.result()
     return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
@@ -215,27 +218,27 @@ def _read(
     out: NDArray[np.float32],
     beside: Executor,
 ) -> None:
-    """Write what the ranker reads of rows (C,) at a coming event, for each of V variants.
+    """Write the ranker's columns of rows (C,) at a coming event, for each of V variants.
 
     Args:
-        replay: moved up to the event; when it moves on, or was waited for, all is written.
+        replay: moved up to the event; all is written when it moves on or waits.
         event: its position in the log.
         rows: of the catalogue.
         variants: the first is the whole tracker.
         out: (V, C, F) zeros.
-        beside: where what the variants have in common is computed.
+        beside: computes the columns that the variants have in common.
     """
     recommender, count = replay.recommender, len(variants)
-    wanted = np.zeros(len(COLUMNS), np.bool_)
-    wanted[: len(recommender.ranker.wanted)] = recommender.ranker.wanted
+    ranker_columns = np.zeros(len(COLUMNS), np.bool_)
+    ranker_columns[: len(recommender.ranker.wanted)] = recommender.ranker.wanted
     scenes = np.array([variant.scenes for variant in variants])
     attributes = np.array([variant.attributes for variant in variants])
     asked = replay.asked(np.full(count, event), scenes, attributes)
-    recommender.columns(asked, np.tile(rows, (count, 1)), wanted & _VARIED, out)
+    recommender.columns(asked, np.tile(rows, (count, 1)), ranker_columns & _VARIED, out)
 
     def common() -> None:
         one = slice(0, 1)
-        recommender.columns(asked.part(one), rows[None], wanted & ~_VARIED, out[one])
+        recommender.columns(asked.part(one), rows[None], ranker_columns & ~_VARIED, out[one])
         np.copyto(out[1:], out[0], where=~_VARIED)
 
     replay.read_beside(beside, common)
@@ -247,28 +250,28 @@ def _score(
     columns: NDArray[np.float32],
     answers: Sequence[Answers],
     part: slice,
-    asked: Asked,
+    batch: TargetBatch,
     targets: Targets,
 ) -> None:
-    """Score the ranked items of some targets for each variant, and write down what came of it.
+    """Score the ranked items of a batch for each variant, and write ranks and lists.
 
     Args:
-        ranker: as published.
-        learned: rankers, one a target, and what learned attention adds to the encoder's scores;
-            they are asked for the last of the answers.
+        ranker: the published ranker.
+        learned: the learned ranker at each target, and the scores that learned attention adds to
+            the encoder's, for the last of the answers; empty without a learner.
         columns: (B, V, C, F).
-        answers: of each variant, and of what was learned.
-        part: where in the answers the targets are.
-        asked: the targets.
-        targets: all of them.
+        answers: of each variant, then of the learned ranker.
+        part: places of the batch in the answers.
+        batch: the targets of the batch.
+        targets: all targets.
     """
-    found = [
-        _scores(ranker, learned[b] if learned else None, columns[b]) for b in range(len(asked))
+    scores_of = [
+        _scores(ranker, learned[b] if learned else None, columns[b]) for b in range(len(batch))
     ]
-    scores = np.full((len(asked), len(targets.ranked)), -np.inf, np.float32)
-    for own, said in zip(answers, np.stack(found, axis=1), strict=True):
-        scores[:, targets.ranked] = said
-        _write(own, part, scores, asked, targets)
+    scores = np.full((len(batch), len(targets.ranked)), -np.inf, np.float32)
+    for own, values in zip(answers, np.stack(scores_of, axis=1), strict=True):
+        scores[:, targets.ranked] = values
+        _write(own, part, scores, batch, targets)
 
 
 def _scores(
@@ -276,45 +279,45 @@ def _scores(
     learned: tuple[Ranker, NDArray[np.float32]] | None,
     columns: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Return the scores (V, C) of columns (V, C, F), or (V + 1, C) with what was learned last.
+    """Return the scores (V, C) of columns (V, C, F), or (V + 1, C) with the learned ranker's last.
 
     A learned ranker differs from the published one in its read-out alone.
     """
     everyone = np.full(len(columns), columns.shape[1])
     if learned is None:
         return ranker.score(columns, everyone)
-    online, attended = learned
+    online, added = learned
     whole, others = columns[:1], ranker.score(columns[1:], everyone[1:])
-    if isinstance(ranker, Network) and isinstance(online, Network) and not attended.any():
+    if isinstance(ranker, Network) and isinstance(online, Network) and not added.any():
         published, own = score_each((ranker, online), whole, everyone[:1])
         return np.concatenate([published, others, own])
     published = ranker.score(whole, everyone[:1])
-    whole[0, :, C_ENCODER] += attended
+    whole[0, :, C_ENCODER] += added
     return np.concatenate([published, others, online.score(whole, everyone[:1])])
 
 
-def _offered(asked: Asked, b: int, targets: Targets) -> int:
-    """Return the row of a target, -1 where it may not be in a list.
+def _offered(batch: TargetBatch, b: int, targets: Targets) -> int:
+    """Return the row of a target, -1 if it may not be in a list.
 
-    Where everything is seen a list has what was seen, which counts for nothing here.
+    A list of a user who has seen everything has seen items; they do not count here.
     """
-    row = int(asked.rows[b])
-    seen = not targets.repeats and row in asked.past[asked.starts[b] : asked.starts[b + 1]]
+    row = int(batch.rows[b])
+    seen = not targets.repeats and row in batch.past[batch.starts[b] : batch.starts[b + 1]]
     return -1 if seen else row
 
 
-def _place(found: Rows, row: int) -> float:
-    """Return the place of a row in a list, from 1; infinity where it is not there."""
-    places = np.flatnonzero(found == row) if row >= 0 else found[:0]
+def _place(rows: Rows, row: int) -> float:
+    """Return the place of a row in a list, from 1; infinity if it is not there."""
+    places = np.flatnonzero(rows == row) if row >= 0 else rows[:0]
     return 1.0 + int(places[0]) if len(places) else math.inf
 
 
 def _write(
-    answers: Answers, part: slice, scores: NDArray[np.float32], asked: Asked, targets: Targets
+    answers: Answers, part: slice, scores: NDArray[np.float32], batch: TargetBatch, targets: Targets
 ) -> None:
-    """Write down the ranks of some targets, and the lists."""
-    starts = np.zeros_like(asked.starts) if targets.repeats else asked.starts
+    """Write the ranks and lists of a batch."""
+    starts = np.zeros_like(batch.starts) if targets.repeats else batch.starts
     rank_and_list(
-        scores, asked.rows, targets.ranked, asked.past, starts,
+        scores, batch.rows, targets.ranked, batch.past, starts,
         answers.ranks[part], answers.lists[part],
     )  # fmt: skip

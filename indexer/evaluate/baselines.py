@@ -1,9 +1,9 @@
-"""What the tracker is compared with: simple recommenders, asked at the same events.
+"""Baselines that the tracker is compared with: simple recommenders at the same targets.
 
 Each scores all N rows of the catalogue for some targets at once, from the rows of each user's past
-events. None needs the states of the tracker: one counts what streams by, the others are fitted once
-on the training part and then left alone. Items of no score share the lowest one: ties count half.
-Retractions and unknown items are not passed on to them.
+events. None needs the states of the tracker: one counts the stream, the others are fitted once on
+the training part and then frozen. Items without a score share the lowest one: ties count half. They
+do not see retractions and unknown items.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.evaluate.ease import ease_weights
-from indexer.evaluate.targets import Asked
+from indexer.evaluate.targets import TargetBatch
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
@@ -22,7 +22,7 @@ Scores = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 RECENT_EVENTS = 30
-"""Past events that the baselines look at; .6 ** 30 is 2e-7."""
+"""Past events that the baselines use; .6 ** 30 is 2e-7."""
 
 EVENT_DECAY = 0.6
 """Weight of an event against the next one, for item-kNN and EASE."""
@@ -34,7 +34,7 @@ SHRINKAGE = 5.0
 """Added to an item's count in the cosine of item-kNN, so that a few events prove little."""
 
 MAX_USERS = 1000
-"""Item-kNN looks at the latest so many users of an item."""
+"""Item-kNN uses only the latest users of an item, up to this number."""
 
 REGULARISATION = 300.0
 """L2 weight of EASE."""
@@ -47,10 +47,10 @@ class Baseline(Protocol):
 
     name: str
 
-    def scores(self, asked: Asked) -> Scores:
+    def scores(self, batch: TargetBatch) -> Scores:
         """Return (B, N) float32 scores, finite, higher is better, of B targets.
 
-        Targets are asked in time order, those of a call and from call to call.
+        Targets come in time order, within a call and from call to call.
         """
         ...
 
@@ -63,22 +63,22 @@ class Popularity:
     def __init__(self, rows: Rows, items: int) -> None:
         self._counts = np.bincount(rows, minlength=items).astype(np.float32)
 
-    def scores(self, asked: Asked) -> Scores:
+    def scores(self, batch: TargetBatch) -> Scores:
         """Return the counts."""
-        return np.tile(self._counts, (len(asked), 1))
+        return np.tile(self._counts, (len(batch), 1))
 
 
 class DecayedPopularity:
-    """The decayed number of events of each item, from the stream alone: what came before a target.
+    """The decayed number of events of each item, from the stream before a target.
 
     Counts are kept forward-decayed, relative to a landmark in time, so that an event costs one
     addition; the landmark moves on before the numbers grow too large.
 
     Args:
-        rows: (E,) of the events in time order, -1 for those that do not count.
+        rows: (E,) of the events in time order, -1 for an event that does not count.
         times: (E,) float seconds.
         items: N.
-        half_life_seconds: after which an event counts half.
+        half_life_seconds: time after which an event counts half.
     """
 
     name = "decayed_popularity"
@@ -93,11 +93,11 @@ class DecayedPopularity:
         self._counted = np.array([0], np.int64)
         self._landmark = np.zeros(1)
 
-    def scores(self, asked: Asked) -> Scores:
-        """Return log2 of the counts; the moment changes all alike and is left out."""
-        out = np.empty((len(asked), len(self._counts)), np.float32)
+    def scores(self, batch: TargetBatch) -> Scores:
+        """Return log2 of the counts; the decay to the present is the same for all and left out."""
+        out = np.empty((len(batch), len(self._counts)), np.float32)
         _count_decayed(
-            asked.events, self._rows, self._half_lives,
+            batch.events, self._rows, self._half_lives,
             self._counts, self._logarithms, self._counted, self._landmark, out,
         )  # fmt: skip
         return out
@@ -116,18 +116,18 @@ class ItemKnn:
         latest = np.arange(len(rows))[::-1]
         pairs = np.stack([users[latest], rows[latest]], axis=1)
         _, first = np.unique(pairs, axis=0, return_index=True)
-        kept = latest[np.sort(first)]
-        self._users_of = _Lists(rows[kept], users[kept], items, MAX_USERS)
+        firsts = latest[np.sort(first)]
+        self._users_of = _Lists(rows[firsts], users[firsts], items, MAX_USERS)
         count = int(users.max()) + 1 if len(users) else 0
-        self._rows_of = _Lists(users[kept], rows[kept], count, len(rows))
-        counts = np.bincount(rows[kept], minlength=items)
+        self._rows_of = _Lists(users[firsts], rows[firsts], count, len(rows))
+        counts = np.bincount(rows[firsts], minlength=items)
         self._norms = 1.0 / np.sqrt(counts + SHRINKAGE)
 
-    def scores(self, asked: Asked) -> Scores:
+    def scores(self, batch: TargetBatch) -> Scores:
         """Return the sums."""
-        out = np.zeros((len(asked), len(self._norms)), np.float32)
+        out = np.zeros((len(batch), len(self._norms)), np.float32)
         _sum_neighbours(
-            asked.past, asked.starts, RECENT_EVENTS, EVENT_DECAY, self._norms,
+            batch.past, batch.starts, RECENT_EVENTS, EVENT_DECAY, self._norms,
             self._users_of.starts, self._users_of.values,
             self._rows_of.starts, self._rows_of.values, out,
         )  # fmt: skip
@@ -140,10 +140,10 @@ class Ease:
     Source: Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data". The past is weighed
     .6 an event. Only items with training events are in the matrix; the others share the score 0.
 
-    It is fitted when it is first asked, for that takes longest of all: in the thread that asks.
+    It is fitted at the first call of `scores`, in the thread of the caller, for this takes long.
 
     Raises:
-        MemoryError: the matrices do not fit; `bytes_needed` says what they take.
+        MemoryError: the matrices do not fit; see `bytes_needed`.
     """
 
     name = "ease"
@@ -156,16 +156,16 @@ class Ease:
         memory_bytes: int,
         regularisation: float = REGULARISATION,
     ) -> None:
-        known, codes = np.unique(rows, return_inverse=True)
-        needed = self.bytes_needed(len(known))
+        unique, codes = np.unique(rows, return_inverse=True)
+        needed = self.bytes_needed(len(unique))
         if needed > memory_bytes:
             raise MemoryError(
-                f"EASE over {len(known):,} items takes {needed >> 20:,} MiB;"
+                f"EASE over {len(unique):,} items takes {needed >> 20:,} MiB;"
                 f" {memory_bytes >> 20:,} MiB are free for it"
             )
-        self._rows = known
+        self._rows = unique
         self._codes = np.full(items, -1, np.int64)
-        self._codes[known] = np.arange(len(known))
+        self._codes[unique] = np.arange(len(unique))
         self._training = codes, users, regularisation
 
     @cached_property
@@ -174,18 +174,18 @@ class Ease:
 
     @staticmethod
     def bytes_needed(items: int) -> int:
-        """Return the most memory that fitting takes: four matrices of doubles at once."""
+        """Return the bytes that fitting takes at most: four matrices of doubles."""
         return 4 * 8 * items * items
 
-    def scores(self, asked: Asked) -> Scores:
+    def scores(self, batch: TargetBatch) -> Scores:
         """Return the weighed sum of the past items' rows of the matrix."""
-        sums = np.zeros((len(asked), len(self._rows)), np.float32)
+        sums = np.zeros((len(batch), len(self._rows)), np.float32)
         _sum_rows(
-            asked.past, asked.starts, RECENT_EVENTS, EVENT_DECAY, self._codes, self._weights, sums
+            batch.past, batch.starts, RECENT_EVENTS, EVENT_DECAY, self._codes, self._weights, sums
         )
         if len(self._rows) == len(self._codes):
             return sums
-        out = np.zeros((len(asked), len(self._codes)), np.float32)
+        out = np.zeros((len(batch), len(self._codes)), np.float32)
         out[:, self._rows] = sums
         return out
 
@@ -205,31 +205,31 @@ class Content:
         self._vectors = vectors
         self._events = events
 
-    def scores(self, asked: Asked) -> Scores:
-        """Return inner products with the sum; its length changes all alike."""
-        sums = np.zeros((len(asked), self._vectors.shape[1]), np.float32)
+    def scores(self, batch: TargetBatch) -> Scores:
+        """Return inner products with the sum, whose length is the same for all."""
+        sums = np.zeros((len(batch), self._vectors.shape[1]), np.float32)
         codes = np.arange(len(self._vectors))
-        _sum_rows(asked.past, asked.starts, self._events, CONTENT_DECAY, codes, self._vectors, sums)
+        _sum_rows(batch.past, batch.starts, self._events, CONTENT_DECAY, codes, self._vectors, sums)
         return np.asarray(sums @ self._vectors.T, np.float32)
 
 
 class OwnFrequent:
-    """The user's own items, by how often they chose them; the later one first where that ties."""
+    """The user's own items by their number of events; of equal ones the later first."""
 
     name = "own_frequent"
 
     def __init__(self, items: int) -> None:
         self._items = items
 
-    def scores(self, asked: Asked) -> Scores:
+    def scores(self, batch: TargetBatch) -> Scores:
         """Return counts plus up to a half for recency."""
-        out = np.zeros((len(asked), self._items), np.float32)
-        _count_own(asked.past, asked.starts, out)
+        out = np.zeros((len(batch), self._items), np.float32)
+        _count_own(batch.past, batch.starts, out)
         return out
 
 
 class _Lists:
-    """Values grouped by key, in the order given, at most `limit` a key: starts and values."""
+    """Values grouped by key, in the given order, up to `limit` per key."""
 
     def __init__(self, keys: Rows, values: Rows, count: int, limit: int) -> None:
         order = np.argsort(keys, kind="stable")
@@ -298,7 +298,7 @@ def _sum_neighbours(
     past: Rows, starts: Rows, most: int, decay: float, norms: Array,
     user_starts: Array, users: Array, row_starts: Array, rows: Array, out: Array,
 ) -> None:  # fmt: skip
-    """Write what the users of each past row chose, weighed by recency; not that row."""
+    """Write the sums over the users of each past row of their other rows, weighted by recency."""
     sums = np.zeros(len(norms))
     for b in range(len(starts) - 1):
         sums[:] = 0.0

@@ -1,4 +1,4 @@
-"""EASE in closed form: weights from item to item, over groups of items chosen by the same users."""
+"""EASE in closed form: item-to-item weights, over groups of items with the same users."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ Integers = NDArray[np.int64]
 
 
 def ease_weights(codes: Integers, users: Integers, regularisation: float) -> NDArray[np.float32]:
-    """Return how much the choice of one item speaks for another, (I, I), 0 on the diagonal.
+    """Return the weights (I, I) of items for each other, 0 on the diagonal.
 
     Source: Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", eq. 8. We differ in
     how the inverse is found:
@@ -23,17 +23,17 @@ def ease_weights(codes: Integers, users: Integers, regularisation: float) -> NDA
 
     Args:
         codes: (E,) of the items of events, 0 to I - 1, each at least once.
-        users: (E,) of the events; what one chose several times counts once.
+        users: (E,) of the events; repeated choices count once.
         regularisation: weight of L2, above 0.
     """
-    groups = _alike(codes, users)  # 1
+    groups = _alike(codes, users)  # 1. Group items with the same users.
     sizes = np.bincount(groups).astype(np.float64)
-    gram = np.zeros((len(sizes), len(sizes)), np.float64)  # 2
+    gram = np.zeros((len(sizes), len(sizes)), np.float64)  # 2. Invert the matrix of groups.
     order = np.argsort(users, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(users[order]) != 0]) if len(order) else order
     for part in np.split(order, starts[1:]):
-        chosen = np.unique(groups[codes[part]])
-        gram[np.ix_(chosen, chosen)] += 1.0
+        present = np.unique(groups[codes[part]])
+        gram[np.ix_(present, present)] += 1.0
     scales = np.sqrt(sizes)
     gram *= scales * scales[:, None]
     gram[np.diag_indices(len(sizes))] += regularisation
@@ -41,7 +41,7 @@ def ease_weights(codes: Integers, users: Integers, regularisation: float) -> NDA
     del gram  # each of these is the largest thing in memory
     inverse = torch.cholesky_inverse(factor).numpy()
     del factor
-    inverse /= scales * scales[:, None]  # 3
+    inverse /= scales * scales[:, None]  # 3. Expand it to items.
     own = np.diag(inverse).copy()
     inverse[np.diag_indices(len(sizes))] -= 1.0 / (regularisation * sizes)
     inverse /= -(own + (1.0 - 1.0 / sizes) / regularisation)
@@ -55,5 +55,5 @@ def _alike(codes: Integers, users: Integers) -> Integers:
     pairs = np.unique(np.stack([codes, users], axis=1), axis=0)
     starts = np.searchsorted(pairs[:, 0], np.arange(pairs[:, 0].max(initial=-1) + 2))
     groups: dict[bytes, int] = {}
-    chosen = (pairs[a:b, 1].tobytes() for a, b in pairwise(starts.tolist()))
-    return np.array([groups.setdefault(one, len(groups)) for one in chosen], np.int64)
+    user_sets = (pairs[a:b, 1].tobytes() for a, b in pairwise(starts.tolist()))
+    return np.array([groups.setdefault(one, len(groups)) for one in user_sets], np.int64)

@@ -1,4 +1,4 @@
-"""Measure what was answered at held-out events: the tracker beside the baselines, by slices."""
+"""Evaluate an artifact at held-out events: the tracker next to baselines, by slices."""
 
 import dataclasses
 import os
@@ -36,11 +36,11 @@ from indexer.evaluate.answers import (
     users_with_attributes,
     variants_of,
 )
-from indexer.evaluate.measure import differences, measure_slice, measured
+from indexer.evaluate.measure import differences, measure_model, measure_slice
 from indexer.evaluate.probabilities import (
     PRIOR_EVENTS,
-    Asker,
     LabelledAnswers,
+    ProbabilityRecorder,
     calibration_of,
     join_rows,
     measure_probabilities,
@@ -58,21 +58,24 @@ from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions
 
 MIN_TARGETS, MIN_USERS = 30, 5
-"""With fewer targets or users than this the report says that nothing can be concluded."""
+"""Fewest targets and users to conclude anything from; the report has a note otherwise."""
 
 MAX_LABELLED = 50_000
-"""Labelled events whose probability is asked for at most."""
+"""Labelled events with a probability at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a replay.
+    """The targets of a replay, and how they are ranked and reported.
 
-    - `split`: its test targets are asked. `repeats`: items seen before are ranked.
-    - `scene_names`: by code, for the slices. `seed`: of the intervals.
-    - `met_only`: rank only items that the log has, as for a core of the events.
-    - `labelled`: positions and labels of all labelled events; those of the test part are asked for
-      their probability, MAX_LABELLED at most, evenly spread.
+    Attributes:
+        split: its test events are the targets.
+        repeats: items seen before are ranked.
+        scene_names: by code, for the slices.
+        seed: of the intervals.
+        met_only: rank only items that the log has, as for a core of the events.
+        labelled: positions and labels of all labelled events; those of the test part are asked for
+            their probability, up to MAX_LABELLED, evenly spread.
     """
 
     split: Split
@@ -84,42 +87,45 @@ class Question:
 
 
 def evaluate(
-    replay: Replay, question: Question, progress: Callable[[int], None] = lambda done: None
+    replay: Replay, question: Question, progress: Callable[[int], None] = lambda position: None
 ) -> Evaluation:
-    """Replay a log through a recommender and report it beside the baselines.
+    """Replay a log through a recommender, and report its metrics next to those of baselines.
 
-    1. Find what is asked, and fit the baselines.
-    2. Ask everything in one pass: at targets for rankings, at labelled events for probabilities.
+    1. Find the targets, and make the baselines.
+    2. Ask all models in one pass: for rankings at targets, for probabilities at labelled events.
     3. Measure both on every slice.
 
     Args:
         replay: at its start; its recommender masks seen items unless `repeats`.
-        question: what is asked.
-        progress: told the position in the log.
+        question: targets and labelled events.
+        progress: called with the position in the log.
     """
     start = time.perf_counter()
     log, rows, split = replay.log, replay.rows, question.split
     artifact = replay.recommender.artifact
     full = np.asarray(artifact.vectors.full)
     live, seed = artifact.vectors.live, question.seed
+    # 1. Find the targets, and make the baselines.
     targets = targets_of(log, split, rows, live, len(full), question.repeats, question.met_only)
     baselines, notes = make_baselines(log, rows, targets, full, _free_bytes() // 2)
-    asker = _asker(replay, question)
+    recorder = _recorder(replay, question)
 
     def between(event: int) -> None:
-        asker.up_to(event)
+        recorder.advance(event)
         progress(event)
 
+    # 2. Ask all models in one pass.
     answers = ask_all(replay, targets, baselines, variants_of(replay, targets), between)
-    asker.up_to(len(log))
-    said = _said(log, question, asker)
+    recorder.advance(len(log))
+    labelled = _labelled_answers(log, question, recorder)
+    # 3. Measure.
     counts = np.bincount(rows[targets.fitted], minlength=len(full)).astype(np.float64)
-    models = {name: measured(found, counts, full) for name, found in answers.items()}
+    models = {name: measure_model(own, counts, full) for name, own in answers.items()}
     users, items = log.users[targets.events], rows[targets.events]
-    known, ranked = users_with_attributes(replay), int(targets.ranked.sum())
+    with_attributes, ranked = users_with_attributes(replay), int(targets.ranked.sum())
 
     def parts(events: Integers) -> Iterator[tuple[str, Flags]]:
-        return slices(log, events, targets, rows, question.scene_names, known)
+        return slices(log, events, targets, rows, question.scene_names, with_attributes)
 
     of_ranks = [
         row
@@ -128,10 +134,10 @@ def evaluate(
     ]
     of_labels = [
         row
-        for part, which in (parts(said.events) if len(said) else ())
-        for row in measure_probabilities(part, said.of(which), log.users, seed)
+        for part, which in (parts(labelled.events) if len(labelled) else ())
+        for row in measure_probabilities(part, labelled.among(which), log.users, seed)
     ]
-    taken = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     events = int(split.test[-1]) if len(split.test) else 0
     return Evaluation(
         protocol=split.protocol,
@@ -139,17 +145,17 @@ def evaluate(
         items=ranked,
         users=len(np.unique(users)),
         targets=len(split.test),
-        seconds=round(taken, 3),
-        events_per_second=round(events / taken, 1),
+        seconds=round(seconds, 3),
+        events_per_second=round(events / seconds, 1),
         notes=[
             *_notes(log, split, targets, rows),
             *(note for name, note in _MODELS.items() if name in answers),
-            *_notes_of_labels(said, asker),
+            *_label_notes(labelled, recorder),
             *notes,
         ],
         rows=join_rows(of_ranks, of_labels),
         differences=differences(answers, users, seed),
-        calibration=calibration_of(said.positive, said.models[TRACKER]) if len(said) else [],
+        calibration=calibration_of(labelled.positive, labelled.models[TRACKER]),
     )
 
 
@@ -162,30 +168,33 @@ _MODELS = {
 }
 
 
-def _asker(replay: Replay, question: Question) -> Asker:
-    """Return what asks for the probabilities of the labelled events of the test part, if any."""
+def _recorder(replay: Replay, question: Question) -> ProbabilityRecorder:
+    """Return the recorder of the labelled events of the test part."""
     if question.labelled is None:
-        return Asker(replay, np.zeros(0, np.int64))
+        return ProbabilityRecorder(replay, np.zeros(0, np.int64))
     events = question.labelled[0]
     events = events[question.split.parts[events] == TEST]
-    return Asker(replay, evenly_spread(events, MAX_LABELLED))
+    return ProbabilityRecorder(replay, evenly_spread(events, MAX_LABELLED))
 
 
-def _said(log: EventLog, question: Question, asker: Asker) -> LabelledAnswers:
+def _labelled_answers(
+    log: EventLog, question: Question, recorder: ProbabilityRecorder
+) -> LabelledAnswers:
     nothing = np.zeros(0, np.int64), np.zeros(0, np.bool_)
     events, positive = question.labelled or nothing
-    models = {TRACKER: asker.said}
-    if not np.isnan(asker.learned).all():
-        models[TRACKER_ONLINE] = asker.learned
-    return with_means(log, events, positive, asker.events, models)
+    models = {TRACKER: recorder.published}
+    if not np.isnan(recorder.online).all():
+        models[TRACKER_ONLINE] = recorder.online
+    return with_means(log, events, positive, recorder.events, models)
 
 
-def _notes_of_labels(said: LabelledAnswers, asker: Asker) -> list[str]:
-    if not len(asker.events):
+def _label_notes(answers: LabelledAnswers, recorder: ProbabilityRecorder) -> list[str]:
+    if not len(recorder.events):
         return []
     return [
-        f"probabilities: {len(said)} labelled events of the test part, {int(said.positive.sum())}"
-        f" positive; {len(asker.events) - len(said)} more are of items outside the catalogue",
+        f"probabilities: {len(answers)} labelled events of the test part,"
+        f" {int(answers.positive.sum())} positive;"
+        f" {len(recorder.events) - len(answers)} more are of items outside the catalogue",
         "ECE has 10 bins of equal mass; its floor is what perfect calibration would show by chance",
         f"item_mean and user_mean are streaming shares of positives, {PRIOR_EVENTS:g} events of"
         " everybody's mean added; each label moves a user's mean towards itself, so that within a"
@@ -209,9 +218,11 @@ def _notes(log: EventLog, split: Split, targets: Targets, rows: Rows) -> list[st
     outside = int((rows[split.test] < 0).sum())
     count, users = len(split.test), len(np.unique(log.users[split.test]))
     few = count < MIN_TARGETS or users < MIN_USERS
-    said = f"only {counted(count, 'target')} of {counted(users, 'user')}: nothing can be concluded"
+    warning = (
+        f"only {counted(count, 'target')} of {counted(users, 'user')}: nothing can be concluded"
+    )
     return [
-        *([said] if few else []),
+        *([warning] if few else []),
         cut,
         "ties of scores count half; events are in order of time, then of the file",
         "items seen before are ranked" if targets.repeats else "items seen before are not ranked",

@@ -1,6 +1,6 @@
-"""How certain a metric is: 95 % intervals by bootstrap over users.
+"""Intervals of metrics, 95 %, by bootstrap over users.
 
-A user's targets are drawn or left out together, for they are not independent.
+A user's targets are drawn together, for they are not independent.
 """
 
 import math
@@ -12,14 +12,14 @@ import numpy as np
 from indexer.evaluate.metrics import BINS, Flags, Floats, Integers
 
 RESAMPLES, AREA_RESAMPLES = 1000, 200
-"""Bootstrap resamples of the users behind an interval; fewer behind that of an AUC."""
+"""Bootstrap resamples of an interval, and of that of an AUC, which is slower."""
 
 _LEVEL = 0.95
 _CHUNK_BYTES = 64 << 20
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; NaN on both sides where fewer than two users stand behind it."""
+    """A 95 % interval; NaN on both sides if there are fewer than two users."""
 
     low: float
     high: float
@@ -31,10 +31,10 @@ def mean_interval(
     """Return the interval of a mean over targets.
 
     Args:
-        values: (n,) one a target.
-        users: (n,) whose target it is; any codes.
+        values: (n,) one per target.
+        users: (n,) user of each target; any codes.
         seed: of the resampling.
-        resamples: how many.
+        resamples: number of resamples.
     """
     return ratio_intervals(values[:, None], np.ones((len(values), 1)), users, seed, resamples)[0]
 
@@ -54,20 +54,20 @@ def ratio_intervals(
     A resample in which the whole is 0 has no ratio and is left out.
 
     Args:
-        parts: (n, M) what is summed above the line, one a target.
-        wholes: (n, M) what is summed below it.
-        users: (n,) whose target it is; any codes.
+        parts: (n, M) summands of the numerators, a line per target.
+        wholes: (n, M) summands of the denominators.
+        users: (n,) user of each target; any codes.
         seed: of the resampling.
-        resamples: how many.
+        resamples: number of resamples.
     """
     codes, count = _groups(users)
     above, below = np.zeros((count, parts.shape[1])), np.zeros((count, parts.shape[1]))
     np.add.at(above, codes, parts)
     np.add.at(below, codes, wholes)
 
-    def ratios(drawn: Floats) -> Floats:
-        whole = drawn @ below
-        return np.where(whole > 0.0, (drawn @ above) / np.where(whole > 0.0, whole, 1.0), math.nan)
+    def ratios(draws: Floats) -> Floats:
+        whole = draws @ below
+        return np.where(whole > 0.0, (draws @ above) / np.where(whole > 0.0, whole, 1.0), math.nan)
 
     return _bootstrap(count, ratios, seed, resamples, parts.shape[1])
 
@@ -81,16 +81,16 @@ def auc_interval(
     ordered, positive, codes = scores[order], labels[order], codes[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(order) else order
 
-    def areas(drawn: Floats) -> Floats:
-        found = np.full((len(drawn), 1), math.nan)
-        for n, weights in enumerate(drawn):
+    def areas(draws: Floats) -> Floats:
+        areas_of = np.full((len(draws), 1), math.nan)
+        for n, weights in enumerate(draws):
             weight = weights[codes]
             ups = np.add.reduceat(np.where(positive, weight, 0.0), starts)
             downs = np.add.reduceat(np.where(positive, 0.0, weight), starts)
             total = ups.sum() * downs.sum()
             if total > 0.0:
-                found[n] = (ups * (np.cumsum(downs) - downs / 2.0)).sum() / total
-        return found
+                areas_of[n] = (ups * (np.cumsum(downs) - downs / 2.0)).sum() / total
+        return areas_of
 
     return _bootstrap(count, areas, seed, resamples, 1)[0]
 
@@ -103,7 +103,7 @@ def ece_interval(
     bins: int = BINS,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Return the interval of the calibration error in bins that stay; noise raises both sides."""
+    """Return the interval of the calibration error in fixed bins; noise raises both sides."""
     codes, count = _groups(users)
     misses = np.zeros((count, bins))
     order = np.argsort(probabilities, kind="stable")
@@ -111,8 +111,8 @@ def ece_interval(
         np.add.at(misses[:, n], codes[part], probabilities[part] - labels[part])
     sizes = np.bincount(codes, minlength=count).astype(np.float64)
 
-    def errors(drawn: Floats) -> Floats:
-        return np.asarray(np.abs(drawn @ misses).sum(axis=1) / (drawn @ sizes))[:, None]
+    def errors(draws: Floats) -> Floats:
+        return np.asarray(np.abs(draws @ misses).sum(axis=1) / (draws @ sizes))[:, None]
 
     return _bootstrap(count, errors, seed, resamples, 1)[0]
 
@@ -125,22 +125,24 @@ def _bootstrap(
         return [Interval(math.nan, math.nan)] * count
     generator = np.random.default_rng(seed)
     at_once = max(1, min(resamples, _CHUNK_BYTES // (8 * users)))
-    found = []
+    parts = []
     for start in range(0, resamples, at_once):
-        drawn = np.empty((min(at_once, resamples - start), users))
-        for row in drawn:
+        draws = np.empty((min(at_once, resamples - start), users))
+        for row in draws:
             row[:] = np.bincount(generator.integers(0, users, users), minlength=users)
-        found.append(statistics(drawn))
+        parts.append(statistics(draws))
     edge = (1.0 - _LEVEL) / 2.0
     intervals = []
-    for values in np.concatenate(found).T:
-        known = values[~np.isnan(values)]
-        low, high = np.quantile(known, [edge, 1.0 - edge]) if len(known) else (math.nan, math.nan)
+    for column in np.concatenate(parts).T:
+        defined = column[~np.isnan(column)]
+        low, high = (
+            np.quantile(defined, [edge, 1.0 - edge]) if len(defined) else (math.nan, math.nan)
+        )
         intervals.append(Interval(float(low), float(high)))
     return intervals
 
 
 def _groups(users: Integers) -> tuple[Integers, int]:
-    """Return a code for each target's user, and how many users there are."""
-    known, codes = np.unique(users, return_inverse=True)
-    return codes, len(known)
+    """Return a code for each target's user, and the number of users."""
+    unique, codes = np.unique(users, return_inverse=True)
+    return codes, len(unique)

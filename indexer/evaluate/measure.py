@@ -1,4 +1,4 @@
-"""Metrics of what was answered: rankings target by target, differences between models."""
+"""Metrics of answers: rankings target by target, differences between models."""
 
 import math
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ _RANKED = (
     "hit_rate_at_10", "hit_rate_at_20", "ndcg_at_10", "ndcg_at_20", "mrr", "recall_at_10",
     "debiased_hit_rate_at_10", "novelty", "diversity",
 )  # fmt: skip
-"""The metrics that are a sum over targets through another one, and so have an interval."""
+"""The metrics that are a ratio of two sums over targets, and so have an interval."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What the metrics of one model are means of, for Q targets.
+class Measurements:
+    """The values of one model at Q targets, of which its metrics are means.
 
     `values` and `weights` are (Q, 9), in the order of the metrics; the weights of the debiased hit
     rate are those of its slice, and not filled here. `lists` (Q, K) are the model's.
@@ -35,11 +35,11 @@ class Measured:
     lists: Integers
 
 
-def measured(answers: Answers, counts: Floats, full: NDArray[np.float32]) -> Measured:
+def measure_model(answers: Answers, counts: Floats, full: NDArray[np.float32]) -> Measurements:
     """Measure a model target by target.
 
     Args:
-        answers: what it said.
+        answers: its answers.
         counts: (N,) events of each row before the targets, for novelty.
         full: (N, F) unit vectors, for diversity.
     """
@@ -55,12 +55,12 @@ def measured(answers: Answers, counts: Floats, full: NDArray[np.float32]) -> Mea
     weights = np.ones((len(ranks), len(_RANKED)))
     weights[:, _RANKED.index("novelty")] = places
     weights[:, _RANKED.index("diversity")] = several
-    return Measured(np.stack(values, axis=1), weights, answers.lists)
+    return Measurements(np.stack(values, axis=1), weights, answers.lists)
 
 
 def measure_slice(
     part: str,
-    models: Mapping[str, Measured],
+    models: Mapping[str, Measurements],
     which: Flags,
     users: Integers,
     items: Integers,
@@ -72,10 +72,10 @@ def measure_slice(
     Args:
         part: its name.
         models: by name, of all Q targets.
-        which: (Q,) the targets in it.
-        users: (Q,) whose target each is.
-        items: (Q,) which item each is.
-        ranked: how many items are ranked.
+        which: (Q,) bool, the targets in it.
+        users: (Q,) user of each target.
+        items: (Q,) item of each target.
+        ranked: number of items that are ranked.
         seed: of the intervals.
     """
     _, codes, sizes = np.unique(items[which], return_inverse=True, return_counts=True)
@@ -91,15 +91,15 @@ def measure_slice(
     means = iter([above / below if below > 0.0 else math.nan for above, below in sums])
     rows = []
     for name, model in models.items():
-        own: dict[str, Any] = {metric: known(next(means)) for metric in _RANKED}
-        own["coverage"] = known(metrics.coverage_at_k(model.lists[which], ranked))
-        own["ci"] = known_intervals({metric: next(intervals) for metric in _RANKED})
+        own: dict[str, Any] = {metric: or_none(next(means)) for metric in _RANKED}
+        own["coverage"] = or_none(metrics.coverage_at_k(model.lists[which], ranked))
+        own["ci"] = defined_intervals({metric: next(intervals) for metric in _RANKED})
         rows.append(Row(name, part, int(which.sum()), **own))
     return rows
 
 
 def differences(answers: Mapping[str, Answers], users: Integers, seed: int) -> list[Difference]:
-    """Return how far the tracker and its variants are from the other models and each other.
+    """Return the differences of the tracker and its variants from the other models and each other.
 
     Of two variants, one is always the tracker itself.
     """
@@ -116,7 +116,7 @@ def differences(answers: Mapping[str, Answers], users: Integers, seed: int) -> l
 def _difference(
     model: str, other: str, answers: Mapping[str, Answers], users: Integers, seed: int
 ) -> list[Difference]:
-    found = []
+    rows = []
     for metric, value in (
         ("hit_rate_at_10", metrics.hits_at_k),
         ("ndcg_at_10", metrics.gains_at_k),
@@ -125,16 +125,16 @@ def _difference(
         if len(values):
             interval = paired_interval(values, others, users, seed)
             ci = None if math.isnan(interval.low) else (interval.low, interval.high)
-            found.append(Difference(model, other, metric, float((values - others).mean()), ci))
-    return found
+            rows.append(Difference(model, other, metric, float((values - others).mean()), ci))
+    return rows
 
 
-def known(value: float) -> float | None:
+def or_none(value: float) -> float | None:
     """Return a number, or None where it is not defined."""
     return None if math.isnan(value) else value
 
 
-def known_intervals(intervals: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
+def defined_intervals(intervals: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
     """Return the intervals that are defined."""
     return {
         name: (interval.low, interval.high)

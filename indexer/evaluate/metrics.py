@@ -1,8 +1,8 @@
-"""How good rankings and probabilities are: each metric, and its empty cases by name.
+"""Metrics of rankings and probabilities, with the value of each empty case.
 
-Ranks are float64, 1 is best; ties count half: `1 + better + ties / 2`. What is not ranked has rank
-infinity. A ranking has one relevant item, the target. A mean over nothing is NaN, and so is every
-metric of no target, no list or no labelled event; a report writes NaN as null.
+Ranks are float64, 1 is best; ties count half: `1 + better + ties / 2`. An item that is not ranked
+has rank infinity. A ranking has one relevant item, the target. A mean over nothing is NaN, and so
+is every metric of no target, no list or no labelled event; a report writes NaN as null.
 """
 
 import math
@@ -29,9 +29,9 @@ def _rank_and_list(
         for i in range(starts[b], starts[b + 1]):
             offered[masked[i]] = False
         target = targets[b]
-        asked = target >= 0 and offered[target] and scores[b, target] != -np.inf
+        ranks_target = target >= 0 and offered[target] and scores[b, target] != -np.inf
         own = scores[b, max(target, 0)]
-        if asked and own != own:
+        if ranks_target and own != own:
             return b
         better = 0
         level = 0
@@ -54,7 +54,7 @@ def _rank_and_list(
             best[place] = score
             lists[b, place] = row
         lists[b, n:] = -1
-        ranks[b] = 1.0 + better + (level - 1) / 2.0 if asked else np.inf
+        ranks[b] = 1.0 + better + (level - 1) / 2.0 if ranks_target else np.inf
         for i in range(starts[b], starts[b + 1]):
             offered[masked[i]] = ranked[masked[i]]
     return -1
@@ -69,16 +69,16 @@ def rank_and_list(
     ranks: NDArray[np.float64],
     lists: NDArray[np.int64],
 ) -> None:
-    """Fill in the rank of each of B targets as `metrics.rank_of` has it, and the list of the best.
+    """Fill the rank of each of B targets as `rank_of` has it, and the list of the best rows.
 
     Ties count half in a rank, and stand in the order of rows in a list.
 
     Args:
-        scores: (B, N) higher is better; what is -inf or NaN is not ranked.
-        targets: (B,) rows, -1 for an item that is not among what is ranked.
-        ranked: (N,) what may be ranked.
-        masked: rows that are not ranked for a target, all targets' after each other.
-        starts: (B + 1,) where those of each target start in `masked`.
+        scores: (B, N) higher is better; a score of -inf or NaN is not ranked.
+        targets: (B,) rows, -1 for an item that is not ranked.
+        ranked: (N,) bool, the rows that may be ranked.
+        masked: rows that are not ranked for a target, those of all targets after each other.
+        starts: (B + 1,) first place of each target's rows in `masked`.
         ranks: (B,) filled; infinity for a target that is not ranked.
         lists: (B, K) filled, -1 padded.
 
@@ -101,7 +101,7 @@ BINS = 10
 
 
 class Labels(NamedTuple):
-    """What thresholding probabilities at a half gives; NaN where the denominator is 0."""
+    """Metrics of probabilities cut at a half; NaN if the denominator is 0."""
 
     accuracy: float
     precision: float
@@ -114,7 +114,7 @@ def rank_of(scores: NDArray[np.float32], target: int, masked: Integers | None = 
 
     Args:
         scores: higher is better; -inf is not ranked, NaN is refused.
-        target: position in scores; -1 for an item that is not among what is ranked.
+        target: position in scores; -1 for an item that is not ranked.
         masked: positions that are not ranked; a masked target has rank infinity.
 
     Raises:
@@ -170,15 +170,15 @@ def recall_at_k(ranks: Floats, k: int) -> float:
 
 
 def debiased_hit_rate_at_k(ranks: Floats, items: Integers, k: int) -> float:
-    """Return the hit rate where each target item weighs the same, however often it is a target.
+    """Return the hit rate in which each item weighs the same, however often it is a target.
 
     It is the self-normalised inverse propensity estimate with the frequency among the targets as
-    propensity: what is shown for being popular cannot carry it. Source: Yang et al. 2018,
+    propensity: popular items cannot dominate it. Source: Yang et al. 2018,
     "Unbiased Offline Recommender Evaluation for Missing-Not-At-Random Implicit Feedback".
 
     Args:
         ranks: (n,) of targets.
-        items: (n,) which item each target is; any codes.
+        items: (n,) item of each target; any codes.
         k: hits are ranks of k or better.
     """
     if not len(ranks):
@@ -206,11 +206,11 @@ def novelty_at_k(lists: Integers, counts: Floats) -> float:
 
 
 def novelties(lists: Integers, counts: Floats) -> tuple[Floats, Floats]:
-    """Return the sum of -log2 popularity over each list's places (B,), and how many there are."""
+    """Return the sum of -log2 popularity over each list's places (B,), and the number of places."""
     there = lists >= 0
     popularity = (counts + 1.0) / (counts.sum() + len(counts))
-    shown = np.where(there, -np.log2(popularity)[np.maximum(lists, 0)], 0.0)
-    return shown.sum(axis=1), there.sum(axis=1).astype(np.float64)
+    surprises = np.where(there, -np.log2(popularity)[np.maximum(lists, 0)], 0.0)
+    return surprises.sum(axis=1), there.sum(axis=1).astype(np.float64)
 
 
 def diversity_at_k(lists: Integers, vectors: NDArray[np.float32]) -> float:
@@ -222,27 +222,27 @@ def diversity_at_k(lists: Integers, vectors: NDArray[np.float32]) -> float:
         lists: (B, K) rows, -1 padded at the end.
         vectors: (N, D) unit.
     """
-    found = diversities(lists, vectors)
-    return _mean(found[~np.isnan(found)])
+    values = diversities(lists, vectors)
+    return _mean(values[~np.isnan(values)])
 
 
 def diversities(lists: Integers, vectors: NDArray[np.float32]) -> Floats:
     """Return 1 - cosine over the pairs of each list (B,), NaN for a list without a pair."""
-    found = np.full(len(lists), math.nan)
+    result = np.full(len(lists), math.nan)
     for start in range(0, len(lists), 1024):
         rows = lists[start : start + 1024]
         there = rows >= 0
         count = there.sum(axis=1)
-        shown = np.where(there[..., None], vectors[np.maximum(rows, 0)], np.float32(0.0))
-        lengths = (shown.sum(axis=1).astype(np.float64) ** 2).sum(axis=1)
+        units = np.where(there[..., None], vectors[np.maximum(rows, 0)], np.float32(0.0))
+        lengths = (units.sum(axis=1).astype(np.float64) ** 2).sum(axis=1)
         several = count >= 2
         pairs = (count * (count - 1))[several]
-        found[start : start + 1024][several] = 1.0 - (lengths[several] - count[several]) / pairs
-    return found
+        result[start : start + 1024][several] = 1.0 - (lengths[several] - count[several]) / pairs
+    return result
 
 
 def auc(labels: Flags, scores: Floats, weights: Floats | None = None) -> float:
-    """Return the area under the ROC curve, ties half; NaN where one class has no weight."""
+    """Return the area under the ROC curve, ties half; NaN if one class has no weight."""
     order = np.argsort(scores, kind="stable")
     ordered, positive = scores[order], labels[order]
     weight = np.ones(len(order)) if weights is None else weights[order]
@@ -257,7 +257,7 @@ def auc(labels: Flags, scores: Floats, weights: Floats | None = None) -> float:
 
 
 def user_auc(labels: Flags, scores: Floats, users: Integers) -> float:
-    """Return the mean AUC of the users with both classes; NaN where there is no such user."""
+    """Return the mean AUC of the users with both classes; NaN if there is no such user."""
     return _mean(aucs_of_users(labels, scores, users)[1])
 
 
@@ -265,26 +265,26 @@ def aucs_of_users(labels: Flags, scores: Floats, users: Integers) -> tuple[Integ
     """Return the users with both classes, ascending, and the AUC of each."""
     order = np.argsort(users, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(users[order]) != 0]) if len(order) else order
-    found = [
+    areas = [
         (int(users[part[0]]), auc(labels[part], scores[part]))
         for part in np.split(order, starts[1:])
         if len(part) and 0 < labels[part].sum() < len(part)
     ]
     return (
-        np.array([user for user, _ in found], np.int64),
-        np.array([value for _, value in found], np.float64),
+        np.array([user for user, _ in areas], np.int64),
+        np.array([value for _, value in areas], np.float64),
     )
 
 
 def label_metrics(labels: Flags, probabilities: Floats) -> Labels:
     """Return accuracy, precision, recall and F1 of `probability >= 0.5`."""
-    said = probabilities >= 0.5
-    both = int((said & labels).sum())
-    precision = both / int(said.sum()) if said.any() else math.nan
+    predicted = probabilities >= 0.5
+    both = int((predicted & labels).sum())
+    precision = both / int(predicted.sum()) if predicted.any() else math.nan
     recall = both / int(labels.sum()) if labels.any() else math.nan
-    together = int(said.sum()) + int(labels.sum())
+    together = int(predicted.sum()) + int(labels.sum())
     f1 = 2 * both / together if together else math.nan
-    return Labels(_mean((said == labels).astype(np.float64)), precision, recall, f1)
+    return Labels(_mean((predicted == labels).astype(np.float64)), precision, recall, f1)
 
 
 def log_loss(labels: Flags, probabilities: Floats) -> float:
@@ -294,8 +294,8 @@ def log_loss(labels: Flags, probabilities: Floats) -> float:
 
 def log_losses(labels: Flags, probabilities: Floats) -> Floats:
     """Return the negative log-likelihood of each label."""
-    kept = np.clip(probabilities, 1e-15, 1.0 - 1e-15)
-    return -np.log(np.where(labels, kept, 1.0 - kept))
+    clipped = np.clip(probabilities, 1e-15, 1.0 - 1e-15)
+    return -np.log(np.where(labels, clipped, 1.0 - clipped))
 
 
 class Bin(NamedTuple):
@@ -322,11 +322,11 @@ def calibration_bins(labels: Flags, probabilities: Floats, bins: int = BINS) -> 
 
 def ece(labels: Flags, probabilities: Floats, bins: int = BINS) -> float:
     """Return the expected calibration error: the mean distance of both sides of the bins."""
-    found = calibration_bins(labels, probabilities, bins)
-    total = sum(part.size for part in found)
+    parts = calibration_bins(labels, probabilities, bins)
+    total = sum(part.size for part in parts)
     if not total:
         return math.nan
-    return sum(part.size * abs(part.probability - part.positives) for part in found) / total
+    return sum(part.size * abs(part.probability - part.positives) for part in parts) / total
 
 
 def ece_noise_floor(probabilities: Floats, bins: int = BINS) -> float:
@@ -337,11 +337,11 @@ def ece_noise_floor(probabilities: Floats, bins: int = BINS) -> float:
     """
     if not len(probabilities):
         return math.nan
-    kept = np.sort(probabilities)
+    ordered = np.sort(probabilities)
     deviations = [
-        math.sqrt(float((part * (1.0 - part)).sum())) for part in np.array_split(kept, bins)
+        math.sqrt(float((part * (1.0 - part)).sum())) for part in np.array_split(ordered, bins)
     ]
-    return math.sqrt(2.0 / math.pi) * sum(deviations) / len(kept)
+    return math.sqrt(2.0 / math.pi) * sum(deviations) / len(ordered)
 
 
 def _mean(values: Floats) -> float:

@@ -1,4 +1,4 @@
-"""The plots of an evaluation, as SVG: few models, few bars, only what has targets enough."""
+"""The plots of an evaluation, as SVG: few models, few bars, only slices with enough targets."""
 
 import io
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from indexer.evaluate.result import CalibrationBin, Evaluation, Row
 
 MAX_SCENES, MIN_TARGETS = 8, 30
-"""Scenes that are drawn, the most frequent; and a slice with fewer targets says too little."""
+"""Scenes that are drawn, the most frequent; and the fewest targets of a slice that is drawn."""
 
 _OF_TRACKER = ("tracker", "tracker_served")
 
@@ -23,7 +23,7 @@ def draw(evaluation: Evaluation, parts: dict[str, list[Row]], best: str | None) 
     served, and the two best others.
 
     Args:
-        evaluation: what was measured.
+        evaluation: the result.
         parts: its rows by slice.
         best: the best of the simple models.
     """
@@ -47,7 +47,7 @@ def draw(evaluation: Evaluation, parts: dict[str, list[Row]], best: str | None) 
 
 def _few(rows: Sequence[Row], best: str | None) -> list[str]:
     ranked = sorted(rows, key=lambda row: row.ndcg_at_10 or 0.0, reverse=True)
-    others = [row.model for row in ranked if not row.model.startswith("tracker") and _asked(row)]
+    others = [row.model for row in ranked if not row.model.startswith("tracker") and _ranks(row)]
     there = {row.model for row in rows}
     simple = dict.fromkeys([*([best] if best else []), *others])
     return [*(model for model in _OF_TRACKER if model in there), *list(simple)[:2]]
@@ -55,15 +55,15 @@ def _few(rows: Sequence[Row], best: str | None) -> list[str]:
 
 def _models(rows: Sequence[Row]) -> str:
     """Return a bar with its interval for each model, best first."""
-    asked = sorted((row for row in rows if _asked(row)), key=lambda row: row.ndcg_at_10 or 0.0)
-    figure = Figure(figsize=(8.0, 1.2 + 0.3 * max(len(asked), 1)), layout="constrained")
+    ranking = sorted((row for row in rows if _ranks(row)), key=lambda row: row.ndcg_at_10 or 0.0)
+    figure = Figure(figsize=(8.0, 1.2 + 0.3 * max(len(ranking), 1)), layout="constrained")
     axes = figure.add_subplot()
-    colours = [_COLOURS[0] if row.model.startswith("tracker") else "#8a8a8a" for row in asked]
-    heights, errors = _points(asked)
+    colours = [_COLOURS[0] if row.model.startswith("tracker") else "#8a8a8a" for row in ranking]
+    heights, errors = _points(ranking)
     axes.barh(
-        range(len(asked)), heights, 0.7, xerr=errors, color=colours, error_kw={"linewidth": 0.8}
+        range(len(ranking)), heights, 0.7, xerr=errors, color=colours, error_kw={"linewidth": 0.8}
     )
-    axes.set_yticks(range(len(asked)), [row.model for row in asked], parse_math=False)
+    axes.set_yticks(range(len(ranking)), [row.model for row in ranking], parse_math=False)
     axes.set_title(f"All {rows[0].n} targets")
     axes.set_xlim(left=0.0)
     axes.set_xlabel("NDCG@10, with the 95 % interval")
@@ -114,23 +114,23 @@ def _histories(parts: dict[str, list[Row]], models: Sequence[str]) -> str:
 
 
 def _calibration(bins: Sequence[CalibrationBin]) -> str:
-    """Return what came of events of like probability, against it; on the diagonal is right."""
+    """Return the share of positives against the probability; on the diagonal it is calibrated."""
     figure = Figure(figsize=(4.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0.0, 1.0], [0.0, 1.0], color="#999", linewidth=0.8, label="calibrated")
     axes.plot(
-        [found.probability for found in bins], [found.positives for found in bins],
+        [part.probability for part in bins], [part.positives for part in bins],
         marker="o", label="tracker",
     )  # fmt: skip
-    axes.set_title(f"Calibration: {sum(found.size for found in bins)} labelled events")
+    axes.set_title(f"Calibration: {sum(part.size for part in bins)} labelled events")
     axes.set_xlabel("mean probability of a tenth of the events")
     axes.set_ylabel("share of positive events")
     axes.legend(fontsize="x-small")
     return _svg(figure)
 
 
-def _asked(row: Row) -> bool:
-    """Tell whether a model was asked to rank; others only give probabilities."""
+def _ranks(row: Row) -> bool:
+    """Return whether a row has a ranking; others only have probabilities."""
     return bool(row.n or not row.labelled)
 
 
@@ -139,7 +139,7 @@ def _rows(parts: dict[str, list[Row]], model: str) -> list[Row]:
 
 
 def _points(rows: Sequence[Row]) -> tuple[list[float], list[list[float]]]:
-    """Return the rows' values, and how far below and above them the intervals reach."""
+    """Return the rows' values, and the lengths of the intervals below and above them."""
     heights = [row.ndcg_at_10 or 0.0 for row in rows]
     bounds = [row.ci.get("ndcg_at_10", (h, h)) for row, h in zip(rows, heights, strict=True)]
     below = [max(0.0, h - low) for h, (low, _) in zip(heights, bounds, strict=True)]

@@ -1,4 +1,4 @@
-"""How good probabilities are that were given before each labelled event, and simple ones beside."""
+"""Metrics of the probabilities before each labelled event, next to simple baselines."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from indexer.evaluate.intervals import (
     mean_interval,
     ratio_intervals,
 )
-from indexer.evaluate.measure import known, known_intervals
+from indexer.evaluate.measure import defined_intervals, or_none
 from indexer.evaluate.metrics import Flags, Floats, Integers
 from indexer.evaluate.result import CalibrationBin, Row
 from indexer.replay.replay import Replay
@@ -27,15 +27,17 @@ ITEM_MEAN, USER_MEAN = "item_mean", "user_mean"
 """The baselines: the share of positive events so far of the item, and of the user."""
 
 PRIOR_EVENTS = 5.0
-"""A mean is drawn towards that of all events by so many of them, so that a few prove little."""
+"""Events of the overall mean that smooth an item's or user's mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledAnswers:
-    """What models said of L labelled events, before each of them.
+    """The probabilities of models before each of L labelled events.
 
-    `events` (L,) are positions in the log, `positive` (L,) what came of them, and `models` the
-    probabilities (L,) by name.
+    Attributes:
+        events: (L,) positions in the log.
+        positive: (L,) bool, their labels.
+        models: probabilities (L,) by name of the model.
     """
 
     events: Integers
@@ -46,48 +48,48 @@ class LabelledAnswers:
         """Return the number of events."""
         return len(self.events)
 
-    def of(self, chosen: Flags) -> "LabelledAnswers":
-        """Return what was said of some of the events, chosen (L,)."""
-        models = {name: values[chosen] for name, values in self.models.items()}
-        return LabelledAnswers(self.events[chosen], self.positive[chosen], models)
+    def among(self, mask: Flags) -> "LabelledAnswers":
+        """Return the answers at some of the events; mask (L,) bool."""
+        models = {name: values[mask] for name, values in self.models.items()}
+        return LabelledAnswers(self.events[mask], self.positive[mask], models)
 
 
-class Asker:
-    """Asks for the probability of each labelled event just before it, while a log is replayed.
+class ProbabilityRecorder:
+    """Records the probability of each labelled event just before it, while a log is replayed.
 
-    `said` (L,) is by what was published, `learned` (L,) by what the replay's learner has learned.
+    `published` (L,) is that of the published model, `online` (L,) that of the replay's learner.
 
     Args:
-        replay: that is asked.
-        events: ascending positions of the events.
+        replay: the replay.
+        events: (L,) ascending positions of the events.
     """
 
     def __init__(self, replay: Replay, events: Integers) -> None:
-        self.said = np.full(len(events), math.nan)
-        self.learned = np.full(len(events), math.nan)
+        self.published = np.full(len(events), math.nan)
+        self.online = np.full(len(events), math.nan)
         self.events = events
         self._replay = replay
-        self._done = 0
+        self._next = 0
 
-    def up_to(self, position: int) -> None:
-        """Ask for all events up to a position in the log, which is included."""
-        while self._done < len(self.events) and self.events[self._done] <= position:
-            event = int(self.events[self._done])
+    def advance(self, position: int) -> None:
+        """Record the events up to a position in the log, which is included."""
+        while self._next < len(self.events) and self.events[self._next] <= position:
+            event = int(self.events[self._next])
             self._replay.advance(event)
-            self.said[self._done] = self._replay.probability(event)
+            self.published[self._next] = self._replay.probability(event)
             if self._replay.learner is not None:
-                self.learned[self._done] = self._replay.probability(event, learned=True)
-            self._done += 1
+                self.online[self._next] = self._replay.probability(event, learned=True)
+            self._next += 1
 
 
 def with_means(
     log: EventLog,
     events: Integers,
     positive: Flags,
-    asked: Integers,
-    said: Mapping[str, Floats],
+    targets: Integers,
+    models: Mapping[str, Floats],
 ) -> LabelledAnswers:
-    """Return what models said beside the means of items and users before each event.
+    """Return the probabilities of models and the means of items and users before each event.
 
     Events that the first model has no probability for, as of unknown items, are left out.
 
@@ -95,17 +97,17 @@ def with_means(
         log: the events.
         events: (M,) ascending positions of all labelled events.
         positive: (M,) their labels.
-        asked: (L,) those of them that were asked for.
-        said: (L,) probabilities by model, NaN for none.
+        targets: (L,) those of them with probabilities.
+        models: (L,) probabilities by model, NaN for none.
     """
-    places = np.searchsorted(events, asked)
+    places = np.searchsorted(events, targets)
     models = {
-        **said,
+        **models,
         ITEM_MEAN: mean_before(log.items[events], positive)[places],
         USER_MEAN: mean_before(log.users[events], positive)[places],
     }
-    first = next(iter(said.values()))
-    return LabelledAnswers(asked, positive[places], models).of(~np.isnan(first))
+    first = next(iter(models.values()))
+    return LabelledAnswers(targets, positive[places], models).among(~np.isnan(first))
 
 
 def mean_before(groups: NDArray[np.int64], positive: Flags) -> Floats:
@@ -141,69 +143,82 @@ def measure_probabilities(
     Args:
         part: the slice's name.
         answers: of the events in it.
-        users: (E,) whose event each of the log is.
+        users: (E,) user of each event of the log.
         seed: of the intervals.
     """
     own = users[answers.events]
     return [
-        Row(name, part, 0, labelled=len(own), **_measured(answers.positive, said, own, seed))
-        for name, said in answers.models.items()
+        Row(
+            name,
+            part,
+            0,
+            labelled=len(own),
+            **_measured(answers.positive, probabilities, own, seed),
+        )
+        for name, probabilities in answers.models.items()
     ]
 
 
-def calibration_of(positive: Flags, said: Floats) -> list[CalibrationBin]:
+def calibration_of(positive: Flags, probabilities: Floats) -> list[CalibrationBin]:
     """Return the bins of a calibration plot."""
-    return [CalibrationBin(*found) for found in metrics.calibration_bins(positive, said)]
+    return [CalibrationBin(*part) for part in metrics.calibration_bins(positive, probabilities)]
 
 
-def _measured(positive: Flags, said: Floats, users: Integers, seed: int) -> dict[str, Any]:
-    labels = metrics.label_metrics(positive, said)
-    by_user = metrics.aucs_of_users(positive, said, users)
-    losses = metrics.log_losses(positive, said)
+def _measured(positive: Flags, probabilities: Floats, users: Integers, seed: int) -> dict[str, Any]:
+    labels = metrics.label_metrics(positive, probabilities)
+    by_user = metrics.aucs_of_users(positive, probabilities, users)
+    losses = metrics.log_losses(positive, probabilities)
     values = {
-        "auc": metrics.auc(positive, said),
+        "auc": metrics.auc(positive, probabilities),
         "user_auc": float(by_user[1].mean()) if len(by_user[1]) else math.nan,
         "accuracy": labels.accuracy,
         "precision": labels.precision,
         "recall": labels.recall,
         "f1": labels.f1,
-        "log_loss": metrics.log_loss(positive, said),
-        "ece": metrics.ece(positive, said),
-        "ece_noise_floor": metrics.ece_noise_floor(said),
+        "log_loss": metrics.log_loss(positive, probabilities),
+        "ece": metrics.ece(positive, probabilities),
+        "ece_noise_floor": metrics.ece_noise_floor(probabilities),
     }
-    chosen = said >= 0.5
-    right, hit = (chosen == positive).astype(np.float64), (chosen & positive).astype(np.float64)
-    one = np.ones(len(said))
+    predicted = probabilities >= 0.5
+    right, hit = (
+        (predicted == positive).astype(np.float64),
+        (predicted & positive).astype(np.float64),
+    )
+    one = np.ones(len(probabilities))
     parts = np.stack([right, hit, hit, 2.0 * hit, losses], axis=1)
-    wholes = np.stack([one, one * chosen, one * positive, one * chosen + positive, one], axis=1)
+    wholes = np.stack(
+        [one, one * predicted, one * positive, one * predicted + positive, one], axis=1
+    )
     names = ("accuracy", "precision", "recall", "f1", "log_loss")
-    found = dict(zip(names, ratio_intervals(parts, wholes, users, seed), strict=True))
+    ratios = dict(zip(names, ratio_intervals(parts, wholes, users, seed), strict=True))
     intervals: dict[str, Interval] = {
-        "auc": auc_interval(positive, said, users, seed),
+        "auc": auc_interval(positive, probabilities, users, seed),
         "user_auc": mean_interval(by_user[1], by_user[0], seed),
-        **found,
-        "ece": ece_interval(positive, said, users, seed),
+        **ratios,
+        "ece": ece_interval(positive, probabilities, users, seed),
     }
     defined = {
         name: interval for name, interval in intervals.items() if values[name] == values[name]
     }
-    return {name: known(value) for name, value in values.items()} | {"ci": known_intervals(defined)}
+    return {name: or_none(value) for name, value in values.items()} | {
+        "ci": defined_intervals(defined)
+    }
 
 
 def join_rows(ranked: Sequence[Row], labelled: Sequence[Row]) -> list[Row]:
-    """Return rows of rankings with what was measured of probabilities, and rows that have no other.
+    """Return the rows of rankings with the metrics of probabilities, then the other rows.
 
-    A model's row of a slice is one, whatever was asked of it.
+    A model has one row per slice.
     """
-    said = {(row.model, row.slice): row for row in labelled}
+    others = {(row.model, row.slice): row for row in labelled}
     joined = []
     for row in ranked:
-        other = said.pop((row.model, row.slice), None)
+        other = others.pop((row.model, row.slice), None)
         if other is not None:
             fields = {name: getattr(other, name) for name in _LABEL_FIELDS}
             row = msgspec.structs.replace(row, **fields, ci=row.ci | other.ci)
         joined.append(row)
-    return joined + list(said.values())
+    return joined + list(others.values())
 
 
 _LABEL_FIELDS = (

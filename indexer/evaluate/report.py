@@ -76,7 +76,7 @@ items; {{ e.seconds }} s, {{ e.events_per_second }} events/s.</p>
 def as_tables(evaluation: Evaluation) -> list[Table]:
     """Return the rows of the whole as tables for the terminal; slices are in the page.
 
-    The first is of rankings; a second, of probabilities, where any were asked for.
+    The first is of rankings; a second, of probabilities, if there are any.
     """
     rows = [row for row in evaluation.rows if row.slice == "all"]
     split = next(n for n, (metric, _) in enumerate(_COLUMNS) if metric == "auc")
@@ -87,28 +87,32 @@ def as_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def _table(rows: Sequence[Row], columns: Sequence[tuple[str, str]]) -> Table:
-    shown = [column for column in columns if _defined(rows, column[0])]
+    visible = [column for column in columns if _defined(rows, column[0])]
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for _, title in shown:
+    for _, title in visible:
         table.add_column(title, justify="right")
     for row in rows:
-        table.add_row(row.model, *(_cell(row, metric) for metric, _ in shown))
+        table.add_row(row.model, *(_cell(row, metric) for metric, _ in visible))
     return table
 
 
 def against_best(evaluation: Evaluation) -> str:
-    """Say how far the tracker is from the best simple recommender; empty where none was asked."""
+    """Return a line on the tracker against the best simple recommender; empty if there is none."""
     best = _best(evaluation)
     if best is None or not any(_is_of(row, "tracker") for row in evaluation.rows):
         return ""
     parts = []
-    for found in evaluation.differences:
-        if (found.model, found.against) == ("tracker", best):
-            base = getattr(_row(evaluation, best), found.metric)
-            share = f" ({found.mean / base:+.1%})" if base else ""
-            ci = "" if found.ci is None else f" [{found.ci[0]:+.4f}, {found.ci[1]:+.4f}]"
-            parts.append(f"{dict(_COLUMNS)[found.metric]} {found.mean:+.4f}{share}{ci}")
+    for difference in evaluation.differences:
+        if (difference.model, difference.against) == ("tracker", best):
+            base = getattr(_row(evaluation, best), difference.metric)
+            share = f" ({difference.mean / base:+.1%})" if base else ""
+            ci = (
+                ""
+                if difference.ci is None
+                else f" [{difference.ci[0]:+.4f}, {difference.ci[1]:+.4f}]"
+            )
+            parts.append(f"{dict(_COLUMNS)[difference.metric]} {difference.mean:+.4f}{share}{ci}")
     return f"tracker against {best}, the best of the simple ones: {'; '.join(parts)}"
 
 

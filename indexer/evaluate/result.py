@@ -1,10 +1,10 @@
-"""What an evaluation says: the form of its JSON, read by its reports."""
+"""The result of an evaluation: the form of its JSON, which its reports read."""
 
 import msgspec
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Metrics of one model on one slice of the targets; None where a metric is not defined.
+    """Metrics of one model on one slice of the targets; None if a metric is not defined.
 
     Those of rankings are means over `n` targets; those of probabilities, from `auc` on, are over
     `labelled` events. `ci` has the 95 % interval of each, but of `coverage` and the noise floor.
@@ -47,7 +47,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class CalibrationBin(msgspec.Struct, frozen=True):
-    """Some labelled events next to each other by probability: its mean, and what came of them."""
+    """A tenth of the labelled events by probability: its mean, and the share of positives."""
 
     size: int
     probability: float
@@ -55,7 +55,7 @@ class CalibrationBin(msgspec.Struct, frozen=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """What `indexer evaluate --json` prints; `notes` say how it was measured."""
+    """The JSON of `indexer evaluate --json`; `notes` explain how it was measured."""
 
     protocol: str
     artifact: str

@@ -1,4 +1,4 @@
-"""What is asked at held-out events: the targets, what may be ranked, and the past of each."""
+"""Held-out events that models are asked for: the targets, their slices, and each one's past."""
 
 import math
 from collections.abc import Iterator
@@ -17,15 +17,18 @@ Flags = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
 AT_ONCE, PART_BYTES = 256, 16 << 20
-"""Targets that are scored together at most, and about how much memory their table may take."""
+"""Targets that are scored together at most, and the bytes of their table, about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What is asked: Q targets, ascending positions in the log, and what may be ranked.
+    """The targets of an evaluation, and the items that are ranked for them.
 
-    `ranked` (N,) bool are the catalogue rows that may stand in a list; `fitted` (E,) bool the
-    events that baselines are fitted on; `repeats` whether items seen before are ranked.
+    Attributes:
+        events: (Q,) ascending positions of the targets in the log.
+        ranked: (N,) bool, the catalogue rows that may stand in a list.
+        fitted: (E,) bool, the events that baselines are fitted on.
+        repeats: items seen before are ranked.
     """
 
     events: Integers
@@ -35,12 +38,15 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Some targets in time order, as a model meets them.
+class TargetBatch:
+    """Some targets in time order, with their users' past.
 
-    `events` (B,) are positions in the log, `rows` (B,) what was chosen (-1 for an item that is not
-    ranked). `past[starts[b] : starts[b + 1]]` are the rows of what the user of target b did before,
-    the latest first.
+    Attributes:
+        events: (B,) positions in the log.
+        rows: (B,) catalogue rows of the targets, -1 for an item that is not ranked.
+        past: `past[starts[b] : starts[b + 1]]` are the rows of the events of target b's user
+            before it, the latest first.
+        starts: (B + 1,).
     """
 
     events: Integers
@@ -62,40 +68,42 @@ def targets_of(
     repeats: bool,
     met_only: bool = False,
 ) -> Targets:
-    """Return the targets of a protocol: what is ranked are live items of the log's catalogue.
+    """Return the targets of a protocol: live items of the catalogue are ranked.
 
-    With `met_only` it is only those that the log has, as for a core of the events. Baselines are
+    With `met_only` only those of them that the log has, as for a core of the events. Baselines are
     fitted on all that is before the 90 % cut with `gts`, on the training part with `loo`.
     """
     ranked = np.zeros(items, np.bool_)
     ranked[:live] = True
     if met_only:
-        met = np.zeros(items, np.bool_)
-        met[rows[rows >= 0]] = True
-        ranked &= met
+        in_log = np.zeros(items, np.bool_)
+        in_log[rows[rows >= 0]] = True
+        ranked &= in_log
     last = VALIDATION if split.protocol == "gts" else 0
     return Targets(split.test, ranked, (split.parts <= last) & (rows >= 0), repeats)
 
 
-def asked_in_parts(log: EventLog, rows: Rows, targets: Targets, bytes_each: int) -> Iterator[Asked]:
-    """Yield the targets in time order, some at a time, of which each takes so much memory."""
+def target_batches(
+    log: EventLog, rows: Rows, targets: Targets, bytes_each: int
+) -> Iterator[TargetBatch]:
+    """Yield the targets in time order, in batches; `bytes_each` is the memory of one target."""
     size = max(1, min(AT_ONCE, PART_BYTES // max(bytes_each, 1)))
     order, first = by_user(log, rows)
     for start in range(0, len(targets.events), size):
         events = targets.events[start : start + size]
-        chosen = rows[events]
-        chosen = np.where((chosen >= 0) & targets.ranked[chosen], chosen, -1)
+        target_rows = rows[events]
+        target_rows = np.where((target_rows >= 0) & targets.ranked[target_rows], target_rows, -1)
         starts = np.zeros(len(events) + 1, np.int64)
         _count_past(events, log.users, order, first, starts)
         past = np.empty(starts[-1], np.int64)
         _fill_past(events, log.users, order, first, rows, starts, past)
-        yield Asked(events, chosen, past, starts)
+        yield TargetBatch(events, target_rows, past, starts)
 
 
 def by_user(log: EventLog, rows: Rows) -> tuple[Integers, Integers]:
-    """Return the positions of events of catalogue items by user, and where each user's start."""
-    known = np.flatnonzero(rows >= 0)
-    order = known[np.argsort(log.users[known], kind="stable")]
+    """Return the positions of events of catalogue items by user, and each user's first place."""
+    positions = np.flatnonzero(rows >= 0)
+    order = positions[np.argsort(log.users[positions], kind="stable")]
     return order, np.searchsorted(log.users[order], np.arange(len(log.user_ids) + 1))
 
 
@@ -142,47 +150,47 @@ def slices(
 
     `cold_users` and `cold_items` have no event among those that baselines are fitted on;
     `tail_items` are outside the most popular tenth of the items there; `history:A-B` are targets
-    with so many events of the user before. `scene:NAME` are the most frequent scenes.
-    `attribute_users` are users of whom more is known than their events, and
-    `attribute_users:history:1-3` their first events.
+    with A to B events of the user before. `scene:NAME` are the most frequent scenes.
+    `attribute_users` are users with known attributes, and `attribute_users:history:1-3` their first
+    events.
 
     Args:
         log: the events.
-        events: targets, or other events that were asked for.
-        targets: what is asked.
+        events: (Q,) positions of targets or of other events.
+        targets: the targets.
         rows: (E,) catalogue rows of the events.
         scene_names: by code.
-        with_attributes: (U,) of which users of the log attributes are known.
+        with_attributes: (U,) bool, the users of the log with known attributes.
     """
     yield "all", np.ones(len(events), np.bool_)
     users = np.bincount(log.users[targets.fitted], minlength=len(log.user_ids))
     counts = np.bincount(rows[targets.fitted], minlength=len(targets.ranked))
     target = rows[events]
-    known = target >= 0
-    of_target = np.where(known, counts[np.maximum(target, 0)], 0)
+    in_catalogue = target >= 0
+    of_target = np.where(in_catalogue, counts[np.maximum(target, 0)], 0)
     popular = np.zeros(len(counts), np.bool_)
     ranked = np.flatnonzero(targets.ranked)
     top = ranked[np.argsort(-counts[ranked], kind="stable")]
     popular[top[: math.ceil(TAIL_SHARE * len(top))]] = True
     lengths = log.lengths()[events]
-    chosen = {
+    masks = {
         "cold_users": users[log.users[events]] == 0,
         "cold_items": of_target == 0,
-        "tail_items": ~(known & popular[np.maximum(target, 0)]),
+        "tail_items": ~(in_catalogue & popular[np.maximum(target, 0)]),
     }
     for low, high in HISTORY_SLICES:
         name = f"history:{low}+" if high is None else f"history:{low}-{high}"
-        chosen[name] = (lengths >= low) & (lengths <= (high or np.inf))
+        masks[name] = (lengths >= low) & (lengths <= (high or np.inf))
     if with_attributes is not None and with_attributes.any():
-        chosen["attribute_users"] = with_attributes[log.users[events]]
+        masks["attribute_users"] = with_attributes[log.users[events]]
         low, high = HISTORY_SLICES[0]
         first = (lengths >= low) & (lengths <= (high or np.inf))
-        chosen[f"attribute_users:history:{low}-{high}"] = chosen["attribute_users"] & first
+        masks[f"attribute_users:history:{low}-{high}"] = masks["attribute_users"] & first
     scenes, sizes = np.unique(log.batch.scenes[events], return_counts=True)
     for place in np.argsort(-sizes, kind="stable")[:MAX_SCENES].tolist():
         scene = scene_names.get(int(scenes[place]))
         if scene is not None and sizes[place] >= MIN_SCENE_TARGETS and len(scenes) > 1:
-            chosen[f"scene:{scene}"] = log.batch.scenes[events] == scenes[place]
-    for name, which in chosen.items():
+            masks[f"scene:{scene}"] = log.batch.scenes[events] == scenes[place]
+    for name, which in masks.items():
         if which.any():
             yield name, which

@@ -18,7 +18,7 @@ from tracker.explained import Explained
 
 
 class BoardError(Explained, ValueError):
-    """TensorBoard is not there; the message says how to get it."""
+    """TensorBoard is not installed; the message says how to install it."""
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def progress(
 ) -> Iterator[Report]:
     """Show a bar on stderr with the loss and the best of a measure; yield its callback.
 
-    Where nobody looks at a terminal there is a line an epoch instead, as soon as it is judged.
+    Without a terminal it prints a line per epoch instead.
     """
     console = Console(stderr=True)
     if not console.is_terminal and not quiet:
@@ -43,8 +43,8 @@ def progress(
         task = bar.add_task(name, total=epochs, epoch=0, loss=math.nan, ndcg="-")
 
         def report(epoch: int, share: float, loss: float, ndcg: float) -> None:
-            shown = f"{ndcg:.4f}" if ndcg >= 0.0 else "-"
-            bar.update(task, completed=epoch - 1 + share, epoch=epoch, loss=loss, ndcg=shown)
+            value = f"{ndcg:.4f}" if ndcg >= 0.0 else "-"
+            bar.update(task, completed=epoch - 1 + share, epoch=epoch, loss=loss, ndcg=value)
 
         yield report
 
@@ -55,9 +55,9 @@ def _lines(name: str, epochs: int, measure: str) -> Iterator[Report]:
 
     def report(epoch: int, share: float, loss: float, best: float) -> None:
         nonlocal line, now
-        shown = f", best {measure} {best:.4f}" if best >= 0.0 else ""
+        value = f", best {measure} {best:.4f}" if best >= 0.0 else ""
         if now not in (0, epoch):
-            click.echo(f"{line}{shown}", err=True)
+            click.echo(f"{line}{value}", err=True)
         line, now = f"{name} epoch {epoch}/{epochs}: loss {loss:.3f}", epoch
 
     yield report
@@ -73,14 +73,14 @@ def write_curve(
 ) -> list[Path]:
     """Write `name`.csv, one line an epoch, and `name`.png; return their paths.
 
-    A measure that was not taken (a refit has no validation) is left empty. The picture needs
+    A missing measure (a refit has no validation) is left empty. The picture needs
     matplotlib, of the extra `train`, and is left out without it.
 
     Args:
         curve: epochs of one kind, at least one: of the encoder, or of the ranker.
-        folder: made if it is not there.
+        folder: created if it is missing.
         name: of the files.
-        measure: the field that is drawn beside the loss.
+        measure: the field that is drawn with the loss.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [figures(line) for line in curve]
@@ -99,27 +99,29 @@ def write_curve(
 
 def figures(line: msgspec.Struct) -> dict[str, float]:
     """Return the figures of an epoch by name."""
-    found: dict[str, float] = msgspec.structs.asdict(line)
-    return found
+    by_name: dict[str, float] = msgspec.structs.asdict(line)
+    return by_name
 
 
 def _draw(lines: Sequence[dict[str, float]], measure: str, path: Path) -> None:
     from matplotlib.figure import Figure  # half a second, which only a training pays
 
     figure = Figure(figsize=(8, 4), layout="constrained")
-    left = figure.add_subplot()
+    loss_axes = figure.add_subplot()
     epochs = [line["epoch"] for line in lines]
     for name, style in (("loss", "-"), ("validation_loss", "--")):
         if name in lines[0]:
-            left.plot(epochs, [line[name] for line in lines], style, color="tab:blue", label=name)
-    left.set_xlabel("epoch")
-    left.set_ylabel("loss", color="tab:blue")
-    left.legend(loc="upper center")
+            loss_axes.plot(
+                epochs, [line[name] for line in lines], style, color="tab:blue", label=name
+            )
+    loss_axes.set_xlabel("epoch")
+    loss_axes.set_ylabel("loss", color="tab:blue")
+    loss_axes.legend(loc="upper center")
     values = [line[measure] for line in lines]
     if not all(map(math.isnan, values)):
-        right = left.twinx()
-        right.plot(epochs, values, color="tab:orange")
-        right.set_ylabel(measure.replace("_", " "), color="tab:orange")
+        measure_axes = loss_axes.twinx()
+        measure_axes.plot(epochs, values, color="tab:orange")
+        measure_axes.set_ylabel(measure.replace("_", " "), color="tab:orange")
     figure.savefig(path, dpi=120)
 
 
@@ -145,10 +147,10 @@ class Board:
         """Write the figures of an epoch of a fit, to be seen at once."""
         if name not in self._writers:
             self._writers[name] = self._make(str(self._folder / name))
-        found = figures(line)
-        for figure, value in found.items():
+        values = figures(line)
+        for figure, value in values.items():
             if figure != "epoch" and not math.isnan(value):
-                self._writers[name].add_scalar(figure, value, found["epoch"])
+                self._writers[name].add_scalar(figure, value, values["epoch"])
         self._writers[name].flush()
 
     def close(self) -> None:

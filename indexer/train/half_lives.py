@@ -1,4 +1,4 @@
-"""Half-lives of the users' decayed sums, chosen by how well the sums tell what is chosen next."""
+"""Half-lives of the users' decayed sums, chosen by how well the sums predict the next item."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,35 +20,39 @@ GRID = (
     10 * MINUTE, 30 * MINUTE, 3 * HOUR, DAY, 3 * DAY, 7 * DAY, 20 * DAY, 60 * DAY, 180 * DAY,
     730 * DAY,
 )  # fmt: skip
-"""What is chosen from, in seconds, and what is in force besides."""
+"""Candidates in seconds; the half-lives in force are candidates too."""
 
 MAX_TARGETS = 6000
-"""Targets looked at, evenly spread: the first two thirds to choose by, the rest to judge by."""
+"""Targets at most, evenly spread: the first two thirds are fitted on, the rest validate."""
 
 MIN_TARGETS = 600
+"""With fewer targets nothing is chosen."""
 
 OTHERS = 64
-"""Items that stand beside a target: those of the targets before and after it, so that they were
-as popular at that time."""
+"""Negative items of a target: those of the targets before and after it, which were as popular at
+that time."""
 
 LEAST_GAIN = 0.01
-"""Nats that others must gain besides: targets share the items beside them, so that an error taken
-of users alone is somewhat small, and for less no states are worth making anew."""
+"""Nats that other half-lives must gain besides: targets share their negative items, so that an
+error over users alone is too small, and a smaller gain is not worth rebuilding all states."""
 
 MASS_HALF = 0.5
-"""As in the ranker's features: a sum counts M / (M + .5) of its mass."""
+"""The half of a sum's confidence M / (M + .5), as in the ranker's features."""
 
 RIDGE = 1e-2
 STEPS = 6
-"""Of Newton's method, from zero; the loss is convex and the columns lie in -1..1."""
+"""Steps of Newton's method, from zero; the loss is convex and the columns lie in -1..1."""
 
 
 class HalfLives(msgspec.Struct, frozen=True):
-    """What was chosen: seconds, ascending, and why.
+    """The chosen half-lives, and the losses behind the choice.
 
-    `loss` is the mean cross-entropy of the judged targets among OTHERS, in nats, by the best others
-    that were found, `loss_in_force` by those in force; `error` is the standard error of the
-    difference, a user's targets counted as one.
+    Attributes:
+        seconds: ascending.
+        loss: mean cross-entropy of the later targets among OTHERS, in nats, by the best other
+            half-lives.
+        loss_in_force: the same by those in force.
+        error: standard error of the difference, a user's targets counted as one.
     """
 
     seconds: tuple[float, ...]
@@ -66,45 +70,50 @@ def choose_half_lives(
 ) -> HalfLives | None:
     """Choose as many half-lives as are in force, and keep these unless others are clearly better.
 
-    1. For each target and each half-life of GRID, the cosine of its item, and of those beside it,
-       with the user's sum before the event, times the sum's confidence: the ranker's columns.
-    2. One half-life after the other is taken, that which lowers the loss of a softmax the most.
-    3. They are kept where they lower the loss of later targets by LEAST_GAIN and more than twice
-       its standard error, for a change of half-lives rebuilds the users' states.
+    1. Compute the ranker's columns for each target and each half-life of GRID: the cosine of its
+       item, and of the negative items, with the user's sum before the event, times the sum's
+       confidence.
+    2. Choose one half-life after the other, each time the one that lowers the loss of a softmax
+       the most.
+    3. Keep them if they lower the loss of later targets by LEAST_GAIN and by more than twice its
+       standard error, for a change of half-lives rebuilds the users' states.
 
     Args:
         log: the events.
         rows: (E,) catalogue rows, -1 unknown.
         vectors: (N, D) float32, as the states sum them.
-        events: (Q,) ascending positions of targets that may be learned from.
+        events: (Q,) ascending positions of the targets that training may use.
         in_force: seconds, ascending.
 
     Returns:
-        None where there are fewer than MIN_TARGETS.
+        None if there are fewer than MIN_TARGETS.
     """
     if len(events) < MIN_TARGETS:
         return None
     events = evenly_spread(events, MAX_TARGETS)
     grid = tuple(sorted({*GRID, *in_force}))
-    columns, offsets = _columns(log, rows, vectors, events, grid)  # 1
+    columns, offsets = _columns(log, rows, vectors, events, grid)  # 1. Compute the columns.
     learned = len(events) * 2 // 3
     early, late = slice(0, learned), slice(learned, len(events))
-    chosen: list[int] = []
-    for _ in in_force:  # 2
-        left = [place for place in range(len(grid)) if place not in chosen]
-        losses = [_fit(columns[early], offsets[early], [*chosen, place])[1] for place in left]
-        chosen.append(left[int(np.argmin(losses))])
-    judged = []
-    for places in (chosen, [grid.index(seconds) for seconds in in_force]):  # 3
+    best: list[int] = []
+    for _ in in_force:  # 2. Choose one after the other.
+        others = [place for place in range(len(grid)) if place not in best]
+        losses = [_fit(columns[early], offsets[early], [*best, place])[1] for place in others]
+        best.append(others[int(np.argmin(losses))])
+    by_choice = []
+    for places in (best, [grid.index(period) for period in in_force]):  # 3. Compare.
         weights, _ = _fit(columns[early], offsets[early], places)
-        judged.append(_losses(columns[late][..., places] @ weights + offsets[late]))
-    gains = judged[1] - judged[0]
+        by_choice.append(_losses(columns[late][..., places] @ weights + offsets[late]))
+    gains = by_choice[1] - by_choice[0]
     of_users = np.bincount(log.users[events[late]], gains - gains.mean())
     error = float(np.sqrt(np.square(of_users).sum())) / len(gains)
-    found = tuple(sorted(grid[place] for place in chosen))
+    seconds = tuple(sorted(grid[place] for place in best))
     better = gains.mean() > max(LEAST_GAIN, 2.0 * error)
     return HalfLives(
-        found if better else in_force, float(judged[0].mean()), float(judged[1].mean()), error
+        seconds if better else in_force,
+        float(by_choice[0].mean()),
+        float(by_choice[1].mean()),
+        error,
     )
 
 
@@ -168,10 +177,10 @@ def _fill(
             sums[:] = 0.0
             masses[:] = 0.0
         for h in range(len(grid)):
-            left = decay(times[e] - latest, grid[h])
-            masses[h] *= left
+            factor = decay(times[e] - latest, grid[h])
+            masses[h] *= factor
             for d in range(vectors.shape[1]):
-                sums[h, d] *= np.float32(left)
+                sums[h, d] *= np.float32(factor)
         latest = times[e]
         q = place[e]
         if q >= 0:
@@ -191,7 +200,7 @@ def _fill(
 def _fit(
     columns: NDArray[np.float32], offsets: NDArray[np.float32], places: list[int]
 ) -> tuple[NDArray[np.float64], float]:
-    """Return the weights (H,) of some columns that a softmax is best with, and its loss: nats."""
+    """Return the weights (H,) of least softmax loss over some columns, and the loss in nats."""
     x = columns[..., places].astype(np.float64)
     weights = np.zeros(len(places))
     for _ in range(STEPS):

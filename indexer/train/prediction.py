@@ -30,18 +30,18 @@ from tracker.scoring.evidence import EVIDENCE, Priors
 from tracker.scoring.prediction import HeadWeights, Prediction, PredictionInfo
 
 PAIRS_OF_A_USER = 20
-"""Pairs of a liked and a disliked item of one user that are learned from at most."""
+"""Pairs of a positive and a negative event of one user that are learned from at most."""
 
 LEAST_GAIN = 0.0005
-"""By how many nats a hidden layer has to lower the loss to be worth it."""
+"""Nats by which a hidden layer has to lower the loss."""
 
 
 class PredictionOptions(msgspec.Struct, frozen=True):
-    """How the head is fitted.
+    """Hyperparameters of the head.
 
-    `within_user` is the weight, beside that of the cross-entropy, of putting of two events of one
-    user the positive one first. `positive_rating` is the least positive rating; by default the
-    median. `hidden` is the width of the layer that is tried beside none.
+    `positive_rating` is the lowest positive rating; by default the median. `within_user` is the
+    weight of the pairwise loss of a user's events next to that of the cross-entropy. `hidden` is
+    the width of the hidden layer that is compared with none.
     """
 
     positive_rating: float | None = None
@@ -62,33 +62,33 @@ def train_prediction(
     kinds: Kinds,
     skip: NDArray[np.bool_] | None,
     options: PredictionOptions,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[Prediction | None, str]:
-    """Label a log's events, replay it, and fit what is learned from them.
+    """Label a log's events, replay it, and fit the probability of a positive event.
 
     Args:
-        artifact: the items; what else was trained is not asked.
+        artifact: the items; other trained models are not used.
         log: the events.
         kinds: the weights in force.
-        skip: (E,) bool, events that nothing may see, if any.
-        options: how.
-        progress: told the number of labelled events done.
+        skip: (E,) bool, events that training may not use, if any.
+        options: hyperparameters.
+        progress: called with the number of labelled events done.
 
     Returns:
-        the prediction, and what to say of it in a line; None, and why there is none.
+        the prediction and a line on its source; None and the reason for none.
     """
     fitted = np.ones(len(log), np.bool_) if skip is None else ~skip
     rule = label_rule(log, kinds, fitted, options.positive_rating)
     labelled = label_events(log, rule, fitted)
     replay = Replay(artifact, log, None, Blend(), skip)
-    found = fit_prediction(replay, labelled, fitted, options, progress)
-    if found is None:
+    prediction = fit_prediction(replay, labelled, fitted, options, progress)
+    if prediction is None:
         why = learned_from(replay, labelled, options.seed).too_few()
         return None, why
-    said = "impressions" if rule.source == "impressions" else "events"
-    if rule.positive_rating is not None and said == "events":
-        said += f", a rating positive from {rule.positive_rating:g} on"
-    return found, f"probability learned from {found.info.examples} labelled {said}"
+    source = "impressions" if rule.source == "impressions" else "events"
+    if rule.positive_rating is not None and source == "events":
+        source += f", a rating positive from {rule.positive_rating:g} on"
+    return prediction, f"probability learned from {prediction.info.examples} labelled {source}"
 
 
 def fit_prediction(
@@ -96,26 +96,26 @@ def fit_prediction(
     labelled: Labelled,
     fitted: NDArray[np.bool_],
     options: PredictionOptions,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Prediction | None:
     """Fit the probability that a labelled event is positive, from what was known before it.
 
     Args:
         replay: at or before the first event of `learned_from`.
         labelled: all labelled events that may be learned from; the later half of them is.
-        fitted: (E,) bool, events whose means may be looked at for the priors.
-        options: how.
-        progress: told the number of labelled events done.
+        fitted: (E,) bool, events whose means the priors may use.
+        options: hyperparameters.
+        progress: called with the number of labelled events done.
 
     Returns:
         the prediction; None where one class is missing or rare (`Labelled.too_few`).
     """
-    chosen = learned_from(replay, labelled, options.seed)
-    if chosen.too_few():
+    later = learned_from(replay, labelled, options.seed)
+    if later.too_few():
         return None
-    priors = priors_of(replay.log, fitted, chosen.rule)
-    examples = collect_labelled(replay, chosen, priors, progress)
-    return fit_head(examples, chosen.rule, priors, options)
+    priors = priors_of(replay.log, fitted, later.rule)
+    examples = collect_labelled(replay, later, priors, progress)
+    return fit_head(examples, later.rule, priors, options)
 
 
 def fit_head(
@@ -123,18 +123,17 @@ def fit_head(
 ) -> Prediction:
     """Fit a head and its calibration.
 
-    1. Columns that never differ are left out; the others are standardised, and bounded by what
-       was met.
-    2. On all but the latest: with and without a hidden layer, by AdamW, stopping when the loss of
-       the latest no longer falls; the layer is kept if it lowers that loss by LEAST_GAIN.
-    3. The scale of the logits is fitted on the latest, which the head has not seen.
-    4. The head is fitted anew on all, for as many epochs, and its shift on the later half.
+    1. Leave out columns that never differ; standardise the others, bounded by their range.
+    2. Fit on all but the latest, with and without a hidden layer, by AdamW, until the loss of the
+       latest no longer falls; keep the layer if it lowers that loss by LEAST_GAIN.
+    3. Fit the scale of the logits on the latest, which the head has not seen.
+    4. Fit the head again on all, for as many epochs, and its shift on the later half.
 
     The loss is binary cross-entropy plus `within_user` times that of pairs of one user. The same
     seed gives the same weights on one machine.
     """
     lowest, highest = examples.evidence.min(axis=0), examples.evidence.max(axis=0)
-    columns = np.flatnonzero(highest - lowest > 1e-6)  # 1
+    columns = np.flatnonzero(highest - lowest > 1e-6)  # 1. Leave out columns.
     values = examples.evidence[:, columns]
     shift, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
     data = _Data(
@@ -142,18 +141,20 @@ def fit_head(
         torch.from_numpy(examples.positive.astype(np.float32)),
         examples.users,
     )
-    held = max(1, round(len(examples) * options.validation_share))
-    early, late = np.arange(len(examples) - held), np.arange(len(examples))[-held:]
+    late_count = max(1, round(len(examples) * options.validation_share))
+    early, late = np.arange(len(examples) - late_count), np.arange(len(examples))[-late_count:]
     with one_thread():
         tried = [_fit(data, early, late, options, width, None) for width in (0, options.hidden)]
-        chosen = tried[1] if tried[1].loss < tried[0].loss - LEAST_GAIN else tried[0]  # 2
-        logits = _logits(chosen.net, data, late)
-        judged = _platt(logits, examples.positive[late])  # 3
-        hidden = chosen.net.first.out_features if chosen.net.first is not None else 0
-        net = _fit(data, np.arange(len(examples)), late, options, hidden, chosen.epochs).net  # 4
+        # 2. Compare with and without a hidden layer.
+        best = tried[1] if tried[1].loss < tried[0].loss - LEAST_GAIN else tried[0]
+        logits = _logits(best.net, data, late)
+        late_scaling = _platt(logits, examples.positive[late])  # 3. Fit the scale.
+        # 4. Fit again on all.
+        hidden = best.net.first.out_features if best.net.first is not None else 0
+        net = _fit(data, np.arange(len(examples)), late, options, hidden, best.epochs).net
         later = np.arange(len(examples))[len(examples) // 2 :]
-        calibration = _platt(_logits(net, data, later), examples.positive[later], judged[0])
-    probabilities = Calibration.published(*judged).probability(logits).astype(np.float64)
+        calibration = _platt(_logits(net, data, later), examples.positive[later], late_scaling[0])
+    probabilities = Calibration.published(*late_scaling).probability(logits).astype(np.float64)
     labels, users = examples.positive[late], examples.users[late]
     validation = {
         "auc": _or_none(auc(labels, probabilities)),
@@ -204,7 +205,7 @@ class _Net(nn.Module):
         lowest: NDArray[np.float32],
         highest: NDArray[np.float32],
     ) -> HeadWeights:
-        """Fold what standardises into the weights."""
+        """Return the weights over columns that are not standardised."""
         state = {name: value.detach().double().numpy() for name, value in self.state_dict().items()}
         width = len(shift)
         linear = state["linear.weight"][0] / scale
@@ -245,7 +246,7 @@ def _fit(
     hidden: int,
     epochs: int | None,
 ) -> _Tried:
-    """Fit on events; for so many epochs, or until the loss of the validation no longer falls."""
+    """Fit on events, for `epochs`, or until the validation loss no longer falls."""
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
     net = _Net(data.values.shape[1], hidden)
@@ -253,9 +254,9 @@ def _fit(
         net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     pairs, chances = _pairs(data, events, options.seed)
-    judged = _pairs(data, validation, options.seed)[0]
+    validation_pairs = _pairs(data, validation, options.seed)[0]
     best = _Tried(net, 0, math.inf)
-    kept = {name: value.clone() for name, value in net.state_dict().items()}
+    weights = {name: value.clone() for name, value in net.state_dict().items()}
     for epoch in range(1, 1 + (options.max_epochs if epochs is None else epochs)):
         order = random.permutation(events)
         for start in range(0, len(order), options.batch_size):
@@ -268,14 +269,22 @@ def _fit(
         if epochs is not None:
             continue
         with torch.no_grad():
-            found = float(_loss(net, data, validation, judged if len(judged) else None, options))
-        if found < best.loss:
-            best = _Tried(net, epoch, found)
-            kept = {name: value.clone() for name, value in net.state_dict().items()}
+            validation_loss = float(
+                _loss(
+                    net,
+                    data,
+                    validation,
+                    validation_pairs if len(validation_pairs) else None,
+                    options,
+                )
+            )
+        if validation_loss < best.loss:
+            best = _Tried(net, epoch, validation_loss)
+            weights = {name: value.clone() for name, value in net.state_dict().items()}
         elif epoch - best.epochs >= options.patience:
             break
     if epochs is None:
-        net.load_state_dict(kept)
+        net.load_state_dict(weights)
     return best if epochs is None else _Tried(net, epochs, math.nan)
 
 
@@ -301,19 +310,19 @@ def _pairs(
     random = np.random.default_rng(seed)
     labels = data.labels.numpy() > 0.5
     order = events[np.argsort(data.users[events], kind="stable")]
-    found: list[NDArray[np.int64]] = []
+    pairs: list[NDArray[np.int64]] = []
     weights: list[NDArray[np.float64]] = []
     for part in np.split(order, np.flatnonzero(np.diff(data.users[order])) + 1):
         ups, downs = part[labels[part]], part[~labels[part]]
         count = min(len(ups) * len(downs), PAIRS_OF_A_USER)
         if count:
-            chosen = random.choice(len(ups) * len(downs), count, replace=False)
-            found.append(np.stack([ups[chosen // len(downs)], downs[chosen % len(downs)]], axis=1))
+            sample = random.choice(len(ups) * len(downs), count, replace=False)
+            pairs.append(np.stack([ups[sample // len(downs)], downs[sample % len(downs)]], axis=1))
             weights.append(np.full(count, 1.0 / count))
-    if not found:
+    if not pairs:
         return np.zeros((0, 2), np.int64), np.zeros(0)
     chances = np.concatenate(weights)
-    return np.concatenate(found), chances / chances.sum()
+    return np.concatenate(pairs), chances / chances.sum()
 
 
 @torch.no_grad()
@@ -331,17 +340,17 @@ def _platt(
     """
     x = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
     ups = int(labels.sum())
-    wanted = np.where(labels, (ups + 1.0) / (ups + 2.0), 1.0 / (len(labels) - ups + 2.0))
-    found = np.array([1.0 if scale is None else scale, 0.0])
+    targets = np.where(labels, (ups + 1.0) / (ups + 2.0), 1.0 / (len(labels) - ups + 2.0))
+    scaling = np.array([1.0 if scale is None else scale, 0.0])
     for _ in range(50):
-        said = 1.0 / (1.0 + np.exp(-np.clip(x @ found, -30.0, 30.0)))
-        slope = x.T @ (said - wanted)
-        curve = (x * (said * (1.0 - said))[:, None]).T @ x + 1e-6 * np.eye(2)
+        probabilities = 1.0 / (1.0 + np.exp(-np.clip(x @ scaling, -30.0, 30.0)))
+        slope = x.T @ (probabilities - targets)
+        curve = (x * (probabilities * (1.0 - probabilities))[:, None]).T @ x + 1e-6 * np.eye(2)
         if scale is None:
             step = np.linalg.solve(curve, slope)
         else:
             step = np.array([0.0, slope[1] / curve[1, 1]])
-        found = found - np.clip(step, -1.0, 1.0)
+        scaling = scaling - np.clip(step, -1.0, 1.0)
         if float(np.abs(step).max()) < 1e-9:
             break
-    return max(float(found[0]), 0.05), float(found[1])
+    return max(float(scaling[0]), 0.05), float(scaling[1])

@@ -19,26 +19,26 @@ from tracker.scoring.features import TREND_KNEE
 from tracker.scoring.network import Network
 
 MIN_EXAMPLES = 100
-"""With fewer targets nothing is fitted: the fixed blend ranks better than their noise."""
+"""Fewest targets that a ranker is fitted on: the fixed blend is better than their noise."""
 
 CUT_COLUMNS = (
     ("content_60", "content_95"), ("trend_1d",), ("neighbours_95",), ("negative",), ("repeats",),
     ("encoder",),
 )  # fmt: skip
-"""The features that the recommender's first cut goes by, as `Ranker.cut_weights` orders them."""
+"""The features of the recommender's first cut, in the order of `Ranker.cut_weights`."""
 
 LATE_EXAMPLES = 8000
-"""Fresh targets, the latest, on which late columns are weighed."""
+"""Number of the latest fresh targets that the weights of late columns are fitted on."""
 
 CUT_STEPS = 300
-"""Steps in which the weights of the first cut are fitted."""
+"""Optimiser steps of the weights of the first cut."""
 
 
 class RankerOptions(msgspec.Struct, frozen=True):
-    """How the ranker is fitted. Epochs follow from `steps`, within their bounds.
+    """Hyperparameters of the ranker. The number of epochs follows from `steps`, within its bounds.
 
-    `hidden` are the widths of one of its `members`: networks that differ by their seed, and whose
-    mean serves as one network of so many times the widths.
+    `hidden` are the widths of each of the `members`: networks that differ by their seed. Their mean
+    serves as one network of `members` times the widths.
     """
 
     hidden: tuple[int, int] = (32, 32)
@@ -80,22 +80,21 @@ def fit_ranker(
 ) -> Fitted:
     """Fit a network to put each target above the other candidates.
 
-    1. Columns that never differ are left out; the others are standardised. Those of LATE are left
-       for step 4.
-    2. The latest targets are kept for validation: the epoch of their least loss is the best.
-    3. Networks, the members, are then fitted anew on all targets, for as many epochs, at the same
-       rates. They come out differently by their seed alone; the mean of their scores is the score.
-    4. What LATE columns add to it is weighed on the targets that are fresh, together with the
-       score's own scale; and so are the features of the recommender's first cut. Where the
-       probability adds nothing it is left out.
+    1. Leave out columns that never differ, and standardise the others; LATE columns wait for
+       step 4.
+    2. Fit on all but the latest targets; the epoch of the least loss on these is the best.
+    3. Fit the members on all targets, for as many epochs, at the same rates. They differ by their
+       seed; the mean of their scores is the score.
+    4. Fit the weights of LATE columns beside the score on fresh targets, and those of the features
+       of the recommender's first cut. Leave the probability out if it adds nothing.
 
     The loss is softmax cross-entropy, a candidate that stands for several items counted as so
     many. The same seed gives the same weights on one machine.
 
     Args:
         examples: in time order; at least MIN_EXAMPLES.
-        options: how.
-        report: told each epoch of step 2.
+        options: hyperparameters.
+        report: called after each epoch of step 2.
 
     Raises:
         ValueError: there are fewer examples, or no column differs between candidates.
@@ -107,33 +106,38 @@ def fit_ranker(
     values = sample[filled]
     shift, scale = values.mean(axis=0), values.std(axis=0)
     late = np.isin(COLUMNS, LATE)
-    columns = np.flatnonzero((scale > 1e-4) & ~late)  # 1
+    columns = np.flatnonzero((scale > 1e-4) & ~late)  # 1. Leave out columns that never differ.
     if not len(columns):
         raise ValueError("no feature differs between candidates; the events say nothing")
-    kept = _Data(
+    data = _Data(
         examples.features, examples.offsets, columns,
         torch.from_numpy(shift[columns]), torch.from_numpy(scale[columns]),
     )  # fmt: skip
-    held = max(1, round(len(examples) * options.validation_share))
-    fitted, validation = np.arange(len(examples) - held), np.arange(len(examples))[-held:]
-    wanted = math.ceil(options.steps * options.batch_size / len(fitted))
-    epochs = min(options.max_epochs, max(options.min_epochs, wanted))
+    late_count = max(1, round(len(examples) * options.validation_share))
+    fitted, validation = (
+        np.arange(len(examples) - late_count),
+        np.arange(len(examples))[-late_count:],
+    )
+    wanted_epochs = math.ceil(options.steps * options.batch_size / len(fitted))
+    epochs = min(options.max_epochs, max(options.min_epochs, wanted_epochs))
     curve: list[Epoch] = []
 
-    def judge(epoch: int, net: Net, loss: float) -> None:
-        curve.append(_judged(epoch, net, kept, validation, loss))
+    def measure(epoch: int, net: Net, loss: float) -> None:
+        curve.append(_measure_epoch(epoch, net, data, validation, loss))
         report(curve[-1])
 
     with one_thread():
-        _fit(kept, fitted, options, 0, epochs, epochs, judge)  # 2
+        # 2. Find the best epoch.
+        _fit(data, fitted, options, 0, epochs, epochs, measure)
         best = min(curve, key=lambda line: line.validation_loss).epoch
         every = np.arange(len(examples))
-        members = [  # 3
-            _fit(kept, every, options, member, best, epochs, lambda *_: None)
+        members = [  # 3. Fit the members.
+            _fit(data, every, options, member, best, epochs, lambda *_: None)
             for member in range(options.members)
         ]
         modelled = np.flatnonzero((scale > 1e-4) & late)
-        scaled, added, modelled = _late_weights(kept, members, examples, modelled)  # 4
+        # 4. Fit the weights of late columns and of the first cut.
+        scaled, added, modelled = _late_weights(data, members, examples, modelled)
         cut = _cut_weights(examples, options)
     names = [COLUMNS[column] for column in [*columns.tolist(), *modelled.tolist()]]
     return Fitted(Network(names, merged(members, scaled, added, cut)), curve, best)
@@ -171,7 +175,7 @@ def _fit(
     member: int,
     epochs: int,
     planned: int,
-    judge: Callable[[int, Net, float], None],
+    after_epoch: Callable[[int, Net, float], None],
 ) -> Net:
     random = np.random.default_rng((options.seed, member))
     torch.manual_seed(int(random.integers(1 << 62)))
@@ -197,7 +201,7 @@ def _fit(
             losses.mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += float(losses.detach().sum())
-        judge(epoch, net, total / len(order))
+        after_epoch(epoch, net, total / len(order))
     return net.eval()
 
 
@@ -207,7 +211,9 @@ def _losses(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _judged(epoch: int, net: Net, data: _Data, events: NDArray[np.int64], loss: float) -> Epoch:
+def _measure_epoch(
+    epoch: int, net: Net, data: _Data, events: NDArray[np.int64], loss: float
+) -> Epoch:
     """Measure held-out targets; a better candidate that stands for several counts as so many."""
     net.eval()
     losses, ranks = [], []
@@ -234,13 +240,12 @@ def _late_weights(
 ) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
     """Fit what late columns (L,) add to the members' mean score, by the same loss on fresh targets.
 
-    Few numbers, a convex problem. The probability that the user takes to an item is asked for only
-    where it earns what computing it costs: weighed on the earlier half of the targets, it has to
-    count for an item, and to lower the loss of the later half by more than twice the standard
-    error of the difference.
+    Few numbers, a convex problem. The probability is kept only if it is worth its computing time:
+    fitted on the earlier half of the targets, its weight has to be positive, and has to lower the
+    loss of the later half by more than twice the standard error of the difference.
 
     Returns:
-        what the score is multiplied by, the weights (M,), and the columns (M,) that are kept.
+        factor of the score, weights (M,), and the columns (M,) that are kept.
     """
     events = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
     if not len(late) or not len(events):
@@ -251,24 +256,24 @@ def _late_weights(
             features = data.batch(events[start : start + 512])[0]
             scores.append(torch.stack([net(features) for net in members]).mean(dim=0))
     values = torch.from_numpy(examples.features[events][:, :, late].astype(np.float64))
-    told = torch.cat([torch.cat(scores).double().unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
+    inputs = torch.cat([torch.cat(scores).double().unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
     offsets = torch.from_numpy(examples.offsets[events].astype(np.float64))
     half, optional = len(events) // 2, late == COLUMNS.index("probability")
     if optional.any():
         tried = np.append(True, ~optional), np.ones(1 + len(late), np.bool_)
-        weights = [_weighed(told[:half], offsets[:half], which) for which in tried]
+        weights = [_weighed(inputs[:half], offsets[:half], which) for which in tried]
         without, gained = (
-            _losses(told[half:] @ weight + offsets[half:]).numpy() for weight in weights
+            _losses(inputs[half:] @ weight + offsets[half:]).numpy() for weight in weights
         )
         error = (without - gained).std() / math.sqrt(max(len(gained), 1))
         counts = float(weights[1][1:][optional]) > 0.0
         if not counts or (without - gained).mean() <= 2.0 * error:
-            told, late = told[:, :, tried[0]], late[~optional]
-    found = _weighed(told, offsets, np.ones(1 + len(late), np.bool_)).numpy()
-    return float(found[0]), found[1:], late
+            inputs, late = inputs[:, :, tried[0]], late[~optional]
+    solution = _weighed(inputs, offsets, np.ones(1 + len(late), np.bool_)).numpy()
+    return float(solution[0]), solution[1:], late
 
 
-def _weighed(told: Tensor, offsets: Tensor, which: NDArray[np.bool_]) -> Tensor:
+def _weighed(inputs: Tensor, offsets: Tensor, which: NDArray[np.bool_]) -> Tensor:
     """Return the weights (W,) of least loss of a score and columns (Q, C, W); 0 for the others."""
     mask = torch.from_numpy(which)
     weights = torch.zeros(len(which), dtype=torch.float64)
@@ -278,9 +283,9 @@ def _weighed(told: Tensor, offsets: Tensor, which: NDArray[np.bool_]) -> Tensor:
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        found = _losses(told @ (weights * mask) + offsets).mean()
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
+        mean_loss = _losses(inputs @ (weights * mask) + offsets).mean()
+        mean_loss.backward()  # type: ignore[no-untyped-call]
+        return mean_loss
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     return weights.detach() * mask

@@ -14,7 +14,7 @@ class Net(nn.Module):
     Args:
         columns: P, of the features.
         hidden: the widths.
-        shift, scale: (P,) float32, what standardises.
+        shift, scale: (P,) float32; (x - shift) / scale is standardised.
     """
 
     def __init__(self, columns: int, hidden: tuple[int, int], shift: Tensor, scale: Tensor) -> None:
@@ -42,7 +42,7 @@ def merged(
 
     Args:
         members: of the same widths and standardised alike; that is folded into the first layer.
-        scaled: what their mean score is multiplied by.
+        scaled: factor of their mean score.
         added: (L,) weights of columns beside theirs, which stand in `skip` alone, last.
         cut: (6,), see `Ranker.cut_weights`.
     """

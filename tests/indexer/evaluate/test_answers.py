@@ -23,7 +23,7 @@ from indexer.evaluate.answers import (
     variants_of,
 )
 from indexer.evaluate.baselines import Baseline, Popularity
-from indexer.evaluate.targets import Asked, Targets, targets_of
+from indexer.evaluate.targets import TargetBatch, Targets, targets_of
 from indexer.items.tower_items import make_tower
 from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
@@ -71,10 +71,10 @@ def test_each_target_is_asked_before_its_event_streams_in(
 
 
 def test_a_baseline_is_told_the_past_of_each_target(log: EventLog) -> None:
-    told: list[Asked] = []
+    told: list[TargetBatch] = []
 
     class Spy(Popularity):
-        def scores(self, asked: Asked) -> Any:
+        def scores(self, asked: TargetBatch) -> Any:
             told.append(asked)
             return super().scores(asked)
 
@@ -144,7 +144,7 @@ def test_ease_that_does_not_fit_is_left_out_and_said(log: EventLog) -> None:
 
 def test_a_baseline_that_fails_ends_the_evaluation(log: EventLog) -> None:
     class Broken(Popularity):
-        def scores(self, asked: Asked) -> Any:
+        def scores(self, asked: TargetBatch) -> Any:
             return np.full((len(asked), 40), np.nan, np.float32)
 
     with pytest.raises(ValueError, match="is NaN; a number is expected"):

@@ -15,7 +15,7 @@ from indexer.evaluate.baselines import (
     Popularity,
 )
 from indexer.evaluate.ease import ease_weights
-from indexer.evaluate.targets import Asked
+from indexer.evaluate.targets import TargetBatch
 
 DAY = 86400.0
 NOBODY = np.zeros(0, np.int64)
@@ -25,11 +25,11 @@ def rows(*values: int) -> NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def asked(*pasts: NDArray[np.int64], events: tuple[int, ...] | None = None) -> Asked:
+def asked(*pasts: NDArray[np.int64], events: tuple[int, ...] | None = None) -> TargetBatch:
     """Return targets of users with these pasts, latest first, at these places of the log."""
     starts = np.cumsum([0, *map(len, pasts)])
     at = rows(*(range(len(pasts)) if events is None else events))
-    return Asked(at, np.zeros(len(pasts), np.int64), np.concatenate(pasts), starts)
+    return TargetBatch(at, np.zeros(len(pasts), np.int64), np.concatenate(pasts), starts)
 
 
 def one(model: Baseline, past: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ import pytest
 
 from indexer.evaluate import metrics
 from indexer.evaluate.answers import Answers
-from indexer.evaluate.measure import differences, measure_slice, measured
+from indexer.evaluate.measure import differences, measure_model, measure_slice
 
 RANDOM = np.random.default_rng(0)
 TARGETS, ITEMS = 300, 25
@@ -28,7 +28,7 @@ def test_a_row_is_what_each_metric_says_of_its_slice() -> None:
     full /= np.linalg.norm(full, axis=1, keepdims=True)
     which = RANDOM.random(TARGETS) < 0.6
     found = {"tracker": answers(1), "popularity": answers(2)}
-    models = {name: measured(said, counts, full) for name, said in found.items()}
+    models = {name: measure_model(said, counts, full) for name, said in found.items()}
     rows = measure_slice("some", models, which, users, items, ITEMS, 0)
     assert [(row.model, row.slice, row.n) for row in rows] == [
         ("tracker", "some", which.sum()), ("popularity", "some", which.sum()),

@@ -9,7 +9,7 @@ import torch
 from indexer.data.catalog import Item
 from indexer.evaluate.baselines import Content
 from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k, rank_of
-from indexer.evaluate.targets import Asked
+from indexer.evaluate.targets import TargetBatch
 from indexer.finetune.click import Head, LabelledTexts, Labels, columns, fit_head
 from indexer.finetune.data import Choices, Texts, part, rows_of
 from indexer.finetune.scores import NextItems
@@ -39,7 +39,7 @@ def test_the_next_item_is_ranked_as_the_baseline_ranks_it(tmp_path: Path, repeat
     vectors = fit_whitening(encodings(ITEMS // 2)).apply(encodings(ITEMS // 2))[asked.items]
     past = np.concatenate(asked.past)
     starts = np.r_[0, np.cumsum([len(own) for own in asked.past])]
-    content = Content(vectors).scores(Asked(asked.targets, asked.targets, past, starts))
+    content = Content(vectors).scores(TargetBatch(asked.targets, asked.targets, past, starts))
     ranks = np.array(
         [
             rank_of(scores, int(target), None if repeats else own)
