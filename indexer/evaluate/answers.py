@@ -233,12 +233,12 @@ def _read(
     ranker_columns[: len(recommender.ranker.wanted)] = recommender.ranker.wanted
     scenes = np.array([variant.scenes for variant in variants])
     attributes = np.array([variant.attributes for variant in variants])
-    asked = replay.asked(np.full(count, event), scenes, attributes)
-    recommender.columns(asked, np.tile(rows, (count, 1)), ranker_columns & _VARIED, out)
+    requests = replay.asked(np.full(count, event), scenes, attributes)
+    recommender.columns(requests, np.tile(rows, (count, 1)), ranker_columns & _VARIED, out)
 
     def common() -> None:
         one = slice(0, 1)
-        recommender.columns(asked.part(one), rows[None], ranker_columns & ~_VARIED, out[one])
+        recommender.columns(requests.part(one), rows[None], ranker_columns & ~_VARIED, out[one])
         np.copyto(out[1:], out[0], where=~_VARIED)
 
     replay.read_beside(beside, common)

@@ -1,4 +1,4 @@
-"""What prediction learns from: labelled events, with what was known before each."""
+"""Examples for prediction: labelled events, with the evidence before each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,17 @@ from tracker.scoring.evidence import EVIDENCE, Priors, read_evidence
 from tracker.users.readings import read_histories
 
 MAX_EXAMPLES = 50_000
-"""Labelled events that are learned from at most, those of whole users."""
+"""Labelled events that prediction learns from at most, those of whole users."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledExamples:
-    """L labelled events in time order: what was known before each, and what came of it.
+    """L labelled events in time order, with the evidence before each.
 
-    `evidence` (L, P) float32; `positive` (L,) bool; `users` (L,) positions in the log's user ids.
+    Attributes:
+        evidence: (L, P) float32, the columns of EVIDENCE.
+        positive: (L,) bool, the labels.
+        users: (L,) positions in the log's user ids.
     """
 
     evidence: NDArray[np.float32]
@@ -37,48 +40,48 @@ class LabelledExamples:
 def learned_from(replay: Replay, labelled: Labelled, seed: int) -> Labelled:
     """Return the later half of the labelled events whose items are in the catalogue.
 
-    The earlier half is for the states to fill with. Of more than MAX_EXAMPLES those of a seeded
-    part of the users are taken, so that what one user likes more than another thing stays there.
+    The earlier half fills the states. Of more than MAX_EXAMPLES those of a seeded sample of users
+    are taken, so that a user's events stay together.
     """
     log = replay.log
-    chosen = np.zeros(len(log), np.bool_)
+    mask = np.zeros(len(log), np.bool_)
     events = labelled.events[replay.rows[labelled.events] >= 0]
     events = events[len(events) // 2 :]
     if len(events) > MAX_EXAMPLES:
         order = np.random.default_rng(seed).permutation(len(log.user_ids))
         sizes = np.bincount(log.users[events], minlength=len(order))[order]
-        kept = np.zeros(len(order), np.bool_)
-        kept[order[np.cumsum(sizes) <= MAX_EXAMPLES]] = True
-        events = events[kept[log.users[events]]]
-    chosen[events] = True
-    return labelled.among(chosen)
+        users = np.zeros(len(order), np.bool_)
+        users[order[np.cumsum(sizes) <= MAX_EXAMPLES]] = True
+        events = events[users[log.users[events]]]
+    mask[events] = True
+    return labelled.among(mask)
 
 
 def priors_of(log: EventLog, fitted: NDArray[np.bool_], rule: LabelRule) -> Priors:
-    """Return the means of a log's events, and how many events of an item or user they stand for.
+    """Return the means of a log's events, and the number of events that they stand for as priors.
 
-    That is the variance within items (users) over that between them, by analysis of variance,
-    kept between 1 and 50. Source: Searle, Casella, McCulloch 1992, "Variance Components", ch. 3.
+    This number is the variance within items (users) over that between them, by analysis of
+    variance, kept between 1 and 50. Source: Searle, Casella, McCulloch 1992, "Variance Components", ch. 3.
 
     Args:
         log: the events.
-        fitted: (E,) bool, events that may be looked at.
-        rule: which events are positive.
+        fitted: (E,) bool, events that training may use.
+        rule: tells which events are positive.
     """
     batch = log.batch
-    chosen = fitted & (log.items >= 0)
-    weights = batch.weights[chosen].astype(np.float64)
+    mask = fitted & (log.items >= 0)
+    weights = batch.weights[mask].astype(np.float64)
     if not len(weights):
         return Priors(0.0, 0.5, 0.5, 0.5, 5.0, 5.0)
     ups, downs = float((weights > 0).sum()), float((weights < 0).sum())
-    liked = rule.labels(batch.kinds, batch.values, batch.weights)[chosen] == 1
+    liked = rule.labels(batch.kinds, batch.values, batch.weights)[mask] == 1
     return Priors(
         weight=float(weights.mean()),
         liked=ups / (ups + downs) if ups + downs else 0.5,
         taken=ups / len(weights),
         label=float(liked.mean()),
-        item=_prior(log.items[chosen], weights),
-        user=_prior(log.users[chosen], weights),
+        item=_prior(log.items[mask], weights),
+        user=_prior(log.users[mask], weights),
     )
 
 
@@ -98,29 +101,29 @@ def collect_labelled(
     replay: Replay,
     labelled: Labelled,
     priors: Priors,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> LabelledExamples:
-    """Replay the log up to the last labelled event; write down what was known before each.
+    """Replay the log up to the last labelled event, and return the evidence before each.
 
     Args:
         replay: at or before the first of them.
         labelled: those of items not in the catalogue are left out.
-        priors: what smooths.
-        progress: told the number of labelled events done.
+        priors: priors that smooth the evidence.
+        progress: called with the number of labelled events done.
     """
     log, items = replay.log, replay.recommender.artifact.vectors
-    known = replay.rows[labelled.events] >= 0
-    events, positive = labelled.events[known], labelled.positive[known]
+    in_catalogue = replay.rows[labelled.events] >= 0
+    events, positive = labelled.events[in_catalogue], labelled.positive[in_catalogue]
     evidence = np.zeros((len(events), len(EVIDENCE)), np.float32)
     full = np.asarray(items.full)
     for start, stop in groups_of(log, events):
         group = events[start:stop]
         replay.advance(int(group[0]))
-        asked = replay.asked(group)
-        read = read_histories(asked, items)
+        requests = replay.asked(group)
+        histories = read_histories(requests, items)
         rows = replay.rows[group][:, None]
         evidence[start:stop] = read_evidence(
-            read, asked, rows, replay.view, full, labelled.rule, priors
+            histories, requests, rows, replay.view, full, labelled.rule, priors
         )[:, 0]
         progress(stop)
     return LabelledExamples(evidence, positive, log.users[events])

@@ -16,19 +16,22 @@ from tracker.scoring.context import COLUMNS
 Flags = NDArray[np.bool_]
 
 HARD, UNIFORM = 96, 96
-"""Candidates beside a target: the best of the channels, and some of all the others."""
+"""Negative candidates of a target: the best of the channels, and a sample of the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
     """Q targets in time order, each among C candidates.
 
-    `features` (Q, C, len(COLUMNS)) float16, the target first. `offsets` (Q, C) float32 is added to
-    a candidate's logit: 0, or the logarithm of how many items it stands for, so that the softmax
-    over the candidates estimates that over all items; -inf for a place that is empty. `events`
-    (Q,) are the targets' positions in the log; `fresh` (Q,) bool those of which the models behind
-    the columns of `tracker.scoring.context.LATE` have seen nothing. `rows` (Q, C) int32 are the
-    candidates.
+    Attributes:
+        features: (Q, C, len(COLUMNS)) float16, the target first.
+        offsets: (Q, C) float32, added to a candidate's logit: 0, or the logarithm of the number of
+            items that it stands for, so that the softmax over the candidates estimates that over
+            all items; -inf for an empty place.
+        events: (Q,) positions of the targets in the log.
+        fresh: (Q,) bool, targets that the models behind the columns of
+            `tracker.scoring.context.LATE` have not seen.
+        rows: (Q, C) int32 catalogue rows of the candidates.
     """
 
     features: NDArray[np.float16]
@@ -48,23 +51,23 @@ def collect_examples(
     repeats: bool,
     seed: int,
     fresh: Flags | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Examples:
-    """Replay the log up to the last target and write down what the ranker would see of each.
+    """Replay the log up to the last target, and return the ranker's features of each.
 
-    1. The states move up to the target.
-    2. Hard candidates are what the channels offer, without what the user has seen.
-    3. Uniform candidates are drawn from all other live items; each stands for several.
-    4. Features of target and candidates, by the code that serves.
+    1. Apply the events before the target to the states.
+    2. Take the candidates of the channels, without seen items: the hard ones.
+    3. Draw uniform candidates from all other live items; each stands for several.
+    4. Compute the features of target and candidates by the code that serves.
 
     Args:
-        replay: at its start; its options decide what the channels offer and whether seen items
-            are candidates.
+        replay: at its start; its options decide on the candidates of the channels, and whether
+            seen items are among them.
         targets: ascending positions in the log; those of items not in the catalogue are left out.
         repeats: seen items are candidates like others.
         seed: of the uniform candidates.
         fresh: (Q,) bool, see `Examples`; by default all are.
-        progress: told the number of targets done.
+        progress: called with the number of targets done.
     """
     live = replay.recommender.artifact.vectors.live
     rows = replay.rows
@@ -77,26 +80,27 @@ def collect_examples(
     features = np.zeros((len(targets), places, len(COLUMNS)), np.float16)
     offsets = np.full((len(targets), places), -np.inf, np.float32)
     offered = np.full((len(targets), places), -1, np.int32)
-    done = 0
+    count = 0
     for start, stop in groups_of(replay.log, targets):
         group = targets[start:stop]
-        replay.advance(int(group[0]))  # 1
+        replay.advance(int(group[0]))  # 1. Apply the events before the target.
         hard = replay.recommender.rows(replay.asked(group), HARD)
         candidates = np.full((len(group), places), -1, np.int64)
         for n, event in enumerate(group.tolist()):
             seen = np.zeros(0, np.int64) if repeats else past.rows(event)
-            chosen, stands_for = _candidates(int(rows[event]), hard[n], seen, live, random)  # 2, 3
-            candidates[n, : len(chosen)] = chosen
-            offsets[start + n, : len(chosen)] = np.log(stands_for)
-        features[start:stop] = replay.columns(group, candidates)  # 4
+            # 2. Take the hard candidates. 3. Draw uniform ones.
+            rows_of_target, stands_for = _candidates(int(rows[event]), hard[n], seen, live, random)
+            candidates[n, : len(rows_of_target)] = rows_of_target
+            offsets[start + n, : len(rows_of_target)] = np.log(stands_for)
+        features[start:stop] = replay.columns(group, candidates)  # 4. Compute the features.
         offered[start:stop] = candidates
-        done += len(group)
-        progress(done)
+        count += len(group)
+        progress(count)
     return Examples(features, offsets, targets, fresh, offered)
 
 
 def save_examples(examples: Examples, path: Path) -> None:
-    """Keep examples in a file, which is whole if it is there."""
+    """Write examples to a file, which is whole if it is there."""
     columns = {name: getattr(examples, name) for name in Examples.__dataclass_fields__}
     with new_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **columns)
@@ -112,8 +116,8 @@ class Past:
     """The catalogue rows of each user's earlier events, from the log itself."""
 
     def __init__(self, log: EventLog, rows: Rows) -> None:
-        known = np.flatnonzero(rows >= 0)
-        self._order = known[np.argsort(log.users[known], kind="stable")]
+        positions = np.flatnonzero(rows >= 0)
+        self._order = positions[np.argsort(log.users[positions], kind="stable")]
         self._starts = np.searchsorted(
             log.users[self._order], np.arange(len(log.user_ids) + 1), side="left"
         )
@@ -129,14 +133,14 @@ class Past:
 def _candidates(
     target: int, hard: Rows, seen: Rows, live: int, random: np.random.Generator
 ) -> tuple[Rows, NDArray[np.float64]]:
-    """Return the target, hard and uniform candidates, and how many items each stands for."""
-    taken = np.zeros(live, np.bool_)
-    taken[seen[seen < live]] = True
+    """Return the target, hard and uniform candidates, and the number of items of each."""
+    excluded = np.zeros(live, np.bool_)
+    excluded[seen[seen < live]] = True
     hard = hard[(hard >= 0) & (hard != target)]
-    hard = hard[~taken[hard]]
-    taken[hard] = True
-    taken[target] = True
-    free = np.flatnonzero(~taken)
+    hard = hard[~excluded[hard]]
+    excluded[hard] = True
+    excluded[target] = True
+    free = np.flatnonzero(~excluded)
     uniform = random.choice(free, min(UNIFORM, len(free)), replace=False)
     rows = np.concatenate([[target], hard, uniform])
     stands_for = np.ones(len(rows))

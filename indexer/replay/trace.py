@@ -1,4 +1,4 @@
-"""One user's interests over time: how they rose and fell, as figures and as a picture."""
+"""One user's interests over time, as figures and as a picture."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -15,18 +15,18 @@ from tracker.explained import Explained
 from tracker.users.readings import interest_strengths
 from tracker.users.states import UserStates
 
-SHOWN = 8
-"""Labels drawn by name; the others share a line."""
+MAX_LABELS = 8
+"""Labels that are drawn by name; the others share a line."""
 
 OTHERS = "all others"
 
 
 MARGIN = 0.08
-"""So much of the time from the first event to the last is drawn after it, shares held."""
+"""Share of the time from the first event to the last that is drawn after the last."""
 
 
 class TraceError(Explained, ValueError):
-    """There is nothing to trace; the message says why."""
+    """The user has no events to trace; the message names the user."""
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -41,15 +41,15 @@ class Moment(msgspec.Struct, frozen=True):
 def trace(
     artifact: Artifact, log: EventLog, user_id: str, names: Mapping[int, str] | None = None
 ) -> list[Moment]:
-    """Replay one user's events through the recommender that serves; a moment an event.
+    """Replay one user's events through the recommender that serves; return a moment per event.
 
     An interest of the state is named by the label of its medoid; interests of one label are
     added up. Strengths are decayed to the event's time and add up to 1.
 
     Args:
-        artifact: what shapes the state.
-        log: all events; only the user's are replayed, for a state depends on no others.
-        user_id: who.
+        artifact: the artifact.
+        log: all events; only the user's are replayed, for a state does not depend on others.
+        user_id: the user.
         names: ids, by their hashes, of items that the artifact does not have.
 
     Raises:
@@ -60,7 +60,7 @@ def trace(
         raise TraceError(f"no event of user {user_id!r} among the {len(log)} events")
     own = np.flatnonzero(log.users == log.user_ids.index(user_id))
     replay = Replay(artifact, log.take(own))
-    found = []
+    moments = []
     for event in range(len(own)):
         replay.advance(event + 1)
         batch, row = replay.log.batch, int(replay.rows[event])
@@ -69,7 +69,7 @@ def trace(
         else:
             item = int(batch.items[event])
             name = artifact.vectors.ids[row] if row >= 0 else names.get(item, f"#{item:016x}")
-        found.append(
+        moments.append(
             Moment(
                 time=float(batch.times[event]),
                 item_id=name,
@@ -77,16 +77,16 @@ def trace(
                 interests=_interests(replay.users.states, artifact, float(batch.times[event])),
             )
         )
-    return found
+    return moments
 
 
 def item_ids(paths: Sequence[Path], hashes: Collection[int]) -> dict[int, str]:
-    """Return the ids behind some hashes of items, as lines of the files have them.
+    """Return the item ids of some hashes, from the lines of the files.
 
     Raises:
         EventFileError: a file is not there or not of its kind.
     """
-    found: dict[int, str] = {}
+    ids: dict[int, str] = {}
     for path in paths:
         for _, values in event_lines(path):
             for value in values:
@@ -95,8 +95,8 @@ def item_ids(paths: Sequence[Path], hashes: Collection[int]) -> dict[int, str]:
                 except RejectedEventError:
                     continue
                 if item_id is not None and hash_id(item_id) in hashes:
-                    found[hash_id(item_id)] = item_id
-    return found
+                    ids[hash_id(item_id)] = item_id
+    return ids
 
 
 def _interests(states: UserStates, artifact: Artifact, now: float) -> dict[str, float]:
@@ -113,7 +113,7 @@ def _interests(states: UserStates, artifact: Artifact, now: float) -> dict[str, 
 
 
 def draw(moments: Sequence[Moment], path: Path, title: str) -> None:
-    """Draw the shares over time, stacked, with a tick an event.
+    """Draw the shares over time, stacked, with a tick per event.
 
     Raises:
         OSError: the picture cannot be written.
@@ -124,14 +124,14 @@ def draw(moments: Sequence[Moment], path: Path, title: str) -> None:
     for moment in moments:
         for label, share in moment.interests.items():
             most[label] += share
-    names = sorted(most, key=lambda label: (-most[label], label))[:SHOWN]
+    names = sorted(most, key=lambda label: (-most[label], label))[:MAX_LABELS]
     lines = np.array(
         [[moment.interests.get(name, 0.0) for moment in moments] for name in names]
     ).reshape(len(names), len(moments))
     rest = 1.0 - lines.sum(axis=0)
     rest[[not moment.interests for moment in moments]] = 0.0
     seconds = [moment.time for moment in moments]
-    # What the last event came to would have no width.
+    # Without this the shares after the last event would have no width.
     seconds.append(seconds[-1] + max(MARGIN * (seconds[-1] - seconds[0]), 1.0))
     lines, rest = np.hstack([lines, lines[:, -1:]]), np.append(rest, rest[-1])
     times = np.array(seconds).astype("datetime64[s]")

@@ -76,7 +76,7 @@ class TrainProgress:
     """
 
     encoding: Callable[[int], Progress] | None = None
-    examples: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None
+    examples: Callable[[int], Callable[[int], None]] = lambda total: lambda count: None
     epoch: Callable[[str, msgspec.Struct], None] = lambda name, epoch: None
     encoder: Display = no_display
     note: Callable[[str], None] = lambda line: None
