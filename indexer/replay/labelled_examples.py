@@ -61,7 +61,8 @@ def priors_of(log: EventLog, fitted: NDArray[np.bool_], rule: LabelRule) -> Prio
     """Return the means of a log's events, and the number of events that they stand for as priors.
 
     This number is the variance within items (users) over that between them, by analysis of
-    variance, kept between 1 and 50. Source: Searle, Casella, McCulloch 1992, "Variance Components", ch. 3.
+    variance, kept between 1 and 50. Source: Searle, Casella, McCulloch 1992, "Variance Components",
+    chapter 3.
 
     Args:
         log: the events.
