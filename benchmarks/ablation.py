@@ -43,8 +43,8 @@ from indexer.items.item_encoder import ItemEncoder
 from indexer.items.options import BuildOptions
 from indexer.replay.ranker_examples import Examples, collect_examples
 from indexer.replay.replay import Replay
+from indexer.train.inputs import MAX_EXAMPLES
 from indexer.train.ranker import LATE_EXAMPLES, RankerOptions, fit_ranker
-from indexer.train.train import MAX_EXAMPLES
 from tracker.artifact.models import Models
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id

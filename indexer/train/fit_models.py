@@ -1,0 +1,175 @@
+"""Fit encoder, prediction and ranker on the events of a training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from indexer.data.training_log import TrainingError
+from indexer.encoder.options import TooFewError
+from indexer.encoder.tower import TowerFit, TowerProgress, fit_tower, refit_tower
+from indexer.encoder.tower_data import TowerData, make_tower_data
+from indexer.items.assemble import Assembled, in_memory
+from indexer.replay.ranker_examples import Examples, collect_examples, load_examples, save_examples
+from indexer.replay.replay import Replay
+from indexer.train.inputs import Inputs
+from indexer.train.options import TrainOptions, TrainProgress
+from indexer.train.prediction import train_prediction
+from indexer.train.ranker import Fitted, fit_ranker
+from tracker.artifact.artifact import Artifact
+from tracker.artifact.models import Models
+from tracker.recommend.options import RecommendOptions, trained_with
+from tracker.scoring.blend import Blend
+from tracker.scoring.network import RankerInfo
+from tracker.scoring.prediction import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModels:
+    """Everything that a training fits, and its notes.
+
+    Attributes:
+        tower: encoder and attention after the refit, None without an encoder.
+        prediction: the probability of a positive event, None if it cannot be learned.
+        ranker: the ranker, with its curve.
+        examples: number of targets that the ranker learned from.
+        untrained: reason for each model that is not there, by name.
+        note: the reason for no encoder, if one was wanted.
+        prediction_note: source of the probability, or the reason for none.
+    """
+
+    tower: TowerFit | None
+    prediction: Prediction | None
+    ranker: Fitted
+    examples: int
+    untrained: dict[str, str]
+    note: str
+    prediction_note: str
+
+    @property
+    def models(self) -> Models:
+        """The models that are published."""
+        tower = None if self.tower is None else self.tower.tower
+        return Models(ranker=self.ranker.network, tower=tower, prediction=self.prediction)
+
+    @property
+    def curves(self) -> dict[str, Sequence[msgspec.Struct]]:
+        """The curves of all fits by name."""
+        return {"ranker": self.ranker.curve, **({} if self.tower is None else self.tower.curves)}
+
+
+def fit_models(
+    inputs: Inputs,
+    parts: Assembled,
+    options: TrainOptions,
+    folder: Path | None,
+    progress: TrainProgress,
+) -> FittedModels:
+    """Fit all models on the events: step 4 of `train`.
+
+    1. Fit the encoder on the events before the ranker's targets.
+    2. Fit the probability of a positive event.
+    3. Replay the events through the serving recommender, and collect the ranker's examples.
+    4. Fit the ranker on them.
+    5. Refit the encoder on all events that the training may use.
+
+    Args:
+        inputs: events and targets.
+        parts: the items.
+        options: options of the training.
+        folder: where finished parts are kept; None for nowhere.
+        progress: callbacks.
+
+    Raises:
+        TrainingError: the events cannot teach a ranker.
+        ValueError: the device is not there.
+    """
+    # 1. Fit the encoder.
+    untrained: dict[str, str] = {}
+    note = ""
+    data, reason = _tower_data(inputs, parts, options)
+    if data is None:
+        untrained["tower"] = reason
+        if options.tower is not None:
+            note = f"no encoder, the ranker alone is trained: {reason}"
+            progress.note(note)
+    steps = TowerProgress(
+        progress.encoder, progress.epoch,
+        lambda: progress.note("the encoder's other settings are still being fitted"),
+    )  # fmt: skip
+    first = None if data is None else fit_tower(data, folder, steps)
+    # 2. Fit the probability.
+    prediction, prediction_note = train_prediction(
+        in_memory(parts), inputs.log, inputs.kinds, inputs.targets.skip,
+        msgspec.structs.replace(options.prediction, seed=options.seed),
+    )  # fmt: skip
+    if prediction is None:
+        untrained["prediction"] = prediction_note
+        prediction_note = f"no probability is learned: {prediction_note}"
+    # 3. Collect the ranker's examples.
+    models = Models(tower=None if first is None else first.tower, prediction=prediction)
+    examples = _examples(inputs, in_memory(parts, models), options, folder, progress)
+    # 4. Fit the ranker.
+    ranker = _fit_ranker(examples, options, progress)
+    if prediction is not None:
+        used = "probability" in ranker.network.info.columns
+        prediction_note += "; the ranking reads it" if used else "; the ranking gains nothing by it"
+    progress.note(prediction_note)
+    # 5. Refit the encoder.
+    last = None if data is None or first is None else refit_tower(data, first, folder, steps)
+    return FittedModels(
+        tower=last,
+        prediction=prediction,
+        ranker=ranker,
+        examples=len(examples),
+        untrained=untrained,
+        note=note,
+        prediction_note=prediction_note,
+    )
+
+
+def _tower_data(
+    inputs: Inputs, parts: Assembled, options: TrainOptions
+) -> tuple[TowerData | None, str]:
+    """Return the data of an encoder's training, or None and the reason for none."""
+    if options.tower is None:
+        return None, "`--no-encoder` was given to the training"
+    tower = msgspec.structs.replace(options.tower, seed=options.seed, repeats=options.repeats)
+    try:
+        data = make_tower_data(parts, inputs.log, inputs.attributes, options.protocol, tower)
+    except TooFewError as error:
+        return None, str(error)
+    return data, ""
+
+
+def _examples(
+    inputs: Inputs,
+    artifact: Artifact,
+    options: TrainOptions,
+    folder: Path | None,
+    progress: TrainProgress,
+) -> Examples:
+    """Return the ranker's examples: those of an interrupted training if there are any."""
+    path = None if folder is None else folder / "examples.npz"
+    if path is not None and path.exists():
+        return load_examples(path)
+    targets = inputs.targets
+    serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
+    trained = trained_with(RankerInfo([], options.ranker.hidden), serving)
+    replay = Replay(artifact, inputs.log, trained, Blend(), targets.skip)
+    report = progress.examples(len(targets.events))
+    examples = collect_examples(
+        replay, targets.events, options.repeats, options.seed, targets.fresh, report
+    )
+    if path is not None:
+        save_examples(examples, path)
+    return examples
+
+
+def _fit_ranker(examples: Examples, options: TrainOptions, progress: TrainProgress) -> Fitted:
+    ranker = msgspec.structs.replace(options.ranker, seed=options.seed)
+    try:
+        return fit_ranker(examples, ranker, lambda epoch: progress.epoch("ranker", epoch))
+    except ValueError as error:
+        raise TrainingError(f"{error}. Nothing was published") from error
