@@ -22,8 +22,8 @@ _FIELDS = "item_id, text or title with categories, attributes"
 class Item(msgspec.Struct, frozen=True):
     """One item of the catalogue: `item_id`, and `text` or `title` (with `categories`).
 
-    `text` is what is encoded; without it the title and the categories are. `attributes` are kept
-    in the format for filters and models to come, and shape no vector. Other fields are ignored.
+    The encoder reads `text`; without it, the title and the categories. `attributes` do not change
+    the vector. Other fields are ignored.
     """
 
     item_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
@@ -33,7 +33,7 @@ class Item(msgspec.Struct, frozen=True):
     attributes: dict[str, str | float | bool | list[str] | None] = {}
 
     def encoded_text(self) -> str:
-        """Return what the encoder reads; empty when there is nothing.
+        """Return the text for the encoder, or "" if there is none.
 
         >>> Item("m1", title="Alien (1979)", categories=["Horror", "Sci-Fi"]).encoded_text()
         'Alien (1979). Horror, Sci-Fi'
@@ -44,7 +44,7 @@ class Item(msgspec.Struct, frozen=True):
         return ". ".join(part for part in parts if part)
 
     def label(self) -> str:
-        """Return how an interest in this item is called: its first category, else its title.
+        """Return the label of an interest in this item: its first category, otherwise its title.
 
         >>> Item("m1", title="Alien (1979)", categories=["Horror", "Sci-Fi"]).label()
         'Horror'
@@ -61,24 +61,31 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Return one line for people."""
+        """Return the place and the reason, on one line."""
         return f"{self.place}: {self.message}"
 
 
 class CatalogError(Explained):
-    """The items cannot be used; `problems` are the first of `total`."""
+    """The items cannot be used; `problems` are the first of `total` lines that cannot."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = (), total: int = 0) -> None:
-        shown = "".join(f"\n  {problem}" for problem in problems)
+        lines = "".join(f"\n  {problem}" for problem in problems)
         more = total - len(problems)
-        super().__init__(message + shown + (f"\n  and {more} more" if more > 0 else ""))
+        super().__init__(message + lines + (f"\n  and {more} more" if more > 0 else ""))
         self.problems = list(problems)
         self.total = total
 
 
 @dataclass
 class Catalog:
-    """The items in the order of their files, and what was left out or ignored."""
+    """The items in the order of their files.
+
+    Attributes:
+        items: the items.
+        problems: the first ten lines that cannot be used.
+        skipped: number of lines that cannot be used.
+        ignored_fields: names of fields that items do not have.
+    """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -87,10 +94,10 @@ class Catalog:
 
 
 def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
-    """Read files of items, `.parquet` (or `.pq`) or JSON lines, `.gz` or not.
+    """Read files of items: JSON lines, also `.gz`, or Parquet (`.parquet`, `.pq`).
 
     Args:
-        paths: the files, of one catalogue.
+        paths: the files of one catalogue.
         skip_bad: skip lines that cannot be used; of an id that comes twice the first stays.
 
     Returns:
@@ -143,12 +150,13 @@ def _add_items(catalog: Catalog, paths: Sequence[Path], names: set[str]) -> None
 
 
 def _unusable(item: Item) -> str:
+    """Return the reason why an item cannot be used, or "" if it can."""
     size = len(item.item_id.encode(errors="replace"))
     if size > MAX_ID_BYTES:
-        return f"item_id has {size} bytes; at most {MAX_ID_BYTES} are taken"
+        return f"item_id has {size} bytes; at most {MAX_ID_BYTES} expected"
     if not item.item_id.strip():
         return "item_id is blank; an id is expected"
     if item.encoded_text():
         return ""
-    found = "text" if item.text is not None else "title" if item.title is not None else ""
-    return f"{found} is empty" if found else "neither text nor title; one of them is expected"
+    name = "text" if item.text is not None else "title" if item.title is not None else ""
+    return f"{name} is empty" if name else "neither text nor title; one of them is expected"

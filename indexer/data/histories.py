@@ -1,4 +1,4 @@
-"""Read logged events into histories: one stream in time order, its k-core, its splits by time."""
+"""Histories from logged events: one stream in time order, its k-core, its splits by time."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ Protocol = Literal["gts", "loo"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 VALIDATION_QUANTILE, TEST_QUANTILE = 0.8, 0.9
-"""Where `gts` cuts, as quantiles of the times of the events that can be targets."""
+"""Cuts of `gts`, as quantiles of the times of the events that can be targets."""
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """The parts of a split."""
 
 NAMED_KINDS = 5
-"""Unknown kinds named in a message."""
+"""Maximum number of unknown kinds named in a message."""
 
 _CHUNK = 65536
 
@@ -41,12 +41,18 @@ class EventFileError(Explained, ValueError):
 class EventLog:
     """All users' histories as one stream of E events in time order, in file order where times tie.
 
-    `users` (E,) are positions in `user_ids`, which is in order of first appearance. `items` (E,)
-    are positions in `item_hashes`, -1 for a retraction. `positive` (E,) says whether an event can
-    be a target: an action whose kind has a positive weight, whatever its value, so that a low
-    rating is still a film that was chosen. `rejected` counts the lines left out, by reason;
-    `first_rejection` names the first of them, and `unknown_kinds` counts kinds without a weight.
-    `scene_names` has the name of each scene's code.
+    Attributes:
+        batch: the events as columns.
+        users: (E,) positions in `user_ids`.
+        items: (E,) positions in `item_hashes`, -1 for a retraction.
+        positive: (E,) bool, events that can be targets: actions of kinds with a positive weight,
+            whatever their value, because a film with a low rating was chosen too.
+        user_ids: ids of the users, in order of first appearance.
+        item_hashes: (I,) uint64, hashes of the items' ids, ascending.
+        rejected: number of lines left out, by reason.
+        first_rejection: place and reason of the first of them, or "".
+        unknown_kinds: number of events of each kind without a weight.
+        scene_names: name of each scene, by its code.
     """
 
     batch: EventBatch
@@ -65,27 +71,32 @@ class EventLog:
         return len(self.users)
 
     def lengths(self) -> NDArray[np.int64]:
-        """Return (E,) int64: how many actions of its user come before each event."""
+        """Return the number of actions of its user before each event, (E,) int64."""
         return _ranks_within(self.users, self.items >= 0)
 
     def take(self, events: NDArray[np.int64]) -> "EventLog":
-        """Return the histories of some events only, given by ascending position; codes anew."""
-        taken = _event_log(
+        """Return the log of some events, given by ascending positions (M,); codes are new ones."""
+        part = _event_log(
             self.batch.take(events),
             self.positive[events],
             self.rejected,
             self.first_rejection,
         )
-        return replace(taken, unknown_kinds=self.unknown_kinds, scene_names=self.scene_names)
+        return replace(part, unknown_kinds=self.unknown_kinds, scene_names=self.scene_names)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which part each event is in, and which events are targets.
+    """The division of E events into parts, and the targets in them.
 
-    `parts` (E,) uint8 is TRAIN, VALIDATION or TEST. `validation` and `test` are the ascending
-    positions of the targets: events that can be one, of users with an earlier action. `cuts` are
-    the two times of `gts` (a time on a cut belongs to the later part), NaN for `loo`.
+    A target is an event that can be one (`EventLog.positive`), of a user with an earlier action.
+
+    Attributes:
+        protocol: the rule of the division.
+        parts: (E,) uint8, TRAIN, VALIDATION or TEST.
+        validation: (V,) positions of the validation targets, ascending.
+        test: (Q,) positions of the test targets, ascending.
+        cuts: the two times of `gts`, NaN for `loo`; a time on a cut belongs to the later part.
     """
 
     protocol: Protocol
@@ -96,10 +107,11 @@ class Split:
 
 
 def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> EventLog:
-    """Read logged events through the checks of the stream, and put them in time order.
+    """Read logged events with the checks of the stream, and sort them by time.
 
-    What the stream would reject is left out and counted. A repeated `event_id` of a user is left
-    out and counted as `duplicate`. A retraction without a timestamp takes that of the line before.
+    Lines that the stream would reject are left out and counted. A repeated `event_id` of a user is
+    left out and counted as `duplicate`. A retraction without a timestamp takes that of the line
+    before it.
 
     Args:
         paths: JSON lines, also `.gz`, or Parquet (`.parquet`, `.pq`) with the same fields.
@@ -107,7 +119,7 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
         not_after: float seconds; later timestamps are taken for mistakes, as on the stream.
 
     Raises:
-        EventFileError: a file is not there or not of its kind, or no event is left.
+        EventFileError: a file does not exist or cannot be read, or no event is left.
     """
     reader = EventReader(kinds)
     batches: list[EventBatch] = []
@@ -136,8 +148,8 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
         raise EventFileError(f"{names}: no event that can be used{why}")
     batch = _join(batches)
     unknown_time = (batch.retracts != 0) & (batch.times == appended / 1000.0)
-    known = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
-    batch.times[:] = batch.times[known]
+    timed = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
+    batch.times[:] = batch.times[timed]
     batch = batch.take(np.argsort(batch.times, kind="stable"))
     first = _first_of_its_id(batch)
     if len(first) < len(batch):
@@ -148,20 +160,20 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
 
 
 def name_kinds(unknown: Mapping[str, int]) -> str:
-    """Name the most frequent of the kinds without a weight, with their counts and the remedy.
+    """Return a message that names the most frequent kinds without a weight, and the remedy.
 
     >>> name_kinds({"veiw": 12})
     "unknown kinds: 'veiw' (12 events); name them in a file of weights for --kinds"
     """
     most = sorted(unknown.items(), key=lambda pair: (-pair[1], pair[0]))
-    shown = [f"{kind[:64]!r} ({counted(count, 'event')})" for kind, count in most[:NAMED_KINDS]]
+    names = [f"{kind[:64]!r} ({counted(count, 'event')})" for kind, count in most[:NAMED_KINDS]]
     if len(most) > NAMED_KINDS:
-        shown.append(f"{len(most) - NAMED_KINDS} more")
-    return f"unknown kinds: {', '.join(shown)}; name them in a file of weights for --kinds"
+        names.append(f"{len(most) - NAMED_KINDS} more")
+    return f"unknown kinds: {', '.join(names)}; name them in a file of weights for --kinds"
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number and what is counted.
+    """Return a number and its noun, in the plural if needed.
 
     >>> counted(1, "line"), counted(1009, "line")
     ('1 line', '1,009 lines')
@@ -170,9 +182,10 @@ def counted(number: int, what: str) -> str:
 
 
 def core(histories: EventLog, minimum: int) -> EventLog:
-    """Keep users and items with at least `minimum` actions, repeated until nothing changes.
+    """Return the events of users and items with at least `minimum` actions each (the k-core).
 
-    A retraction stays where the event it takes back stays. The result may be empty.
+    Users and items are left out until no more have to be. A retraction stays if the event that it
+    takes back stays. The result may be empty.
     """
     action = histories.items >= 0
     keep = action.copy()
@@ -202,22 +215,23 @@ def core(histories: EventLog, minimum: int) -> EventLog:
 def split(histories: EventLog, protocol: Protocol) -> Split:
     """Divide events into training, validation and test.
 
-    `gts` cuts everybody's events at two times, the 80 % and 90 % quantiles. `loo` takes of each
-    user the last event that can be a target as test, and the one before it as validation; events
-    of the user after its test event (which are no targets) belong to the test part too.
+    `gts` (global temporal split) cuts the events of all users at two times, the 80 % and 90 %
+    quantiles. `loo` (leave one out) takes the last event of each user that can be a target as test,
+    and the one before it as validation; later events of the user, which are not targets, belong to
+    the test part too.
     """
     lengths = histories.lengths()
     eligible = histories.positive & (lengths > 0)
     times = histories.batch.times
     parts = np.zeros(len(histories), np.uint8)
     if protocol == "gts":
-        chosen = times[histories.positive]
+        target_times = times[histories.positive]
         cuts = (
             (
-                float(np.quantile(chosen, VALIDATION_QUANTILE)),
-                float(np.quantile(chosen, TEST_QUANTILE)),
+                float(np.quantile(target_times, VALIDATION_QUANTILE)),
+                float(np.quantile(target_times, TEST_QUANTILE)),
             )
-            if len(chosen)
+            if len(target_times)
             else (float("inf"), float("inf"))
         )
         parts[times >= cuts[0]] = VALIDATION
@@ -266,12 +280,12 @@ def _event_log(
 
 
 def _first_of_its_id(batch: EventBatch) -> NDArray[np.int64]:
-    met: set[tuple[str, int]] = set()
+    keys: set[tuple[str, int]] = set()
     first = np.ones(len(batch), bool)
     for position in np.flatnonzero(batch.event_ids).tolist():
         key = (batch.users[position], int(batch.event_ids[position]))
-        first[position] = key not in met
-        met.add(key)
+        first[position] = key not in keys
+        keys.add(key)
     return np.flatnonzero(first)
 
 
@@ -285,8 +299,8 @@ def _ranks_within(groups: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDAr
     return ranks
 
 
-def _last_of_each_user(users: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-    positions = np.flatnonzero(chosen)
+def _last_of_each_user(users: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    positions = np.flatnonzero(mask)
     _, from_the_end = np.unique(users[positions][::-1], return_index=True)
     return positions[::-1][from_the_end]
 

@@ -1,4 +1,4 @@
-"""What a training leaves out, and whether an artifact has seen what it is to be judged by."""
+"""Held-out events: those that a training leaves out, and a check that an evaluation uses them."""
 
 import hashlib
 import math
@@ -13,14 +13,16 @@ from tracker.artifact.manifest import Manifest, TrainingInfo
 from tracker.explained import Explained
 
 EARLIEST_QUANTILE = 0.4
-"""From this quantile of the times on a ranker learns; before it, the states are still thin."""
+"""A ranker learns from this quantile of time on; before it, states hold few events. Not studied."""
 
 
 class RankerTargets(NamedTuple):
-    """The targets that a ranker learns from.
+    """The Q targets that a ranker learns from.
 
-    `events` (Q,) ascending positions; `fresh` (Q,) bool, those outside the training part, of which
-    models fitted on it have seen nothing; `skip` (E,) bool, events that must not reach the states.
+    Attributes:
+        events: (Q,) positions in the log, ascending.
+        fresh: (Q,) bool, targets outside the training part: models fitted on it have not seen them.
+        skip: (E,) bool, events that must not reach the states; None for none.
     """
 
     events: NDArray[np.int64]
@@ -29,16 +31,19 @@ class RankerTargets(NamedTuple):
 
 
 class SeenTargetsError(Explained, ValueError):
-    """An artifact was trained on what it should be asked for; the message names both."""
+    """An artifact was trained on the targets of an evaluation; the message names both."""
 
 
 def training_targets(
     log: EventLog, protocol: Protocol | None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
-    """Return what a ranker learns from, as ascending positions, and which events it must not see.
+    """Return the latest targets that a ranker learns from, and the events that it must not see.
 
-    With a protocol it learns from the validation targets, and no event of the test part reaches
-    the states; without one from both parts of `gts`: the last fifth of all.
+    With a protocol these are the validation targets, and no event of the test part reaches the
+    states. Without one they are the targets of validation and test of `gts`: the last fifth.
+
+    Returns:
+        positions (Q,) int64, ascending, and a mask (E,) bool, or None if nothing is left out.
     """
     if protocol == "loo":
         parted = split(log, "loo")
@@ -52,18 +57,18 @@ def training_targets(
 def ranker_targets(
     log: EventLog, protocol: Protocol | None, usable: NDArray[np.bool_], most: int
 ) -> RankerTargets:
-    """Choose what a ranker learns from: the targets of `training_targets`, and earlier ones.
+    """Return the targets that a ranker learns from: those of `training_targets`, and earlier ones.
 
-    Its features stream, so what was before the training part ended teaches as well as what came
-    after; only what a model says that was fitted on the training part does not.
+    The features come from the stream, so targets in the training part teach as well as later ones.
+    Only the scores of models that were fitted on the training part do not (see `fresh`).
 
     Args:
         log: the events.
-        protocol: what is left out; None for nothing.
+        protocol: the protocol whose test targets are left out; None to leave nothing out.
         usable: (E,) bool, events of items that can be recommended.
-        most: how many targets at most: the latest, which are the most like what comes. With `loo`,
-            whose targets are of all times, each part is thinned evenly instead, the earlier one
-            first, but to no less than half of them.
+        most: maximum number of targets. The latest stay, which are most like those to come. With
+            `loo`, whose targets are of all times, each part is thinned evenly: the earlier one
+            first, but to no less than half of the maximum.
     """
     latest, skip = training_targets(log, protocol)
     eligible = log.positive & (log.lengths() > 0) & usable
@@ -102,7 +107,16 @@ def training_info(
     seed: int,
     examples: int,
 ) -> TrainingInfo:
-    """Describe a training for the manifest."""
+    """Return the description of a training for the manifest.
+
+    Args:
+        log: the events.
+        protocol: the protocol whose test targets were left out, None for none.
+        minimum: the core: minimum number of events per user and item.
+        repeats: whether items of the past were ranked.
+        seed: seed of the training.
+        examples: number of examples.
+    """
     before: float | None = None
     left_out: NDArray[np.int64] = np.zeros(0, np.int64)
     if protocol is None:
@@ -134,42 +148,48 @@ def digest_of(log: EventLog, events: NDArray[np.int64]) -> str:
 
 
 def check_unseen(manifest: Manifest, log: EventLog, parted: Split, minimum: int) -> None:
-    """Refuse to judge an artifact by what it was trained on.
+    """Check that an artifact was not trained on the targets that it is evaluated on.
 
-    Its targets are unseen where nothing was trained, where they are those that the training left
-    out, or where all of them are later than everything the training saw.
+    The targets are unseen if nothing was trained, if the training left them out, or if all of them
+    are later than all events of the training.
+
+    Args:
+        manifest: the artifact.
+        log: the events.
+        parted: their division; `test` are the targets.
+        minimum: the core, for the message.
 
     Raises:
-        SeenTargetsError: none of this is so.
+        SeenTargetsError: the artifact or its text encoder has seen the targets.
     """
     if not len(parted.test):
         return
     first = float(log.batch.times[parted.test].min())
     digest = digest_of(log, parted.test)
-    wanted = f"--protocol {parted.protocol}" + (f" --core {minimum}" if minimum > 1 else "")
-    seen = f"has seen the targets of {wanted} ({len(parted.test)} from {day(first)} on): it was"
+    flags = f"--protocol {parted.protocol}" + (f" --core {minimum}" if minimum > 1 else "")
+    seen = f"has seen the targets of {flags} ({len(parted.test)} from {day(first)} on): it was"
     training, encoder = manifest.training, manifest.encoder
     if training is not None and not _unseen(training, first, digest):
         raise SeenTargetsError(
             f"{manifest.version} {seen} trained {_trained(training)}; train one with"
-            f" `indexer train {wanted}`, or name it by --artifact"
+            f" `indexer train {flags}`, or name it by --artifact"
         )
     if encoder.training is not None and not _unseen(encoder.training, first, digest):
         raise SeenTargetsError(
             f"{encoder.name}, the text encoder of {manifest.version}, {seen} fine-tuned"
-            f" {_trained(encoder.training)}; make one with `indexer finetune {wanted}`"
+            f" {_trained(encoder.training)}; make one with `indexer finetune {flags}`"
         )
 
 
 def _unseen(training: TrainingInfo, first: float, digest: str) -> bool:
-    """Tell whether targets are later than a training, or those that it left out."""
+    """Return whether targets are later than a training, or were left out by it."""
     if training.fitted_before is not None and first >= training.fitted_before:
         return True
     return training.protocol is not None and training.left_out_digest == digest
 
 
 def all_at_one_time(parted: Split) -> bool:
-    """Tell whether `gts` found nothing before its test part, as where all timestamps are equal."""
+    """Return whether `gts` has no event before its test part, as if all timestamps are equal."""
     return parted.protocol == "gts" and not (parted.parts <= VALIDATION).any()
 
 
@@ -183,7 +203,11 @@ def _trained(training: TrainingInfo) -> str:
 
 
 def day(seconds: float) -> str:
-    """Return a time as people read it, in UTC; a time that is none as it is."""
+    """Return a time for people, in UTC; infinity and NaN as they are.
+
+    >>> day(0.0), day(math.inf)
+    ('1970-01-01T00:00:00+00:00', 'inf')
+    """
     if not math.isfinite(seconds):
         return str(seconds)
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

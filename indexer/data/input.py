@@ -63,10 +63,10 @@ def read_entries(
             schema = file.schema_arrow
             if names is not None:
                 names.update(schema.names)
-            read = [name for name in schema.names if columns is None or name in columns]
+            subset = [name for name in schema.names if columns is None or name in columns]
             maps = {field.name for field in schema if pa.types.is_map(field.type)}
             number = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=read):
+            for batch in file.iter_batches(_BATCH_ROWS, columns=subset):
                 for row in cast(list[Fields], batch.to_pylist()):
                     number += 1
                     yield number, _given(row, maps)

@@ -1,4 +1,4 @@
-"""Which logged events are labelled, positive or negative, and how."""
+"""Labels of logged events: positive, negative or none."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,21 @@ from tracker.events.label_rule import LabelRule
 from tracker.events.wire import kind_code
 
 IMPRESSION = "impression"
-"""The kind, of weight 0, which says that an item was shown."""
+"""The kind of an event of weight 0: the item was shown."""
 
 MIN_OF_A_CLASS = 50
-"""With fewer positive or negative events than this no probability is learned."""
+"""Minimum number of positive and of negative events to learn a probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The labelled events of a log: ascending positions (L,), and labels (L,) bool, by `rule`."""
+    """The L labelled events of a log.
+
+    Attributes:
+        events: (L,) positions in the log, ascending.
+        positive: (L,) bool, the labels.
+        rule: the rule that they come from.
+    """
 
     events: NDArray[np.int64]
     positive: NDArray[np.bool_]
@@ -29,13 +35,13 @@ class Labelled:
         """Return the number of labelled events."""
         return len(self.events)
 
-    def among(self, chosen: NDArray[np.bool_]) -> "Labelled":
-        """Return those whose event is chosen, (E,) bool over the log."""
-        kept = chosen[self.events]
-        return Labelled(self.events[kept], self.positive[kept], self.rule)
+    def among(self, mask: NDArray[np.bool_]) -> "Labelled":
+        """Return the labelled events in a mask (E,) bool over the log."""
+        inside = mask[self.events]
+        return Labelled(self.events[inside], self.positive[inside], self.rule)
 
     def too_few(self) -> str:
-        """Say which class is missing or too rare to learn from; empty where neither is."""
+        """Return a message if a class is missing or too rare to learn from, otherwise ""."""
         positive = int(self.positive.sum())
         for name, count in (("positive", positive), ("negative", len(self) - positive)):
             if count < MIN_OF_A_CLASS:
@@ -52,17 +58,16 @@ def label_rule(
     fitted: NDArray[np.bool_],
     positive_rating: float | None = None,
 ) -> LabelRule:
-    """Return how the events of a log are labelled.
+    """Return the rule by which the events of a log are labelled.
 
-    Where there are impressions they alone are labelled. Ratings are positive from the median of
-    those that may be fitted on, or from the second least where the median is the least, unless
-    another threshold is given.
+    If there are impressions, only they are labelled. Ratings are positive from the median rating
+    on, or from the second lowest if the median is the lowest, unless a threshold is given.
 
     Args:
         log: the events.
-        kinds: the weights in force; kinds with the curve `rating` have ratings for values.
-        fitted: (E,) bool, events that may be looked at.
-        positive_rating: the least positive rating.
+        kinds: the weights in force; the values of kinds with the curve `rating` are ratings.
+        fitted: (E,) bool, events whose ratings count for the median.
+        positive_rating: the lowest positive rating.
     """
     names = sorted(name for name, kind in kinds.table.items() if kind.curve == "rating")
     batch = log.batch
@@ -71,35 +76,33 @@ def label_rule(
         values = batch.values[fitted & np.isin(batch.kinds, codes)]
         values = values[np.isfinite(values)]
         if len(values):
-            above = values[values > values.min()]  # a threshold at the least divides nothing
+            above = values[values > values.min()]  # a threshold at the lowest divides nothing
             positive_rating = float(max(np.median(values), above.min() if len(above) else 0.0))
     rule = LabelRule("events", positive_rating, names if positive_rating is not None else [])
     return LabelRule("impressions", *_fields(rule)) if _impressions(log).any() else rule
 
 
-def label_events(
-    log: EventLog, rule: LabelRule, known: NDArray[np.bool_] | None = None
-) -> Labelled:
-    """Label a log's events by a rule; those that were retracted later are left out.
+def label_events(log: EventLog, rule: LabelRule, seen: NDArray[np.bool_] | None = None) -> Labelled:
+    """Label the events of a log by a rule; events that are retracted later have no label.
 
-    An impression is positive where a positive event of its user on its item comes within the
-    rule's window after it (in the log's order); that event itself is not labelled.
+    An impression is positive if a positive event of its user on its item follows within the window
+    of the rule (in the order of the log); that event itself is not labelled.
 
     Args:
         log: the events.
-        rule: which of them are positive.
-        known: (E,) bool, events that may be looked at, if not all: the others have no label, and
-            make none.
+        rule: the rule.
+        seen: (E,) bool, events that may be read, None for all; the others have no label, and do
+            not change one.
     """
     batch = log.batch
     labels = rule.labels(batch.kinds, batch.values, batch.weights)
-    if known is None:
-        known = np.ones(len(log), np.bool_)
-    labels[(batch.retracts != 0) | ~known] = -1
-    labels[_retracted(log, known)] = -1
+    if seen is None:
+        seen = np.ones(len(log), np.bool_)
+    labels[(batch.retracts != 0) | ~seen] = -1
+    labels[_retracted(log, seen)] = -1
     if rule.source == "impressions":
-        shown = _impressions(log) & known & ~_retracted(log, known)
-        labels = _of_impressions(log, labels, shown, rule.window_seconds)
+        impressions = _impressions(log) & seen & ~_retracted(log, seen)
+        labels = _impression_labels(log, labels, impressions, rule.window_seconds)
     events = np.flatnonzero(labels >= 0)
     return Labelled(events, labels[events] == 1, rule)
 
@@ -110,36 +113,38 @@ def _fields(rule: LabelRule) -> tuple[float | None, list[str], float]:
 
 def _impressions(log: EventLog) -> NDArray[np.bool_]:
     batch = log.batch
-    shown: NDArray[np.bool_] = (
+    impressions: NDArray[np.bool_] = (
         (batch.kinds == kind_code(IMPRESSION)) & (batch.weights == 0.0) & (batch.retracts == 0)
     )
-    return shown
+    return impressions
 
 
-def _retracted(log: EventLog, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _retracted(log: EventLog, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask (E,) of the events that one of the retractions seen takes back."""
     batch = log.batch
-    found = np.zeros(len(log), np.bool_)
-    taken_back = np.flatnonzero((batch.retracts != 0) & known)
-    if len(taken_back):
+    retracted = np.zeros(len(log), np.bool_)
+    retractions = np.flatnonzero((batch.retracts != 0) & seen)
+    if len(retractions):
         pairs = set(
-            zip(log.users[taken_back].tolist(), batch.retracts[taken_back].tolist(), strict=True)
+            zip(log.users[retractions].tolist(), batch.retracts[retractions].tolist(), strict=True)
         )
         for event in np.flatnonzero(batch.event_ids != 0).tolist():
-            found[event] = (int(log.users[event]), int(batch.event_ids[event])) in pairs
-    return found
+            retracted[event] = (int(log.users[event]), int(batch.event_ids[event])) in pairs
+    return retracted
 
 
-def _of_impressions(
-    log: EventLog, labels: NDArray[np.int8], shown: NDArray[np.bool_], window_seconds: float
+def _impression_labels(
+    log: EventLog, labels: NDArray[np.int8], impressions: NDArray[np.bool_], window_seconds: float
 ) -> NDArray[np.int8]:
+    """Return labels (E,) of the impressions by the positive labels after them, -1 for the rest."""
     batch = log.batch
-    found = np.full(len(log), -1, np.int8)
+    result = np.full(len(log), -1, np.int8)
     next_positive: dict[tuple[int, int], float] = {}
     for event in range(len(log) - 1, -1, -1):
         key = (int(log.users[event]), int(log.items[event]))
         if labels[event] == 1:
             next_positive[key] = float(batch.times[event])
-        elif shown[event]:
+        elif impressions[event]:
             until = next_positive.get(key, np.inf)
-            found[event] = until - float(batch.times[event]) <= window_seconds
-    return found
+            result[event] = until - float(batch.times[event]) <= window_seconds
+    return result

@@ -1,4 +1,4 @@
-"""The log that a training learns from: its rating scale, its items, and whether they meet."""
+"""The log of a training: its rating scale, and checks against the catalogue."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,16 +16,22 @@ from tracker.explained import Explained
 
 
 class TrainingError(Explained, ValueError):
-    """The events cannot teach a ranker; nothing was published, the message says why."""
+    """The events cannot teach a ranker; the message gives the reason, nothing was published."""
 
 
 def read_log(
     paths: Sequence[Path], kinds: Kinds, scale: tuple[float, float] | None, not_after: float
 ) -> tuple[EventLog, tuple[float, float]]:
-    """Read events, with the weights that the ratings in them call for; return the scale too.
+    """Read events with weights for the scale of their ratings; return that scale too.
 
-    The scale given (else 1 to 5) is kept where no rating is above it; else it is 0 to 10, or 0 to
-    the highest rating if that is more.
+    The given scale (1 to 5 if None) stays if no rating is above it. Otherwise the scale is 0 to 10,
+    or 0 to the highest rating if that is more.
+
+    Args:
+        paths: files of events.
+        kinds: the weights.
+        scale: lowest and highest rating.
+        not_after: float seconds; later timestamps are taken for mistakes.
 
     Raises:
         EventFileError: a file cannot be used.
@@ -43,66 +49,68 @@ def read_log(
     return read_event_log(paths, scaled, not_after), (low, high)
 
 
-def met(catalog: Catalog, log: EventLog) -> Catalog:
-    """Return the catalogue's items that the log has."""
+def items_in_log(catalog: Catalog, log: EventLog) -> Catalog:
+    """Return the catalogue without the items that have no event in the log."""
     hashes = set(log.item_hashes.tolist())
-    kept = [item for item in catalog.items if hash_id(item.item_id) in hashes]
-    return dataclasses.replace(catalog, items=kept)
+    items = [item for item in catalog.items if hash_id(item.item_id) in hashes]
+    return dataclasses.replace(catalog, items=items)
 
 
-def known_items(catalog: Catalog, log: EventLog) -> NDArray[np.bool_]:
-    """Return (E,) bool: which events are of items of the catalogue."""
+def events_in_catalog(catalog: Catalog, log: EventLog) -> NDArray[np.bool_]:
+    """Return a mask (E,) bool of the actions on items of the catalogue."""
     hashes = np.array([hash_id(item.item_id) for item in catalog.items], np.uint64)
-    known: NDArray[np.bool_] = np.isin(log.batch.items, hashes) & (log.items >= 0)
-    return known
+    mask: NDArray[np.bool_] = np.isin(log.batch.items, hashes) & (log.items >= 0)
+    return mask
 
 
 def check_choice(catalog: Catalog) -> None:
-    """Refuse a catalogue of one item.
+    """Check that the catalogue has more than one item.
 
     Raises:
-        TrainingError: that is so.
+        TrainingError: it has one.
     """
     if len(catalog.items) == 1:
         raise TrainingError("the catalogue has one item: there is nothing to choose between")
 
 
-MOST_LEFT_OUT = 0.1
-"""Where a larger share of the lines is no event that can be used, the files are refused."""
+MAX_LEFT_OUT = 0.1
+"""Largest share of lines without a usable event; files with more are refused."""
 
 
-def check_events(paths: Sequence[Path], log: EventLog, known: NDArray[np.bool_], where: str) -> str:
-    """Say in a line what was read; refuse what is for the most part not what it should be.
+def check_events(
+    paths: Sequence[Path], log: EventLog, in_catalog: NDArray[np.bool_], where: str
+) -> str:
+    """Return a line about the events that were read; refuse files that are mostly unusable.
 
     Args:
         paths: the files, for their names.
-        log: as `read_event_log` gave it.
-        known: (E,) bool, events of items in the catalogue; retractions are not looked at.
-        where: the catalogue's name, for the messages.
+        log: the events, from `read_event_log`.
+        in_catalog: (E,) bool, actions on items of the catalogue.
+        where: name of the catalogue, for the messages.
 
     Raises:
         EventFileError: more than a tenth of the lines cannot be used, all events are retractions,
             or none is of an item of the catalogue.
     """
     names = ", ".join(map(str, paths))
-    said = [f"{names}: {counted(len(log), 'event')}"]
+    notes = [f"{names}: {counted(len(log), 'event')}"]
     repeated = log.rejected.get("duplicate", 0)
     left_out = sum(log.rejected.values()) - repeated
     if left_out:
-        said.append(f"{counted(left_out, 'line')} left out (the first: {log.first_rejection})")
+        notes.append(f"{counted(left_out, 'line')} left out (the first: {log.first_rejection})")
     if log.unknown_kinds:
-        said.append(name_kinds(log.unknown_kinds))
+        notes.append(name_kinds(log.unknown_kinds))
     if repeated:
-        said.append(f"{counted(repeated, 'repeated event_id')} left out")
-    if left_out > MOST_LEFT_OUT * (left_out + len(log)):
+        notes.append(f"{counted(repeated, 'repeated event_id')} left out")
+    if left_out > MAX_LEFT_OUT * (left_out + len(log)):
         remedy = "" if log.unknown_kinds else ": is it a file of events?"
         raise EventFileError(
-            f"{'; '.join(said)}. At most a tenth of the lines may be left out{remedy}"
+            f"{'; '.join(notes)}. At most a tenth of the lines may be left out{remedy}"
         )
     actions = log.items >= 0
     if not actions.any():
-        raise EventFileError(f"{'; '.join(said)}: all of them retractions, none to learn from")
-    strange = actions & ~known
+        raise EventFileError(f"{'; '.join(notes)}: all of them retractions, none to learn from")
+    strange = actions & ~in_catalog
     if strange.all(where=actions):
         raise EventFileError(
             f"none of the {int(actions.sum())} events is of an item of {where}; item_id must be"
@@ -110,18 +118,18 @@ def check_events(paths: Sequence[Path], log: EventLog, known: NDArray[np.bool_],
         )
     if strange.any():
         items = len(np.unique(log.items[strange]))
-        said.append(
+        notes.append(
             f"{counted(int(strange.sum()), 'event')} of {counted(items, 'item')} that"
             f" {'is' if items == 1 else 'are'} not in {where}"
         )
-    return "; ".join(said)
+    return "; ".join(notes)
 
 
 def check_core(log: EventLog, minimum: int) -> None:
-    """Refuse a core that nothing is left of.
+    """Check that events are left by `core`.
 
     Raises:
-        EventFileError: that is so.
+        EventFileError: no event is left.
     """
     if not len(log):
         raise EventFileError(

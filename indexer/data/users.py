@@ -1,4 +1,4 @@
-"""Read users: id and categorical attributes, and their rows in an encoder."""
+"""Users with categorical attributes, read from files, and their rows in an encoder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,27 +18,33 @@ Attributes = Mapping[str, str | float | bool | Sequence[str]]
 
 
 class UserFileError(Explained, ValueError):
-    """A file of users cannot be used; the message names the file and what is wrong."""
+    """A file of users cannot be used; the message names the file and the reason."""
 
 
 @dataclass(slots=True)
 class Users:
-    """Attributes by user id; of a user who comes twice the later line counts.
+    """Attributes of users; of a user who comes twice the later line counts.
 
-    `left_out` lines could not be used; `first_problem` says where the first of them is and why.
+    Attributes:
+        attributes: attributes by user id.
+        left_out: number of lines that are not a user.
+        first_problem: place and reason of the first of them, or "".
     """
 
     attributes: dict[str, Attributes] = field(default_factory=dict)
     left_out: int = 0
     first_problem: str = ""
 
-    def note(self, known: set[str]) -> str:
-        """Say in a line what was left out, and how many users are those of the events; or ""."""
+    def note(self, user_ids: set[str]) -> str:
+        """Return a line about lines left out, and whether any user has events; or "".
+
+        Args:
+            user_ids: ids of the users in the events.
+        """
         parts = []
         if self.left_out:
             parts.append(f"{self.left_out} lines left out, the first: {self.first_problem}")
-        met = len(known & self.attributes.keys())
-        if self.attributes and not met:
+        if self.attributes and not user_ids & self.attributes.keys():
             parts.append(
                 f"none of the {len(self.attributes)} users is in the events; user_id must be the"
                 " same in both"
@@ -49,10 +55,10 @@ class Users:
 def read_users(paths: Sequence[Path]) -> Users:
     """Read files of users, JSON lines (also `.gz`) or Parquet with the same fields.
 
-    A line that is no user is left out and counted: attributes help, and are not needed.
+    A line that is not a user is left out and counted: attributes help, but are not required.
 
     Raises:
-        UserFileError: a file is not there or not of its kind, or none of its lines is a user.
+        UserFileError: a file does not exist or cannot be read, or none of its lines is a user.
     """
     users = Users()
     try:
@@ -83,7 +89,7 @@ def _add_users(users: Users, path: Path) -> None:
 
 
 def attribute_codes(attributes: Attributes) -> Iterator[int]:
-    """Yield the code of each value of a user's attributes."""
+    """Yield the code of each value of a user's attributes, by name."""
     for name, value in sorted(attributes.items()):
         many = value if isinstance(value, list | tuple) else (value,)
         for one in many:
@@ -91,17 +97,20 @@ def attribute_codes(attributes: Attributes) -> Iterator[int]:
 
 
 def attribute_rows(users: Sequence[Attributes], config: EncoderConfig) -> NDArray[np.int64]:
-    """Return (B, A) rows of users' attributes, 0 for none; A is that of the user with most."""
-    known = {code: row for row, code in enumerate(config.attributes, 1)}
-    found = [[known[code] for code in attribute_codes(user) if code in known] for user in users]
-    result = np.zeros((len(found), max((len(rows) for rows in found), default=0)), np.int64)
-    for user, of_user in enumerate(found):
+    """Return rows of users' attributes, (B, A) int64, 0 for none; A is the largest number per user.
+
+    Attributes that the encoder does not know are left out.
+    """
+    row_of = {code: row for row, code in enumerate(config.attributes, 1)}
+    lists = [[row_of[code] for code in attribute_codes(user) if code in row_of] for user in users]
+    result = np.zeros((len(lists), max((len(rows) for rows in lists), default=0)), np.int64)
+    for user, of_user in enumerate(lists):
         result[user, : len(of_user)] = of_user
     return result
 
 
 def known_attributes(users: Mapping[str, Attributes], config: EncoderConfig) -> UserAttributes:
-    """Return the rows of all users of whom an attribute is known to an encoder."""
+    """Return the attribute rows of all users who have an attribute that an encoder knows."""
     rows = attribute_rows(list(users.values()), config).astype(np.int32)
     hashes = np.array([hash_id(user) for user in users], np.uint64)
     some = np.flatnonzero(rows.any(axis=1))

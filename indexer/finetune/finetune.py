@@ -15,7 +15,7 @@ import xxhash
 from indexer.data.catalog import Catalog
 from indexer.data.histories import Protocol, core
 from indexer.data.holdout import training_info
-from indexer.data.training_log import check_core, check_events, known_items, read_log
+from indexer.data.training_log import check_core, check_events, events_in_catalog, read_log
 from indexer.finetune.data import Texts, Until, part, rows_of
 from indexer.finetune.fit import LEARNING_RATES, FitOptions, Fitted, Report, fit
 from indexer.finetune.plan import FinetuneError, LoggedEvents, Objective, Plan, click, co_interest
@@ -218,7 +218,7 @@ def _prepare(
 ) -> _Prepared:
     """Step 1 of `finetune`: read and divide the events, and plan the training."""
     log, _ = read_log(events, kinds, None, not_after)
-    note(check_events(events, log, known_items(catalog, log), "the catalogue"))
+    note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)
     texts = Texts.of(catalog.items)

@@ -12,8 +12,8 @@ from indexer.data.training_log import (
     check_choice,
     check_core,
     check_events,
-    known_items,
-    met,
+    events_in_catalog,
+    items_in_log,
     read_log,
 )
 from indexer.data.users import Attributes, Users
@@ -72,13 +72,13 @@ def read_inputs(
     if before is not None:
         scale = (before.manifest.interest.rating_min, before.manifest.interest.rating_max)
     log, rating_scale = read_log(events, kinds, scale, not_after)
-    progress.note(check_events(events, log, known_items(catalog, log), "the catalogue"))
+    progress.note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)
     if options.core > 1:
-        catalog = met(catalog, log)
+        catalog = items_in_log(catalog, log)
     check_choice(catalog)
-    targets = ranker_targets(log, options.protocol, known_items(catalog, log), MAX_EXAMPLES)
+    targets = ranker_targets(log, options.protocol, events_in_catalog(catalog, log), MAX_EXAMPLES)
     if len(targets.events) < MIN_EXAMPLES:
         raise TrainingError(
             f"{len(targets.events)} events to learn from; at least {MIN_EXAMPLES} are needed:"
