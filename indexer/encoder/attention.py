@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indexer.encoder.scores import Beside
+from indexer.encoder.scores import TrendScores
 from indexer.replay.groups import groups_of
 from indexer.replay.replay import Replay
 from tracker.encoder.interests import read_interests
@@ -62,7 +62,7 @@ class FrozenEncoder:
         biases: (N,) of the items.
         rows: (Q,) catalogue rows of the targets.
         times: (Q,) float seconds of the targets.
-        beside: scores that the trend adds.
+        trend_scores: returns the scores that the trend adds.
     """
 
     queries: NDArray[np.float32]
@@ -70,7 +70,7 @@ class FrozenEncoder:
     biases: Tensor
     rows: NDArray[np.int64]
     times: NDArray[np.float64]
-    beside: Beside
+    trend_scores: TrendScores
 
 
 def known_scenes(scenes: NDArray[np.uint32]) -> tuple[int, ...]:
@@ -217,7 +217,9 @@ class _Losses:
             torch.from_numpy(self.scenes[some]).to(device),
         )
         logits = (
-            vectors @ frozen.table.T + frozen.biases + frozen.beside(frozen.times[some], self.every)
+            vectors @ frozen.table.T
+            + frozen.biases
+            + frozen.trend_scores(frozen.times[some], self.every)
         )
         rows = torch.from_numpy(frozen.rows[some]).to(device)
         return functional.cross_entropy(logits, rows, reduction="none")

@@ -50,7 +50,7 @@ def cores() -> int:
     """Return how many cores this process may use, at least 1: a container's quota counts too.
 
     Source: the interface file cpu.max of Linux's control groups, version 2: quota and period in
-    microseconds, the quota `max` where there is none.
+    microseconds, the quota `max` if there is none.
     """
     can = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:

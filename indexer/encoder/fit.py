@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from indexer.encoder.checkpoint import load_checkpoint, save_checkpoint
 from indexer.encoder.learner import EncoderOptions, Learner, Report, Trained
-from indexer.encoder.scores import Beside, Items, validate
+from indexer.encoder.scores import Items, TrendScores, validate
 from indexer.encoder.sequences import Sequences, windows
 from indexer.encoder.trend import Trend
 from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
@@ -34,11 +34,11 @@ class Epoch(msgspec.Struct, frozen=True):
 class Fitted:
     """A trained encoder, the curve of its training, and the epoch of its weights.
 
-    `beside` returns the scores that the trend adds, as in training.
+    `trend_scores` returns the scores that the trend adds, as in training.
     """
 
     trained: Trained
-    beside: Beside
+    trend_scores: TrendScores
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
 
@@ -96,7 +96,7 @@ def fit_encoder(
         trained.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     places = np.flatnonzero(np.isin(sequences.positions, validation))
-    fitted = Fitted(trained, learner.beside)
+    fitted = Fitted(trained, learner.trend_scores)
     best = _copied(trained)
     fingerprint = msgspec.json.encode([options, config, len(train), int(train.sum())]).decode()
     if checkpoint is not None and checkpoint.exists():
@@ -111,7 +111,7 @@ def fit_encoder(
         started = time.monotonic()
         loss = learner.epoch(epoch, segments, optimizer, best_ndcg, report)
         hit, ndcg = validate(
-            trained.encoder, sequences, items, places, options.repeats, learner.beside
+            trained.encoder, sequences, items, places, options.repeats, learner.trend_scores
         )
         fitted.curve.append(Epoch(epoch, time.monotonic() - started, loss, hit, ndcg))
         if ndcg > best_ndcg or not len(places):

@@ -226,7 +226,7 @@ class Learner:
         )  # fmt: skip
         return loss
 
-    def beside(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
+    def trend_scores(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
         """Return the scores (P, C) that the trend adds for items (C,) at times (P,)."""
         if self.trend is None:
             return self.trained.trend_weights.new_zeros(())

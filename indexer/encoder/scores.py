@@ -13,7 +13,7 @@ from indexer.encoder.sequences import Sequences, Window, batches, inputs
 from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k
 from tracker.encoder.user_encoder import UserEncoder
 
-Beside = Callable[[NDArray[np.float64], NDArray[np.int64]], Tensor]
+TrendScores = Callable[[NDArray[np.float64], NDArray[np.int64]], Tensor]
 """Takes times (P,) and catalogue rows (C,), and returns the scores (P, C) that the trend adds."""
 
 _SCORES = 1 << 23
@@ -124,11 +124,11 @@ def target_ranks(
     items: Items,
     places: NDArray[np.int64],
     repeats: bool,
-    beside: Beside | None = None,
+    trend_scores: TrendScores | None = None,
 ) -> NDArray[np.float64]:
     """Return the rank (Q,) of targets among all items; ties count half, seen ones are out.
 
-    The scores of `beside` are added, if it is there.
+    `trend_scores` are added, if they are there.
     """
     chunk = max(1, min(512, _SCORES // max(len(items.ids), 1)))
     every = np.arange(len(items.ids))
@@ -139,8 +139,8 @@ def target_ranks(
     for begin in range(0, len(places), chunk):
         some = places[begin : begin + chunk]
         logits = queries[begin : begin + chunk] @ table.T + biases
-        if beside is not None:
-            logits = logits + beside(sequences.times[some], every)
+        if trend_scores is not None:
+            logits = logits + trend_scores(sequences.times[some], every)
         scores = logits.cpu().numpy()
         own = scores[np.arange(len(some)), sequences.rows[some]]
         if not repeats:
@@ -161,10 +161,10 @@ def validate(
     items: Items,
     places: NDArray[np.int64],
     repeats: bool,
-    beside: Beside | None = None,
+    trend_scores: TrendScores | None = None,
 ) -> tuple[float, float]:
     """Return HR@10 and NDCG@10 of targets by `target_ranks`, NaN without any."""
     if not len(places):
         return math.nan, math.nan
-    ranks = target_ranks(model, sequences, items, places, repeats, beside)
+    ranks = target_ranks(model, sequences, items, places, repeats, trend_scores)
     return hit_rate_at_k(ranks, 10), ndcg_at_k(ranks, 10)

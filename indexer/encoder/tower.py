@@ -269,7 +269,12 @@ def _validation_gains(data: TowerData, encoder: Fitted) -> NDArray[np.float64]:
     """Return the NDCG@10 (V,) of each validation target by an encoder."""
     part, places = data.early, np.sort(data.places[data.validation])
     ranks = target_ranks(
-        encoder.model, part.sequences, part.items, places, data.options.repeats, encoder.beside
+        encoder.model,
+        part.sequences,
+        part.items,
+        places,
+        data.options.repeats,
+        encoder.trend_scores,
     )
     return gains_at_k(ranks, 10)
 
@@ -307,7 +312,7 @@ def _fit_attention(
     events = interests.events
     queries = user_vectors(encoder.model, part.sequences, table, data.places[events])
     frozen = FrozenEncoder(
-        queries, table, biases, data.rows[events], log.batch.times[events], encoder.beside
+        queries, table, biases, data.rows[events], log.batch.times[events], encoder.trend_scores
     )
     scenes = known_scenes(log.batch.scenes[data.targets])
     names = interest_names(data.catalogue.interest)

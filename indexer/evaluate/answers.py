@@ -130,9 +130,9 @@ def ask_all(
         between: called with each target's position before the states are moved there; it may move
             them itself, but no farther.
     """
-    with ThreadPoolExecutor(3) as beside:
-        others = beside.submit(ask_baselines, replay.log, replay.rows, targets, baselines)
-        answers = ask_tracker(replay, targets, variants, beside, between)
+    with ThreadPoolExecutor(3) as executor:
+        others = executor.submit(ask_baselines, replay.log, replay.rows, targets, baselines)
+        answers = ask_tracker(replay, targets, variants, executor, between)
         return answers | others.result()
 
 
@@ -154,15 +154,15 @@ def ask_tracker(
     replay: Replay,
     targets: Targets,
     variants: Sequence[Variant],
-    beside: Executor,
+    executor: Executor,
     between: Callable[[int], None],
 ) -> dict[str, Answers]:
     """Ask the tracker at every target, from the states just before it.
 
     1. Apply the events before the target to the states.
-    2. Compute the ranker's columns of the catalogue for each variant, most of it in `beside`.
+    2. Compute the ranker's columns of the catalogue for each variant, most of it in `executor`.
     3. Recommend the list as served, for `tracker_served`.
-    4. Score the catalogue of a batch of targets by the ranker, in `beside`.
+    4. Score the catalogue of a batch of targets by the ranker, in `executor`.
 
     If the replay has a learner, its ranker answers too, for `tracker_online`.
     """
@@ -184,7 +184,7 @@ def ask_tracker(
             between(event)
             # 1. Apply the events before the target.
             replay.advance(event)
-            _read(replay, event, ranked, variants, columns[b], beside)  # 2. Compute the columns.
+            _read(replay, event, ranked, variants, columns[b], executor)  # 2. Compute the columns.
             if replay.learner is not None:
                 learned.append((replay.online_ranker(), replay.online_attention(event, ranked)))
             served_rows = recommender.rows(replay.asked(np.array([event])), SERVED)[
@@ -197,7 +197,7 @@ def ask_tracker(
             scored.result()  # no more than one waits: each takes memory
         part = slice(start, start + len(batch))
         answers = list(whole.values())
-        scored = beside.submit(  # 4. Score.
+        scored = executor.submit(  # 4. Score.
             _score, recommender.ranker, learned, columns, answers, part, batch, targets
         )
         start += len(batch)
@@ -216,7 +216,7 @@ def _read(
     rows: Rows,
     variants: Sequence[Variant],
     out: NDArray[np.float32],
-    beside: Executor,
+    executor: Executor,
 ) -> None:
     """Write the ranker's columns of rows (C,) at a coming event, for each of V variants.
 
@@ -226,7 +226,7 @@ def _read(
         rows: of the catalogue.
         variants: the first is the whole tracker.
         out: (V, C, F) zeros.
-        beside: computes the columns that the variants have in common.
+        executor: computes the columns that the variants have in common.
     """
     recommender, count = replay.recommender, len(variants)
     ranker_columns = np.zeros(len(COLUMNS), np.bool_)
@@ -241,7 +241,7 @@ def _read(
         recommender.columns(requests.part(one), rows[None], ranker_columns & ~_VARIED, out[one])
         np.copyto(out[1:], out[0], where=~_VARIED)
 
-    replay.read_beside(beside, common)
+    replay.read_beside(executor, common)
 
 
 def _score(

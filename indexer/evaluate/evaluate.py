@@ -252,7 +252,7 @@ class JudgeOptions:
     Attributes:
         version: version of the artifact, by default LATEST.
         protocol: `gts` or `loo`, see `indexer.data.histories.split`.
-        core: only users and items with so many events are kept.
+        core: least events of a user and of an item; others are left out.
         repeats: items seen before are ranked.
         seed: of the sample and of the intervals.
         targets: size of the sample, by default as large as MAX_SCORES allows.

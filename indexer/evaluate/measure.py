@@ -130,7 +130,7 @@ def _difference(
 
 
 def or_none(value: float) -> float | None:
-    """Return a number, or None where it is not defined."""
+    """Return a number, None for NaN."""
     return None if math.isnan(value) else value
 
 

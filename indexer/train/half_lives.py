@@ -148,9 +148,9 @@ def _columns(
     order = np.argsort(log.users, kind="stable")
     place = np.full(len(log), -1, np.int64)
     place[events] = np.arange(count)
-    beside = np.arange(count)[:, None] + np.arange(-(OTHERS // 2), OTHERS // 2 + 1)
-    beside[:, [0, OTHERS // 2]] = beside[:, [OTHERS // 2, 0]]  # the target itself first
-    items = rows[events][beside % count]
+    windows = np.arange(count)[:, None] + np.arange(-(OTHERS // 2), OTHERS // 2 + 1)
+    windows[:, [0, OTHERS // 2]] = windows[:, [OTHERS // 2, 0]]  # the target itself first
+    items = rows[events][windows % count]
     columns = np.zeros((*items.shape, len(grid)), np.float32)
     weights = log.batch.weights.astype(np.float64)
     weights[rows < 0] = 0.0

@@ -38,10 +38,10 @@ class Trained(msgspec.Struct, frozen=True):
 
     `epochs` of the ranker were run, of which `best_epoch` had the least validation loss;
     `validation` is of that one: loss, hit_rate_at_10 and ndcg_at_10 on the latest of the
-    `examples`. `encoder` is what came of the user encoder; without one `note` says why.
+    `examples`. `encoder` is the result of the user encoder; without one `note` gives the reason.
     `prediction` has auc, user_auc, log_loss and ece of the probability on the latest labelled
-    events, None where none was learned; `prediction_note` says from what, or why not. `half_lives`
-    is None where they were not up for choice.
+    events, None if none was learned; `prediction_note` gives its source, or the reason for none.
+    `half_lives` is None if they were not to be chosen.
     """
 
     artifact: str

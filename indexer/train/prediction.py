@@ -108,7 +108,7 @@ def fit_prediction(
         progress: called with the number of labelled events done.
 
     Returns:
-        the prediction; None where one class is missing or rare (`Labelled.too_few`).
+        the prediction; None if one class is missing or rare (`Labelled.too_few`).
     """
     later = learned_from(replay, labelled, options.seed)
     if later.too_few():

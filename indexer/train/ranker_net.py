@@ -43,7 +43,7 @@ def merged(
     Args:
         members: of the same widths and standardised alike; that is folded into the first layer.
         scaled: factor of their mean score.
-        added: (L,) weights of columns beside theirs, which stand in `skip` alone, last.
+        added: (L,) weights of further columns, which have a place in `skip` alone, the last.
         cut: (6,), see `Ranker.cut_weights`.
     """
     states = [

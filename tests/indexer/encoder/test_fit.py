@@ -190,10 +190,10 @@ def test_the_trend_beside_it_leaves_less_for_the_encoder_to_learn() -> None:
     found = fit_encoder(
         sequences, items, CONFIG, train, validation, OPTIONS, device=CPU, trend=trend
     )
-    beside = found.beside(sequences.times[:2], np.arange(ITEMS))
+    added = found.trend_scores(sequences.times[:2], np.arange(ITEMS))
     weights = found.trained.trend_weights.detach().numpy()
     expected = np.tensordot(weights, trend.at(sequences.times[:2], np.arange(ITEMS)), axes=1)
-    np.testing.assert_allclose(beside.detach().numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(added.detach().numpy(), expected, rtol=1e-5)
     assert max(line.validation_ndcg_at_10 for line in found.curve) > 0.9
 
 
