@@ -251,8 +251,10 @@ def metrics() -> str:
     rows = []
     for family in registry.collect():
         shown = f"{family.name}_total" if family.type == "counter" else family.name
+        text = f"{family.documentation[0].upper()}{plain(family.documentation[1:])}."
+        more = meanings.METRICS.get(family.name, "")
         rows.append(
-            [f"`{shown}`", meanings.METRICS[family.name], family.type, labels.get(family.name, "")]
+            [f"`{shown}`", f"{text} {more}".strip(), family.type, labels.get(family.name, "")]
         )
     return table(["Metric", "Meaning", "Type", "Labels"], rows)
 

@@ -137,40 +137,19 @@ OPTIONS = {
 
 # Operation.
 METRICS = {
-    "tracker_events": "Events that were accepted.",
-    "tracker_recommendations": "Lists that were sent.",
-    "tracker_rejected": "Records that were not taken, by [reason](rejections.md#reasons)."
-    " `item_block`: a record of the items topic that no worker wrote.",
-    "tracker_outcomes": "Accepted events, by what happened to them: see [Outcomes](#outcomes).",
-    "tracker_duplicates": "Events whose `event_id` is in the user's ring already; not counted"
-    " again.",
-    "tracker_too_old": "Retractions of events that had left the ring; nothing was taken back.",
-    "tracker_key_mismatch": "Events whose key is not their `user_id`. Such a user may have two"
-    " states.",
-    "tracker_unknown_items": "Events of items that are not in the catalogue.",
-    "tracker_replayed": "Events and item events that came again and were in the state already.",
-    "tracker_skipped_offsets": "Offsets that the topic lost by retention before they were applied.",
-    "tracker_item_events": "Item events applied to states of items.",
-    "tracker_dropped": "Records that the broker will never take: most often a list is too large.",
-    "tracker_commits": "Commits of states and positions.",
-    "tracker_aborted_commits": "Commits that the broker aborted. They are tried again.",
-    "tracker_deleted_states": "States deleted after `TRACKER_STATE_IDLE_DAYS`.",
+    "tracker_rejected": "See [Reasons](rejections.md#reasons). `item_block`: a record of the items"
+    " topic that no worker wrote.",
+    "tracker_outcomes": "See [Outcomes](#outcomes).",
+    "tracker_duplicates": "They are not counted again.",
+    "tracker_too_old": "Nothing was taken back.",
+    "tracker_key_mismatch": "Such a user may have two states.",
+    "tracker_dropped": "Most often a list is too large.",
+    "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",
     "tracker_rebuilt_states": "Reserved: not counted in this version.",
-    "tracker_commit_seconds": "How long commits take.",
-    "tracker_latency_seconds": "From the append of an event to the encoding of its list.",
-    "tracker_lag": "Records in the topic that are not in the state yet.",
-    "tracker_rows": "States in memory.",
-    "tracker_dirty_rows": "States in memory that changed since the last commit.",
-    "tracker_owed_lists": "Users whose list is held back and still to come.",
-    "tracker_artifact_sequence": "Number of the artifact in use.",
-    "tracker_artifact_swaps": "Changes to another artifact.",
-    "tracker_refused_artifacts": "Artifacts that were refused; the one before stays in use.",
-    "tracker_learning_steps": "Examples learned from online.",
-    "tracker_learning_restarts": "How often the learned values were dropped, and learning began"
-    " from the published ones.",
-    "tracker_learning": "Online learning, per model: see [Online learning](#online-learning).",
-    "tracker_item_feed_lag": "States of items that this worker has still to read.",
+    "tracker_refused_artifacts": "The one before stays in use.",
+    "tracker_learning": "See [Online learning](#online-learning).",
 }
+"""What is to be said after the help text of the code."""
 
 METRIC_LABELS = {
     "rejected": "`reason`",
