@@ -9,18 +9,24 @@ BIN := .venv/bin
 .PHONY: help demo test quick faults check format lint types bench figures pages docs schemas clean
 
 help:
-	@echo 'make demo     the demonstration: recommendations before and after a few events'
-	@echo 'make test     the whole test suite, with coverage; ARGS="-k words" for a part of it'
-	@echo 'make quick    the tests without a broker and without a training'
-	@echo 'make faults   long fault runs on Apache Kafka: kill -9, stops, freezes'
-	@echo 'make check    format, lint, types, tests'
-	@echo 'make format   let ruff format the sources'
-	@echo 'make bench    the benchmarks (Java and Maven needed)'
-	@echo 'make figures  measure every figure of docs/figures/: DATA=folder, ONLY="films faults" for some'
-	@echo 'make pages    write docs/figures/ anew from benchmarks/results/'
-	@echo 'make docs     build the documentation site into build/docs'
-	@echo 'make schemas  write schemas/ and the tables of the documentation from the code'
-	@echo 'make clean    remove all that was made here, .venv too'
+	@echo 'To begin:'
+	@echo '  make demo     the demonstration: recommendations before and after a few events'
+	@echo '  make test     all tests, with coverage; a part of them: make test ARGS="-k words"'
+	@echo 'To work on it:'
+	@echo '  make quick    the tests that need neither a broker nor a training'
+	@echo '  make lint     format, style, and the contracts between rooms'
+	@echo '  make types    mypy, strict'
+	@echo '  make check    lint, types and test: what a change has to pass'
+	@echo '  make format   let ruff format the sources'
+	@echo '  make schemas  write schemas/ and the generated tables of the docs from the code'
+	@echo '  make docs     build the documentation site into build/docs'
+	@echo 'To measure:'
+	@echo '  make bench    throughput and latency on Apache Kafka (needs Java and Maven)'
+	@echo '  make faults   long fault runs on Apache Kafka: kill -9, stops, freezes'
+	@echo '  make figures  measure the figures of docs/figures/: DATA=folder, ONLY="films faults" for some'
+	@echo '  make pages    write docs/figures/ from benchmarks/results/'
+	@echo '  make clean    remove everything that was made here, .venv too'
+	@echo 'Variables: PYTHON=python3.12 (the interpreter), JOBS=4 (tests at a time), ARGS="..." (options)'
 
 .venv/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
