@@ -2,7 +2,8 @@
 
 A page marks a part by `<!-- table: NAME -->` and `<!-- end -->`. The code gives what stands between
 them; everything else is written by hand. Where the code has a name and no text for it, the text is
-in `docs/meanings.py`, and a name without a text is a KeyError.
+in `docs/meanings.py`, and a name without a text is a KeyError. The table of figures of the READMEs
+is written by `benchmarks/figures.py`.
 """
 
 import re
@@ -33,7 +34,7 @@ from tracker.users.states import row_dtype
 from tracker.worker.web import add_pages
 
 ROOT = Path(__file__).parents[1]
-PART = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!-- table: (?!figures )([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NUMBERS = {"V": "bytes", "f": "float", "i": "int", "u": "uint"}
 
 
@@ -318,7 +319,6 @@ PARTS: dict[str, Callable[[], str]] = {
         f"settings-{group}": lambda names=names: settings(names)  # type: ignore[misc]
         for group, names in meanings.SETTING_GROUPS.items()
     },
-    "settings": lambda: settings(tuple(Settings.model_fields)),
     "kinds": kinds,
     "event": lambda: format_fields("event"),
     "item": lambda: format_fields("item"),

@@ -109,4 +109,5 @@ def test_pictures_have_a_title_and_both_colour_schemes() -> None:
     for picture in pictures:
         text = picture.read_text()
         assert "<title" in text
-        assert "prefers-color-scheme:dark" in text
+        if not picture.stem.endswith(("-light", "-dark")):  # a pair, chosen by the page
+            assert "prefers-color-scheme:dark" in text
