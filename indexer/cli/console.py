@@ -30,45 +30,39 @@ EPILOG = (
 
 @contextmanager
 def encoding_bar() -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """Show a progress bar on stderr while texts are encoded, where somebody looks at it."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("encoding texts"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    """Show on stderr the progress of encoding texts; without a terminal, a line per quarter.
+
+    Yields a function that starts the bar for a number of texts, and returns a function to call
+    with the number of texts just done.
+    """
+    with _bar("encoding texts") as (bar, is_terminal):
 
         def start(total: int) -> Callable[[int], None]:
-            if not console.is_terminal:
+            if not is_terminal:
                 say(f"encoding {total} texts")
                 return quarters("encoded", total)
             task = bar.add_task("", total=total)
-            return lambda done: bar.advance(task, done)
+            return lambda more: bar.advance(task, more)
 
         yield start
 
 
-def quarters(title: str, total: int) -> Callable[[int], None]:
-    """Return what is told how many more are done, and says on stderr when a quarter more is."""
-    done = said = 0
+@contextmanager
+def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show on stderr the progress towards a total; without a terminal, the total only.
 
-    def told(more: int) -> None:
-        nonlocal done, said
-        done += more
-        if (now := 4 * done // total) > said:
-            say(f"{title} {done} of {total}")
-            said = now
-
-    return told
+    Yields a function to call with the number that is complete.
+    """
+    with _bar(title) as (bar, is_terminal):
+        if not is_terminal:
+            say(f"{title}: {total}")
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.update(task, completed=count)
 
 
 @contextmanager
-def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show on stderr how much of a total is done; yield what is told the number done."""
+def _bar(title: str) -> Iterator[tuple[Progress, bool]]:
+    """Show a progress bar on stderr; yield it, and whether stderr is a terminal."""
     console = Console(stderr=True)
     with Progress(
         TextColumn(title),
@@ -79,10 +73,24 @@ def counting_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        if not console.is_terminal:
-            click.echo(f"{title}: {total}", err=True)
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield bar, console.is_terminal
+
+
+def quarters(title: str, total: int) -> Callable[[int], None]:
+    """Return a function that prints a line to stderr per quarter of a total.
+
+    It is called with the number just done.
+    """
+    count = quarter = 0
+
+    def advance(more: int) -> None:
+        nonlocal count, quarter
+        count += more
+        if (now := 4 * count // total) > quarter:
+            say(f"{title} {count} of {total}")
+            quarter = now
+
+    return advance
 
 
 @contextmanager
@@ -100,13 +108,13 @@ def failures() -> Iterator[None]:
 
 
 def fail(message: str, code: int = REFUSED) -> NoReturn:
-    """Say in one line why it failed, and leave."""
+    """Print the reason of a failure on one line to stderr, and exit."""
     click.echo(f"indexer: {message}", err=True)
     sys.exit(code)
 
 
 def check_root(root: str) -> None:
-    """End the command where no version can be written, before any work is done for one."""
+    """Exit if no version can be written to a root, before any work is done for one."""
     if is_url(root):
         return
     folder = local_path(root).absolute()
@@ -118,7 +126,7 @@ def check_root(root: str) -> None:
 
 
 def check_file(path: Path | None) -> None:
-    """End the command where a file cannot be written, before any work is done for it."""
+    """Exit if a file cannot be written, before any work is done for it; None is no file."""
     if path is None:
         return
     folder = path.absolute().parent
@@ -131,17 +139,17 @@ def check_file(path: Path | None) -> None:
 
 
 def need(modules: Sequence[str], option: str) -> None:
-    """End the command where an option needs a package that is not installed."""
+    """Exit if an option needs a package that is not installed."""
     for name in modules:
         if importlib.util.find_spec(name) is None:
             fail(f"no module {name}: install the extra `train` for {option}")
 
 
 def say(line: str) -> None:
-    """Say on stderr how far it is, or what is done otherwise than asked for."""
+    """Print a line about progress, or about a deviation from the request, to stderr."""
     click.echo(line, err=True)
 
 
 def print_json(value: object) -> None:
-    """Print a result for programs."""
+    """Print a result as one JSON object, for programs."""
     click.echo(msgspec.json.encode(value).decode())

@@ -153,45 +153,46 @@ def train(
         try:
             users = inputs.read_users()
             text_encoder = encoder.load()
-            with ExitStack() as shown:
+            with ExitStack() as stack:
                 board = None if tensorboard is None else Board(tensorboard)
                 if board is not None:
-                    shown.callback(board.close)
+                    stack.callback(board.close)
                 reports = TrainProgress(
-                    encoding=shown.enter_context(encoding_bar()),
-                    examples=_bar_of(shown, "replaying for examples"),
+                    encoding=stack.enter_context(encoding_bar()),
+                    examples=_bar_of(stack, "replaying for examples"),
                     encoder=progress,
-                    epoch=_said if board is None else board.epoch,
+                    epoch=_print_epoch if board is None else board.epoch,
                     note=say,
                     curves=curve,
                 )
-                done = fit(
+                result = fit(
                     catalog, inputs.events, kinds, text_encoder, root, options, time.time(),
                     reports, users,
                 )  # fmt: skip
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)
         except KeyboardInterrupt:
-            fail("interrupted; the same command goes on from the last epoch that was finished")
-    if done.basis_changed:
+            fail("interrupted; run the same command again to resume after the last complete epoch")
+    if result.basis_changed:
         click.echo(
             "the basis changed: workers rebuild each user's state from its recent events", err=True
         )
     if as_json:
-        print_json(done)
+        print_json(result)
         return
     learned = ""
-    if done.encoder is not None:
+    if result.encoder is not None:
         learned = (
-            f" encoder of width {done.encoder.dim}, dropout {done.encoder.dropout:g}, rate"
-            f" {done.encoder.learning_rate:g} (one of {max(1, len(done.encoder.tried))}),"
-            f" {done.encoder.epochs} epochs (best {done.encoder.best_epoch}, NDCG@10"
-            f" with the trend {done.encoder.ndcg_at_10:.4f}),"
+            f" encoder of width {result.encoder.dim}, dropout {result.encoder.dropout:g}, rate"
+            f" {result.encoder.learning_rate:g} (one of {max(1, len(result.encoder.tried))}),"
+            f" {result.encoder.epochs} epochs (best {result.encoder.best_epoch}, NDCG@10"
+            f" with the trend {result.encoder.ndcg_at_10:.4f}),"
         )
     click.echo(
-        f"{done.artifact}:{learned} ranker of {done.examples} examples, {done.epochs} epochs (best"
-        f" {done.best_epoch}), validation HR@10 {done.validation['hit_rate_at_10']:.4f} NDCG@10"
-        f" {done.validation['ndcg_at_10']:.4f} among sampled items, {done.seconds:g} s"
+        f"{result.artifact}:{learned} ranker of {result.examples} examples, {result.epochs} epochs"
+        f" (best {result.best_epoch}), validation"
+        f" HR@10 {result.validation['hit_rate_at_10']:.4f} NDCG@10"
+        f" {result.validation['ndcg_at_10']:.4f} among sampled items, {result.seconds:g} s"
     )
 
 
@@ -280,17 +281,17 @@ def evaluate(
         click.echo(f"- {note}")
 
 
-def _bar_of(shown: ExitStack, title: str) -> Callable[[int], Callable[[int], None]]:
-    """Return what opens a bar when the total is known; it closes with the stack."""
-    return lambda total: shown.enter_context(counting_bar(title, total))
+def _bar_of(stack: ExitStack, title: str) -> Callable[[int], Callable[[int], None]]:
+    """Return a function that opens a bar for a total; the bar closes with the stack."""
+    return lambda total: stack.enter_context(counting_bar(title, total))
 
 
-def _said(name: str, line: msgspec.Struct) -> None:
-    """Say on stderr what an epoch of the ranker came to; the encoder's have a bar."""
+def _print_epoch(name: str, line: msgspec.Struct) -> None:
+    """Print the figures of an epoch of the ranker to stderr; the encoder has a bar."""
     if name == "ranker":
-        shown = msgspec.structs.asdict(line)
+        figures = msgspec.structs.asdict(line)
         click.echo(
-            f"epoch {shown['epoch']}: loss {shown['loss']:.4f}, validation loss"
-            f" {shown['validation_loss']:.4f}, NDCG@10 {shown['validation_ndcg_at_10']:.4f}",
+            f"epoch {figures['epoch']}: loss {figures['loss']:.4f}, validation loss"
+            f" {figures['validation_loss']:.4f}, NDCG@10 {figures['validation_ndcg_at_10']:.4f}",
             err=True,
         )

@@ -160,8 +160,8 @@ def build(
         from indexer.items.assemble import RecallError, build_artifact
 
         if catalog.skipped:
-            shown = "".join(f"\n  {problem}" for problem in catalog.problems)
-            click.echo(f"{catalog.skipped} items left out:{shown}", err=True)
+            lines = "".join(f"\n  {problem}" for problem in catalog.problems)
+            click.echo(f"{catalog.skipped} items left out:{lines}", err=True)
         if catalog.ignored_fields:
             click.echo(f"fields not used: {', '.join(catalog.ignored_fields)}", err=True)
         try:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import click
 
-from indexer.cli.console import fail
 from indexer.data.catalog import Catalog, read_items
-from tracker.events.kinds import Kinds, KindsFileError
+from tracker.events.kinds import Kinds
 
 if TYPE_CHECKING:
     from indexer.data.users import Users
@@ -118,7 +117,11 @@ class InputFlags:
         return read_items(self.items, skip_bad=skip_bad)
 
     def read_kinds(self) -> Kinds:
-        """Read the weights of kinds; end the command if their file cannot be used."""
+        """Read the weights of kinds.
+
+        Raises:
+            KindsFileError: their file cannot be used.
+        """
         return read_kinds(self.kinds)
 
     def read_users(self) -> "Users | None":
@@ -177,7 +180,7 @@ def gather(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def gathered(**values: Any) -> None:
-            made = {
+            arguments = {
                 argument: group(
                     **{
                         field.name: values.pop(field.name)
@@ -187,7 +190,7 @@ def gather(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None
                 )
                 for argument, group in groups.items()
             }
-            command(**made, **values)
+            command(**arguments, **values)
 
         return gathered
 
@@ -195,8 +198,9 @@ def gather(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None
 
 
 def read_kinds(path: Path | None) -> Kinds:
-    """Read the weights of a file, or return the built-in ones; end the command if it is wrong."""
-    try:
-        return Kinds.default() if path is None else Kinds.load(path)
-    except KindsFileError as error:
-        fail(str(error))
+    """Return the weights of a file, or the built-in ones.
+
+    Raises:
+        KindsFileError: the file cannot be used.
+    """
+    return Kinds.default() if path is None else Kinds.load(path)

@@ -37,9 +37,9 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
         check_file(file)
         artifact = Artifact.load(root, version, "cpu")
         count = export_items(artifact, file) if what == "items" else export_step(artifact, file)
-    found = {"artifact": artifact.manifest.version, "file": str(file)}
+    result = {"artifact": artifact.manifest.version, "file": str(file)}
     if as_json:
-        print_json(found | ({"items": count} if what == "items" else {"width": count}))
+        print_json(result | ({"items": count} if what == "items" else {"width": count}))
     elif what == "items":
         click.echo(f"{count} items of {artifact.manifest.version} in {file}")
     else:
@@ -90,10 +90,10 @@ def trace(
             weights, rating_min=scale.rating_min, rating_max=scale.rating_max
         )
         log = read_event_log(events, weights, time.time())
-        known = artifact.vectors.row_of(log.batch.items) >= 0
-        say(check_events(events, log, known, artifact.manifest.version))
+        in_catalog = artifact.vectors.row_of(log.batch.items) >= 0
+        say(check_events(events, log, in_catalog, artifact.manifest.version))
         own = np.array([name == user for name in log.batch.users], bool)
-        strange = set(log.batch.items[own & ~known & (log.items >= 0)].tolist())
+        strange = set(log.batch.items[own & ~in_catalog & (log.items >= 0)].tolist())
         names = item_ids(events, strange) if strange else {}
         moments = follow(artifact, log, user, names)
         if png is not None:

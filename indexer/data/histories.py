@@ -39,7 +39,7 @@ class EventFileError(Explained, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """All users' histories as one stream of E events in time order, in file order where times tie.
+    """All users' histories as one stream of E events in time order, ties in file order.
 
     Attributes:
         batch: the events as columns.

@@ -1,4 +1,7 @@
-"""JSON Schema of all that crosses the edges, made from the classes that read and write it."""
+"""JSON Schemas of the formats, made from the classes that read and write them.
+
+python -m indexer.data.schemas schemas    # writes schemas/, as `make schemas` does
+"""
 
 import json
 import sys
@@ -24,8 +27,11 @@ FORMATS: dict[str, type] = {
 def schema_of(name: str) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one of FORMATS.
 
-    What is checked in code is added by hand: an event is an action or a retraction, an item has
-    a text or a title. The schema of a rejection describes its headers, whose values are text.
+    Rules that are checked in code are added by hand: an event is an action or a retraction, an item
+    has a text or a title. The schema of a rejection describes its headers, whose values are text.
+
+    Raises:
+        KeyError: another name.
     """
     (reference,), definitions = msgspec.json.schema_components(
         [FORMATS[name]], ref_template="#/$defs/{name}"
@@ -45,7 +51,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def _given(*fields: str) -> dict[str, Any]:
-    """Return the part of a schema that asks for fields, and not for null in them."""
+    """Return the part of a schema that requires fields, not null."""
     return {
         "required": list(fields),
         "properties": {field: {"not": {"type": "null"}} for field in fields},
@@ -53,12 +59,12 @@ def _given(*fields: str) -> dict[str, Any]:
 
 
 def render(name: str) -> str:
-    """Return the text of the schema's file."""
+    """Return the content of the file of a schema."""
     return json.dumps(schema_of(name), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Write all schemas into a folder, and return their paths."""
+    """Write all schemas into a folder; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in FORMATS:

@@ -101,7 +101,7 @@ class FinetuneProgress:
         note: called with lines about the events.
     """
 
-    encoding: Callable[[int], Progress] = lambda total: lambda done: None
+    encoding: Callable[[int], Progress] = lambda total: lambda count: None
     training: Callable[[int, str], AbstractContextManager[Report | None]] = _silent
     note: Callable[[str], None] = lambda line: None
 
@@ -153,7 +153,7 @@ def finetune(
         events: files of logged events.
         kinds: the weights; their rating scale is chosen here.
         encoder: the model to begin with.
-        folder: where the new one goes.
+        folder: the folder of the new model.
         options: how.
         not_after: float seconds, now; later events are taken for mistakes.
         progress: callbacks.
@@ -314,7 +314,7 @@ def _encode(
 
 
 def _checkpoint_name(encoder: ItemEncoder, logged: LoggedEvents, options: FinetuneOptions) -> str:
-    """Return the name of a training, by which its checkpoint is told from those of others."""
+    """Return the name of a training, by which its checkpoint is recognised."""
     log = logged.log
     digest = xxhash.xxh3_64()
     for array in (log.users, log.items, log.batch.times, log.batch.weights, logged.parts.train):

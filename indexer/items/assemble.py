@@ -1,4 +1,4 @@
-"""Assemble the next version: a catalogue, its vectors and their index, written and published."""
+"""The next version: vectors and index of a catalogue, written and published."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -42,14 +42,15 @@ logger = logging.getLogger(__name__)
 
 
 class RecallError(Explained):
-    """The index finds too little of what exact search finds; nothing was published."""
+    """The recall of the index against exact search is too low; nothing was published."""
 
 
 class Built(msgspec.Struct, frozen=True):
-    """What a build did; the JSON of `indexer build --json`.
+    """Result of a build; the JSON of `indexer build --json`.
 
-    `encoded` texts went through the model, those of `reused` rows were known; `retired` items are
-    kept of earlier catalogues; `basis_changed` means that states are rebuilt from recent events.
+    `encoded` texts went through the model, the texts of `reused` rows were known. `retired` items
+    are kept from earlier catalogues. With `basis_changed`, states are rebuilt from recent events.
+    `microseconds` is the time of one search, `seconds` that of the build.
     """
 
     version: str
@@ -71,9 +72,21 @@ class Built(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Assembled:
-    """The item part of the next version, in memory, and what it was made from.
+    """The item part of the next version, in memory.
 
-    `fitted_on` items shaped the whitening; `encoded`, `reused` and `skipped` are as in `Built`.
+    Attributes:
+        items: N items and their vectors.
+        index: FAISS index of the live ones.
+        index_info: kind, parameters and recall of the index.
+        sources: whitening, encodings and texts, for the next build.
+        interest: the shape of states.
+        encoder: the text encoder.
+        basis: name of encoder, whitening and shape of states.
+        fitted_on: number of items that the whitening was fitted on.
+        before: the version that it follows, None for the first one.
+        encoded: see `Built`.
+        reused: see `Built`.
+        skipped: see `Built`.
     """
 
     items: ItemVectors
@@ -100,14 +113,21 @@ def build_artifact(
 ) -> Built:
     """Build an artifact of a catalogue and make it current.
 
-    The trained models of the current version are taken over while the basis stays what it is; with
-    `users`, their attributes take the place of those that it knows.
+    The trained models of the current version are kept if the basis is unchanged.
+
+    Args:
+        catalog: the items.
+        encoder: texts to vectors.
+        root: folder or URL of the versions.
+        options: what to change.
+        progress: called with the number of texts to encode; its result with the texts just done.
+        users: if given, their attributes replace those that the user encoder knows.
 
     Raises:
         RefusedError: see `assemble`.
-        RecallError: the same.
-        ArtifactError: the current version cannot be read, or the root not be written.
-        OSError: the disk is full, for instance.
+        RecallError: see `assemble`.
+        ArtifactError: the current version cannot be read, or the root cannot be written.
+        OSError: a local root cannot be written, for instance because the disk is full.
     """
     parts = assemble(catalog, encoder, root, options, progress)
     before = parts.before
@@ -116,10 +136,10 @@ def build_artifact(
     if before.manifest.basis == parts.basis:
         models = before.models
         if models.tower is not None:
-            known = None
+            attributes = None
             if users is not None:
-                known = known_attributes(users.attributes, models.tower.model.config)
-            tower = moved_tower(models.tower, parts.items, options.min_recall, known)
+                attributes = known_attributes(users.attributes, models.tower.model.config)
+            tower = moved_tower(models.tower, parts.items, options.min_recall, attributes)
             models = replace(models, tower=tower)
         manifest = before.manifest
         return write_version(root, parts, models, manifest.training, manifest.untrained)
@@ -140,17 +160,17 @@ def assemble(
 ) -> Assembled:
     """Make the item part of the next version: vectors and index of a catalogue. Nothing is written.
 
-    1. Read the current version; refuse to change its basis unless told to refit.
-    2. Line up the catalogue and the retired items; encode the texts not met before.
-    3. Fit the whitening, or take over the current one; an unchanged text keeps its vector as is.
-    4. Build the index, measure its recall, and refuse one below the least.
+    1. Read the current version; refuse to change its basis, except with `refit`.
+    2. Order the catalogue and the retired items; encode new texts.
+    3. Fit the whitening, or keep the current one; an unchanged text keeps its vector exactly.
+    4. Build the index, measure its recall, and refuse too low a recall.
 
     Args:
-        catalog: what was read.
+        catalog: the items.
         encoder: texts to vectors.
-        root: where versions live.
+        root: folder or URL of the versions.
         options: what to change.
-        progress: called with the number of texts to encode; what it gives is told of each batch.
+        progress: called with the number of texts to encode; its result with the texts just done.
 
     Raises:
         RefusedError: the encoder or a basis option differs from the current version's, and
@@ -158,15 +178,19 @@ def assemble(
         RecallError: the recall is below `options.min_recall`.
         ArtifactError: the current version cannot be read.
     """
-    before = current_version(root, options.refit)  # 1
+    # 1. Read the current version.
+    before = current_version(root, options.refit)
     interest = interest_of(before, options, encoder)
-    rows = item_rows(catalog.items, before)  # 2
+    # 2. Order the catalogue and the retired items; encode new texts.
+    rows = item_rows(catalog.items, before)
     encodings, encoded, reused = encodings_of(rows, before, encoder, progress)
-    whitening, fitted_on = whitening_of(before, options, encodings[: rows.live])  # 3
+    # 3. Fit the whitening, or keep the current one.
+    whitening, fitted_on = whitening_of(before, options, encodings[: rows.live])
     basis = basis_of(whitening, encoder.info, interest)
     full, vectors = vectors_of(rows, before, whitening, encodings, interest.dim)
+    # 4. Build the index, and measure its recall.
     try:
-        index, info = build_index(vectors[: rows.live], options.min_recall, options.index)  # 4
+        index, info = build_index(vectors[: rows.live], options.min_recall, options.index)
     except ValueError as error:
         raise RefusedError(str(error)) from error
     if info.recall_at_10 < options.min_recall:
@@ -201,14 +225,14 @@ def assemble(
 
 
 def with_half_lives(parts: Assembled, seconds: tuple[float, ...]) -> Assembled:
-    """Return the same items for states that decay otherwise; their vectors stay as they are."""
+    """Return the same items and vectors for states with other half-lives, in seconds."""
     interest = msgspec.structs.replace(parts.interest, half_lives_seconds=seconds)
     whitening = Whitening(parts.sources.mean, parts.sources.matrix)
     return replace(parts, interest=interest, basis=basis_of(whitening, parts.encoder, interest))
 
 
 def in_memory(parts: Assembled, models: Models = UNTRAINED) -> Artifact:
-    """Return what was assembled as an artifact that is not written yet, for a replay."""
+    """Return an artifact in memory, not written yet, for a replay."""
     return Artifact.in_memory(
         parts.items, interest=parts.interest, index=parts.index, basis=parts.basis, models=models
     )
@@ -221,13 +245,18 @@ def write_version(
     training: TrainingInfo | None,
     untrained: Mapping[str, str] = MappingProxyType({}),
 ) -> Built:
-    """Write everything under a temporary name, move it into place, point LATEST at it.
+    """Write a version under a temporary name, rename it, and point LATEST at it.
 
-    `untrained` is that of the manifest: why a model is not among `models`.
+    Args:
+        root: folder or URL of the versions.
+        parts: the item part.
+        models: the trained models.
+        training: description of their training.
+        untrained: reasons why a model is not among `models`, by its name.
 
     Raises:
         ArtifactError: a remote root cannot be written.
-        OSError: a local one cannot, or the disk is full.
+        OSError: a local root cannot be written, for instance because the disk is full.
     """
     items = parts.items
     with staging(root) as staged:

@@ -1,4 +1,4 @@
-"""What a build takes over from the version before it: encodings, vectors, retired items."""
+"""The version before a build: its encodings, vectors and retired items are kept."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tracker.artifact.versions import Root, latest_version, list_versions
 from tracker.items.vectors import ItemVectors, Rows, leading
 
 MIN_RETIRED = 10_000
-"""At most this many retired items are kept, or as many as there are live ones if that is more."""
+"""Maximum number of retired items, or the number of live ones if that is more."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class ItemRows:
 
     Attributes:
         ids: N ids.
-        texts: what is encoded.
-        labels: one a row.
-        hashes: (N, 2) uint64, of the texts.
-        live: rows of the catalogue.
-        before: (N,) int64, the row of the same text in the version before, -1 where it is new.
+        texts: N texts for the encoder.
+        labels: N labels of interests.
+        hashes: (N, 2) uint64, hashes of the texts.
+        live: number of rows of the catalogue; they come first.
+        before: (N,) int64, row of the same text in the version before, -1 for a new text.
     """
 
     ids: list[str]
@@ -53,10 +53,10 @@ class ItemRows:
 
 
 def read_before(root: Root) -> Before | None:
-    """Read the current version, all of its files checked; None where nothing was ever built.
+    """Read the current version and check all of its files; return None if there is no version.
 
     Raises:
-        ArtifactError: there is one, and it cannot be used.
+        ArtifactError: it cannot be used.
     """
     if not list_versions(root):
         return None
@@ -71,10 +71,10 @@ def read_before(root: Root) -> Before | None:
 
 
 def item_rows(items: Sequence[Item], before: Before | None) -> ItemRows:
-    """Line up the catalogue, then the items it no longer has, the last retired first.
+    """Return the rows of the catalogue, then of items that it no longer has, last retired first.
 
     Retired items keep id, text and vector, so that an event on them can still be taken out of a
-    state exactly; one that returns to the catalogue is live again.
+    state exactly. An item that returns to the catalogue is live again.
     """
     ids = [item.item_id for item in items]
     texts = [item.encoded_text() for item in items]
@@ -92,8 +92,8 @@ def item_rows(items: Sequence[Item], before: Before | None) -> ItemRows:
     hashes = text_hashes(texts)
     rows = np.full(len(ids), -1, np.int64)
     if before is not None:
-        known = {pair: row for row, pair in enumerate(_pairs(before.sources.text_hashes))}
-        rows[:] = [known.get(pair, -1) for pair in _pairs(hashes)]
+        row_of = {pair: row for row, pair in enumerate(_pairs(before.sources.text_hashes))}
+        rows[:] = [row_of.get(pair, -1) for pair in _pairs(hashes)]
     return ItemRows(ids, texts, labels, hashes, len(items), rows)
 
 
@@ -103,33 +103,35 @@ def encodings_of(
     encoder: Encoder,
     progress: Callable[[int], Progress] | None,
 ) -> tuple[NDArray[np.float16], int, int]:
-    """Return the encodings (N, W) of all rows; a text not met before is encoded once.
+    """Return the encodings of all rows; each new text is encoded once.
 
     Args:
         rows: the items.
-        before: where known encodings are, if its encoder is this one.
-        encoder: for the others.
-        progress: called with the number of texts to encode, if there are any.
+        before: the version with known encodings; they are used if its encoder is the same.
+        encoder: encodes new texts.
+        progress: called with the number of texts to encode, if any; its result with the texts
+            just done.
 
     Returns:
-        the encodings, how many texts were encoded, and how many rows had theirs already.
+        the encodings (N, W) float16, the number of texts encoded, and the number of rows whose
+        encoding was known.
     """
     same = before is not None and same_encoder(before, encoder.info)
-    known = rows.before if same else np.full(len(rows.ids), -1, np.int64)
+    sources = rows.before if same else np.full(len(rows.ids), -1, np.int64)
     encodings = np.empty((len(rows.ids), encoder.info.width), np.float16)
     if before is not None and same:
-        kept = known >= 0
-        encodings[kept] = before.sources.encodings[known[kept]]
-    missing = np.flatnonzero(known < 0)
+        old = sources >= 0
+        encodings[old] = before.sources.encodings[sources[old]]
+    missing = np.flatnonzero(sources < 0)
     if len(missing) == 0:
-        return encodings, 0, len(known)
+        return encodings, 0, len(sources)
     _, first, inverse = np.unique(
         rows.hashes[missing], axis=0, return_index=True, return_inverse=True
     )
     texts = [rows.texts[row] for row in missing[first]]
-    told = progress(len(texts)) if progress is not None else None
-    encodings[missing] = encoder.encode(texts, told)[inverse.ravel()]
-    return encodings, len(texts), len(known) - len(missing)
+    report = progress(len(texts)) if progress is not None else None
+    encodings[missing] = encoder.encode(texts, report)[inverse.ravel()]
+    return encodings, len(texts), len(sources) - len(missing)
 
 
 def vectors_of(
@@ -139,10 +141,10 @@ def vectors_of(
     encodings: NDArray[np.float16],
     dim: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return full vectors and their leading parts; those of known texts bit by bit as they were.
+    """Return full vectors (N, F) and their leading parts (N, D), float32, unit length.
 
-    Products of matrices may differ in their last bit with the number of rows, so that known
-    vectors are copied and never computed again.
+    Vectors of known texts are copied from the version before, and never computed again: a product
+    of matrices may differ in its last bit with the number of rows.
     """
     full = np.empty((len(rows.ids), whitening.matrix.shape[1]), np.float32)
     vectors = np.empty((len(rows.ids), dim), np.float32)
@@ -157,7 +159,7 @@ def vectors_of(
 
 
 def same_encoder(before: Before, encoder: EncoderInfo) -> bool:
-    """Say whether the former version's encodings are this encoder's; its name is of no account."""
+    """Return whether a version was encoded by this encoder; its name and training are ignored."""
     was = before.manifest.encoder
     named = msgspec.structs.replace(was, name=encoder.name, training=encoder.training)
     return named == encoder

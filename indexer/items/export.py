@@ -1,4 +1,4 @@
-"""Items' vectors as a Parquet file, and the encoder's step for other runtimes."""
+"""Export of item vectors as Parquet, and of the user encoder's step for other runtimes."""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ from tracker.files import new_file, vector_lists
 
 
 class ExportError(Explained, ValueError):
-    """There is nothing to export; the message says why and what to do."""
+    """The artifact has nothing to export; the message gives the reason and the remedy."""
 
 
 def export_items(artifact: Artifact, path: Path) -> int:
-    """Write the vectors of the live items; return how many.
+    """Write the vectors of the live items; return their number.
 
-    Columns: `item_id`, `label`, `content` (whitened text, full width, unit), `vector` (its leading
-    part, which the index holds), `encoder` (in the space of the user encoder's vectors; the inner
-    product with one, plus `bias`, is the score) and `bias`; the last two null where no encoder was
-    trained.
+    Columns: `item_id`, `label`, `content` (whitened text, full width, unit length), `vector` (its
+    leading part, which the index holds), `encoder` (in the space of the user encoder: the inner
+    product with a user's vector, plus `bias`, is the score) and `bias`. The last two are null if no
+    user encoder was trained.
 
     Raises:
         OSError: the file cannot be written.
@@ -46,13 +46,13 @@ def export_items(artifact: Artifact, path: Path) -> int:
 
 
 def export_step(artifact: Artifact, path: Path) -> int:
-    """Write the user encoder's step as a torch.export program (`.pt2`); return its state's width.
+    """Write the user encoder's step as a torch.export program (`.pt2`); return the state's width.
 
     The program takes (state, items, kinds, scenes, values, gaps) of any number of users, see
-    `StepInputs`, and gives the new states.
+    `StepInputs`, and returns the new states.
 
     Raises:
-        ExportError: no encoder was trained.
+        ExportError: no user encoder was trained.
         OSError: the file cannot be written.
     """
     import torch

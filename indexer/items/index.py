@@ -1,4 +1,4 @@
-"""Item vectors to an ItemIndex of a kind that fits, its recall measured against exact search."""
+"""Construction of an ItemIndex of a suitable kind, its recall measured against exact search."""
 
 import math
 import os
@@ -19,13 +19,13 @@ from tracker.items.vectors import SIMILAR, Vectors, nearest_rows, unit
 IndexChoice = Literal["auto", "flat", "pq_fastscan", "ivf_pq_fastscan"]
 
 FLAT_ITEMS = 5_000
-"""Up to here exact search is chosen; measured on whitened titles, see `benchmarks/`."""
+"""Up to this number of items search is exact; measured on whitened titles."""
 
 FASTSCAN_ITEMS = 50_000
-"""Up to here the codes of all items are scanned, beyond it those of the nearest lists."""
+"""Up to this number the codes of all items are scanned, above it those of the nearest lists."""
 
 EXACT_SIMILAR_ITEMS = 20_000
-"""Up to here similar items are found by exact search."""
+"""Up to this number similar items are found by exact search."""
 
 _BATCH = 500
 _QUERIES = 1000
@@ -42,7 +42,7 @@ _RANKED_COST = 6_500.0
 
 @dataclass(frozen=True)
 class _Setting:
-    """One way to search: lists looked into (0: no lists), and how many times k are ranked."""
+    """Effort of a search: number of lists probed (0: no lists), and ranked candidates per k."""
 
     probes: int
     factor: int
@@ -62,67 +62,76 @@ def build_index(
        `min_recall` and a fifth of what is left above it, take the cheapest.
     3. Measure recall@10 and time with another sample.
 
-    Queries are what a tracker asks for: items with noise, and mixtures of two to eight items.
+    Queries are like those of the tracker: items with noise, and mixtures of two to eight items.
 
     Args:
-        vectors: (N, D) float32, the rows that can be recommended; unit length unless `queries` says
-            what is asked for.
-        min_recall: what the recall should not be below; the caller compares.
+        vectors: (N, D) float32, the rows that can be recommended; unit length, except with
+            `queries`.
+        min_recall: recall@10 to reach; the caller checks it.
         choice: a kind, or `auto`.
-        seed: of queries and of the sample trained on.
-        queries: draws so many queries; by default `queries_like` of the vectors.
+        seed: seed of queries and of the training sample.
+        queries: called with a number of queries and a generator; by default `queries_like`.
 
     Returns:
-        the index, and what was measured.
+        the index, and its kind, parameters, recall and time.
 
     Raises:
         ValueError: the kind needs more items than there are, or an even D.
     """
     kind = choose_kind(len(vectors), vectors.shape[1]) if choice == "auto" else choice
     random = np.random.default_rng(seed)
-    index = _trained(vectors, kind, random)  # 1
+    # 1. Choose the kind, train and fill it.
+    index = _trained(vectors, kind, random)
     exact = ItemIndex.flat(vectors)
     if queries is None:
         queries = partial(queries_like, vectors)
     count = _QUERIES if len(vectors) <= _LARGE else _QUERIES_LARGE
     setting = _Setting(0, 1)
-    if kind != "flat":  # 2
+    # 2. Take the cheapest setting that reaches the recall.
+    if kind != "flat":
         target = min_recall + (1 - min_recall) * 0.2
         setting = _tuned(index, queries(count, random), exact, vectors, target)
         _set(index, setting)
-    found = ItemIndex(index)
-    asked = queries(count, random)  # 3
-    recall = recall_at_10(found, asked, exact, vectors)
+    # 3. Measure recall and time with another sample.
+    result = ItemIndex(index)
+    sample = queries(count, random)
+    recall = recall_at_10(result, sample, exact, vectors)
     parameters = {} if kind == "flat" else {"ranked_times_k": setting.factor}
     if kind == "ivf_pq_fastscan":
         parameters |= {"lists": int(_base(index).nlist), "probes": setting.probes}
-    return found, IndexInfo(kind, parameters, recall, len(asked), _microseconds(found, asked))
+    return result, IndexInfo(kind, parameters, recall, len(sample), _microseconds(result, sample))
 
 
 def choose_kind(items: int, dim: int) -> Kind:
-    """Return the kind for a number of items; what an odd width cannot have is searched exactly."""
+    """Return the kind of index for a number of items; an odd width is always searched exactly."""
     if items <= FLAT_ITEMS or dim % 2:
         return "flat"
     return "pq_fastscan" if items <= FASTSCAN_ITEMS else "ivf_pq_fastscan"
 
 
 def queries_like(vectors: Vectors, count: int, random: np.random.Generator) -> Vectors:
-    """Return unit vectors (count, D) such as states ask for: items with noise, and mixtures."""
-    chosen = random.integers(0, len(vectors), (count, 8))
+    """Return unit vectors (count, D) like the queries of states: items with noise, and mixtures."""
+    rows = random.integers(0, len(vectors), (count, 8))
     shares = random.exponential(1.0, (count, 8))
     items = np.array([1, 2, 4, 8])[np.arange(count) % 4]
     shares[np.arange(8)[None, :] >= items[:, None]] = 0.0
-    mixed = np.einsum("bi,bid->bd", shares, vectors[chosen])
+    mixed = np.einsum("bi,bid->bd", shares, vectors[rows])
     mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-12)
     noise = random.standard_normal(mixed.shape) * (0.3 / math.sqrt(vectors.shape[1]))
     return unit((mixed + noise).astype(np.float32))
 
 
 def recall_at_10(index: ItemIndex, queries: Vectors, exact: ItemIndex, vectors: Vectors) -> float:
-    """Return the share of the best 10 that an index finds, or of all where there are fewer.
+    """Return the share of the best 10 items that an index finds, or of all if there are fewer.
 
-    An item that scores as well as the tenth best counts as found: of items with the same text any
-    is as good as the other.
+    An item that scores as well as the tenth best counts as found: items with the same text are
+    equally good.
+
+    Args:
+        index: the index to measure.
+        queries: (Q, D) float32.
+        exact: exact index of the same vectors.
+        vectors: (N, D) float32.
     """
     k = min(10, exact.size)
     threads = _threads(exact.size)
@@ -137,17 +146,17 @@ def similar_rows(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[n
     """Find the most similar live rows of every row.
 
     Args:
-        full: (N, F) float32, unit length: what similarity is measured with.
-        vectors: (N, D) float32, unit length: where candidates come from in a large catalogue.
-        index: of the live rows.
+        full: (N, F) float32, unit length; their inner product is the similarity.
+        vectors: (N, D) float32, unit length; for the candidates in a large catalogue.
+        index: index of the live rows.
 
     Returns:
-        (N, 16) int32, best first, without the row itself, -1 where there are fewer.
+        (N, 16) int32, best first, without the row itself; rows end in -1 if there are fewer.
     """
     live = index.size
     if live <= EXACT_SIMILAR_ITEMS:
         return nearest_rows(full, live)
-    found = np.empty((len(full), SIMILAR), np.int32)
+    similar = np.empty((len(full), SIMILAR), np.int32)
     for start in range(0, len(full), _BATCH):
         block = slice(start, start + _BATCH)
         rows, _ = index.search(vectors[block], 4 * SIMILAR, _threads(live))
@@ -157,8 +166,8 @@ def similar_rows(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[n
         order = np.argsort(-scores, axis=1, kind="stable")[:, :SIMILAR]
         best = np.take_along_axis(rows, order, axis=1)
         best[np.take_along_axis(scores, order, axis=1) == -np.inf] = -1
-        found[block] = best
-    return found
+        similar[block] = best
+    return similar
 
 
 def _trained(vectors: Vectors, kind: Kind, random: np.random.Generator) -> Any:
@@ -192,9 +201,9 @@ def _filled(name: str, sample: Vectors, vectors: Vectors) -> Any:
 def _tuned(
     index: Any, queries: Vectors, exact: ItemIndex, vectors: Vectors, target: float
 ) -> _Setting:
-    """Return the cheapest setting that reaches the target, or the best there is.
+    """Return the cheapest setting that reaches the target recall, or the one with the best recall.
 
-    Cost is counted and not timed: the same catalogue gives the same index on every machine.
+    Cost is counted, not timed: the same catalogue gives the same index on every machine.
     """
     lists = int(getattr(_base(index), "nlist", 0))
     reached: list[_Setting] = []
@@ -203,8 +212,7 @@ def _tuned(
         probes = [n for n in _PROBES if n < lists] + [lists] if lists else [0]
         for setting in (_Setting(n, factor) for n in probes):
             _set(index, setting)
-            found = ItemIndex(index)
-            recall = recall_at_10(found, queries, exact, vectors)
+            recall = recall_at_10(ItemIndex(index), queries, exact, vectors)
             best = max(best, (recall, setting), key=lambda pair: pair[0])
             if recall >= target:
                 reached.append(setting)
@@ -224,21 +232,21 @@ def _set(index: Any, setting: _Setting) -> None:
 
 
 def _threads(items: int) -> int:
-    """Return how many threads work pays for: threads that wait for each other cost as well."""
+    """Return the number of threads for an index; on a small one more threads cost more."""
     return 1 if items <= FASTSCAN_ITEMS else len(os.sched_getaffinity(0))
 
 
 def _base(index: Any) -> Any:
-    """Return what finds the candidates that the index then ranks exactly."""
+    """Return the inner index, which finds the candidates for the exact ranking."""
     return faiss.downcast_index(index.base_index)
 
 
 def _microseconds(index: ItemIndex, queries: Vectors) -> float:
-    """Return the time of one query on one thread, in batches, the best of a few."""
+    """Return the time of one query on one thread, in batches: the best of three runs."""
     batch = queries[:_BATCH]
-    taken = []
+    seconds = []
     for _ in range(3):
         start = time.perf_counter()
         index.search(batch, 10, 1)
-        taken.append(time.perf_counter() - start)
-    return round(min(taken) / len(batch) * 1e6, 2)
+        seconds.append(time.perf_counter() - start)
+    return round(min(seconds) / len(batch) * 1e6, 2)

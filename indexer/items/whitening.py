@@ -1,4 +1,4 @@
-"""Whitening: the frozen step from encodings to the space that item vectors and states live in."""
+"""Whitening: the frozen step from encodings to the space of item vectors and states."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from tracker.users.config import InterestConfig
 _BLOCK = 8192
 
 _MEAN_PRIOR = 8.0
-"""The mean is that of the items and of this many more at the origin: one item alone would
-otherwise be its own mean, and have no direction."""
+"""The mean is over the items and this many more at the origin; otherwise a single item would be
+its own mean, and have no direction. Not studied."""
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """Takes the mean from encodings and gives every direction the same variance.
+    """Subtracts the mean of encodings, and gives every direction the same variance.
 
     Attributes:
         mean: (W,) float32.
@@ -42,18 +42,18 @@ class Whitening:
 
 
 def fit_whitening(encodings: NDArray[np.float16]) -> Whitening:
-    """Fit mean and principal components on a catalogue; any number of items will do.
+    """Fit mean and principal components on the encodings of a catalogue of any size.
 
-    The covariance is shrunk towards a multiple of the identity, the more the fewer items there
-    are, so that directions without data get no weight beyond reason. Source: Chen, Wiesel, Eldar,
+    The covariance is shrunk towards a multiple of the identity, more so with few items, so that
+    directions without data get no excessive weight. Source: Chen, Wiesel, Eldar,
     Hero, "Shrinkage algorithms for MMSE covariance estimation", IEEE TSP 2010, eq. 23 (OAS).
 
     Args:
         encodings: (N, W), N at least 1.
 
     Returns:
-        a full-width whitening, F = W; signs of the columns are fixed, so that a fit repeated on
-        the same encodings gives the same matrix.
+        a full-width whitening, F = W. The signs of the columns are fixed, so that the same
+        encodings give the same matrix.
     """
     count, width = encodings.shape
     total = np.zeros(width)
@@ -73,7 +73,7 @@ def fit_whitening(encodings: NDArray[np.float16]) -> Whitening:
 
 
 def basis_of(whitening: Whitening, encoder: EncoderInfo, interest: InterestConfig) -> str:
-    """Return the name of all that gives a state its meaning: encoder, whitening and layout."""
+    """Return the name of the basis of states: a hash of encoder, whitening and shape of states."""
     digest = hashlib.sha256(encoder.fingerprint.encode())
     digest.update(np.ascontiguousarray(whitening.mean).tobytes())
     digest.update(np.ascontiguousarray(whitening.matrix).tobytes())

@@ -164,7 +164,7 @@ def test_a_recall_too_low_has_an_exit_code_of_its_own(
 def test_a_change_of_basis_is_refused_or_announced(items: Path, tmp_path: Path) -> None:
     run("build", items, "--out", tmp_path, "--dim", 16)
     changed = ("build", items, "--out", tmp_path, "--half-life", 60, "--half-life", 3600)
-    assert "build with --refit if that is meant" in run(*changed, code=REFUSED).stderr
+    assert "build with --refit to do so" in run(*changed, code=REFUSED).stderr
     assert "the basis changed" in run(*changed, "--refit").stderr
 
 
