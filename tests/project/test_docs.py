@@ -50,7 +50,8 @@ TYPES: dict[str, Any] = {
     "user": User,
 }
 LANGUAGES = {
-    "ini", "java", "json", "python", "sh", "sql", "text", "toml", "yaml", "{include}", "{toctree}",
+    "ini", "java", "json", "python", "sh", "sql", "text", "toml", "yaml",
+    "{image}", "{include}", "{toctree}",
 }  # fmt: skip
 PHRASES = (
     "anew", "ask for the", "asked of", "a user and chunk", "at most so many", "by turns",
