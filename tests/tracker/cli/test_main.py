@@ -261,7 +261,7 @@ def test_what_was_learned_is_deleted_in_every_partition(tansu: str, prefix: str)
     assert run("reset-learning", *place(tansu, prefix), stdin="n\n").exit_code == 1
     result = run("reset-learning", *place(tansu, prefix), stdin="y\n")
     assert result.exit_code == 0
-    assert f"deleted in {settings.event_partitions} partitions" in result.stdout
+    assert f"learned online in {settings.event_partitions} partitions" in result.stdout
     found = asyncio.run(last())
     assert found.pop((0, b"uu1")) == b"row"
     assert found == {(n, b"l"): None for n in range(settings.event_partitions)}
@@ -411,7 +411,7 @@ def test_sigterm_ends_a_command_with_everything_closed(tansu: str, prefix: str) 
     command = [sys.executable, "-m", "tracker", "watch", *place(tansu, prefix)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stderr is not None
-        assert b"watching" in process.stderr.readline()
+        assert b"waiting for recommendations" in process.stderr.readline()
         process.terminate()
         assert process.wait(30) == 130
         assert process.stderr.read() == b"stopped\n"

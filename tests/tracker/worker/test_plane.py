@@ -119,7 +119,7 @@ def chunk(tp: TP, start: int = 0) -> Chunk:
 
 
 async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(100.0):
         while not done():
             await asyncio.sleep(0.005)
 
