@@ -12,7 +12,14 @@ import pytest
 from indexer.data.histories import EventLog, split
 from indexer.data.holdout import day
 from indexer.evaluate.answers import TRACKER, TRACKER_SERVED
-from indexer.evaluate.evaluate import Question, evaluate
+from indexer.evaluate.evaluate import (
+    Inputs,
+    JudgeError,
+    JudgeOptions,
+    Question,
+    evaluate,
+    find_targets,
+)
 from indexer.evaluate.result import Evaluation, Row
 from indexer.evaluate.targets import slices, targets_of
 from indexer.replay.replay import Replay
@@ -180,3 +187,26 @@ def test_labelled_events_are_asked_for_their_probability_in_the_same_replay(
     plain = evaluate(replay_of(log), Question(parted, False, SCENES))
     assert row(plain, "tracker").hit_rate_at_10 == row(report, "tracker").hit_rate_at_10
     assert plain.calibration == []
+
+
+def test_many_targets_are_sampled_by_the_seed(log: EventLog) -> None:
+    inputs = Inputs(group_artifact(), log, Kinds.default(), 0, "")
+    every, note = find_targets(inputs, JudgeOptions())
+    assert (len(every.test), note) == (24, "")
+    parts, note = find_targets(inputs, JudgeOptions(targets=5, seed=3))
+    assert note == "5 of 24 targets, drawn with seed 3"
+    assert np.isin(parts.test, every.test).all()
+    assert (np.diff(parts.test) > 0).all()
+    assert (
+        parts.test.tolist()
+        == find_targets(inputs, JudgeOptions(targets=5, seed=3))[0].test.tolist()
+    )
+    other, _ = find_targets(inputs, JudgeOptions(targets=5, seed=4))
+    assert parts.test.tolist() != other.test.tolist()
+
+
+def test_events_without_a_target_cannot_be_evaluated(tmp_path: Path) -> None:
+    one = [{"user_id": "u", "item_id": "i1", "kind": "like", "timestamp": 1.0}]
+    inputs = Inputs(group_artifact(), read_events(tmp_path, one), Kinds.default(), 0, "")
+    with pytest.raises(JudgeError, match="no event can be asked for"):
+        find_targets(inputs, JudgeOptions())
