@@ -8,7 +8,6 @@ that is replaced. Outside of these marks a page has no number of its own (tests 
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import blocks
-from benchmarks.blocks import Result, Results
+from benchmarks.blocks import Results
 from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines, shares
 from benchmarks.readme_table import readme_table
-from benchmarks.results import FOLDER, ROOT
+from benchmarks.results import ROOT, NotMeasuredError, read_results
 
 PAGES = ROOT / "docs" / "figures"
 READMES = {ROOT / "README.md": "en", ROOT / "README.zh-CN.md": "zh"}
@@ -27,23 +26,6 @@ READMES = {ROOT / "README.md": "en", ROOT / "README.zh-CN.md": "zh"}
 
 
 _MARKS = re.compile(r"(<!-- (?:figure|table): ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-
-class NotMeasuredError(KeyError):
-    """A result is not there yet; its name is the argument."""
-
-
-class Stored(dict[str, Result]):
-    """Results by name; one that is not there raises NotMeasuredError."""
-
-    def __missing__(self, name: str) -> Result:
-        raise NotMeasuredError(name)
-
-
-def read_results(folder: Path = FOLDER) -> Stored:
-    """Read every file of a folder of results."""
-    files = sorted(folder.glob("*.json"))
-    return Stored({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
 
 
 BLOCKS: dict[str, blocks.Block] = {

@@ -76,6 +76,23 @@ def own_command() -> str:
     return " ".join(words)
 
 
+class NotMeasuredError(KeyError):
+    """A result is not there yet; its name is the argument."""
+
+
+class Stored(dict[str, Any]):
+    """Results by name; one that is not there raises NotMeasuredError."""
+
+    def __missing__(self, name: str) -> Any:
+        raise NotMeasuredError(name)
+
+
+def read_results(folder: Path = FOLDER) -> Stored:
+    """Read every file of a folder of results."""
+    files = sorted(folder.glob("*.json"))
+    return Stored({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
+
+
 def without_folders(text: str) -> str:
     """Cut the folders off absolute paths.
 

@@ -9,17 +9,17 @@ import pytest
 
 from benchmarks import results
 from benchmarks.all import commands
-from benchmarks.figures import (
-    BLOCKS,
-    PAGES,
-    Stored,
-    read_results,
-    render,
-    stale,
-)
+from benchmarks.figures import BLOCKS, PAGES, render, stale
 from benchmarks.plots import DARK, OURS, Bar, bars, stamp
 from benchmarks.readme_table import readme_table
-from benchmarks.results import FOLDER, own_command, store, without_folders
+from benchmarks.results import (
+    FOLDER,
+    Stored,
+    own_command,
+    read_results,
+    store,
+    without_folders,
+)
 
 RESULTS = read_results()
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(PAGES.glob("*.md"))}
