@@ -299,9 +299,9 @@ def _explain(error: ValidationError) -> str:
             lines.append(str(problem["msg"]).removeprefix("Value error, "))
             continue
         field = str(problem["loc"][0])
-        found = "***" if "password" in field else repr(problem["input"])
+        value = "***" if "password" in field else repr(problem["input"])
         lines.append(
-            f"{PREFIX}{field.upper()} is {found}; expected {_expected(field, dict(problem))}"
+            f"{PREFIX}{field.upper()} is {value}; expected {_expected(field, dict(problem))}"
         )
     return "; ".join(dict.fromkeys(lines))
 

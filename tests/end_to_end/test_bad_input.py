@@ -98,7 +98,7 @@ async def run_bad_records(settings: Settings, log: Path) -> tuple[list[Received]
             last = len(BAD) + 2
             await follower.wait_for([(b"good", 0, last)], 60)
             found = await rejected(settings, names, len(BAD))
-            offsets = follower.made[b"good", 0].offsets
+            offsets = follower.lists[b"good", 0].offsets
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             assert worker.stop(30) == 0

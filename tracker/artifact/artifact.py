@@ -43,7 +43,7 @@ from tracker.users.config import InterestConfig
 
 @dataclass(frozen=True)
 class Sources:
-    """What the next build starts from, row by row as in the vectors.
+    """Inputs that the next build starts from, in the order of the vectors' rows.
 
     Attributes:
         mean: (W,) float32, subtracted from encodings.
@@ -95,10 +95,10 @@ class Artifact:
         Args:
             root: a folder, or any URL fsspec knows.
             version: by default the one LATEST names.
-            device: where the index searches.
-            cache: where remote versions are kept; by default below the system's temporary folder.
+            device: device of the index.
+            cache: folder for copies of remote versions; by default in the temporary folder.
             float16: halve the index's memory on a GPU.
-            encoder_device: where a trained user encoder runs.
+            encoder_device: device of a trained user encoder.
 
         Raises:
             ArtifactError: it cannot be used; the message says what to do.
@@ -159,7 +159,7 @@ class Artifact:
 
 
 def read_sources(path: Path, manifest: Manifest) -> Sources:
-    """Read what the next build starts from, of a directory that `verify` has found sound.
+    """Read the sources of the next build, from a directory that `verify` has passed.
 
     Raises:
         ArtifactError: a file is not what the manifest says.
@@ -169,7 +169,7 @@ def read_sources(path: Path, manifest: Manifest) -> Sources:
         path / LAYOUT.basis,
         {"mean": ("F32", (width,)), "matrix": ("F32", (width, manifest.full_dim))},
     )
-    kept = _tensors(
+    tensors = _tensors(
         path / LAYOUT.encodings,
         {"encodings": ("F16", (manifest.items, width)), "hashes": ("U64", (manifest.items, 2))},
     )
@@ -178,8 +178,8 @@ def read_sources(path: Path, manifest: Manifest) -> Sources:
     return Sources(
         mean=basis["mean"],
         matrix=basis["matrix"],
-        encodings=kept["encodings"],
-        text_hashes=kept["hashes"],
+        encodings=tensors["encodings"],
+        text_hashes=tensors["hashes"],
         texts=texts,
     )
 
@@ -230,7 +230,7 @@ _DTYPES = {"F32": np.float32, "F16": np.float16, "U64": np.uint64, "I32": np.int
 
 
 def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
-    """Map the items' vectors, of a directory that `verify` has found sound.
+    """Map the items' vectors into memory, from a directory that `verify` has passed.
 
     Raises:
         ArtifactError: a file is not what the manifest says.
@@ -266,7 +266,7 @@ def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -
     return index
 
 
-def _tensors(path: Path, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+def _tensors(path: Path, expected: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
     """Map a safetensors file into memory and check names, types and shapes (-1 is any)."""
     try:
         with path.open("rb") as file:
@@ -277,26 +277,26 @@ def _tensors(path: Path, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> dict
     except (struct.error, ValueError) as error:
         raise ArtifactError(f"{path}: not a safetensors file; {REBUILD}") from error
     arrays: dict[str, Any] = {}
-    for name, (dtype, shape) in wanted.items():
+    for name, (dtype, shape) in expected.items():
         entry = header.get(name, {})
-        found = entry.get("shape", [])
-        fits = len(found) == len(shape) and all(
-            want in (-1, have) for want, have in zip(shape, found, strict=True)
+        dims = entry.get("shape", [])
+        fits = len(dims) == len(shape) and all(
+            want in (-1, have) for want, have in zip(shape, dims, strict=True)
         )
         if entry.get("dtype") != dtype or not fits:
             raise ArtifactError(
-                f"{path}: {name} is {entry.get('dtype')} {found}, {dtype} {list(shape)} expected"
+                f"{path}: {name} is {entry.get('dtype')} {dims}, {dtype} {list(shape)} expected"
                 f" by the manifest; {REBUILD}"
             )
         start = 8 + length + entry["data_offsets"][0]
-        size = int(np.prod(found, dtype=np.int64))
+        size = int(np.prod(dims, dtype=np.int64))
         try:
             array = np.frombuffer(mapped, _DTYPES[dtype], size, start)
         except ValueError as error:
             raise ArtifactError(
                 f"{path}: {name} reaches past the end of the file; {REBUILD}"
             ) from error
-        arrays[name] = array.reshape(found)
+        arrays[name] = array.reshape(dims)
     return arrays
 
 
@@ -307,8 +307,8 @@ def _json(path: Path, shape: Any) -> Any:
         raise ArtifactError(f"{path}: {error}; {REBUILD}") from error
 
 
-def _agree(path: Path, name: str, found: int, expected: int) -> None:
-    if found != expected:
+def _agree(path: Path, name: str, count: int, expected: int) -> None:
+    if count != expected:
         raise ArtifactError(
-            f"{path}: {name} {found} found, {expected} expected by the manifest; {REBUILD}"
+            f"{path}: {name} {count} found, {expected} expected by the manifest; {REBUILD}"
         )

@@ -54,9 +54,9 @@ LAYOUT = Layout()
 
 
 class EncoderInfo(msgspec.Struct, frozen=True):
-    """What turned texts into vectors; `fingerprint` stands for weights and tokenizer.
+    """Text encoder that made the vectors; `fingerprint` is a hash of weights and tokenizer.
 
-    `training` says what it was fine-tuned on, where it says so itself.
+    `training` says its training data, if it was fine-tuned and names them.
     """
 
     name: str
@@ -82,10 +82,10 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
 
 class TrainingInfo(msgspec.Struct, frozen=True):
-    """What something was trained on, so that nothing is judged by what it has seen.
+    """Data that a model was trained on, so that it is never judged by events it has seen.
 
-    `protocol` names the split whose test targets were left out, None where all events were used.
-    `fitted_before` (seconds) is a time that no event seen has reached, None where there is no such
+    `protocol` names the split whose test targets were left out, None if all events were used.
+    `fitted_before` (seconds) is a time that no event seen has reached, None if there is no such
     time (`loo`). `left_out` targets were held out; `left_out_digest` stands for them.
     """
 
@@ -100,13 +100,13 @@ class TrainingInfo(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What an artifact is; `manifest.json`.
+    """Manifest of an artifact, stored as `manifest.json`.
 
     `basis` names whitening, projection and `interest` together: under one basis an unchanged text
     keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
     `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker`,
     `tower` (the user encoder), `prediction` and `training` are there if they were trained.
-    `untrained` says why one of these was not, by its name, where there was a training.
+    `untrained` says why one of these was not, by its name, if there was a training.
     """
 
     format: int
@@ -135,7 +135,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return self.index.recall_at_10
 
     def without(self, model: Literal["tower", "prediction"]) -> str:
-        """Say in a line that a model was not trained, why, and what to do."""
+        """Return a line: a model was not trained, why, and what to do."""
         what = {"tower": "user encoder", "prediction": "trained prediction"}[model]
         why = self.untrained.get(model)
         remedy = f": {why}" if why else "; `indexer train` learns one"
@@ -143,7 +143,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def ranked_by(self) -> str:
-        """Say in a line what scores candidates."""
+        """Return a line that describes the ranker."""
         if self.ranker is None or self.training is None:
             return "the fixed blend, nothing was trained"
         training = self.training
@@ -174,10 +174,10 @@ def read_manifest(root: Root, version: str) -> Manifest:
         fields = msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{where}: not JSON ({error}); {REBUILD}") from error
-    found = fields.get("format")
-    if found != FORMAT:
+    number = fields.get("format")
+    if number != FORMAT:
         raise ArtifactError(
-            f"{where}: format {found!r} found, {FORMAT} expected; build it again with the indexer"
+            f"{where}: format {number!r} found, {FORMAT} expected; build it again with the indexer"
             " of this release, or upgrade this program"
         )
     try:
@@ -192,7 +192,7 @@ def read_manifest(root: Root, version: str) -> Manifest:
         )
     unknown = set(manifest.files) - set(astuple(LAYOUT))
     if unknown:
-        raise ArtifactError(f"{where}: lists files we do not know: {', '.join(sorted(unknown))}")
+        raise ArtifactError(f"{where}: lists unknown files: {', '.join(sorted(unknown))}")
     return manifest
 
 
@@ -206,24 +206,24 @@ def verify(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
     path = local_copy(root, manifest.version, names, cache)
     for name, expected in manifest.files.items():
         try:
-            found = sha256_of(path / name)
+            digest = sha256_of(path / name)
         except OSError as error:
             raise ArtifactError(
                 f"{path / name}: cannot be read: {error.strerror}; {REBUILD}"
             ) from error
-        if found != expected:
+        if digest != expected:
             raise ArtifactError(
-                f"{path / name}: altered or cut short: SHA-256 {found[:12]}... found,"
+                f"{path / name}: altered or cut short: SHA-256 {digest[:12]}... found,"
                 f" {expected[:12]}... expected; {REBUILD}"
             )
     return path
 
 
 def add_artifact(root: Root, staged: Path, manifest: Manifest) -> Manifest:
-    """Give a written directory its manifest and the next version, and move it into the root.
+    """Write the manifest of a complete directory, and move it into the root as the next version.
 
     Args:
-        root: where versions live; LATEST stays as it is.
+        root: folder or URL of the versions; LATEST stays as it is.
         staged: what `write_files` wrote.
         manifest: complete but for `version` and `sequence`.
 

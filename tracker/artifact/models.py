@@ -17,12 +17,14 @@ if TYPE_CHECKING:  # torch takes seconds to import, and only a trained encoder n
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What was trained; None for what was not. Without any the tracker serves all the same.
+    """Trained models of an artifact, None for those that were not trained.
+
+    The tracker also serves without any of them.
 
     Attributes:
-        ranker: scores candidates, where else the fixed blend does.
+        ranker: scores candidates; without it the fixed blend does.
         tower: the user encoder with the items in its space: a channel of candidates, and a score.
-        prediction: the probability that a user takes to an item.
+        prediction: the probability of a positive event.
     """
 
     ranker: Network | None = None
@@ -56,12 +58,12 @@ def write_models(folder: Path, models: Models) -> None:
 
 
 def read_models(path: Path, manifest: Manifest, device: Device = "cpu") -> Models:
-    """Read the models that a manifest describes, of a directory that `verify` has found sound.
+    """Read the models that a manifest describes, from a directory that `verify` has passed.
 
     Args:
         path: the directory.
         manifest: of the version.
-        device: where the encoder runs; `auto` is the GPU when there is one.
+        device: device of the encoder; `auto` is the GPU if there is one.
 
     Raises:
         ArtifactError: a file is not what the manifest says, or not listed there.

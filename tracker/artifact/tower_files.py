@@ -60,12 +60,12 @@ def read_tower(
     """Read what `write_tower` wrote.
 
     Args:
-        folder: where the files are.
+        folder: folder of the files.
         info: of the manifest.
         items: N, rows of the artifact.
         live: how many of them can be recommended.
         interest_dim: width of the users' sums and interests.
-        device: where it runs; `auto` is the GPU when torch has one.
+        device: device of the encoder; `auto` is the GPU if there is one.
 
     Raises:
         TowerFileError: a file is not what the manifest says.
@@ -77,13 +77,13 @@ def read_tower(
         index = ItemIndex.load(folder / LAYOUT.encoder_index)
     except (EncoderFileError, IndexFileError) as error:
         raise TowerFileError(str(error)) from error
-    found = (code_of(model), model.state_dim, vectors.shape[1], index.dim, index.size)
+    sizes = (code_of(model), model.state_dim, vectors.shape[1], index.dim, index.size)
     width = -(-(model.dim + 1) // 4) * 4
     expected = (info.code, info.width, width, width, live)
-    if found != expected:
+    if sizes != expected:
         raise TowerFileError(
             f"{folder}: code and width of the user encoder, columns of its items, dim and size of"
-            f" its index are {found}; {expected} expected by the manifest"
+            f" its index are {sizes}; {expected} expected by the manifest"
         )
     attention = (
         _read_attention(folder / LAYOUT.scene_attention, interest_dim) if info.scenes else None
@@ -119,14 +119,14 @@ def _read_attention(path: Path, interest_dim: int) -> SceneAttention:
 
 def _tensor(path: Path, name: str, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
     try:
-        found = safetensors.numpy.load_file(path)[name]
+        tensor = safetensors.numpy.load_file(path)[name]
     except (OSError, SafetensorError, KeyError) as error:
         raise TowerFileError(f"{path}: cannot be read: {error}") from error
-    fits = found.ndim == len(shape) and all(
-        want in (-1, have) for want, have in zip(shape, found.shape, strict=True)
+    fits = tensor.ndim == len(shape) and all(
+        want in (-1, have) for want, have in zip(shape, tensor.shape, strict=True)
     )
-    if found.dtype != dtype or not fits:
+    if tensor.dtype != dtype or not fits:
         raise TowerFileError(
-            f"{path}: {name} is {found.dtype} {found.shape}; {np.dtype(dtype)} {shape} expected"
+            f"{path}: {name} is {tensor.dtype} {tensor.shape}; {np.dtype(dtype)} {shape} expected"
         )
-    return found
+    return tensor

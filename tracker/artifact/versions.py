@@ -27,7 +27,7 @@ _VERSION = re.compile(r"(\d{6,12})-[0-9a-f]{8}")
 
 _CACHED_VERSIONS = 4
 
-# What the drivers behind fsspec raise beside OSError when a store cannot be reached.
+# What the drivers behind fsspec raise, besides OSError, when a store cannot be reached.
 _DRIVER_ERRORS = {
     "aiohttp": "ClientError",
     "azure.core.exceptions": "AzureError",
@@ -37,7 +37,7 @@ _DRIVER_ERRORS = {
 
 
 class ArtifactError(Explained):
-    """An artifact cannot be used; one line: where, what was found, expected, and the remedy."""
+    """An artifact cannot be used; the message has place, found, expected, and the remedy."""
 
 
 def version_name(sequence: int, digest: str) -> str:
@@ -64,7 +64,7 @@ def sequence_of(version: str) -> int:
 
 
 def is_url(root: Root) -> bool:
-    """Say whether a root is reached through fsspec; `file://` counts as local."""
+    """Return whether a root is reached through fsspec; `file://` counts as local."""
     return "://" in str(root) and not str(root).startswith("file://")
 
 
@@ -103,8 +103,8 @@ def list_versions(root: Root) -> list[str]:
             names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
     except _store_errors() as error:
         raise ArtifactError(f"{root}: cannot be listed: {first_line(error)}") from error
-    found = [name for name in names if _VERSION.fullmatch(name)]
-    return sorted(found, key=lambda name: (sequence_of(name), name))
+    versions = [name for name in names if _VERSION.fullmatch(name)]
+    return sorted(versions, key=lambda name: (sequence_of(name), name))
 
 
 def read_bytes(root: Root, name: str) -> bytes:
@@ -153,7 +153,7 @@ def add_version(root: Root, staged: Path, name_it: Callable[[int], str]) -> str:
     get the same number there, and still do not collide, for names end in a digest.
 
     Args:
-        root: where versions live.
+        root: folder or URL of the versions.
         staged: the directory; for a local root on the same file system.
         name_it: called with the number, writes the manifest and returns the version.
 
@@ -183,7 +183,7 @@ def add_version(root: Root, staged: Path, name_it: Callable[[int], str]) -> str:
 
 @contextmanager
 def staging(root: Root) -> Iterator[Path]:
-    """Give a new directory to write a version in; what is left of it at the end is removed.
+    """Yield a new directory to write a version in; it is removed at the end if it still exists.
 
     Raises:
         OSError: it cannot be made.
@@ -205,10 +205,10 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
     """Return the directory of a version on this machine; a remote one is downloaded once.
 
     Args:
-        root: where versions live.
+        root: folder or URL of the versions.
         version: which.
         names: its files.
-        cache: where copies go; by default a folder of one's own in the system's temporary one.
+        cache: folder of the copies; by default one of the user's own in the temporary folder.
 
     Raises:
         ArtifactError: it cannot be downloaded.
@@ -268,9 +268,9 @@ def _open(root: Root) -> tuple[Any, str]:
 
 
 def _store_errors() -> tuple[type[BaseException], ...]:
-    found = [
+    driver_errors = [
         getattr(sys.modules[module], name)
         for module, name in _DRIVER_ERRORS.items()
         if module in sys.modules
     ]
-    return (OSError, ImportError, ValueError, *found)
+    return (OSError, ImportError, ValueError, *driver_errors)

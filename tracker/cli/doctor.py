@@ -1,4 +1,4 @@
-"""Check everything a worker needs, and say what to do where something is wrong."""
+"""Checks of everything a worker needs, each with what to do if it fails."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ class Check:
 
     @property
     def failed(self) -> bool:
-        """Whether a worker would not start or would not do its work."""
+        """True if a worker could not start, or could not work."""
         return self.state == "fail"
 
 
@@ -39,14 +39,14 @@ async def check_all(
     """Run every check; one that fails does not keep the others from running.
 
     Args:
-        environ: where the settings are read; by default this process's environment.
+        environ: variables with the settings; by default this process's environment.
         on_check: called with each check as it is done.
         overrides: settings by field, as `load_settings` takes them.
     """
     checks: list[Check] = []
 
-    def add(*found: Check) -> None:
-        for check in found:
+    def add(*results: Check) -> None:
+        for check in results:
             checks.append(check)
             on_check(check)
 
@@ -74,7 +74,7 @@ async def check_all(
 
 
 def check_settings(settings: Settings) -> Check:
-    """Name the settings that are not at their default."""
+    """Check the settings, and list those that differ from the default."""
     defaults = {row.variable: row.default for row in settings_table()}
     changed = [
         f"{variable}={value}"
@@ -85,7 +85,7 @@ def check_settings(settings: Settings) -> Check:
 
 
 def check_kinds(settings: Settings) -> Check:
-    """Read the table of weights."""
+    """Check the table of weights of kinds."""
     if settings.kinds_file is None:
         return Check("kinds", "ok", f"{len(Kinds.default().table)} kinds, the built-in table")
     try:
@@ -96,34 +96,34 @@ def check_kinds(settings: Settings) -> Check:
 
 
 def check_data_dir(settings: Settings) -> Check:
-    """Look whether state can be written, and how much room there is."""
+    """Check that the data directory can be written to, and its free space."""
     folder = settings.data_dir
     above = folder
     while not above.exists() and above != above.parent:
         above = above.parent
     if not above.is_dir():
-        return Check("data directory", "fail", f"{above} is no folder; set TRACKER_DATA_DIR")
+        return Check("data directory", "fail", f"{above} is not a folder; set TRACKER_DATA_DIR")
     if not os.access(above, os.W_OK | os.X_OK):
         return Check("data directory", "fail", f"{above} cannot be written; set TRACKER_DATA_DIR")
     free = shutil.disk_usage(above).free
     text = f"{folder}, {free / 1e9:.1f} GB free"
     if free < LEAST_FREE_BYTES:
-        return Check("data directory", "note", f"{text}: states may soon find no room")
+        return Check("data directory", "note", f"{text}: the disk may soon be full")
     return Check("data directory", "ok", text)
 
 
 def check_artifact(settings: Settings) -> list[Check]:
-    """Load the current artifact as a worker does, every checksum included."""
+    """Load the current artifact like a worker, with every checksum."""
     try:
         artifact = Artifact.load(settings.artifacts, device=settings.index_device)
     except ArtifactError as error:
         return [Check("artifact", "fail", str(error)), check_device(settings)]
     except DeviceError as error:
         return [Check("device", "fail", f"{error}; set TRACKER_INDEX_DEVICE=cpu or auto")]
-    found = artifact.manifest
+    manifest = artifact.manifest
     text = (
-        f"version {found.version} at {settings.artifacts}: {found.live} items, "
-        f"{found.dim} dimensions, recall@10 {found.index.recall_at_10:.3f}"
+        f"version {manifest.version} at {settings.artifacts}: {manifest.live} items, "
+        f"{manifest.dim} dimensions, recall@10 {manifest.index.recall_at_10:.3f}"
     )
     return [
         Check("artifact", "ok", text),
@@ -132,7 +132,7 @@ def check_artifact(settings: Settings) -> list[Check]:
 
 
 def check_device(settings: Settings, index: str = "") -> Check:
-    """Look whether the GPU is there that the settings ask for."""
+    """Check that there is a GPU if the settings need one."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -146,14 +146,14 @@ def check_device(settings: Settings, index: str = "") -> Check:
 
 
 async def check_broker(settings: Settings) -> Check:
-    """Ask the brokers who they are.
+    """Check that the brokers answer, and count them.
 
     Raises:
         BrokerError: none can be reached.
     """
     async with admin_client(settings) as admin:
-        found = await admin.describe_cluster()
-    count = len(found["brokers"])
+        cluster = await admin.describe_cluster()
+    count = len(cluster["brokers"])
     text = f"{settings.brokers}: {count} broker{'' if count == 1 else 's'}"
     if settings.replication_factor > count:
         return Check(
@@ -166,13 +166,13 @@ async def check_broker(settings: Settings) -> Check:
             "broker",
             "note",
             f"{text}; TRACKER_REPLICATION_FACTOR={settings.replication_factor}: a broker that is "
-            "lost takes states with it, 3 is usual",
+            "lost takes states with it; 3 is usual",
         )
     return Check("broker", "ok", text)
 
 
 async def check_transactions(settings: Settings) -> Check:
-    """Ask for a transactional producer; without it say what is not guaranteed.
+    """Check that the broker has transactions; without them some guarantees are lost.
 
     Raises:
         BrokerError: refused for a reason that can be put right.
@@ -182,8 +182,8 @@ async def check_transactions(settings: Settings) -> Check:
     return Check(
         "transactions",
         "note",
-        "the broker has none: after a crash in the middle of a commit, or with a worker that was "
-        "frozen and comes back, a state can miss events or count them twice",
+        "the broker has none: after a crash during a commit, or when a frozen worker comes back, "
+        "a state can miss events or count them twice",
     )
 
 

@@ -59,7 +59,7 @@ def watch_command(
     """Print recommendations as they arrive; stop with Ctrl-C."""
 
     async def follow() -> None:
-        shown = 0
+        n_printed = 0
         records = watch(
             settings,
             user_id,
@@ -74,8 +74,8 @@ def watch_command(
                 sys.stdout.flush()
             else:
                 print_recommendation(msgspec.json.decode(record.value, type=Recommendation))
-            shown += 1
-            if shown == count:
+            n_printed += 1
+            if n_printed == count:
                 break
         await records.aclose()
 
@@ -113,23 +113,23 @@ def show(
     from tracker.lookup.show import ask_worker, item_from_changelog, user_from_changelog
 
     path = f"users/{user}" if user is not None else f"items/{item}"
-    found: dict[str, Any] | None = None
+    state: dict[str, Any] | None = None
     if now is None and (url or settings.web_port):
-        found = ask_worker(url or f"http://{settings.web_host}:{settings.web_port}", path)
-    if found is None:
+        state = ask_worker(url or f"http://{settings.web_host}:{settings.web_port}", path)
+    if state is None:
         artifact = Artifact.load(settings.artifacts, device="cpu")
         if user is not None:
-            found = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
+            state = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
         else:
-            found = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
-    if found is None:
+            state = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
+    if state is None:
         raise click.ClickException(f"nothing is known of {path.replace('s/', ' ', 1)}")
     if as_json:
-        print_json(found)
+        print_json(state)
     elif user is not None:
-        print_user(found)
+        print_user(state)
     else:
-        print_item(found)
+        print_item(state)
 
 
 @click.command()
@@ -159,21 +159,21 @@ def score(
     from tracker.artifact.artifact import Artifact
     from tracker.lookup.score import ask_scores, scores_from_changelogs
 
-    found: dict[str, Any] | None = None
+    answer: dict[str, Any] | None = None
     if url or settings.web_port:
         url = url or f"http://{settings.web_host}:{settings.web_port}"
-        found = ask_scores(url, user, items, scene, at)
-    if found is None:
+        answer = ask_scores(url, user, items, scene, at)
+    if answer is None:
         artifact = Artifact.load(settings.artifacts, device="cpu")
-        found = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
-    if not found["trained"]:
+        answer = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
+    if not answer["trained"]:
         raise click.ClickException(
-            str(found.get("note") or f"{found['artifact']} has no trained prediction")
+            str(answer.get("note") or f"{answer['artifact']} has no trained prediction")
         )
     if as_json:
-        print_json(found)
+        print_json(answer)
     else:
-        print_scores(found)
+        print_scores(answer)
 
 
 @click.command()
@@ -213,7 +213,7 @@ def export(
                 file,
                 now,
                 scene,
-                lambda done: bar.update(task, what=f"{done:,}"),
+                lambda count: bar.update(task, what=f"{count:,}"),
             )
         )
     if as_json:

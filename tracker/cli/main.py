@@ -73,7 +73,7 @@ def send(
                 settings,
                 read_lines(events),
                 rate,
-                lambda done: bar.update(task, what=f"{done:,}"),
+                lambda count: bar.update(task, what=f"{count:,}"),
                 on_bad,
                 check=not unchecked,
             )
@@ -148,25 +148,25 @@ def demo(
         raise click.UsageError("--items and --events belong together")
     if users is None and not items:
         users = shipped("users.jsonl")
-    found = load_input(
+    data = load_input(
         items or (shipped("items.jsonl"),), events or (shipped("events.jsonl"),), users, limit
     )
-    for text in found.bad[:BAD_LINES_NAMED]:
+    for text in data.bad[:BAD_LINES_NAMED]:
         click.echo(f"skipped: {text}", err=True)
-    options = DemoOptions(found, broker, artifacts, model, folder, rate, paced_seconds)
+    options = DemoOptions(data, broker, artifacts, model, folder, rate, paced_seconds)
     with progress() as bar:
         task = bar.add_task("starting", total=None, what="")
 
-        def notify(what: str, done: int, total: int) -> None:
+        def notify(what: str, count: int, total: int) -> None:
             bar.update(
-                task, description=what, completed=done, total=total or None, what=_of(done, total)
+                task, description=what, completed=count, total=total or None, what=_of(count, total)
             )
 
         result = run_to_end(
             run_demo(
                 options,
                 notify,
-                (lambda story: None) if as_json else lambda story: print_story(story, found),
+                (lambda story: None) if as_json else lambda story: print_story(story, data),
             )
         )
     if as_json:
@@ -175,8 +175,8 @@ def demo(
         print_demo(result)
 
 
-def _of(done: int, total: int) -> str:
-    return f"{done:,} of {total:,}" if total else ""
+def _of(count: int, total: int) -> str:
+    return f"{count:,} of {total:,}" if total else ""
 
 
 for command in (

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for programs."""
+"""Output of the commands: tables for people, JSON for programs."""
 
 import datetime
 import sys
@@ -27,7 +27,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def out() -> Console:
-    """Return the console for results, stdout as it is now; wide where that is no terminal."""
+    """Return the console for results, stdout as it is now; wide if that is not a terminal."""
     width = None if sys.stdout.isatty() else WIDTH
     return Console(file=sys.stdout, width=width, highlight=False)
 
@@ -44,7 +44,7 @@ def print_json(value: Any) -> None:
 
 
 def progress(hidden: bool = False) -> Progress:
-    """Return a progress display on stderr; it draws nothing where that is no terminal."""
+    """Return a progress display on stderr; it draws nothing if that is not a terminal."""
     console = err()
     return Progress(
         SpinnerColumn(),
@@ -59,7 +59,7 @@ def progress(hidden: bool = False) -> Progress:
 
 
 def print_topics(reports: Sequence[TopicReport]) -> None:
-    """Print the topics as a table, and below it what is wrong or worth knowing."""
+    """Print the topics as a table, with problems and notes below it."""
     table = Table("topic", "name", "partitions", "cleanup", "timestamps", "state")
     for report in reports:
         style = STATE_STYLES.get(report.state, "red")
@@ -89,18 +89,18 @@ def print_check(check: "Check") -> None:
 
 
 def recommendation_table(
-    found: Recommendation, titles: Mapping[str, str], caption: str, rows: int = 10
+    recommendation: Recommendation, titles: Mapping[str, str], caption: str, rows: int = 10
 ) -> Table:
     """Make a table of one list.
 
     Args:
-        found: the recommendation.
-        titles: names of items; ids where they have none.
+        recommendation: the list.
+        titles: names of items; ids for those without.
         caption: of the table.
-        rows: at most so many.
+        rows: maximum number of items.
     """
     table = Table("", "item", "score", "channel", "because of", title=caption, title_justify="left")
-    for number, item in enumerate(found.items[:rows], 1):
+    for number, item in enumerate(recommendation.items[:rows], 1):
         because = ", ".join(titles.get(other, other) for other in item.because)
         table.add_row(
             str(number),
@@ -112,60 +112,60 @@ def recommendation_table(
     return table
 
 
-def print_recommendation(found: Recommendation) -> None:
+def print_recommendation(recommendation: Recommendation) -> None:
     """Print one list in a few lines."""
     console = out()
     console.print(
-        f"[bold]{_safe(found.user_id)}[/]  {_when(found.timestamp)}  "
-        f"{_safe(found.scene or 'no scene')}  {found.latency_ms:.1f} ms  "
-        f"artifact {found.artifact}  [dim]{_safe(found.id)}[/]",
+        f"[bold]{_safe(recommendation.user_id)}[/]  {_when(recommendation.timestamp)}  "
+        f"{_safe(recommendation.scene or 'no scene')}  {recommendation.latency_ms:.1f} ms  "
+        f"artifact {recommendation.artifact}  [dim]{_safe(recommendation.id)}[/]",
         soft_wrap=True,
     )
-    for number, item in enumerate(found.items, 1):
+    for number, item in enumerate(recommendation.items, 1):
         because = f"  because of {_safe(', '.join(item.because))}" if item.because else ""
         console.print(
             f"  {number:2d}. {_safe(item.item_id)}  {item.score:.3f}  {item.channel}{because}",
             soft_wrap=True,
         )
-    if found.interests:
+    if recommendation.interests:
         text = ", ".join(
             f"{_safe(one.label or '?')} {one.strength:.0%} ({one.change:+.0%})"
-            for one in found.interests
+            for one in recommendation.interests
         )
         console.print(f"  interests: {text}", soft_wrap=True)
 
 
-def print_scores(found: Mapping[str, Any]) -> None:
-    """Print how probable it is that a user takes to items, the most probable first."""
+def print_scores(answer: Mapping[str, Any]) -> None:
+    """Print the probabilities of positive events of a user on items, the highest first."""
     console = out()
-    new = "" if found["known"] else ", of whom nothing is known"
-    where = f" in {found['scene']}" if found["scene"] else ""
+    new = "" if answer["known"] else " (nothing is known of this user)"
+    where = f" in {answer['scene']}" if answer["scene"] else ""
     console.print(
-        f"[bold]{_safe(str(found['user_id']))}[/]{new}, {_when(found['time'])}{_safe(where)}",
+        f"[bold]{_safe(str(answer['user_id']))}[/]{new}, {_when(answer['time'])}{_safe(where)}",
         soft_wrap=True,
     )
     table = Table("item", "probability")
-    for one in sorted(found["items"], key=lambda one: -(one["probability"] or 0.0)):
+    for one in sorted(answer["items"], key=lambda one: -(one["probability"] or 0.0)):
         chance = one["probability"]
-        known = "not in the catalogue" if chance is None else f"{chance:.1%}"
-        table.add_row(_safe(one["item_id"]), known)
+        text = "not in the catalogue" if chance is None else f"{chance:.1%}"
+        table.add_row(_safe(one["item_id"]), text)
     console.print(table)
 
 
-def print_user(found: Mapping[str, Any]) -> None:
-    """Print what is known of a user."""
+def print_user(user: Mapping[str, Any]) -> None:
+    """Print the state of a user."""
     console = out()
     console.print(
-        f"[bold]{_safe(str(found['user_id']))}[/]: {found['events']} events "
-        f"({found['positives']} positive, {found['negatives']} negative, "
-        f"{found['unknown']} of unknown items, {found['retracted']} retracted, "
-        f"{found['duplicates']} repeated, {found['too_old']} too old to retract), "
-        f"from {_when(found['first_event'])} to {_when(found['last_event'])}, "
-        f"{_age(found['last_event_age_seconds'])} ago",
+        f"[bold]{_safe(str(user['user_id']))}[/]: {user['events']} events "
+        f"({user['positives']} positive, {user['negatives']} negative, "
+        f"{user['unknown']} of unknown items, {user['retracted']} retracted, "
+        f"{user['duplicates']} repeated, {user['too_old']} too old to retract), "
+        f"from {_when(user['first_event'])} to {_when(user['last_event'])}, "
+        f"{_age(user['last_event_age_seconds'])} ago",
         soft_wrap=True,
     )
     table = Table("interest", "strength", "change", "age", "events", "items behind it")
-    for one in found["interests"]:
+    for one in user["interests"]:
         table.add_row(
             _safe(one["label"] or "?"),
             f"{one['strength']:.0%}",
@@ -175,49 +175,49 @@ def print_user(found: Mapping[str, Any]) -> None:
             _safe(", ".join(one["items"])),
         )
     console.print(table)
-    if found.get("outlook"):
+    if user.get("outlook"):
         ahead = Table("looks for", "labels", "items")
-        for one in found["outlook"]:
+        for one in user["outlook"]:
             labels = ", ".join(f"{of['label'] or '?'} {of['share']:.0%}" for of in one["labels"])
             when = "now" if not one["seconds"] else f"in {_age(one['seconds'])}"
             ahead.add_row(when, _safe(labels), _safe(", ".join(one["items"])))
         console.print(ahead)
     recent = Table("recent item", "age", "weight")
-    for one in found["recent"]:
+    for one in user["recent"]:
         weight = f"{one['weight']:+.2f}" + (" retracted" if one["retracted"] else "")
         recent.add_row(_safe(one["item_id"]), _age(one["age_seconds"]), weight)
     console.print(recent)
 
 
-def print_item(found: Mapping[str, Any]) -> None:
-    """Print what is known of an item."""
+def print_item(item: Mapping[str, Any]) -> None:
+    """Print the state of an item."""
     console = out()
-    place = "in the catalogue" if found["in_catalogue"] else "not in the catalogue"
+    place = "in the catalogue" if item["in_catalogue"] else "not in the catalogue"
     console.print(
-        f"[bold]{_safe(str(found['item_id']))}[/] {_safe(found['label'])} ({place}): "
-        f"{found['positives']} positive and {found['negatives']} negative events, "
-        f"from {_when(found['first_event'])} to {_when(found['last_event'])}",
+        f"[bold]{_safe(str(item['item_id']))}[/] {_safe(item['label'])} ({place}): "
+        f"{item['positives']} positive and {item['negatives']} negative events, "
+        f"from {_when(item['first_event'])} to {_when(item['last_event'])}",
         soft_wrap=True,
     )
-    counts = Table(*(f"half-life {name}" for name in found["counts"]))
-    counts.add_row(*(f"{value:.2f}" for value in found["counts"].values()))
+    counts = Table(*(f"half-life {name}" for name in item["counts"]))
+    counts.add_row(*(f"{value:.2f}" for value in item["counts"].values()))
     console.print(counts)
-    if found["scenes"]:
+    if item["scenes"]:
         scenes = Table("scene", "count (1 d)", "count (10 d)")
-        for one in found["scenes"]:
+        for one in item["scenes"]:
             scenes.add_row(
                 _safe(one["scene"] or "none"), f"{one['day']:.2f}", f"{one['ten_days']:.2f}"
             )
         console.print(scenes)
-    if found["chosen_together"]:
+    if item["chosen_together"]:
         near = Table("chosen together with", "together", "right after it")
-        for one in found["chosen_together"]:
+        for one in item["chosen_together"]:
             near.add_row(_safe(one["item_id"]), f"{one['together']:.2f}", f"{one['next']:.2f}")
         console.print(near)
 
 
 def _safe(text: str) -> str:
-    """Take the meaning of markup from what users sent."""
+    """Escape markup in text that users sent."""
     return text.replace("[", "\\[")
 
 
@@ -242,19 +242,19 @@ ROWS_BEFORE_AND_AFTER = 10
 ROWS_BETWEEN = 3
 
 
-def print_story(story: Story, found: DemoInput) -> None:
+def print_story(story: Story, data: DemoInput) -> None:
     """Print one user's list before the events, what each changed, and the list after."""
     console = out()
-    known = ", ".join(f"{name} {value}" for name, value in story.attributes.items())
-    console.rule(f"{story.user_id}{f' ({known})' if known else ''}")
+    attributes = ", ".join(f"{name} {value}" for name, value in story.attributes.items())
+    console.rule(f"{story.user_id}{f' ({attributes})' if attributes else ''}")
     if story.before is not None:
         console.print(
-            recommendation_table(story.before, found.titles, "before", ROWS_BEFORE_AND_AFTER)
+            recommendation_table(story.before, data.titles, "before", ROWS_BEFORE_AND_AFTER)
         )
     steps = Table("event", "list after (ms)", "first items of the list", "interests")
     for step in story.steps:
-        title = found.titles.get(step.item_id, step.item_id)
-        names = [found.titles.get(one.item_id, one.item_id) for one in step.list.items]
+        title = data.titles.get(step.item_id, step.item_id)
+        names = [data.titles.get(one.item_id, one.item_id) for one in step.list.items]
         steps.add_row(
             f"{step.kind} {title}",
             f"{step.latency_ms:.0f}",
@@ -265,13 +265,13 @@ def print_story(story: Story, found: DemoInput) -> None:
     if story.steps:
         last = story.steps[-1]
         caption = f"after, {last.latency_ms:.0f} ms from the last event"
-        console.print(recommendation_table(last.list, found.titles, caption, ROWS_BEFORE_AND_AFTER))
+        console.print(recommendation_table(last.list, data.titles, caption, ROWS_BEFORE_AND_AFTER))
 
 
-def _interests(found: Recommendation) -> str:
+def _interests(recommendation: Recommendation) -> str:
     """Sum the interests of one label: a label is a category, and a taste may have several."""
     shares: dict[str, float] = {}
-    for one in found.interests:
+    for one in recommendation.interests:
         shares[one.label] = shares.get(one.label, 0.0) + one.strength
     return "\n".join(f"{label} {share:.0%}" for label, share in shares.items())
 

@@ -81,12 +81,12 @@ def settings_options(*more: str) -> Callable[[Command], Command]:
     Args:
         more: settings that have an option, besides `brokers` and `name`.
     """
-    return _options(more, lambda given: {"settings": load_settings(None, **given)})
+    return _options(more, lambda overrides: {"settings": load_settings(None, **overrides)})
 
 
 def overrides_options(*more: str) -> Callable[[Command], Command]:
     """Add options like `settings_options`; the command gets `overrides`, those that were given."""
-    return _options(more, lambda given: {"overrides": given})
+    return _options(more, lambda overrides: {"overrides": overrides})
 
 
 def _options(
@@ -98,8 +98,8 @@ def _options(
         @functools.wraps(command)
         def call(**values: Any) -> Any:
             options = {name: values.pop(name) for name in names}
-            given = {name: value for name, value in options.items() if value is not None}
-            return command(**argument(given), **values)
+            overrides = {name: value for name, value in options.items() if value is not None}
+            return command(**argument(overrides), **values)
 
         for name in reversed(names):
             call = _SETTINGS[name](call)

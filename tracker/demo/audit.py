@@ -1,4 +1,4 @@
-"""Count what went into Kafka and what came out: nothing lost, and how long it took."""
+"""Audit of a run: every event has its recommendation, and how long that took."""
 
 import asyncio
 import bisect
@@ -19,18 +19,18 @@ PERCENTILES = (50, 95, 99)
 
 
 class AuditError(Explained):
-    """Something was lost: the message says what, and how much."""
+    """Records were lost; the message says which, and how many."""
 
 
 class _Id(msgspec.Struct):
-    """The part of a recommendation that is looked at for every one."""
+    """The only field of a recommendation that the audit reads."""
 
     id: str
 
 
 @dataclass
 class Truth:
-    """What the topic of events holds: the last offset of every user, by user and partition."""
+    """Content of the topic of events: the last offset of every user, by user and partition."""
 
     events: int = 0
     first_appended: float = float("inf")
@@ -43,8 +43,8 @@ class Truth:
 
 
 @dataclass
-class Made:
-    """The recommendations of one user from one partition: offsets in their ids, and when."""
+class UserLists:
+    """Lists of one user from one partition: offsets in their ids, and append times."""
 
     offsets: list[int] = field(default_factory=list)
     appended: list[float] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Follower:
         Args:
             settings: names and how to reach the broker.
         """
-        self.made: dict[tuple[bytes, int], Made] = {}
+        self.lists: dict[tuple[bytes, int], UserLists] = {}
         self.count = 0
         self.ready = asyncio.Event()
         self._settings = settings
@@ -93,7 +93,7 @@ class Follower:
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        """Read for ever; cancel it to end it."""
+        """Read until it is cancelled."""
         topic = topics_of(self._settings).recommendations
         records = read_topic(self._settings, topic, follow=True, ready=self.ready.set)
         async with aclosing(records):
@@ -104,10 +104,10 @@ class Follower:
         if record.key is None or record.value is None:
             return
         partition, offset = self._decoder.decode(record.value).id.rsplit("-", 2)[1:]
-        made = self.made.setdefault((record.key, int(partition)), Made())
-        if not made.offsets or int(offset) > made.offsets[-1]:  # a repeat brings nothing new
-            made.offsets.append(int(offset))
-            made.appended.append(record.appended)
+        lists = self.lists.setdefault((record.key, int(partition)), UserLists())
+        if not lists.offsets or int(offset) > lists.offsets[-1]:  # a repeat brings nothing new
+            lists.offsets.append(int(offset))
+            lists.appended.append(record.appended)
             self._latest[record.key] = record.value
         self.count += 1
         self._news.set()
@@ -119,40 +119,40 @@ class Follower:
 
     def answered(self, user: bytes, partition: int, offset: int) -> float | None:
         """Return when the first list was appended that has this event in it, None before."""
-        made = self.made.get((user, partition))
-        if made is None:
+        lists = self.lists.get((user, partition))
+        if lists is None:
             return None
-        place = bisect.bisect_left(made.offsets, offset)
-        return made.appended[place] if place < len(made.offsets) else None
+        place = bisect.bisect_left(lists.offsets, offset)
+        return lists.appended[place] if place < len(lists.offsets) else None
 
     async def wait_for(
-        self, wanted: Iterable[tuple[bytes, int, int]], stall_seconds: float
+        self, events: Iterable[tuple[bytes, int, int]], stall_seconds: float
     ) -> float:
         """Wait until every one of these events is in a list.
 
         Args:
-            wanted: user, partition and offset of each.
-            stall_seconds: give up when no recommendation comes for so long.
+            events: user, partition and offset of each.
+            stall_seconds: maximum time without a new recommendation.
 
         Returns:
             when the last of the lists was appended.
 
         Raises:
-            AuditError: it gave up; some of the users are named.
+            AuditError: no recommendation came for that time; some of the users are named.
         """
         latest = 0.0
-        open_: list[tuple[bytes, int, int]] = list(wanted)
+        pending: list[tuple[bytes, int, int]] = list(events)
         while True:
-            left = []
-            for user, partition, offset in open_:
+            unanswered = []
+            for user, partition, offset in pending:
                 appended = self.answered(user, partition, offset)
                 if appended is None:
-                    left.append((user, partition, offset))
+                    unanswered.append((user, partition, offset))
                 else:
                     latest = max(latest, appended)
-            if not left:
+            if not unanswered:
                 return latest
-            open_ = left
+            pending = unanswered
             self._news.clear()
             try:
                 async with asyncio.timeout(stall_seconds):
@@ -160,17 +160,17 @@ class Follower:
             except TimeoutError as error:
                 names = ", ".join(
                     f"{user.decode('utf-8', 'replace')} (partition {partition}, offset {offset})"
-                    for user, partition, offset in left[:5]
+                    for user, partition, offset in unanswered[:5]
                 )
                 raise AuditError(
-                    f"{len(left)} users have no recommendation for their last event, and none came "
-                    f"for {stall_seconds:g} s: {names}"
+                    f"{len(unanswered)} users have no recommendation for their last event, and none"
+                    f" came for {stall_seconds:g} s: {names}"
                 ) from error
             await asyncio.sleep(0.05)
 
 
 def latency_ms(seconds: Iterable[float]) -> dict[str, float]:
-    """Return percentiles in milliseconds; nan where there is nothing.
+    """Return percentiles in milliseconds; nan for no values.
 
     >>> latency_ms([0.001, 0.002, 0.003])["p50"]
     2.0

@@ -32,10 +32,10 @@ def start_broker(folder: Path, port: int) -> ChildProcess:
     """Start the embedded broker in memory, and return it when it listens.
 
     It keeps nothing when it ends, knows no transactions and forgets its groups: for demonstrations
-    and quick tests, never where a record may not be lost.
+    and quick tests, never for records that must not be lost.
 
     Args:
-        folder: where its log is written.
+        folder: folder of its log.
         port: of 127.0.0.1.
 
     Raises:
@@ -81,7 +81,7 @@ def embedded_broker(folder: Path, port: int | None = None) -> Iterator[str]:
     """Run the embedded broker, see `start_broker`, and give its address, HOST:PORT.
 
     Args:
-        folder: where its log is written.
+        folder: folder of its log.
         port: of 127.0.0.1; by default a free one.
 
     Raises:

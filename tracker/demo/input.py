@@ -1,4 +1,4 @@
-"""What a demonstration is made of: catalogue, events, the user whose story is told."""
+"""Input of the demonstration: catalogue, events, and the user whose story is told."""
 
 import importlib.resources
 import itertools
@@ -13,13 +13,13 @@ from tracker.events.wire import RejectedEventError, User, decode_event, encode_e
 
 STORY_EVENTS = 5
 STORY_AFTER = 5
-"""A user whose story is told has at least so many events before it, where there is such a user."""
+"""Events that a user has before the story, if there is such a user."""
 
 RATING_SCALES = ((1.0, 5.0), (0.0, 10.0))
 
 
 class _Titled(msgspec.Struct):
-    """The part of an item that people read."""
+    """The fields of an item that people read."""
 
     item_id: str
     title: str | None = None
@@ -31,7 +31,7 @@ class DemoInput:
     """Events in file order, those of the story apart.
 
     `bulk` are all events but the story's; `story` are the last of `user_id`, one to five. `bad`
-    lines are no events and are left out. `titles` are names of items by id.
+    lines are not events and are skipped. `titles` are names of items by id.
     """
 
     items: list[str]
@@ -49,13 +49,13 @@ class DemoInput:
         return len(self.bulk) + len(self.story)
 
     def paced(self, count: int) -> Iterator[Line]:
-        """Give copies of the last events, again and again, as events of now.
+        """Yield copies of the last events, again and again, as events of now.
 
         Copies have no `event_id`, or they would be recognised as repeats, and all the latest
         timestamp, or they would move no interest; retractions are left out.
         """
-        known = (decode_event(line.value) for line in self.bulk[-count:])
-        actions = [event for event in known if event.retracts is None]
+        events = (decode_event(line.value) for line in self.bulk[-count:])
+        actions = [event for event in events if event.retracts is None]
         latest = max((seconds(event.timestamp or 0.0) for event in actions), default=0.0)
         for event in itertools.islice(itertools.cycle(actions), count):
             copy = msgspec.structs.replace(event, event_id=None, timestamp=latest)
@@ -79,7 +79,7 @@ def load_input(
         items: catalogue files.
         events: files of events, in time order.
         users: a file of users, for their attributes.
-        limit: at most so many events.
+        limit: maximum number of events.
 
     Raises:
         InputError: a file cannot be read, or there is no event in them.
@@ -103,10 +103,10 @@ def load_input(
     if not lines:
         raise InputError(f"no event in {', '.join(events)}")
     user_id, story = _story(owners)
-    held = set(story)
+    of_story = set(story)
     return DemoInput(
         list(items),
-        [line for number, line in enumerate(lines) if number not in held],
+        [line for number, line in enumerate(lines) if number not in of_story],
         [lines[number] for number in story],
         user_id,
         _attributes(users, user_id),
@@ -119,8 +119,8 @@ def load_input(
 def _story(owners: list[str]) -> tuple[str, list[int]]:
     """Return the user, and the positions of the events held back for the story."""
     counts = Counter(owners)
-    wanted = min(STORY_AFTER + STORY_EVENTS, max(counts.values()))
-    user_id = next(owner for owner in reversed(owners) if counts[owner] >= wanted)
+    enough = min(STORY_AFTER + STORY_EVENTS, max(counts.values()))
+    user_id = next(owner for owner in reversed(owners) if counts[owner] >= enough)
     places = [number for number, owner in enumerate(owners) if owner == user_id]
     return user_id, places[-max(1, min(STORY_EVENTS, len(places) // 2)) :]
 

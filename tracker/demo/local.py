@@ -1,4 +1,4 @@
-"""The real indexer and a real worker as processes of this machine, on topics of their own."""
+"""The indexer and a worker as processes of this machine, on topics of their own."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ READY_SECONDS = 240.0
 
 
 def _nothing() -> None:
-    """Tell nobody."""
+    """No-op."""
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
@@ -46,7 +46,7 @@ async def build_index(
 
     Args:
         items: catalogue files.
-        artifacts: where it publishes.
+        artifacts: folder or URL to which it publishes.
         log: what it writes goes there.
         arguments: further flags.
         on_wait: called ten times a second.
@@ -69,7 +69,7 @@ async def build_index(
 
 @contextlib.asynccontextmanager
 async def own_topics(settings: Settings, delete: bool) -> AsyncIterator[None]:
-    """Create the topics, and delete them at the end where that is asked for.
+    """Create the topics, and delete them at the end if `delete`.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -106,7 +106,7 @@ async def until_ready(
     """Wait until the worker's `/readyz` says so.
 
     Raises:
-        ProcessError: it ended, or is not ready after so many seconds.
+        ProcessError: it ended, or is not ready after that time.
     """
     url = f"http://{settings.web_host}:{settings.web_port}/readyz"
     deadline = time.monotonic() + seconds
@@ -121,7 +121,7 @@ async def until_ready(
 
 
 def answers_ok(url: str) -> bool:
-    """Tell whether a web server answers with 200."""
+    """Return whether a web server answers with 200."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as answer:
             return bool(answer.status == 200)

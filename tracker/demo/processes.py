@@ -22,7 +22,7 @@ class ProcessError(Explained):
 
 
 class ChildProcess:
-    """A process of our own, its output in a file, never left behind.
+    """A child process whose output goes to a file, and which ends with its parent.
 
     It runs in a session of its own, so that a Ctrl-C in the terminal reaches only the parent, which
     then ends its children in the right order.
@@ -72,11 +72,11 @@ class ChildProcess:
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, None while it runs; minus the signal's number where one ended it."""
+        """The exit code, None while it runs; minus the signal's number if one ended it."""
         return self._process.poll()
 
     def check(self) -> None:
-        """Raise where the process is gone.
+        """Raise an error if the process has ended.
 
         Raises:
             ProcessError: it has ended; the message holds the last lines it wrote.
@@ -94,7 +94,7 @@ class ChildProcess:
         return "\n".join(text.splitlines()[-lines:])
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; nothing happens where the process is gone."""
+        """Send a signal; no-op if the process has ended."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
@@ -102,7 +102,7 @@ class ChildProcess:
         """Wait for its end and return the exit code.
 
         Raises:
-            ProcessError: it still runs after so many seconds.
+            ProcessError: it still runs after that time.
         """
         try:
             return self._process.wait(seconds)
@@ -110,7 +110,7 @@ class ChildProcess:
             raise ProcessError(f"{self.name} still runs after {seconds:g} s") from error
 
     def stop(self, seconds: float = STOP_SECONDS) -> int:
-        """End it with SIGTERM, after so many seconds with SIGKILL, and return the exit code."""
+        """Stop it with SIGTERM, after `seconds` with SIGKILL, and return the exit code."""
         if self._process.poll() is None:
             self.send_signal(signal.SIGTERM)
             self.send_signal(signal.SIGCONT)  # a stopped process would never see the first
@@ -121,7 +121,7 @@ class ChildProcess:
         return self._process.wait()
 
     def __enter__(self) -> Self:
-        """Give the running process."""
+        """Return the running process."""
         return self
 
     def __exit__(
@@ -146,7 +146,7 @@ def wait_for_port(process: ChildProcess, port: int, seconds: float = START_SECON
     """Wait until the process listens on the port.
 
     Raises:
-        ProcessError: it ended, or does not listen after so many seconds.
+        ProcessError: it ended, or does not listen after that time.
     """
     deadline = time.monotonic() + seconds
     while True:

@@ -35,12 +35,12 @@ EMBEDDED = "embedded"
 
 
 class DemoError(Explained):
-    """The demonstration did not do what it is to show; the message says what was lost."""
+    """An event or a recommendation was lost; the message says which."""
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What a demonstration runs on.
+    """Options of a demonstration.
 
     `broker` is HOST:PORT, None for the embedded one; `artifacts` a folder with a built index, None
     to build one; `model` the encoder's folder or name, None for the indexer's default; `folder`
@@ -58,7 +58,7 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class Step:
-    """One event of the story, and the list that followed it so many milliseconds later."""
+    """One event of the story, its list, and the milliseconds between the two."""
 
     item_id: str
     kind: str
@@ -77,7 +77,7 @@ class Story:
 
 
 class DemoResult(msgspec.Struct):
-    """What `tracker demo --json` prints.
+    """Result of a demonstration, as `tracker demo --json` prints it.
 
     `events` are those of the files; `recommendations` and `rejected` are records of the whole run;
     `seconds` run from the append of the first event to that of the last list of the full-speed
@@ -106,8 +106,8 @@ class DemoResult(msgspec.Struct):
 Notify = Callable[[str, int, int], None]
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+def _silent(what: str, count: int, total: int) -> None:
+    """No-op."""
 
 
 async def run_demo(
@@ -124,7 +124,7 @@ async def run_demo(
     4. Tell the story: one user's list, and how each of a few events changes it.
     5. Send events at a steady rate and measure from append to append.
 
-    Whatever happens, the processes are ended, and the topics deleted where the broker stays.
+    In any case the processes are stopped, and the topics deleted if the broker stays.
 
     Args:
         options: files, broker, rates.
@@ -273,7 +273,7 @@ class _Run:
         sent = await send_events(
             self._settings,
             iter(self._input.bulk),
-            on_progress=lambda done: self._notify("sending events", done, total),
+            on_progress=lambda count: self._notify("sending events", count, total),
         )
         if sent.confirmed != total:
             why = "; ".join(sent.errors)
@@ -299,11 +299,13 @@ class _Run:
             event = decode_event(line.value)
             (stored,) = await self._send([line], None)
             appended = await self._answer([stored])
-            found = self._follower.latest(user_id)
-            assert found is not None
+            recommendation = self._follower.latest(user_id)
+            assert recommendation is not None
             delay = (appended - stored.appended) * 1000
             name = event.item_id or f"retracts {event.retracts}"
-            story.steps.append(Step(name, event.kind or "retraction", found, round(delay, 3)))
+            story.steps.append(
+                Step(name, event.kind or "retraction", recommendation, round(delay, 3))
+            )
         self._on_story(story)
 
     async def _paced(self) -> tuple[int, list[float]]:
@@ -328,7 +330,7 @@ class _Run:
             self._settings,
             iter(lines),
             rate=rate,
-            on_progress=lambda done: self._notify("measuring latency", done, total),
+            on_progress=lambda count: self._notify("measuring latency", count, total),
             on_confirmed=lambda line, stored: places.append(stored),
         )
         if sent.confirmed != total:
@@ -337,11 +339,11 @@ class _Run:
         return places
 
     async def _answer(self, stored: list[Received]) -> float:
-        wanted = [
+        events = [
             (decode_event(record.value).user_id.encode(), record.partition, record.offset)
             for record in stored
         ]
         try:
-            return await self._follower.wait_for(wanted, STALL_SECONDS)
+            return await self._follower.wait_for(events, STALL_SECONDS)
         except AuditError as error:
             raise DemoError(str(error)) from error

@@ -30,12 +30,12 @@ class GruCell(nn.Module):
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run one event (B, D) from `state` (B, D): output and new state, both (B, D)."""
-        left, right = _halves(self.layer, inputs, state)  # (B, 3D) each
-        left_reset, left_update, left_new = left.chunk(3, dim=-1)
-        right_reset, right_update, right_new = right.chunk(3, dim=-1)
-        reset = torch.sigmoid(left_reset + right_reset)
-        update = torch.sigmoid(left_update + right_update)
-        new = torch.tanh(left_new + reset * right_new)
+        from_inputs, from_state = _halves(self.layer, inputs, state)  # (B, 3D) each
+        input_reset, input_update, input_new = from_inputs.chunk(3, dim=-1)
+        state_reset, state_update, state_new = from_state.chunk(3, dim=-1)
+        reset = torch.sigmoid(input_reset + state_reset)
+        update = torch.sigmoid(input_update + state_update)
+        new = torch.tanh(input_new + reset * state_new)
         after = new + update * (state - new)
         return after, after
 
@@ -66,8 +66,8 @@ class LstmCell(nn.Module):
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run one event (B, D) from `state` (B, 2D): output (B, D) and new state (B, 2D)."""
         hidden, memory = state.chunk(2, dim=-1)
-        left, right = _halves(self.layer, inputs, hidden)  # (B, 4D) each
-        enter, forget, new, leave = (left + right).chunk(4, dim=-1)
+        from_inputs, from_state = _halves(self.layer, inputs, hidden)  # (B, 4D) each
+        enter, forget, new, leave = (from_inputs + from_state).chunk(4, dim=-1)
         memory = torch.sigmoid(forget) * memory + torch.sigmoid(enter) * torch.tanh(new)
         hidden = torch.sigmoid(leave) * torch.tanh(memory)
         return hidden, torch.cat([hidden, memory], dim=-1)
@@ -166,10 +166,10 @@ def _at_end(states: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _halves(layer: nn.RNNBase, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    left, right = (
+    from_inputs, from_state = (
         functional.linear(
             value, layer.get_parameter(f"weight_{name}_l0"), layer.get_parameter(f"bias_{name}_l0")
         )
         for name, value in (("ih", inputs), ("hh", hidden))
     )
-    return left, right
+    return from_inputs, from_state

@@ -36,11 +36,11 @@ def read_interests(
     Returns:
         unit vectors (B, M, D) and decayed masses (B, M), 0 for none.
     """
-    kept = np.maximum(slots, 0)
-    later = np.maximum(now, states.head["ref_time"][kept])
-    sums = np.concatenate([states.sums[kept], interest_vectors(states, kept)], axis=1)
-    strengths, _ = interest_strengths(states, kept, later)
-    masses = np.concatenate([sum_masses(states, kept, later), strengths], axis=1)
+    slots_or_0 = np.maximum(slots, 0)
+    later = np.maximum(now, states.head["ref_time"][slots_or_0])
+    sums = np.concatenate([states.sums[slots_or_0], interest_vectors(states, slots_or_0)], axis=1)
+    strengths, _ = interest_strengths(states, slots_or_0, later)
+    masses = np.concatenate([sum_masses(states, slots_or_0, later), strengths], axis=1)
     masses[slots < 0] = 0.0
     return unit_interests(sums, masses)
 
@@ -54,7 +54,7 @@ def interest_names(config: Any) -> tuple[str, ...]:
 def unit_interests(
     sums: NDArray[np.float32], masses: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return interests at unit length, and their masses with 0 where there is no direction.
+    """Return interests at unit length, and their masses, 0 if there is no direction.
 
     Args:
         sums: (B, M, K) decayed sums or interest means.

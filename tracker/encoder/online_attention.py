@@ -48,7 +48,7 @@ class OnlineAttention:
     def __init__(
         self, scenes: tuple[int, ...], types: int, vectors: NDArray[np.float32], dim: int
     ) -> None:
-        self._known = frozenset(scenes)
+        self._scenes = frozenset(scenes)
         self._types = types
         self._vectors = vectors
         self._dim = dim
@@ -87,7 +87,7 @@ class OnlineAttention:
             target: which of them was chosen.
 
         Returns:
-            the loss before the step, with what was learned and without it; None where items have
+            the loss before the step, with what was learned and without it; None if items have
             no length, so that nothing can be learned.
         """
         if not self._learns:
@@ -150,7 +150,7 @@ class OnlineAttention:
 
     def _place(self, scene: int) -> int | None:
         place = self._places.get(scene)
-        if place is None and scene in self._known and len(self._places) < MOST_SCENES:
+        if place is None and scene in self._scenes and len(self._places) < MOST_SCENES:
             place = self._places[scene] = 1 + len(self._places)
         return place
 

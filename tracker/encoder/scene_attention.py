@@ -11,11 +11,11 @@ ENCODER = "encoder"
 
 
 class SceneAttentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a SceneAttention is; it is saved with the weights and read back from them.
+    """Configuration of a SceneAttention, saved with the weights and read back from them.
 
-    `interests` name what is attended to, in the order given to the model, the encoder's vector
-    apart: decayed sums ("session", "day", ...) and "slot" once for each interest. `scenes` are the
-    codes of scenes that have weights of their own; all others take the shared ones.
+    `interests` names the interests in the order in which the model takes them, without the
+    encoder's vector: decayed sums ("session", "day", ...) and "slot" once for each interest.
+    `scenes` are the codes of scenes that have weights of their own; all others share one set.
     """
 
     dim: int = 64
@@ -26,7 +26,7 @@ class SceneAttentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class SceneAttention(nn.Module):
-    """Attention over a user's interests, by what the user vector and the scene ask for.
+    """Attention over a user's interests, with a query from the user vector and the scene.
 
     The result is `query + (1 + gain(scene)) * out(mixture)`. `out` starts at zero, so that an
     untrained model is the encoder alone; what belongs to a scene starts at zero too, so that it
@@ -77,11 +77,11 @@ class SceneAttention(nn.Module):
     def by_type(
         self, queries: Tensor, interests: Tensor, masses: Tensor, scenes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mix as `forward`, and say what each type of interest stands for; arguments as there.
+        """Mix like `forward`, and return the part of each type of interest; arguments as there.
 
         Returns:
             user vectors (B, D), and for each type (B, types, D) what would be added to them if its
-            weight were 1 more, in the shares that its interests have of it; 0 where there is none.
+            weight were 1 more, in the shares that its interests have of it; 0 for none.
         """
         vectors, weights, contents, gains = self._mix(queries, interests, masses, scenes)
         types = self.get_buffer("types")
@@ -96,15 +96,15 @@ class SceneAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return vectors, weights, contents (B, M + 1, D) before `out`, and gains (B, 1)."""
         if self.training and self.config.scene_dropout:
-            kept = torch.rand(scenes.shape, device=scenes.device) >= self.config.scene_dropout
-            scenes = scenes * kept
-        known = (scenes > 0).to(queries.dtype).unsqueeze(-1)  # (B, 1)
+            is_kept = torch.rand(scenes.shape, device=scenes.device) >= self.config.scene_dropout
+            scenes = scenes * is_kept
+        has_scene = (scenes > 0).to(queries.dtype).unsqueeze(-1)  # (B, 1)
         types = self.get_buffer("types")
         keys = torch.cat([self.keys(interests), self.own_key(queries).unsqueeze(1)], dim=1)
         keys = keys + self.type_keys[types]  # (B, M + 1, D)
-        asked = self.ask(queries) + known * self.scene_ask[scenes]  # (B, D)
-        logits = (keys @ asked.unsqueeze(-1)).squeeze(-1) / math.sqrt(self.config.dim)
-        type_weights = self.type_weight + known * self.scene_types[scenes]  # (B, types)
+        asks = self.ask(queries) + has_scene * self.scene_ask[scenes]  # (B, D)
+        logits = (keys @ asks.unsqueeze(-1)).squeeze(-1) / math.sqrt(self.config.dim)
+        type_weights = self.type_weight + has_scene * self.scene_types[scenes]  # (B, types)
         confidence = torch.log1p(torch.cat([masses, torch.ones_like(masses[:, :1])], dim=1))
         logits = logits + type_weights[:, types] + self.mass_weight[types] * confidence
         none = torch.cat([masses <= 0, torch.zeros_like(masses[:, :1], dtype=torch.bool)], dim=1)
@@ -112,6 +112,6 @@ class SceneAttention(nn.Module):
         own = self.own_content(queries).unsqueeze(1)
         contents = torch.cat([self.contents(interests), own], dim=1)
         mixed = (weights.unsqueeze(1) @ contents).squeeze(1)  # (B, D)
-        gain = 1.0 + known * self.scene_gain[scenes].unsqueeze(-1)
-        shift = known * self.scene_shift[scenes]
+        gain = 1.0 + has_scene * self.scene_gain[scenes].unsqueeze(-1)
+        shift = has_scene * self.scene_shift[scenes]
         return queries + gain * self.out(mixed) + shift, weights, contents, gain

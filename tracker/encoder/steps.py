@@ -25,7 +25,7 @@ BUCKETS = (1, 4, 16, 64, 256, 1024, 4096)
 class EncoderEvents:
     """Events for the encoder in the order they came, as columns of length N.
 
-    `slots` are rows of the arena; `rows` those of the item table, -1 for an item nobody knows;
+    `slots` are rows of the arena; `rows` those of the item table, -1 for an unknown item;
     `kinds` and `scenes` are codes, `values` are raw (NaN for none), `times` float seconds.
     """
 
@@ -49,7 +49,7 @@ class EncoderSteps:
         self.config: EncoderConfig = model.config
         self.state_dim = model.state_dim
         self.device = device
-        # Row -1 is the last one: an item nobody knows.
+        # Row -1 is the last one: an unknown item.
         self._items = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])]).to(device)
 
     @torch.inference_mode()
@@ -64,7 +64,7 @@ class EncoderSteps:
             events: the chunk; the same user may come several times.
 
         Returns:
-            how many waves it took: the most events of one user.
+            the number of waves: the most events of one user.
         """
         order = waves(events.slots)
         gaps = chunk_gaps(events.slots, events.times, last_times)
@@ -133,15 +133,15 @@ class EncoderSteps:
         events: NDArray[np.int64],
         attributes: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
-        """Return what to search the items with (B, D + 1): the last column, 1, takes their bias.
+        """Return queries for the item index (B, D + 1): the last column, 1, takes the items' bias.
 
         Args:
             states: (B, state_dim) of the users.
-            idle: (B,) seconds since the last event, and more to ask for later; NaN for none.
+            idle: (B,) seconds since the last event; larger for a time in the future; NaN for none.
             events: (B,) number of events of each user.
             attributes: (B, A) rows of attributes, 0 for none.
         """
-        found = self.model.query(
+        vectors = self.model.query(
             self._tensor(states[:, -self.model.dim :].astype(np.float32)),
             self._tensor(np.nan_to_num(idle, nan=-1.0).astype(np.float32)),
             self._tensor(events.astype(np.float32)),
@@ -149,7 +149,9 @@ class EncoderSteps:
         )
         return cast(
             NDArray[np.float32],
-            torch.cat([found, found.new_ones(len(found), 1)], dim=1)[: len(states)].cpu().numpy(),
+            torch.cat([vectors, vectors.new_ones(len(vectors), 1)], dim=1)[: len(states)]
+            .cpu()
+            .numpy(),
         )
 
     def _parts(self, wave: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -157,7 +159,7 @@ class EncoderSteps:
         return [wave[begin : begin + most] for begin in range(0, len(wave), most)]
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        """Bring an array to the device; on CUDA its first axis is padded to a bucket."""
+        """Copy an array to the device; on CUDA its first axis is padded to a bucket."""
         if self.device.type == "cuda":
             size = next((size for size in BUCKETS if size >= len(array)), len(array))
             array = np.concatenate(
@@ -184,9 +186,9 @@ def chunk_gaps(
         before = latest.get(slot)
         if before is None:
             before = float(last_times[place])
-        known = before == before
-        gaps[place] = max(time - before, 0.0) if known else -1.0
-        latest[slot] = max(time, before) if known else time
+        has_before = before == before
+        gaps[place] = max(time - before, 0.0) if has_before else -1.0
+        latest[slot] = max(time, before) if has_before else time
     return gaps
 
 

@@ -34,17 +34,17 @@ class Tower:
 
     It is only read and serves many threads at once. A user's state is in the row's `hidden`
     columns, rounded to float16 at every event; the row names the encoder it is of, and a row of
-    another one is made anew from its ring.
+    another encoder is rebuilt from its ring.
 
     Args:
         model: the encoder.
         id_hashes: (I,) of the items with a vector of their own, in the order of its rows.
         vectors: (N, E) float32 of the artifact's items: D components, their bias, zeros (`padded`).
         index: of the live ones.
-        attention: None where no scenes were to be told apart.
+        attention: None if it was trained without scenes.
         attributes: of users.
         info: what goes into the manifest.
-        device: where it runs.
+        device: device of encoder and attention, by default the CPU.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Tower:
         self.code = np.uint32(info.code)
         self.width = model.state_dim
         # As `vectors`, but in the bias's place what takes off the score of the mean user: how much
-        # more than others a user takes to an item. Trends say the rest, and sooner.
+        # more this user than others will choose an item. Trends say the rest, and sooner.
         mean = model.get_buffer("mean_query").detach().cpu().numpy()
         self.personal = np.array(vectors, np.float32, order="C")
         self.personal[:, model.dim] = -(vectors[:, : model.dim] @ mean)
@@ -84,15 +84,15 @@ class Tower:
 
     @staticmethod
     def serve_on_one_thread() -> None:
-        """Let torch use one thread a call, in threads that have not called it yet.
+        """Limit torch to one thread per call, in threads that have not called it yet.
 
         A chunk's products are small: threads that wait for each other cost more than they save,
-        and partitions run beside each other anyway.
+        and partitions run concurrently anyway.
         """
         torch.set_num_threads(1)
 
     def carry_over(self, states: UserStates, slots: Slots, items: ItemVectors) -> int:
-        """Make the states of rows that are of another encoder anew from their rings.
+        """Rebuild the states of rows that are of another encoder from their rings.
 
         What has left the ring is not in them. Retracted events are left out.
 
@@ -102,7 +102,7 @@ class Tower:
             items: of the artifact.
 
         Returns:
-            how many rows there were.
+            the number of these rows.
         """
         states.set_hidden(self.width)
         slots = np.unique(slots[slots >= 0])
@@ -114,8 +114,8 @@ class Tower:
     def stretches(events: EventBatch) -> list[NDArray[np.int64]]:
         """Divide a chunk so that no user has an event after a retraction of its own in one part.
 
-        A retraction makes the state anew from the ring; what the ring holds then must not depend
-        on where chunks began.
+        A retraction rebuilds the state from the ring; the content of the ring must not depend on
+        the division into chunks.
         """
         everything = np.arange(len(events))
         if not events.retracts.any():
@@ -141,7 +141,7 @@ class Tower:
     ) -> None:
         """Run a chunk that was applied to the rows into their states, in ordered waves.
 
-        The states of users with a retraction among them are made anew from their rings.
+        The states of users with a retraction among them are rebuilt from their rings.
 
         Args:
             states: the arena, after the chunk; `carry_over` was called before it.
@@ -151,14 +151,14 @@ class Tower:
             items: of the artifact.
         """
         again = np.unique(events.slots[outcomes == RETRACTED])
-        taken = (outcomes == APPLIED) & ~np.isin(events.slots, again)
-        if taken.any():
+        applied = (outcomes == APPLIED) & ~np.isin(events.slots, again)
+        if applied.any():
             self.steps.update(
                 states.hidden,
-                last_times[taken],
+                last_times[applied],
                 EncoderEvents(
-                    events.slots[taken], events.rows[taken], events.kinds[taken],
-                    events.scenes[taken], events.values[taken], events.times[taken],
+                    events.slots[applied], events.rows[applied], events.kinds[applied],
+                    events.scenes[applied], events.values[applied], events.times[applied],
                 ),
             )  # fmt: skip
         self._rebuild(states, again, items)
@@ -196,12 +196,12 @@ class Tower:
         """Return the queries of the encoder alone, (B, D + 1): column D is 1."""
         states, slots = requests.states, requests.slots
         states.set_hidden(self.width)
-        kept = np.maximum(slots, 0)
-        head = states.head[kept]
-        known = (slots >= 0) & (head["encoder"] == self.code) & (head["events"] > 0)
-        hidden = np.where(known[:, None], states.hidden[kept], np.float16(0.0))
-        idle = np.where(known, np.maximum(requests.now - head["last_time"], 0.0), np.nan)
-        events = np.where(known, head["events"], 0).astype(np.int64)
+        slots_or_0 = np.maximum(slots, 0)
+        head = states.head[slots_or_0]
+        has_state = (slots >= 0) & (head["encoder"] == self.code) & (head["events"] > 0)
+        hidden = np.where(has_state[:, None], states.hidden[slots_or_0], np.float16(0.0))
+        idle = np.where(has_state, np.maximum(requests.now - head["last_time"], 0.0), np.nan)
+        events = np.where(has_state, head["events"], 0).astype(np.int64)
         attributes = None
         if requests.hashes is not None and self.attributes.rows.shape[1]:
             attributes = self.attributes.of(requests.hashes)
@@ -211,11 +211,11 @@ class Tower:
         self, requests: RequestBatch, queries: NDArray[np.float32]
     ) -> list[Tensor]:
         """Return the arguments of scene attention: queries, interests, masses and scene rows."""
-        known = () if self.attention is None else self.attention.config.scenes
+        scene_codes = () if self.attention is None else self.attention.config.scenes
         arrays = (
             np.ascontiguousarray(queries[:, :-1]),
             *read_interests(requests.states, requests.slots, requests.now),
-            code_rows(requests.scenes, known),
+            code_rows(requests.scenes, scene_codes),
         )
         return [torch.from_numpy(array).to(self.steps.device) for array in arrays]
 
@@ -239,8 +239,8 @@ def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _with_ones(vectors: Tensor) -> NDArray[np.float32]:
     """Return vectors (B, D) as queries (B, E)."""
-    found = vectors.cpu().numpy()
-    return padded(np.concatenate([found, np.ones_like(found[:, :1])], axis=1))
+    queries = vectors.cpu().numpy()
+    return padded(np.concatenate([queries, np.ones_like(queries[:, :1])], axis=1))
 
 
 def code_of(model: UserEncoder) -> int:

@@ -1,4 +1,4 @@
-"""What a manifest says of the user encoder, and the attributes of users; free of torch."""
+"""Description of the user encoder in a manifest, and attributes of users; free of torch."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class TowerInfo(msgspec.Struct, frozen=True):
-    """What a tower is, in the manifest.
+    """Description of a tower, in the manifest.
 
     `code` stands for the encoder's weights; a user's row names the one its state is of. `width` is
     that of a user's state, `dim` that of the vectors, `items` are those with a vector of their
@@ -31,7 +31,7 @@ class TowerInfo(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class UserAttributes:
-    """What is known of users beside their events.
+    """Attributes of users, by the hashes of their ids.
 
     `hashes` (U,) uint64 of their ids, ascending; `rows` (U, A) int32 of the encoder's attributes,
     0 for none.
@@ -47,9 +47,9 @@ class UserAttributes:
 
     def of(self, users: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the rows (B, A) of users given by hashes (B,), 0 for those not known."""
-        found = np.zeros((len(users), self.rows.shape[1]), np.int64)
+        rows = np.zeros((len(users), self.rows.shape[1]), np.int64)
         if len(self.hashes):
             place = np.searchsorted(self.hashes, users).clip(max=len(self.hashes) - 1)
-            known = self.hashes[place] == users
-            found[known] = self.rows[place[known]]
-        return found
+            is_user = self.hashes[place] == users
+            rows[is_user] = self.rows[place[is_user]]
+        return rows

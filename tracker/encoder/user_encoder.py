@@ -21,7 +21,7 @@ GAP_BUCKETS = 28
 """Bucket b begins at a gap of 2^b - 1 seconds; the last one at four years."""
 
 VALUE_LIMIT = 3.0
-"""A value is cut at so many standard deviations of its kind."""
+"""Values are cut at this number of standard deviations of their kind."""
 
 
 class EncoderFileError(ValueError):
@@ -29,7 +29,7 @@ class EncoderFileError(ValueError):
 
 
 class EncoderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a UserEncoder is; it is saved with the weights and read back from them.
+    """Configuration of a UserEncoder, saved with the weights and read back from them.
 
     `text_dim` is the width of the whitened text vectors. `ids` counts items with a vector of their
     own. `kinds`, `scenes` and `attributes` are the codes that have one (`kind_code`, `scene_code`,
@@ -56,7 +56,7 @@ class StepInputs(NamedTuple):
     `items` (..., D) float32 are item vectors (`item_inputs`, or a row of the item table; zeros for
     an item nobody knows). `kinds` and `scenes` int64 are rows (`kind_rows`, `scene_rows`), 0 for
     unknown ones. `values` (..., 2) float32 come from `scale_values`. `gaps` float32 are seconds
-    since the user's event before, negative where there is none.
+    since the user's event before, negative if there is none.
     """
 
     items: Tensor
@@ -115,34 +115,34 @@ class UserEncoder(nn.Module):
             projected: (..., D) float32 from `project`.
             ids: (...) int64 rows of ids, 0 for an unknown one.
         """
-        return projected + self._known(ids).unsqueeze(-1) * self.id_vectors[ids]
+        return projected + self._id_weights(ids).unsqueeze(-1) * self.id_vectors[ids]
 
     def item_table(self, projected: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what items are scored with: vectors (N, D) and biases (N,).
+        """Return the vectors (N, D) and biases (N,) by which items are scored.
 
         A cold item has the mean bias of the warm ones, and no id part. In training an item is cold
         at random, so that a vector from text alone meets positives too.
         """
-        known = self._known(ids)  # (N,)
-        vectors = projected + known.unsqueeze(-1) * self.id_vectors[ids]
+        weights = self._id_weights(ids)  # (N,)
+        vectors = projected + weights.unsqueeze(-1) * self.id_vectors[ids]
         mean = self.id_bias[1:].mean() if self.config.ids else self.id_bias[0]
-        return vectors, torch.where(known > 0, self.id_bias[ids], mean)
+        return vectors, torch.where(weights > 0, self.id_bias[ids], mean)
 
     def project(self, texts: Tensor) -> Tensor:
         """Return the part of item vectors that text alone gives: (..., F) to (..., D) float32.
 
-        Texts are whitened and of unit length, zeros where there is none.
+        Texts are whitened and of unit length, zeros for none.
         """
         # Unit length of F components to components of size 1; no text stays nothing.
         some = (texts != 0).any(dim=-1, keepdim=True)
         projected: Tensor = self.text(self.drop(texts) * math.sqrt(self.config.text_dim))
         return projected * some
 
-    def _known(self, ids: Tensor) -> Tensor:
-        known = (ids > 0).to(self.id_vectors.dtype)
+    def _id_weights(self, ids: Tensor) -> Tensor:
+        weights = (ids > 0).to(self.id_vectors.dtype)
         if not self.training or self.config.id_dropout == 0:
-            return known
-        return known * (torch.rand_like(known) >= self.config.id_dropout)
+            return weights
+        return weights * (torch.rand_like(weights) >= self.config.id_dropout)
 
     # Events
 
@@ -179,11 +179,11 @@ class UserEncoder(nn.Module):
     def query(
         self, outputs: Tensor, idle: Tensor, events: Tensor, attributes: Tensor | None = None
     ) -> Tensor:
-        """Return user vectors at a moment: where interest is, or will be.
+        """Return user vectors at a moment, now or in the future.
 
         Args:
             outputs: (..., D) after the last event: the last D columns of a state.
-            idle: (...) float32 seconds since that event, negative where there is none. An hour
+            idle: (...) float32 seconds since that event, negative if there is none. An hour
                 more asks for the interest in an hour.
             events: (...) number of events of the user.
             attributes: (..., A) int64 rows of attributes, 0 for none.
@@ -202,9 +202,9 @@ class UserEncoder(nn.Module):
 
     def attribute_part(self, attributes: Tensor) -> Tensor:
         """Return the vectors of users' attributes: (..., A) rows, 0 for none, to (..., D)."""
-        given = (attributes > 0).unsqueeze(-1)  # (..., A, 1)
-        total = (self.attribute_vectors[attributes] * given).sum(dim=-2)
-        return total / given.sum(dim=-2).clamp(min=1).sqrt()
+        is_given = (attributes > 0).unsqueeze(-1)  # (..., A, 1)
+        total = (self.attribute_vectors[attributes] * is_given).sum(dim=-2)
+        return total / is_given.sum(dim=-2).clamp(min=1).sqrt()
 
     def _inputs(self, events: StepInputs) -> Tensor:
         inputs = events.items + self.kind_vectors[events.kinds] + self.scene_vectors[events.scenes]
@@ -224,8 +224,8 @@ def _between(vectors: Tensor, seconds: Tensor) -> Tensor:
     low = place.floor()
     share = (place - low).unsqueeze(-1)
     row = low.long()
-    found = vectors[row] * (1.0 - share) + vectors[row + 1] * share
-    return torch.where((seconds < 0).unsqueeze(-1), vectors[-1], found)
+    factors = vectors[row] * (1.0 - share) + vectors[row + 1] * share
+    return torch.where((seconds < 0).unsqueeze(-1), vectors[-1], factors)
 
 
 # Codes to rows
@@ -236,13 +236,13 @@ def attribute_code(name: str, value: str) -> int:
     return hash_id(f"{name}\x1f{value}") >> 1
 
 
-def code_rows(codes: NDArray[np.generic], known: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the row of each code, 1 on for those in `known` and 0 for any other.
+def code_rows(codes: NDArray[np.generic], table: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the row of each code, 1 on for those in `table` and 0 for any other.
 
     >>> code_rows(np.array([7, 5, 6]), (5, 7)).tolist()
     [2, 1, 0]
     """
-    return _rows_among(codes.astype(np.int64), np.array(known, np.int64))
+    return _rows_among(codes.astype(np.int64), np.array(table, np.int64))
 
 
 def id_rows(hashes: NDArray[np.uint64], id_hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -255,12 +255,12 @@ def id_rows(hashes: NDArray[np.uint64], id_hashes: NDArray[np.uint64]) -> NDArra
     return _rows_among(hashes.view(np.int64), id_hashes.view(np.int64))
 
 
-def _rows_among(wanted: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
-    if not len(known):
-        return np.zeros(wanted.shape, np.int64)
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], wanted).clip(max=len(known) - 1)
-    rows: NDArray[np.int64] = np.where(known[order][place] == wanted, order[place] + 1, 0)
+def _rows_among(codes: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.int64]:
+    if not len(table):
+        return np.zeros(codes.shape, np.int64)
+    order = np.argsort(table)
+    place = np.searchsorted(table[order], codes).clip(max=len(table) - 1)
+    rows: NDArray[np.int64] = np.where(table[order][place] == codes, order[place] + 1, 0)
     return rows
 
 
@@ -270,15 +270,15 @@ def scale_values(
     """Return (..., 2) float32: whether an event has a value, and its deviation for its kind.
 
     Args:
-        values: (...) raw, NaN where there is none.
+        values: (...) raw, NaN for none.
         kinds: (...) rows of kinds.
         config: its `values` are the means and deviations; an unknown kind has (0, 1).
     """
     table = np.array([(0.0, 1.0), *config.values], np.float32)
     mean, deviation = table[kinds, 0], table[kinds, 1]
-    given = np.isfinite(values)
-    scaled = np.where(given, (np.where(given, values, 0.0) - mean) / deviation, 0.0)
-    return np.stack([given, scaled.clip(-VALUE_LIMIT, VALUE_LIMIT)], axis=-1).astype(np.float32)
+    is_given = np.isfinite(values)
+    scaled = np.where(is_given, (np.where(is_given, values, 0.0) - mean) / deviation, 0.0)
+    return np.stack([is_given, scaled.clip(-VALUE_LIMIT, VALUE_LIMIT)], axis=-1).astype(np.float32)
 
 
 # The file
@@ -322,9 +322,9 @@ def load_encoder(path: Path) -> tuple[UserEncoder, NDArray[np.uint64]]:
         raise EncoderFileError(f"{path}: not a user encoder: {error}") from error
     model = UserEncoder(config)
     expected = {name: tuple(value.shape) for name, value in _weights(model)}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != expected or len(hashes) != config.ids:
-        differing = sorted(set(found.items()) ^ set(expected.items()))
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    if shapes != expected or len(hashes) != config.ids:
+        differing = sorted(set(shapes.items()) ^ set(expected.items()))
         raise EncoderFileError(
             f"{path}: weights are not those of its configuration {json.dumps(metadata)[:200]};"
             f" differing: {differing[:3]}; train again"

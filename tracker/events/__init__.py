@@ -1,1 +1,1 @@
-"""What crosses Kafka, what each kind of event says, chunks of events as columns."""
+"""Events: their JSON, their kinds and weights, and chunks of them as columns."""

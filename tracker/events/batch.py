@@ -28,8 +28,8 @@ class EventBatch:
     """Accepted events of one partition in offset order, as columns of length N.
 
     `slots` (arena slot) is filled by the store, `rows` (catalogue row) by the recommender; both
-    are -1 before. `items` is 0 for a retraction, `retracts` 0 for an action, `values` NaN where
-    there is none, `event_ids` and `scenes` 0 where there is none. Times are float seconds.
+    are -1 before. `items` is 0 for a retraction, `retracts` 0 for an action, `values` NaN
+    for none, `event_ids` and `scenes` 0 for none. Times are float seconds.
     """
 
     topic: str
@@ -91,14 +91,14 @@ class EventReader:
         """Decode and check the records of a chunk.
 
         Args:
-            topic: where they come from.
-            partition: where they come from.
+            topic: source topic.
+            partition: partition of the topic.
             values: the records' bytes.
             offsets: their offsets.
             append_milliseconds: their broker timestamps; Kafka's milliseconds end here.
 
         Returns:
-            the batch, and (position in `values`, rejection) for each that was not taken.
+            the batch, and (index in `values`, rejection) for each event that was rejected.
         """
         users: list[str] = []
         items: list[int] = []
@@ -109,7 +109,7 @@ class EventReader:
         scenes: list[int] = []
         event_ids: list[int] = []
         retracts: list[int] = []
-        taken: list[int] = []
+        indices: list[int] = []
         rejected: list[tuple[int, Rejection]] = []
         item_codes = self._items
         for position, value in enumerate(values):
@@ -146,7 +146,7 @@ class EventReader:
             scenes.append(self._new_scene(event.scene) if scene is None else scene)
             event_ids.append(0 if event.event_id is None else hash_id(event.event_id))
             retracts.append(retracted)
-            taken.append(position)
+            indices.append(position)
         appended_seconds = np.asarray(append_milliseconds, np.float64) / 1000.0
         batch = EventBatch(
             topic=topic,
@@ -156,14 +156,14 @@ class EventReader:
             items=np.array(items, np.uint64),
             rows=np.full(len(users), -1, np.int64),
             times=np.array(times, np.float64),
-            appended=appended_seconds[taken] if taken else np.zeros(0, np.float64),
+            appended=appended_seconds[indices] if indices else np.zeros(0, np.float64),
             weights=np.array(weights, np.float32),
             values=np.array(event_values, np.float32),
             kinds=np.array(kinds, np.uint16),
             scenes=np.array(scenes, np.uint32),
             event_ids=np.array(event_ids, np.uint64),
             retracts=np.array(retracts, np.uint64),
-            offsets=np.asarray(offsets, np.int64)[taken] if taken else np.zeros(0, np.int64),
+            offsets=np.asarray(offsets, np.int64)[indices] if indices else np.zeros(0, np.int64),
         )
         return batch, rejected
 
@@ -224,16 +224,16 @@ class EventReader:
 
 
 def can_be_target(batch: EventBatch, kinds: Kinds) -> NDArray[np.bool_]:
-    """Tell which events choose an item: actions of kinds with a weight above 0, whatever its value.
+    """Return which events choose an item: actions of kinds with a weight above 0, of any value.
 
-    So a low rating is still a film that was chosen. What recommending is trained on and judged by.
+    So a low rating is still a film that was chosen. Rankers are trained and judged on these events.
     """
-    known = {kind_code(name): line.weight for name, line in kinds.table.items()}
+    weights = {kind_code(name): line.weight for name, line in kinds.table.items()}
     codes, inverse = np.unique(batch.kinds, return_inverse=True)
     default = kinds.unknown or 0.0
-    positive = np.array([known.get(int(code), default) > 0.0 for code in codes], np.bool_)
-    chosen: NDArray[np.bool_] = (batch.retracts == 0) & positive[inverse]
-    return chosen
+    positive = np.array([weights.get(int(code), default) > 0.0 for code in codes], np.bool_)
+    choices: NDArray[np.bool_] = (batch.retracts == 0) & positive[inverse]
+    return choices
 
 
 def waves(slots: NDArray[np.int64]) -> list[NDArray[np.int64]]:

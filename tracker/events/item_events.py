@@ -1,4 +1,4 @@
-"""What users tell items: item events, one an event applied to a user, and blocks of them as bytes.
+"""Item events: one per event applied to a user, sent to the item's partition in blocks.
 
 An item event is a delta. It goes into the topic of its item's partition, many to a record; the
 source's partition and offset in it let an item partition skip what it has had.
@@ -22,7 +22,7 @@ ITEM_EVENT = np.dtype(
     [
         ("item", "<u8"),  # hash of the item
         ("time", "<f8"),  # seconds, of the event (for a retraction: of the event retracted)
-        ("source_offset", "<i8"),  # where the user's event stands in the events topic
+        ("source_offset", "<i8"),  # offset of the user's event in the events topic
         ("weight", "<f4"),  # signed, as applied to the user
         ("scene", "<u4"),  # scene code, 0 for none
         ("source_partition", "<i4"),
@@ -56,7 +56,7 @@ def _trim(rows: Array, fixed: int, out: Array) -> int:
 
 @native
 def _expand(data: Array, at: int, fixed: int, rows: Array) -> int:
-    """Read rows (M, bytes) of zeros from `data`; where they end, or -1 if they do not fit."""
+    """Read rows (M, bytes) of zeros from `data`; return the end, or -1 if they do not fit."""
     for i in range(rows.shape[0]):
         if at + fixed > data.shape[0]:
             return -1
@@ -102,10 +102,10 @@ def decode_block(block: bytes) -> Array:
         raise ItemEventFormatError(
             f"a block of item events has {len(block)} bytes; at least {_HEADER.size} are expected"
         )
-    found, count = _HEADER.unpack_from(block)
-    if found != FORMAT:
+    version, count = _HEADER.unpack_from(block)
+    if version != FORMAT:
         raise ItemEventFormatError(
-            f"a block of item events has format {found}; format {FORMAT} is expected"
+            f"a block of item events has format {version}; format {FORMAT} is expected"
             " (was it written by a newer version?)"
         )
     if _HEADER.size + count * _FIXED > len(block):

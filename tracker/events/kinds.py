@@ -1,4 +1,4 @@
-"""What each kind of event says of interest: signed weights, and the curves of their values."""
+"""Kinds of events: the signed weight of each, and the curve of its values."""
 
 import math
 import tomllib
@@ -99,7 +99,7 @@ class Kinds(msgspec.Struct, frozen=True):
         """
         try:
             text = path.read_text(encoding="utf-8")
-            found = msgspec.convert(tomllib.loads(text), _KindsFile)
+            file = msgspec.convert(tomllib.loads(text), _KindsFile)
         except OSError as error:
             raise KindsFileError(f"{path}: cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -109,13 +109,13 @@ class Kinds(msgspec.Struct, frozen=True):
                 f"{path}: {error}; expected `unknown` (a weight or 'reject'), `replace`, and under"
                 " [kinds] a number or {weight = number, curve = none|rating|dwell|quantity} a kind"
             ) from error
-        table: dict[str, Kind] = {} if found.replace else dict(DEFAULT_KINDS)
-        for name, line in found.kinds.items():
+        table: dict[str, Kind] = {} if file.replace else dict(DEFAULT_KINDS)
+        for name, line in file.kinds.items():
             kind = line if isinstance(line, Kind) else Kind(line, _default_curve(name))
             if not math.isfinite(kind.weight):
                 raise KindsFileError(f"{path}: kinds.{name}: weight {kind.weight} is not finite")
             table[name] = kind
-        unknown = None if found.unknown == "reject" else found.unknown
+        unknown = None if file.unknown == "reject" else file.unknown
         if unknown is not None and not math.isfinite(unknown):
             raise KindsFileError(f"{path}: unknown: weight {unknown} is not finite")
         return cls(table, unknown, rating_min, rating_max)
@@ -164,5 +164,5 @@ class Kinds(msgspec.Struct, frozen=True):
 
 
 def _default_curve(name: str) -> Curve:
-    known = DEFAULT_KINDS.get(name)
-    return known.curve if known is not None else "none"
+    kind = DEFAULT_KINDS.get(name)
+    return kind.curve if kind is not None else "none"

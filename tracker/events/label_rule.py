@@ -1,4 +1,4 @@
-"""Which events say that a user took to an item, or did not, and which say neither."""
+"""Labels of events: positive, negative or neither."""
 
 from typing import Literal
 
@@ -11,12 +11,12 @@ from tracker.kernels.native import native
 
 
 class LabelRule(msgspec.Struct, frozen=True):
-    """How events are labelled.
+    """Rule by which events get labels.
 
     - `source` "events": a rating (of one of `rating_kinds`, with a value) is positive from
       `positive_rating` on, else negative; any other event is positive or negative as its weight
-      is, and has no label where that is 0.
-    - `source` "impressions": events of kind `impression` alone are labelled: positive where the
+      is, and has no label if that is 0.
+    - `source` "impressions": events of kind `impression` alone are labelled: positive if the
       same user has an event that is positive by the rule above on the same item within
       `window_seconds` after it, else negative.
     """
@@ -28,13 +28,13 @@ class LabelRule(msgspec.Struct, frozen=True):
 
     @property
     def rating_codes(self) -> NDArray[np.uint16]:
-        """Return the codes of the rating kinds; empty where ratings have no threshold."""
+        """Return the codes of the rating kinds; empty if ratings have no threshold."""
         names = self.rating_kinds if self.positive_rating is not None else []
         return np.array([kind_code(name) for name in names], np.uint16)
 
     @property
     def threshold(self) -> float:
-        """Return the least positive rating; 0 where there is none, and no rating kind either."""
+        """Return the lowest positive rating; 0 if there is none, and no rating kind either."""
         return 0.0 if self.positive_rating is None else self.positive_rating
 
     def labels(
@@ -56,10 +56,10 @@ class LabelRule(msgspec.Struct, frozen=True):
         >>> rule.labels(kinds, values, np.array([0.8, 1.2, 0.3, 0.0], np.float32)).tolist()
         [0, 1, 1, -1]
         """
-        found = np.where(weights > 0, 1, np.where(weights < 0, 0, -1)).astype(np.int8)
+        labels = np.where(weights > 0, 1, np.where(weights < 0, 0, -1)).astype(np.int8)
         rated = np.isin(kinds, self.rating_codes) & np.isfinite(values)
-        found[rated] = values[rated] >= np.float32(self.threshold)
-        return found
+        labels[rated] = values[rated] >= np.float32(self.threshold)
+        return labels
 
 
 @native
@@ -70,7 +70,7 @@ def is_liked(
     rating_codes: NDArray[np.uint16],
     threshold: np.float32,
 ) -> bool:
-    """Tell whether an event is positive by `LabelRule.labels`, in native code."""
+    """Return whether an event is positive by `LabelRule.labels`, in native code."""
     if value == value:  # not NaN
         for code in rating_codes:
             if kind == code:

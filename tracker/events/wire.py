@@ -1,4 +1,4 @@
-"""What crosses Kafka: Event in, Recommendation and Rejection out."""
+"""Messages in Kafka topics: Event in, Recommendation and Rejection out."""
 
 import math
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of a user beside events: categorical attributes."""
+    """Categorical attributes of a user."""
 
     user_id: _TEXT
     attributes: dict[str, str | float | bool | list[str]] = {}
@@ -56,7 +56,7 @@ class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RecommendedItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One item of a list: `score` higher is better; `because` up to 3 of the user's own items.
 
-    `probability` that the user takes to it; there where the artifact has a trained prediction.
+    `probability` of a positive event; only if the artifact has a trained prediction.
     """
 
     item_id: str

@@ -1,1 +1,1 @@
-"""What native code stands on: the decorators, inner products, decay, rows as sealed bytes."""
+"""Foundations of native code: the decorators, inner products, decay, rows as sealed bytes."""

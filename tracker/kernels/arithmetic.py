@@ -27,7 +27,7 @@ def dot(a: Array, b: Array) -> float:
 
 @reordered
 def square(vector: Array) -> float:
-    """Return the squared length of a float32 vector; NaN where it has one."""
+    """Return the squared length of a float32 vector; NaN if a component is NaN."""
     total = np.float32(0.0)
     for d in range(len(vector)):
         total += vector[d] * vector[d]
@@ -68,7 +68,7 @@ def scale_in_place(vector: Array, scale: float) -> None:
 
 @reordered
 def to_unit(vector: Array) -> bool:
-    """Scale a float32 vector to unit length; False, and unchanged, where it is null."""
+    """Scale a float32 vector to unit length; return False and leave it unchanged if it is null."""
     length = square(vector)
     if not length > np.float32(1e-20):
         return False
@@ -78,7 +78,7 @@ def to_unit(vector: Array) -> bool:
 
 _LN2 = math.log(2.0)
 
-_GONE = 66.0
+_MAX_HALVINGS = 66.0
 """Half-lives after which nothing is left: 2^-66 = 1.4e-20, far below float32's rounding of a sum
 that has anything in it, and far above the denormal numbers that make processors slow."""
 
@@ -95,7 +95,7 @@ def decay(age_seconds: float, half_life_seconds: float) -> float:
     halvings = age_seconds / half_life_seconds
     if halvings <= 0.0:
         return 1.0
-    if halvings >= _GONE:
+    if halvings >= _MAX_HALVINGS:
         return 0.0
     return math.exp(-_LN2 * halvings)
 
@@ -110,10 +110,10 @@ def forward_decay_merge(
     other_ref_time: float,
     half_life_seconds: float,
 ) -> tuple[float, float]:
-    """Add another sum to `total` in place, both brought to the later time; mass and time."""
+    """Add another sum to `total` in place at the later of both times; return its mass and time."""
     latest = max(ref_time, other_ref_time)
-    left = decay(latest - ref_time, half_life_seconds)
-    other_left = decay(latest - other_ref_time, half_life_seconds)
+    factor = decay(latest - ref_time, half_life_seconds)
+    other_factor = decay(latest - other_ref_time, half_life_seconds)
     for d in range(total.shape[0]):
-        total[d] = total[d] * left + other_total[d] * other_left
-    return mass * left + other_mass * other_left, latest
+        total[d] = total[d] * factor + other_total[d] * other_factor
+    return mass * factor + other_mass * other_factor, latest

@@ -57,18 +57,18 @@ def _compile(kernel: Callable[P, R], fastmath: bool | set[str]) -> Callable[P, R
 @cache
 def _digest(module: str) -> str:
     """Return a digest of the sources of a module and of what it imports of ours, all the way."""
-    found: dict[str, bytes] = {}
-    waiting = [module, __name__]
-    while waiting:
-        name = waiting.pop()
+    sources: dict[str, bytes] = {}
+    queue = [module, __name__]
+    while queue:
+        name = queue.pop()
         path = getattr(sys.modules.get(name), "__file__", None)
-        if name in found or path is None:
+        if name in sources or path is None:
             continue
-        found[name] = Path(path).read_bytes()
-        waiting.extend(_IMPORTS.findall(found[name].decode()))
+        sources[name] = Path(path).read_bytes()
+        queue.extend(_IMPORTS.findall(sources[name].decode()))
     digest = hashlib.blake2b(digest_size=6)
-    for name in sorted(found):
-        digest.update(name.encode() + b"\0" + found[name] + b"\0")
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + sources[name] + b"\0")
     return digest.hexdigest()
 
 
@@ -76,7 +76,7 @@ _LINE_BYTES = 64
 
 
 def prefetch(array: NDArray[Any], row: int) -> None:
-    """Ask for array[row], which must exist. In a kernel only; in plain Python nothing is done.
+    """Prefetch array[row], which must exist. Only in a kernel; in plain Python it is a no-op.
 
     The rows of candidates lie all over a catalogue. With the next one asked for while one is worked
     on, the processor waits for memory once, and not at each of them. Results are the same.

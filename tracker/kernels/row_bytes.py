@@ -16,7 +16,7 @@ from tracker.kernels.native import native
 Array = NDArray[Any]
 
 Slots = NDArray[np.int64]
-"""Which rows of an arena."""
+"""Places in an arena."""
 
 Get = Callable[[list[bytes]], list[bytes | None]]
 """Reads rows by their keys, None for those that are not there."""
@@ -111,16 +111,16 @@ def refusal(what: str, row: bytes, code: int, expected: int) -> str:
         code: OTHER_FORMAT or DAMAGED, as the kernel that checks rows returned it.
         expected: format number that this version reads.
     """
-    found = int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
-    if code == OTHER_FORMAT or found not in (-1, expected):
+    version = int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
+    if code == OTHER_FORMAT or version not in (-1, expected):
         remedy = (
             " (was it written by a newer version?)"
-            if found > expected
+            if version > expected
             else "; rows of an older version cannot be read: stop all workers and run"
             " `tracker reset-state --everything`, which rebuilds the states from the events still"
             " kept"
         )
-        return f"{what} has format {found}; format {expected} is expected{remedy}"
+        return f"{what} has format {version}; format {expected} is expected{remedy}"
     return f"{what}, {len(row)} bytes, is damaged: its checksum or length does not agree"
 
 

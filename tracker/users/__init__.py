@@ -1,1 +1,1 @@
-"""What is kept of a user, and how an event changes it."""
+"""State of users, and how an event changes it."""

@@ -1,4 +1,4 @@
-"""One event into one user's row: sums, counts, interests and ring."""
+"""Adding one event to one user's row: sums, counts, interests and ring."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ _NOTHING = 1e-20
 
 @native
 def _move_time(rows: RowColumns, user: int, rules: Rules, time: float) -> None:
-    """Bring masses and sums to a time, if it is later than theirs."""
+    """Decay masses and sums to a time, if it is later than theirs."""
     head = rows.head[user]
     age = time - head["ref_time"]
     if age <= 0.0:
@@ -31,22 +31,22 @@ def _move_time(rows: RowColumns, user: int, rules: Rules, time: float) -> None:
         mass = rows.masses[user, h]
         if mass == 0.0:
             continue
-        left = decay(age, rules.half_lives[h])
-        if mass * left < _NOTHING:
+        factor = decay(age, rules.half_lives[h])
+        if mass * factor < _NOTHING:
             rows.masses[user, h] = 0.0
             rows.sums[user, h, :] = 0.0
         else:
-            rows.masses[user, h] = mass * left
-            scale_in_place(rows.sums[user, h], left)
+            rows.masses[user, h] = mass * factor
+            scale_in_place(rows.sums[user, h], factor)
     mass = head["negative_mass"]
     if mass != 0.0:
-        left = decay(age, rules.negative_half_life)
-        if mass * left < _NOTHING:
+        factor = decay(age, rules.negative_half_life)
+        if mass * factor < _NOTHING:
             head["negative_mass"] = 0.0
             rows.negative[user, :] = 0.0
         else:
-            head["negative_mass"] = mass * left
-            scale_in_place(rows.negative[user], left)
+            head["negative_mass"] = mass * factor
+            scale_in_place(rows.negative[user], factor)
 
 
 @native
@@ -87,7 +87,7 @@ def _clear_sums(rows: RowColumns, user: int) -> None:
 def refill(
     rows: RowColumns, user: int, rules: Rules, content: Content, scratch: Array, with_sums: bool
 ) -> None:
-    """Make the interests anew, and the sums if asked, from what the ring holds of the sums."""
+    """Rebuild the interests, and the sums if `with_sums`, from the events in the ring."""
     head = rows.head[user]
     if with_sums:
         _clear_sums(rows, user)
@@ -130,7 +130,7 @@ def find_event(rows: RowColumns, user: int, event_id: np.uint64) -> int:
 
 @native
 def recent_items(ring: Array, place: int, out: Array) -> int:
-    """Write the distinct positive items that stood before a place, latest first; how many.
+    """Write the distinct positive items before a place, latest first, and return their number.
 
     An entry counts if it was not retracted when the event at `place` arrived.
     """
@@ -142,12 +142,12 @@ def recent_items(ring: Array, place: int, out: Array) -> int:
         if flags & RING_RETRACTED and place - r > flags >> 8:
             continue
         item = ring[r]["item"]
-        known = False
+        is_repeat = False
         for k in range(n):
             if out[k] == item:
-                known = True
+                is_repeat = True
                 break
-        if known:
+        if is_repeat:
             continue
         out[n] = item
         n += 1
@@ -170,9 +170,9 @@ def append_to_ring(
     head = rows.head[user]
     n = whole(head["n_ring"])
     if n == rows.ring.shape[1]:
-        gone = rules.ring_evict
+        n_evicted = rules.ring_evict
         slot = seen.slots[user]
-        for r in range(gone):
+        for r in range(n_evicted):
             entry = rows.ring[user, r]
             if not entry["flags"] & RING_RETRACTED:
                 bloom_add(
@@ -181,10 +181,10 @@ def append_to_ring(
             if entry["event_id"] != 0:
                 key = np.uint64(event_key(entry["event_id"]))
                 bloom_add(seen.bits, seen.counts, seen.active, slot, key, rules.seen_capacity)
-        for r in range(n - gone):
-            rows.ring[user, r] = rows.ring[user, r + gone]
-        n -= gone
-        head["evicted"] += gone
+        for r in range(n - n_evicted):
+            rows.ring[user, r] = rows.ring[user, r + n_evicted]
+        n -= n_evicted
+        head["evicted"] += n_evicted
     entry = rows.ring[user, n]
     entry["item"] = events.items[i]
     entry["event_id"] = events.event_ids[i]
@@ -207,7 +207,7 @@ def take_in(
     content: Content,
     scratch: Array,
 ) -> int:
-    """Apply event i to time, counts, sums and interests; the flags of its ring entry."""
+    """Apply event i to time, counts, sums and interests, and return the flags of its entry."""
     head = rows.head[user]
     time = events.times[i]
     weight = float(events.weights[i])

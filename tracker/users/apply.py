@@ -42,7 +42,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a batch.
+    """Outcome of a batch.
 
     `outcomes` (N,) uint8, one of APPLIED .. ALREADY_RETRACTED an event; `item_events` (M,)
     ITEM_EVENT of those that changed a state, in order; `unknown` of them were of items not in the
@@ -66,7 +66,7 @@ def _apply(
     out: Array,
     recents: Array,
 ) -> tuple[int, int]:
-    """Apply events in order; the numbers of item events written to `out` and of unknown items."""
+    """Apply events in order; return the number of item events in `out`, and of unknown items."""
     scratch = np.empty(rows.interest_means.shape[1:], np.float32)
     written = 0
     unknown = 0
@@ -142,11 +142,11 @@ def apply_events(
 ) -> Applied:
     """Apply a batch to its users' rows, in place.
 
-    Each event, strictly in order, whatever the batch it stands in:
+    Events are applied strictly in order; how they are divided into batches does not matter:
 
     1. A retraction takes its event out if the ring holds it: its terms leave sums, masses and
-       counts, and the interests are made anew from the ring. While the ring holds all the user ever
-       did, the sums are made anew too. If the event is not there: TOO_OLD if it has left the ring,
+       counts, and the interests are rebuilt from the ring. While the ring holds every event of the
+       user, the sums are rebuilt too. If the event is not there: TOO_OLD if it has left the ring,
        else the retraction waits for it.
     2. An event whose id is in the ring is a duplicate; one whose retraction waits is kept in the
        ring as retracted. Neither changes anything else.
@@ -166,8 +166,8 @@ def apply_events(
         sequence: of the artifact, stamped on the rows.
 
     Raises:
-        ValueError: a slot or row out of bounds, another dim, a time or weight that is no number, a
-            row in another basis (rebuild it first), or one whose seen set was not loaded.
+        ValueError: a slot or row out of bounds, another dim, a time or weight that is not a
+            number, a row in another basis (rebuild it first), or one whose seen set was not loaded.
     """
     n = len(events.slots)
     outcomes = np.zeros(n, np.uint8)
@@ -211,7 +211,7 @@ def apply_events(
 
 
 def joined(parts: Sequence[Applied]) -> Applied:
-    """Return what became of batches that were applied one after another, as of one."""
+    """Return the outcome of consecutive batches as that of one batch."""
     return Applied(
         np.concatenate([part.outcomes for part in parts]),
         np.concatenate([part.item_events for part in parts]),
@@ -226,7 +226,7 @@ def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> 
     for i in range(slots.shape[0]):
         user = slots[i]
         head = rows.head[user]
-        known = 0
+        known_positives = 0
         for r in range(whole(head["n_ring"])):
             entry = rows.ring[user, r]
             flags = whole(entry["flags"]) & ~RING_IN_SUMS
@@ -239,9 +239,9 @@ def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> 
             ):
                 flags |= RING_IN_SUMS
                 if entry["weight"] > 0.0:
-                    known += 1
+                    known_positives += 1
             entry["flags"] = flags
-        head["known_positives"] = known
+        head["known_positives"] = known_positives
         head["basis"] = rules.basis
         head["artifact"] = rules.sequence
         refill(rows, user, rules, content, scratch, True)
@@ -250,7 +250,7 @@ def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> 
 def rebuild_from_ring(
     states: UserStates, slots: Slots, catalogue: Catalogue, basis: int, sequence: int = 0
 ) -> None:
-    """Make sums, masses, negative and interests anew, in another basis, from what the ring holds.
+    """Rebuild sums, masses, negative and interests in another basis, from the events in the ring.
 
     Unretracted entries count with their stored weights and times, decayed to the row's time, if
     their items are in the catalogue now. What had left the ring is gone from the sums; counts,

@@ -14,11 +14,11 @@ Array = NDArray[Any]
 
 
 class Catalogue(Protocol):
-    """What is needed of an ItemVectors: vectors (N, D) float32 and the table from hash to row."""
+    """The part of an ItemVectors that is used here: vectors, and the table from hash to row."""
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """Unit vectors by row."""
+        """Unit vectors (N, D) float32 by row."""
 
     @property
     def table_hash(self) -> NDArray[np.uint64]:

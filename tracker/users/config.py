@@ -1,4 +1,4 @@
-"""The configuration that shapes a user's state; it is part of the manifest."""
+"""Configuration of the states of users, a part of the manifest."""
 
 import math
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class InterestConfig(msgspec.Struct, frozen=True):
-    """What shapes a state: chosen at `indexer build` or `train`, kept in the manifest.
+    """Layout and half-lives of a state, chosen at `indexer build` or `train`, kept in the manifest.
 
     `dim` is the width of the sums; `half_lives_seconds` has one entry a sum; `slots` interests are
     told apart by `slot_threshold` (cosine); `ring` recent events are kept, of which the oldest
@@ -44,9 +44,9 @@ class InterestConfig(msgspec.Struct, frozen=True):
             "seen_capacity": (self.seen_capacity, 1, self.seen_bits),
             "pending": (self.pending, 1, 64),
         }
-        for name, (found, least, most) in bounds.items():
-            if not least <= found <= most:
-                raise ValueError(f"{name} is {found}; {least} to {most} is expected")
+        for name, (value, least, most) in bounds.items():
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}; {least} to {most} is expected")
         for name, seconds in [
             *(("half_lives_seconds", seconds) for seconds in self.half_lives_seconds),
             ("negative_half_life_seconds", self.negative_half_life_seconds),

@@ -45,7 +45,7 @@ def _mean_against(mean: Array, vector: Array) -> tuple[float, float]:
 
 @reordered
 def unit_mean(mean: Array, out: Array) -> None:
-    """Write a fixed-point mean (D,) as a float32 unit vector; zeros where it is null."""
+    """Write a fixed-point mean (D,) as a float32 unit vector; zeros if it is null."""
     length = np.float32(0.0)
     for d in range(mean.shape[0]):
         component = np.float32(mean[d])
@@ -142,12 +142,12 @@ def _join_interest(
         max(keep * keep * length + 2.0 * keep * add * product + add * add, 1e-12)
     )
     turned = (keep * length + add * product) / (math.sqrt(max(length, 1e-12)) * new_length)
-    known = float(interest["medoid_score"]) * turned
-    mine = (keep * product + add) / new_length
-    if mine >= known:
+    medoid_score = float(interest["medoid_score"]) * turned
+    item_score = (keep * product + add) / new_length
+    if item_score >= medoid_score:
         interest["medoid"] = item
-        known = mine
-    interest["medoid_score"] = min(known, 1.0)
+        medoid_score = item_score
+    interest["medoid_score"] = min(medoid_score, 1.0)
 
 
 @native
@@ -155,15 +155,15 @@ def _merge_interests(
     interests: Array,
     means: Array,
     into: int,
-    gone: int,
+    dropped: int,
     cosine: float,
     length: float,
     other_length: float,
     half_life_seconds: float,
 ) -> None:
-    """Merge interest `gone` into `into`; lengths are those of the two means, cosine theirs."""
+    """Merge interest `dropped` into `into`; lengths are those of the two means, cosine theirs."""
     interest = interests[into]
-    other = interests[gone]
+    other = interests[dropped]
     latest = max(interest["ref_time"], other["ref_time"])
     before = _before_at(interest, latest, half_life_seconds) + _before_at(
         other, latest, half_life_seconds
@@ -178,17 +178,17 @@ def _merge_interests(
         add = other_mass / total
     for d in range(means.shape[1]):
         means[into, d] = np.int16(
-            np.rint(np.float64(means[into, d]) * keep + np.float64(means[gone, d]) * add)
+            np.rint(np.float64(means[into, d]) * keep + np.float64(means[dropped, d]) * add)
         )
     a = keep * length
     b = add * other_length
     merged = math.sqrt(max(a * a + b * b + 2.0 * a * b * cosine, 1e-12))
-    known = float(interest["medoid_score"]) * (a + b * cosine) / merged
-    other_known = float(other["medoid_score"]) * (b + a * cosine) / merged
-    if other_known > known:
+    medoid_score = float(interest["medoid_score"]) * (a + b * cosine) / merged
+    other_score = float(other["medoid_score"]) * (b + a * cosine) / merged
+    if other_score > medoid_score:
         interest["medoid"] = other["medoid"]
-        known = other_known
-    interest["medoid_score"] = min(max(known, -1.0), 1.0)
+        medoid_score = other_score
+    interest["medoid_score"] = min(max(medoid_score, -1.0), 1.0)
     interest["ref_time"] = latest
     interest["born"] = min(interest["born"], other["born"])
     interest["events"] += other["events"]
@@ -208,8 +208,8 @@ def _free_place(
     closest = threshold
     first = -1
     second = -1
-    # Two interests of one event each are where they were when the second was found to be new. So
-    # only pairs with an interest of several events can have come close.
+    # Two interests of one event each have not moved since the second was found to be new. So only
+    # pairs with an interest of several events can have come close.
     moved = False
     for s in range(n):
         moved |= interests[s]["events"] > 1

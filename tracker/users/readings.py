@@ -58,7 +58,7 @@ def _interest_vectors(slots: Slots, head: Array, interest_means: Array, out: Arr
 
 
 def interest_vectors(states: UserStates, slots: Slots) -> Array:
-    """Return the interests' means as unit vectors (B, S, D) float32; zeros where not in use."""
+    """Return the interests' means as unit vectors (B, S, D) float32; zeros if not in use."""
     out = np.zeros((len(slots), *states.interest_means.shape[1:]), np.float32)
     _interest_vectors(slots, states.head, states.interest_means, out)
     return out
@@ -87,10 +87,10 @@ INTERESTS = 3
 
 
 class Histories(NamedTuple):
-    """What is read of B users' rows before candidates are gathered.
+    """Histories and interests of B users, read before candidates are gathered.
 
     `ring_rows` (B, R) int32 are the catalogue rows of ring entries (-1: unknown item, retracted, or
-    beyond the ring); `history` (B, R) int32 the positions in the ring of positive events of known
+    beyond the ring); `history` (B, R) int32 the places in the ring of positive events of known
     items, latest first, and `n_history` (B,) how many; `strengths` (B, S) float32 the decayed
     masses of interests, `changes` their change since a day before, `interests` (B, S, D) float32
     their unit means, `order` (B, S) int64 the interests by strength, strongest first, ties by
@@ -152,9 +152,9 @@ def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
         ring_rows, history, n_history,
     )  # fmt: skip
     nobody = slots < 0
-    kept = np.where(nobody, 0, slots)
-    strengths, changes = interest_strengths(states, kept, requests.now)
-    means = interest_vectors(states, kept)
+    slots_or_0 = np.where(nobody, 0, slots)
+    strengths, changes = interest_strengths(states, slots_or_0, requests.now)
+    means = interest_vectors(states, slots_or_0)
     strengths[nobody] = 0.0
     means[nobody] = 0.0
     order = np.argsort(-strengths, axis=1, kind="stable")
@@ -162,21 +162,21 @@ def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
 
 
 def interest_queries(
-    read: Histories, searches: int
+    histories: Histories, searches: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    """Return a query for each of up to `searches` strongest interests a user.
+    """Return a query for each of up to `searches` strongest interests per user.
 
     Returns:
         queries (Q, D) float32 unit; owners (B, searches) int64, the query of each user and rank or
         -1; masses (B, searches) float32, the interests' strengths.
     """
-    top = read.order[:, :searches]
-    masses = np.take_along_axis(read.strengths, top, axis=1)
-    wanted = masses > 0.0
+    top = histories.order[:, :searches]
+    masses = np.take_along_axis(histories.strengths, top, axis=1)
+    is_query = masses > 0.0
     owners = np.full(top.shape, -1, np.int64)
-    owners[wanted] = np.arange(int(wanted.sum()))
-    found, rank = np.nonzero(wanted)
-    return np.ascontiguousarray(read.interests[found, top[found, rank]]), owners, masses
+    owners[is_query] = np.arange(int(is_query.sum()))
+    user, rank = np.nonzero(is_query)
+    return np.ascontiguousarray(histories.interests[user, top[user, rank]]), owners, masses
 
 
 def shares_of(
@@ -184,7 +184,7 @@ def shares_of(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return each interest's share of the whole, and the change of the share since a day before.
 
-    A user's changes add up to 0, or to 1 where there was nothing a day before.
+    A user's changes add up to 0, or to 1 if there was nothing a day before.
 
     Args:
         strengths: (B, S) decayed masses of interests.
@@ -196,7 +196,7 @@ def shares_of(
 
 
 def strongest_interests(
-    read: Histories, requests: RequestBatch, items: ItemVectors
+    histories: Histories, requests: RequestBatch, items: ItemVectors
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
     """Describe the strongest interests of each user.
 
@@ -206,24 +206,24 @@ def strongest_interests(
         the user's interests. strengths (B, 3) float32: share of the decayed mass of all interests.
         changes (B, 3) float32: change of the share since a day before.
     """
-    users, width = read.order.shape
+    users, width = histories.order.shape
     count = min(INTERESTS, width)
     labels = np.full((users, INTERESTS), -1, np.int32)
     shares = np.zeros((users, INTERESTS), np.float32)
     moves = np.zeros((users, INTERESTS), np.float32)
-    top = read.order[:, :count]
-    share, moved = shares_of(read.strengths, read.changes)
+    top = histories.order[:, :count]
+    share, moved = shares_of(histories.strengths, histories.changes)
     shares[:, :count] = np.take_along_axis(share, top, axis=1)
     moves[:, :count] = np.take_along_axis(moved, top, axis=1)
-    kept = np.maximum(requests.slots, 0)
-    medoids = requests.states.interest_heads["medoid"][kept[:, None], top]
+    slots_or_0 = np.maximum(requests.slots, 0)
+    medoids = requests.states.interest_heads["medoid"][slots_or_0[:, None], top]
     rows = items.row_of(medoids.ravel()).reshape(top.shape)
-    wanted = shares[:, :count] > 0.0
-    for b, i in np.argwhere(wanted & (rows < 0)):  # a medoid that is gone: rare
-        past = read.ring_rows[b, read.history[b, : read.n_history[b]]]
+    is_interest = shares[:, :count] > 0.0
+    for b, i in np.argwhere(is_interest & (rows < 0)):  # a medoid that is gone: rare
+        past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
         if len(past):
-            cosines = items.vectors[past] @ read.interests[b, top[b, i]]
+            cosines = items.vectors[past] @ histories.interests[b, top[b, i]]
             rows[b, i] = past[int(np.argmax(cosines))]
-    known = wanted & (rows >= 0)
-    labels[:, :count][known] = items.label_codes[rows[known]]
+    has_label = is_interest & (rows >= 0)
+    labels[:, :count][has_label] = items.label_codes[rows[has_label]]
     return labels, shares, moves

@@ -1,4 +1,4 @@
-"""One event out of a user's row again, or its retraction kept until it comes."""
+"""Taking one event out of a user's row; a retraction that came first waits for its event."""
 
 from typing import Any
 
@@ -63,10 +63,10 @@ def _take_out(
         return
     if weight > 0.0:
         head["known_positives"] -= 1
-    # While the ring holds all that ever came, adding it up anew leaves no trace of the event;
+    # While the ring holds every event of the user, a new sum leaves no trace of this one;
     # afterwards its terms are subtracted, which leaves their rounding.
-    anew = _all_known(rows, user, content)
-    if not anew:
+    from_ring = _all_known(rows, user, content)
+    if not from_ring:
         row = row_of_hash(content.table_hash, content.table_row, entry["item"])
         if row >= 0:
             vector = content.vectors[row]
@@ -77,8 +77,8 @@ def _take_out(
         if head["negatives"] == 0:
             head["negative_mass"] = 0.0
             rows.negative[user, :] = 0.0
-    if weight > 0.0 or anew:
-        refill(rows, user, rules, content, scratch, anew)
+    if weight > 0.0 or from_ring:
+        refill(rows, user, rules, content, scratch, from_ring)
 
 
 @native
@@ -91,7 +91,7 @@ def retract(
     seen: SeenColumns,
     scratch: Array,
 ) -> tuple[int, int]:
-    """Do one retraction: its outcome, and the ring's place of the event if it was taken out."""
+    """Apply one retraction; return its outcome, and the event's place in the ring or -1."""
     head = rows.head[user]
     place = find_event(rows, user, event_id)
     if place >= 0:

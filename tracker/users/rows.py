@@ -28,14 +28,14 @@ class UserRows:
 
     @classmethod
     def of(cls, states: UserStates) -> "UserRows":
-        """Return rows whose states are there already, and whose seen sets are empty."""
+        """Return rows with these states and empty seen sets."""
         rows = cls(states.config)
         rows.states = states
         rows.grow(states.capacity)
         return rows
 
     def follow(self, config: InterestConfig, hidden: int, newest: int) -> None:
-        """Take over what an artifact says, before rows are loaded for it.
+        """Follow another artifact, before rows are loaded for it.
 
         Args:
             config: of the artifact; rows have the same layout under the one before.
@@ -48,14 +48,14 @@ class UserRows:
         self.newest = newest
 
     def grow(self, rows: int) -> None:
-        """Have at least so many rows."""
+        """Grow to at least this number of rows."""
         more = rows - len(self.seen_slots)
         self.states.grow(rows)
         self.seen_slots = np.r_[self.seen_slots, np.full(more, -1, np.int64)]
         self._seen_kept = np.r_[self._seen_kept, np.zeros(more, np.int64)]
 
     def clear(self, slots: Slots) -> None:
-        """Give the users' seen rows back; `load` fills the states anew."""
+        """Release the users' seen sets; `load` fills the states again."""
         self.seen.release(self.seen_slots[slots])
         self.seen_slots[slots] = -1
 
@@ -99,20 +99,20 @@ class UserRows:
         return times
 
     def restore(self, slots: Slots) -> None:
-        """Keep seen rows again whose commit failed."""
+        """Mark seen sets as changed again after a failed commit."""
         self._seen_kept[slots] = -1
 
 
 @dataclass(frozen=True, slots=True)
 class RequestBatch:
-    """B users of whom something is asked, each at a time and in a scene.
+    """A batch of recommendation requests: B users, each at a time and in a scene.
 
-    What answers reads their rows and writes none, but for rows of another artifact, which are
-    carried over.
+    Answering reads the users' rows. It writes only rows of another artifact, which are carried
+    over first.
 
     Args:
-        users: where what is kept of them is.
-        slots: (B,) int64 rows in `users`, may repeat; -1 for a user of whom nothing is kept.
+        users: rows of the partition.
+        slots: (B,) int64 slots in `users`, may repeat; -1 for a user without a state.
         now: (B,) float64, seconds.
         scenes: (B,) uint32 scene codes, 0 for none.
         hashes: (B,) uint64 hashes of the users' ids, for their attributes; None for none.
@@ -132,7 +132,7 @@ class RequestBatch:
         if not len(self.slots) == len(self.now) == len(self.scenes):
             raise ValueError(
                 f"{len(self.slots)} slots, {len(self.now)} times and {len(self.scenes)} scenes;"
-                " one of each a user is expected"
+                " one of each per user is expected"
             )
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class RequestBatch:
 
     @property
     def states(self) -> UserStates:
-        """The arena that `slots` are rows of."""
+        """The arena of the `slots`."""
         return self.users.states
 
     @property

@@ -1,6 +1,6 @@
-"""SeenSets: what a user saw longer ago than the ring reaches, in bounded space.
+"""Seen sets: the items of a user's events that have left the ring, in bounded space.
 
-Two Bloom filters ("generations") a user. Ids go into the active one; when it has taken
+Two Bloom filters ("generations") per user. Ids go into the active one; when it has taken
 `seen_capacity` of them, the other one is cleared and becomes active. So the last `seen_capacity`
 ids at least are always kept, twice that at most; evicted event ids count as well, because a
 retraction of an event that left the ring has to be told from one that came before its event.
@@ -129,27 +129,27 @@ def _pack(bits: Array, counts: Array, active: Array, slots: Array, out: Array) -
         byte = (at + _HEADER_WORDS) * 8
         sparse = np.zeros(2, np.int64)
         for g in range(2):
-            found = 0
+            n_set = 0
             start = byte
             for b in range(size):
                 value = np.int64(bits[slot, g, b])
-                if value == 0 or found < 0:
+                if value == 0 or n_set < 0:
                     continue
                 for k in range(8):
                     if (value >> k) & 1:
-                        if 2 * (found + 1) >= size:
-                            found = -1
+                        if 2 * (n_set + 1) >= size:
+                            n_set = -1
                             break
                         place = b * 8 + k
                         data[byte] = place & 255
                         data[byte + 1] = place >> 8
                         byte += 2
-                        found += 1
-            if found < 0:
+                        n_set += 1
+            if n_set < 0:
                 byte = start + size
                 data[start:byte] = bits[slot, g]
-                found = _DENSE
-            sparse[g] = found
+                n_set = _DENSE
+            sparse[g] = n_set
         while byte % 8:
             data[byte] = 0
             byte += 1
@@ -227,7 +227,7 @@ def _unpack(
 
 
 class SeenSets:
-    """Rows of seen sets, one a user who needs one; which user has which row is not known here.
+    """Rows of seen sets, for users whose ring has overflowed. The caller knows whose each row is.
 
     `bits` (C, 2, seen_bits / 8) uint8, `counts` (C, 2) uint32, `active` (C,) uint8.
     """
@@ -257,13 +257,13 @@ class SeenSets:
         self._free[:0] = range(capacity - 1, old - 1, -1)
 
     def allocate(self, n: int) -> NDArray[np.int64]:
-        """Take n cleared rows out of the free ones, growing where they are too few."""
+        """Return n free rows, cleared, growing if there are too few."""
         if n > len(self._free):
             self.grow(max(2 * self.capacity, self.capacity + n - len(self._free)))
         return np.array([self._free.pop() for _ in range(n)], np.int64)
 
     def release(self, slots: NDArray[np.int64]) -> None:
-        """Give rows back; they are cleared, entries of -1 are passed over."""
+        """Release rows and clear them; entries of -1 are skipped."""
         slots = slots[slots >= 0]
         self.clear(slots)
         self._free.extend(slots.tolist())
@@ -303,7 +303,7 @@ class SeenSets:
         return split_rows(out, _pack(self.bits, self.counts, self.active, slots, out))
 
     def unpack(self, slots: NDArray[np.int64], rows: Sequence[bytes | None]) -> None:
-        """Read rows into slots; None empties one. Nothing is written where one is refused.
+        """Read rows into slots; None empties one. Nothing is written if one is refused.
 
         Raises:
             SeenFormatError: another format number or size, or a damaged row; its position named.

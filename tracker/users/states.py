@@ -1,4 +1,4 @@
-"""UserStates: all we keep of each user, as rows of arrays, to and from bytes.
+"""States of users as rows of arrays, to and from bytes.
 
 The arena holds the stored types, so that a restart changes nothing. In memory a row has its full
 size; as bytes, what is not in use is left out.
@@ -58,7 +58,7 @@ ANY_ARTIFACT = 2**32 - 1
 
 
 def row_dtype(config: InterestConfig, hidden: int = 0) -> np.dtype[np.void]:
-    """Return the layout of a row with everything in use, in the order of its bytes.
+    """Return the layout of a row with everything in use, field by field.
 
     Stored rows leave out interests and ring entries that are not in use, and end on 8 bytes.
     `hidden` is the width of the user encoder's state, which an artifact has that was trained.
@@ -98,7 +98,7 @@ _COLUMNS = (
 
 
 class UserStates:
-    """The arena: one row a user, a column a field. Which user has which row is not known here.
+    """The arena of users: a row per user, a column per field. The caller knows whose each row is.
 
     `head` (C,) HEAD; `masses` (C, H) and `sums` (C, H, D) float32, one a half-life; `negative`
     (C, D) float32; `hidden` (C, E) float16, a user encoder's states; `pending` (C, P) uint64, ids
@@ -149,13 +149,13 @@ class UserStates:
             setattr(self, name, getattr(larger, name))
 
     def set_hidden(self, width: int) -> None:
-        """Have room for another encoder's states: zeros, until they are made from the rings."""
+        """Set the width of the encoder's states; if it changes they are zeros until rebuilt."""
         if width != self.hidden.shape[1]:
             self.hidden = np.zeros((self.capacity, width), np.float16)
             self.head["encoder"] = 0
 
     def clear(self, slots: Slots) -> None:
-        """Make rows those of users of whom nothing is known."""
+        """Reset rows to those of users without events."""
         for name in _COLUMNS:
             getattr(self, name)[slots] = np.zeros((), getattr(self, name).dtype)
         self.head["last_offset"][slots] = -1
@@ -215,10 +215,10 @@ class UserStates:
     def unpack(
         self, slots: Slots, rows: Sequence[bytes | None], newest: int = ANY_ARTIFACT
     ) -> None:
-        """Read rows into slots; None clears one. Nothing is written where one is refused.
+        """Read rows into slots; None clears one. Nothing is written if one is refused.
 
         Args:
-            slots: (n,) where to.
+            slots: (n,) target of each row.
             rows: n rows as `pack` gave them.
             newest: number of the newest artifact that a row may have been written with.
 

@@ -69,8 +69,8 @@ def test_event_is_answered_by_the_first_list_at_or_past_it_and_repeats_change_no
         return follower
 
     follower = asyncio.run(go())
-    assert follower.made[b"a", 1].offsets == [3, 7]
-    first, second = follower.made[b"a", 1].appended
+    assert follower.lists[b"a", 1].offsets == [3, 7]
+    first, second = follower.lists[b"a", 1].appended
     assert follower.answered(b"a", 1, 2) == first
     assert follower.answered(b"a", 1, 4) == second
     assert follower.answered(b"a", 1, 8) is None
