@@ -1,6 +1,6 @@
 """User rows as bytes: the layout of a row, and the kernels that write, check and read it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,20 @@ _INTEREST_BYTES = INTEREST.itemsize
 _RING_BYTES = RING.itemsize
 
 
+class ByteColumns(NamedTuple):
+    """The columns of a UserStates as bytes, each (C, size) uint8."""
+
+    head: Array
+    masses: Array
+    sums: Array
+    negative: Array
+    hidden: Array
+    pending: Array
+    interest_heads: Array
+    interest_means: Array
+    ring: Array
+
+
 @native
 def _row_bytes(
     sizes: Array, hidden_width: int, n_interests: int, n_pending: int, n_ring: int, mean_bytes: int
@@ -126,23 +140,19 @@ def _copy_out(data: Array, at: int, target: Array, n: int) -> int:
 
 @native
 def pack_rows(
-    words: Array,
-    slots: Slots,
-    numbers: Array,
-    dim: int,
-    n_sums: int,
-    hidden_width: int,
-    head: Array,
-    masses: Array,
-    sums: Array,
-    negative: Array,
-    hidden: Array,
-    pending: Array,
-    interest_heads: Array,
-    interest_means: Array,
-    ring: Array,
+    words: Array, slots: Slots, numbers: Array, dim: int, n_sums: int, columns: ByteColumns
 ) -> Array:
-    """Write rows, given as bytes (C, size), into words; their offsets in words."""
+    """Write rows one after another, and return their offsets in words.
+
+    Args:
+        words: uint64, large enough for rows with everything in use.
+        slots: (n,) of the rows.
+        numbers: (C,) HEAD, the same bytes as `columns.head`.
+        dim: width of the vectors.
+        n_sums: number of half-lives.
+        columns: the arena.
+    """
+    hidden_width = columns.hidden.shape[1] // 2
     offsets = np.zeros(slots.shape[0] + 1, np.int64)
     data = words.view(np.uint8)
     at = 0
@@ -161,15 +171,15 @@ def pack_rows(
             | (np.uint64(n_ring) << np.uint64(40))
         )
         at += HEADER_BYTES
-        at = _copy_in(data, at, head[slot], head.shape[1])
-        at = _copy_in(data, at, masses[slot], masses.shape[1])
-        at = _copy_in(data, at, sums[slot], sums.shape[1])
-        at = _copy_in(data, at, negative[slot], negative.shape[1])
-        at = _copy_in(data, at, hidden[slot], hidden.shape[1])
-        at = _copy_in(data, at, pending[slot], n_pending * 8)
-        at = _copy_in(data, at, interest_heads[slot], n_interests * _INTEREST_BYTES)
-        at = _copy_in(data, at, interest_means[slot], n_interests * dim * 2)
-        at = _copy_in(data, at, ring[slot], n_ring * _RING_BYTES)
+        at = _copy_in(data, at, columns.head[slot], columns.head.shape[1])
+        at = _copy_in(data, at, columns.masses[slot], columns.masses.shape[1])
+        at = _copy_in(data, at, columns.sums[slot], columns.sums.shape[1])
+        at = _copy_in(data, at, columns.negative[slot], columns.negative.shape[1])
+        at = _copy_in(data, at, columns.hidden[slot], columns.hidden.shape[1])
+        at = _copy_in(data, at, columns.pending[slot], n_pending * 8)
+        at = _copy_in(data, at, columns.interest_heads[slot], n_interests * _INTEREST_BYTES)
+        at = _copy_in(data, at, columns.interest_means[slot], n_interests * dim * 2)
+        at = _copy_in(data, at, columns.ring[slot], n_ring * _RING_BYTES)
         while at % 8:
             data[at] = 0
             at += 1
@@ -238,19 +248,19 @@ def unpack_rows(
     offsets: Array,
     numbers: Array,
     dim: int,
-    head: Array,
-    masses: Array,
-    sums: Array,
-    negative: Array,
-    hidden: Array,
-    pending: Array,
-    interest_heads: Array,
-    interest_means: Array,
-    ring: Array,
+    columns: ByteColumns,
 ) -> None:
-    """Read rows that `check_rows` has passed into arrays given as bytes (C, size).
+    """Read rows that `check_rows` has passed.
 
-    An encoder's vector of another width is passed over: zeros, of no encoder.
+    An encoder's vector of another width is skipped: the row gets zeros, of no encoder.
+
+    Args:
+        slots: (n,) target of each row.
+        words: uint64, the rows one after another.
+        offsets: (n + 1,) in words; an empty row is skipped.
+        numbers: (C,) HEAD, the same bytes as `columns.head`.
+        dim: width of the vectors.
+        columns: the arena, written to.
     """
     data = words.view(np.uint8)
     for i in range(slots.shape[0]):
@@ -262,18 +272,18 @@ def unpack_rows(
         n_interests = whole(data[at + 12])
         n_ring = whole(data[at + 13])
         at += HEADER_BYTES
-        at = _copy_out(data, at, head[slot], head.shape[1])
-        at = _copy_out(data, at, masses[slot], masses.shape[1])
-        at = _copy_out(data, at, sums[slot], sums.shape[1])
-        at = _copy_out(data, at, negative[slot], negative.shape[1])
+        at = _copy_out(data, at, columns.head[slot], columns.head.shape[1])
+        at = _copy_out(data, at, columns.masses[slot], columns.masses.shape[1])
+        at = _copy_out(data, at, columns.sums[slot], columns.sums.shape[1])
+        at = _copy_out(data, at, columns.negative[slot], columns.negative.shape[1])
         width = whole(words[offsets[i] + 1] & np.uint64(0xFFFF)) * 2
-        if width == hidden.shape[1]:
-            at = _copy_out(data, at, hidden[slot], width)
+        if width == columns.hidden.shape[1]:
+            at = _copy_out(data, at, columns.hidden[slot], width)
         else:
             at += width
-            hidden[slot, :] = 0
+            columns.hidden[slot, :] = 0
             numbers[slot]["encoder"] = 0
-        at = _copy_out(data, at, pending[slot], n_pending * 8)
-        at = _copy_out(data, at, interest_heads[slot], n_interests * _INTEREST_BYTES)
-        at = _copy_out(data, at, interest_means[slot], n_interests * dim * 2)
-        at = _copy_out(data, at, ring[slot], n_ring * _RING_BYTES)
+        at = _copy_out(data, at, columns.pending[slot], n_pending * 8)
+        at = _copy_out(data, at, columns.interest_heads[slot], n_interests * _INTEREST_BYTES)
+        at = _copy_out(data, at, columns.interest_means[slot], n_interests * dim * 2)
+        at = _copy_out(data, at, columns.ring[slot], n_ring * _RING_BYTES)

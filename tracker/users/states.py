@@ -22,7 +22,16 @@ from tracker.kernels.row_bytes import (
 )
 from tracker.users.config import InterestConfig
 from tracker.users.interests import INTEREST
-from tracker.users.layout import FORMAT, HEAD, HEADER, RING, check_rows, pack_rows, unpack_rows
+from tracker.users.layout import (
+    FORMAT,
+    HEAD,
+    HEADER,
+    RING,
+    ByteColumns,
+    check_rows,
+    pack_rows,
+    unpack_rows,
+)
 
 Array = NDArray[Any]
 
@@ -84,17 +93,7 @@ def row_bytes_max(config: InterestConfig, hidden: int = 0) -> int:
     return -(-row_dtype(config, hidden).itemsize // 8) * 8
 
 
-_COLUMNS = (
-    "head",
-    "masses",
-    "sums",
-    "negative",
-    "hidden",
-    "pending",
-    "interest_heads",
-    "interest_means",
-    "ring",
-)
+_COLUMNS = ByteColumns._fields
 
 
 class UserStates:
@@ -168,14 +167,15 @@ class UserStates:
             setattr(copy, name, getattr(self, name)[slots])
         return copy
 
-    def _columns_as_bytes(self) -> list[Array]:
+    def _columns_as_bytes(self) -> ByteColumns:
         n = self.capacity
-        return [
+        columns = [
             np.zeros((n, 0), np.uint8)
             if not getattr(self, name).size
             else getattr(self, name).reshape(n, -1).view(np.uint8).reshape(n, -1)
             for name in _COLUMNS
         ]
+        return ByteColumns(*columns)
 
     def _sizes(self) -> NDArray[np.int64]:
         names = _COLUMNS[:4]
@@ -203,8 +203,7 @@ class UserStates:
             self.head,
             config.dim,
             len(config.half_lives_seconds),
-            self.hidden.shape[1],
-            *self._columns_as_bytes(),
+            self._columns_as_bytes(),
         )
         return words, offsets
 
@@ -256,13 +255,13 @@ class UserStates:
         empty = offsets[1:] == offsets[:-1]
         if empty.any():
             self.clear(slots[empty])
-        unpack_rows(slots, words, offsets, self.head, config.dim, *self._columns_as_bytes())
+        unpack_rows(slots, words, offsets, self.head, config.dim, self._columns_as_bytes())
 
     def _other_layout(self, where: str, row: bytes) -> str:
         header, config = np.frombuffer(row, HEADER, 1)[0], self.config
         return (
             f"{where} is laid out for dim {header['dim']}, {header['n_sums']} half-lives,"
-            f" {header['n_slots']} slots, {header['n_ring']} ring entries,"
+            f" {header['n_slots']} interests, {header['n_ring']} ring entries,"
             f" {header['n_pending']} pending; dim {config.dim},"
             f" {len(config.half_lives_seconds)} half-lives, at most {config.slots},"
             f" {config.ring} and {config.pending} are expected"

@@ -95,7 +95,7 @@ def test_an_artifact_of_another_dimension_is_refused(
         (ItemIndex.flat(np.eye(8, dtype=np.float32)), "items 8 found, 12 expected"),
     ):
         index.save(path / LAYOUT.index)
-        monkeypatch.setattr("tracker.artifact.manifest.verify", lambda *_: path)
+        monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
         with pytest.raises(ArtifactError, match=rf"index\.faiss: {message}"):
             Artifact.load(root)
 
@@ -141,7 +141,7 @@ def test_a_ranker_that_is_not_what_the_manifest_says_is_refused(root: Path) -> N
 def test_a_file_that_is_no_index_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = root / latest_version(root)
     (path / LAYOUT.index).write_bytes(b"nothing")
-    monkeypatch.setattr("tracker.artifact.manifest.verify", lambda *_: path)
+    monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
     with pytest.raises(ArtifactError, match=r"not a FAISS index.*indexer rollback"):
         Artifact.load(root)
 

@@ -79,5 +79,5 @@ def test_a_manifest_that_lists_a_file_elsewhere_is_refused(
 ) -> None:
     version = altered(root, files={"../../secret": "0"})
     monkeypatch.setattr("tracker.artifact.manifest.version_name", lambda *_: version)
-    with pytest.raises(ArtifactError, match=r"lists files we do not know: \.\./\.\./secret"):
+    with pytest.raises(ArtifactError, match=r"lists unknown files: \.\./\.\./secret"):
         read_manifest(root, version)
