@@ -56,7 +56,7 @@ def test_unknown_variable_that_is_like_none_is_refused_with_all_names() -> None:
         ("TRACKER_K", "2.5", "TRACKER_K is '2.5'; expected a whole number (items in a"),
         ("TRACKER_K", "0", "TRACKER_K is '0'; expected 1 or more (items in a"),
         ("TRACKER_DIVERSITY", "much", "expected a number (weight of diversity"),
-        ("TRACKER_MAX_EVENT_AGE_SECONDS", "0", "expected more than 0.0 (older events"),
+        ("TRACKER_MAX_EVENT_AGE_SECONDS", "0", "expected more than 0.0 (events older"),
         ("TRACKER_BROKERS", "", "TRACKER_BROKERS is ''; expected a text that is not empty"),
         ("TRACKER_TRANSACTIONAL_RECOMMENDATIONS", "si", "expected true or false ("),
         ("TRACKER_EMIT", "never", "expected one of event, chunk, changed"),
