@@ -4,6 +4,7 @@ Run: python -m benchmarks.rivals.quix_pipeline (settings in BENCH_* variables).
 """
 
 import os
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,7 +26,7 @@ events = app.topic(os.environ["BENCH_EVENTS"], value_deserializer="bytes", key_d
 output = app.topic(os.environ["BENCH_OUTPUT"], value_serializer="bytes", key_serializer="bytes")
 
 
-def recommend(value: bytes, state: State) -> bytes:
+def recommend(value: bytes, state: "State[Any, Any]") -> bytes:
     """Update the user's sums and return the list as JSON."""
     event = decoder.decode(value)
     stored = state.get_bytes("sums")
