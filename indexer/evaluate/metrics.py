@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.native import native
+from tracker.kernels.row_lists import keep_best
 
 Array = NDArray[Any]
 
@@ -42,17 +43,8 @@ def _rank_and_list(
                 continue
             better += score > own
             level += score == own
-            if n == k and score <= best[k - 1]:
-                continue
-            place = n if n < k else k - 1
-            if n < k:
-                n += 1
-            while place > 0 and best[place - 1] < score:
-                best[place] = best[place - 1]
-                lists[b, place] = lists[b, place - 1]
-                place -= 1
-            best[place] = score
-            lists[b, place] = row
+            if n < k or score > best[k - 1]:
+                n = keep_best(best, lists[b], n, score, row)
         lists[b, n:] = -1
         ranks[b] = 1.0 + better + (level - 1) / 2.0 if ranks_target else np.inf
         for i in range(starts[b], starts[b + 1]):

@@ -17,6 +17,7 @@ from tracker.items.states import ItemStates, StateColumns
 from tracker.items.vectors import lookup_rows
 from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
+from tracker.kernels.row_lists import keep_best
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -142,22 +143,14 @@ def _place(
 
 
 @native
-def _strongest(scores: Array, k: int, best: Array, best_scores: Array) -> int:
-    """Write the rows of the k highest scores above -inf, ties by row; how many there are."""
+def _strongest(scores: Array, best: Array, best_scores: Array) -> int:
+    """Write the rows (K,) of the highest scores above -inf, ties by row; return their number."""
     n = 0
+    k = len(best)
     for row in range(scores.shape[0]):
         score = scores[row]
-        if score == -np.inf or (n == k and score <= best_scores[n - 1]):
-            continue
-        place = n if n < k else k - 1
-        if n < k:
-            n += 1
-        while place > 0 and best_scores[place - 1] < score:
-            best[place] = best[place - 1]
-            best_scores[place] = best_scores[place - 1]
-            place -= 1
-        best[place] = row
-        best_scores[place] = score
+        if score > -np.inf and (n < k or score > best_scores[n - 1]):
+            n = keep_best(best_scores, best, n, score, row)
     return n
 
 
@@ -303,7 +296,7 @@ class ItemView:
             scores = np.empty(self.catalogue.live)
             score(scores)
             rows, best = np.full(k, -1, np.int64), np.zeros(k)
-            n = _strongest(scores, k, rows, best)
+            n = _strongest(scores, rows, best)
             if len(self._trends) > 256:  # scenes come and go
                 self._trends.clear()
             trend = _Trend(rows[:n], best[:n], version, now)

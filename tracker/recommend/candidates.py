@@ -11,6 +11,7 @@ from tracker.items.near_lists import NearLists
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import native
+from tracker.kernels.row_lists import find_place, keep_best
 from tracker.recommend.neighbour_walk import (
     WALKED,
     WalkOptions,
@@ -43,33 +44,6 @@ CHANNELS = _Channels._fields
 
 CHANNEL = _Channels(*range(len(CHANNELS)))
 """The channels' numbers, positions in CHANNELS: `CHANNEL.trend`."""
-
-
-@native
-def find_place(marks: Array, row: int) -> int:
-    """Return where a row is, or would go, in an open-addressing set; free places hold -1."""
-    mask = len(marks) - 1
-    place = ((np.int64(row) * 2654435761) >> 15) & mask
-    while marks[place] != -1 and marks[place] != row:
-        place = (place + 1) & mask
-    return int(place)
-
-
-@native
-def keep_best(scores: Array, rows: Array, n: int, score: float | np.float32, row: int) -> int:
-    """Insert into lists kept best first, ties by row; return their new length, at most theirs."""
-    if n == len(rows):
-        if n == 0 or scores[n - 1] > score or (scores[n - 1] == score and rows[n - 1] <= row):
-            return n
-        n -= 1
-    p = n
-    while p > 0 and (scores[p - 1] < score or (scores[p - 1] == score and rows[p - 1] > row)):
-        scores[p] = scores[p - 1]
-        rows[p] = rows[p - 1]
-        p -= 1
-    scores[p] = score
-    rows[p] = row
-    return n + 1
 
 
 @native

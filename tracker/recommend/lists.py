@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native
-from tracker.recommend.candidates import CHANNEL, Candidates, keep_best
+from tracker.kernels.row_lists import keep_best
+from tracker.recommend.candidates import CHANNEL, Candidates
 from tracker.recommend.options import RecommendOptions
 from tracker.users.columns import RequestColumns
 from tracker.users.readings import Histories, strongest_interests

@@ -10,6 +10,7 @@ from tracker.items.counts import COUNT, PAIR, pair_norm
 from tracker.items.near_lists import NearLists
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import native, prefetch
+from tracker.kernels.row_lists import first_place
 from tracker.users.readings import Histories
 
 Array = NDArray[Any]
@@ -79,10 +80,10 @@ def new_walk() -> Walk:
 def _find(table: Array, rows: Array, row: int) -> int:
     """Return the slot of the table where a row's place is, or would go."""
     mask = WALK_SLOTS - 1
-    slot = ((np.int64(row) * 2654435761) >> 15) & mask
+    slot = first_place(row, WALK_SLOTS)
     while table[slot] >= 0 and rows[table[slot]] != row:
         slot = (slot + 1) & mask
-    return int(slot)
+    return slot
 
 
 @native

@@ -13,6 +13,7 @@ from tracker.items.near_lists import NearLists
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit, whole
 from tracker.kernels.native import native
+from tracker.kernels.row_lists import find_place
 from tracker.scoring.features import trend_value
 from tracker.users.columns import RequestColumns, RowColumns, rows_of
 from tracker.users.readings import Histories
@@ -171,14 +172,6 @@ def _residual(
 def _events_of(tally: Array) -> float:
     total = tally[TALLY.positives] + tally[TALLY.negatives] + tally[TALLY.neutrals]
     return total  # type: ignore[no-any-return]
-
-
-@native
-def _place_of(keys: Array, row: int) -> int:
-    place = ((np.int64(row) * 2654435761) >> 15) & (_PLACES - 1)
-    while keys[place] != row and keys[place] != -1:
-        place = (place + 1) & (_PLACES - 1)
-    return int(place)
 
 
 @native
@@ -354,7 +347,7 @@ def _sum_tastes(
         fade_60 *= 0.6
         fade_95 *= 0.95
         past.residuals[j] -= residual
-        place = _place_of(past.keys, row)
+        place = find_place(past.keys, row)
         if past.keys[place] == -1:
             past.keys[place] = row
             past.firsts[place] = j
@@ -438,7 +431,7 @@ def _fill_neighbours(
             lists = near.before if way == 0 else near.after
             others, pairs = lists.rows[row], lists.counts[row]
             for e in range(whole(lists.n[row])):
-                place = _place_of(past.keys, others[e])
+                place = find_place(past.keys, others[e])
                 if past.keys[place] != -1:
                     both = norm * pair_norm(counts[others[e], COUNT.never])
                     part = pairs[e, PAIR.together] / both
@@ -461,7 +454,7 @@ def _fill_own(
 ) -> None:
     repeats = 0.0
     repeat_sum = 0.0
-    if n > 0 and past.keys[_place_of(past.keys, row)] != -1:
+    if n > 0 and past.keys[find_place(past.keys, row)] != -1:
         for j in range(n):
             if ring_rows[past.entries[j]] == row:
                 repeats += 1.0

@@ -3,15 +3,12 @@
 from collections import Counter
 
 import numpy as np
-import pytest
 
 from tests.worlds import START, World, likes
 from tracker.recommend.candidates import (
     CHANNELS,
     Candidates,
     find_candidates,
-    find_place,
-    keep_best,
 )
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.reader import SearchResults
@@ -166,18 +163,3 @@ def test_lists_of_neighbours_are_strongest_first_so_that_few_entries_do() -> Non
         assert n[0] == 3
         assert rows[0, :3].tolist() == [41, 42, 43]
         assert (np.diff(counts[0, :3, 0]) <= 0).all()
-
-
-@pytest.mark.parametrize("mode", ["native", "python"])
-def test_small_sets_and_lists_keep_their_promises(mode: str) -> None:
-    place_of = find_place if mode == "native" else find_place.py_func  # type: ignore[attr-defined]
-    best = keep_best if mode == "native" else keep_best.py_func  # type: ignore[attr-defined]
-    marks = np.full(64, -1, np.int32)
-    for row in (5, 69, 5, 133):
-        marks[place_of(marks, row)] = row
-    assert sorted(marks[marks >= 0].tolist()) == [5, 69, 133]
-    scores, rows = np.zeros(3, np.float32), np.zeros(3, np.int32)
-    n = 0
-    for score, row in [(1.0, 9), (3.0, 4), (1.0, 2), (2.0, 8), (1.0, 1), (3.0, 5)]:
-        n = best(scores, rows, n, score, row)
-    assert rows[:n].tolist() == [4, 5, 8]

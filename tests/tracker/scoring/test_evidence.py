@@ -8,7 +8,7 @@ import pytest
 from tests.worlds import DAY, START, World
 from tracker.events.label_rule import LabelRule
 from tracker.scoring import evidence as module
-from tracker.scoring.evidence import EVIDENCE, Priors, fill_evidence, read_evidence
+from tracker.scoring.evidence import EVIDENCE, Priors, read_evidence
 from tracker.users.readings import read_histories
 
 PRIORS = Priors(weight=0.5, liked=0.8, taken=0.6, label=0.5, item=2.0, user=3.0)
@@ -165,10 +165,9 @@ def test_the_native_kernel_says_what_the_plain_one_does(monkeypatch: pytest.Monk
     world = busy_world()
     users, rows = [0, 2, -1], [[1, 2], [3, 30], [5, 6]]
     expected = ask(world, users, rows, scene="home")
-    plain = fill_evidence.py_func  # type: ignore[attr-defined]
-    for name in ("_residual", "_place_of", "is_liked"):
-        monkeypatch.setattr(module, name, getattr(module, name).py_func)
-    monkeypatch.setattr(module, "fill_evidence", plain)
+    for name, kernel in list(vars(module).items()):
+        if hasattr(kernel, "py_func"):
+            monkeypatch.setattr(module, name, kernel.py_func)
     np.testing.assert_allclose(
         ask(world, users, rows, scene="home"), expected, rtol=1e-4, atol=1e-5
     )

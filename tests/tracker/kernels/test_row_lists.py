@@ -1,0 +1,21 @@
+"""Lists of the best rows and sets of rows, in native code and in plain Python."""
+
+import numpy as np
+import pytest
+
+from tracker.kernels.row_lists import find_place, keep_best
+
+
+@pytest.mark.parametrize("mode", ["native", "python"])
+def test_small_sets_and_lists_keep_their_promises(mode: str) -> None:
+    place_of = find_place if mode == "native" else find_place.py_func  # type: ignore[attr-defined]
+    best = keep_best if mode == "native" else keep_best.py_func  # type: ignore[attr-defined]
+    marks = np.full(64, -1, np.int32)
+    for row in (5, 69, 5, 133):
+        marks[place_of(marks, row)] = row
+    assert sorted(marks[marks >= 0].tolist()) == [5, 69, 133]
+    scores, rows = np.zeros(3, np.float32), np.zeros(3, np.int32)
+    n = 0
+    for score, row in [(1.0, 9), (3.0, 4), (1.0, 2), (2.0, 8), (1.0, 1), (3.0, 5)]:
+        n = best(scores, rows, n, score, row)
+    assert rows[:n].tolist() == [4, 5, 8]

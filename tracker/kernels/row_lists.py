@@ -1,0 +1,56 @@
+"""Small lists and sets of catalogue rows in native code: the k best, and open addressing."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.kernels.native import native
+
+Array = NDArray[Any]
+
+
+@native
+def first_place(row: int, places: int) -> int:
+    """Return the place at which a row is looked for first, of a power of two of places."""
+    return int(((np.int64(row) * 2654435761) >> 15) & (places - 1))
+
+
+@native
+def find_place(marks: Array, row: int) -> int:
+    """Return the place of a row in an open-addressing set, or the free one where it would go.
+
+    Args:
+        marks: a power of two of places, more than there are rows; free places hold -1.
+        row: not below 0.
+    """
+    mask = len(marks) - 1
+    place = first_place(row, len(marks))
+    while marks[place] != -1 and marks[place] != row:
+        place = (place + 1) & mask
+    return place
+
+
+@native
+def keep_best(scores: Array, rows: Array, n: int, score: float | np.float32, row: int) -> int:
+    """Insert a row into lists kept best first, ties by row; return their new length.
+
+    Args:
+        scores: (K,) of which n are in use.
+        rows: (K,) theirs.
+        n: length of the lists; at K the last row gives way, if it is worse.
+        score: of the row.
+        row: to be inserted.
+    """
+    if n == len(rows):
+        if n == 0 or scores[n - 1] > score or (scores[n - 1] == score and rows[n - 1] <= row):
+            return n
+        n -= 1
+    p = n
+    while p > 0 and (scores[p - 1] < score or (scores[p - 1] == score and rows[p - 1] > row)):
+        scores[p] = scores[p - 1]
+        rows[p] = rows[p - 1]
+        p -= 1
+    scores[p] = score
+    rows[p] = row
+    return n + 1
