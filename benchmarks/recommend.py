@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import tracker.recommend.reader as reading
 import tracker.recommend.recommender as recommending
 import tracker.recommend.shortlist as shortlisting
 from benchmarks.results import add_option, store
@@ -222,7 +223,7 @@ def measure(
     rows: list[dict[str, float]] = []
     encoder = ListEncoder(job.items)
     stages = {
-        "read_histories": recommending, "interest_queries": recommending,
+        "read_histories": reading, "interest_queries": reading,
         "find_candidates": shortlisting,
         "cut_candidates": shortlisting, "fill_features": columns, "select": recommending,
         "explain": recommended, "strongest_interests": recommended,
@@ -235,14 +236,13 @@ def measure(
         for name, module in stages.items():
             setattr(module, name, timed(name, spent, kept[name]))
         index: Any = _Timed(job.artifact.index, "search", "search", spent)
-        recommender.artifact = replace(job.artifact, index=index)
-        tower: Any = recommender.tower
+        reader: Any = recommender.reader
+        reader.artifact = replace(job.artifact, index=index)
+        tower: Any = reader.tower
         if tower is not None:
-            recommender.tower = _Timed(tower, "queries", "encoder's queries", spent)
-            recommender.tower = _Timed(
-                recommender.tower, "scene_queries", "encoder's queries", spent
-            )
-            recommender.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
+            reader.tower = _Timed(tower, "queries", "encoder's queries", spent)
+            reader.tower = _Timed(reader.tower, "scene_queries", "encoder's queries", spent)
+            reader.tower.index = _Timed(tower.index, "search", "search by encoder", spent)
         ranker: Any = recommender.ranker
         recommender.ranker = _Timed(ranker, "score", "score", spent)
         slots = random.choice(job.users.states.capacity, size=batch, replace=False)
@@ -251,7 +251,7 @@ def measure(
         start = time.thread_time()
         made = recommender.recommend(asked, k, learned)
         spent["recommend"] = time.thread_time() - start
-        recommender.ranker, recommender.tower = ranker, tower
+        recommender.ranker, reader.tower = ranker, tower
         start = time.thread_time()
         encoder.encode(made, "000001", users, users, now.tolist(), ["home"] * batch, [1.5] * batch)
         spent["encode"] = time.thread_time() - start
@@ -259,7 +259,7 @@ def measure(
             rows.append(spent)
     for name, module in stages.items():
         setattr(module, name, kept[name])
-    recommender.artifact = job.artifact
+    recommender.reader.artifact = job.artifact
     result = {name: 1e6 / batch * float(np.median([row[name] for row in rows])) for name in rows[0]}
     result["recommend without search"] = (
         1e6 / batch * float(np.median([row["recommend"] - row["search"] for row in rows]))

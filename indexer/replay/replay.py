@@ -12,16 +12,15 @@ from indexer.data.histories import EventLog
 from tracker.artifact.artifact import Artifact
 from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
-from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
 from tracker.items.counts import apply_item_events
 from tracker.items.states import ItemStates
 from tracker.items.view import ItemView
 from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions
+from tracker.recommend.reader import Reader, SearchResults
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import Ranker
-from tracker.users.apply import Applied
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch, UserRows
 
@@ -31,100 +30,104 @@ K = 10
 """Length of the lists whose candidates are learned from."""
 
 
-class Remembering(Recommender):
-    """A recommender that is asked several times of the same users at the same moment.
+class RememberingReader(Reader):
+    """A reader that is asked several times about the same users at the same moment.
 
-    What the rows say of them, what the user encoder makes of it, what the indexes find and what
-    prediction says is then computed once, and remembered until the next `update`, by which alone
-    users' rows may change; what is answered is the same.
+    Histories, queries, search results and logits are computed once, and remembered until `forget`;
+    the answers are those of `Reader`.
     """
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        view: ItemView,
-        options: RecommendOptions | None = None,
-        ranker: Ranker | None = None,
-    ) -> None:
-        super().__init__(artifact, view, options, ranker)
-        self._were: dict[Any, Histories] = {}
-        self._met: dict[Any, _Met] = {}
-        self._found: dict[Any, Any] = {}
-        self._said: dict[Any, NDArray[np.float32]] = {}
+    def __init__(self, artifact: Artifact, view: ItemView, options: RecommendOptions) -> None:
+        super().__init__(artifact, view, options)
+        self._histories: dict[Any, Histories] = {}
+        self._queries: dict[Any, _UserQueries] = {}
+        self._results: dict[Any, SearchResults] = {}
+        self._logits: dict[Any, NDArray[np.float32]] = {}
 
-    def update(self, users: UserRows, events: EventBatch) -> Applied:
-        """Apply events as `Recommender.update` does, and forget what was asked before."""
-        for remembered in (self._were, self._met, self._found, self._said):
-            remembered.clear()
-        return super().update(users, events)
+    def forget(self) -> None:
+        """Drop remembered answers."""
+        for answers in (self._histories, self._queries, self._results, self._logits):
+            answers.clear()
 
-    def attended(self, asked: RequestBatch) -> SceneQueries | None:
-        """Return what `Recommender.attended` does."""
-        met = self._meet(asked)
-        by_type = [one[1] for one in met if one[1] is not None]
+    def histories(self, requests: RequestBatch) -> Histories:
+        """Read the users' rows, or remember them."""
+        key = requests.slots.tobytes(), requests.now.tobytes()
+        histories = self._histories.get(key)
+        if histories is None:
+            histories = self._histories[key] = super().histories(requests)
+        return histories
+
+    def scene_queries(self, requests: RequestBatch) -> SceneQueries | None:
+        """Return the queries of scene attention, each user's computed once."""
+        answers = self._queries_of(requests)
+        by_type = [one[1] for one in answers if one[1] is not None]
         if not by_type:
             return None
-        return SceneQueries(np.stack([one[0] for one in met]), np.stack(by_type))
+        return SceneQueries(np.stack([one[0] for one in answers]), np.stack(by_type))
 
-    def _read(self, asked: RequestBatch) -> Histories:
-        key = asked.slots.tobytes(), asked.now.tobytes()
-        found = self._were.get(key)
-        if found is None:
-            found = self._were[key] = super()._read(asked)
-        return found
+    def encoder_queries(self, requests: RequestBatch) -> NDArray[np.float32]:
+        """Return the queries of the user encoder, each user's computed once."""
+        answers = self._queries_of(requests)
+        if not answers:
+            return super().encoder_queries(requests)
+        return np.stack([one[0] for one in answers])
 
-    def _wishes(self, asked: RequestBatch) -> NDArray[np.float32]:
-        met = self._meet(asked)
-        return np.stack([one[0] for one in met]) if met else super()._wishes(asked)
+    def search(
+        self,
+        requests: RequestBatch,
+        attention: OnlineAttention | None = None,
+        keeps_scene_queries: bool = False,
+    ) -> SearchResults:
+        """Search both indexes, or remember the results; not if attention is corrected.
 
-    def _meet(self, asked: RequestBatch) -> list["_Met"]:
-        """Return what the user encoder says of each user; if one is new, of all of them at once."""
-        keys = _users_of(asked)
-        known = [self._met[key] for key in keys if key in self._met]
+        What was learned may change between two calls.
+        """
+        if attention is not None:
+            return super().search(requests, attention, keeps_scene_queries)
+        key = tuple(_users_of(requests))
+        results = self._results.get(key)
+        if results is None:
+            results = self._results[key] = super().search(requests)
+        if keeps_scene_queries:
+            return replace(results, scene_queries=self.scene_queries(requests))
+        return results
+
+    def logits(
+        self, histories: Histories, requests: RequestBatch, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the logits of rows, or remember them."""
+        columns = (requests.slots, requests.now, requests.scenes, rows)
+        key = tuple(column.tobytes() for column in columns)
+        logits = self._logits.get(key)
+        if logits is None:
+            logits = self._logits[key] = super().logits(histories, requests, rows)
+        return logits
+
+    def _queries_of(self, requests: RequestBatch) -> list["_UserQueries"]:
+        """Return the queries of each user; if one is new, of all of them at once."""
+        keys = _users_of(requests)
+        known = [self._queries[key] for key in keys if key in self._queries]
         if len(known) == len(keys):
             return known
-        attended = super().attended(asked)
-        found: list[_Met]
-        if attended is None:
-            found = [(wish, None) for wish in super()._wishes(asked)]
+        both = super().scene_queries(requests)
+        answers: list[_UserQueries]
+        if both is None:
+            answers = [(query, None) for query in super().encoder_queries(requests)]
         else:
-            found = list(zip(attended.queries, attended.by_type, strict=True))
-        self._met.update(zip(keys, found, strict=True))
-        return found
-
-    def _searched(
-        self,
-        asked: RequestBatch,
-        attention: OnlineAttention | None = None,
-        attends: bool = False,
-    ) -> Any:
-        if attention is not None:  # what is learned may change between two questions
-            return super()._searched(asked, attention, attends)
-        key = tuple(_users_of(asked))
-        found = self._found.get(key)
-        if found is None:
-            found = self._found[key] = super()._searched(asked)
-        return replace(found, attended=self.attended(asked)) if attends else found
-
-    def _logits(
-        self, read: Histories, asked: RequestBatch, rows: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        key = tuple(a.tobytes() for a in (asked.slots, asked.now, asked.scenes, rows))
-        found = self._said.get(key)
-        if found is None:
-            found = self._said[key] = super()._logits(read, asked, rows)
-        return found
+            answers = list(zip(both.queries, both.by_type, strict=True))
+        self._queries.update(zip(keys, answers, strict=True))
+        return answers
 
 
-_Met = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+_UserQueries = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 """Of one user, a row of `SceneQueries.queries` and one of `SceneQueries.by_type`."""
 
 
-def _users_of(asked: RequestBatch) -> list[Any]:
+def _users_of(requests: RequestBatch) -> list[Any]:
     """Return for each user what the answer depends on, its row apart."""
-    hashes = np.zeros(len(asked), np.uint64) if asked.hashes is None else asked.hashes
-    told = (asked.slots, asked.now, asked.scenes, hashes)
-    return list(zip(*(array.tolist() for array in told), strict=True))
+    hashes = np.zeros(len(requests), np.uint64) if requests.hashes is None else requests.hashes
+    columns = (requests.slots, requests.now, requests.scenes, hashes)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 class Replay:
@@ -155,7 +158,7 @@ class Replay:
         self.log = log
         self.position = 0
         self.view = ItemView(artifact.vectors)
-        self.recommender: Recommender = Remembering(artifact, self.view, options, ranker)
+        self.recommender = Recommender(artifact, self.view, options, ranker, RememberingReader)
         self.users = UserRows(artifact.manifest.interest)
         self.users.grow(max(1, len(log.user_ids)))
         self.rows = artifact.vectors.row_of(log.batch.items)
@@ -213,7 +216,7 @@ class Replay:
         self.view = ItemView(artifact.vectors)
         slots = np.arange(len(self.log.item_hashes))
         self.view.update_from(self._items.copy_rows(slots), self.log.item_hashes)
-        self.recommender = Remembering(artifact, self.view, options)
+        self.recommender = Recommender(artifact, self.view, options, reader=RememberingReader)
         self.rows = artifact.vectors.row_of(self.log.batch.items)
         if self.learner is not None:
             self.learner.follow(artifact.models)
@@ -238,10 +241,10 @@ class Replay:
         if tower is None or learned is None:
             return np.zeros(len(rows), np.float32)
         asked = self.asked(np.array([event]))
-        attended = self.recommender.attended(asked)
-        if attended is None:
+        published = self.recommender.reader.scene_queries(asked)
+        if published is None:
             return np.zeros(len(rows), np.float32)
-        added = learned.queries(attended, asked.scenes) - attended.queries
+        added = learned.queries(published, asked.scenes) - published.queries
         return np.asarray(tower.personal[rows] @ added[0], np.float32)
 
     def probability(self, event: int, learned: bool = False) -> float:

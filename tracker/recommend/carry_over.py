@@ -1,18 +1,21 @@
-"""Rows of another artifact into one's own terms, from what their rings hold."""
+"""Events into users' rows, and rows of another artifact into one's own terms before that."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.artifact.artifact import Artifact
+from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
-from tracker.users.apply import rebuild_from_ring
+from tracker.users.apply import Applied, apply_events, joined, rebuild_from_ring
+from tracker.users.rows import UserRows
 from tracker.users.states import UserStates
 
 
 def carry_over(states: UserStates, slots: NDArray[np.int64], artifact: Artifact) -> int:
     """Rebuild rows of another basis or encoder than an artifact's; return how many there were.
 
-    What has left a ring is gone from what is rebuilt; rows of this artifact stay as they are.
+    Events that have left a ring are gone from a rebuilt row; rows of this artifact stay as they
+    are.
 
     Args:
         states: the arena.
@@ -31,3 +34,42 @@ def carry_over(states: UserStates, slots: NDArray[np.int64], artifact: Artifact)
         states.set_hidden(0)
         return len(foreign)
     return max(len(foreign), tower.carry_over(states, slots, items))
+
+
+def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> Applied:
+    """Apply N events to the rows at `events.slots`, strictly in order.
+
+    `events.rows` is filled from the catalogue; rows of another basis or encoder are rebuilt
+    first. The user encoder takes the events in ordered waves.
+
+    Returns:
+        the outcome of each event, and the item events that follow from them.
+    """
+    tower = artifact.models.tower
+    events.rows[:] = artifact.vectors.row_of(events.items)
+    states = users.states
+    carry_over(states, events.slots, artifact)
+    if tower is None:
+        return _apply(users, events, artifact)
+    parts = []
+    for part in tower.stretches(events):
+        stretch = events if len(part) == len(events) else events.take(part)
+        head = states.head[stretch.slots]
+        last_times = np.where(head["n_ring"] > 0, head["last_time"], np.nan)
+        applied = _apply(users, stretch, artifact)
+        tower.update(states, stretch, applied.outcomes, last_times, artifact.vectors)
+        parts.append(applied)
+    return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def _apply(users: UserRows, events: EventBatch, artifact: Artifact) -> Applied:
+    manifest = artifact.manifest
+    return apply_events(
+        users.states,
+        users.seen,
+        users.seen_slots,
+        events,
+        artifact.vectors,
+        hash_id(manifest.basis),
+        manifest.sequence,
+    )

@@ -197,8 +197,8 @@ class Learner:
             for part in self._parts.values():
                 if isinstance(part.model, OnlineRanker):
                     part.note(*part.model.learn(found.columns[b, :unseen], target))
-                elif isinstance(part.model, OnlineAttention) and found.attended is not None:
-                    user = found.attended.queries[b], found.attended.by_type[b]
+                elif isinstance(part.model, OnlineAttention) and found.scene_queries is not None:
+                    user = found.scene_queries.queries[b], found.scene_queries.by_type[b]
                     losses = part.model.learn(int(scenes[b]), *user, candidates, target)
                     if losses is not None:
                         part.note(*losses)

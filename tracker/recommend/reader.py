@@ -1,12 +1,18 @@
-"""Readings for a batch of requests: histories, queries, and the rows that the indexes find."""
+"""Reader: the histories, queries and search results of a batch of requests, and their logits."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.artifact.artifact import Artifact
 from tracker.encoder.interests import SceneQueries
-from tracker.users.readings import Histories
+from tracker.encoder.online_attention import OnlineAttention
+from tracker.items.view import ItemView
+from tracker.recommend.carry_over import carry_over
+from tracker.recommend.options import RecommendOptions
+from tracker.users.readings import Histories, interest_queries, read_histories
+from tracker.users.rows import RequestBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +21,7 @@ class SearchResults:
 
     `owners` and `masses` (B, searches) of `interest_queries`, and `rows` (Q, K) int64 of each
     query; `encoder_queries` (B, E) float32 of the user encoder, and `encoder_rows` (B, K) int64
-    theirs; `attended` are the users' interests after scene attention, None if not asked for.
+    theirs; `scene_queries` are those of scene attention, None without it or if not asked for.
     """
 
     histories: Histories
@@ -24,7 +30,7 @@ class SearchResults:
     rows: NDArray[np.int64]
     encoder_queries: NDArray[np.float32]
     encoder_rows: NDArray[np.int64]
-    attended: SceneQueries | None
+    scene_queries: SceneQueries | None
 
     def part(self, users: slice) -> "SearchResults":
         """Return some of the users."""
@@ -37,3 +43,85 @@ class SearchResults:
             self.encoder_rows[users],
             None,
         )
+
+
+class Reader:
+    """Reads what lists are made of, for a batch of requests at a time.
+
+    This is the seam of `Recommender`: all that depends on users' rows alone goes through it. A
+    reader may remember its answers until `forget`, for then rows are about to change. This one
+    remembers nothing, so many threads may use it at once.
+
+    Args:
+        artifact: vectors, index and models.
+        view: the live statistics of the artifact's items.
+        options: how many searches, and how many rows of each.
+    """
+
+    def __init__(self, artifact: Artifact, view: ItemView, options: RecommendOptions) -> None:
+        self.artifact = artifact
+        self.view = view
+        self.options = options
+        self.tower = artifact.models.tower
+        self._full = artifact.vectors.columns.full
+
+    def forget(self) -> None:
+        """Drop remembered answers: users' rows are about to change."""
+
+    def histories(self, requests: RequestBatch) -> Histories:
+        """Read the users' rows; those of another artifact are carried over first."""
+        carry_over(requests.states, requests.slots, self.artifact)
+        return read_histories(requests, self.artifact.vectors)
+
+    def scene_queries(self, requests: RequestBatch) -> SceneQueries | None:
+        """Return the queries of scene attention, None without it or without users."""
+        if self.tower is None or not len(requests):
+            return None
+        return self.tower.scene_queries(requests)
+
+    def encoder_queries(self, requests: RequestBatch) -> NDArray[np.float32]:
+        """Return the queries of the user encoder (B, E); E is 0 without one."""
+        if self.tower is None:
+            return np.zeros((len(requests), 0), np.float32)
+        return np.ascontiguousarray(self.tower.queries(requests))
+
+    def search(
+        self,
+        requests: RequestBatch,
+        attention: OnlineAttention | None = None,
+        keeps_scene_queries: bool = False,
+    ) -> SearchResults:
+        """Search both indexes, once for the whole batch.
+
+        Args:
+            requests: the B users.
+            attention: corrects scene attention; None for the published one.
+            keeps_scene_queries: the results are to have them.
+        """
+        histories = self.histories(requests)
+        vectors, owners, masses = interest_queries(histories, self.options.searches)
+        scene_queries = None
+        if keeps_scene_queries or attention is not None:
+            scene_queries = self.scene_queries(requests)
+        if scene_queries is None:
+            queries = self.encoder_queries(requests)
+        elif attention is None:
+            queries = scene_queries.queries
+        else:
+            queries = attention.queries(scene_queries, requests.scenes)
+        rows = np.full((0, 1), -1, np.int64)
+        if len(vectors):
+            rows, _ = self.artifact.index.search(vectors, self.options.per_search)
+        encoder_rows = np.full((len(requests), 0), -1, np.int64)
+        if self.tower is not None and len(requests):
+            encoder_rows, _ = self.tower.index.search(queries, self.options.per_search)
+        return SearchResults(histories, owners, masses, rows, queries, encoder_rows, scene_queries)
+
+    def logits(
+        self, histories: Histories, requests: RequestBatch, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the logits (B, C) of rows (B, C), NaN for a row of -1 and without a prediction."""
+        prediction = self.artifact.models.prediction
+        if prediction is None:
+            return np.full(rows.shape, np.nan, np.float32)
+        return prediction.logits(histories, requests, rows, self.view, self._full)

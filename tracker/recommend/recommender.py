@@ -3,6 +3,7 @@
 On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,21 +13,20 @@ from tracker.artifact.artifact import Artifact
 from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.events.batch import EventBatch
-from tracker.events.wire import hash_id
 from tracker.items.view import ItemView
 from tracker.recommend.candidates import Candidates
-from tracker.recommend.carry_over import carry_over
+from tracker.recommend.carry_over import carry_over, update_users
 from tracker.recommend.columns import Columns
 from tracker.recommend.lists import RecommendedBatch, describe
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
-from tracker.recommend.reader import SearchResults
+from tracker.recommend.reader import Reader, SearchResults
 from tracker.recommend.selection import select
 from tracker.recommend.shortlist import shortlist
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_ENCODER, COLUMNS
-from tracker.users.apply import Applied, apply_events, joined
-from tracker.users.readings import Histories, interest_queries, read_histories
+from tracker.users.apply import Applied
+from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
 
@@ -40,13 +40,13 @@ class Examples:
 
     `rows` (B, C) int32 catalogue rows after the cut, of which the first `n_unseen` (B,) are of
     items that the user has not seen; `columns` (B, C, F) float32 what the ranker reads of them;
-    `attended` is what scene attention makes of their interests, None without it.
+    `scene_queries` are those of scene attention, None without it.
     """
 
     rows: NDArray[np.int32]
     n_unseen: NDArray[np.int64]
     columns: NDArray[np.float32]
-    attended: SceneQueries | None
+    scene_queries: SceneQueries | None
 
 
 class Recommender:
@@ -60,7 +60,8 @@ class Recommender:
         view: the live statistics of the artifact's items.
         options: how lists are made. With the artifact's ranker, what the ranker was trained with
             (`RankerInfo`) comes from there.
-        ranker: what scores candidates; the artifact's by default, or else the fixed blend.
+        ranker: scores candidates; the artifact's by default, or else the fixed blend.
+        reader: makes what reads the users' rows; `Reader` by default.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Recommender:
         view: ItemView,
         options: RecommendOptions | None = None,
         ranker: Ranker | None = None,
+        reader: Callable[[Artifact, ItemView, RecommendOptions], Reader] = Reader,
     ) -> None:
         self.artifact = artifact
         self.view = view
@@ -80,9 +82,9 @@ class Recommender:
             self.options = trained_with(trained.info, self.options)
         else:
             self.ranker = Blend() if ranker is None else ranker
-        self._basis = hash_id(artifact.manifest.basis)
         self._vectors = artifact.vectors.columns
         self.tower = artifact.models.tower
+        self.reader = reader(artifact, view, self.options)
         self._columns = Columns(artifact, view, self.options)
 
     def carry_over(self, states: UserStates, slots: NDArray[np.int64]) -> int:
@@ -90,39 +92,9 @@ class Recommender:
         return carry_over(states, slots, self.artifact)
 
     def update(self, users: UserRows, events: EventBatch) -> Applied:
-        """Apply N events to the rows at `events.slots`, strictly in order.
-
-        `events.rows` is filled from the catalogue; rows of another basis or encoder are rebuilt
-        first. The user encoder takes the events in ordered waves.
-
-        Returns:
-            what became of each event, and the item events that follow from them.
-        """
-        events.rows[:] = self.artifact.vectors.row_of(events.items)
-        states = users.states
-        self.carry_over(states, events.slots)
-        if self.tower is None:
-            return self._apply(users, events)
-        parts = []
-        for part in self.tower.stretches(events):
-            some = events if len(part) == len(events) else events.take(part)
-            head = states.head[some.slots]
-            last_times = np.where(head["n_ring"] > 0, head["last_time"], np.nan)
-            applied = self._apply(users, some)
-            self.tower.update(states, some, applied.outcomes, last_times, self.artifact.vectors)
-            parts.append(applied)
-        return parts[0] if len(parts) == 1 else joined(parts)
-
-    def _apply(self, users: UserRows, events: EventBatch) -> Applied:
-        return apply_events(
-            users.states,
-            users.seen,
-            users.seen_slots,
-            events,
-            self.artifact.vectors,
-            self._basis,
-            self.artifact.manifest.sequence,
-        )
+        """Apply N events to the rows at `events.slots`, strictly in order: see `update_users`."""
+        self.reader.forget()
+        return update_users(users, events, self.artifact)
 
     def recommend(
         self, requests: RequestBatch, k: int, learned: LearnedModels | None = None
@@ -146,7 +118,7 @@ class Recommender:
         """
         self._check(requests, k)
         learned = LearnedModels() if learned is None else learned
-        results = self._searched(requests, learned.attention)  # 1, 2
+        results = self.reader.search(requests, learned.attention)  # 1, 2
         lists = [
             self._lists(results.part(part), requests.part(part), k, learned)
             for part in _parts(len(requests))
@@ -167,7 +139,7 @@ class Recommender:
             ValueError: as `recommend`.
         """
         self._check(requests, k)
-        results = self._searched(requests)
+        results = self.reader.search(requests)
         found = np.full((len(requests), k), -1, np.int64)
         for part in _parts(len(requests)):
             cut, _, picks = self._ranked(results.part(part), requests.part(part), k, self.ranker)
@@ -180,9 +152,9 @@ class Recommender:
     ) -> Examples:
         """Give what `recommend` would have the ranker score, for learning; arguments as there."""
         self._check(requests)
-        results = self._searched(requests, attention, attends=True)
+        results = self.reader.search(requests, attention, keeps_scene_queries=True)
         cut, columns = self._shortlist(results, requests, k)
-        return Examples(cut.rows, cut.n_unseen, columns, results.attended)
+        return Examples(cut.rows, cut.n_unseen, columns, results.scene_queries)
 
     def columns(
         self,
@@ -205,8 +177,11 @@ class Recommender:
         wanted = np.ones(len(COLUMNS), np.bool_) if wanted is None else wanted
         if out is None:
             out = np.zeros((*rows.shape, len(wanted)), np.float32)
-        wishes = self._wishes(requests) if wanted[C_ENCODER : C_ENCODER + 1].any() else None
-        self._columns.of_rows(self._read(requests), requests, wishes, rows, wanted, out)
+        histories = self._read(requests)
+        queries = None
+        if wanted[C_ENCODER : C_ENCODER + 1].any():
+            queries = self.reader.encoder_queries(requests)
+        self._columns.of_rows(histories, requests, queries, rows, wanted, out)
         return out
 
     def probabilities(
@@ -233,13 +208,11 @@ class Recommender:
 
     def logits(self, requests: RequestBatch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return what `probabilities` calibrates: (B, C), NaN likewise; arguments as there."""
-        return self._logits(self._read(requests), requests, rows)
+        return self.reader.logits(self._read(requests), requests, rows)
 
     def _read(self, requests: RequestBatch) -> Histories:
-        """Return what is read of the users' rows, those of another artifact carried over."""
         self._check(requests)
-        self.carry_over(requests.states, requests.slots)
-        return read_histories(requests, self.artifact.vectors)
+        return self.reader.histories(requests)
 
     def _probabilities(
         self,
@@ -249,56 +222,10 @@ class Recommender:
         calibration: Calibration | None,
     ) -> NDArray[np.float32]:
         prediction = self.artifact.models.prediction
-        logits = self._logits(histories, requests, rows)
+        logits = self.reader.logits(histories, requests, rows)
         if prediction is None:
             return logits
         return (calibration or prediction.calibration).probability(logits)
-
-    def _logits(
-        self, histories: Histories, requests: RequestBatch, rows: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        prediction = self.artifact.models.prediction
-        if prediction is None:
-            return np.full(rows.shape, np.nan, np.float32)
-        return prediction.logits(histories, requests, rows, self.view, self._vectors.full)
-
-    def _wishes(self, requests: RequestBatch) -> NDArray[np.float32]:
-        """Return what the user encoder looks for, (B, E); E is 0 without one."""
-        if self.tower is None:
-            return np.zeros((len(requests), 0), np.float32)
-        return np.ascontiguousarray(self.tower.queries(requests))
-
-    def attended(self, requests: RequestBatch) -> SceneQueries | None:
-        """Return what scene attention makes of B users' interests, None without it or users."""
-        if self.tower is None or not len(requests):
-            return None
-        return self.tower.scene_queries(requests)
-
-    def _searched(
-        self,
-        requests: RequestBatch,
-        attention: OnlineAttention | None = None,
-        attends: bool = False,
-    ) -> SearchResults:
-        """Steps 1 and 2 of `recommend`; with `attends` what attention makes of it is kept too."""
-        histories = self._read(requests)
-        vectors, owners, masses = interest_queries(histories, self.options.searches)
-        attended = self.attended(requests) if attends or attention is not None else None
-        if attended is None:
-            encoder_queries = self._wishes(requests)
-        elif attention is None:
-            encoder_queries = attended.queries
-        else:
-            encoder_queries = attention.queries(attended, requests.scenes)
-        rows = np.full((0, 1), -1, np.int64)
-        if len(vectors):
-            rows, _ = self.artifact.index.search(vectors, self.options.per_search)
-        encoder_rows = np.full((len(requests), 0), -1, np.int64)
-        if self.tower is not None and len(requests):
-            encoder_rows, _ = self.tower.index.search(encoder_queries, self.options.per_search)
-        return SearchResults(
-            histories, owners, masses, rows, encoder_queries, encoder_rows, attended
-        )
 
     def _lists(
         self, results: SearchResults, requests: RequestBatch, k: int, learned: LearnedModels

@@ -32,7 +32,7 @@ from tracker.artifact.models import Models
 from tracker.events.kinds import Kinds
 from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions
-from tracker.recommend.recommender import Recommender
+from tracker.recommend.reader import Reader
 from tracker.scoring.blend import CUT
 from tracker.scoring.context import C_ENCODER, COLUMNS
 from tracker.scoring.network import Network, Weights
@@ -238,7 +238,7 @@ def test_what_is_remembered_between_questions_changes_no_answer(
         return ask_all(replay, targets, [], variants_of(replay, targets))
 
     remembered = answers()
-    monkeypatch.setattr("indexer.replay.replay.Remembering", Recommender)
+    monkeypatch.setattr("indexer.replay.replay.RememberingReader", Reader)
     for name, plain in answers().items():
         np.testing.assert_array_equal(plain.ranks, remembered[name].ranks, err_msg=name)
         np.testing.assert_array_equal(plain.lists, remembered[name].lists, err_msg=name)
