@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,12 +33,12 @@ HORIZON = 500
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-Model = OnlineRanker | OnlineAttention | OnlineCalibration
+M = TypeVar("M", OnlineRanker, OnlineAttention, OnlineCalibration)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a model is: steps, distance from what was published, loss and gain: `Learned`."""
+    """The progress of a model: steps, distance from the published one, loss and gain."""
 
     steps: int
     distance: float
@@ -47,10 +47,10 @@ class Progress:
 
 
 @dataclass(slots=True)
-class _Part:
-    """A model that learns, and how far it is."""
+class _Part(Generic[M]):
+    """A model that learns, with its progress."""
 
-    model: Model
+    model: M
     state: Learned
 
     def note(self, learned: float, published: float) -> None:
@@ -94,26 +94,38 @@ class Learner:
         self._kinds = kinds
         self._learning = learning
         self._models = UNTRAINED
-        self._parts: dict[str, _Part] = {}
+        self._ranker: _Part[OnlineRanker] | None = None
+        self._attention: _Part[OnlineAttention] | None = None
+        self._calibration: _Part[OnlineCalibration] | None = None
         self._waiting: dict[str, Learned] = {}  # of models that are not in use
 
     @property
     def served(self) -> LearnedModels:
-        """What lists are to be made with."""
-        ahead = [part.model for part in self._parts.values() if part.is_ahead]
+        """The models to make lists with: those that are ahead of the published ones."""
+        calibration = _ahead(self._calibration)
         return LearnedModels(
-            next((model for model in ahead if isinstance(model, OnlineRanker)), None),
-            next((model for model in ahead if isinstance(model, OnlineAttention)), None),
-            next((model.value for model in ahead if isinstance(model, OnlineCalibration)), None),
+            _ahead(self._ranker),
+            _ahead(self._attention),
+            None if calibration is None else calibration.value,
         )
 
     @property
     def progress(self) -> dict[str, Progress]:
-        """How far each model is that can learn."""
+        """The progress of each model that can learn."""
         return {
             name: Progress(part.state.steps, part.model.distance, part.state.loss, part.state.gain)
             for name, part in self._parts.items()
         }
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """Return the models in use by their names in the row."""
+        parts = {
+            "ranker": self._ranker,
+            "attention": self._attention,
+            "calibration": self._calibration,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
     def restore(self, row: bytes | None) -> None:
         """Take what `row` gave back, for the models that `follow` names next.
@@ -121,8 +133,7 @@ class Learner:
         Raises:
             LearnedRowError: the row is damaged, or of a format that this version does not know.
         """
-        self._models = UNTRAINED
-        self._parts = {}
+        self._drop()
         self._waiting = {}
         if row is not None:
             self._waiting = decode_learned(row)
@@ -135,16 +146,37 @@ class Learner:
         if models is self._models:
             return []
         self._waiting |= {name: part.learned() for name, part in self._parts.items()}
+        self._drop()
         self._models = models
-        self._parts = {}
-        again = []
-        for name, (model, code) in _that_learn(models).items():
-            kept = self._waiting.pop(name, Learned(code))
-            if kept.code != code or not _take_over(model, kept.values):
-                again += [name] * (kept.steps > 0)
-                kept = Learned(code)
-            self._parts[name] = _Part(model, kept)
+        again: list[str] = []
+        if models.ranker is not None:
+            online = OnlineRanker(models.ranker)
+            self._ranker = self._resume("ranker", online, models.ranker.code, again)
+        tower = models.tower
+        if tower is not None and tower.attention is not None:
+            types = len(tower.attention.type_weight)
+            attention = OnlineAttention(
+                tower.attention.config.scenes, types, tower.vectors, tower.model.dim
+            )
+            code = int(tower.code) << 32 | _code(tower.attention)
+            self._attention = self._resume("attention", attention, code, again)
+        prediction = models.prediction
+        if prediction is not None and prediction.info.rule.source == "events":
+            calibration = OnlineCalibration(prediction.calibration)
+            self._calibration = self._resume("calibration", calibration, prediction.code, again)
         return again
+
+    def _drop(self) -> None:
+        self._models = UNTRAINED
+        self._ranker = self._attention = self._calibration = None
+
+    def _resume(self, name: str, model: M, code: int, again: list[str]) -> _Part[M]:
+        """Return a model with what was learned for it; add its name to `again` if that is lost."""
+        state = self._waiting.pop(name, Learned(code))
+        if state.code != code or not _restores(model, state.values):
+            again += [name] * (state.steps > 0)
+            state = Learned(code)
+        return _Part(model, state)
 
     def learn(
         self,
@@ -173,7 +205,7 @@ class Learner:
         known &= recommender.artifact.vectors.row_of(events.items) >= 0
         known &= ~_met_before(users.states, events)
         steps = self._learn_labels(recommender, users, events, times, known)
-        if set(self._parts) == {"calibration"}:
+        if self._ranker is None and self._attention is None:
             return steps
         items = recommender.artifact.vectors
         chosen = _some(can_be_target(events, self._kinds) & known, events.offsets, MOST)  # 1
@@ -194,14 +226,14 @@ class Learner:
                 continue
             steps += 1
             target = int(places[0])
-            for part in self._parts.values():
-                if isinstance(part.model, OnlineRanker):
-                    part.note(*part.model.learn(found.columns[b, :unseen], target))
-                elif isinstance(part.model, OnlineAttention) and found.scene_queries is not None:
-                    user = found.scene_queries.queries[b], found.scene_queries.by_type[b]
-                    losses = part.model.learn(int(scenes[b]), *user, candidates, target)
-                    if losses is not None:
-                        part.note(*losses)
+            if self._ranker is not None:
+                learn = self._ranker.model.learn
+                self._ranker.note(*learn(found.columns[b, :unseen], target))
+            if self._attention is not None and found.scene_queries is not None:
+                user = found.scene_queries.queries[b], found.scene_queries.by_type[b]
+                losses = self._attention.model.learn(int(scenes[b]), *user, candidates, target)
+                if losses is not None:
+                    self._attention.note(*losses)
         return steps
 
     def row(self) -> bytes:
@@ -218,8 +250,8 @@ class Learner:
         known: NDArray[np.bool_],
     ) -> int:
         """Learn the calibration from labelled events; return the steps taken."""
-        part, prediction = self._parts.get("calibration"), self._models.prediction
-        if part is None or prediction is None or not isinstance(part.model, OnlineCalibration):
+        part, prediction = self._calibration, self._models.prediction
+        if part is None or prediction is None:
             return 0
         labels = prediction.info.rule.labels(events.kinds, events.values, events.weights)
         chosen = _some((labels >= 0) & known, events.offsets, MOST_LABELLED)
@@ -235,7 +267,7 @@ class Learner:
 
 
 def _met_before(states: UserStates, events: EventBatch) -> NDArray[np.bool_]:
-    """Tell which events are in the states already: sent again, or replayed."""
+    """Return which events are in the states already: sent again, or replayed."""
     head, ring = states.head[events.slots], states.ring[events.slots]
     used = np.arange(ring.shape[1]) < head["n_ring"][:, None]
     again = (used & (ring["event_id"] == events.event_ids[:, None])).any(axis=1)
@@ -253,22 +285,8 @@ def _some(which: NDArray[np.bool_], offsets: NDArray[np.int64], most: int) -> ND
     return can
 
 
-def _that_learn(models: Models) -> dict[str, tuple[Model, int]]:
-    """Return the models that go on learning, as published, with codes of their weights."""
-    found: dict[str, tuple[Model, int]] = {}
-    if models.ranker is not None:
-        found["ranker"] = OnlineRanker(models.ranker), models.ranker.code
-    tower = models.tower
-    if tower is not None and tower.attention is not None:
-        types = len(tower.attention.type_weight)
-        attention = OnlineAttention(
-            tower.attention.config.scenes, types, tower.vectors, tower.model.dim
-        )
-        found["attention"] = attention, int(tower.code) << 32 | _code(tower.attention)
-    prediction = models.prediction
-    if prediction is not None and prediction.info.rule.source == "events":
-        found["calibration"] = OnlineCalibration(prediction.calibration), prediction.code
-    return found
+def _ahead(part: _Part[M] | None) -> M | None:
+    return part.model if part is not None and part.is_ahead else None
 
 
 def _code(model: Any) -> int:
@@ -279,8 +297,8 @@ def _code(model: Any) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def _take_over(model: Model, values: bytes) -> bool:
-    """Give a model what was learned; return whether it fits, if not it stays as published."""
+def _restores(model: OnlineRanker | OnlineAttention | OnlineCalibration, values: bytes) -> bool:
+    """Restore a model; return whether the values fit. If they do not, it stays as published."""
     try:
         if values:
             model.set_bytes(values)
