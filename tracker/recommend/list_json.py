@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ _NEWLINE = 10
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
-    """What comes before the items in a Recommendation, in its order."""
+    """The fields before the items in a Recommendation, in its order."""
 
     id: str
     user_id: str
@@ -37,7 +37,7 @@ class _Head(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Middle(msgspec.Struct, frozen=True, gc=False):
-    """What comes between the items and the interests in a Recommendation, in its order."""
+    """The fields between the items and the interests in a Recommendation, in its order."""
 
     artifact: str
     latency_ms: float
@@ -119,10 +119,10 @@ class ListEncoder:
     """
 
     def __init__(self, items: ItemVectors) -> None:
-        self._ids, self._id_ends = _fragments(items.ids)
-        self._labels, self._label_ends = _fragments([*items.labels, ""])
+        self._ids = _fragments(items.ids)
+        self._labels = _fragments([*items.labels, ""])
         channels = [f',"channel":"{name}","because":['.encode() for name in CHANNELS]
-        self._channels, self._channel_ends = _joined(channels)
+        self._channels = _joined(channels)
         self._encoder = msgspec.json.Encoder()
 
     def encode(
@@ -137,49 +137,68 @@ class ListEncoder:
     ) -> list[bytes]:
         """Return the JSON of each user's Recommendation; decoded, equal to `to_recommendations`."""
         lines = self._encoder.encode_lines
-        heads = np.frombuffer(
-            lines([_Head(*head) for head in zip(record_ids, users, times, scenes, strict=True)]),
-            np.uint8,
+        heads = _split(
+            lines([_Head(*head) for head in zip(record_ids, users, times, scenes, strict=True)])
         )
-        middles = np.frombuffer(
-            lines([_Middle(artifact, latency) for latency in latencies_ms]), np.uint8
-        )
+        middles = _split(lines([_Middle(artifact, latency) for latency in latencies_ms]))
         rows, reasons = batch.rows, batch.because_rows
-        bound = len(heads) + len(middles) + len(rows) * _RECORD_BYTES
-        bound += _lengths(self._id_ends, rows) + _lengths(self._id_ends, reasons) + reasons.size
+        bound = len(heads.text) + len(middles.text) + len(rows) * _RECORD_BYTES
+        bound += _lengths(self._ids, rows) + _lengths(self._ids, reasons) + reasons.size
         bound += rows.size * _ITEM_BYTES
-        bound += _lengths(self._label_ends, batch.labels) + batch.labels.size * _INTEREST_BYTES
+        bound += _lengths(self._labels, batch.labels) + batch.labels.size * _INTEREST_BYTES
         buffer = np.empty(bound, np.uint8)
         ends = np.empty(len(rows), np.int64)
-        _write_records(
+        lists = _Lists(
             rows, batch.scores, batch.probabilities, batch.channels, reasons,
             batch.labels, batch.strengths, batch.changes,
-            heads, np.flatnonzero(heads == _NEWLINE), middles, np.flatnonzero(middles == _NEWLINE),
-            self._ids, self._id_ends, self._labels, self._label_ends,
-            self._channels, self._channel_ends,
-            _ITEMS, _ITEM, _SCORE, _PROBABILITY, _INTERESTS, _LABEL, _STRENGTH, _CHANGE,
-            buffer, ends,
         )  # fmt: skip
+        _write_records(lists, heads, middles, self._ids, self._labels, self._channels, buffer, ends)
         records = buffer.tobytes()
         edges = [0, *ends.tolist()]
         return [records[a:b] for a, b in pairwise(edges)]
 
 
-def _fragments(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the JSON strings of texts in one array, and where each begins (and the end)."""
+class _Texts(NamedTuple):
+    """Pieces of JSON, one after the other; piece i is text[starts[i] : starts[i + 1]]."""
+
+    text: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+
+
+class _Lists(NamedTuple):
+    """The columns of a RecommendedBatch that are written; see there."""
+
+    rows: Array
+    scores: Array
+    probabilities: Array
+    channels: Array
+    because_rows: Array
+    labels: Array
+    strengths: Array
+    changes: Array
+
+
+def _fragments(texts: Sequence[str]) -> _Texts:
+    """Return the JSON strings of texts."""
     encode = msgspec.json.Encoder().encode
     return _joined([encode(text) for text in texts])
 
 
-def _joined(parts: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    ends = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=ends[1:])
-    return np.frombuffer(b"".join(parts), np.uint8), ends
+def _joined(parts: Sequence[bytes]) -> _Texts:
+    starts = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=starts[1:])
+    return _Texts(np.frombuffer(b"".join(parts), np.uint8), starts)
 
 
-def _lengths(ends: NDArray[np.int64], rows: NDArray[Any]) -> int:
-    kept = rows[rows >= 0]
-    return int((ends[kept + 1] - ends[kept]).sum())
+def _split(lines: bytes) -> _Texts:
+    """Return lines, each with its newline."""
+    text = np.frombuffer(lines, np.uint8)
+    return _Texts(text, np.r_[0, np.flatnonzero(text == _NEWLINE) + 1])
+
+
+def _lengths(texts: _Texts, rows: NDArray[Any]) -> int:
+    used = rows[rows >= 0]
+    return int((texts.starts[used + 1] - texts.starts[used]).sum())
 
 
 def _text(text: str) -> NDArray[np.uint8]:
@@ -202,6 +221,16 @@ def _copy(buffer: Array, at: int, text: Array, start: int, end: int) -> int:
         buffer[at] = text[i]
         at += 1
     return at
+
+
+@native
+def _name(buffer: Array, at: int, name: Array) -> int:
+    return _copy(buffer, at, name, 0, len(name))
+
+
+@native
+def _piece(buffer: Array, at: int, texts: _Texts, i: int) -> int:
+    return _copy(buffer, at, texts.text, texts.starts[i], texts.starts[i + 1])
 
 
 @native
@@ -236,69 +265,70 @@ def _number(buffer: Array, at: int, value: float) -> int:
 
 @native
 def _write_records(
-    rows: Array, scores: Array, probabilities: Array, channels: Array, because_rows: Array,
-    labels: Array, strengths: Array, changes: Array,
-    heads: Array, head_ends: Array, middles: Array, middle_ends: Array,
-    ids: Array, id_ends: Array, label_texts: Array, label_ends: Array,
-    channel_texts: Array, channel_ends: Array,
-    items_name: Array, item_start: Array, score_name: Array, probability_name: Array,
-    interests_name: Array, label_start: Array, strength_name: Array, change_name: Array,
-    buffer: Array, ends: Array,
-) -> None:  # fmt: skip
-    """Write each user's record; `ends` (B,) is where it ends.
+    lists: _Lists,
+    heads: _Texts,
+    middles: _Texts,
+    ids: _Texts,
+    labels: _Texts,
+    channels: _Texts,
+    buffer: Array,
+    ends: Array,
+) -> None:
+    """Write each user's record; `ends` (B,) is filled with the end of each.
 
     A line of `heads` is an object, of which the last brace is left out; of one of `middles` the
     first brace becomes a comma, and the last one is left out.
     """
+    because_rows = lists.because_rows
     at = 0
-    for b in range(len(rows)):
-        at = _copy(buffer, at, heads, head_ends[b - 1] + 1 if b > 0 else 0, head_ends[b] - 1)
-        at = _copy(buffer, at, items_name, 0, len(items_name))
-        for i in range(rows.shape[1]):
-            row = rows[b, i]
+    for b in range(len(lists.rows)):
+        at = _copy(buffer, at, heads.text, heads.starts[b], heads.starts[b + 1] - 2)
+        at = _name(buffer, at, _ITEMS)
+        for i in range(lists.rows.shape[1]):
+            row = lists.rows[b, i]
             if row < 0:
                 break
             if i > 0:
                 buffer[at] = 44  # ,
                 at += 1
-            at = _copy(buffer, at, item_start, 0, len(item_start))
-            at = _copy(buffer, at, ids, id_ends[row], id_ends[row + 1])
-            at = _copy(buffer, at, score_name, 0, len(score_name))
-            at = _number(buffer, at, scores[b, i])
-            if probabilities[b, i] == probabilities[b, i]:  # not NaN
-                at = _copy(buffer, at, probability_name, 0, len(probability_name))
-                at = _number(buffer, at, probabilities[b, i])
-            channel = channels[b, i]
-            at = _copy(buffer, at, channel_texts, channel_ends[channel], channel_ends[channel + 1])
+            at = _name(buffer, at, _ITEM)
+            at = _piece(buffer, at, ids, row)
+            at = _name(buffer, at, _SCORE)
+            at = _number(buffer, at, lists.scores[b, i])
+            probability = lists.probabilities[b, i]
+            if probability == probability:  # not NaN
+                at = _name(buffer, at, _PROBABILITY)
+                at = _number(buffer, at, probability)
+            at = _piece(buffer, at, channels, lists.channels[b, i])
             for r in range(because_rows.shape[2]):
-                past = because_rows[b, i, r]
-                if past < 0:
+                reason = because_rows[b, i, r]
+                if reason < 0:
                     break
                 if r > 0:
                     buffer[at] = 44
                     at += 1
-                at = _copy(buffer, at, ids, id_ends[past], id_ends[past + 1])
+                at = _piece(buffer, at, ids, reason)
             buffer[at] = 93  # ]
             buffer[at + 1] = 125  # }
             at += 2
         buffer[at] = 93
         buffer[at + 1] = 44
-        start = middle_ends[b - 1] + 2 if b > 0 else 1
-        at = _copy(buffer, at + 2, middles, start, middle_ends[b] - 1)
-        at = _copy(buffer, at, interests_name, 0, len(interests_name))
-        for i in range(labels.shape[1]):
-            if np.rint(strengths[b, i] * 10000.0) <= 0.0:
+        at += 2
+        at = _copy(buffer, at, middles.text, middles.starts[b] + 1, middles.starts[b + 1] - 2)
+        at = _name(buffer, at, _INTERESTS)
+        for i in range(lists.labels.shape[1]):
+            if np.rint(lists.strengths[b, i] * 10000.0) <= 0.0:
                 break
             if i > 0:
                 buffer[at] = 44
                 at += 1
-            label = labels[b, i] if labels[b, i] >= 0 else len(label_ends) - 2
-            at = _copy(buffer, at, label_start, 0, len(label_start))
-            at = _copy(buffer, at, label_texts, label_ends[label], label_ends[label + 1])
-            at = _copy(buffer, at, strength_name, 0, len(strength_name))
-            at = _number(buffer, at, strengths[b, i])
-            at = _copy(buffer, at, change_name, 0, len(change_name))
-            at = _number(buffer, at, changes[b, i])
+            label = lists.labels[b, i] if lists.labels[b, i] >= 0 else len(labels.starts) - 2
+            at = _name(buffer, at, _LABEL)
+            at = _piece(buffer, at, labels, label)
+            at = _name(buffer, at, _STRENGTH)
+            at = _number(buffer, at, lists.strengths[b, i])
+            at = _name(buffer, at, _CHANGE)
+            at = _number(buffer, at, lists.changes[b, i])
             buffer[at] = 125
             at += 1
         buffer[at] = 93

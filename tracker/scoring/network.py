@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ class RankerFileError(ValueError):
 
 
 class RankerInfo(msgspec.Struct, frozen=True):
-    """What a trained ranker is, in the manifest.
+    """Description of a trained ranker, in the manifest.
 
     `columns` are the features it reads, `hidden` its widths. The other fields are those of
     `RecommendOptions` that its features and candidates depend on: it serves with what it was
@@ -62,6 +62,16 @@ class Weights:
     cut: NDArray[np.float32]
 
 
+class HiddenLayers(NamedTuple):
+    """A network up to its read-out, as kernels take it; see `Weights` and `Network`."""
+
+    places: Array
+    first: Array
+    first_bias: Array
+    blocks: Array
+    second_bias: Array
+
+
 class Network:
     """A trained network as a Ranker: only read, so many threads may use one.
 
@@ -93,14 +103,22 @@ class Network:
             "second_bias": (width,), "last": (width,), "skip": (len(columns),), "cut": (len(CUT),),
         }  # fmt: skip
         check_weights("ranker", weights, expected, RankerFileError)
-        given = RankerInfo([], (0, 0)) if info is None else info
-        self.info = msgspec.structs.replace(given, columns=list(columns), hidden=(hidden, width))
+        base = RankerInfo([], (0, 0)) if info is None else info
+        self.info = msgspec.structs.replace(base, columns=list(columns), hidden=(hidden, width))
         self.weights = weights
         self.wanted = np.zeros(len(COLUMNS), np.bool_)
         self.places = np.array([COLUMNS.index(name) for name in columns], np.int64)
         self.wanted[self.places] = True
         self.cut_weights = weights.cut
         self.blocks = _blocks_of(weights.second)
+
+    @property
+    def layers(self) -> HiddenLayers:
+        """The hidden layers as kernels take them."""
+        weights = self.weights
+        return HiddenLayers(
+            self.places, weights.first, weights.first_bias, self.blocks, weights.second_bias
+        )
 
     @cached_property
     def code(self) -> int:
@@ -158,13 +176,14 @@ def score_each(
             if getattr(other.weights, name) is not getattr(first.weights, name):
                 raise ValueError(f"{name!r} of the networks differs; the same array is expected")
     scores = np.zeros((len(networks), *features.shape[:2]), np.float32)
-    weights = first.weights
     _forward(
-        features, n_rows, first.places, weights.first, weights.first_bias,
-        first.blocks, weights.second_bias,
+        features,
+        n_rows,
+        first.layers,
         np.stack([network.weights.last for network in networks]),
-        np.stack([network.weights.skip for network in networks]), scores,
-    )  # fmt: skip
+        np.stack([network.weights.skip for network in networks]),
+        scores,
+    )
     return scores
 
 
@@ -215,23 +234,19 @@ def _layer(x: Array, weights: Array, bias: Array, n: int, out: Array) -> None:
 
 @native
 def hidden_units(
-    features: Array, n: int, columns: Array, first: Array, first_bias: Array,
-    blocks: Array, second_bias: Array, x: Array, one: Array, two: Array,
-) -> None:  # fmt: skip
-    """Write what a network makes of the first n candidates, up to its read-out.
+    features: Array, n: int, layers: HiddenLayers, x: Array, one: Array, two: Array
+) -> None:
+    """Write the hidden units of the first n candidates, up to the read-out.
 
     Args:
         features: (C, F).
         n: candidates.
-        columns: (P,) places of the network's columns in F.
-        first: of `Weights`.
-        first_bias: of `Weights`.
-        blocks: of `Network`.
-        second_bias: of `Weights`.
+        layers: of the network.
         x: (P, C) float32, filled with the columns.
         one: (H, C) float32, filled with the units of the first hidden layer.
         two: (G, C) float32, filled with those of the second.
     """
+    columns, first, first_bias, blocks, second_bias = layers
     for c in range(n):
         for i in range(len(columns)):
             x[i, c] = features[c, columns[i]]
@@ -244,23 +259,25 @@ def hidden_units(
 
 @native
 def _forward(
-    features: Array, n_rows: Array, columns: Array, first: Array, first_bias: Array,
-    blocks: Array, second_bias: Array, lasts: Array, skips: Array, scores: Array,
-) -> None:  # fmt: skip
+    features: Array,
+    n_rows: Array,
+    layers: HiddenLayers,
+    lasts: Array,
+    skips: Array,
+    scores: Array,
+) -> None:
+    width = len(layers.places)
     capacity = max(1, min(_AT_ONCE, scores.shape[2]))
-    x = np.empty((len(columns), capacity), np.float32)
-    one = np.empty((len(first_bias), capacity), np.float32)
-    two = np.empty((len(second_bias), capacity), np.float32)
+    x = np.empty((width, capacity), np.float32)
+    one = np.empty((len(layers.first_bias), capacity), np.float32)
+    two = np.empty((len(layers.second_bias), capacity), np.float32)
     for b in range(len(n_rows)):
         for start in range(0, n_rows[b], capacity):
             n = min(capacity, n_rows[b] - start)
-            hidden_units(
-                features[b, start:], n, columns, first, first_bias, blocks, second_bias,
-                x, one, two,
-            )  # fmt: skip
+            hidden_units(features[b, start:], n, layers, x, one, two)
             for r in range(len(lasts)):
                 out = scores[r, b, start:]
-                for i in range(len(columns)):
+                for i in range(width):
                     for c in range(n):
                         out[c] += x[i, c] * skips[r, i]
                 for j in range(lasts.shape[1]):

@@ -1,13 +1,13 @@
 """OnlineRanker: a trained ranker whose read-out goes on learning, near what was published."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.native import reordered
-from tracker.scoring.network import Network, hidden_units
+from tracker.scoring.network import HiddenLayers, Network, hidden_units
 
 Array = NDArray[Any]
 
@@ -22,6 +22,20 @@ PULL = 0.001
 
 RADIUS = 2.0
 """Farthest the read-out may get from the published weights, in the same units: see `distance`."""
+
+
+class ReadOut(NamedTuple):
+    """The weights that are learned: `last` (G,) and `skip` (P,) of `Weights`."""
+
+    last: Array
+    skip: Array
+
+
+class _Units(NamedTuple):
+    """The units of a read-out: one for `last`, and (P,) for `skip`."""
+
+    last: np.float32
+    skip: Array
 
 
 class OnlineRanker:
@@ -42,14 +56,14 @@ class OnlineRanker:
     """
 
     def __init__(self, published: Network) -> None:
-        given = published.weights
+        weights = published.weights
         self.published = published
         self.wanted = published.wanted
         self.cut_weights = published.cut_weights
-        self._network = published.with_read_out(given.last.copy(), given.skip.copy())
-        sizes = np.sqrt(np.square(given.first).mean(axis=1))
-        self._skip_unit = np.maximum(sizes, np.abs(given.skip)).astype(np.float32)
-        self._last_unit = np.float32(np.sqrt(np.square(given.last).mean()))
+        self._network = published.with_read_out(weights.last.copy(), weights.skip.copy())
+        sizes = np.sqrt(np.square(weights.first).mean(axis=1))
+        self._skip_unit = np.maximum(sizes, np.abs(weights.skip)).astype(np.float32)
+        self._last_unit = np.float32(np.sqrt(np.square(weights.last).mean()))
 
     def score(
         self, features: NDArray[np.float32], n_rows: NDArray[np.int64]
@@ -69,26 +83,30 @@ class OnlineRanker:
             the loss of the example before the step, by the weights as they were and by the
             published ones: nats.
         """
-        given, own = self.published.weights, self._network.weights
-        hidden = np.empty((len(given.last), len(features)), np.float32)
+        published, own = self.published.weights, self._network.weights
+        hidden = np.empty((len(published.last), len(features)), np.float32)
         scores = np.empty((2, len(features)), np.float32)
         return _learn(
-            features, target, self.published.places, given.first, given.first_bias,
-            self.published.blocks, given.second_bias, given.last, given.skip,
-            self._last_unit, self._skip_unit,
-            RATE, CLIP, PULL, RADIUS, hidden, scores, own.last, own.skip,
-        )  # fmt: skip
+            features,
+            target,
+            self.published.layers,
+            ReadOut(published.last, published.skip),
+            ReadOut(own.last, own.skip),
+            _Units(self._last_unit, self._skip_unit),
+            hidden,
+            scores,
+        )
 
     @property
     def distance(self) -> float:
-        """How far the read-out is from the published one, in units of the weights: 0 to RADIUS.
+        """The distance of the read-out from the published one, in units of weights: 0 to RADIUS.
 
         RADIUS means that a weight is on average (root mean square) off by RADIUS / sqrt(n) of its
         typical size, n the number of weights: a fifth with 32 hidden units and 60 columns.
         """
-        given, own = self.published.weights, self._network.weights
-        last = (own.last - given.last) / max(self._last_unit, _LEAST)
-        skip = (own.skip - given.skip) / np.maximum(self._skip_unit, _LEAST)
+        published, own = self.published.weights, self._network.weights
+        last = (own.last - published.last) / max(self._last_unit, _LEAST)
+        skip = (own.skip - published.skip) / np.maximum(self._skip_unit, _LEAST)
         return math.sqrt(float(np.square(last).sum() + np.square(skip).sum()))
 
     def copy(self) -> Network:
@@ -133,39 +151,46 @@ _LEAST = np.float32(1e-12)
 
 @reordered
 def _learn(
-    features: Array, target: int, columns: Array, first: Array, first_bias: Array, blocks: Array,
-    second_bias: Array, published_last: Array, published_skip: Array,
-    last_unit: np.float32, skip_unit: Array,
-    rate: float, clip: float, pull: float, radius: float,
-    hidden: Array, scores: Array, last: Array, skip: Array,
-) -> tuple[float, float]:  # fmt: skip
+    features: Array,
+    target: int,
+    layers: HiddenLayers,
+    published: ReadOut,
+    learned: ReadOut,
+    units: _Units,
+    hidden: Array,
+    scores: Array,
+) -> tuple[float, float]:
     """Do the work of `OnlineRanker.learn`.
 
     1. The hidden units of each candidate, and its scores by the learned and published read-out.
-    2. Both losses, and by the learned one what each candidate's score is to be moved by.
+    2. Both losses, and the gradient of each candidate's score by the learned one.
     3. The gradient, in units of the weights, its length cut.
     4. The step, and the way back.
     5. Back on the sphere, if need be.
     """
+    published_last, published_skip = published
+    last, skip = learned
+    last_unit, skip_unit = units
     width, count = hidden.shape
-    x = np.empty((len(columns), count), np.float32)
-    one = np.empty((len(first_bias), count), np.float32)
-    hidden_units(
-        features, count, columns, first, first_bias, blocks, second_bias, x, one, hidden
-    )  # 1  # fmt: skip
+    n_columns = len(layers.places)
+    # 1. The hidden units, and the scores by both read-outs.
+    x = np.empty((n_columns, count), np.float32)
+    one = np.empty((len(layers.first_bias), count), np.float32)
+    hidden_units(features, count, layers, x, one, hidden)
     for c in range(count):
-        learned = np.float32(0.0)
-        published = np.float32(0.0)
-        for i in range(len(columns)):
-            learned += x[i, c] * skip[i]
-            published += x[i, c] * published_skip[i]
+        own = np.float32(0.0)
+        before = np.float32(0.0)
+        for i in range(n_columns):
+            own += x[i, c] * skip[i]
+            before += x[i, c] * published_skip[i]
         for j in range(width):
-            learned += hidden[j, c] * last[j]
-            published += hidden[j, c] * published_last[j]
-        scores[0, c] = learned
-        scores[1, c] = published
+            own += hidden[j, c] * last[j]
+            before += hidden[j, c] * published_last[j]
+        scores[0, c] = own
+        scores[1, c] = before
+    # 2. Both losses, and the gradient of the scores.
     losses = np.zeros(2)
-    for which in range(2):  # 2
+    for which in range(2):
         most = scores[which].max()
         total = 0.0
         for c in range(count):
@@ -175,38 +200,41 @@ def _learn(
             for c in range(count):
                 scores[0, c] = math.exp(scores[0, c] - most) / total
             scores[0, target] -= np.float32(1.0)
-    last_step = np.zeros(width, np.float32)  # 3
-    skip_step = np.zeros(len(columns), np.float32)
+    # 3. The gradient, in units of the weights, its length cut.
+    last_step = np.zeros(width, np.float32)
+    skip_step = np.zeros(n_columns, np.float32)
     for c in range(count):
         for j in range(width):
             last_step[j] += scores[0, c] * hidden[j, c]
-        for i in range(len(columns)):
+        for i in range(n_columns):
             skip_step[i] += scores[0, c] * x[i, c]
     length = 0.0
     for j in range(width):
         last_step[j] *= last_unit
         length += last_step[j] * last_step[j]
-    for i in range(len(columns)):
+    for i in range(n_columns):
         skip_step[i] *= skip_unit[i]
         length += skip_step[i] * skip_step[i]
     length = math.sqrt(length)
-    scale = np.float32(rate * (clip / length if length > clip else 1.0))
+    scale = np.float32(RATE * (CLIP / length if length > CLIP else 1.0))
+    # 4. The step, and the way back.
     away = 0.0
-    for j in range(width):  # 4
-        last[j] += np.float32(pull) * (published_last[j] - last[j])
+    for j in range(width):
+        last[j] += np.float32(PULL) * (published_last[j] - last[j])
         last[j] -= scale * last_unit * last_step[j]
         if last_unit > 0.0:
             away += ((last[j] - published_last[j]) / last_unit) ** 2
-    for i in range(len(columns)):
-        skip[i] += np.float32(pull) * (published_skip[i] - skip[i])
+    for i in range(n_columns):
+        skip[i] += np.float32(PULL) * (published_skip[i] - skip[i])
         skip[i] -= scale * skip_unit[i] * skip_step[i]
         if skip_unit[i] > 0.0:
             away += ((skip[i] - published_skip[i]) / skip_unit[i]) ** 2
     away = math.sqrt(away)
-    if away > radius:  # 5
-        back = np.float32(1.0 - radius / away)
+    # 5. Back on the sphere, if need be.
+    if away > RADIUS:
+        back = np.float32(1.0 - RADIUS / away)
         for j in range(width):
             last[j] += back * (published_last[j] - last[j])
-        for i in range(len(columns)):
+        for i in range(n_columns):
             skip[i] += back * (published_skip[i] - skip[i])
     return losses[0], losses[1]
