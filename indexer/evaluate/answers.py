@@ -91,7 +91,7 @@ def make_baselines(
 def variants_of(replay: Replay, targets: Targets) -> list[Variant]:
     """Return the variants that can differ: the log has their input, and the artifact reads it."""
     variants = [WHOLE]
-    tower, columns = replay.recommender.tower, replay.recommender.ranker.wanted
+    tower, columns = replay.recommender.tower, replay.recommender.ranker.column_mask
     reads = columns[[FEATURE.scene_1d, FEATURE.scene_10d]].any() or (
         tower is not None and tower.attention is not None
     )
@@ -230,7 +230,7 @@ def _read(
     """
     recommender, count = replay.recommender, len(variants)
     ranker_columns = np.zeros(len(COLUMNS), np.bool_)
-    ranker_columns[: len(recommender.ranker.wanted)] = recommender.ranker.wanted
+    ranker_columns[: len(recommender.ranker.column_mask)] = recommender.ranker.column_mask
     scenes = np.array([variant.scenes for variant in variants])
     attributes = np.array([variant.attributes for variant in variants])
     requests = replay.asked(np.full(count, event), scenes, attributes)

@@ -106,11 +106,10 @@ class RememberingReader(Reader):
     def _queries_of(self, requests: RequestBatch) -> list["_UserQueries"]:
         """Return the queries of each user; if one is new, of all of them at once."""
         keys = _users_of(requests)
-        known = [self._queries[key] for key in keys if key in self._queries]
-        if len(known) == len(keys):
-            return known
+        answers = [self._queries[key] for key in keys if key in self._queries]
+        if len(answers) == len(keys):
+            return answers
         both = super().scene_queries(requests)
-        answers: list[_UserQueries]
         if both is None:
             answers = [(query, None) for query in super().encoder_queries(requests)]
         else:
@@ -240,11 +239,11 @@ class Replay:
         learned = None if self.learner is None else self.learner.served.attention
         if tower is None or learned is None:
             return np.zeros(len(rows), np.float32)
-        asked = self.asked(np.array([event]))
-        published = self.recommender.reader.scene_queries(asked)
+        requests = self.asked(np.array([event]))
+        published = self.recommender.reader.scene_queries(requests)
         if published is None:
             return np.zeros(len(rows), np.float32)
-        added = learned.queries(published, asked.scenes) - published.queries
+        added = learned.queries(published, requests.scenes) - published.queries
         return np.asarray(tower.personal[rows] @ added[0], np.float32)
 
     def probability(self, event: int, learned: bool = False) -> float:
@@ -258,10 +257,10 @@ class Replay:
         if learned and self.learner is not None:
             calibration = self.learner.served.calibration
         one = np.array([event])
-        found = self.recommender.probabilities(
+        probabilities = self.recommender.probabilities(
             self.asked(one), self.rows[one][:, None], calibration
         )
-        return float(found[0, 0])
+        return float(probabilities[0, 0])
 
     def asked(
         self,

@@ -1,1 +1,1 @@
-"""What is known of items: vectors, the index, and live counts of what is chosen."""
+"""Items: vectors, the index, and live counts of choices."""

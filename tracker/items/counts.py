@@ -98,9 +98,9 @@ _LEAST = 1e-20
 
 
 @native
-def _settle(number: float, left: float) -> float:
-    """Return what decay leaves, 0 for next to nothing: denormal numbers are slow."""
-    number *= left
+def _settle(number: float, factor: float) -> float:
+    """Return a number times a factor of decay, 0 for next to nothing: denormals are slow."""
+    number *= factor
     return number if abs(number) >= _LEAST else 0.0
 
 
@@ -108,7 +108,7 @@ def _settle(number: float, left: float) -> float:
 def _move_time(
     head: Any, counts: Array, weights: Array, scenes: Array, neighbours: Array, time: float
 ) -> None:
-    """Bring a row to a time, if it is later than the row's."""
+    """Decay a row up to a time, if it is later than the row's."""
     age = time - head["ref_time"]
     if age <= 0.0:
         return
@@ -249,9 +249,9 @@ POSITION_DECAY = 0.8
 
 
 @native
-def fade_neighbours(neighbours: Array, n: int, left: float) -> None:
-    """Multiply the decayed counts of n entries by what decay leaves; next to nothing becomes 0."""
-    part = np.float32(left)
+def fade_neighbours(neighbours: Array, n: int, factor: float) -> None:
+    """Multiply the decayed counts of n entries by a factor; next to nothing becomes 0."""
+    part = np.float32(factor)
     for k in range(n):
         entry = neighbours[k]
         entry["together_10d"] *= part

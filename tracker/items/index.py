@@ -108,7 +108,7 @@ class ItemIndex:
         Args:
             queries: (B, D) float32, unit length.
             k: items to return; where there are fewer, rows end in -1 and scores in -inf.
-            threads: threads of the CPU to search with; of no account on a GPU.
+            threads: threads of the CPU to search with; ignored on a GPU.
 
         Returns:
             rows (B, K) int64 and scores (B, K) float32, best first.
@@ -169,8 +169,8 @@ class ItemIndex:
             raise ValueError(f"k is {k}; 1 to {most} expected")
 
     def _fetched(self, k: int) -> int:
-        wanted = k if self._gpu is not None or self.kind == "flat" else max(k, _MIN_FETCHED)
-        return min(wanted, self.size)
+        n = k if self._gpu is not None or self.kind == "flat" else max(k, _MIN_FETCHED)
+        return min(n, self.size)
 
 
 def gpu_count() -> int:
@@ -206,9 +206,9 @@ def _no_score(scores: Scores, rows: Rows) -> Scores:
     return scores
 
 
-def _cut(found: NDArray[Any], k: int, fill: float) -> NDArray[Any]:
-    if found.shape[1] >= k:
-        return np.ascontiguousarray(found[:, :k])
-    padded = np.full((found.shape[0], k), fill, found.dtype)
-    padded[:, : found.shape[1]] = found
+def _cut(results: NDArray[Any], k: int, fill: float) -> NDArray[Any]:
+    if results.shape[1] >= k:
+        return np.ascontiguousarray(results[:, :k])
+    padded = np.full((results.shape[0], k), fill, results.dtype)
+    padded[:, : results.shape[1]] = results
     return padded

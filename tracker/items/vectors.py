@@ -28,10 +28,10 @@ def row_of_hash(table_hash: Hashes, table_row: NDArray[np.int32], value: np.uint
     mask = np.uint64(table_hash.shape[0] - 1)
     place = (value ^ (value >> np.uint64(32))) & mask
     while True:
-        found = table_hash[place]
-        if found == value:
+        entry = table_hash[place]
+        if entry == value:
             return np.int64(table_row[place])
-        if found == np.uint64(0):
+        if entry == np.uint64(0):
             return np.int64(-1)
         place = (place + np.uint64(1)) & mask
 
@@ -111,21 +111,21 @@ def nearest_rows(full: Vectors, live: int, k: int = SIMILAR) -> NDArray[np.int32
     Returns:
         (N, K) int32, best first, the row itself left out, -1 where there are fewer.
     """
-    found = np.full((len(full), k), -1, np.int32)
-    kept = min(k, live)
+    nearest = np.full((len(full), k), -1, np.int32)
+    n = min(k, live)
     targets = np.ascontiguousarray(full[:live])
     for start in range(0, len(full), _NEIGHBOUR_BLOCK):
         block = full[start : start + _NEIGHBOUR_BLOCK]
         scores = block @ targets.T  # (block, live)
         own = np.arange(start, min(start + len(block), live))
         scores[own - start, own] = -np.inf
-        best = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+        best = np.argpartition(-scores, n - 1, axis=1)[:, :n]
         score = np.take_along_axis(scores, best, axis=1)
         order = np.argsort(-score, axis=1, kind="stable")
         best = np.take_along_axis(best, order, axis=1)
         best[np.take_along_axis(score, order, axis=1) == -np.inf] = -1
-        found[start : start + len(block), :kept] = best
-    return found
+        nearest[start : start + len(block), :n] = best
+    return nearest
 
 
 class VectorColumns(NamedTuple):

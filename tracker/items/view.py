@@ -30,7 +30,7 @@ _GONE_DAYS = 60.0
 
 
 class Catalogue(Protocol):
-    """What is needed of an ItemVectors: its rows' hashes, the table to find them, live rows."""
+    """The part of an ItemVectors that a view needs: hashes, the table to find rows, live rows."""
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
@@ -46,7 +46,7 @@ class Catalogue(Protocol):
 
     @property
     def live(self) -> int:
-        """How many rows, from the first, can be recommended."""
+        """The number of rows, from the first, that can be recommended."""
 
 
 class ItemColumns(NamedTuple):
@@ -270,8 +270,8 @@ class ItemView:
             _trend_scores(self.columns, scene, out)
 
         trend = self._best((scene, k), now, score)
-        left = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
-        return trend.rows[:left]
+        n = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
+        return trend.rows[:n]
 
     def new_rows(self, now: float, k: int) -> Rows:
         """Return the live rows first chosen most lately: at most k, the latest first.

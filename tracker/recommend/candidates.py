@@ -13,7 +13,7 @@ from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import native
 from tracker.kernels.row_lists import find_place, keep_best
 from tracker.recommend.neighbour_walk import (
-    WALKED,
+    WALK_SUMS,
     WalkOptions,
     new_walk,
     read_walk,
@@ -48,13 +48,13 @@ CHANNEL = _Channels(*range(len(CHANNELS)))
 
 @native
 def _strongest(
-    found: Array, sums: Array, n_found: int, live: int, popularity: Array,
+    walk_rows: Array, sums: Array, n_walked: int, live: int, popularity: Array,
     scores: Array, rows: Array,
 ) -> int:  # fmt: skip
-    """Write the live rows of a walk with the largest normalised sums, best first; how many."""
+    """Write the live rows of a walk with the largest normalised sums; return their number."""
     n = 0
-    for i in range(n_found):
-        row = found[i]
+    for i in range(n_walked):
+        row = walk_rows[i]
         # With one event at least, sqrt(n + 5) is above 2.449: most rows need no look-up.
         if row < live and (n < len(rows) or sums[i, 1] > 2.449 * scores[n - 1]):
             score = float(np.float32(sums[i, 1] / pair_norm(popularity[row, COUNT.never])))
@@ -64,7 +64,7 @@ def _strongest(
 
 @native
 def _lay_out(rows: Array, live: int, offer: Array, n: int) -> int:
-    """Add the live ones of rows to an offer of n; how many it has then."""
+    """Add the live ones of rows to an offer of n; return its new length."""
     for row in rows:
         if 0 <= row < live:
             offer[n] = row
@@ -83,7 +83,7 @@ class Quotas(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How candidates are merged.
+    """Limits of the merge.
 
     At least `k` rows are wanted, all below `live`; with `keep_seen` seen items are candidates like
     others. `recent_events`: similar items are taken of the latest so many items.
@@ -96,7 +96,7 @@ class Limits(NamedTuple):
 
 
 class SeenColumns(NamedTuple):
-    """What B users have seen.
+    """The seen items of B users.
 
     `events` (B,) int64, the number of each user's events so far, is the bound of it; `rows` (B,)
     int64 the row of each user in the filters `bits`, -1 for none; `hashes` (N,) of the items.
@@ -129,14 +129,14 @@ class ChannelRows(NamedTuple):
 class Candidates(NamedTuple):
     """Up to C unique live rows per user, the unseen first, with the channels' findings.
 
-    `rows` (B, C) int32, -1 padded; `channels` (B, C) uint8, positions in CHANNELS; `walked`
+    `rows` (B, C) int32, -1 padded; `channels` (B, C) uint8, positions in CHANNELS; `walk_sums`
     (B, C, WALKED) float32, neighbour sums; `via` (B, C) int8, the position in the history of the
     item that gave most of them, -1 none; `n_rows` and `n_unseen` (B,) int64.
     """
 
     rows: NDArray[np.int32]
     channels: NDArray[np.uint8]
-    walked: NDArray[np.float32]
+    walk_sums: NDArray[np.float32]
     via: NDArray[np.int8]
     n_rows: NDArray[np.int64]
     n_unseen: NDArray[np.int64]
@@ -147,7 +147,7 @@ class Candidates(NamedTuple):
         return Candidates(
             np.empty((users, capacity), np.int32),
             np.empty((users, capacity), np.uint8),
-            np.empty((users, capacity, WALKED), np.float32),
+            np.empty((users, capacity, WALK_SUMS), np.float32),
             np.empty((users, capacity), np.int8),
             np.zeros(users, np.int64),
             np.zeros(users, np.int64),
@@ -235,7 +235,7 @@ def _take_turns(
 def merge(
     requests: RequestColumns,
     histories: Histories,
-    found: ChannelRows,
+    channel_rows: ChannelRows,
     quotas: Quotas,
     limits: Limits,
     walk_options: WalkOptions,
@@ -263,10 +263,10 @@ def merge(
     Args:
         requests: the B users.
         histories: of the users.
-        found: the rows of the channels.
+        channel_rows: of the users.
         quotas: of the channels.
-        limits: how candidates are merged.
-        walk_options: how far to walk over neighbours.
+        limits: of the merge.
+        walk_options: limits of the walk over neighbours.
         near: the neighbours of the items.
         items: their live statistics.
         seen: by the users.
@@ -274,7 +274,12 @@ def merge(
     """
     ring_rows, history = histories.ring_rows, histories.history
     rows, channels = candidates.rows, candidates.channels
-    owners, masses, similar, trend = found.owners, found.masses, found.similar, found.trend
+    owners, masses, trend = channel_rows.owners, channel_rows.masses, channel_rows.trend
+    similar, searched, encoder_rows = (
+        channel_rows.similar,
+        channel_rows.searched,
+        channel_rows.encoder,
+    )
     popularity = items.counts
     k, live = limits.k, limits.live
     capacity = rows.shape[1]
@@ -302,7 +307,7 @@ def merge(
     from_channel[new] = CHANNEL.trend
     from_channel[own] = CHANNEL.recent
     from_channel[encoder] = CHANNEL.encoder
-    longest = max(found.searched.shape[1], found.encoder.shape[1], trend.shape[1])
+    longest = max(searched.shape[1], encoder_rows.shape[1], trend.shape[1])
     longest = max(longest, len(best_rows), width, limits.recent_events * similar.shape[1])
     offers = np.empty((sources, longest), np.int32)
     parts = np.zeros(sources, np.int64)
@@ -339,7 +344,7 @@ def merge(
                 mass += masses[b, rank]
         for rank in range(searches):
             if owners[b, rank] >= 0:
-                lengths[rank] = _lay_out(found.searched[owners[b, rank]], live, offers[rank], 0)
+                lengths[rank] = _lay_out(searched[owners[b, rank]], live, offers[rank], 0)
             if mass > 0.0:
                 parts[rank] = max(1, math.floor(quotas.content * masses[b, rank] / mass + 0.5))
         latest = past[: limits.recent_events]
@@ -355,7 +360,7 @@ def merge(
         )
         lengths[near_source] = _lay_out(best_rows[:n_best], live, offers[near_source], 0)
         parts[near_source] = quotas.neighbours
-        line = found.trend_lines[b]
+        line = channel_rows.trend_lines[b]
         if line > 0:
             lengths[trend_here] = _lay_out(trend[line], live, offers[trend_here], 0)
         parts[trend_here] = quotas.trend // 2 if line > 0 else 0
@@ -369,7 +374,7 @@ def merge(
                     offers[own, lengths[own]] = ring_rows[b, r]
                     lengths[own] += 1
         parts[own] = capacity
-        lengths[encoder] = _lay_out(found.encoder[b], live, offers[encoder], 0)
+        lengths[encoder] = _lay_out(encoder_rows[b], live, offers[encoder], 0)
         parts[encoder] = quotas.encoder
         n, n_seen = _take_turns(turns, seen, seen_row, merged, n, n_seen)
         # 3. Give the room that is left to all but recent.
@@ -407,7 +412,7 @@ def merge(
             items,
             rows[b],
             n,
-            candidates.walked[b],
+            candidates.walk_sums[b],
             candidates.via[b],
         )
         rows[b, n:] = -1

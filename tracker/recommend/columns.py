@@ -9,7 +9,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.items.view import ItemView
 from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native, prefetch
-from tracker.recommend.neighbour_walk import WALKED, WalkOptions, walk_rows
+from tracker.recommend.neighbour_walk import WALK_SUMS, WalkOptions, walk_rows
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
 from tracker.scoring.features import FEATURE, fill_features
@@ -47,30 +47,30 @@ class Columns:
         requests: RequestBatch,
         queries: NDArray[np.float32] | None,
         rows: NDArray[np.int64],
-        wanted: NDArray[np.bool_],
+        column_mask: NDArray[np.bool_],
         out: NDArray[np.float32],
     ) -> None:
         """Write the wanted COLUMNS of rows (B, C) into (B, C, F); see `Recommender.columns`."""
         padded = rows.astype(np.int32)
         n_rows = (padded >= 0).sum(axis=1)
-        if wanted[FEATURE.neighbours_60 : FEATURE.neighbours_60 + WALKED].any():
+        if column_mask[FEATURE.neighbours_60 : FEATURE.neighbours_60 + WALK_SUMS].any():
             options = WalkOptions(
                 self._options.neighbour_events, self._options.neighbour_width, True
             )
-            walked = walk_rows(histories, requests.now, options, self._view, padded, n_rows)
+            walk_sums = walk_rows(histories, requests.now, options, self._view, padded, n_rows)
         else:
-            walked = np.zeros((*rows.shape, WALKED), np.float32)
-        self.fill(histories, requests, wanted, queries, padded, n_rows, walked, out)
+            walk_sums = np.zeros((*rows.shape, WALK_SUMS), np.float32)
+        self.fill(histories, requests, column_mask, queries, padded, n_rows, walk_sums, out)
 
     def fill(
         self,
         histories: Histories,
         requests: RequestBatch,
-        wanted: NDArray[np.bool_],
+        column_mask: NDArray[np.bool_],
         queries: NDArray[np.float32] | None,
         rows: NDArray[np.int32],
         n_rows: NDArray[np.int64],
-        walked: NDArray[np.float32],
+        walk_sums: NDArray[np.float32],
         out: NDArray[np.float32],
     ) -> None:
         """Write the wanted columns of candidates (B, C); the others stay, as does row -1.
@@ -78,26 +78,26 @@ class Columns:
         Args:
             histories: of the users.
             requests: the B users.
-            wanted: (F,) of `Ranker`, F at most len(COLUMNS).
+            column_mask: (F,) of `Ranker`, F at most len(COLUMNS).
             queries: (B, E) of `Tower.queries`; None if the encoder's column is not wanted.
             rows: (B, C) catalogue rows.
             n_rows: (B,) candidates of each user; the rows after them are -1.
-            walked: (B, C, WALKED) neighbour sums.
+            walk_sums: (B, C, WALKED) neighbour sums.
             out: (B, C, F) float32.
         """
         states, view = requests.states, self._view
-        after = wanted[C_CONTEXT:]
+        after = column_mask[C_CONTEXT:]
         fill_features(
-            requests.columns, wanted[:C_CONTEXT], self._options.content_events, histories,
+            requests.columns, column_mask[:C_CONTEXT], self._options.content_events, histories,
             rows_of(states), half_lives_of(states), self._vectors, view.columns,
-            rows, n_rows, walked, out,
+            rows, n_rows, walk_sums, out,
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():
             _spread(read_context(histories, requests, view), n_rows, out, C_CONTEXT)
-        encodes = self._tower is not None and wanted[C_ENCODER : C_ENCODER + 1].any()
+        encodes = self._tower is not None and column_mask[C_ENCODER : C_ENCODER + 1].any()
         if encodes and queries is not None:
             _encoder_scores(queries, self.encoded, rows, n_rows, out, C_ENCODER)
-        if self._prediction is not None and wanted[C_PROBABILITY : C_PROBABILITY + 1].any():
+        if self._prediction is not None and column_mask[C_PROBABILITY : C_PROBABILITY + 1].any():
             logits = self._prediction.logits(
                 histories, requests, rows.astype(np.int64), view, self._vectors.full
             )

@@ -1,4 +1,4 @@
-"""What a partition has learned, as the row in which it is kept beside the states."""
+"""The learned models of a partition, as a row that is kept beside the states."""
 
 import zlib
 
@@ -12,7 +12,7 @@ class LearnedRowError(ValueError):
 
 
 class Learned(msgspec.Struct, array_like=True):
-    """What was learned by one model.
+    """The learned values of one model, with its progress.
 
     `code` tells the published weights that it belongs to. `loss` is the mean loss of the latest
     examples before they were learned from, `gain` how much more it would have been by the

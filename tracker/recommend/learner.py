@@ -201,36 +201,40 @@ class Learner:
         """
         if not self._parts or not self._learning:
             return 0
-        known = users.states.head["events"][events.slots] > 0
-        known &= recommender.artifact.vectors.row_of(events.items) >= 0
-        known &= ~_met_before(users.states, events)
-        steps = self._learn_labels(recommender, users, events, times, known)
+        learnable = users.states.head["events"][events.slots] > 0
+        learnable &= recommender.artifact.vectors.row_of(events.items) >= 0
+        learnable &= ~_met_before(users.states, events)
+        steps = self._learn_labels(recommender, users, events, times, learnable)
         if self._ranker is None and self._attention is None:
             return steps
         items = recommender.artifact.vectors
-        chosen = _some(can_be_target(events, self._kinds) & known, events.offsets, MOST)  # 1
-        rows = items.row_of(events.items[chosen])
+        # 1. Choose events.
+        targets = can_be_target(events, self._kinds) & learnable
+        places = _some(targets, events.offsets, MOST)
+        rows = items.row_of(events.items[places])
         live = rows < items.live
-        chosen, rows = chosen[live], rows[live]
-        if not len(chosen):
+        places, rows = places[live], rows[live]
+        if not len(places):
             return steps
-        hashes = np.array([hash_id(events.users[at]) for at in chosen.tolist()], np.uint64)
-        scenes = events.scenes[chosen]
-        requests = RequestBatch(users, events.slots[chosen], times[chosen], scenes, hashes)
-        found = recommender.examples(requests, k, self.served.attention)  # 2
-        for b, row in enumerate(rows.tolist()):  # 3
-            unseen = int(found.n_unseen[b])
-            candidates = found.rows[b, :unseen]
-            places = np.flatnonzero(candidates == row)
-            if not len(places) or unseen < 2:
+        hashes = np.array([hash_id(events.users[place]) for place in places.tolist()], np.uint64)
+        scenes = events.scenes[places]
+        requests = RequestBatch(users, events.slots[places], times[places], scenes, hashes)
+        # 2. Find the candidates, and what the ranker reads of them.
+        examples = recommender.examples(requests, k, self.served.attention)
+        # 3. One step for each whose item is among the unseen ones.
+        for b, row in enumerate(rows.tolist()):
+            unseen = int(examples.n_unseen[b])
+            candidates = examples.rows[b, :unseen]
+            matches = np.flatnonzero(candidates == row)
+            if not len(matches) or unseen < 2:
                 continue
             steps += 1
-            target = int(places[0])
+            target = int(matches[0])
             if self._ranker is not None:
                 learn = self._ranker.model.learn
-                self._ranker.note(*learn(found.columns[b, :unseen], target))
-            if self._attention is not None and found.scene_queries is not None:
-                user = found.scene_queries.queries[b], found.scene_queries.by_type[b]
+                self._ranker.note(*learn(examples.columns[b, :unseen], target))
+            if self._attention is not None and examples.scene_queries is not None:
+                user = examples.scene_queries.queries[b], examples.scene_queries.by_type[b]
                 losses = self._attention.model.learn(int(scenes[b]), *user, candidates, target)
                 if losses is not None:
                     self._attention.note(*losses)
@@ -247,23 +251,23 @@ class Learner:
         users: UserRows,
         events: EventBatch,
         times: NDArray[np.float64],
-        known: NDArray[np.bool_],
+        learnable: NDArray[np.bool_],
     ) -> int:
         """Learn the calibration from labelled events; return the steps taken."""
         part, prediction = self._calibration, self._models.prediction
         if part is None or prediction is None:
             return 0
         labels = prediction.info.rule.labels(events.kinds, events.values, events.weights)
-        chosen = _some((labels >= 0) & known, events.offsets, MOST_LABELLED)
-        if not len(chosen):
+        places = _some((labels >= 0) & learnable, events.offsets, MOST_LABELLED)
+        if not len(places):
             return 0
-        rows = recommender.artifact.vectors.row_of(events.items[chosen])
-        requests = RequestBatch(users, events.slots[chosen], times[chosen], events.scenes[chosen])
+        rows = recommender.artifact.vectors.row_of(events.items[places])
+        requests = RequestBatch(users, events.slots[places], times[places], events.scenes[places])
         logits = recommender.logits(requests, rows[:, None])[:, 0]
-        for b in range(len(chosen)):
+        for b in range(len(places)):
             one = slice(b, b + 1)
-            part.note(*part.model.learn(logits[one], labels[chosen[one]] == 1))
-        return len(chosen)
+            part.note(*part.model.learn(logits[one], labels[places[one]] == 1))
+        return len(places)
 
 
 def _met_before(states: UserStates, events: EventBatch) -> NDArray[np.bool_]:
@@ -271,8 +275,8 @@ def _met_before(states: UserStates, events: EventBatch) -> NDArray[np.bool_]:
     head, ring = states.head[events.slots], states.ring[events.slots]
     used = np.arange(ring.shape[1]) < head["n_ring"][:, None]
     again = (used & (ring["event_id"] == events.event_ids[:, None])).any(axis=1)
-    found: NDArray[np.bool_] = again & (events.event_ids != 0)
-    return found | (events.offsets <= head["last_offset"])
+    is_known: NDArray[np.bool_] = again & (events.event_ids != 0)
+    return is_known | (events.offsets <= head["last_offset"])
 
 
 def _some(which: NDArray[np.bool_], offsets: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ WALK_SLOTS = 4096
 WALK_ROWS = 3072
 """Most rows a walk holds; 20 items with 64 neighbours each way have 2,560."""
 
-WALKED = 5
+WALK_SUMS = 5
 """Sums of a walk, as features."""
 
 _RAW = 7
@@ -34,7 +34,7 @@ _AHEAD = 8  # rows whose counts are asked for before their turn
 
 
 class WalkOptions(NamedTuple):
-    """How far to walk.
+    """Limits of a walk.
 
     The latest `events` items are walked, of each of their two lists the strongest `width`; `whole`:
     all sums are wanted, and not only that of .95 an event.
@@ -108,7 +108,7 @@ def walk_neighbours(
         b: which of the users.
         now: seconds.
         histories: of the users.
-        options: how far to walk.
+        options: its limits.
         near: the neighbours of the items.
         items: their live statistics.
         walk: filled; its earlier contents are forgotten.
@@ -181,7 +181,7 @@ def read_walk(
     items: ItemColumns,
     rows: Array,
     n_rows: int,
-    walked: Array,
+    walk_sums: Array,
     via: Array,
 ) -> None:
     """Write a walk's normalised sums of rows (C, WALKED), and the best neighbour of each (C,)."""
@@ -194,7 +194,7 @@ def read_walk(
         place = table[_find(table, walk_rows, rows[i])]
         if place < 0:
             via[i] = -1
-            walked[i, :] = 0.0
+            walk_sums[i, :] = 0.0
             continue
         via[i] = walk_via[place]
         norm = np.float32(1.0 / pair_norm(popularity[rows[i], COUNT.never]))
@@ -203,11 +203,11 @@ def read_walk(
         if whole:
             fade = np.float32(_faded(now - ref_times[rows[i]]))
             live = np.float32(1.0 / math.sqrt(popularity[rows[i], COUNT.days_10] * fade + 1.0))
-        walked[i, 0] = sums[place, 0] * norm
-        walked[i, 1] = sums[place, 1] * norm
-        walked[i, 2] = (sums[place, 2] + sums[place, 5] * fade) * norm
-        walked[i, 3] = sums[place, 3] * norm
-        walked[i, 4] = (sums[place, 4] + sums[place, 6] * fade) * live
+        walk_sums[i, 0] = sums[place, 0] * norm
+        walk_sums[i, 1] = sums[place, 1] * norm
+        walk_sums[i, 2] = (sums[place, 2] + sums[place, 5] * fade) * norm
+        walk_sums[i, 3] = sums[place, 3] * norm
+        walk_sums[i, 4] = (sums[place, 4] + sums[place, 6] * fade) * live
 
 
 @native
@@ -219,13 +219,13 @@ def _walk_rows(
     items: ItemColumns,
     rows: Array,
     n_rows: Array,
-    walked: Array,
+    walk_sums: Array,
 ) -> None:
     walk = new_walk()
     via = np.empty(rows.shape[1], np.int8)
     for b in range(len(rows)):
         walk_neighbours(b, now[b], histories, options, near, items, walk)
-        read_walk(walk, now[b], options.whole, items, rows[b], n_rows[b], walked[b], via)
+        read_walk(walk, now[b], options.whole, items, rows[b], n_rows[b], walk_sums[b], via)
 
 
 def walk_rows(
@@ -237,6 +237,6 @@ def walk_rows(
     n_rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Return the neighbour sums (B, C, WALKED) of rows (B, C), the first n_rows of each user."""
-    walked = np.zeros((*rows.shape, WALKED), np.float32)
-    _walk_rows(now, histories, options, view.neighbours, view.columns, rows, n_rows, walked)
-    return walked
+    walk_sums = np.zeros((*rows.shape, WALK_SUMS), np.float32)
+    _walk_rows(now, histories, options, view.neighbours, view.columns, rows, n_rows, walk_sums)
+    return walk_sums

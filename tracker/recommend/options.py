@@ -11,7 +11,7 @@ from tracker.scoring.online_ranker import OnlineRanker
 
 @dataclass(frozen=True, slots=True)
 class RecommendOptions:
-    """How lists are made; the defaults suit a catalogue of any size.
+    """Options of list making; the defaults suit a catalogue of any size.
 
     - `searches`: of the index a user at most, one a slot. `per_search`: items found by each, and by
       the user encoder where one was trained.
@@ -82,10 +82,10 @@ def trained_with(info: RankerInfo, options: RecommendOptions) -> RecommendOption
 
 @dataclass(frozen=True, slots=True)
 class LearnedModels:
-    """What takes the place of what the artifact has; None for that.
+    """Learned models that replace the artifact's; None to use the artifact's.
 
-    `ranker` scores, `attention` is what is added to scene attention, and `calibration` is that of
-    the probabilities.
+    `ranker` scores, `attention` corrects scene attention, and `calibration` is that of the
+    probabilities.
     """
 
     ranker: OnlineRanker | None = None

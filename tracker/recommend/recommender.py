@@ -36,7 +36,7 @@ _PART = 256
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What would be ranked for B users, of C candidates at most, to be learned from.
+    """The candidates that would be ranked for B users, at most C each, for learning.
 
     `rows` (B, C) int32 catalogue rows after the cut, of which the first `n_unseen` (B,) are of
     items that the user has not seen; `columns` (B, C, F) float32 what the ranker reads of them;
@@ -101,13 +101,13 @@ class Recommender:
     ) -> RecommendedBatch:
         """Make a list of k items for each of B users.
 
-        1. Rings, slots and searches are read from the rows, and what the user encoder looks for.
-        2. One search of each index for the whole batch.
-        3. Candidates are merged from the channels, each with its quota.
-        4. A first cut by cheap features, then the streaming features of the rest.
-        5. The ranker scores them.
-        6. Lists by score and diversity, the unseen before the seen.
-        7. Reasons of items, and the users' interests.
+        1. Read histories and interests from the rows, and the queries of interests and encoder.
+        2. Search each index once for the whole batch.
+        3. Merge candidates from the channels, each with its quota.
+        4. Cut them by cheap features, then compute the streaming features of the rest.
+        5. Score them by the ranker.
+        6. Pick by score and diversity, the unseen before the seen.
+        7. Add the reasons of items, and the users' interests.
 
         Nobody gets an empty list while there is a live item: without history it is the trend,
         without trend the catalogue's order, and with everything seen the best seen. `learned` takes
@@ -118,14 +118,14 @@ class Recommender:
         """
         self._check(requests, k)
         learned = LearnedModels() if learned is None else learned
-        results = self.reader.search(requests, learned.attention)  # 1, 2
+        results = self.reader.search(requests, learned.attention)  # 1, 2: read and search
         lists = [
             self._lists(results.part(part), requests.part(part), k, learned)
             for part in _parts(len(requests))
         ]
         return RecommendedBatch(
             *(
-                np.concatenate([getattr(made, name) for made in lists])
+                np.concatenate([getattr(part, name) for part in lists])
                 for name in RecommendedBatch.__dataclass_fields__
             )
         )
@@ -140,17 +140,17 @@ class Recommender:
         """
         self._check(requests, k)
         results = self.reader.search(requests)
-        found = np.full((len(requests), k), -1, np.int64)
+        rows = np.full((len(requests), k), -1, np.int64)
         for part in _parts(len(requests)):
             cut, _, picks = self._ranked(results.part(part), requests.part(part), k, self.ranker)
-            taken = np.take_along_axis(cut.rows, np.maximum(picks, 0), axis=1)
-            found[part] = np.where(picks >= 0, taken, -1)
-        return found
+            pick_rows = np.take_along_axis(cut.rows, np.maximum(picks, 0), axis=1)
+            rows[part] = np.where(picks >= 0, pick_rows, -1)
+        return rows
 
     def examples(
         self, requests: RequestBatch, k: int, attention: OnlineAttention | None = None
     ) -> Examples:
-        """Give what `recommend` would have the ranker score, for learning; arguments as there."""
+        """Return the ranker's inputs for learning; arguments as for `recommend`."""
         self._check(requests)
         results = self.reader.search(requests, attention, keeps_scene_queries=True)
         cut, columns = self._shortlist(results, requests, k)
@@ -160,7 +160,7 @@ class Recommender:
         self,
         requests: RequestBatch,
         rows: NDArray[np.int64],
-        wanted: NDArray[np.bool_] | None = None,
+        column_mask: NDArray[np.bool_] | None = None,
         out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Compute COLUMNS of given rows (B, C), by the code that serves, for training.
@@ -168,20 +168,20 @@ class Recommender:
         Args:
             requests: the users, each at a time and in a scene.
             rows: -1 may only stand at the end.
-            wanted: (F,) which of them, as `Ranker.wanted`; all by default.
+            column_mask: (F,) which of them, as `Ranker.wanted`; all by default.
             out: (B, C, F) float32 to write them into, instead of zeros.
 
         Returns:
             (B, C, F) float32; as it was where the row is -1, and where a column is not wanted.
         """
-        wanted = np.ones(len(COLUMNS), np.bool_) if wanted is None else wanted
+        column_mask = np.ones(len(COLUMNS), np.bool_) if column_mask is None else column_mask
         if out is None:
-            out = np.zeros((*rows.shape, len(wanted)), np.float32)
+            out = np.zeros((*rows.shape, len(column_mask)), np.float32)
         histories = self._read(requests)
         queries = None
-        if wanted[C_ENCODER : C_ENCODER + 1].any():
+        if column_mask[C_ENCODER : C_ENCODER + 1].any():
             queries = self.reader.encoder_queries(requests)
-        self._columns.of_rows(histories, requests, queries, rows, wanted, out)
+        self._columns.of_rows(histories, requests, queries, rows, column_mask, out)
         return out
 
     def probabilities(
@@ -190,7 +190,7 @@ class Recommender:
         rows: NDArray[np.int64],
         calibration: Calibration | None = None,
     ) -> NDArray[np.float32]:
-        """Return the probability that each of B users takes to items, in a scene at a time.
+        """Return the probability of a positive event of each of B users on items, in a scene now.
 
         Args:
             requests: the users, each at a time and in a scene.
@@ -233,11 +233,11 @@ class Recommender:
         """Steps 3 to 7 of `recommend`, for a part of the users at a time."""
         ranker = self.ranker if learned.ranker is None else learned.ranker
         cut, scores, picks = self._ranked(results, requests, k, ranker)
-        # 7
+        # 7. Add reasons and interests.
         histories, items = results.histories, self.artifact.vectors
-        made = describe(histories, requests, self.options, items, cut, scores, picks)
-        found = self._probabilities(histories, requests, made.rows, learned.calibration)
-        return replace(made, probabilities=found)
+        batch = describe(histories, requests, self.options, items, cut, scores, picks)
+        probabilities = self._probabilities(histories, requests, batch.rows, learned.calibration)
+        return replace(batch, probabilities=probabilities)
 
     def _ranked(
         self, results: SearchResults, requests: RequestBatch, k: int, ranker: Ranker
@@ -245,9 +245,9 @@ class Recommender:
         """Steps 3 to 6: candidates after the cut, their scores, and what is picked of them."""
         options = self.options
         cut, features = self._shortlist(results, requests, k)
-        # 5
+        # 5. Score the candidates.
         scores = ranker.score(features, cut.n_rows)
-        # 6
+        # 6. Pick by score and diversity.
         picks = np.empty((len(requests), k), np.int64)
         select(
             k, options.diversity, options.seen != "exclude", self._vectors.vectors,
@@ -265,9 +265,9 @@ class Recommender:
         )
 
     def _check(self, requests: RequestBatch, k: int = 1) -> None:
-        found, dim = requests.states.config.dim, self.artifact.vectors.dim
-        if found != dim:
-            raise ValueError(f"states of dim {found}, items of {dim}; equal expected")
+        states_dim, dim = requests.states.config.dim, self.artifact.vectors.dim
+        if states_dim != dim:
+            raise ValueError(f"states of dim {states_dim}, items of {dim}; equal expected")
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 is expected")
 

@@ -40,9 +40,9 @@ _TASTE_EVENTS = 10
 
 
 class CutRule(NamedTuple):
-    """How the first cut is made.
+    """Rule of the first cut.
 
-    `weights` (6,) float32 of CUT_FEATURES; `reserve` candidates of each channel are kept in any
+    `weights` (6,) float32 in the order of CUT; `reserve` candidates of each channel are kept in any
     case; with `keep_seen` seen items are candidates like others, and only then repeats are counted.
     """
 
@@ -86,7 +86,7 @@ def cut_candidates(
         vectors: of the N items.
         items: their live statistics.
         encoder: the users' queries and the items' vectors.
-        rule: how the cut is made.
+        rule: of the cut.
         candidates: of the users, C per user.
         cut: filled with the candidates that are kept, K per user, -1 padded.
     """
@@ -132,7 +132,7 @@ def cut_candidates(
                     prefetch(encoded, ahead)
                 row = rows[b, c]
                 trend = trend_value(log2_counts[row, COUNT.day], now - ref_times[row], DAY)
-                neighbours = neighbour_value(candidates.walked[b, c, 1])
+                neighbours = neighbour_value(candidates.walk_sums[b, c, 1])
                 score = weights[CUT.trend] * np.float32(max(trend - TREND_KNEE, 0.0))
                 score += weights[CUT.neighbours] * np.float32(neighbours)
                 score += np.float32(dot(taste, short[row]))
@@ -170,8 +170,8 @@ def cut_candidates(
             cut.rows[b, n_cut] = rows[b, c]
             cut.channels[b, n_cut] = channels[b, c]
             cut.via[b, n_cut] = candidates.via[b, c]
-            for i in range(cut.walked.shape[2]):
-                cut.walked[b, n_cut, i] = candidates.walked[b, c, i]
+            for i in range(cut.walk_sums.shape[2]):
+                cut.walk_sums[b, n_cut, i] = candidates.walk_sums[b, c, i]
             n_cut += 1
         cut.n_rows[b] = n_cut
         cut.n_unseen[b] = n_cut_unseen
@@ -213,7 +213,7 @@ def shortlist(
     """
     states = requests.states
     # 3. Gather candidates.
-    whole_walk = bool(ranker.wanted[_WHOLE_WALK].any())
+    whole_walk = bool(ranker.column_mask[_WHOLE_WALK].any())
     candidates = find_candidates(results, requests, k, options, whole_walk, items, view)
     # 4. Keep the best by cheap features, and compute the columns of these.
     capacity = candidates.rows.shape[1]
@@ -232,9 +232,9 @@ def shortlist(
         candidates,
         cut,
     )
-    features = np.zeros((*cut.rows.shape, len(ranker.wanted)), np.float32)
+    features = np.zeros((*cut.rows.shape, len(ranker.column_mask)), np.float32)
     columns.fill(
-        results.histories, requests, ranker.wanted, results.encoder_queries,
-        cut.rows, cut.n_rows, cut.walked, features,
+        results.histories, requests, ranker.column_mask, results.encoder_queries,
+        cut.rows, cut.n_rows, cut.walk_sums, features,
     )  # fmt: skip
     return cut, features

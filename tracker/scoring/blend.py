@@ -47,14 +47,14 @@ CUT = _CutColumns()
 class Ranker(Protocol):
     """A function from features to scores: a network trained on them, or the blend.
 
-    `wanted` (F,) bool names the columns that it reads; the others may be left out and are zero.
-    Those beyond FEATURES, if any, are the user's context (`context.COLUMNS`).
+    `column_mask` (F,) bool marks the columns that it reads; the others may be left out and are
+    zero. Those beyond FEATURES, if any, are the user's context (`context.COLUMNS`).
     `cut_weights` (6,) float32 weigh the features of the first cut, in the order of CUT: content
     cosine, trend of a day, neighbours at .95, the negative sum, repeats and the encoder, each on
     the scale of its feature.
     """
 
-    wanted: NDArray[np.bool_]
+    column_mask: NDArray[np.bool_]
     cut_weights: NDArray[np.float32]
 
     def score(
@@ -94,8 +94,8 @@ class Blend:
             raise ValueError(f"no feature {unknown[0]!r}; expected are {', '.join(FEATURES)}")
         self._columns = np.array([FEATURES.index(name) for name in weights], np.int64)
         self._weights = np.array(list(weights.values()), np.float32)
-        self.wanted = np.zeros(len(FEATURES), np.bool_)
-        self.wanted[self._columns] = True
+        self.column_mask = np.zeros(len(FEATURES), np.bool_)
+        self.column_mask[self._columns] = True
         self.cut_weights = np.array(
             [
                 sum(w for name, w in weights.items() if name.startswith("content")),

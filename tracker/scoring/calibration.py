@@ -122,7 +122,7 @@ class OnlineCalibration:
 
     @property
     def distance(self) -> float:
-        """How far the shift is from the published one, in logits: 0 to MOST_SHIFT."""
+        """The distance of the shift from the published one, in logits: 0 to MOST_SHIFT."""
         return abs(self.value.shift - self.published.shift)
 
     def to_bytes(self) -> bytes:
@@ -135,17 +135,17 @@ class OnlineCalibration:
         Raises:
             ValueError: it is no calibration, began at another, or is too far from it.
         """
-        found, published = Calibration.from_bytes(values), self.published
-        if found.reset() != published.reset():
-            raise ValueError(f"the learned calibration began at {found.reset()}, not {published}")
-        shift, scale = abs(found.shift - published.shift), found.scale / published.scale
+        learned, published = Calibration.from_bytes(values), self.published
+        if learned.reset() != published.reset():
+            raise ValueError(f"the learned calibration began at {learned.reset()}, not {published}")
+        shift, scale = abs(learned.shift - published.shift), learned.scale / published.scale
         near = shift <= MOST_SHIFT * 1.001 and abs(math.log(scale)) <= math.log(MOST_SCALE) * 1.001
         if not near:  # nor for NaN
             raise ValueError(
                 f"the learned calibration is {shift:g} and {scale:g} times off;"
                 f" at most {MOST_SHIFT:g} and {MOST_SCALE:g} times are expected"
             )
-        self.value = found
+        self.value = learned
 
 
 def _log_loss(

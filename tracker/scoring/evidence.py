@@ -365,13 +365,13 @@ def _fill_item(x: Array, row: int, now: float, items: ItemColumns, priors: Smoot
     signed = positives + tally[TALLY.negatives]
     mean = (sums[SUM.never] - events * priors.weight) / (events + priors.item)
     x[_AT.item_mean] = mean
-    left = math.pow(2.0, -max(now - items.ref_times[row], 0.0) / (10 * DAY))
+    fade = math.pow(2.0, -max(now - items.ref_times[row], 0.0) / (10 * DAY))
     recent = 0.0
     if positives > 0.0:  # decayed counts are of positive events: scaled to all
-        recent = items.counts[row, COUNT.days_10] * left * events / positives
+        recent = items.counts[row, COUNT.days_10] * fade * events / positives
     x[_AT.item_mean_10d] = mean
     if recent > 0.0:
-        recent_sum = sums[SUM.days_10] * left - recent * priors.weight
+        recent_sum = sums[SUM.days_10] * fade - recent * priors.weight
         x[_AT.item_mean_10d] = (recent_sum + priors.item * mean) / (recent + priors.item)
     x[_AT.item_count] = math.log2(1.0 + events)
     x[_AT.item_liked] = (positives - signed * priors.liked) / (signed + priors.item)

@@ -112,7 +112,7 @@ def confident_unit(total: Array, mass: float, out: Array) -> None:
 @native
 def fill_features(
     requests: RequestColumns,
-    wanted: Array,
+    column_mask: Array,
     content_events: int,
     histories: Histories,
     users: RowColumns,
@@ -121,7 +121,7 @@ def fill_features(
     items: ItemColumns,
     rows: Array,
     n_rows: Array,
-    walked: Array,
+    walk_sums: Array,
     out: Array,
 ) -> None:
     """Compute FEATURES of candidates; columns that are not wanted stay as they are.
@@ -131,7 +131,7 @@ def fill_features(
 
     Args:
         requests: the B users.
-        wanted: (F,) bool; a group (content; neighbours; each other name) is computed as a whole.
+        column_mask: (F,) bool; a group (content; neighbours; each other name) is computed whole.
         content_events: the latest positive events that `content_*` are taken from.
         histories: of the users.
         users: the arena.
@@ -140,7 +140,7 @@ def fill_features(
         items: their live statistics.
         rows: (B, C) int32 catalogue rows.
         n_rows: (B,) candidates of each user.
-        walked: (B, C, WALKED) neighbour sums.
+        walk_sums: (B, C, WALKED) neighbour sums.
         out: (B, C, F) float32, filled up to n_rows.
     """
     full = vectors.full
@@ -153,11 +153,11 @@ def fill_features(
     recent = np.empty((3, full.shape[1]), np.float32)
     three = np.empty(3, np.float32)
     tastes = np.zeros((_INTERESTS + 1, short.shape[1]), np.float32)
-    content = wanted[FEATURE.content_60] or wanted[FEATURE.content_95]
-    content = content or wanted[FEATURE.content_last]
-    ages = wanted[FEATURE.age] or wanted[FEATURE.no_event]
-    repeats = wanted[FEATURE.repeats] or wanted[FEATURE.repeat_recency]
-    in_scene = wanted[FEATURE.scene_1d] or wanted[FEATURE.scene_10d]
+    content = column_mask[FEATURE.content_60] or column_mask[FEATURE.content_95]
+    content = content or column_mask[FEATURE.content_last]
+    ages = column_mask[FEATURE.age] or column_mask[FEATURE.no_event]
+    repeats = column_mask[FEATURE.repeats] or column_mask[FEATURE.repeat_recency]
+    in_scene = column_mask[FEATURE.scene_1d] or column_mask[FEATURE.scene_10d]
     for b in range(len(n_rows)):
         u = requests.slots[b]
         now = requests.now[b]
@@ -167,7 +167,7 @@ def fill_features(
             _sum_recent(ring[u], ring_rows[b], history[b], n_past, content_events, full, recent)
         tastes[:] = 0.0
         if u >= 0:
-            _read_tastes(users, u, now, half_lives, wanted, tastes)
+            _read_tastes(users, u, now, half_lives, column_mask, tastes)
         # 2. One group of features after another.
         for c in range(n_rows[b]):
             if c + _AHEAD < n_rows[b]:
@@ -183,17 +183,17 @@ def fill_features(
             row = rows[b, c]
             x = out[b, c]
             age = now - ref_times[row]
-            _fill_trends(x, wanted, log2_counts[row], age)
+            _fill_trends(x, column_mask, log2_counts[row], age)
             if ages:
                 _fill_age(x, now, first_times[row])
-            if wanted[FEATURE.idle]:
+            if column_mask[FEATURE.idle]:
                 _fill_idle(x, now, last_times[row])
             if content:
                 _fill_content(x, n_past, recent, full[row], three)
-            if wanted[FEATURE.slot]:
+            if column_mask[FEATURE.slot]:
                 _fill_nearest_interest(x, interests[b], strengths[b], short[row])
-            _fill_tastes(x, wanted, tastes, short[row])
-            _fill_neighbours(x, wanted, walked[b, c])
+            _fill_tastes(x, column_mask, tastes, short[row])
+            _fill_neighbours(x, column_mask, walk_sums[b, c])
             if repeats:
                 _fill_repeats(x, now, row, ring, u, ring_rows[b], history[b], n_past)
             if in_scene:
@@ -232,23 +232,23 @@ def _sum_recent(
 
 @native
 def _read_tastes(
-    users: RowColumns, u: int, now: float, half_lives: HalfLives, wanted: Array, tastes: Array
+    users: RowColumns, u: int, now: float, half_lives: HalfLives, column_mask: Array, tastes: Array
 ) -> None:
     """Write one user's decayed sums, and the negative one as the last, with their confidence."""
     age = max(now - users.head[u]["ref_time"], 0.0)
     for h in range(min(len(half_lives.sums), _INTERESTS)):
-        if wanted[FEATURE.interest_1 + h]:
+        if column_mask[FEATURE.interest_1 + h]:
             mass = users.masses[u, h] * math.pow(2.0, -age / half_lives.sums[h])
             confident_unit(users.sums[u, h], mass, tastes[h])
-    if wanted[FEATURE.negative]:
+    if column_mask[FEATURE.negative]:
         mass = users.head[u]["negative_mass"] * math.pow(2.0, -age / half_lives.negative)
         confident_unit(users.negative[u], mass, tastes[_INTERESTS])
 
 
 @native
-def _fill_trends(x: Array, wanted: Array, log2_counts: Array, age: float) -> None:
+def _fill_trends(x: Array, column_mask: Array, log2_counts: Array, age: float) -> None:
     for h in range(len(_TRENDS)):
-        if wanted[FEATURE.trend_3h + h]:
+        if column_mask[FEATURE.trend_3h + h]:
             value = 0.0
             if log2_counts[h] > -1e30:
                 value = trend_value(log2_counts[h], age, _TRENDS[h])
@@ -289,17 +289,17 @@ def _fill_nearest_interest(x: Array, interests: Array, strengths: Array, vector:
 
 
 @native
-def _fill_tastes(x: Array, wanted: Array, tastes: Array, vector: Array) -> None:
+def _fill_tastes(x: Array, column_mask: Array, tastes: Array, vector: Array) -> None:
     for h in range(len(tastes)):
-        if wanted[FEATURE.interest_1 + h]:
+        if column_mask[FEATURE.interest_1 + h]:
             x[FEATURE.interest_1 + h] = dot(tastes[h], vector)
 
 
 @native
-def _fill_neighbours(x: Array, wanted: Array, walked: Array) -> None:
-    for i in range(len(walked)):
-        if wanted[FEATURE.neighbours_60 + i]:
-            x[FEATURE.neighbours_60 + i] = neighbour_value(walked[i])
+def _fill_neighbours(x: Array, column_mask: Array, walk_sums: Array) -> None:
+    for i in range(len(walk_sums)):
+        if column_mask[FEATURE.neighbours_60 + i]:
+            x[FEATURE.neighbours_60 + i] = neighbour_value(walk_sums[i])
 
 
 @native

@@ -106,9 +106,9 @@ class Network:
         base = RankerInfo([], (0, 0)) if info is None else info
         self.info = msgspec.structs.replace(base, columns=list(columns), hidden=(hidden, width))
         self.weights = weights
-        self.wanted = np.zeros(len(COLUMNS), np.bool_)
+        self.column_mask = np.zeros(len(COLUMNS), np.bool_)
         self.places = np.array([COLUMNS.index(name) for name in columns], np.int64)
-        self.wanted[self.places] = True
+        self.column_mask[self.places] = True
         self.cut_weights = weights.cut
         self.blocks = _blocks_of(weights.second)
 

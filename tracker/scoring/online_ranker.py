@@ -58,7 +58,7 @@ class OnlineRanker:
     def __init__(self, published: Network) -> None:
         weights = published.weights
         self.published = published
-        self.wanted = published.wanted
+        self.column_mask = published.column_mask
         self.cut_weights = published.cut_weights
         self._network = published.with_read_out(weights.last.copy(), weights.skip.copy())
         sizes = np.sqrt(np.square(weights.first).mean(axis=1))

@@ -1,4 +1,4 @@
-"""Prediction: the trained probability that a user takes to an item, in a scene at a time."""
+"""Prediction: the trained probability of a positive event on an item, in a scene at a time."""
 
 import hashlib
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class PredictionFileError(ValueError):
 
 
 class PredictionInfo(msgspec.Struct, frozen=True):
-    """What a trained prediction is, in the manifest.
+    """Description of a trained prediction, in the manifest.
 
     `features` are what it reads of EVIDENCE, `hidden` the width of its layer, 0 for none (then it
     is a logistic regression). `rule` says what is positive, `base_rate` how often that was so in
@@ -121,13 +121,13 @@ class Prediction:
         self, evidence: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Return the logits of evidence (B, C, P) of rows (B, C), NaN where the row is -1."""
-        found = np.full(rows.shape, np.nan, np.float32)
+        logits = np.full(rows.shape, np.nan, np.float32)
         weights = self.weights
         _forward(
             evidence, rows, self._columns, weights.linear, weights.bias, weights.first,
-            weights.first_bias, weights.last, weights.lowest, weights.highest, found,
+            weights.first_bias, weights.last, weights.lowest, weights.highest, logits,
         )  # fmt: skip
-        return found
+        return logits
 
     def to_bytes(self) -> bytes:
         """Return the weights as safetensors; `info` belongs into the manifest."""

@@ -154,7 +154,7 @@ def test_a_baseline_that_fails_ends_the_evaluation(log: EventLog) -> None:
 class ByEncoder:
     """Ranks by what the user encoder says alone."""
 
-    wanted = np.arange(len(COLUMNS)) == C_ENCODER
+    column_mask = np.arange(len(COLUMNS)) == C_ENCODER
     cut_weights = np.ones(len(CUT), np.float32)
 
     def score(self, features: Any, n_rows: Any) -> Any:

@@ -297,7 +297,7 @@ class ByEncoder(Blend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.wanted = np.ones(len(COLUMNS), np.bool_)
+        self.column_mask = np.ones(len(COLUMNS), np.bool_)
 
     def score(self, features: Any, n_rows: Any) -> Any:
         return np.ascontiguousarray(features[:, :, C_ENCODER])

@@ -150,7 +150,7 @@ def test_neighbours_tell_the_item_that_brought_them() -> None:
     made = candidates_of(world_of_all_channels(), 0)
     for place in np.flatnonzero(made.channels[0] == CHANNELS.index("neighbours")):
         assert made.via[0, place] == 0
-        assert made.walked[0, place, 1] > 0.0
+        assert made.walk_sums[0, place, 1] > 0.0
 
 
 def test_lists_of_neighbours_are_strongest_first_so_that_few_entries_do() -> None:

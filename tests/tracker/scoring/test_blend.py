@@ -18,7 +18,7 @@ Array = NDArray[Any]
 class Backwards:
     """A stand-in for a trained network: the less an item was chosen, the better."""
 
-    wanted = np.ones(len(FEATURES), np.bool_)
+    column_mask = np.ones(len(FEATURES), np.bool_)
     cut_weights = np.zeros(6, np.float32)
 
     def score(self, features: Array, n_rows: Array) -> Array:
@@ -44,7 +44,7 @@ def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
 
 def test_only_the_columns_of_a_blend_are_wanted() -> None:
     blend = Blend({"trend_1d": 2.0, "content_60": 1.0, "content_95": 2.0, "negative": -3.0})
-    assert [FEATURES[i] for i in np.flatnonzero(blend.wanted)] == [
+    assert [FEATURES[i] for i in np.flatnonzero(blend.column_mask)] == [
         "trend_1d", "content_60", "content_95", "negative",
     ]  # fmt: skip
     assert blend.cut_weights.tolist() == [3.0, 2.0, 0.0, -3.0, 0.0, 0.0]

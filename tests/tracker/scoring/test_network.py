@@ -108,7 +108,7 @@ def test_places_beyond_the_rows_are_not_computed() -> None:
 
 def test_only_its_columns_are_wanted() -> None:
     ranker = Network(NAMES, weights())
-    assert {COLUMNS[i] for i in np.flatnonzero(ranker.wanted)} == set(NAMES)
+    assert {COLUMNS[i] for i in np.flatnonzero(ranker.column_mask)} == set(NAMES)
     np.testing.assert_array_equal(ranker.cut_weights, ranker.weights.cut)
 
 

@@ -82,7 +82,7 @@ def test_what_is_learned_moves_the_scores_and_leaves_the_published_ranker_as_it_
     assert losses == sorted(losses, reverse=True)
     assert ranker.score(features[None], n_rows)[0, 7] > before[0, 7]
     assert np.array_equal(published.score(features[None], n_rows), before)
-    assert np.array_equal(ranker.wanted, published.wanted)
+    assert np.array_equal(ranker.column_mask, published.column_mask)
 
 
 def test_the_weights_never_get_farther_than_the_radius() -> None:
