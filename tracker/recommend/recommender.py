@@ -168,7 +168,7 @@ class Recommender:
         Args:
             requests: the users, each at a time and in a scene.
             rows: -1 may only stand at the end.
-            column_mask: (F,) which of them, as `Ranker.wanted`; all by default.
+            column_mask: (F,) the columns to compute, as `Ranker.column_mask`; all by default.
             out: (B, C, F) float32 to write them into, instead of zeros.
 
         Returns:

@@ -53,9 +53,8 @@ def test_scores_are_those_of_two_hidden_layers_and_a_linear_part(
     for name in ("_layer", "hidden_units"):
         monkeypatch.setattr(network, name, getattr(network, name).py_func)
     cast(Any, network._forward).py_func(
-        features, n_rows, ranker.places, w.first, w.first_bias, ranker.blocks, w.second_bias,
-        w.last[None], w.skip[None], plain,
-    )  # fmt: skip
+        features, n_rows, ranker.layers, w.last[None], w.skip[None], plain
+    )
     np.testing.assert_allclose(plain[0], expected, rtol=1e-4, atol=1e-4)
 
 
