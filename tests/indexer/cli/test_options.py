@@ -36,7 +36,9 @@ def command(inputs: InputFlags, encoder: EncoderFlags, shape: ShapeFlags, loud: 
 
 
 def test_a_command_gets_its_flags_by_group_and_the_others_by_name() -> None:
-    run = CliRunner().invoke(command, "WORDS")
+    run = CliRunner().invoke(
+        command, ["--items", "a", "--items", "b", "--dim", "8", "--model", "m", "--loud"]
+    )
     assert run.output.splitlines() == ["['a', 'b'] () None 8", "m auto True"]
 
 

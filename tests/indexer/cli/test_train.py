@@ -162,7 +162,7 @@ def test_a_training_that_is_interrupted_says_how_it_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("indexer.train.train.fit_ranker", interrupt)
+        patched.setattr("indexer.train.fit_models.fit_ranker", interrupt)
         said = shop.run("train", *SMALL, code=REFUSED).stderr
     assert "the same command goes on from the last epoch that was finished" in said
     assert list((shop.root / ".training").glob("*/examples.npz"))
