@@ -164,7 +164,7 @@ def test_a_training_that_is_interrupted_says_how_it_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr("indexer.train.fit_models.fit_ranker", interrupt)
         said = shop.run("train", *SMALL, code=REFUSED).stderr
-    assert "the same command goes on from the last epoch that was finished" in said
+    assert "run the same command again to resume after the last complete epoch" in said
     assert list((shop.root / ".training").glob("*/examples.npz"))
     again = shop.run("train", *SMALL)
     assert "replaying for examples" not in again.stderr
