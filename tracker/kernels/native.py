@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numba
 from llvmlite import ir
@@ -45,11 +45,23 @@ def reordered(kernel: Callable[P, R]) -> Callable[P, R]:
     return _compile(kernel, {"reassoc", "contract", "nsz"})
 
 
-def _compile(kernel: Callable[P, R], fastmath: bool | set[str]) -> Callable[P, R]:
+def inlined(kernel: Callable[P, R]) -> Callable[P, R]:
+    """Compile `kernel` like `native`, but as a part of each kernel that calls it.
+
+    For small kernels that are called for every candidate with rows of arrays: numba counts the
+    references to an array that a call is given, and LLVM cannot drop that where it does not inline
+    the call. It made the features of a ranker twice as slow.
+    """
+    return _compile(kernel, False, inline="always")
+
+
+def _compile(
+    kernel: Callable[P, R], fastmath: bool | set[str], inline: Literal["never", "always"] = "never"
+) -> Callable[P, R]:
     function: Any = kernel
     name = function.__qualname__
     function.__qualname__ = f"{name}-{_digest(function.__module__)}"  # numba names its files so
-    compiled: Any = numba.njit(cache=True, nogil=True, fastmath=fastmath)(function)
+    compiled: Any = numba.njit(cache=True, nogil=True, fastmath=fastmath, inline=inline)(function)
     function.__qualname__ = compiled.__qualname__ = name
     return cast(Callable[P, R], compiled)
 

@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.native import native
+from tracker.kernels.native import inlined, native
 
 Array = NDArray[Any]
 
 
-@native
+@inlined
 def first_place(row: int, places: int) -> int:
     """Return the place at which a row is looked for first, of a power of two of places."""
     return int(((np.int64(row) * 2654435761) >> 15) & (places - 1))
 
 
-@native
+@inlined
 def find_place(marks: Array, row: int) -> int:
     """Return the place of a row in an open-addressing set, or the free one where it would go.
 

@@ -10,7 +10,7 @@ from tracker.items.counts import COUNT, pair_norm
 from tracker.items.near_lists import NearLists
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemColumns, ItemView
-from tracker.kernels.native import native
+from tracker.kernels.native import inlined, native
 from tracker.kernels.row_lists import find_place, keep_best
 from tracker.recommend.neighbour_walk import (
     WALK_SUMS,
@@ -181,7 +181,7 @@ class _Merged(NamedTuple):
     marks: Array
 
 
-@native
+@inlined
 def _take_turns(
     turns: _Turns, seen: SeenColumns, seen_row: int, merged: _Merged, n: int, n_seen: int
 ) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tracker.events.wire import Interest, Recommendation, RecommendedItem
 from tracker.items.vectors import ItemVectors
-from tracker.kernels.native import native
+from tracker.kernels.native import inlined, native
 from tracker.recommend.candidates import CHANNELS
 from tracker.recommend.lists import RecommendedBatch
 
@@ -223,12 +223,12 @@ def _copy(buffer: Array, at: int, text: Array, start: int, end: int) -> int:
     return at
 
 
-@native
+@inlined
 def _name(buffer: Array, at: int, name: Array) -> int:
     return _copy(buffer, at, name, 0, len(name))
 
 
-@native
+@inlined
 def _piece(buffer: Array, at: int, texts: _Texts, i: int) -> int:
     return _copy(buffer, at, texts.text, texts.starts[i], texts.starts[i + 1])
 

@@ -117,6 +117,8 @@ def walk_neighbours(
         the number of rows found.
     """
     table, rows, via, sums = walk
+    before_rows, before_counts, before_n = near.before
+    after_rows, after_counts, after_n = near.after
     popularity, ref_times = items.counts, items.ref_times
     ring_rows, history = histories.ring_rows[b], histories.history[b]
     table[:] = -1
@@ -128,10 +130,10 @@ def walk_neighbours(
         item = ring_rows[history[j]]
         if j + 1 < n_walked:
             ahead = ring_rows[history[j + 1]]
-            prefetch(near.before.rows, ahead)
-            prefetch(near.before.counts, ahead)
-            prefetch(near.after.rows, ahead)
-            prefetch(near.after.counts, ahead)
+            prefetch(before_rows, ahead)
+            prefetch(before_counts, ahead)
+            prefetch(after_rows, ahead)
+            prefetch(after_counts, ahead)
         scale = np.float32(1.0 / pair_norm(popularity[item, COUNT.never]))
         decay = np.float32(0.0)
         live = np.float32(0.0)
@@ -139,13 +141,14 @@ def walk_neighbours(
             decay = np.float32(_faded(now - ref_times[item]))
             live = np.float32(1.0 / math.sqrt(popularity[item, COUNT.days_10] * decay + 1.0))
         for way in range(2):
-            lists = near.before if way == 0 else near.after
-            others, counts = lists.rows[item], lists.counts[item]
+            others = before_rows[item] if way == 0 else after_rows[item]
+            counts = before_counts[item] if way == 0 else after_counts[item]
+            n_others = before_n[item] if way == 0 else after_n[item]
             # The decay of the pairs chosen after the item is the row's own, taken in `read_walk`.
             column = 2 if way == 0 else 5
             beside = 4 if way == 0 else 6
             fade = weight_95 * (decay if way == 0 else np.float32(1.0))
-            for e in range(min(lists.n[item], options.width)):
+            for e in range(min(n_others, options.width)):
                 row = others[e]
                 gain = counts[e, PAIR.together] * scale * weight_95
                 slot = _find(table, rows, row)

@@ -12,7 +12,7 @@ from tracker.items.counts import COUNT, DAY, PAIR, SUM, TALLY, pair_norm
 from tracker.items.near_lists import NearLists
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit, whole
-from tracker.kernels.native import native
+from tracker.kernels.native import inlined, native
 from tracker.kernels.row_lists import find_place
 from tracker.scoring.features import trend_value
 from tracker.users.columns import RequestColumns, RowColumns, rows_of
@@ -156,21 +156,22 @@ class _Means(NamedTuple):
     fade_95: float
 
 
-@native
+@inlined
 def _residual(
     weight: float, row: int, weight_sums: Array, tallies: Array, mean: float, prior: float
 ) -> float:
     """Return a weight less the smoothed mean of its item's other events."""
-    others = _events_of(tallies[row]) - 1.0
+    others = _events_of(tallies, row) - 1.0
     if others < 1.0:
         return weight - mean
     total = weight_sums[row, SUM.never] - weight + prior * mean
     return weight - total / (others + prior)  # type: ignore[no-any-return]
 
 
-@native
-def _events_of(tally: Array) -> float:
-    total = tally[TALLY.positives] + tally[TALLY.negatives] + tally[TALLY.neutrals]
+@inlined
+def _events_of(tallies: Array, row: int) -> float:
+    total = tallies[row, TALLY.positives] + tallies[row, TALLY.negatives]
+    total += tallies[row, TALLY.neutrals]
     return total  # type: ignore[no-any-return]
 
 
@@ -202,8 +203,13 @@ def fill_evidence(
         items: their live statistics.
         near: their neighbours.
         rows: (B, C) int64 or int32, -1 for none, whose features stay as they are.
-        out: (B, C, P) float32, filled.
+        out: (B, C, P) float32 zeros, filled.
     """
+    # Small kernels get arrays by themselves: handing a tuple on counts references to all of them.
+    counts, log2_counts, weight_sums, tallies = items[:4]
+    ref_times, first_times, _, item_scenes, scene_counts = items[4:]
+    before_rows, before_counts, before_n = near.before
+    after_rows, after_counts, after_n = near.after
     width = users.ring.shape[1]
     ring, ring_rows = users.ring, histories.ring_rows
     past = _Past(
@@ -213,6 +219,7 @@ def fill_evidence(
         np.empty(_PLACES, np.int64),
         np.empty((_TASTES, full.shape[1]), np.float32),
     )
+    entries, residuals, keys, firsts, tastes = past
     of_user = np.empty(out.shape[2], np.float32)
     for b in range(len(rows)):
         u = requests.slots[b]
@@ -237,15 +244,26 @@ def fill_evidence(
             if row < 0:
                 continue
             x = out[b, c]
-            for i in range(len(x)):
+            for i in range(_AT.user_mean, _AT.user_scene + 1):
                 x[i] = of_user[i]
-            item_mean = _fill_item(x, row, now, items, priors)
-            _fill_item_times(x, row, now, items)
+            item_mean = _fill_item(x, row, now, tallies, weight_sums, counts, ref_times, priors)
+            _fill_item_times(x, row, now, log2_counts, ref_times, first_times)
             if scene != 0:
-                _fill_scene(x, row, scene, items, priors)
-            _fill_content(x, n, past.tastes, full[row], means, priors)
-            _fill_neighbours(x, n, row, items.counts, near, past)
-            _fill_own(x, n, u, row, ring, ring_rows[b], past, priors)
+                _fill_scene(x, row, scene, item_scenes, scene_counts, counts, priors)
+            if n > 0:
+                _fill_content(x, row, tastes, full, means, priors)
+                norm = pair_norm(counts[row, COUNT.never])
+                together, residual_sum = _sum_pairs(
+                    0.0, 0.0, row, norm,
+                    before_rows, before_counts, before_n, counts, keys, firsts, residuals,
+                )  # fmt: skip
+                together, residual_sum = _sum_pairs(
+                    together, residual_sum, row, norm,
+                    after_rows, after_counts, after_n, counts, keys, firsts, residuals,
+                )  # fmt: skip
+                x[_AT.neighbours] = residual_sum / (together + _NEIGHBOURS_PRIOR)
+                x[_AT.neighbours_mass] = math.log2(1.0 + 16.0 * together)
+                _fill_own(x, n, b, u, row, ring, ring_rows, entries, keys, priors)
             x[_AT.item_mean_by_item_count] = item_mean * x[_AT.item_count]
             x[_AT.user_residual_by_user_events] = means.residual * x[_AT.user_events]
             x[_AT.item_mean_by_user_residual] = item_mean * means.residual
@@ -356,22 +374,30 @@ def _sum_tastes(
     return _Means(weight, residual, sum_60, sum_95)
 
 
-@native
-def _fill_item(x: Array, row: int, now: float, items: ItemColumns, priors: Smoothing) -> float:
+@inlined
+def _fill_item(
+    x: Array,
+    row: int,
+    now: float,
+    tallies: Array,
+    weight_sums: Array,
+    counts: Array,
+    ref_times: Array,
+    priors: Smoothing,
+) -> float:
     """Write the item's means and shares; return the first of them."""
-    tally, sums = items.tallies[row], items.weight_sums[row]
-    positives = tally[TALLY.positives]
-    events = _events_of(tally)
-    signed = positives + tally[TALLY.negatives]
-    mean = (sums[SUM.never] - events * priors.weight) / (events + priors.item)
+    positives = tallies[row, TALLY.positives]
+    events = _events_of(tallies, row)
+    signed = positives + tallies[row, TALLY.negatives]
+    mean = (weight_sums[row, SUM.never] - events * priors.weight) / (events + priors.item)
     x[_AT.item_mean] = mean
-    fade = math.pow(2.0, -max(now - items.ref_times[row], 0.0) / (10 * DAY))
+    fade = math.pow(2.0, -max(now - ref_times[row], 0.0) / (10 * DAY))
     recent = 0.0
     if positives > 0.0:  # decayed counts are of positive events: scaled to all
-        recent = items.counts[row, COUNT.days_10] * fade * events / positives
+        recent = counts[row, COUNT.days_10] * fade * events / positives
     x[_AT.item_mean_10d] = mean
     if recent > 0.0:
-        recent_sum = sums[SUM.days_10] * fade - recent * priors.weight
+        recent_sum = weight_sums[row, SUM.days_10] * fade - recent * priors.weight
         x[_AT.item_mean_10d] = (recent_sum + priors.item * mean) / (recent + priors.item)
     x[_AT.item_count] = math.log2(1.0 + events)
     x[_AT.item_liked] = (positives - signed * priors.liked) / (signed + priors.item)
@@ -379,86 +405,92 @@ def _fill_item(x: Array, row: int, now: float, items: ItemColumns, priors: Smoot
     return mean  # type: ignore[no-any-return]
 
 
-@native
-def _fill_item_times(x: Array, row: int, now: float, items: ItemColumns) -> None:
-    log2_count = items.log2_counts[row, COUNT.day]
+@inlined
+def _fill_item_times(
+    x: Array, row: int, now: float, log2_counts: Array, ref_times: Array, first_times: Array
+) -> None:
     x[_AT.item_trend] = 0.0
-    if log2_count > -1e30:
-        x[_AT.item_trend] = trend_value(log2_count, now - items.ref_times[row], DAY)
-    first_time = items.first_times[row]
-    none = not first_time >= -1e300
-    hours = 0.0 if none else max(now - first_time, 0.0) / 3600.0
+    if log2_counts[row, COUNT.day] > -1e30:
+        x[_AT.item_trend] = trend_value(log2_counts[row, COUNT.day], now - ref_times[row], DAY)
+    none = not first_times[row] >= -1e300
+    hours = 0.0 if none else max(now - first_times[row], 0.0) / 3600.0
     x[_AT.item_age] = math.log2(1.0 + hours)
     x[_AT.item_new] = 1.0 if none else 0.0
 
 
-@native
+@inlined
 def _fill_scene(
-    x: Array, row: int, scene: np.uint32, items: ItemColumns, priors: Smoothing
+    x: Array,
+    row: int,
+    scene: np.uint32,
+    scenes: Array,
+    scene_counts: Array,
+    counts: Array,
+    priors: Smoothing,
 ) -> None:
-    scenes, scene_counts = items.scenes[row], items.scene_counts[row]
-    for s in range(len(scenes)):
-        if scenes[s] == scene:
-            count = items.counts[row, COUNT.days_10]
-            x[_AT.item_scene] = scene_counts[s, SUM.days_10] / (count + priors.item)
+    for s in range(scenes.shape[1]):
+        if scenes[row, s] == scene:
+            count = counts[row, COUNT.days_10]
+            x[_AT.item_scene] = scene_counts[row, s, SUM.days_10] / (count + priors.item)
 
 
-@native
+@inlined
 def _fill_content(
-    x: Array, n: int, tastes: Array, vector: Array, means: _Means, priors: Smoothing
+    x: Array, row: int, tastes: Array, full: Array, means: _Means, priors: Smoothing
 ) -> None:
     """Write the cosines with the user's sums; the first two are means, by what they were given."""
-    for t in range(_TASTES):
-        cosine = 0.0
-        if n > 0:
-            cosine = float(dot(tastes[t], vector))
-        if t == _CONTENT:
-            cosine /= means.fade_60 + 1.0
-        elif t == _CONTENT + 1:
-            cosine /= means.fade_95 + priors.user
-        x[_AT.content_60 + t] = cosine
+    x[_AT.content_60] = float(dot(tastes[_CONTENT], full[row])) / (means.fade_60 + 1.0)
+    x[_AT.content_95] = float(dot(tastes[_CONTENT + 1], full[row])) / (means.fade_95 + priors.user)
+    for t in range(_LIKED, _TASTES):
+        x[_AT.content_60 + t] = dot(tastes[t], full[row])
 
 
-@native
-def _fill_neighbours(
-    x: Array, n: int, row: int, counts: Array, near: NearLists, past: _Past
-) -> None:
-    together = 0.0
-    residual_sum = 0.0
-    if n > 0:
-        norm = pair_norm(counts[row, COUNT.never])
-        for way in range(2):
-            lists = near.before if way == 0 else near.after
-            others, pairs = lists.rows[row], lists.counts[row]
-            for e in range(whole(lists.n[row])):
-                place = find_place(past.keys, others[e])
-                if past.keys[place] != -1:
-                    both = norm * pair_norm(counts[others[e], COUNT.never])
-                    part = pairs[e, PAIR.together] / both
-                    together += part
-                    residual_sum += part * past.residuals[past.firsts[place]]
-    x[_AT.neighbours] = residual_sum / (together + _NEIGHBOURS_PRIOR)
-    x[_AT.neighbours_mass] = math.log2(1.0 + 16.0 * together)
+@inlined
+def _sum_pairs(
+    together: float,
+    residual_sum: float,
+    row: int,
+    norm: float,
+    rows: Array,
+    pairs: Array,
+    n: Array,
+    counts: Array,
+    keys: Array,
+    firsts: Array,
+    residuals: Array,
+) -> tuple[float, float]:
+    """Add the normalised pairs of an item with those of the user, and their residuals."""
+    for e in range(whole(n[row])):
+        other = rows[row, e]
+        place = find_place(keys, other)
+        if keys[place] != -1:
+            both = norm * pair_norm(counts[other, COUNT.never])
+            part = pairs[row, e, PAIR.together] / both
+            together += part
+            residual_sum += part * residuals[firsts[place]]
+    return together, residual_sum
 
 
-@native
+@inlined
 def _fill_own(
     x: Array,
     n: int,
+    b: int,
     u: int,
     row: int,
     ring: Array,
     ring_rows: Array,
-    past: _Past,
+    entries: Array,
+    keys: Array,
     priors: Smoothing,
 ) -> None:
     repeats = 0.0
     repeat_sum = 0.0
-    if n > 0 and past.keys[find_place(past.keys, row)] != -1:
+    if keys[find_place(keys, row)] != -1:
         for j in range(n):
-            if ring_rows[past.entries[j]] == row:
+            if ring_rows[b, entries[j]] == row:
                 repeats += 1.0
-                repeat_sum += float(ring[u, past.entries[j]]["weight"]) - priors.weight
+                repeat_sum += float(ring[u, entries[j]]["weight"]) - priors.weight
     x[_AT.own_count] = math.log2(1.0 + repeats)
     x[_AT.own_mean] = repeat_sum / (repeats + 1.0)
 

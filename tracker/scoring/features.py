@@ -10,7 +10,7 @@ from tracker.items.counts import DAY, ITEM_HALF_LIVES, SUM
 from tracker.items.vectors import VectorColumns
 from tracker.items.view import ItemColumns
 from tracker.kernels.arithmetic import add_scaled, dot, three_dots, to_unit
-from tracker.kernels.native import native, prefetch
+from tracker.kernels.native import inlined, native, prefetch
 from tracker.users.columns import HalfLives, RequestColumns, RowColumns
 from tracker.users.readings import Histories
 
@@ -245,7 +245,7 @@ def _read_tastes(
         confident_unit(users.negative[u], mass, tastes[_INTERESTS])
 
 
-@native
+@inlined
 def _fill_trends(x: Array, column_mask: Array, log2_counts: Array, age: float) -> None:
     for h in range(len(_TRENDS)):
         if column_mask[FEATURE.trend_3h + h]:
@@ -255,7 +255,7 @@ def _fill_trends(x: Array, column_mask: Array, log2_counts: Array, age: float) -
             x[FEATURE.trend_3h + h] = value
 
 
-@native
+@inlined
 def _fill_age(x: Array, now: float, first_time: float) -> None:
     none = not first_time >= -1e300
     hours = 0.0 if none else max(now - first_time, 0.0) / 3600.0
@@ -263,7 +263,7 @@ def _fill_age(x: Array, now: float, first_time: float) -> None:
     x[FEATURE.no_event] = 1.0 if none else 0.0
 
 
-@native
+@inlined
 def _fill_idle(x: Array, now: float, last_time: float) -> None:
     value = 0.0
     if last_time >= -1e300:  # not for NaN
@@ -271,7 +271,7 @@ def _fill_idle(x: Array, now: float, last_time: float) -> None:
     x[FEATURE.idle] = value
 
 
-@native
+@inlined
 def _fill_content(x: Array, n_past: int, recent: Array, vector: Array, three: Array) -> None:
     if n_past > 0:
         three_dots(recent, vector, three)
@@ -279,7 +279,7 @@ def _fill_content(x: Array, n_past: int, recent: Array, vector: Array, three: Ar
         x[FEATURE.content_60 + i] = three[i] if n_past > 0 else np.float32(0.0)
 
 
-@native
+@inlined
 def _fill_nearest_interest(x: Array, interests: Array, strengths: Array, vector: Array) -> None:
     best = np.float32(-np.inf)
     for s in range(len(strengths)):
@@ -288,21 +288,21 @@ def _fill_nearest_interest(x: Array, interests: Array, strengths: Array, vector:
     x[FEATURE.slot] = best if best > -np.inf else 0.0
 
 
-@native
+@inlined
 def _fill_tastes(x: Array, column_mask: Array, tastes: Array, vector: Array) -> None:
     for h in range(len(tastes)):
         if column_mask[FEATURE.interest_1 + h]:
             x[FEATURE.interest_1 + h] = dot(tastes[h], vector)
 
 
-@native
+@inlined
 def _fill_neighbours(x: Array, column_mask: Array, walk_sums: Array) -> None:
     for i in range(len(walk_sums)):
         if column_mask[FEATURE.neighbours_60 + i]:
             x[FEATURE.neighbours_60 + i] = neighbour_value(walk_sums[i])
 
 
-@native
+@inlined
 def _fill_repeats(
     x: Array,
     now: float,
@@ -324,7 +324,7 @@ def _fill_repeats(
     x[FEATURE.repeat_recency] = 0.0 if repeats == 0 else math.log2(1.0 + recency)
 
 
-@native
+@inlined
 def _fill_scene(
     x: Array, scene: np.uint32, item_scenes: Array, scene_counts: Array, age: float
 ) -> None:
