@@ -229,8 +229,8 @@ def _name(buffer: Array, at: int, name: Array) -> int:
 
 
 @inlined
-def _piece(buffer: Array, at: int, texts: _Texts, i: int) -> int:
-    return _copy(buffer, at, texts.text, texts.starts[i], texts.starts[i + 1])
+def _piece(buffer: Array, at: int, text: Array, starts: Array, i: int) -> int:
+    return _copy(buffer, at, text, starts[i], starts[i + 1])
 
 
 @native
@@ -279,27 +279,32 @@ def _write_records(
     A line of `heads` is an object, of which the last brace is left out; of one of `middles` the
     first brace becomes a comma, and the last one is left out.
     """
-    because_rows = lists.because_rows
+    rows, scores, probabilities, list_channels, because_rows, list_labels, strengths, changes = (
+        lists
+    )
+    id_text, id_starts = ids
+    label_text, label_starts = labels
+    channel_text, channel_starts = channels
     at = 0
-    for b in range(len(lists.rows)):
+    for b in range(len(rows)):
         at = _copy(buffer, at, heads.text, heads.starts[b], heads.starts[b + 1] - 2)
         at = _name(buffer, at, _ITEMS)
-        for i in range(lists.rows.shape[1]):
-            row = lists.rows[b, i]
+        for i in range(rows.shape[1]):
+            row = rows[b, i]
             if row < 0:
                 break
             if i > 0:
                 buffer[at] = 44  # ,
                 at += 1
             at = _name(buffer, at, _ITEM)
-            at = _piece(buffer, at, ids, row)
+            at = _piece(buffer, at, id_text, id_starts, row)
             at = _name(buffer, at, _SCORE)
-            at = _number(buffer, at, lists.scores[b, i])
-            probability = lists.probabilities[b, i]
+            at = _number(buffer, at, scores[b, i])
+            probability = probabilities[b, i]
             if probability == probability:  # not NaN
                 at = _name(buffer, at, _PROBABILITY)
                 at = _number(buffer, at, probability)
-            at = _piece(buffer, at, channels, lists.channels[b, i])
+            at = _piece(buffer, at, channel_text, channel_starts, list_channels[b, i])
             for r in range(because_rows.shape[2]):
                 reason = because_rows[b, i, r]
                 if reason < 0:
@@ -307,7 +312,7 @@ def _write_records(
                 if r > 0:
                     buffer[at] = 44
                     at += 1
-                at = _piece(buffer, at, ids, reason)
+                at = _piece(buffer, at, id_text, id_starts, reason)
             buffer[at] = 93  # ]
             buffer[at + 1] = 125  # }
             at += 2
@@ -316,19 +321,19 @@ def _write_records(
         at += 2
         at = _copy(buffer, at, middles.text, middles.starts[b] + 1, middles.starts[b + 1] - 2)
         at = _name(buffer, at, _INTERESTS)
-        for i in range(lists.labels.shape[1]):
-            if np.rint(lists.strengths[b, i] * 10000.0) <= 0.0:
+        for i in range(list_labels.shape[1]):
+            if np.rint(strengths[b, i] * 10000.0) <= 0.0:
                 break
             if i > 0:
                 buffer[at] = 44
                 at += 1
-            label = lists.labels[b, i] if lists.labels[b, i] >= 0 else len(labels.starts) - 2
+            label = list_labels[b, i] if list_labels[b, i] >= 0 else len(label_starts) - 2
             at = _name(buffer, at, _LABEL)
-            at = _piece(buffer, at, labels, label)
+            at = _piece(buffer, at, label_text, label_starts, label)
             at = _name(buffer, at, _STRENGTH)
-            at = _number(buffer, at, lists.strengths[b, i])
+            at = _number(buffer, at, strengths[b, i])
             at = _name(buffer, at, _CHANGE)
-            at = _number(buffer, at, lists.changes[b, i])
+            at = _number(buffer, at, changes[b, i])
             buffer[at] = 125
             at += 1
         buffer[at] = 93
