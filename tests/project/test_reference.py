@@ -39,7 +39,10 @@ def page(name: str) -> str:
     [
         ("events", f"have up to {MAX_ID_BYTES} bytes"),
         ("events", f"up to {MAX_FUTURE_SECONDS / 60:g} minutes after"),
-        ("events", f"the user's latest {CONFIG.ring} events"),
+        (
+            "events",
+            f"the latest {CONFIG.ring - CONFIG.ring_evict + 1} events, {CONFIG.ring} at most",
+        ),
         ("events", f"up to {CONFIG.pending} per user wait"),
         ("kinds", f"1 - 2^(-seconds / {DWELL_SATURATION_SECONDS:g})"),
         ("kinds", f"1 + log2(quantity), up to {MAX_QUANTITY_FACTOR:g}"),
