@@ -51,7 +51,7 @@ FIELDS: dict[str, dict[str, str]] = {
         " Needed for an action.",
         "scene": "Where it happened, for example `home`, `search`, `cart`.",
         "value": "A quantity, a rating, or seconds of dwell time. The curve of the kind reads it.",
-        "event_id": "Your id of this event. Needed only to retract it later.",
+        "event_id": "Your id of this event. You retract the event by it, and a repeat is ignored.",
         "retracts": "Makes this event a retraction: the `event_id` to take back.",
     },
     "item": {

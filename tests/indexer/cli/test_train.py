@@ -15,7 +15,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import LAYOUT
 from tracker.users.config import InterestConfig
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
 
 __all__ = ["words"]  # a fixture
 

@@ -25,7 +25,7 @@ from tests.indexer.encoder.test_fit import CONFIG, CPU, OPTIONS, parts, world
 from tests.indexer.encoder.test_tower import ITEMS, events_of, made
 from tests.paths import ROOT
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
 
 
 def fit_of(folder: Path, name: str = "one", epochs: int = OPTIONS.epochs) -> Fit:

@@ -79,7 +79,7 @@ def shop(tmp_path: Path) -> Shop:
 
 
 async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(100.0):
         while not done():
             await asyncio.sleep(0.01)
 
