@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keep the tests of one broker in one process, and skip them all where it cannot run."""
     for item in items:
         brokers = {"kafka", "tansu"} & set(getattr(item, "fixturenames", ()))
-        if brokers or "end_to_end" in item.path.parts:
+        if brokers or item.get_closest_marker("kafka") or "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.broker)
     kafka = [item for item in items if item.get_closest_marker("kafka")]
     for item in kafka:

@@ -17,6 +17,8 @@ from indexer.encoder.sequences import Sequences, batches, windows
 from indexer.encoder.trend import Trend
 from tracker.encoder.user_encoder import EncoderConfig, UserEncoder
 
+pytestmark = pytest.mark.training
+
 CPU = torch.device("cpu")
 ITEMS = 12
 OPTIONS = EncoderOptions(epochs=4, batch_events=64, learning_rate=1e-2, patience=4, repeats=True)

@@ -24,6 +24,8 @@ from tracker.artifact.manifest import read_manifest
 from tracker.artifact.versions import latest_version
 from tracker.events.kinds import Kinds
 
+pytestmark = pytest.mark.training
+
 ITEMS = 30
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(ITEMS))]
 

@@ -26,6 +26,8 @@ from tracker.events.label_rule import LabelRule
 from tracker.scoring.evidence import EVIDENCE, Priors
 from tracker.scoring.prediction import Prediction
 
+pytestmark = pytest.mark.training
+
 PRIORS = Priors(0.5, 0.8, 0.6, 0.5, 3.0, 3.0)
 QUICK = PredictionOptions(max_epochs=15, learning_rate=0.01)
 USERS, ITEMS = 40, 40

@@ -13,6 +13,8 @@ from tests.logs import group_artifact, group_events, read_events
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import COLUMNS
 
+pytestmark = pytest.mark.training
+
 QUICK = RankerOptions(hidden=(8, 8), steps=60, max_epochs=10, learning_rate=0.02, warmup_steps=5)
 
 
