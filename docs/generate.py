@@ -111,21 +111,25 @@ def fields(schema: dict[str, Any], texts: dict[str, str]) -> str:
     """Return the table of an object's fields from its JSON schema."""
     required = set(schema.get("required", ()))
     rows = [
-        [f"`{name}`", texts[name], json_type(part), "yes" if name in required else ""]
+        [f"`{name}`", texts[name], json_type(part, name in required), _yes(name in required)]
         for name, part in schema["properties"].items()
     ]
     return table(["Field", "Meaning", "Type", "Required"], rows)
 
 
-def json_type(part: dict[str, Any]) -> str:
-    """Return the type that a JSON schema asks for, in words.
+def _yes(true: bool) -> str:
+    return "yes" if true else ""
+
+
+def json_type(part: dict[str, Any], required: bool = True) -> str:
+    """Return the type that a JSON schema asks for, in words; null only if the field is required.
 
     >>> json_type({"anyOf": [{"type": "string"}, {"type": "null"}]})
-    'string'
+    'string or null'
     """
     if "anyOf" in part:
-        names = [json_type(one) for one in part["anyOf"]]
-        return " or ".join(dict.fromkeys(name for name in names if name != "null"))
+        names = dict.fromkeys(json_type(one) for one in part["anyOf"])
+        return " or ".join(name for name in names if required or name != "null")
     if "enum" in part:
         return "string"
     if "$ref" in part:
