@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import msgspec
 
 from tracker.events.lines import InputError, Line, read_lines
-from tracker.events.wire import RejectedEventError, User, decode_event, encode_event, seconds
+from tracker.events.times import seconds
+from tracker.events.wire import RejectedEventError, User, decode_event, encode_event
 
 STORY_EVENTS = 5
 STORY_AFTER = 5

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.kinds import Kinds, UnknownKindError
+from tracker.events.times import seconds
 from tracker.events.wire import (
     Event,
     RejectedEventError,
@@ -16,7 +17,6 @@ from tracker.events.wire import (
     hash_id,
     kind_code,
     scene_code,
-    seconds,
 )
 
 MAX_FUTURE_SECONDS = 300.0

@@ -1,7 +1,5 @@
 """Messages in Kafka topics: Event in, Recommendation and Rejection out."""
 
-import math
-from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -188,28 +186,3 @@ def _reason(message: str) -> str:
     if "length" in message:
         return "bad_id"
     return "wrong_type"
-
-
-def seconds(timestamp: float | str) -> float:
-    """Return float seconds since the epoch from seconds or ISO 8601 (without zone: UTC).
-
-    Raises:
-        ValueError: not a time, not finite, negative, or in a year past 9999 (milliseconds are a
-            frequent cause, and the message says so).
-
-    >>> seconds("2013-02-28T14:38:27Z")
-    1362062307.0
-    """
-    if isinstance(timestamp, str):
-        try:
-            moment = datetime.fromisoformat(timestamp)
-        except ValueError as error:
-            raise ValueError(
-                f"timestamp {timestamp[:64]!r} is neither seconds nor ISO 8601"
-            ) from error
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        timestamp = moment.timestamp()
-    if not math.isfinite(timestamp) or timestamp < 0:
-        raise ValueError(f"timestamp {timestamp} is not a time; seconds since 1970 are expected")
-    return timestamp

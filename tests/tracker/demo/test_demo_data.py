@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from tracker.events.kinds import Kinds
-from tracker.events.wire import Event, User, decode_event, seconds
+from tracker.events.times import seconds
+from tracker.events.wire import Event, User, decode_event
 
 DATA = files("tracker") / "demo_data"
 SCRIPTED = ("ada", "ben", "chloe", "dmitri", "emi", "farid")

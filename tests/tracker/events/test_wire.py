@@ -1,8 +1,5 @@
 """Events on the wire: decoding, times, hashes."""
 
-import math
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,20 +12,7 @@ from tracker.events.wire import (
     hash_id,
     kind_code,
     scene_code,
-    seconds,
 )
-
-
-def test_iso_times_with_and_without_a_zone_are_read() -> None:
-    assert seconds("2013-02-28T14:38:27+00:00") == 1362062307.0
-    assert seconds("2013-02-28T15:38:27+01:00") == 1362062307.0
-    assert seconds("2013-02-28 14:38:27") == 1362062307.0
-
-
-@pytest.mark.parametrize("timestamp", [math.nan, math.inf, -1.0, "0001-01-01T00:00:00", "7 pm"])
-def test_what_is_no_time_is_refused(timestamp: float | str) -> None:
-    with pytest.raises(ValueError, match="time"):
-        seconds(timestamp)
 
 
 def test_hashes_never_meet_the_mark_for_none() -> None:
