@@ -16,7 +16,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "states": (
         "data_dir", "commit_interval_seconds", "chunk_events", "state_rows", "item_state_rows",
-        "state_idle_days",
+        "state_idle_days", "item_block_format",
     ),
     "topics": ("event_partitions", "item_partitions", "replication_factor"),
     "group": (
@@ -138,7 +138,7 @@ OPTIONS = {
 # Operation.
 METRICS = {
     "tracker_rejected": "See [Reasons](rejections.md#reasons). `item_block`: a record of the items"
-    " topic that no worker wrote.",
+    " topic that no worker wrote, or one that is damaged.",
     "tracker_outcomes": "See [Outcomes](#outcomes).",
     "tracker_duplicates": "They are not counted again.",
     "tracker_too_old": "Nothing was taken back.",

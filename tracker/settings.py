@@ -196,6 +196,13 @@ class Settings(BaseSettings):
     item_partitions: int = Field(
         4, ge=1, le=1000, description="partitions of item topics that `tracker topics` creates"
     )
+    item_block_format: int = Field(
+        1,
+        ge=1,
+        le=2,
+        description="format of the blocks of item events that the worker writes; 2 has a checksum:"
+        " set it once all workers run a version that reads it",
+    )
     replication_factor: int = Field(
         1,
         ge=1,

@@ -8,7 +8,7 @@ from indexer.cli import console
 from tests.paths import ROOT
 from tracker.cli.shared import FAILED, STOPPED
 from tracker.events.batch import MAX_FUTURE_SECONDS
-from tracker.events.item_events import FORMAT as ITEM_EVENTS_FORMAT
+from tracker.events.item_events import FORMATS as BLOCK_FORMATS
 from tracker.events.kinds import DWELL_SATURATION_SECONDS, MAX_QUANTITY_FACTOR, Kind, Kinds
 from tracker.events.wire import MAX_ID_BYTES
 from tracker.items.counts import ITEM_HALF_LIVES
@@ -52,7 +52,7 @@ def page(name: str) -> str:
         ("http", f"Up to {MOST_SCORED:,} items"),
         ("rows", f"of {CONFIG.seen_bits:,} bits and {CONFIG.seen_capacity:,} ids each"),
         ("rows", f"up to {SCENES} scenes and up to {NEIGHBOURS} neighbours"),
-        ("rows", f"a byte with the format ({ITEM_EVENTS_FORMAT})"),
+        *[("rows", f"| {version} | format (uint") for version in BLOCK_FORMATS],
         (
             "rows",
             f"{RING_IN_SUMS}, the item is in the sums; {RING_RETRACTED}, the event was retracted;"

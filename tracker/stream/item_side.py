@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker.events.item_events import ItemEventFormatError, decode_block
+from tracker.events.item_events import ItemEventFormatError, decode_block, split_events
 from tracker.events.wire import Rejection
 from tracker.items.rows import ItemRows
 from tracker.items.states import ItemStates
@@ -16,6 +16,7 @@ from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
+from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,18 @@ class ItemSide(Side[int]):
         partition: partition of the topic of item events.
         rows: the items' arrays.
         store: caches and commits those rows.
+        ends: end offsets of the events topic; without them, offsets past its end are not told.
     """
 
     table = "items"
 
     def __init__(
-        self, context: Context, partition: int, rows: ItemRows, store: PartitionStore[int]
+        self,
+        context: Context,
+        partition: int,
+        rows: ItemRows,
+        store: PartitionStore[int],
+        ends: SourceEnds | None = None,
     ) -> None:
         idle = IdleSweep(
             store,
@@ -49,10 +56,19 @@ class ItemSide(Side[int]):
         )
         super().__init__(context, partition, store, idle)
         self._topic = context.cluster.topics.items
+        self._source_partitions = context.cluster.partitions(context.cluster.topics.events)
         self._rows = rows
+        self._ends = ends
+        self._needed_read: int | None = None  # the read of `ends` before an offset is refused
+        self._already_applied = 0  # events of this chunk, before a commit made room
 
     def process(self, records: Sequence[Any], end: int) -> list[Record]:
         """Apply the blocks of a chunk.
+
+        1. Decode and check the blocks; those that no worker wrote are rejected.
+        2. Leave out the events that were applied before.
+        3. Apply the rest, in parts if they are of more items than there are rows in memory.
+        4. Advance the position.
 
         Args:
             records: of the source, in order.
@@ -62,43 +78,46 @@ class ItemSide(Side[int]):
             records that are not blocks, for the rejected topic.
 
         Raises:
-            ArenaFullError: commit, and call again with the same records; nothing has changed.
+            ArenaFullError: commit, and call again with the same records. A part may be applied
+                then; its source offsets are, too, so that it is applied once.
+            UnknownOffsetError: read the ends of the events topic, and call again; nothing has
+                changed.
         """
-        sources = dict(self.store.progress.sources)
-        fresh: list[Any] = []
+        # 1. Decode and check the blocks.
+        blocks: list[Any] = []
         out: list[Record] = []
-        first_bad = -1
-        replayed = 0
+        first_bad = -1, ""
         for record in records:
             try:
-                block = decode_block(record.value or b"")
+                block = decode_block(record.value or b"", self._source_partitions)
+                self._check_ends(block)
             except ItemEventFormatError as error:
                 if not out:
-                    first_bad = int(record.offset)
+                    first_bad = int(record.offset), str(error)
                 out.append(self._reject(record, str(error)))
-                continue
-            new = self._past(block, sources)
-            replayed += len(block) - len(new)
-            fresh.append(new)
-        item_events = np.concatenate(fresh) if fresh else None
-        if item_events is not None and len(item_events):
-            slots = self.store.slots_of(item_events["item"].tolist())
-            self._rows.apply(slots, item_events)
-            self.store.mark_dirty(slots)
-            latest = float(item_events["time"].max())
-            progress = self.store.progress
-            progress.stream_time = max(progress.stream_time, latest)
-            self._metrics.item_events.inc(len(item_events))
+            else:
+                blocks.append(block)
+        # 2. Leave out what was applied before.
+        sources = dict(self.store.progress.sources)
+        fresh = [self._past(block, sources) for block in blocks]
+        replayed = sum(map(len, blocks)) - sum(map(len, fresh)) - self._already_applied
+        # 3. Apply the rest.
+        if fresh:
+            for part in split_events(
+                np.concatenate(fresh), self.store.arena.capacity, distinct=True
+            ):
+                self._apply(part)
+        # 4. Advance the position.
         if out:
             self._metrics.rejected.labels("item_block").inc(len(out))
             log.error(
-                "%s-%d: skipped %d records that are not item-event blocks, the first at offset %d;"
-                " they are in the rejected topic",
-                self._topic, self._partition, len(out), first_bad,
+                "%s-%d: rejected %d records that are not item-event blocks, the first at offset"
+                " %d: %s; they are in the rejected topic",
+                self._topic, self._partition, len(out), *first_bad,
             )  # fmt: skip
         if replayed:
             self._metrics.replayed.inc(replayed)
-        self.store.progress.sources = sources
+        self._already_applied, self._needed_read = 0, None
         self.store.advance(end)
         return out
 
@@ -108,15 +127,54 @@ class ItemSide(Side[int]):
             return None
         return self._rows.states, int(self.store.slots_of([item])[0])
 
+    def _apply(self, item_events: Any) -> None:
+        """Apply item events, and advance their sources.
+
+        Raises:
+            ArenaFullError: commit, and try again; nothing has changed.
+        """
+        slots = self.store.slots_of(item_events["item"].tolist())
+        self._rows.apply(slots, item_events)
+        self.store.mark_dirty(slots)
+        latest = float(item_events["time"].max())
+        progress = self.store.progress
+        progress.stream_time = max(progress.stream_time, latest)
+        for source in np.unique(item_events["source_partition"]).tolist():
+            mine = item_events["source_partition"] == source
+            progress.sources[source] = int(item_events["source_offset"][mine].max())
+        self._already_applied += len(item_events)
+        self._metrics.item_events.inc(len(item_events))
+
     def _past(self, block: Any, sources: dict[int, int]) -> Any:
-        """Return the events of a block that were not applied before, and advance their sources."""
-        keep = np.zeros(len(block), np.bool_)
-        for source in np.unique(block["source_partition"]).tolist():
-            mine = block["source_partition"] == source
-            offsets = block["source_offset"]
-            keep |= mine & (offsets > sources.get(source, -1))
-            sources[source] = max(sources.get(source, -1), int(offsets[mine].max()))
-        return block[keep]
+        """Return the events of a block that were not applied before, and advance their source."""
+        if not len(block):
+            return block
+        source = int(block["source_partition"][0])
+        offsets = block["source_offset"]
+        new = block[np.searchsorted(offsets, sources.get(source, -1), side="right") :]
+        sources[source] = max(sources.get(source, -1), int(offsets[-1]))
+        return new
+
+    def _check_ends(self, block: Any) -> None:
+        """Check that the source of a block has the offsets that the block names.
+
+        Raises:
+            ItemEventFormatError: it has not: true events up to there would count as applied.
+            UnknownOffsetError: its end has to be read first.
+        """
+        if self._ends is None or not len(block):
+            return
+        source, offset = int(block["source_partition"][-1]), int(block["source_offset"][-1])
+        if self._ends.reaches(source, offset):
+            return
+        if self._needed_read is None:
+            self._needed_read = self._ends.begun + 1
+        if self._ends.last_read < self._needed_read:
+            raise UnknownOffsetError(self._ends)
+        raise ItemEventFormatError(
+            f"a block has source_offset {offset}; partition {source} of the events topic ends at"
+            f" {self._ends.end(source)}, and an offset before that is expected"
+        )
 
     def _reject(self, record: Any, message: str) -> Record:
         topic = self._context.cluster.topics.rejected

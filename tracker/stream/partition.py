@@ -12,12 +12,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from aiokafka.errors import KafkaError
+
+from tracker.explained import first_line
+from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Outbox, Record
 from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.commit_schedule import CommitScheduler
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
+from tracker.stream.source_ends import UnknownOffsetError
 from tracker.users.states import NewerArtifactError
 
 if TYPE_CHECKING:
@@ -277,6 +282,17 @@ class Partition:
                     if not waiting:
                         log.error("%s: waiting for an artifact: %s", self.name, newer)
                     waiting = True
+                    await asyncio.sleep(RETRY_SECONDS)
+            except UnknownOffsetError as unknown:
+                if self._closing:
+                    return []
+                try:
+                    await unknown.ends.refresh()
+                except (BrokerError, KafkaError, TimeoutError) as error:
+                    log.warning(
+                        "%s: the ends of the events topic cannot be read, trying again: %s",
+                        self.name, first_line(error),
+                    )  # fmt: skip
                     await asyncio.sleep(RETRY_SECONDS)
 
     def _on_commit(self, error: BaseException | None) -> None:

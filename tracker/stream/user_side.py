@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch, waves
-from tracker.events.item_events import encode_block, item_partition
+from tracker.events.item_events import encode_block, item_partition, split_events
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
 from tracker.kernels.row_bytes import OWED_PREFIX, SEEN_PREFIX, USER_PREFIX, user_key, user_of
 from tracker.scoring.calibration import Calibration
@@ -211,11 +211,12 @@ class UserSide(Side[str]):
             item_events = np.concatenate(self._item_events)
             self._item_events = []
             targets = item_partition(item_events["item"], partitions)
+            version = self._settings.item_block_format
             for target in range(partitions):
                 mine = item_events[targets == target]
                 out += [
-                    Record(topic, target, None, encode_block(mine[at : at + BLOCK_EVENTS]))
-                    for at in range(0, len(mine), BLOCK_EVENTS)
+                    Record(topic, target, None, encode_block(part, version))
+                    for part in split_events(mine, BLOCK_EVENTS)
                 ]
         return out
 

@@ -24,6 +24,7 @@ from tracker.stream.item_side import ItemSide
 from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
+from tracker.stream.source_ends import SourceEnds
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
 from tracker.worker.transport import ChunkConsumer, FetchedPartition
@@ -67,6 +68,7 @@ class Plane:
         self._open: dict[TP, Partition] = {}
         self._committed: dict[TP, int] = {}
         self._producer: Any = None
+        self._ends = SourceEnds(self._fetched_end, self._read_ends)
         self._dying = False
         self.assigned = False  # whether an assignment was ever completed
         self.consumer: ChunkConsumer | None = None
@@ -219,7 +221,19 @@ class Plane:
         items: PartitionStore[int] = PartitionStore(
             database, committer, item_rows, max(10_000, settings.item_state_rows // together)
         )
-        return ItemSide(self._context, tp.partition, item_rows, items)
+        return ItemSide(self._context, tp.partition, item_rows, items, self._ends)
+
+    def _fetched_end(self, partition: int) -> int | None:
+        """Return the end of a partition of the events topic that the worker's fetches showed."""
+        assert self.consumer is not None
+        return self.consumer.fetched_end(TP(self._context.cluster.topics.events, partition))
+
+    async def _read_ends(self) -> dict[int, int]:
+        """Read the end offsets of all partitions of the events topic."""
+        assert self.consumer is not None
+        topic = self._context.cluster.topics.events
+        tps = [TP(topic, number) for number in range(self._context.cluster.partitions(topic))]
+        return {tp.partition: end for tp, end in (await self.consumer.highwaters(*tps)).items()}
 
     def _dropped(self, topic: str, reason: str) -> None:
         self._context.metrics.dropped.labels(topic).inc()

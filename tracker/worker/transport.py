@@ -115,15 +115,24 @@ class ChunkConsumer(driver.Consumer):
 
     def unread(self, tp: TP) -> int | None:
         """Return the number of offsets not yet fetched; None if unknown."""
+        state = self._fetch_state(tp)
+        if state is None or state.highwater is None or not state.has_valid_position:
+            return None
+        return max(0, int(state.highwater - state.position))
+
+    def fetched_end(self, tp: TP) -> int | None:
+        """Return the end offset that the latest fetch showed of a partition; None if unknown."""
+        state = self._fetch_state(tp)
+        return None if state is None or state.highwater is None else int(state.highwater)
+
+    def _fetch_state(self, tp: TP) -> Any:
+        """Return what the client knows of an assigned partition; None if it is not assigned."""
         consumer = self._thread._consumer
         subscription = None if consumer is None else consumer._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
         if assignment is None or tp not in assignment.tps:
             return None
-        state = assignment.state_value(tp)
-        if state is None or state.highwater is None or not state.has_valid_position:
-            return None
-        return max(0, int(state.highwater - state.position))
+        return assignment.state_value(tp)
 
     def ack(self, message: Any) -> bool:
         """Acknowledge a chunk, freeing its place in the queue."""

@@ -67,7 +67,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     items = ItemRows()
     items.grow(4)
     if len(applied.item_events):
-        item_events = decode_block(encode_block(applied.item_events))
+        item_events = decode_block(encode_block(applied.item_events, 2))
         _, places = np.unique(item_events["item"], return_inverse=True)
         items.grow(int(places.max()) + 1)
         items.apply(places.astype(np.int64), item_events)

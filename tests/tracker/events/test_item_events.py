@@ -9,12 +9,14 @@ from tests.paths import GOLDEN
 from tracker.events import item_events as item_events_module
 from tracker.events.item_events import (
     ITEM_EVENT,
+    MOST_OF_ONE_OFFSET,
     RECENTS,
     ItemEventFormatError,
     decode_block,
     decode_blocks,
     encode_block,
     item_partition,
+    split_events,
 )
 
 
@@ -33,12 +35,13 @@ def some(n: int, seed: int = 0) -> np.ndarray:
     return events
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("n", [0, 1, 50])
-def test_a_block_survives_bytes_and_leaves_out_what_is_not_in_use(n: int) -> None:
+def test_a_block_survives_bytes_and_leaves_out_what_is_not_in_use(n: int, version: int) -> None:
     events = some(n)
-    block = encode_block(events)
+    block = encode_block(events, version)
     assert decode_block(block).tobytes() == events.tobytes()
-    assert len(block) == 8 + 40 * n + 8 * int(events["n_recent"].sum())
+    assert len(block) == 8 * version + 40 * n + 8 * int(events["n_recent"].sum())
 
 
 def test_blocks_are_read_into_one_array_in_order() -> None:
@@ -55,7 +58,7 @@ def test_items_are_spread_over_partitions_by_hash() -> None:
 
 def test_another_format_is_refused_by_name() -> None:
     block = encode_block(some(2))
-    with pytest.raises(ItemEventFormatError, match="format 3; format 1 is expected"):
+    with pytest.raises(ItemEventFormatError, match="format 3; format 1 or 2 is expected"):
         decode_block(b"\x03" + block[1:])
     with pytest.raises(ItemEventFormatError, match="4 bytes; at least 8"):
         decode_block(block[:4])
@@ -86,14 +89,98 @@ def test_noise_is_refused_or_has_the_length_it_says(noise: bytes) -> None:
         events = decode_block(noise)
     except ItemEventFormatError:
         return
-    assert encode_block(events)[8:] == noise[8:]
+    assert encode_block(events, noise[0])[8:] == noise[8:]
 
 
-def test_the_golden_block_of_format_1_is_read_and_written_the_same() -> None:
-    block = (GOLDEN / "item_events_1.bin").read_bytes()
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_golden_block_of_each_format_is_read_and_written_the_same(version: int) -> None:
+    block = (GOLDEN / f"item_events_{version}.bin").read_bytes()
     events = decode_block(block)
-    assert encode_block(events) == block
+    assert encode_block(events, version) == block
     assert events.tobytes() == golden_events().tobytes()
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 10_000), st.integers(0, 7))
+def test_a_block_of_format_2_with_one_bit_altered_is_refused(at: int, bit: int) -> None:
+    block = bytearray(encode_block(some(3), 2))
+    block[at % len(block)] ^= 1 << bit
+    with pytest.raises(ItemEventFormatError):
+        decode_block(bytes(block))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("item", 0, "has item 0; the hash of an item"),
+        ("time", np.nan, "has time nan; seconds from 0 to 253402300799 is expected"),
+        ("time", np.inf, "has time inf"),
+        ("time", -1.0, "has time -1.0"),
+        ("time", 4e12, "has time 4000000000000.0"),
+        ("weight", np.nan, "has weight nan; a number from -1e"),
+        ("weight", -np.inf, "has weight -inf"),
+        ("weight", 3e38, "has weight 3.0"),
+        ("sign", 0, "has sign 0; 1 or -1 is expected"),
+        ("sign", -128, "has sign -128"),
+        ("source_partition", -1, "has source_partition -1; a partition of the events topic"),
+        ("source_partition", 4, "has source_partition 4"),
+        ("source_partition", 2, "the same one in the whole block"),
+        ("source_offset", -1, "has source_offset -1; an offset of the events topic"),
+        ("source_offset", 2**63 - 1, "has source_offset 9223372036854775807"),
+        ("source_offset", 9, "at least that of the item event before"),
+    ],
+)
+def test_a_value_that_cannot_be_true_is_refused_by_name(
+    version: int, field: str, value: float, message: str
+) -> None:
+    events = some(3)
+    events[field][1] = value
+    with pytest.raises(ItemEventFormatError, match="item event 1 of a block of 3 has") as refused:
+        decode_block(encode_block(events, version), partitions=4)
+    assert message in str(refused.value)
+
+
+def test_a_recent_item_without_a_hash_is_refused() -> None:
+    events = some(1)
+    events["n_recent"], events["recent"][0, :2] = 2, [7, 0]
+    with pytest.raises(ItemEventFormatError, match="also among its recent ones"):
+        decode_block(encode_block(events))
+
+
+def test_more_item_events_of_one_offset_than_a_record_can_have_are_refused() -> None:
+    events = some(MOST_OF_ONE_OFFSET + 1)
+    events["source_offset"] = 7
+    assert len(decode_block(encode_block(events[1:]))) == MOST_OF_ONE_OFFSET
+    with pytest.raises(ItemEventFormatError, match="at most 500 item events of one offset"):
+        decode_block(encode_block(events))
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9)), min_size=1, max_size=40),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_parts_are_as_large_as_may_be_and_never_cut_an_offset(
+    groups: list[tuple[int, int]], most: int, distinct: bool
+) -> None:
+    events = some(sum(size for size, _ in groups))
+    events["source_offset"] = np.repeat(np.arange(len(groups)), [size for size, _ in groups])
+    events["item"] = np.repeat([item for _, item in groups], [size for size, _ in groups])
+    events["item"] += np.arange(len(events), dtype=np.uint64) % np.uint64(2)
+    parts = split_events(events, most, distinct=distinct)
+    assert np.concatenate(parts).tobytes() == events.tobytes()
+
+    def size(part: np.ndarray) -> int:
+        return len(np.unique(part["item"])) if distinct else len(part)
+
+    for part, after in zip(parts, [*parts[1:], None], strict=True):
+        assert size(part) <= most or len(np.unique(part["source_offset"])) == 1
+        if after is not None:
+            assert part["source_offset"][-1] < after["source_offset"][0]
+            more = after[after["source_offset"] == after["source_offset"][0]]
+            assert len(events) <= most or size(np.concatenate([part, more])) > most
 
 
 def golden_events() -> np.ndarray:
@@ -111,7 +198,7 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block = encode_block(some(4))
-    for name in ("_trim", "_expand"):
+    for name in ("_trim", "_expand", "_first_fault"):
         monkeypatch.setattr(item_events_module, name, getattr(item_events_module, name).py_func)
     assert encode_block(some(4)) == block
     assert decode_block(block).tobytes() == some(4).tobytes()

@@ -1,5 +1,6 @@
 """ItemSide: every item event once, whatever is sent again."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.plane_world import FakeRecord, WorkerState, like
-from tracker.events.item_events import decode_block, decode_blocks, encode_block
+from tests.plane_world import NOW, FakeRecord, WorkerState, like
+from tracker.events.item_events import ITEM_EVENT, decode_block, decode_blocks, encode_block
 from tracker.events.wire import hash_id
+from tracker.store.arena import ArenaFullError
+from tracker.stream.item_side import ItemSide
+from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 Blocks = list[bytes]
 
@@ -132,3 +136,106 @@ def test_items_in_any_chunks_give_the_same_counts(
             rows.append(states.head["counts"][slot])
         np.testing.assert_allclose(rows[0], rows[1], rtol=1e-12)
     other.close()
+
+
+def made_up(n: int = 1, **fields: Any) -> np.ndarray:
+    """Item events of source partition 0, at offsets from 0, with fields as given."""
+    events = np.zeros(n, ITEM_EVENT)
+    events["item"] = np.arange(1, n + 1)
+    events["time"], events["weight"], events["sign"] = NOW, 1.0, 1
+    events["source_offset"] = np.arange(n)
+    for field, value in fields.items():
+        events[field] = value
+    return events
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("time", np.nan),
+        ("weight", np.inf),
+        ("sign", 0),
+        ("source_offset", 2**63 - 1),
+        ("source_partition", 4),
+        ("source_partition", -1),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_block_with_a_value_that_cannot_be_true_is_rejected_with_the_reason(
+    worker: WorkerState, blocks: Any, field: str, value: float, version: int
+) -> None:
+    (made,) = blocks(1)
+    bad = encode_block(made_up(2, **{field: value}), version)
+    (rejected,) = worker.items.process(sources(bad, made), 2)
+    assert f"has {field} " in dict(rejected.headers)["message"].decode()
+    assert rejected.value == bad
+    assert positives(worker, 1) == 1
+    assert worker.items.store.progress.sources == {0: 0}
+    assert worker.count("rejected", reason="item_block") == 1
+
+
+def drain(worker: WorkerState, records: list[FakeRecord]) -> int:
+    """Process records as a partition does, with a commit where room is needed; the commits."""
+    commits = 0
+    while True:
+        try:
+            worker.items.process(records, len(records))
+            return commits
+        except ArenaFullError:
+            assert worker.items.store.needs_commit
+            worker.commit(worker.items)
+            worker.restart()  # a crash right after the commit repeats nothing
+            commits += 1
+
+
+def test_chunk_of_more_items_than_fit_is_applied_in_parts(tmp_path: Path) -> None:
+    worker = WorkerState(tmp_path, capacity=50)
+    events = made_up(201)
+    events["source_offset"] = np.arange(201) // 2  # two items of each offset
+    assert drain(worker, sources(encode_block(events[:120]), encode_block(events[120:]))) == 4
+    worker.commit(worker.items)
+    for item in range(1, 202):
+        found = worker.items.find_item(item)
+        assert found is not None
+        states, slot = found
+        assert states.head["positives"][slot] == 1
+    assert worker.items.store.progress.sources == {0: 100}
+    assert worker.count("item_events") == 201
+    worker.close()
+
+
+def test_parts_of_a_chunk_do_not_count_as_replayed(tmp_path: Path) -> None:
+    worker = WorkerState(tmp_path, capacity=50)
+    records = sources(encode_block(made_up(120)))
+    for _ in range(2):
+        with pytest.raises(ArenaFullError):
+            worker.items.process(records, 1)
+        worker.commit(worker.items)
+    worker.items.process(records, 1)
+    assert worker.count("replayed") == 0
+    assert worker.count("item_events") == 120
+    worker.close()
+
+
+def test_offset_past_the_end_of_its_source_is_rejected_once_the_end_was_read(
+    worker: WorkerState, blocks: Any
+) -> None:
+    log_ends = {0: 1}
+
+    async def read() -> dict[int, int]:
+        return log_ends
+
+    ends = SourceEnds(lambda partition: None, read)
+    worker.items = ItemSide(worker.context, 0, worker.item_rows, worker.items.store, ends)
+    (true,) = blocks(1)
+    bad = encode_block(made_up(source_offset=10**6))
+    with pytest.raises(UnknownOffsetError):
+        worker.items.process(sources(bad, true), 2)
+    with pytest.raises(UnknownOffsetError):  # the end was not read yet
+        worker.items.process(sources(bad, true), 2)
+    asyncio.run(ends.refresh())
+    (rejected,) = worker.items.process(sources(bad, true), 2)
+    message = dict(rejected.headers)["message"].decode()
+    assert message.startswith("a block has source_offset 1000000; partition 0 of the events topic")
+    assert positives(worker, 1) == 1
+    assert worker.items.store.progress.sources == {0: 0}
