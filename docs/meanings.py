@@ -106,8 +106,8 @@ REASONS = {
     "unknown_field": "A field that the format does not have; most often it is misspelt.",
     "bad_id": "An id, kind or scene is empty or longer than 256 bytes.",
     "bad_timestamp": "Neither seconds nor ISO 8601, or before 1970.",
-    "future_timestamp": "More than 5 minutes after the broker appended the record. Milliseconds"
-    " instead of seconds look like this.",
+    "future_timestamp": "More than 5 minutes after the broker appended the record, or after the"
+    " worker's clock: see [Events from the future](../concepts/time.md#events-from-the-future).",
     "bad_value": "`value` is not a finite number.",
     "unknown_kind": "The kind has no weight: see [Kinds](kinds.md#your-own-weights).",
 }
@@ -218,6 +218,8 @@ POSITION = {
     "partitions": "Its number of partitions.",
     "stream_time": "Latest event time of the partition, seconds.",
     "sources": "Only for items: per partition of the events topic, the last offset applied.",
+    "clock": "Worker's clock by which events of the future were told up to `clock_end`, seconds.",
+    "clock_end": "Records before this offset are judged by `clock` whenever they are read.",
 }
 
 PENDING_LIST = {

@@ -171,6 +171,7 @@ class WorkerState:
         items.open("t-items", "id-t-items", 2, 0, 10**9)
         self.item_rows = item_rows
         self.items = ItemSide(self.context, 0, item_rows, items)
+        self.items.opened()
 
     def close(self) -> None:
         for database in self.databases.values():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.data.input import place_of, read_entries
+from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader, can_be_target
 from tracker.events.kinds import Kinds
 from tracker.events.lines import InputError
@@ -126,10 +127,10 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
     rejected: Counter[str] = Counter()
     unknown_kinds: Counter[str] = Counter()
     first_rejection = ""
-    appended = int(not_after * 1000)
     for path in paths:
         for lines, values in event_lines(path):
-            batch, refused = reader.read(str(path), 0, values, lines, [appended] * len(values))
+            arrivals = Arrivals.of_file(len(values), not_after)
+            batch, refused = reader.read(str(path), 0, values, lines, arrivals)
             batches.append(batch)
             rejected.update(rejection.reason for _, rejection in refused)
             unknown_kinds.update(
@@ -147,7 +148,7 @@ def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> Eve
             why += f"; {name_kinds(unknown_kinds)}"
         raise EventFileError(f"{names}: no event that can be used{why}")
     batch = _join(batches)
-    unknown_time = (batch.retracts != 0) & (batch.times == appended / 1000.0)
+    unknown_time = (batch.retracts != 0) & (batch.times == not_after)
     timed = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
     batch.times[:] = batch.times[timed]
     batch = batch.take(np.argsort(batch.times, kind="stable"))

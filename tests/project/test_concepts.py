@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker.events.batch import MAX_FUTURE_SECONDS
+from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.items.counts import ITEM_HALF_LIVES, POSITION_DECAY
 from tracker.items.layout import NEIGHBOURS, SCENES
 from tracker.kernels.arithmetic import decay
@@ -84,7 +84,7 @@ def test_the_example_of_a_late_event_is_right() -> None:
             "learning",
             f"At most {MOST} events of a chunk teach the ranking, and {MOST_LABELLED}",
         ),
-        ("time", f"at most {MAX_FUTURE_SECONDS / 60:.0f} minutes later"),
+        ("time", f"at most {MAX_FUTURE_SECONDS / 60:.0f} minutes ahead"),
         ("words", f"Up to {load_settings({}).chunk_events:,} events of one partition"),
         ("words", f"in a user's state, at most {CONFIG.ring}"),
     ],

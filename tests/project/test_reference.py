@@ -7,7 +7,7 @@ import pytest
 from indexer.cli import console
 from tests.paths import ROOT
 from tracker.cli.shared import FAILED, STOPPED
-from tracker.events.batch import MAX_FUTURE_SECONDS
+from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.item_events import FORMATS as BLOCK_FORMATS
 from tracker.events.kinds import DWELL_SATURATION_SECONDS, MAX_QUANTITY_FACTOR, Kind, Kinds
 from tracker.events.wire import MAX_ID_BYTES
@@ -38,7 +38,7 @@ def page(name: str) -> str:
     ("name", "sentence"),
     [
         ("events", f"have up to {MAX_ID_BYTES} bytes"),
-        ("events", f"up to {MAX_FUTURE_SECONDS / 60:g} minutes after"),
+        ("events", f"up to {MAX_FUTURE_SECONDS / 60:g} minutes ahead"),
         (
             "events",
             f"the latest {CONFIG.ring - CONFIG.ring_evict + 1} events, {CONFIG.ring} at most",

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError
+from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.kinds import Kinds, KindsFileError
+from tracker.kafka.clock import broker_clock
 from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions
 from tracker.kafka.connect import admin_client
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
@@ -15,6 +18,9 @@ from tracker.kernels.device import DeviceError
 from tracker.settings import Settings, SettingsError, load_settings, settings_table
 
 LEAST_FREE_BYTES = 1 << 30
+
+CLOCK_NOTE_SECONDS = 5.0
+"""Difference of the clocks from which latencies and limits are visibly wrong."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,14 @@ async def check_all(
         add(Check("broker", "fail", str(error)))
         return checks
     try:
-        add(await check_transactions(settings))
+        transactions = await check_transactions(settings)
     except BrokerError as error:
-        add(Check("transactions", "fail", str(error)))
+        transactions = Check("transactions", "fail", str(error))
+    add(transactions)
     try:
-        add(*check_topics(await ensure_topics(settings, create=False)))
+        reports = await ensure_topics(settings, create=False)
+        add(*check_topics(reports))
+        add(await check_clock(settings, reports, transactions.state == "ok"))
     except (BrokerError, TopicError, TopicsError) as error:
         add(Check("topics", "fail", str(error)))
     return checks
@@ -185,6 +194,44 @@ async def check_transactions(settings: Settings) -> Check:
         "the broker has none: after a crash during a commit, or when a frozen worker comes back, "
         "a state can miss events or count them twice",
     )
+
+
+async def check_clock(
+    settings: Settings,
+    reports: list[TopicReport],
+    transactions: bool,
+    clock: Callable[[], float] = time.time,
+) -> Check:
+    """Compare the clock of a broker with this machine's: both limit the times of events.
+
+    Args:
+        settings: where the brokers are.
+        reports: of the topics.
+        transactions: whether the brokers have transactions.
+        clock: time of this machine, in seconds.
+    """
+    there = any(report.role == "rejected" and report.state != "missing" for report in reports)
+    if not transactions or not there:
+        why = "the rejected topic does not exist" if transactions else "it has no transactions"
+        return Check("clock", "note", f"cannot be compared with the broker's: {why}")
+    try:
+        difference = await broker_clock(settings, clock)
+    except BrokerError as error:
+        return Check("clock", "note", f"cannot be compared with the broker's: {error}")
+    if difference is None:
+        text = "the rejected topic has message.timestamp.type=CreateTime"
+        return Check("clock", "note", f"cannot be compared with the broker's: {text}")
+    side = "ahead of" if difference.ahead > 0 else "behind"
+    text = f"the broker's is {abs(difference.ahead):.3g} s {side} this machine's"
+    if abs(difference.ahead) - difference.exact > MAX_FUTURE_SECONDS:
+        return Check(
+            "clock",
+            "fail",
+            f"{text}: events of now can be rejected as future_timestamp; let NTP set both clocks",
+        )
+    if abs(difference.ahead) - difference.exact > CLOCK_NOTE_SECONDS:
+        return Check("clock", "note", f"{text}; let NTP set both clocks")
+    return Check("clock", "ok", f"{text}, give or take {difference.exact:.1g} s")
 
 
 def check_topics(reports: list[TopicReport]) -> list[Check]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.events.arrivals import Arrivals
 from tracker.events.kinds import Kinds, UnknownKindError
 from tracker.events.times import seconds
 from tracker.events.wire import (
@@ -18,9 +19,6 @@ from tracker.events.wire import (
     kind_code,
     scene_code,
 )
-
-MAX_FUTURE_SECONDS = 300.0
-"""A timestamp further past the broker's append time than this is rejected."""
 
 
 @dataclass(slots=True)
@@ -67,7 +65,7 @@ class EventReader:
     """Turns records of one partition into an EventBatch and the rejections among them.
 
     It keeps the hashes of ids, kinds and scenes met before (bounded), and the names of scenes, for
-    recommendations carry them. It has no clock: append times come with the records.
+    recommendations carry them. It has no clock: the times at which records came are given.
     """
 
     MAX_CACHED = 1_000_000
@@ -86,7 +84,7 @@ class EventReader:
         partition: int,
         values: Sequence[bytes | None],
         offsets: Sequence[int],
-        append_milliseconds: Sequence[int],
+        arrivals: Arrivals,
     ) -> tuple[EventBatch, list[tuple[int, Rejection]]]:
         """Decode and check the records of a chunk.
 
@@ -95,7 +93,7 @@ class EventReader:
             partition: partition of the topic.
             values: the records' bytes.
             offsets: their offsets.
-            append_milliseconds: their broker timestamps; Kafka's milliseconds end here.
+            arrivals: when they came, and the latest times that their events may have.
 
         Returns:
             the batch, and (index in `values`, rejection) for each event that was rejected.
@@ -115,8 +113,7 @@ class EventReader:
         for position, value in enumerate(values):
             try:
                 event = decode_event(value)
-                appended = append_milliseconds[position] / 1000.0
-                time = self._time(event, appended)
+                time = self._time(event, arrivals, position)
                 if event.retracts is None:
                     weight = self._weight(event)
                     item_id = event.item_id
@@ -147,7 +144,7 @@ class EventReader:
             event_ids.append(0 if event.event_id is None else hash_id(event.event_id))
             retracts.append(retracted)
             indices.append(position)
-        appended_seconds = np.asarray(append_milliseconds, np.float64) / 1000.0
+        appended_seconds = np.array(arrivals.times, np.float64)
         batch = EventBatch(
             topic=topic,
             partition=partition,
@@ -167,20 +164,15 @@ class EventReader:
         )
         return batch, rejected
 
-    def _time(self, event: Event, appended: float) -> float:
+    def _time(self, event: Event, arrivals: Arrivals, position: int) -> float:
         if event.timestamp is None:
-            return appended
+            return arrivals.times[position]
         try:
             time = seconds(event.timestamp)
         except (ValueError, OverflowError) as error:
             raise RejectedEventError("bad_timestamp", str(error)) from error
-        if time > appended + MAX_FUTURE_SECONDS:
-            raise RejectedEventError(
-                "future_timestamp",
-                f"timestamp {time:.14g} is {time - appended:.6g} s past the broker's append time"
-                f" {appended:.3f}; at most {MAX_FUTURE_SECONDS:.0f} s are taken (milliseconds where"
-                " seconds are expected look like this)",
-            )
+        if time > arrivals.latest[position]:
+            raise RejectedEventError("future_timestamp", arrivals.refusal(position, time))
         return time
 
     def _weight(self, event: Event) -> float:

@@ -4,6 +4,7 @@ Every worker fills one from the items' changelog. It is written by one thread wh
 a reader may meet a row half old and half new, never a place out of bounds.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -216,12 +217,19 @@ class ItemView:
         self.neighbours = NearLists.of_size(n)
         self._trends: dict[tuple[int | None, int], _Trend] = {}
 
-    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
+    def update(
+        self,
+        rows: Sequence[bytes | None],
+        items: NDArray[np.uint64],
+        latest: float = math.inf,
+    ) -> int:
         """Place item rows as read from the changelog.
 
         Args:
             rows: as `ItemStates.pack` wrote them; None (a tombstone) forgets the item.
             items: (M,) uint64, their items' hashes. Later entries of one item win.
+            latest: seconds; times past it are taken for it, or one item with an event of the
+                future would stay first in every trend.
 
         Returns:
             how many of them are of items in the catalogue; the others are passed over.
@@ -235,6 +243,8 @@ class ItemView:
             part = rows[start : start + _BATCH]
             states = ItemStates(len(part))
             states.unpack(np.arange(len(part)), part)
+            for field in ("ref_time", "first_time", "last_time"):
+                np.minimum(states.head[field], latest, out=states.head[field])
             placed += self.update_from(states, items[start : start + _BATCH])
         return placed
 

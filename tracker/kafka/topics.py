@@ -23,6 +23,15 @@ LOG_APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
 EVENT_LOG = {"cleanup.policy": "delete", **LOG_APPEND_TIME}
 CHANGELOG = {"cleanup.policy": "compact"}
 
+CREATE_TIME = {
+    "events": "records carry the senders' clocks, so events of the future are told by the worker's "
+    "clock alone, an event near that limit waits for a commit, and latency and retractions without "
+    "a timestamp go by the senders' clocks as far as these are not ahead",
+    "recommendations": "records carry the worker's clock; nothing depends on it",
+    "rejected": "records carry the worker's clock, and doctor cannot compare the broker's with it",
+}
+"""Differences that CreateTime makes, by role of the topic; it makes none for the other topics."""
+
 
 class TopicsError(Explained):
     """The broker did not create a topic, or does not show it."""
@@ -208,10 +217,11 @@ def _report(
             f"--add-config cleanup.policy={policy}"
         )
     timestamps = config.get("message.timestamp.type", "")
-    if timestamps == "CreateTime" and "message.timestamp.type" in topic.config:
+    if timestamps == "CreateTime" and topic.role in CREATE_TIME:
         notes.append(
-            "has message.timestamp.type=CreateTime: latency is then measured from the clock of "
-            "whoever sends; change it to LogAppendTime to measure it at the broker"
+            f"has message.timestamp.type=CreateTime: {CREATE_TIME[topic.role]}; change it with: "
+            f"kafka-configs --alter --topic {topic.name} "
+            "--add-config message.timestamp.type=LogAppendTime"
         )
     state = "wrong" if problems else "created" if created else "ok"
     return TopicReport(

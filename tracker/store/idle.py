@@ -20,7 +20,8 @@ class IdleSweep(Generic[Key]):
     Args:
         store: states of the partition.
         prefix: first byte of their keys.
-        idle_seconds: stream time without an event after which a state is deleted; None for never.
+        idle_seconds: time without an event after which a state is deleted; None for never. It
+            is counted from stream time, or from the clock if that is earlier.
         key_of: returns the store's key for a key of the database.
         last_times: returns the time of the latest event of each record, in seconds.
         last_time_at: returns the time of the latest event of a slot in memory, in seconds.
@@ -46,11 +47,15 @@ class IdleSweep(Generic[Key]):
         self._more_keys = more_keys
         self._cursor = b""
 
-    def run(self) -> int:
-        """Delete the idle states among the next records with the coming commit; return how many."""
+    def run(self, clock: float) -> int:
+        """Delete the idle states among the next records with the coming commit; return how many.
+
+        Args:
+            clock: wall time, in seconds.
+        """
         if self._idle_seconds is None:
             return 0
-        limit = self._store.progress.stream_time - self._idle_seconds
+        limit = min(self._store.progress.stream_time, clock) - self._idle_seconds
         records = self._store.scan(self._prefix, self._cursor, SWEEP_RECORDS)
         self._cursor = records[-1][0] + b"\0" if len(records) == SWEEP_RECORDS else b""
         if not records:

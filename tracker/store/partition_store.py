@@ -40,6 +40,8 @@ class Position(msgspec.Struct):
         partitions: number of partitions of the topic.
         stream_time: latest event time, in seconds.
         sources: last offset applied of each partition of the events topic (items only).
+        clock: worker's clock, in seconds, by which events of the future are told up to `clock_end`.
+        clock_end: records before this offset are judged by `clock`, however often they are read.
     """
 
     format: int
@@ -49,6 +51,8 @@ class Position(msgspec.Struct):
     partitions: int
     stream_time: float = 0.0
     sources: dict[int, int] = msgspec.field(default_factory=dict)
+    clock: float = 0.0
+    clock_end: int = 0
 
 
 class StateRows(Protocol[AnyKey]):
@@ -214,6 +218,15 @@ class PartitionStore(Generic[Key]):
     def advance(self, position: int) -> None:
         """Set the offset of the next event to apply."""
         self.progress.position = position
+        self._moved = True
+
+    def keep_clock(self, clock: float, end: int) -> None:
+        """Put into the next commit by which clock, in seconds, records before an offset are judged.
+
+        The verdict on an event of the future may be another one by another clock. Committed before
+        anything of the records is applied, it is the same whenever they are read again.
+        """
+        self.progress.clock, self.progress.clock_end = clock, end
         self._moved = True
 
     def note(self, key: bytes, value: bytes | None) -> None:

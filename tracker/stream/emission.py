@@ -101,7 +101,8 @@ class EmitPolicy:
         Args:
             batch: the events.
             latest: (B,) int64, the latest event of each user in the batch.
-            emitted_at: (B,) float64, wall time of each user's last list, 0 for none.
+            emitted_at: (B,) float64, wall time of each user's last list, 0 for none; a time past
+                now, by another worker's clock, counts as now.
             scenes: B names of the events' scenes.
             now: wall time, in seconds.
 
@@ -114,6 +115,7 @@ class EmitPolicy:
             old = batch.times[latest] < now - self._max_age
             postponed = old
         if self._interval:
+            emitted_at = np.minimum(emitted_at, now)
             postponed = postponed | (emitted_at + self._interval > now)
         for index in np.flatnonzero(postponed).tolist():
             event = int(latest[index])

@@ -7,6 +7,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
 from tracker.events.wire import Rejection
 from tracker.kafka.outbox import Record, rejected_record
@@ -39,15 +42,37 @@ class Intake:
         """Names by code of the scenes that the records had."""
         return self._reader.scene_names
 
-    def read(self, records: Sequence[Any]) -> tuple[EventBatch, Rejected]:
-        """Decode records, in order. Nothing is counted yet, because a chunk may be read again."""
-        return self._reader.read(
+    def read(self, records: Sequence[Any], clock: float) -> tuple[EventBatch, Rejected, bool]:
+        """Decode records, in order. Nothing is counted yet, because a chunk may be read again.
+
+        Args:
+            records: of the source, in order.
+            clock: time in seconds from which events of the future are told.
+
+        Returns:
+            the events; the rejections; whether a reading by another clock may reject others.
+        """
+        arrivals = Arrivals.of_records(
+            [record.timestamp for record in records],
+            [record.timestamp_type for record in records],
+            clock,
+        )
+        batch, rejected = self._reader.read(
             self._topic,
             self._partition,
             [record.value for record in records],
             [record.offset for record in records],
-            [record.timestamp for record in records],
+            arrivals,
         )
+        if not rejected:
+            return batch, rejected, arrivals.is_open(slice(None), batch.times, 0)
+        by_clock = sum(
+            rejection.reason == "future_timestamp" and not arrivals.by_broker[index]
+            for index, rejection in rejected
+        )
+        accepted = np.ones(len(records), np.bool_)
+        accepted[[index for index, _ in rejected]] = False
+        return batch, rejected, arrivals.is_open(accepted, batch.times, by_clock)
 
     def count(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> list[Record]:
         """Count rejected records and foreign keys; return the records for the rejected topic."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from numpy.typing import NDArray
 
+from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.explained import first_line
 from tracker.kafka.cluster import client_arguments
 from tracker.kernels.row_bytes import ITEM_PREFIX, item_of
@@ -28,8 +30,8 @@ RETRY_SECONDS = 1.0
 class View(Protocol):
     """The view that receives item states."""
 
-    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
-        """Replace the rows of items; None removes one."""
+    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64], latest: float) -> int:
+        """Replace the rows of items; None removes one. Times past `latest` are taken for it."""
 
 
 class ItemFeed:
@@ -129,4 +131,5 @@ class ItemFeed:
         rows = [record for record in records if record.key[:1] == ITEM_PREFIX]
         if rows:
             items = np.array([item_of(row.key) for row in rows], np.uint64)
-            self._view.update([row.value for row in rows], items)
+            latest = time.time() + MAX_FUTURE_SECONDS
+            self._view.update([row.value for row in rows], items, latest)

@@ -134,9 +134,12 @@ class ItemSide(Side[int]):
             ArenaFullError: commit, and try again; nothing has changed.
         """
         slots = self.store.slots_of(item_events["item"].tolist())
+        latest = float(item_events["time"].max())
+        if latest > self.latest_time():  # of an event that was accepted before this was checked
+            latest = self.latest_time()
+            item_events["time"] = np.minimum(item_events["time"], latest)
         self._rows.apply(slots, item_events)
         self.store.mark_dirty(slots)
-        latest = float(item_events["time"].max())
         progress = self.store.progress
         progress.stream_time = max(progress.stream_time, latest)
         for source in np.unique(item_events["source_partition"]).tolist():

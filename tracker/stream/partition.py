@@ -21,7 +21,7 @@ from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.commit_schedule import CommitScheduler
 from tracker.stream.serving import Context
-from tracker.stream.side import Side
+from tracker.stream.side import OpenVerdictError, Side
 from tracker.stream.source_ends import UnknownOffsetError
 from tracker.users.states import NewerArtifactError
 
@@ -237,7 +237,10 @@ class Partition:
             pass
 
     async def _apply(self, chunk: Chunk) -> None:
-        """Apply a chunk that follows the position; otherwise drop it, cut it or fetch it again."""
+        """Apply a chunk that follows the position; otherwise drop it, cut it or fetch it again.
+
+        It is cut too where the records end whose verdicts were kept: the others have another clock.
+        """
         position = self.store.progress.position
         if chunk.end <= position:
             return
@@ -245,6 +248,13 @@ class Partition:
         if chunk.start > position:
             self._accepted = position
             self._source.rewind(position)
+            return
+        clock_end = self.store.progress.clock_end
+        if position < clock_end < chunk.end:
+            before = [record for record in records if record.offset < clock_end]
+            await self._apply(Chunk(chunk.tp, chunk.start, clock_end, before))
+            if self.store.progress.position == clock_end:
+                await self._apply(chunk)
             return
         small = len(records) <= SMALL_RECORDS and (
             sum(len(record.value or b"") for record in records) <= SMALL_BYTES
@@ -260,7 +270,7 @@ class Partition:
     async def _run_with_room(
         self, work: Callable[[], list[Record]], small: bool = False
     ) -> list[Record]:
-        """Run work of the side; commit first if it needs room, load an artifact that it needs.
+        """Run work of the side; commit first if it needs that, load an artifact that it needs.
 
         Small work runs on the event loop, other work in a thread. Returns [] if the partition is
         revoked while the work waits for an artifact.
@@ -274,6 +284,8 @@ class Partition:
                 if not self._commits.has_work:
                     raise  # all rows are clean, and still there are too few slots
                 log.info("%s: committing early to free memory: %s", self.name, full)
+                await self._commits.commit_all()
+            except OpenVerdictError:
                 await self._commits.commit_all()
             except NewerArtifactError as newer:
                 if not await self._context.keeper.catch_up(newer.sequence):

@@ -1,15 +1,23 @@
 """Side: what a partition does with its records; one for users' events, one for item events."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.kafka.outbox import Record
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
 
+log = logging.getLogger(__name__)
+
 Key = TypeVar("Key", bound=Hashable)
+
+
+class OpenVerdictError(Exception):
+    """A verdict on an event of the future depends on the clock, which has to be committed first."""
 
 
 class Side(ABC, Generic[Key]):
@@ -58,11 +66,26 @@ class Side(ABC, Generic[Key]):
 
         Raises:
             ArenaFullError: commit, and call again with the same records; nothing has changed.
+            OpenVerdictError: the same; the commit keeps the clock by which they are judged.
             NewerArtifactError: a row was written with a newer artifact; nothing has changed.
         """
 
     def opened(self) -> None:
         """Restore the small records of the store. The store is open now."""
+        progress, now = self.store.progress, self._context.clock()
+        ahead = progress.stream_time - now
+        if ahead > MAX_FUTURE_SECONDS:
+            progress.stream_time = now
+            self.store.advance(progress.position)
+            log.warning(
+                "%s of partition %d: stream time was %.0f s past the worker's clock, moved by an"
+                " event of the future; it goes on from the clock",
+                self.table, self._partition, ahead,
+            )  # fmt: skip
+
+    def latest_time(self) -> float:
+        """Return the latest time, in seconds, that stream time may have now."""
+        return self._context.clock() + MAX_FUTURE_SECONDS
 
     def due_at(self, at_end: bool) -> float | None:
         """Return the wall time in seconds at which `emit_due` has work; None for no such time.
@@ -90,6 +113,6 @@ class Side(ABC, Generic[Key]):
 
     def sweep(self) -> None:
         """Delete some of the rows that are idle for too long, with the coming commit."""
-        deleted = self._idle.run()
+        deleted = self._idle.run(self._context.clock())
         if deleted:
             self._metrics.deleted.labels(self.table).inc(deleted)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.batch import EventBatch, waves
 from tracker.events.item_events import encode_block, item_partition, split_events
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
@@ -22,7 +23,7 @@ from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
 from tracker.stream.serving import Context, Serving
-from tracker.stream.side import Side
+from tracker.stream.side import OpenVerdictError, Side
 from tracker.users.columns import (
     ALREADY_RETRACTED,
     APPLIED,
@@ -55,7 +56,8 @@ class FoundUser:
     Attributes:
         rows: arrays of the partition.
         slot: slot of the user in them; -1 for a user of whom nothing is kept.
-        now: latest event time that the partition or the user has seen, in seconds.
+        now: latest event time that the partition or the user has seen, in seconds; not much past
+            the worker's clock.
     """
 
     rows: UserRows
@@ -108,13 +110,15 @@ class UserSide(Side[str]):
 
     def opened(self) -> None:
         """Restore the pending lists and the learned models. The store is open now."""
+        super().opened()
         self._policy.restore(self.store.scan(OWED_PREFIX), self._context.clock())
         self._learning.opened()
 
     def process(self, records: Sequence[Any], end: int) -> list[Record]:
         """Apply a chunk of events, and advance the position.
 
-        1. Decode the records; those that are not events are rejected.
+        1. Decode the records; those that are not events are rejected. If a verdict depends on the
+           clock, the clock is committed first.
         2. Find the users' rows, and load missing ones.
         3. Learn from some events, apply all in order, and make the lists that the policy wants.
         4. Advance the position.
@@ -128,20 +132,26 @@ class UserSide(Side[str]):
 
         Raises:
             ArenaFullError: commit, and call again with the same records; nothing has changed.
+            OpenVerdictError: the same; the commit keeps the clock by which they are judged.
             NewerArtifactError: a state was written with a newer artifact; nothing has changed.
         """
         now = self._context.clock()
         serving = self._serving()
         # 1. Decode the records.
-        batch, rejected = self._intake.read(records)
+        progress = self.store.progress
+        was_judged = end <= progress.clock_end
+        batch, rejected, is_open = self._intake.read(records, progress.clock if was_judged else now)
+        if is_open and not was_judged:
+            self.store.keep_clock(now, end)
+            raise OpenVerdictError
         # 2. Find the users' rows. Nothing is counted or changed before this has succeeded.
         if len(batch):
             batch.slots[:] = self.store.slots_of(batch.users)
         # 3. Learn, apply, recommend.
         out = self._intake.count(records, batch, rejected)
         if len(batch):
-            progress = self.store.progress
             stream_times = np.maximum.accumulate(np.maximum(batch.times, progress.stream_time))
+            np.minimum(stream_times, now + MAX_FUTURE_SECONDS, out=stream_times)
             self._learning.learn(serving, self._rows, batch, stream_times)
             if self._settings.emit == "event":
                 for part in waves(batch.slots):
@@ -184,6 +194,7 @@ class UserSide(Side[str]):
         times = np.maximum(
             self._rows.states.head["last_time"][slots], self.store.progress.stream_time
         )
+        np.minimum(times, now + MAX_FUTURE_SECONDS, out=times)
         lists = Lists(
             users,
             slots,
@@ -231,7 +242,7 @@ class UserSide(Side[str]):
             return None
         slot = int(self.store.slots_of([user])[0])
         now = max(self.store.progress.stream_time, float(self._rows.states.head["last_time"][slot]))
-        return FoundUser(self._rows, slot, now)
+        return FoundUser(self._rows, slot, min(now, self.latest_time()))
 
     def new_user(self) -> FoundUser:
         """Return what stands for a user of whom nothing is kept."""

@@ -207,7 +207,7 @@ class ChunkConsumer(driver.Consumer):
             chunk.tp.topic,
             chunk.tp.partition,
             last.offset,
-            last.timestamp / 1000.0,
+            (last.timestamp or 0) / 1000.0,  # None in the first message formats
             last.timestamp_type,
             None,
             None,

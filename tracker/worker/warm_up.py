@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
 from tracker.events.item_events import decode_block, encode_block
 from tracker.events.kinds import Kinds
@@ -98,6 +99,7 @@ def _events(serving: Serving, kinds: Kinds) -> EventBatch:
     ]
     values = [encode_event(event) for event in events]
     reader = EventReader(kinds)
-    batch, _ = reader.read("", 0, values, range(len(values)), [100_000] * len(values))
+    arrivals = Arrivals.of_file(len(values), 100.0)
+    batch, _ = reader.read("", 0, values, range(len(values)), arrivals)
     batch.slots[:] = ["ab".index(user) for user in batch.users]
     return batch

@@ -1,16 +1,20 @@
 """The doctor says OK, or what to do, for everything a worker needs."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.admin import NewTopic
 
+from tests.brokers import KafkaBroker
 from tests.shop import build_shop
 from tracker.cli.doctor import (
     Check,
     check_all,
     check_artifact,
+    check_clock,
     check_data_dir,
     check_device,
     check_kinds,
@@ -18,6 +22,9 @@ from tracker.cli.doctor import (
     check_topics,
 )
 from tracker.demo.processes import free_port
+from tracker.kafka.client import Received, read_topic
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.connect import admin_client
 from tracker.kafka.topics import TopicReport, ensure_topics
 from tracker.settings import Settings, load_settings
 
@@ -51,6 +58,7 @@ def test_all_is_well_where_all_is_there_and_missing_guarantees_are_noted(
     assert told == [check.name for check in found]
     assert by_name["transactions"].state == "note"
     assert "count them twice" in by_name["transactions"].text
+    assert "no transactions" in by_name["clock"].text
     assert "300 items" in by_name["artifact"].text
     assert {name for name in by_name if name.startswith("topic ")} == {
         "topic events",
@@ -144,3 +152,46 @@ def test_problems_of_a_topic_fail_and_notes_do_not() -> None:
     first, second = check_topics([wrong, noted])
     assert (first.state, first.text) == ("fail", "t-events is wrong")
     assert (second.state, second.text) == ("note", "t-items: 3 partitions; is odd")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("shift", "state", "text"),
+    [
+        (0.0, "ok", "give or take"),
+        (60.0, "note", "s behind this machine's; let NTP"),
+        (-3600.0, "fail", "ahead of this machine's: events of now can be rejected"),
+    ],
+)
+def test_the_brokers_clock_is_compared(
+    kafka: KafkaBroker, prefix: str, shift: float, state: str, text: str
+) -> None:
+    given = settings(brokers=kafka.address, name=prefix, event_partitions=1, item_partitions=1)
+
+    async def compare() -> tuple[Check, list[Received]]:
+        reports = await ensure_topics(given)
+        found = await check_clock(given, reports, True, lambda: time.time() + shift)
+        return found, [one async for one in read_topic(given, topics_of(given).rejected)]
+
+    found, rejected = asyncio.run(compare())
+    assert found.state == state
+    assert text in found.text
+    assert rejected == []  # the probe is in no committed record
+
+
+@pytest.mark.kafka
+def test_a_clock_that_cannot_be_compared_is_noted_with_the_reason(
+    kafka: KafkaBroker, prefix: str
+) -> None:
+    given = settings(brokers=kafka.address, name=prefix, event_partitions=1, item_partitions=1)
+
+    async def compare() -> tuple[Check, Check]:
+        before = await check_clock(given, await ensure_topics(given, create=False), True)
+        async with admin_client(given) as admin:
+            await admin.create_topics([NewTopic(topics_of(given).rejected, 1, 1)])
+        return before, await check_clock(given, await ensure_topics(given), True)
+
+    missing, created = asyncio.run(compare())
+    assert (missing.state, created.state) == ("note", "note")
+    assert "does not exist" in missing.text
+    assert "CreateTime" in created.text

@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from tracker.events.batch import MAX_FUTURE_SECONDS, EventBatch, EventReader, waves
+from tracker.events.arrivals import MAX_FUTURE_SECONDS, Arrivals
+from tracker.events.batch import EventBatch, EventReader, waves
 from tracker.events.kinds import DEFAULT_KINDS, Kinds
 from tracker.events.wire import REASONS, Rejection, hash_id, kind_code, scene_code
 
@@ -15,7 +16,8 @@ NOW = NOW_MS / 1000.0
 def read(*values: bytes | None) -> tuple[EventBatch, list[tuple[int, Rejection]]]:
     n = len(values)
     reader = EventReader(Kinds.default(0.0, 10.0))
-    return reader.read("events", 3, values, list(range(100, 100 + n)), [NOW_MS] * n)
+    arrivals = Arrivals.of_records([NOW_MS] * n, [1] * n, NOW)
+    return reader.read("events", 3, values, list(range(100, 100 + n)), arrivals)
 
 
 def test_a_full_event_becomes_one_row_of_columns() -> None:
@@ -116,7 +118,8 @@ def test_the_caches_are_bounded_and_answers_stay_right_after_they_were_emptied()
         )
         for n in range(7)
     ]
-    batch, rejected = reader.read("events", 0, values, list(range(7)), [NOW_MS] * 7)
+    arrivals = Arrivals.of_records([NOW_MS] * 7, [1] * 7, NOW)
+    batch, rejected = reader.read("events", 0, values, list(range(7)), arrivals)
     assert not rejected
     assert batch.items.tolist() == [hash_id(f"i{n}") for n in range(7)]
     assert batch.scenes.tolist() == [scene_code(f"s{n}") for n in range(7)]

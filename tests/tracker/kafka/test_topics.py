@@ -126,4 +126,6 @@ def test_more_copies_than_brokers_are_refused_with_the_setting_to_change(
 def test_events_with_the_senders_clock_are_noted(kafka: KafkaBroker, prefix: str) -> None:
     settings = settings_of(kafka.address, prefix, event_partitions=2, item_partitions=1)
     make(settings, NewTopic(topics_of(settings).events, 2, 1))
-    assert "message.timestamp.type=CreateTime" in ensure(settings)["events"].notes[0]
+    (note,) = ensure(settings)["events"].notes
+    assert "message.timestamp.type=CreateTime: records carry the senders' clocks" in note
+    assert f"--alter --topic {prefix}-events --add-config message.timestamp.type=LogApp" in note

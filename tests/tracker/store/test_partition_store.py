@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
+from tests.paths import GOLDEN
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
 from tracker.store.arena import ArenaFullError
@@ -250,6 +251,16 @@ def test_damaged_or_unknown_position_record_is_refused_by_name() -> None:
     other = msgspec.json.encode(Position(FORMAT + 1, 0, "events", "", 1))
     with pytest.raises(PositionError, match=f"format {FORMAT + 1}, and this version reads"):
         decode_position(other)
+
+
+@pytest.mark.parametrize("name", ["position_1.json", "position_1_clock.json"])
+def test_position_rows_of_every_version_are_read(name: str) -> None:
+    position = decode_position((GOLDEN / name).read_bytes())
+    assert (position.position, position.topic, position.partitions) == (42, "tracker-events", 12)
+    assert position.stream_time == 1_700_000_000.5
+    assert position.sources == {0: 7, 3: 9}
+    judged = (1_700_000_100.25, 50) if "clock" in name else (0.0, 0)
+    assert (position.clock, position.clock_end) == judged
 
 
 def test_store_that_is_not_open_has_no_position(database: Any) -> None:

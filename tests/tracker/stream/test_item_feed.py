@@ -21,7 +21,7 @@ class View:
     def __init__(self) -> None:
         self.rows: dict[int, bytes | None] = {}
 
-    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64]) -> int:
+    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64], latest: float) -> int:
         self.rows.update(zip(items.tolist(), rows, strict=True))
         return len(rows)
 

@@ -68,7 +68,8 @@ def read_out(worker: WorkerState) -> Any:
 def likes(worker: WorkerState, count: int = 6, start: int = 0) -> list[Event]:
     """Events of items that the users do not know, one a user and turn."""
     return [
-        like(f"u{n % 4}", (5 + 2 * (start + n)) % 40, time=NOW + start + n) for n in range(count)
+        like(f"u{n % 4}", (5 + 2 * (start + n)) % 40, time=NOW - 1000.0 + start + n)
+        for n in range(count)
     ]
 
 

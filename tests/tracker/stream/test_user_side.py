@@ -375,7 +375,7 @@ def test_user_is_found_in_memory_and_in_the_database(make: Make) -> None:
 def test_part_of_a_batch_keeps_all_columns(make: Make) -> None:
     worker = make()
     records = worker.records(like("a", 0), like("b", 1), like("c", 2))
-    batch, _ = worker.users._intake.read(records)
+    batch, _, _ = worker.users._intake.read(records, NOW)
     part = batch.take(np.array([2, 0]))
     assert part.users == ["c", "a"]
     assert part.offsets.tolist() == [2, 0]
