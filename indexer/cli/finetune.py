@@ -22,6 +22,7 @@ from indexer.cli.options import (
     EncoderFlags,
     InputFlags,
     ProtocolFlags,
+    columns_option,
     core_option,
     device_option,
     events_option,
@@ -50,6 +51,7 @@ class TrainingFlags:
 @click.command(epilog=EPILOG)
 @items_option
 @events_option
+@columns_option
 @click.option(
     "--to",
     "folder",
@@ -147,6 +149,7 @@ def finetune(
             protocol.repeats, training.batch_size,
             fit=FitOptions(rate, training.steps, training.minutes, seed=protocol.seed),
             force=force,
+            columns=inputs.columns,
         )  # fmt: skip
         text_encoder = encoder.load()
         with ExitStack() as stack:

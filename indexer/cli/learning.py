@@ -30,6 +30,7 @@ from indexer.cli.options import (
     InputFlags,
     ProtocolFlags,
     artifacts_option,
+    columns_option,
     core_option,
     device_option,
     events_option,
@@ -71,6 +72,7 @@ class TowerFlags:
 @click.command(epilog=EPILOG)
 @items_option
 @events_option
+@columns_option
 @artifacts_option
 @click.option(
     "--protocol",
@@ -148,6 +150,7 @@ def train(
         options = TrainOptions(
             protocol.protocol, protocol.core, protocol.repeats, protocol.seed, refit,
             tower=tower.options(encoder.device),
+            columns=inputs.columns,
             prediction=PredictionOptions(positive_rating=protocol.positive_rating),
         )  # fmt: skip
         try:
@@ -199,6 +202,7 @@ def train(
 @click.command(epilog=EPILOG)
 @items_option
 @events_option
+@columns_option
 @artifacts_option
 @version_option
 @click.option(
@@ -258,7 +262,7 @@ def evaluate(
 
         options = JudgeOptions(
             version, protocol.protocol, protocol.core, protocol.repeats, protocol.seed, most,
-            protocol.positive_rating,
+            protocol.positive_rating, inputs.columns,
         )  # fmt: skip
         with ExitStack() as stack:
             progress = _bar_of(stack, "replaying events")

@@ -21,6 +21,7 @@ from indexer.cli.console import (
     fail,
     failures,
     print_json,
+    say,
 )
 from indexer.cli.finetune import finetune
 from indexer.cli.learning import evaluate, train
@@ -149,8 +150,9 @@ def build(
 ) -> None:
     """Build an artifact from ITEMS and make it current.
 
-    ITEMS are the files of one catalogue, JSON lines (also .gz) or Parquet. Known texts are not
-    encoded again, unchanged items keep their vectors, and users keep their states.
+    ITEMS are the files or folders of one catalogue: JSON lines, CSV or Parquet, also compressed.
+    Known texts are not encoded again, unchanged items keep their vectors, and users keep their
+    states.
     """
     started = time.perf_counter()
     with failures():
@@ -164,6 +166,8 @@ def build(
             click.echo(f"{catalog.skipped} items left out:{lines}", err=True)
         if catalog.ignored_fields:
             click.echo(f"fields not used: {', '.join(catalog.ignored_fields)}", err=True)
+        for note in catalog.notes:
+            say(note)
         try:
             users = inputs.read_users()
             text_encoder = encoder.load(batch_size)

@@ -1,7 +1,7 @@
 """Options that commands share, and their values gathered into dataclasses."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 import click
 
 from indexer.data.catalog import Catalog, read_items
+from tracker.events.entries import parse_columns
 from tracker.events.kinds import Kinds
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ items_option = click.option(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="File of items, JSON lines (also .gz) or Parquet; repeat for more files.",
+    help="File or folder of items, JSON lines, CSV or Parquet; repeat for more.",
 )
 events_option = click.option(
     "--events",
@@ -48,15 +49,33 @@ events_option = click.option(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="File of logged events, JSON lines (also .gz) or Parquet; repeat for more files.",
+    help="File or folder of logged events, JSON lines, CSV or Parquet, or - for standard"
+    " input; repeat for more.",
+)
+
+
+def _columns(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
+    """Return the columns of `--columns`, or exit with the reason why they are none."""
+    try:
+        return parse_columns(text or "")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+columns_option = click.option(
+    "--columns",
+    callback=_columns,
+    metavar="FIELD=NAME,...",
+    help="Names of fields or columns in files of events, where they differ from ours; for example"
+    " user=visitorid,item=itemid,kind=event.",
 )
 users_option = click.option(
     "--users",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="File of users with categorical attributes, JSON lines (also .gz) or Parquet: a start for"
-    " new users. Repeat for more files.",
+    help="File or folder of users with categorical attributes, JSON lines, CSV or Parquet: a start"
+    " for new users. Repeat for more.",
 )
 core_option = click.option(
     "--core",
@@ -101,12 +120,16 @@ device_option = click.option(
 
 @dataclass(frozen=True)
 class InputFlags:
-    """The files that a command reads; `users` and `kinds` are empty if it has no such options."""
+    """The files that a command reads; what it has no option for is empty.
+
+    `columns` are the names of columns in files of events, by field, where the two differ.
+    """
 
     items: tuple[Path, ...]
     events: tuple[Path, ...] = ()
     users: tuple[Path, ...] = ()
     kinds: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def read_items(self, *, skip_bad: bool = False) -> Catalog:
         """Read the catalogue.
@@ -183,9 +206,9 @@ def gather(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None
             arguments = {
                 argument: group(
                     **{
-                        field.name: values.pop(field.name)
-                        for field in fields(group)
-                        if field.name in values
+                        part.name: values.pop(part.name)
+                        for part in fields(group)
+                        if part.name in values
                     }
                 )
                 for argument, group in groups.items()

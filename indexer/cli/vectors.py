@@ -10,6 +10,7 @@ import numpy as np
 from indexer.cli.console import EPILOG, check_file, failures, need, print_json, say
 from indexer.cli.options import (
     artifacts_option,
+    columns_option,
     events_option,
     json_option,
     kinds_option,
@@ -49,6 +50,7 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
 @click.command(epilog=EPILOG)
 @click.argument("user")
 @events_option
+@columns_option
 @artifacts_option
 @version_option
 @kinds_option
@@ -62,6 +64,7 @@ def export(what: str, file: Path, version: str | None, root: str, as_json: bool)
 def trace(
     user: str,
     events: tuple[Path, ...],
+    columns: dict[str, str],
     root: str,
     version: str | None,
     kinds: Path | None,
@@ -83,18 +86,19 @@ def trace(
         from indexer.replay.trace import draw, item_ids
         from indexer.replay.trace import trace as follow
         from tracker.artifact.artifact import Artifact
+        from tracker.events.entries import event_reading
 
         artifact = Artifact.load(root, version, "cpu")
         scale = artifact.manifest.interest
         weights = msgspec.structs.replace(
             weights, rating_min=scale.rating_min, rating_max=scale.rating_max
         )
-        log = read_event_log(events, weights, time.time())
+        log = read_event_log(events, weights, time.time(), event_reading(columns))
         in_catalog = artifact.vectors.row_of(log.batch.items) >= 0
         say(check_events(events, log, in_catalog, artifact.manifest.version))
         own = np.array([name == user for name in log.batch.users], bool)
         strange = set(log.batch.items[own & ~in_catalog & (log.items >= 0)].tolist())
-        names = item_ids(events, strange) if strange else {}
+        names = item_ids(events, strange, event_reading(columns)) if strange else {}
         moments = follow(artifact, log, user, names)
         if png is not None:
             draw(moments, png, f"interests of {user}")

@@ -1,5 +1,6 @@
 """The catalogue: items with id, text, categories and attributes, read from files."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Annotated
 
 import msgspec
 
-from indexer.data.input import read_structs
-from tracker.events.lines import InputError
+from indexer.data.input import left_out_note, read_structs
+from tracker.events.entries import Reading
+from tracker.events.opening import InputError
 from tracker.events.wire import MAX_ID_BYTES, hash_id
 from tracker.explained import Explained
 
@@ -85,19 +87,23 @@ class Catalog:
         problems: the first ten lines that cannot be used.
         skipped: number of lines that cannot be used.
         ignored_fields: names of fields that items do not have.
+        notes: other facts about the files, one a line, such as attributes that were left out.
     """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     skipped: int = 0
     ignored_fields: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
-    """Read files of items: JSON lines, also `.gz`, or Parquet (`.parquet`, `.pq`).
+    """Read files of items, of any format.
+
+    Null is absent. Attributes that cannot be kept are left out, and named in the notes.
 
     Args:
-        paths: the files of one catalogue.
+        paths: the files of one catalogue, or folders of them; `-` is standard input.
         skip_bad: skip lines that cannot be used; of an id that comes twice the first stays.
 
     Returns:
@@ -108,9 +114,10 @@ def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
             ten bad lines are named, with what was found and expected, and their total.
     """
     catalog = Catalog()
-    names: set[str] = set()
+    reading = Reading()
+    left_out: Counter[str] = Counter()
     try:
-        _add_items(catalog, paths, names)
+        _add_items(catalog, paths, reading, left_out)
     except InputError as error:
         raise CatalogError(str(error)) from error
     files = ", ".join(str(path) for path in paths)
@@ -127,15 +134,18 @@ def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
             catalog.problems,
             catalog.skipped,
         )
-    catalog.ignored_fields = sorted(names - set(Item.__struct_fields__))
+    catalog.ignored_fields = reading.notes.unused_names(Item.__struct_fields__)
+    catalog.notes = [*reading.notes.remarks, *filter(None, [left_out_note(left_out)])]
     return catalog
 
 
-def _add_items(catalog: Catalog, paths: Sequence[Path], names: set[str]) -> None:
-    """Add the items of files to a catalogue, and the names of their fields to `names`."""
+def _add_items(
+    catalog: Catalog, paths: Sequence[Path], reading: Reading, left_out: Counter[str]
+) -> None:
+    """Add the items of files to a catalogue, and what was not used of them to the notes."""
     first: dict[int, str] = {}
     for path in paths:
-        for place, item in read_structs(path, Item, names):
+        for place, item in read_structs(path, Item, reading, left_out):
             if isinstance(item, str):
                 problem = f"{item}; an item has {_FIELDS}" if "item_id" in item else item
             elif not (problem := _unusable(item)):

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.data.input import place_of, read_entries
+from indexer.data.bad_lines import BadLines
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader, can_be_target
+from tracker.events.entries import EVENT_FIELDS, Reading, as_json, entries, event_reading, place_of
 from tracker.events.kinds import Kinds
-from tracker.events.lines import InputError
+from tracker.events.opening import InputError
 from tracker.events.wire import decode_event
 from tracker.explained import Explained
 
@@ -51,7 +52,8 @@ class EventLog:
         user_ids: ids of the users, in order of first appearance.
         item_hashes: (I,) uint64, hashes of the items' ids, ascending.
         rejected: number of lines left out, by reason.
-        first_rejection: place and reason of the first of them, or "".
+        bad_lines: the first of them; repeated event ids are not among them.
+        notes: other facts about the files, one a line, such as fields that are not used.
         unknown_kinds: number of events of each kind without a weight.
         scene_names: name of each scene, by its code.
     """
@@ -63,7 +65,8 @@ class EventLog:
     user_ids: list[str]
     item_hashes: NDArray[np.uint64]
     rejected: dict[str, int] = field(default_factory=dict)
-    first_rejection: str = ""
+    bad_lines: BadLines = field(default_factory=BadLines)
+    notes: list[str] = field(default_factory=list)
     unknown_kinds: dict[str, int] = field(default_factory=dict)
     scene_names: dict[int, str] = field(default_factory=dict)
 
@@ -77,13 +80,15 @@ class EventLog:
 
     def take(self, events: NDArray[np.int64]) -> "EventLog":
         """Return the log of some events, given by ascending positions (M,); codes are new ones."""
-        part = _event_log(
-            self.batch.take(events),
-            self.positive[events],
-            self.rejected,
-            self.first_rejection,
+        part = _event_log(self.batch.take(events), self.positive[events])
+        return replace(
+            part,
+            rejected=self.rejected,
+            bad_lines=self.bad_lines,
+            notes=self.notes,
+            unknown_kinds=self.unknown_kinds,
+            scene_names=self.scene_names,
         )
-        return replace(part, unknown_kinds=self.unknown_kinds, scene_names=self.scene_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,57 +112,74 @@ class Split:
     cuts: tuple[float, float]
 
 
-def read_event_log(paths: Sequence[Path], kinds: Kinds, not_after: float) -> EventLog:
+def read_event_log(
+    paths: Sequence[Path], kinds: Kinds, not_after: float, reading: Reading | None = None
+) -> EventLog:
     """Read logged events with the checks of the stream, and sort them by time.
 
     Lines that the stream would reject are left out and counted. A repeated `event_id` of a user is
     left out and counted as `duplicate`. A retraction without a timestamp takes that of the line
-    before it.
+    before it. Fields that an event does not have are ignored, and named in the notes.
 
     Args:
-        paths: JSON lines, also `.gz`, or Parquet (`.parquet`, `.pq`) with the same fields.
+        paths: files, or folders of part files, of any format; `-` is standard input.
         kinds: the weights in force.
         not_after: float seconds; later timestamps are taken for mistakes, as on the stream.
+        reading: the names of columns, from `event_reading`; None if they are ours.
 
     Raises:
         EventFileError: a file does not exist or cannot be read, or no event is left.
     """
+    reading = reading or event_reading()
     reader = EventReader(kinds)
     batches: list[EventBatch] = []
-    rejected: Counter[str] = Counter()
+    bad = BadLines()
     unknown_kinds: Counter[str] = Counter()
-    first_rejection = ""
     for path in paths:
-        for lines, values in event_lines(path):
+        for source, lines, values in event_lines(path, reading):
             arrivals = Arrivals.of_file(len(values), not_after)
-            batch, refused = reader.read(str(path), 0, values, lines, arrivals)
+            batch, refused = reader.read(source, 0, values, lines, arrivals)
+            if any(rejection.reason == "unknown_field" for _, rejection in refused):
+                values = [_known_fields(value) for value in values]
+                batch, refused = reader.read(source, 0, values, lines, arrivals)
             batches.append(batch)
-            rejected.update(rejection.reason for _, rejection in refused)
-            unknown_kinds.update(
-                str(decode_event(values[position]).kind)
-                for position, rejection in refused
-                if rejection.reason == "unknown_kind"
-            )
-            if refused and not first_rejection:
-                rejection = refused[0][1]
-                first_rejection = f"{place_of(path, rejection.offset)}: {rejection.message}"
+            for position, rejection in refused:
+                bad.add(rejection.reason, place_of(source, rejection.offset), rejection.message)
+                if rejection.reason == "unknown_kind":
+                    unknown_kinds[str(decode_event(values[position]).kind)] += 1
     if not batches or not sum(map(len, batches)):
         names = ", ".join(map(str, paths)) or "no file"
-        why = f"; the first line left out: {first_rejection}" if first_rejection else ""
+        why = f"; {counted(len(bad), 'line')} left out" if len(bad) else ""
         if unknown_kinds:
             why += f"; {name_kinds(unknown_kinds)}"
-        raise EventFileError(f"{names}: no event that can be used{why}")
+        raise EventFileError(f"{names}: no event that can be used{why}{bad.text()}")
     batch = _join(batches)
     unknown_time = (batch.retracts != 0) & (batch.times == not_after)
     timed = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
     batch.times[:] = batch.times[timed]
     batch = batch.take(np.argsort(batch.times, kind="stable"))
     first = _first_of_its_id(batch)
+    rejected = dict(bad.counts)
     if len(first) < len(batch):
-        rejected["duplicate"] += len(batch) - len(first)
+        rejected["duplicate"] = len(batch) - len(first)
         batch = batch.take(first)
-    log = _event_log(batch, can_be_target(batch, kinds), dict(rejected), first_rejection)
-    return replace(log, unknown_kinds=dict(unknown_kinds), scene_names=dict(reader.scene_names))
+    return replace(
+        _event_log(batch, can_be_target(batch, kinds)),
+        rejected=rejected,
+        bad_lines=bad,
+        notes=reading.notes.lines(EVENT_FIELDS),
+        unknown_kinds=dict(unknown_kinds),
+        scene_names=dict(reader.scene_names),
+    )
+
+
+def _known_fields(value: bytes) -> bytes:
+    """Return a line without the fields that an event does not have; itself if it is no object."""
+    try:
+        fields = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return value
+    return msgspec.json.encode({name: fields[name] for name in EVENT_FIELDS if name in fields})
 
 
 def name_kinds(unknown: Mapping[str, int]) -> str:
@@ -264,8 +286,6 @@ _COLUMNS = (
 def _event_log(
     batch: EventBatch,
     positive: NDArray[np.bool_],
-    rejected: dict[str, int],
-    first_rejection: str,
 ) -> EventLog:
     codes: dict[str, int] = {}
     users = np.fromiter(
@@ -275,9 +295,7 @@ def _event_log(
     item_hashes, inverse = np.unique(batch.items[action], return_inverse=True)
     items = np.full(len(batch), -1, np.int64)
     items[action] = inverse
-    return EventLog(
-        batch, users, items, positive, list(codes), item_hashes, rejected, first_rejection
-    )
+    return EventLog(batch, users, items, positive, list(codes), item_hashes)
 
 
 def _first_of_its_id(batch: EventBatch) -> NDArray[np.int64]:
@@ -318,22 +336,26 @@ def _join(batches: list[EventBatch]) -> EventBatch:
     )
 
 
-def event_lines(path: Path) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Yield line numbers, from 1, and lines of events as JSON, many at a time; no line is blank.
+def event_lines(
+    path: Path, reading: Reading | None = None
+) -> Iterator[tuple[str, list[int], list[bytes]]]:
+    """Yield the file, and numbers, from 1, and lines of events as JSON, many at a time.
+
+    Args:
+        path: a file, or a folder of part files, of any format; `-` is standard input.
+        reading: the names of columns, from `event_reading`; None if they are ours.
 
     Raises:
         EventFileError: the file does not exist, or it is damaged or of another format.
     """
-    encoder = msgspec.json.Encoder()
-    entries = read_entries(path)
+    lines = entries(str(path), reading or event_reading())
     try:
-        while chunk := list(islice(entries, _CHUNK)):
-            yield (
-                [number for number, _ in chunk],
-                [
-                    entry if isinstance(entry, bytes) else encoder.encode(entry)
-                    for _, entry in chunk
-                ],
-            )
+        for source, part in groupby(lines, lambda entry: entry[0]):
+            while chunk := list(islice(part, _CHUNK)):
+                yield (
+                    source,
+                    [number for _, number, _ in chunk],
+                    [as_json(entry) for _, _, entry in chunk],
+                )
     except InputError as error:
         raise EventFileError(str(error)) from error

@@ -1,122 +1,164 @@
-"""Input files: JSON lines, also gzip, or Parquet, for items, events and users alike."""
+"""Items and users from files: each line or row as a struct, or the reason why it is none."""
 
-import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tracker.events.lines import InputError, numbered_lines
-
-MAX_LINE_BYTES = 1 << 20
-"""Longest line of a file; the encoder cuts texts long before."""
-
-Fields = dict[str, Any]
-"""One row of a Parquet file by column name, without nulls."""
+from tracker.events.entries import MAX_LINE_BYTES, Reading, entries, place_of
+from tracker.events.ids import IdError, id_text
+from tracker.events.tables import Fields
 
 Struct = TypeVar("Struct")
 
-_BATCH_ROWS = 8192
-
-_NAMED_LINES = 1000
-"""Lines at the beginning of a file whose field names are collected."""
-
-
-def is_parquet(path: Path) -> bool:
-    """Return whether a file is read as Parquet, by its name: `.parquet` or `.pq`."""
-    return path.suffix.lower() in (".parquet", ".pq")
-
-
-def place_of(path: Path, number: int) -> str:
-    """Return the place of a line or row as messages name it.
-
-    >>> place_of(Path("items.jsonl"), 3), place_of(Path("items.parquet"), 3)
-    ('items.jsonl, line 3', 'items.parquet, row 3')
-    """
-    return f"{path}, {'row' if is_parquet(path) else 'line'} {number}"
-
-
-def read_entries(
-    path: Path, columns: Collection[str] | None = None, names: set[str] | None = None
-) -> Iterator[tuple[int, bytes | Fields]]:
-    """Yield the number, from 1, and the content of each line or row of a file.
-
-    A line is yielded as bytes, cut to MAX_LINE_BYTES + 1; blank lines are skipped. A row of
-    Parquet is yielded as its fields; a map is a dict, and nulls are left out.
-
-    Args:
-        path: JSON lines, compressed if it ends in `.gz`, or Parquet.
-        columns: the columns of Parquet to read; None for all.
-        names: if given, the names of all columns of Parquet are added to it.
-
-    Raises:
-        InputError: the file does not exist, or it is damaged or of another format.
-    """
-    if not is_parquet(path):
-        yield from numbered_lines(str(path), MAX_LINE_BYTES)
-        return
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            if names is not None:
-                names.update(schema.names)
-            subset = [name for name in schema.names if columns is None or name in columns]
-            maps = {field.name for field in schema if pa.types.is_map(field.type)}
-            number = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=subset):
-                for row in cast(list[Fields], batch.to_pylist()):
-                    number += 1
-                    yield number, _given(row, maps)
-    except pa.ArrowException as error:
-        raise InputError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)  # Arrow's names the file
-        raise InputError(f"{path}: cannot be read: {reason}") from error
+_TEXTS = ("text", "title")
+_IDS = ("item_id", "user_id")
 
 
 def read_structs(
-    path: Path, struct: type[Struct], names: set[str] | None = None
+    path: Path,
+    struct: type[Struct],
+    reading: Reading | None = None,
+    left_out: Counter[str] | None = None,
 ) -> Iterator[tuple[str, Struct | str]]:
     """Yield the place of each line or row with its struct, or with the reason why there is none.
 
+    Null is absent, everywhere. An attribute that cannot be kept, such as a date, a decimal or an
+    object within it, is left out; the rest of the line stays.
+
     Args:
-        path: JSON lines, compressed if it ends in `.gz`, or Parquet.
+        path: a file, or a folder of part files, of any format; `-` is standard input.
         struct: the class of the msgspec structs.
-        names: if given, the names of fields in the file are added to it: all columns of Parquet,
-            or the fields of the first 1,000 lines.
+        reading: if given, its notes get the names of fields that are not used.
+        left_out: if given, the attributes left out are counted in it by name.
 
     Raises:
         InputError: the file does not exist, or it is damaged or of another format.
     """
     decoder = msgspec.json.Decoder(struct)
     fields: tuple[str, ...] = struct.__struct_fields__  # type: ignore[attr-defined]
-    for number, entry in read_entries(path, fields, names):
-        place = place_of(path, number)
+    reading = reading or Reading()
+    reading = Reading(fields, reading.columns, reading.required, reading.notes)
+    for source, number, entry in entries(str(path), reading):
+        place = place_of(source, number)
         try:
             if isinstance(entry, dict):
-                yield place, msgspec.convert(entry, struct)
+                yield place, msgspec.convert(tidy(entry, fields, left_out), struct)
             elif len(entry) > MAX_LINE_BYTES:
                 yield place, f"longer than {MAX_LINE_BYTES} bytes; a shorter line is expected"
             else:
-                result = decoder.decode(entry)
-                if names is not None and number <= _NAMED_LINES:
-                    names.update(msgspec.json.decode(entry, type=dict[str, msgspec.Raw]))
-                yield place, result
-        except msgspec.ValidationError as error:
+                try:
+                    yield place, decoder.decode(entry)
+                except msgspec.ValidationError:
+                    line = msgspec.json.decode(entry)
+                    if not isinstance(line, dict):
+                        raise
+                    yield place, msgspec.convert(tidy(line, fields, left_out), struct)
+        except (msgspec.ValidationError, IdError) as error:
             yield place, str(error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             yield place, f"not JSON ({error}); one JSON object per line is expected"
 
 
-def _given(row: Fields, maps: set[str]) -> Fields:
-    """Return the fields of a row that have a value, maps as dicts."""
-    fields = {name: value for name, value in row.items() if value is not None}
-    for name in maps & fields.keys():
-        fields[name] = dict(fields[name])
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            fields[name] = {key: inner for key, inner in value.items() if inner is not None}
+def tidy(entry: Fields, names: tuple[str, ...], left_out: Counter[str] | None = None) -> Fields:
+    """Return the known fields of a line without nulls, and without what cannot be kept.
+
+    Args:
+        entry: the fields of a line or row.
+        names: names of the known fields.
+        left_out: if given, the attributes left out are counted in it by name.
+
+    Raises:
+        IdError: an id is neither a text nor a whole number.
+
+    >>> counts: Counter[str] = Counter()
+    >>> tidy({"title": "a", "attributes": {"x": {}, "y": 1}}, ("title", "attributes"), counts)
+    {'title': 'a', 'attributes': {'y': 1}}
+    >>> counts
+    Counter({'x': 1})
+    """
+    fields = {name: _without_nulls(entry[name]) for name in names if entry.get(name) is not None}
+    if "categories" in fields:
+        fields["categories"] = _categories(fields["categories"], left_out)
+    if "attributes" in fields:
+        fields["attributes"] = _attributes(fields["attributes"], left_out)
+    for name in _IDS:
+        if name in fields:
+            fields[name] = id_text(fields[name], name)
+    for name in _TEXTS:
+        if isinstance(fields.get(name), int) and not isinstance(fields[name], bool):
+            fields[name] = str(fields[name])  # a film called 1917
     return fields
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a value without the nulls within it; NaN, as pandas writes, is null."""
+    if isinstance(value, dict):
+        return {
+            key: _without_nulls(one) for key, one in value.items() if one is not None and one == one
+        }
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value if one is not None and one == one]
+    return value
+
+
+def _categories(categories: Any, left_out: Counter[str] | None) -> Any:
+    """Return categories as a list of texts; those in one text are divided at `|`."""
+    if isinstance(categories, str):
+        if categories.startswith("["):
+            try:
+                return _categories(msgspec.json.decode(categories), left_out)
+            except msgspec.DecodeError:
+                pass
+        return [part.strip() for part in categories.split("|") if part.strip()]
+    if not isinstance(categories, list):
+        return categories
+    texts = []
+    for one in categories:
+        if isinstance(one, str):
+            texts.append(one)
+        elif isinstance(one, int) and not isinstance(one, bool):
+            texts.append(str(one))
+        elif left_out is not None:
+            left_out["categories"] += 1
+    return texts
+
+
+def _attributes(attributes: Any, left_out: Counter[str] | None) -> Fields:
+    """Return the attributes that can be kept: texts, finite numbers, truths and lists of texts."""
+    if not isinstance(attributes, dict):
+        if left_out is not None:
+            left_out["attributes"] += 1
+        return {}
+    result: Fields = {}
+    for name, value in attributes.items():
+        if isinstance(value, list):
+            can_be_kept = all(isinstance(one, str) for one in value)
+        else:
+            can_be_kept = isinstance(value, str | int | float) and value not in _INFINITE
+        if can_be_kept and isinstance(name, str):
+            result[name] = value
+        elif left_out is not None:
+            left_out[str(name)] += 1
+    return result
+
+
+_INFINITE = (float("inf"), float("-inf"))
+
+
+def left_out_note(left_out: Counter[str]) -> str:
+    """Return a line that names the attributes that were left out, or "".
+
+    >>> left_out_note(Counter({"released": 3, "size": 1}))
+    'attributes left out, not text, number, true, false or list of texts: released (3), size (1)'
+    """
+    if not left_out:
+        return ""
+    named = [f"{name[:64]} ({count:,})" for name, count in left_out.most_common(10)]
+    more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+    return (
+        "attributes left out, not text, number, true, false or list of texts:"
+        f" {', '.join(named)}{more}"
+    )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventFileError, EventLog, counted, name_kinds, read_event_log
+from tracker.events.entries import Reading
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id, kind_code
 from tracker.explained import Explained
@@ -20,7 +21,11 @@ class TrainingError(Explained, ValueError):
 
 
 def read_log(
-    paths: Sequence[Path], kinds: Kinds, scale: tuple[float, float] | None, not_after: float
+    paths: Sequence[Path],
+    kinds: Kinds,
+    scale: tuple[float, float] | None,
+    not_after: float,
+    reading: Reading | None = None,
 ) -> tuple[EventLog, tuple[float, float]]:
     """Read events with weights for the scale of their ratings; return that scale too.
 
@@ -32,13 +37,14 @@ def read_log(
         kinds: the weights.
         scale: lowest and highest rating.
         not_after: float seconds; later timestamps are taken for mistakes.
+        reading: how the files are read, None for as they are.
 
     Raises:
         EventFileError: a file cannot be used.
     """
     low, high = (1.0, 5.0) if scale is None else scale
     scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
-    log = read_event_log(paths, scaled, not_after)
+    log = read_event_log(paths, scaled, not_after, reading)
     codes = [kind_code(name) for name, kind in kinds.table.items() if kind.curve == "rating"]
     ratings = log.batch.values[np.isin(log.batch.kinds, codes)]
     highest = float(np.nanmax(ratings)) if np.isfinite(ratings).any() else high
@@ -46,7 +52,7 @@ def read_log(
         return log, (low, high)
     low, high = 0.0, max(10.0, highest)
     scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
-    return read_event_log(paths, scaled, not_after), (low, high)
+    return read_event_log(paths, scaled, not_after, reading), (low, high)
 
 
 def items_in_log(catalog: Catalog, log: EventLog) -> Catalog:
@@ -80,7 +86,9 @@ MAX_LEFT_OUT = 0.1
 def check_events(
     paths: Sequence[Path], log: EventLog, in_catalog: NDArray[np.bool_], where: str
 ) -> str:
-    """Return a line about the events that were read; refuse files that are mostly unusable.
+    """Return what is to be said of the events read; refuse files that are mostly unusable.
+
+    The first line has the numbers; further ones name up to ten lines left out, by reason.
 
     Args:
         paths: the files, for their names.
@@ -97,7 +105,7 @@ def check_events(
     repeated = log.rejected.get("duplicate", 0)
     left_out = sum(log.rejected.values()) - repeated
     if left_out:
-        notes.append(f"{counted(left_out, 'line')} left out (the first: {log.first_rejection})")
+        notes.append(f"{counted(left_out, 'line')} left out")
     if log.unknown_kinds:
         notes.append(name_kinds(log.unknown_kinds))
     if repeated:
@@ -106,6 +114,7 @@ def check_events(
         remedy = "" if log.unknown_kinds else ": is it a file of events?"
         raise EventFileError(
             f"{'; '.join(notes)}. At most a tenth of the lines may be left out{remedy}"
+            f"{log.bad_lines.text()}"
         )
     actions = log.items >= 0
     if not actions.any():
@@ -122,7 +131,7 @@ def check_events(
             f"{counted(int(strange.sum()), 'event')} of {counted(items, 'item')} that"
             f" {'is' if items == 1 else 'are'} not in {where}"
         )
-    return "; ".join(notes)
+    return "\n  ".join(["; ".join(notes) + log.bad_lines.text(), *log.notes])
 
 
 def check_core(log: EventLog, minimum: int) -> None:

@@ -1,5 +1,6 @@
 """Users with categorical attributes, read from files, and their rows in an encoder."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.data.input import read_structs
+from indexer.data.input import left_out_note, read_structs
 from tracker.encoder.tower_info import UserAttributes
 from tracker.encoder.user_encoder import EncoderConfig, attribute_code
-from tracker.events.lines import InputError
+from tracker.events.entries import Reading
+from tracker.events.opening import InputError
 from tracker.events.wire import User, hash_id
 from tracker.explained import Explained
 
@@ -29,11 +31,15 @@ class Users:
         attributes: attributes by user id.
         left_out: number of lines that are not a user.
         first_problem: place and reason of the first of them, or "".
+        attributes_left_out: number of attributes that cannot be kept, by name.
+        reading: facts about the files.
     """
 
     attributes: dict[str, Attributes] = field(default_factory=dict)
     left_out: int = 0
     first_problem: str = ""
+    attributes_left_out: Counter[str] = field(default_factory=Counter)
+    reading: Reading = field(default_factory=Reading)
 
     def note(self, user_ids: set[str]) -> str:
         """Return a line about lines left out, and whether any user has events; or "".
@@ -44,6 +50,9 @@ class Users:
         parts = []
         if self.left_out:
             parts.append(f"{self.left_out} lines left out, the first: {self.first_problem}")
+        parts += self.reading.notes.lines(User.__struct_fields__)
+        if self.attributes_left_out:
+            parts.append(left_out_note(self.attributes_left_out))
         if self.attributes and not user_ids & self.attributes.keys():
             parts.append(
                 f"none of the {len(self.attributes)} users is in the events; user_id must be the"
@@ -53,7 +62,7 @@ class Users:
 
 
 def read_users(paths: Sequence[Path]) -> Users:
-    """Read files of users, JSON lines (also `.gz`) or Parquet with the same fields.
+    """Read files of users, of any format.
 
     A line that is not a user is left out and counted: attributes help, but are not required.
 
@@ -72,7 +81,7 @@ def read_users(paths: Sequence[Path]) -> Users:
 def _add_users(users: Users, path: Path) -> None:
     """Add the users of a file, and count its lines that are not a user."""
     count = 0
-    for place, user in read_structs(path, User):
+    for place, user in read_structs(path, User, users.reading, users.attributes_left_out):
         count += 1
         if isinstance(user, User):
             users.attributes[user.user_id] = user.attributes

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,7 @@ from indexer.evaluate.targets import Flags, Integers, Targets, slices, targets_o
 from indexer.replay.replay import Replay, Rows
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import Root
+from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id
 from tracker.explained import Explained
@@ -257,6 +258,7 @@ class JudgeOptions:
         seed: of the sample and of the intervals.
         targets: size of the sample, by default as large as MAX_SCORES allows.
         positive_rating: the lowest positive rating, by default that of the artifact's prediction.
+        columns: names of columns in the files of events, by field, where the two differ.
     """
 
     version: str | None = None
@@ -266,6 +268,7 @@ class JudgeOptions:
     seed: int = 0
     targets: int | None = None
     positive_rating: float | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +370,7 @@ def read_inputs(
             artifact = artifact.with_attributes(attributes)
     version, scale = artifact.manifest.version, artifact.manifest.interest
     kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)
-    log = read_event_log(events, kinds, not_after)
+    log = read_event_log(events, kinds, not_after, event_reading(options.columns))
     listed = {hash_id(item.item_id) for item in catalog.items}
     missing = len(listed - set(artifact.vectors.hashes[: artifact.vectors.live].tolist()))
     if missing == len(listed):

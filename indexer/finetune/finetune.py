@@ -1,7 +1,7 @@
 """Fine-tuning of a text encoder: from files of events to a folder that `indexer build` takes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from indexer.items.item_encoder import (
 from indexer.items.whitening import fit_whitening
 from indexer.train.curve import write_curve
 from tracker.artifact.manifest import TrainingInfo
+from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 
 
@@ -50,6 +51,7 @@ class FinetuneOptions:
         temperature: of the softmax over cosines, for `co-interest`.
         fit: length and speed of the training.
         force: replace a folder that exists.
+        columns: names of columns in the files of events, by field, where the two differ.
     """
 
     objective: Objective = "co-interest"
@@ -61,6 +63,7 @@ class FinetuneOptions:
     temperature: float = 0.2
     fit: FitOptions = field(default_factory=lambda: FitOptions(LEARNING_RATES["lora"]))
     force: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 class Finetuned(msgspec.Struct, frozen=True):
@@ -217,7 +220,7 @@ def _prepare(
     note: Callable[[str], None],
 ) -> _Prepared:
     """Step 1 of `finetune`: read and divide the events, and plan the training."""
-    log, _ = read_log(events, kinds, None, not_after)
+    log, _ = read_log(events, kinds, None, not_after, event_reading(options.columns))
     note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)

@@ -10,6 +10,7 @@ import numpy as np
 from indexer.data.histories import EventLog, event_lines
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact
+from tracker.events.entries import Reading
 from tracker.events.wire import RejectedEventError, decode_event, hash_id
 from tracker.explained import Explained
 from tracker.users.readings import interest_strengths
@@ -80,7 +81,9 @@ def trace(
     return moments
 
 
-def item_ids(paths: Sequence[Path], hashes: Collection[int]) -> dict[int, str]:
+def item_ids(
+    paths: Sequence[Path], hashes: Collection[int], reading: Reading | None = None
+) -> dict[int, str]:
     """Return the item ids of some hashes, from the lines of the files.
 
     Raises:
@@ -88,7 +91,7 @@ def item_ids(paths: Sequence[Path], hashes: Collection[int]) -> dict[int, str]:
     """
     ids: dict[int, str] = {}
     for path in paths:
-        for _, values in event_lines(path):
+        for _, _, values in event_lines(path, reading):
             for value in values:
                 try:
                     item_id = decode_event(value).item_id

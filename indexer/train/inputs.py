@@ -23,6 +23,7 @@ from indexer.items.options import BuildOptions, current_version
 from indexer.train.options import TrainOptions, TrainProgress
 from indexer.train.ranker import MIN_EXAMPLES
 from tracker.artifact.versions import Root
+from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 
 MAX_EXAMPLES = 24_000
@@ -71,7 +72,7 @@ def read_inputs(
     scale = None
     if before is not None:
         scale = (before.manifest.interest.rating_min, before.manifest.interest.rating_max)
-    log, rating_scale = read_log(events, kinds, scale, not_after)
+    log, rating_scale = read_log(events, kinds, scale, not_after, event_reading(options.columns))
     progress.note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)

@@ -1,6 +1,6 @@
 """Options, result and progress callbacks of training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,8 @@ class TrainOptions:
 
     `protocol` leaves the targets of that protocol out of everything fitted; None trains on all.
     Users and items with fewer than `core` events are left out. `repeats`: items chosen before may
-    be chosen again. `refit` is that of a build. Without `tower` no encoder is trained.
+    be chosen again. `refit` is that of a build. Without `tower` no encoder is trained. `columns`
+    are the names of columns in the files of events, by field, where the two differ.
     """
 
     protocol: Protocol | None = None
@@ -31,6 +32,7 @@ class TrainOptions:
     ranker: RankerOptions = field(default_factory=RankerOptions)
     tower: TowerOptions | None = field(default_factory=TowerOptions)
     prediction: PredictionOptions = field(default_factory=PredictionOptions)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 class Trained(msgspec.Struct, frozen=True):

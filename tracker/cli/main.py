@@ -15,7 +15,8 @@ from tracker.cli.printing import err, print_demo, print_json, print_story, progr
 from tracker.cli.shared import FAILED, OneLineErrors, json_option, run_to_end, settings_options
 from tracker.demo.input import load_input, shipped
 from tracker.demo.run import DemoOptions, run_demo
-from tracker.events.lines import Line, read_lines
+from tracker.events.entries import EVENT_FIELDS, event_reading, parse_columns, read_lines
+from tracker.events.lines import Line
 from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings
@@ -35,6 +36,14 @@ def cli() -> None:
     """
 
 
+def _columns(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str]:
+    """Return the columns of `--columns`, or exit with the reason why they are none."""
+    try:
+        return parse_columns(text or "")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @cli.command()
 @settings_options()
 @click.argument("events", nargs=-1, required=True, metavar="EVENTS...")
@@ -43,22 +52,31 @@ def cli() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Events per second; without it, full speed.",
 )
+@click.option(
+    "--columns",
+    callback=_columns,
+    metavar="FIELD=NAME,...",
+    help="Names of fields or columns in the files, where they differ from ours; for example"
+    " user=visitorid,item=itemid,kind=event.",
+)
 @click.option("--unchecked", is_flag=True, help="Also send invalid lines, unchanged.")
 @json_option
 def send(
     settings: Settings,
     events: tuple[str, ...],
     rate: float | None,
+    columns: dict[str, str],
     unchecked: bool,
     as_json: bool,
 ) -> None:
-    """Send events from files of JSON lines (also .gz), or - for standard input.
+    """Send events from files or folders: JSON lines, CSV or Parquet; - is standard input.
 
     The key of an event is its user, so that a user's events stay in order. A line that is not an
     event is reported and not sent. The exit code is 1 if a line was invalid, or if the broker did
     not confirm every event.
     """
     named = 0
+    reading = event_reading(columns)
 
     def on_bad(line: Line, why: str) -> None:
         nonlocal named
@@ -71,7 +89,7 @@ def send(
         sent = run_to_end(
             send_events(
                 settings,
-                read_lines(events),
+                read_lines(events, reading),
                 rate,
                 lambda count: bar.update(task, what=f"{count:,}"),
                 on_bad,
@@ -80,6 +98,8 @@ def send(
         )
     if named > BAD_LINES_NAMED:
         click.echo(f"and {named - BAD_LINES_NAMED} more invalid lines", err=True)
+    for note in reading.notes.lines(EVENT_FIELDS):
+        click.echo(note, err=True)
     for error in sent.errors:
         click.echo(f"not confirmed: {error}", err=True)
     if as_json:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tracker.events.lines import InputError, Line, read_lines
+from tracker.events.entries import event_reading, read_lines
+from tracker.events.lines import InputError, Line
 from tracker.events.times import seconds
 from tracker.events.wire import RejectedEventError, User, decode_event, encode_event
 
@@ -89,7 +90,7 @@ def load_input(
     owners: list[str] = []
     bad: list[str] = []
     scale = RATING_SCALES[0]
-    for line in read_lines(events):
+    for line in read_lines(events, event_reading()):
         if limit is not None and len(lines) >= limit:
             break
         try:
@@ -129,7 +130,7 @@ def _story(owners: list[str]) -> tuple[str, list[int]]:
 def _titles(items: Sequence[str]) -> dict[str, str]:
     decoder = msgspec.json.Decoder(_Titled)
     titles: dict[str, str] = {}
-    for line in read_lines([name for name in items if not name.endswith(".parquet")]):
+    for line in read_lines(items):
         try:
             item = decoder.decode(line.value)
         except msgspec.DecodeError:  # the indexer names it

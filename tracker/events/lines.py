@@ -1,20 +1,16 @@
-"""Lines of JSON from files, also gzip, and from standard input."""
+"""Lines of text and of JSON from files, also compressed, and from standard input."""
 
-import gzip
-import sys
-import zlib
-from collections.abc import Iterator, Sequence
+import codecs
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
-from tracker.explained import Explained
+from tracker.events.opening import InputError, Notes, encoding_of, name_of, opened
+
+__all__ = ["InputError", "Line", "numbered_lines", "utf8_lines"]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class InputError(Explained):
-    """A file cannot be read; the message names the file and the reason."""
+_WINDOWS = "cp1252"
 
 
 @dataclass(frozen=True)
@@ -25,47 +21,100 @@ class Line:
     value: bytes
 
 
-def read_lines(sources: Sequence[str]) -> Iterator[Line]:
-    """Read JSON lines from files, in order; blank lines are skipped.
-
-    Args:
-        sources: paths, compressed if they end in `.gz`; `-` is standard input.
-
-    Raises:
-        InputError: a file does not exist or its compression is damaged.
-    """
-    for source in sources:
-        name = "standard input" if source == "-" else source
-        for number, value in numbered_lines(source):
-            yield Line(f"{name}, line {number}", value)
-
-
 def numbered_lines(source: str, max_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Yield the number, from 1, and the bytes of each line that is not blank.
+    """Yield the number, from 1, and the bytes of each line that is not blank, as UTF-8.
 
     White space around a line and a byte order mark before the first one are removed.
 
     Args:
-        source: a path, compressed if it ends in `.gz`; `-` is standard input.
+        source: a path; `-` is standard input. It may be compressed.
         max_bytes: a longer line is yielded cut to `max_bytes + 1` bytes, so that no line fills the
             memory; None for no limit.
 
     Raises:
         InputError: the file does not exist or its compression is damaged.
     """
-    name = "standard input" if source == "-" else source
+    with opened(source) as (file, _, head):
+        for number, value in enumerate(utf8_lines(file, head, name_of(source), max_bytes), 1):
+            if value := value.strip():
+                yield number, value
+
+
+def utf8_lines(
+    file: IO[bytes],
+    head: bytes,
+    name: str,
+    max_bytes: int | None = None,
+    notes: Notes | None = None,
+) -> Iterator[bytes]:
+    """Yield the lines of an open file as UTF-8, with their ends, without a byte order mark.
+
+    UTF-16 and UTF-32 are told by the first bytes. Text is taken for Windows-1252 from its first
+    line on that is not UTF-8, unless a line before it had other letters than ASCII in UTF-8.
+
+    Args:
+        file: the bytes, without compression.
+        head: the first of them, for a look at the encoding.
+        name: name of the file, for notes.
+        max_bytes: a longer line is cut to `max_bytes + 1` bytes; None for no limit.
+        notes: if given, another encoding than UTF-8 is noted.
+    """
+    encoding = encoding_of(head)
+    most = None if max_bytes is None else max_bytes + 1
+    if encoding != "utf-8":
+        _note(notes, name, encoding.upper())
+        text = codecs.getreader(encoding)(file, "replace")
+        yield from _transcoded(text, most)
+        return
+    certain = False
+    windows = False
+    for number, line in enumerate(file if most is None else _cut_lines(file, most)):
+        if number == 0:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        if line.isascii():
+            yield line
+            continue
+        if not windows and not certain:
+            certain = _is_utf8(line, most)
+            windows = not certain
+            if windows:
+                _note(notes, name, "Windows-1252")
+        yield _from_windows(line) if windows else line
+
+
+def _transcoded(text: codecs.StreamReader, most: int | None) -> Iterator[bytes]:
+    """Yield the lines of a text as UTF-8; they end at a line feed only."""
+    rest = ""
+    while block := text.read(1 << 16):
+        *whole, rest = (rest + block).split("\n")
+        for line in whole:
+            yield (line + "\n").encode(errors="replace")[:most]
+        if most is not None:
+            rest = rest[: most + 1]
+    if rest:
+        yield rest.encode(errors="replace")[:most]
+
+
+def _is_utf8(line: bytes, most: int | None) -> bool:
+    """Return whether a line is UTF-8; a cut line may end within a letter."""
     try:
-        with _open(source) as file:
-            lines = file if max_bytes is None else _cut_lines(file, max_bytes + 1)
-            for number, value in enumerate(lines, 1):
-                if number == 1:
-                    value = value.removeprefix(_BYTE_ORDER_MARK)
-                if value := value.strip():
-                    yield number, value
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{name}: not gzip, or cut short: {error}") from error
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+        codecs.getincrementaldecoder("utf-8")().decode(line, most is None or len(line) < most)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _from_windows(line: bytes) -> bytes:
+    """Return a line of Windows-1252 as UTF-8; unchanged if it cannot be that either."""
+    try:
+        return line.decode(_WINDOWS).encode()
+    except UnicodeDecodeError:
+        return line
+
+
+def _note(notes: Notes | None, name: str, encoding: str) -> None:
+    if notes is not None:
+        notes.remarks[f"{name}: read as {encoding}, not UTF-8"] = None
 
 
 def _cut_lines(file: IO[bytes], most: int) -> Iterator[bytes]:
@@ -74,12 +123,3 @@ def _cut_lines(file: IO[bytes], most: int) -> Iterator[bytes]:
         yield line[:most]
         while line and not line.endswith(b"\n"):
             line = file.readline(most)
-
-
-def _open(source: str) -> IO[bytes]:
-    if source == "-":
-        return sys.stdin.buffer
-    path = Path(source)
-    if path.suffix.lower() == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from indexer.data.catalog import CatalogError, Item, read_items
-from indexer.data.input import MAX_LINE_BYTES
+from tracker.events.entries import MAX_LINE_BYTES
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -68,8 +68,8 @@ def test_parquet_is_read_as_json_lines_are(tmp_path: Path) -> None:
 
 def test_a_parquet_row_of_another_type_is_named(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"item_id": [7], "text": ["axe"]}), path)
-    with pytest.raises(CatalogError, match=r"items.parquet, row 1: Expected `str`, got `int`"):
+    pyarrow.parquet.write_table(pyarrow.table({"item_id": [7.0], "text": ["axe"]}), path)
+    with pytest.raises(CatalogError, match=r"items.parquet, row 1: item_id is the float 7.0"):
         read_items([path])
 
 
@@ -79,11 +79,12 @@ def test_a_parquet_row_of_another_type_is_named(tmp_path: Path) -> None:
         ("{broken", "not JSON"),
         ("[1, 2]", "Expected `object`, got `array`"),
         ({"text": "axe"}, "missing required field `item_id`"),
-        ({"item_id": 5, "text": "axe"}, "Expected `str`, got `int`"),
+        ({"item_id": 5.5, "text": "axe"}, "item_id is the float 5.5"),
+        ({"item_id": ["a"], "text": "axe"}, "item_id is an array"),
         ({"item_id": "a"}, "neither text nor title"),
         ({"item_id": "a", "text": "  "}, "text is empty"),
         ({"item_id": "a", "title": ""}, "title is empty"),
-        ({"item_id": "a", "title": "axe", "categories": "tools"}, "Expected `array`, got `str`"),
+        ({"item_id": "a", "title": "axe", "categories": 5}, "Expected `array`, got `int`"),
         ({"item_id": "", "text": "axe"}, "length >= 1"),
         ({"item_id": " ", "text": "axe"}, "item_id is blank"),
         ({"item_id": "a" * 257, "text": "axe"}, "length <= 256"),
@@ -143,3 +144,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     table.write_bytes(b"no table")
     with pytest.raises(CatalogError, match=r"items.parquet: not Parquet"):
         read_items([table])
+
+
+def test_an_item_with_null_categories_stays_and_numeric_ids_are_their_text(tmp_path: Path) -> None:
+    lines = (
+        {"item_id": "cy-0", "title": "A road bike for cycling", "categories": None},
+        {"item_id": 17, "title": "A helmet", "categories": ["Cycling"]},
+        {"item_id": "a", "title": "A lamp", "attributes": {"size": {"x": 1}, "watts": 5}},
+    )
+    catalog = read_items([write(tmp_path / "items.jsonl", *lines)])
+    assert [(item.item_id, item.categories) for item in catalog.items] == [
+        ("cy-0", []), ("17", ["Cycling"]), ("a", []),
+    ]  # fmt: skip
+    assert catalog.items[2].attributes == {"watts": 5}
+    assert catalog.notes == [
+        "attributes left out, not text, number, true, false or list of texts: size (1)"
+    ]

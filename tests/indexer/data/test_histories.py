@@ -56,7 +56,12 @@ def test_gzip_and_parquet_give_the_same_stream_as_plain_lines(tmp_path: Path) ->
     packed.write_bytes(gzip.compress((tmp_path / "events.jsonl").read_bytes()))
     table = tmp_path / "events.parquet"
     pq.write_table(pa.Table.from_pylist(events), table)
-    for path in (packed, table):
+    text = tmp_path / "events.csv"
+    text.write_text(
+        "user_id;item_id;kind;timestamp;scene;value;page\nu;a;click;1,5;home;3,0;x\n"
+        "u;b;click;1970-01-01T00:00:02.5Z;;;y\n"
+    )
+    for path in (packed, table, text):
         other = read_event_log([path], Kinds.default(), NOT_AFTER)
         assert other.users.tolist() == plain.users.tolist()
         for column in ("items", "times", "weights", "values", "kinds", "scenes"):
@@ -75,11 +80,13 @@ def test_lines_which_the_stream_rejects_are_left_out_counted_and_the_first_is_na
     log = read_event_log([path], Kinds.default(), NOT_AFTER)
     assert len(log) == 2
     assert log.rejected == {"not_json": 1, "unknown_kind": 1}
-    assert log.first_rejection.startswith(f"{path}, line 3: not JSON")
+    assert log.bad_lines.first["not_json"][0].startswith(f"{path}, line 3: not JSON")
 
 
-def test_a_timestamp_in_milliseconds_is_taken_for_a_mistake(tmp_path: Path) -> None:
-    log = read(tmp_path, event("u", "a", 1), event("u", "b", 1_362_062_307_000))
+def test_a_timestamp_of_the_future_is_left_out_and_milliseconds_are_told(tmp_path: Path) -> None:
+    times = (1, 1_362_062_307_000, NOT_AFTER + 1000)
+    log = read(tmp_path, *(event("u", "a", time) for time in times))
+    assert log.batch.times.tolist() == [1.0, 1_362_062_307.0]
     assert log.rejected == {"future_timestamp": 1}
 
 

@@ -1,16 +1,18 @@
 """One reader for JSON lines, gzip and Parquet: what it yields, and how it names what it cannot."""
 
 import gzip
-from collections.abc import Callable
+from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
-from indexer.data.input import MAX_LINE_BYTES, read_entries, read_structs
-from tracker.events.lines import InputError
+from indexer.data.catalog import Item
+from indexer.data.input import read_structs
+from tracker.events.entries import MAX_LINE_BYTES, Reading
+from tracker.events.wire import User
 
 
 class Thing(msgspec.Struct):
@@ -31,22 +33,12 @@ def test_lines_and_rows_give_the_same_structs(tmp_path: Path) -> None:
     wanted = [Thing("a", {"x": "1"}), Thing("b")]
     for path, places in ((plain, ("line 1", "line 3")), (packed, ("line 1", "line 3")),
                          (rows, ("row 1", "row 2"))):  # fmt: skip
-        names: set[str] = set()
-        found = list(read_structs(path, Thing, names))
+        reading = Reading()
+        found = list(read_structs(path, Thing, reading))
         assert found == [
             (f"{path}, {place}", thing) for place, thing in zip(places, wanted, strict=True)
         ]
-        assert names == {"name", "tags", "more"}
-
-
-def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "things.parquet"
-    pq.write_table(pa.table({"name": ["a", None], "tags": [1, 2], "more": [1, 2]}), path)
-    assert list(read_entries(path, ["name", "tags"])) == [
-        (1, {"name": "a", "tags": 1}),
-        (2, {"tags": 2}),
-    ]
-    assert list(read_entries(path))[1] == (2, {"tags": 2, "more": 2})
+        assert list(reading.notes.unused) == ["more"]
 
 
 def test_a_line_that_is_no_struct_comes_with_its_reason(tmp_path: Path) -> None:
@@ -65,32 +57,66 @@ def test_a_line_that_is_no_struct_comes_with_its_reason(tmp_path: Path) -> None:
     assert reasons[5] == Thing("a")
 
 
-def absent(path: Path) -> None:
-    pass
-
-
-def text(path: Path) -> None:
-    path.write_text("plain text")
-
-
-def folder(path: Path) -> None:
-    path.mkdir()
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "message"),
-    [
-        ("a.jsonl", absent, r"a\.jsonl: cannot be read: No such file"),
-        ("a.jsonl", folder, r"a\.jsonl: cannot be read: Is a directory"),
-        ("a.jsonl.gz", text, r"a\.jsonl\.gz: not gzip, or cut short: Not a gzipped file"),
-        ("a.parquet", absent, r"a\.parquet: cannot be read: No such file"),
-        ("a.pq", text, r"a\.pq: not Parquet: Parquet magic bytes"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_named_with_the_reason(
-    tmp_path: Path, name: str, make: Callable[[Path], None], message: str
+def test_null_is_absent_everywhere_and_what_cannot_be_kept_is_left_out_and_counted(
+    tmp_path: Path,
 ) -> None:
-    path = tmp_path / name
-    make(path)
-    with pytest.raises(InputError, match=message):
-        list(read_entries(path))
+    rows = tmp_path / "items.parquet"
+    released = pa.array([1_714_500_000_000_000_007, None], pa.timestamp("ns"))
+    sizes = pa.array([Decimal("1.50"), None], pa.decimal128(5, 2))
+    parts = pa.StructArray.from_arrays(
+        [released, sizes, pa.array(["red", None]), pa.array([float("nan"), 2.0])],
+        ["released", "size", "colour", "weight"],
+    )
+    categories = pa.array([["x", None], None], pa.list_(pa.string()))
+    table = {"item_id": ["a", "b"], "title": ["A", "B"], "attributes": parts}
+    pq.write_table(pa.table({**table, "categories": categories}), rows)
+    lines = tmp_path / "items.jsonl"
+    lines.write_text(
+        '{"item_id": "a", "title": "A", "text": null, "categories": ["x", null], "attributes":'
+        ' {"released": {"year": 1}, "size": [1, 2], "colour": "red", "weight": null}}\n'
+        '{"item_id": "b", "title": "B", "categories": null, "attributes": {"weight": 2.0}}\n'
+    )
+    wanted = [
+        Item("a", title="A", categories=["x"], attributes={"colour": "red"}),
+        Item("b", title="B", attributes={"weight": 2.0}),
+    ]
+    for path in (rows, lines):
+        counts: Counter[str] = Counter()
+        assert [item for _, item in read_structs(path, Item, None, counts)] == wanted
+        assert counts == {"released": 1, "size": 1}
+
+
+def test_a_user_stays_whose_attributes_are_null_nested_or_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "users.jsonl"
+    path.write_text(
+        '{"user_id": "a", "attributes": null, "email": "a@b.c"}\n'
+        '{"user_id": "b", "attributes": {"age": 7, "address": {"town": "x"}, "club": null}}\n'
+    )
+    counts: Counter[str] = Counter()
+    reading = Reading()
+    assert [user for _, user in read_structs(path, User, reading, counts)] == [
+        User("a"),
+        User("b", {"age": 7}),
+    ]
+    assert counts == {"address": 1}
+    assert list(reading.notes.unused) == ["email"]
+
+
+def test_items_from_a_table_of_text_have_categories_and_attributes(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(
+        "item_id,title,categories,attributes,attributes.size,price\n"
+        '007,1917,War|Drama,"{""colour"": ""red""}",XL,3\n'
+    )
+    (found,) = [item for _, item in read_structs(path, Item)]
+    assert found == Item(
+        "007", title="1917", categories=["War", "Drama"],
+        attributes={"colour": "red", "size": "XL"},
+    )  # fmt: skip
+
+
+def test_a_title_that_is_a_number_is_text_and_one_category_is_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"item_id": "a", "title": 1917, "categories": "War"}')
+    (found,) = [item for _, item in read_structs(path, Item)]
+    assert found == Item("a", title="1917", categories=["War"])

@@ -35,23 +35,25 @@ def test_events_that_are_all_taken_are_counted_and_nothing_else_is_said(tmp_path
     assert check(tmp_path, [event(n) for n in range(100)]) == "events.jsonl: 100 events"
 
 
-def test_what_is_left_out_and_what_is_not_in_the_catalogue_is_said_in_one_line(
+def test_what_is_left_out_is_named_by_reason_and_what_is_not_in_the_catalogue_is_counted(
     tmp_path: Path,
 ) -> None:
     good = [event(n, event_id=f"e{n}") for n in range(48)]
     others = [event(n, "other{n}") for n in (1, 1, 2)]
     said = check(tmp_path, [*good, "garbage", '{"user_id":"u"}', *others, good[0]])
-    assert said.startswith(
-        "events.jsonl: 51 events; 2 lines left out (the first: events.jsonl, line 49: not JSON"
-    )
-    assert said.endswith(
-        "; 1 repeated event_id left out; 3 events of 2 items that are not in the catalogue"
-    )
-    assert "\n" not in said
+    assert said.splitlines() == [
+        "events.jsonl: 51 events; 2 lines left out; 1 repeated event_id left out;"
+        " 3 events of 2 items that are not in the catalogue",
+        "  not_json (1):",
+        "    events.jsonl, line 49: not JSON: JSON is malformed: invalid character (byte 0)",
+        "  missing_field (1):",
+        "    events.jsonl, line 50: item_id, kind, timestamp missing; an event carries user_id,"
+        " item_id, kind and timestamp, a retraction user_id and retracts",
+    ]
 
 
 def test_more_than_a_tenth_of_bad_lines_is_refused_with_the_first(tmp_path: Path) -> None:
-    with pytest.raises(EventFileError, match=r"1 event; 9 lines left out .*line 2: .*a tenth"):
+    with pytest.raises(EventFileError, match=r"(?s)1 event; 9 lines left out.*a tenth.*line 2: "):
         check(tmp_path, [event(0), *["# prose"] * 9])
     assert "1 line left out" in check(tmp_path, [*(event(n) for n in range(9)), "# prose"])
 
@@ -84,3 +86,20 @@ def test_a_core_that_nothing_is_left_of_is_refused(tmp_path: Path) -> None:
     check_core(core(log, 1), 1)
     with pytest.raises(EventFileError, match="2 events or more; choose a smaller --core"):
         check_core(core(log, 2), 2)
+
+
+def test_up_to_ten_bad_lines_are_named_each_reason_with_its_share(tmp_path: Path) -> None:
+    bad = [*["# prose"] * 30, '{"user_id":"u"}', *["null"] * 30]
+    with pytest.raises(EventFileError) as refused:
+        check(tmp_path, [event(0), *bad])
+    lines = str(refused.value).splitlines()[1:]
+    assert [line for line in lines if line.startswith("  ") and not line.startswith("    ")] == [
+        "  not_json (30):", "  wrong_type (30):", "  missing_field (1):",
+    ]  # fmt: skip
+    named = [int(line.split(", line ")[1].split(":")[0]) for line in lines if ", line " in line]
+    assert named == [2, 3, 4, 5, 6, 33, 34, 35, 36, 32]
+
+
+def test_fields_that_an_event_does_not_have_are_ignored_and_named_once(tmp_path: Path) -> None:
+    said = check(tmp_path, [event(n, page="/home", session=5) for n in range(9)])
+    assert said == "events.jsonl: 9 events\n  fields not used: page, session"

@@ -52,11 +52,11 @@ def test_compressed_lines_and_parquet_say_the_same(tmp_path: Path) -> None:
 
 
 def test_bad_lines_are_left_out_and_the_first_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "users.jsonl", '{"user_id": 7}', json.dumps(LINES[0]), "{", "")
+    path = write(tmp_path / "users.jsonl", '{"user_id": 7.5}', json.dumps(LINES[0]), "{", "")
     users = read_users([path])
     assert set(users.attributes) == {"ada"}
     note = users.note({"ada"})
-    assert note.startswith(f"2 lines left out, the first: {path}, line 1: Expected `str`")
+    assert note.startswith(f"2 lines left out, the first: {path}, line 1: user_id is the float 7.5")
 
 
 def test_users_whom_no_event_names_are_said(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tracker.events.lines import InputError, Line, numbered_lines, read_lines
+from tracker.events.entries import read_lines
+from tracker.events.lines import InputError, Line, numbered_lines
 
 
 def test_files_are_read_in_order_blank_lines_passed_over(tmp_path: Path) -> None:
@@ -69,3 +70,34 @@ def test_a_byte_order_mark_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"\xef\xbb\xbfone\n\xef\xbb\xbftwo\n")
     assert list(numbered_lines(str(path))) == [(1, b"one"), (2, b"\xef\xbb\xbftwo")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_the_encoding_is_told_by_the_first_bytes_also_of_compressed_files(
+    tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(pack('{"user_id": "zoë"}\r\n\r\n{"user_id": "b"}'.encode(encoding)))
+    assert list(numbered_lines(str(path))) == [
+        (1, '{"user_id": "zoë"}'.encode()),
+        (3, b'{"user_id": "b"}'),
+    ]
+
+
+def test_windows_letters_are_taken_if_no_line_before_them_was_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"plain\n" + "zoë 5 €".encode("cp1252") + b"\n")
+    assert list(numbered_lines(str(path))) == [(1, b"plain"), (2, "zoë 5 €".encode())]
+    damaged = "zoë".encode() + b"\n" + "zoë".encode("cp1252") + b"\n"
+    path.write_bytes(damaged)
+    assert [line for _, line in numbered_lines(str(path))] == damaged.split()
+
+
+def test_a_long_line_of_utf_8_is_cut_within_a_letter_and_is_still_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes("ëëëëëë\nzoë\n".encode())
+    assert list(numbered_lines(str(path), 4)) == [
+        (1, "ëëëëëë".encode()[:5]),
+        (2, "zoë".encode()),
+    ]

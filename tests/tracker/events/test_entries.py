@@ -1,0 +1,283 @@
+"""One way to read files: formats, compression, folders, columns, and what is refused."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tracker.events.entries import Reading, entries, event_reading, parse_columns, read_lines
+from tracker.events.opening import InputError
+
+EVENTS: list[dict[str, Any]] = [
+    {"user_id": "u", "item_id": "007", "kind": "rate", "timestamp": 1714500000, "value": 3.5},
+    {"user_id": "v", "item_id": "zoë", "kind": "view", "timestamp": 1714500001},
+]
+LINES = "".join(json.dumps(event) + "\n" for event in EVENTS).encode()
+
+
+def zstandard(data: bytes) -> bytes:
+    return bytes(pa.Codec("zstd").compress(data))
+
+
+def parquet(**options: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(EVENTS), out, **options)
+    return out.getvalue()
+
+
+def read(*paths: Path | str, reading: Reading | None = None) -> list[dict[str, Any]]:
+    sources = [str(path) for path in paths]
+    return [json.loads(line.value) for line in read_lines(sources, reading or event_reading())]
+
+
+COMMAS = "user_id,item_id,kind,timestamp,value\nu,007,rate,1714500000,3.5\nv,zoë,view,1714500001,\n"
+SEMICOLONS = COMMAS.replace(",", ";").replace("3.5", "3,5")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("events.jsonl", LINES),
+        ("events.JSONL", b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\r\n")),
+        ("events.jsonl.gz", gzip.compress(b"\xef\xbb\xbf" + LINES)),
+        ("events.json.GZ", gzip.compress(LINES)),
+        ("events", gzip.compress(LINES)),
+        ("events.jsonl.zst", zstandard(LINES)),
+        ("events.jsonl.bz2", bz2.compress(LINES)),
+        ("events.jsonl.xz", lzma.compress(LINES)),
+        ("events.json", json.dumps(EVENTS, indent=2).encode()),
+        ("events.parquet", parquet()),
+        ("events.PQ", parquet(compression="zstd")),
+        ("events.snappy.parquet", parquet(compression="snappy")),
+        ("events", parquet()),
+        ("events.csv", COMMAS.encode()),
+        ("events.CSV.gz", gzip.compress(b"\xef\xbb\xbf" + COMMAS.encode())),
+        ("events.csv.zst", zstandard(COMMAS.encode())),
+        ("events.tsv", COMMAS.replace(",", "\t").encode()),
+        ("events.txt", COMMAS.replace(",", "\t").encode("utf-16")),
+        ("events.csv", SEMICOLONS.encode("cp1252")),
+        ("events.csv", SEMICOLONS.replace("\n", "\r\n").encode("utf-16")),
+        ("events.csv", COMMAS.encode("utf-16-le")),
+        ("events.csv", ('"' + COMMAS.replace(",", '","').replace("\n", '"\n"')).encode()),
+    ],
+)
+def test_every_format_gives_the_same_events(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert read(path) == EVENTS
+
+
+@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES), parquet(), COMMAS.encode()])
+def test_standard_input_is_read_as_a_file_is(
+    content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert read("-") == EVENTS
+
+
+def test_a_folder_is_its_part_files_in_order_of_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "events.parquet"
+    for day, event in enumerate(EVENTS):
+        part = folder / f"day=2024-05-0{day + 1}"
+        part.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([event]), part / "part-00000.snappy.parquet")
+        (part / ".part-00000.snappy.parquet.crc").write_bytes(b"crc")
+    (folder / "_SUCCESS").touch()
+    reading = event_reading()
+    assert read(folder, reading=reading) == EVENTS
+    assert reading.notes.lines(reading.fields or ()) == ["fields not used: day"]
+
+
+def test_a_column_in_the_names_of_folders_is_read(tmp_path: Path) -> None:
+    part = tmp_path / "kind=view"
+    part.mkdir()
+    (part / "part.csv").write_text("user_id,item_id,timestamp\nu,a,5\n")
+    assert read(tmp_path) == [{"user_id": "u", "item_id": "a", "kind": "view", "timestamp": 5}]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no data file"):
+        read(tmp_path)
+
+
+def test_columns_of_other_names_are_read_under_ours_in_every_format(tmp_path: Path) -> None:
+    columns = parse_columns("user=visitorid, item=itemid, kind=event,timestamp=timestamp")
+    table = "timestamp,visitorid,event,itemid,transactionid,user_id\n5,257597,view,355908,,x\n"
+    (tmp_path / "events.csv").write_text(table)
+    row = {"timestamp": 5, "visitorid": "257597", "event": "view", "itemid": "355908",
+           "transactionid": None, "user_id": "x"}  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "events.parquet")
+    (tmp_path / "events.jsonl").write_text(json.dumps(row))
+    wanted = {"user_id": "257597", "item_id": "355908", "kind": "view", "timestamp": 5}
+    for name in ("events.csv", "events.parquet", "events.jsonl"):
+        reading = event_reading(columns)
+        (found,) = read(tmp_path / name, reading=reading)
+        assert {key: found[key] for key in wanted} == wanted
+        assert "transactionid" in reading.notes.unused_names(())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("user", "FIELD=NAME"), ("usr=x", "'usr' is no field"), ("user=a,user_id=b", "twice")],
+)
+def test_wrong_columns_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_columns(text)
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.parquet"])
+def test_a_table_without_the_user_is_refused_with_its_columns_and_the_remedy(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    if name.endswith("csv"):
+        path.write_text("visitorid,itemid\n1,2\n")
+    else:
+        pq.write_table(pa.table({"visitorid": [1], "itemid": [2]}), path)
+    with pytest.raises(InputError, match=r"no column user_id; there are visitorid, itemid.*user=N"):
+        read(path)
+    with pytest.raises(InputError, match="no column visitor, which --columns names"):
+        read(path, reading=event_reading({"user_id": "visitor"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("events.xlsx", b"PK\x03\x04....", "workbook"),
+        ("events.xls", b"\xd0\xcf\x11\xe0", "Excel"),
+        ("events", b"PK\x03\x04....", "ZIP"),
+        ("events.avro", b"Obj\x01", "Avro"),
+        ("events.orc", b"ORC", "ORC"),
+        ("events.feather", b"ARROW1", "Feather"),
+    ],
+)
+def test_another_format_is_refused_with_the_remedy(
+    tmp_path: Path, name: str, content: bytes, what: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{what}.*save it as CSV \(UTF-8\) or Parquet"):
+        read(path)
+
+
+def absent(path: Path) -> None:
+    pass
+
+
+def text(path: Path) -> None:
+    path.write_text("plain text")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("a.jsonl", absent, r"a\.jsonl: cannot be read: No such file"),
+        ("a.jsonl.gz", text, r"a\.jsonl\.gz: not gzip, or cut short: Not a gzipped file"),
+        ("a.jsonl.zst", text, r"a\.jsonl\.zst: not zstd"),
+        ("a.parquet", absent, r"a\.parquet: cannot be read: No such file"),
+        ("a.pq", text, r"a\.pq: not Parquet: Parquet magic bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(
+    tmp_path: Path, name: str, make: Callable[[Path], None], message: str
+) -> None:
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(InputError, match=message):
+        read(path)
+
+
+def test_a_cut_zstd_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(zstandard(LINES * 1000)[:-9])
+    with pytest.raises(InputError, match=r"a\.jsonl\.zst"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([1_714_500_000_000_000_007, None], pa.timestamp("ns")),
+        pa.array([1_714_500_000_000_000_007, None], pa.timestamp("ns", "Europe/Berlin")),
+        pa.array([1_714_500_000_000_000, None], pa.timestamp("us")),
+        pa.array([1_714_500_000_000, None], pa.timestamp("ms", "UTC")),
+        pa.array([1_714_500_000, None], pa.timestamp("s")),
+    ],
+)
+def test_timestamps_of_any_unit_are_seconds(tmp_path: Path, times: pa.Array) -> None:
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table({"user_id": ["u", "v"], "timestamp": times}), path, version="2.6")
+    assert read(path) == [{"user_id": "u", "timestamp": 1714500000.0}, {"user_id": "v"}]
+
+
+def test_a_date_is_its_midnight_and_a_time_of_day_is_refused_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    dates = pa.array([19843], pa.date32())
+    pq.write_table(pa.table({"user_id": ["u"], "timestamp": dates}), path)
+    assert read(path) == [{"user_id": "u", "timestamp": 1714435200.0}]
+    pq.write_table(pa.table({"user_id": ["u"], "timestamp": pa.array([5], pa.time32("ms"))}), path)
+    with pytest.raises(InputError, match=r"column timestamp is time32\[ms\]"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())]
+)
+def test_strings_as_plain_binary_are_text_or_refused_by_column(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    path = tmp_path / "events.parquet"
+    values = pa.array([b"u0", "zoë".encode()])
+    typed = values.dictionary_encode() if pa.types.is_dictionary(kind) else values.cast(kind)
+    pq.write_table(pa.table({"user_id": typed}), path)
+    assert read(path) == [{"user_id": "u0"}, {"user_id": "zoë"}]
+    pq.write_table(pa.table({"user_id": pa.array([b"\xff\xfe"])}), path)
+    with pytest.raises(InputError, match=r"column user_id is .*binary.*not text in UTF-8"):
+        read(path)
+
+
+def test_decimals_are_numbers_and_nan_is_absent(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    values = pa.array([Decimal("2.50"), None], pa.decimal128(8, 2))
+    ids = pa.array([Decimal(17), Decimal(18)], pa.decimal128(38, 0))
+    times = pa.array([5.0, float("nan")])
+    pq.write_table(pa.table({"user_id": ids, "value": values, "timestamp": times}), path)
+    assert read(path) == [{"user_id": 17, "value": 2.5, "timestamp": 5.0}, {"user_id": 18}]
+
+
+def test_a_row_of_text_with_too_many_cells_is_passed_on_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text('\nuser_id,item_id\nu,"a\nb"\n\nv,b,c,d\nw\n')
+    found = list(entries(str(path), Reading()))
+    assert [(number, entry) for _, number, entry in found] == [
+        (3, {"user_id": "u", "item_id": "a\nb"}),
+        (6, b"v,b,c,d"),
+        (7, {"user_id": "w"}),
+    ]
+
+
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id,item_id\nu,a,b\n")
+    with pytest.raises(InputError, match="names item_id twice"):
+        read(path)
+
+
+def test_an_index_of_pandas_is_passed_over_without_a_note(tmp_path: Path) -> None:
+    table = tmp_path / "events.parquet"
+    pq.write_table(pa.table({"user_id": ["u"], "__index_level_0__": [0]}), table)
+    text = tmp_path / "events.csv"
+    text.write_text(",user_id\n0,u\n")
+    for path in (table, text):
+        reading = event_reading()
+        assert read(path, reading=reading) == [{"user_id": "u"}]
+        assert reading.notes.lines(reading.fields or ()) == []

@@ -1,0 +1,229 @@
+"""One way to read files of events, items and users, whatever their format, for all commands."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tracker.events.lines import Line, utf8_lines
+from tracker.events.opening import InputError, Notes, is_pandas_index, name_of, opened, part_files
+from tracker.events.tables import Fields, parquet_rows, table_rows
+from tracker.events.wire import Event
+
+MAX_LINE_BYTES = 1 << 20
+"""Longest line of a file; the encoder cuts texts long before."""
+
+MAX_ARRAY_BYTES = 1 << 28
+"""Longest JSON array in one piece; a longer one is refused, for it would fill the memory."""
+
+EVENT_FIELDS: tuple[str, ...] = Event.__struct_fields__
+
+_SHORT = {"user": "user_id", "item": "item_id", "event": "kind", "time": "timestamp"}
+_NAMED_LINES = 1000
+"""Lines at the beginning of a file whose field names are looked at."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The fields that are wanted from files, and what they are called there.
+
+    Attributes:
+        fields: names of the fields that are read; None for all.
+        columns: the name in the files, by name of the field, where the two differ.
+        required: fields without which a table is refused.
+        notes: facts about the files, gathered while they are read.
+    """
+
+    fields: Collection[str] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    required: Sequence[str] = ()
+    notes: Notes = field(default_factory=Notes)
+
+    def select(self, source: str, names: Sequence[str]) -> dict[str, str]:
+        """Return the names of the wanted fields by the names of their columns.
+
+        Raises:
+            InputError: a required field has no column, or a column that is named is not there.
+        """
+        there = [name for name in names if not is_pandas_index(name)]
+        absent = [column for column in self.columns.values() if column not in names]
+        if absent:
+            raise InputError(
+                f"{source}: no column {', '.join(absent)}, which --columns names; there are"
+                f" {', '.join(there[:20])}"
+            )
+        names_by_column = {column: name for name, column in self.columns.items()}
+        for name in there:
+            is_field = self.fields is None or name in self.fields
+            is_field = is_field or name.startswith("attributes.")
+            if is_field and name not in names_by_column and name not in self.columns:
+                names_by_column[name] = name
+        missing = [name for name in self.required if name not in names_by_column.values()]
+        if missing:
+            short = {name: key for key, name in _SHORT.items() if key not in ("event", "time")}
+            example = ",".join(f"{short.get(name, name)}=NAME" for name in missing)
+            raise InputError(
+                f"{source}: no column {', '.join(missing)}; there are {', '.join(there[:20])}."
+                f" Name the columns, for example --columns {example}"
+            )
+        self.notes.unused.update(
+            dict.fromkeys(name for name in there if name not in names_by_column)
+        )
+        return names_by_column
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Return the column names by field, from a list such as `user=visitorid,item=itemid`.
+
+    Raises:
+        ValueError: a part is not `FIELD=NAME`, or there is no such field of events.
+
+    >>> parse_columns("user=visitorid,item=itemid,kind=event,timestamp=timestamp")
+    {'user_id': 'visitorid', 'item_id': 'itemid', 'kind': 'event', 'timestamp': 'timestamp'}
+    """
+    columns: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, sign, column = (word.strip() for word in part.partition("="))
+        name = _SHORT.get(key, key)
+        if not sign or not column:
+            raise ValueError(f"{part!r} is not FIELD=NAME, for example user=visitorid")
+        if name not in EVENT_FIELDS:
+            ours = ", ".join(("user", "item", *EVENT_FIELDS[2:]))
+            raise ValueError(f"{key!r} is no field of an event; the fields are {ours}")
+        if name in columns:
+            raise ValueError(f"{key!r} is named twice")
+        columns[name] = column
+    return columns
+
+
+def event_reading(columns: Mapping[str, str] | None = None) -> Reading:
+    """Return how events are read; the fields that an event does not have are noted."""
+    return Reading(EVENT_FIELDS, columns or {}, ("user_id",))
+
+
+def entries(source: str, reading: Reading) -> Iterator[tuple[str, int, bytes | Fields]]:
+    """Yield file, number and content of each line or row of a file, or of a folder of part files.
+
+    A line of JSON is yielded as bytes, cut to MAX_LINE_BYTES + 1; blank lines are skipped. A row of
+    a table is yielded as its fields: of Parquet with values, of text with text.
+
+    Args:
+        source: a path, also of a folder; `-` is standard input.
+        reading: which fields are wanted.
+
+    Raises:
+        InputError: the file does not exist, it is damaged, or of a format that is not read here.
+    """
+    for path in part_files(source):
+        for number, entry in _entries(path, reading):
+            yield path, number, entry
+
+
+def _entries(path: str, reading: Reading) -> Iterator[tuple[int, bytes | Fields]]:
+    name = name_of(path)
+
+    def select(names: list[str]) -> Mapping[str, str]:
+        return reading.select(name, names)
+
+    with opened(path) as (file, form, head):
+        if form == "parquet":
+            yield from enumerate(parquet_rows(file, name, select), 1)
+            return
+        lines = utf8_lines(file, head, name, MAX_LINE_BYTES, reading.notes)
+        if form == "table":
+            yield from table_rows(lines, name, select)
+            return
+        numbered: Iterator[tuple[int, bytes]]
+        numbered = enumerate(lines, 1) if form == "lines" else _array(lines, name)
+        rename = _renamer(reading)
+        for number, line in numbered:
+            if line := line.strip():
+                yield number, line if rename is None else rename(line)
+                if number <= _NAMED_LINES and reading.fields is not None:
+                    _note_names(line, reading)
+
+
+def _array(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the elements of a JSON array; lines that are arrays each are yielded as they are.
+
+    Raises:
+        InputError: the array is longer than MAX_ARRAY_BYTES, or not JSON.
+    """
+    whole = bytearray()
+    for line in lines:
+        whole += line
+        if len(whole) > MAX_ARRAY_BYTES:
+            raise InputError(
+                f"{name}: one JSON array of more than {MAX_ARRAY_BYTES >> 20} MiB; JSON lines are"
+                " expected: make them with jq -c '.[]'"
+            )
+    try:
+        elements = msgspec.json.decode(bytes(whole), type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        yield from enumerate(bytes(whole).split(b"\n"), 1)
+        return
+    for number, element in enumerate(elements, 1):
+        yield number, bytes(element)
+
+
+def _renamer(reading: Reading) -> Callable[[bytes], bytes] | None:
+    """Return a function that gives the fields of a line of JSON our names; None if they have."""
+    names = {column: name for name, column in reading.columns.items() if column != name}
+    if not names:
+        return None
+    hidden = set(names.values()) - set(names)
+    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+    def rename(line: bytes) -> bytes:
+        try:
+            fields = decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return line
+        return msgspec.json.encode(
+            {names.get(key, key): value for key, value in fields.items() if key not in hidden}
+        )
+
+    return rename
+
+
+def _note_names(line: bytes, reading: Reading) -> None:
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    used = set(reading.fields or ()) | set(reading.columns.values())
+    reading.notes.unused.update(dict.fromkeys(name for name in fields if name not in used))
+
+
+def place_of(path: str, number: int) -> str:
+    """Return the place of a line or row as messages name it.
+
+    >>> place_of("items.jsonl", 3), place_of("-", 3), place_of("items.parquet", 3)
+    ('items.jsonl, line 3', 'standard input, line 3', 'items.parquet, row 3')
+    """
+    row = path.lower().rstrip("/").endswith((".parquet", ".pq"))
+    return f"{name_of(path)}, {'row' if row else 'line'} {number}"
+
+
+def read_lines(sources: Sequence[str], reading: Reading | None = None) -> Iterator[Line]:
+    """Read lines of JSON from files, in order; rows of tables become JSON.
+
+    Args:
+        sources: paths of files or folders, of any format; `-` is standard input.
+        reading: which fields are wanted, for events that of `event_reading`; None for all.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    reading = reading or Reading()
+    for source in sources:
+        for path, number, value in entries(source, reading):
+            yield Line(place_of(path, number), as_json(value))
+
+
+def as_json(entry: bytes | Fields) -> bytes:
+    """Return a line, or the JSON of a row."""
+    return entry if isinstance(entry, bytes) else _encoder.encode(entry)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
