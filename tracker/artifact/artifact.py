@@ -226,6 +226,8 @@ _VECTORS = {
     "table_row": "I32",
 }
 
+_ROWS = 8192
+
 _DTYPES = {"F32": np.float32, "F16": np.float16, "U64": np.uint64, "I32": np.int32}
 
 
@@ -267,7 +269,11 @@ def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -
 
 
 def _tensors(path: Path, expected: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
-    """Map a safetensors file into memory and check names, types and shapes (-1 is any)."""
+    """Map a safetensors file into memory; check names, types, shapes (-1 is any) and numbers.
+
+    Raises:
+        ArtifactError: the file is not what was expected, or a number in it is not finite.
+    """
     try:
         with path.open("rb") as file:
             # Copy on write: kernels take one type of array, and nobody writes.
@@ -297,7 +303,21 @@ def _tensors(path: Path, expected: dict[str, tuple[str, tuple[int, ...]]]) -> di
                 f"{path}: {name} reaches past the end of the file; {REBUILD}"
             ) from error
         arrays[name] = array.reshape(dims)
+        if dtype in ("F16", "F32") and (bad := _not_finite(arrays[name])):
+            raise ArtifactError(
+                f"{path}: {bad} of {dims[0]} rows of {name} are not finite, numbers expected;"
+                f" {REBUILD}"
+            )
     return arrays
+
+
+def _not_finite(array: NDArray[Any]) -> int:
+    """Return the number of rows (N, ...) with a number that is not finite."""
+    rows = array.reshape(len(array), -1)
+    return sum(
+        int((~np.isfinite(rows[start : start + _ROWS]).all(1)).sum())
+        for start in range(0, len(rows), _ROWS)
+    )
 
 
 def _json(path: Path, shape: Any) -> Any:

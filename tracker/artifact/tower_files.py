@@ -110,6 +110,8 @@ def _read_attention(path: Path, interest_dim: int) -> SceneAttention:
         attention.load_state_dict(weights)
     except (OSError, SafetensorError, msgspec.MsgspecError, RuntimeError) as error:
         raise TowerFileError(f"{path}: not a scene attention: {error}") from error
+    if bad := [name for name, value in weights.items() if not torch.isfinite(value).all()]:
+        raise TowerFileError(f"{path}: weights {bad[0]!r}: not all are finite; train again")
     if config.interest_dim != interest_dim:
         raise TowerFileError(
             f"{path}: attends to interests of dim {config.interest_dim}; {interest_dim} expected"
@@ -129,4 +131,6 @@ def _tensor(path: Path, name: str, dtype: type, shape: tuple[int, ...]) -> NDArr
         raise TowerFileError(
             f"{path}: {name} is {tensor.dtype} {tensor.shape}; {np.dtype(dtype)} {shape} expected"
         )
+    if np.issubdtype(dtype, np.floating) and not np.isfinite(tensor).all():
+        raise TowerFileError(f"{path}: {name}: not all are finite; train again")
     return tensor

@@ -310,7 +310,8 @@ def load_encoder(path: Path) -> tuple[UserEncoder, NDArray[np.uint64]]:
     """Read what `save_encoder` wrote; the model is in evaluation mode on the CPU.
 
     Raises:
-        EncoderFileError: the file is not one, or its weights are not those of its configuration.
+        EncoderFileError: the file is not one, its weights are not those of its configuration, or
+            not all are finite.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -329,6 +330,8 @@ def load_encoder(path: Path) -> tuple[UserEncoder, NDArray[np.uint64]]:
             f"{path}: weights are not those of its configuration {json.dumps(metadata)[:200]};"
             f" differing: {differing[:3]}; train again"
         )
+    if bad := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise EncoderFileError(f"{path}: weights {bad[0]!r}: not all are finite; train again")
     model.load_state_dict(tensors)
     return model.eval(), hashes.numpy().view(np.uint64)
 

@@ -81,14 +81,20 @@ class ItemIndex:
         """Read an index from its file.
 
         Raises:
-            IndexFileError: the file cannot be read as an index of our kinds.
+            IndexFileError: the file cannot be read as an index of our kinds, or a vector in it is
+                not finite.
             DeviceError: `cuda` without a GPU.
         """
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise IndexFileError(f"{path}: not a FAISS index: {first_line(error)}") from error
-        return cls(index, device, float16=float16)
+        made = cls(index, device, float16=float16)
+        flat = index if made.kind == "flat" else faiss.downcast_index(index.refine_index)
+        stored = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else []
+        if not np.isfinite(stored).all():
+            raise IndexFileError(f"{path}: vectors of the index are not all finite")
+        return made
 
     def save(self, path: Path) -> None:
         """Write the index to a file and wait until it is on disk.

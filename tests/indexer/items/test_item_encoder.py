@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
 from tracker.kernels.device import DeviceError
@@ -57,6 +58,87 @@ def test_a_long_text_is_cut_to_what_the_model_takes(folder: Path) -> None:
     encoder = ItemEncoder(str(folder), "cpu")
     assert encoder.info.max_tokens == 32
     assert np.isfinite(encoder.encode(["red " * 5000])).all()
+
+
+def roberta(path: Path, kind: str = "Roberta", **changes: Any) -> Path:
+    """Make a model whose first position is the one after the padding index."""
+    names = ["<s>", "<pad>", "</s>", "<unk>", "red", "cup"]
+    made = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer: Any = transformers.PreTrainedTokenizerFast
+    tokenizer(tokenizer_object=made, unk_token="<unk>", pad_token="<pad>").save_pretrained(path)
+    shape: dict[str, Any] = {
+        "vocab_size": len(names),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 20,
+        "pad_token_id": 1,
+    }
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**shape | changes)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "usable"),
+    [
+        ("Roberta", {}, 18),
+        ("Roberta", {"pad_token_id": 0}, 19),
+        ("Roberta", {"pad_token_id": 5}, 14),
+        ("XLMRoberta", {}, 18),
+        ("Camembert", {}, 18),
+        ("MPNet", {}, 18),
+        ("Bert", {}, 20),
+        ("Roberta", {"max_position_embeddings": 257}, 255),
+        ("Roberta", {"max_position_embeddings": 514}, 256),
+    ],
+)
+def test_a_long_text_is_cut_to_the_positions_that_a_family_of_models_really_has(
+    tmp_path: Path, kind: str, changes: dict[str, int], usable: int
+) -> None:
+    encoder = ItemEncoder(str(roberta(tmp_path, kind, **changes)), "cpu")
+    assert encoder.info.max_tokens == usable
+    cut, long = encoder.encode(
+        ["red cup " * (usable // 2) + "red" * (usable % 2), "red cup " * 900]
+    )
+    np.testing.assert_array_equal(cut, long)
+    assert np.isfinite(long).all()
+
+
+def test_a_model_that_fails_is_one_line(tmp_path: Path) -> None:
+    encoder = ItemEncoder(str(roberta(tmp_path, vocab_size=5)), "cpu")  # "cup" is token 5
+    with pytest.raises(
+        EncoderError, match=r"the model fails on 1 texts of at most 2 tokens: index"
+    ) as e:
+        encoder.encode(["red cup"])
+    assert "\n" not in str(e.value)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(EncoderError, match="transformers cannot read it: ") as e:
+        ItemEncoder(str(tmp_path), "cpu").encode(["red cup"])
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [
+        (2.0**17, "a component of 131072 found, at most 65504"),
+        (np.inf, "not finite"),
+        (np.nan, "not finite"),
+    ],
+)
+def test_vectors_beyond_float16_are_refused(tmp_path: Path, number: float, found: str) -> None:
+    encoder = ItemEncoder(str(roberta(tmp_path)), "cpu")
+    norm = encoder._model.model.encoder.layer[0].output.LayerNorm
+    norm.weight.data[:] = 0.0
+    norm.bias.data[:] = number
+    with pytest.raises(EncoderError, match=found):
+        encoder.encode(["red cup"])
+    norm.bias.data[:] = 65000.0
+    assert np.isfinite(encoder.encode(["red cup"])).all()
 
 
 def test_the_fingerprint_is_of_the_weights_and_not_of_the_folder(
@@ -124,6 +206,10 @@ def test_a_folder_that_holds_no_encoder_is_refused(folder: Path, tmp_path: Path)
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(EncoderError, match="transformers cannot read it"):
         ItemEncoder(str(tmp_path)).encode(["axe"])
+    config.write_text(
+        json.dumps({"hidden_size": 16, "max_position_embeddings": None}), encoding="utf-8"
+    )
+    assert ItemEncoder(str(tmp_path)).info.max_tokens == 256
 
 
 def test_a_model_of_another_width_than_it_names_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -131,7 +217,7 @@ def test_a_model_of_another_width_than_it_names_is_refused(folder: Path, tmp_pat
         (tmp_path / file.name).write_bytes(file.read_bytes())
     encoder = ItemEncoder(str(tmp_path), "cpu")
     encoder.info = type(encoder.info)("tiny", "x", 99, 32)
-    with pytest.raises(EncoderError, match="width 16 found, finite ones of 99 expected"):
+    with pytest.raises(EncoderError, match="width 16 found, 99 expected"):
         encoder.encode(["axe"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from indexer.items.assemble import build_artifact
 from indexer.items.carry import read_before
@@ -116,6 +117,26 @@ def test_tensors_that_reach_past_their_file_are_refused(root: Path) -> None:
     (path / LAYOUT.vectors).write_bytes(content[: len(content) // 2])
     with pytest.raises(ArtifactError, match="reaches past the end of the file"):
         read_vectors(path, manifest)
+
+
+@pytest.mark.parametrize("name", ["vectors", "full", "encodings", "mean", "matrix"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_refused(
+    root: Path, name: str, number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / latest_version(root)
+    monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
+    monkeypatch.setattr("indexer.items.carry.verify", lambda *_: path)
+    file = named(root, {"full": "vectors", "mean": "basis", "matrix": "basis"}.get(name, name))
+    arrays = safetensors.numpy.load_file(file)
+    arrays[name].reshape(-1)[-1] = number
+    safetensors.numpy.save_file(arrays, file)
+    message = rf"{file.name}: 1 of \d+ rows of {name} are not finite.*indexer rollback"
+    if file.name.startswith("vectors"):
+        with pytest.raises(ArtifactError, match=message):
+            Artifact.load(root)
+    with pytest.raises(ArtifactError, match=message):
+        build_artifact(catalog(12), WordEncoder(), root, BuildOptions())
 
 
 def test_items_of_another_shape_are_refused(root: Path) -> None:

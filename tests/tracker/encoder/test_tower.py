@@ -269,6 +269,18 @@ def test_files_that_are_not_what_the_manifest_says_are_refused(tmp_path: Path) -
         with pytest.raises(TowerFileError, match=name):
             read()
         path.write_bytes(content)
+    assert tower.attention is not None
+    for weights in (
+        tower.vectors,
+        *(next(m.parameters()).data for m in (tower.model, tower.attention)),
+    ):
+        first = weights.reshape(-1)[:1]
+        value = float(first[0])
+        first[0] = float("nan")
+        write_tower(tmp_path, tower)
+        with pytest.raises(TowerFileError, match="not all are finite; train again"):
+            read()
+        first[0] = value
     other = replace(tower.attributes, rows=tower.attributes.rows + 5)
     write_tower(tmp_path, tower.with_attributes(other))
     with pytest.raises(TowerFileError, match="beyond the 2 of the encoder"):

@@ -57,6 +57,19 @@ def test_what_is_saved_is_loaded_with_its_settings(index: ItemIndex, tmp_path: P
     np.testing.assert_array_equal(again.search(QUERIES, 20)[0], index.search(QUERIES, 20)[0])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_index_with_a_vector_that_is_not_finite_is_refused(
+    kind: str, number: float, tmp_path: Path
+) -> None:
+    found, _ = build_index(VECTORS, 0.9, kind)  # type: ignore[arg-type]
+    flat = found._cpu if kind == "flat" else faiss.downcast_index(found._cpu.refine_index)
+    faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)[100] = number
+    found.save(tmp_path / "index.faiss")
+    with pytest.raises(IndexFileError, match="not all finite"):
+        ItemIndex.load(tmp_path / "index.faiss")
+
+
 def test_where_there_are_fewer_items_rows_end_in_minus_one() -> None:
     index = ItemIndex.flat(VECTORS[:3])
     rows, scores = index.search(QUERIES[:2], 5)
