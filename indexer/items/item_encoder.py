@@ -375,15 +375,16 @@ def _max_tokens(folder: Path, config: _ModelConfig) -> int:
         return MAX_TOKENS
     import transformers
 
+    shape: Any = transformers.AutoModel  # its functions have no types
     try:
         settings = transformers.AutoConfig.from_pretrained(folder)
         with torch.device("meta"):
-            model = transformers.AutoModel.from_config(settings)
+            model = shape.from_config(settings)
         positions = getattr(settings, "max_position_embeddings", None) or positions
         for name, table in model.named_modules():
-            padding = getattr(table, "padding_idx", None)
-            if name.rpartition(".")[2] == "position_embeddings" and padding is not None:
-                positions = min(positions, int(table.weight.shape[0]) - padding - 1)
+            first = getattr(table, "padding_idx", None)
+            if name.rpartition(".")[2] == "position_embeddings" and first is not None:
+                positions = min(positions, int(table.weight.shape[0]) - first - 1)
     except Exception as error:  # `text_model` names what is wrong with these files
         logger.debug("the shape of %s is not known: %s", folder, error)
     return min(MAX_TOKENS, positions) if positions > 0 else MAX_TOKENS

@@ -89,12 +89,10 @@ class ItemIndex:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise IndexFileError(f"{path}: not a FAISS index: {first_line(error)}") from error
-        made = cls(index, device, float16=float16)
-        flat = index if made.kind == "flat" else faiss.downcast_index(index.refine_index)
-        stored = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d) if flat.ntotal else []
-        if not np.isfinite(stored).all():
+        ours = cls(index, device, float16=float16)
+        if not np.isfinite(stored_vectors(ours)).all():
             raise IndexFileError(f"{path}: vectors of the index are not all finite")
-        return made
+        return ours
 
     def save(self, path: Path) -> None:
         """Write the index to a file and wait until it is on disk.
@@ -177,6 +175,17 @@ class ItemIndex:
     def _fetched(self, k: int) -> int:
         n = k if self._gpu is not None or self.kind == "flat" else max(k, _MIN_FETCHED)
         return min(n, self.size)
+
+
+def stored_vectors(index: ItemIndex) -> NDArray[np.float32]:
+    """Return the vectors in an index on the CPU, flat (N * D,), as a view of its memory."""
+    flat = index._cpu
+    if index.kind != "flat":
+        flat = faiss.downcast_index(flat.refine_index)
+    if index.size == 0:
+        return np.zeros(0, np.float32)
+    view: NDArray[np.float32] = faiss.rev_swig_ptr(flat.get_xb(), index.size * index.dim)
+    return view
 
 
 def gpu_count() -> int:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
 from tracker.kernels.device import DeviceError
@@ -62,13 +61,12 @@ def test_a_long_text_is_cut_to_what_the_model_takes(folder: Path) -> None:
 
 def roberta(path: Path, kind: str = "Roberta", **changes: Any) -> Path:
     """Make a model whose first position is the one after the padding index."""
-    names = ["<s>", "<pad>", "</s>", "<unk>", "red", "cup"]
-    made = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer: Any = transformers.PreTrainedTokenizerFast
-    tokenizer(tokenizer_object=made, unk_token="<unk>", pad_token="<pad>").save_pretrained(path)
+    path.mkdir(exist_ok=True)
+    (path / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    bert: Any = transformers
+    bert.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
     shape: dict[str, Any] = {
-        "vocab_size": len(names),
+        "vocab_size": len(WORDS),
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
@@ -87,7 +85,7 @@ def roberta(path: Path, kind: str = "Roberta", **changes: Any) -> Path:
     [
         ("Roberta", {}, 18),
         ("Roberta", {"pad_token_id": 0}, 19),
-        ("Roberta", {"pad_token_id": 5}, 14),
+        ("Roberta", {"pad_token_id": 6}, 13),
         ("XLMRoberta", {}, 18),
         ("Camembert", {}, 18),
         ("MPNet", {}, 18),
@@ -101,17 +99,16 @@ def test_a_long_text_is_cut_to_the_positions_that_a_family_of_models_really_has(
 ) -> None:
     encoder = ItemEncoder(str(roberta(tmp_path, kind, **changes)), "cpu")
     assert encoder.info.max_tokens == usable
-    cut, long = encoder.encode(
-        ["red cup " * (usable // 2) + "red" * (usable % 2), "red cup " * 900]
-    )
+    words = ["red", "cup", "axe"] * 300
+    cut, long = encoder.encode([" ".join(words[: usable - 2]), " ".join(words)])  # [CLS], [SEP]
     np.testing.assert_array_equal(cut, long)
     assert np.isfinite(long).all()
 
 
 def test_a_model_that_fails_is_one_line(tmp_path: Path) -> None:
-    encoder = ItemEncoder(str(roberta(tmp_path, vocab_size=5)), "cpu")  # "cup" is token 5
+    encoder = ItemEncoder(str(roberta(tmp_path, vocab_size=5)), "cpu")  # "red" is token 5
     with pytest.raises(
-        EncoderError, match=r"the model fails on 1 texts of at most 2 tokens: index"
+        EncoderError, match=r"the model fails on 1 texts of at most 4 tokens: index"
     ) as e:
         encoder.encode(["red cup"])
     assert "\n" not in str(e.value)

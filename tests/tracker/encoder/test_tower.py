@@ -270,11 +270,10 @@ def test_files_that_are_not_what_the_manifest_says_are_refused(tmp_path: Path) -
             read()
         path.write_bytes(content)
     assert tower.attention is not None
-    for weights in (
-        tower.vectors,
-        *(next(m.parameters()).data for m in (tower.model, tower.attention)),
-    ):
-        first = weights.reshape(-1)[:1]
+    weights: list[Any] = [tower.vectors]
+    weights += [next(part.parameters()).data for part in (tower.model, tower.attention)]
+    for tensor in weights:
+        first = tensor.reshape(-1)[:1]
         value = float(first[0])
         first[0] = float("nan")
         write_tower(tmp_path, tower)

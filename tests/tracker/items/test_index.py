@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from indexer.items.index import build_index
-from tracker.items.index import MAX_GPU_K, IndexFileError, ItemIndex, gpu_count
+from tracker.items.index import (
+    MAX_GPU_K,
+    IndexFileError,
+    ItemIndex,
+    gpu_count,
+    stored_vectors,
+)
 from tracker.items.vectors import unit
 from tracker.kernels.device import DeviceError
 
@@ -63,8 +69,7 @@ def test_an_index_with_a_vector_that_is_not_finite_is_refused(
     kind: str, number: float, tmp_path: Path
 ) -> None:
     found, _ = build_index(VECTORS, 0.9, kind)  # type: ignore[arg-type]
-    flat = found._cpu if kind == "flat" else faiss.downcast_index(found._cpu.refine_index)
-    faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)[100] = number
+    stored_vectors(found)[100] = number
     found.save(tmp_path / "index.faiss")
     with pytest.raises(IndexFileError, match="not all finite"):
         ItemIndex.load(tmp_path / "index.faiss")
