@@ -1,4 +1,4 @@
-"""Commands for operators: broker, topics, worker, doctor, reset-state, reset-learning."""
+"""Commands for operators: broker, topics, worker, doctor, and those that change states."""
 
 import asyncio
 import sys
@@ -145,3 +145,24 @@ def reset_learning_command(settings: Settings, yes: bool) -> None:
         what = f"what was learned online by the workers of {settings.name} at {settings.brokers}"
         click.confirm(f"Delete {what}?", abort=True, err=True)
     click.echo(run_to_end(reset_learning(settings)))
+
+
+@click.command("mend-times")
+@settings_options("artifacts")
+@yes_option
+def mend_times_command(settings: Settings, yes: bool) -> None:
+    """Mend states that an event of the future has left with times past the clock.
+
+    Stop all workers first. Stream time goes back to the clock. A user's state is made again from
+    the recent events in it, an item's from the item events that the topic still keeps. The
+    output says what was lost.
+    """
+    from tracker.artifact.artifact import Artifact
+    from tracker.lookup.mend_times import mend_times
+
+    if not yes:
+        what = f"the states of {settings.name} at {settings.brokers} that lie past the clock"
+        click.confirm(f"Mend {what}?", abort=True, err=True)
+    artifact = Artifact.load(settings.artifacts, device="cpu")
+    for line in run_to_end(mend_times(settings, artifact)):
+        click.echo(str(line))

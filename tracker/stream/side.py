@@ -79,7 +79,7 @@ class Side(ABC, Generic[Key]):
             self.store.advance(progress.position)
             log.warning(
                 "%s of partition %d: stream time was %.0f s past the worker's clock, moved by an"
-                " event of the future; it goes on from the clock",
+                " event of the future; it goes on from the clock (`tracker mend-times` mends rows)",
                 self.table, self._partition, ahead,
             )  # fmt: skip
 

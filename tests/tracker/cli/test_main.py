@@ -55,6 +55,7 @@ COMMANDS = [
     "doctor",
     "reset-state",
     "reset-learning",
+    "mend-times",
     "demo",
 ]
 
@@ -202,6 +203,33 @@ def test_known_user_and_item_are_shown_and_unknown_ones_end_with_one(
     nobody = run("show", "nobody", *options)
     assert nobody.exit_code == 1
     assert nobody.stderr == "Error: nothing is known of user nobody\n"
+
+
+def test_times_of_the_future_are_mended_after_a_yes_and_told(
+    tansu: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(users=1)
+    world.send(*likes(0, [0]), *likes(0, [2], time=4_102_444_800.0))
+    monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: world.artifact)
+    missing = run("mend-times", "--yes", *place(tansu, prefix))
+    assert missing.exit_code == 1
+    assert "run 'tracker topics'" in missing.stderr
+    run("topics", *place(tansu, prefix))
+    settings = load_settings({}, brokers=tansu, name=prefix)
+
+    async def write() -> None:
+        (row,) = world.states.pack(np.zeros(1, np.int64))
+        async with producer(settings) as client:
+            await client.send_and_wait(topics_of(settings).users_changelog, row, b"uu0", 0)
+
+    asyncio.run(write())
+    assert run("mend-times", *place(tansu, prefix), stdin="n\n").exit_code == 1
+    told = run("mend-times", *place(tansu, prefix), stdin="y\n")
+    assert told.exit_code == 0
+    assert told.stdout.splitlines()[-2:] == [
+        "users: 1 rows and 0 positions mended",
+        "items: 0 rows and 0 positions mended",
+    ]
 
 
 def test_show_wants_a_user_or_an_item() -> None:
