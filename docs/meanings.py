@@ -9,7 +9,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         "tls_ca_file", "tls_cert_file", "tls_key_file",
     ),
     "artifacts": ("artifacts", "artifact_poll_seconds", "device", "index_device"),
-    "events": ("kinds_file", "unknown_kinds"),
+    "events": ("kinds_file", "unknown_kinds", "unknown_fields", "timestamps"),
     "lists": (
         "k", "seen", "diversity", "searches", "online_learning", "emit",
         "emit_min_interval_seconds", "max_event_age_seconds", "transactional_recommendations",
@@ -47,7 +47,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "user_id": "The user. The record's key is the same text.",
         "item_id": "The item. Needed for an action.",
         "kind": "What the user did: one of the [kinds](kinds.md). Needed for an action.",
-        "timestamp": "When: seconds since 1970, or ISO 8601 text. Text without a zone is UTC."
+        "timestamp": "When: a number, or ISO 8601 text: see [Time](#time). Text without a zone is"
+        " UTC."
         " Needed for an action.",
         "scene": "Where it happened, for example `home`, `search`, `cart`.",
         "value": "A quantity, a rating, or seconds of dwell time. The curve of the kind reads it.",
@@ -100,12 +101,17 @@ FIELDS: dict[str, dict[str, str]] = {
 
 REASONS = {
     "tombstone": "The record has no value.",
-    "not_json": "The value is not JSON in UTF-8.",
-    "wrong_type": "A field has another type than the format says.",
+    "undecodable": "The record, or the batch it is in, cannot be decoded: its compression or its"
+    " form is damaged. Of a batch there is one rejection, with its last offset.",
+    "not_json": "The value is not JSON in UTF-8. The message names it if it is Confluent's wire"
+    " format, UTF-16, CSV, or several lines.",
+    "wrong_type": "A field has another type than the format says, an id is a float, or the value"
+    " is no object.",
     "missing_field": "An action lacks `item_id`, `kind` or `timestamp`, or `user_id` is missing.",
-    "unknown_field": "A field that the format does not have; most often it is misspelt.",
+    "unknown_field": "A field that looks like a misspelt `retracts` or `event_id`; any unknown"
+    " field with `TRACKER_UNKNOWN_FIELDS=reject`.",
     "bad_id": "An id, kind or scene is empty or longer than 256 bytes.",
-    "bad_timestamp": "Neither seconds nor ISO 8601, or before 1970.",
+    "bad_timestamp": "Neither a number nor ISO 8601, or before 1970: see [Time](events.md#time).",
     "future_timestamp": "More than 5 minutes after the broker appended the record, or after the"
     " worker's clock: see [Events from the future](../concepts/time.md#events-from-the-future).",
     "bad_value": "`value` is not a finite number.",
@@ -142,6 +148,7 @@ METRICS = {
     "tracker_outcomes": "See [Outcomes](#outcomes).",
     "tracker_duplicates": "They are not counted again.",
     "tracker_too_old": "Nothing was taken back.",
+    "tracker_unknown_fields": "At most 100 names a partition; the others count as `(others)`.",
     "tracker_key_mismatch": "Such a user may have two states.",
     "tracker_dropped": "Most often a list is too large.",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",
@@ -152,6 +159,7 @@ METRICS = {
 """What is to be said after the help text of the code."""
 
 METRIC_LABELS = {
+    "unknown_fields": "`name`",
     "rejected": "`reason`",
     "outcomes": "`outcome`",
     "dropped": "`topic`",

@@ -20,6 +20,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Emit = Literal["event", "chunk", "changed"]
 SeenPolicy = Literal["demote", "exclude", "keep"]
 OnlineLearning = Literal["on", "freeze", "off"]
+Timestamps = Literal["auto", "seconds", "ms", "us", "ns"]
+UnknownFields = Literal["ignore", "reject"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -117,6 +119,16 @@ class Settings(BaseSettings):
     unknown_kinds: Literal["reject"] | float = Field(
         "reject",
         description="weight of a kind that is not in the table, or reject to refuse such events",
+    )
+    unknown_fields: UnknownFields = Field(
+        "ignore",
+        description="fields that an event does not have: ignore (they are counted by name), or"
+        " reject the event",
+    )
+    timestamps: Timestamps = Field(
+        "auto",
+        description="unit of timestamps that are numbers: seconds, ms, us, ns; auto: by magnitude,"
+        " below 1e11 seconds, 1e14 ms, 1e17 us, else ns",
     )
 
     k: int = Field(10, ge=1, le=500, description="items in a recommendation")

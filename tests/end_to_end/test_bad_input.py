@@ -15,6 +15,7 @@ from tracker.events.wire import MAX_ID_BYTES, Event, encode_event
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import Topics, topics_of
 from tracker.kafka.connect import producer
+from tracker.kafka.records import CODECS
 from tracker.settings import Settings, load_settings
 
 
@@ -30,10 +31,12 @@ BAD: list[tuple[str, bytes | None]] = [
     ("not_json", b""),
     ("wrong_type", b"[" * 100_000),
     ("wrong_type", b"[1, 2]"),
-    ("wrong_type", event(item_id=5)),
+    ("wrong_type", event(item_id=5.5)),
     ("missing_field", b'{"item_id":"i1","kind":"click","timestamp":1}'),
     ("missing_field", event(item_id=None)),
-    ("unknown_field", event(colour="red")),
+    ("unknown_field", event(retract="e1")),
+    ("not_json", b"\x00\x00\x00\x00\x07\x02u"),
+    ("not_json", b"u,i1,click,1700000000"),
     ("bad_id", event(user_id="")),
     ("bad_id", event(item_id="x" * (MAX_ID_BYTES + 1))),
     ("bad_id", event(user_id="x" * 900_000)),
@@ -95,8 +98,15 @@ async def run_bad_records(settings: Settings, log: Path) -> tuple[list[Received]
                 await client.send_and_wait(names.events, unknown, key=b"good")
                 foreign = encode_event(Event("good", "i19", "like", START + 2))
                 await client.send_and_wait(names.events, foreign, key=b"another")
+            for codec in CODECS:
+                packed = encode_event(Event(codec, "i7", "like", START))
+                async with producer(settings, compression_type=codec) as client:
+                    await client.send_and_wait(names.events, packed, key=codec.encode())
             last = len(BAD) + 2
             await follower.wait_for([(b"good", 0, last)], 60)
+            await follower.wait_for(
+                [(codec.encode(), 0, last + n) for n, codec in enumerate(CODECS, 1)], 60
+            )
             found = await rejected(settings, names, len(BAD))
             offsets = follower.lists[b"good", 0].offsets
             following.cancel()
@@ -121,7 +131,7 @@ def check_rejections(found: list[Received], topic: str) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_bad_records_are_rejected_with_their_bytes_and_the_worker_goes_on(
+def test_bad_records_are_rejected_and_those_of_each_codec_are_taken(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:
     settings = settings_of(tansu, prefix, tmp_path)

@@ -194,8 +194,8 @@ def test_every_format_has_an_example_that_its_schema_and_its_class_accept(name: 
         {"user_id": "ada", "item_id": "tent", "kind": "view", "timestamp": None},
         {"user_id": "ada", "retracts": None},
         {"user_id": "", "retracts": "1"},
-        {"user_id": "ada", "retracts": "1", "shop": "north"},
-        {"user_id": 7, "retracts": "1"},
+        {"user_id": "ada", "retracts": "1", "eventid": "2"},
+        {"user_id": 7.5, "retracts": "1"},
     ],
 )
 def test_schema_of_events_refuses_what_the_reader_refuses(event: dict[str, Any]) -> None:

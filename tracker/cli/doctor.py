@@ -13,6 +13,7 @@ from tracker.events.kinds import Kinds, KindsFileError
 from tracker.kafka.clock import broker_clock
 from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions
 from tracker.kafka.connect import admin_client
+from tracker.kafka.records import CODECS, CodecError, check_codecs
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
 from tracker.kernels.device import DeviceError
 from tracker.settings import Settings, SettingsError, load_settings, settings_table
@@ -61,7 +62,7 @@ async def check_all(
     except SettingsError as error:
         add(Check("settings", "fail", str(error)))
         return checks
-    add(check_settings(settings), check_kinds(settings), check_data_dir(settings))
+    add(check_settings(settings), check_kinds(settings), check_data_dir(settings), check_codec())
     add(*check_artifact(settings))
     try:
         add(await check_broker(settings))
@@ -102,6 +103,15 @@ def check_kinds(settings: Settings) -> Check:
     except KindsFileError as error:
         return Check("kinds", "fail", f"{error}; TRACKER_KINDS_FILE names it")
     return Check("kinds", "ok", f"{len(kinds.table)} kinds from {settings.kinds_file}")
+
+
+def check_codec() -> Check:
+    """Check that records of every codec can be read; a producer or a topic chooses it."""
+    try:
+        check_codecs()
+    except CodecError as error:
+        return Check("codecs", "fail", str(error))
+    return Check("codecs", "ok", f"{', '.join(CODECS)} can be read")
 
 
 def check_data_dir(settings: Settings) -> Check:

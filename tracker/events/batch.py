@@ -1,6 +1,7 @@
 """EventBatch: accepted events of one partition as columns; EventReader makes it from records."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from tracker.events.arrivals import Arrivals
 from tracker.events.kinds import Kinds, UnknownKindError
-from tracker.events.times import seconds
+from tracker.events.times import MAX_SECONDS, Unit, number_in, seconds, unit_of
 from tracker.events.wire import (
     Event,
     RejectedEventError,
@@ -66,12 +67,29 @@ class EventReader:
 
     It keeps the hashes of ids, kinds and scenes met before (bounded), and the names of scenes, for
     recommendations carry them. It has no clock: the times at which records came are given.
+
+    Args:
+        kinds: the weights in force.
+        timestamps: unit of timestamps that are numbers.
+        reject_unknown_fields: refuse events with a field that events do not have.
+
+    Attributes:
+        unknown_fields: how often the last chunk had which field that events do not have.
+        units: how many timestamps of the last chunk were numbers of another unit than seconds, or
+            digits in quotes.
     """
 
     MAX_CACHED = 1_000_000
 
-    def __init__(self, kinds: Kinds) -> None:
+    def __init__(
+        self, kinds: Kinds, timestamps: Unit = "auto", reject_unknown_fields: bool = False
+    ) -> None:
         self._kinds = kinds
+        self._timestamps = timestamps
+        self._max_seconds = MAX_SECONDS if timestamps in ("auto", "seconds") else -1.0
+        self._reject_unknown = reject_unknown_fields
+        self.unknown_fields: Counter[str] = Counter()
+        self.units: Counter[Unit] = Counter()
         self._weights: dict[tuple[str, float | None], float] = {}
         self._items: dict[str, int] = {}
         self._kind_codes: dict[str, int] = {}
@@ -110,9 +128,12 @@ class EventReader:
         indices: list[int] = []
         rejected: list[tuple[int, Rejection]] = []
         item_codes = self._items
+        self.units = Counter()
+        unknown = self.unknown_fields = Counter()
+        reject_unknown = self._reject_unknown
         for position, value in enumerate(values):
             try:
-                event = decode_event(value)
+                event = decode_event(value, unknown, reject_unknown)
                 time = self._time(event, arrivals, position)
                 if event.retracts is None:
                     weight = self._weight(event)
@@ -167,12 +188,22 @@ class EventReader:
     def _time(self, event: Event, arrivals: Arrivals, position: int) -> float:
         if event.timestamp is None:
             return arrivals.times[position]
-        try:
-            time = seconds(event.timestamp)
-        except (ValueError, OverflowError) as error:
-            raise RejectedEventError("bad_timestamp", str(error)) from error
+        time = event.timestamp
+        if not isinstance(time, float) or not 0.0 <= time < self._max_seconds:
+            time = self._other_time(time)
         if time > arrivals.latest[position]:
             raise RejectedEventError("future_timestamp", arrivals.refusal(position, time))
+        return time
+
+    def _other_time(self, timestamp: float | str) -> float:
+        """Return the seconds of a timestamp that is a text, or a number of another unit."""
+        try:
+            time = seconds(timestamp, self._timestamps)
+        except (ValueError, OverflowError) as error:
+            raise RejectedEventError("bad_timestamp", str(error)) from error
+        number = number_in(timestamp)
+        if number is not None:
+            self.units[unit_of(number) if self._timestamps == "auto" else self._timestamps] += 1
         return time
 
     def _weight(self, event: Event) -> float:

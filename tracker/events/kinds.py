@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from tracker.events.names import nearest
 from tracker.explained import Explained
 
 Curve = Literal["none", "rating", "dwell", "quantity"]
@@ -142,9 +143,12 @@ class Kinds(msgspec.Struct, frozen=True):
         line = self.table.get(kind)
         if line is None:
             if self.unknown is None:
+                meant = nearest(kind, self.table)
+                ask = "" if meant is None else f"; did you mean {meant}?"
                 raise UnknownKindError(
-                    f"kind {kind[:64]!r} is not in the table of weights; add it to the weights"
-                    " file, or set a default weight for unknown kinds"
+                    f"kind {kind[:64]!r} is not in the table of weights{ask or ';'} "
+                    f"{'If not, add' if ask else 'add'} it to the weights file, or set a default"
+                    " weight for unknown kinds"
                 )
             return self.unknown
         if value is None or line.curve == "none":

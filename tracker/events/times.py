@@ -48,15 +48,24 @@ def seconds(timestamp: float | str, unit: Unit = "auto") -> float:
     >>> seconds(1362062307000), seconds("1362062307")
     (1362062307.0, 1362062307.0)
     """
-    number = timestamp
-    if isinstance(number, str):
-        text = number.strip()
-        if _NUMBER.fullmatch(text) is None or (unit == "auto" and _is_date(text)):
-            return _checked(_moment(text, unit), timestamp)
-        number = float(text)
+    number = number_in(timestamp)
+    if number is None or (unit == "auto" and _is_date(timestamp)):
+        return _checked(_moment(str(timestamp).strip(), unit), timestamp)
     if not math.isfinite(number):
         return _checked(number, timestamp)
     return _checked(number / _PER_SECOND[unit_of(number) if unit == "auto" else unit], timestamp)
+
+
+def number_in(timestamp: float | str) -> float | None:
+    """Return the number of a timestamp that is one, or its digits in quotes; else None.
+
+    >>> number_in(" 1362062307 "), number_in("2013-02-28") is None
+    (1362062307.0, True)
+    """
+    if not isinstance(timestamp, str):
+        return float(timestamp)
+    text = timestamp.strip()
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def unit_of(number: float) -> Unit:
@@ -74,13 +83,16 @@ def unit_of(number: float) -> Unit:
 def _checked(time: float, timestamp: float | str) -> float:
     if not 0.0 <= time < 253_402_300_800.0:
         raise ValueError(
-            f"timestamp {str(timestamp)[:64]} is not a time between 1970 and 9999; seconds since 1970,"
-            " or ISO 8601 such as 2024-04-30T18:00:00Z, are expected"
+            f"timestamp {str(timestamp)[:64]} is not a time between 1970 and 9999; seconds"
+            " since 1970, or ISO 8601 such as 2024-04-30T18:00:00Z, are expected"
         )
     return time
 
 
-def _is_date(text: str) -> bool:
+def _is_date(timestamp: float | str) -> bool:
+    if not isinstance(timestamp, str):
+        return False
+    text = timestamp.strip()
     return len(text) == 8 and text.isdigit() and _parsed(text) is not None
 
 

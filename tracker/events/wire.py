@@ -1,9 +1,12 @@
 """Messages in Kafka topics: Event in, Recommendation and Rejection out."""
 
+from collections import Counter
 from typing import Annotated
 
 import msgspec
 import xxhash
+
+from tracker.events.foreign import ForeignValueError, fields_of, hint, known_fields
 
 MAX_ID_BYTES = 256
 """Longest user, item or event id, scene or kind in UTF-8 bytes."""
@@ -102,6 +105,18 @@ class Rejection(msgspec.Struct, frozen=True):
     offset: int
 
 
+class Undecodable(bytes):
+    """Bytes of a record, or a batch of records, whose form in the log cannot be decoded."""
+
+    why: str
+
+    def __new__(cls, value: bytes, why: str) -> "Undecodable":
+        """Keep the bytes with the reason."""
+        result = super().__new__(cls, value)
+        result.why = why
+        return result
+
+
 class RejectedEventError(ValueError):
     """The bytes are not an event that can be taken; `reason` is one of REASONS."""
 
@@ -112,6 +127,7 @@ class RejectedEventError(ValueError):
 
 REASONS = (
     "tombstone",
+    "undecodable",
     "not_json",
     "wrong_type",
     "missing_field",
@@ -137,8 +153,20 @@ def encode_event(event: Event) -> bytes:
     return _encoder.encode(fields)
 
 
-def decode_event(value: bytes | None) -> Event:
-    """Read one event and check all that does not depend on settings.
+def decode_event(
+    value: bytes | None,
+    unknown: "Counter[str] | None" = None,
+    reject_unknown: bool = False,
+) -> Event:
+    """Read one event and check all that does not depend on weights and times.
+
+    What is not exactly in the format is taken if its meaning is plain (see foreign.py): fields that
+    an event does not have are ignored, an id that is a whole number is its decimal text.
+
+    Args:
+        value: bytes of a record or line.
+        unknown: counts the names of fields that are ignored.
+        reject_unknown: refuse an event with a field that events do not have.
 
     Raises:
         RejectedEventError: with its reason code; the message names what was found and expected.
@@ -149,22 +177,45 @@ def decode_event(value: bytes | None) -> Event:
         )
     try:
         event = _decoder.decode(value)
-    except msgspec.ValidationError as error:
-        raise RejectedEventError(_reason(str(error)), str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RejectedEventError("not_json", f"not JSON: {error}") from error
+        return _decode_foreign(value, error, unknown, reject_unknown)
     if event.retracts is None and (
         event.item_id is None or event.kind is None or event.timestamp is None
     ):
-        missing = [n for n in ("item_id", "kind", "timestamp") if getattr(event, n) is None]
-        raise RejectedEventError(
-            "missing_field",
-            f"{', '.join(missing)} missing; an event carries user_id, item_id, kind and timestamp,"
-            " a retraction user_id and retracts",
-        )
+        raise _missing(event)
     if len(value) > MAX_ID_BYTES:
         _check_ids(event)
     return event
+
+
+def _decode_foreign(
+    value: bytes, error: Exception, unknown: "Counter[str] | None", reject_unknown: bool
+) -> Event:
+    """Read an event that is not exactly in the format."""
+    if isinstance(value, Undecodable):
+        raise RejectedEventError("undecodable", value.why)
+    try:
+        fields = fields_of(value, error)
+        event = msgspec.convert(known_fields(fields, unknown, reject_unknown), Event)
+    except ForeignValueError as foreign:
+        raise RejectedEventError(foreign.reason, str(foreign)) from error
+    except msgspec.ValidationError as invalid:
+        reason = _reason(str(invalid))
+        more = hint(fields) if reason == "missing_field" else ""
+        raise RejectedEventError(reason, f"{invalid}{more}") from error
+    if event.retracts is None and None in (event.item_id, event.kind, event.timestamp):
+        raise _missing(event, hint(fields))
+    _check_ids(event)
+    return event
+
+
+def _missing(event: Event, more: str = "") -> RejectedEventError:
+    missing = [n for n in ("item_id", "kind", "timestamp") if getattr(event, n) is None]
+    return RejectedEventError(
+        "missing_field",
+        f"{', '.join(missing)} missing; an event carries user_id, item_id, kind and timestamp,"
+        f" a retraction user_id and retracts{more}",
+    )
 
 
 def _check_ids(event: Event) -> None:
@@ -181,8 +232,6 @@ def _check_ids(event: Event) -> None:
 def _reason(message: str) -> str:
     if "missing required field" in message:
         return "missing_field"
-    if "unknown field" in message:
-        return "unknown_field"
     if "length" in message:
         return "bad_id"
     return "wrong_type"

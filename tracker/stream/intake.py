@@ -4,6 +4,7 @@ On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,16 @@ import numpy as np
 
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
+from tracker.events.foreign import MAX_NAMES, OTHER_NAMES, look_alikes
+from tracker.events.times import Unit
 from tracker.events.wire import Rejection
 from tracker.kafka.outbox import Record, rejected_record
 from tracker.stream.serving import Context
 
 log = logging.getLogger(__name__)
+
+MAX_SAID = 100
+"""Messages that a worker logs once; further ones are not logged."""
 
 Rejected = list[tuple[int, Rejection]]
 """Indices of rejected records, and the reason of each."""
@@ -35,7 +41,12 @@ class Intake:
         self._partition = partition
         self._rejected_topic = context.cluster.topics.rejected
         self._target = partition % context.cluster.partitions(self._rejected_topic)
-        self._reader = EventReader(context.kinds)
+        self._log_once = context.log_once
+        settings = context.settings
+        self._reader = EventReader(
+            context.kinds, settings.timestamps, settings.unknown_fields == "reject"
+        )
+        self._names: set[str] = set()
 
     @property
     def scene_names(self) -> dict[int, str]:
@@ -78,6 +89,10 @@ class Intake:
         """Count rejected records and foreign keys; return the records for the rejected topic."""
         if len(batch):
             self._check_keys(records, batch, rejected)
+        if self._reader.unknown_fields:
+            self._count_fields(self._reader.unknown_fields)
+        if self._reader.units:
+            self._say_units(self._reader.units)
         for _, rejection in rejected:
             self._metrics.rejected.labels(rejection.reason).inc()
         return [
@@ -90,6 +105,29 @@ class Intake:
             )
             for index, rejection in rejected
         ]
+
+    def _count_fields(self, unknown: Counter[str]) -> None:
+        """Count fields that are ignored, up to MAX_NAMES names, and name those that look known."""
+        for name, count in unknown.items():
+            if name not in self._names and len(self._names) >= MAX_NAMES:
+                name = OTHER_NAMES
+            self._names.add(name)
+            self._metrics.unknown_fields.labels(name).inc(count)
+        for alike in look_alikes(unknown):
+            self._say(
+                f"{alike}: an event has no such field, so it is ignored; correct the producer, or"
+                " set TRACKER_UNKNOWN_FIELDS=reject"
+            )
+
+    def _say_units(self, units: Counter[Unit]) -> None:
+        for unit in units:
+            self._say(f"timestamps that are numbers or digits are taken as {unit}")
+
+    def _say(self, message: str) -> None:
+        """Log a message once in the life of the worker."""
+        if message not in self._log_once and len(self._log_once) < MAX_SAID:
+            self._log_once.add(message)
+            log.warning("%s: %s", self._topic, message)
 
     def _check_keys(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> None:
         """Count records whose key is not their user: such a user may have two states."""

@@ -72,6 +72,9 @@ class Metrics:
         self.events = counter("events", "events accepted")
         self.recommendations = counter("recommendations", "recommendations sent")
         self.rejected = counter("rejected", "events rejected, by reason", ("reason",))
+        self.unknown_fields = counter(
+            "unknown_fields", "fields of events that were ignored, by name", ("name",)
+        )
         self.outcomes = counter("outcomes", "accepted events, by outcome", ("outcome",))
         self.duplicates = counter("duplicates", "events whose event_id is in the ring already")
         self.too_old = counter("too_old", "retractions of events that are no longer in the ring")

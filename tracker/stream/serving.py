@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version
@@ -266,6 +266,7 @@ class Context:
         kinds: weights of the kinds of events.
         metrics: counters and gauges.
         clock: wall time, in seconds.
+        log_once: messages that this worker has logged and does not repeat.
     """
 
     settings: Settings
@@ -274,6 +275,7 @@ class Context:
     kinds: Kinds
     metrics: Metrics
     clock: Callable[[], float] = time.time
+    log_once: set[str] = field(default_factory=set)
 
     @property
     def idle_seconds(self) -> float | None:

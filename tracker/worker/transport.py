@@ -12,6 +12,7 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from tracker.kafka.records import read_every_record
 from tracker.store.database import write_records
 from tracker.stream.partition import Chunk
 
@@ -76,6 +77,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, which reads committed records only."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
+        read_every_record(transport.chunk_records)
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS

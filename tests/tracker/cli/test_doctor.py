@@ -15,6 +15,7 @@ from tracker.cli.doctor import (
     check_all,
     check_artifact,
     check_clock,
+    check_codec,
     check_data_dir,
     check_device,
     check_kinds,
@@ -195,3 +196,12 @@ def test_a_clock_that_cannot_be_compared_is_noted_with_the_reason(
     assert (missing.state, created.state) == ("note", "note")
     assert "does not exist" in missing.text
     assert "CreateTime" in created.text
+
+
+def test_missing_codec_fails_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_codec().state == "ok"
+    monkeypatch.setattr("aiokafka.codec.cramjam", None)
+    check = check_codec()
+    assert check.failed
+    assert "snappy cannot be read" in check.text
+    assert "pip install cramjam" in check.text

@@ -1,0 +1,202 @@
+"""Values of records that are not plain events: taken if their meaning is plain, else named.
+
+Only what the fast decoder of wire.py refuses comes here.
+"""
+
+import re
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from tracker.events.ids import IdError, id_text
+from tracker.events.names import nearest
+
+FIELDS = ("user_id", "item_id", "kind", "timestamp", "scene", "value", "event_id", "retracts")
+"""The fields of an event."""
+
+IDS = ("user_id", "item_id", "event_id", "retracts")
+
+DECISIVE = ("retracts", "event_id")
+"""A misspelt one of these changes what an event does, so it is never ignored."""
+
+MAX_NAMES = 100
+"""Most names of unknown fields that are counted one by one."""
+
+OTHER_NAMES = "(others)"
+"""Counts the unknown fields beyond."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_NOT_FINITE = re.compile(rb"[:\[,]\s*[+-]?(NaN|nan|Infinity|inf)\b")
+
+_BEGINNINGS = (
+    (b"\xff\xfe", "text in UTF-16; write it as UTF-8"),
+    (b"\xfe\xff", "text in UTF-16; write it as UTF-8"),
+    (b"\x1f\x8b", "gzip bytes; leave compression to the producer's compression.type"),
+    (b"\x28\xb5\x2f\xfd", "zstd bytes; leave compression to the producer's compression.type"),
+    (b"Obj\x01", "an Avro file; send one JSON object per record"),
+    (b"PAR1", "a Parquet file; send one JSON object per record"),
+    (b"<", "XML or HTML; send one JSON object per record"),
+)
+
+
+class ForeignValueError(ValueError):
+    """The value cannot be taken; `reason` is one of wire.REASONS."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def fields_of(value: bytes, error: Exception) -> dict[str, Any]:
+    """Return the fields of an event from what other tools make of it.
+
+    A byte order mark is skipped. Of `{"schema": ..., "payload": {...}}`, as Kafka Connect's
+    JsonConverter writes it, the payload is taken, and of an array with one event that event.
+
+    Args:
+        value: bytes of a record or line.
+        error: why the decoder of events refused it.
+
+    Raises:
+        ForeignValueError: it is something else; the message names it and the remedy.
+    """
+    text = value.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        content = msgspec.json.decode(text)
+    except RecursionError as deep:
+        raise ForeignValueError("wrong_type", "nested too deeply to be an event") from deep
+    except (msgspec.DecodeError, UnicodeDecodeError) as not_json:
+        why = _not_json(value) or f"not JSON: {not_json}"
+        raise ForeignValueError("not_json", why) from not_json
+    if isinstance(content, dict) and content.keys() == {"schema", "payload"}:
+        content = content["payload"]  # Kafka Connect: schemas.enable=true
+        if content is None:
+            raise ForeignValueError("tombstone", "Kafka Connect's envelope with no payload")
+    if isinstance(content, list):
+        if len(content) != 1:
+            raise ForeignValueError(
+                "wrong_type",
+                f"an array of {len(content)}; one event per record is expected: send each alone",
+            )
+        content = content[0]
+    if isinstance(content, str):
+        again = content.lstrip()[:1] in ("{", "[")
+        raise ForeignValueError(
+            "wrong_type",
+            "a JSON text that holds JSON: it was encoded twice; send the object itself"
+            if again
+            else "a JSON text; an object with the fields of an event is expected",
+        )
+    if not isinstance(content, dict):
+        raise ForeignValueError(
+            "wrong_type", f"JSON, but no object: an event is expected ({str(error)[:200]})"
+        )
+    return content
+
+
+def known_fields(
+    fields: dict[str, Any], unknown: "Counter[str] | None", reject_unknown: bool
+) -> dict[str, Any]:
+    """Return the fields that an event has, ids as texts; count the names of the others.
+
+    Args:
+        fields: as they were found.
+        unknown: counts the names of fields that are ignored; at most MAX_NAMES of them.
+        reject_unknown: refuse a field that an event does not have.
+
+    Raises:
+        ForeignValueError: an id is neither text nor whole number, or a field is refused.
+    """
+    result = {}
+    for name, value in fields.items():
+        if name in FIELDS:
+            result[name] = value
+            continue
+        meant = nearest(name, DECISIVE)
+        if meant is not None or reject_unknown:
+            raise ForeignValueError("unknown_field", _unknown(name, meant))
+        if unknown is not None:
+            name = name[:64]
+            if name not in unknown and len(unknown) >= MAX_NAMES:
+                name = OTHER_NAMES
+            unknown[name] += 1
+    for name in IDS:
+        if result.get(name) is not None:
+            try:
+                result[name] = id_text(result[name], name)
+            except IdError as error:
+                raise ForeignValueError("wrong_type", str(error)) from error
+    return result
+
+
+def hint(fields: dict[str, Any]) -> str:
+    """Return which names of fields look like those that an event has; "" for none."""
+    near = [_looks_like(name, FIELDS) for name in fields if name not in FIELDS]
+    return "".join(f"; {text}" for text in near[:20] if text)
+
+
+def look_alikes(names: Counter[str]) -> list[str]:
+    """Return which unknown names look like a field, as messages say it, the most frequent first.
+
+    >>> look_alikes(Counter({"colour": 9, "scen": 3}))
+    ['`scen` looks like `scene`']
+    """
+    return [text for name, _ in names.most_common() if (text := _looks_like(name, FIELDS))]
+
+
+def _looks_like(name: str, names: tuple[str, ...]) -> str:
+    meant = nearest(name, names)
+    return "" if meant is None else f"`{name}` looks like `{meant}`"
+
+
+def _unknown(name: str, meant: str | None) -> str:
+    if meant is not None:
+        return (
+            f"`{name[:64]}` looks like `{meant}`, which decides what an event does, so it is not"
+            " ignored; correct the name, or choose one that differs more"
+        )
+    near = nearest(name, FIELDS)
+    like = "" if near is None else f" that looks like `{near}`"
+    return f"unknown field `{name[:64]}`{like}; TRACKER_UNKNOWN_FIELDS=ignore takes such events"
+
+
+def _not_json(value: bytes) -> str:
+    """Return what bytes are that are not JSON, and the remedy; "" if nobody knows."""
+    if not value.strip():
+        return "an empty value; a JSON object is expected"
+    if value[:1] == b"\0" and len(value) >= 5 and value[1:2] != b"{":
+        schema = int.from_bytes(value[1:5], "big")
+        return (
+            f"Confluent's wire format with schema id {schema}; send plain JSON: in Kafka Connect"
+            " value.converter=org.apache.kafka.connect.json.JsonConverter, in a producer a"
+            " serializer without a schema registry"
+        )
+    if b"\0" in value[:4] and any(letter in value[:4] for letter in b'{["'):
+        return "text in UTF-16 or UTF-32; write it as UTF-8"
+    for beginning, name in _BEGINNINGS:
+        if value.startswith(beginning):
+            return name
+    start = value.lstrip()[:1]
+    if _NOT_FINITE.search(value):
+        return "not JSON: it knows neither NaN nor Infinity; leave the field out, or write null"
+    if start == b"{" and re.match(rb"\s*\{\s*'", value):
+        return "not JSON: quotes are single; this is Python's str() of a dict: use json.dumps()"
+    if start == b"{":
+        return _several(value)
+    if start != b"[" and re.match(rb"[^{}\n]*[,;\t][^{}\n]*", value[:1000]) and b"{" not in value:
+        return "a line of CSV, not JSON; send an object with the fields of an event"
+    return ""
+
+
+def _several(value: bytes) -> str:
+    """Return a message if the value is several lines of JSON."""
+    lines = [line for line in value[: 1 << 20].splitlines() if line.strip()]
+    if len(lines) < 2:
+        return ""
+    try:
+        msgspec.json.decode(lines[0])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return f"{len(lines)} lines of JSON in one record; one event per record is expected"
