@@ -133,6 +133,8 @@ def finetune(
     """
     with failures():
         catalog = inputs.read_items()
+        for line in catalog.notes:
+            say(line)
         kinds = inputs.read_kinds()
         import torch
 

@@ -139,6 +139,8 @@ def train(
     """
     with failures():
         catalog = inputs.read_items()
+        for line in catalog.notes:
+            say(line)
         kinds = inputs.read_kinds()
         check_root(root)
         from indexer.items.assemble import RecallError
@@ -251,6 +253,8 @@ def evaluate(
     """
     with failures():
         catalog = inputs.read_items()
+        for line in catalog.notes:
+            say(line)
         kinds = inputs.read_kinds()
         check_file(html)
         if html is not None:

@@ -88,6 +88,7 @@ class Catalog:
         skipped: number of lines that cannot be used.
         ignored_fields: names of fields that items do not have.
         notes: other facts about the files, one a line, such as attributes that were left out.
+        without_text: number of items without text; they have no content vector.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -95,6 +96,7 @@ class Catalog:
     skipped: int = 0
     ignored_fields: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    without_text: int = 0
 
 
 def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
@@ -110,8 +112,9 @@ def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
         at least one item; `skipped` counts bad lines, `problems` has the first ten.
 
     Raises:
-        CatalogError: a file cannot be read, a line cannot be used, or there is no item. The first
-            ten bad lines are named, with what was found and expected, and their total.
+        CatalogError: a file cannot be read, a line cannot be used, there is no item, or more than
+            half of the items have no text. The first ten bad lines are named, with what was found
+            and expected, and their total.
     """
     catalog = Catalog()
     reading = Reading()
@@ -134,9 +137,32 @@ def read_items(paths: Sequence[Path], *, skip_bad: bool = False) -> Catalog:
             catalog.problems,
             catalog.skipped,
         )
+    empty = [item.item_id for item in catalog.items if not item.encoded_text()]
+    catalog.without_text = len(empty)
+    if 2 * len(empty) > len(catalog.items):
+        raise CatalogError(
+            f"{files}: {len(empty)} of {len(catalog.items)} items have no text; at most half"
+            f" expected; give them a text or title; {_named(empty)}"
+        )
     catalog.ignored_fields = reading.notes.unused_names(Item.__struct_fields__)
     catalog.notes = [*reading.notes.remarks, *filter(None, [left_out_note(left_out)])]
+    if empty:
+        catalog.notes.append(
+            f"{len(empty)} of {len(catalog.items)} items have no text, so only what users do with"
+            f" them recommends them; give them a text or title; {_named(empty)}"
+        )
     return catalog
+
+
+def _named(ids: Sequence[str]) -> str:
+    """Return the first ids, and the number of the others.
+
+    >>> _named(["a", "b"])
+    'they are: a, b'
+    """
+    shown = ", ".join(item_id[:64] for item_id in ids[:SHOWN_PROBLEMS])
+    more = len(ids) - SHOWN_PROBLEMS
+    return f"the first: {shown} and {more} more" if more > 0 else f"they are: {shown}"
 
 
 def _add_items(
@@ -166,7 +192,4 @@ def _unusable(item: Item) -> str:
         return f"item_id has {size} bytes; at most {MAX_ID_BYTES} expected"
     if not item.item_id.strip():
         return "item_id is blank; an id is expected"
-    if item.encoded_text():
-        return ""
-    name = "text" if item.text is not None else "title" if item.title is not None else ""
-    return f"{name} is empty" if name else "neither text nor title; one of them is expected"
+    return ""

@@ -224,8 +224,9 @@ def _prepare(
     note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)
-    texts = Texts.of(catalog.items)
-    rows = rows_of(log, catalog.items)
+    items = [item for item in catalog.items if item.encoded_text()]
+    texts = Texts.of(items)
+    rows = rows_of(log, items)
     if len(texts.texts) < 2:
         raise FinetuneError(
             "the catalogue has one text: there is nothing to tell it from; at least 2 are needed"

@@ -50,7 +50,8 @@ class Built(msgspec.Struct, frozen=True):
 
     `encoded` texts went through the model, the texts of `reused` rows were known. `retired` items
     are kept from earlier catalogues. With `basis_changed`, states are rebuilt from recent events.
-    `microseconds` is the time of one search, `seconds` that of the build.
+    `without_text` items of the catalogue have no content vector. `microseconds` is the time of one
+    search, `seconds` that of the build.
     """
 
     version: str
@@ -67,6 +68,7 @@ class Built(msgspec.Struct, frozen=True):
     recall_at_10: float
     microseconds: float
     path: str
+    without_text: int = 0
     seconds: float = 0.0
 
 
@@ -76,7 +78,7 @@ class Assembled:
 
     Attributes:
         items: N items and their vectors.
-        index: FAISS index of the live ones.
+        index: FAISS index of the live ones that have a text.
         index_info: kind, parameters and recall of the index.
         sources: whitening, encodings and texts, for the next build.
         interest: the shape of states.
@@ -184,13 +186,18 @@ def assemble(
     # 2. Order the catalogue and the retired items; encode new texts.
     rows = item_rows(catalog.items, before)
     encodings, encoded, reused = encodings_of(rows, before, encoder, progress)
+    if rows.indexed == 0:
+        raise RefusedError(
+            f"none of {rows.live} items has a text: nothing can be found by content; give them a"
+            " text or title"
+        )
     # 3. Fit the whitening, or keep the current one.
-    whitening, fitted_on = whitening_of(before, options, encodings[: rows.live])
+    whitening, fitted_on = whitening_of(before, options, encodings[: rows.indexed])
     basis = basis_of(whitening, encoder.info, interest)
     full, vectors = vectors_of(rows, before, whitening, encodings, interest.dim)
     # 4. Build the index, and measure its recall.
     try:
-        index, info = build_index(vectors[: rows.live], options.min_recall, options.index)
+        index, info = build_index(vectors[: rows.indexed], options.min_recall, options.index)
     except ValueError as error:
         raise RefusedError(str(error)) from error
     if info.recall_at_10 < options.min_recall:
@@ -271,6 +278,7 @@ def write_version(
             full_dim=items.full_dim,
             items=len(items),
             live=items.live,
+            without_text=items.live - parts.index.size,
             fitted_on=parts.fitted_on,
             encoder=parts.encoder,
             interest=parts.interest,
@@ -300,4 +308,5 @@ def write_version(
         recall_at_10=parts.index_info.recall_at_10,
         microseconds=parts.index_info.microseconds,
         path=f"{root}/{manifest.version}",
+        without_text=manifest.without_text,
     )

@@ -35,12 +35,15 @@ class Before:
 class ItemRows:
     """The items of the new version, row by row: the catalogue, then those it no longer has.
 
+    In the catalogue, items without text come last.
+
     Attributes:
         ids: N ids.
-        texts: N texts for the encoder.
+        texts: N texts for the encoder, "" where there is none.
         labels: N labels of interests.
         hashes: (N, 2) uint64, hashes of the texts.
         live: number of rows of the catalogue; they come first.
+        indexed: number of rows of the catalogue that have a text; they are first of all.
         before: (N,) int64, row of the same text in the version before, -1 for a new text.
     """
 
@@ -49,7 +52,13 @@ class ItemRows:
     labels: list[str]
     hashes: NDArray[np.uint64]
     live: int
+    indexed: int
     before: Rows
+
+    @property
+    def have_text(self) -> NDArray[np.bool_]:
+        """Return whether each row has a text, (N,)."""
+        return np.array([text != "" for text in self.texts], np.bool_)
 
 
 def read_before(root: Root) -> Before | None:
@@ -73,9 +82,14 @@ def read_before(root: Root) -> Before | None:
 def item_rows(items: Sequence[Item], before: Before | None) -> ItemRows:
     """Return the rows of the catalogue, then of items that it no longer has, last retired first.
 
+    The items of the catalogue are in its order, but those without text come after the others: the
+    index holds the first rows, and an item without a vector is never found by content.
+
     Retired items keep id, text and vector, so that an event on them can still be taken out of a
     state exactly. An item that returns to the catalogue is live again.
     """
+    items = sorted(items, key=lambda item: not item.encoded_text())
+    indexed = sum(1 for item in items if item.encoded_text())
     ids = [item.item_id for item in items]
     texts = [item.encoded_text() for item in items]
     labels = [item.label() for item in items]
@@ -94,7 +108,7 @@ def item_rows(items: Sequence[Item], before: Before | None) -> ItemRows:
     if before is not None:
         row_of = {pair: row for row, pair in enumerate(_pairs(before.sources.text_hashes))}
         rows[:] = [row_of.get(pair, -1) for pair in _pairs(hashes)]
-    return ItemRows(ids, texts, labels, hashes, len(items), rows)
+    return ItemRows(ids, texts, labels, hashes, len(items), indexed, rows)
 
 
 def encodings_of(
@@ -103,7 +117,7 @@ def encodings_of(
     encoder: Encoder,
     progress: Callable[[int], Progress] | None,
 ) -> tuple[NDArray[np.float16], int, int]:
-    """Return the encodings of all rows; each new text is encoded once.
+    """Return the encodings of all rows, zeros without text; each new text is encoded once.
 
     Args:
         rows: the items.
@@ -121,13 +135,15 @@ def encodings_of(
     """
     same = before is not None and same_encoder(before, encoder.info)
     sources = rows.before if same else np.full(len(rows.ids), -1, np.int64)
-    encodings = np.empty((len(rows.ids), encoder.info.width), np.float16)
+    encodings = np.zeros((len(rows.ids), encoder.info.width), np.float16)
     if before is not None and same:
         old = sources >= 0
         encodings[old] = before.sources.encodings[sources[old]]
-    missing = np.flatnonzero(sources < 0)
+    have_text = rows.have_text
+    missing = np.flatnonzero((sources < 0) & have_text)
+    known = int(have_text.sum()) - len(missing)
     if len(missing) == 0:
-        return encodings, 0, len(sources)
+        return encodings, 0, known
     _, first, inverse = np.unique(
         rows.hashes[missing], axis=0, return_index=True, return_inverse=True
     )
@@ -141,7 +157,7 @@ def encodings_of(
             f" (float16), first {rows.ids[bad[0]]!r}: nothing was published; choose another with"
             " --model"
         )
-    return encodings, len(texts), len(sources) - len(missing)
+    return encodings, len(texts), known
 
 
 def vectors_of(
@@ -151,18 +167,23 @@ def vectors_of(
     encodings: NDArray[np.float16],
     dim: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return full vectors (N, F) and their leading parts (N, D), float32, unit length.
+    """Return full vectors (N, F) and their leading parts (N, D), float32.
+
+    They have unit length; the vectors of an item without text are zeros.
 
     Vectors of known texts are copied from the version before, and never computed again: a product
     of matrices may differ in its last bit with the number of rows.
     """
     full = np.empty((len(rows.ids), whitening.matrix.shape[1]), np.float32)
     vectors = np.empty((len(rows.ids), dim), np.float32)
-    new = np.ones(len(rows.ids), bool)
+    have_text = rows.have_text
+    full[~have_text], vectors[~have_text] = 0.0, 0.0
+    new = have_text.copy()
     if before is not None and before.sources.matrix is whitening.matrix:
-        new = rows.before < 0
-        full[~new] = before.vectors.full[rows.before[~new]]
-        vectors[~new] = before.vectors.vectors[rows.before[~new]]
+        new &= rows.before < 0
+        old = have_text & ~new
+        full[old] = before.vectors.full[rows.before[old]]
+        vectors[old] = before.vectors.vectors[rows.before[old]]
     full[new] = whitening.apply(encodings[new])
     vectors[new] = leading(full[new], dim)
     return full, vectors

@@ -146,13 +146,21 @@ def similar_rows(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[n
     """Find the most similar live rows of every row.
 
     Args:
-        full: (N, F) float32, unit length; their inner product is the similarity.
-        vectors: (N, D) float32, unit length; for the candidates in a large catalogue.
-        index: index of the live rows.
+        full: (N, F) float32, unit length, or zeros without text; their inner product is the
+            similarity.
+        vectors: (N, D) float32, likewise; for the candidates in a large catalogue.
+        index: index of the live rows that have a text; they are the first.
 
     Returns:
-        (N, 16) int32, best first, without the row itself; rows end in -1 if there are fewer.
+        (N, 16) int32, best first, without the row itself; rows end in -1 if there are fewer. A row
+        of zeros is similar to nothing.
     """
+    similar = _similar(full, vectors, index)
+    similar[~full.any(1)] = -1
+    return similar
+
+
+def _similar(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[np.int32]:
     live = index.size
     if live <= EXACT_SIMILAR_ITEMS:
         return nearest_rows(full, live)

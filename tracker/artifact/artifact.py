@@ -264,7 +264,7 @@ def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -
     except IndexFileError as error:
         raise ArtifactError(f"{error}; {REBUILD}") from error
     _agree(where, "dim", index.dim, manifest.dim)
-    _agree(where, "items", index.size, manifest.live)
+    _agree(where, "items", index.size, manifest.live - manifest.without_text)
     return index
 
 

@@ -104,9 +104,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `basis` names whitening, projection and `interest` together: under one basis an unchanged text
     keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
-    `live` of the `items` are in the catalogue. `files` has the SHA-256 of each file. `ranker`,
-    `tower` (the user encoder), `prediction` and `training` are there if they were trained.
-    `untrained` says why one of these was not, by its name, if there was a training.
+    `live` of the `items` are in the catalogue. The last `without_text` of these have no text: their
+    vectors are zeros, and the index does not hold them. `files` has the SHA-256 of each file.
+    `ranker`, `tower` (the user encoder), `prediction` and `training` are there if they were
+    trained. `untrained` says why one of these was not, by its name, if there was a training.
     """
 
     format: int
@@ -128,6 +129,7 @@ class Manifest(msgspec.Struct, frozen=True):
     tower: TowerInfo | None = None
     prediction: PredictionInfo | None = None
     untrained: dict[str, str] = {}
+    without_text: int = 0
 
     @property
     def recall_at_10(self) -> float:

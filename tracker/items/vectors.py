@@ -139,8 +139,9 @@ class VectorColumns(NamedTuple):
 class ItemVectors:
     """The items of one artifact; a row is a position in all of its arrays (N of them).
 
-    Rows [0, live) are the current catalogue in its own order and can be recommended. Those after
-    it are retired: items of earlier catalogues, kept so that taking an event out stays exact.
+    Rows [0, live) are the current catalogue in its own order and can be recommended. Those without
+    text are the last of them, and their vectors are zeros. Rows after them are retired: items of
+    earlier catalogues, kept so that taking an event out stays exact.
 
     Attributes:
         ids: the items' outside names.

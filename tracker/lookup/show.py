@@ -133,7 +133,7 @@ def _items_behind(
         if not flags & RING_IN_SUMS or flags & RING_RETRACTED or entry["weight"] <= 0:
             continue
         row = int(vectors.row_of(np.array([entry["item"]], dtype=np.uint64))[0])
-        if row < 0:
+        if row < 0 or not vectors.vectors[row].any():
             continue
         items = behind[int(np.argmax(means @ vectors.vectors[row]))]
         if vectors.ids[row] not in items and len(items) < ITEMS_BEHIND:

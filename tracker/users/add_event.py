@@ -231,7 +231,7 @@ def take_in(
     if weight == 0.0:
         return 0
     vector = content.vectors[row]
-    if not square(vector) < 1e6:  # NaN never enters
+    if not 0.0 < square(vector) < 1e6:  # NaN never enters, nor an item without text
         return 0
     add_to_sums(rows, user, rules, time, weight, 1.0, vector)
     if weight > 0.0:

@@ -144,6 +144,17 @@ def test_bad_items_have_an_exit_code_of_their_own(items: Path, tmp_path: Path) -
     assert "30 items" in built.stdout
 
 
+def test_items_without_text_are_named_and_built(items: Path, tmp_path: Path) -> None:
+    with items.open("a", encoding="utf-8") as file:
+        file.writelines(f'{{"item_id": "empty-{n}", "title": ""}}\n' for n in range(7))
+    built = run("build", items, "--out", tmp_path, "--dim", 16, "--json")
+    assert "7 of 37 items have no text" in built.stderr
+    assert "they are: empty-0, empty-1, empty-2" in built.stderr
+    assert '"live":37' in built.stdout
+    assert '"without_text":7' in built.stdout
+    assert '"skipped":0' in built.stdout
+
+
 def test_an_absent_file_and_an_empty_catalogue_are_bad_items(tmp_path: Path) -> None:
     absent = run("build", tmp_path / "absent", "--out", tmp_path, code=BAD_ITEMS)
     assert "cannot be read: No such file" in absent.stderr

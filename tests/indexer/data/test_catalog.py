@@ -81,9 +81,6 @@ def test_a_parquet_row_of_another_type_is_named(tmp_path: Path) -> None:
         ({"text": "axe"}, "missing required field `item_id`"),
         ({"item_id": 5.5, "text": "axe"}, "item_id is the float 5.5"),
         ({"item_id": ["a"], "text": "axe"}, "item_id is an array"),
-        ({"item_id": "a"}, "neither text nor title"),
-        ({"item_id": "a", "text": "  "}, "text is empty"),
-        ({"item_id": "a", "title": ""}, "title is empty"),
         ({"item_id": "a", "title": "axe", "categories": 5}, "Expected `array`, got `int`"),
         ({"item_id": "", "text": "axe"}, "length >= 1"),
         ({"item_id": " ", "text": "axe"}, "item_id is blank"),
@@ -118,6 +115,29 @@ def test_the_first_ten_bad_lines_are_shown_and_all_are_counted(tmp_path: Path) -
     assert caught.value.total == 25
     assert len(caught.value.problems) == 10
     assert str(caught.value).endswith("and 15 more")
+
+
+@pytest.mark.parametrize(
+    "empty", [{}, {"text": "  "}, {"title": ""}, {"title": None}, {"categories": [""]}]
+)
+def test_items_without_text_are_kept_counted_and_named(
+    tmp_path: Path, empty: dict[str, Any]
+) -> None:
+    full = [{"item_id": f"full-{n}", "text": f"item {n}"} for n in range(12)]
+    without = [{"item_id": f"empty-{n}"} | empty for n in range(12)]
+    catalog = read_items([write(tmp_path / "few.jsonl", *without[:2], *full)])
+    assert (len(catalog.items), catalog.without_text, catalog.skipped) == (14, 2, 0)
+    (note,) = catalog.notes
+    assert note.startswith("2 of 14 items have no text")
+    assert note.endswith("they are: empty-0, empty-1")
+    (note,) = read_items([write(tmp_path / "half.jsonl", *without, *full)]).notes
+    assert note.startswith("12 of 24 items have no text")
+    assert note.endswith("empty-8, empty-9 and 2 more")
+    more = write(tmp_path / "more.jsonl", *without, *full[1:])
+    with pytest.raises(CatalogError, match=r"12 of 23 items have no text; at most half expected"):
+        read_items([more])
+    with pytest.raises(CatalogError, match="1 of 1 items have no text"):
+        read_items([write(tmp_path / "one.jsonl", without[0])], skip_bad=True)
 
 
 def test_an_empty_catalogue_is_refused(tmp_path: Path) -> None:

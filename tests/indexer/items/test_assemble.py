@@ -1,5 +1,6 @@
 """Catalogue after catalogue into one folder of artifacts."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,17 @@ import numpy as np
 import pytest
 
 from indexer.data.catalog import Catalog, Item
+from indexer.data.histories import read_event_log
 from indexer.items.assemble import Built, RecallError, build_artifact
 from indexer.items.carry import read_before
 from indexer.items.options import BuildOptions, RefusedError
 from indexer.items.publish import overview, rollback
+from indexer.replay.replay import Replay
 from tests.catalogs import WIDTH, WordEncoder, catalog, invented
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version, list_versions
+from tracker.events.kinds import Kinds
+from tracker.recommend.candidates import CHANNELS
 
 OPTIONS = BuildOptions(dim=8)
 
@@ -149,6 +154,75 @@ def test_an_outgrown_whitening_is_mentioned(
     build(tmp_path, catalog(10))
     build(tmp_path, catalog(100))
     assert "fitted on 10 items and there are 100 now" in caplog.text
+
+
+def test_items_without_text_have_no_vector_and_are_never_found_by_content(tmp_path: Path) -> None:
+    texts = invented(40)
+    items = [Item("empty-0"), *texts[:20], Item("empty-1", title=" "), *texts[20:]]
+    built = build(tmp_path, Catalog(items))
+    assert (built.items, built.live, built.without_text, built.encoded) == (42, 42, 2, 40)
+    artifact = Artifact.load(tmp_path)
+    vectors = artifact.vectors
+    assert vectors.ids == [item.item_id for item in texts] + ["empty-0", "empty-1"]
+    assert (artifact.index.size, vectors.live, artifact.manifest.fitted_on) == (40, 42, 40)
+    assert not vectors.full[40:].any()
+    assert not vectors.vectors[40:].any()
+    assert (vectors.similar[40:] == -1).all()
+    assert vectors.similar[:40].max() < 40
+    alone = tmp_path / "alone"
+    build(alone, Catalog(texts))
+    np.testing.assert_array_equal(Artifact.load(alone).vectors.full, vectors.full[:40])
+    # Later one of them has a text, and another item has lost its own.
+    changed = [Item("empty-0", text="a new text"), Item("item-3"), *items[2:4], *items[5:]]
+    built = build(tmp_path, Catalog(changed))
+    assert (built.live, built.retired, built.without_text, built.encoded) == (41, 1, 2, 1)
+    again = Artifact.load(tmp_path).vectors
+    assert again.full[again.row_of_id("empty-0")].any()
+    assert not again.full[again.row_of_id("item-3")].any()
+    row = again.row_of_id("item-7")
+    np.testing.assert_array_equal(again.full[row], vectors.full[vectors.row_of_id("item-7")])
+
+
+def test_a_catalogue_without_any_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="none of 2 items has a text"):
+        build(tmp_path, Catalog([Item("a"), Item("b", title="")]))
+
+
+def test_an_item_without_text_is_recommended_by_what_users_do_with_it(tmp_path: Path) -> None:
+    build(tmp_path, Catalog([Item("empty"), *invented(40)]))
+    log = tmp_path / "events.jsonl"
+    liked = [
+        ("ada", "empty"),
+        ("ada", "item-1"),
+        ("bo", "item-1"),
+        ("bo", "empty"),
+        ("cy", "empty"),
+    ]
+    log.write_text(
+        "".join(
+            json.dumps({"user_id": u, "item_id": i, "kind": "like", "timestamp": 1e9 + 60 * n})
+            + "\n"
+            for n, (u, i) in enumerate([*liked, ("di", "item-1")])
+        )
+    )
+    events = read_event_log([log], Kinds.default(), 2e9)
+    replay = Replay(Artifact.load(tmp_path, device="cpu"), events)
+    replay.advance(len(events))
+    states, names = replay.users.states, events.user_ids
+    heads = states.head
+    assert heads["n_slots"][: len(names)].tolist() == [1, 1, 0, 1]  # none of `empty`
+    assert np.isfinite(states.sums[: len(names)]).all()
+    assert not states.masses[names.index("cy")].any()
+    everyone = replay.asked_of(np.arange(4), 1e9 + 600.0, np.zeros(4, np.uint32))
+    lists = replay.recommender.recommend(everyone, 10)
+    empty = replay.recommender.artifact.vectors.row_of_id("empty")
+    for user in ("cy", "di"):
+        rows = lists.rows[names.index(user)].tolist()
+        assert len([row for row in rows if row >= 0]) == 10
+    assert empty in lists.rows[names.index("di")]
+    place = lists.rows[names.index("di")].tolist().index(empty)
+    assert CHANNELS[lists.channels[names.index("di"), place]] in ("neighbours", "trend")
+    assert np.isfinite(lists.scores[lists.rows >= 0]).all()
 
 
 def test_a_text_that_comes_twice_is_encoded_once(tmp_path: Path) -> None:
