@@ -16,8 +16,9 @@ from tracker.cli.shared import FAILED, OneLineErrors, json_option, run_to_end, s
 from tracker.demo.input import load_input, shipped
 from tracker.demo.run import DemoOptions, run_demo
 from tracker.events.entries import EVENT_FIELDS, event_reading, parse_columns, read_lines
+from tracker.events.kinds import Kinds
 from tracker.events.lines import Line
-from tracker.kafka.client import send_events
+from tracker.kafka.client import PROGRESS_EVERY, EventChecker, Sent, send_events
 from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings
 
@@ -44,6 +45,11 @@ def _columns(context: click.Context, option: click.Parameter, text: str | None) 
         raise click.BadParameter(str(error)) from error
 
 
+def _is_pipe(path: Path) -> bool:
+    """Return whether a path can be read only once."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 @cli.command()
 @settings_options()
 @click.argument("events", nargs=-1, required=True, metavar="EVENTS...")
@@ -60,6 +66,10 @@ def _columns(context: click.Context, option: click.Parameter, text: str | None) 
     " user=visitorid,item=itemid,kind=event.",
 )
 @click.option("--unchecked", is_flag=True, help="Also send invalid lines, unchanged.")
+@click.option(
+    "--skip-invalid", is_flag=True, help="Send the valid lines of files that have invalid ones."
+)
+@click.option("--dry-run", is_flag=True, help="Check all lines and send none; needs no broker.")
 @json_option
 def send(
     settings: Settings,
@@ -67,16 +77,22 @@ def send(
     rate: float | None,
     columns: dict[str, str],
     unchecked: bool,
+    skip_invalid: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Send events from files or folders: JSON lines, CSV or Parquet; - is standard input.
 
-    The key of an event is its user, so that a user's events stay in order. A line that is not an
-    event is reported and not sent. The exit code is 1 if a line was invalid, or if the broker did
-    not confirm every event.
+    The key of an event is its user, so that a user's events stay in order. Lines are checked as a
+    worker with these settings checks them, with the weights that TRACKER_KINDS_FILE names. Files
+    are checked whole before anything is sent: if a line is invalid, nothing is sent. Lines of
+    standard input are checked one by one, and invalid ones are not sent. The exit code is 1 if a
+    line was invalid, or if the broker did not confirm every event.
     """
     named = 0
     reading = event_reading(columns)
+    kinds = Kinds.of_settings(settings.kinds_file, settings.unknown_kinds)
+    checker = EventChecker(settings, kinds)
 
     def on_bad(line: Line, why: str) -> None:
         nonlocal named
@@ -84,22 +100,58 @@ def send(
         if named <= BAD_LINES_NAMED:
             click.echo(f"{line.place}: {why}", err=True)
 
+    def on_bad_input(line: Line, why: str) -> None:
+        if not line.place.startswith(tuple(files)):  # these were named when they were checked
+            on_bad(line, why)
+
+    files = [source for source in events if source != "-" and not _is_pipe(Path(source))]
     with progress() as bar:
-        task = bar.add_task("sending events", total=None, what="")
-        sent = run_to_end(
-            send_events(
-                settings,
-                read_lines(events, reading),
-                rate,
-                lambda count: bar.update(task, what=f"{count:,}"),
-                on_bad,
-                check=not unchecked,
+        sent = Sent()
+        lines = 0
+        if dry_run or not unchecked:
+            task = bar.add_task("checking events", total=None, what="")
+            for lines, line in enumerate(read_lines(events if dry_run else files, reading), 1):
+                if why := checker(line.value)[1]:
+                    sent.bad += 1
+                    on_bad(line, why)
+                if lines % PROGRESS_EVERY == 0:
+                    bar.update(task, what=f"{lines:,}")
+            bar.remove_task(task)
+        refused = bool(sent.bad) and not skip_invalid and not unchecked
+        if not dry_run and not refused:
+            task = bar.add_task("sending events", total=None, what="")
+            sent = run_to_end(
+                send_events(
+                    settings,
+                    read_lines(events, reading),
+                    rate,
+                    lambda count: bar.update(task, what=f"{count:,}"),
+                    on_bad if unchecked else on_bad_input,
+                    check=not unchecked,
+                    checker=checker,
+                )
             )
-        )
     if named > BAD_LINES_NAMED:
         click.echo(f"and {named - BAD_LINES_NAMED} more invalid lines", err=True)
-    for note in reading.notes.lines(EVENT_FIELDS):
+    for note in [*reading.notes.lines(EVENT_FIELDS), *checker.notes()]:
         click.echo(note, err=True)
+    if dry_run or not unchecked:
+        weights = settings.kinds_file or "the built-in table"
+        click.echo(f"checked with the weights of {weights}", err=True)
+    if dry_run or refused:
+        if as_json:
+            print_json(sent)
+        elif dry_run:
+            click.echo(f"{lines - sent.bad:,} of {lines:,} lines are events; --dry-run sends none")
+        if refused and not dry_run:
+            click.echo(
+                f"nothing was sent: {sent.bad:,} of {lines:,} lines are invalid; mend them, or"
+                " give --skip-invalid to send the others",
+                err=True,
+            )
+        if sent.bad:
+            sys.exit(FAILED)
+        return
     for error in sent.errors:
         click.echo(f"not confirmed: {error}", err=True)
     if as_json:

@@ -185,6 +185,22 @@ class EventReader:
         )
         return batch, rejected
 
+    def check(self, value: bytes, arrivals: Arrivals) -> Event:
+        """Return the event of one record if `read` would accept it.
+
+        Args:
+            value: the record's bytes.
+            arrivals: when it came; its first place is used.
+
+        Raises:
+            RejectedEventError: with the reason code and the message of the rejection.
+        """
+        event = decode_event(value, self.unknown_fields, self._reject_unknown)
+        self._time(event, arrivals, 0)
+        if event.retracts is None:
+            self._weight(event)
+        return event
+
     def _time(self, event: Event, arrivals: Arrivals, position: int) -> float:
         if event.timestamp is None:
             return arrivals.times[position]

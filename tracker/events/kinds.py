@@ -121,6 +121,31 @@ class Kinds(msgspec.Struct, frozen=True):
             raise KindsFileError(f"{path}: unknown: weight {unknown} is not finite")
         return cls(table, unknown, rating_min, rating_max)
 
+    @classmethod
+    def of_settings(
+        cls,
+        path: Path | None,
+        unknown: float | Literal["reject"],
+        rating_min: float = 1.0,
+        rating_max: float = 5.0,
+    ) -> "Kinds":
+        """Return the weights that a worker uses.
+
+        Args:
+            path: the file of weights; None for the built-in table.
+            unknown: the weight of other kinds; if `reject`, the file decides.
+            rating_min: the lowest rating of the scale.
+            rating_max: the highest rating of the scale.
+
+        Raises:
+            KindsFileError: see `load`.
+        """
+        if path is None:
+            kinds = cls.default(rating_min, rating_max)
+        else:
+            kinds = cls.load(path, rating_min, rating_max)
+        return kinds if unknown == "reject" else msgspec.structs.replace(kinds, unknown=unknown)
+
     def weight(self, kind: str, value: float | None) -> float:
         """Return the signed weight of an event of `kind` with `value`.
 

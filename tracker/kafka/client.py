@@ -12,6 +12,10 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from tracker.events.arrivals import Arrivals
+from tracker.events.batch import EventReader
+from tracker.events.foreign import look_alikes
+from tracker.events.kinds import Kinds
 from tracker.events.lines import Line
 from tracker.events.wire import RejectedEventError, decode_event
 from tracker.kafka.cluster import TopicError, describe_topics, topics_of, unreachable
@@ -58,6 +62,45 @@ class Received:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+class EventChecker:
+    """Checks lines of events as the worker does, one by one, in bounded memory.
+
+    Args:
+        settings: those of the worker.
+        kinds: the weights that the worker uses.
+        clock: wall time, in seconds.
+
+    Attributes:
+        reader: its `unknown_fields` and `units` are those of all lines so far.
+    """
+
+    CLOCK_LINES = 1000  # the clock is read again after so many
+
+    def __init__(
+        self, settings: Settings, kinds: Kinds, clock: Callable[[], float] = time.time
+    ) -> None:
+        reject_unknown = settings.unknown_fields == "reject"
+        self.reader = EventReader(kinds, settings.timestamps, reject_unknown)
+        self._clock = clock
+        self._lines = 0
+
+    def __call__(self, value: bytes) -> tuple[str | None, str]:
+        """Return the user id if it can be read, and the reason why the worker would reject it."""
+        if self._lines % self.CLOCK_LINES == 0:
+            self._arrivals = Arrivals.of_records([None], [None], self._clock())
+        self._lines += 1
+        try:
+            return self.reader.check(value, self._arrivals).user_id, ""
+        except RejectedEventError as error:
+            return _user_of(value)[0], f"{error.reason}: {error}"
+
+    def notes(self) -> list[str]:
+        """Return which unknown fields look like one of an event, and which units times have."""
+        alike = look_alikes(self.reader.unknown_fields)
+        units = [f"timestamps are taken as {unit}" for unit in self.reader.units]
+        return [*alike[:10], *units]
+
+
 async def send_events(
     settings: Settings,
     lines: Iterator[Line],
@@ -66,6 +109,7 @@ async def send_events(
     on_bad: Callable[[Line, str], None] = lambda line, why: None,
     check: bool = True,
     on_confirmed: Callable[[Line, Received], None] | None = None,
+    checker: Callable[[bytes], tuple[str | None, str]] | None = None,
 ) -> Sent:
     """Send events to the events topic, keyed by their user, and wait until all are stored.
 
@@ -83,6 +127,8 @@ async def send_events(
         on_bad: called with each bad line and the reason.
         check: False sends bad lines too, unchanged.
         on_confirmed: called with each line that the broker has stored, and its stored record.
+        checker: returns a line's user id, and why it is bad; by default what does not depend on
+            weights and times is checked. See `EventChecker`.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -111,7 +157,7 @@ async def send_events(
         count = 0
         for count, line in enumerate(lines, 1):
             # 1. Decode the line.
-            user_id, reason = _user_of(line.value)
+            user_id, reason = (checker or _user_of)(line.value)
             if reason:
                 result.bad += 1
                 on_bad(line, reason)

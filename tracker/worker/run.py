@@ -5,8 +5,6 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import msgspec
-
 from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView
@@ -131,10 +129,4 @@ def _check_web_port(settings: Settings) -> None:
 
 
 def _kinds(settings: Settings, rating_min: float, rating_max: float) -> Kinds:
-    if settings.kinds_file is None:
-        kinds = Kinds.default(rating_min, rating_max)
-    else:
-        kinds = Kinds.load(settings.kinds_file, rating_min, rating_max)
-    if settings.unknown_kinds == "reject":
-        return kinds
-    return msgspec.structs.replace(kinds, unknown=settings.unknown_kinds)
+    return Kinds.of_settings(settings.kinds_file, settings.unknown_kinds, rating_min, rating_max)

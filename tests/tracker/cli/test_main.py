@@ -115,18 +115,58 @@ def test_events_from_standard_input_are_sent_and_counted(tansu: str, prefix: str
     assert (found["sent"], found["confirmed"], found["bad"]) == (20, 20, 0)
 
 
-def test_bad_lines_are_named_on_stderr_and_make_the_exit_code_one(
+def test_a_file_with_bad_lines_is_sent_only_if_they_are_to_be_skipped(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:
     run("topics", *place(tansu, prefix))
     path = tmp_path / "events.jsonl"
     path.write_text(GOOD % 1 + "\n" + "oops\n" * 12)
-    result = run("send", str(path), *place(tansu, prefix))
+    refused = run("send", str(path), *place(tansu, prefix))
+    assert refused.exit_code == 1
+    assert f"{path}, line 2: not_json" in refused.stderr
+    assert "and 2 more invalid lines" in refused.stderr
+    assert "nothing was sent: 12 of 13 lines are invalid" in refused.stderr
+    assert refused.stdout == ""
+    result = run("send", str(path), "--skip-invalid", *place(tansu, prefix))
     assert result.exit_code == 1
-    assert f"{path}, line 2: not_json" in result.stderr
-    assert "and 2 more invalid lines" in result.stderr
+    assert result.stderr.count("line 2: not_json") == 1
     assert "1 of 1 events confirmed" in result.stdout
     assert "12 invalid lines" in result.stdout
+
+
+def test_bad_lines_of_standard_input_are_named_and_the_others_are_sent(
+    tansu: str, prefix: str
+) -> None:
+    run("topics", *place(tansu, prefix))
+    result = run("send", "-", *place(tansu, prefix), stdin=f"{GOOD % 1}\noops\n{GOOD % 2}\n")
+    assert result.exit_code == 1
+    assert "standard input, line 2: not_json" in result.stderr
+    assert "2 of 2 events confirmed" in result.stdout
+
+
+def test_a_dry_run_checks_as_the_worker_does_without_a_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, weights = tmp_path / "events.jsonl", tmp_path / "weights.toml"
+    event = json.loads(GOOD % 1)
+    ahead = event | {"timestamp": 4_000_000_000}
+    extra = event | {"kind": "teleport", "timestamp": 1_600_000_000_000, "scen": "home"}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (event, ahead, extra)))
+    weights.write_text("[kinds]\nteleport = 1.0\n")
+    nowhere = ("--brokers", "127.0.0.1:1")
+    result = run("send", str(path), "--dry-run", *nowhere)
+    assert result.exit_code == 1
+    assert "line 2: future_timestamp" in result.stderr
+    assert "line 3: unknown_kind" in result.stderr
+    assert "checked with the weights of the built-in table" in result.stderr
+    assert result.stdout == "1 of 3 lines are events; --dry-run sends none\n"
+    monkeypatch.setenv("TRACKER_KINDS_FILE", str(weights))
+    result = run("send", str(path), "--dry-run", *nowhere)
+    assert "unknown_kind" not in result.stderr
+    assert f"checked with the weights of {weights}" in result.stderr
+    assert "`scen` looks like `scene`" in result.stderr
+    assert "timestamps are taken as ms" in result.stderr
+    assert result.stdout == "2 of 3 lines are events; --dry-run sends none\n"
 
 
 def test_file_that_is_not_there_is_one_line(tansu: str, prefix: str) -> None:
