@@ -145,6 +145,8 @@ OPTIONS = {
 METRICS = {
     "tracker_rejected": "See [Reasons](rejections.md#reasons). `item_block`: a record of the items"
     " topic that no worker wrote, or one that is damaged.",
+    "tracker_unreadable_rows": "See"
+    " [Rows that cannot be read](../how-to/find-what-is-wrong.md#rows-that-cannot-be-read).",
     "tracker_outcomes": "See [Outcomes](#outcomes).",
     "tracker_duplicates": "They are not counted again.",
     "tracker_too_old": "Nothing was taken back.",
@@ -164,6 +166,7 @@ METRIC_LABELS = {
     "outcomes": "`outcome`",
     "dropped": "`topic`",
     "commits": "`table`",
+    "unreadable_rows": "`table`, `problem`",
     "aborted_commits": "`table`",
     "deleted_states": "`table`",
     "commit_seconds": "`table`",

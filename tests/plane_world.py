@@ -53,6 +53,7 @@ class FakeKeeper:
         self.current = serving
         self.loaded = True
         self.caught_up = True
+        self.feed_failing_seconds = 0.0
         self.tolerated = 0
         self.readable = True
         self.requested: list[int] = []

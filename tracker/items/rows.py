@@ -1,21 +1,31 @@
 """The item rows of one partition, as the store keeps them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.counts import apply_item_events
-from tracker.items.states import ItemStates
-from tracker.kernels.row_bytes import Get, Slots, item_key
+from tracker.items.layout import FORMAT
+from tracker.items.states import ItemStateFormatError, ItemStates, problem_of
+from tracker.kernels.row_bytes import Get, NewerRowError, Slots, item_key
+
+OnUnreadable = Callable[[bytes, bytes, str], object]
+"""Receives the key of a row that cannot be read, its bytes, and why."""
 
 
 class ItemRows:
-    """The items' arrays of one partition, and their rows."""
+    """The items' arrays of one partition, and their rows.
+
+    Attributes:
+        states: the arrays.
+        on_unreadable: called with each row that was loaded as an empty one.
+    """
 
     def __init__(self) -> None:
         self.states = ItemStates(0)
+        self.on_unreadable: OnUnreadable = lambda key, row, problem: None
 
     def grow(self, rows: int) -> None:
         """Have at least so many rows."""
@@ -29,8 +39,30 @@ class ItemRows:
         apply_item_events(self.states, slots, item_events)
 
     def load(self, keys: Sequence[int], slots: Slots, get: Get) -> None:
-        """Read states."""
-        self.states.unpack(slots, get([item_key(key) for key in keys]))
+        """Read states; one that is damaged is empty.
+
+        Raises:
+            NewerRowError: a newer version wrote a row. Nothing was read.
+        """
+        row_keys = [item_key(key) for key in keys]
+        rows = get(row_keys)
+        try:
+            self.states.unpack(slots, rows)
+        except ItemStateFormatError:
+            self.states.unpack(slots, self._readable(row_keys, rows))
+
+    def _readable(self, keys: Sequence[bytes], rows: Sequence[bytes | None]) -> list[bytes | None]:
+        """Return rows with None in the place of those that cannot be read, and report these."""
+        problems = [None if row is None else problem_of(row) for row in rows]
+        for key, row, problem in zip(keys, rows, problems, strict=True):
+            if problem == "newer":
+                raise NewerRowError(f"the row of item {key[1:].hex()}", row or b"", FORMAT)
+        readable = list(rows)
+        for place, problem in enumerate(problems):
+            if problem is not None:
+                self.on_unreadable(keys[place], rows[place] or b"", problem)
+                readable[place] = None
+        return readable
 
     def dump(self, keys: Sequence[int], slots: Slots) -> list[tuple[bytes, bytes | None]]:
         """Pack states."""
@@ -38,11 +70,16 @@ class ItemRows:
         return [(item_key(key), row) for key, row in zip(keys, packed, strict=True)]
 
     def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
-        """Return the time of the latest event of states as bytes."""
+        """Return the time of the latest event of rows; infinity for those that cannot be read."""
         states = ItemStates(len(rows))
-        states.unpack(np.arange(len(rows)), rows)
-        times: NDArray[np.float64] = states.head["last_time"]
-        return times
+        unreadable = np.zeros(len(rows), np.bool_)
+        slots = np.arange(len(rows))
+        try:
+            states.unpack(slots, rows)
+        except ItemStateFormatError:
+            unreadable[:] = [problem_of(row) is not None for row in rows]
+            states.unpack(slots, [None if problem_of(row) else row for row in rows])
+        return np.where(unreadable, np.inf, states.head["last_time"])
 
     def restore(self, slots: Slots) -> None:
         """Do nothing: all of a row is packed every time."""

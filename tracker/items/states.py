@@ -22,13 +22,28 @@ from tracker.items.layout import (
     pack_items,
     unpack_items,
 )
-from tracker.kernels.row_bytes import DAMAGED, Slots, join_rows, refusal, split_rows
+from tracker.kernels.row_bytes import (
+    DAMAGED,
+    Slots,
+    join_rows,
+    problem_with,
+    refusal,
+    split_rows,
+)
 
 Array = NDArray[Any]
 
 
 class ItemStateFormatError(Explained, ValueError):
     """The bytes are not an item row, are damaged, or of a format number unknown here."""
+
+
+def problem_of(row: bytes) -> str | None:
+    """Return why a row cannot be read, `damaged`, `newer` or `older`; None if it can."""
+    words, offsets, bad = join_rows([row])
+    if bad < 0 and check_items(words, offsets)[0] < 0:
+        return None
+    return problem_with(row, FORMAT)
 
 
 class StateColumns(NamedTuple):

@@ -6,11 +6,12 @@ with a checksum (uint32) of everything else in the row.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.explained import Explained
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
@@ -102,6 +103,39 @@ NEWER_ARTIFACT = 4
 """The row was written with a newer artifact than the reader may use."""
 
 
+class NewerRowError(Explained):
+    """A row has a format above the one that this version reads; it must not be written over."""
+
+    def __init__(self, what: str, row: bytes, expected: int) -> None:
+        super().__init__(
+            f"{what} has format {format_of(row)}, and this version reads {expected}: a newer"
+            " version wrote it; run that version"
+        )
+
+
+def format_of(row: bytes) -> int:
+    """Return the format number that a row begins with, -1 if it is too short for one."""
+    return int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
+
+
+def problem_with(row: bytes, expected: int) -> str:
+    """Return why a row that was refused cannot be read: `damaged`, `newer` or `older`.
+
+    Rows of all formats are sealed alike, so that one of another format is told from a damaged one.
+
+    Args:
+        row: its bytes.
+        expected: format number that this version reads.
+    """
+    if len(row) % 8 or not row:
+        return "damaged"
+    words = np.frombuffer(row, np.uint64)
+    version = format_of(row)
+    if version == expected or not is_sealed(words, 0, len(words)):
+        return "damaged"
+    return "newer" if version > expected else "older"
+
+
 def refusal(what: str, row: bytes, code: int, expected: int) -> str:
     """Return why a row cannot be read: its format number is another one, or it is damaged.
 
@@ -111,7 +145,7 @@ def refusal(what: str, row: bytes, code: int, expected: int) -> str:
         code: OTHER_FORMAT or DAMAGED, as the kernel that checks rows returned it.
         expected: format number that this version reads.
     """
-    version = int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
+    version = format_of(row)
     if code == OTHER_FORMAT or version not in (-1, expected):
         remedy = (
             " (was it written by a newer version?)"
@@ -136,6 +170,8 @@ USER_PREFIX = b"u"
 SEEN_PREFIX = b"s"
 OWED_PREFIX = b"o"
 ITEM_PREFIX = b"i"
+ASIDE_PREFIX = b"x"
+"""Before the key of a row that was set aside because it cannot be read."""
 
 
 def user_key(user_id: str) -> bytes:
@@ -161,6 +197,11 @@ def user_of(key: bytes) -> str:
 def item_key(item: int) -> bytes:
     """Return the key of an item's row, from the item's hash."""
     return ITEM_PREFIX + item.to_bytes(8, "big")
+
+
+def is_item_key(key: bytes | None) -> TypeGuard[bytes]:
+    """Return whether a key is one that `item_key` makes."""
+    return key is not None and len(key) == 9 and key[:1] == ITEM_PREFIX
 
 
 def item_of(key: bytes) -> int:

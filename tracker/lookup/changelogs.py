@@ -9,9 +9,11 @@ import numpy as np
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import latest_version
+from tracker.items.states import problem_of
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import partition_of, topics_of
-from tracker.kernels.row_bytes import ITEM_PREFIX, USER_PREFIX, item_of, user_key, user_of
+from tracker.kafka.unreadable import UnreadableRows
+from tracker.kernels.row_bytes import USER_PREFIX, is_item_key, item_of, user_key, user_of
 from tracker.settings import Settings
 from tracker.users.states import ANY_ARTIFACT, NewerArtifactError, UserStates
 
@@ -67,13 +69,20 @@ async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None
 async def item_rows(settings: Settings) -> AsyncGenerator[tuple[int, bytes | None], None]:
     """Yield hashes of items and their rows in the order of writing; errors as `user_row`.
 
-    The last row of an item counts; None deletes it.
+    The last row of an item counts; None deletes it. Rows that cannot be read are passed over, with
+    a line in the log.
     """
     topic = topics_of(settings).items_changelog
+    unreadable = UnreadableRows("items")
     async with aclosing(read_topic(settings, topic)) as records:
         async for record in records:
-            if record.key is not None and record.key.startswith(ITEM_PREFIX):
+            if not is_item_key(record.key):
+                continue
+            problem = None if record.value is None else problem_of(record.value)
+            if problem is None:
                 yield item_of(record.key), record.value
+            else:
+                unreadable.report(topic, record.partition, record.offset, record.key, problem)
 
 
 class StateReader:

@@ -7,6 +7,9 @@ from rocksdict import WriteBatch, WriteOptions
 
 from tracker.explained import Explained, first_line
 
+FAUST_PREFIX = b"__faust"
+"""First bytes of the keys under which Faust keeps its own records in a database."""
+
 OFFSET_KEY = b"__faust\0offset__"
 """Key under which Faust keeps the changelog offset that a database has reached."""
 

@@ -11,7 +11,8 @@ from tracker.events.wire import Rejection
 from tracker.items.rows import ItemRows
 from tracker.items.states import ItemStates
 from tracker.kafka.outbox import Record, rejected_record
-from tracker.kernels.row_bytes import ITEM_PREFIX, item_key, item_of
+from tracker.kafka.unreadable import UnreadableRows
+from tracker.kernels.row_bytes import ASIDE_PREFIX, ITEM_PREFIX, item_key, item_of
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
@@ -58,6 +59,8 @@ class ItemSide(Side[int]):
         self._topic = context.cluster.topics.items
         self._source_partitions = context.cluster.partitions(context.cluster.topics.events)
         self._rows = rows
+        rows.on_unreadable = self._set_aside
+        self._unreadable = UnreadableRows(self.table, context.metrics.count_unreadable)
         self._ends = ends
         self._needed_read: int | None = None  # the read of `ends` before an offset is refused
         self._already_applied = 0  # events of this chunk, before a commit made room
@@ -80,6 +83,7 @@ class ItemSide(Side[int]):
         Raises:
             ArenaFullError: commit, and call again with the same records. A part may be applied
                 then; its source offsets are, too, so that it is applied once.
+            NewerRowError: a newer version wrote a row; nothing of its part is applied.
             UnknownOffsetError: read the ends of the events topic, and call again; nothing has
                 changed.
         """
@@ -122,7 +126,11 @@ class ItemSide(Side[int]):
         return out
 
     def find_item(self, item: int) -> tuple[ItemStates, int] | None:
-        """Return the arrays and the slot of an item's row; None if nothing is kept of the item."""
+        """Return the arrays and the slot of an item's row; None if nothing is kept of the item.
+
+        Raises:
+            ArenaFullError, NewerRowError: as `process`.
+        """
         if item not in self.store.arena and self.store.read([item_key(item)]) == [None]:
             return None
         return self._rows.states, int(self.store.slots_of([item])[0])
@@ -171,13 +179,19 @@ class ItemSide(Side[int]):
         if self._ends.reaches(source, offset):
             return
         if self._needed_read is None:
-            self._needed_read = self._ends.begun + 1
+            self._needed_read = self._ends.reads_begun + 1
         if self._ends.last_read < self._needed_read:
             raise UnknownOffsetError(self._ends)
         raise ItemEventFormatError(
             f"a block has source_offset {offset}; partition {source} of the events topic ends at"
             f" {self._ends.end(source)}, and an offset before that is expected"
         )
+
+    def _set_aside(self, key: bytes, row: bytes, problem: str) -> None:
+        """Keep a row that cannot be read under a key of its own; its item begins anew."""
+        topic = self._context.cluster.topics.items_changelog
+        self._unreadable.report(topic, self._partition, None, key, problem)
+        self.store.note(ASIDE_PREFIX + key, row)
 
     def _reject(self, record: Any, message: str) -> Record:
         topic = self._context.cluster.topics.rejected

@@ -88,6 +88,9 @@ class Metrics:
         )
         self.item_events = counter("item_events", "item events applied")
         self.dropped = counter("dropped", "records that the broker does not accept", ("topic",))
+        self.unreadable_rows = counter(
+            "unreadable_rows", "rows of a table that cannot be read", ("table", "problem")
+        )
         self.commits = counter("commits", "commits of states and positions", ("table",))
         self.aborted = counter(
             "aborted_commits", "commits aborted by the broker, to be retried", ("table",)
@@ -132,6 +135,10 @@ class Metrics:
         self.commits.labels(table).inc()
         self.commit_seconds.labels(table).observe(seconds)
         self.committed_at = self._clock()
+
+    def count_unreadable(self, table: str, problem: str) -> None:
+        """Count a row that cannot be read."""
+        self.unreadable_rows.labels(table, problem).inc()
 
     def observe_learning(self, partition: str, progress: Mapping[str, Progress]) -> None:
         """Update the gauges of a partition's learner."""

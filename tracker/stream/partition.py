@@ -17,8 +17,10 @@ from aiokafka.errors import KafkaError
 from tracker.explained import first_line
 from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Outbox, Record
+from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
+from tracker.stream.background import TaskEndedError
 from tracker.stream.commit_schedule import CommitScheduler
 from tracker.stream.serving import Context
 from tracker.stream.side import OpenVerdictError, Side
@@ -41,6 +43,13 @@ or two, and handing it to a thread and back takes longer than processing it."""
 
 RETRY_SECONDS = 0.2
 """Wait before a state's artifact is looked for again."""
+
+NEWER_ROW_SECONDS = 1.0
+"""Wait before a row of a newer version is read again."""
+
+
+QUERY_ERRORS = (ArenaFullError, NewerArtifactError, NewerRowError, ValueError, LookupError)
+"""Errors that a query may raise, and that are answered to whoever asked."""
 
 
 @dataclass(slots=True)
@@ -105,6 +114,9 @@ class Partition:
         outbox: sends recommendations and rejections.
         threads: pool for large chunks, queries and snapshots.
         on_fatal: called with an error that must end the worker.
+
+    Attributes:
+        waits_for: what the partition cannot go on without; None if it goes on.
     """
 
     def __init__(
@@ -129,6 +141,7 @@ class Partition:
         self._wake = asyncio.Event()
         self._closing = False
         self._failed = False
+        self.waits_for: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._commits = CommitScheduler(
             context, self.name, source.number, side, outbox, threads, self._on_commit
@@ -161,6 +174,7 @@ class Partition:
         if self.store.committed is None:
             await self._commits.commit_all()
         self._task = asyncio.create_task(self._run(), name=self.name)
+        self._task.add_done_callback(self._check_end)
 
     def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
         """Queue a chunk; `on_done` is called when it is applied, or dropped because of the end."""
@@ -175,7 +189,8 @@ class Partition:
         """Run a read-only query between two chunks, in a thread, and return its answer.
 
         Raises:
-            ArenaFullError, NewerArtifactError, ValueError, LookupError: as the query.
+            ArenaFullError, NewerArtifactError, NewerRowError, ValueError, LookupError: as the
+                query.
             CancelledError: the partition is revoked.
         """
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -279,7 +294,9 @@ class Partition:
         while True:
             try:
                 self.store.settle()
-                return work() if small else await self._in_thread(work)
+                out = work() if small else await self._in_thread(work)
+                self.waits_for = None
+                return out
             except ArenaFullError as full:
                 if not self._commits.has_work:
                     raise  # all rows are clean, and still there are too few slots
@@ -294,7 +311,14 @@ class Partition:
                     if not waiting:
                         log.error("%s: waiting for an artifact: %s", self.name, newer)
                     waiting = True
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await self._pause(RETRY_SECONDS)
+            except NewerRowError as newer_row:
+                if self._closing:
+                    return []
+                if self.waits_for is None:
+                    log.error("%s: waiting, not to write over it: %s", self.name, newer_row)
+                self.waits_for = str(newer_row)
+                await self._pause(NEWER_ROW_SECONDS)
             except UnknownOffsetError as unknown:
                 if self._closing:
                     return []
@@ -305,7 +329,27 @@ class Partition:
                         "%s: the ends of the events topic cannot be read, trying again: %s",
                         self.name, first_line(error),
                     )  # fmt: skip
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await self._pause(RETRY_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before work is tried again; queries are answered and commits made meanwhile."""
+        for entry in [entry for entry in self._queue if isinstance(entry, _Query)]:
+            self._queue.remove(entry)
+            await self._answer(entry)
+        await self._commits.commit_if_due()
+        if not self._closing:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _check_end(self, task: "asyncio.Task[None]") -> None:
+        """End the worker if the task was cancelled, and with it nothing would be applied."""
+        if task.cancelled() and not self._closing:
+            self._failed = True
+            self._on_fatal(TaskEndedError(f"the task of {self.name} was cancelled"))
 
     def _on_commit(self, error: BaseException | None) -> None:
         self._wake.set()
@@ -318,7 +362,7 @@ class Partition:
         self.store.settle()
         try:
             answer = await self._in_thread(query.run)
-        except (ArenaFullError, NewerArtifactError, ValueError, LookupError) as error:
+        except QUERY_ERRORS as error:
             if not query.answer.cancelled():
                 query.answer.set_exception(error)
         else:

@@ -1,7 +1,6 @@
 """Serving: the artifact in use with its item view, and the change to a newer artifact."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -10,18 +9,26 @@ from dataclasses import dataclass, field
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version
 from tracker.events.kinds import Kinds
+from tracker.explained import first_line
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import Cluster
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.settings import Settings
-from tracker.stream.item_feed import ItemFeed
+from tracker.stream.background import BackgroundTask, OnDeath, log_death
+from tracker.stream.item_feed import FeedStalledError, ItemFeed
 from tracker.stream.metrics import Metrics
 from tracker.users.config import InterestConfig
 from tracker.users.states import row_dtype
 
 log = logging.getLogger(__name__)
+
+CATCH_UP_SECONDS = 5.0
+"""Maximum time that a partition waits for an artifact before it looks whether it has to close."""
+
+RETRY_SECONDS = 30.0
+"""Wait before an artifact is tried again that could not be read, or whose feed has stalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +79,15 @@ class ArtifactKeeper:
 
     A new artifact is loaded, checked and warmed up in a thread while the old one serves; its item
     view reads the items' changelog from the beginning; only then is it used, between two chunks.
-    One that cannot be used is refused once, and the old one stays.
+    One that cannot be used is refused once, and the old one stays. A change runs in a task of its
+    own: who waits for it waits with a deadline, and holds nothing.
 
     Args:
         settings: where artifacts are, and how often LATEST is read.
         feed: makes the feed of an item view.
         metrics: counters and gauges.
         warm_up: compiles the kernels that an artifact needs, so that no chunk waits for them.
+        on_death: called if the polling of LATEST ends by itself.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class ArtifactKeeper:
         feed: Callable[[ItemView], ItemFeed],
         metrics: Metrics,
         warm_up: Callable[[Serving], None],
+        on_death: OnDeath = log_death,
     ) -> None:
         self._settings = settings
         self._make_feed = feed
@@ -97,8 +107,9 @@ class ArtifactKeeper:
         self._refused: str | None = None
         self._unreadable = False
         self._tolerated = 0
-        self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._retry: tuple[str, float] | None = None  # a version, and when to try it again
+        self._following: asyncio.Task[bool] | None = None
+        self._task = BackgroundTask("the poll for artifacts", on_death)
 
     @property
     def current(self) -> Serving:
@@ -121,6 +132,11 @@ class ArtifactKeeper:
         """True if the item view has read the changelog up to its end at the start."""
         return self._feed is not None and self._feed.caught_up
 
+    @property
+    def feed_failing_seconds(self) -> float:
+        """Seconds since the item feed last had an answer of the brokers; 0 if it has."""
+        return 0.0 if self._feed is None else self._feed.failing_seconds
+
     def use(self, serving: Serving) -> None:
         """Use the first artifact. Its feed starts with `start`."""
         self._current = serving
@@ -131,14 +147,14 @@ class ArtifactKeeper:
         """Start the item feed, and the polling of LATEST."""
         self._feed = self._make_feed(self.current.view)
         self._feed.start()
-        self._task = asyncio.create_task(self._poll())
+        self._task.start(self._poll())
 
     async def stop(self) -> None:
-        """Stop polling and close the item feed."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        """Stop polling and close the item feed, each within a deadline."""
+        await self._task.stop()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following}, timeout=CATCH_UP_SECONDS)
         if self._feed is not None:
             await self._feed.stop()
 
@@ -156,42 +172,69 @@ class ArtifactKeeper:
             sequence: number of the artifact that the state names.
 
         Returns:
-            whether states may name it now. False if LATEST or its artifact cannot be read: a
-            state must not be rebuilt on a guess.
+            whether states may name it now. False if LATEST or its artifact cannot be read, or not
+            within CATCH_UP_SECONDS: a state must not be rebuilt on a guess.
         """
-        if await self.refresh() and sequence > self.current.sequence:
+        if await self.refresh(CATCH_UP_SECONDS) and sequence > self.current.sequence:
             self._tolerated = max(self._tolerated, sequence)
         return sequence <= self.newest
 
-    async def refresh(self) -> bool:
-        """Read LATEST once and use the artifact it names; return whether that one is in use."""
-        async with self._lock:
-            try:
-                version = await asyncio.to_thread(latest_version, self._settings.artifacts)
-            except (ArtifactError, OSError) as error:
-                if not self._unreadable:
-                    self._unreadable = True
-                    log.warning(
-                        "LATEST cannot be read; artifact %s stays in use: %s",
-                        self.current.version,
-                        error,
-                    )
-                return False
-            self._unreadable = False
-            if version in (self.current.version, self._refused):
-                return version == self.current.version
-            try:
-                await self._change(version)
-            except (ArtifactError, OSError) as error:
-                self._refused = version
-                self._metrics.refused_artifacts.inc()
-                log.error(
-                    "artifact %s is refused; artifact %s stays in use: %s",
-                    version,
-                    self.current.version,
-                    error,
-                )
+    async def refresh(self, seconds: float | None = None) -> bool:
+        """Read LATEST and use the artifact it names; return whether that one is in use.
+
+        Args:
+            seconds: maximum time to wait; then the answer is False, and the change goes on.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                before = self._following
+                if before is not None:  # it may have read LATEST before we were called
+                    await asyncio.wait({before})
+                if self._following is before:
+                    self._following = asyncio.create_task(self._follow())
+                assert self._following is not None
+                return await asyncio.shield(self._following)
+        except TimeoutError:
+            return False
+
+    async def _follow(self) -> bool:
+        """Read LATEST once, and use the artifact it names; return whether that one is in use."""
+        try:
+            version = await asyncio.to_thread(latest_version, self._settings.artifacts)
+        except Exception as error:  # any library of an fsspec URL; the old artifact stays
+            if not self._unreadable:
+                self._unreadable = True
+                log.warning(
+                    "LATEST cannot be read; artifact %s stays in use: %s",
+                    self.current.version, first_line(error),
+                )  # fmt: skip
+            return False
+        self._unreadable = False
+        if version in (self.current.version, self._refused):
             return version == self.current.version
+        if self._retry is not None and self._retry[0] == version:
+            if time.monotonic() < self._retry[1]:
+                return False
+        else:
+            self._retry = None
+        try:
+            await self._change(version)
+        except FeedStalledError as error:
+            self._retry = version, time.monotonic() + RETRY_SECONDS
+            log.error(
+                "artifact %s waits, and artifact %s stays in use; trying again in %g s: %s",
+                version, self.current.version, RETRY_SECONDS, error,
+            )  # fmt: skip
+        except Exception as error:  # a bad artifact must not end the worker
+            self._refused = version
+            self._metrics.refused_artifacts.inc()
+            is_known = isinstance(error, (ArtifactError, OSError))
+            log.error(
+                "artifact %s is refused; artifact %s stays in use: %s",
+                version, self.current.version, first_line(error),
+                exc_info=None if is_known else error,
+            )  # fmt: skip
+        return version == self.current.version
 
     async def _poll(self) -> None:
         while True:
@@ -211,7 +254,7 @@ class ArtifactKeeper:
         feed.start()
         try:
             await feed.wait_caught_up()
-        except asyncio.CancelledError:
+        except (FeedStalledError, asyncio.CancelledError):
             await feed.stop()
             raise
         old_feed, old, self._feed, self._current = self._feed, self.current, feed, serving

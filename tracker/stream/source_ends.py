@@ -28,24 +28,24 @@ class SourceEnds:
     Args:
         fetched: returns the end offset that the worker's own fetches have shown of a partition,
             None if it does not fetch that one.
-        read: reads the end offsets of all partitions from the brokers.
+        fetch: reads the end offsets of all partitions from the brokers.
 
     Attributes:
-        begun: number of reads that have begun.
+        reads_begun: number of reads that have begun.
         last_read: the last of them that has succeeded; 0 for none.
     """
 
     def __init__(
         self,
         fetched: Callable[[int], int | None],
-        read: Callable[[], Awaitable[Mapping[int, int]]],
+        fetch: Callable[[], Awaitable[Mapping[int, int]]],
     ) -> None:
         self._fetched = fetched
-        self._read = read
+        self._fetch_ends = fetch
         self._ends: dict[int, int] = {}
         self._read_at = -READ_SECONDS
         self._lock = asyncio.Lock()
-        self.begun = 0
+        self.reads_begun = 0
         self.last_read = 0
 
     def end(self, partition: int) -> int:
@@ -63,17 +63,17 @@ class SourceEnds:
             BrokerError, KafkaError, TimeoutError: the brokers do not answer; the ends known before
                 stay.
         """
-        needed = self.begun + 1
+        needed = self.reads_begun + 1
         async with self._lock:
             if self.last_read >= needed:
                 return
             wait = self._read_at + READ_SECONDS - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-            self.begun += 1
-            number = self.begun
+            self.reads_begun += 1
+            number = self.reads_begun
             async with asyncio.timeout(ANSWER_SECONDS):
-                ends = await self._read()
+                ends = await self._fetch_ends()
             for partition, end in ends.items():
                 self._ends[partition] = max(end, self._ends.get(partition, 0))
             self._read_at = time.monotonic()

@@ -11,7 +11,7 @@ from faust.auth import SASLCredentials, SSLCredentials
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
 from tracker.settings import Settings
 from tracker.stream.serving import ArtifactKeeper, Context
-from tracker.worker.plane import Plane
+from tracker.worker.plane import Plane, finish
 from tracker.worker.process import kill_after
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 from tracker.worker.web import Health, add_pages
@@ -48,15 +48,20 @@ class TrackerApp(faust.App):
         self.keeper.start()
 
     async def on_stop(self) -> None:
-        """Stop fetching, commit every partition, commit the group's offsets, and end."""
+        """Stop fetching, commit every partition, commit the group's offsets, and end.
+
+        The commits come first. A step that fails or hangs does not keep the next from being taken.
+        """
         if self._consumer is not None:
             self._consumer.stop_flow()
         self.flow_control.suspend()
-        await self.keeper.stop()
-        await self.plane.stop()
-        if self._consumer is not None:
-            await self._consumer.commit()
-        await super().on_stop()
+        try:
+            await self.plane.stop()
+        finally:
+            await finish("the item feed", self.keeper.stop())
+            if self._consumer is not None:
+                await finish("the commit of the group's offsets", self._consumer.commit())
+            await super().on_stop()
 
 
 class TrackerWorker(faust.Worker):
@@ -133,6 +138,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         topics.items: BLOCKS_A_CHUNK,
     }
     transport.owner = plane
+    transport.count_unreadable = context.metrics.count_unreadable
     if not cluster.transactions:
         transport.ends = lambda parts: fetched_ends(settings, parts)
     app.transport = transport

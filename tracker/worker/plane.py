@@ -7,13 +7,13 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from faust.types import TP
 
-from tracker.explained import Explained
+from tracker.explained import Explained, first_line
 from tracker.items.rows import ItemRows
 from tracker.kafka.cluster import BrokerError, describe_topics
 from tracker.kafka.outbox import Outbox
@@ -41,6 +41,19 @@ def exit_now(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+STOP_SECONDS = 10.0
+"""Maximum time of one step of stopping that comes after the commits."""
+
+
+async def finish(name: str, step: Awaitable[object]) -> None:
+    """Take one step of stopping within a deadline; log its failure, so that the next is taken."""
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await step
+    except Exception as error:  # one step must not keep the others from being taken
+        log.warning("%s did not close: %s", name, first_line(error))
 
 
 class Plane:
@@ -81,8 +94,18 @@ class Plane:
 
     @property
     def lag(self) -> int:
-        """Number of records in the log that are in no state: events, blocks of item events."""
-        return sum(partition.lag for partition in self._open.values())
+        """Number of records in the log that are in no state: events, blocks of item events.
+
+        Those of a partition that waits for another version are left out: a restart does not help.
+        """
+        return sum(part.lag for part in self._open.values() if part.waits_for is None)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Partitions that wait, and for what."""
+        return [
+            f"{part.name} waits: {part.waits_for}" for part in self._open.values() if part.waits_for
+        ]
 
     async def start(self) -> None:
         """Start the producer of recommendations."""
@@ -91,10 +114,10 @@ class Plane:
         )
 
     async def stop(self) -> None:
-        """Release everything and close the producers."""
+        """Release everything and close the producers; what fails is logged."""
         await self.release(list(self._fenced))
         if self._producer is not None:
-            await self._producer.stop()
+            await finish("the producer of recommendations", self._producer.stop())
         self._threads.shutdown(wait=False)
 
     async def fence(self, tps: Collection[TP]) -> None:
@@ -134,18 +157,25 @@ class Plane:
             self.fatal(error)
 
     async def release(self, tps: Collection[TP]) -> None:
-        """Finish the current chunks, commit and close the partitions."""
+        """Finish the current chunks, commit and close the partitions.
+
+        Each is closed whatever happens to another; the first failure then ends the worker.
+        """
         closing = [(tp, self._open.pop(tp)) for tp in tps if tp in self._open]
-        try:
-            await asyncio.gather(*(partition.close() for _, partition in closing))
-        except (*EXPECTED, RuntimeError) as error:
-            self.fatal(error)
+        ends = await asyncio.gather(
+            *(partition.close() for _, partition in closing), return_exceptions=True
+        )
+        failures = [end for end in ends if isinstance(end, BaseException)]
+        if failures:
+            self.fatal(failures[0])
         for tp, partition in closing:
             if partition.store.committed is not None:
                 self._committed[tp] = partition.store.committed
             self._context.metrics.forget_partition(partition.side.table, tp.topic, tp.partition)
         committers = [self._fenced.pop(tp) for tp in tps if tp in self._fenced]
-        await asyncio.gather(*(committer.stop() for committer in committers))
+        await asyncio.gather(
+            *(finish("the producer of a partition", committer.stop()) for committer in committers)
+        )
 
     def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
         """Queue a chunk; `on_done` is called when it is applied or dropped."""
@@ -180,6 +210,11 @@ class Plane:
         else:
             log.critical("the worker stops because of a bug; please report it", exc_info=error)
         self._on_exit(1)
+
+    def task_died(self, name: str, error: BaseException) -> None:
+        """End the process, because a background task has ended by itself."""
+        log.critical("%s has ended: %s", name, first_line(error))
+        self.fatal(error)
 
     def observe(self) -> None:
         """Update the gauges."""

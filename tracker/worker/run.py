@@ -9,6 +9,7 @@ from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
+from tracker.kafka.unreadable import UnreadableRows
 from tracker.settings import Settings
 from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
@@ -95,13 +96,26 @@ def _run(settings: Settings) -> int:
     warm(serving)
     _check_web_port(settings)
 
+    unreadable = UnreadableRows("items", metrics.count_unreadable)
+
+    def task_died(name: str, error: BaseException) -> None:
+        plane.task_died(name, error)
+
     def feed(view: ItemView) -> ItemFeed:
         topic = cluster.topics.items_changelog
-        return ItemFeed(settings, topic, cluster.partitions(topic), view, metrics.item_feed_lag.set)
+        return ItemFeed(
+            settings,
+            topic,
+            cluster.partitions(topic),
+            view,
+            metrics.item_feed_lag.set,
+            unreadable,
+            task_died,
+        )
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    keeper = ArtifactKeeper(settings, feed, metrics, warm)
+    keeper = ArtifactKeeper(settings, feed, metrics, warm, task_died)
     keeper.use(serving)
     context = Context(settings, cluster, keeper, kinds, metrics)
     plane = Plane(context)

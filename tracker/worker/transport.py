@@ -13,7 +13,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from tracker.kafka.records import read_every_record
-from tracker.store.database import write_records
+from tracker.kafka.unreadable import UnreadableRows
+from tracker.store.database import FAUST_PREFIX, write_records
 from tracker.stream.partition import Chunk
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class ChunkConsumer(driver.Consumer):
         self._probed: dict[TP, int] = {}  # sought to once, to tell a lost fetch from a real gap
         self._rewind: dict[TP, int] = {}  # offset to seek to before the next fetch
         self._room = asyncio.Event()
+        self._unreadable: dict[str, UnreadableRows] = {}
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ChunkThread:
@@ -270,7 +272,8 @@ class ChunkConsumer(driver.Consumer):
             if changes:
                 # On the event loop, not in a thread: a rebalance may close the database.
                 database = tables._changelogs[tp.topic].data._db_for_partition(tp.partition)
-                write_records(database, ((r.key, r.value) for r in changes), changes[-1].offset)
+                rows = ((r.key, r.value) for r in changes if self._is_row(r))
+                write_records(database, rows, changes[-1].offset)
                 self._read_offset[tp] = changes[-1].offset
                 offsets[tp] = max(_known(offsets[tp]), changes[-1].offset)
             position = await self._thread.position(tp)
@@ -280,6 +283,16 @@ class ChunkConsumer(driver.Consumer):
             recovery.flush_buffers()
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()
+
+    def _is_row(self, record: Any) -> bool:
+        """Return whether a record of a changelog can be a row: it has a key, not one of Faust."""
+        if record.key and not record.key.startswith(FAUST_PREFIX):
+            return True
+        table = self.app.tables._changelogs[record.topic].name
+        count = self.transport.count_unreadable
+        reporter = self._unreadable.setdefault(table, UnreadableRows(table, count))
+        reporter.report(record.topic, record.partition, record.offset, record.key, "key")
+        return False
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Return the end offsets of partitions, by fetches if the broker's own answer is wrong."""
@@ -371,6 +384,7 @@ class ChunkTransport(driver.Transport):
         chunk_records: maximum number of records of a chunk, by source topic.
         owner: owner of the partitions.
         ends: returns end offsets if the broker's own answer is wrong.
+        count_unreadable: called with table and problem of a row that cannot be one.
     """
 
     Consumer = ChunkConsumer
@@ -380,6 +394,7 @@ class ChunkTransport(driver.Transport):
         self.chunk_records: Mapping[str, int] = {}
         self.owner: Owner = NoOwner()
         self.ends: Callable[[Collection[TP]], Awaitable[Mapping[TP, int]]] | None = None
+        self.count_unreadable: Callable[[str, str], object] = lambda table, problem: None
 
 
 class ChunkSchema(faust.Schema[None, Any]):

@@ -10,6 +10,7 @@ import numpy as np
 from tracker.events.item_events import item_partition
 from tracker.events.wire import hash_id
 from tracker.kafka.cluster import partition_of
+from tracker.kernels.row_bytes import NewerRowError
 from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_item, describe_user
 from tracker.stream.item_side import ItemSide
@@ -60,6 +61,10 @@ class Health:
             reasons.append("the items' changelog is still being read")
         if self._rebalancing():
             reasons.append("partitions are being handed out or recovered")
+        failing = keeper.feed_failing_seconds if keeper.loaded else 0.0
+        if failing > self._context.settings.health_stall_seconds:
+            reasons.append(f"the items' changelog cannot be read since {failing:.0f} s")
+        reasons += self._plane.waiting
         return reasons
 
 
@@ -85,7 +90,7 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
     async def user(view: Any, request: Any, user_id: str) -> Any:
         try:
             answer = await _look_up_user(context, plane, user_id)
-        except NewerArtifactError as newer:
+        except (NewerArtifactError, NewerRowError) as newer:
             return view.json({"error": str(newer)}, status=503)
         if answer is None:
             partitions = context.cluster.partitions(context.cluster.topics.events)
@@ -113,7 +118,7 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
             )
         try:
             answer = await _score(context, plane, users[0], items, query.get("scene"), at)
-        except NewerArtifactError as newer:
+        except (NewerArtifactError, NewerRowError) as newer:
             return view.json({"error": str(newer)}, status=503)
         if answer is None:
             return view.json({"error": "another worker has this user"}, status=404)
@@ -121,7 +126,10 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
 
     @app.page("/items/{item_id}")
     async def item(view: Any, request: Any, item_id: str) -> Any:
-        answer = await _look_up_item(context, plane, item_id)
+        try:
+            answer = await _look_up_item(context, plane, item_id)
+        except NewerRowError as newer:
+            return view.json({"error": str(newer)}, status=503)
         if answer is None:
             code = np.array([hash_id(item_id)], np.uint64)
             partitions = context.cluster.partitions(context.cluster.topics.items)

@@ -1,7 +1,11 @@
 """Rows of users are read as a worker would read them, and a newer artifact's are named."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,9 @@ from tests.worlds import World, likes
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import UNTRAINED
 from tracker.artifact.versions import LATEST, ArtifactError
+from tracker.items.states import ItemStates
+from tracker.kernels.row_bytes import item_key
+from tracker.lookup import changelogs
 from tracker.lookup.changelogs import StateReader
 from tracker.settings import Settings, load_settings
 from tracker.users.states import NewerArtifactError
@@ -64,3 +71,29 @@ def test_a_row_of_an_artifact_that_latest_went_back_from_is_read_and_said(
         assert found.read(rows).head["events"].tolist() == [3]
     assert caplog.text.count("written with artifact 2, and LATEST of") == 1
     assert f"names {world.artifact.manifest.version}, artifact 1" in caplog.text
+
+
+def test_item_rows_that_cannot_be_read_are_passed_over_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (row,) = ItemStates(1).pack(np.zeros(1, np.int64))
+    keys_and_values = [
+        (item_key(1), row),
+        (item_key(1), b"garbage!"),
+        (item_key(2), None),
+        (b"i123456789", row),
+        (None, row),
+        (b"p", b"{}"),
+    ]
+
+    async def read_topic(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        for offset, (key, value) in enumerate(keys_and_values):
+            yield SimpleNamespace(partition=0, offset=offset, key=key, value=value)
+
+    async def read() -> list[tuple[int, bytes | None]]:
+        return [pair async for pair in changelogs.item_rows(load_settings({}))]
+
+    monkeypatch.setattr(changelogs, "read_topic", read_topic)
+    assert asyncio.run(read()) == [(1, row), (2, None)]
+    (line,) = caplog.messages
+    assert "passed over the row at offset 1 with key i0000000000000001: damaged" in line

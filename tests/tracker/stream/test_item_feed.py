@@ -2,17 +2,35 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
 from numpy.typing import NDArray
 
+from tests.paths import GOLDEN
+from tracker.items.layout import FORMAT
+from tracker.items.states import ItemStates
 from tracker.kafka.cluster import client_arguments
 from tracker.kafka.topics import ensure_topics
-from tracker.kernels.row_bytes import item_key
+from tracker.kafka.unreadable import UnreadableRows
+from tracker.kernels.row_bytes import ASIDE_PREFIX, item_key, seal
 from tracker.settings import Settings, load_settings
-from tracker.stream.item_feed import ItemFeed
+from tracker.stream import item_feed
+from tracker.stream.item_feed import FeedStalledError, ItemFeed
+from tracker.stream.metrics import Metrics
+
+
+@dataclass
+class ChangelogRecord:
+    """A record of partition 1 of the changelog."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    topic: str = "t-items-changelog"
+    partition: int = 1
 
 
 class View:
@@ -92,5 +110,143 @@ def test_feed_keeps_trying_while_the_broker_is_away(
                 await asyncio.sleep(0.01)
         await feed.stop()
         assert not feed.caught_up
+
+    asyncio.run(work())
+
+
+ITEM, OTHER = item_key(1), item_key(2)
+
+
+def row(item: int, count: float) -> bytes:
+    """A row of an item with one count."""
+    states = ItemStates(1)
+    states.head["item"][0] = item
+    states.head["counts"][0] = count
+    return states.pack(np.zeros(1, np.int64))[0]
+
+
+def newer(row: bytes) -> bytes:
+    """The row as a newer version would seal it."""
+    words = np.frombuffer(row, np.uint64).copy()
+    words[0] = (words[0] & np.uint64(0xFFFF0000)) | np.uint64(FORMAT + 1)
+    seal(words, 0, len(words))
+    return words.tobytes()
+
+
+def altered(row: bytes) -> bytes:
+    return row[:-8] + bytes([row[-8] ^ 1]) + row[-7:]
+
+
+class SeenView:
+    """A view that checks rows as the one of serving does."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, float | None] = {}
+
+    def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64], latest: float) -> int:
+        states = ItemStates(len(rows))
+        states.unpack(np.arange(len(rows)), rows)
+        for place, (value, item) in enumerate(zip(rows, items.tolist(), strict=True)):
+            count = None if value is None else float(states.head["counts"][place, 0])
+            self.counts[item] = count
+        return len(rows)
+
+
+BAD = [
+    (ITEM, b"garbage!", "damaged"),
+    (ITEM, b"short", "damaged"),
+    (ITEM, b"", "damaged"),
+    (ITEM, altered(row(1, 9.0)), "damaged"),
+    (ITEM, newer(row(1, 9.0)), "newer"),
+    (ITEM, (GOLDEN / "item_row_1.bin").read_bytes(), "older"),
+    (ITEM + b"9", row(1, 9.0), "key"),
+    (b"i", row(1, 9.0), "key"),
+    (b"", row(1, 9.0), "key"),
+    (None, row(1, 9.0), "key"),
+    (None, None, "key"),
+    (b"\xff\x00", b"z", "key"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "problem"), BAD)
+def test_row_that_cannot_be_read_is_passed_over_counted_and_said_once(
+    key: bytes | None, value: bytes | None, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    view, metrics = SeenView(), Metrics()
+    unreadable = UnreadableRows("items", metrics.count_unreadable)
+    feed = ItemFeed(load_settings({}), "t-items-changelog", 2, view, unreadable=unreadable)
+    records = [
+        ChangelogRecord(5, ITEM, row(1, 3.0)),
+        ChangelogRecord(6, key, value),
+        ChangelogRecord(7, OTHER, row(2, 4.0)),
+        ChangelogRecord(8, b"p", b"position"),
+        ChangelogRecord(9, ASIDE_PREFIX + ITEM, b"garbage!"),
+    ]
+    for _ in range(2):  # the second time for another artifact
+        feed._place(records)
+    assert view.counts == {1: 3.0, 2: 4.0}
+    labels = {"table": "items", "problem": problem}
+    assert metrics.registry.get_sample_value("tracker_unreadable_rows_total", labels) == 2
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("t-items-changelog-1: passed over the row at offset 6 with key ")
+    assert f": {problem}: " in line
+
+
+def test_many_rows_of_a_newer_version_are_said_in_a_few_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unreadable = UnreadableRows("items")
+    for offset in range(100):
+        unreadable.report("t-items-changelog", 0, offset, item_key(offset), "newer")
+    assert len(caplog.records) == 20
+    assert "tracker_unreadable_rows_total" in caplog.records[-1].getMessage()
+
+
+def test_feed_that_dies_says_so_and_its_stop_raises_nothing(tansu: str, prefix: str) -> None:
+    settings = load_settings({}, brokers=tansu, name=prefix, item_partitions=2)
+    deaths: list[tuple[str, BaseException]] = []
+
+    class Broken(View):
+        def update(
+            self, rows: Sequence[bytes | None], items: NDArray[np.uint64], latest: float
+        ) -> int:
+            raise ZeroDivisionError("a bug")
+
+    async def work() -> None:
+        await ensure_topics(settings)
+        await send(settings, (item_key(1), b"a"))
+        feed = ItemFeed(
+            settings, f"{prefix}-items-changelog", 2, Broken(),
+            on_death=lambda name, error: deaths.append((name, error)),
+        )  # fmt: skip
+        feed.start()
+        async with asyncio.timeout(20.0):
+            while not deaths:
+                await asyncio.sleep(0.01)
+        await feed.stop()
+
+    asyncio.run(work())
+    ((name, error),) = deaths
+    assert name == "the feed of items"
+    assert isinstance(error, ZeroDivisionError)
+
+
+def test_wait_for_a_feed_that_reads_nothing_has_a_deadline(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_feed, "QUIET_SECONDS", 0.2)
+    settings = load_settings({}, brokers="127.0.0.1:1", name=prefix)
+
+    async def work() -> None:
+        feed = ItemFeed(settings, f"{prefix}-items-changelog", 2, View())
+        feed.start()
+        try:
+            async with asyncio.timeout(10.0):
+                with pytest.raises(FeedStalledError, match="was not read on for 0 s"):
+                    await feed.wait_caught_up()
+                while feed.failing_seconds == 0.0:
+                    await asyncio.sleep(0.01)
+        finally:
+            await feed.stop()
 
     asyncio.run(work())

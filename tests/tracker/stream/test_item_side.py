@@ -11,6 +11,8 @@ import pytest
 from tests.plane_world import NOW, FakeRecord, WorkerState, like
 from tracker.events.item_events import ITEM_EVENT, decode_block, decode_blocks, encode_block
 from tracker.events.wire import hash_id
+from tracker.items.layout import FORMAT as ITEM_FORMAT
+from tracker.kernels.row_bytes import ASIDE_PREFIX, NewerRowError, item_key, seal
 from tracker.store.arena import ArenaFullError
 from tracker.stream.item_side import ItemSide
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
@@ -239,3 +241,60 @@ def test_offset_past_the_end_of_its_source_is_rejected_once_the_end_was_read(
     assert message.startswith("a block has source_offset 1000000; partition 0 of the events topic")
     assert positives(worker, 1) == 1
     assert worker.items.store.progress.sources == {0: 0}
+
+
+def newer_row(worker: WorkerState, item: int) -> bytes:
+    """The committed row of an item as a newer version would seal it."""
+    row: Any = worker.databases["items"][item_key(item)]
+    words = np.frombuffer(row, np.uint64).copy()
+    words[0] = (words[0] & np.uint64(0xFFFF0000)) | np.uint64(ITEM_FORMAT + 1)
+    seal(words, 0, len(words))
+    return words.tobytes()
+
+
+def test_damaged_row_is_set_aside_and_its_item_begins_anew(
+    worker: WorkerState, blocks: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, again, other = blocks(1), blocks(1), blocks(2)
+    worker.items.process(sources(*made), 1)
+    worker.commit(worker.items)
+    key = item_key(hash_id("i1"))
+    worker.databases["items"][key] = b"garbage!"
+    worker.restart()
+    worker.items.process(sources(*again, *other, start=1), 3)
+    worker.commit(worker.items)
+    assert (positives(worker, 1), positives(worker, 2)) == (1, 1)
+    assert worker.databases["items"][ASIDE_PREFIX + key] == b"garbage!"
+    assert worker.count("unreadable_rows", table="items", problem="damaged") == 1
+    (line,) = [text for text in caplog.messages if "passed over" in text]
+    assert key.hex()[2:] in line
+    worker.restart()
+    assert positives(worker, 1) == 1  # the row was written again, and is read
+
+
+def test_row_of_a_newer_version_is_never_written_over(worker: WorkerState, blocks: Any) -> None:
+    made, again = blocks(1), blocks(1)
+    worker.items.process(sources(*made), 1)
+    worker.commit(worker.items)
+    key = item_key(hash_id("i1"))
+    row = newer_row(worker, hash_id("i1"))
+    worker.databases["items"][key] = row
+    worker.restart()
+    for _ in range(2):
+        with pytest.raises(NewerRowError, match="has format 3, and this version reads 2"):
+            worker.items.process(sources(*again, start=1), 2)
+    assert worker.items.store.progress.position == 1
+    assert worker.items.store.progress.sources == {0: 0}
+    worker.commit(worker.items)
+    assert worker.databases["items"][key] == row
+    with pytest.raises(NewerRowError):
+        worker.items.find_item(hash_id("i1"))
+
+
+def test_rows_that_cannot_be_read_are_never_idle(worker: WorkerState, blocks: Any) -> None:
+    worker.items.process(sources(*blocks(1)), 1)
+    worker.commit(worker.items)
+    readable: Any = worker.databases["items"][item_key(hash_id("i1"))]
+    rows = [readable, b"garbage!", newer_row(worker, hash_id("i1"))]
+    times = worker.item_rows.last_times(rows)
+    assert times.tolist() == [NOW, np.inf, np.inf]

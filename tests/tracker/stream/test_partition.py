@@ -1,5 +1,6 @@
 """Partition: chunks strictly in order, and an end that loses nothing."""
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +17,12 @@ from tests.plane_world import (
     run_partition,
     written_by,
 )
+from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Record
+from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
 from tracker.stream.partition import SMALL_BYTES, WAITING_CHUNKS
+from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 
 @pytest.fixture
@@ -266,3 +270,89 @@ def test_lag_is_what_was_not_fetched_and_what_waits(worker: WorkerState) -> None
         assert running.partition.lag == 7
 
     run_partition(worker, work)
+
+
+def test_partition_waits_for_a_newer_row_and_answers_and_commits_meanwhile(
+    worker: WorkerState, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = worker.users.process
+    blocked = True
+
+    def newer(records: Any, end: int) -> Any:
+        if blocked and end == 2:
+            raise NewerRowError("the row of item 1", b"\x03\x00", 2)
+        return process(records, end)
+
+    async def work(running: RunningPartition) -> None:
+        nonlocal blocked
+        running.accept(0, worker.records(like("a", 0)))
+        await running.applied(1)
+        running.accept(1, worker.records(like("a", 1)))
+        await running.until(lambda: running.partition.waits_for is not None)
+        assert "has format 3, and this version reads 2" in str(running.partition.waits_for)
+        assert await running.partition.query(lambda: 7) == 7
+        await running.until(lambda: running.partition.store.committed == 1)
+        blocked = False
+        await running.applied(1, 2)
+        assert running.partition.waits_for is None
+
+    worker.users.process = newer  # type: ignore[method-assign]
+    run_partition(worker, work)
+    assert caplog.text.count("waiting, not to write over it") == 1
+
+
+def test_partition_that_waits_for_a_newer_row_closes_and_commits(worker: WorkerState) -> None:
+    def newer(records: Any, end: int) -> Any:
+        raise NewerRowError("the row of item 1", b"\x03\x00", 2)
+
+    async def work(running: RunningPartition) -> None:
+        worker.users.process = newer  # type: ignore[method-assign]
+        running.accept(0, worker.records(like("a", 0)))
+        await running.until(lambda: running.partition.waits_for is not None)
+        async with asyncio.timeout(5.0):
+            await running.partition.close()
+
+    running = run_partition(worker, work)
+    assert running.fatal == []
+    assert worker.users.store.committed == 0
+
+
+def test_partition_whose_task_is_cancelled_ends_the_worker(worker: WorkerState) -> None:
+    async def work(running: RunningPartition) -> None:
+        task = running.partition._task
+        assert task is not None
+        task.cancel()
+        while not running.fatal:
+            await asyncio.sleep(0.01)
+
+    running = run_partition(worker, work)
+    assert "was cancelled" in str(running.fatal[0])
+
+
+def test_partition_reads_the_ends_that_a_block_needs_until_the_brokers_answer(
+    worker: WorkerState, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[dict[int, int]] = []
+
+    async def read() -> dict[int, int]:
+        answers.append({0: 5})
+        if len(answers) == 1:
+            raise BrokerError("no answer")
+        return answers[-1]
+
+    ends = SourceEnds(lambda partition: None, read)
+    process = worker.users.process
+
+    def needs(records: Any, end: int) -> Any:
+        if not ends.reaches(0, 4):
+            raise UnknownOffsetError(ends)
+        return process(records, end)
+
+    async def work(running: RunningPartition) -> None:
+        worker.users.process = needs  # type: ignore[method-assign]
+        running.accept(0, worker.records(like("a", 0)))
+        await running.applied(1)
+
+    run_partition(worker, work)
+    assert len(answers) == 2
+    assert "the ends of the events topic cannot be read" in caplog.text

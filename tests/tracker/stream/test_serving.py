@@ -13,6 +13,8 @@ from tests.shop import build_shop, shop_items
 from tracker.artifact.manifest import LAYOUT, read_manifest
 from tracker.artifact.versions import ArtifactError, set_latest
 from tracker.settings import Settings, load_settings
+from tracker.stream import serving
+from tracker.stream.item_feed import FeedStalledError
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_layout
 from tracker.users.config import InterestConfig
@@ -218,3 +220,88 @@ def test_settings_without_an_artifact_are_refused(tmp_path: Path) -> None:
 def test_version_is_the_manifests(shop: Shop) -> None:
     serving = make_serving(load_artifact(shop.settings), shop.settings)
     assert serving.version == read_manifest(shop.root, shop.first).version
+
+
+class StuckFeed(Feed):
+    """A feed that never reads its changelog to the end."""
+
+    async def wait_caught_up(self) -> None:
+        await asyncio.Event().wait()
+
+
+class StalledFeed(Feed):
+    """A feed whose changelog is not read on."""
+
+    async def wait_caught_up(self) -> None:
+        raise FeedStalledError("the changelog is not read on")
+
+
+def feeds_after_the_first(shop: Shop, kind: type[Feed]) -> None:
+    """Make every feed but the first one of another kind."""
+
+    def feed(view: object) -> Any:
+        shop.feeds.append(kind() if shop.feeds else Feed())
+        return shop.feeds[-1]
+
+    shop.feed = feed  # type: ignore[method-assign]
+
+
+def test_feed_that_does_not_end_holds_up_no_partition_and_no_stop(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "CATCH_UP_SECONDS", 0.2)
+    feeds_after_the_first(shop, StuckFeed)
+
+    async def work(keeper: ArtifactKeeper) -> None:
+        await asyncio.to_thread(shop.build, 70)
+        await until(lambda: len(shop.feeds) == 2)
+        async with asyncio.timeout(2.0):
+            answers = await asyncio.gather(*(keeper.catch_up(2) for _ in range(3)))
+        assert answers == [False] * 3
+        assert keeper.current.version == shop.first
+        async with asyncio.timeout(2.0):
+            await keeper.stop()
+
+    shop.run(work)
+    assert all(feed.stopped for feed in shop.feeds)
+
+
+def test_artifact_whose_feed_stalls_is_tried_again_and_not_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serving, "RETRY_SECONDS", 0.2)
+    feeds_after_the_first(shop, StalledFeed)
+
+    async def work(keeper: ArtifactKeeper) -> None:
+        version = await asyncio.to_thread(shop.build, 70)
+        await until(lambda: len(shop.feeds) == 3)
+        assert keeper.current.version == shop.first
+        del shop.feed  # the feeds of the class read everything
+        keeper._make_feed = shop.feed
+        await until(lambda: keeper.current.version == version)
+
+    shop.run(work)
+    assert shop.count("refused_artifacts") == 0
+    assert "waits, and artifact" in caplog.text
+    assert all(feed.stopped for feed in shop.feeds)
+
+
+def test_artifact_that_breaks_the_reader_is_refused_and_polling_goes_on(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(keeper: ArtifactKeeper) -> None:
+        load = keeper._load
+
+        def broken(version: str) -> Any:
+            raise ZeroDivisionError("a bug of the reader")
+
+        keeper._load = broken  # type: ignore[method-assign]
+        await asyncio.to_thread(shop.build, 70)
+        await until(lambda: shop.count("refused_artifacts") == 1)
+        assert keeper.current.version == shop.first
+        keeper._load = load  # type: ignore[method-assign]
+        version = await asyncio.to_thread(shop.build, 71)
+        await until(lambda: keeper.current.version == version)
+
+    shop.run(work)
+    assert "ZeroDivisionError: a bug of the reader" in caplog.text

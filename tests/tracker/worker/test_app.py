@@ -1,10 +1,13 @@
 """The Faust application around the plane."""
 
+import asyncio
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import faust
 import pytest
 from faust.types.auth import AuthProtocol, SASLMechanism
 
@@ -70,3 +73,33 @@ def test_credentials_reach_faust(tmp_path: Path) -> None:
     credentials = app.conf.broker_credentials
     assert credentials.protocol is AuthProtocol.SSL
     secured.close()
+
+
+def test_stopping_commits_first_whatever_else_fails(
+    worker: WorkerState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, plane = built(worker)
+    steps: list[str] = []
+
+    async def stop_plane() -> None:
+        steps.append("plane")
+        raise RuntimeError("a partition cannot close")
+
+    async def stop_keeper() -> None:
+        steps.append("keeper")
+        raise RuntimeError("the feed died")
+
+    async def commit() -> None:
+        steps.append("group")
+
+    async def on_stop(self: Any) -> None:
+        steps.append("faust")
+
+    monkeypatch.setattr(plane, "stop", stop_plane)
+    app.keeper = SimpleNamespace(stop=stop_keeper)  # type: ignore[assignment]
+    app._consumer = SimpleNamespace(stop_flow=lambda: None, commit=commit)  # type: ignore[assignment]
+    monkeypatch.setattr(faust.App, "on_stop", on_stop)
+    with pytest.raises(RuntimeError, match="a partition cannot close"):
+        asyncio.run(app.on_stop())
+    assert steps == ["plane", "keeper", "group", "faust"]
+    assert "the item feed did not close: the feed died" in caplog.text

@@ -21,7 +21,8 @@ from tracker.store.partition_store import PositionError
 from tracker.stream.metrics import Metrics
 from tracker.stream.partition import Chunk
 from tracker.stream.serving import Context, make_serving
-from tracker.worker.plane import Plane
+from tracker.worker import plane as plane_module
+from tracker.worker.plane import Plane, finish
 
 
 class FakeConsumer:
@@ -40,6 +41,9 @@ class FakeConsumer:
 
     def unread(self, tp: TP) -> int:
         return 0
+
+    def fetched_end(self, tp: TP) -> int | None:
+        return 5 if tp.partition == 0 else None
 
     def rewind(self, tp: TP, offset: int) -> None:
         self.rewound.append((tp, offset))
@@ -262,3 +266,87 @@ def test_refusal_ends_the_worker_without_a_traceback(
     worker.run(work)
     assert "the worker stops: run `tracker reset-state`" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_partition_that_cannot_close_keeps_no_other_from_its_last_commit(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(plane: Plane) -> None:
+        events, other, _ = tps(worker)
+        await plane.fence([events, other])
+        await plane.open_fenced()
+        plane.accept(chunk(other), lambda: None)
+        await until(lambda: plane.position(other) == 1)
+        exits_at: list[int | None] = []
+
+        async def fails() -> None:
+            raise ZeroDivisionError("a bug")
+
+        plane.partitions[events].close = fails  # type: ignore[method-assign]
+        plane._on_exit = lambda status: exits_at.append(plane.committed(other))
+        late = plane.partitions[other]
+        close = late.close
+
+        async def closes_late() -> None:
+            await asyncio.sleep(0.2)
+            await close()
+            plane._committed[other] = late.store.committed or 0
+
+        late.close = closes_late  # type: ignore[method-assign]
+        await plane.release([events, other])
+        assert exits_at == [1]  # the other one was committed when the worker ended
+
+    worker.run(work)
+    assert "ZeroDivisionError: a bug" in caplog.text
+
+
+def test_step_of_stopping_that_fails_or_hangs_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plane_module, "STOP_SECONDS", 0.05)
+
+    async def fails() -> None:
+        raise ZeroDivisionError("a bug")
+
+    async def work() -> None:
+        await finish("one", fails())
+        await finish("two", asyncio.Event().wait())
+
+    asyncio.run(work())
+    assert [text.split(" did not close")[0] for text in caplog.messages] == ["one", "two"]
+
+
+def test_task_that_dies_ends_the_worker_with_its_name(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(plane: Plane) -> None:
+        plane.task_died("the feed of items", ZeroDivisionError("a bug"))
+
+    worker.run(work)
+    assert worker.exits == [1]
+    assert "the feed of items has ended: a bug" in caplog.text
+
+
+def test_ends_of_events_come_from_fetches_or_from_the_brokers(worker: Worker) -> None:
+    async def work(plane: Plane) -> None:
+        ends = plane._ends
+        assert (ends.reaches(0, 4), ends.reaches(0, 5), ends.reaches(1, 0)) == (True, False, False)
+        worker.consumer.end = 30
+        await ends.refresh()
+        assert (ends.end(0), ends.end(1)) == (30, 30)
+
+    worker.run(work)
+
+
+def test_partition_that_waits_is_no_reason_to_restart(worker: Worker) -> None:
+    async def work(plane: Plane) -> None:
+        events, _, _ = tps(worker)
+        await plane.fence([events])
+        await plane.open_fenced()
+        partition = plane.partitions[events]
+        partition._accepted = 7
+        assert (plane.lag, plane.waiting) == (7, [])
+        partition.waits_for = "a newer row"
+        assert (plane.lag, plane.waiting) == (0, [f"{partition.name} waits: a newer row"])
+
+    worker.run(work)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,11 +44,27 @@ def bare() -> Any:
     """A consumer without Kafka behind it."""
     consumer: Any = object.__new__(ChunkConsumer)
     consumer._next, consumer._probed, consumer._rewind = {}, {}, {}
-    consumer._read_offset = {}
+    consumer._read_offset, consumer._unreadable = {}, {}
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
-    consumer.transport = SimpleNamespace(chunk_records={"events": 3}, owner=FakeOwner(), ends=None)
+    consumer.transport = SimpleNamespace(
+        chunk_records={"events": 3},
+        owner=FakeOwner(),
+        ends=None,
+        count_unreadable=lambda table, problem: None,
+    )
     return consumer
+
+
+@dataclass
+class ChangelogRecord:
+    """A record of the changelog."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None = b"100"
+    topic: str = CHANGES.topic
+    partition: int = CHANGES.partition
 
 
 def records(*offsets: int) -> list[FakeRecord]:
@@ -228,6 +245,22 @@ def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read(tmp_pat
     assert recovery.signal_recovery_end.is_set()
 
 
+def test_record_of_a_changelog_without_a_key_of_ours_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = bare()
+    table, recovery = recovering(consumer, tmp_path)
+    table.name = "items"  # type: ignore[attr-defined]
+    counted: list[tuple[str, str]] = []
+    consumer.transport.count_unreadable = lambda *row: counted.append(row)
+    odd = [ChangelogRecord(10 + at, key) for at, key in enumerate((None, b"", OFFSET_KEY))]
+    asyncio.run(consumer._apply_changelogs({CHANGES: [*records(0), *odd]}, {CHANGES}))
+    assert table.rows == {b"0": b"", OFFSET_KEY: b"12"}
+    assert counted == [("items", "key")] * 3
+    assert "users-changelog-0: passed over the row at offset 10 with key none" in caplog.text
+    assert recovery.ended == [True]
+
+
 def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
     consumer = bare()
     table, recovery = recovering(consumer, tmp_path, standby=True)
@@ -261,6 +294,7 @@ def test_offsets_not_fetched_are_told_once_they_are_known() -> None:
     consumer = bare()
     consumer._thread = SimpleNamespace(_consumer=None)
     assert consumer.unread(EVENTS) is None
+    assert consumer.fetched_end(EVENTS) is None
     state = SimpleNamespace(highwater=10, position=4, has_valid_position=True)
     assignment = SimpleNamespace(tps={EVENTS}, state_value=lambda tp: state)
     inner = SimpleNamespace(

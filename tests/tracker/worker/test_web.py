@@ -25,7 +25,7 @@ from tracker.worker.web import Health, add_pages
 
 
 def health(worker: WorkerState, *, lag: int = 0, rebalancing: bool = False) -> Health:
-    plane: Any = SimpleNamespace(lag=lag)
+    plane: Any = SimpleNamespace(lag=lag, waiting=[])
     return Health(worker.context, plane, lambda: rebalancing)
 
 
@@ -63,6 +63,17 @@ def test_worker_is_ready_with_artifact_items_and_partitions(worker: WorkerState)
     assert health(worker).ready() == ["the items' changelog is still being read"]
     worker.keeper.loaded = False
     assert health(worker).ready() == ["no artifact is loaded"]
+
+
+def test_worker_is_not_ready_while_a_partition_waits_or_the_item_feed_fails(
+    worker: WorkerState,
+) -> None:
+    plane: Any = SimpleNamespace(lag=0, waiting=["t-items-0 waits: a newer row"])
+    assert Health(worker.context, plane, lambda: False).ready() == plane.waiting
+    worker.keeper.feed_failing_seconds = 4.0  # an answer is late
+    assert health(worker).ready() == []
+    worker.keeper.feed_failing_seconds = 90.0
+    assert health(worker).ready() == ["the items' changelog cannot be read since 90 s"]
 
 
 class Pages:

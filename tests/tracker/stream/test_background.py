@@ -1,0 +1,93 @@
+"""BackgroundTask: no end goes unnoticed, and stopping neither hangs nor raises."""
+
+import asyncio
+
+import pytest
+
+from tracker.stream import background
+from tracker.stream.background import BackgroundTask, TaskEndedError, log_death
+
+Deaths = list[tuple[str, BaseException]]
+
+
+async def fails() -> None:
+    raise ZeroDivisionError("a bug")
+
+
+async def returns() -> None:
+    pass
+
+
+async def cancels_itself() -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [(fails, ZeroDivisionError), (returns, TaskEndedError), (cancels_itself, TaskEndedError)],
+)
+def test_task_that_ends_by_itself_is_reported_with_the_reason(
+    work: object, error: type[BaseException]
+) -> None:
+    deaths: Deaths = []
+
+    async def run() -> None:
+        task = BackgroundTask("a task", lambda name, reason: deaths.append((name, reason)))
+        task.start(work())  # type: ignore[operator]
+        await asyncio.sleep(0.01)
+        await task.stop()
+
+    asyncio.run(run())
+    ((name, reason),) = deaths
+    assert name == "a task"
+    assert isinstance(reason, error)
+
+
+def test_task_that_is_stopped_is_not_reported_whatever_it_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deaths: Deaths = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ZeroDivisionError("while it stopped")
+
+    async def run() -> None:
+        task = BackgroundTask("a task", lambda name, reason: deaths.append((name, reason)))
+        await task.stop()  # never started
+        task = BackgroundTask("a task", lambda name, reason: deaths.append((name, reason)))
+        task.start(work())
+        await asyncio.sleep(0.01)
+        await task.stop()
+
+    asyncio.run(run())
+    assert deaths == []
+    assert "a task failed while it stopped" in caplog.text
+
+
+def test_task_that_does_not_stop_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background, "STOP_SECONDS", 0.05)
+    may_end = asyncio.Event()
+
+    async def work() -> None:
+        while not may_end.is_set():
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def run() -> None:
+        task = BackgroundTask("a task", log_death)
+        task.start(work())
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(2.0):
+            await task.stop()
+        may_end.set()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert "a task does not stop" in caplog.text
