@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,13 +11,17 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.kinds import Kinds, KindsFileError
+from tracker.kafka.client import EventChecker, latest_values
 from tracker.kafka.clock import broker_clock
-from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions
+from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions, topics_of
 from tracker.kafka.connect import admin_client
 from tracker.kafka.records import CODECS, CodecError, check_codecs
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
 from tracker.kernels.device import DeviceError
 from tracker.settings import Settings, SettingsError, load_settings, settings_table
+
+LATEST_EVENTS = 200
+"""Records of each partition of the events topic that are checked."""
 
 LEAST_FREE_BYTES = 1 << 30
 
@@ -78,9 +83,43 @@ async def check_all(
         reports = await ensure_topics(settings, create=False)
         add(*check_topics(reports))
         add(await check_clock(settings, reports, transactions.state == "ok"))
+        if not any(report.state == "missing" for report in reports):
+            add(await check_events(settings))
     except (BrokerError, TopicError, TopicsError) as error:
         add(Check("topics", "fail", str(error)))
     return checks
+
+
+async def check_events(settings: Settings) -> Check:
+    """Check the latest events as the worker does: what is rejected, and what looks misspelt.
+
+    Raises:
+        BrokerError, TopicError: the topic cannot be read.
+    """
+    try:
+        kinds = Kinds.of_settings(settings.kinds_file, settings.unknown_kinds)
+    except KindsFileError:
+        kinds = Kinds.default()  # check_kinds says it
+    checker = EventChecker(settings, kinds)
+    reasons: Counter[str] = Counter()
+    example = ""
+    values = await latest_values(settings, topics_of(settings).events, LATEST_EVENTS)
+    for value in values:
+        if why := checker(value)[1]:
+            reasons[why.split(":")[0]] += 1
+            example = example or why
+    text = f"the latest {len(values)} records: {len(values) - reasons.total()} are events"
+    if not values:
+        text = "no record yet"
+    notes = checker.notes()
+    others = len(checker.reader.unknown_fields)
+    if others:
+        notes.append(f"{others} unknown fields are ignored: {', '.join(checker.unused()[:10])}")
+    if reasons:
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        notes.append(f"rejected: {counts}; for example {example}")
+    state = "note" if reasons or any("looks like" in note for note in notes) else "ok"
+    return Check("events", state, "; ".join([text, *notes]))
 
 
 def check_settings(settings: Settings) -> Check:

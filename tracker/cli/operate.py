@@ -83,7 +83,7 @@ def worker(settings: Settings) -> None:
 @overrides_options("artifacts")
 @json_option
 def doctor(overrides: dict[str, Any], as_json: bool) -> None:
-    """Check settings, data directory, artifact, device, broker and topics.
+    """Check settings, data directory, artifact, device, broker, topics and the latest events.
 
     A line begins with OK, NOTE or FAIL and says what to do. The exit code is 1 if a check failed,
     because then a worker could not work.

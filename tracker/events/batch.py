@@ -185,7 +185,7 @@ class EventReader:
         )
         return batch, rejected
 
-    def check(self, value: bytes, arrivals: Arrivals) -> Event:
+    def check(self, value: bytes | None, arrivals: Arrivals) -> Event:
         """Return the event of one record if `read` would accept it.
 
         Args:

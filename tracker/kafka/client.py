@@ -20,6 +20,7 @@ from tracker.events.lines import Line
 from tracker.events.wire import RejectedEventError, decode_event
 from tracker.kafka.cluster import TopicError, describe_topics, topics_of, unreachable
 from tracker.kafka.connect import consumer, producer
+from tracker.kafka.records import read_every_record
 from tracker.settings import Settings
 
 PROGRESS_EVERY = 500
@@ -84,7 +85,7 @@ class EventChecker:
         self._clock = clock
         self._lines = 0
 
-    def __call__(self, value: bytes) -> tuple[str | None, str]:
+    def __call__(self, value: bytes | None) -> tuple[str | None, str]:
         """Return the user id if it can be read, and the reason why the worker would reject it."""
         if self._lines % self.CLOCK_LINES == 0:
             self._arrivals = Arrivals.of_records([None], [None], self._clock())
@@ -92,7 +93,12 @@ class EventChecker:
         try:
             return self.reader.check(value, self._arrivals).user_id, ""
         except RejectedEventError as error:
-            return _user_of(value)[0], f"{error.reason}: {error}"
+            user_id = None if value is None else _user_of(value)[0]
+            return user_id, f"{error.reason}: {error}"
+
+    def unused(self) -> list[str]:
+        """Return the names of the unknown fields, the most frequent first."""
+        return [name for name, _ in self.reader.unknown_fields.most_common()]
 
     def notes(self) -> list[str]:
         """Return which unknown fields look like one of an event, and which units times have."""
@@ -260,6 +266,33 @@ async def read_topic(
                         )
             if not follow:
                 unread = {p for p in unread if await client.position(p) < ends[p]}
+
+
+async def latest_values(settings: Settings, topic: str, most: int) -> list[bytes | None]:
+    """Return the values of the latest records of a topic, up to `most` of each partition.
+
+    What cannot be decoded is `Undecodable`.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+        TopicError: the topic does not exist.
+    """
+    read_every_record([topic])
+    partitions = await _partitions(settings, topic)
+    async with consumer(settings, fetch_max_wait_ms=100) as client:
+        client.assign(partitions)
+        ends = await _ends(client, partitions, settings)
+        starts = await client.beginning_offsets(partitions)
+        unread = {p for p in partitions if starts[p] < ends[p]}
+        for partition in partitions:
+            client.seek(partition, max(starts[partition], ends[partition] - most))
+        values: list[bytes | None] = []
+        deadline = time.monotonic() + END_SECONDS
+        while unread and time.monotonic() < deadline:
+            for partition, records in (await client.getmany(timeout_ms=200)).items():
+                values += [r.value for r in records if r.offset < ends[partition]]
+            unread = {p for p in unread if await client.position(p) < ends[p]}
+    return values
 
 
 async def _ends(

@@ -18,6 +18,7 @@ from tracker.cli.doctor import (
     check_codec,
     check_data_dir,
     check_device,
+    check_events,
     check_kinds,
     check_settings,
     check_topics,
@@ -25,7 +26,7 @@ from tracker.cli.doctor import (
 from tracker.demo.processes import free_port
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import topics_of
-from tracker.kafka.connect import admin_client
+from tracker.kafka.connect import admin_client, producer
 from tracker.kafka.topics import TopicReport, ensure_topics
 from tracker.settings import Settings, load_settings
 
@@ -205,3 +206,28 @@ def test_missing_codec_fails_with_the_remedy(monkeypatch: pytest.MonkeyPatch) ->
     assert check.failed
     assert "snappy cannot be read" in check.text
     assert "pip install cramjam" in check.text
+
+
+def test_the_latest_events_are_checked_as_the_worker_does(tansu: str, prefix: str) -> None:
+    given = settings(brokers=tansu, name=prefix, event_partitions=2)
+    fields = '{"user_id":"u","item_id":1,"kind":"%s","timestamp":1700000000%s}'
+
+    async def check(*values: str) -> Check:
+        async with producer(given, compression_type="lz4") as client:
+            for value in values:
+                await client.send_and_wait(topics_of(given).events, value.encode(), key=b"u")
+        return await check_events(given)
+
+    asyncio.run(ensure_topics(given))
+    assert asyncio.run(check()).text == "no record yet"
+    fine = asyncio.run(check(fields % ("view", ""), fields % ("view", ',"colour":"red"')))
+    assert fine.state == "ok"
+    assert "the latest 2 records: 2 are events" in fine.text
+    assert "1 unknown fields are ignored: colour" in fine.text
+    odd = asyncio.run(check(fields % ("clcik", ""), fields % ("view", '000,"scen":"home"'), "u,i"))
+    assert odd.state == "note"
+    assert "the latest 5 records: 3 are events" in odd.text
+    assert "`scen` looks like `scene`" in odd.text
+    assert "timestamps are taken as ms" in odd.text
+    assert "1 unknown_kind, 1 not_json; for example unknown_kind: kind 'clcik'" in odd.text
+    assert "did you mean click?" in odd.text
