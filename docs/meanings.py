@@ -151,6 +151,7 @@ METRICS = {
     "tracker_duplicates": "They are not counted again.",
     "tracker_too_old": "Nothing was taken back.",
     "tracker_unknown_fields": "At most 100 names a partition; the others count as `(others)`.",
+    "tracker_ratings_beyond_scale": "If ratings have another scale, use `--rating-scale`.",
     "tracker_key_mismatch": "Such a user may have two states.",
     "tracker_dropped": "Most often a list is too large.",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",

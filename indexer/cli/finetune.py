@@ -31,6 +31,7 @@ from indexer.cli.options import (
     json_option,
     kinds_option,
     model_option,
+    rating_scale_option,
     repeats_option,
     seed_option,
 )
@@ -84,6 +85,7 @@ class TrainingFlags:
 )
 @core_option
 @repeats_option
+@rating_scale_option
 @seed_option
 @model_option
 @device_option
@@ -152,6 +154,7 @@ def finetune(
             fit=FitOptions(rate, training.steps, training.minutes, seed=protocol.seed),
             force=force,
             columns=inputs.columns,
+            rating_scale=protocol.rating_scale,
         )  # fmt: skip
         text_encoder = encoder.load()
         with ExitStack() as stack:

@@ -40,6 +40,7 @@ from indexer.cli.options import (
     kinds_option,
     model_option,
     positive_rating_option,
+    rating_scale_option,
     repeats_option,
     seed_option,
     users_option,
@@ -84,6 +85,7 @@ class TowerFlags:
 @repeats_option
 @seed_option
 @positive_rating_option
+@rating_scale_option
 @users_option
 @model_option
 @device_option
@@ -153,6 +155,7 @@ def train(
             protocol.protocol, protocol.core, protocol.repeats, protocol.seed, refit,
             tower=tower.options(encoder.device),
             columns=inputs.columns,
+            rating_scale=protocol.rating_scale,
             prediction=PredictionOptions(positive_rating=protocol.positive_rating),
         )  # fmt: skip
         try:

@@ -93,6 +93,24 @@ positive_rating_option = click.option(
     metavar="RATING",
     help="Lowest rating that counts as positive, for probabilities.  [default: from the ratings]",
 )
+
+
+def _rating_scale(
+    context: click.Context, option: click.Parameter, scale: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """Return the scale, or exit if its lowest rating is not below its highest."""
+    if scale is not None and not scale[0] < scale[1]:
+        raise click.BadParameter(f"{scale[0]:g} is not below {scale[1]:g}")
+    return scale
+
+
+rating_scale_option = click.option(
+    "--rating-scale",
+    type=(float, float),
+    callback=_rating_scale,
+    metavar="MIN MAX",
+    help="Lowest and highest rating in events.  [default: from the distribution of the ratings]",
+)
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of all random choices."
 )
@@ -170,6 +188,7 @@ class ProtocolFlags:
     repeats: bool
     seed: int
     positive_rating: float | None = None
+    rating_scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 import numpy as np
 
 from indexer.cli.console import EPILOG, check_file, failures, need, print_json, say
@@ -81,8 +80,7 @@ def trace(
         check_file(png)
         if png is not None:
             need(("matplotlib",), "--png")
-        from indexer.data.histories import read_event_log
-        from indexer.data.training_log import check_events
+        from indexer.data.training_log import check_events, read_log
         from indexer.replay.trace import draw, item_ids
         from indexer.replay.trace import trace as follow
         from tracker.artifact.artifact import Artifact
@@ -90,10 +88,15 @@ def trace(
 
         artifact = Artifact.load(root, version, "cpu")
         scale = artifact.manifest.interest
-        weights = msgspec.structs.replace(
-            weights, rating_min=scale.rating_min, rating_max=scale.rating_max
+        log, _ = read_log(
+            events,
+            weights,
+            None,
+            time.time(),
+            event_reading(columns),
+            (scale.rating_min, scale.rating_max),
+            f"that of {artifact.manifest.version}",
         )
-        log = read_event_log(events, weights, time.time(), event_reading(columns))
         in_catalog = artifact.vectors.row_of(log.batch.items) >= 0
         say(check_events(events, log, in_catalog, artifact.manifest.version))
         own = np.array([name == user for name in log.batch.users], bool)

@@ -7,7 +7,6 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal, get_args
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -139,9 +138,7 @@ def read_event_log(
         for source, lines, values in event_lines(path, reading):
             arrivals = Arrivals.of_file(len(values), not_after)
             batch, refused = reader.read(source, 0, values, lines, arrivals)
-            if any(rejection.reason == "unknown_field" for _, rejection in refused):
-                values = [_known_fields(value) for value in values]
-                batch, refused = reader.read(source, 0, values, lines, arrivals)
+            reading.notes.unused.update(dict.fromkeys(reader.unknown_fields))
             batches.append(batch)
             for position, rejection in refused:
                 bad.add(rejection.reason, place_of(source, rejection.offset), rejection.message)
@@ -171,15 +168,6 @@ def read_event_log(
         unknown_kinds=dict(unknown_kinds),
         scene_names=dict(reader.scene_names),
     )
-
-
-def _known_fields(value: bytes) -> bytes:
-    """Return a line without the fields that an event does not have; itself if it is no object."""
-    try:
-        fields = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return value
-    return msgspec.json.encode({name: fields[name] for name in EVENT_FIELDS if name in fields})
 
 
 def name_kinds(unknown: Mapping[str, int]) -> str:

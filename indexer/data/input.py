@@ -1,5 +1,6 @@
 """Items and users from files: each line or row as a struct, or the reason why it is none."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_structs(
     decoder = msgspec.json.Decoder(struct)
     fields: tuple[str, ...] = struct.__struct_fields__  # type: ignore[attr-defined]
     reading = reading or Reading()
-    reading = Reading(fields, reading.columns, reading.required, reading.notes)
+    reading = dataclasses.replace(reading, fields=fields)
     for source, number, entry in entries(str(path), reading):
         place = place_of(source, number)
         try:

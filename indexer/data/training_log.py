@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventFileError, EventLog, counted, name_kinds, read_event_log
+from tracker.events.batch import EventBatch
 from tracker.events.entries import Reading
 from tracker.events.kinds import Kinds
+from tracker.events.rating_scale import rating_scale
 from tracker.events.wire import hash_id, kind_code
 from tracker.explained import Explained
 
@@ -20,39 +22,61 @@ class TrainingError(Explained, ValueError):
     """The events cannot teach a ranker; the message gives the reason, nothing was published."""
 
 
+MAX_BEYOND = 0.5
+"""Largest share of ratings outside a scale that is fixed; with more it is another scale."""
+
+
 def read_log(
     paths: Sequence[Path],
     kinds: Kinds,
-    scale: tuple[float, float] | None,
+    before: tuple[float, float] | None,
     not_after: float,
     reading: Reading | None = None,
+    fixed: tuple[float, float] | None = None,
+    fixed_by: str = "as given",
 ) -> tuple[EventLog, tuple[float, float]]:
     """Read events with weights for the scale of their ratings; return that scale too.
 
-    The given scale (1 to 5 if None) stays if no rating is above it. Otherwise the scale is 0 to 10,
-    or 0 to the highest rating if that is more.
+    The scale is told by the distribution of the ratings, see `rating_scale`. The notes of the log
+    say which it is and why.
 
     Args:
         paths: files of events.
         kinds: the weights.
-        scale: lowest and highest rating.
+        before: the scale in use, None for none.
         not_after: float seconds; later timestamps are taken for mistakes.
         reading: how the files are read, None for as they are.
+        fixed: the scale that stays whatever the ratings are, None for none.
+        fixed_by: words that tell where it comes from.
 
     Raises:
-        EventFileError: a file cannot be used.
+        EventFileError: a file cannot be used, or most ratings lie outside the fixed scale.
     """
-    low, high = (1.0, 5.0) if scale is None else scale
-    scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
-    log = read_event_log(paths, scaled, not_after, reading)
+    # On this scale no rating is cut, and -1 is a rating: the values stay as they were written.
+    endless = msgspec.structs.replace(kinds, rating_min=-1e30, rating_max=1e30)
+    log = read_event_log(paths, endless, not_after, reading)
     codes = [kind_code(name) for name, kind in kinds.table.items() if kind.curve == "rating"]
-    ratings = log.batch.values[np.isin(log.batch.kinds, codes)]
-    highest = float(np.nanmax(ratings)) if np.isfinite(ratings).any() else high
-    if highest <= high:
-        return log, (low, high)
-    low, high = 0.0, max(10.0, highest)
-    scaled = msgspec.structs.replace(kinds, rating_min=low, rating_max=high)
-    return read_event_log(paths, scaled, not_after, reading), (low, high)
+    ratings = log.batch.values[np.isin(log.batch.kinds, np.array(codes, np.uint16))]
+    scale = rating_scale(ratings, before, fixed, fixed_by)
+    if scale.share_beyond > MAX_BEYOND:
+        raise EventFileError(f"{', '.join(map(str, paths))}: {scale.note}")
+    _rescale(log.batch, msgspec.structs.replace(kinds, rating_min=scale.low, rating_max=scale.high))
+    notes = [*log.notes, *([scale.note] if scale.note else [])]
+    return dataclasses.replace(log, notes=notes), (scale.low, scale.high)
+
+
+def _rescale(batch: EventBatch, kinds: Kinds) -> None:
+    """Weigh the ratings of a batch by another scale; those that are not rated lose their value."""
+    for name, kind in kinds.table.items():
+        if kind.curve != "rating":
+            continue
+        rated = np.flatnonzero((batch.kinds == kind_code(name)) & np.isfinite(batch.values))
+        values, inverse = np.unique(batch.values[rated], return_inverse=True)
+        exact = [float(str(value)) for value in values]  # 3.7, and not the float32 next to it
+        weights = [kinds.weight(name, value) for value in exact]
+        unrated = [kinds.effective(name, value)[1] is None for value in exact]
+        batch.weights[rated] = np.array(weights, np.float32)[inverse]
+        batch.values[rated[np.array(unrated, np.bool_)[inverse]]] = np.nan
 
 
 def items_in_log(catalog: Catalog, log: EventLog) -> Catalog:

@@ -18,12 +18,11 @@ from indexer.data.histories import (
     Split,
     core,
     counted,
-    read_event_log,
     split,
 )
 from indexer.data.holdout import all_at_one_time, check_unseen, day, evenly_spread
 from indexer.data.labels import label_events
-from indexer.data.training_log import check_core, check_events
+from indexer.data.training_log import check_core, check_events, read_log
 from indexer.data.users import Users, known_attributes
 from indexer.evaluate.answers import (
     TRACKER,
@@ -370,7 +369,15 @@ def read_inputs(
             artifact = artifact.with_attributes(attributes)
     version, scale = artifact.manifest.version, artifact.manifest.interest
     kinds = msgspec.structs.replace(kinds, rating_min=scale.rating_min, rating_max=scale.rating_max)
-    log = read_event_log(events, kinds, not_after, event_reading(options.columns))
+    log, _ = read_log(
+        events,
+        kinds,
+        None,
+        not_after,
+        event_reading(options.columns),
+        (scale.rating_min, scale.rating_max),
+        f"that of {version}",
+    )
     listed = {hash_id(item.item_id) for item in catalog.items}
     missing = len(listed - set(artifact.vectors.hashes[: artifact.vectors.live].tolist()))
     if missing == len(listed):

@@ -52,6 +52,7 @@ class FinetuneOptions:
         fit: length and speed of the training.
         force: replace a folder that exists.
         columns: names of columns in the files of events, by field, where the two differ.
+        rating_scale: lowest and highest rating; None to tell them by the ratings.
     """
 
     objective: Objective = "co-interest"
@@ -64,6 +65,7 @@ class FinetuneOptions:
     fit: FitOptions = field(default_factory=lambda: FitOptions(LEARNING_RATES["lora"]))
     force: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
+    rating_scale: tuple[float, float] | None = None
 
 
 class Finetuned(msgspec.Struct, frozen=True):
@@ -220,7 +222,9 @@ def _prepare(
     note: Callable[[str], None],
 ) -> _Prepared:
     """Step 1 of `finetune`: read and divide the events, and plan the training."""
-    log, _ = read_log(events, kinds, None, not_after, event_reading(options.columns))
+    log, _ = read_log(
+        events, kinds, None, not_after, event_reading(options.columns), options.rating_scale
+    )
     note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)
     check_core(log, options.core)

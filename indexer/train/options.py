@@ -22,6 +22,7 @@ class TrainOptions:
     Users and items with fewer than `core` events are left out. `repeats`: items chosen before may
     be chosen again. `refit` is that of a build. Without `tower` no encoder is trained. `columns`
     are the names of columns in the files of events, by field, where the two differ.
+    `rating_scale` is the lowest and highest rating; None to tell them by the ratings.
     """
 
     protocol: Protocol | None = None
@@ -33,6 +34,7 @@ class TrainOptions:
     tower: TowerOptions | None = field(default_factory=TowerOptions)
     prediction: PredictionOptions = field(default_factory=PredictionOptions)
     columns: Mapping[str, str] = field(default_factory=dict)
+    rating_scale: tuple[float, float] | None = None
 
 
 class Trained(msgspec.Struct, frozen=True):

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from tracker.events.entries import event_reading, read_lines
 from tracker.events.lines import InputError, Line
+from tracker.events.rating_scale import rating_scale
 from tracker.events.times import seconds
 from tracker.events.wire import RejectedEventError, User, decode_event, encode_event
 
 STORY_EVENTS = 5
 STORY_AFTER = 5
 """Events that a user has before the story, if there is such a user."""
-
-RATING_SCALES = ((1.0, 5.0), (0.0, 10.0))
 
 
 class _Titled(msgspec.Struct):
@@ -89,7 +89,7 @@ def load_input(
     lines: list[Line] = []
     owners: list[str] = []
     bad: list[str] = []
-    scale = RATING_SCALES[0]
+    ratings: list[float] = []
     for line in read_lines(events, event_reading()):
         if limit is not None and len(lines) >= limit:
             break
@@ -98,8 +98,8 @@ def load_input(
         except RejectedEventError as error:
             bad.append(f"{line.place}: {error.reason}: {error}")
             continue
-        if event.kind == "rate" and event.value is not None and event.value > scale[1]:
-            scale = RATING_SCALES[1]
+        if event.kind == "rate" and event.value is not None:
+            ratings.append(event.value)
         lines.append(line)
         owners.append(event.user_id)
     if not lines:
@@ -113,7 +113,7 @@ def load_input(
         user_id,
         _attributes(users, user_id),
         _titles(items),
-        scale,
+        rating_scale(np.array(ratings))[:2],
         bad,
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.arrivals import Arrivals
-from tracker.events.kinds import Kinds, UnknownKindError
+from tracker.events.kinds import Kinds, QuantityError, UnknownKindError
 from tracker.events.times import MAX_SECONDS, Unit, number_in, seconds, unit_of
 from tracker.events.wire import (
     Event,
@@ -90,9 +90,8 @@ class EventReader:
         self._reject_unknown = reject_unknown_fields
         self.unknown_fields: Counter[str] = Counter()
         self.units: Counter[Unit] = Counter()
-        self._weights: dict[tuple[str, float | None], float] = {}
+        self._weights: dict[tuple[str, float | None], tuple[float, int, float]] = {}
         self._items: dict[str, int] = {}
-        self._kind_codes: dict[str, int] = {}
         self._scene_codes: dict[str | None, int] = {None: 0, "": 0}
         self.scene_names: dict[int, str] = {}
 
@@ -136,16 +135,16 @@ class EventReader:
                 event = decode_event(value, unknown, reject_unknown)
                 time = self._time(event, arrivals, position)
                 if event.retracts is None:
-                    weight = self._weight(event)
+                    weight, kind, event_value = self._weight(event)
                     item_id = event.item_id
                     assert item_id is not None
                     item = item_codes.get(item_id)
                     if item is None:
                         item = self._new_item(item_id)
-                    kind = self._kind_codes[event.kind]  # type: ignore[index]
                     retracted = 0
                 else:
                     weight, item, kind, retracted = 0.0, 0, 0, hash_id(event.retracts)
+                    event_value = math.nan if event.value is None else event.value
             except RejectedEventError as error:
                 rejected.append(
                     (
@@ -159,7 +158,7 @@ class EventReader:
             items.append(item)
             times.append(time)
             weights.append(weight)
-            event_values.append(math.nan if event.value is None else event.value)
+            event_values.append(event_value)
             kinds.append(kind)
             scenes.append(self._new_scene(event.scene) if scene is None else scene)
             event_ids.append(0 if event.event_id is None else hash_id(event.event_id))
@@ -222,28 +221,28 @@ class EventReader:
             self.units[unit_of(number) if self._timestamps == "auto" else self._timestamps] += 1
         return time
 
-    def _weight(self, event: Event) -> float:
+    def _weight(self, event: Event) -> tuple[float, int, float]:
+        """Return the weight of an action, and the code of its kind and the value as they count."""
         key = (event.kind, event.value)
-        weight = self._weights.get(key)  # type: ignore[arg-type]
-        if weight is not None:
-            return weight
+        line = self._weights.get(key)  # type: ignore[arg-type]
+        if line is not None:
+            return line
         kind, value = event.kind, event.value
         assert kind is not None
         if value is not None and not abs(value) < 1e30:
             raise RejectedEventError("bad_value", f"value {value} is not a finite number")
         try:
             weight = self._kinds.weight(kind, value)
+            counts_as, number = self._kinds.effective(kind, value)
         except UnknownKindError as error:
             raise RejectedEventError("unknown_kind", str(error)) from error
+        except QuantityError as error:
+            raise RejectedEventError("bad_value", str(error)) from error
         if len(self._weights) >= self.MAX_CACHED:
             self._weights.clear()
-        self._weights[kind, value] = weight
-        if kind not in self._kind_codes:
-            if len(self._kind_codes) >= self.MAX_CACHED:
-                self._kind_codes.clear()
-                self._weights.clear()
-            self._kind_codes[kind] = kind_code(kind)
-        return weight
+        line = (weight, kind_code(counts_as), math.nan if number is None else number)
+        self._weights[kind, value] = line
+        return line
 
     def _new_item(self, item_id: str) -> int:
         if len(self._items) >= self.MAX_CACHED:
@@ -263,15 +262,19 @@ class EventReader:
 
 
 def can_be_target(batch: EventBatch, kinds: Kinds) -> NDArray[np.bool_]:
-    """Return which events choose an item: actions of kinds with a weight above 0, of any value.
+    """Return which events choose an item: actions of kinds with a weight above 0.
 
-    So a low rating is still a film that was chosen. Rankers are trained and judged on these events.
+    A low rating is still a film that was chosen. A purchase of quantity 0 chooses nothing, nor does
+    a dwell of negative seconds. Rankers are trained and judged on these events.
     """
     weights = {kind_code(name): line.weight for name, line in kinds.table.items()}
     codes, inverse = np.unique(batch.kinds, return_inverse=True)
     default = kinds.unknown or 0.0
     positive = np.array([weights.get(int(code), default) > 0.0 for code in codes], np.bool_)
     choices: NDArray[np.bool_] = (batch.retracts == 0) & positive[inverse]
+    for curve, nothing in (("quantity", batch.values <= 0.0), ("dwell", batch.values < 0.0)):
+        names = [kind_code(name) for name, line in kinds.table.items() if line.curve == curve]
+        choices &= ~(nothing & np.isin(batch.kinds, np.array(names, np.uint16)))
     return choices
 
 

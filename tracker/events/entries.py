@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tracker.events.foreign import DECISIVE
 from tracker.events.lines import Line, utf8_lines
+from tracker.events.names import nearest
 from tracker.events.opening import InputError, Notes, is_pandas_index, name_of, opened, part_files
 from tracker.events.tables import Fields, parquet_rows, table_rows
 from tracker.events.wire import Event
@@ -31,12 +33,14 @@ class Reading:
         fields: names of the fields that are read; None for all.
         columns: the name in the files, by name of the field, where the two differ.
         required: fields without which a table is refused.
+        decisive: fields to which no other column of a table may look alike.
         notes: facts about the files, gathered while they are read.
     """
 
     fields: Collection[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     required: Sequence[str] = ()
+    decisive: Sequence[str] = ()
     notes: Notes = field(default_factory=Notes)
 
     def select(self, source: str, names: Sequence[str]) -> dict[str, str]:
@@ -66,6 +70,13 @@ class Reading:
                 f"{source}: no column {', '.join(missing)}; there are {', '.join(there[:20])}."
                 f" Name the columns, for example --columns {example}"
             )
+        for name in there:
+            meant = None if name in names_by_column else nearest(name, self.decisive)
+            if meant is not None:
+                raise InputError(
+                    f"{source}: the column {name} looks like {meant}, which changes what an event"
+                    f" does; name it with --columns {meant}={name}, or leave it out"
+                )
         self.notes.unused.update(
             dict.fromkeys(name for name in there if name not in names_by_column)
         )
@@ -98,7 +109,7 @@ def parse_columns(text: str) -> dict[str, str]:
 
 def event_reading(columns: Mapping[str, str] | None = None) -> Reading:
     """Return how events are read; the fields that an event does not have are noted."""
-    return Reading(EVENT_FIELDS, columns or {}, ("user_id",))
+    return Reading(EVENT_FIELDS, columns or {}, ("user_id",), DECISIVE)
 
 
 def entries(source: str, reading: Reading) -> Iterator[tuple[str, int, bytes | Fields]]:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from tracker.events.names import nearest
+from tracker.events.wire import kind_code
 from tracker.explained import Explained
 
 Curve = Literal["none", "rating", "dwell", "quantity"]
@@ -18,6 +21,17 @@ DWELL_SATURATION_SECONDS = 60.0
 
 MAX_QUANTITY_FACTOR = 4.0
 """A large quantity counts at most this many times a single one."""
+
+
+NOT_RATED = -1.0
+"""The value of a rating that says "not rated", where the scale of ratings does not hold it."""
+
+TAKES_BACK: Mapping[str, str] = {"purchase": "return", "cart": "remove_from_cart"}
+"""The kind that a negative quantity of a kind is; `return` for others with the curve `quantity`."""
+
+
+class QuantityError(ValueError):
+    """A negative quantity, and no kind of a negative weight that it could be."""
 
 
 class UnknownKindError(ValueError):
@@ -146,14 +160,47 @@ class Kinds(msgspec.Struct, frozen=True):
             kinds = cls.load(path, rating_min, rating_max)
         return kinds if unknown == "reject" else msgspec.structs.replace(kinds, unknown=unknown)
 
+    def effective(self, kind: str, value: float | None) -> tuple[str, float | None]:
+        """Return the kind and the value as which an event counts.
+
+        A negative quantity is a return: a purchase of -2 is a return of 2. A rating of -1 says "not
+        rated", if the scale does not hold it: then it has no value.
+
+        Raises:
+            QuantityError: a negative quantity, and the kind that takes back has no weight below 0.
+
+        >>> Kinds.default().effective("purchase", -2.0)
+        ('return', 2.0)
+        >>> Kinds.default().effective("rate", -1.0)
+        ('rate', None)
+        """
+        if value is None or value >= 0.0 or (line := self.table.get(kind)) is None:
+            return kind, value
+        if line.curve == "rating":
+            return kind, None if value == NOT_RATED < self.rating_min else value
+        if line.curve != "quantity" and kind not in TAKES_BACK:
+            return kind, value
+        if line.weight <= 0.0:
+            return kind, -value
+        back = TAKES_BACK.get(kind, "return")
+        other = self.table.get(back)
+        if other is None or other.weight >= 0.0:
+            raise QuantityError(
+                f"{kind[:64]!r} with the quantity {value:g}: a negative quantity counts as"
+                f" {back!r}, which has no weight below 0 in the weights file; give it one"
+            )
+        return back, -value
+
     def weight(self, kind: str, value: float | None) -> float:
         """Return the signed weight of an event of `kind` with `value`.
 
         Curves: `rating` maps the scale linearly to -1..1, its middle to 0 (beyond the scale it is
         cut); `dwell` is `1 - 2^(-seconds / 60)`; `quantity` is `1 + log2(quantity)`, at most 4.
-        Without a value the weight stands as it is.
+        Without a value the weight stands as it is. For a negative quantity and for a rating of -1
+        see `effective`; "not rated" weighs 0.
 
         Raises:
+            QuantityError: see `effective`.
             UnknownKindError: the kind is not in the table and unknown kinds are rejected.
 
         >>> Kinds.default().weight("rate", 5.0)
@@ -165,6 +212,8 @@ class Kinds(msgspec.Struct, frozen=True):
         >>> Kinds.default().weight("purchase", 2.0)
         6.0
         """
+        number = value
+        kind, value = self.effective(kind, value)
         line = self.table.get(kind)
         if line is None:
             if self.unknown is None:
@@ -176,9 +225,20 @@ class Kinds(msgspec.Struct, frozen=True):
                     " weight for unknown kinds"
                 )
             return self.unknown
-        if value is None or line.curve == "none":
+        if value is None:
+            return line.weight if number is None else 0.0
+        if line.curve == "none":
             return line.weight
         return line.weight * self._curve(line.curve, value)
+
+    def beyond_scale(
+        self, kinds: NDArray[np.uint16], values: NDArray[np.float32]
+    ) -> NDArray[np.bool_]:
+        """Return which events (E,) are ratings beyond the scale, by their codes and values."""
+        codes = [kind_code(name) for name, line in self.table.items() if line.curve == "rating"]
+        outside = (values < self.rating_min) | (values > self.rating_max)
+        beyond: NDArray[np.bool_] = outside & np.isin(kinds, np.array(codes, np.uint16))
+        return beyond
 
     def _curve(self, curve: Curve, value: float) -> float:
         if curve == "rating":

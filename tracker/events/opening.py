@@ -8,12 +8,14 @@ import os
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, cast
 
+from tracker.events.foreign import look_alikes
 from tracker.explained import Explained
 
 Format = Literal["lines", "array", "table", "parquet"]
@@ -65,7 +67,8 @@ class Notes:
         """Return the remarks, and one line that names up to ten fields that are not used."""
         names = self.unused_names(expected)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        unused = [f"fields not used: {', '.join(names[:10])}{more}"] if names else []
+        alike = "".join(f"; {text}" for text in look_alikes(Counter(names)))
+        unused = [f"fields not used: {', '.join(names[:10])}{more}{alike}"] if names else []
         return [*self.remarks, *unused]
 
 

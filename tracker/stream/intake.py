@@ -47,6 +47,7 @@ class Intake:
             context.kinds, settings.timestamps, settings.unknown_fields == "reject"
         )
         self._names: set[str] = set()
+        self._kinds = context.kinds
 
     @property
     def scene_names(self) -> dict[int, str]:
@@ -89,6 +90,7 @@ class Intake:
         """Count rejected records and foreign keys; return the records for the rejected topic."""
         if len(batch):
             self._check_keys(records, batch, rejected)
+            self._check_ratings(batch)
         if self._reader.unknown_fields:
             self._count_fields(self._reader.unknown_fields)
         if self._reader.units:
@@ -146,3 +148,15 @@ class Intake:
                 " states are kept per partition, so set the key to the user_id",
                 self._topic, self._partition, len(wrong), wrong[0].offset,
             )  # fmt: skip
+
+    def _check_ratings(self, batch: EventBatch) -> None:
+        """Count ratings beyond the scale; the first chunk with one is logged."""
+        beyond = np.flatnonzero(self._kinds.beyond_scale(batch.kinds, batch.values))
+        if not len(beyond):
+            return
+        self._metrics.ratings_beyond_scale.inc(len(beyond))
+        low, high = self._kinds.rating_min, self._kinds.rating_max
+        self._say(
+            f"ratings outside the scale of the artifact, {low:g} to {high:g}, are cut and counted;"
+            " if ratings have another scale, build or train with --rating-scale"
+        )

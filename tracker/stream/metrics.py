@@ -79,6 +79,9 @@ class Metrics:
         self.duplicates = counter("duplicates", "events whose event_id is in the ring already")
         self.too_old = counter("too_old", "retractions of events that are no longer in the ring")
         self.key_mismatch = counter("key_mismatch", "events whose key is not their user")
+        self.ratings_beyond_scale = counter(
+            "ratings_beyond_scale", "ratings outside the artifact's scale, which are cut"
+        )
         self.unknown_items = counter(
             "unknown_items", "events of items that are not in the catalogue"
         )

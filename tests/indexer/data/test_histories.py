@@ -21,7 +21,8 @@ from indexer.data.histories import (
     split,
 )
 from tracker.events.kinds import Kinds
-from tracker.events.wire import hash_id
+from tracker.events.label_rule import LabelRule
+from tracker.events.wire import hash_id, kind_code
 
 NOT_AFTER = 2e9
 
@@ -206,3 +207,15 @@ def test_events_at_one_time_all_belong_to_the_test_part(tmp_path: Path) -> None:
     found = split(log, "gts")
     assert found.parts.tolist() == [TEST] * 4
     assert found.test.tolist() == [1, 2, 3]
+
+
+def test_a_purchase_of_a_negative_quantity_is_a_return_and_no_target(tmp_path: Path) -> None:
+    quantities = (2.0, -1.0, 0.0, None)
+    more = [{} if quantity is None else {"value": quantity} for quantity in quantities]
+    events = [event("u", f"i{n}", n, kind="purchase", **extra) for n, extra in enumerate(more)]
+    log = read(tmp_path, *events, event("u", "x", 9, kind="dwell", value=-3.0))
+    assert log.batch.weights.tolist() == [6.0, -2.0, 0.0, 3.0, 0.0]
+    assert log.batch.kinds[1] == kind_code("return")
+    assert log.positive.tolist() == [True, False, False, True, False]
+    labels = LabelRule().labels(log.batch.kinds, log.batch.values, log.batch.weights)
+    assert labels.tolist() == [1, 0, -1, 1, -1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexer.data.histories import EventFileError, core, read_event_log
-from indexer.data.training_log import check_core, check_events
+from indexer.data.training_log import check_core, check_events, read_log
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id
 
@@ -103,3 +103,37 @@ def test_up_to_ten_bad_lines_are_named_each_reason_with_its_share(tmp_path: Path
 def test_fields_that_an_event_does_not_have_are_ignored_and_named_once(tmp_path: Path) -> None:
     said = check(tmp_path, [event(n, page="/home", session=5) for n in range(9)])
     assert said == "events.jsonl: 9 events\n  fields not used: page, session"
+
+
+def rated(path: Path, values: Sequence[float]) -> Path:
+    lines = [event(n, kind="rate", value=value) for n, value in enumerate(values)]
+    file = path / "ratings.jsonl"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def test_ratings_of_0_and_1_are_a_scale_of_their_own_and_it_is_said(tmp_path: Path) -> None:
+    log, scale = read_log([rated(tmp_path, [0.0, 1.0] * 400)], Kinds.default(), (1.0, 5.0), 4e9)
+    assert scale == (0.0, 1.0)
+    assert np.unique(log.batch.weights).tolist() == [-2.0, 2.0]
+    assert log.notes == [
+        "ratings: scale 0 to 1, from the distribution: 800 ratings, most often 0 (50%), 1 (50%)"
+    ]
+
+
+def test_ratings_weigh_in_files_as_on_the_stream(tmp_path: Path) -> None:
+    values = [0.5, 1.1, 2.7, 3.3, 4.9, 5.0, -1.0, 77.0] * 20 + [3.0] * 2000
+    log, scale = read_log([rated(tmp_path, values)], Kinds.default(), None, 4e9, None, (1.0, 5.0))
+    assert scale == (1.0, 5.0)
+    kinds = Kinds.default(1.0, 5.0)
+    live = np.array([kinds.weight("rate", value) for value in values], np.float32)
+    np.testing.assert_array_equal(log.batch.weights, live)
+    unrated = np.array(values) == -1.0
+    np.testing.assert_array_equal(np.isnan(log.batch.values), unrated)
+    assert (log.batch.weights[unrated] == 0.0).all()
+
+
+def test_a_scale_outside_which_most_ratings_lie_is_refused(tmp_path: Path) -> None:
+    path = rated(tmp_path, [0.0, 0.0, 1.0] * 300)
+    with pytest.raises(EventFileError, match=r"600 of 900 \(66.7%\) lie outside \(0\)"):
+        read_log([path], Kinds.default(), None, 4e9, None, (1.0, 5.0))

@@ -281,3 +281,13 @@ def test_an_index_of_pandas_is_passed_over_without_a_note(tmp_path: Path) -> Non
         reading = event_reading()
         assert read(path, reading=reading) == [{"user_id": "u"}]
         assert reading.notes.lines(reading.fields or ()) == []
+
+
+def test_a_column_that_looks_like_the_one_of_retractions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,retract,scen\nu,e1,home\n")
+    with pytest.raises(InputError, match="the column retract looks like retracts"):
+        read(path)
+    reading = event_reading({"retracts": "retract"})
+    assert read(path, reading=reading) == [{"user_id": "u", "retracts": "e1"}]
+    assert reading.notes.lines(()) == ["fields not used: scen; `scen` looks like `scene`"]

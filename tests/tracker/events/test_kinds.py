@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tracker.events.kinds import DEFAULT_KINDS, Kinds, KindsFileError, UnknownKindError
+from tracker.events.kinds import (
+    DEFAULT_KINDS,
+    Kinds,
+    KindsFileError,
+    QuantityError,
+    UnknownKindError,
+)
 
 
 def write(path: Path, text: str) -> Path:
@@ -85,3 +91,41 @@ def test_a_broken_file_is_refused_with_its_name_and_the_cause(
 def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(KindsFileError, match=r"none\.toml: cannot be read"):
         Kinds.load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "counts_as", "weight"),
+    [
+        ("purchase", -1.0, ("return", 1.0), -2.0),
+        ("purchase", -7.0, ("return", 7.0), -2.0),
+        ("cart", -1.0, ("remove_from_cart", 1.0), -0.5),
+        ("purchase", 0.0, ("purchase", 0.0), 0.0),
+        ("view", -1.0, ("view", -1.0), 0.3),
+    ],
+)
+def test_a_negative_quantity_is_a_return(
+    kind: str, value: float, counts_as: tuple[str, float], weight: float
+) -> None:
+    kinds = Kinds.default()
+    assert kinds.effective(kind, value) == counts_as
+    assert kinds.weight(kind, value) == pytest.approx(weight)
+
+
+def test_a_negative_quantity_is_refused_where_nothing_takes_back(tmp_path: Path) -> None:
+    kinds = Kinds.load(write(tmp_path, "replace = true\n[kinds]\npurchase = 3.0"))
+    with pytest.raises(QuantityError, match=r"'purchase' with the quantity -1: .*'return'"):
+        kinds.weight("purchase", -1.0)
+
+
+def test_the_quantity_of_a_kind_that_takes_back_has_no_sign(tmp_path: Path) -> None:
+    text = "[kinds]\nreturn = {weight = -2.0, curve = 'quantity'}"
+    kinds = Kinds.load(write(tmp_path, text))
+    assert kinds.weight("return", -2.0) == kinds.weight("return", 2.0) == -4.0
+    assert kinds.weight("purchase", -2.0) == -4.0
+
+
+def test_a_rating_of_minus_one_is_no_rating_unless_the_scale_holds_it() -> None:
+    assert Kinds.default(1.0, 5.0).weight("rate", -1.0) == 0.0
+    assert Kinds.default(0.0, 1.0).weight("rate", -1.0) == 0.0
+    assert Kinds.default(-1.0, 1.0).weight("rate", -1.0) == -2.0
+    assert Kinds.default(1.0, 5.0).weight("rate", -2.0) == -2.0

@@ -171,6 +171,17 @@ def test_key_that_is_not_its_user_is_counted_and_taken(
     assert "the first at offset 2" in caplog.text
 
 
+def test_ratings_beyond_the_scale_are_counted_and_said_once(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = make()
+    worker.send(*(like("a", n, kind="rate", value=value) for n, value in enumerate((9, 0, 5, -1))))
+    worker.send(like("b", 4, kind="rate", value=77))
+    assert worker.count("ratings_beyond_scale") == 3
+    said = [text for text in caplog.messages if "outside the scale of the artifact, 1 to 5" in text]
+    assert len(said) == 1
+
+
 def test_duplicates_and_retractions_are_counted_by_outcome(make: Make) -> None:
     worker = make()
     worker.send(like("a", 0, event_id="e1"), like("a", 0, event_id="e1"))
