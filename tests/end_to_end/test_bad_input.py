@@ -1,6 +1,7 @@
 """Bad records end in the rejected topic with their reason, and the worker goes on."""
 
 import asyncio
+import json
 from contextlib import aclosing
 from pathlib import Path
 
@@ -43,7 +44,7 @@ BAD: list[tuple[str, bytes | None]] = [
     ("not_json", b'{"user_id":"u","item_id":"i1","kind":"click","timestamp":NaN}'),
     ("bad_timestamp", event(timestamp=-1)),
     ("bad_timestamp", event(timestamp="yesterday")),
-    ("future_timestamp", event(timestamp=4_000_000_000)),
+    ("future_timestamp", event(timestamp=4_102_444_800)),
     ("unknown_kind", event(kind="teleport")),
     ("tombstone", None),
 ]
@@ -91,8 +92,10 @@ async def run_bad_records(settings: Settings, log: Path) -> tuple[list[Received]
             good = encode_event(Event("good", "i7", "like", START))
             async with producer(settings) as client:
                 await client.send_and_wait(names.events, good, key=b"good")
-                for _, value in BAD:
-                    await client.send_and_wait(names.events, value, key=b"u")
+                for reason, value in BAD:
+                    # The embedded broker keeps the record's time, as a topic of CreateTime does.
+                    stamp = 4_102_444_800_000 if reason == "future_timestamp" else None
+                    await client.send_and_wait(names.events, value, key=b"u", timestamp_ms=stamp)
                 # An item nobody knows, and a record under another user's key: taken, and counted.
                 unknown = encode_event(Event("good", "nowhere", "like", START + 1))
                 await client.send_and_wait(names.events, unknown, key=b"good")
@@ -109,6 +112,9 @@ async def run_bad_records(settings: Settings, log: Path) -> tuple[list[Received]
             )
             found = await rejected(settings, names, len(BAD))
             offsets = follower.lists[b"good", 0].offsets
+            lists = await records_of(settings, names.recommendations)
+            newest = max(json.loads(record.value or b"")["timestamp"] for record in lists)
+            assert newest == START + 2  # not of 2100
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             assert worker.stop(30) == 0

@@ -25,28 +25,25 @@ PLAUSIBLE_SHARE = 0.5
 class Arrivals:
     """When N records came, and the latest time that their events may have.
 
+    Lists, not arrays: most chunks are of one record or two.
+
     Attributes:
         times: when each came, in seconds: its own time, or the worker's clock if that is earlier,
             or if the record has no time.
-        latest: latest event time that is taken.
-        by_broker: (N,) whether the broker's append time is the limit; else it is the clock.
-        may_change: (N,) whether another reading, by a clock that differs a little, may have
-            another limit.
+        latest: latest event time that is accepted.
+        types: types of the records' times, see LOG_APPEND_TIME.
         clock: the worker's clock, in seconds; None if the records came from a file.
     """
 
     times: list[float]
     latest: list[float]
-    by_broker: NDArray[np.bool_]
-    may_change: NDArray[np.bool_]
+    types: Sequence[int | None]
     clock: float | None
 
     @classmethod
     def of_file(cls, count: int, not_after: float) -> "Arrivals":
         """Return those of lines of a file, which may have no event of after a time."""
-        no = np.zeros(count, np.bool_)
-        latest = not_after + MAX_FUTURE_SECONDS
-        return cls([not_after] * count, [latest] * count, no, no, None)
+        return cls([not_after] * count, [not_after + MAX_FUTURE_SECONDS] * count, [], None)
 
     @classmethod
     def of_records(
@@ -66,24 +63,33 @@ class Arrivals:
             types: the types of these times, see LOG_APPEND_TIME.
             clock: the worker's clock, in seconds.
         """
-        recorded = np.array(milliseconds, np.float64) / 1000.0  # None becomes NaN
-        has_time = recorded > 0.0
-        times = np.where(has_time & (recorded < clock), recorded, clock)
-        appended = has_time & (np.array(types, np.float64) == LOG_APPEND_TIME)
-        by_broker = appended & (recorded <= clock)
-        latest = np.where(by_broker, recorded, clock) + MAX_FUTURE_SECONDS
-        may_change = ~(appended & (recorded <= clock - CLOCKS_AGREE_SECONDS))
-        return cls(times.tolist(), latest.tolist(), by_broker, may_change, clock)
+        now = clock * 1000.0
+        times = [
+            number / 1000.0 if number is not None and 0 < number < now else clock
+            for number in milliseconds
+        ]
+        by_clock = clock + MAX_FUTURE_SECONDS
+        latest = [
+            time + MAX_FUTURE_SECONDS if kind == LOG_APPEND_TIME else by_clock
+            for time, kind in zip(times, types, strict=True)
+        ]
+        return cls(times, latest, types, clock)
+
+    def is_by_clock(self, place: int) -> bool:
+        """Return whether the limit of a record is that of the worker's clock."""
+        return self.clock is not None and (
+            self.types[place] != LOG_APPEND_TIME or self.times[place] >= self.clock
+        )
 
     def refusal(self, place: int, time: float) -> str:
         """Return why an event time past the limit of a record is refused, and what to do."""
         limit = self.latest[place] - MAX_FUTURE_SECONDS
         if self.clock is None:
             whose = "the time of reading"
-        elif self.by_broker[place]:
-            whose = "the broker's append time"
-        else:
+        elif self.is_by_clock(place):
             whose = "the worker's clock"
+        else:
+            whose = "the broker's append time"
         for factor, unit in UNITS:
             if PLAUSIBLE_SHARE * limit <= time / factor <= self.latest[place]:
                 remedy = f"it looks like {unit}: send seconds"
@@ -95,20 +101,23 @@ class Arrivals:
             f" {MAX_FUTURE_SECONDS:.0f} s are taken: {remedy}"
         )
 
-    def is_open(
-        self, places: NDArray[np.bool_] | slice, times: NDArray[np.float64], refused: int
-    ) -> bool:
-        """Return whether a verdict may be another one when the records are read again.
+    def is_open(self, places: Sequence[int], times: NDArray[np.float64]) -> bool:
+        """Return whether another reading may refuse an accepted event, by a clock a little behind.
 
         Args:
-            places: of the M records whose events were accepted.
+            places: places of the records of M accepted events.
             times: (M,) times of these events.
-            refused: number of records refused by the worker's clock.
         """
-        if refused:
-            return True
-        changing = self.may_change[places]
-        if not changing.any():
+        if not len(times) or times.max() <= min(self.latest) - CLOCKS_AGREE_SECONDS:
             return False
-        near = np.array(self.latest)[places] - CLOCKS_AGREE_SECONDS
-        return bool((changing & (times > near)).any())
+        return any(
+            time > self.latest[place] - CLOCKS_AGREE_SECONDS and self._may_change(place)
+            for place, time in zip(places, times.tolist(), strict=True)
+        )
+
+    def _may_change(self, place: int) -> bool:
+        """Return whether a clock that differs a little gives the record another limit."""
+        if self.clock is None:
+            return False
+        append_time = self.types[place] == LOG_APPEND_TIME
+        return not (append_time and self.times[place] <= self.clock - CLOCKS_AGREE_SECONDS)

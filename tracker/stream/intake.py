@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
 from tracker.events.foreign import MAX_NAMES, OTHER_NAMES, look_alikes
@@ -77,14 +75,14 @@ class Intake:
             arrivals,
         )
         if not rejected:
-            return batch, rejected, arrivals.is_open(slice(None), batch.times, 0)
-        by_clock = sum(
-            rejection.reason == "future_timestamp" and not arrivals.by_broker[index]
+            return batch, rejected, arrivals.is_open(range(len(records)), batch.times)
+        by_clock = any(
+            rejection.reason == "future_timestamp" and arrivals.is_by_clock(index)
             for index, rejection in rejected
         )
-        accepted = np.ones(len(records), np.bool_)
-        accepted[[index for index, _ in rejected]] = False
-        return batch, rejected, arrivals.is_open(accepted, batch.times, by_clock)
+        refused = {index for index, _ in rejected}
+        places = [index for index in range(len(records)) if index not in refused]
+        return batch, rejected, by_clock or arrivals.is_open(places, batch.times)
 
     def count(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> list[Record]:
         """Count rejected records and foreign keys; return the records for the rejected topic."""

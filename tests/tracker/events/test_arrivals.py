@@ -70,7 +70,7 @@ def test_another_unit_is_named_where_it_can_be_one(time: float, remedy: str) -> 
 
 def is_open(recorded: float, kind: int, time: float) -> bool:
     arrivals = Arrivals.of_records([int(recorded * 1000)], [kind], NOW)
-    return arrivals.is_open(slice(None), np.array([time]), 0)
+    return arrivals.is_open([0], np.array([time]))
 
 
 def test_a_verdict_near_the_limit_of_a_clock_may_change_and_no_other_one() -> None:
@@ -79,4 +79,14 @@ def test_a_verdict_near_the_limit_of_a_clock_may_change_and_no_other_one() -> No
     assert not is_open(NOW + 2e9, CREATE, NOW)
     assert is_open(NOW - 1.0, APPEND, NOW + 298.0)  # a clock 10 s behind refuses it
     assert not is_open(NOW - 100.0, APPEND, NOW + 199.0)  # the append time is the limit
-    assert Arrivals.of_records([0], [CREATE], NOW).is_open(slice(0), np.zeros(0), 1)
+    assert not Arrivals.of_records([0], [CREATE], NOW).is_open([], np.zeros(0))
+    assert not Arrivals.of_file(1, NOW).is_open([0], np.array([NOW + 300.0]))
+
+
+def test_only_the_places_of_accepted_events_count() -> None:
+    arrivals = Arrivals.of_records([int(NOW * 1000)] * 2, [APPEND, CREATE], NOW)
+    old = Arrivals.of_records([int(NOW - 600) * 1000, int(NOW * 1000)], [APPEND, APPEND], NOW)
+    assert old.is_by_clock(0) is False
+    assert arrivals.is_by_clock(1)
+    assert not old.is_open([0, 1], np.array([NOW - 400.0, NOW]))  # the first is near its own limit
+    assert old.is_open([1], np.array([NOW + 250.0]))
