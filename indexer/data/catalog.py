@@ -160,9 +160,9 @@ def _named(ids: Sequence[str]) -> str:
     >>> _named(["a", "b"])
     'they are: a, b'
     """
-    shown = ", ".join(item_id[:64] for item_id in ids[:SHOWN_PROBLEMS])
+    names = ", ".join(item_id[:64] for item_id in ids[:SHOWN_PROBLEMS])
     more = len(ids) - SHOWN_PROBLEMS
-    return f"the first: {shown} and {more} more" if more > 0 else f"they are: {shown}"
+    return f"the first: {names} and {more} more" if more > 0 else f"they are: {names}"
 
 
 def _add_items(

@@ -141,9 +141,9 @@ def encodings_of(
         encodings[old] = before.sources.encodings[sources[old]]
     have_text = rows.have_text
     missing = np.flatnonzero((sources < 0) & have_text)
-    known = int(have_text.sum()) - len(missing)
+    reused = int(have_text.sum()) - len(missing)
     if len(missing) == 0:
-        return encodings, 0, known
+        return encodings, 0, reused
     _, first, inverse = np.unique(
         rows.hashes[missing], axis=0, return_index=True, return_inverse=True
     )
@@ -157,7 +157,7 @@ def encodings_of(
             f" (float16), first {rows.ids[bad[0]]!r}: nothing was published; choose another with"
             " --model"
         )
-    return encodings, len(texts), known
+    return encodings, len(texts), reused
 
 
 def vectors_of(
