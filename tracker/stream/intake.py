@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
 from tracker.events.foreign import MAX_NAMES, OTHER_NAMES, look_alikes
