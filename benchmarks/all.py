@@ -44,6 +44,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "neighbours-groceries": [
             _python("neighbours", *groceries, "--artifacts", str(work / "groceries")),
         ],
+        "whitening": [_python("whitening", "--data", str(data))],
         "bytes-films": [
             _python("bytes_per_user", *films, "--artifacts", str(work / "films-all")),
         ],

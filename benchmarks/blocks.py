@@ -420,6 +420,38 @@ def neighbours(results: Results) -> str:
     return "\n\n".join([table(head, lines), source(*(results[name] for name in names))])
 
 
+RULES = {
+    "none": "raw",
+    "mean": "mean taken off",
+    "before": "whitened",
+    "1000": "1000 / (1000 + N)",
+    "5000": "**5000 / (5000 + N)**",
+    "20000": "20000 / (20000 + N)",
+}
+"""Rules of whitening by their names in the results."""
+
+
+FEWEST_TARGETS = 500
+"""With fewer a hit rate is not shown."""
+
+
+def whitening(measure: str) -> Block:
+    """Return a table of one measure by catalogue, size and rule."""
+
+    def block(results: Results) -> str:
+        result = results["whitening"]
+        lines = [
+            [f"{name}, {one['items']:,}"] + [percent(one["rules"][rule][measure]) for rule in RULES]
+            for name, sizes in result["figures"]["catalogues"].items()
+            for one in sizes
+            if measure in one["rules"]["mean"]
+            and (measure == "own_category" or one["targets"] >= 500)
+        ]
+        return "\n\n".join([table(["", *RULES.values()], lines), source(result)])
+
+    return block
+
+
 def new_users(results: Results) -> str:
     """Return the first events of users who were held out whole."""
     result = results["new-users"]

@@ -47,6 +47,8 @@ BLOCKS: dict[str, blocks.Block] = {
     "ablation": blocks.ablation,
     "carry-over": blocks.carry_over,
     "neighbours": blocks.neighbours,
+    "whitening-category": blocks.whitening("own_category"),
+    "whitening-hits": blocks.whitening("hit_rate_at_10"),
     "new-users": blocks.new_users,
     "scene-change": blocks.scene_change,
     "bytes": blocks.bytes_per_user,

@@ -84,6 +84,8 @@ def interest_of(before: Before | None, options: BuildOptions, encoder: Encoder) 
         changes["slots"] = options.slots
     if options.rating_scale is not None:
         changes["rating_min"], changes["rating_max"] = options.rating_scale
+    if options.refit:  # it belongs to the whitening, which is fitted anew
+        changes["slot_threshold"] = InterestConfig().slot_threshold
     try:
         interest = msgspec.structs.replace(now, **changes)
     except ValueError as error:
