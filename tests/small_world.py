@@ -14,7 +14,9 @@ from tracker.users.seen import SeenSets
 from tracker.users.states import RING_RETRACTED, UserStates
 
 START = 1.7e9
-SMALL = InterestConfig(dim=8, slots=4, ring=8, ring_evict=2, seen_bits=1024, seen_capacity=60)
+SMALL = InterestConfig(
+    dim=8, slots=4, slot_threshold=0.5, ring=8, ring_evict=2, seen_bits=1024, seen_capacity=60
+)
 
 
 @dataclass

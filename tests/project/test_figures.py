@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.all import commands
+from benchmarks.blocks import RULES
 from benchmarks.figures import BLOCKS, PAGES, render, stale
 from benchmarks.plots import DARK, OURS, Bar, bars, stamp
 from benchmarks.readme_table import readme_table
@@ -155,6 +156,7 @@ def made_up() -> Stored:
     }
     demo |= {"users_without_recommendation": 0, "latency_ms": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}
     bounded = {"lists": [{"strongest": 20, "overlap": 0.9, "strength": 0.99}]}
+    rules = {rule: {"own_category": 0.8, "hit_rate_at_10": 0.1} for rule in RULES}
     full = {"name": "full model", "hit_rate_at_10": 0.2, "ndcg_at_10": 0.1}
     less = full | {"name": "no trend", "against": "full model", "difference": [-0.1, -0.2, -0.05]}
     figures: dict[str, Any] = {
@@ -164,6 +166,7 @@ def made_up() -> Stored:
         **dict.fromkeys(("recommend", "recommend-large"), times),
         **dict.fromkeys(("demo", "demo-films", "demo-films-kafka"), demo),
         **dict.fromkeys(("neighbours-films", "neighbours-groceries"), bounded),
+        "whitening": {"catalogues": {"shop": [{"items": 300, "targets": 900, "rules": rules}]}},
         "ablation": {"targets": 9, "variants": [full, less]},
         "carry-over": {
             "with_a_refit": {"users": 9, "rebuilt": 9, "seconds": 1.0},
