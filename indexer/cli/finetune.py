@@ -155,6 +155,7 @@ def finetune(
             force=force,
             columns=inputs.columns,
             rating_scale=protocol.rating_scale,
+            timestamps=inputs.timestamps,
         )  # fmt: skip
         text_encoder = encoder.load()
         with ExitStack() as stack:

@@ -156,6 +156,7 @@ def train(
             tower=tower.options(encoder.device),
             columns=inputs.columns,
             rating_scale=protocol.rating_scale,
+            timestamps=inputs.timestamps,
             prediction=PredictionOptions(positive_rating=protocol.positive_rating),
         )  # fmt: skip
         try:
@@ -269,7 +270,7 @@ def evaluate(
 
         options = JudgeOptions(
             version, protocol.protocol, protocol.core, protocol.repeats, protocol.seed, most,
-            protocol.positive_rating, inputs.columns,
+            protocol.positive_rating, inputs.columns, inputs.timestamps,
         )  # fmt: skip
         with ExitStack() as stack:
             progress = _bar_of(stack, "replaying events")

@@ -11,6 +11,7 @@ import click
 from indexer.data.catalog import Catalog, read_items
 from tracker.events.entries import parse_columns
 from tracker.events.kinds import Kinds
+from tracker.events.times import UNITS, Unit
 
 if TYPE_CHECKING:
     from indexer.data.users import Users
@@ -62,13 +63,28 @@ def _columns(context: click.Context, option: click.Parameter, text: str | None) 
         raise click.BadParameter(str(error)) from error
 
 
-columns_option = click.option(
+_columns_option = click.option(
     "--columns",
     callback=_columns,
     metavar="FIELD=NAME,...",
     help="Names of fields or columns in files of events, where they differ from ours; for example"
     " user=visitorid,item=itemid,kind=event.",
 )
+_timestamps_option = click.option(
+    "--timestamps",
+    type=click.Choice(UNITS),
+    default="auto",
+    show_default=True,
+    help="Unit of timestamps that are numbers; auto: by magnitude, below 1e11 seconds, 1e14 ms,"
+    " 1e17 us, else ns.",
+)
+
+
+def columns_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how files of events are read."""
+    return _columns_option(_timestamps_option(command))
+
+
 users_option = click.option(
     "--users",
     multiple=True,
@@ -148,6 +164,7 @@ class InputFlags:
     users: tuple[Path, ...] = ()
     kinds: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    timestamps: Unit = "auto"
 
     def read_items(self, *, skip_bad: bool = False) -> Catalog:
         """Read the catalogue.

@@ -16,6 +16,7 @@ from indexer.cli.options import (
     read_kinds,
     version_option,
 )
+from tracker.events.times import Unit
 
 
 @click.command(epilog=EPILOG)
@@ -64,6 +65,7 @@ def trace(
     user: str,
     events: tuple[Path, ...],
     columns: dict[str, str],
+    timestamps: Unit,
     root: str,
     version: str | None,
     kinds: Path | None,
@@ -93,7 +95,7 @@ def trace(
             weights,
             None,
             time.time(),
-            event_reading(columns),
+            event_reading(columns, timestamps),
             (scale.rating_min, scale.rating_max),
             f"that of {artifact.manifest.version}",
         )

@@ -130,7 +130,7 @@ def read_event_log(
         EventFileError: a file does not exist or cannot be read, or no event is left.
     """
     reading = reading or event_reading()
-    reader = EventReader(kinds)
+    reader = EventReader(kinds, reading.timestamps)
     batches: list[EventBatch] = []
     bad = BadLines()
     unknown_kinds: Counter[str] = Counter()
@@ -140,6 +140,9 @@ def read_event_log(
             batch, refused = reader.read(source, 0, values, lines, arrivals)
             reading.notes.unused.update(dict.fromkeys(reader.unknown_fields))
             batches.append(batch)
+            reading.notes.remarks.update(
+                dict.fromkeys(f"timestamps are taken as {unit}" for unit in reader.units)
+            )
             for position, rejection in refused:
                 bad.add(rejection.reason, place_of(source, rejection.offset), rejection.message)
                 if rejection.reason == "unknown_kind":

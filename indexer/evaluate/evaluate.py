@@ -52,6 +52,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import Root
 from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
+from tracker.events.times import Unit
 from tracker.events.wire import hash_id
 from tracker.explained import Explained
 from tracker.recommend.learner import Learner
@@ -258,6 +259,7 @@ class JudgeOptions:
         targets: size of the sample, by default as large as MAX_SCORES allows.
         positive_rating: the lowest positive rating, by default that of the artifact's prediction.
         columns: names of columns in the files of events, by field, where the two differ.
+        timestamps: unit of timestamps that are numbers.
     """
 
     version: str | None = None
@@ -268,6 +270,7 @@ class JudgeOptions:
     targets: int | None = None
     positive_rating: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    timestamps: Unit = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +377,7 @@ def read_inputs(
         kinds,
         None,
         not_after,
-        event_reading(options.columns),
+        event_reading(options.columns, options.timestamps),
         (scale.rating_min, scale.rating_max),
         f"that of {version}",
     )

@@ -35,6 +35,7 @@ from indexer.train.curve import write_curve
 from tracker.artifact.manifest import TrainingInfo
 from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
+from tracker.events.times import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class FinetuneOptions:
         force: replace a folder that exists.
         columns: names of columns in the files of events, by field, where the two differ.
         rating_scale: lowest and highest rating; None to tell them by the ratings.
+        timestamps: unit of timestamps that are numbers.
     """
 
     objective: Objective = "co-interest"
@@ -66,6 +68,7 @@ class FinetuneOptions:
     force: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     rating_scale: tuple[float, float] | None = None
+    timestamps: Unit = "auto"
 
 
 class Finetuned(msgspec.Struct, frozen=True):
@@ -223,7 +226,12 @@ def _prepare(
 ) -> _Prepared:
     """Step 1 of `finetune`: read and divide the events, and plan the training."""
     log, _ = read_log(
-        events, kinds, None, not_after, event_reading(options.columns), options.rating_scale
+        events,
+        kinds,
+        None,
+        not_after,
+        event_reading(options.columns, options.timestamps),
+        options.rating_scale,
     )
     note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)

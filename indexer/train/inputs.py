@@ -73,7 +73,12 @@ def read_inputs(
     if before is not None:
         scale = (before.manifest.interest.rating_min, before.manifest.interest.rating_max)
     log, rating_scale = read_log(
-        events, kinds, scale, not_after, event_reading(options.columns), options.rating_scale
+        events,
+        kinds,
+        scale,
+        not_after,
+        event_reading(options.columns, options.timestamps),
+        options.rating_scale,
     )
     progress.note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))
     log = core(log, options.core)

@@ -12,6 +12,7 @@ from indexer.items.item_encoder import Progress
 from indexer.train.half_lives import HalfLives
 from indexer.train.prediction import PredictionOptions
 from indexer.train.ranker import RankerOptions
+from tracker.events.times import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class TrainOptions:
     `protocol` leaves the targets of that protocol out of everything fitted; None trains on all.
     Users and items with fewer than `core` events are left out. `repeats`: items chosen before may
     be chosen again. `refit` is that of a build. Without `tower` no encoder is trained. `columns`
-    are the names of columns in the files of events, by field, where the two differ.
+    are the names of columns in the files of events, by field, where the two differ, `timestamps`
+    the unit of their timestamps that are numbers.
     `rating_scale` is the lowest and highest rating; None to tell them by the ratings.
     """
 
@@ -35,6 +37,7 @@ class TrainOptions:
     prediction: PredictionOptions = field(default_factory=PredictionOptions)
     columns: Mapping[str, str] = field(default_factory=dict)
     rating_scale: tuple[float, float] | None = None
+    timestamps: Unit = "auto"
 
 
 class Trained(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from tracker.events.lines import Line, utf8_lines
 from tracker.events.names import nearest
 from tracker.events.opening import InputError, Notes, is_pandas_index, name_of, opened, part_files
 from tracker.events.tables import Fields, parquet_rows, table_rows
+from tracker.events.times import Unit
 from tracker.events.wire import Event
 
 MAX_LINE_BYTES = 1 << 20
@@ -35,6 +36,7 @@ class Reading:
         required: fields without which a table is refused.
         decisive: fields to which no other column of a table may look alike.
         notes: facts about the files, gathered while they are read.
+        timestamps: unit of timestamps that are numbers.
     """
 
     fields: Collection[str] | None = None
@@ -42,6 +44,7 @@ class Reading:
     required: Sequence[str] = ()
     decisive: Sequence[str] = ()
     notes: Notes = field(default_factory=Notes)
+    timestamps: Unit = "auto"
 
     def select(self, source: str, names: Sequence[str]) -> dict[str, str]:
         """Return the names of the wanted fields by the names of their columns.
@@ -107,9 +110,9 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def event_reading(columns: Mapping[str, str] | None = None) -> Reading:
+def event_reading(columns: Mapping[str, str] | None = None, timestamps: Unit = "auto") -> Reading:
     """Return how events are read; the fields that an event does not have are noted."""
-    return Reading(EVENT_FIELDS, columns or {}, ("user_id",), DECISIVE)
+    return Reading(EVENT_FIELDS, columns or {}, ("user_id",), DECISIVE, timestamps=timestamps)
 
 
 def entries(source: str, reading: Reading) -> Iterator[tuple[str, int, bytes | Fields]]:

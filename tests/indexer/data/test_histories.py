@@ -20,6 +20,7 @@ from indexer.data.histories import (
     read_event_log,
     split,
 )
+from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 from tracker.events.label_rule import LabelRule
 from tracker.events.wire import hash_id, kind_code
@@ -219,3 +220,15 @@ def test_a_purchase_of_a_negative_quantity_is_a_return_and_no_target(tmp_path: P
     assert log.positive.tolist() == [True, False, False, True, False]
     labels = LabelRule().labels(log.batch.kinds, log.batch.values, log.batch.weights)
     assert labels.tolist() == [1, 0, -1, 1, -1]
+
+
+def test_times_of_any_unit_are_read_and_said_and_the_unit_can_be_given(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.jsonl", [event("u", "a", 2000.0), event("u", "b", 3000.0)])
+    reading = event_reading(timestamps="ms")
+    log = read_event_log([path], Kinds.default(), NOT_AFTER, reading)
+    assert log.batch.times.tolist() == [2.0, 3.0]
+    assert log.notes == ["timestamps are taken as ms"]
+    path = write(tmp_path / "more.jsonl", [event("u", "a", 1.1e12), event("u", "b", 1.2e15)])
+    log = read_event_log([path], Kinds.default(), 4e9)
+    assert log.batch.times.tolist() == [1.1e9, 1.2e9]
+    assert log.notes == ["timestamps are taken as ms", "timestamps are taken as us"]
