@@ -9,7 +9,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         "tls_ca_file", "tls_cert_file", "tls_key_file",
     ),
     "artifacts": ("artifacts", "artifact_poll_seconds", "device", "index_device"),
-    "events": ("kinds_file", "unknown_kinds", "unknown_fields", "timestamps"),
+    "events": ("partitioner", "kinds_file", "unknown_kinds", "unknown_fields", "timestamps"),
     "lists": (
         "k", "seen", "diversity", "searches", "online_learning", "emit",
         "emit_min_interval_seconds", "max_event_age_seconds", "transactional_recommendations",
@@ -152,7 +152,8 @@ METRICS = {
     "tracker_too_old": "Nothing was taken back.",
     "tracker_unknown_fields": "At most 100 names a partition; the others count as `(others)`.",
     "tracker_ratings_beyond_scale": "If ratings have another scale, use `--rating-scale`.",
-    "tracker_key_mismatch": "Such a user may have two states.",
+    "tracker_key_mismatch": "Such a user may have two states: see [Partitioners](partitioners.md)."
+    " `cause` is `no_key`, `other_key` or `other_partition`.",
     "tracker_dropped": "Most often a list is too large.",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",
     "tracker_rebuilt_states": "Reserved: not counted in this version.",
@@ -164,6 +165,7 @@ METRICS = {
 METRIC_LABELS = {
     "unknown_fields": "`name`",
     "rejected": "`reason`",
+    "key_mismatch": "`cause`",
     "outcomes": "`outcome`",
     "dropped": "`topic`",
     "commits": "`table`",

@@ -22,6 +22,7 @@ SeenPolicy = Literal["demote", "exclude", "keep"]
 OnlineLearning = Literal["on", "freeze", "off"]
 Timestamps = Literal["auto", "seconds", "ms", "us", "ns"]
 UnknownFields = Literal["ignore", "reject"]
+Partitioner = Literal["murmur2", "crc32", "fnv1a", "given"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -115,6 +116,11 @@ class Settings(BaseSettings):
     )
     kinds_file: Annotated[Path | None, Optional] = Field(
         None, description="TOML file with the weight of each kind; by default the built-in table"
+    )
+    partitioner: Partitioner = Field(
+        "murmur2",
+        description="rule by which your producers choose a user's partition: that of Java clients,"
+        " of librdkafka, of Sarama, or given for a rule of your own",
     )
     unknown_kinds: Literal["reject"] | float = Field(
         "reject",

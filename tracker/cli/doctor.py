@@ -15,10 +15,12 @@ from tracker.kafka.client import EventChecker, latest_values
 from tracker.kafka.clock import broker_clock
 from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions, topics_of
 from tracker.kafka.connect import admin_client
+from tracker.kafka.key_sample import KeySample, sample_keys
+from tracker.kafka.partitioner import ONE_RULE, remedy
 from tracker.kafka.records import CODECS, CodecError, check_codecs
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
 from tracker.kernels.device import DeviceError
-from tracker.settings import Settings, SettingsError, load_settings, settings_table
+from tracker.settings import Partitioner, Settings, SettingsError, load_settings, settings_table
 
 LATEST_EVENTS = 200
 """Records of each partition of the events topic that are checked."""
@@ -82,6 +84,7 @@ async def check_all(
     try:
         reports = await ensure_topics(settings, create=False)
         add(*check_topics(reports))
+        add(await check_keys(settings, reports))
         add(await check_clock(settings, reports, transactions.state == "ok"))
         if not any(report.state == "missing" for report in reports):
             add(await check_events(settings))
@@ -120,6 +123,48 @@ async def check_events(settings: Settings) -> Check:
         notes.append(f"rejected: {counts}; for example {example}")
     state = "note" if reasons or any("looks like" in note for note in notes) else "ok"
     return Check("events", state, "; ".join([text, *notes]))
+
+
+async def check_keys(settings: Settings, reports: list[TopicReport]) -> Check:
+    """Check how the latest events are keyed, and that TRACKER_PARTITIONER put them where they are.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    events = next((report for report in reports if report.role == "events"), None)
+    if events is None or events.state == "missing":
+        return Check("partitioner", "note", "there is no events topic to look at")
+    sample = await sample_keys(settings, events.name, events.partitions)
+    return judge_keys(sample, settings.partitioner)
+
+
+def judge_keys(sample: KeySample, partitioner: Partitioner) -> Check:
+    """Turn a sample of the events topic into a check."""
+    if not sample.records:
+        return Check("partitioner", "ok", f"{partitioner}; there are no events to look at yet")
+    problems = []
+    if sample.no_key:
+        problems.append(f"{sample.no_key} have no key: set it to the user_id")
+    if sample.other_key:
+        problems.append(f"{sample.other_key} have a key that is not their user: set it to that")
+    split = f"user {sample.split[0]} is in several partitions" if sample.split else ""
+    if sample.away:
+        fit = f"{sample.away_fit or 'no rule known here'} puts them there"
+        problems.append(
+            f"{sample.away} of {sample.keyed} that are keyed by their user are not where"
+            f" {partitioner} puts them ({', '.join(filter(None, (fit, split)))}):"
+            f" {remedy(partitioner, sample.away_fit)}"
+        )
+    elif split:
+        problems.append(f"{split}: {ONE_RULE}")
+    latest = f"the latest {sample.records} events"
+    if problems:
+        text = f"of {latest}, {'; '.join(problems)}; a user in two partitions has two states"
+        return Check("partitioner", "note", text)
+    if partitioner != "given":
+        return Check("partitioner", "ok", f"{partitioner} puts {latest} where they are")
+    fit = f"; {sample.fit} fits: set it, and look-ups are faster" if sample.fit else ""
+    return Check("partitioner", "ok", f"given; {latest} are keyed by their user{fit}")
 
 
 def check_settings(settings: Settings) -> Check:

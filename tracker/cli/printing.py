@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from tracker.events.wire import Recommendation
+from tracker.kafka.partitioner import ONE_RULE
 from tracker.kafka.topics import TopicReport
 
 if TYPE_CHECKING:
@@ -152,6 +153,17 @@ def print_scores(answer: Mapping[str, Any]) -> None:
     console.print(table)
 
 
+def _spread(user: Mapping[str, Any]) -> str:
+    """Return the line that names the partitions over which a user's events are spread."""
+    text = f"this state is of partition {user['partition']}"
+    if "expected_partition" in user:
+        text += f", but the user belongs to partition {user['expected_partition']}"
+    if "also_in_partitions" in user:
+        others = ", ".join(map(str, user["also_in_partitions"]))
+        text += f", and partition {others} has another"
+    return f"{text}: {ONE_RULE}"
+
+
 def print_user(user: Mapping[str, Any]) -> None:
     """Print the state of a user."""
     console = out()
@@ -164,6 +176,8 @@ def print_user(user: Mapping[str, Any]) -> None:
         f"{_age(user['last_event_age_seconds'])} ago",
         soft_wrap=True,
     )
+    if "expected_partition" in user or "also_in_partitions" in user:
+        console.print(f"[bold]{_safe(_spread(user))}[/]", soft_wrap=True)
     table = Table("interest", "strength", "change", "age", "events", "items behind it")
     for one in user["interests"]:
         table.add_row(

@@ -20,6 +20,7 @@ from tracker.events.lines import Line
 from tracker.events.wire import RejectedEventError, decode_event
 from tracker.kafka.cluster import TopicError, describe_topics, topics_of, unreachable
 from tracker.kafka.connect import consumer, producer
+from tracker.kafka.partitioner import ProducerPartitioner
 from tracker.kafka.records import read_every_record
 from tracker.settings import Settings
 
@@ -121,7 +122,7 @@ async def send_events(
 
     1. Decode each line. One that is not an event is reported and counted, not sent: the worker
        would reject it.
-    2. Send it with the user's id as key, to the partition that Kafka's own clients choose, so
+    2. Send it with the user's id as key, to the partition that TRACKER_PARTITIONER chooses, so
        that a user's events stay in order whoever sends them.
     3. Wait until the broker has acknowledged all events.
 
@@ -139,6 +140,7 @@ async def send_events(
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: the topic of events does not exist.
+        PartitionerError: the producers' rule for choosing a partition is not known.
         InputError: see `read_lines`.
     """
     topic = topics_of(settings).events
@@ -159,7 +161,12 @@ async def send_events(
             result.errors.append(str(error) or type(error).__name__)
 
     linger = 5 if rate is None else 0
-    async with producer(settings, linger_ms=linger, max_batch_size=MAX_BATCH_BYTES) as client:
+    async with producer(
+        settings,
+        linger_ms=linger,
+        max_batch_size=MAX_BATCH_BYTES,
+        partitioner=ProducerPartitioner(settings.partitioner),
+    ) as client:
         count = 0
         for count, line in enumerate(lines, 1):
             # 1. Decode the line.
@@ -224,7 +231,7 @@ async def read_topic(
     from_beginning: bool = True,
     follow: bool = False,
     ready: Callable[[], None] = lambda: None,
-    choose: Callable[[int], int] | None = None,
+    choose: Callable[[int], int | None] | None = None,
 ) -> AsyncGenerator[Received, None]:
     """Yield the committed records of a topic, in order within each partition.
 
@@ -234,18 +241,20 @@ async def read_topic(
         from_beginning: whether to start at the earliest offset, or with records appended later.
         follow: True never ends; False stops at the end offsets at the time of the call.
         ready: called once the start offsets are fixed: records appended later will be read.
-        choose: returns the only partition to read, given their number; by default all are read.
+        choose: returns the only partition to read, given their number, or None for all; by
+            default all are read.
 
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: the topic does not exist.
     """
     partitions = await _partitions(settings, topic)
-    if choose is not None:
-        partitions = [partitions[choose(len(partitions))]]
+    only = None if choose is None else choose(len(partitions))
+    if only is not None:
+        partitions = [partitions[only]]
     async with consumer(settings, fetch_max_wait_ms=100) as client:
         client.assign(partitions)
-        ends = await _ends(client, partitions, settings)
+        ends = await ends_of(client, partitions, settings)
         starts = await client.beginning_offsets(partitions) if from_beginning else ends
         for partition in partitions:
             client.seek(partition, starts[partition])
@@ -281,7 +290,7 @@ async def latest_values(settings: Settings, topic: str, most: int) -> list[bytes
     partitions = await _partitions(settings, topic)
     async with consumer(settings, fetch_max_wait_ms=100) as client:
         client.assign(partitions)
-        ends = await _ends(client, partitions, settings)
+        ends = await ends_of(client, partitions, settings)
         starts = await client.beginning_offsets(partitions)
         unread = {p for p in partitions if starts[p] < ends[p]}
         for partition in partitions:
@@ -295,7 +304,7 @@ async def latest_values(settings: Settings, topic: str, most: int) -> list[bytes
     return values
 
 
-async def _ends(
+async def ends_of(
     client: AIOKafkaConsumer, partitions: list[TopicPartition], settings: Settings
 ) -> dict[TopicPartition, int]:
     """Return the last stable offset of each partition, from the answers to fetches.

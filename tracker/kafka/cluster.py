@@ -19,7 +19,6 @@ from aiokafka.errors import (
     UnknownError,
     UnsupportedVersionError,
 )
-from aiokafka.partitioner import murmur2
 
 from tracker.explained import Explained
 from tracker.kafka.topic_ids import read_topics
@@ -94,14 +93,6 @@ def topics_of(settings: Settings) -> Topics:
         users_changelog=f"{name}-users-changelog",
         items_changelog=f"{name}-items-changelog",
     )
-
-
-def partition_of(key: str, partitions: int) -> int:
-    """Return the partition that Kafka's own clients choose for a key: murmur2, 31 bits, modulo.
-
-    Source: `DefaultPartitioner` of aiokafka, the same as Kafka's Java client.
-    """
-    return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
 
 
 def group_of(settings: Settings) -> str:

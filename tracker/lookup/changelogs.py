@@ -3,15 +3,15 @@
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from functools import partial
 
 import numpy as np
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import latest_version
 from tracker.items.states import problem_of
-from tracker.kafka.client import read_topic
-from tracker.kafka.cluster import partition_of, topics_of
+from tracker.kafka.client import Received, read_topic
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.partitioner import ONE_RULE, partition_of
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.kernels.row_bytes import USER_PREFIX, is_item_key, item_of, user_key, user_of
 from tracker.settings import Settings
@@ -23,21 +23,35 @@ log = logging.getLogger(__name__)
 async def user_row(settings: Settings, user_id: str) -> bytes | None:
     """Return the last committed row of a user; None if there is none.
 
-    The partition that Kafka's own clients choose for the user is read first, then all.
+    The partition in which TRACKER_PARTITIONER puts the user is read first, then all. If several
+    have a row of the user, the latest is returned, and a warning names them.
 
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: the changelog does not exist.
     """
     topic = topics_of(settings).users_changelog
-    for choose in (partial(partition_of, user_id), None):
-        row: bytes | None = None
+
+    def likely(partitions: int) -> int | None:
+        return partition_of(user_id, partitions, settings.partitioner)
+
+    for choose in (likely, None):
+        rows: dict[int, Received] = {}
         async with aclosing(read_topic(settings, topic, choose=choose)) as records:
             async for record in records:
-                if record.key == user_key(user_id):
-                    row = record.value
-        if row is not None:
-            return row
+                if record.key != user_key(user_id):
+                    continue
+                rows.pop(record.partition, None)
+                if record.value is not None:
+                    rows[record.partition] = record
+        if len(rows) > 1:
+            log.warning(
+                "user %s has states in partitions %s: events of the user are spread over them, and"
+                " the latest state is shown; %s",
+                user_id, ", ".join(map(str, sorted(rows))), ONE_RULE,
+            )  # fmt: skip
+        if rows:
+            return max(rows.values(), key=lambda record: record.appended).value
     return None
 
 

@@ -16,6 +16,7 @@ from tracker.events.foreign import MAX_NAMES, OTHER_NAMES, look_alikes
 from tracker.events.times import Unit
 from tracker.events.wire import Rejection
 from tracker.kafka.outbox import Record, rejected_record
+from tracker.stream.key_check import KeyCheck
 from tracker.stream.serving import Context
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Intake:
 
     def __init__(self, context: Context, partition: int) -> None:
         self._metrics = context.metrics
+        self._keys = KeyCheck(context, partition)
         self._topic = context.cluster.topics.events
         self._partition = partition
         self._rejected_topic = context.cluster.topics.rejected
@@ -87,9 +89,9 @@ class Intake:
         return batch, rejected, by_clock or arrivals.is_open(places, batch.times)
 
     def count(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> list[Record]:
-        """Count rejected records and foreign keys; return the records for the rejected topic."""
+        """Count rejected records and misplaced events; return what the rejected topic gets."""
         if len(batch):
-            self._check_keys(records, batch, rejected)
+            self._keys.count(records, batch)
             self._check_ratings(batch)
         if self._reader.unknown_fields:
             self._count_fields(self._reader.unknown_fields)
@@ -130,24 +132,6 @@ class Intake:
         if message not in self._log_once and len(self._log_once) < MAX_SAID:
             self._log_once.add(message)
             log.warning("%s: %s", self._topic, message)
-
-    def _check_keys(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> None:
-        """Count records whose key is not their user: such a user may have two states."""
-        if rejected:
-            indices = {index for index, _ in rejected}
-            records = [record for index, record in enumerate(records) if index not in indices]
-        wrong = [
-            record
-            for record, user in zip(records, batch.users, strict=True)
-            if record.key != user.encode()
-        ]
-        if wrong:
-            self._metrics.key_mismatch.inc(len(wrong))
-            log.warning(
-                "%s-%d: %d events have a key that is not their user, the first at offset %d;"
-                " states are kept per partition, so set the key to the user_id",
-                self._topic, self._partition, len(wrong), wrong[0].offset,
-            )  # fmt: skip
 
     def _check_ratings(self, batch: EventBatch) -> None:
         """Count ratings beyond the scale; the first chunk with one is logged."""

@@ -78,7 +78,14 @@ class Metrics:
         self.outcomes = counter("outcomes", "accepted events, by outcome", ("outcome",))
         self.duplicates = counter("duplicates", "events whose event_id is in the ring already")
         self.too_old = counter("too_old", "retractions of events that are no longer in the ring")
-        self.key_mismatch = counter("key_mismatch", "events whose key is not their user")
+        self.key_mismatch = counter(
+            "key_mismatch",
+            "events without a key, with a key that is not their user, or in a partition that is"
+            " not their user's",
+            ("cause",),
+        )
+        for cause in ("no_key", "other_key", "other_partition"):
+            self.key_mismatch.labels(cause)
         self.ratings_beyond_scale = counter(
             "ratings_beyond_scale", "ratings outside the artifact's scale, which are cut"
         )

@@ -13,6 +13,7 @@ from tracker.events.wire import Event, encode_event
 from tracker.items.rows import ItemRows
 from tracker.recommend.learner import Learner
 from tracker.scoring.context import COLUMNS
+from tracker.stream.key_check import RULES, partitions_of_all
 from tracker.stream.serving import Serving
 from tracker.users.rows import RequestBatch, UserRows
 
@@ -75,6 +76,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         packed = items.states.pack(np.unique(places).astype(np.int64))
         items.states.unpack(np.arange(len(packed)), packed)
         type(serving.view)(serving.artifact.vectors).update(packed, np.unique(item_events["item"]))
+    partitions_of_all([b"a"], RULES["murmur2"], 2)
     seconds = time.monotonic() - started_at
     log.info("kernels ready after %.1f s", seconds)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tracker.events.item_events import item_partition
 from tracker.events.wire import hash_id
-from tracker.kafka.cluster import partition_of
+from tracker.kafka.partitioner import partition_of
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_item, describe_user
@@ -94,7 +94,7 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
             return view.json({"error": str(newer)}, status=503)
         if answer is None:
             partitions = context.cluster.partitions(context.cluster.topics.events)
-            number = partition_of(user_id, partitions)
+            number = partition_of(user_id, partitions, context.settings.partitioner)
             return view.json(
                 {"error": "this worker knows no such user", "partition": number}, status=404
             )
@@ -164,10 +164,10 @@ async def _score(
 ) -> dict[str, object] | None:
     """Return scores from the partition that has the user, or would have it; None for neither."""
     partitions = context.cluster.partitions(context.cluster.topics.events)
-    likely = partition_of(user_id, partitions)
-    sides = _with_side(plane, UserSide)
+    likely = partition_of(user_id, partitions, context.settings.partitioner)
+    sides = sorted(_with_side(plane, UserSide), key=lambda part: part.number != likely)
     for partition, new in [(p, False) for p in sides] + [(p, True) for p in sides]:
-        if new and partition.number != likely:
+        if new and likely is not None and partition.number != likely:
             continue
         side = cast(UserSide, partition.side)
 
@@ -190,7 +190,16 @@ async def _score(
 
 
 async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[str, object] | None:
-    for partition in _with_side(plane, UserSide):
+    """Describe a user's state; None if no partition of this worker has one.
+
+    The state in the partition where TRACKER_PARTITIONER puts the user comes first. Where others
+    have one too, or only another has, the answer names them.
+    """
+    count = context.cluster.partitions(context.cluster.topics.events)
+    likely = partition_of(user_id, count, context.settings.partitioner)
+    first: dict[str, object] | None = None
+    others: list[int] = []
+    for partition in sorted(_with_side(plane, UserSide), key=lambda part: part.number != likely):
         side = cast(UserSide, partition.side)
 
         def query(side: UserSide = side) -> dict[str, object] | None:
@@ -201,9 +210,18 @@ async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[st
             return describe_user(user_id, user.rows.states, user.slot, artifact, user.now)
 
         answer = await _query(context, partition, query)
-        if answer is not None:
-            return answer
-    return None
+        if answer is None:
+            continue
+        if first is not None:
+            others.append(partition.number)
+            continue
+        first = {**answer, "partition": partition.number}
+        if likely is not None and likely != partition.number:
+            first["expected_partition"] = likely
+    if others:
+        assert first is not None
+        first["also_in_partitions"] = others
+    return first
 
 
 async def _look_up_item(context: Context, plane: Plane, item_id: str) -> dict[str, object] | None:

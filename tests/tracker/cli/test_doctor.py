@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import NewTopic
+from confluent_kafka import Producer
 
 from tests.brokers import KafkaBroker
 from tests.shop import build_shop
@@ -19,6 +20,7 @@ from tracker.cli.doctor import (
     check_data_dir,
     check_device,
     check_events,
+    check_keys,
     check_kinds,
     check_settings,
     check_topics,
@@ -231,3 +233,80 @@ def test_the_latest_events_are_checked_as_the_worker_does(tansu: str, prefix: st
     assert "timestamps are taken as ms" in odd.text
     assert "1 unknown_kind, 1 not_json; for example unknown_kind: kind 'clcik'" in odd.text
     assert "did you mean click?" in odd.text
+
+
+def looked_at(given: Settings) -> Check:
+    return asyncio.run(look_at(given))
+
+
+async def look_at(given: Settings) -> Check:
+    return await check_keys(given, await ensure_topics(given, create=False))
+
+
+EVENT = b'{"user_id":"%s","item_id":"i1","kind":"click","timestamp":1000}'
+
+
+def written(address: str, topic: str, keys: list[str | None], **options: str) -> None:
+    """Write events as clients on librdkafka do."""
+    client = Producer({"bootstrap.servers": address, **options})
+    for number, key in enumerate(keys):
+        client.produce(topic, EVENT % (key or f"user-{number}").encode(), key=key)
+    assert client.flush(20) == 0
+
+
+def test_the_partitioner_that_put_the_events_where_they_are_is_found(
+    tansu: str, prefix: str
+) -> None:
+    given = settings(brokers=tansu, name=prefix, event_partitions=5)
+    assert looked_at(given).text == "there is no events topic to look at"
+    asyncio.run(ensure_topics(given))
+    assert looked_at(given).text == "murmur2; there are no events to look at yet"
+    users: list[str | None] = [f"user-{number}" for number in range(50)]
+    topic = topics_of(given).events
+    written(tansu, topic, users, partitioner="murmur2_random")
+    assert looked_at(given) == Check(
+        "partitioner", "ok", "murmur2 puts the latest 50 events where they are"
+    )
+    own = settings(brokers=tansu, name=prefix, partitioner="given")
+    assert looked_at(own).state == "ok"
+    assert "murmur2 fits" in looked_at(own).text
+    written(tansu, topic, users)
+    found = looked_at(given)
+    assert found.state == "note"
+    assert "of the latest 100 events" in found.text
+    assert "of 100 that are keyed by their user are not where murmur2 puts them" in found.text
+    assert "(crc32 puts them there, user user-" in found.text
+    assert "is in several partitions" in found.text
+    assert "set TRACKER_PARTITIONER=crc32 if it is that of all your producers" in found.text
+    assert "\n" not in found.text
+    assert "is in several partitions" in looked_at(own).text
+
+
+def test_where_all_events_are_of_another_partitioner_its_setting_is_named(
+    tansu: str, prefix: str
+) -> None:
+    given = settings(brokers=tansu, name=prefix, event_partitions=5)
+    asyncio.run(ensure_topics(given))
+    users: list[str | None] = [f"user-{number}" for number in range(50)]
+    written(tansu, topics_of(given).events, users, partitioner="fnv1a_random")
+    assert "(fnv1a puts them there)" in looked_at(given).text
+    assert "fnv1a is the rule of Sarama" in looked_at(given).text
+    right = settings(brokers=tansu, name=prefix, partitioner="fnv1a")
+    assert looked_at(right).state == "ok"
+
+
+def test_events_without_a_key_or_with_another_are_noted(tansu: str, prefix: str) -> None:
+    given = settings(brokers=tansu, name=prefix, event_partitions=1)
+    asyncio.run(ensure_topics(given))
+    topic = topics_of(given).events
+    written(tansu, topic, [None, None, "ann"])
+    client = Producer({"bootstrap.servers": tansu})
+    client.produce(topic, EVENT % b"ann", key='"ann"')
+    client.produce(topic, b"{", key="not an event")
+    assert client.flush(20) == 0
+    assert looked_at(given) == Check(
+        "partitioner",
+        "note",
+        "of the latest 5 events, 2 have no key: set it to the user_id; 1 have a key that is not"
+        " their user: set it to that; a user in two partitions has two states",
+    )

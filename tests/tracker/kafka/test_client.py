@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import zlib
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tracker.events.lines import Line
 from tracker.kafka.client import Received, Sent, read_topic, send_events, watch
 from tracker.kafka.cluster import BrokerError, TopicError, topics_of
 from tracker.kafka.connect import producer
+from tracker.kafka.partitioner import PartitionerError
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
 
@@ -222,3 +224,26 @@ def test_broker_that_answers_nothing_is_one_line_in_the_end(
             assert time.monotonic() - started < 20
         finally:
             broker.thaw()
+
+
+def test_events_go_where_the_configured_partitioner_puts_them(tansu: str, prefix: str) -> None:
+    values = [GOOD % number for number in range(30)]
+
+    async def go() -> list[Received]:
+        settings = await prepared(tansu, prefix)
+        crc32 = load_settings({}, brokers=tansu, name=prefix, partitioner="crc32")
+        assert (await send_events(crc32, iter(lines(*values)))).confirmed == 30
+        return await everything(settings, topics_of(settings).events)
+
+    for record in asyncio.run(go()):
+        assert record.partition == zlib.crc32(record.key or b"") % 3
+
+
+def test_events_are_not_sent_by_a_rule_that_is_not_known(tansu: str, prefix: str) -> None:
+    async def go() -> None:
+        await prepared(tansu, prefix)
+        given = load_settings({}, brokers=tansu, name=prefix, partitioner="given")
+        await send_events(given, iter(lines(GOOD % 1)))
+
+    with pytest.raises(PartitionerError, match="TRACKER_PARTITIONER is given"):
+        asyncio.run(go())

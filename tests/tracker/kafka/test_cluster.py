@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
-from aiokafka.partitioner import DefaultPartitioner
 
 from tests.brokers import KafkaBroker
 from tracker.kafka import cluster
@@ -20,7 +19,6 @@ from tracker.kafka.cluster import (
     describe_topics,
     fetched_ends,
     group_of,
-    partition_of,
     ssl_context_of,
     topics_of,
 )
@@ -43,13 +41,6 @@ def test_topics_and_group_share_the_name() -> None:
         "shop-items-changelog",
     )
     assert group_of(load_settings({}, name="shop")) == "shop"
-
-
-@pytest.mark.parametrize("user", ["", "a", "u-17", "\N{SNOWMAN}", "x" * 300])
-def test_a_key_goes_to_the_partition_that_clients_choose(user: str) -> None:
-    partitions = list(range(7))
-    chosen = DefaultPartitioner()(user.encode(), partitions, partitions)
-    assert partition_of(user, 7) == chosen
 
 
 def test_clients_get_what_the_protocol_needs() -> None:

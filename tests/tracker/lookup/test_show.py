@@ -15,6 +15,7 @@ from tracker.demo.processes import free_port
 from tracker.events.wire import hash_id, scene_code
 from tracker.kafka.cluster import TopicError, topics_of
 from tracker.kafka.connect import producer
+from tracker.kafka.partitioner import partition_of
 from tracker.kafka.topics import ensure_topics
 from tracker.lookup.show import (
     ask_worker,
@@ -223,3 +224,28 @@ def test_worker_is_asked_with_the_id_quoted_and_odd_answers_are_none(
 
 def test_worker_that_is_not_there_knows_nothing() -> None:
     assert ask_worker(f"http://127.0.0.1:{free_port()}", "users/u0") is None
+
+
+def test_user_with_two_rows_is_shown_from_where_the_partitioner_puts_it(
+    tansu: str, prefix: str, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (old,) = world.states.pack(np.array([1]))
+
+    async def go(partitioner: str) -> object:
+        settings = load_settings({}, brokers=tansu, name=prefix, partitioner=partitioner)
+        return await user_from_changelog(settings, "u0", world.artifact, START + 3 * DAY)
+
+    async def write() -> None:
+        settings = await changelogs(tansu, prefix, world)  # the user's row is in partition 3
+        right = partition_of("u0", 4, "murmur2")
+        assert right not in (None, 3)
+        async with producer(settings) as client:
+            topic = topics_of(settings).users_changelog
+            await client.send_and_wait(topic, old, b"uu0", right)
+
+    asyncio.run(write())
+    found = asyncio.run(go("murmur2"))
+    assert found == describe_user("u0", world.states, 1, world.artifact, START + 3 * DAY)
+    assert "states in partitions" not in caplog.text
+    assert asyncio.run(go("given")) == found  # the later one
+    assert "user u0 has states in partitions" in caplog.text

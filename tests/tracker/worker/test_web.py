@@ -20,6 +20,7 @@ from tracker.demo.processes import free_port
 from tracker.events import lines as event_lines
 from tracker.events.wire import Event, encode_event
 from tracker.kafka.client import send_events
+from tracker.kafka.partitioner import partition_of
 from tracker.settings import Settings, load_settings
 from tracker.worker.web import Health, add_pages
 
@@ -202,3 +203,36 @@ def check_pages(settings: Settings) -> None:
     metrics = get(settings, "/metrics")[1].decode()
     assert "tracker_artifact_sequence 1.0" in metrics
     assert 'tracker_lag{partition="0"' in metrics
+
+
+def test_a_user_with_states_in_two_partitions_is_told_with_both(
+    worker: WorkerState, tmp_path: Path
+) -> None:
+
+    names: dict[int, list[str]] = {number: [] for number in range(4)}
+    for number in range(100):
+        user = f"user-{number}"
+        names[partition_of(user, 4, "murmur2") or 0].append(user)
+    home, away = names[0][0], names[1][0]
+    answers: list[Any] = []
+
+    async def work(running: RunningPartition) -> None:
+        other: Any = SimpleNamespace(
+            number=3, side=running.partition.side, query=running.partition.query
+        )
+        for given in ({0: running.partition}, {3: other, 0: running.partition}):
+            pages = Pages(worker, SimpleNamespace(partitions=given))
+            for user in (home, away):
+                answers.append(await pages.found["/users/{user_id}"](pages, None, user))
+
+    for user in (home, away):
+        worker.send(Event(user, "i1", "like", worker.now))
+    worker.commit()
+    assert run_partition(worker, work).fatal == []
+    alone, alone_away, both, both_away = (answer for answer, _ in answers)
+    assert alone["partition"] == 0
+    assert "expected_partition" not in alone
+    assert "also_in_partitions" not in alone
+    assert (alone_away["partition"], alone_away["expected_partition"]) == (0, 1)
+    assert (both["partition"], both["also_in_partitions"]) == (0, [3])
+    assert both_away["expected_partition"] == 1
