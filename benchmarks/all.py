@@ -85,6 +85,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "demo-films-kafka": [_python("demonstration", *film_items, *films, "--kafka")],
         "recommend": [_recommend("20000", "4000")],
         "recommend-large": [_recommend("100000", "20000")],
+        "late-events": [_python("late_events", "--items", "20000", "--users", "4000")],
         "latency": [
             _python("throughput", "--only", "latency", "--repeat", "0", "--users-law", "uniform",
                     "--rate", "200", "--rate", "1000", "--latency-runs", "5"),

@@ -406,6 +406,20 @@ def carry_over(results: Results) -> str:
     return "\n\n".join([text, table(head, lines), source(result)])
 
 
+def late_events(results: Results) -> str:
+    """Return what an event costs that comes in order, and one that comes late."""
+    result = results["late-events"]
+    lines = []
+    for one in result["figures"]["microseconds"]:
+        held = "all in the ring" if one["fit"] else "more than the ring holds"
+        lines.append(
+            [f"{one['events']}, {held}", "yes" if one["with"] == "encoder" else "no",
+             f"{one['in_order']:.1f}", f"{one['late']:.1f}"]
+        )  # fmt: skip
+    head = ["events of the user", "user encoder", "in order, µs", "late, µs"]
+    return "\n\n".join([table(head, lines), source(result)])
+
+
 def neighbours(results: Results) -> str:
     """Return how much of an unbounded count the bounded lists hold."""
     lines = []

@@ -46,6 +46,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "finetune": blocks.finetune,
     "ablation": blocks.ablation,
     "carry-over": blocks.carry_over,
+    "late-events": blocks.late_events,
     "neighbours": blocks.neighbours,
     "whitening-category": blocks.whitening("own_category"),
     "whitening-hits": blocks.whitening("hit_rate_at_10"),

@@ -93,7 +93,7 @@ class Job:
             # Few items of a group are chosen often: a Zipf-like rank.
             rank = (random.random(users) ** 3 * (count // GROUPS)).astype(np.int64)
             rows = np.minimum(rank * GROUPS + group, count - 1)
-            batch = self._events(
+            batch = self.events_at(
                 rows, START + turn * DAY / 2 + random.random(users) * DAY / 2, turn
             )
             start = time.thread_time()
@@ -107,7 +107,10 @@ class Job:
             self.view.update(item_states.pack(part), self.items.hashes[part])
         self.now = START + events * DAY / 2
 
-    def _events(self, rows: NDArray[np.int64], times: NDArray[np.float64], turn: int) -> EventBatch:
+    def events_at(
+        self, rows: NDArray[np.int64], times: NDArray[np.float64], turn: int
+    ) -> EventBatch:
+        """Return an event of each user: of these items, at these times."""
         users = len(rows)
         return EventBatch(
             topic="events",

@@ -191,6 +191,12 @@ def made_up() -> Stored:
                 {"time": 2e9, "interests": {"a": 0.4, "b": 0.6}},
             ],
         },
+        "late-events": {
+            "microseconds": [
+                {"events": 15, "fit": True, "with": "encoder", "in_order": 1.0, "late": 2.0},
+                {"events": 40, "fit": False, "with": "no encoder", "in_order": 1.0, "late": 2.0},
+            ]
+        },
         "latency": {"latency_ms": [{"rate": 200.0, "p50": 1.0, "p95": 2.0, "p99": 3.0}]},
         "new-users": {
             "users": {"held_out": 2, "with_attributes": 9},

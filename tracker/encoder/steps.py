@@ -98,10 +98,11 @@ class EncoderSteps:
     ) -> NDArray[np.float16]:
         """Return states (B, state_dim) from the events that rings still hold.
 
-        For states of another encoder, and after a retraction. What left the ring is not in them.
+        For states of another encoder, after a retraction, and after a late event. What left the
+        ring is not in them.
 
         Args:
-            rows: (B, T) of the item table, in the order of arrival, padded at the end.
+            rows: (B, T) of the item table, in the order of time, padded at the end.
             kinds: (B, T) codes.
             scenes: (B, T) codes.
             values: (B, T) raw.

@@ -20,6 +20,7 @@ from tracker.items.vectors import ItemVectors, row_of_hash
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
 from tracker.users.columns import APPLIED, RETRACTED
+from tracker.users.ring import late_if_applied
 from tracker.users.rows import RequestBatch
 from tracker.users.states import RING_RETRACTED, UserStates
 
@@ -111,24 +112,29 @@ class Tower:
         return len(foreign)
 
     @staticmethod
-    def stretches(events: EventBatch) -> list[NDArray[np.int64]]:
-        """Divide a chunk so that no user has an event after a retraction of its own in one part.
+    def stretches(states: UserStates, events: EventBatch) -> list[NDArray[np.int64]]:
+        """Divide a chunk so that no user has an event after one that rebuilds, in one part.
 
-        A retraction rebuilds the state from the ring; the content of the ring must not depend on
-        the division into chunks.
+        A retraction and a late event rebuild the state from the ring; the content of the ring
+        must not depend on the division into chunks.
+
+        Args:
+            states: the arena, before the chunk.
+            events: the chunk.
         """
         everything = np.arange(len(events))
-        if not events.retracts.any():
+        rebuilds = late_if_applied(states, events) | (events.retracts != 0)
+        if not rebuilds.any():
             return [everything]
         cuts: list[int] = []
-        retracted: set[int] = set()
-        pairs = zip(events.slots.tolist(), events.retracts.tolist(), strict=True)
-        for position, (slot, retracts) in enumerate(pairs):
-            if slot in retracted:
+        rebuilt: set[int] = set()
+        pairs = zip(events.slots.tolist(), rebuilds.tolist(), strict=True)
+        for position, (slot, does_rebuild) in enumerate(pairs):
+            if slot in rebuilt:
                 cuts.append(position)
-                retracted = set()
-            if retracts:
-                retracted.add(slot)
+                rebuilt = set()
+            if does_rebuild:
+                rebuilt.add(slot)
         return np.split(everything, cuts)
 
     def update(
@@ -136,21 +142,24 @@ class Tower:
         states: UserStates,
         events: EventBatch,
         outcomes: NDArray[np.uint8],
+        late: NDArray[np.bool_],
         last_times: NDArray[np.float64],
         items: ItemVectors,
     ) -> None:
         """Run a chunk that was applied to the rows into their states, in ordered waves.
 
-        The states of users with a retraction among them are rebuilt from their rings.
+        The states of users with a retraction or a late event among them are rebuilt from their
+        rings.
 
         Args:
             states: the arena, after the chunk; `carry_over` was called before it.
             events: the chunk.
             outcomes: (N,) what became of each event.
+            late: (N,) whether it was applied, and not the newest of its user.
             last_times: (N,) latest event of each one's user before the chunk, NaN for none.
             items: of the artifact.
         """
-        again = np.unique(events.slots[outcomes == RETRACTED])
+        again = np.unique(events.slots[late | (outcomes == RETRACTED)])
         applied = (outcomes == APPLIED) & ~np.isin(events.slots, again)
         if applied.any():
             self.steps.update(

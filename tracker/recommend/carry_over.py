@@ -52,12 +52,12 @@ def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> App
     if tower is None:
         return _apply(users, events, artifact)
     parts = []
-    for part in tower.stretches(events):
+    for part in tower.stretches(states, events):
         stretch = events if len(part) == len(events) else events.take(part)
         head = states.head[stretch.slots]
         last_times = np.where(head["n_ring"] > 0, head["last_time"], np.nan)
         applied = _apply(users, stretch, artifact)
-        tower.update(states, stretch, applied.outcomes, last_times, artifact.vectors)
+        tower.update(states, stretch, applied.outcomes, applied.late, last_times, artifact.vectors)
         parts.append(applied)
     return parts[0] if len(parts) == 1 else joined(parts)
 

@@ -1,16 +1,14 @@
-"""Adding one event to one user's row: sums, counts, interests and ring."""
+"""Adding one event to one user's row: times, sums, counts and interests."""
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.vectors import row_of_hash
 from tracker.kernels.arithmetic import add_scaled, decay, scale_in_place, square, whole
 from tracker.kernels.native import native
-from tracker.users.columns import Content, EventColumns, RowColumns, Rules, SeenColumns
+from tracker.users.columns import Content, EventColumns, RowColumns, Rules
 from tracker.users.interests import add_to_interests
-from tracker.users.seen import bloom_add, event_key
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
 
 Array = NDArray[Any]
@@ -120,81 +118,18 @@ def refill(
 
 
 @native
-def find_event(rows: RowColumns, user: int, event_id: np.uint64) -> int:
-    """Return the place of an event id in the ring, or -1."""
-    for r in range(whole(rows.head[user]["n_ring"]) - 1, -1, -1):
-        if rows.ring[user, r]["event_id"] == event_id:
-            return r
-    return -1
-
-
-@native
-def recent_items(ring: Array, place: int, out: Array) -> int:
-    """Write the distinct positive items before a place, latest first, and return their number.
-
-    An entry counts if it was not retracted when the event at `place` arrived.
-    """
-    n = 0
-    for r in range(place - 1, -1, -1):
-        flags = whole(ring[r]["flags"])
-        if not ring[r]["weight"] > 0.0:
-            continue
-        if flags & RING_RETRACTED and place - r > flags >> 8:
-            continue
-        item = ring[r]["item"]
-        is_repeat = False
-        for k in range(n):
-            if out[k] == item:
-                is_repeat = True
-                break
-        if is_repeat:
-            continue
-        out[n] = item
-        n += 1
-        if n == out.shape[0]:
-            break
-    return n
-
-
-@native
-def append_to_ring(
-    rows: RowColumns,
-    user: int,
-    rules: Rules,
-    seen: SeenColumns,
-    events: EventColumns,
-    i: int,
-    flags: int,
-) -> None:
-    """Append event i to the ring; when it is full, the oldest entries move to the seen set."""
+def all_known(rows: RowColumns, user: int, content: Content) -> bool:
+    """Return whether all that is in the sums is in the ring, with its vector."""
     head = rows.head[user]
-    n = whole(head["n_ring"])
-    if n == rows.ring.shape[1]:
-        n_evicted = rules.ring_evict
-        slot = seen.slots[user]
-        for r in range(n_evicted):
-            entry = rows.ring[user, r]
-            if not entry["flags"] & RING_RETRACTED:
-                bloom_add(
-                    seen.bits, seen.counts, seen.active, slot, entry["item"], rules.seen_capacity
-                )
-            if entry["event_id"] != 0:
-                key = np.uint64(event_key(entry["event_id"]))
-                bloom_add(seen.bits, seen.counts, seen.active, slot, key, rules.seen_capacity)
-        for r in range(n - n_evicted):
-            rows.ring[user, r] = rows.ring[user, r + n_evicted]
-        n -= n_evicted
-        head["evicted"] += n_evicted
-    entry = rows.ring[user, n]
-    entry["item"] = events.items[i]
-    entry["event_id"] = events.event_ids[i]
-    entry["time"] = events.times[i]
-    entry["weight"] = events.weights[i]
-    entry["value"] = events.values[i]
-    entry["scene"] = events.scenes[i]
-    entry["kind"] = events.kinds[i]
-    entry["flags"] = flags
-    head["n_ring"] = n + 1
+    if head["evicted"] != 0:
+        return False
+    for r in range(whole(head["n_ring"])):
+        entry = rows.ring[user, r]
+        if (entry["flags"] & (RING_IN_SUMS | RING_RETRACTED)) == RING_IN_SUMS and row_of_hash(
+            content.table_hash, content.table_row, entry["item"]
+        ) < 0:
+            return False
+    return True
 
 
 @native
@@ -249,3 +184,16 @@ def take_in(
             rules.interest_threshold,
         )
     return RING_IN_SUMS
+
+
+@native
+def move_times(rows: RowColumns, user: int, rules: Rules, time: float) -> None:
+    """Note an event's time as the user's first and latest, if it is, and decay sums to it."""
+    head = rows.head[user]
+    if head["n_ring"] == 0:
+        head["first_time"] = time
+        head["last_time"] = time
+    else:
+        head["first_time"] = min(head["first_time"], time)
+        head["last_time"] = max(head["last_time"], time)
+    _move_time(rows, user, rules, time)

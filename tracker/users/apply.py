@@ -16,7 +16,7 @@ from tracker.items.vectors import row_of_hash
 from tracker.kernels.arithmetic import square, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
-from tracker.users.add_event import append_to_ring, find_event, recent_items, refill, take_in
+from tracker.users.add_event import all_known, move_times, refill, take_in
 from tracker.users.columns import (
     APPLIED,
     DUPLICATE,
@@ -34,6 +34,15 @@ from tracker.users.columns import (
     seen_of,
 )
 from tracker.users.retract_event import retract, was_retracted
+from tracker.users.ring import (
+    append_to_ring,
+    find_event,
+    is_late,
+    place_in_ring,
+    recent_items,
+    recent_items_then,
+    sort_ring,
+)
 from tracker.users.seen import SeenSets
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
 
@@ -46,13 +55,32 @@ class Applied:
 
     `outcomes` (N,) uint8, one of APPLIED .. ALREADY_RETRACTED an event; `item_events` (M,)
     ITEM_EVENT of those that changed a state, in order; `unknown` of them were of items not in the
-    catalogue; `seen_changed` (U,) int64, user slots whose seen set has to be stored.
+    catalogue; `seen_changed` (U,) int64, user slots whose seen set has to be stored; `late` (N,)
+    bool, the applied ones that were not the newest of their user.
     """
 
     outcomes: NDArray[np.uint8]
     item_events: Array
     unknown: int
     seen_changed: Slots
+    late: NDArray[np.bool_]
+
+
+@native
+def _settle(rows: RowColumns, user: int, rules: Rules, content: Content, scratch: Array) -> int:
+    """Move the late event at the ring's end to its place, and return that.
+
+    While the ring holds every event of the user, the interests are made anew in event time. Later
+    the event has only joined them, since what left the ring could not be made anew.
+    """
+    n = whole(rows.head[user]["n_ring"])
+    last = rows.ring[user, n - 1]
+    place = place_in_ring(rows.ring[user], n - 1, last["time"], last["event_id"])
+    sort_ring(rows.ring[user], n)
+    entry = rows.ring[user, place]
+    if entry["flags"] & RING_IN_SUMS and entry["weight"] > 0.0 and all_known(rows, user, content):
+        refill(rows, user, rules, content, scratch, False)
+    return place
 
 
 @native
@@ -65,6 +93,7 @@ def _apply(
     outcomes: Array,
     out: Array,
     recents: Array,
+    late: Array,
 ) -> tuple[int, int]:
     """Apply events in order; return the number of item events in `out`, and of unknown items."""
     scratch = np.empty(rows.interest_means.shape[1:], np.float32)
@@ -92,19 +121,28 @@ def _apply(
                 if was_retracted(rows, user, event_id):
                     outcomes[i] = RETRACTED_ON_ARRIVAL
                     head["retracted"] += 1
+                    move_times(rows, user, rules, events.times[i])
                     append_to_ring(rows, user, rules, seen, events, i, RING_RETRACTED)
+                    sort_ring(rows.ring[user], whole(head["n_ring"]))
                     continue
+            place = whole(head["n_ring"])
+            if is_late(rows, user, place, events.times[i], event_id):
+                late[i] = True
+                sort_ring(rows.ring[user], place)
+                place = place_in_ring(rows.ring[user], place, events.times[i], event_id)
             flags = take_in(rows, user, events, i, rules, content, scratch)
             if flags & RING_UNKNOWN:
                 unknown += 1
-            place = whole(head["n_ring"])
             n = recent_items(rows.ring[user], place, recents[written])
             append_to_ring(rows, user, rules, seen, events, i, flags)
             place = whole(head["n_ring"]) - 1
+            if late[i]:
+                place = _settle(rows, user, rules, content, scratch)
             outcomes[i] = APPLIED
             sign = 1
         if sign < 0:
-            n = recent_items(rows.ring[user], place, recents[written])
+            n_ring = whole(head["n_ring"])
+            n = recent_items_then(rows.ring[user], n_ring, place, recents[written])
         entry = rows.ring[user, place]
         item_event = out[written]
         item_event["item"] = entry["item"]
@@ -149,12 +187,14 @@ def apply_events(
        user, the sums are rebuilt too. If the event is not there: TOO_OLD if it has left the ring,
        else the retraction waits for it.
     2. An event whose id is in the ring is a duplicate; one whose retraction waits is kept in the
-       ring as retracted. Neither changes anything else.
+       ring as retracted. Of these, only the second's time changes anything else.
     3. Time moves on to the event's, if that is later; its weighted vector joins the sums (positive
        weight) or the negative sum, as decayed by what it is late. An item not in the catalogue is
        counted, and has no content.
     4. A positive event of a known item goes into the interests (`interests.add_to_interests`).
-    5. It joins the ring; when that is full, the oldest entries move to the seen set.
+    5. It joins the ring in the order of times; when that is full, the oldest entries move to the
+       seen set. If it is not the newest, and the ring holds every event of the user, the
+       interests are made anew in the order of times.
 
     Args:
         states: the arena.
@@ -172,7 +212,8 @@ def apply_events(
     n = len(events.slots)
     outcomes = np.zeros(n, np.uint8)
     if n == 0:
-        return Applied(outcomes, np.zeros(0, ITEM_EVENT), 0, np.zeros(0, np.int64))
+        nothing = np.zeros(0, np.int64)
+        return Applied(outcomes, np.zeros(0, ITEM_EVENT), 0, nothing, np.zeros(0, np.bool_))
     content = content_of(states, catalogue)
     _check_events(states, events, len(catalogue.vectors))
     users, times = np.unique(events.slots, return_counts=True)
@@ -193,6 +234,7 @@ def apply_events(
     seen_slots[overflow] = seen.allocate(len(overflow))
     out = np.zeros(n, ITEM_EVENT)
     recents = np.zeros((n, RECENTS), np.uint64)
+    late = np.zeros(n, np.bool_)
     written, unknown = _apply(
         rows_of(states),
         events_of(events),
@@ -202,12 +244,13 @@ def apply_events(
         outcomes,
         out,
         recents,
+        late,
     )
     out = out[:written]
     out["recent"] = recents[:written]
     out["source_partition"] = events.partition
     changed = users[states.head["evicted"][users] != head["evicted"]]
-    return Applied(outcomes, out, unknown, changed)
+    return Applied(outcomes, out, unknown, changed, late)
 
 
 def joined(parts: Sequence[Applied]) -> Applied:
@@ -217,6 +260,7 @@ def joined(parts: Sequence[Applied]) -> Applied:
         np.concatenate([part.item_events for part in parts]),
         sum(part.unknown for part in parts),
         np.unique(np.concatenate([part.seen_changed for part in parts])),
+        np.concatenate([part.late for part in parts]),
     )
 
 
@@ -227,6 +271,7 @@ def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> 
         user = slots[i]
         head = rows.head[user]
         known_positives = 0
+        sort_ring(rows.ring[user], whole(head["n_ring"]))
         for r in range(whole(head["n_ring"])):
             entry = rows.ring[user, r]
             flags = whole(entry["flags"]) & ~RING_IN_SUMS

@@ -65,10 +65,10 @@ RING = np.dtype(
         (
             "flags",
             "<u2",
-        ),  # RING_*; bits 8-15: events between it and its retraction
+        ),  # RING_*; bits 3-7: newer events that came before it; 8-15: from it to its retraction
     ]
 )
-"""One recent event; in order of arrival, the latest last."""
+"""One recent event; in the order of their times, the latest last."""
 
 HEADER = np.dtype(
     [

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tracker.items.vectors import row_of_hash
 from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
-from tracker.users.add_event import add_to_sums, find_event, refill
+from tracker.users.add_event import add_to_sums, all_known, refill
 from tracker.users.columns import (
     ALREADY_RETRACTED,
     RETRACTED,
@@ -19,25 +19,11 @@ from tracker.users.columns import (
     Rules,
     SeenColumns,
 )
+from tracker.users.ring import find_event, mark_retracted
 from tracker.users.seen import bloom_contains, event_key
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
 
 Array = NDArray[Any]
-
-
-@native
-def _all_known(rows: RowColumns, user: int, content: Content) -> bool:
-    """Return whether all that is in the sums is in the ring, with its vector."""
-    head = rows.head[user]
-    if head["evicted"] != 0:
-        return False
-    for r in range(whole(head["n_ring"])):
-        entry = rows.ring[user, r]
-        if (entry["flags"] & (RING_IN_SUMS | RING_RETRACTED)) == RING_IN_SUMS and row_of_hash(
-            content.table_hash, content.table_row, entry["item"]
-        ) < 0:
-            return False
-    return True
 
 
 @native
@@ -49,8 +35,7 @@ def _take_out(
     entry = rows.ring[user, place]
     flags = whole(entry["flags"])
     weight = float(entry["weight"])
-    since = whole(head["n_ring"]) - 1 - place
-    entry["flags"] = flags | RING_RETRACTED | (since << 8)
+    mark_retracted(rows.ring[user], whole(head["n_ring"]), place)
     head["events"] -= 1
     head["retracted"] += 1
     if weight > 0.0:
@@ -65,7 +50,7 @@ def _take_out(
         head["known_positives"] -= 1
     # While the ring holds every event of the user, a new sum leaves no trace of this one;
     # afterwards its terms are subtracted, which leaves their rounding.
-    from_ring = _all_known(rows, user, content)
+    from_ring = all_known(rows, user, content)
     if not from_ring:
         row = row_of_hash(content.table_hash, content.table_row, entry["item"])
         if row >= 0:

@@ -41,6 +41,11 @@ RING_RETRACTED = 2
 """Flag of a ring entry: it was taken out again, and is kept so that its id is recognised."""
 RING_UNKNOWN = 4
 """Flag of a ring entry: its item was not in the catalogue when it came."""
+RING_BEFORE_BITS = 5
+"""Bits of a ring entry's flags, above the three flags, with a number: the newer events of the ring
+that had come before it."""
+RING_BEFORE_MOST = (1 << RING_BEFORE_BITS) - 1
+"""The largest such number; it stands for larger ones too, which only rings of over 32 can have."""
 
 
 class StateFormatError(Explained, ValueError):

@@ -94,16 +94,18 @@ def named_request(world: World, user: int, now: float, scene: str = "") -> Reque
     st.lists(st.integers(0, ITEMS + 1), min_size=1, max_size=24),
     st.integers(1, 9),
     st.lists(st.integers(0, 23), max_size=4),
+    st.lists(st.integers(0, 23), max_size=4),
 )
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_a_chunk_is_one_event_after_another(
-    items: list[int], size: int, retracted: list[int]
+    items: list[int], size: int, retracted: list[int], late: list[int]
 ) -> None:
     found = fitted()
     one, many = (world_with(found, ring=5, ring_evict=2) for _ in range(2))
     events: list[dict[str, Any]] = []
     for n, item in enumerate(items):
-        events.append({"user": n % 3, "item": f"i{item}", "time": START + n, "id": f"e{n}"})
+        time = START + n - (7.5 if n in late else 0.0)
+        events.append({"user": n % 3, "item": f"i{item}", "time": time, "id": f"e{n}"})
         if n in retracted:
             events.append({"user": n % 3, "retracts": f"e{n - 3}", "time": START + n})
     for event in events:
@@ -151,6 +153,19 @@ def test_a_retraction_leaves_the_state_as_if_the_event_had_not_come() -> None:
     one.send({"user": 0, "retracts": "x", "time": START + 9.0})
     other.send(events[0], *events[2:])
     assert one.states.hidden[0] == pytest.approx(other.states.hidden[0], abs=HALF_LOSS)
+
+
+@given(st.permutations(range(9)), st.integers(1, 9))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_any_order_of_arrival_gives_the_same_state(order: list[int], size: int) -> None:
+    found = fitted()
+    in_order, shuffled = world_with(found), world_with(found)
+    events = [{**like, "time": START + DAY * n} for n, like in enumerate(likes(0, range(9)))]
+    in_order.send(*events)
+    for begin in range(0, 9, size):
+        shuffled.send(*(events[n] for n in order[begin : begin + size]))
+    assert shuffled.states.hidden[0] == pytest.approx(in_order.states.hidden[0], abs=HALF_LOSS)
+    assert wishes(shuffled, 0) == pytest.approx(wishes(in_order, 0), abs=5 * HALF_LOSS)
 
 
 def test_an_artifact_without_an_encoder_drops_the_states() -> None:

@@ -1,7 +1,11 @@
 """What a list says of itself: reasons, interests, its hash."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.worlds import DAY, START, World, likes
 from tracker.events.wire import hash_id
@@ -30,6 +34,57 @@ def test_the_heavier_and_later_event_is_the_first_reason() -> None:
     )
     made = world.recommend([0], now=START + 60, k=3)
     assert (made.because_rows[0, :, 0] == 0).all()
+
+
+def other_users(world: World) -> None:
+    """Give items trends and neighbours."""
+    for user in range(1, 6):
+        world.send(*likes(user, range(user, 40, 4), time=START - 20 * DAY))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 39), st.integers(0, 12), st.sampled_from([0.3, 1.0, 3.0, -1.0])),
+        min_size=1,
+        max_size=28,
+    ),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_any_order_of_arrival_gives_the_same_list_and_reasons(
+    chosen: list[tuple[int, int, float]], random: Any
+) -> None:
+    events = [
+        {"user": 0, "item": f"i{item}", "time": START - day * DAY, "weight": weight, "id": f"e{n}"}
+        for n, (item, day, weight) in enumerate(chosen)
+    ]
+    made = []
+    for shuffled in (False, True):
+        world = World(40)
+        other_users(world)
+        stream = sorted(events, key=lambda event: (event["time"], hash_id(str(event["id"]))))
+        if shuffled:
+            random.shuffle(stream)
+        # The items' own counts stay those of the others: neighbours depend on the arrival.
+        world.recommender.update(world.users, world.batch(stream))
+        made.append(world.recommend([0], now=START + 60, k=10))
+    assert made[0].rows.tolist() == made[1].rows.tolist()
+    assert made[0].because.tolist() == made[1].because.tolist()
+    assert made[0].channels.tolist() == made[1].channels.tolist()
+    assert made[0].strengths.tolist() == made[1].strengths.tolist()
+
+
+def test_clicks_of_a_phone_that_was_offline_do_not_push_todays_likes_out() -> None:
+    lists = []
+    for late in (False, True):
+        world = World(80)
+        other_users(world)
+        today = likes(0, range(0, 20, 2), time=START)
+        old = likes(0, range(1, 17, 2), time=START - 9 * DAY, weight=0.5)
+        world.recommender.update(world.users, world.batch([*today, *old] if late else old + today))
+        lists.append(world.recommend([0], now=START + 60, k=10))
+    assert lists[1].rows.tolist() == lists[0].rows.tolist()
+    assert lists[1].because.tolist() == lists[0].because.tolist()
 
 
 def test_interests_are_named_with_share_and_change() -> None:
