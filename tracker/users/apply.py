@@ -280,7 +280,7 @@ def _rebuild(rows: RowColumns, slots: Slots, rules: Rules, content: Content) -> 
                 row >= 0
                 and entry["weight"] != 0.0
                 and not flags & RING_RETRACTED
-                and square(content.vectors[row]) < 1e6
+                and 0.0 < square(content.vectors[row]) < 1e6
             ):
                 flags |= RING_IN_SUMS
                 if entry["weight"] > 0.0:

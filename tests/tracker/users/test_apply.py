@@ -232,14 +232,16 @@ def test_wrong_calls_are_refused_with_what_was_found_and_expected() -> None:
     assert len(users.apply().outcomes) == 0
 
 
-def test_a_vector_with_nan_never_enters_a_state() -> None:
+@pytest.mark.parametrize("component", [0.0, np.nan], ids=["without text", "nan"])
+def test_an_item_whose_vector_says_nothing_never_enters_a_state(component: float) -> None:
     users = Users()
-    users.items.vectors[0] = np.nan
+    users.items.vectors[0] = component
     users.apply(Action(item=1), Action(item=2))
     assert np.isfinite(users.states.sums).all()
     assert users.head()["known_positives"] == 1
     rebuild_from_ring(users.states, np.array([0]), users.items, basis=11)
     assert np.isfinite(users.states.sums).all()
+    assert users.head()["known_positives"] == 1
 
 
 def test_the_kernels_do_in_python_what_they_do_in_native_code(
