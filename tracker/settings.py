@@ -30,6 +30,7 @@ EXPECTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "float_parsing": "a number",
+    "finite_number": "a finite number",
     "bool_parsing": "true or false",
     "greater_than": "more than {gt}",
     "greater_than_equal": "{ge} or more",
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
         extra="forbid",
         env_ignore_empty=False,
         populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     name: str = Field(
@@ -122,7 +124,7 @@ class Settings(BaseSettings):
         description="rule by which your producers choose a user's partition: that of Java clients,"
         " of librdkafka, of Sarama, or given for a rule of your own",
     )
-    unknown_kinds: Literal["reject"] | float = Field(
+    unknown_kinds: Literal["reject"] | Annotated[float, Field(ge=-1000.0, le=1000.0)] = Field(
         "reject",
         description="weight of a kind that is not in the table, or reject to refuse such events",
     )
@@ -342,7 +344,7 @@ def _expected(field: str, problem: Mapping[str, Any]) -> str:
     if choices:
         return "one of " + ", ".join(choices)
     if field == "unknown_kinds":
-        return "reject, or a number"
+        return "reject, or a number from -1000 to 1000"
     return f"{message} ({info.description})"
 
 

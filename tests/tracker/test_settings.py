@@ -54,6 +54,12 @@ def test_unknown_variable_that_is_like_none_is_refused_with_all_names() -> None:
     [
         ("TRACKER_K", "ten", "TRACKER_K is 'ten'; expected a whole number (items in a"),
         ("TRACKER_K", "2.5", "TRACKER_K is '2.5'; expected a whole number (items in a"),
+        ("TRACKER_UNKNOWN_KINDS", "1e39", "is '1e39'; expected reject, or a number from -1000 to"),
+        ("TRACKER_UNKNOWN_KINDS", "inf", "is 'inf'; expected reject, or a number from -1000 to"),
+        ("TRACKER_UNKNOWN_KINDS", "nan", "is 'nan'; expected reject, or a number from -1000 to"),
+        ("TRACKER_STATE_IDLE_DAYS", "inf", "is 'inf'; expected a finite number (delete states"),
+        ("TRACKER_STATE_IDLE_DAYS", "nan", "is 'nan'; expected a finite number (delete states"),
+        ("TRACKER_HEALTH_STALL_SECONDS", "inf", "is 'inf'; expected a finite number (/healthz"),
         ("TRACKER_K", "0", "TRACKER_K is '0'; expected 1 or more (items in a"),
         ("TRACKER_DIVERSITY", "much", "expected a number (weight of diversity"),
         ("TRACKER_MAX_EVENT_AGE_SECONDS", "0", "expected more than 0.0 (events older"),

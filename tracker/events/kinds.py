@@ -19,6 +19,9 @@ Curve = Literal["none", "rating", "dwell", "quantity"]
 DWELL_SATURATION_SECONDS = 60.0
 """Dwell time at which half of a dwell event's weight is reached."""
 
+MAX_WEIGHT = 1000.0
+"""Largest weight, positive or negative: the sums of states are float32, and must stay finite."""
+
 MAX_QUANTITY_FACTOR = 4.0
 """A large quantity counts at most this many times a single one."""
 
@@ -127,12 +130,11 @@ class Kinds(msgspec.Struct, frozen=True):
         table: dict[str, Kind] = {} if file.replace else dict(DEFAULT_KINDS)
         for name, line in file.kinds.items():
             kind = line if isinstance(line, Kind) else Kind(line, _default_curve(name))
-            if not math.isfinite(kind.weight):
-                raise KindsFileError(f"{path}: kinds.{name}: weight {kind.weight} is not finite")
+            _check_weight(f"{path}: kinds.{name}", kind.weight)
             table[name] = kind
         unknown = None if file.unknown == "reject" else file.unknown
-        if unknown is not None and not math.isfinite(unknown):
-            raise KindsFileError(f"{path}: unknown: weight {unknown} is not finite")
+        if unknown is not None:
+            _check_weight(f"{path}: unknown", unknown)
         return cls(table, unknown, rating_min, rating_max)
 
     @classmethod
@@ -250,6 +252,15 @@ class Kinds(msgspec.Struct, frozen=True):
         if value <= 1.0:
             return max(0.0, value)
         return min(MAX_QUANTITY_FACTOR, 1.0 + math.log2(value))
+
+
+def _check_weight(where: str, weight: float) -> None:
+    """Refuse a weight that is not finite or too large; raises KindsFileError."""
+    if not abs(weight) <= MAX_WEIGHT:  # false for nan
+        raise KindsFileError(
+            f"{where}: the weight is {weight:g}; a number from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g} is"
+            " expected"
+        )
 
 
 def _default_curve(name: str) -> Curve:

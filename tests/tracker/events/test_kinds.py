@@ -74,8 +74,11 @@ def test_replace_drops_the_built_in_kinds(tmp_path: Path) -> None:
     [
         ("[kinds]\nview = 'much'", "kinds"),
         ("[kind]\nview = 1.0", "unknown field"),
-        ("[kinds]\nview = inf", "not finite"),
-        ("unknown = nan", "not finite"),
+        ("[kinds]\nview = inf", "kinds.view: the weight is inf; a number from -1000 to 1000"),
+        ("[kinds]\nview = -1e39", "kinds.view: the weight is -1e[+]39; a number from -1000"),
+        ("[kinds]\nview = {weight = 1001}", "kinds.view: the weight is 1001; a number"),
+        ("unknown = nan", "unknown: the weight is nan; a number from -1000 to 1000"),
+        ("unknown = 1e39", "unknown: the weight is 1e[+]39; a number from -1000 to 1000"),
         ("[kinds", "not TOML"),
         ("[kinds]\nview = {weight = 1.0, curve = 'steep'}", "curve"),
     ],
