@@ -16,7 +16,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "states": (
         "data_dir", "commit_interval_seconds", "chunk_events", "state_rows", "item_state_rows",
-        "state_idle_days", "item_block_format",
+        "state_idle_days", "damaged_rows", "item_block_format",
     ),
     "topics": ("event_partitions", "item_partitions", "replication_factor"),
     "group": (
@@ -36,7 +36,7 @@ ALLOWED = {
     "artifacts": "path or URL",
     "data_dir": "path",
     "kinds_file": "path",
-    "unknown_kinds": "`reject` or a number",
+    "unknown_kinds": "`reject` or a number from -1000 to 1000",
     "web_host": "address",
 }
 """Allowed values that are neither a choice nor a range."""

@@ -23,6 +23,7 @@ OnlineLearning = Literal["on", "freeze", "off"]
 Timestamps = Literal["auto", "seconds", "ms", "us", "ns"]
 UnknownFields = Literal["ignore", "reject"]
 Partitioner = Literal["murmur2", "crc32", "fnv1a", "given"]
+DamagedRows = Literal["set-aside", "stop"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -191,6 +192,11 @@ class Settings(BaseSettings):
         200_000,
         ge=1000,
         description="items whose states the worker keeps in memory; others are on disk",
+    )
+    damaged_rows: DamagedRows = Field(
+        "set-aside",
+        description="rows of states that cannot be read: set-aside (keep each under another key,"
+        " and begin a new one), or stop the worker",
     )
     state_idle_days: Annotated[float | None, Optional] = Field(
         None, gt=0.0, description="delete states that had no event for this time; off by default"

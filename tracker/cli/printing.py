@@ -178,6 +178,10 @@ def print_user(user: Mapping[str, Any]) -> None:
     )
     if "expected_partition" in user or "also_in_partitions" in user:
         console.print(f"[bold]{_safe(_spread(user))}[/]", soft_wrap=True)
+    if user.get("set_aside"):
+        console.print(
+            "A row of this user could not be read and was set aside: what it held is missing here."
+        )
     table = Table("interest", "strength", "change", "age", "events", "items behind it")
     for one in user["interests"]:
         table.add_row(

@@ -1,7 +1,9 @@
 """UnreadableRows: rows of a changelog that a reader passes over, counted and said once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from tracker.kernels.row_bytes import key_text
 
 log = logging.getLogger(__name__)
 
@@ -11,6 +13,8 @@ MOST_LINES = 20
 REMEDIES = {
     "damaged": "its checksum or length does not agree; the next commit of its owner replaces it",
     "newer": "a newer version of the tracker wrote it; run that version here too",
+    "layout": "it was written with other dimensions than those of the artifact in use; the next"
+    " commit of its owner replaces it",
     "older": "an older version of the tracker wrote it; the next commit of its owner replaces it",
     "key": "its key is not one that the tracker writes; let only workers write to the topic",
 }
@@ -23,12 +27,17 @@ class UnreadableRows:
     Args:
         table: name of the table, `users` or `items`.
         count: called with the table and the problem of each row.
+        remedies: what is said of each problem.
     """
 
     def __init__(
-        self, table: str, count: Callable[[str, str], object] = lambda table, problem: None
+        self,
+        table: str,
+        count: Callable[[str, str], object] = lambda table, problem: None,
+        remedies: Mapping[str, str] = REMEDIES,
     ) -> None:
         self._table = table
+        self._remedies = remedies
         self._count = count
         self._lines: set[tuple[str, int, int, bytes | None]] = set()
 
@@ -55,18 +64,5 @@ class UnreadableRows:
         log.error(
             "%s-%d: passed over the row %s with key %s: %s: %s%s",
             topic, partition, "on disk" if offset is None else f"at offset {offset}",
-            key_text(key), problem, REMEDIES[problem], more,
+            key_text(key), problem, self._remedies[problem], more,
         )  # fmt: skip
-
-
-def key_text(key: bytes | None) -> str:
-    r"""Return a key of a changelog as text: its prefix, then the rest, as hexadecimal if need be.
-
-    >>> key_text(b"uada"), key_text(b"i\x00\xff"), key_text(None)
-    ('uada', 'i00ff', 'none')
-    """
-    if key is None:
-        return "none"
-    rest = key[1:65]
-    is_text = rest.isascii() and rest.decode("ascii").isprintable()
-    return key[:1].decode("latin-1") + (rest.decode("ascii") if is_text else rest.hex())

@@ -113,6 +113,16 @@ class NewerRowError(Explained):
         )
 
 
+class DamagedRowError(Explained, ValueError):
+    """A row cannot be read, and the settings say to stop then."""
+
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(
+            f"{what} cannot be read ({problem}), and TRACKER_DAMAGED_ROWS is stop: with set-aside"
+            " the row is kept under another key, and a new one begins"
+        )
+
+
 def format_of(row: bytes) -> int:
     """Return the format number that a row begins with, -1 if it is too short for one."""
     return int.from_bytes(row[:2], "little") if len(row) >= 2 else -1
@@ -190,13 +200,29 @@ def owed_key(user_id: str) -> bytes:
 
 
 def user_of(key: bytes) -> str:
-    """Return the user id in the key of a state, a seen set or a postponed list."""
-    return key[1:].decode()
+    """Return the user id in the key of a state, a seen set or a postponed list.
+
+    Bytes that are not UTF-8, which no worker writes, are replaced by U+FFFD.
+    """
+    return key[1:].decode(errors="replace")
 
 
 def item_key(item: int) -> bytes:
     """Return the key of an item's row, from the item's hash."""
     return ITEM_PREFIX + item.to_bytes(8, "big")
+
+
+def key_text(key: bytes | None) -> str:
+    r"""Return a key of a changelog as text: its prefix, then the rest, as hexadecimal if need be.
+
+    >>> key_text(b"uada"), key_text(b"i\x00\xff"), key_text(None)
+    ('uada', 'i00ff', 'none')
+    """
+    if key is None:
+        return "none"
+    rest = key[1:65]
+    is_text = rest.isascii() and rest.decode("ascii").isprintable()
+    return key[:1].decode("latin-1") + (rest.decode("ascii") if is_text else rest.hex())
 
 
 def is_item_key(key: bytes | None) -> TypeGuard[bytes]:

@@ -1,6 +1,7 @@
 """Descriptions of a user or an item, for people and programs."""
 
 import json
+import logging
 import math
 import urllib.error
 import urllib.parse
@@ -22,7 +23,9 @@ from tracker.lookup.outlook import outlook
 from tracker.recommend.carry_over import carry_over
 from tracker.settings import Settings
 from tracker.users.readings import interest_strengths, shares_of
-from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, UserStates
+from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, StateFormatError, UserStates
+
+log = logging.getLogger(__name__)
 
 RECENT_EVENTS = 10
 ITEMS_BEHIND = 5
@@ -263,7 +266,17 @@ async def user_from_changelog(
     row = await user_row(settings, user_id)
     if row is None:
         return None
-    states = StateReader(settings, artifact).read([row])
+    reader = StateReader(settings, artifact)
+    try:
+        states = reader.read([row])
+    except StateFormatError as error:
+        if UserStates(artifact.manifest.interest, 0, artifact.models.hidden).problem_of(row) != (
+            "damaged"
+        ):
+            raise
+        log.error("the row of user %s in the changelog cannot be read: %s", user_id, error)
+        empty = describe_user(user_id, reader.read([None]), 0, artifact, now)
+        return empty | {"set_aside": True}
     return describe_user(user_id, states, 0, artifact, now)
 
 

@@ -11,6 +11,10 @@ class LearnedRowError(ValueError):
     """A row of what was learned cannot be read; the message says what was found."""
 
 
+class NewerLearnedRowError(LearnedRowError):
+    """A newer version wrote the row, which must not be written over."""
+
+
 class Learned(msgspec.Struct, array_like=True):
     """The learned values of one model, with its progress.
 
@@ -44,6 +48,7 @@ def decode_learned(row: bytes) -> dict[str, Learned]:
     of no published weights, so that it starts again and is said to.
 
     Raises:
+        NewerLearnedRowError: a newer version wrote it.
         LearnedRowError: the row is damaged, or of a format that this version does not know.
     """
     body = row[4:]
@@ -52,7 +57,8 @@ def decode_learned(row: bytes) -> dict[str, Learned]:
     try:
         number, _ = msgspec.msgpack.decode(body, type=tuple[int, msgspec.Raw])
         if not 1 <= number <= FORMAT:
-            raise LearnedRowError(f"format {number}; this version reads 1 to {FORMAT}")
+            kind = NewerLearnedRowError if number > FORMAT else LearnedRowError
+            raise kind(f"format {number}; this version reads 1 to {FORMAT}")
         models = msgspec.msgpack.decode(body, type=_Row).models
     except msgspec.DecodeError as error:
         raise LearnedRowError(f"{len(row)} bytes that are no row of this kind: {error}") from error

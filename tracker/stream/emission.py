@@ -78,15 +78,30 @@ class EmitPolicy:
         """Number of users whose list is postponed."""
         return len(self._scheduled) + len(self._backlog)
 
-    def restore(self, records: Iterable[tuple[bytes, bytes]], now: float) -> None:
-        """Take over the pending lists of the partition's former owner; they are due at once."""
+    def restore(
+        self, records: Iterable[tuple[bytes, bytes]], now: float
+    ) -> list[tuple[bytes, bytes]]:
+        """Take over the pending lists of the partition's former owner; they are due at once.
+
+        Returns:
+            the records that cannot be read.
+        """
+        unreadable = []
         for key, value in records:
             user = user_of(key)
-            pending = msgspec.json.decode(value, type=PendingList)
+            try:
+                pending = msgspec.json.decode(value, type=PendingList)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                unreadable.append((key, value))
+                continue
+            if owed_key(user) != key or not -1 <= pending.offset < 2**63:
+                unreadable.append((key, value))
+                continue
             if pending.backlog:
                 self._backlog[user] = pending
             else:
                 self._schedule(user, now, pending)
+        return unreadable
 
     def choose(
         self,

@@ -12,7 +12,14 @@ from tracker.items.rows import ItemRows
 from tracker.items.states import ItemStates
 from tracker.kafka.outbox import Record, rejected_record
 from tracker.kafka.unreadable import UnreadableRows
-from tracker.kernels.row_bytes import ASIDE_PREFIX, ITEM_PREFIX, item_key, item_of
+from tracker.kernels.row_bytes import (
+    ASIDE_PREFIX,
+    ITEM_PREFIX,
+    DamagedRowError,
+    item_key,
+    item_of,
+    key_text,
+)
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
@@ -190,6 +197,8 @@ class ItemSide(Side[int]):
     def _set_aside(self, key: bytes, row: bytes, problem: str) -> None:
         """Keep a row that cannot be read under a key of its own; its item begins anew."""
         topic = self._context.cluster.topics.items_changelog
+        if self._context.settings.damaged_rows == "stop":
+            raise DamagedRowError(f"{topic}-{self._partition}: row {key_text(key)}", problem)
         self._unreadable.report(topic, self._partition, None, key, problem)
         self.store.note(ASIDE_PREFIX + key, row)
 

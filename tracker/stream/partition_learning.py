@@ -1,6 +1,7 @@
 """PartitionLearning: the online learner of one partition, stored with its states."""
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
 from tracker.kernels.row_bytes import LEARNED_KEY
-from tracker.recommend.learned_row import LearnedRowError
+from tracker.recommend.learned_row import LearnedRowError, NewerLearnedRowError
 from tracker.recommend.learner import Learner
 from tracker.recommend.options import LearnedModels
 from tracker.stream.serving import Context, Serving
@@ -37,9 +38,17 @@ class PartitionLearning:
         context: what the partitions of a worker share; its settings say `on`, `freeze` or `off`.
         partition: partition of the events topic.
         store: stores the record.
+        set_aside: keeps a record that cannot be read: its key, its bytes, and why.
     """
 
-    def __init__(self, context: Context, partition: int, store: Notes) -> None:
+    def __init__(
+        self,
+        context: Context,
+        partition: int,
+        store: Notes,
+        set_aside: Callable[[bytes, bytes, str], object] = lambda key, row, problem: None,
+    ) -> None:
+        self._set_aside = set_aside
         self._settings = context.settings
         self._metrics = context.metrics
         self._name = f"{context.cluster.topics.events}-{partition}"
@@ -58,7 +67,15 @@ class PartitionLearning:
             return
         try:
             self._learner.restore(row)
+        except NewerLearnedRowError as error:
+            self._learner = None  # with it the row would be written over
+            log.error(
+                "%s: the models learned online were written by a newer version (%s): they are kept,"
+                " and the published ones serve; run the newer version",
+                self._name, error,
+            )  # fmt: skip
         except LearnedRowError as error:
+            self._set_aside(LEARNED_KEY, row or b"", "damaged")
             self._restart(f"their record cannot be read: {error}")
 
     def learned(self, serving: Serving) -> LearnedModels:

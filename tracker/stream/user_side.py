@@ -14,7 +14,17 @@ from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.batch import EventBatch, waves
 from tracker.events.item_events import encode_block, item_partition, split_events
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
-from tracker.kernels.row_bytes import OWED_PREFIX, SEEN_PREFIX, USER_PREFIX, user_key, user_of
+from tracker.kafka.unreadable import REMEDIES, UnreadableRows
+from tracker.kernels.row_bytes import (
+    ASIDE_PREFIX,
+    OWED_PREFIX,
+    SEEN_PREFIX,
+    USER_PREFIX,
+    DamagedRowError,
+    key_text,
+    user_key,
+    user_of,
+)
 from tracker.scoring.calibration import Calibration
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
@@ -34,9 +44,22 @@ from tracker.users.columns import (
     TOO_OLD,
 )
 from tracker.users.rows import UserRows
+from tracker.users.states import UserStates
 
 BLOCK_EVENTS = 400
 """Item events in one record; up to about 80 KiB."""
+
+SET_ASIDE = "; it is kept under the key x and its own, and its user goes on without it"
+
+USER_REMEDIES = REMEDIES | {
+    "damaged": "its checksum or length does not agree" + SET_ASIDE,
+    "older": "an older version of the tracker wrote it" + SET_ASIDE,
+    "layout": "it has other dimensions than the artifact in use" + SET_ASIDE,
+}
+"""Problems of a user's row, and what is said of each."""
+
+SAMPLE_ROWS = 100
+"""Rows read at the start, to tell a wrong artifact or version from single rows."""
 
 OUTCOMES = {
     APPLIED: "applied",
@@ -58,11 +81,13 @@ class FoundUser:
         slot: slot of the user in them; -1 for a user of whom nothing is kept.
         now: latest event time that the partition or the user has seen, in seconds; not much past
             the worker's clock.
+        set_aside: whether a row of the user could not be read, and was set aside.
     """
 
     rows: UserRows
     slot: int
     now: float
+    set_aside: bool = False
 
 
 class UserSide(Side[str]):
@@ -87,13 +112,22 @@ class UserSide(Side[str]):
             user_of,
             rows.last_times,
             lambda slot: float(rows.states.head["last_time"][slot]),
-            lambda key: [SEEN_PREFIX + key[len(USER_PREFIX) :]],
+            lambda key: [
+                SEEN_PREFIX + key[len(USER_PREFIX) :],
+                ASIDE_PREFIX + key,
+                ASIDE_PREFIX + SEEN_PREFIX + key[len(USER_PREFIX) :],
+            ],
         )
         super().__init__(context, partition, store, idle)
         self._settings = context.settings
         self._rows = rows
+        rows.on_unreadable = self._set_aside
+        self._unreadable = UnreadableRows(
+            self.table, context.metrics.count_unreadable, USER_REMEDIES
+        )
+        self._aside: set[bytes] = set()  # keys of rows set aside, until they are committed
         self._intake = Intake(context, partition)
-        self._learning = PartitionLearning(context, partition, store)
+        self._learning = PartitionLearning(context, partition, store, self._set_aside)
         self._policy = EmitPolicy(
             store,
             context.settings.emit_min_interval_seconds,
@@ -111,7 +145,10 @@ class UserSide(Side[str]):
     def opened(self) -> None:
         """Restore the pending lists and the learned models. The store is open now."""
         super().opened()
-        self._policy.restore(self.store.scan(OWED_PREFIX), self._context.clock())
+        self._check_sample()
+        owed = self.store.scan(OWED_PREFIX)
+        for key, row in self._policy.restore(owed, self._context.clock()):
+            self._set_aside(key, row, "damaged")
         self._learning.opened()
 
     def process(self, records: Sequence[Any], end: int) -> list[Record]:
@@ -238,11 +275,14 @@ class UserSide(Side[str]):
             ArenaFullError, NewerArtifactError: as `process`.
         """
         self._serving()
-        if user not in self.store.arena and self.store.read([user_key(user)]) == [None]:
+        key = user_key(user)
+        row, aside = self.store.read([key, ASIDE_PREFIX + key])
+        if user not in self.store.arena and row is None and aside is None:
             return None
         slot = int(self.store.slots_of([user])[0])
         now = max(self.store.progress.stream_time, float(self._rows.states.head["last_time"][slot]))
-        return FoundUser(self._rows, slot, min(now, self.latest_time()))
+        set_aside = aside is not None or key in self._aside
+        return FoundUser(self._rows, slot, min(now, self.latest_time()), set_aside)
 
     def new_user(self) -> FoundUser:
         """Return what stands for a user of whom nothing is kept."""
@@ -252,6 +292,37 @@ class UserSide(Side[str]):
     def calibration(self) -> Calibration | None:
         """Return the calibration learned online; None if the artifact's own is in use."""
         return self._learning.learned(self._serving()).calibration
+
+    def _set_aside(self, key: bytes, row: bytes, problem: str) -> None:
+        """Keep a row that cannot be read under a key of its own.
+
+        Raises:
+            DamagedRowError: the settings say to stop.
+        """
+        topic = self._context.cluster.topics.users_changelog
+        if self._settings.damaged_rows == "stop":
+            raise DamagedRowError(f"{topic}-{self._partition}: row {key_text(key)}", problem)
+        self._unreadable.report(topic, self._partition, None, key, problem)
+        self._aside.add(key)
+        self.store.note(ASIDE_PREFIX + key, row)
+        self.store.note(key, None)  # a new row, if there is one, is written after it
+
+    def _check_sample(self) -> None:
+        """Refuse the partition if most of its rows are of another layout or an older version.
+
+        Then the artifact or the version is the wrong one, and no user should lose the state.
+
+        Raises:
+            StateFormatError: the artifact or the version is the wrong one.
+        """
+        self._serving()
+        rows = [row for _, row in self.store.scan(USER_PREFIX, most=SAMPLE_ROWS)]
+        states = self._rows.states
+        foreign = [row for row in rows if states.problem_of(row) in ("layout", "older")]
+        if len(foreign) * 2 > len(rows):
+            UserStates(states.config, 1, states.hidden.shape[1]).unpack(
+                np.zeros(1, int), foreign[:1]
+            )
 
     def _serving(self) -> Serving:
         """Return the artifact in use; the rows follow it before any of them is loaded."""

@@ -1,25 +1,41 @@
 """Rows of users: the arrays of one partition, and a batch of requests that selects from them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.row_bytes import SEEN_PREFIX, USER_PREFIX, Get, Slots, seen_key, user_key
+from tracker.kernels.row_bytes import (
+    SEEN_PREFIX,
+    USER_PREFIX,
+    Get,
+    NewerRowError,
+    Slots,
+    key_text,
+    seen_key,
+    user_key,
+)
 from tracker.users.columns import RequestColumns
 from tracker.users.config import InterestConfig
-from tracker.users.seen import SeenSets
-from tracker.users.states import ANY_ARTIFACT, UserStates
+from tracker.users.layout import FORMAT
+from tracker.users.seen import FORMAT as SEEN_FORMAT
+from tracker.users.seen import SeenFormatError, SeenSets
+from tracker.users.states import ANY_ARTIFACT, StateFormatError, UserStates
+
+OnUnreadable = Callable[[bytes, bytes, str], object]
+"""Receives the key of a row that cannot be read, its bytes, and why."""
 
 
 class UserRows:
     """The users' arrays of one partition, and their rows: the state, and what was seen long ago.
 
-    `newest` is the number of the newest artifact that rows to be loaded may name.
+    `newest` is the number of the newest artifact that rows to be loaded may name. `on_unreadable`
+    is called with each row that was loaded as an empty one.
     """
 
     def __init__(self, config: InterestConfig) -> None:
+        self.on_unreadable: OnUnreadable = lambda key, row, problem: None
         self.newest = ANY_ARTIFACT
         self.states = UserStates(config, 0)
         self.seen = SeenSets(config, 0)
@@ -60,21 +76,53 @@ class UserRows:
         self.seen_slots[slots] = -1
 
     def load(self, keys: Sequence[str], slots: Slots, get: Get) -> None:
-        """Read states, and seen rows of users who have one.
+        """Read states, and seen rows of users who have one; a row that is damaged is empty.
 
         Raises:
             NewerArtifactError: a state names an artifact after `newest`; nothing has changed.
+            NewerRowError: a newer version wrote a row; nothing has changed.
         """
         names = [key.encode() for key in keys]
-        self.states.unpack(slots, get([USER_PREFIX + name for name in names]), self.newest)
+        row_keys = [USER_PREFIX + name for name in names]
+        rows = get(row_keys)
+        try:
+            self.states.unpack(slots, rows, self.newest)
+        except StateFormatError:
+            rows = self._readable(row_keys, rows, self.states.problem_of, FORMAT)
+            self.states.unpack(slots, rows, self.newest)
         evicted = self.states.head["evicted"][slots]
         self._seen_kept[slots] = evicted
         long = np.flatnonzero(evicted)
         if len(long):
-            rows = get([SEEN_PREFIX + names[at] for at in long.tolist()])
+            row_keys = [SEEN_PREFIX + names[at] for at in long.tolist()]
+            rows = get(row_keys)
             seen_slots = self.seen.allocate(len(long))
-            self.seen.unpack(seen_slots, rows)
-            self.seen_slots[slots[long]] = seen_slots
+            self.seen_slots[slots[long]] = seen_slots  # before a row is refused: `clear` frees them
+            try:
+                self.seen.unpack(seen_slots, rows)
+            except SeenFormatError:
+                rows = self._readable(row_keys, rows, self.seen.problem_of, SEEN_FORMAT)
+                self.seen.unpack(seen_slots, rows)
+                self._seen_kept[slots[long]] = -1  # the empty ones are written with their users
+
+    def _readable(
+        self,
+        keys: Sequence[bytes],
+        rows: Sequence[bytes | None],
+        problem_of: Callable[[bytes], str | None],
+        expected: int,
+    ) -> list[bytes | None]:
+        """Return rows with None in the place of those that cannot be read, and report these."""
+        problems = [None if row is None else problem_of(row) for row in rows]
+        for key, row, problem in zip(keys, rows, problems, strict=True):
+            if problem == "newer":
+                raise NewerRowError(f"the row with key {key_text(key)}", row or b"", expected)
+        readable = list(rows)
+        for place, problem in enumerate(problems):
+            if problem is not None:
+                self.on_unreadable(keys[place], rows[place] or b"", problem)
+                readable[place] = None
+        return readable
 
     def dump(self, keys: Sequence[str], slots: Slots) -> list[tuple[bytes, bytes | None]]:
         """Pack states, and seen rows that have changed."""
@@ -92,11 +140,19 @@ class UserRows:
         return rows
 
     def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
-        """Return the time of the latest event of states as bytes."""
+        """Return the time of the latest event of rows; infinity for those that cannot be read."""
         states = UserStates(self.states.config, len(rows))
-        states.unpack(np.arange(len(rows)), rows)
-        times: NDArray[np.float64] = states.head["last_time"]
-        return times
+        unreadable = np.zeros(len(rows), np.bool_)
+        slots = np.arange(len(rows))
+        try:
+            states.unpack(slots, rows)
+        except StateFormatError:
+            unreadable[:] = [states.problem_of(row) is not None for row in rows]
+            readable = [
+                None if bad else row for row, bad in zip(rows, unreadable.tolist(), strict=True)
+            ]
+            states.unpack(slots, readable)
+        return np.where(unreadable, np.inf, states.head["last_time"])
 
     def restore(self, slots: Slots) -> None:
         """Mark seen sets as changed again after a failed commit."""

@@ -24,6 +24,7 @@ from tracker.kernels.row_bytes import (
     OTHER_LAYOUT,
     is_sealed,
     join_rows,
+    problem_with,
     refusal,
     seal,
     split_rows,
@@ -301,6 +302,16 @@ class SeenSets:
         words_each = _HEADER_WORDS + 2 * (self.config.seen_bits // 64)
         out = np.zeros(len(slots) * words_each, np.uint64)
         return split_rows(out, _pack(self.bits, self.counts, self.active, slots, out))
+
+    def problem_of(self, row: bytes) -> str | None:
+        """Return why a row cannot be read: damaged, newer, older, layout; None if it can."""
+        words, offsets, bad = join_rows([row])
+        code = DAMAGED
+        if bad < 0:
+            bad, code = _check(words, offsets, self.bits.shape[2])
+        if bad < 0:
+            return None
+        return "layout" if code == OTHER_LAYOUT else problem_with(row, FORMAT)
 
     def unpack(self, slots: NDArray[np.int64], rows: Sequence[bytes | None]) -> None:
         """Read rows into slots; None empties one. Nothing is written if one is refused.

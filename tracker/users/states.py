@@ -17,6 +17,7 @@ from tracker.kernels.row_bytes import (
     OTHER_LAYOUT,
     Slots,
     join_rows,
+    problem_with,
     refusal,
     split_rows,
 )
@@ -233,20 +234,9 @@ class UserStates:
         """
         words, offsets, bad = join_rows(rows)
         config = self.config
-        n_sums = len(config.half_lives_seconds)
         code = DAMAGED
         if bad < 0:
-            bad, code = check_rows(
-                words,
-                offsets,
-                self._sizes(),
-                config.dim,
-                n_sums,
-                config.slots,
-                config.pending,
-                config.ring,
-                newest,
-            )
+            bad, code = self._check(words, offsets, newest)
         if code == NEWER_ARTIFACT:
             head = np.frombuffer(rows[bad] or b"", HEAD, 1, HEADER.itemsize)
             raise NewerArtifactError(
@@ -261,6 +251,30 @@ class UserStates:
         if empty.any():
             self.clear(slots[empty])
         unpack_rows(slots, words, offsets, self.head, config.dim, self._columns_as_bytes())
+
+    def problem_of(self, row: bytes) -> str | None:
+        """Return why a row cannot be read: damaged, newer, older, layout; None if it can."""
+        words, offsets, bad = join_rows([row])
+        code = DAMAGED
+        if bad < 0:
+            bad, code = self._check(words, offsets, ANY_ARTIFACT)
+        if bad < 0:
+            return None
+        return "layout" if code == OTHER_LAYOUT else problem_with(row, FORMAT)
+
+    def _check(self, words: Array, offsets: NDArray[np.int64], newest: int) -> tuple[int, int]:
+        config = self.config
+        return check_rows(
+            words,
+            offsets,
+            self._sizes(),
+            config.dim,
+            len(config.half_lives_seconds),
+            config.slots,
+            config.pending,
+            config.ring,
+            newest,
+        )
 
     def _other_layout(self, where: str, row: bytes) -> str:
         header, config = np.frombuffer(row, HEADER, 1)[0], self.config

@@ -10,7 +10,7 @@ import numpy as np
 from tracker.events.item_events import item_partition
 from tracker.events.wire import hash_id
 from tracker.kafka.partitioner import partition_of
-from tracker.kernels.row_bytes import NewerRowError
+from tracker.kernels.row_bytes import DamagedRowError, NewerRowError
 from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_item, describe_user
 from tracker.stream.item_side import ItemSide
@@ -90,7 +90,7 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
     async def user(view: Any, request: Any, user_id: str) -> Any:
         try:
             answer = await _look_up_user(context, plane, user_id)
-        except (NewerArtifactError, NewerRowError) as newer:
+        except (NewerArtifactError, NewerRowError, DamagedRowError) as newer:
             return view.json({"error": str(newer)}, status=503)
         if answer is None:
             partitions = context.cluster.partitions(context.cluster.topics.events)
@@ -118,7 +118,7 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
             )
         try:
             answer = await _score(context, plane, users[0], items, query.get("scene"), at)
-        except (NewerArtifactError, NewerRowError) as newer:
+        except (NewerArtifactError, NewerRowError, DamagedRowError) as newer:
             return view.json({"error": str(newer)}, status=503)
         if answer is None:
             return view.json({"error": "another worker has this user"}, status=404)
@@ -128,7 +128,7 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
     async def item(view: Any, request: Any, item_id: str) -> Any:
         try:
             answer = await _look_up_item(context, plane, item_id)
-        except NewerRowError as newer:
+        except (NewerRowError, DamagedRowError) as newer:
             return view.json({"error": str(newer)}, status=503)
         if answer is None:
             code = np.array([hash_id(item_id)], np.uint64)
@@ -207,7 +207,8 @@ async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[st
             if user is None:
                 return None
             artifact = context.keeper.current.artifact
-            return describe_user(user_id, user.rows.states, user.slot, artifact, user.now)
+            found = describe_user(user_id, user.rows.states, user.slot, artifact, user.now)
+            return found | {"set_aside": True} if user.set_aside else found
 
         answer = await _query(context, partition, query)
         if answer is None:

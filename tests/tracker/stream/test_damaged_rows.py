@@ -1,0 +1,250 @@
+"""Rows of a partition that cannot be read: set aside, counted and named, never the partition."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.plane_world import NOW, RunningPartition, WorkerState, like, lists, run_partition
+from tracker.kernels.row_bytes import (
+    ASIDE_PREFIX,
+    LEARNED_KEY,
+    OWED_PREFIX,
+    DamagedRowError,
+    NewerRowError,
+    owed_key,
+    seal,
+    seen_key,
+    user_key,
+)
+from tracker.recommend.learned_row import FORMAT as LEARNED_FORMAT
+from tracker.recommend.learned_row import encode_learned
+from tracker.users.layout import FORMAT
+from tracker.users.states import StateFormatError
+
+Make = Callable[..., WorkerState]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[WorkerState] = []
+
+    def build(**arguments: Any) -> WorkerState:
+        made.append(WorkerState(tmp_path / str(len(made)), **arguments))
+        return made[-1]
+
+    yield build
+    for worker in made:
+        worker.close()
+
+
+def with_users(worker: WorkerState, *users: str) -> WorkerState:
+    """Commit one event of each user."""
+    worker.send(*(like(user) for user in users))
+    worker.commit()
+    return worker
+
+
+def damage(worker: WorkerState, key: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """Change a committed row, and restart the worker; return the row as it is now."""
+    database: Any = worker.databases["users"]
+    row = change(database[key])
+    worker.databases["users"][key] = row
+    worker.restart()
+    return row
+
+
+def flipped(row: bytes) -> bytes:
+    return row[:40] + bytes([row[40] ^ 1]) + row[41:]
+
+
+def with_word(row: bytes, change: Callable[[int], int]) -> bytes:
+    """The row with another first word, sealed again."""
+    words = np.frombuffer(row, np.uint64).copy()
+    words[0] = change(int(words[0]) & 0xFFFFFFFF)
+    seal(words, 0, len(words))
+    return words.tobytes()
+
+
+def newer(row: bytes) -> bytes:
+    return with_word(row, lambda word: (word & 0xFFFF0000) | (FORMAT + 1))
+
+
+def older(row: bytes) -> bytes:
+    return with_word(row, lambda word: word & 0xFFFF0000)
+
+
+def other_layout(row: bytes) -> bytes:
+    return with_word(row, lambda word: (word & 0xFFFF) | (24 << 16))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (flipped, "damaged"),
+        (lambda row: row[:-8], "damaged"),
+        (lambda row: row[:-3], "damaged"),
+        (lambda row: b"garbage!", "damaged"),
+        (lambda row: b"", "damaged"),
+        (older, "older"),
+        (other_layout, "layout"),
+    ],
+)
+def test_user_row_that_cannot_be_read_is_set_aside_and_the_user_goes_on(
+    make: Make, change: Callable[[bytes], bytes], problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = with_users(make(), "a", "b", "c")
+    row = damage(worker, user_key("a"), change)
+    assert len(lists(worker.send(like("a", 1), like("b", 1)))) == 2
+    worker.commit()
+    assert worker.databases["users"][ASIDE_PREFIX + user_key("a")] == row
+    assert worker.count("unreadable_rows", table="users", problem=problem) == 1
+    (line,) = [text for text in caplog.messages if "passed over" in text]
+    assert "t-users-changelog-0" in line or "-0: passed over" in line
+    assert "key ua:" in line
+    assert "its user goes on without it" in line
+    worker.restart()
+    assert (worker.head("a", "events"), worker.head("b", "events")) == (1, 2)
+    found, other = worker.users.find_user("a"), worker.users.find_user("b")
+    assert found is not None
+    assert found.set_aside
+    assert other is not None
+    assert not other.set_aside
+    assert worker.count("unreadable_rows", table="users", problem=problem) == 1
+
+
+def test_user_whose_row_was_set_aside_by_a_look_up_is_still_found(make: Make) -> None:
+    worker = with_users(make(), "a")
+    damage(worker, user_key("a"), flipped)
+    for _ in range(2):
+        found = worker.users.find_user("a")
+        assert found is not None
+        assert found.set_aside
+        assert worker.head("a", "events") == 0
+        worker.commit()
+        worker.restart()
+
+
+def test_seen_set_that_is_damaged_is_set_aside_and_the_state_stays(make: Make) -> None:
+    worker = make()
+    worker.send(*(like("a", number) for number in range(20)))
+    worker.commit()
+    row = damage(worker, seen_key("a"), flipped)
+    worker.send(like("a", 21))
+    worker.commit()
+    worker.restart()
+    assert worker.head("a", "events") == 21
+    assert worker.databases["users"][ASIDE_PREFIX + seen_key("a")] == row
+
+
+@pytest.mark.parametrize(
+    ("key", "row"),
+    [
+        (owed_key("a"), b"garbage!"),
+        (owed_key("a"), b'[1,"soon",null,false]'),
+        (owed_key("a"), b"[1e99,1.0,null,false]"),
+        (owed_key("a"), b"\xff\xfe"),
+        (OWED_PREFIX + b"\xff", b"[1,1.0,null,false]"),
+    ],
+)
+def test_owed_row_that_cannot_be_read_is_set_aside(make: Make, key: bytes, row: bytes) -> None:
+    worker = with_users(make(), "a")
+    worker.databases["users"][key] = row
+    worker.restart()
+    assert worker.users.pending() == 0
+    worker.commit()
+    assert worker.databases["users"][ASIDE_PREFIX + key] == row
+    assert worker.databases["users"].get(key) is None
+    assert worker.count("unreadable_rows", table="users", problem="damaged") == 1
+
+
+@pytest.mark.parametrize("row", [b"", b"garbage!", b"\x8d\xef\x02\xd2\xff"])
+def test_learned_row_that_is_damaged_is_set_aside_and_learning_begins_again(
+    make: Make, row: bytes
+) -> None:
+    worker = with_users(make(), "a")
+    worker.databases["users"][LEARNED_KEY] = row
+    worker.restart()
+    worker.commit()
+    assert worker.databases["users"][ASIDE_PREFIX + LEARNED_KEY] == row
+    assert worker.count("unreadable_rows", table="users", problem="damaged") == 1
+    assert worker.count("learning_restarts") == 1
+
+
+def test_learned_row_of_a_newer_version_is_not_written_over(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = with_users(make(), "a")
+    with monkeypatch.context() as patch:
+        patch.setattr("tracker.recommend.learned_row.FORMAT", LEARNED_FORMAT + 1)
+        row = encode_learned({})
+    worker.databases["users"][LEARNED_KEY] = row
+    worker.restart()
+    worker.send(like("a", 1))
+    worker.commit()
+    assert worker.databases["users"][LEARNED_KEY] == row
+    assert "written by a newer version" in caplog.text
+
+
+def test_user_row_of_a_newer_version_is_never_written_over(make: Make) -> None:
+    worker = with_users(make(), "a")
+    row = damage(worker, user_key("a"), newer)
+    position = worker.users.store.progress.position
+    for _ in range(2):
+        with pytest.raises(NewerRowError, match=rf"key ua has format {FORMAT + 1}"):
+            worker.send(like("a", 1))
+    worker.commit()
+    assert worker.databases["users"][user_key("a")] == row
+    assert worker.users.store.progress.position == position
+    with pytest.raises(NewerRowError):
+        worker.users.find_user("a")
+
+
+def test_partition_is_refused_if_most_rows_are_of_another_layout(make: Make) -> None:
+    worker = with_users(make(), "a", "b", "c")
+    for user in ("a", "b"):
+        rows: Any = worker.databases["users"]
+        rows[user_key(user)] = other_layout(rows[user_key(user)])
+    with pytest.raises(StateFormatError, match=r"laid out for dim 24.*is this the artifact"):
+        worker.restart()
+
+
+def test_worker_stops_at_a_damaged_row_if_the_settings_say_so(make: Make) -> None:
+    worker = with_users(make(damaged_rows="stop"), "a")
+    row = damage(worker, user_key("a"), flipped)
+    with pytest.raises(DamagedRowError, match=r"row ua cannot be read \(damaged\).*DAMAGED_ROWS"):
+        worker.send(like("a", 1))
+    assert worker.databases["users"][user_key("a")] == row
+
+
+def test_idle_sweep_keeps_rows_that_cannot_be_read_and_passes_keys_that_are_no_text(
+    make: Make,
+) -> None:
+    worker = make(state_idle_days=1.0)
+    worker.send(*(like(user, time=NOW - 5 * 86400) for user in "abc"))
+    worker.commit()
+    worker.databases["users"][b"u\xff"] = worker.databases["users"][user_key("b")]
+    damage(worker, user_key("a"), flipped)
+    worker.send(like("d", 1))
+    worker.users.sweep()
+    worker.commit()
+    database: Any = worker.databases["users"]
+    kept = [key for key in database.keys() if key[:1] == b"u"]  # noqa: SIM118
+    assert kept == [user_key("a"), user_key("d")]
+
+
+def test_partition_with_a_damaged_row_runs_on(make: Make) -> None:
+    worker = with_users(make(), "a", "b")
+    damage(worker, user_key("a"), flipped)
+
+    async def work(running: RunningPartition) -> None:
+        first = worker.offset
+        running.accept(first, worker.records(like("a", 1), like("b", 1)))
+        await running.applied(first + 2)
+        assert running.partition.waits_for is None
+
+    running = run_partition(worker, work)
+    assert not running.fatal
+    assert worker.databases["users"].get(ASIDE_PREFIX + user_key("a")) is not None
