@@ -4,8 +4,11 @@ import asyncio
 import json
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from tests.brokers import KafkaBroker
 from tests.shop import START, build_shop
@@ -155,6 +158,49 @@ def test_bad_records_are_rejected_the_same_way_on_kafka(
     found, offsets = asyncio.run(run_bad_records(settings, tmp_path / "worker.log"))
     check_rejections(found, topics_of(settings).events)
     assert offsets[-1] == len(BAD) + 2
+
+
+async def answer_of(settings: Settings, page: str) -> tuple[int, dict[str, Any]]:
+    async with aiohttp.request("GET", f"http://127.0.0.1:{settings.web_port}{page}") as answer:
+        return answer.status, await answer.json()
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(600)
+def test_a_transaction_that_a_producer_never_finishes_leaves_a_worker_sound_and_is_named(
+    kafka: KafkaBroker, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(kafka.address, prefix, tmp_path).model_copy(
+        update={"health_stall_seconds": 5.0}
+    )
+    events = topics_of(settings).events
+
+    async def go() -> None:
+        async with (
+            own_topics(settings, delete=False),
+            AIOKafkaProducer(
+                bootstrap_servers=kafka.address, transactional_id=f"{prefix}-other"
+            ) as other,
+        ):
+            with worker_process(settings, tmp_path / "worker.log") as worker:
+                await until_ready(worker, settings)
+                await other.begin_transaction()
+                await other.send_and_wait(
+                    events, encode_event(Event("u", "i1", "like", START)), key=b"u"
+                )
+                await asyncio.sleep(8.0)  # longer than the stall that a restart would mend
+                status, health = await answer_of(settings, "/healthz")
+                assert (status, health["live"], health["reasons"]) == (200, True, [])
+                (waiting,) = health["waiting"]
+                assert waiting.startswith(f"{events}-0: 1 records from offset 0 on wait for a")
+                await other.commit_transaction()
+                async with asyncio.timeout(30):
+                    while (await answer_of(settings, "/users/u"))[0] != 200:
+                        await asyncio.sleep(0.2)
+                assert "waiting" not in (await answer_of(settings, "/healthz"))[1]
+                assert worker.stop(30) == 0
+
+    asyncio.run(go())
 
 
 def refusal(settings: Settings, log: Path) -> str:

@@ -107,6 +107,21 @@ class Plane:
             f"{part.name} waits: {part.waits_for}" for part in self._open.values() if part.waits_for
         ]
 
+    @property
+    def held_back(self) -> list[str]:
+        """Partitions of the events topic with an unfinished transaction of a producer."""
+        found = []
+        for tp in self._open:
+            if self.consumer is None or tp.topic != self._context.cluster.topics.events:
+                continue
+            first, count = self.consumer.held_back(tp)
+            if count:
+                found.append(
+                    f"{tp.topic}-{tp.partition}: {count} records from offset {first} on wait for a"
+                    " transaction that a producer has not finished; it must commit or abort"
+                )
+        return found
+
     async def start(self) -> None:
         """Start the producer of recommendations."""
         self._producer = await plain_producer(

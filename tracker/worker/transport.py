@@ -118,11 +118,25 @@ class ChunkConsumer(driver.Consumer):
         self._rewind[tp] = offset
 
     def unread(self, tp: TP) -> int | None:
-        """Return the number of offsets not yet fetched; None if unknown."""
+        """Return the number of offsets not yet fetched that can be read; None if unknown.
+
+        Records from the first unfinished transaction on cannot: see `held_back`.
+        """
         state = self._fetch_state(tp)
         if state is None or state.highwater is None or not state.has_valid_position:
             return None
-        return max(0, int(state.highwater - state.position))
+        return max(0, int(_stable_end(state) - state.position))
+
+    def held_back(self, tp: TP) -> tuple[int, int]:
+        """Return the first offset that an unfinished transaction holds back, and how many it does.
+
+        They are (0, 0) if all records can be read, or if it is not known.
+        """
+        state = self._fetch_state(tp)
+        if state is None or state.highwater is None:
+            return 0, 0
+        first = _stable_end(state)
+        return (first, int(state.highwater) - first) if first < state.highwater else (0, 0)
 
     def fetched_end(self, tp: TP) -> int | None:
         """Return the end offset that the latest fetch showed of a partition; None if unknown."""
@@ -371,6 +385,14 @@ class FetchedPartition:
     def unread(self) -> int | None:
         """Return the number of offsets not yet fetched; None if unknown."""
         return self._consumer.unread(self._tp)
+
+
+def _stable_end(state: Any) -> int:
+    """Return the offset after the records that can be read: Kafka's last stable offset."""
+    stable = state.lso
+    return (
+        int(state.highwater) if stable is None or stable < 0 else int(min(stable, state.highwater))
+    )
 
 
 def _known(offset: int | None) -> int:

@@ -74,7 +74,10 @@ def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) ->
     @app.page("/healthz")
     async def healthz(view: Any, request: Any) -> Any:
         reasons = health.live()
-        return view.json({"live": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+        answer: dict[str, Any] = {"live": not reasons, "reasons": reasons}
+        if plane.held_back:
+            answer["waiting"] = plane.held_back
+        return view.json(answer, status=503 if reasons else 200)
 
     @app.page("/readyz")
     async def readyz(view: Any, request: Any) -> Any:

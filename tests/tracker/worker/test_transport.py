@@ -295,16 +295,23 @@ def test_offsets_not_fetched_are_told_once_they_are_known() -> None:
     consumer._thread = SimpleNamespace(_consumer=None)
     assert consumer.unread(EVENTS) is None
     assert consumer.fetched_end(EVENTS) is None
-    state = SimpleNamespace(highwater=10, position=4, has_valid_position=True)
+    state = SimpleNamespace(highwater=10, lso=10, position=4, has_valid_position=True)
     assignment = SimpleNamespace(tps={EVENTS}, state_value=lambda tp: state)
     inner = SimpleNamespace(
         _subscription=SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
     )
     consumer._thread = SimpleNamespace(_consumer=inner)
     assert consumer.unread(EVENTS) == 6
+    assert consumer.held_back(EVENTS) == consumer.held_back(OTHER) == (0, 0)
+    state.lso = 7  # a transaction that is not finished begins there
+    assert consumer.unread(EVENTS) == 3
+    assert consumer.held_back(EVENTS) == (7, 3)
+    state.lso = None  # an old broker does not tell
+    assert consumer.unread(EVENTS) == 6
     assert consumer.unread(OTHER) is None
     state.highwater = None
     assert consumer.unread(EVENTS) is None
+    assert consumer.held_back(EVENTS) == (0, 0)
 
 
 def test_ends_of_logs_come_from_where_they_can_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
