@@ -146,8 +146,8 @@ class UserSide(Side[str]):
         """Restore the pending lists and the learned models. The store is open now."""
         super().opened()
         self._check_sample()
-        owed = self.store.scan(OWED_PREFIX)
-        for key, row in self._policy.restore(owed, self._context.clock()):
+        rows = self.store.scan(OWED_PREFIX)
+        for key, row in self._policy.restore(rows, self._context.clock()):
             self._set_aside(key, row, "damaged")
         self._learning.opened()
 

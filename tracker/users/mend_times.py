@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from tracker.kernels.row_bytes import Slots
 from tracker.users.apply import rebuild_from_ring
 from tracker.users.columns import Catalogue
+from tracker.users.ring import in_order_of_arrival, sort_ring
 from tracker.users.states import UserStates
 
 
@@ -35,9 +36,10 @@ def mend_users(
 ) -> None:
     """Set times of rows back to the clock, and make all that decays anew from the ring.
 
-    An event of the future gets the time of the event that came after it, for it came before that;
-    the last one gets `now`. What had left the ring is gone from sums and interests; counts stay.
-    The encoder's state is marked as of no encoder, so that it is made anew when it is needed.
+    An event of the future gets the time of the event that arrived after it; the last to arrive
+    gets `now`. The ring is sorted by the mended times. What had left the ring is gone from sums and
+    interests; counts stay. The encoder's state is marked as of no encoder, so that it is made anew
+    when it is needed.
 
     Args:
         states: the arena.
@@ -49,14 +51,17 @@ def mend_users(
         sequence: number of the artifact.
     """
     for slot in slots.tolist():
-        head, n = states.head[slot], int(states.head["n_ring"][slot])
-        times = states.ring["time"][slot]
+        head = states.head[slot]
+        ring = states.ring[slot, : int(head["n_ring"])]
+        ring[:] = in_order_of_arrival(ring)
+        times = ring["time"]
         bound = now
-        for place in range(n - 1, -1, -1):
+        for place in range(len(ring) - 1, -1, -1):
             if times[place] > latest:
                 times[place] = bound
             bound = min(float(times[place]), now)
-        _mend_head(head, times[:n], now, latest)
+        sort_ring(ring, len(ring))
+        _mend_head(head, times, now, latest)
     states.head["encoder"][slots] = 0
     rebuild_from_ring(states, slots, catalogue, basis, sequence)
 

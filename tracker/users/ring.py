@@ -112,18 +112,18 @@ def sort_ring(ring: Array, n: int) -> None:
     Entries that move note how many they passed. Rings of releases that kept the order of arrival
     are sorted too; of a ring in order but for its last entry, only that one moves.
     """
-    kept = np.empty(1, ring.dtype)
+    one = np.empty(1, ring.dtype)
     for r in range(1, n):
         entry = ring[r]
         place = place_in_ring(ring, r, entry["time"], entry["event_id"])
         if place == r:
             continue
-        kept[0] = entry
+        one[0] = entry
         for q in range(r, place, -1):
             ring[q] = ring[q - 1]
         passed = min(r - place, RING_BEFORE_MOST)
-        kept[0]["flags"] = whole(kept[0]["flags"]) | (passed << _BEFORE_SHIFT)
-        ring[place] = kept[0]
+        one[0]["flags"] = whole(one[0]["flags"]) | (passed << _BEFORE_SHIFT)
+        ring[place] = one[0]
 
 
 @native
@@ -138,12 +138,22 @@ def arrivals(ring: Array, n: int, out: Array) -> None:
                 out[q] += 1
 
 
+def in_order_of_arrival(ring: Array) -> Array:
+    """Return a copy of entries in the order in which they came, as if none had been late."""
+    ranks = np.empty(len(ring), np.int64)
+    arrivals(ring, len(ring), ranks)
+    entries = ring[np.argsort(ranks)]
+    flags = entries["flags"]
+    flags &= ~flags.dtype.type(RING_BEFORE_MOST << _BEFORE_SHIFT)
+    return entries
+
+
 @native
 def _is_repeat(items: Array, n: int, item: np.uint64) -> bool:
-    found = False
+    repeats = 0
     for k in range(n):
-        found |= items[k] == item
-    return found
+        repeats += items[k] == item
+    return repeats > 0
 
 
 @native

@@ -110,17 +110,17 @@ class Plane:
     @property
     def held_back(self) -> list[str]:
         """Partitions of the events topic with an unfinished transaction of a producer."""
-        found = []
+        lines = []
         for tp in self._open:
             if self.consumer is None or tp.topic != self._context.cluster.topics.events:
                 continue
             first, count = self.consumer.held_back(tp)
             if count:
-                found.append(
+                lines.append(
                     f"{tp.topic}-{tp.partition}: {count} records from offset {first} on wait for a"
                     " transaction that a producer has not finished; it must commit or abort"
                 )
-        return found
+        return lines
 
     async def start(self) -> None:
         """Start the producer of recommendations."""

@@ -210,8 +210,8 @@ async def _look_up_user(context: Context, plane: Plane, user_id: str) -> dict[st
             if user is None:
                 return None
             artifact = context.keeper.current.artifact
-            found = describe_user(user_id, user.rows.states, user.slot, artifact, user.now)
-            return found | {"set_aside": True} if user.set_aside else found
+            state = describe_user(user_id, user.rows.states, user.slot, artifact, user.now)
+            return state | {"set_aside": True} if user.set_aside else state
 
         answer = await _query(context, partition, query)
         if answer is None:

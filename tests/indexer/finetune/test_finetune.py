@@ -370,7 +370,7 @@ def test_a_catalogue_of_one_item_or_without_texts_is_refused(tmp_path: Path, mod
     write_items(tmp_path, 1)
     assert "the catalogue has one text" in shop.run(code=REFUSED).stderr
     shop.items.write_text('{"item_id": "a", "text": " "}\n')
-    assert "text is empty" in shop.run(code=BAD_ITEMS).stderr
+    assert "1 of 1 items have no text" in shop.run(code=BAD_ITEMS).stderr
 
 
 def test_without_peft_the_extra_is_named(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,20 @@ def test_a_mended_row_is_that_of_a_user_whose_event_had_the_time_of_the_next() -
         assert harmed.states.head[field][0] == right.states.head[field][0]
 
 
+def test_a_late_event_before_the_mended_one_is_of_the_order_of_arrival() -> None:
+    harmed, right = World(), World()
+    harmed.send(event(0, 1, START + DAY), event(0, 2, START), event(0, 4, FAR))
+    harmed.send(event(0, 3, START + 2 * DAY))
+    right.send(event(0, 1, START + DAY), event(0, 2, START), event(0, 4, START + 2 * DAY))
+    right.send(event(0, 3, START + 2 * DAY))
+    mend(harmed, 0)
+    assert harmed.states.ring[0].tobytes() == right.states.ring[0].tobytes()
+    for name in ("masses", "sums", "interest_means"):
+        np.testing.assert_allclose(
+            getattr(harmed.states, name)[0], getattr(right.states, name)[0], atol=1e-6
+        )
+
+
 def test_the_last_event_of_the_future_gets_the_time_of_now() -> None:
     world = World()
     world.send(event(0, 1, START), event(0, 2, FAR))
