@@ -1,0 +1,118 @@
+"""Made-up streams: their truth, their knobs, and what they must not lean on."""
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.streams import CORNERS, Stream, make, with_settings, write
+from tests.paths import ROOT
+
+SMALL = Stream(events=3000, items=500, days=6.0)
+
+
+def test_there_are_at_least_24_corners_of_a_size_that_an_hour_allows() -> None:
+    assert len(CORNERS) >= 24
+    assert all(one.events <= 30_000 and one.items <= 2000 for one in CORNERS.values())
+
+
+def test_the_generator_imports_nothing_of_the_product() -> None:
+    tree = ast.parse((ROOT / "benchmarks" / "streams.py").read_text())
+    modules = [
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    ]
+    assert {name.partition(".")[0] for name in modules} <= {*sys.stdlib_module_names, "numpy"}
+
+
+def test_one_seed_gives_one_stream_and_another_seed_another() -> None:
+    first, again, other = (make(replace(SMALL, seed=seed)) for seed in (3, 3, 4))
+    assert first == again
+    assert first.events != other.events
+
+
+@pytest.mark.parametrize("name", ["plain", "repetition", "everything", "news"])
+def test_the_best_lists_hold_as_many_events_as_the_probabilities_say(name: str) -> None:
+    truth = make(replace(CORNERS[name], events=6000, items=400)).truth
+    share, drawn = truth["hit_rate_at_10"], truth["hit_rate_at_10_drawn"]
+    error = np.sqrt(share * (1.0 - share) / truth["targets"])
+    assert abs(share - drawn) < 4.0 * error
+    assert 0.0 < truth["ndcg_at_10"] < share < 1.0
+
+
+def test_a_user_chooses_an_item_twice_only_where_choices_repeat() -> None:
+    def repeats(stream: Stream) -> int:
+        pairs = [(event["user_id"], event["item_id"]) for event in make(stream).events]
+        return len(pairs) - len(set(pairs))
+
+    assert repeats(SMALL) == 0
+    assert repeats(replace(SMALL, repetition=1.0)) > 1000
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"trend": 1.0, "trend_minutes": 10.0},
+        {"taste": 1.0},
+        {"sequence": 1.0},
+        {"repetition": 1.0},
+        {"scene": 1.0},
+        {"life": 0.8},
+        {"bursts": 1.0},
+    ],
+)
+def test_each_knob_that_drives_a_choice_makes_more_of_it_predictable(
+    knobs: dict[str, float],
+) -> None:
+    plain = make(SMALL).truth["hit_rate_at_10"]
+    assert make(replace(SMALL, **knobs)).truth["hit_rate_at_10"] > 1.1 * plain  # type: ignore[arg-type]
+
+
+def test_text_tells_the_subject_as_often_as_the_knob_says() -> None:
+    told, untold = (make(replace(SMALL, taste=1.0, text=text)) for text in (1.0, 0.0))
+    assert told.events == untold.events
+    assert [one["categories"] for one in told.items] != [one["categories"] for one in untold.items]
+
+
+def test_a_stream_is_written_with_its_knobs_and_its_truth(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.streams", "plain", "--to", str(tmp_path)]
+    command += ["--events", "500", "--items", "50", "--set", "taste=0.5"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    assert truth["stream"]["taste"] == 0.5
+    events = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert len(events) == 500
+    times = [json.loads(line)["timestamp"] for line in events]
+    assert times == sorted(times)
+
+
+def test_an_unknown_setting_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="no setting 'tsate'; there are events, items"):
+        with_settings(Stream(), ["tsate=1"])
+
+
+def test_ratings_tell_the_taste_unless_they_are_noise() -> None:
+    def spread(noise: float) -> float:
+        stream = replace(SMALL, taste=0.3, ratings=True, rating_noise=noise)
+        return float(np.mean([event["value"] == 2 for event in make(stream).events]))
+
+    assert spread(0.0) > 0.3 > spread(1.0)
+
+
+def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
+    made = make(replace(SMALL, events=50, items=20))
+    write(made, tmp_path)
+    lines = (tmp_path / "items.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == made.items
