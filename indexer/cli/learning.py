@@ -265,6 +265,7 @@ def evaluate(
             need(("matplotlib", "jinja2"), "--html")
         if json_file is not None and json_file != "-":
             check_file(Path(json_file))
+        from indexer.evaluate.bar import bar_lines
         from indexer.evaluate.evaluate import JudgeOptions, judge
         from indexer.evaluate.report import against_best, as_html, as_tables
 
@@ -289,6 +290,8 @@ def evaluate(
     for table in as_tables(evaluation):
         console.print(table)
     click.echo(against_best(evaluation))
+    for line in bar_lines(evaluation.served):
+        click.echo(line)
     for note in evaluation.notes:
         click.echo(f"- {note}")
 

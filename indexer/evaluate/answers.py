@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +54,16 @@ WITHOUT_ATTRIBUTES = Variant("tracker_without_attributes", attributes=False)
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One model's answers at Q targets: ranks (Q,) float64, and lists (Q, K) of rows, -1 padded."""
+    """One model's answers at Q targets: ranks (Q,) float64, and lists (Q, K) of rows, -1 padded.
+
+    `candidates` and `cut` (Q,) bool, of the list as served alone: targets that the channels found,
+    and those that the first cut left.
+    """
 
     ranks: Floats
     lists: Rows
+    candidates: Flags | None = None
+    cut: Flags | None = None
 
     @classmethod
     def of_size(cls, targets: int) -> "Answers":
@@ -171,7 +177,9 @@ def ask_tracker(
     if replay.learner is not None:
         names.append(TRACKER_ONLINE)
     whole = {name: Answers.of_size(len(targets.events)) for name in names}
-    served = Answers.of_size(len(targets.events))
+    count = len(targets.events)
+    in_candidates, in_cut = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    served = replace(Answers.of_size(count), candidates=in_candidates, cut=in_cut)
     ranked = np.flatnonzero(targets.ranked)
     scored: Future[None] | None = None
     start = 0
@@ -187,11 +195,12 @@ def ask_tracker(
             _read(replay, event, ranked, variants, columns[b], executor)  # 2. Compute the columns.
             if replay.learner is not None:
                 learned.append((replay.online_ranker(), replay.online_attention(event, ranked)))
-            served_rows = recommender.rows(replay.asked(np.array([event])), SERVED)[
-                0
-            ]  # 3. Recommend.
-            served.lists[start + b] = served_rows[:K]
-            served.ranks[start + b] = _place(served_rows, _offered(batch, b, targets))
+            reached = recommender.reached(replay.asked(np.array([event])), SERVED)  # 3. Recommend.
+            offered = _offered(batch, b, targets)
+            served.lists[start + b] = reached.rows[0, :K]
+            served.ranks[start + b] = _place(reached.rows[0], offered)
+            in_candidates[start + b] = offered >= 0 and offered in reached.candidates
+            in_cut[start + b] = offered >= 0 and offered in reached.cut
         replay.wait()
         if scored is not None:
             scored.result()  # no more than one waits: each takes memory

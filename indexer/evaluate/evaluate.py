@@ -35,6 +35,7 @@ from indexer.evaluate.answers import (
     users_with_attributes,
     variants_of,
 )
+from indexer.evaluate.bar import measure_served
 from indexer.evaluate.measure import differences, measure_model, measure_slice
 from indexer.evaluate.probabilities import (
     PRIOR_EVENTS,
@@ -157,6 +158,9 @@ def evaluate(
         rows=join_rows(of_ranks, of_labels),
         differences=differences(answers, users, seed),
         calibration=calibration_of(labelled.positive, labelled.models[TRACKER]),
+        served=measure_served(
+            answers[TRACKER], answers[TRACKER_SERVED], parts(targets.events), users, seed
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from indexer.evaluate.bar import bar_lines
 from indexer.evaluate.result import Evaluation, Row
 
 _COLUMNS = (
@@ -45,7 +46,8 @@ svg { max-width: 100%; height: auto }
 <p>Protocol {{ e.protocol }}: {{ e.targets }} targets of {{ e.users }} users among {{ e.items }}
 items; {{ e.seconds }} s, {{ e.events_per_second }} events/s.</p>
 <p>{{ best }}</p>
-<h2 id="notes">How it was measured</h2>
+{% for line in bar %}<p>{{ line }}</p>
+{% endfor %}<h2 id="notes">How it was measured</h2>
 <ul>{% for note in e.notes %}<li>{{ note }}</li>{% endfor %}</ul>
 <h2 id="plots">Plots</h2>
 {% for plot in plots %}{{ plot | safe }}{% endfor %}
@@ -149,6 +151,7 @@ def as_html(evaluation: Evaluation) -> str:
     return environment.from_string(_PAGE).render(
         e=evaluation,
         best=against_best(evaluation),
+        bar=bar_lines(evaluation.served),
         parts=list(parts.items()),
         plots=draw(evaluation, parts, _best(evaluation)),
         terms=_TERMS,

@@ -46,6 +46,31 @@ class Difference(msgspec.Struct, frozen=True):
     ci: tuple[float, float] | None
 
 
+class Served(msgspec.Struct, frozen=True):
+    """The list as served beside the ranking of all items, on one slice of the targets.
+
+    `value` and `whole` are means of `metric` over the `n` targets, of which the whole ranking hits
+    `hits` in its first ten; `short` is the share of `whole` that `value` lacks, and `ci` its 95 %
+    interval over users, target by target. `candidates` and `cut` are the shares of the targets
+    that the channels find and that the first cut leaves; `hits_in_candidates` and `hits_in_cut` the
+    same of the whole ranking's hits. `missed`: it lacks more than the bar allows.
+    """
+
+    slice: str
+    metric: str
+    n: int
+    hits: int
+    value: float
+    whole: float
+    short: float | None
+    ci: tuple[float, float] | None
+    candidates: float
+    cut: float
+    hits_in_candidates: float | None
+    hits_in_cut: float | None
+    missed: bool
+
+
 class CalibrationBin(msgspec.Struct, frozen=True):
     """A tenth of the labelled events by probability: its mean, and the share of positives."""
 
@@ -68,3 +93,4 @@ class Evaluation(msgspec.Struct, frozen=True):
     rows: list[Row]
     differences: list[Difference]
     calibration: list[CalibrationBin] = []
+    served: list[Served] = []

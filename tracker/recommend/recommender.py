@@ -14,14 +14,13 @@ from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.events.batch import EventBatch
 from tracker.items.view import ItemView
-from tracker.recommend.candidates import Candidates
 from tracker.recommend.carry_over import carry_over, update_users
 from tracker.recommend.columns import Columns
 from tracker.recommend.lists import RecommendedBatch, describe
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
 from tracker.recommend.reader import Reader, SearchResults
 from tracker.recommend.selection import select
-from tracker.recommend.shortlist import shortlist
+from tracker.recommend.shortlist import Shortlist, shortlist
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_ENCODER, COLUMNS
@@ -47,6 +46,19 @@ class Examples:
     n_unseen: NDArray[np.int64]
     columns: NDArray[np.float32]
     scene_queries: SceneQueries | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The lists of B users and the rows on the way to them, -1 padded, for evaluation.
+
+    `rows` (B, k) int64 are the lists, `candidates` (B, C) int32 what the channels gave, `cut`
+    (B, K) int32 what the first cut left of that.
+    """
+
+    rows: NDArray[np.int64]
+    candidates: NDArray[np.int32]
+    cut: NDArray[np.int32]
 
 
 class Recommender:
@@ -138,14 +150,23 @@ class Recommender:
         Raises:
             ValueError: as `recommend`.
         """
+        return self.reached(requests, k).rows
+
+    def reached(self, requests: RequestBatch, k: int) -> Reached:
+        """Return the rows of the lists that `recommend` makes, and what they were chosen from.
+
+        Raises:
+            ValueError: as `recommend`.
+        """
         self._check(requests, k)
         results = self.reader.search(requests)
-        rows = np.full((len(requests), k), -1, np.int64)
+        parts = []
         for part in _parts(len(requests)):
-            cut, _, picks = self._ranked(results.part(part), requests.part(part), k, self.ranker)
-            pick_rows = np.take_along_axis(cut.rows, np.maximum(picks, 0), axis=1)
-            rows[part] = np.where(picks >= 0, pick_rows, -1)
-        return rows
+            some, _, picks = self._ranked(results.part(part), requests.part(part), k, self.ranker)
+            pick_rows = np.take_along_axis(some.cut.rows, np.maximum(picks, 0), axis=1)
+            rows = np.where(picks >= 0, pick_rows, -1).astype(np.int64)
+            parts.append((rows, some.candidates.rows, some.cut.rows))
+        return Reached(*(np.concatenate(one) for one in zip(*parts, strict=True)))
 
     def examples(
         self, requests: RequestBatch, k: int, attention: OnlineAttention | None = None
@@ -153,8 +174,8 @@ class Recommender:
         """Return the ranker's inputs for learning; arguments as for `recommend`."""
         self._check(requests)
         results = self.reader.search(requests, attention, keeps_scene_queries=True)
-        cut, columns = self._shortlist(results, requests, k)
-        return Examples(cut.rows, cut.n_unseen, columns, results.scene_queries)
+        short = self._shortlist(results, requests, k)
+        return Examples(short.cut.rows, short.cut.n_unseen, short.columns, results.scene_queries)
 
     def columns(
         self,
@@ -232,32 +253,31 @@ class Recommender:
     ) -> RecommendedBatch:
         """Steps 3 to 7 of `recommend`, for a part of the users at a time."""
         ranker = self.ranker if learned.ranker is None else learned.ranker
-        cut, scores, picks = self._ranked(results, requests, k, ranker)
+        short, scores, picks = self._ranked(results, requests, k, ranker)
         # 7. Add reasons and interests.
         histories, items = results.histories, self.artifact.vectors
-        batch = describe(histories, requests, self.options, items, cut, scores, picks)
+        batch = describe(histories, requests, self.options, items, short.cut, scores, picks)
         probabilities = self._probabilities(histories, requests, batch.rows, learned.calibration)
         return replace(batch, probabilities=probabilities)
 
     def _ranked(
         self, results: SearchResults, requests: RequestBatch, k: int, ranker: Ranker
-    ) -> tuple[Candidates, NDArray[np.float32], NDArray[np.int64]]:
-        """Steps 3 to 6: candidates after the cut, their scores, and what is picked of them."""
+    ) -> tuple[Shortlist, NDArray[np.float32], NDArray[np.int64]]:
+        """Steps 3 to 6: candidates, scores of those after the cut, and what is picked of them."""
         options = self.options
-        cut, features = self._shortlist(results, requests, k)
+        short = self._shortlist(results, requests, k)
+        cut = short.cut
         # 5. Score the candidates.
-        scores = ranker.score(features, cut.n_rows)
+        scores = ranker.score(short.columns, cut.n_rows)
         # 6. Pick by score and diversity.
         picks = np.empty((len(requests), k), np.int64)
         select(
             k, options.diversity, options.seen != "exclude", self._vectors.vectors,
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
-        return cut, scores, picks
+        return short, scores, picks
 
-    def _shortlist(
-        self, results: SearchResults, requests: RequestBatch, k: int
-    ) -> tuple[Candidates, NDArray[np.float32]]:
+    def _shortlist(self, results: SearchResults, requests: RequestBatch, k: int) -> Shortlist:
         """Steps 3 and 4 of `recommend`, by the published ranker: candidates, and their columns."""
         items, options = self.artifact.vectors, self.options
         return shortlist(

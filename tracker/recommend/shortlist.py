@@ -51,6 +51,17 @@ class CutRule(NamedTuple):
     keep_seen: bool
 
 
+class Shortlist(NamedTuple):
+    """The candidates of B users, those after the first `cut`, and the columns of these.
+
+    `columns` (B, K, F) float32 are what the ranker reads, zero if it does not want one.
+    """
+
+    candidates: Candidates
+    cut: Candidates
+    columns: NDArray[np.float32]
+
+
 class EncoderColumns(NamedTuple):
     """The queries (B, E) of the user encoder, and the items' vectors (N, E); E is 0 without one."""
 
@@ -194,7 +205,7 @@ def shortlist(
     columns: Columns,
     items: ItemVectors,
     view: ItemView,
-) -> tuple[Candidates, NDArray[np.float32]]:
+) -> Shortlist:
     """Gather candidates and cut them: steps 3 and 4 of `Recommender.recommend`.
 
     Args:
@@ -206,10 +217,6 @@ def shortlist(
         columns: computes them.
         items: the catalogue.
         view: the live statistics of the items.
-
-    Returns:
-        B users' candidates after the cut, C at most, and the F columns that the ranker reads of
-        them (B, C, F) float32, zero if it does not want one.
     """
     states = requests.states
     # 3. Gather candidates.
@@ -237,4 +244,4 @@ def shortlist(
         results.histories, requests, ranker.column_mask, results.encoder_queries,
         cut.rows, cut.n_rows, cut.walk_sums, features,
     )  # fmt: skip
-    return cut, features
+    return Shortlist(candidates, cut, features)

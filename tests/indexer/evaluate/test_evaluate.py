@@ -72,6 +72,18 @@ def test_models_that_see_groups_beat_popularity(report: Evaluation) -> None:
         assert hits[model] > hits["popularity"], model
 
 
+def test_the_list_as_served_is_held_against_the_whole_ranking_on_every_slice(
+    report: Evaluation,
+) -> None:
+    assert {one.slice for one in report.served} == {r.slice for r in report.rows}
+    (hits,) = (s for s in report.served if (s.slice, s.metric) == ("all", "hit_rate_at_10"))
+    assert hits.value == row(report, TRACKER_SERVED).hit_rate_at_10
+    assert hits.whole == row(report, TRACKER).hit_rate_at_10
+    # 40 items: all of them are candidates, and most are left by the cut.
+    assert hits.candidates == 1.0
+    assert hits.value <= hits.cut <= hits.candidates
+
+
 def test_every_mean_has_an_interval_around_it(report: Evaluation) -> None:
     for found in report.rows:
         if found.slice != "all":
