@@ -9,15 +9,18 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from aiokafka.errors import (
     InvalidMessageError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
+from numpy.typing import NDArray
 
 from tracker.events.wire import Rejection
 from tracker.explained import Explained, first_line
+from tracker.kafka.record_batch import HEADER, RecordBatch, record_bytes
 
 log = logging.getLogger(__name__)
 
@@ -88,27 +91,40 @@ def rejected_record(
     return Record(topic, partition, key, value, tuple(headers))
 
 
-def fill_batches(producer: Any, records: Sequence[Record]) -> list[tuple[Any, list[Record]]]:
-    """Pack records of one topic partition into as few batches as possible."""
-    batches: list[tuple[Any, list[Record]]] = []
-    batch = None
-    for record in records:
-        if batch is None or not _append(batch, record):
-            if batch is not None:
-                batch.close()
-            batch = producer.create_batch()
-            batches.append((batch, []))
-            _append(batch, record)  # empty, it takes any size
-        batches[-1][1].append(record)
-    if batch is not None:
-        batch.close()
+def fill_batches(
+    records: Sequence[Record], transactional: bool
+) -> list[tuple[RecordBatch, Sequence[Record]]]:
+    """Pack records of one topic partition into as few batches as possible, each in their order.
+
+    Args:
+        records: at least one.
+        transactional: whether the producer is.
+    """
+    keys = [record.key for record in records]
+    values = [record.value for record in records]
+    has_headers = any(record.headers for record in records)
+    batches = []
+    sizes = record_bytes(keys, values)
+    if has_headers:
+        sizes += [sum(len(name) + len(value) + 16 for name, value in r.headers) for r in records]
+    for part in parts_of(sizes):
+        headers = [record.headers for record in records[part]] if has_headers else None
+        batch = RecordBatch(keys[part], values[part], headers, transactional=transactional)
+        batches.append((batch, records[part]))
     return batches
 
 
-def _append(batch: Any, record: Record) -> bool:
-    _, _, key, value, headers = record
-    metadata = batch.append(timestamp=None, key=key, value=value, headers=list(headers))
-    return metadata is not None
+def parts_of(sizes: NDArray[np.int64]) -> list[slice]:
+    """Cut records of some sizes, in bytes, into batches; one that is too large is alone."""
+    parts = []
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = ends[start - 1] if start else 0
+        end = int(np.searchsorted(ends, before + MAX_BATCH_BYTES - HEADER.size, side="right"))
+        parts.append(slice(start, max(end, start + 1)))
+        start = parts[-1].stop
+    return parts
 
 
 class Outbox:
@@ -179,7 +195,7 @@ class Outbox:
         sent = [
             (await self._producer.send_batch(batch, topic, partition=partition), packed)
             for (topic, partition), group in by_target.items()
-            for batch, packed in fill_batches(self._producer, group)
+            for batch, packed in fill_batches(group, False)
         ]
         answers = await asyncio.gather(*(future for future, _ in sent), return_exceptions=True)
         for answer, (_, packed) in zip(answers, sent, strict=True):
@@ -191,7 +207,7 @@ class Outbox:
 
     async def _send_singly(self, records: Sequence[Record]) -> None:
         for record in records:
-            ((batch, _),) = fill_batches(self._producer, [record])
+            ((batch, _),) = fill_batches([record], False)
             try:
                 await (
                     await self._producer.send_batch(batch, record.topic, partition=record.partition)

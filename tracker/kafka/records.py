@@ -10,12 +10,15 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint
 from aiokafka.structs import ConsumerRecord
+from crc32c import crc32c
 
 from tracker.events.wire import Undecodable
+from tracker.kafka.record_batch import CHECKED_FROM, HEADER, MAGIC
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +30,6 @@ MAX_BATCH_RECORDS = 1_000_000
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 
-_HEADER = struct.Struct(">qiibIhiqqqhii")  # of a batch: Kafka's message format 2
 _LENGTH_BYTES = 12  # the fields before the length counts
 
 
@@ -45,12 +47,27 @@ class _KeptRecords(MemoryRecords):
         self.batch = b""
 
     def next_batch(self) -> Any:
-        """Return the next batch, and keep its bytes."""
+        """Return the next batch, and keep its bytes.
+
+        Raises:
+            CorruptRecordException: the checksum is wrong.
+        """
         (size,) = struct.unpack_from(">i", self._data, self._end + 8)
         end = self._end + _LENGTH_BYTES + max(0, size)
         self.batch = self._data[self._end : end]
         self._end = end
-        return super().next_batch()
+        batch = super().next_batch()
+        if not _is_sound(self.batch, batch):
+            raise CorruptRecordException("Invalid CRC")
+        return batch
+
+
+def _is_sound(data: bytes, batch: Any) -> bool:
+    """Return whether the checksum of a batch is right; by aiokafka itself in older formats."""
+    if len(data) < HEADER.size or data[16] < MAGIC:
+        return bool(batch.validate_crc())
+    checksum: int = HEADER.unpack_from(data)[4]
+    return checksum == crc32c(memoryview(data)[CHECKED_FROM:])
 
 
 class _SourceRecords(fetcher.PartitionRecords):
@@ -62,6 +79,7 @@ class _SourceRecords(fetcher.PartitionRecords):
 
     def __init__(self, tp: Any, records: Any, *args: Any) -> None:
         super().__init__(tp, records, *args)
+        self._check_crcs = False  # `_KeptRecords` has checked them, by a faster way
         if tp.topic in self.topics:
             self._records_iterator = self._every_record()
 
@@ -84,6 +102,10 @@ class _SourceRecords(fetcher.PartitionRecords):
                 self.next_fetch_offset += 1
                 return
 
+    def _consumer_record(self, tp: Any, record: Any) -> Any:
+        """Return the record itself for a source topic, whose partition is known."""
+        return record if tp.topic in self.topics else super()._consumer_record(tp, record)
+
     def _fetch_again(self) -> bool:
         """Count a fetch with a wrong checksum; return whether to try once more."""
         offset, count = self.fetches.get(self._tp, (-1, 0))
@@ -94,7 +116,7 @@ class _SourceRecords(fetcher.PartitionRecords):
     def _rest_of(self, batch: bytes, why: str, damaged: bool) -> Iterator[Any]:
         """Yield the records of a batch one by one, or one record that stands for all of them."""
         first, last, time = self._bounds(batch)
-        if not damaged and len(batch) >= _HEADER.size and batch[16] >= 2:
+        if not damaged and len(batch) >= HEADER.size and batch[16] >= 2:
             try:
                 reader = _DefaultRecordBatchPy(batch)
                 reader._maybe_uncompress()
@@ -117,9 +139,9 @@ class _SourceRecords(fetcher.PartitionRecords):
     def _bounds(self, batch: bytes) -> tuple[int, int, int]:
         """Return first and last offset of a batch, and its time in milliseconds."""
         at = self.next_fetch_offset
-        if len(batch) < _HEADER.size or batch[16] < 2:
+        if len(batch) < HEADER.size or batch[16] < 2:
             return at, at, 0
-        fields = _HEADER.unpack_from(batch)
+        fields = HEADER.unpack_from(batch)
         last = fields[0] + fields[6]
         if not at <= last < at + MAX_BATCH_RECORDS:
             last = at

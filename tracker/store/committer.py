@@ -16,7 +16,8 @@ from aiokafka.errors import (
 )
 
 from tracker.explained import Explained, first_line
-from tracker.kafka.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches
+from tracker.kafka.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches, parts_of
+from tracker.kafka.record_batch import RecordBatch, record_bytes
 from tracker.store.database import write_records
 
 FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
@@ -147,31 +148,25 @@ class Committer:
         return [
             await self._producer.send_batch(batch, topic, partition=partition)
             for (topic, partition), group in by_target.items()
-            for batch, _ in fill_batches(self._producer, group)
+            for batch, _ in fill_batches(group, self._transactions)
         ]
 
     async def _send_records(
         self, records: StoredRecords
     ) -> tuple[list["asyncio.Future[Any]"], int]:
         """Send records to the changelog; return its batches' futures and the last one's count."""
+        keys = [key for key, _ in records]
+        values = [value for _, value in records]
         sent: list[asyncio.Future[Any]] = []
-        batch = self._producer.create_batch()
-        for key, value in records:
-            if batch.append(timestamp=None, key=key, value=value) is None:
-                sent.append(await self._send_batch(batch))
-                batch = self._producer.create_batch()
-                batch.append(timestamp=None, key=key, value=value)  # empty, it takes any size
-                await asyncio.sleep(0)  # thousands of records: let fetches and other commits pass
-        count = int(batch.record_count())
-        sent.append(await self._send_batch(batch))
-        return sent, count
-
-    async def _send_batch(self, batch: Any) -> "asyncio.Future[Any]":
-        batch.close()
-        future: asyncio.Future[Any] = await self._producer.send_batch(
-            batch, self._changelog, partition=self._partition
-        )
-        return future
+        for part in parts_of(record_bytes(keys, values)):
+            if sent:
+                await asyncio.sleep(0)  # let fetches and other commits pass
+            batch = RecordBatch(keys[part], values[part], transactional=self._transactions)
+            future = await self._producer.send_batch(
+                batch, self._changelog, partition=self._partition
+            )
+            sent.append(future)
+        return sent, batch.record_count()
 
     def _unknown(self, error: BaseException) -> CommitUnknownError:
         return CommitUnknownError(

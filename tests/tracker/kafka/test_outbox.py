@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+from aiokafka.record.default_records import DefaultRecordBatch
 
 from tracker.events.wire import Rejection
 from tracker.kafka.outbox import (
+    MAX_BATCH_BYTES,
     MAX_RECORD_BYTES,
     MAX_REJECTED_BYTES,
     MAX_WAITING_BYTES,
@@ -17,43 +19,28 @@ from tracker.kafka.outbox import (
     SendError,
     rejected_record,
 )
+from tracker.kafka.record_batch import RecordBatch
 
 
-class FakeBatch:
-    """Takes a few records."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.values: list[bytes] = []
-
-    def append(self, *, timestamp: None, key: Any, value: bytes, headers: list[Any]) -> object:
-        if len(self.values) >= self.most:
-            return None
-        self.values.append(value)
-        return True
-
-    def close(self) -> None:
-        pass
+def values_of(batch: RecordBatch) -> list[bytes]:
+    return [record.value for record in DefaultRecordBatch(bytearray(batch._build()))]
 
 
 class FakeProducer:
     """Keeps the batches sent, and answers as a test sets it."""
 
-    def __init__(self, most: int = 2, answer: Any = None) -> None:
-        self.most = most
+    def __init__(self, answer: Any = None) -> None:
         self.answer = answer or (lambda values: None)
         self.sent: list[tuple[str, int, list[bytes]]] = []
 
-    def create_batch(self) -> FakeBatch:
-        return FakeBatch(self.most)
-
     async def send_batch(
-        self, batch: FakeBatch, topic: str, *, partition: int
+        self, batch: RecordBatch, topic: str, *, partition: int
     ) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        error = self.answer(batch.values)
+        values = values_of(batch)
+        error = self.answer(values)
         if error is None:
-            self.sent.append((topic, partition, batch.values))
+            self.sent.append((topic, partition, values))
             future.set_result(None)
         else:
             future.set_exception(error)
@@ -78,19 +65,20 @@ def send(producer: FakeProducer, *groups: list[Record]) -> list[tuple[str, str]]
 
 
 def test_records_go_out_in_order_in_as_few_batches_as_they_need() -> None:
-    producer = FakeProducer(most=2)
-    send(producer, records(b"1", b"2", b"3"), [], records(b"4"))
-    assert [values for _, _, values in producer.sent] == [[b"1", b"2"], [b"3"], [b"4"]]
+    producer = FakeProducer()
+    large = [bytes([n]) * (MAX_BATCH_BYTES // 2 - 200) for n in range(3)]
+    send(producer, records(*large), [], records(b"4"))
+    assert [values for _, _, values in producer.sent] == [large[:2], large[2:], [b"4"]]
 
 
 def test_each_target_has_batches_of_its_own() -> None:
-    producer = FakeProducer(most=9)
+    producer = FakeProducer()
     send(producer, [Record("a", 0, None, b"1"), Record("b", 1, None, b"2"), *records(b"3")])
     assert producer.sent == [("a", 0, [b"1"]), ("b", 1, [b"2"]), ("t", 0, [b"3"])]
 
 
 def test_record_above_the_bound_is_dropped_and_the_others_go_out() -> None:
-    producer = FakeProducer(most=9)
+    producer = FakeProducer()
     dropped = send(producer, records(b"1", b"x" * (MAX_RECORD_BYTES + 1), b"2"))
     assert producer.sent[0][2] == [b"1", b"2"]
     assert dropped[0][0] == "t"
@@ -98,9 +86,7 @@ def test_record_above_the_bound_is_dropped_and_the_others_go_out() -> None:
 
 
 def test_record_that_the_broker_refuses_is_dropped_alone() -> None:
-    producer = FakeProducer(
-        most=9, answer=lambda values: MessageSizeTooLargeError() if b"big" in values else None
-    )
+    producer = FakeProducer(lambda values: MessageSizeTooLargeError() if b"big" in values else None)
     dropped = send(producer, records(b"1", b"big", b"2"))
     assert [values for _, _, values in producer.sent] == [[b"1"], [b"2"]]
     assert "MessageSizeTooLargeError" in dropped[0][1]
@@ -108,7 +94,7 @@ def test_record_that_the_broker_refuses_is_dropped_alone() -> None:
 
 def test_failure_is_raised_by_the_commit_and_by_every_later_one() -> None:
     async def run() -> None:
-        producer = FakeProducer(answer=lambda values: KafkaTimeoutError())
+        producer = FakeProducer(lambda values: KafkaTimeoutError())
         outbox = Outbox(producer, lambda topic, reason: None)
         outbox.put(records(b"1"))
         mark = outbox.mark()
