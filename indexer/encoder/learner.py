@@ -16,20 +16,17 @@ from indexer.encoder.trend import TREND_HALF_LIVES, Trend
 from tracker.encoder.user_encoder import UserEncoder
 
 
-class TargetLoss(torch.autograd.Function):
-    """Mean cross-entropy of targets whose items' scores are `queries @ vectors.T + biases + trend`.
+class OtherScores(torch.autograd.Function):
+    """Log of the sum of exp(score) over a target's other items: (P,).
 
-    The gradient with respect to the scores is the chances less one at the target (the derivative
-    of a softmax's cross-entropy), so the one table (P, C) that is kept is that: scores become
-    chances, and those the gradient, in place. Autograd would keep and copy the table at every
-    step. `TargetLoss.apply` takes:
+    Scores are `queries @ vectors.T + biases + trend + correction`. The gradient of the result with
+    respect to them is a softmax, so the one table (P, C) that is kept is that, made in place;
+    autograd would keep and copy the table at every step. `OtherScores.apply` takes:
 
-    - `queries` (P, D), `vectors` (C, D), `biases` (C,), and `own` (P,) int64, the column of each
-      target;
+    - `queries` (P, D), `vectors` (C, D) and `biases` (C,);
     - `trend` (H, P, C) and its `weights` (H,), or None and anything: no gradient goes to `trend`;
-    - `correction` (C,), added to the scores of all but the target, or None;
-    - `born` (C,) and `moments` (P,): columns born after a moment, other than the target, are left
-      out; or None twice.
+    - `correction` (C,), or None;
+    - `left_out` (P, C) bool, the scores that do not count: the target's own among them.
     """
 
     @staticmethod
@@ -38,49 +35,44 @@ class TargetLoss(torch.autograd.Function):
         queries: Tensor,
         vectors: Tensor,
         biases: Tensor,
-        own: Tensor,
         trend: Tensor | None,
         weights: Tensor,
         correction: Tensor | None,
-        born: Tensor | None,
-        moments: Tensor | None,
+        left_out: Tensor,
     ) -> Tensor:
-        """Return the loss, in nats."""
-        table = torch.addmm(biases, queries, vectors.T)
+        """Return the sums, -inf for a target without other items."""
+        added = biases if correction is None else biases + correction
+        table = torch.addmm(added, queries, vectors.T)
         if trend is not None:
             table.view(-1).addmv_(trend.view(len(weights), -1).T, weights)
-        targets = own.unsqueeze(1)
-        positive = table.gather(1, targets)
-        if correction is not None:
-            table += correction
-        if born is not None and moments is not None:
-            table.masked_fill_(born > moments.unsqueeze(1), -torch.inf)
-        table.scatter_(1, targets, positive)
-        totals = torch.logsumexp(table, dim=1, keepdim=True)
-        table.sub_(totals).exp_()
-        table.scatter_add_(1, targets, torch.full_like(positive, -1.0))
+        table.masked_fill_(left_out, -torch.inf)
+        most = table.amax(dim=1, keepdim=True) if table.shape[1] else table.new_zeros(len(table), 1)
+        most.masked_fill_(most == -torch.inf, 0.0)
+        table.sub_(most).exp_()
+        sums = table.sum(dim=1, keepdim=True)
+        table.div_(sums.clamp(min=1e-30))
         ctx.save_for_backward(queries, vectors, table, trend)
-        return (totals - positive).mean()
+        return (sums.log() + most).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of queries, vectors, biases and the trend's weights."""
         queries, vectors, table, trend = ctx.saved_tensors
-        scale = gradients[0] / len(table)
+        scale = gradients[0].unsqueeze(1)
+        to_vectors, to_biases = table.T @ (scale * queries), table.T @ gradients[0]
+        to_queries = scale * (table @ vectors)
         to_weights = None
         if trend is not None:
-            to_weights = scale * torch.mv(trend.view(len(trend), -1), table.view(-1))
-        return (
-            scale * (table @ vectors), scale * (table.T @ queries), scale * table.sum(dim=0),
-            None, None, to_weights, None, None, None,
-        )  # fmt: skip
+            to_weights = torch.mv(trend.view(len(trend), -1), (table * scale).view(-1))
+        return to_queries, to_vectors, to_biases, None, to_weights, None, None
 
 
 class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hyperparameters of an encoder's fit.
 
-    Up to `full_up_to` items the softmax is over all of them; beyond, over `sampled` negatives, half
-    uniform and half by popularity, with the logQ correction. `only_born` leaves items out of the
+    Up to `full_up_to` items the softmax is over all of them; beyond, over the target and `sampled`
+    others, half uniform and half by popularity, with the logQ correction: a step then takes the
+    same time however many items there are. `only_born` leaves items out of the
     negatives of a target that was there before them. `item_dropout` is the share of events whose
     item is hidden, so that an unknown item is nothing new. An epoch takes `epoch_events` at most,
     drawn for each epoch. The learning rate falls from epoch to epoch like half a cosine. Training
@@ -96,8 +88,8 @@ class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: int = 200
     batch_events: int = 1024
     epoch_events: int = 400_000
-    full_up_to: int = 20_000
-    sampled: int = 2048
+    full_up_to: int = 4096
+    sampled: int = 1024
     only_born: bool = True
     item_dropout: float = 0.02
     repeats: bool = False
@@ -151,7 +143,8 @@ class Learner:
         counts = np.bincount(seen[seen > 0] - 1, minlength=len(rows)).astype(np.float64)
         share = 0.5 / max(len(rows), 1) + 0.5 * counts / max(counts.sum(), 1.0)
         self.share = torch.from_numpy(share).to(device, torch.float32)
-        self.generator = torch.Generator().manual_seed(options.seed)
+        self.shares_below = torch.from_numpy(np.cumsum(share)).to(device, torch.float32)
+        self._place = torch.zeros(len(rows) + 1, dtype=torch.int64, device=device)
 
     def epoch(
         self,
@@ -191,9 +184,9 @@ class Learner:
         """Return the mean softmax cross-entropy of the batch's targets."""
         model, sequences, device = self.model, self.sequences, self.device
         ids = torch.from_numpy(sequences.ids[batch.places]).to(device)  # (B, T)
-        columns, correction = self._columns(ids)
-        projected = model.project(self.texts[columns])  # (C, D)
-        place = torch.zeros(len(self.ids) + 1, dtype=torch.int64, device=device)
+        columns, others, correction = self._columns(ids)
+        projected = model.project(self.texts[columns])  # (U, D)
+        place = self._place
         place[columns + 1] = torch.arange(len(columns), device=device)
         items = model.item_inputs(projected[place[ids]], ids) * (ids > 0).unsqueeze(-1)
         hide = torch.rand(ids.shape, device=device) < self.options.item_dropout
@@ -211,20 +204,28 @@ class Learner:
             attributes.unsqueeze(1) if sequences.attributes.shape[1] else None,
         )
         is_target = torch.from_numpy(batch.targets).to(device)
-        target = ids[is_target]  # (P,)
+        queries, own = queries[is_target], place[ids[is_target]]  # (P, D), (P,)
         times = sequences.times[batch.places[batch.targets]]  # (P,)
         vectors, biases = model.item_table(projected, columns + 1)
-        trend = moments = None
+        positive = (queries * vectors[own]).sum(dim=1) + biases[own]
+        left_out = others == own.unsqueeze(1)  # (P, C)
+        trend = None
+        weights = self.trained.trend_weights
         if self.trend is not None:
-            popularity = self.trend.at(times, self.rows[columns.cpu().numpy()])
+            rows = self.rows[columns.cpu().numpy()]
+            popularity = self.trend.at(times, rows[others.cpu().numpy()])
             trend = torch.from_numpy(popularity).to(device)
+            own_trend = torch.from_numpy(self.trend.of(times, rows[own.cpu().numpy()])).to(device)
+            positive = positive + weights @ own_trend
         if self.options.only_born:
             moments = torch.from_numpy(times).to(device)
-        loss: Tensor = TargetLoss.apply(
-            queries[is_target], vectors, biases, place[target], trend, self.trained.trend_weights,
-            correction, None if moments is None else self.born[columns], moments,
-        )  # fmt: skip
-        return loss
+            left_out |= self.born[columns[others]] > moments.unsqueeze(1)
+        if len(others) < len(columns):
+            vectors, biases = vectors[others], biases[others]
+        sums: Tensor = OtherScores.apply(
+            queries, vectors, biases, trend, weights, correction, left_out
+        )
+        return nn.functional.softplus(sums - positive).mean()
 
     def trend_scores(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> Tensor:
         """Return the scores (P, C) that the trend adds for items (C,) at times (P,)."""
@@ -243,19 +244,27 @@ class Learner:
         order = generator.permutation(len(segments))[: math.ceil(share * len(segments))]
         return [segments[place] for place in order.tolist()]
 
-    def _columns(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the items of the softmax as id - 1 (C,), and the correction of a negative's logit.
+    def _columns(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the items of a batch, the others of the softmax, and a correction of their scores.
 
-        A negative drawn c times of n with share q stands for c / (n q) items, so that the sum over
-        those drawn has the sum over all as its mean. An item that is only another event's own
-        stands for none.
+        Another item drawn c times of n with share q stands for c / (n q) items, so that the sum
+        over those drawn has the sum over all as its mean.
         Source: Bengio & Senecal 2008, "Adaptive importance sampling"; the target itself is always
         there and is not corrected.
+
+        Args:
+            ids: (B, T) of the batch's events, 0 for none.
+
+        Returns:
+            items as id - 1 (U,), ascending: the batch's own and the others; places (C,) of the
+            others among them; the correction (C,), None where the others are all items.
         """
         if len(self.ids) <= self.options.full_up_to:
-            return self.ids - 1, None
-        sample = torch.multinomial(self.share, self.options.sampled, replacement=True)
-        own = (ids[ids > 0] - 1).flatten()
-        columns = torch.unique(torch.cat([sample, own]))
-        counts = torch.bincount(sample, minlength=len(self.ids))[columns]
-        return columns, torch.log(counts / (self.options.sampled * self.share[columns]))
+            return self.ids - 1, self.ids - 1, None
+        drawn = torch.searchsorted(
+            self.shares_below, torch.rand(self.options.sampled, device=self.device)
+        ).clamp(max=len(self.ids) - 1)
+        sample, counts = torch.unique(drawn, return_counts=True)
+        columns = torch.unique(torch.cat([sample, ids[ids > 0] - 1]))
+        correction = torch.log(counts / (self.options.sampled * self.share[sample]))
+        return columns, torch.searchsorted(columns, sample), correction

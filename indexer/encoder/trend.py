@@ -48,6 +48,28 @@ class Trend:
         fill_trend(self._starts, self._times, self._logs, self._half_lives, times, order, rows, out)
         return out
 
+    def of(self, times: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the same of one row at each time: (H, P) of times (P,) and rows (P,)."""
+        out = np.empty((len(TREND_HALF_LIVES), len(times)), np.float32)
+        fill_pairs(self._starts, self._times, self._logs, self._half_lives, times, rows, out)
+        return out
+
+
+@native
+def fill_pairs(
+    starts: Array, event_times: Array, logs: Array, half_lives: Array,
+    times: Array, rows: Array, out: Array,
+) -> None:  # fmt: skip
+    """Fill `Trend.of`: the logs after an item's latest event before a time, decayed to the time."""
+    for p in range(len(times)):
+        begin, end = starts[rows[p]], starts[rows[p] + 1]
+        e = begin + np.searchsorted(event_times[begin:end], times[p]) - 1
+        for h in range(len(half_lives)):
+            level = np.float32(0.0)
+            if e >= begin:
+                level = logs[e, h] - np.float32((times[p] - event_times[e]) / half_lives[h])
+            out[h, p] = max(level, np.float32(0.0))
+
 
 @native
 def fill_logs(starts: Array, times: Array, half_lives: Array, logs: Array) -> None:

@@ -4,12 +4,16 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import corners
+from benchmarks.corners import missed, verdict
 from benchmarks.streams import CORNERS, Stream, make, with_settings, write
 from tests.paths import ROOT
 
@@ -77,7 +81,12 @@ def test_each_knob_that_drives_a_choice_makes_more_of_it_predictable(
     knobs: dict[str, float],
 ) -> None:
     plain = make(SMALL).truth["hit_rate_at_10"]
-    assert make(replace(SMALL, **knobs)).truth["hit_rate_at_10"] > 1.1 * plain  # type: ignore[arg-type]
+    assert (
+        make(with_settings(SMALL, [f"{name}={value}" for name, value in knobs.items()])).truth[
+            "hit_rate_at_10"
+        ]
+        > 1.1 * plain
+    )
 
 
 def test_text_tells_the_subject_as_often_as_the_knob_says() -> None:
@@ -116,3 +125,52 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
     write(made, tmp_path)
     lines = (tmp_path / "items.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == made.items
+
+
+def evaluated(served: float, whole: float, baseline: float, best: float) -> dict[str, Any]:
+    """Figures of a stream with one baseline that is better than another."""
+    shares = {"tracker_served": served, "tracker": whole, "trend": baseline, "content": 0.01}
+    models = {name: {"hit_rate_at_10": share} for name, share in shares.items()}
+    return {"models": models, "best": {"hit_rate_at_10": best}}
+
+
+@pytest.mark.parametrize(
+    ("figures", "bars"),
+    [
+        (evaluated(0.31, 0.31, 0.20, 0.40), []),
+        (evaluated(0.29, 0.29, 0.20, 0.40), ["less than half of the gap"]),
+        (evaluated(0.20, 0.20, 0.20, 0.2099), []),
+        (evaluated(0.19, 0.20, 0.20, 0.20), ["below the best baseline", "below the whole ranking"]),
+    ],
+)
+def test_a_stream_misses_the_bars_that_it_does_not_reach(
+    figures: dict[str, Any], bars: list[str]
+) -> None:
+    assert missed(figures) == bars
+    assert verdict(figures).endswith(", ".join(bars) or "all bars met")
+
+
+def test_a_stream_that_was_measured_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def fake(words: Sequence[str]) -> dict[str, float]:
+        ran.append(words[0])
+        if words[0] == "evaluate":
+            rows = [
+                {"slice": "all", "model": name, "hit_rate_at_10": 0.5, "ndcg_at_10": 0.2}
+                for name in ("tracker", "tracker_served", "popularity")
+            ]
+            report = {"rows": rows, "targets": 9}
+            Path(words[words.index("--json") + 1]).write_text(json.dumps(report))
+        return {"clock": 1.0, "processor": 2.0}
+
+    monkeypatch.setattr(corners, "run", fake)
+    stream = replace(SMALL, events=300, repetition=0.5)
+    first = corners.measure("one", stream, tmp_path)
+    assert ran == ["build", "train", "evaluate"]
+    assert corners.measure("one", stream, tmp_path) == json.loads(json.dumps(first))
+    assert len(ran) == 3
+    corners.measure("one", replace(stream, seed=1), tmp_path)
+    assert len(ran) == 6

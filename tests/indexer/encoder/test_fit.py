@@ -235,10 +235,10 @@ def test_sampled_softmax_has_the_full_sum_as_its_mean() -> None:
     total = torch.zeros(())
     draws = 4000
     for _ in range(draws):
-        columns, correction = learner._columns(torch.tensor([[3, 1, 0]]))
+        columns, others, correction = learner._columns(torch.tensor([[3, 1, 0]]))
         assert correction is not None
         assert {0, 2} <= set(columns.tolist())  # the events' own items are always there
-        total += torch.exp(scores[columns] + correction).sum()
+        total += torch.exp(scores[columns[others]] + correction).sum()
     assert total.item() / draws == pytest.approx(torch.exp(scores).sum().item(), rel=0.05)
 
 
@@ -248,6 +248,16 @@ def test_sampled_softmax_learns_the_known_world_too() -> None:
     options = msgspec.structs.replace(OPTIONS, full_up_to=0, sampled=8)
     found = fit_encoder(sequences, items, CONFIG, train, validation, options, device=CPU)
     assert max(line.validation_ndcg_at_10 for line in found.curve) > 0.9  # .4 by chance
+
+
+def test_a_step_of_the_sampled_softmax_does_not_grow_with_the_items() -> None:
+    sequences, items = world(4)
+    options = msgspec.structs.replace(OPTIONS, full_up_to=0, sampled=3)
+    train = np.ones(len(sequences.rows), bool)
+    learner = Learner(Trained(UserEncoder(CONFIG)), sequences, items, train, options, CPU)
+    columns, others, _ = learner._columns(torch.tensor([[3, 1, 0]]))
+    assert len(others) <= 3
+    assert len(columns) <= 3 + 2
 
 
 def test_user_vectors_come_from_what_was_before_the_event() -> None:

@@ -16,7 +16,7 @@ DAY = 86_400.0
 @pytest.fixture(params=["native", "plain"])
 def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "plain":
-        for name in ("fill_logs", "fill_trend"):
+        for name in ("fill_logs", "fill_pairs", "fill_trend"):
             kernel: Callable[..., Any] = getattr(trend, name).py_func
             monkeypatch.setattr(trend, name, kernel)
 
@@ -38,6 +38,9 @@ def test_a_trend_is_the_decayed_count_of_what_came_before() -> None:
                 count = float((2.0 ** -((time - before) / half_life)).sum())
                 expected = max(math.log2(20.0 * count), 0.0) if count > 0 else 0.0
                 assert values[h, p, c] == pytest.approx(expected, abs=1e-4)
+    for c, row in enumerate(columns.tolist()):
+        pairs = found.of(asked, np.full(len(asked), row))
+        np.testing.assert_allclose(pairs, values[:, :, c], atol=1e-5)
 
 
 @pytest.mark.usefixtures("_kernels")
