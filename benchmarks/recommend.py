@@ -256,7 +256,9 @@ def measure(
         spent["recommend"] = time.thread_time() - start
         recommender.ranker, reader.tower = ranker, tower
         start = time.thread_time()
-        encoder.encode(made, "000001", users, users, now.tolist(), ["home"] * batch, [1.5] * batch)
+        encoder.encode(
+            made, "000001", users, users, now.tolist(), ["home"] * batch, [1.5] * batch, [1] * batch
+        )
         spent["encode"] = time.thread_time() - start
         if turn >= 2:  # the first are for warming up
             rows.append(spent)

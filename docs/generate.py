@@ -26,7 +26,7 @@ from tracker.events.wire import REASONS
 from tracker.items.layout import ITEM_HEAD, NEIGHBOUR, SCENE
 from tracker.kafka.topics import wanted_topics
 from tracker.settings import PREFIX, Settings, load_settings
-from tracker.store.partition_store import Position
+from tracker.store.partition_store import HandOverPosition, Position
 from tracker.stream.emission import PendingList
 from tracker.stream.metrics import Metrics
 from tracker.users.config import InterestConfig
@@ -347,6 +347,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "neighbour": lambda: layout(NEIGHBOUR, comments("NEIGHBOUR")),
     "item-event": lambda: layout(ITEM_EVENT, comments("ITEM_EVENT")),
     "position": lambda: struct_fields(Position, meanings.POSITION),
+    "position-hand-over": lambda: struct_fields(HandOverPosition, meanings.HAND_OVER),
     "owed": lambda: struct_fields(PendingList, meanings.PENDING_LIST),
 }
 """What makes each part."""

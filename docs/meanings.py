@@ -9,7 +9,9 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         "tls_ca_file", "tls_cert_file", "tls_key_file",
     ),
     "artifacts": ("artifacts", "artifact_poll_seconds", "device", "index_device"),
-    "events": ("partitioner", "kinds_file", "unknown_kinds", "unknown_fields", "timestamps"),
+    "events": (
+        "partitioner", "hand_over", "kinds_file", "unknown_kinds", "unknown_fields", "timestamps",
+    ),
     "lists": (
         "k", "seen", "diversity", "searches", "online_learning", "emit",
         "emit_min_interval_seconds", "max_event_age_seconds", "transactional_recommendations",
@@ -76,6 +78,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "artifact": "The version of the index that made it.",
         "latency_ms": "Milliseconds from the append of the event to the encoding of the list.",
         "interests": "The user's strongest three interests, strongest first.",
+        "version": "Of two lists of a user, the one with the larger number is newer.",
     },
     "recommendeditem": {
         "item_id": "The item.",
@@ -116,6 +119,9 @@ REASONS = {
     " worker's clock: see [Events from the future](../concepts/time.md#events-from-the-future).",
     "bad_value": "`value` is not a finite number.",
     "unknown_kind": "The kind has no weight: see [Kinds](kinds.md#your-own-weights).",
+    "no_origin": "A record of the topic of handed-on events that no worker wrote.",
+    "handed_twice": "An event was handed on to a partition that it does not belong to: workers have"
+    " different values of `TRACKER_PARTITIONER`.",
 }
 
 
@@ -133,6 +139,11 @@ TOPICS = {
     "items": Topic("[item events](rows.md#item-events), written by the workers", "none"),
     "user changelog": Topic("[states of users](rows.md), and positions", "prefix and user id"),
     "item changelog": Topic("[states of items](rows.md#items), and positions", "prefix and hash"),
+    "hand-over": Topic(
+        "[events that are handed on](partitioners.md#events-in-the-wrong-partition), written by the"
+        " workers",
+        "as it came",
+    ),
 }
 
 OPTIONS = {
@@ -152,8 +163,10 @@ METRICS = {
     "tracker_too_old": "Nothing was taken back.",
     "tracker_unknown_fields": "At most 100 names a partition; the others count as `(others)`.",
     "tracker_ratings_beyond_scale": "If ratings have another scale, use `--rating-scale`.",
-    "tracker_key_mismatch": "Such a user may have two states: see [Partitioners](partitioners.md)."
+    "tracker_key_mismatch": "See [Partitioners](partitioners.md)."
     " `cause` is `no_key`, `other_key` or `other_partition`.",
+    "tracker_handed_on": "See"
+    " [Events in the wrong partition](partitioners.md#events-in-the-wrong-partition).",
     "tracker_dropped": "Most often a list is too large.",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",
     "tracker_rebuilt_states": "Reserved: not counted in this version.",
@@ -198,6 +211,7 @@ PYTHON_TYPES = {
     "bool": "boolean",
     "str | None": "string or null",
     "dict": "object of integers",
+    "HandOverPosition | None": "object or null",
 }
 
 USER_ROW = {
@@ -225,15 +239,27 @@ USER_HEADER = {
 }
 
 POSITION = {
-    "format": "1",
+    "format": "1, or 2 with a `hand_over`.",
     "position": "Offset of the next record to apply.",
     "topic": "The source topic.",
     "topic_id": "Its id in Kafka; empty if the broker gives none.",
     "partitions": "Its number of partitions.",
     "stream_time": "Latest event time of the partition, seconds.",
-    "sources": "Only for items: per partition of the events topic, the last offset applied.",
+    "sources": "Only for items: per partition of the events topic, and after these of the topic of"
+    " handed-on events, the last offset applied.",
     "clock": "Worker's clock by which events of the future were told up to `clock_end`, seconds.",
     "clock_end": "Records before this offset are judged by `clock` whenever they are read.",
+    "version": "Only for users: version of the latest list.",
+    "hand_over": "The same of events that were handed on, below; null without that topic.",
+}
+
+HAND_OVER = {
+    "position": "Offset of the next record of the topic of handed-on events.",
+    "topic_id": "Its id in Kafka; empty if the broker gives none.",
+    "clock": "As above, for these records.",
+    "clock_end": "As above.",
+    "origins": "Per partition of the events topic, the last offset that came from there.",
+    "partitioner": "Rule by which the partition hands on; empty before it has begun to.",
 }
 
 PENDING_LIST = {
@@ -241,4 +267,6 @@ PENDING_LIST = {
     "appended": "When the broker appended it, seconds.",
     "scene": "Its scene.",
     "backlog": "Whether the list waits for the end of a backlog.",
+    "partition": "Partition of the event; -1 for that of the row.",
+    "version": "Version of the list.",
 }

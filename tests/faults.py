@@ -25,11 +25,14 @@ from tests.brokers import KafkaBroker
 from tests.neighbour_counts import Uncapped
 from tests.shop import build_shop, shop_events, train_shop
 from tests.states import (
+    EMISSION,
+    PLACE,
     Rows,
     item_differences,
     neighbours_kept,
     read_item_events,
     read_rows,
+    sum_differences,
     user_differences,
     without_list,
 )
@@ -38,6 +41,7 @@ from tracker.demo.audit import read_events
 from tracker.demo.local import answers_ok, worker_process
 from tracker.demo.processes import ChildProcess, free_port
 from tracker.events.lines import Line
+from tracker.events.wire import decode_event, hash_id
 from tracker.kafka.client import read_topic, send_events
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.topics import ensure_topics
@@ -73,6 +77,7 @@ class Plan:
     item_partitions: int = 2
     pause_seconds: float = 6.0
     trained: bool = False
+    partitioners: int = 1
 
     @property
     def faults(self) -> list[str]:
@@ -213,6 +218,13 @@ async def until_done(settings: Settings, workers: Crew) -> Rows:
             for partition, last in ends[names.events].items()
         ]
         if all(reached):
+            handed = await last_offsets(settings, names.hand_over)
+            if any(
+                rows.positions.get((names.hand_over, partition), -1) <= last
+                for partition, last in handed.items()
+            ):
+                await asyncio.sleep(1.0)
+                continue
             item_ends = await last_offsets(settings, names.items)
             if all(
                 rows.positions.get((names.items_changelog, partition), -1) > last
@@ -258,7 +270,7 @@ async def disturbed(
     kills = 0
     with crew(settings, plan.workers, folder) as workers:
         await workers.ready()
-        sending = asyncio.create_task(send_events(settings, iter(lines), rate=plan.rate))
+        sending = asyncio.create_task(send(settings, lines, plan))
         for fault in plan.faults:
             await asyncio.sleep(plan.pause_seconds * (0.5 + chance.random()))
             workers.revive()
@@ -286,13 +298,56 @@ async def disturbed(
                 workers.start(number)
             outcome.faults.append(text)
             logger.info("%s", text)
-        sent = await sending
-        assert sent.confirmed == len(lines), sent.errors
+        assert await sending == len(lines)
         rows = await until_done(settings, workers)
         await workers.ready()
         outcome.hung += workers.stop()
         outcome.died_by_themselves += workers.died
     return rows
+
+
+def two_ways(lines: list[Line]) -> tuple[list[Line], list[Line], set[bytes]]:
+    """Divide events between two producers of different partitioners.
+
+    A third of the users is sent by the first, a third by the second, and a third by both in turn.
+    Of the last, repeats and retractions are left out: between two producers there is no order.
+
+    Returns:
+        the events of each, and the users of both.
+    """
+    first: list[Line] = []
+    second: list[Line] = []
+    both: set[bytes] = set()
+    known: set[str] = set()
+    for line in lines:
+        event = decode_event(line.value)
+        sort = hash_id(event.user_id) % 3
+        if sort == 2:
+            if event.retracts is not None or event.event_id in known:
+                continue
+            both.add(event.user_id.encode())
+        known.add(event.event_id or "")
+        (first if sort == 0 or (sort == 2 and len(first) % 2) else second).append(line)
+    return first, second, both
+
+
+async def send(settings: Settings, lines: list[Line], plan: Plan) -> int:
+    """Send events with one producer, or with two of different partitioners; count confirmed."""
+    parts = [(settings, lines)]
+    if plan.partitioners == 2:
+        first, second, _ = two_ways(lines)
+        parts = [
+            (settings, first),
+            (settings.model_copy(update={"partitioner": "crc32"}), second),
+        ]
+    sent = await asyncio.gather(
+        *(
+            send_events(one, iter(part), rate=plan.rate * len(part) / len(lines))
+            for one, part in parts
+        )
+    )
+    assert not any(result.errors for result in sent), [result.errors for result in sent]
+    return sum(result.confirmed for result in sent)
 
 
 async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Outcome:
@@ -304,6 +359,13 @@ async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Out
     else:
         build_shop(artifacts)
     lines = shop_events(plan.events, plan.users, seed=plan.seed)
+    both: set[bytes] = set()
+    unlike: tuple[str, ...] = EMISSION
+    if plan.partitioners == 2:
+        first, second, both = two_ways(lines)
+        places = {line.place: number for number, line in enumerate(lines)}
+        lines = sorted(first + second, key=lambda line: places[line.place])
+        unlike += PLACE
     base: dict[str, Any] = {
         "brokers": address,
         "artifacts": str(artifacts),
@@ -322,7 +384,8 @@ async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Out
     artifact = Artifact.load(artifacts, device="cpu")
     config, hidden = artifact.manifest.interest, artifact.models.hidden
     outcome.users, outcome.items = len(expected.users), len(expected.items)
-    outcome.wrong_users = user_differences(expected, actual, config, hidden)
+    outcome.wrong_users = user_differences(expected, actual, config, hidden, both, unlike)
+    outcome.wrong_users += sum_differences(expected, actual, config, both)
     outcome.wrong_items = item_differences(expected, actual)
     counted = Uncapped().add(await read_item_events(calm))
     outcome.neighbours = neighbours_kept(counted, actual)
@@ -337,7 +400,7 @@ def main() -> int:
     """Start Apache Kafka, run, print one JSON object, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     defaults = Plan()
-    for name in ("workers", "kills", "terms", "freezes", "events", "users", "seed"):
+    for name in ("workers", "kills", "terms", "freezes", "events", "users", "seed", "partitioners"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name))
     parser.add_argument("--trained", action="store_true", help="encoder, ranker, online learning")
     parser.add_argument("--folder", type=Path, help="keep logs and data here")

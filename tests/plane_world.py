@@ -44,6 +44,7 @@ class FakeRecord:
     key: bytes | None = None
     timestamp: int = int(NOW * 1000)
     timestamp_type: int = 1
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class FakeKeeper:
@@ -116,17 +117,30 @@ def small_artifact(sequence: int = 1, items: int = 40, basis: str = "test") -> A
     )
 
 
-def small_cluster(settings: Settings, *, transactions: bool = True) -> Cluster:
+def small_cluster(
+    settings: Settings, *, transactions: bool = True, hands_over: bool = False
+) -> Cluster:
     names = topics_of(settings)
-    info = {name: TopicInfo(name, 2 if "item" in name else 4, f"id-{name}") for name in names.all()}
+    info = {
+        name: TopicInfo(name, 2 if "item" in name else 4, f"id-{name}")
+        for name in names.all()
+        if hands_over or name != names.hand_over
+    }
     return Cluster(names, info, transactions)
 
 
 class WorkerState:
-    """The state of a worker without a broker: both sides of partition 0, over real databases."""
+    """The state of a worker without a broker: both sides of a partition, over real databases."""
 
     def __init__(
-        self, folder: Path, *, transactions: bool = True, capacity: int = 1000, **settings: Any
+        self,
+        folder: Path,
+        *,
+        transactions: bool = True,
+        capacity: int = 1000,
+        hands_over: bool = False,
+        partition: int = 0,
+        **settings: Any,
     ) -> None:
         self.settings = load_settings({}, name="t", **settings)
         self.keeper = FakeKeeper(make_serving(small_artifact(), self.settings))
@@ -134,13 +148,14 @@ class WorkerState:
         self.now = NOW
         self.context = Context(
             self.settings,
-            small_cluster(self.settings, transactions=transactions),
+            small_cluster(self.settings, transactions=transactions, hands_over=hands_over),
             self.keeper,  # type: ignore[arg-type]
             Kinds.default(),
             self.metrics,
             lambda: self.now,
         )
         self.capacity = capacity
+        self.partition = partition
         self.databases = {
             table: Rdict(str(folder / table), options=Options(raw_mode=True))
             for table in ("users", "items")
@@ -159,8 +174,10 @@ class WorkerState:
             self.capacity,
         )
         users.open("t-events", "id-t-events", 4, 0, 10**9)
+        if self.context.cluster.hands_over:
+            users.open_hand_over("t-handover", "id-t-handover", 0, 10**9)
         self.rows = rows
-        self.users = UserSide(self.context, 0, rows, users)
+        self.users = UserSide(self.context, self.partition, rows, users)
         self.users.opened()
         item_rows = ItemRows()
         items: PartitionStore[int] = PartitionStore(
@@ -232,6 +249,18 @@ class FakeOutbox:
             raise self.error
 
 
+class HandedSource:
+    """The topic of handed-on events beside a running partition."""
+
+    topic, number = "t-handover", 0
+
+    def __init__(self, running: "RunningPartition") -> None:
+        self.rewind = running.rewind
+
+    def unread(self) -> int:
+        return 0
+
+
 class RunningPartition:
     """Partition 0 of the events topic over a worker's state, and its source."""
 
@@ -252,6 +281,7 @@ class RunningPartition:
             self.outbox,  # type: ignore[arg-type]
             self.threads,
             self.fatal.append,
+            HandedSource(self) if worker.context.cluster.hands_over else None,
         )
 
     def rewind(self, offset: int) -> None:
@@ -260,10 +290,10 @@ class RunningPartition:
     def unread(self) -> int:
         return self.not_fetched
 
-    def accept(self, start: int, records: Sequence[FakeRecord]) -> None:
+    def accept(self, start: int, records: Sequence[FakeRecord], topic: str = "t-events") -> None:
         end = records[-1].offset + 1
         self.partition.accept(
-            Chunk(TP("t-events", 0), start, end, records), lambda: self.done.append(end)
+            Chunk(TP(topic, 0), start, end, records), lambda: self.done.append(end)
         )
 
     async def until(self, done: Callable[[], bool]) -> None:

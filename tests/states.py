@@ -1,5 +1,6 @@
 """The states that changelogs hold in the end, and how two runs are compared."""
 
+from collections.abc import Container, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -15,11 +16,15 @@ from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.recommend.learned_row import decode_learned
 from tracker.settings import Settings
+from tracker.store.partition_store import decode_position
 from tracker.users.config import InterestConfig
 from tracker.users.states import UserStates
 
 EMISSION = ("emitted_offset", "emitted_at", "list_hash")
 """What a row knows of the last list: it depends on where chunks began, and not on the events."""
+
+PLACE = ("last_offset",)
+"""What a row knows of where its events were, which is nothing if they were handed on."""
 
 ITEM_TOLERANCE = 1e-6
 
@@ -70,8 +75,11 @@ async def read_rows(settings: Settings) -> Rows:
                 elif kind == b"l":  # depends on where chunks began; it has to be whole
                     decode_learned(record.value)
                 else:
-                    position = int(msgspec.json.decode(record.value)["position"])
-                    rows.positions[topic, record.partition] = position
+                    reached = decode_position(record.value)
+                    rows.positions[topic, record.partition] = reached.position
+                    if reached.hand_over is not None:
+                        place_of = (names.hand_over, record.partition)
+                        rows.positions[place_of] = reached.hand_over.position
     return rows
 
 
@@ -99,14 +107,19 @@ def neighbours_kept(counted: Uncapped, rows: Rows) -> dict[str, float]:
 
 
 def user_differences(
-    expected: Rows, found: Rows, config: InterestConfig, hidden: int = 0
+    expected: Rows,
+    found: Rows,
+    config: InterestConfig,
+    hidden: int = 0,
+    skip: Container[bytes] = (),
+    unlike: Sequence[str] = EMISSION,
 ) -> list[str]:
-    """Name the users whose rows are not bit for bit the same, but for what was emitted.
+    """Name the users whose rows are not bit for bit the same, but for the fields `unlike`.
 
     An encoder's states, `hidden` wide, may differ by ENCODER_TOLERANCE: sums of floats depend on
     how many users a step has.
     """
-    names = sorted(set(expected.users) | set(found.users))
+    names = sorted(name for name in set(expected.users) | set(found.users) if name[1] not in skip)
     both = [name for name in names if name in expected.users and name in found.users]
     wrong = [
         f"user {name} is only in {'the first' if name in expected.users else 'the second'} run"
@@ -114,7 +127,7 @@ def user_differences(
         if name not in expected.users or name not in found.users
     ]
     (one, left), (other, right) = (
-        _unpacked(rows.users, both, config, hidden) for rows in (expected, found)
+        _unpacked(rows.users, both, config, hidden, unlike) for rows in (expected, found)
     )
     far = (np.abs(left - right) > ENCODER_TOLERANCE).any(axis=1)
     for number, name in enumerate(both):
@@ -132,15 +145,38 @@ def _unpacked(
     names: list[tuple[int, bytes]],
     config: InterestConfig,
     hidden: int,
+    unlike: Sequence[str],
 ) -> tuple[list[bytes], np.ndarray]:
     states = UserStates(config, max(1, len(names)), hidden)
     slots = np.arange(len(names), dtype=np.int64)
     states.unpack(slots, [rows[name] for name in names])
-    for field_name in EMISSION:
+    for field_name in unlike:
         states.head[field_name] = 0
     encoded = states.hidden[: len(names)].astype(np.float32)
     states.hidden[:] = 0
     return states.pack(slots), encoded
+
+
+def sum_differences(
+    expected: Rows, found: Rows, config: InterestConfig, users: Container[bytes]
+) -> list[str]:
+    """Name the users, of `users`, whose counts or sums differ, in whatever order events came."""
+    names = sorted(name for name in set(expected.users) | set(found.users) if name[1] in users)
+    wrong = []
+    for name in names:
+        if name not in expected.users or name not in found.users:
+            wrong.append(f"user {name} is only in one run")
+            continue
+        states = UserStates(config, 2)
+        states.unpack(np.arange(2), [expected.users[name], found.users[name]])
+        for exact in ("events", "positives", "negatives", "unknown", "first_time", "last_time"):
+            one, other = states.head[exact].tolist()
+            if one != other:
+                wrong.append(f"user {name}: {exact} is {other}, expected {one}")
+        for close in (states.sums, states.masses):
+            if not np.allclose(close[0], close[1], rtol=1e-4, atol=1e-4):
+                wrong.append(f"user {name}: the sums differ")
+    return wrong
 
 
 def item_differences(expected: Rows, found: Rows) -> list[str]:

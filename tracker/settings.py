@@ -24,6 +24,7 @@ Timestamps = Literal["auto", "seconds", "ms", "us", "ns"]
 UnknownFields = Literal["ignore", "reject"]
 Partitioner = Literal["murmur2", "crc32", "fnv1a", "given"]
 DamagedRows = Literal["set-aside", "stop"]
+HandOver = Literal["on", "off"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -124,6 +125,11 @@ class Settings(BaseSettings):
         "murmur2",
         description="rule by which your producers choose a user's partition: that of Java clients,"
         " of librdkafka, of Sarama, or given for a rule of your own",
+    )
+    hand_over: HandOver = Field(
+        "on",
+        description="events outside their user's partition: on (hand them to its owner, if the"
+        " topic for it exists and the partitioner is known), or off (take them where they are)",
     )
     unknown_kinds: Literal["reject"] | Annotated[float, Field(ge=-1000.0, le=1000.0)] = Field(
         "reject",

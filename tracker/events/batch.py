@@ -29,6 +29,10 @@ class EventBatch:
     `slots` (arena slot) is filled by the store, `rows` (catalogue row) by the recommender; both
     are -1 before. `items` is 0 for a retraction, `retracts` 0 for an action, `values` NaN
     for none, `event_ids` and `scenes` 0 for none. Times are float seconds.
+
+    Events that another partition has handed on have origins: the partition and offset where they
+    were. Their `offsets` are those of the topic of handed-on events, and their `partition` is
+    counted on from the number of partitions.
     """
 
     topic: str
@@ -46,6 +50,19 @@ class EventBatch:
     event_ids: NDArray[np.uint64]
     retracts: NDArray[np.uint64]
     offsets: NDArray[np.int64]
+    origin_partitions: NDArray[np.int64] | None = None
+    origin_offsets: NDArray[np.int64] | None = None
+
+    @property
+    def is_handed(self) -> bool:
+        """True if another partition has handed the events on."""
+        return self.origin_offsets is not None
+
+    def origin(self, place: int) -> tuple[int, int]:
+        """Return partition and offset of an event in the events topic."""
+        if self.origin_partitions is None or self.origin_offsets is None:
+            return self.partition, int(self.offsets[place])
+        return int(self.origin_partitions[place]), int(self.origin_offsets[place])
 
     def __len__(self) -> int:
         """Return the number of events."""

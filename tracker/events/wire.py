@@ -76,7 +76,7 @@ class Interest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Recommendation(msgspec.Struct, frozen=True, gc=False):
-    """A user's list; it supersedes all of the same user with a lower offset in `id`.
+    """A user's list; it supersedes all of the same user with a lower `version`.
 
     `id` is `topic-partition-offset` of the user's last event in it; `timestamp` is the stream time
     (seconds) it was made for; `latency_ms` runs from the append of that event to the encoding.
@@ -90,6 +90,7 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
     artifact: str
     latency_ms: float
     interests: list[Interest]
+    version: int = 0
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -137,6 +138,8 @@ REASONS = (
     "future_timestamp",
     "bad_value",
     "unknown_kind",
+    "no_origin",
+    "handed_twice",
 )
 
 _decoder = msgspec.json.Decoder(Event)

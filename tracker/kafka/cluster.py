@@ -39,7 +39,7 @@ class TopicError(Explained):
 
 @dataclass(frozen=True)
 class Topics:
-    """Names of the six topics of a tracker."""
+    """Names of the seven topics of a tracker."""
 
     events: str
     recommendations: str
@@ -47,6 +47,7 @@ class Topics:
     items: str
     users_changelog: str
     items_changelog: str
+    hand_over: str
 
     def all(self) -> tuple[str, ...]:
         """Return the names, in the order of the fields."""
@@ -57,6 +58,7 @@ class Topics:
             self.items,
             self.users_changelog,
             self.items_changelog,
+            self.hand_over,
         )
 
 
@@ -81,6 +83,11 @@ class Cluster:
         """Return the number of partitions of one of our topics."""
         return self.info[topic].partitions
 
+    @property
+    def hands_over(self) -> bool:
+        """True if the topic for events outside their user's partition exists."""
+        return self.topics.hand_over in self.info
+
 
 def topics_of(settings: Settings) -> Topics:
     """Return the names of the topics; changelogs are named as Faust names them."""
@@ -92,6 +99,7 @@ def topics_of(settings: Settings) -> Topics:
         items=f"{name}-items",
         users_changelog=f"{name}-users-changelog",
         items_changelog=f"{name}-items-changelog",
+        hand_over=f"{name}-handover",
     )
 
 
@@ -306,15 +314,15 @@ async def fetched_ends(
 
 
 async def check_topics(settings: Settings) -> Cluster:
-    """Check that all topics exist and fit each other.
+    """Check that all topics exist and fit each other; the one for handed-on events may be missing.
 
     Raises:
         BrokerError: the brokers cannot be reached.
-        TopicError: a topic is missing, or a changelog's partitions are not its source's.
+        TopicError: a topic is missing, or the partitions of two do not agree.
     """
     topics = topics_of(settings)
     info = await describe_topics(settings)
-    missing = [name for name in topics.all() if name not in info]
+    missing = [name for name in topics.all() if name not in info and name != topics.hand_over]
     if missing:
         raise TopicError(
             f"the brokers at {', '.join(settings.bootstrap)} lack the topics"
@@ -332,4 +340,18 @@ async def check_topics(settings: Settings) -> Cluster:
                 " `tracker reset-state --everything` deletes the states and their changelogs, and"
                 " `tracker topics` creates them again"
             )
+    here, handed = info[topics.events].partitions, info.get(topics.hand_over)
+    if handed is not None and handed.partitions != here:
+        raise TopicError(
+            f"topic {topics.events} has {here} partitions and {topics.hand_over} has"
+            f" {handed.partitions}; they must be equal, because an event is handed on to the"
+            " partition of the same number: once no worker has unread records in it, delete it,"
+            " and `tracker topics` creates it again"
+        )
+    if handed is None and settings.hand_over == "on" and here > 1:
+        log.warning(
+            "topic %s does not exist: events outside their user's partition are taken where they"
+            " are, and a user may have two states; `tracker topics` creates it",
+            topics.hand_over,
+        )
     return Cluster(topics, info, await supports_transactions(settings))

@@ -23,8 +23,8 @@ async def reset_topics(settings: Settings) -> list[str]:
     """Delete changelogs and item events; after that workers start from the earliest event.
 
     1. Check that no worker runs: the group must have no member.
-    2. Delete the changelogs and the topic of item events, and create them again. Item events are
-       deltas: if they were kept, they would count twice.
+    2. Delete the changelogs and the topics of item events and of handed-on events, and create them
+       again. Workers write both when they read the events again: what is there would count twice.
 
     Returns:
         one line per topic that was deleted or created.
@@ -41,7 +41,7 @@ async def reset_topics(settings: Settings) -> list[str]:
         topics = await describe_topics(settings)
         doomed = [
             name
-            for name in (names.users_changelog, names.items_changelog, names.items)
+            for name in (names.users_changelog, names.items_changelog, names.items, names.hand_over)
             if name in topics
         ]
         if doomed:

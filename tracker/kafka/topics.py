@@ -76,6 +76,7 @@ def wanted_topics(settings: Settings) -> list[WantedTopic]:
         WantedTopic("items", names.items, items, EVENT_LOG),
         WantedTopic("user changelog", names.users_changelog, events, CHANGELOG, names.events),
         WantedTopic("item changelog", names.items_changelog, items, CHANGELOG, names.items),
+        WantedTopic("hand-over", names.hand_over, events, EVENT_LOG, names.events),
     ]
 
 
@@ -200,8 +201,13 @@ def _report(
     if topic.like is not None and topic.like in counts and partitions != counts[topic.like]:
         problems.append(
             f"has {partitions} partitions and {topic.like} has {counts[topic.like]}: the counts "
-            "must be equal; delete the changelog and run 'tracker topics', with the states then "
-            "rebuilt from the events that are still kept, or choose another TRACKER_NAME"
+            "must be equal; "
+            + (
+                "delete it, and run 'tracker topics'"
+                if topic.role == "hand-over"
+                else "delete the changelog and run 'tracker topics', with the states then "
+                "rebuilt from the events that are still kept, or choose another TRACKER_NAME"
+            )
         )
     elif topic.like is None and partitions != topic.partitions:
         notes.append(f"has {partitions} partitions, the settings say {topic.partitions}")

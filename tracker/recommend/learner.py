@@ -276,6 +276,8 @@ def _met_before(states: UserStates, events: EventBatch) -> NDArray[np.bool_]:
     used = np.arange(ring.shape[1]) < head["n_ring"][:, None]
     again = (used & (ring["event_id"] == events.event_ids[:, None])).any(axis=1)
     is_known: NDArray[np.bool_] = again & (events.event_ids != 0)
+    if events.is_handed:  # last_offset is of another topic
+        return is_known
     return is_known | (events.offsets <= head["last_offset"])
 
 

@@ -37,10 +37,11 @@ class _Head(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Middle(msgspec.Struct, frozen=True, gc=False):
-    """The fields between the items and the interests in a Recommendation, in its order."""
+    """The fields between the items and the interests."""
 
     artifact: str
     latency_ms: float
+    version: int
 
 
 def to_recommendations(
@@ -52,6 +53,7 @@ def to_recommendations(
     times: Sequence[float],
     scenes: Sequence[str | None],
     latencies_ms: Sequence[float],
+    versions: Sequence[int],
 ) -> list[Recommendation]:
     """Return the Recommendation of each of the B users of a batch.
 
@@ -64,6 +66,7 @@ def to_recommendations(
         times: B stream times, seconds.
         scenes: B names of scenes.
         latencies_ms: B latencies.
+        versions: B versions of lists.
     """
     ids, names = items.ids, items.labels
     scores = _rounded(batch.scores)
@@ -101,6 +104,7 @@ def to_recommendations(
                 for label, strength, change in zip(labels[b], strengths[b], changes[b], strict=True)
                 if strength > 0.0
             ],
+            versions[b],
         )
         for b in range(len(batch))
     ]
@@ -134,13 +138,21 @@ class ListEncoder:
         times: Sequence[float],
         scenes: Sequence[str | None],
         latencies_ms: Sequence[float],
+        versions: Sequence[int],
     ) -> list[bytes]:
         """Return the JSON of each user's Recommendation; decoded, equal to `to_recommendations`."""
         lines = self._encoder.encode_lines
         heads = _split(
             lines([_Head(*head) for head in zip(record_ids, users, times, scenes, strict=True)])
         )
-        middles = _split(lines([_Middle(artifact, latency) for latency in latencies_ms]))
+        middles = _split(
+            lines(
+                [
+                    _Middle(artifact, latency, version)
+                    for latency, version in zip(latencies_ms, versions, strict=True)
+                ]
+            )
+        )
         rows, reasons = batch.rows, batch.because_rows
         bound = len(heads.text) + len(middles.text) + len(rows) * _RECORD_BYTES
         bound += _lengths(self._ids, rows) + _lengths(self._ids, reasons) + reasons.size

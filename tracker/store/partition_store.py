@@ -3,6 +3,7 @@
 On the path of one commit: see docs/design/one-event-one-commit.md.
 """
 
+import logging
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -16,17 +17,43 @@ from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
 from tracker.store.arena import Arena
 from tracker.store.committer import Committer
 
+log = logging.getLogger(__name__)
+
 Key = TypeVar("Key", bound=Hashable)
 
 AnyKey = TypeVar("AnyKey", bound=Hashable, contravariant=True)
 
 FORMAT = 1
+"""Format of a position record without a hand-over."""
+
+HAND_OVER_FORMAT = 2
+"""Format of one with a hand-over: a version that knows only 1 would forget it."""
 
 RESET = "`tracker reset-state --everything` deletes the states"
 
 
 class PositionError(Explained):
     """The states belong to another topic than the one that the worker reads."""
+
+
+class HandOverPosition(msgspec.Struct):
+    """Up to where the states have the events that other partitions have handed on.
+
+    Attributes:
+        position: offset of the next record of the topic of handed-on events to apply.
+        topic_id: id of that topic, empty if the broker gives none.
+        clock: as that of `Position`, for these records.
+        clock_end: the same.
+        origins: last offset that was applied of each partition of the events topic.
+        partitioner: rule by which the partition hands on; empty before it has begun to.
+    """
+
+    position: int
+    topic_id: str = ""
+    clock: float = 0.0
+    clock_end: int = 0
+    origins: dict[int, int] = msgspec.field(default_factory=dict)
+    partitioner: str = ""
 
 
 class Position(msgspec.Struct):
@@ -39,9 +66,12 @@ class Position(msgspec.Struct):
         topic_id: id of the topic, empty if the broker gives none.
         partitions: number of partitions of the topic.
         stream_time: latest event time, in seconds.
-        sources: last offset applied of each partition of the events topic (items only).
+        sources: last offset applied of each partition of the events topic, and after these of the
+            topic of handed-on events (items only).
         clock: worker's clock, in seconds, by which events of the future are told up to `clock_end`.
         clock_end: records before this offset are judged by `clock`, however often they are read.
+        version: version of the latest list (users only).
+        hand_over: the same for events that other partitions have handed on; None if none can.
     """
 
     format: int
@@ -53,6 +83,8 @@ class Position(msgspec.Struct):
     sources: dict[int, int] = msgspec.field(default_factory=dict)
     clock: float = 0.0
     clock_end: int = 0
+    version: int = 0
+    hand_over: HandOverPosition | None = None
 
 
 class StateRows(Protocol[AnyKey]):
@@ -167,6 +199,39 @@ class PartitionStore(Generic[Key]):
         self._position = position
         self.committed = position.position
 
+    def open_hand_over(self, topic: str, topic_id: str, begin: int, end: int) -> None:
+        """Restore the position in the topic of handed-on events, or start from its beginning.
+
+        Args:
+            topic: its name.
+            topic_id: its id, empty if the broker gives none.
+            begin: earliest offset of the partition.
+            end: end offset of the partition.
+        """
+        progress = self.progress
+        part = progress.hand_over
+        if part is not None:
+            is_other = bool(topic_id and part.topic_id and topic_id != part.topic_id)
+            if not is_other and part.position <= end:
+                part.topic_id = topic_id or part.topic_id
+                return
+            log.error(
+                "%s was created again or has lost records: the states are at offset %d, and it"
+                " ends at %d; it is read from its beginning", topic, part.position, end,
+            )  # fmt: skip
+        progress.hand_over = HandOverPosition(begin, topic_id)
+        if part is not None:
+            progress.hand_over.partitioner = part.partitioner
+            progress.hand_over.origins = part.origins
+        self._moved = True
+
+    def reached(self, handed: bool) -> "Position | HandOverPosition":
+        """Return what the states have reached of the events, or of the handed-on ones."""
+        if not handed:
+            return self.progress
+        assert self.progress.hand_over is not None
+        return self.progress.hand_over
+
     @property
     def is_open(self) -> bool:
         """True if the position is known."""
@@ -215,18 +280,19 @@ class PartitionStore(Generic[Key]):
         """Mark rows as changed since the last snapshot."""
         self.arena.dirty[slots] = True
 
-    def advance(self, position: int) -> None:
-        """Set the offset of the next event to apply."""
-        self.progress.position = position
+    def advance(self, position: int, handed: bool = False) -> None:
+        """Set the offset of the next event, or of the next handed-on one, to apply."""
+        self.reached(handed).position = position
         self._moved = True
 
-    def keep_clock(self, clock: float, end: int) -> None:
+    def keep_clock(self, clock: float, end: int, handed: bool = False) -> None:
         """Put into the next commit by which clock, in seconds, records before an offset are judged.
 
         The verdict on an event of the future may be another one by another clock. Committed before
         anything of the records is applied, it is the same whenever they are read again.
         """
-        self.progress.clock, self.progress.clock_end = clock, end
+        reached = self.reached(handed)
+        reached.clock, reached.clock_end = clock, end
         self._moved = True
 
     def note(self, key: bytes, value: bytes | None) -> None:
@@ -263,7 +329,7 @@ class PartitionStore(Generic[Key]):
         slots = self.arena.take_dirty()
         records += self._rows.dump(self.arena.keys(slots), slots)
         self._moved = False
-        records.append((POSITION_KEY, msgspec.json.encode(self.progress)))
+        records.append((POSITION_KEY, encode_position(self.progress)))
         return Snapshot(self.progress.position, records, slots, notes)
 
     async def commit(self, snapshot: Snapshot, outgoing: Sequence[Record]) -> None:
@@ -305,6 +371,12 @@ class PartitionStore(Generic[Key]):
         return values
 
 
+def encode_position(position: Position) -> bytes:
+    """Encode a position record; the lowest format that holds all of it is written."""
+    position.format = FORMAT if position.hand_over is None else HAND_OVER_FORMAT
+    return msgspec.json.encode(position)
+
+
 def decode_position(value: bytes) -> Position:
     """Decode a position record.
 
@@ -315,9 +387,10 @@ def decode_position(value: bytes) -> Position:
         position = msgspec.json.decode(value, type=Position)
     except msgspec.DecodeError as error:
         raise PositionError(f"the position record cannot be read ({error}); {RESET}") from error
-    if position.format != FORMAT:
+    if position.format not in (FORMAT, HAND_OVER_FORMAT):
         raise PositionError(
-            f"the position record has format {position.format}, and this version reads {FORMAT};"
+            f"the position record has format {position.format}, and this version reads {FORMAT} and"
+            f" {HAND_OVER_FORMAT};"
             f" run the version that wrote it; otherwise {RESET}"
         )
     return position

@@ -23,16 +23,20 @@ class PendingList(msgspec.Struct, array_like=True, gc=False):
     """A recommendation that was postponed; stored with the states, so that it survives a crash.
 
     Attributes:
-        offset: offset of the event that it answers.
+        offset: offset of the event that it answers, in the events topic.
         appended: time at which the broker stored that event, in seconds.
         scene: scene of that event.
         backlog: whether it waits for the end of a backlog of old events.
+        partition: partition of that event; -1 for the one that the states are of.
+        version: version of the list.
     """
 
     offset: int
     appended: float
     scene: str | None
     backlog: bool
+    partition: int = -1
+    version: int = 0
 
 
 class Notes(Protocol):
@@ -94,7 +98,8 @@ class EmitPolicy:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 unreadable.append((key, value))
                 continue
-            if owed_key(user) != key or not -1 <= pending.offset < 2**63:
+            numbers = (pending.offset, pending.partition, pending.version)
+            if owed_key(user) != key or not all(-1 <= number < 2**63 for number in numbers):
                 unreadable.append((key, value))
                 continue
             if pending.backlog:
@@ -110,6 +115,7 @@ class EmitPolicy:
         emitted_at: NDArray[np.float64],
         scenes: Sequence[str | None],
         now: float,
+        versions: NDArray[np.int64],
     ) -> Indices:
         """Return the events whose users get a list now; postpone the lists of the others.
 
@@ -120,6 +126,7 @@ class EmitPolicy:
                 now, by another worker's clock, counts as now.
             scenes: B names of the events' scenes.
             now: wall time, in seconds.
+            versions: (N,) int64, versions of lists that answer the events.
 
         Returns:
             those of `latest` whose users get a list.
@@ -134,11 +141,14 @@ class EmitPolicy:
             postponed = postponed | (emitted_at + self._interval > now)
         for index in np.flatnonzero(postponed).tolist():
             event = int(latest[index])
+            partition, offset = batch.origin(event)
             pending = PendingList(
-                int(batch.offsets[event]),
+                offset,
                 float(batch.appended[event]),
                 scenes[index],
                 bool(old[index]),
+                partition if batch.is_handed else -1,
+                int(versions[event]),
             )
             self._postpone(batch.users[event], pending, float(emitted_at[index]) + self._interval)
         return latest[~postponed]

@@ -38,7 +38,7 @@ class Intake:
 
     def __init__(self, context: Context, partition: int) -> None:
         self._metrics = context.metrics
-        self._keys = KeyCheck(context, partition)
+        self.keys = KeyCheck(context, partition)
         self._topic = context.cluster.topics.events
         self._partition = partition
         self._rejected_topic = context.cluster.topics.rejected
@@ -89,26 +89,24 @@ class Intake:
         return batch, rejected, by_clock or arrivals.is_open(places, batch.times)
 
     def count(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> list[Record]:
-        """Count rejected records and misplaced events; return what the rejected topic gets."""
+        """Count rejected records and what is odd of events; return what the rejected topic gets.
+
+        Fields and units of handed-on events were counted where they came from.
+        """
         if len(batch):
-            self._keys.count(records, batch)
             self._check_ratings(batch)
-        if self._reader.unknown_fields:
+        if self._reader.unknown_fields and not batch.is_handed:
             self._count_fields(self._reader.unknown_fields)
-        if self._reader.units:
+        if self._reader.units and not batch.is_handed:
             self._say_units(self._reader.units)
-        for _, rejection in rejected:
-            self._metrics.rejected.labels(rejection.reason).inc()
-        return [
-            rejected_record(
-                self._rejected_topic,
-                self._target,
-                records[index].key,
-                records[index].value,
-                rejection,
-            )
-            for index, rejection in rejected
-        ]
+        return [self.reject(records[index], rejection) for index, rejection in rejected]
+
+    def reject(self, record: Any, rejection: Rejection) -> Record:
+        """Count a rejection, and return what the rejected topic gets."""
+        self._metrics.rejected.labels(rejection.reason).inc()
+        return rejected_record(
+            self._rejected_topic, self._target, record.key, record.value, rejection
+        )
 
     def _count_fields(self, unknown: Counter[str]) -> None:
         """Count fields that are ignored, up to MAX_NAMES names, and name those that look known."""

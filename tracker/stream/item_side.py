@@ -64,7 +64,9 @@ class ItemSide(Side[int]):
         )
         super().__init__(context, partition, store, idle)
         self._topic = context.cluster.topics.items
-        self._source_partitions = context.cluster.partitions(context.cluster.topics.events)
+        events = context.cluster.partitions(context.cluster.topics.events)
+        # Item events of handed-on events are counted on from the partitions of the events topic.
+        self._source_partitions = events * 2 if context.cluster.hands_over else events
         self._rows = rows
         rows.on_unreadable = self._set_aside
         self._unreadable = UnreadableRows(self.table, context.metrics.count_unreadable)
@@ -72,7 +74,7 @@ class ItemSide(Side[int]):
         self._needed_read: int | None = None  # the read of `ends` before an offset is refused
         self._already_applied = 0  # events of this chunk, before a commit made room
 
-    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+    def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
         """Apply the blocks of a chunk.
 
         1. Decode and check the blocks; those that no worker wrote are rejected.
@@ -83,6 +85,7 @@ class ItemSide(Side[int]):
         Args:
             records: of the source, in order.
             end: the position after them.
+            handed: unused; item events are handed on with their users' events.
 
         Returns:
             records that are not blocks, for the rejected topic.

@@ -1,6 +1,6 @@
-"""KeyCheck: counts events that are not in their user's partition, and says once why and what to do.
+"""KeyCheck: finds and counts events outside their user's partition, and says once what to do.
 
-States are kept per partition. A user whose events lie in two partitions has two states.
+States are kept per partition. A user whose events are taken in two partitions has two states.
 """
 
 import logging
@@ -24,6 +24,12 @@ RULES: dict[Partitioner, int] = {"murmur2": 0, "crc32": 1, "fnv1a": 2}
 
 CAUSES = ("no_key", "other_key", "other_partition")
 """Why an event is counted: in this order, the first that is true."""
+
+
+TWO_STATES = "a user whose events lie in two partitions has two states"
+HANDED = "an event outside its user's partition is handed on to it, which takes up to a second more"
+
+_NONE = np.zeros(0, np.int64)
 
 
 @native
@@ -116,19 +122,44 @@ class KeyCheck:
         self._rule = -1 if self._partitions == 1 else RULES.get(self._partitioner, -1)
         self._log_once = context.log_once
 
-    def count(self, records: Sequence[Any], batch: EventBatch) -> None:
+    @property
+    def knows_places(self) -> bool:
+        """True if the partition of a user is known, and may be another one."""
+        return self._rule >= 0
+
+    def targets_of(self, users: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return the partition (N,) of each user id."""
+        return partitions_of_all(users, self._rule, self._partitions)
+
+    def away(self, users: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the places (M,) of users that belong to other partitions, and to which (M,)."""
+        if self._rule < 0 or not users:
+            return _NONE, _NONE
+        targets = self.targets_of(users)
+        places = np.flatnonzero(targets != self._partition)
+        return places, targets[places]
+
+    def count(
+        self,
+        records: Sequence[Any],
+        batch: EventBatch,
+        users: Sequence[bytes],
+        away: NDArray[np.int64],
+        handed: bool,
+    ) -> None:
         """Count the events of a chunk whose key or partition is not that of their user.
 
         Args:
             records: of the chunk, in the order of their offsets.
             batch: the events that were accepted among them.
+            users: (N,) ids of their users.
+            away: places of those that belong to other partitions.
+            handed: whether they are handed on to these.
         """
         keys = [record.key for record in records]
         if len(batch) != len(keys):  # some were rejected
             offsets = np.array([record.offset for record in records], np.int64)
             keys = [keys[place] for place in np.searchsorted(offsets, batch.offsets).tolist()]
-        users = [user.encode() for user in batch.users]
-        away = self._away(users)
         if keys == users and not len(away):
             return
         wrong: dict[str, list[int]] = {cause: [] for cause in CAUSES}
@@ -145,17 +176,10 @@ class KeyCheck:
                     self._log_once.add(cause)
                     first = places[0]
                     event = _Wrong(batch.users[first], keys[first], int(batch.offsets[first]))
-                    self._say(cause, event, [users[place] for place in places])
+                    self._say(cause, event, [users[place] for place in places], handed)
 
-    def _away(self, users: list[bytes]) -> NDArray[np.int64]:
-        """Return the places of the events that the partitioner puts into another partition."""
-        if self._rule < 0:
-            return np.zeros(0, np.int64)
-        return np.flatnonzero(
-            partitions_of_all(users, self._rule, self._partitions) != self._partition
-        )
-
-    def _say(self, cause: str, event: _Wrong, users: list[bytes]) -> None:
+    def _say(self, cause: str, event: _Wrong, users: list[bytes], handed: bool) -> None:
+        effect = HANDED if handed else TWO_STATES
         place = f"{self._topic}-{self._partition}, offset {event.offset}"
         if cause == "other_partition":
             fit = fitting(
@@ -163,17 +187,17 @@ class KeyCheck:
             )
             log.warning(
                 "%s: user %s belongs to partition %s by %s (TRACKER_PARTITIONER), and %s puts it"
-                " here; a user whose events lie in two partitions has two states. %s."
+                " here; %s. %s."
                 " tracker_key_mismatch_total counts such events; this is said once",
                 place, event.user,
                 partition_of(event.user, self._partitions, self._partitioner), self._partitioner,
-                fit or "another rule", remedy(self._partitioner, fit),
+                fit or "another rule", effect, remedy(self._partitioner, fit),
             )  # fmt: skip
             return
         log.warning(
-            "%s: the event of user %s has %s; the key chooses the partition, and a user whose"
-            " events lie in two partitions has two states. Set the key to the user_id."
-            " tracker_key_mismatch_total counts such events; this is said once",
+            "%s: the event of user %s has %s; the key chooses the partition, and %s. Set the key to"
+            " the user_id. tracker_key_mismatch_total counts such events; this is said once",
             place, event.user,
             "no key" if event.key is None else f"the key {event.key.decode(errors='replace')!r}",
+            effect,
         )  # fmt: skip

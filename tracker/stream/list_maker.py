@@ -19,8 +19,9 @@ class Lists:
     """Lists to make, as columns of length B: users, and the events that the lists answer.
 
     `slots` int64 are rows of the users' arrays, `times` float64 the time of each list in seconds,
-    `scenes` uint32 and `scene_names` where it is shown, `offsets` the event's offset, `appended`
-    float64 the time at which the broker stored the event, in seconds.
+    `scenes` uint32 and `scene_names` where it is shown, `origins` partition and offset of the
+    event in the events topic, `appended` float64 the time at which the broker stored the event, in
+    seconds, `versions` the version of each list.
     """
 
     users: list[str]
@@ -28,8 +29,9 @@ class Lists:
     times: NDArray[np.float64]
     scenes: NDArray[np.uint32]
     scene_names: list[str | None]
-    offsets: list[int]
+    origins: list[tuple[int, int]]
     appended: NDArray[np.float64]
+    versions: list[int]
 
 
 def user_hashes(serving: Serving, users: list[str]) -> NDArray[np.uint64] | None:
@@ -59,7 +61,7 @@ class ListMaker:
         topics = context.cluster.topics
         self._target = topics.recommendations
         self._target_partition = partition % context.cluster.partitions(self._target)
-        self._prefix = f"{topics.events}-{partition}-"
+        self._events = topics.events
 
     def make(
         self, lists: Lists, serving: Serving, now: float, learned: LearnedModels
@@ -84,11 +86,12 @@ class ListMaker:
         values = serving.encoder.encode(
             recommended,
             serving.version,
-            [f"{self._prefix}{offset}" for offset in lists.offsets],
+            [f"{self._events}-{partition}-{offset}" for partition, offset in lists.origins],
             lists.users,
             lists.times.tolist(),
             lists.scene_names,
             np.round(latencies * 1000.0, 3).tolist(),
+            lists.versions,
         )
         head = rows.states.head
         to_send = list(range(len(values)))
@@ -98,7 +101,7 @@ class ListMaker:
             latencies = latencies[changed]
         head["list_hash"][lists.slots] = recommended.list_hash
         head["emitted_at"][lists.slots] = now
-        head["emitted_offset"][lists.slots] = lists.offsets
+        head["emitted_offset"][lists.slots] = head["last_offset"][lists.slots]
         self._policy.mark_sent(lists.users)
         metrics.latency.observe(latencies)
         metrics.recommendations.inc(len(to_send))

@@ -84,6 +84,9 @@ class Metrics:
             " not their user's",
             ("cause",),
         )
+        self.handed_on = counter(
+            "handed_on", "events handed on to the owner of their user's partition"
+        )
         for cause in ("no_key", "other_key", "other_partition"):
             self.key_mismatch.labels(cause)
         self.ratings_beyond_scale = counter(
@@ -160,10 +163,10 @@ class Metrics:
         """Return the seconds since the last commit of any partition."""
         return self._clock() - self.committed_at
 
-    def forget_partition(self, table: str, topic: str, partition: int) -> None:
-        """Remove the gauges of a partition that was revoked."""
-        labels = ((self.lag, topic), (self.rows, table), (self.dirty_rows, table))
-        for family, first in labels:
+    def forget_partition(self, table: str, topics: Iterable[str], partition: int) -> None:
+        """Remove the gauges of a partition that was revoked, and of the topics that it read."""
+        labels = [(self.rows, table), (self.dirty_rows, table)]
+        for family, first in [*((self.lag, topic) for topic in topics), *labels]:
             family.remove(first, str(partition))
         if table == "users":
             self.pending_lists.remove(str(partition))

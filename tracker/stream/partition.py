@@ -114,6 +114,7 @@ class Partition:
         outbox: sends recommendations and rejections.
         threads: pool for large chunks, queries and snapshots.
         on_fatal: called with an error that must end the worker.
+        handed: the partition of the topic of handed-on events; None if there is none.
 
     Attributes:
         waits_for: what the partition cannot go on without; None if it goes on.
@@ -127,6 +128,7 @@ class Partition:
         outbox: Outbox,
         threads: Executor,
         on_fatal: Callable[[BaseException], None],
+        handed: Source | None = None,
     ) -> None:
         self.name = f"{source.topic}-{source.number}"
         self.side = side
@@ -136,7 +138,9 @@ class Partition:
         self._outbox = outbox
         self._threads = threads
         self._on_fatal = on_fatal
-        self._accepted = 0  # the offset after the last chunk in the queue
+        self._sources = {part.topic: part for part in (source, handed) if part is not None}
+        self._accepted = dict.fromkeys(self._sources, 0)  # offsets after the last chunk queued
+        self._waiting = dict.fromkeys(self._sources, 0)  # chunks in the queue
         self._queue: deque[_QueuedChunk | _Query] = deque()
         self._wake = asyncio.Event()
         self._closing = False
@@ -152,21 +156,28 @@ class Partition:
         """States and position of the partition."""
         return self.side.store
 
-    @property
-    def room(self) -> bool:
-        """True if the partition accepts more chunks."""
-        return len(self._queue) < WAITING_CHUNKS and not self._outbox.full
+    def room(self, topic: str) -> bool:
+        """Return whether the partition accepts more chunks of a topic."""
+        return self._waiting[topic] < WAITING_CHUNKS and not self._outbox.full
 
     @property
     def lag(self) -> int:
-        """Number of offsets that are not in the state: those not fetched, and those in the queue.
+        """Number of records that are not in the state."""
+        return sum(self.lags().values())
+
+    def lags(self) -> dict[str, int]:
+        """Return by topic how many offsets are not in the state: not fetched, or in the queue.
 
         The end offset of the log does not tell it: markers of transactions have an offset, and
         never arrive.
         """
         if not self.store.is_open:
-            return 0
-        return (self._source.unread() or 0) + max(0, self._accepted - self.store.progress.position)
+            return dict.fromkeys(self._sources, 0)
+        return {
+            topic: (source.unread() or 0)
+            + max(0, self._accepted[topic] - self.store.reached(self._is_handed(topic)).position)
+            for topic, source in self._sources.items()
+        }
 
     async def start(self) -> None:
         """Start processing. The store is open; a position that was never committed is committed."""
@@ -181,7 +192,8 @@ class Partition:
         if self._closing or self._task is None:
             on_done()
             return
-        self._accepted = chunk.end
+        self._accepted[chunk.tp.topic] = chunk.end
+        self._waiting[chunk.tp.topic] += 1
         self._queue.append(_QueuedChunk(chunk, on_done))
         self._wake.set()
 
@@ -221,6 +233,7 @@ class Partition:
                     if isinstance(entry, _Query):
                         await self._answer(entry)
                     else:
+                        self._waiting[entry.chunk.tp.topic] -= 1
                         await self._apply(entry.chunk)
                         entry.on_done()
                 await self._emit_due()
@@ -256,26 +269,34 @@ class Partition:
 
         It is cut too where the records end whose verdicts were kept: the others have another clock.
         """
-        position = self.store.progress.position
+        topic = chunk.tp.topic
+        handed = self._is_handed(topic)
+        reached = self.store.reached(handed)
+        position = reached.position
         if chunk.end <= position:
             return
         records = chunk.past(position)
         if chunk.start > position:
-            self._accepted = position
-            self._source.rewind(position)
+            self._accepted[topic] = position
+            self._sources[topic].rewind(position)
             return
-        clock_end = self.store.progress.clock_end
+        clock_end = reached.clock_end
         if position < clock_end < chunk.end:
             before = [record for record in records if record.offset < clock_end]
             await self._apply(Chunk(chunk.tp, chunk.start, clock_end, before))
-            if self.store.progress.position == clock_end:
+            if reached.position == clock_end:
                 await self._apply(chunk)
             return
         small = len(records) <= SMALL_RECORDS and (
             sum(len(record.value or b"") for record in records) <= SMALL_BYTES
         )
-        out = await self._run_with_room(lambda: self.side.process(records, chunk.end), small)
+        out = await self._run_with_room(
+            lambda: self.side.process(records, chunk.end, handed), small
+        )
         self._outbox.put(out)
+
+    def _is_handed(self, topic: str) -> bool:
+        return topic != self._source.topic
 
     async def _emit_due(self) -> None:
         list_at = self.side.due_at(self.lag == 0)
@@ -371,6 +392,7 @@ class Partition:
 
     def _drop(self, entry: _QueuedChunk | _Query) -> None:
         if isinstance(entry, _QueuedChunk):
+            self._waiting[entry.chunk.tp.topic] -= 1
             entry.on_done()
         else:
             entry.answer.cancel()

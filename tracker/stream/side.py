@@ -54,12 +54,13 @@ class Side(ABC, Generic[Key]):
         self._idle = idle
 
     @abstractmethod
-    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+    def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
         """Apply the records of a chunk, and advance the position.
 
         Args:
             records: of the source, in order.
             end: the position after them.
+            handed: whether they come from the topic of handed-on events.
 
         Returns:
             the records to send at once.

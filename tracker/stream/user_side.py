@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.batch import EventBatch, waves
 from tracker.events.item_events import encode_block, item_partition, split_events
+from tracker.events.wire import Rejection
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
 from tracker.kafka.unreadable import REMEDIES, UnreadableRows
 from tracker.kernels.row_bytes import (
@@ -29,11 +30,14 @@ from tracker.scoring.calibration import Calibration
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.emission import EmitPolicy, last_of_each
+from tracker.stream.hand_over import HandOver, Misplaced
 from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
 from tracker.stream.serving import Context, Serving
 from tracker.stream.side import OpenVerdictError, Side
+from tracker.stream.source_ends import SourceEnds
+from tracker.users.apply import Applied
 from tracker.users.columns import (
     ALREADY_RETRACTED,
     APPLIED,
@@ -48,6 +52,9 @@ from tracker.users.states import UserStates
 
 BLOCK_EVENTS = 400
 """Item events in one record; up to about 80 KiB."""
+
+VERSIONS_A_COMMIT = 2**24
+"""More events than one commit interval can have; versions of lists go on from there."""
 
 SET_ASIDE = "; it is kept under the key x and its own, and its user goes on without it"
 
@@ -98,12 +105,18 @@ class UserSide(Side[str]):
         partition: partition of the events topic.
         rows: the users' arrays.
         store: caches and commits those rows.
+        ends: end offsets of the events topic; without them, made-up origins are not told.
     """
 
     table = "users"
 
     def __init__(
-        self, context: Context, partition: int, rows: UserRows, store: PartitionStore[str]
+        self,
+        context: Context,
+        partition: int,
+        rows: UserRows,
+        store: PartitionStore[str],
+        ends: SourceEnds | None = None,
     ) -> None:
         idle = IdleSweep(
             store,
@@ -127,6 +140,8 @@ class UserSide(Side[str]):
         )
         self._aside: set[bytes] = set()  # keys of rows set aside, until they are committed
         self._intake = Intake(context, partition)
+        self._hand_over = HandOver(context, partition, self._intake.keys, store, ends)
+        self._handed_on: list[Record] = []  # records for other partitions' owners
         self._learning = PartitionLearning(context, partition, store, self._set_aside)
         self._policy = EmitPolicy(
             store,
@@ -143,19 +158,29 @@ class UserSide(Side[str]):
         return self._intake.scene_names
 
     def opened(self) -> None:
-        """Restore the pending lists and the learned models. The store is open now."""
+        """Restore the pending lists and the learned models. The store is open now.
+
+        Versions of lists begin at the clock's microseconds, or past those of the former owner. So
+        they are larger than those of lists that it has sent since its last commit.
+        """
         super().opened()
         self._check_sample()
+        progress = self.store.progress
+        progress.version = max(
+            int(self._context.clock() * 1e6), progress.version + VERSIONS_A_COMMIT
+        )
+        self._hand_over.opened()
         rows = self.store.scan(OWED_PREFIX)
         for key, row in self._policy.restore(rows, self._context.clock()):
             self._set_aside(key, row, "damaged")
         self._learning.opened()
 
-    def process(self, records: Sequence[Any], end: int) -> list[Record]:
+    def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
         """Apply a chunk of events, and advance the position.
 
         1. Decode the records; those that are not events are rejected. If a verdict depends on the
-           clock, the clock is committed first.
+           clock, the clock is committed first. Events of users of other partitions are left out;
+           they are handed on with the next commit.
         2. Find the users' rows, and load missing ones.
         3. Learn from some events, apply all in order, and make the lists that the policy wants.
         4. Advance the position.
@@ -163,6 +188,7 @@ class UserSide(Side[str]):
         Args:
             records: of the source, in order.
             end: the position after them.
+            handed: whether other partitions have handed them on.
 
         Returns:
             the records to send at once.
@@ -171,38 +197,59 @@ class UserSide(Side[str]):
             ArenaFullError: commit, and call again with the same records; nothing has changed.
             OpenVerdictError: the same; the commit keeps the clock by which they are judged.
             NewerArtifactError: a state was written with a newer artifact; nothing has changed.
+            UnknownOffsetError: read the ends of the events topic, and call again.
         """
         now = self._context.clock()
         serving = self._serving()
         # 1. Decode the records.
-        progress = self.store.progress
-        was_judged = end <= progress.clock_end
-        batch, rejected, is_open = self._intake.read(records, progress.clock if was_judged else now)
+        progress, reached = self.store.progress, self.store.reached(handed)
+        refused: list[tuple[Any, Rejection]] = []
+        repeated = 0
+        if handed:
+            records, refused, repeated = self._hand_over.restore(records)
+        was_judged = end <= reached.clock_end
+        batch, rejected, is_open = self._intake.read(records, reached.clock if was_judged else now)
         if is_open and not was_judged:
-            self.store.keep_clock(now, end)
+            self.store.keep_clock(now, end, handed)
             raise OpenVerdictError
+        misplaced: Misplaced | None = None
+        if handed:
+            batch, rejected = self._hand_over.keep_own(records, batch, rejected)
+        else:
+            batch, misplaced = self._hand_over.split(batch)
         # 2. Find the users' rows. Nothing is counted or changed before this has succeeded.
         if len(batch):
             batch.slots[:] = self.store.slots_of(batch.users)
         # 3. Learn, apply, recommend.
         out = self._intake.count(records, batch, rejected)
+        out += [self._intake.reject(record, rejection) for record, rejection in refused]
+        if misplaced is not None:
+            self._count_misplaced(records, misplaced)
+            self._handed_on += self._hand_over.hand_on(records, misplaced)
+        else:
+            self._metrics.replayed.inc(repeated)
+            self._hand_over.taken(records)
         if len(batch):
+            versions = progress.version + 1 + np.arange(len(batch))
             stream_times = np.maximum.accumulate(np.maximum(batch.times, progress.stream_time))
             np.minimum(stream_times, now + MAX_FUTURE_SECONDS, out=stream_times)
             self._learning.learn(serving, self._rows, batch, stream_times)
             if self._settings.emit == "event":
                 for part in waves(batch.slots):
-                    out += self._apply(batch.take(part), stream_times[part], serving, now)
+                    out += self._apply(
+                        batch.take(part), stream_times[part], versions[part], serving, now
+                    )
                 self._sort_item_events()
             else:
-                out += self._apply(batch, stream_times, serving, now)
+                out += self._apply(batch, stream_times, versions, serving, now)
             self.store.mark_dirty(batch.slots)
+            progress.version = int(versions[-1])
             progress.stream_time = float(stream_times[-1])
             self._metrics.events.inc(len(batch))
             if not self._policy.is_old(float(batch.times[-1]), now):
                 self._policy.end_backlog(now)
         # 4. Advance the position.
-        self.store.advance(end)
+        self.store.advance(end, handed)
         return self._hold_for_commit(out)
 
     def due_at(self, at_end: bool) -> float | None:
@@ -238,8 +285,15 @@ class UserSide(Side[str]):
             times,
             self._rows.states.head["last_scene"][slots].astype(np.uint32),
             [entry.pending.scene for entry in due],
-            [entry.pending.offset for entry in due],
+            [
+                (
+                    self._partition if entry.pending.partition < 0 else entry.pending.partition,
+                    entry.pending.offset,
+                )
+                for entry in due
+            ],
             np.array([entry.pending.appended for entry in due]),
+            [entry.pending.version for entry in due],
         )
         out = self._lists.make(lists, serving, now, self._learning.learned(serving))
         self.store.mark_dirty(slots)
@@ -250,14 +304,20 @@ class UserSide(Side[str]):
         return self._policy.pending
 
     def take_outgoing(self) -> list[Record]:
-        """Return the records of the next commit: item events, and held recommendations."""
+        """Return the records of the next commit: item events, handed-on events, held lists."""
         topic = self._context.cluster.topics.items
         partitions = self._context.cluster.partitions(topic)
-        out = self._held_records
-        self._held_records = []
-        if self._item_events:
-            item_events = np.concatenate(self._item_events)
-            self._item_events = []
+        out = self._held_records + self._handed_on
+        self._held_records, self._handed_on = [], []
+        # A block is of one source: the events topic, or that of handed-on events.
+        for source in {int(part["source_partition"][0]) for part in self._item_events if len(part)}:
+            item_events = np.concatenate(
+                [
+                    part
+                    for part in self._item_events
+                    if len(part) and part["source_partition"][0] == source
+                ]
+            )
             targets = item_partition(item_events["item"], partitions)
             version = self._settings.item_block_format
             for target in range(partitions):
@@ -266,6 +326,7 @@ class UserSide(Side[str]):
                     Record(topic, target, None, encode_block(part, version))
                     for part in split_events(mine, BLOCK_EVENTS)
                 ]
+        self._item_events = []
         return out
 
     def find_user(self, user: str) -> FoundUser | None:
@@ -335,27 +396,28 @@ class UserSide(Side[str]):
         self,
         batch: EventBatch,
         stream_times: NDArray[np.float64],
+        versions: NDArray[np.int64],
         serving: Serving,
         now: float,
     ) -> list[Record]:
         """Apply a batch, and make the lists that the policy wants."""
         rows = self._rows
         fresh = batch
-        if not self._context.cluster.transactions:
+        if not self._context.cluster.transactions and not batch.is_handed:
             # Without a transaction rows may have reached the changelog without their position.
             new = np.flatnonzero(batch.offsets > rows.states.head["last_offset"][batch.slots])
             if len(new) < len(batch):
                 self._metrics.replayed.inc(len(batch) - len(new))
                 fresh = batch.take(new)
         if len(fresh):
-            applied = serving.recommender.update(rows, fresh)
+            applied = self._update(serving, fresh)
             self._item_events.append(applied.item_events)
             self._count(applied.outcomes, applied.unknown)
         latest = last_of_each(batch.slots)
         names = self.scene_names
         scene_names = [names.get(scene) for scene in batch.scenes[latest].tolist()]
         emitted_at = rows.states.head["emitted_at"][batch.slots[latest]]
-        events = self._policy.choose(batch, latest, emitted_at, scene_names, now)
+        events = self._policy.choose(batch, latest, emitted_at, scene_names, now, versions)
         if not len(events):
             return []
         lists = Lists(
@@ -364,10 +426,31 @@ class UserSide(Side[str]):
             stream_times[events],
             batch.scenes[events],
             [names.get(scene) for scene in batch.scenes[events].tolist()],
-            batch.offsets[events].tolist(),
+            [batch.origin(event) for event in events.tolist()],
             batch.appended[events],
+            versions[events].tolist(),
         )
         return self._lists.make(lists, serving, now, self._learning.learned(serving))
+
+    def _update(self, serving: Serving, events: EventBatch) -> Applied:
+        """Apply events; handed-on ones have offsets of another topic, which rows do not keep."""
+        if not events.is_handed:
+            return serving.recommender.update(self._rows, events)
+        head = self._rows.states.head
+        last_offsets = head["last_offset"][events.slots]
+        applied = serving.recommender.update(self._rows, events)
+        head["last_offset"][events.slots] = last_offsets
+        return applied
+
+    def _count_misplaced(self, records: Sequence[Any], misplaced: Misplaced) -> None:
+        if len(misplaced.every):
+            self._intake.keys.count(
+                records,
+                misplaced.every,
+                misplaced.users,
+                misplaced.places,
+                self._hand_over.hands_on,
+            )
 
     def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:
         counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()
@@ -382,12 +465,14 @@ class UserSide(Side[str]):
             self._metrics.unknown_items.inc(unknown)
 
     def _sort_item_events(self) -> None:
-        """Sort this chunk's item events by source offset: the item side relies on that order."""
+        """Sort item events by source offset: the item side relies on that order."""
         if not self._item_events:  # all events of the chunk were applied before
             return
         item_events = np.concatenate(self._item_events)
-        order = np.argsort(item_events["source_offset"], kind="stable")
-        self._item_events = [item_events[order]]
+        order = np.lexsort((item_events["source_offset"], item_events["source_partition"]))
+        item_events = item_events[order]
+        sources = item_events["source_partition"]
+        self._item_events = np.split(item_events, np.flatnonzero(np.diff(sources)) + 1)
 
     def _hold_for_commit(self, out: list[Record]) -> list[Record]:
         """Hold records for the next commit if the settings say so; return those to send at once."""

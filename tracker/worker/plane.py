@@ -27,6 +27,7 @@ from tracker.stream.side import Side
 from tracker.stream.source_ends import SourceEnds
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
+from tracker.worker.hand_over_reader import HandedPartition, HandOverReader
 from tracker.worker.transport import ChunkConsumer, FetchedPartition
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,12 @@ class Plane:
         self._open: dict[TP, Partition] = {}
         self._committed: dict[TP, int] = {}
         self._producer: Any = None
+        self._event_partitions = context.cluster.partitions(topics.events)
+        self._reader: HandOverReader | None = None
+        if context.cluster.hands_over:
+            self._reader = HandOverReader(
+                context.settings, topics.hand_over, self.accept, self.room, self.task_died
+            )
         self._ends = SourceEnds(self._fetched_end, self._read_ends)
         self._dying = False
         self.assigned = False  # whether an assignment was ever completed
@@ -123,14 +130,18 @@ class Plane:
         return lines
 
     async def start(self) -> None:
-        """Start the producer of recommendations."""
+        """Start the producer of recommendations, and the reader of handed-on events."""
         self._producer = await plain_producer(
             self._context.settings, self._context.cluster.transactions
         )
+        if self._reader is not None:
+            self._reader.start()
 
     async def stop(self) -> None:
         """Release everything and close the producers; what fails is logged."""
         await self.release(list(self._fenced))
+        if self._reader is not None:
+            await finish("the reader of handed-on events", self._reader.stop())
         if self._producer is not None:
             await finish("the producer of recommendations", self._producer.stop())
         self._threads.shutdown(wait=False)
@@ -153,8 +164,9 @@ class Plane:
         assert self.consumer is not None
         try:
             info = await describe_topics(self._context.settings)
-            begins = await self.consumer.earliest_offsets(*fenced)
-            ends = await self.consumer.highwaters(*fenced)
+            both = fenced + [handed for tp in fenced if (handed := self._handed(tp)) is not None]
+            begins = await self.consumer.earliest_offsets(*both)
+            ends = await self.consumer.highwaters(*both)
             for tp in fenced:
                 committer = self._fenced.get(tp)
                 if committer is None:
@@ -165,9 +177,22 @@ class Plane:
                 partition.store.open(
                     tp.topic, topic.topic_id, topic.partitions, begins[tp] or 0, ends[tp] or 0
                 )
-                self._report_loss(tp, partition, begins[tp] or 0)
+                self._report_loss(
+                    partition, tp.topic, partition.store.progress.position, begins[tp] or 0
+                )
+                handed = self._handed(tp)
+                if handed is not None:
+                    begin = begins[handed] or 0
+                    topic_id = info[handed.topic].topic_id if handed.topic in info else ""
+                    partition.store.open_hand_over(handed.topic, topic_id, begin, ends[handed] or 0)
+                    position = partition.store.reached(True).position
+                    self._report_loss(partition, handed.topic, position, begin)
                 self._open[tp] = partition
             await asyncio.gather(*(self._open[tp].start() for tp in fenced if tp in self._open))
+            for tp in fenced:
+                handed = self._handed(tp)
+                if self._reader is not None and handed is not None and tp in self._open:
+                    self._reader.follow(handed, self._open[tp].store.reached(True).position)
         except (*EXPECTED, RuntimeError, LookupError) as error:
             self.fatal(error)
 
@@ -176,6 +201,10 @@ class Plane:
 
         Each is closed whatever happens to another; the first failure then ends the worker.
         """
+        for tp in tps:
+            handed = self._handed(tp)
+            if self._reader is not None and handed is not None:
+                self._reader.leave(handed)
         closing = [(tp, self._open.pop(tp)) for tp in tps if tp in self._open]
         ends = await asyncio.gather(
             *(partition.close() for _, partition in closing), return_exceptions=True
@@ -186,7 +215,9 @@ class Plane:
         for tp, partition in closing:
             if partition.store.committed is not None:
                 self._committed[tp] = partition.store.committed
-            self._context.metrics.forget_partition(partition.side.table, tp.topic, tp.partition)
+            self._context.metrics.forget_partition(
+                partition.side.table, list(partition.lags()), tp.partition
+            )
         committers = [self._fenced.pop(tp) for tp in tps if tp in self._fenced]
         await asyncio.gather(
             *(finish("the producer of a partition", committer.stop()) for committer in committers)
@@ -194,7 +225,7 @@ class Plane:
 
     def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
         """Queue a chunk; `on_done` is called when it is applied or dropped."""
-        partition = self._open.get(chunk.tp)
+        partition = self._open.get(self._owned(chunk.tp))
         if partition is None:
             on_done()
         else:
@@ -212,8 +243,8 @@ class Plane:
 
     def room(self, tp: TP) -> bool:
         """Return whether a partition accepts more chunks; one that is not open does not."""
-        partition = self._open.get(tp)
-        return partition is not None and partition.room
+        partition = self._open.get(self._owned(tp))
+        return partition is not None and partition.room(tp.topic)
 
     def fatal(self, error: BaseException) -> None:
         """Log the error and end the process; the next owner repeats what is not committed."""
@@ -236,7 +267,8 @@ class Plane:
         metrics = self._context.metrics
         for tp, partition in list(self._open.items()):
             number, table = str(tp.partition), partition.side.table
-            metrics.lag.labels(tp.topic, number).set(partition.lag)
+            for topic, lag in partition.lags().items():
+                metrics.lag.labels(topic, number).set(lag)
             metrics.rows.labels(table, number).set(len(partition.store.arena))
             metrics.dirty_rows.labels(table, number).set(partition.store.dirty_rows)
             if table == "users":
@@ -256,7 +288,22 @@ class Plane:
         )
         source = FetchedPartition(self.consumer, tp)
         outbox = Outbox(self._producer, self._dropped)
-        return Partition(self._context, source, side, outbox, self._threads, self.fatal)
+        handed, other = None, self._handed(tp)
+        if self._reader is not None and other is not None:
+            handed = HandedPartition(self._reader, other.topic, other.partition)
+        return Partition(self._context, source, side, outbox, self._threads, self.fatal, handed)
+
+    def _handed(self, tp: TP) -> TP | None:
+        """Return the partition of handed-on events beside one of the events topic."""
+        topics = self._context.cluster.topics
+        if self._reader is None or tp.topic != topics.events:
+            return None
+        return TP(topics.hand_over, tp.partition)
+
+    def _owned(self, tp: TP) -> TP:
+        """Return the source partition beside which a partition is read."""
+        topics = self._context.cluster.topics
+        return TP(topics.events, tp.partition) if tp.topic == topics.hand_over else tp
 
     def _side(self, tp: TP, committer: Committer, database: Any, together: int) -> Side[Any]:
         settings = self._context.settings
@@ -266,34 +313,42 @@ class Plane:
             users: PartitionStore[str] = PartitionStore(
                 database, committer, rows, max(least, settings.state_rows // together)
             )
-            return UserSide(self._context, tp.partition, rows, users)
+            return UserSide(self._context, tp.partition, rows, users, self._ends)
         item_rows = ItemRows()
         items: PartitionStore[int] = PartitionStore(
             database, committer, item_rows, max(10_000, settings.item_state_rows // together)
         )
         return ItemSide(self._context, tp.partition, item_rows, items, self._ends)
 
-    def _fetched_end(self, partition: int) -> int | None:
-        """Return the end of a partition of the events topic that the worker's fetches showed."""
+    def _source(self, number: int) -> TP:
+        """Return a source of item events: the events topic, and after it the handed-on events."""
+        topics, count = self._context.cluster.topics, self._event_partitions
+        return TP(topics.events if number < count else topics.hand_over, number % count)
+
+    def _fetched_end(self, number: int) -> int | None:
+        """Return the end of a source of item events that the worker's fetches showed."""
+        tp = self._source(number)
+        if number >= self._event_partitions:
+            return None if self._reader is None else self._reader.fetched_end(tp)
         assert self.consumer is not None
-        return self.consumer.fetched_end(TP(self._context.cluster.topics.events, partition))
+        return self.consumer.fetched_end(tp)
 
     async def _read_ends(self) -> dict[int, int]:
-        """Read the end offsets of all partitions of the events topic."""
+        """Read the end offsets of all sources of item events."""
         assert self.consumer is not None
-        topic = self._context.cluster.topics.events
-        tps = [TP(topic, number) for number in range(self._context.cluster.partitions(topic))]
-        return {tp.partition: end for tp, end in (await self.consumer.highwaters(*tps)).items()}
+        count = self._event_partitions * (1 if self._reader is None else 2)
+        sources = {self._source(number): number for number in range(count)}
+        ends = await self.consumer.highwaters(*sources)
+        return {sources[tp]: end for tp, end in ends.items()}
 
     def _dropped(self, topic: str, reason: str) -> None:
         self._context.metrics.dropped.labels(topic).inc()
 
-    def _report_loss(self, tp: TP, partition: Partition, begin: int) -> None:
-        position = partition.store.progress.position
+    def _report_loss(self, partition: Partition, topic: str, position: int, begin: int) -> None:
         if position < begin:
             self._context.metrics.skipped.inc(begin - position)
             log.error(
                 "%s: the earliest offset is %d and the state is at offset %d: retention deleted %d"
                 " records before they were applied; raise retention.ms of the topic",
-                partition.name, begin, position, begin - position,
+                f"{topic}-{partition.number}", begin, position, begin - position,
             )  # fmt: skip

@@ -61,6 +61,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         now.tolist(),
         [None] * 3,
         [0.0] * 3,
+        [0] * 3,
     )
     stored = dict(rows.dump(["a", "b"], slots[:2]))
     rows.clear(slots[:2])

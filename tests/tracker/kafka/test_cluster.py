@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
 from tests.brokers import KafkaBroker
 from tracker.kafka import cluster
@@ -22,6 +22,7 @@ from tracker.kafka.cluster import (
     ssl_context_of,
     topics_of,
 )
+from tracker.kafka.connect import admin_client
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
 
@@ -39,6 +40,7 @@ def test_topics_and_group_share_the_name() -> None:
         "shop-items",
         "shop-users-changelog",
         "shop-items-changelog",
+        "shop-handover",
     )
     assert group_of(load_settings({}, name="shop")) == "shop"
 
@@ -76,6 +78,41 @@ def test_missing_topics_are_named_with_the_remedy(tansu: str, prefix: str) -> No
         asyncio.run(check_topics(made(tansu, prefix)))
     assert f"{prefix}-events" in str(error.value)
     assert "`tracker topics` creates them" in str(error.value)
+
+
+def test_topic_of_handed_on_events_may_be_missing_and_the_log_says_what_that_means(
+    tansu: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = made(tansu, prefix)
+    asyncio.run(ensure_topics(settings))
+    assert asyncio.run(check_topics(settings)).hands_over
+    asyncio.run(_delete(settings, f"{prefix}-handover"))
+    assert not asyncio.run(check_topics(settings)).hands_over
+    assert f"topic {prefix}-handover does not exist" in caplog.text
+    caplog.clear()
+    asyncio.run(check_topics(settings.model_copy(update={"hand_over": "off"})))
+    assert caplog.text == ""
+
+
+def test_topic_of_handed_on_events_has_the_partitions_of_the_events(
+    tansu: str, prefix: str
+) -> None:
+    settings = made(tansu, prefix)
+    asyncio.run(ensure_topics(settings))
+
+    async def other() -> None:
+        await _delete(settings, f"{prefix}-handover")
+        async with admin_client(settings) as admin:
+            await admin.create_topics([NewTopic(f"{prefix}-handover", 2, 1)])
+
+    asyncio.run(other())
+    with pytest.raises(TopicError, match=r"events has 3 partitions and .*handover has 2"):
+        asyncio.run(check_topics(settings))
+
+
+async def _delete(settings: Settings, topic: str) -> None:
+    async with admin_client(settings) as admin:
+        await admin.delete_topics([topic])
 
 
 def test_topics_are_described_with_partitions_and_ids(tansu: str, prefix: str) -> None:

@@ -356,6 +356,7 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
         [now] * 4,
         ["home"] * 4,
         [1.0] * 4,
+        [7] * 4,
     )
     records = ListEncoder(world.items).encode(lists, *texts)
     left_native = {"row_of_hash", "bloom_contains"}  # their 64-bit arithmetic wraps around

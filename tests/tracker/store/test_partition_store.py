@@ -17,10 +17,13 @@ from tracker.store.arena import ArenaFullError
 from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import (
     FORMAT,
+    HAND_OVER_FORMAT,
+    HandOverPosition,
     PartitionStore,
     Position,
     PositionError,
     decode_position,
+    encode_position,
 )
 
 
@@ -248,19 +251,29 @@ def test_topic_whose_id_nobody_gives_is_not_refused(database: Any) -> None:
 def test_damaged_or_unknown_position_record_is_refused_by_name() -> None:
     with pytest.raises(PositionError, match="cannot be read"):
         decode_position(b"{")
-    other = msgspec.json.encode(Position(FORMAT + 1, 0, "events", "", 1))
-    with pytest.raises(PositionError, match=f"format {FORMAT + 1}, and this version reads"):
+    other = msgspec.json.encode(Position(HAND_OVER_FORMAT + 1, 0, "events", "", 1))
+    with pytest.raises(PositionError, match=f"format {HAND_OVER_FORMAT + 1}, and this version"):
         decode_position(other)
 
 
-@pytest.mark.parametrize("name", ["position_1.json", "position_1_clock.json"])
+@pytest.mark.parametrize("name", ["position_1.json", "position_1_clock.json", "position_2.json"])
 def test_position_rows_of_every_version_are_read(name: str) -> None:
     position = decode_position((GOLDEN / name).read_bytes())
     assert (position.position, position.topic, position.partitions) == (42, "tracker-events", 12)
     assert position.stream_time == 1_700_000_000.5
     assert position.sources == {0: 7, 3: 9}
-    judged = (1_700_000_100.25, 50) if "clock" in name else (0.0, 0)
+    judged = (0.0, 0) if name == "position_1.json" else (1_700_000_100.25, 50)
     assert (position.clock, position.clock_end) == judged
+    handed = HandOverPosition(17, "y", 1_700_000_200.5, 18, {2: 99}, "crc32")
+    assert position.hand_over == (handed if name == "position_2.json" else None)
+    assert position.version == (1_700_000_000_000_042 if name == "position_2.json" else 0)
+
+
+def test_position_without_a_hand_over_is_written_in_the_format_that_older_versions_read() -> None:
+    position = Position(FORMAT, 3, "events", "", 1)
+    assert decode_position(encode_position(position)).format == FORMAT
+    position.hand_over = HandOverPosition(0)
+    assert decode_position(encode_position(position)).format == HAND_OVER_FORMAT
 
 
 def test_store_that_is_not_open_has_no_position(database: Any) -> None:

@@ -26,7 +26,8 @@ def choose(
 ) -> list[int]:
     events = batch([Action(user=user, time=time) for user in users], catalogue())
     latest = np.arange(len(users))
-    chosen = policy.choose(events, latest, np.array(emitted_at), [None] * len(users), now)
+    versions = np.arange(len(users)) + 1
+    chosen = policy.choose(events, latest, np.array(emitted_at), [None] * len(users), now, versions)
     return [int(index) for index in chosen]
 
 

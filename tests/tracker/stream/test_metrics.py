@@ -47,6 +47,6 @@ def test_gauges_of_a_partition_end_with_it() -> None:
     metrics.rows.labels("users", "3").set(1)
     metrics.dirty_rows.labels("users", "3").set(1)
     metrics.pending_lists.labels("3").set(1)
-    metrics.forget_partition("users", "t-events", 3)
-    metrics.forget_partition("items", "t-items", 9)  # nothing was ever set
+    metrics.forget_partition("users", ["t-events"], 3)
+    metrics.forget_partition("items", ["t-items"], 9)  # nothing was ever set
     assert 'partition="3"' not in metrics.exposition().decode()

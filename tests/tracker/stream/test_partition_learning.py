@@ -276,5 +276,5 @@ def test_how_far_it_is_can_be_seen(make: Make) -> None:
     text = generate_latest(worker.metrics.registry).decode()
     for value in ("distance", "loss", "gain"):
         assert f'tracker_learning{{model="ranker",partition="0",value="{value}"}}' in text
-    worker.metrics.forget_partition("users", "t-events", 0)
+    worker.metrics.forget_partition("users", ["t-events"], 0)
     assert "tracker_learning{" not in generate_latest(worker.metrics.registry).decode()

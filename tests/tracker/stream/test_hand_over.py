@@ -1,0 +1,378 @@
+"""Events outside their user's partition are handed on to its owner, and taken there once."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.plane_world import NOW, FakeRecord, WorkerState, like, lists, run_partition
+from tests.tracker.stream.test_key_check import users_of
+from tracker.events.item_events import decode_blocks
+from tracker.events.wire import Event, encode_event
+from tracker.kafka.outbox import Record
+from tracker.kafka.partitioner import partition_of
+from tracker.store.partition_store import decode_position
+from tracker.stream.hand_over import SURE_ROWS, Origin, origin_of
+from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
+
+HERE = users_of(0, "murmur2", 3)
+AWAY = [user for user in users_of(0, "crc32", 200) if partition_of(user, 4, "murmur2") == 2]
+
+
+@pytest.fixture
+def worlds(tmp_path: Path) -> Iterator[Any]:
+    made: list[WorkerState] = []
+
+    def make(partition: int = 0, hands_over: bool = True, **more: Any) -> WorkerState:
+        folder = tmp_path / str(len(made))
+        made.append(WorkerState(folder, partition=partition, hands_over=hands_over, **more))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+def handed(worker: WorkerState) -> list[Record]:
+    """Commit, and return what was handed on."""
+    return [record for record in worker.commit() if record.topic == "t-handover"]
+
+
+def as_read(records: Sequence[Record], start: int = 0) -> list[FakeRecord]:
+    """Return records as the owner of their partition reads them."""
+    return [
+        FakeRecord(start + at, one.value, one.key, int(NOW * 1000), 1, one.headers)
+        for at, one in enumerate(records)
+    ]
+
+
+def receive(worker: WorkerState, records: Sequence[FakeRecord]) -> list[Record]:
+    return worker.users.process(records, records[-1].offset + 1, True)
+
+
+def rejections(out: Sequence[Record]) -> list[dict[str, str]]:
+    return [
+        {name: value.decode() for name, value in record.headers}
+        for record in out
+        if record.topic == "t-rejected"
+    ]
+
+
+def test_event_goes_to_its_users_partition_with_its_origin_and_the_next_commit(worlds: Any) -> None:
+    source = worlds()
+    out = source.send(like(HERE[0]), like(AWAY[0]), like(HERE[1]))
+    assert [one.user_id for one in lists(out)] == HERE[:2]
+    (record,) = handed(source)
+    assert (record.topic, record.partition) == ("t-handover", 2)
+    assert record.value == encode_event(like(AWAY[0]))
+    assert origin_of(record.headers) == Origin(0, 1, int(NOW * 1000), 1, "murmur2")
+    assert source.count("handed_on") == 1
+    assert source.count("key_mismatch", cause="other_partition") == 1
+    assert AWAY[0] not in source.users.store.arena
+    assert source.users.store.progress.position == 3
+    assert handed(source) == []
+
+
+def test_its_owner_makes_the_state_and_a_list_that_names_the_origin(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2)
+    source.now = owner.now = NOW + 5.0
+    source.send(like(HERE[0]), like(AWAY[0], 3))
+    (one,) = lists(receive(owner, as_read(handed(source), 40)))
+    assert (one.user_id, one.id) == (AWAY[0], "t-events-0-1")
+    assert one.latency_ms == pytest.approx(5000.0)
+    assert owner.head(AWAY[0], "events") == 1
+    assert owner.head(AWAY[0], "last_offset") == -1
+    progress = owner.users.store.progress
+    assert (progress.position, progress.hand_over.position) == (0, 41)
+    assert progress.hand_over.origins == {0: 1}
+    blocks = [r for r in owner.commit() if r.topic == "t-items"]
+    (item,) = decode_blocks([block.value or b"" for block in blocks])
+    assert (item["source_partition"], item["source_offset"]) == (2 + 4, 40)
+
+
+def test_events_without_a_key_are_handed_on_too(worlds: Any) -> None:
+    source = worlds()
+    source.users.process([FakeRecord(0, encode_event(like(AWAY[0])), None)], 1)
+    (record,) = handed(source)
+    assert (record.partition, record.key) == (2, None)
+
+
+@pytest.mark.parametrize("more", [{"hand_over": "off"}, {"partitioner": "given"}])
+def test_where_nothing_is_handed_on_events_are_taken_where_they_are(worlds: Any, more: Any) -> None:
+    source = worlds(**more)
+    source.send(like(AWAY[0]))
+    assert handed(source) == []
+    assert source.head(AWAY[0], "events") == 1
+
+
+def test_without_the_topic_events_are_taken_where_they_are(worlds: Any) -> None:
+    source = worlds(hands_over=False)
+    source.send(like(AWAY[0]))
+    assert handed(source) == []
+    assert source.head(AWAY[0], "events") == 1
+    position = decode_position(source.databases["users"].get(b"p"))
+    assert (position.format, position.hand_over) == (1, None)
+
+
+def test_rejected_records_are_never_handed_on(worlds: Any) -> None:
+    source = worlds()
+    out = source.send(b'{"user_id": "%s"}' % AWAY[0].encode(), b"{")
+    assert len(rejections(out)) == 2
+    assert handed(source) == []
+
+
+def test_repeat_of_an_origin_is_skipped_and_counted_also_after_a_restart(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2)
+    source.send(like(AWAY[0], 0), like(AWAY[1], 1))
+    records = handed(source)
+    receive(owner, as_read(records))
+    owner.commit()
+    owner.restart()
+    assert receive(owner, as_read(records, 2)) == []
+    assert owner.count("replayed") == 2
+    assert owner.head(AWAY[0], "events") == 1
+    assert owner.users.store.progress.hand_over.position == 4
+
+
+def test_own_events_are_not_taken_for_replays_of_handed_on_ones(worlds: Any) -> None:
+    owner = worlds(partition=2, transactions=False)
+    source = worlds()
+    source.send(like(HERE[0]), like(AWAY[0], 0))
+    receive(owner, as_read(handed(source), 1000))
+    owner.send(like(AWAY[0], 1))
+    owner.send(like(AWAY[0], 2))
+    assert owner.head(AWAY[0], "events") == 3
+    assert owner.head(AWAY[0], "last_offset") == 1
+    assert owner.count("replayed") == 0
+
+
+def test_versions_of_a_users_lists_grow_over_both_topics_and_over_a_restart(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2)
+    source.send(*[like(AWAY[0], item) for item in range(3)])
+    records = as_read(handed(source), 7)
+    found = lists(owner.send(like(AWAY[0], 5)))
+    found += lists(receive(owner, records[:2]))
+    found += lists(owner.send(like(AWAY[0], 6)))
+    owner.commit()
+    found += lists(receive(owner, records[2:]))
+    owner.restart()  # the last one was not committed
+    found += lists(receive(owner, records[2:]))
+    versions = [one.version for one in found]
+    assert versions == sorted(set(versions))
+    assert [one.id for one in found[-2:]] == ["t-events-0-2"] * 2
+    assert versions[0] >= NOW * 1e6
+    assert versions[-1] < 2**53
+
+
+def test_pending_list_keeps_origin_and_version(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2, emit_min_interval_seconds=10.0)
+    source.send(like(HERE[0]), like(AWAY[0], 0), like(AWAY[0], 1))
+    one, two = as_read(handed(source))
+    (first,) = lists(receive(owner, [one]))
+    assert lists(receive(owner, [two])) == []
+    owner.commit()
+    owner.restart()
+    (second,) = lists(owner.users.emit_due())
+    assert (first.id, second.id) == ("t-events-0-1", "t-events-0-2")
+    assert second.version == first.version + 1
+
+
+def test_record_handed_to_the_wrong_partition_is_rejected_with_its_origin(worlds: Any) -> None:
+    source, other = worlds(), worlds(partition=1)
+    source.send(like(HERE[0]), like(AWAY[0]))
+    out = receive(other, as_read(handed(source)))
+    (headers,) = rejections(out)
+    assert headers["reason"] == "handed_twice"
+    assert (headers["topic"], headers["partition"], headers["offset"]) == ("t-events", "0", "1")
+    assert "TRACKER_PARTITIONER" in headers["message"]
+    assert AWAY[0] not in other.users.store.arena
+    assert handed(other) == []
+    assert other.users.store.progress.hand_over.position == 1
+
+
+def test_record_of_another_partitioner_is_rejected(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2, partitioner="fnv1a")
+    source.send(like(AWAY[0]))
+    (headers,) = rejections(receive(owner, as_read(handed(source))))
+    assert headers["reason"] == "handed_twice"
+    assert "murmur2" in headers["message"]
+    assert "fnv1a" in headers["message"]
+
+
+def test_record_that_a_newer_setting_refuses_is_rejected_with_its_origin(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2, unknown_fields="reject")
+    value = encode_event(like(AWAY[0]))[:-1] + b',"colour":1}'
+    source.send(like(HERE[0]), value)
+    (headers,) = rejections(receive(owner, as_read(handed(source))))
+    assert headers["reason"] == "unknown_field"
+    assert (headers["topic"], headers["partition"], headers["offset"]) == ("t-events", "0", "1")
+
+
+def made_up(**headers: bytes) -> FakeRecord:
+    fields = {
+        "partition": b"0",
+        "offset": b"1",
+        "time": b"1700000000000",
+        "time_type": b"1",
+        "partitioner": b"murmur2",
+    } | headers
+    return FakeRecord(0, encode_event(like(AWAY[0])), b"k", headers=tuple(fields.items()))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"partition": b"4"},
+        {"partition": b"-1"},
+        {"offset": b"99999999999999999999"},
+        {"offset": b""},
+        {"offset": b"x"},
+        {"time": b"soon"},
+        {"time_type": b"\xff"},
+    ],
+)
+def test_record_that_no_worker_wrote_is_rejected(worlds: Any, headers: Any) -> None:
+    owner = worlds(partition=2)
+    (found,) = rejections(receive(owner, [made_up(**headers)]))
+    assert found["reason"] == "no_origin"
+    assert found["topic"] == "t-handover"
+    assert owner.users.store.progress.hand_over.origins == {}
+    bare = FakeRecord(1, b"{", None)
+    (found,) = rejections(receive(owner, [bare]))
+    assert found["reason"] == "no_origin"
+
+
+def test_made_up_offset_hides_no_true_events(worlds: Any) -> None:
+    owner = worlds(partition=2)
+    ends = SourceEnds(lambda number: None, lambda: None)  # type: ignore[arg-type, return-value]
+    owner.users._hand_over._ends = ends
+    with pytest.raises(UnknownOffsetError):
+        receive(owner, [made_up(offset=b"9000")])
+    ends._ends[0], ends.reads_begun, ends.last_read = 50, 1, 1
+    (found,) = rejections(receive(owner, [made_up(offset=b"9000")]))
+    assert found["reason"] == "no_origin"
+    assert "ends at 50" in found["message"]
+    assert owner.users.store.progress.hand_over.origins == {}
+
+
+def test_event_of_the_future_is_judged_by_its_own_time(worlds: Any) -> None:
+    owner = worlds(partition=2)
+    ahead = encode_event(like(AWAY[0], time=NOW + 4000.0))
+    owner.now = NOW + 5000.0
+    record = made_up()
+    record.value = ahead
+    (found,) = rejections(receive(owner, [record]))
+    assert found["reason"] == "future_timestamp"
+
+
+def test_users_of_both_sorts_lie_in_one_state_as_with_one_partitioner(worlds: Any) -> None:
+    """Half of a user's events go another way, and the sums are those of one way."""
+    random = np.random.default_rng(5)
+    alone, owner, source = worlds(partition=2), worlds(partition=2), worlds()
+    for step in range(30):
+        event = like(AWAY[step % 2], int(random.integers(40)), time=NOW - 3600.0 + step)
+        alone.send(event)
+        if random.random() < 0.5:
+            owner.send(event)
+        else:
+            source.send(event)
+            receive(owner, as_read(handed(source), step))
+    for user in AWAY[:2]:
+        one, two = (int(w.users.store.slots_of([user])[0]) for w in (alone, owner))
+        assert alone.head(user, "events") == owner.head(user, "events") == 15
+        np.testing.assert_allclose(
+            alone.rows.states.sums[one], owner.rows.states.sums[two], rtol=1e-5, atol=1e-5
+        )
+        assert alone.head(user, "last_time") == owner.head(user, "last_time")
+
+
+def test_partition_takes_both_topics_each_by_its_own_position(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2)
+    source.send(*[like(AWAY[0], item) for item in range(4)])
+    records = as_read(handed(source))
+
+    async def work(running: Any) -> None:
+        own = owner.records(like(AWAY[1], 0), like(AWAY[1], 1))
+        running.accept(0, own)
+        running.accept(0, records[:2], "t-handover")
+        running.accept(3, records[3:], "t-handover")  # a gap: fetched again
+        await running.applied(2, 2, 4)
+        running.accept(2, records[2:], "t-handover")
+        await running.applied(2, 2, 4, 4)
+        assert running.partition.lags() == {"t-events": 0, "t-handover": 0}
+
+    running = run_partition(owner, work)
+    assert running.rewound == [2]
+    position = decode_position(owner.databases["users"].get(b"p"))
+    assert (position.format, position.position) == (2, 2)
+    assert position.hand_over is not None
+    assert position.hand_over.position == 4
+
+
+def states_of_librdkafka(worker: WorkerState, count: int) -> None:
+    """Keep states as a version without hand-over did, of producers with the rule crc32."""
+    worker.send(*[like(user) for user in users_of(0, "crc32", count)])
+    worker.commit()
+
+
+def test_partition_whose_users_all_lie_by_another_rule_hands_nothing_on(
+    worlds: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = worlds(hand_over="off")
+    states_of_librdkafka(worker, SURE_ROWS)
+    worker.context = _with(worker, hand_over="on")
+    worker.restart()
+    worker.send(like(AWAY[0]))
+    assert handed(worker) == []
+    assert "events are not handed on" in caplog.text
+    assert "TRACKER_PARTITIONER=crc32" in caplog.text
+
+
+def test_users_whose_states_lie_elsewhere_are_named_once(
+    worlds: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = worlds(hand_over="off")
+    worker.send(*[like(user) for user in [*HERE, AWAY[0]]])
+    worker.commit()
+    worker.context = _with(worker, hand_over="on")
+    for _ in range(2):
+        worker.restart()
+        worker.commit()
+    lines = [r.getMessage() for r in caplog.records if "users looked at" in r.getMessage()]
+    assert len(lines) == 1
+    assert f"1 of 4 users looked at belong to other partitions, the first is {AWAY[0]}" in lines[0]
+    worker.send(like(AWAY[0]))
+    assert len(handed(worker)) == 1
+
+
+def _with(worker: WorkerState, **settings: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(worker.context, settings=worker.settings.model_copy(update=settings))
+
+
+def test_topic_that_was_created_again_is_read_from_its_beginning(
+    worlds: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = worlds(partition=2)
+    store = owner.users.store
+    store.advance(70, True)
+    store.open_hand_over("t-handover", "id-t-handover", 0, 100)
+    assert store.reached(True).position == 70
+    store.open_hand_over("t-handover", "another", 3, 100)
+    assert store.reached(True).position == 3
+    store.advance(70, True)
+    store.open_hand_over("t-handover", "another", 0, 60)
+    assert store.reached(True).position == 0
+    assert caplog.text.count("created again or has lost records") == 2
+
+
+def test_handed_on_value_of_a_rating_is_not_changed(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2)
+    source.send(Event(AWAY[0], "i1", "rate", NOW, value=4.0))
+    receive(owner, as_read(handed(source)))
+    slot = owner.users.store.slots_of([AWAY[0]])[0]
+    assert math.isclose(float(owner.rows.states.ring[slot, 0]["value"]), 4.0)

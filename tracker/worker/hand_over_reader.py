@@ -1,0 +1,193 @@
+"""HandOverReader: reads handed-on events for the partitions that the worker owns."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from tracker.explained import first_line
+from tracker.kafka.cluster import client_arguments
+from tracker.kafka.records import read_every_record
+from tracker.settings import Settings
+from tracker.stream.background import BackgroundTask, OnDeath, log_death
+from tracker.stream.partition import Chunk
+
+log = logging.getLogger(__name__)
+
+FETCH_SECONDS = 0.2
+"""Maximum time of a fetch; partitions that come or go are noticed after it."""
+
+HELD_SECONDS = 0.02
+"""Wait before it is asked again whether a partition accepts more chunks."""
+
+RETRY_SECONDS = 1.0
+"""Wait before the topic is read again after an error."""
+
+ANSWER_SECONDS = 30.0
+"""Maximum time of one answer of the brokers."""
+
+
+class HandOverReader:
+    """Reads the topic of handed-on events with a consumer outside the group.
+
+    It follows the partitions of whose numbers the worker owns the events. Faust's group would not
+    keep the two topics together while workers of an older version are in it.
+
+    Args:
+        settings: where the brokers are.
+        topic: topic of handed-on events.
+        accept: receives each chunk, and a function to call when it is done.
+        room: returns whether a partition accepts more chunks.
+        on_death: called if the reader ends by itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        accept: Callable[[Chunk, Callable[[], object]], object],
+        room: Callable[[TP], bool],
+        on_death: OnDeath = log_death,
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._accept = accept
+        self._room = room
+        self._next: dict[TP, int] = {}  # offset that the next record should have
+        self._to_seek: set[TP] = set()
+        self._unread: dict[TP, int] = {}
+        self._ends: dict[TP, int] = {}
+        self._changed = asyncio.Event()
+        self._task = BackgroundTask("the reader of handed-on events", on_death)
+
+    def start(self) -> None:
+        """Start reading in the background."""
+        read_every_record([self._topic])
+        self._task.start(self._run())
+
+    async def stop(self) -> None:
+        """Stop reading and close the consumer, within a deadline."""
+        await self._task.stop()
+
+    def follow(self, tp: TP, offset: int) -> None:
+        """Read a partition from an offset on."""
+        self._next[tp] = offset
+        self._to_seek.add(tp)
+        self._changed.set()
+
+    rewind = follow
+
+    def leave(self, tp: TP) -> None:
+        """Read a partition no more."""
+        for by_partition in (self._next, self._unread, self._ends):
+            by_partition.pop(tp, None)
+        self._to_seek.discard(tp)
+        self._changed.set()
+
+    def unread(self, tp: TP) -> int | None:
+        """Return the number of offsets not yet fetched that can be read; None if unknown."""
+        return self._unread.get(tp)
+
+    def fetched_end(self, tp: TP) -> int | None:
+        """Return the end offset that the latest fetch showed of a partition; None if unknown."""
+        return self._ends.get(tp)
+
+    async def _run(self) -> None:
+        while True:
+            consumer = AIOKafkaConsumer(
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                fetch_max_wait_ms=int(FETCH_SECONDS * 1000),
+                **client_arguments(self._settings),
+            )
+            try:
+                await consumer.start()
+                await self._read(consumer)
+            except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
+                log.warning(
+                    "%s cannot be read, retrying in %g s: %s",
+                    self._topic, RETRY_SECONDS, first_line(error),
+                )  # fmt: skip
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                await self._close(consumer)
+
+    async def _close(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await consumer.stop()
+        except (KafkaError, OSError) as error:
+            log.warning("the consumer of handed-on events did not close: %s", first_line(error))
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        assigned: set[TP] = set()
+        while True:
+            if not self._next:
+                self._changed.clear()
+                await self._changed.wait()
+            targets = set(self._next)
+            if targets != assigned:
+                consumer.assign([TopicPartition(*tp) for tp in targets])
+                assigned = targets
+                self._to_seek |= targets
+            while self._to_seek:
+                tp = self._to_seek.pop()
+                consumer.seek(TopicPartition(*tp), self._next[tp])
+            ready = [TopicPartition(*tp) for tp in targets if self._room(tp)]
+            if not ready:
+                await asyncio.sleep(HELD_SECONDS)
+                continue
+            fetched = await consumer.getmany(
+                *ready,
+                timeout_ms=int(FETCH_SECONDS * 1000),
+                max_records=self._settings.chunk_events,
+            )
+            for tp, records in fetched.items():
+                self._pass_on(TP(tp.topic, tp.partition), records)
+            for tp in targets & set(self._next):
+                await self._observe(consumer, tp)
+
+    def _pass_on(self, tp: TP, records: list[object]) -> None:
+        """Hand records over as a chunk that follows the one before."""
+        start = self._next.get(tp)
+        if start is None or tp in self._to_seek:  # left, or to be read again
+            return
+        fresh = [record for record in records if record.offset >= start]  # type: ignore[attr-defined]
+        if fresh:
+            end = int(fresh[-1].offset) + 1  # type: ignore[attr-defined]
+            self._next[tp] = end
+            self._accept(Chunk(tp, start, end, fresh), lambda: None)
+
+    async def _observe(self, consumer: AIOKafkaConsumer, tp: TP) -> None:
+        part = TopicPartition(*tp)
+        end, stable = consumer.highwater(part), consumer.last_stable_offset(part)
+        if end is None:
+            return
+        self._ends[tp] = end
+        if stable is not None and stable >= 0:
+            end = min(end, stable)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            position = await consumer.position(part)
+        if tp in self._next:
+            self._unread[tp] = max(0, end - position)
+
+
+class HandedPartition:
+    """A partition of the topic of handed-on events, as the reader sees it."""
+
+    def __init__(self, reader: HandOverReader, topic: str, number: int) -> None:
+        self.topic = topic
+        self.number = number
+        self._reader = reader
+
+    def rewind(self, offset: int) -> None:
+        """Fetch the partition again from an offset."""
+        self._reader.rewind(TP(self.topic, self.number), offset)
+
+    def unread(self) -> int | None:
+        """Return the number of offsets not yet fetched; None if unknown."""
+        return self._reader.unread(TP(self.topic, self.number))
