@@ -169,7 +169,14 @@ METRICS = {
     " [Events in the wrong partition](partitioners.md#events-in-the-wrong-partition).",
     "tracker_dropped": "Most often a list is too large.",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",
-    "tracker_rebuilt_states": "Reserved: not counted in this version.",
+    "tracker_next_events": "`in_list` is `yes` or `no`. The share of `yes` is the live hit rate.",
+    "tracker_recommended_items": "`seen` counts items that the user has had before.",
+    "tracker_impersonal_lists": "Mostly lists of new users.",
+    "tracker_interest_drift": "0: nothing moved; 1: all of it did.",
+    "tracker_labelled_events": "`label` is `positive` or `negative`. Only with a trained"
+    " prediction and online learning; up to 16 events of a chunk.",
+    "tracker_predicted_probability": "Divided by the labelled events, it should be the share of"
+    " positive ones.",
     "tracker_refused_artifacts": "The one before stays in use.",
     "tracker_learning": "See [Online learning](#online-learning).",
 }
@@ -181,6 +188,11 @@ METRIC_LABELS = {
     "key_mismatch": "`cause`",
     "outcomes": "`outcome`",
     "dropped": "`topic`",
+    "latency_seconds": "`partition`",
+    "interest_drift": "`partition`",
+    "next_events": "`in_list`",
+    "recommended_items": "`channel`",
+    "labelled_events": "`label`",
     "commits": "`table`",
     "unreadable_rows": "`table`, `problem`",
     "aborted_commits": "`table`",

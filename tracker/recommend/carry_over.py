@@ -1,5 +1,7 @@
 """Events into users' rows, and rows of another artifact into one's own terms before that."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,9 +50,9 @@ def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> App
     tower = artifact.models.tower
     events.rows[:] = artifact.vectors.row_of(events.items)
     states = users.states
-    carry_over(states, events.slots, artifact)
+    rebuilt = carry_over(states, events.slots, artifact)
     if tower is None:
-        return _apply(users, events, artifact)
+        return replace(_apply(users, events, artifact), rebuilt=rebuilt)
     parts = []
     for part in tower.stretches(states, events):
         stretch = events if len(part) == len(events) else events.take(part)
@@ -59,7 +61,7 @@ def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> App
         applied = _apply(users, stretch, artifact)
         tower.update(states, stretch, applied.outcomes, applied.late, last_times, artifact.vectors)
         parts.append(applied)
-    return parts[0] if len(parts) == 1 else joined(parts)
+    return replace(parts[0] if len(parts) == 1 else joined(parts), rebuilt=rebuilt)
 
 
 def _apply(users: UserRows, events: EventBatch, artifact: Artifact) -> Applied:

@@ -33,6 +33,15 @@ HORIZON = 500
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Events with a label: how many, how many positive, and the sum of what was predicted."""
+
+    count: int = 0
+    positive: int = 0
+    predicted: float = 0.0
+
+
 M = TypeVar("M", OnlineRanker, OnlineAttention, OnlineCalibration)
 
 
@@ -98,6 +107,7 @@ class Learner:
         self._attention: _Part[OnlineAttention] | None = None
         self._calibration: _Part[OnlineCalibration] | None = None
         self._waiting: dict[str, Learned] = {}  # of models that are not in use
+        self._labelled = Labelled()
 
     @property
     def served(self) -> LearnedModels:
@@ -240,6 +250,11 @@ class Learner:
                     self._attention.note(*losses)
         return steps
 
+    def take_labelled(self) -> Labelled:
+        """Return the labelled events since the last call, with what was predicted of them."""
+        labelled, self._labelled = self._labelled, Labelled()
+        return labelled
+
     def row(self) -> bytes:
         """Return what was learned, to be kept under LEARNED_KEY."""
         learned = self._waiting | {name: part.learned() for name, part in self._parts.items()}
@@ -264,6 +279,12 @@ class Learner:
         rows = recommender.artifact.vectors.row_of(events.items[places])
         requests = RequestBatch(users, events.slots[places], times[places], events.scenes[places])
         logits = recommender.logits(requests, rows[:, None])[:, 0]
+        probability = (self.served.calibration or prediction.calibration).probability(logits)
+        self._labelled = Labelled(
+            self._labelled.count + len(places),
+            self._labelled.positive + int((labels[places] == 1).sum()),
+            self._labelled.predicted + float(probability.sum()),
+        )
         for b in range(len(places)):
             one = slice(b, b + 1)
             part.note(*part.model.learn(logits[one], labels[places[one]] == 1))

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import Slots
+from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.lists import RecommendedBatch
 from tracker.recommend.options import LearnedModels
 from tracker.stream.emission import EmitPolicy
+from tracker.stream.live_quality import LastLists, channel_counts, impersonal_lists
 from tracker.stream.serving import Context, Serving
 from tracker.users.rows import RequestBatch, UserRows
 
@@ -62,6 +66,8 @@ class ListMaker:
         self._target = topics.recommendations
         self._target_partition = partition % context.cluster.partitions(self._target)
         self._events = topics.events
+        self._partition = str(partition)
+        self._last = LastLists()
 
     def make(
         self, lists: Lists, serving: Serving, now: float, learned: LearnedModels
@@ -103,9 +109,44 @@ class ListMaker:
         head["emitted_at"][lists.slots] = now
         head["emitted_offset"][lists.slots] = head["last_offset"][lists.slots]
         self._policy.mark_sent(lists.users)
-        metrics.latency.observe(latencies)
+        self._count(recommended, lists, serving, latencies)
         metrics.recommendations.inc(len(to_send))
         return [
             Record(self._target, self._target_partition, lists.users[index].encode(), values[index])
             for index in to_send
         ]
+
+    def _count(
+        self,
+        batch: RecommendedBatch,
+        lists: Lists,
+        serving: Serving,
+        latencies: NDArray[np.float64],
+    ) -> None:
+        metrics = self._context.metrics
+        metrics.latency.observe(self._partition, latencies)
+        metrics.interest_drift.observe(self._partition, np.abs(batch.changes).sum(axis=1) / 2.0)
+        counts = channel_counts(batch.channels, batch.rows).tolist()
+        for name, count in zip(CHANNELS, counts, strict=True):
+            if count:
+                metrics.recommended_items.labels(name).inc(count)
+        metrics.impersonal_lists.inc(impersonal_lists(batch.channels, batch.rows))
+        metrics.coverage.add(batch.rows, serving.sequence, len(serving.artifact.vectors))
+        self._last.keep(self._rows.states, lists.slots, batch, serving.sequence)
+
+    def judge_lists(
+        self, events: EventBatch, outcomes: NDArray[np.uint8], serving: Serving
+    ) -> None:
+        """Count whether users' next positive events were of their last lists.
+
+        Args:
+            events: N events, applied.
+            outcomes: (N,) of the events.
+            serving: artifact and recommender in use.
+        """
+        states, sequence = self._rows.states, serving.sequence
+        missed, hit = self._last.judge(states, events, outcomes, sequence).tolist()
+        if missed:
+            self._context.metrics.next_events.labels("no").inc(missed)
+        if hit:
+            self._context.metrics.next_events.labels("yes").inc(hit)

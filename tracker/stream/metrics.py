@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,44 +10,66 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from tracker.recommend.learner import Progress
+from tracker.recommend.learner import Labelled, Progress
+from tracker.stream.live_quality import Coverage
 
 LATENCY_SECONDS = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
 )  # fmt: skip
 
+DRIFT_SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
 LEARNING_VALUES = ("distance", "loss", "gain")
 LEARNING_MODELS = ("ranker", "attention", "calibration")
 
 
-class LatencyHistogram(Collector):
-    """A histogram that observes whole arrays: one observation each would cost a microsecond."""
+class ArrayHistogram(Collector):
+    """A histogram by partition that observes whole arrays: a value alone would cost a microsecond.
 
-    def __init__(self, name: str, help_text: str) -> None:
+    Args:
+        name: of the metric.
+        help_text: what it measures.
+        edges: upper bounds of the buckets.
+    """
+
+    def __init__(self, name: str, help_text: str, edges: Sequence[float]) -> None:
         self._name = name
         self._help = help_text
-        self._edges = np.array(LATENCY_SECONDS)
-        self._counts = np.zeros(len(LATENCY_SECONDS) + 1, np.int64)
-        self._total = 0.0
+        self._labelnames = ("partition",)
+        self._edges = np.array(edges)
+        self._counts: dict[str, NDArray[np.int64]] = {}
+        self._totals: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def observe(self, seconds: NDArray[np.float64]) -> None:
-        """Count latencies (N,) float64, in seconds."""
-        places = np.searchsorted(self._edges, seconds)
-        counts = np.bincount(places, minlength=len(self._counts))
+    def observe(self, partition: str, values: NDArray[np.floating]) -> None:
+        """Count values (N,) of a partition."""
+        places = np.searchsorted(self._edges, values)
+        counts = np.bincount(places, minlength=len(self._edges) + 1)
+        total = float(values.sum())
         with self._lock:
-            self._counts += counts
-            self._total += float(seconds.sum())
+            if partition in self._counts:
+                self._counts[partition] += counts
+                self._totals[partition] += total
+            else:
+                self._counts[partition] = counts
+                self._totals[partition] = total
+
+    def remove(self, partition: str) -> None:
+        """Forget a partition that was revoked."""
+        with self._lock:
+            self._counts.pop(partition, None)
+            self._totals.pop(partition, None)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the histogram in Prometheus' form."""
+        family = HistogramMetricFamily(self._name, self._help, labels=("partition",))
+        names = [*(str(float(edge)) for edge in self._edges), "+Inf"]
         with self._lock:
-            cumulated = self._counts.cumsum()
-            total = self._total
-        names = [*map(str, LATENCY_SECONDS), "+Inf"]
-        buckets = [(name, float(n)) for name, n in zip(names, cumulated, strict=True)]
-        yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=total)
+            for partition, counts in self._counts.items():
+                cumulated = counts.cumsum().tolist()
+                buckets = [(name, float(n)) for name, n in zip(names, cumulated, strict=True)]
+                family.add_metric([partition], buckets, self._totals[partition])
+        yield family
 
 
 class Metrics:
@@ -119,10 +141,34 @@ class Metrics:
             registry=registry,
             buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
         )
-        self.latency = LatencyHistogram(
-            "tracker_latency_seconds", "time from the append of an event to its recommendation"
+        self.latency = ArrayHistogram(
+            "tracker_latency_seconds",
+            "time from the append of an event to its recommendation",
+            LATENCY_SECONDS,
+        )
+        self.interest_drift = ArrayHistogram(
+            "tracker_interest_drift",
+            "share of a user's interests that moved within a day, when a list is made",
+            DRIFT_SHARES,
         )
         registry.register(self.latency)
+        registry.register(self.interest_drift)
+        self.next_events = counter(
+            "next_events",
+            "first positive events after a list, by whether their item stood in it",
+            ("in_list",),
+        )
+        self.recommended_items = counter(
+            "recommended_items", "items in lists, by the channel that brought them", ("channel",)
+        )
+        self.impersonal_lists = counter(
+            "impersonal_lists", "lists of trending or default items alone"
+        )
+        self.coverage = Coverage(clock)
+        gauge(
+            "catalogue_coverage_ratio",
+            "share of the catalogue that stood in lists in this clock hour and the one before",
+        ).set_function(self.coverage.share)
         self.lag = gauge("lag", "events not yet applied", ("topic", "partition"))
         self.rows = gauge("rows", "states in memory", ("table", "partition"))
         self.dirty_rows = gauge(
@@ -141,6 +187,12 @@ class Metrics:
             "distance from the published model, loss, and gain of a model that learns online",
             ("model", "value", "partition"),
         )
+        self.labelled = counter(
+            "labelled_events", "events that say whether a prediction was right", ("label",)
+        )
+        self.predicted = counter(
+            "predicted_probability", "sum of the probabilities predicted for labelled events"
+        )
         self.item_feed_lag = gauge("item_feed_lag", "item states not yet read")
 
     def committed(self, table: str, seconds: float) -> None:
@@ -152,6 +204,13 @@ class Metrics:
     def count_unreadable(self, table: str, problem: str) -> None:
         """Count a row that cannot be read."""
         self.unreadable_rows.labels(table, problem).inc()
+
+    def count_labelled(self, labelled: Labelled) -> None:
+        """Count events with a label, and what was predicted of them."""
+        if labelled.count:
+            self.labelled.labels("positive").inc(labelled.positive)
+            self.labelled.labels("negative").inc(labelled.count - labelled.positive)
+            self.predicted.inc(labelled.predicted)
 
     def observe_learning(self, partition: str, progress: Mapping[str, Progress]) -> None:
         """Update the gauges of a partition's learner."""
@@ -170,6 +229,8 @@ class Metrics:
             family.remove(first, str(partition))
         if table == "users":
             self.pending_lists.remove(str(partition))
+            self.latency.remove(str(partition))
+            self.interest_drift.remove(str(partition))
             for model in LEARNING_MODELS:
                 for value in LEARNING_VALUES:
                     self.learning.remove(model, value, str(partition))

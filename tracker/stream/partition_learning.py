@@ -98,6 +98,7 @@ class PartitionLearning:
         if steps:
             self._store.note(LEARNED_KEY, learner.row())
             self._metrics.learning_steps.inc(steps)
+        self._metrics.count_labelled(learner.take_labelled())
         self._metrics.observe_learning(self._partition, learner.progress)
 
     def _follow(self, learner: Learner, serving: Serving) -> None:

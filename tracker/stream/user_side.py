@@ -411,6 +411,9 @@ class UserSide(Side[str]):
                 fresh = batch.take(new)
         if len(fresh):
             applied = self._update(serving, fresh)
+            self._lists.judge_lists(fresh, applied.outcomes, serving)
+            if applied.rebuilt:
+                self._metrics.rebuilt.inc(applied.rebuilt)
             self._item_events.append(applied.item_events)
             self._count(applied.outcomes, applied.unknown)
         latest = last_of_each(batch.slots)

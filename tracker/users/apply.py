@@ -56,7 +56,8 @@ class Applied:
     `outcomes` (N,) uint8, one of APPLIED .. ALREADY_RETRACTED an event; `item_events` (M,)
     ITEM_EVENT of those that changed a state, in order; `unknown` of them were of items not in the
     catalogue; `seen_changed` (U,) int64, user slots whose seen set has to be stored; `late` (N,)
-    bool, the applied ones that were not the newest of their user.
+    bool, the applied ones that were not the newest of their user; `rebuilt` rows of another
+    artifact were carried over before.
     """
 
     outcomes: NDArray[np.uint8]
@@ -64,6 +65,7 @@ class Applied:
     unknown: int
     seen_changed: Slots
     late: NDArray[np.bool_]
+    rebuilt: int = 0
 
 
 @native

@@ -14,6 +14,7 @@ from tracker.items.rows import ItemRows
 from tracker.recommend.learner import Learner
 from tracker.scoring.context import COLUMNS
 from tracker.stream.key_check import RULES, partitions_of_all
+from tracker.stream.live_quality import LastLists
 from tracker.stream.serving import Serving
 from tracker.users.rows import RequestBatch, UserRows
 
@@ -50,6 +51,9 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     learner.follow(serving.artifact.models)
     requests = RequestBatch(rows, slots, now, np.zeros(3, np.uint32))
     recommended = recommender.recommend(requests, k, learner.served)
+    lists = LastLists()
+    lists.keep(rows.states, np.arange(3), recommended, serving.sequence)
+    lists.judge(rows.states, batch, applied.outcomes, serving.sequence)
     ranker = learner.served.ranker
     if ranker is not None:
         ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)

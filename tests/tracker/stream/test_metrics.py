@@ -18,17 +18,21 @@ def test_counters_appear_in_prometheus_text() -> None:
 
 def test_latencies_are_counted_an_array_at_a_time() -> None:
     metrics = Metrics()
-    metrics.latency.observe(np.array([0.0005, 0.001, 0.03, 100.0]))
-    metrics.latency.observe(np.zeros(0))
+    metrics.latency.observe("2", np.array([0.0005, 0.001, 0.03, 100.0]))
+    metrics.latency.observe("2", np.zeros(0))
 
     def bucket(edge: str) -> float | None:
-        return metrics.registry.get_sample_value("tracker_latency_seconds_bucket", {"le": edge})
+        labels = {"le": edge, "partition": "2"}
+        return metrics.registry.get_sample_value("tracker_latency_seconds_bucket", labels)
 
+    labels = {"partition": "2"}
     assert bucket("0.001") == 2
     assert bucket("0.05") == 3
     assert bucket("60.0") == 3
     assert bucket("+Inf") == 4
-    assert metrics.registry.get_sample_value("tracker_latency_seconds_sum") == 100.0315
+    assert metrics.registry.get_sample_value("tracker_latency_seconds_sum", labels) == 100.0315
+    metrics.forget_partition("users", "t-events", 2)
+    assert bucket("+Inf") is None
 
 
 def test_time_without_a_commit_is_known() -> None:
