@@ -261,10 +261,10 @@ class Learner:
         """
         if len(self.ids) <= self.options.full_up_to:
             return self.ids - 1, self.ids - 1, None
-        drawn = torch.searchsorted(
+        draws = torch.searchsorted(
             self.shares_below, torch.rand(self.options.sampled, device=self.device)
         ).clamp(max=len(self.ids) - 1)
-        sample, counts = torch.unique(drawn, return_counts=True)
+        sample, counts = torch.unique(draws, return_counts=True)
         columns = torch.unique(torch.cat([sample, ids[ids > 0] - 1]))
         correction = torch.log(counts / (self.options.sampled * self.share[sample]))
         return columns, torch.searchsorted(columns, sample), correction
