@@ -65,7 +65,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "no context of the user": CONTEXT,
     "no repeats": ("repeats", "repeat_recency"),
-    "no scene columns": ("scene_1d", "scene_10d"),
+    "no scene columns": ("scene_short", "scene_long"),
     NO_ENCODER: ("encoder",),
 }
 """Groups of columns that a ranker is fitted without."""

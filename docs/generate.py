@@ -23,7 +23,7 @@ from tracker.cli.main import cli as tracker_cli
 from tracker.events.item_events import ITEM_EVENT
 from tracker.events.kinds import DEFAULT_KINDS
 from tracker.events.wire import REASONS
-from tracker.items.layout import ITEM_HEAD, NEIGHBOUR, SCENE
+from tracker.items.layout import COUNTED, ITEM_HEAD, NEIGHBOUR, SCENE
 from tracker.kafka.topics import wanted_topics
 from tracker.settings import PREFIX, Settings, load_settings
 from tracker.store.partition_store import HandOverPosition, Position
@@ -343,6 +343,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "interest": lambda: user_part("slots", comments("INTEREST")),
     "ring": lambda: user_part("ring", comments("RING")),
     "item-head": lambda: layout(ITEM_HEAD, comments("ITEM_HEAD")),
+    "counted": lambda: layout(COUNTED, comments("COUNTED")),
     "scene": lambda: layout(SCENE, comments("SCENE")),
     "neighbour": lambda: layout(NEIGHBOUR, comments("NEIGHBOUR")),
     "item-event": lambda: layout(ITEM_EVENT, comments("ITEM_EVENT")),

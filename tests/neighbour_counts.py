@@ -79,5 +79,5 @@ class Uncapped:
 
 def _strongest(states: ItemStates, slot: int, count: int) -> list[int]:
     entries = states.neighbours[slot, : int(states.head[slot]["n_neighbours"])]
-    order: NDArray[np.int64] = np.argsort(-entries["together_10d"], kind="stable")
+    order: NDArray[np.int64] = np.argsort(-entries["together_lately"], kind="stable")
     return [int(item) for item in entries["item"][order[:count]]]

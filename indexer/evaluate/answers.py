@@ -98,7 +98,7 @@ def variants_of(replay: Replay, targets: Targets) -> list[Variant]:
     """Return the variants that can differ: the log has their input, and the artifact reads it."""
     variants = [WHOLE]
     tower, columns = replay.recommender.tower, replay.recommender.ranker.column_mask
-    reads = columns[[FEATURE.scene_1d, FEATURE.scene_10d]].any() or (
+    reads = columns[[FEATURE.scene_short, FEATURE.scene_long]].any() or (
         tower is not None and tower.attention is not None
     )
     if reads and (replay.log.batch.scenes[targets.events] != 0).any():
@@ -215,7 +215,7 @@ def ask_tracker(
     return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
 
 
-_VARIED = np.isin(COLUMNS, ["scene_1d", "scene_10d", *MODELLED])
+_VARIED = np.isin(COLUMNS, ["scene_short", "scene_long", *MODELLED])
 """(F,) the columns that can differ between variants."""
 
 

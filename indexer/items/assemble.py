@@ -18,6 +18,7 @@ from indexer.items.options import (
     RefusedError,
     current_version,
     interest_of,
+    item_counts_of,
     whitening_of,
 )
 from indexer.items.tower_items import moved_tower
@@ -34,6 +35,7 @@ from tracker.artifact.manifest import (
 from tracker.artifact.models import UNTRAINED, Models
 from tracker.artifact.versions import Root, set_latest, staging
 from tracker.explained import Explained
+from tracker.items.config import ItemCounts
 from tracker.items.index import ItemIndex
 from tracker.items.vectors import ItemVectors
 from tracker.users.config import InterestConfig
@@ -82,6 +84,7 @@ class Assembled:
         index_info: kind, parameters and recall of the index.
         sources: whitening, encodings and texts, for the next build.
         interest: the shape of states.
+        item_counts: half-lives of the items' counts.
         encoder: the text encoder.
         basis: name of encoder, whitening and shape of states.
         fitted_on: number of items that the whitening was fitted on.
@@ -96,6 +99,7 @@ class Assembled:
     index_info: IndexInfo
     sources: Sources
     interest: InterestConfig
+    item_counts: ItemCounts
     encoder: EncoderInfo
     basis: str
     fitted_on: int
@@ -221,6 +225,7 @@ def assemble(
         index_info=info,
         sources=Sources(whitening.mean, whitening.matrix, encodings, rows.hashes, rows.texts),
         interest=interest,
+        item_counts=item_counts_of(before, options),
         encoder=encoder.info,
         basis=basis,
         fitted_on=fitted_on,
@@ -241,7 +246,12 @@ def with_half_lives(parts: Assembled, seconds: tuple[float, ...]) -> Assembled:
 def in_memory(parts: Assembled, models: Models = UNTRAINED) -> Artifact:
     """Return an artifact in memory, not written yet, for a replay."""
     return Artifact.in_memory(
-        parts.items, interest=parts.interest, index=parts.index, basis=parts.basis, models=models
+        parts.items,
+        interest=parts.interest,
+        item_counts=parts.item_counts,
+        index=parts.index,
+        basis=parts.basis,
+        models=models,
     )
 
 
@@ -282,6 +292,9 @@ def write_version(
             fitted_on=parts.fitted_on,
             encoder=parts.encoder,
             interest=parts.interest,
+            item_counts=parts.item_counts.after(
+                None if parts.before is None else parts.before.manifest.item_counts
+            ),
             index=parts.index_info,
             files=files,
             ranker=None if models.ranker is None else models.ranker.info,

@@ -13,6 +13,7 @@ from indexer.items.item_encoder import Encoder
 from indexer.items.whitening import Whitening, fit_whitening
 from tracker.artifact.versions import ArtifactError, Root
 from tracker.explained import Explained
+from tracker.items.config import ItemCounts
 from tracker.users.config import InterestConfig
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,16 @@ def interest_of(before: Before | None, options: BuildOptions, encoder: Encoder) 
             " so, or with the former options"
         )
     return interest
+
+
+def item_counts_of(before: Before | None, options: BuildOptions) -> ItemCounts:
+    """Return the half-lives of the items' counts: those of the current version, if it is kept.
+
+    A change rebuilds no state: counts that both versions have stay exact.
+    """
+    if before is None or options.refit:
+        return ItemCounts()
+    return before.manifest.item_counts.after(None)
 
 
 def _named(name: str, fingerprint: str) -> str:

@@ -156,13 +156,13 @@ class Replay:
     ) -> None:
         self.log = log
         self.position = 0
-        self.view = ItemView(artifact.vectors)
+        self.view = ItemView(artifact.vectors, artifact.manifest.item_counts)
         self.recommender = Recommender(artifact, self.view, options, ranker, RememberingReader)
         self.users = UserRows(artifact.manifest.interest)
         self.users.grow(max(1, len(log.user_ids)))
         self.rows = artifact.vectors.row_of(log.batch.items)
         self.user_hashes = np.array([hash_id(user) for user in log.user_ids], np.uint64)
-        self._items = ItemStates(len(log.item_hashes) + 1)
+        self._items = ItemStates(len(log.item_hashes) + 1, artifact.manifest.item_counts)
         self._skip = skip
         self._readers: list[Future[None]] = []
         self.learner = learner
@@ -212,7 +212,8 @@ class Replay:
 
         The states stay: a user's row is rebuilt from its ring at the next event or question.
         """
-        self.view = ItemView(artifact.vectors)
+        self.view = ItemView(artifact.vectors, artifact.manifest.item_counts)
+        self._items.follow(artifact.manifest.item_counts)
         slots = np.arange(len(self.log.item_hashes))
         self.view.update_from(self._items.copy_rows(slots), self.log.item_hashes)
         self.recommender = Recommender(artifact, self.view, options, reader=RememberingReader)

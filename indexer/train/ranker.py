@@ -22,7 +22,7 @@ MIN_EXAMPLES = 100
 """Fewest targets that a ranker is fitted on: the fixed blend is better than their noise."""
 
 CUT_COLUMNS = (
-    ("content_60", "content_95"), ("trend_1d",), ("neighbours_95",), ("negative",), ("repeats",),
+    ("content_60", "content_95"), ("trend_short",), ("neighbours_95",), ("negative",), ("repeats",),
     ("encoder",),
 )  # fmt: skip
 """The features of the recommender's first cut, in the order of `Ranker.cut_weights`."""

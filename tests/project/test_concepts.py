@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
-from tracker.items.counts import ITEM_HALF_LIVES, POSITION_DECAY
+from tracker.items.config import ItemCounts
+from tracker.items.counts import POSITION_DECAY
 from tracker.items.layout import NEIGHBOURS, SCENES
 from tracker.kernels.arithmetic import decay
 from tracker.recommend.learner import MOST, MOST_LABELLED
@@ -61,7 +62,7 @@ def test_the_example_of_a_late_event_is_right() -> None:
     assert interest[2] in rounded(decay(3 * DAY, CONFIG.slot_half_life_seconds))
     (trend,) = (row for row in rows("time") if row[0].startswith("trend"))
     for half_life, cell in zip(trend[1].split(" to "), trend[2].split(" to "), strict=True):
-        assert seconds(half_life) in ITEM_HALF_LIVES
+        assert seconds(half_life) in ItemCounts().seconds
         assert cell in rounded(decay(3 * DAY, seconds(half_life)))
 
 

@@ -11,7 +11,7 @@ from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.item_events import FORMATS as BLOCK_FORMATS
 from tracker.events.kinds import DWELL_SATURATION_SECONDS, MAX_QUANTITY_FACTOR, Kind, Kinds
 from tracker.events.wire import MAX_ID_BYTES
-from tracker.items.counts import ITEM_HALF_LIVES
+from tracker.items.config import ItemCounts
 from tracker.items.layout import FORMAT as ITEM_FORMAT
 from tracker.items.layout import NEIGHBOURS, SCENES
 from tracker.kafka.outbox import MAX_BATCH_BYTES, MAX_REJECTED_BYTES
@@ -66,8 +66,11 @@ def test_number_is_the_one_of_the_code(name: str, sentence: str) -> None:
 
 
 def test_half_lives_of_counts_are_those_of_the_code() -> None:
-    assert [seconds / 3600 for seconds in ITEM_HALF_LIVES[:-1]] == [3, 12, 24, 72, 240, 960]
-    assert "3 hours, 12 hours, 1 day, 3 days, 10 days, 40 days, and none" in page("rows")
+    scales = ItemCounts()
+    assert (scales.short_seconds, scales.long_seconds) == (86400.0, 864000.0)
+    hours = [seconds / 3600 for seconds in scales.more_seconds]
+    assert hours == [1 / 6, 1, 6, 72, 1440, 8766]
+    assert "10 minutes, 1 hour, 6 hours, 3 days, 60 days, 1 year, and none" in page("rows")
 
 
 def test_users_page_of_http_shows_the_recent_events_that_the_code_gives() -> None:

@@ -35,6 +35,7 @@ from tracker.artifact.versions import (
 )
 from tracker.encoder.tower_info import UserAttributes
 from tracker.files import sync_folder, write_synced
+from tracker.items.config import ItemCounts
 from tracker.items.index import IndexFileError, ItemIndex
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.device import Device, DeviceError
@@ -124,6 +125,7 @@ class Artifact:
         vectors: ItemVectors,
         *,
         interest: InterestConfig | None = None,
+        item_counts: ItemCounts | None = None,
         index: ItemIndex | None = None,
         version: str = "000001-00000000",
         sequence: int = 1,
@@ -146,6 +148,7 @@ class Artifact:
             interest=InterestConfig(dim=vectors.dim) if interest is None else interest,
             index=IndexInfo("flat", {}, 1.0, 0, 0.0),
             files={},
+            item_counts=ItemCounts() if item_counts is None else item_counts,
         )
         index = ItemIndex.flat(vectors.vectors[: vectors.live]) if index is None else index
         return cls(manifest, vectors, index, Path(), models)

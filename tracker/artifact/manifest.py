@@ -20,6 +20,7 @@ from tracker.artifact.versions import (
 )
 from tracker.encoder.tower_info import TowerInfo
 from tracker.files import write_synced
+from tracker.items.config import FORMER, ItemCounts
 from tracker.scoring.network import RankerInfo
 from tracker.scoring.prediction import PredictionInfo
 from tracker.users.config import InterestConfig
@@ -105,7 +106,9 @@ class Manifest(msgspec.Struct, frozen=True):
     `basis` names whitening, projection and `interest` together: under one basis an unchanged text
     keeps its vector bit by bit, and states their meaning. `fitted_on` items shaped the whitening.
     `live` of the `items` are in the catalogue. The last `without_text` of these have no text: their
-    vectors are zeros, and the index does not hold them. `files` has the SHA-256 of each file.
+    vectors are zeros, and the index does not hold them. `item_counts` are the half-lives of the
+    items' counts; a manifest without them is of a version that had those of FORMER. `files` has the
+    SHA-256 of each file.
     `ranker`, `tower` (the user encoder), `prediction` and `training` are there if they were
     trained. `untrained` says why one of these was not, by its name, if there was a training.
     """
@@ -130,6 +133,7 @@ class Manifest(msgspec.Struct, frozen=True):
     prediction: PredictionInfo | None = None
     untrained: dict[str, str] = {}
     without_text: int = 0
+    item_counts: ItemCounts = FORMER
 
     @property
     def recall_at_10(self) -> float:

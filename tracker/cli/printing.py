@@ -220,11 +220,13 @@ def print_item(item: Mapping[str, Any]) -> None:
     counts = Table(*(f"half-life {name}" for name in item["counts"]))
     counts.add_row(*(f"{value:.2f}" for value in item["counts"].values()))
     console.print(counts)
+    if item["warming"]:
+        console.print(f"still estimated, as the half-life is new: {', '.join(item['warming'])}")
     if item["scenes"]:
-        scenes = Table("scene", "count (1 d)", "count (10 d)")
+        scenes = Table("scene", "count (short)", "count (long)")
         for one in item["scenes"]:
             scenes.add_row(
-                _safe(one["scene"] or "none"), f"{one['day']:.2f}", f"{one['ten_days']:.2f}"
+                _safe(one["scene"] or "none"), f"{one['short']:.2f}", f"{one['long']:.2f}"
             )
         console.print(scenes)
     if item["chosen_together"]:

@@ -27,34 +27,20 @@ from tracker.kernels.row_bytes import Slots
 
 Array = NDArray[Any]
 
-HOUR = 3600.0
-
-DAY = 86400.0
-
-
-ITEM_HALF_LIVES = np.array(
-    [3 * HOUR, 12 * HOUR, DAY, 3 * DAY, 10 * DAY, 40 * DAY, np.inf], np.float64
-)
-"""Seconds; the last one never decays."""
-
 
 class _CountColumns(NamedTuple):
-    hours_3: int = 0
-    hours_12: int = 1
-    day: int = 2
-    days_3: int = 3
-    days_10: int = 4
-    days_40: int = 5
-    never: int = 6
+    short: int = 0
+    long: int = 1
+    never: int = 2
 
 
 COUNT = _CountColumns()
-"""Columns of decayed counts, in the order of ITEM_HALF_LIVES: `counts[row, COUNT.day]`."""
+"""Columns of decayed counts, the first of `ItemCounts.seconds`: `counts[row, COUNT.short]`."""
 
 
 class _SumColumns(NamedTuple):
-    day: int = 0
-    days_10: int = 1
+    short: int = 0
+    long: int = 1
     never: int = 2
 
 
@@ -74,7 +60,7 @@ TALLY = _TallyColumns()
 
 class _PairColumns(NamedTuple):
     together: int = 0
-    together_10d: int = 1
+    together_lately: int = 1
     next: int = 2
 
 
@@ -106,30 +92,38 @@ def _settle(number: float, factor: float) -> float:
 
 @native
 def _move_time(
-    head: Any, counts: Array, weights: Array, scenes: Array, neighbours: Array, time: float
+    head: Any,
+    counts: Array,
+    weights: Array,
+    scenes: Array,
+    neighbours: Array,
+    half_lives: Array,
+    time: float,
 ) -> None:
     """Decay a row up to a time, if it is later than the row's."""
     age = time - head["ref_time"]
     if age <= 0.0:
         return
     head["ref_time"] = time
-    for h in range(counts.shape[0]):
+    short = decay(age, half_lives[COUNT.short])
+    long = decay(age, half_lives[COUNT.long])
+    counts[COUNT.short] = _settle(counts[COUNT.short], short)
+    counts[COUNT.long] = _settle(counts[COUNT.long], long)
+    for h in range(COUNT.never + 1, counts.shape[0]):
         if counts[h] != 0.0:
-            counts[h] = _settle(counts[h], decay(age, ITEM_HALF_LIVES[h]))
-    day = decay(age, ITEM_HALF_LIVES[COUNT.day])
-    ten_days = decay(age, ITEM_HALF_LIVES[COUNT.days_10])
-    weights[SUM.day] = _settle(weights[SUM.day], day)
-    weights[SUM.days_10] = _settle(weights[SUM.days_10], ten_days)
+            counts[h] = _settle(counts[h], decay(age, half_lives[h]))
+    weights[SUM.short] = _settle(weights[SUM.short], short)
+    weights[SUM.long] = _settle(weights[SUM.long], long)
     for s in range(whole(head["n_scenes"])):
         both = scenes[s]["counts"]
-        both[SUM.day] = _settle(both[SUM.day], day)
-        both[SUM.days_10] = _settle(both[SUM.days_10], ten_days)
-    fade_neighbours(neighbours, whole(head["n_neighbours"]), ten_days)
+        both[SUM.short] = _settle(both[SUM.short], short)
+        both[SUM.long] = _settle(both[SUM.long], long)
+    fade_neighbours(neighbours, whole(head["n_neighbours"]), long)
 
 
 @native
 def _count_scene(
-    head: Any, scenes: Array, scene: np.uint32, sign: float, day: float, ten_days: float
+    head: Any, scenes: Array, scene: np.uint32, sign: float, short: float, long: float
 ) -> None:
     """Count an event in its scene; a new one takes the place of the least when all are taken."""
     n = whole(head["n_scenes"])
@@ -144,23 +138,23 @@ def _count_scene(
         if n < SCENES:
             place = n
             head["n_scenes"] = n + 1
-            scenes[place]["counts"][SUM.day] = 0.0
-            scenes[place]["counts"][SUM.days_10] = 0.0
+            scenes[place]["counts"][SUM.short] = 0.0
+            scenes[place]["counts"][SUM.long] = 0.0
         else:
             place = 0
             for s in range(1, n):
-                least = scenes[place]["counts"][SUM.days_10]
-                if scenes[s]["counts"][SUM.days_10] < least:
+                least = scenes[place]["counts"][SUM.long]
+                if scenes[s]["counts"][SUM.long] < least:
                     place = s
         scenes[place]["scene"] = scene
     counts = scenes[place]["counts"]
-    counts[SUM.day] += sign * day
-    counts[SUM.days_10] += sign * ten_days
+    counts[SUM.short] += sign * short
+    counts[SUM.long] += sign * long
 
 
 @native
 def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) -> None:
-    all_heads, all_counts, all_weights, all_scenes, all_neighbours = states
+    all_heads, all_counts, all_weights, all_scenes, all_neighbours, half_lives = states
     for i in range(slots.shape[0]):
         slot = slots[i]
         event = events[i]
@@ -172,7 +166,7 @@ def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) ->
         weight = float(event["weight"])
         sign = float(event["sign"])
         head["item"] = event["item"]
-        _move_time(head, counts, all_weights[slot], scenes, neighbours, time)
+        _move_time(head, counts, all_weights[slot], scenes, neighbours, half_lives, time)
         if sign > 0.0:
             # NaN, for none, is not smaller and not larger than anything.
             if not head["first_time"] <= time:
@@ -180,10 +174,10 @@ def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) ->
             if not head["last_time"] >= time:
                 head["last_time"] = time
         age = head["ref_time"] - time
-        day = decay(age, ITEM_HALF_LIVES[COUNT.day])
-        ten_days = decay(age, ITEM_HALF_LIVES[COUNT.days_10])
-        all_weights[slot, SUM.day] += sign * weight * day
-        all_weights[slot, SUM.days_10] += sign * weight * ten_days
+        short = decay(age, half_lives[COUNT.short])
+        long = decay(age, half_lives[COUNT.long])
+        all_weights[slot, SUM.short] += sign * weight * short
+        all_weights[slot, SUM.long] += sign * weight * long
         head["weight_total"] += sign * weight
         if weight < 0.0:
             head["negatives"] += whole(event["sign"])
@@ -192,10 +186,14 @@ def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) ->
         if not weight > 0.0:
             continue
         head["positives"] += whole(event["sign"])
-        for h in range(counts.shape[0]):
-            counts[h] += sign * decay(age, ITEM_HALF_LIVES[h])
+        if age > 0.0:
+            for h in range(counts.shape[0]):
+                counts[h] += sign * decay(age, half_lives[h])
+        else:
+            for h in range(counts.shape[0]):
+                counts[h] += sign
         if event["scene"] != 0:
-            _count_scene(head, scenes, event["scene"], sign, day, ten_days)
+            _count_scene(head, scenes, event["scene"], sign, short, long)
         n_recent = whole(event["n_recent"])
         head["n_neighbours"] = count_neighbours(
             neighbours,
@@ -204,7 +202,7 @@ def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) ->
             recents[i],
             n_recent,
             sign,
-            ten_days,
+            long,
         )
 
 
@@ -254,9 +252,9 @@ def fade_neighbours(neighbours: Array, n: int, factor: float) -> None:
     part = np.float32(factor)
     for k in range(n):
         entry = neighbours[k]
-        entry["together_10d"] *= part
-        if entry["together_10d"] < _LEAST:  # denormal numbers are slow
-            entry["together_10d"] = 0.0
+        entry["together_lately"] *= part
+        if entry["together_lately"] < _LEAST:  # denormal numbers are slow
+            entry["together_lately"] = 0.0
 
 
 @native
@@ -272,10 +270,10 @@ def _find_neighbour(neighbours: Array, n: int, item: np.uint64) -> int:
 @native
 def _least_neighbour(neighbours: Array, n: int) -> int:
     place = 0
-    least = neighbours[0]["together_10d"]
+    least = neighbours[0]["together_lately"]
     for k in range(1, n):
-        if neighbours[k]["together_10d"] < least:
-            least = neighbours[k]["together_10d"]
+        if neighbours[k]["together_lately"] < least:
+            least = neighbours[k]["together_lately"]
             place = k
     return place
 
@@ -288,7 +286,7 @@ def count_neighbours(
     recent: Array,
     n_recent: int,
     sign: float,
-    ten_days: float,
+    lately: float,
 ) -> int:
     """Count the items a user had chosen before this one; sign -1 takes the same pairs out again.
 
@@ -299,7 +297,7 @@ def count_neighbours(
         recent: hashes of the user's items before, latest first.
         n_recent: how many.
         sign: 1 or -1.
-        ten_days: what decay with 10 d has left of the event at the time of the row.
+        lately: what decay with the long half-life has left of the event at the time of the row.
 
     Returns:
         how many are in use now.
@@ -320,17 +318,17 @@ def count_neighbours(
                 n += 1
             else:
                 place = _least_neighbour(neighbours, n)
-                if counted * ten_days < neighbours[place]["together_10d"]:
+                if counted * lately < neighbours[place]["together_lately"]:
                     continue
             entry = neighbours[place]
             entry["item"] = other
             entry["together"] = 0.0
-            entry["together_10d"] = 0.0
+            entry["together_lately"] = 0.0
             entry["next"] = 0.0
             entry["pairs"] = 0
         entry = neighbours[place]
         entry["together"] = max(entry["together"] + counted, 0.0)
-        entry["together_10d"] = max(entry["together_10d"] + counted * ten_days, 0.0)
+        entry["together_lately"] = max(entry["together_lately"] + counted * lately, 0.0)
         if k == 0:
             entry["next"] = max(entry["next"] + sign, 0.0)
         if sign > 0.0:

@@ -42,7 +42,7 @@ def mend_items(states: ItemStates, slots: Slots, events: Array, now: float, late
     mine = np.array([places.get(item, -1) for item in events["item"].tolist()], np.int64)
     events, mine = events[mine >= 0].copy(), mine[mine >= 0]
     events["time"] = np.where(events["time"] > latest, now, events["time"])
-    again = ItemStates(len(slots))
+    again = ItemStates(len(slots), states.scales)
     apply_item_events(again, mine, events)
     for place, slot in enumerate(slots.tolist()):
         _mend_row(states, slot, again, place, now, latest)
@@ -59,13 +59,13 @@ def _mend_row(
     if not new["ref_time"] > 0.0:
         return
     head["ref_time"] = new["ref_time"]
-    never = head["counts"][COUNT.never]
-    head["counts"] = new["counts"]
-    head["counts"][COUNT.never] = never
+    never = states.counted[slot, COUNT.never]["count"]
+    states.counted[slot] = again.counted[place]
+    states.counted[slot, COUNT.never]["count"] = never
     head["weight_sum"] = new["weight_sum"]
     head["n_scenes"] = new["n_scenes"]
     states.scenes[slot] = again.scenes[place]
     fresh = again.neighbours[place][: int(new["n_neighbours"])]
-    lately = dict(zip(fresh["item"].tolist(), fresh["together_10d"].tolist(), strict=True))
+    lately = dict(zip(fresh["item"].tolist(), fresh["together_lately"].tolist(), strict=True))
     for neighbour in states.neighbours[slot][: int(head["n_neighbours"])]:
-        neighbour["together_10d"] = lately.get(int(neighbour["item"]), 0.0)
+        neighbour["together_lately"] = lately.get(int(neighbour["item"]), 0.0)

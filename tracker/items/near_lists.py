@@ -16,8 +16,8 @@ from tracker.kernels.native import native
 
 Array = NDArray[Any]
 
-STALE_SECONDS = 8640.0
-"""How old the decayed counts in reverse lists may get: 0.7 % of them, at a half-life of 10 d."""
+STALE_SHARE = 0.01
+"""How old the decayed counts in reverse lists may get, in half-lives: decay takes 0.7 %."""
 
 
 class NearList(NamedTuple):
@@ -64,7 +64,7 @@ class NearLists(NamedTuple):
 def _settle(rows: Array, counts: Array, place: int, n: int) -> None:
     """Move one of n entries to where its count belongs: most together first, ties by row."""
     row = rows[place]
-    together, faded = counts[place, PAIR.together], counts[place, PAIR.together_10d]
+    together, faded = counts[place, PAIR.together], counts[place, PAIR.together_lately]
     after = counts[place, PAIR.next]
     while place > 0 and (
         counts[place - 1, PAIR.together] < together
@@ -82,7 +82,7 @@ def _settle(rows: Array, counts: Array, place: int, n: int) -> None:
         place += 1
     rows[place] = row
     counts[place, PAIR.together] = together
-    counts[place, PAIR.together_10d] = faded
+    counts[place, PAIR.together_lately] = faded
     counts[place, PAIR.next] = after
 
 
@@ -134,6 +134,7 @@ def place_neighbours(
     table_hash: Array,
     table_row: Array,
     near: NearLists,
+    stale_seconds: float,
     old_rows: Array,
     is_new: Array,
 ) -> None:
@@ -151,6 +152,7 @@ def place_neighbours(
         table_hash: hashes of the catalogue's table, see `row_of_hash`.
         table_row: rows of the catalogue's table.
         near: changed in place.
+        stale_seconds: age at which all counts are written again.
         old_rows: (64,) int64, anything.
         is_new: (64,) bool, anything.
     """
@@ -158,7 +160,7 @@ def place_neighbours(
     n_old = whole(near.before.n[row])
     for k in range(n_old):
         old_rows[k] = rows[k]
-    is_stale = not abs(ref_time - near.written[row]) <= STALE_SECONDS
+    is_stale = not abs(ref_time - near.written[row]) <= stale_seconds
     if is_stale:
         near.written[row] = ref_time
     n = 0
@@ -175,7 +177,7 @@ def place_neighbours(
         )
         rows[n] = other
         counts[n, PAIR.together] = entry["together"]
-        counts[n, PAIR.together_10d] = entry["together_10d"]
+        counts[n, PAIR.together_lately] = entry["together_lately"]
         counts[n, PAIR.next] = entry["next"]
         if stays:
             old_rows[n] = -1

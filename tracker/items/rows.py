@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.items.config import ItemCounts
 from tracker.items.counts import apply_item_events
 from tracker.items.layout import FORMAT
 from tracker.items.states import ItemStateFormatError, ItemStates, problem_of
@@ -18,13 +19,16 @@ OnUnreadable = Callable[[bytes, bytes, str], object]
 class ItemRows:
     """The items' arrays of one partition, and their rows.
 
+    Args:
+        scales: half-lives of the counts.
+
     Attributes:
         states: the arrays.
         on_unreadable: called with each row that was loaded as an empty one.
     """
 
-    def __init__(self) -> None:
-        self.states = ItemStates(0)
+    def __init__(self, scales: ItemCounts | None = None) -> None:
+        self.states = ItemStates(0, scales)
         self.on_unreadable: OnUnreadable = lambda key, row, problem: None
 
     def grow(self, rows: int) -> None:
@@ -33,6 +37,10 @@ class ItemRows:
 
     def clear(self, slots: Slots) -> None:
         """Do nothing: `load` fills the states anew."""
+
+    def follow(self, scales: ItemCounts) -> None:
+        """Follow an artifact with other half-lives, before events are applied for it."""
+        self.states.follow(scales)
 
     def apply(self, slots: Slots, item_events: NDArray[Any]) -> None:
         """Apply item events to the rows at `slots`, in order."""
@@ -71,7 +79,7 @@ class ItemRows:
 
     def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
         """Return the time of the latest event of rows; infinity for those that cannot be read."""
-        states = ItemStates(len(rows))
+        states = ItemStates(len(rows), self.states.scales)
         unreadable = np.zeros(len(rows), np.bool_)
         slots = np.arange(len(rows))
         try:

@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.explained import Explained
+from tracker.items.config import ItemCounts
 from tracker.items.layout import (
+    COUNTED,
+    COUNTED_WORDS,
     FORMAT,
     HEAD_WORDS,
     ITEM_HEAD,
@@ -18,10 +21,13 @@ from tracker.items.layout import (
     SCENE,
     SCENE_WORDS,
     SCENES,
+    RowArrays,
     check_items,
+    fit_row,
     pack_items,
     unpack_items,
 )
+from tracker.kernels.native import native
 from tracker.kernels.row_bytes import (
     DAMAGED,
     Slots,
@@ -47,25 +53,33 @@ def problem_of(row: bytes) -> str | None:
 
 
 class StateColumns(NamedTuple):
-    """The columns of an ItemStates, with the counts and weights of its heads; see there."""
+    """The columns of an ItemStates, with the counts and weights of its rows; see there."""
 
     head: Array
     counts: Array
     weights: Array
     scenes: Array
     neighbours: Array
+    half_lives: Array
 
 
 class ItemStates:
     """The arena of items. Which item has which row is not known here, but each row names its item.
 
-    `head` (C,) ITEM_HEAD, `scenes` (C, SCENES) SCENE, `neighbours` (C, NEIGHBOURS) NEIGHBOUR; what
-    lies beyond `n_scenes` and `n_neighbours` means nothing. A cleared row is zero, its first and
-    last time NaN.
+    `head` (C,) ITEM_HEAD, `counted` (C, H) COUNTED by the half-lives of `scales`, `scenes` (C,
+    SCENES) SCENE, `neighbours` (C, NEIGHBOURS) NEIGHBOUR; what lies beyond `n_scenes` and
+    `n_neighbours` means nothing. A cleared row is zero, its first and last time NaN.
+
+    Args:
+        capacity: number of rows.
+        scales: half-lives of the counts.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, scales: ItemCounts | None = None) -> None:
+        self.scales = ItemCounts() if scales is None else scales
+        self.half_lives = self.scales.half_lives
         self.head: Array = np.zeros(capacity, ITEM_HEAD)
+        self.counted: Array = np.zeros((capacity, len(self.half_lives)), COUNTED)
         self.scenes: Array = np.zeros((capacity, SCENES), SCENE)
         self.neighbours: Array = np.zeros((capacity, NEIGHBOURS), NEIGHBOUR)
         self.head["first_time"] = np.nan
@@ -80,39 +94,66 @@ class ItemStates:
     def columns(self) -> StateColumns:
         """The arena as kernels take it."""
         head = self.head
-        return StateColumns(head, head["counts"], head["weight_sum"], self.scenes, self.neighbours)
+        return StateColumns(
+            head, self.counted["count"], head["weight_sum"], self.scenes, self.neighbours,
+            self.half_lives,
+        )  # fmt: skip
+
+    def follow(self, scales: ItemCounts) -> None:
+        """Go over to other half-lives: counts that both have stay, others are estimated.
+
+        See `tracker.items.layout.fit_row`. It does nothing if the half-lives are the same.
+        """
+        half_lives = scales.half_lives
+        if not np.array_equal(half_lives, self.half_lives):
+            counted = np.zeros((self.capacity, len(half_lives)), COUNTED)
+            _refit(
+                self.head, self.counted, self.half_lives, half_lives, counted, self.scenes,
+                self.neighbours,
+            )  # fmt: skip
+            self.counted = counted
+        self.scales, self.half_lives = scales, half_lives
 
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` rows; those there keep their places."""
         old = self.capacity
         if capacity <= old:
             return
-        larger = ItemStates(capacity)
-        for name in ("head", "scenes", "neighbours"):
+        larger = ItemStates(capacity, self.scales)
+        for name in ("head", "counted", "scenes", "neighbours"):
             getattr(larger, name)[:old] = getattr(self, name)
             setattr(self, name, getattr(larger, name))
 
     def clear(self, slots: Slots) -> None:
         """Empty rows."""
-        for column in (self.head, self.scenes, self.neighbours):
+        for column in (self.head, self.counted, self.scenes, self.neighbours):
             column[slots] = np.zeros((), column.dtype)
         self.head["first_time"][slots] = np.nan
         self.head["last_time"][slots] = np.nan
 
     def copy_rows(self, slots: Slots) -> "ItemStates":
         """Return rows (n,) as an arena of their own, which later events do not change."""
-        copy = ItemStates(0)
+        copy = ItemStates(0, self.scales)
         copy.head = self.head[slots]
+        copy.counted = self.counted[slots]
         copy.scenes = self.scenes[slots]
         copy.neighbours = self.neighbours[slots]
         return copy
 
-    def _columns_as_words(self) -> tuple[Array, Array, Array]:
+    @property
+    def _arrays(self) -> RowArrays:
         n = self.capacity
-        return (
+        counts = len(self.half_lives)
+        return RowArrays(
+            self.head,
+            self.counted,
+            self.scenes,
+            self.neighbours,
             self.head.view(np.uint64).reshape(n, HEAD_WORDS),
+            self.counted.view(np.uint64).reshape(n, counts * COUNTED_WORDS),
             self.scenes.view(np.uint64).reshape(n, SCENES * SCENE_WORDS),
             self.neighbours.view(np.uint64).reshape(n, NEIGHBOURS * NEIGHBOUR_WORDS),
+            self.half_lives,
         )
 
     def pack_buffer(self, slots: Slots) -> tuple[Array, NDArray[np.int64]]:
@@ -122,14 +163,16 @@ class ItemStates:
             words uint64 and offsets (n + 1,) int64 in words, for `split_rows`.
         """
         words = np.empty(len(slots) * ROW_BYTES_MAX // 8, np.uint64)
-        return words, pack_items(words, slots, self.head, *self._columns_as_words())
+        return words, pack_items(words, slots, self._arrays)
 
     def pack(self, slots: Slots) -> list[bytes]:
-        """Return rows as bytes: word 0 (format, scenes, neighbours, checksum), head, the rest."""
+        """Return rows as bytes: word 0 (format, scenes, neighbours, checksum), head, and lists."""
         return split_rows(*self.pack_buffer(slots))
 
     def unpack(self, slots: Slots, rows: Sequence[bytes | None]) -> None:
         """Read rows into slots; None clears one. Nothing is written where one is refused.
+
+        Counts by half-lives that a row does not name are estimated: see `fit_row`.
 
         Raises:
             ItemStateFormatError: another format number, or a damaged row; its position is named.
@@ -144,4 +187,24 @@ class ItemStates:
         empty = offsets[1:] == offsets[:-1]
         if empty.any():
             self.clear(slots[empty])
-        unpack_items(slots, words, offsets, *self._columns_as_words())
+        unpack_items(slots, words, offsets, self._arrays)
+
+
+@native
+def _refit(
+    head: Array,
+    old: Array,
+    old_half_lives: Array,
+    half_lives: Array,
+    new: Array,
+    scenes: Array,
+    neighbours: Array,
+) -> None:
+    """Fit all rows of an arena to other half-lives; see `fit_row`."""
+    for slot in range(len(head)):
+        head[slot]["n_counts"] = len(old_half_lives)
+        head[slot]["half_lives"][0] = old_half_lives[0]
+        head[slot]["half_lives"][1] = old_half_lives[1]
+        for h in range(len(old_half_lives)):
+            old[slot, h]["half_life"] = old_half_lives[h]
+        fit_row(head[slot], old[slot], half_lives, new[slot], scenes[slot], neighbours[slot])

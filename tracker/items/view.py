@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.counts import COUNT, DAY, ITEM_HALF_LIVES, SUM, TALLY
+from tracker.items.config import ItemCounts
+from tracker.items.counts import COUNT, SUM, TALLY
 from tracker.items.layout import NEIGHBOURS, SCENES
-from tracker.items.near_lists import NearLists, place_neighbours
+from tracker.items.near_lists import STALE_SHARE, NearLists, place_neighbours
 from tracker.items.states import ItemStates, StateColumns
 from tracker.items.vectors import lookup_rows
 from tracker.kernels.arithmetic import decay, whole
@@ -27,7 +28,7 @@ REFRESH_SECONDS = 0.25
 """How long a list of trending rows is used again, by the clock of who asks."""
 
 _BATCH = 4096
-_GONE_DAYS = 60.0
+_GONE_HALF_LIVES = 60.0
 
 
 class Catalogue(Protocol):
@@ -53,13 +54,14 @@ class Catalogue(Protocol):
 class ItemColumns(NamedTuple):
     """The live statistics of N items, by catalogue row; zero where nothing is known.
 
-    - `counts` (N, 7) float64, decayed by ITEM_HALF_LIVES, valid for `ref_times` (N,) float64;
-      `log2_counts` (N, 7) float32 the same as logarithms, -inf for none: columns COUNT;
-    - `weight_sums` (N, 3) float64: signed weights, half-lives 1 d and 10 d (valid for `ref_times`)
-      and never: columns SUM; `tallies` (N, 3) float64: events of positive, negative and no weight:
-      columns TALLY;
+    - `counts` (N, H) float64, decayed by `half_lives` (H,) float64, `ItemCounts.seconds`, and valid
+      for `ref_times` (N,) float64; `log2_counts` (N, H) float32 the same as logarithms, -inf for
+      none: the first columns are COUNT;
+    - `weight_sums` (N, 3) float64: signed weights, half-lives short and long (valid for
+      `ref_times`) and never: columns SUM; `tallies` (N, 3) float64: events of positive, negative
+      and no weight: columns TALLY;
     - `first_times`, `last_times` (N,) float64, NaN for none;
-    - `scenes` (N, 4) uint32 and `scene_counts` (N, 4, 2) float64, half-lives 1 d and 10 d.
+    - `scenes` (N, 4) uint32 and `scene_counts` (N, 4, 2) float64, half-lives short and long.
     """
 
     counts: Array
@@ -71,13 +73,14 @@ class ItemColumns(NamedTuple):
     last_times: Array
     scenes: Array
     scene_counts: Array
+    half_lives: Array
 
     @staticmethod
-    def of_size(items: int) -> "ItemColumns":
+    def of_size(items: int, half_lives: NDArray[np.float64]) -> "ItemColumns":
         """Return columns of items of which nothing is known."""
         return ItemColumns(
-            counts=np.zeros((items, len(COUNT))),
-            log2_counts=np.full((items, len(COUNT)), -np.inf, np.float32),
+            counts=np.zeros((items, len(half_lives))),
+            log2_counts=np.full((items, len(half_lives)), -np.inf, np.float32),
             weight_sums=np.zeros((items, len(SUM))),
             tallies=np.zeros((items, len(TALLY))),
             ref_times=np.zeros(items),
@@ -85,6 +88,7 @@ class ItemColumns(NamedTuple):
             last_times=np.full(items, np.nan),
             scenes=np.zeros((items, SCENES), np.uint32),
             scene_counts=np.zeros((items, SCENES, 2)),
+            half_lives=half_lives,
         )
 
 
@@ -114,8 +118,8 @@ def _place(
             count = max(states.counts[i, h], 0.0)
             columns.counts[row, h] = count
             columns.log2_counts[row, h] = np.log2(count) if count > 1e-9 else -np.inf
-        columns.weight_sums[row, SUM.day] = states.weights[i, SUM.day]
-        columns.weight_sums[row, SUM.days_10] = states.weights[i, SUM.days_10]
+        columns.weight_sums[row, SUM.short] = states.weights[i, SUM.short]
+        columns.weight_sums[row, SUM.long] = states.weights[i, SUM.long]
         columns.weight_sums[row, SUM.never] = head["weight_total"]
         columns.tallies[row, TALLY.positives] = head["positives"]
         columns.tallies[row, TALLY.negatives] = head["negatives"]
@@ -137,6 +141,7 @@ def _place(
             table_hash,
             table_row,
             near,
+            STALE_SHARE * columns.half_lives[COUNT.long],
             old_rows,
             is_new,
         )
@@ -156,22 +161,23 @@ def _strongest(scores: Array, best: Array, best_scores: Array) -> int:
 
 
 @native
-def _trend_scores(columns: ItemColumns, scene: int, out: Array) -> None:
+def _trend_scores(columns: ItemColumns, place: int, scene: int, out: Array) -> None:
     """Write log2 of each row's count, overall or in a scene, as it would be at time 0.
 
     With one half-life for all, the order of rows is the same at every time.
     """
     counts, ref_times = columns.counts, columns.ref_times
     scenes, scene_counts = columns.scenes, columns.scene_counts
+    half_life = columns.half_lives[place]
     for row in range(out.shape[0]):
         count = 0.0
         if scene == 0:
-            count = counts[row, COUNT.day]
+            count = counts[row, place]
         else:
             for s in range(scenes.shape[1]):
                 if scenes[row, s] == scene:
-                    count = scene_counts[row, s, SUM.day]
-        out[row] = np.log2(count) + ref_times[row] / DAY if count > 1e-9 else -np.inf
+                    count = scene_counts[row, s, SUM.short]
+        out[row] = np.log2(count) + ref_times[row] / half_life if count > 1e-9 else -np.inf
 
 
 @native
@@ -183,7 +189,7 @@ def _log_counts(rows: Rows, columns: ItemColumns, now: float, out: Array) -> Non
             continue
         age = now - ref_times[row]
         for h in range(counts.shape[1]):
-            out[i, h] = np.log1p(counts[row, h] * decay(age, ITEM_HALF_LIVES[h]))
+            out[i, h] = np.log1p(counts[row, h] * decay(age, columns.half_lives[h]))
 
 
 @native
@@ -207,15 +213,20 @@ class ItemView:
 
     `columns` are the items' live statistics, `neighbours` their lists of neighbours. Memory is
     taken as rows come into use. `version` grows with every update.
+
+    Args:
+        catalogue: the items.
+        scales: half-lives of the counts; rows that name others are fitted to them.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, scales: ItemCounts | None = None) -> None:
         n = len(catalogue.hashes)
         self.catalogue = catalogue
+        self.scales = (ItemCounts() if scales is None else scales).after(None)
         self.version = 0
-        self.columns = ItemColumns.of_size(n)
+        self.columns = ItemColumns.of_size(n, self.scales.half_lives)
         self.neighbours = NearLists.of_size(n)
-        self._trends: dict[tuple[int | None, int], _Trend] = {}
+        self._trends: dict[tuple[int, int, int], _Trend] = {}
 
     def update(
         self,
@@ -241,7 +252,7 @@ class ItemView:
         placed = 0
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
-            states = ItemStates(len(part))
+            states = ItemStates(len(part), self.scales)
             states.unpack(np.arange(len(part)), part)
             for field in ("ref_time", "first_time", "last_time"):
                 np.minimum(states.head[field], latest, out=states.head[field])
@@ -249,8 +260,12 @@ class ItemView:
         return placed
 
     def update_from(self, states: ItemStates, items: NDArray[np.uint64]) -> int:
-        """Place every row of an arena, of the items with these hashes; how many were placed."""
+        """Place every row of an arena, of the items with these hashes; how many were placed.
+
+        The arena goes over to the view's half-lives, if it has others.
+        """
         catalogue = self.catalogue
+        states.follow(self.scales)
         rows = lookup_rows(catalogue.table_hash, catalogue.table_row, items)
         placed = _place(
             rows,
@@ -263,8 +278,8 @@ class ItemView:
         self.version += 1
         return int(placed)
 
-    def trend_rows(self, now: float, scene: int, k: int) -> Rows:
-        """Return the live rows chosen most, counted with a half-life of 1 d: at most k, best first.
+    def trend_rows(self, now: float, scene: int, k: int, place: int = COUNT.short) -> Rows:
+        """Return the live rows chosen most, by one half-life: at most k, best first.
 
         Rows of whose count nothing is left (2^-60) are left out, ties are in the catalogue's order.
         The list is made anew when there was an update and `now` is REFRESH_SECONDS from the time
@@ -274,14 +289,33 @@ class ItemView:
             now: seconds, stream time.
             scene: a scene code, or 0 for all scenes.
             k: how many at most.
+            place: of the half-life in `ItemCounts.seconds`; in a scene it is always the short one.
         """
+        place = COUNT.short if scene != 0 else place
 
         def score(out: Array) -> None:
-            _trend_scores(self.columns, scene, out)
+            _trend_scores(self.columns, place, scene, out)
 
-        trend = self._best((scene, k), now, score)
-        n = np.searchsorted(-trend.scores, _GONE_DAYS - now / DAY, side="right")
+        trend = self._best((place, scene, k), now, score)
+        floor = _GONE_HALF_LIVES - now / self.columns.half_lives[place]
+        n = np.searchsorted(-trend.scores, floor, side="right")
         return trend.rows[:n]
+
+    def mixed_trend_rows(self, now: float, k: int) -> Rows:
+        """Return the live rows chosen most by the half-lives of the trend channel, by turns.
+
+        The first of each half-life come first, then the second ones: at most k, each once. The
+        half-lives are `ItemCounts.trend_seconds`.
+        """
+        lists = [self.trend_rows(now, 0, k, place) for place in self.scales.trend_places]
+        if len(lists) == 1:
+            return lists[0]
+        turns = np.full((k, len(lists)), -1, np.int64)
+        for column, rows in enumerate(lists):
+            turns[: len(rows), column] = rows
+        every = turns[turns >= 0]
+        _, first = np.unique(every, return_index=True)
+        return np.asarray(every[np.sort(first)][:k], np.int64)
 
     def new_rows(self, now: float, k: int) -> Rows:
         """Return the live rows first chosen most lately: at most k, the latest first.
@@ -292,17 +326,17 @@ class ItemView:
         def score(out: Array) -> None:
             _first_scores(self.columns, out)
 
-        return self._best((None, k), now, score).rows
+        return self._best((-1, 0, k), now, score).rows
 
     def _best(
-        self, key: tuple[int | None, int], now: float, score: Callable[[Array], None]
+        self, key: tuple[int, int, int], now: float, score: Callable[[Array], None]
     ) -> _Trend:
-        """Return the k live rows of the highest scores, of a key (which, k), made anew or not."""
+        """Return the k live rows of the highest scores, of a key (of which k is the last)."""
         trend = self._trends.get(key)
         if trend is None or (
             trend.version != self.version and abs(now - trend.made_for) >= REFRESH_SECONDS
         ):
-            version, k = self.version, key[1]
+            version, k = self.version, key[-1]
             scores = np.empty(self.catalogue.live)
             score(scores)
             rows, best = np.full(k, -1, np.int64), np.zeros(k)
@@ -314,11 +348,11 @@ class ItemView:
         return trend
 
     def log_counts(self, rows: Rows, now: float) -> NDArray[np.float32]:
-        """Return log(1 + count) of rows (...,) at `now`, by ITEM_HALF_LIVES: (..., 7) float32.
+        """Return log(1 + count) of rows (...,) at `now`, by `scales.seconds`: (..., H) float32.
 
         Rows of -1 have 0.
         """
         flat = np.ascontiguousarray(rows).reshape(-1)
-        out = np.zeros((len(flat), len(COUNT)), np.float32)
+        out = np.zeros((len(flat), len(self.columns.half_lives)), np.float32)
         _log_counts(flat, self.columns, now, out)
         return out.reshape(*rows.shape, -1)

@@ -69,7 +69,7 @@ async def export_users(
         StateFormatError, NewerArtifactError, ArtifactError: as `StateReader.read`.
         OSError: the file cannot be written.
     """
-    recommender = Recommender(artifact, ItemView(artifact.vectors))
+    recommender = Recommender(artifact, ItemView(artifact.vectors, artifact.manifest.item_counts))
     config, reader = artifact.manifest.interest, StateReader(settings, artifact)
     total = 0
     with new_file(path) as temporary, pq.ParquetWriter(temporary, user_schema(config)) as writer:

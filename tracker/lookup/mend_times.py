@@ -14,6 +14,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.item_events import ITEM_EVENT, ItemEventFormatError, decode_block
 from tracker.events.wire import hash_id
+from tracker.items.config import ItemCounts
 from tracker.items.mend_times import items_of_the_future, mend_items
 from tracker.items.states import ItemStateFormatError, ItemStates
 from tracker.kafka.client import read_topic
@@ -106,7 +107,9 @@ async def mend_times(
             if mended is users:
                 changed |= _mend_users(rows, reader, artifact, now, mended)
             else:
-                changed |= await _mend_items(settings, partition, rows, now, mended)
+                changed |= await _mend_items(
+                    settings, partition, rows, artifact.manifest.item_counts, now, mended
+                )
             # 3. Write.
             if changed:
                 await _write(settings, mended.table, changelog, partition, changed, transactions)
@@ -159,12 +162,12 @@ def _mend_users(
 
 
 async def _mend_items(
-    settings: Settings, partition: int, rows: Rows, now: float, mended: Mended
+    settings: Settings, partition: int, rows: Rows, scales: ItemCounts, now: float, mended: Mended
 ) -> Rows:
     latest = now + MAX_FUTURE_SECONDS
 
     def read(part: Sequence[bytes]) -> ItemStates:
-        states = ItemStates(len(part))
+        states = ItemStates(len(part), scales)
         states.unpack(np.arange(len(part)), part)
         return states
 

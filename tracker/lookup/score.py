@@ -123,7 +123,7 @@ async def scores_from_changelogs(
         StateFormatError, NewerArtifactError, ArtifactError: as `StateReader.read`.
         ItemStateFormatError: an item's row was written by another version.
     """
-    view = ItemView(artifact.vectors)
+    view = ItemView(artifact.vectors, artifact.manifest.item_counts)
     items: dict[int, bytes | None] = {}
     async with aclosing(item_rows(settings)) as rows:
         async for item, value in rows:

@@ -15,7 +15,6 @@ import numpy as np
 
 from tracker.artifact.artifact import Artifact
 from tracker.events.wire import hash_id
-from tracker.items.counts import ITEM_HALF_LIVES
 from tracker.items.states import ItemStates
 from tracker.items.vectors import ItemVectors
 from tracker.lookup.changelogs import StateReader, item_rows, user_row
@@ -30,6 +29,10 @@ log = logging.getLogger(__name__)
 RECENT_EVENTS = 10
 ITEMS_BEHIND = 5
 NEIGHBOURS_SHOWN = 10
+
+WARM_HALF_LIVES = 7.0
+"""Half-lives after which less than 1 % of an estimate is left in a count."""
+
 WEB_SECONDS = 2.0
 
 COUNTERS = (
@@ -163,18 +166,21 @@ def describe_item(
         scene_names: names by code; a scene without one is shown as `#` and its code.
 
     Returns:
-        an object for `json.dumps`; a half-life of "all" does not decay.
+        an object for `json.dumps`; a half-life of "all" does not decay. `warming` are half-lives
+        whose counts are still estimates for the most part, as they are new.
     """
     head = states.head[slot]
     vectors = artifact.vectors
     now = max(now, float(head["ref_time"]))
     age = now - float(head["ref_time"])
     row = vectors.row_of_id(item_id)
-    half_lives = [float(value) for value in ITEM_HALF_LIVES]
+    counted = states.counted[slot]
+    order = np.argsort(states.half_lives, kind="stable").tolist()
+    half_lives = states.half_lives.tolist()
     scenes = states.scenes[slot, : int(head["n_scenes"])]
     near = states.neighbours[slot, : int(head["n_neighbours"])]
     near = near[np.argsort(-near["together"], kind="stable")][:NEIGHBOURS_SHOWN]
-    day, ten_days = 0.5 ** (age / 86400.0), 0.5 ** (age / 864000.0)
+    short, long = 0.5 ** (age / half_lives[0]), 0.5 ** (age / half_lives[1])
     return {
         "item_id": item_id,
         "label": vectors.label(row) if row >= 0 else "",
@@ -184,16 +190,22 @@ def describe_item(
         "first_event": _finite(float(head["first_time"])),
         "last_event": _finite(float(head["last_time"])),
         "counts": {
-            _period(half_life): _rounded(
-                float(count) * (1.0 if math.isinf(half_life) else 0.5 ** (age / half_life))
+            _period(half_lives[h]): _rounded(
+                float(counted[h]["count"]) * float(0.5 ** (age / half_lives[h]))
             )
-            for half_life, count in zip(half_lives, head["counts"], strict=True)
+            for h in order
         },
+        "warming": [
+            _period(half_lives[h])
+            for h in order
+            if counted[h]["seeded"]
+            and now - float(counted[h]["seeded"]) < WARM_HALF_LIVES * half_lives[h]
+        ],
         "scenes": [
             {
                 "scene": _scene(int(scene["scene"]), scene_names),
-                "day": _rounded(float(scene["counts"][0]) * day),
-                "ten_days": _rounded(float(scene["counts"][1]) * ten_days),
+                "short": _rounded(float(scene["counts"][0]) * short),
+                "long": _rounded(float(scene["counts"][1]) * long),
             }
             for scene in scenes
         ],
@@ -229,7 +241,10 @@ def _finite(value: float) -> float | None:
 def _period(seconds: float) -> str:
     if math.isinf(seconds):
         return "all"
-    return f"{seconds / 86400:g}d" if seconds >= 86400 else f"{seconds / 3600:g}h"
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def ask_worker(url: str, path: str) -> dict[str, Any] | None:
@@ -297,6 +312,6 @@ async def item_from_changelog(
                 row = value
     if row is None:
         return None
-    states = ItemStates(1)
+    states = ItemStates(1, artifact.manifest.item_counts)
     states.unpack(np.zeros(1, dtype=np.int64), [row])
     return describe_item(item_id, states, 0, artifact, now)

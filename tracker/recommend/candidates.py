@@ -450,7 +450,7 @@ def find_candidates(
     seen_rows = np.where(nobody, -1, users.seen_slots[arena_rows])
     names, trend_of = np.unique(scenes, return_inverse=True)
     latest = float(requests.now.max()) if len(requests) else 0.0
-    lists = [view.trend_rows(latest, 0, TRENDING), view.new_rows(latest, TRENDING)]
+    lists = [view.mixed_trend_rows(latest, TRENDING), view.new_rows(latest, TRENDING)]
     lists += [view.trend_rows(latest, int(name), TRENDING) for name in names]
     trend = np.full((len(lists), TRENDING), -1, np.int64)
     for line, rows in enumerate(lists):

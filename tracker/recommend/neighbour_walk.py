@@ -27,9 +27,6 @@ WALK_SUMS = 5
 _RAW = 7
 """Sums of a walk, as they are added up."""
 
-TOGETHER_HALF_LIFE_SECONDS = 864000.0
-"""Half-life of the decayed co-occurrence counts of an item state."""
-
 _AHEAD = 8  # rows whose counts are asked for before their turn
 
 
@@ -87,9 +84,9 @@ def _find(table: Array, rows: Array, row: int) -> int:
 
 
 @native
-def _faded(age: float) -> float:
+def _faded(age: float, half_life: float) -> float:
     """Return what decay has left of a co-occurrence count."""
-    return math.pow(2.0, -max(age, 0.0) / TOGETHER_HALF_LIFE_SECONDS)
+    return math.pow(2.0, -max(age, 0.0) / half_life)
 
 
 @native
@@ -120,6 +117,7 @@ def walk_neighbours(
     before_rows, before_counts, before_n = near.before
     after_rows, after_counts, after_n = near.after
     popularity, ref_times = items.counts, items.ref_times
+    long_half_life = items.half_lives[COUNT.long]
     ring_rows, history = histories.ring_rows[b], histories.history[b]
     table[:] = -1
     n = 0
@@ -138,8 +136,8 @@ def walk_neighbours(
         decay = np.float32(0.0)
         live = np.float32(0.0)
         if options.whole:
-            decay = np.float32(_faded(now - ref_times[item]))
-            live = np.float32(1.0 / math.sqrt(popularity[item, COUNT.days_10] * decay + 1.0))
+            decay = np.float32(_faded(now - ref_times[item], long_half_life))
+            live = np.float32(1.0 / math.sqrt(popularity[item, COUNT.long] * decay + 1.0))
         for way in range(2):
             others = before_rows[item] if way == 0 else after_rows[item]
             counts = before_counts[item] if way == 0 else after_counts[item]
@@ -167,8 +165,8 @@ def walk_neighbours(
                 sums[place, 1] += gain
                 if options.whole:
                     sums[place, 0] += counts[e, PAIR.together] * scale * weight_6
-                    sums[place, column] += counts[e, PAIR.together_10d] * fade * scale
-                    sums[place, beside] += counts[e, PAIR.together_10d] * fade * live
+                    sums[place, column] += counts[e, PAIR.together_lately] * fade * scale
+                    sums[place, beside] += counts[e, PAIR.together_lately] * fade * live
                     if way == 1 and j == 0:
                         sums[place, 3] = counts[e, PAIR.next] * scale
         weight_6 *= np.float32(0.6)
@@ -190,6 +188,7 @@ def read_walk(
     """Write a walk's normalised sums of rows (C, WALKED), and the best neighbour of each (C,)."""
     table, walk_rows, walk_via, sums = walk
     popularity, ref_times = items.counts, items.ref_times
+    long_half_life = items.half_lives[COUNT.long]
     for i in range(n_rows):
         if i + _AHEAD < n_rows:
             prefetch(popularity, rows[i + _AHEAD])
@@ -204,8 +203,8 @@ def read_walk(
         fade = np.float32(0.0)
         live = np.float32(0.0)
         if whole:
-            fade = np.float32(_faded(now - ref_times[rows[i]]))
-            live = np.float32(1.0 / math.sqrt(popularity[rows[i], COUNT.days_10] * fade + 1.0))
+            fade = np.float32(_faded(now - ref_times[rows[i]], long_half_life))
+            live = np.float32(1.0 / math.sqrt(popularity[rows[i], COUNT.long] * fade + 1.0))
         walk_sums[i, 0] = sums[place, 0] * norm
         walk_sums[i, 1] = sums[place, 1] * norm
         walk_sums[i, 2] = (sums[place, 2] + sums[place, 5] * fade) * norm

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.counts import COUNT, DAY
+from tracker.items.counts import COUNT
 from tracker.items.vectors import ItemVectors, VectorColumns
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit
@@ -84,10 +84,10 @@ def cut_candidates(
 ) -> None:
     """Keep the best candidates by six cheap features, for the costly ones to be computed.
 
-    Cheap are: cosine at the index's width with the last positive events (.8 an event), trend of
-    a day above its knee, neighbours at .95, the negative sum, repeats and the encoder's score. The
-    first `reserve` of each channel are kept whatever their score, so that an item which nobody has
-    chosen yet keeps its way in.
+    Cheap are: cosine at the index's width with the last positive events (.8 an event), trend by
+    the short half-life above its knee, neighbours at .95, the negative sum, repeats and the
+    encoder's score. The first `reserve` of each channel are kept whatever their score, so that an
+    item which nobody has chosen yet keeps its way in.
 
     Args:
         requests: the B users.
@@ -104,6 +104,7 @@ def cut_candidates(
     weights, keep_seen = rule.weights, rule.keep_seen
     short = vectors.vectors
     log2_counts, ref_times = items.log2_counts, items.ref_times
+    short_half_life = items.half_lives[COUNT.short]
     ring_rows, history = histories.ring_rows, histories.history
     rows, channels = candidates.rows, candidates.channels
     queries, encoded = encoder
@@ -142,7 +143,9 @@ def cut_candidates(
                     prefetch(short, ahead)
                     prefetch(encoded, ahead)
                 row = rows[b, c]
-                trend = trend_value(log2_counts[row, COUNT.day], now - ref_times[row], DAY)
+                trend = trend_value(
+                    log2_counts[row, COUNT.short], now - ref_times[row], short_half_life
+                )
                 neighbours = neighbour_value(candidates.walk_sums[b, c, 1])
                 score = weights[CUT.trend] * np.float32(max(trend - TREND_KNEE, 0.0))
                 score += weights[CUT.neighbours] * np.float32(neighbours)
@@ -192,7 +195,7 @@ def cut_candidates(
 
 
 _WHOLE_WALK = [
-    FEATURE.neighbours_60, FEATURE.neighbours_10d, FEATURE.next, FEATURE.neighbours_live,
+    FEATURE.neighbours_60, FEATURE.neighbours_long, FEATURE.next, FEATURE.neighbours_live,
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 BLEND: Mapping[str, float] = MappingProxyType(
     {
-        "trend_1d": 1.0,
+        "trend_short": 1.0,
         "content_60": 2.0,
         "content_95": 2.0,
         "negative": -6.0,
@@ -50,8 +50,8 @@ class Ranker(Protocol):
     `column_mask` (F,) bool marks the columns that it reads; the others may be left out and are
     zero. Those beyond FEATURES, if any, are the user's context (`context.COLUMNS`).
     `cut_weights` (6,) float32 weigh the features of the first cut, in the order of CUT: content
-    cosine, trend of a day, neighbours at .95, the negative sum, repeats and the encoder, each on
-    the scale of its feature.
+    cosine, trend by the short half-life, neighbours at .95, the negative sum, repeats and the
+    encoder, each on the scale of its feature.
     """
 
     column_mask: NDArray[np.bool_]
@@ -75,7 +75,7 @@ def _blend(features: Array, n_rows: Array, columns: Array, weights: Array, score
             total = np.float32(0.0)
             for i in range(len(columns)):
                 value = features[b, c, columns[i]]
-                if columns[i] <= FEATURE.trend_all:
+                if columns[i] < FEATURE.age:
                     value = max(value - np.float32(TREND_KNEE), np.float32(0.0))
                 total += weights[i] * value
             scores[b, c] = total

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.counts import COUNT, DAY
+from tracker.items.counts import COUNT
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import native
 from tracker.scoring.features import FEATURES, trend_value
@@ -34,7 +34,7 @@ CONTEXT = _ContextColumns._fields
 - `gap`: log2 of 1 + minutes since the user's latest event. `events`: log2 of 1 + positive events.
 - `recent_popularity`: mean log2 of 1 + the item's count of positive events, as it is now.
 - `recent_age`: mean log2 of 1 + hours from the item's first event to the user's.
-- `recent_trend`: mean of the feature `trend_1d`, as it is now.
+- `recent_trend`: mean of the feature `trend_short`, as it is now.
 - `session`: log2 of 1 + events within the hour before now.
 
 A user of whom nothing is kept has zeros.
@@ -74,6 +74,7 @@ def _fill(
     out: Array,
 ) -> None:
     log2_counts, ref_times, first_times = items.log2_counts, items.ref_times, items.first_times
+    short_half_life = items.half_lives[COUNT.short]
     for b in range(len(out)):
         u = requests.slots[b]
         now = requests.now[b]
@@ -99,7 +100,7 @@ def _fill(
                 count = math.pow(2.0, log2_counts[row, COUNT.never])
                 popularity += weight * math.log2(1.0 + count)
                 trend += weight * trend_value(
-                    log2_counts[row, COUNT.day], now - ref_times[row], DAY
+                    log2_counts[row, COUNT.short], now - ref_times[row], short_half_life
                 )
             if first_times[row] < time:  # not for NaN
                 age += weight * math.log2(1.0 + (time - first_times[row]) / 3600.0)

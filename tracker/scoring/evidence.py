@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.label_rule import LabelRule, is_liked
-from tracker.items.counts import COUNT, DAY, PAIR, SUM, TALLY, pair_norm
+from tracker.items.counts import COUNT, PAIR, SUM, TALLY, pair_norm
 from tracker.items.near_lists import NearLists
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit, whole
@@ -67,17 +67,17 @@ A mean is smoothed: (sum + prior x middle) / (count + prior), where `prior` is `
 middle is taken away. Weights are the signed weights of events; the residual of one is what is left
 when the mean of its item, without this event, is taken away.
 
-- `item_mean`: of the weights of all the item's events, less the catalogue's; `_10d` with a
-  half-life of 10 days, towards `item_mean`. `item_count`: log2 of 1 + its events. `item_liked`:
+- `item_mean`: of the weights of all the item's events, less the catalogue's; `_10d` with the
+  long half-life, towards `item_mean`. `item_count`: log2 of 1 + its events. `item_liked`:
   share of positive among its positive and negative events, `item_taken` among all its events, less
-  the catalogue's. `item_trend`: the ranker's `trend_1d`. `item_age`: log2 of 1 + hours since its
+  the catalogue's. `item_trend`: the ranker's `trend_short`. `item_age`: log2 of 1 + hours since its
   first event; `item_new`: 1 where it has had none.
 - Over the events in the user's ring, of known items and not retracted: `user_mean` of weights;
   `user_residual` of residuals, `user_residual_8` with .8 an event; `user_last`: the last weight;
   `user_liked`: share of those that are positive by the label rule. `user_positive`: share of
   positive events of all there ever were. `user_events`: log2 of 1 + these. All but the last less
   the catalogue's. `gap`: log2 of 1 + minutes since the latest event.
-- `item_scene`: share of the item's events of 10 days that are of this scene, towards 0;
+- `item_scene`: share of the item's events by the long half-life that are of this scene, towards 0;
   `user_scene`: mean residual of the user's events in this scene.
 - `content_60`, `content_95`: mean over the ring, .6 and .95 an event, of cosine (full width) x the
   weight's distance from the user's mean. `liked_*`, `disliked_*`: cosine with the sums of events
@@ -207,7 +207,7 @@ def fill_evidence(
     """
     # Small kernels get arrays by themselves: handing a tuple on counts references to all of them.
     counts, log2_counts, weight_sums, tallies = items[:4]
-    ref_times, first_times, _, item_scenes, scene_counts = items[4:]
+    ref_times, first_times, _, item_scenes, scene_counts, half_lives = items[4:]
     before_rows, before_counts, before_n = near.before
     after_rows, after_counts, after_n = near.after
     width = users.ring.shape[1]
@@ -246,8 +246,10 @@ def fill_evidence(
             x = out[b, c]
             for i in range(_AT.user_mean, _AT.user_scene + 1):
                 x[i] = of_user[i]
-            item_mean = _fill_item(x, row, now, tallies, weight_sums, counts, ref_times, priors)
-            _fill_item_times(x, row, now, log2_counts, ref_times, first_times)
+            item_mean = _fill_item(
+                x, row, now, tallies, weight_sums, counts, ref_times, half_lives, priors
+            )
+            _fill_item_times(x, row, now, log2_counts, ref_times, first_times, half_lives)
             if scene != 0:
                 _fill_scene(x, row, scene, item_scenes, scene_counts, counts, priors)
             if n > 0:
@@ -383,6 +385,7 @@ def _fill_item(
     weight_sums: Array,
     counts: Array,
     ref_times: Array,
+    half_lives: Array,
     priors: Smoothing,
 ) -> float:
     """Write the item's means and shares; return the first of them."""
@@ -391,13 +394,13 @@ def _fill_item(
     signed = positives + tallies[row, TALLY.negatives]
     mean = (weight_sums[row, SUM.never] - events * priors.weight) / (events + priors.item)
     x[_AT.item_mean] = mean
-    fade = math.pow(2.0, -max(now - ref_times[row], 0.0) / (10 * DAY))
+    fade = math.pow(2.0, -max(now - ref_times[row], 0.0) / half_lives[COUNT.long])
     recent = 0.0
     if positives > 0.0:  # decayed counts are of positive events: scaled to all
-        recent = counts[row, COUNT.days_10] * fade * events / positives
+        recent = counts[row, COUNT.long] * fade * events / positives
     x[_AT.item_mean_10d] = mean
     if recent > 0.0:
-        recent_sum = weight_sums[row, SUM.days_10] * fade - recent * priors.weight
+        recent_sum = weight_sums[row, SUM.long] * fade - recent * priors.weight
         x[_AT.item_mean_10d] = (recent_sum + priors.item * mean) / (recent + priors.item)
     x[_AT.item_count] = math.log2(1.0 + events)
     x[_AT.item_liked] = (positives - signed * priors.liked) / (signed + priors.item)
@@ -407,11 +410,19 @@ def _fill_item(
 
 @inlined
 def _fill_item_times(
-    x: Array, row: int, now: float, log2_counts: Array, ref_times: Array, first_times: Array
+    x: Array,
+    row: int,
+    now: float,
+    log2_counts: Array,
+    ref_times: Array,
+    first_times: Array,
+    half_lives: Array,
 ) -> None:
     x[_AT.item_trend] = 0.0
-    if log2_counts[row, COUNT.day] > -1e30:
-        x[_AT.item_trend] = trend_value(log2_counts[row, COUNT.day], now - ref_times[row], DAY)
+    if log2_counts[row, COUNT.short] > -1e30:
+        x[_AT.item_trend] = trend_value(
+            log2_counts[row, COUNT.short], now - ref_times[row], half_lives[COUNT.short]
+        )
     none = not first_times[row] >= -1e300
     hours = 0.0 if none else max(now - first_times[row], 0.0) / 3600.0
     x[_AT.item_age] = math.log2(1.0 + hours)
@@ -430,8 +441,8 @@ def _fill_scene(
 ) -> None:
     for s in range(scenes.shape[1]):
         if scenes[row, s] == scene:
-            count = counts[row, COUNT.days_10]
-            x[_AT.item_scene] = scene_counts[row, s, SUM.days_10] / (count + priors.item)
+            count = counts[row, COUNT.long]
+            x[_AT.item_scene] = scene_counts[row, s, SUM.long] / (count + priors.item)
 
 
 @inlined

@@ -1,12 +1,15 @@
 """Streaming features of (user, candidate, now): causal, incremental, computed where they serve."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.counts import DAY, ITEM_HALF_LIVES, SUM
+from tracker.items.config import MAX_MORE
+from tracker.items.counts import COUNT
 from tracker.items.vectors import VectorColumns
 from tracker.items.view import ItemColumns
 from tracker.kernels.arithmetic import add_scaled, dot, three_dots, to_unit
@@ -18,34 +21,40 @@ Array = NDArray[Any]
 
 
 class _FeatureColumns(NamedTuple):
-    trend_3h: int = 0
-    trend_12h: int = 1
-    trend_1d: int = 2
-    trend_3d: int = 3
-    trend_10d: int = 4
-    trend_40d: int = 5
-    trend_all: int = 6
-    age: int = 7
-    no_event: int = 8
-    content_60: int = 9
-    content_95: int = 10
-    content_last: int = 11
-    slot: int = 12
-    interest_1: int = 13
-    interest_2: int = 14
-    interest_3: int = 15
-    interest_4: int = 16
-    negative: int = 17
-    neighbours_60: int = 18
-    neighbours_95: int = 19
-    neighbours_10d: int = 20
-    next: int = 21
-    neighbours_live: int = 22
-    repeats: int = 23
-    repeat_recency: int = 24
-    scene_1d: int = 25
-    scene_10d: int = 26
-    idle: int = 27
+    trend_short: int = 0
+    trend_long: int = 1
+    trend_all: int = 2
+    trend_1: int = 3
+    trend_2: int = 4
+    trend_3: int = 5
+    trend_4: int = 6
+    trend_5: int = 7
+    trend_6: int = 8
+    trend_7: int = 9
+    trend_8: int = 10
+    age: int = 11
+    no_event: int = 12
+    content_60: int = 13
+    content_95: int = 14
+    content_last: int = 15
+    slot: int = 16
+    interest_1: int = 17
+    interest_2: int = 18
+    interest_3: int = 19
+    interest_4: int = 20
+    negative: int = 21
+    neighbours_60: int = 22
+    neighbours_95: int = 23
+    neighbours_long: int = 24
+    next: int = 25
+    neighbours_live: int = 26
+    repeats: int = 27
+    repeat_recency: int = 28
+    scene_short: int = 29
+    scene_long: int = 30
+    idle: int = 31
+    rising: int = 32
+    rising_fast: int = 33
 
 
 FEATURE = _FeatureColumns()
@@ -55,7 +64,11 @@ FEATURES = _FeatureColumns._fields
 """The columns, by name (`B` users, `C` candidates, `F` columns).
 
 - `trend_*`: log2 of 20 times the item's decayed count of positive events, 0 below (so: zero for
-  less than a twentieth of an event, 4.3 for one). `scene_*`: the same in the user's scene.
+  less than a twentieth of an event, 4.3 for one), by the half-lives of `ItemCounts`: short, long,
+  all of time, and the further ones, ascending. `scene_*`: the same in the user's scene.
+- `rising`: log2 of the item's events per unit of time, by the short half-life, over those by the
+  long one, both with one event in a long half-life added: 0 if they come evenly, above if they
+  become more. `rising_fast`: the same of the shortest half-life of all over the short one.
 - `age`: log2 of 1 + hours since the item's first event, 0 where `no_event` is 1.
 - `content_*`: cosine, at full width, of the item with the user's positive events, weighted by
   sqrt(weight) and .6 or .95 an event; with the last one alone.
@@ -63,13 +76,29 @@ FEATURES = _FeatureColumns._fields
   sums, shortest half-life first, times their confidence M / (M + .5). `negative`: cosine with the
   negative sum, times its confidence.
 - `neighbours_*`: log2(1 + 256 x), x the sum over the latest events, .6 or .95 an event, of the
-  times both were chosen by one user, over sqrt((n_i + 5)(n_j + 5)); `10d` from decayed counts.
-  `next`: the same of transitions from the last item. `neighbours_live`: as `10d`, over
-  sqrt((n_i + 1)(n_j + 1)) of the counts decayed with 10 d.
+  times both were chosen by one user, over sqrt((n_i + 5)(n_j + 5)); `long` from
+  counts decayed with the long half-life.
+  `next`: the same of transitions from the last item. `neighbours_live`: as
+  `long`, over sqrt((n_i + 1)(n_j + 1)) of the counts decayed likewise.
 - `repeats`: log2 of 1 + the item's own positive events in the ring. `repeat_recency`:
   log2(1 + 30 days / age of the last of them), 0 without one.
 - `idle`: log2 of 1 + minutes since the item's latest event, 0 where `no_event` is 1.
 """
+
+FORMER_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "trend_3h": "trend_1",
+        "trend_12h": "trend_2",
+        "trend_1d": "trend_short",
+        "trend_3d": "trend_3",
+        "trend_10d": "trend_long",
+        "trend_40d": "trend_4",
+        "neighbours_10d": "neighbours_long",
+        "scene_1d": "scene_short",
+        "scene_10d": "scene_long",
+    }
+)
+"""Names of features in rankers that were trained when `ItemCounts` were always FORMER."""
 
 TREND_KNEE = math.log2(10.0)
 """The trend feature of half an event; without a trained ranker, less than that counts nothing."""
@@ -79,7 +108,7 @@ _MASS_HALF = 0.5
 _AHEAD = 2  # candidates whose rows are asked for before their turn
 _RECENT_60 = 12  # events that count .6 each: .6 ** 12 is .002
 _LEAST_AGE_SECONDS, _MONTH_SECONDS = 60.0, 2592000.0
-_TRENDS = tuple(float(h) for h in ITEM_HALF_LIVES)
+_TRENDS = len(COUNT) + MAX_MORE
 _INTERESTS = FEATURE.negative - FEATURE.interest_1
 
 
@@ -147,6 +176,7 @@ def fill_features(
     short = vectors.vectors
     log2_counts, ref_times = items.log2_counts, items.ref_times
     first_times, last_times = items.first_times, items.last_times
+    half_lives_of_items = items.half_lives
     item_scenes, scene_counts = items.scenes, items.scene_counts
     ring, ring_rows, history = users.ring, histories.ring_rows, histories.history
     interests, strengths = histories.interests, histories.strengths
@@ -157,7 +187,12 @@ def fill_features(
     content = content or column_mask[FEATURE.content_last]
     ages = column_mask[FEATURE.age] or column_mask[FEATURE.no_event]
     repeats = column_mask[FEATURE.repeats] or column_mask[FEATURE.repeat_recency]
-    in_scene = column_mask[FEATURE.scene_1d] or column_mask[FEATURE.scene_10d]
+    in_scene = column_mask[FEATURE.scene_short] or column_mask[FEATURE.scene_long]
+    rising = column_mask[FEATURE.rising] or column_mask[FEATURE.rising_fast]
+    fastest = COUNT.short
+    for h in range(len(COUNT), min(len(half_lives_of_items), _TRENDS)):
+        if half_lives_of_items[h] < half_lives_of_items[fastest]:
+            fastest = h
     for b in range(len(n_rows)):
         u = requests.slots[b]
         now = requests.now[b]
@@ -183,7 +218,9 @@ def fill_features(
             row = rows[b, c]
             x = out[b, c]
             age = now - ref_times[row]
-            _fill_trends(x, column_mask, log2_counts[row], age)
+            _fill_trends(x, column_mask, log2_counts[row], half_lives_of_items, age)
+            if rising:
+                _fill_rising(x, log2_counts[row], half_lives_of_items, fastest, age)
             if ages:
                 _fill_age(x, now, first_times[row])
             if column_mask[FEATURE.idle]:
@@ -197,7 +234,10 @@ def fill_features(
             if repeats:
                 _fill_repeats(x, now, row, ring, u, ring_rows[b], history[b], n_past)
             if in_scene:
-                _fill_scene(x, requests.scenes[b], item_scenes[row], scene_counts[row], age)
+                _fill_scene(
+                    x, requests.scenes[b], item_scenes[row], scene_counts[row],
+                    half_lives_of_items, age,
+                )  # fmt: skip
 
 
 @native
@@ -246,13 +286,27 @@ def _read_tastes(
 
 
 @inlined
-def _fill_trends(x: Array, column_mask: Array, log2_counts: Array, age: float) -> None:
-    for h in range(len(_TRENDS)):
-        if column_mask[FEATURE.trend_3h + h]:
+def _fill_trends(
+    x: Array, column_mask: Array, log2_counts: Array, half_lives: Array, age: float
+) -> None:
+    for h in range(min(len(half_lives), _TRENDS)):
+        if column_mask[FEATURE.trend_short + h]:
             value = 0.0
             if log2_counts[h] > -1e30:
-                value = trend_value(log2_counts[h], age, _TRENDS[h])
-            x[FEATURE.trend_3h + h] = value
+                value = trend_value(log2_counts[h], age, half_lives[h])
+            x[FEATURE.trend_short + h] = value
+
+
+@inlined
+def _fill_rising(x: Array, log2_counts: Array, half_lives: Array, fastest: int, age: float) -> None:
+    late = max(age, 0.0)
+    short = math.pow(2.0, log2_counts[COUNT.short] - late / half_lives[COUNT.short])
+    long = math.pow(2.0, log2_counts[COUNT.long] - late / half_lives[COUNT.long])
+    ratio = half_lives[COUNT.long] / half_lives[COUNT.short]
+    x[FEATURE.rising] = math.log2((short * ratio + 1.0) / (long + 1.0))
+    fast = math.pow(2.0, log2_counts[fastest] - late / half_lives[fastest])
+    ratio = half_lives[COUNT.short] / half_lives[fastest]
+    x[FEATURE.rising_fast] = math.log2((fast * ratio + 1.0) / (short + 1.0))
 
 
 @inlined
@@ -326,10 +380,15 @@ def _fill_repeats(
 
 @inlined
 def _fill_scene(
-    x: Array, scene: np.uint32, item_scenes: Array, scene_counts: Array, age: float
+    x: Array,
+    scene: np.uint32,
+    item_scenes: Array,
+    scene_counts: Array,
+    half_lives: Array,
+    age: float,
 ) -> None:
-    x[FEATURE.scene_1d] = 0.0
-    x[FEATURE.scene_10d] = 0.0
+    x[FEATURE.scene_short] = 0.0
+    x[FEATURE.scene_long] = 0.0
     if scene == 0:
         return
     for s in range(len(item_scenes)):
@@ -337,5 +396,4 @@ def _fill_scene(
             for i in range(2):
                 count = scene_counts[s, i]
                 if count > 0.0:
-                    half_life = DAY if i == SUM.day else 10 * DAY
-                    x[FEATURE.scene_1d + i] = trend_value(math.log2(count), age, half_life)
+                    x[FEATURE.scene_short + i] = trend_value(math.log2(count), age, half_lives[i])

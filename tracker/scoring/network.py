@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tracker.kernels.native import native
 from tracker.scoring.blend import CUT
 from tracker.scoring.context import COLUMNS
+from tracker.scoring.features import FORMER_NAMES
 from tracker.scoring.weights import check_weights, names_of, read_weights, weights_to_bytes
 
 Array = NDArray[Any]
@@ -91,7 +92,8 @@ class Network:
     def __init__(
         self, columns: Sequence[str], weights: Weights, info: RankerInfo | None = None
     ) -> None:
-        unknown = sorted(set(columns) - set(COLUMNS))
+        names = [FORMER_NAMES.get(name, name) for name in columns]
+        unknown = sorted(set(names) - set(COLUMNS))
         if unknown:
             raise RankerFileError(
                 f"the ranker reads feature {unknown[0]!r}, which this program does not compute;"
@@ -107,7 +109,7 @@ class Network:
         self.info = msgspec.structs.replace(base, columns=list(columns), hidden=(hidden, width))
         self.weights = weights
         self.column_mask = np.zeros(len(COLUMNS), np.bool_)
-        self.places = np.array([COLUMNS.index(name) for name in columns], np.int64)
+        self.places = np.array([COLUMNS.index(name) for name in names], np.int64)
         self.column_mask[self.places] = True
         self.cut_weights = weights.cut
         self.blocks = _blocks_of(weights.second)

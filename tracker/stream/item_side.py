@@ -97,6 +97,7 @@ class ItemSide(Side[int]):
             UnknownOffsetError: read the ends of the events topic, and call again; nothing has
                 changed.
         """
+        self._rows.follow(self._context.keeper.current.artifact.manifest.item_counts)
         # 1. Decode and check the blocks.
         blocks: list[Any] = []
         out: list[Record] = []

@@ -58,7 +58,7 @@ class Serving:
 
 def make_serving(artifact: Artifact, settings: Settings) -> Serving:
     """Return the serving of an artifact, with an empty item view."""
-    view = ItemView(artifact.vectors)
+    view = ItemView(artifact.vectors, artifact.manifest.item_counts)
     options = RecommendOptions(
         searches=settings.searches, seen=settings.seen, diversity=settings.diversity
     )

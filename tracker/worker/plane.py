@@ -314,7 +314,7 @@ class Plane:
                 database, committer, rows, max(least, settings.state_rows // together)
             )
             return UserSide(self._context, tp.partition, rows, users, self._ends)
-        item_rows = ItemRows()
+        item_rows = ItemRows(self._context.keeper.current.artifact.manifest.item_counts)
         items: PartitionStore[int] = PartitionStore(
             database, committer, item_rows, max(10_000, settings.item_state_rows // together)
         )

@@ -71,7 +71,8 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     rows.clear(slots[:2])
     rows.load(["a", "b"], slots[:2], lambda keys: [stored.get(key) for key in keys])
 
-    items = ItemRows()
+    scales = serving.artifact.manifest.item_counts
+    items = ItemRows(scales)
     items.grow(4)
     if len(applied.item_events):
         item_events = decode_block(encode_block(applied.item_events, 2))
@@ -80,7 +81,8 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         items.apply(places.astype(np.int64), item_events)
         packed = items.states.pack(np.unique(places).astype(np.int64))
         items.states.unpack(np.arange(len(packed)), packed)
-        type(serving.view)(serving.artifact.vectors).update(packed, np.unique(item_events["item"]))
+        view = type(serving.view)(serving.artifact.vectors, scales)
+        view.update(packed, np.unique(item_events["item"]))
     partitions_of_all([b"a"], RULES["murmur2"], 2)
     seconds = time.monotonic() - started_at
     log.info("kernels ready after %.1f s", seconds)

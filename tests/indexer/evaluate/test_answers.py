@@ -211,7 +211,7 @@ def test_what_was_learned_is_asked_beside_what_was_published(log: EventLog) -> N
     shapes = {"first": (3, 4), "first_bias": (4,), "second": (4, 2), "second_bias": (2,),
               "last": (2,), "skip": (3,), "cut": (len(CUT),)}  # fmt: skip
     weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    ranker = Network(["trend_1d", "content_60", "gap"], Weights(**weights))
+    ranker = Network(["trend_short", "content_60", "gap"], Weights(**weights))
     artifact = replace(group_artifact(), models=Models(ranker=ranker))
     replay = Replay(artifact, log, EXACT, learner=Learner(Kinds.default()))
     targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)

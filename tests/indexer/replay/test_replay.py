@@ -19,6 +19,7 @@ from tests.tracker.scoring.test_network import NAMES, weights
 from tests.tracker.scoring.test_prediction import info_of, weights_of
 from tracker.artifact.models import Models
 from tracker.events.kinds import Kinds
+from tracker.items.counts import COUNT
 from tracker.recommend.learner import Learner
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import Network
@@ -38,7 +39,7 @@ def test_replay_event_by_event_and_at_once_give_the_same_states(log: EventLog) -
     slots = np.arange(len(log.user_ids))
     assert slowly.users.states.pack(slots) == at_once.users.states.pack(slots)
     np.testing.assert_allclose(slowly.view.columns.counts, at_once.view.columns.counts)
-    assert at_once.view.columns.counts[:, -1].sum() == len(log)
+    assert at_once.view.columns.counts[:, COUNT.never].sum() == len(log)
 
 
 def test_what_is_skipped_never_reaches_the_states(log: EventLog) -> None:
@@ -46,7 +47,7 @@ def test_what_is_skipped_never_reaches_the_states(log: EventLog) -> None:
     skip[::2] = True
     replay = Replay(group_artifact(), log, skip=skip)
     replay.advance(len(log))
-    assert replay.view.columns.counts[:, -1].sum() == len(log) - skip.sum()
+    assert replay.view.columns.counts[:, COUNT.never].sum() == len(log) - skip.sum()
 
 
 def test_columns_are_the_features_of_the_recommender_and_the_context(log: EventLog) -> None:

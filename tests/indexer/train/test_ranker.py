@@ -37,21 +37,21 @@ def examples_of(truth: str, noise: str, count: int = 400) -> Examples:
 
 def test_a_ranker_finds_the_column_that_matters() -> None:
     told: list[Epoch] = []
-    fitted = fit_ranker(examples_of("content_60", "trend_3h"), QUICK, told.append)
-    assert set(fitted.network.info.columns) == {"content_60", "trend_3h"}
+    fitted = fit_ranker(examples_of("content_60", "trend_1"), QUICK, told.append)
+    assert set(fitted.network.info.columns) == {"content_60", "trend_1"}
     assert told == fitted.curve
     assert told[-1].validation_loss < told[0].validation_loss
     assert told[-1].validation_ndcg_at_10 > 0.8
     assert fitted.best == min(told, key=lambda line: line.validation_loss).epoch
     probe = np.zeros((1, 2, len(COLUMNS)), np.float32)
     probe[0, 0, COLUMNS.index("content_60")] = 2.0
-    probe[0, 1, COLUMNS.index("trend_3h")] = 2.0
+    probe[0, 1, COLUMNS.index("trend_1")] = 2.0
     scores = fitted.network.score(probe, np.array([2]))[0]
     assert scores[0] > scores[1]
 
 
 def test_the_members_serve_as_one_network_with_their_mean_score() -> None:
-    examples = examples_of("content_60", "trend_3h")
+    examples = examples_of("content_60", "trend_1")
     one, two, three = (
         fit_ranker(examples, msgspec.structs.replace(QUICK, members=members)).network
         for members in (1, 2, 3)
@@ -74,7 +74,7 @@ def test_the_members_serve_as_one_network_with_their_mean_score() -> None:
 def chosen_by(weights: dict[str, float], count: int) -> Examples:
     """Return targets drawn by the softmax of a weighted sum of columns; the later half is fresh."""
     random = np.random.default_rng(0)
-    examples = examples_of("trend_3h", "age", count)
+    examples = examples_of("trend_1", "age", count)
     examples.features[:] = 0.0
     chances = random.gumbel(size=(count, 20))
     for name, weight in weights.items():
@@ -124,7 +124,7 @@ def test_the_first_cut_is_weighed_by_the_same_targets() -> None:
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
-    examples = examples_of("trend_1d", "age")
+    examples = examples_of("trend_short", "age")
     first, second = (fit_ranker(examples, QUICK).network.weights for _ in range(2))
     np.testing.assert_array_equal(first.first, second.first)
     other = fit_ranker(examples, msgspec.structs.replace(QUICK, seed=1))
@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
 
 
 def test_too_few_targets_or_none_that_differ_are_refused() -> None:
-    few = examples_of("trend_1d", "age", count=20)
+    few = examples_of("trend_short", "age", count=20)
     with pytest.raises(ValueError, match="20 examples; at least 100 are needed"):
         fit_ranker(few, QUICK)
     blank = Examples(

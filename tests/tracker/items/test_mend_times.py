@@ -45,13 +45,14 @@ def test_a_mended_row_has_the_counts_of_events_that_came_in_time() -> None:
     mended, expected = harmed.item_states.head[place[0]], right.item_states.head[slot(right)]
     for field in ("ref_time", "first_time", "last_time", "positives", "weight_total", "n_scenes"):
         assert mended[field] == expected[field]
-    np.testing.assert_allclose(mended["counts"], expected["counts"], rtol=1e-9)
+    counts = [states.columns.counts for states in (harmed.item_states, right.item_states)]
+    np.testing.assert_allclose(counts[0][place[0]], counts[1][slot(right)], rtol=1e-9)
     np.testing.assert_allclose(mended["weight_sum"], expected["weight_sum"], rtol=1e-9)
     states = harmed.item_states, right.item_states
     neighbours = [
         one.neighbours[at, 0] for one, at in zip(states, (place[0], slot(right)), strict=True)
     ]
-    assert neighbours[0]["together_10d"] == pytest.approx(neighbours[1]["together_10d"])
+    assert neighbours[0]["together_lately"] == pytest.approx(neighbours[1]["together_lately"])
     assert neighbours[0]["pairs"] == neighbours[1]["pairs"] == 1
 
 
@@ -61,7 +62,7 @@ def test_without_events_a_row_is_cut_back_to_now_and_keeps_what_does_not_decay()
     assert mend_items(harmed.item_states, place, NONE, NOW, LATEST).tolist() == place.tolist()
     head = harmed.item_states.head[place[0]]
     assert (head["first_time"], head["last_time"], head["ref_time"]) == (START, NOW, NOW)
-    assert head["counts"][COUNT.never] == 3.0
+    assert harmed.item_states.columns.counts[place[0], COUNT.never] == 3.0
     assert len(items_of_the_future(harmed.item_states, LATEST)) == 0
 
 
@@ -70,7 +71,7 @@ def test_events_kept_in_part_keep_the_counts_of_all_time() -> None:
     place = np.array([slot(harmed)])
     mend_items(harmed.item_states, place, kept[3], NOW, LATEST)
     head = harmed.item_states.head[place[0]]
-    assert head["counts"][COUNT.never] == 3.0
-    assert head["counts"][COUNT.day] == 1.0
+    assert harmed.item_states.columns.counts[place[0], COUNT.never] == 3.0
+    assert harmed.item_states.columns.counts[place[0], COUNT.short] == 1.0
     assert head["ref_time"] == START + DAY
     assert head["last_time"] == START + DAY

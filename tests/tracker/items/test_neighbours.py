@@ -72,7 +72,7 @@ def test_lists_within_their_bound_are_exactly_the_uncapped_count_in_any_order() 
         assert set(kept["item"].tolist()) == exact.keys()
         left = 2.0 ** ((counted.origin - head["ref_time"]) / 864000.0)
         np.testing.assert_allclose(
-            kept["together_10d"],
+            kept["together_lately"],
             [exact[other] * left for other in kept["item"].tolist()],
             rtol=1e-4,
             atol=1e-6,

@@ -13,7 +13,8 @@ from tracker.items import counts as item_counts
 from tracker.items import counts as neighbours_module
 from tracker.items import layout as item_bytes
 from tracker.items import states as item_state
-from tracker.items.counts import ITEM_HALF_LIVES, apply_item_events
+from tracker.items.config import FORMER, ItemCounts
+from tracker.items.counts import COUNT, apply_item_events
 from tracker.items.layout import NEIGHBOURS, ROW_BYTES_MAX, SCENES
 from tracker.items.states import ItemStateFormatError, ItemStates
 
@@ -56,7 +57,8 @@ def assert_same(found: ItemStates, expected: ItemStates) -> None:
     """Compare two arenas by meaning, decayed numbers to 1e-6, neighbours (float32) to 1e-5."""
     for name in ("item", "positives", "negatives", "neutrals"):
         assert found.head[name].tolist() == expected.head[name].tolist(), name
-    for name in ("counts", "weight_sum", "weight_total"):
+    assert np.allclose(found.columns.counts, expected.columns.counts, rtol=1e-6, atol=1e-12)
+    for name in ("weight_sum", "weight_total"):
         assert np.allclose(found.head[name], expected.head[name], rtol=1e-6, atol=1e-12), name
     for slot in range(len(found.head)):
         assert scenes_of(found, slot) == pytest.approx(scenes_of(expected, slot), rel=1e-6)
@@ -77,7 +79,7 @@ def scenes_of(states: ItemStates, slot: int) -> dict[tuple[int, int], float]:
 
 def near(states: ItemStates, slot: int) -> dict[int, list[float]]:
     return {
-        int(entry["item"]): [float(entry[n]) for n in ("together", "together_10d", "next")]
+        int(entry["item"]): [float(entry[n]) for n in ("together", "together_lately", "next")]
         for entry in states.neighbours[slot, : states.head["n_neighbours"][slot]]
     }
 
@@ -136,9 +138,9 @@ def test_counts_have_the_values_of_the_formula() -> None:
         )
     )
     head = states.head[1]
-    expected = [2.0 ** (-86400.0 / half_life) + 1.0 for half_life in ITEM_HALF_LIVES]
-    assert head["counts"] == pytest.approx(expected)
-    assert head["counts"][6] == 2.0
+    expected = [2.0 ** (-86400.0 / half_life) + 1.0 for half_life in states.half_lives]
+    assert states.columns.counts[1] == pytest.approx(expected)
+    assert states.columns.counts[1, COUNT.never] == 2.0
     assert head["weight_sum"][0] == pytest.approx(1.5 + 1.0 - 2.0 * 2**-0.5)
     assert head["weight_total"] == 3.0 + 1.0 - 2.0
     assert (head["positives"], head["negatives"], head["neutrals"]) == (2, 1, 1)
@@ -211,9 +213,8 @@ def test_times_far_apart_leave_nothing_and_no_denormal_numbers() -> None:
     states = states_after(
         events_of({"time": 0.0, "recent": [11], "scene": 3}, {"time": 4e9}, {"time": 1.0})
     )
-    head = states.head[1]
-    assert head["counts"].tolist() == [1.0] * 6 + [3.0]
-    assert states.neighbours[1, 0]["together_10d"] == 0
+    assert states.columns.counts[1].tolist() == [1.0] * 2 + [3.0] + [1.0] * 6
+    assert states.neighbours[1, 0]["together_lately"] == 0
     assert near(states, 1)[11][0] == 1.0
 
 
@@ -259,7 +260,7 @@ def test_growing_keeps_rows_and_copies_do_not_follow_later_events() -> None:
 
 def test_another_format_is_refused_by_name() -> None:
     row = full().pack(np.array([1]))[0]
-    with pytest.raises(ItemStateFormatError, match="item row 0 of 1 has format 7; format 2 is"):
+    with pytest.raises(ItemStateFormatError, match="item row 0 of 1 has format 7; format 3 is"):
         ItemStates(1).unpack(np.array([0]), [b"\x07" + row[1:]])
 
 
@@ -289,22 +290,113 @@ ROW = full().pack(np.array([1]))[0]
 def test_the_golden_row_of_format_1_is_refused_with_the_way_out() -> None:
     row = (GOLDEN / "item_row_1.bin").read_bytes()
     with pytest.raises(
-        ItemStateFormatError, match=r"has format 1; format 2 .* reset-state --every"
+        ItemStateFormatError, match=r"has format 1; format 3 .* reset-state --every"
     ):
         ItemStates(1).unpack(np.array([0]), [row])
 
 
-def test_the_golden_row_of_format_2_is_read_and_written_the_same() -> None:
-    row = (GOLDEN / "item_row_2.bin").read_bytes()
-    states = ItemStates(1)
-    states.unpack(np.array([0]), [row])
-    assert states.pack(np.array([0])) == [row]
+def assert_golden(states: ItemStates) -> None:
     head = states.head[0]
     assert (head["item"], head["positives"], head["negatives"], head["neutrals"]) == (5, 2, 1, 1)
     assert head["weight_total"] == 2.5
     assert (head["first_time"], head["last_time"]) == (START, START + 172800.0)
     assert states.scenes["scene"][0, :2].tolist() == [9, 8]
     assert near(states, 0)[4][0] == pytest.approx(1.8)
+
+
+def test_the_golden_row_of_format_2_is_read_with_the_half_lives_it_had() -> None:
+    row = (GOLDEN / "item_row_2.bin").read_bytes()
+    states = ItemStates(1, FORMER)
+    states.unpack(np.array([0]), [row])
+    assert_golden(states)
+    expected = [2.0 ** (-172800.0 / half_life) + 1.0 for half_life in states.half_lives]
+    assert states.columns.counts[0] == pytest.approx(expected)
+    assert not states.counted["seeded"].any()
+    assert states.head["seeded"][0] == 0
+
+
+def test_the_golden_row_of_format_3_is_read_and_written_the_same() -> None:
+    row = (GOLDEN / "item_row_3.bin").read_bytes()
+    states = ItemStates(1)
+    states.unpack(np.array([0]), [row])
+    assert states.pack(np.array([0])) == [row]
+    assert_golden(states)
+    minutes = states.scales.seconds.index(600.0)
+    assert states.counted["seeded"][0, minutes] == int(states.head["ref_time"][0])
+
+
+def test_counts_by_half_lives_that_both_have_are_carried_bit_for_bit() -> None:
+    states, other = full(), ItemStates(3, FORMER)
+    other.unpack(np.arange(3), states.pack(np.arange(3)))
+    for column, seconds in enumerate(other.scales.seconds):
+        if seconds in states.scales.seconds:
+            mine = states.columns.counts[:, states.scales.seconds.index(seconds)]
+            assert other.columns.counts[:, column].tolist() == mine.tolist()
+            assert not other.counted["seeded"][:, column].any()
+        else:
+            assert other.counted["seeded"][1, column] == int(states.head["ref_time"][1])
+    assert other.head["weight_sum"].tolist() == states.head["weight_sum"].tolist()
+    in_memory = full()
+    in_memory.follow(FORMER)
+    every = np.arange(3)
+    assert in_memory.pack(every) == other.pack(every)
+
+
+def test_a_new_count_of_events_that_come_evenly_is_about_what_it_would_have_been() -> None:
+    even = events_of(*({"time": START + 600.0 * n} for n in range(6000)))
+    wide = ItemCounts(more_seconds=(600.0, 3600.0, 21600.0, 7200.0 * 24, 3456000.0, 31557600.0))
+    few = ItemCounts(more_seconds=(3600.0, 3456000.0))
+    truth, guess = ItemStates(2, wide), ItemStates(2, few)
+    for states in (truth, guess):
+        apply_item_events(states, np.ones(len(even), np.int64), even)
+    guess.follow(wide)
+    found, expected = guess.columns.counts[1], truth.columns.counts[1]
+    assert found == pytest.approx(expected, rel=0.35)
+    assert found[[0, 1, 2]].tolist() == expected[[0, 1, 2]].tolist()
+    order = np.argsort(wide.half_lives)
+    assert (np.diff(found[order]) >= 0.0).all(), "a longer half-life never counts less"
+
+
+def test_an_estimate_fades_and_the_count_is_as_if_it_had_been_there_from_the_start() -> None:
+    minutes = ItemCounts(more_seconds=(600.0,))
+    begun, always = ItemStates(2, ItemCounts(more_seconds=())), ItemStates(2, minutes)
+    early = events_of(*({"time": START + 60.0 * n} for n in range(30)))
+    later = events_of(*({"time": START + 9000.0 + 60.0 * n} for n in range(30)))
+    every = np.ones(30, np.int64)
+    for states in (begun, always):
+        apply_item_events(states, every, early)
+    begun.follow(minutes)
+    for states in (begun, always):
+        apply_item_events(states, every, later)
+    assert begun.columns.counts[1] == pytest.approx(always.columns.counts[1], rel=1e-3)
+
+
+def test_going_back_to_the_half_lives_before_loses_nothing_that_is_counted_beside() -> None:
+    before = ItemCounts(more_seconds=(600.0, 3600.0))
+    after = ItemCounts(more_seconds=(21600.0,)).after(before)
+    moved, never = ItemStates(2, before), ItemStates(2, before)
+    early = events_of(*({"time": START + 60.0 * n} for n in range(30)))
+    later = events_of(*({"time": START + 1800.0 + 60.0 * n} for n in range(30)))
+    every = np.ones(30, np.int64)
+    for states in (moved, never):
+        apply_item_events(states, every, early)
+    moved.follow(after)
+    for states in (moved, never):
+        apply_item_events(states, every, later)
+    moved.follow(before)
+    assert moved.pack(np.arange(2)) == never.pack(np.arange(2))
+
+
+def test_scenes_and_pairs_by_another_half_life_are_scaled_and_marked() -> None:
+    states = full()
+    before = states.scenes["counts"][1, 0].copy(), states.neighbours["together_lately"][1, 0]
+    together = float(states.neighbours["together"][1, 0])
+    states.follow(ItemCounts(short_seconds=43200.0, long_seconds=86400.0, more_seconds=()))
+    assert states.scenes["counts"][1, 0] == pytest.approx(before[0] * [0.5, 0.1])
+    assert states.neighbours["together_lately"][1, 0] == pytest.approx(before[1] * 0.1)
+    assert states.head["seeded"][1] == int(states.head["ref_time"][1])
+    states.follow(ItemCounts(long_seconds=86400.0 * 300, more_seconds=()))
+    assert states.neighbours["together_lately"][1, 0] <= together
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from tests.small_world import START, SmallCatalogue, catalogue
 from tracker.events.item_events import ITEM_EVENT
 from tracker.items import near_lists as near_lists_module
 from tracker.items import view as item_view_module
-from tracker.items.counts import apply_item_events
+from tracker.items.config import FORMER, ItemCounts
+from tracker.items.counts import COUNT, apply_item_events
 from tracker.items.near_lists import NearList
 from tracker.items.states import ItemStateFormatError, ItemStates
 from tracker.items.view import ItemColumns, ItemView
@@ -74,8 +75,8 @@ def test_counts_stand_at_the_catalogue_row_of_the_item() -> None:
     world.choose(3, START + 86400.0)
     assert world.show(3) == 1
     view = world.view
-    assert view.columns.counts[3, 2] == pytest.approx(1.5)
-    assert view.columns.log2_counts[3, 2] == pytest.approx(np.log2(1.5))
+    assert view.columns.counts[3, 0] == pytest.approx(1.5)
+    assert view.columns.log2_counts[3, 0] == pytest.approx(np.log2(1.5))
     assert (view.columns.first_times[3], view.columns.last_times[3]) == (START, START + 86400.0)
     assert view.columns.ref_times[3] == START + 86400.0
     assert view.columns.scenes[3].tolist() == [9, 0, 0, 0]
@@ -232,15 +233,43 @@ def test_many_scenes_asked_for_do_not_fill_the_memory() -> None:
     assert len(world.view._trends) <= 257
 
 
+def test_mixed_trends_take_turns_between_half_lives_and_name_each_row_once() -> None:
+    world = World()
+    scales = ItemCounts(trend_seconds=(600.0, 86400.0))
+    world.view = ItemView(world.items, scales)
+    for row, count in {1: 9, 2: 8, 3: 7}.items():
+        for _ in range(count):
+            world.choose(row, START - 7200.0)
+    for row, count in {7: 3, 8: 2, 1: 1}.items():
+        for _ in range(count):
+            world.choose(row, START)
+    world.show(1, 2, 3, 7, 8)
+    by_minutes = world.view.trend_rows(START, 0, 3, scales.seconds.index(600.0)).tolist()
+    assert by_minutes == [7, 8, 1]
+    assert world.view.trend_rows(START, 0, 3).tolist() == [1, 2, 3]
+    assert world.view.mixed_trend_rows(START, 4).tolist() == [7, 1, 8, 2]
+
+
+def test_a_view_reads_rows_of_other_half_lives() -> None:
+    world = World()
+    world.states = ItemStates(60, FORMER)
+    world.choose(3)
+    world.choose(3, START + 3600.0)
+    assert world.show(3) == 1
+    counts = dict(zip(world.view.scales.seconds, world.view.columns.counts[3], strict=True))
+    assert counts[86400.0] == pytest.approx(1.0 + 2.0 ** (-1 / 24))
+    assert 1.0 <= counts[600.0] <= counts[3600.0] <= counts[86400.0]
+
+
 def test_log_counts_are_decayed_to_now() -> None:
     world = World()
     for _ in range(3):
         world.choose(5)
     world.show(5)
     found = world.view.log_counts(np.array([[5, 6], [-1, 5]]), START + 86400.0)
-    assert found.shape == (2, 2, 7)
-    assert found[0, 0, 2] == pytest.approx(np.log1p(1.5))
-    assert found[1, 1, 6] == pytest.approx(np.log1p(3.0))
+    assert found.shape == (2, 2, len(world.view.scales.seconds))
+    assert found[0, 0, COUNT.short] == pytest.approx(np.log1p(1.5))
+    assert found[1, 1, COUNT.never] == pytest.approx(np.log1p(3.0))
     assert not found[0, 1].any()
     assert not found[1, 0].any()
 

@@ -12,6 +12,7 @@ from tests.brokers import KafkaBroker
 from tests.worlds import DAY, START, World
 from tracker.events.item_events import encode_block
 from tracker.events.wire import hash_id
+from tracker.items.counts import COUNT
 from tracker.items.states import ItemStates
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
@@ -95,10 +96,10 @@ def check(settings: Settings) -> None:
     assert states.head["last_time"][0] == START + DAY
     item_states = ItemStates(1)
     item_states.unpack(np.arange(1), [items[item_key(hash_id("i1"))]])
-    assert item_states.head["counts"][0, -1] == 2.0
+    assert item_states.columns.counts[0, COUNT.never] == 2.0
     assert item_states.head["ref_time"][0] == NOW
     # One event as of now, one of nine days before, with a half-life of a day.
-    assert item_states.head["counts"][0, 2] == pytest.approx(1.0 + 2.0**-9)
+    assert item_states.columns.counts[0, COUNT.short] == pytest.approx(1.0 + 2.0**-9)
 
 
 def settings_of(address: str, name: str, folder: Path) -> Settings:

@@ -26,11 +26,11 @@ class Backwards:
 
 
 def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
-    blend = Blend({"trend_1d": 2.0, "content_60": -1.0})
+    blend = Blend({"trend_short": 2.0, "content_60": -1.0})
     features = np.random.default_rng(0).normal(size=(2, 3, len(FEATURES))).astype(np.float32)
-    features[:, :, 2] *= 5
+    features[:, :, 0] *= 5
     scores = blend.score(features, np.array([3, 2]))
-    trend = np.maximum(features[:, :, 2] - math.log2(10), 0)
+    trend = np.maximum(features[:, :, 0] - math.log2(10), 0)
     expected = 2 * trend - features[:, :, FEATURES.index("content_60")]
     assert scores[0] == pytest.approx(expected[0], abs=1e-6)
     assert scores[1, :2] == pytest.approx(expected[1, :2], abs=1e-6)
@@ -43,15 +43,15 @@ def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
 
 
 def test_only_the_columns_of_a_blend_are_wanted() -> None:
-    blend = Blend({"trend_1d": 2.0, "content_60": 1.0, "content_95": 2.0, "negative": -3.0})
+    blend = Blend({"trend_short": 2.0, "content_60": 1.0, "content_95": 2.0, "negative": -3.0})
     assert [FEATURES[i] for i in np.flatnonzero(blend.column_mask)] == [
-        "trend_1d", "content_60", "content_95", "negative",
+        "trend_short", "content_60", "content_95", "negative",
     ]  # fmt: skip
     assert blend.cut_weights.tolist() == [3.0, 2.0, 0.0, -3.0, 0.0, 0.0]
 
 
 def test_a_weight_of_no_feature_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="no feature 'popularity'; expected are trend_3h"):
+    with pytest.raises(ValueError, match="no feature 'popularity'; expected are trend_short"):
         Blend({"popularity": 1.0})
 
 
@@ -74,7 +74,7 @@ def test_another_ranker_scores_one_call_only() -> None:
         world.send(*likes(user, [0, 2, 4]))
     world.send(*likes(0, [6]))
     before = world.rows(0, now=START + 60, k=20)
-    other: Any = Blend({"trend_1d": -1.0})
+    other: Any = Blend({"trend_short": -1.0})
     asked = world.asked([0], now=START + 60)
     made = world.recommender.recommend(asked, 20, LearnedModels(ranker=other))
     assert set(made.rows[0, -4:].tolist()) == {0, 2, 4, 6}

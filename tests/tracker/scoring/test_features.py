@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.worlds import DAY, START, World, likes
+from tracker.items.config import FORMER
 from tracker.scoring.context import COLUMNS
-from tracker.scoring.features import FEATURES, neighbour_value, trend_value
+from tracker.scoring.features import FEATURES, FORMER_NAMES, neighbour_value, trend_value
 
 NOW = START + 1000.0
 
@@ -26,8 +27,8 @@ def test_trend_is_log2_of_twenty_times_the_decayed_count() -> None:
     for user in range(1, 4):
         world.send(*likes(user, [0]))
     item, other = features_of(world, 0, [0, 1], now=START + DAY)
-    assert item["trend_1d"] == pytest.approx(math.log2(20 * 3 / 2), abs=1e-4)
-    assert item["trend_3h"] == 0.0
+    assert item["trend_short"] == pytest.approx(math.log2(20 * 3 / 2), abs=1e-4)
+    assert item["trend_1"] == 0.0
     assert item["trend_all"] == pytest.approx(math.log2(60), abs=1e-4)
     assert other["trend_all"] == 0.0
     for value in (trend_value, trend_value.py_func):  # type: ignore[attr-defined]
@@ -93,7 +94,7 @@ def test_neighbours_are_normalised_by_both_items_counts() -> None:
     assert made["neighbours_60"] == pytest.approx(neighbour_value(expected), abs=1e-4)
     assert made["neighbours_95"] == pytest.approx(neighbour_value(expected), abs=1e-4)
     assert made["next"] == pytest.approx(neighbour_value(expected), abs=1e-4)
-    assert 0.9 * made["neighbours_95"] < made["neighbours_10d"] < made["neighbours_95"]
+    assert 0.9 * made["neighbours_95"] < made["neighbours_long"] < made["neighbours_95"]
     assert [none[name] for name in FEATURES if name.startswith("neighbours")] == [0.0] * 4
     live = 3 / math.sqrt((4 + 1) * (3 + 1))  # of decayed counts, but that was a minute
     assert made["neighbours_live"] == pytest.approx(neighbour_value(live), abs=0.01)
@@ -106,7 +107,7 @@ def test_what_is_chosen_together_now_stands_out_among_what_was_chosen_much_befor
     late = START + 60 * 86400.0
     world.send(*likes(20, [0, 1], time=late), *likes(0, [0], time=late + 60))
     (made,) = features_of(world, 0, [1], now=late + 120)
-    assert made["neighbours_live"] > made["neighbours_10d"] + 1.0
+    assert made["neighbours_live"] > made["neighbours_long"] + 1.0
 
 
 def test_idle_counts_the_minutes_since_the_items_latest_event() -> None:
@@ -143,10 +144,10 @@ def test_scene_trend_counts_the_users_scene_only() -> None:
     world = World(20)
     world.send(*likes(1, [0], scene="cart"), *likes(2, [0], scene="home"))
     cart = features_of(world, 0, [0], scene="cart", now=START)[0]
-    assert cart["scene_1d"] == pytest.approx(math.log2(20), abs=1e-4)
-    assert cart["scene_10d"] == pytest.approx(math.log2(20), abs=1e-4)
-    assert features_of(world, 0, [0], scene="search")[0]["scene_1d"] == 0.0
-    assert features_of(world, 0, [0])[0]["scene_1d"] == 0.0
+    assert cart["scene_short"] == pytest.approx(math.log2(20), abs=1e-4)
+    assert cart["scene_long"] == pytest.approx(math.log2(20), abs=1e-4)
+    assert features_of(world, 0, [0], scene="search")[0]["scene_short"] == 0.0
+    assert features_of(world, 0, [0])[0]["scene_short"] == 0.0
 
 
 def test_rows_of_nobody_known_have_item_features_only() -> None:
@@ -154,7 +155,8 @@ def test_rows_of_nobody_known_have_item_features_only() -> None:
     world.send(*likes(1, [0]))
     (made,) = features_of(world, -1, [0])
     filled = {name for name, value in made.items() if value != 0.0}
-    assert filled == {name for name in FEATURES if name.startswith("trend")} | {"age", "idle"}
+    trends = {name for name in FEATURES if name.startswith("trend")} - {"trend_7", "trend_8"}
+    assert filled == trends | {"age", "idle", "rising", "rising_fast"}
 
 
 def test_padding_at_the_end_stays_zero() -> None:
@@ -162,3 +164,28 @@ def test_padding_at_the_end_stays_zero() -> None:
     world.send(*likes(0, [0]))
     made: Any = features_of(world, 0, [0, -1, -1])
     assert set(made[1].values()) == set(made[2].values()) == {0.0}
+
+
+def test_rising_is_positive_for_what_is_chosen_more_and_negative_for_what_is_chosen_less() -> None:
+    world = World(20)
+    for day in range(30):
+        world.send(*likes(1, [0], time=START + day * DAY))
+    world.send(*likes(2, [1] * 6, time=START + 29 * DAY))
+    for day in range(8):
+        world.send(*likes(3, [2] * 3, time=START + day * DAY))
+    even, more, less = features_of(world, 0, [0, 1, 2], now=START + 29 * DAY)
+    assert abs(even["rising"]) < 1.0
+    assert more["rising"] > 2.0
+    assert less["rising"] < -1.0
+    assert more["rising_fast"] > 2.0
+    night = features_of(world, 0, [1], now=START + 29 * DAY + 3600.0)[0]
+    assert 0.0 < night["rising_fast"] < more["rising_fast"]
+
+
+def test_rankers_from_before_find_their_columns_under_the_new_names() -> None:
+    assert set(FORMER_NAMES.values()) <= set(FEATURES)
+    read = dict(zip(FEATURES, FORMER.seconds, strict=False))
+    assert [read[FORMER_NAMES[f"trend_{name}"]] / 3600.0 for name in PERIODS] == [*PERIODS.values()]
+
+
+PERIODS = {"3h": 3.0, "12h": 12.0, "1d": 24.0, "3d": 72.0, "10d": 240.0, "40d": 960.0}

@@ -15,7 +15,7 @@ from tracker.scoring.context import COLUMNS, CONTEXT, read_context
 from tracker.scoring.network import Network, RankerFileError, RankerInfo, Weights
 from tracker.users.readings import read_histories
 
-NAMES = ("trend_1d", "content_60", "gap", "neighbours_95", "repeats")
+NAMES = ("trend_short", "content_60", "gap", "neighbours_95", "repeats")
 
 
 def weights(columns: int = len(NAMES), hidden: int = 6, width: int = 3) -> Weights:

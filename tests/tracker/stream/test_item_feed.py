@@ -121,7 +121,7 @@ def row(item: int, count: float) -> bytes:
     """A row of an item with one count."""
     states = ItemStates(1)
     states.head["item"][0] = item
-    states.head["counts"][0] = count
+    states.counted["count"][0] = count
     return states.pack(np.zeros(1, np.int64))[0]
 
 
@@ -147,7 +147,7 @@ class SeenView:
         states = ItemStates(len(rows))
         states.unpack(np.arange(len(rows)), rows)
         for place, (value, item) in enumerate(zip(rows, items.tolist(), strict=True)):
-            count = None if value is None else float(states.head["counts"][place, 0])
+            count = None if value is None else float(states.columns.counts[place, 0])
             self.counts[item] = count
         return len(rows)
 

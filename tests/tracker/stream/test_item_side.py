@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from tests.plane_world import NOW, FakeRecord, WorkerState, like
 from tracker.events.item_events import ITEM_EVENT, decode_block, decode_blocks, encode_block
 from tracker.events.wire import hash_id
+from tracker.items.config import ItemCounts
 from tracker.items.layout import FORMAT as ITEM_FORMAT
 from tracker.kernels.row_bytes import ASIDE_PREFIX, NewerRowError, item_key, seal
 from tracker.store.arena import ArenaFullError
 from tracker.stream.item_side import ItemSide
+from tracker.stream.serving import make_serving
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 Blocks = list[bytes]
@@ -135,7 +139,7 @@ def test_items_in_any_chunks_give_the_same_counts(
             found = one.items.find_item(hash_id(f"i{item}"))
             assert found is not None
             states, slot = found
-            rows.append(states.head["counts"][slot])
+            rows.append(states.columns.counts[slot])
         np.testing.assert_allclose(rows[0], rows[1], rtol=1e-12)
     other.close()
 
@@ -281,7 +285,7 @@ def test_row_of_a_newer_version_is_never_written_over(worker: WorkerState, block
     worker.databases["items"][key] = row
     worker.restart()
     for _ in range(2):
-        with pytest.raises(NewerRowError, match="has format 3, and this version reads 2"):
+        with pytest.raises(NewerRowError, match="has format 4, and this version reads 3"):
             worker.items.process(sources(*again, start=1), 2)
     assert worker.items.store.progress.position == 1
     assert worker.items.store.progress.sources == {0: 0}
@@ -298,3 +302,39 @@ def test_rows_that_cannot_be_read_are_never_idle(worker: WorkerState, blocks: An
     rows = [readable, b"garbage!", newer_row(worker, hash_id("i1"))]
     times = worker.item_rows.last_times(rows)
     assert times.tolist() == [NOW, np.inf, np.inf]
+
+
+def counting(worker: WorkerState, scales: ItemCounts) -> None:
+    """Let the worker use a version that counts by these half-lives."""
+    artifact = worker.keeper.current.artifact
+    manifest = msgspec.structs.replace(artifact.manifest, item_counts=scales)
+    worker.keeper.current = make_serving(replace(artifact, manifest=manifest), worker.settings)
+
+
+def test_versions_that_count_by_other_half_lives_lose_nothing_that_both_have(
+    worker: WorkerState, blocks: Any, tmp_path: Path
+) -> None:
+    first = ItemCounts(more_seconds=(600.0, 3600.0))
+    second = ItemCounts(more_seconds=(21600.0,)).after(first)
+    other = WorkerState(tmp_path / "other")
+    counting(other, first)
+    every = [block for item in (1, 2, 1, 3, 1, 2) for block in blocks(item)]
+    for at, block in enumerate(every):
+        worker.items.process(sources(block, start=at), at + 1)
+        other.items.process(sources(block, start=at), at + 1)
+        if at % 2:
+            worker.commit(worker.items)
+        counting(worker, (first, second)[at % 4 < 2])  # publish, and roll back
+        if at == 3:
+            worker.restart()  # what is not committed comes again
+    counting(worker, first)
+    worker.items.process([], len(every))
+    for item in (1, 2, 3):
+        counts = []
+        for one in (worker, other):
+            found = one.items.find_item(hash_id(f"i{item}"))
+            assert found is not None
+            states, slot = found
+            counts.append(states.columns.counts[slot].tolist())
+        assert counts[0] == counts[1]
+    other.close()

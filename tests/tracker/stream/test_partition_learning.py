@@ -26,7 +26,7 @@ from tracker.scoring.network import Network
 from tracker.scoring.online_ranker import OnlineRanker
 from tracker.stream.serving import make_serving
 
-NAMES = ("trend_1d", "content_60", "neighbours_95", "repeats", "gap")
+NAMES = ("trend_short", "content_60", "neighbours_95", "repeats", "gap")
 Make = Callable[..., WorkerState]
 
 
