@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from tracker.artifact.manifest import (
     FORMAT,
@@ -29,11 +30,12 @@ from tracker.artifact.models import UNTRAINED, Models, read_models, write_models
 from tracker.artifact.versions import (
     ArtifactError,
     Root,
-    is_url,
+    is_copied,
     latest_version,
     local_copy,
 )
 from tracker.encoder.tower_info import UserAttributes
+from tracker.explained import first_line
 from tracker.files import sync_folder, write_synced
 from tracker.items.config import ItemCounts
 from tracker.items.index import IndexFileError, ItemIndex
@@ -97,7 +99,8 @@ class Artifact:
             root: a folder, or any URL fsspec knows.
             version: by default the one LATEST names.
             device: device of the index.
-            cache: folder for copies of remote versions; by default in the temporary folder.
+            cache: folder for copies of versions, so that nothing that is in use can be altered; by
+                default remote ones are copied to the temporary folder, and local ones are not.
             float16: halve the index's memory on a GPU.
             encoder_device: device of a trained user encoder.
 
@@ -112,11 +115,18 @@ class Artifact:
             vectors = read_vectors(path, manifest)  # 3
             index = _read_index(path, manifest, device, float16)
             models = read_models(path, manifest, encoder_device)
-        except ArtifactError:
-            if is_url(root):  # a damaged copy must not stay
+        except DeviceError:
+            raise
+        except Exception as error:  # files are from outside: whatever they raise is a refusal
+            if is_copied(root, cache):  # a damaged copy must not stay
                 names = [LAYOUT.manifest, *manifest.files]
                 shutil.rmtree(local_copy(root, version, names, cache), ignore_errors=True)
-            raise
+            if isinstance(error, ArtifactError):
+                raise
+            raise ArtifactError(
+                f"{root}/{version}: cannot be used: {type(error).__name__}: {first_line(error)};"
+                f" {REBUILD}"
+            ) from error
         return cls(manifest, vectors, index, path, models)
 
     @classmethod
@@ -255,7 +265,11 @@ def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
         path / LAYOUT.vectors,
         {name: (dtype, shapes.get(name, (count,))) for name, dtype in _VECTORS.items()},
     )
-    return ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
+    vectors = ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
+    problem = vectors.problem()
+    if problem is not None:
+        raise ArtifactError(f"{path / LAYOUT.vectors}: {problem}; {REBUILD}")
+    return vectors
 
 
 def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -> ItemIndex:
@@ -278,16 +292,20 @@ def _tensors(path: Path, expected: dict[str, tuple[str, tuple[int, ...]]]) -> di
         ArtifactError: the file is not what was expected, or a number in it is not finite.
     """
     try:
+        with safe_open(path, "np") as checked:  # header, shapes and places agree with the file
+            names = set(checked.keys())
         with path.open("rb") as file:
             # Copy on write: kernels take one type of array, and nobody writes.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         (length,) = struct.unpack_from("<Q", mapped)
         header = json.loads(mapped[8 : 8 + length])
-    except (struct.error, ValueError) as error:
-        raise ArtifactError(f"{path}: not a safetensors file; {REBUILD}") from error
+    except (struct.error, ValueError, SafetensorError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path}: not a safetensors file ({first_line(error)}); {REBUILD}"
+        ) from error
     arrays: dict[str, Any] = {}
     for name, (dtype, shape) in expected.items():
-        entry = header.get(name, {})
+        entry = header[name] if name in names else {}
         dims = entry.get("shape", [])
         fits = len(dims) == len(shape) and all(
             want in (-1, have) for want, have in zip(shape, dims, strict=True)
@@ -299,13 +317,8 @@ def _tensors(path: Path, expected: dict[str, tuple[str, tuple[int, ...]]]) -> di
             )
         start = 8 + length + entry["data_offsets"][0]
         size = int(np.prod(dims, dtype=np.int64))
-        try:
-            array = np.frombuffer(mapped, _DTYPES[dtype], size, start)
-        except ValueError as error:
-            raise ArtifactError(
-                f"{path}: {name} reaches past the end of the file; {REBUILD}"
-            ) from error
-        arrays[name] = array.reshape(dims)
+        array = np.frombuffer(mapped, _DTYPES[dtype], size, start).reshape(dims)
+        arrays[name] = np.require(array, requirements="A")
         if dtype in ("F16", "F32") and (bad := _not_finite(arrays[name])):
             raise ArtifactError(
                 f"{path}: {bad} of {dims[0]} rows of {name} are not finite, numbers expected;"
@@ -326,7 +339,7 @@ def _not_finite(array: NDArray[Any]) -> int:
 def _json(path: Path, shape: Any) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes(), type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path}: {error}; {REBUILD}") from error
 
 

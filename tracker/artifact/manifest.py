@@ -30,6 +30,9 @@ REBUILD = "go back with `indexer rollback`, or build it again with `indexer buil
 FORMAT = 1
 """The format number that is written, and the only one that is read."""
 
+MOST_DIM = 65536
+"""Most columns of a vector that a manifest may name."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -135,6 +138,19 @@ class Manifest(msgspec.Struct, frozen=True):
     without_text: int = 0
     item_counts: ItemCounts = FORMER
 
+    def __post_init__(self) -> None:
+        """Check the counts, by which files are read and rows are found."""
+        for name, value, least, most in (
+            ("sequence", self.sequence, 0, 10**12 - 1),
+            ("dim", self.dim, 1, self.full_dim),
+            ("full_dim", self.full_dim, 1, MOST_DIM),
+            ("live", self.live, 1, self.items),
+            ("without_text", self.without_text, 0, self.live),
+            ("encoder.width", self.encoder.width, 1, MOST_DIM),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}; {least} to {most} is expected")
+
     @property
     def recall_at_10(self) -> float:
         """Return the index's measured recall of the best 10."""
@@ -178,7 +194,7 @@ def read_manifest(root: Root, version: str) -> Manifest:
         ) from error
     try:
         fields = msgspec.json.decode(content, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{where}: not JSON ({error}); {REBUILD}") from error
     number = fields.get("format")
     if number != FORMAT:

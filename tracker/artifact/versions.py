@@ -68,6 +68,11 @@ def is_url(root: Root) -> bool:
     return "://" in str(root) and not str(root).startswith("file://")
 
 
+def is_copied(root: Root, cache: Path | None) -> bool:
+    """Return whether `local_copy` makes a copy of its own, in `cache` or a temporary folder."""
+    return is_url(root) or cache is not None
+
+
 def local_path(root: Root) -> Path:
     """Return the path of a local root."""
     return Path(str(root).removeprefix("file://"))
@@ -202,19 +207,20 @@ def staging(root: Root) -> Iterator[Path]:
 
 
 def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -> Path:
-    """Return the directory of a version on this machine; a remote one is downloaded once.
+    """Return the directory of a version on this machine; it is copied once.
 
     Args:
         root: folder or URL of the versions.
         version: which.
         names: its files.
-        cache: folder of the copies; by default one of the user's own in the temporary folder.
+        cache: folder of the copies; by default remote versions are copied to a folder of the
+            user's own in the temporary folder, and local ones stay where they are.
 
     Raises:
-        ArtifactError: it cannot be downloaded.
+        ArtifactError: it cannot be downloaded or copied.
     """
     sequence_of(version)
-    if not is_url(root):
+    if not is_copied(root, cache):
         return local_path(root) / version
     cache = cache or Path(tempfile.gettempdir()) / f"tracker-artifacts-{os.getuid()}"
     home = cache / hashlib.sha256(str(root).encode()).hexdigest()[:16]
@@ -227,19 +233,29 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
             raise ArtifactError(f"{cache}: belongs to another user; name another cache folder")
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
         try:
-            files, folder = _open(root)
-            for name in names:
-                files.get_file(f"{folder}/{version}/{name}", str(partial / name))
+            if is_url(root):
+                files, folder = _open(root)
+                for name in names:
+                    files.get_file(f"{folder}/{version}/{name}", str(partial / name))
+            else:
+                for name in names:
+                    shutil.copyfile(local_path(root) / version / name, partial / name)
             if not copy.is_dir():
                 partial.rename(copy)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except _store_errors() as error:
         raise ArtifactError(
-            f"{root}/{version}: cannot be downloaded: {first_line(error)}"
+            f"{root}/{version}: cannot be copied to {cache}: {_named(error)}"
         ) from error
     _forget_old(home, keep=version)
     return copy
+
+
+def _named(error: BaseException) -> str:
+    """Return a line for an error, with the name of its file."""
+    name = getattr(error, "filename", None)
+    return first_line(error) if name is None else f"{name}: {first_line(error)}"
 
 
 def _next_sequence(root: Root) -> int:

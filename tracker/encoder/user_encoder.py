@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from tracker.encoder.cells import CellName, make_cell
 from tracker.events.wire import hash_id
+from tracker.explained import first_line
 
 GAP_BUCKETS = 28
 """Bucket b begins at a gap of 2^b - 1 seconds; the last one at four years."""
@@ -319,12 +320,13 @@ def load_encoder(path: Path) -> tuple[UserEncoder, NDArray[np.uint64]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = msgspec.json.decode(metadata.get("config", ""), type=EncoderConfig)
         hashes = tensors.pop("id_hashes")
-    except (OSError, SafetensorError, msgspec.MsgspecError, KeyError) as error:
-        raise EncoderFileError(f"{path}: not a user encoder: {error}") from error
-    model = UserEncoder(config)
-    expected = {name: tuple(value.shape) for name, value in _weights(model)}
+        with torch.device("meta"):  # a configuration asks for no more memory than its file has
+            described = UserEncoder(config)
+    except (OSError, SafetensorError, msgspec.MsgspecError, KeyError, RuntimeError) as error:
+        raise EncoderFileError(f"{path}: not a user encoder: {first_line(error)}") from error
+    expected = {name: tuple(value.shape) for name, value in _weights(described)}
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    if shapes != expected or len(hashes) != config.ids:
+    if shapes != expected or len(hashes) != config.ids or hashes.dtype != torch.int64:
         differing = sorted(set(shapes.items()) ^ set(expected.items()))
         raise EncoderFileError(
             f"{path}: weights are not those of its configuration {json.dumps(metadata)[:200]};"
@@ -332,6 +334,12 @@ def load_encoder(path: Path) -> tuple[UserEncoder, NDArray[np.uint64]]:
         )
     if bad := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
         raise EncoderFileError(f"{path}: weights {bad[0]!r}: not all are finite; train again")
+    if bad_values := [pair for pair in config.values if not (math.isfinite(sum(pair)) and pair[1])]:
+        raise EncoderFileError(
+            f"{path}: values of a kind have mean and deviation {bad_values[0]}; finite numbers, the"
+            " deviation not 0, are expected; train again"
+        )
+    model = UserEncoder(config)
     model.load_state_dict(tensors)
     return model.eval(), hashes.numpy().view(np.uint64)
 

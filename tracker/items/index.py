@@ -26,6 +26,11 @@ MAX_GPU_K = 2048
 _MIN_FETCHED = 64
 """An approximate index ranks at least this many exactly, also where fewer are asked for."""
 
+_FLOAT_BYTES = 4
+
+_BLOCK = 32
+"""Vectors in a block of fast-scan codes."""
+
 
 class IndexFileError(ValueError):
     """The file is not an index of ours; the message names it."""
@@ -86,13 +91,20 @@ class ItemIndex:
             DeviceError: `cuda` without a GPU.
         """
         try:
+            _limit_reading(path.stat().st_size)
             index = faiss.read_index(str(path))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise IndexFileError(f"{path}: not a FAISS index: {first_line(error)}") from error
-        ours = cls(index, device, float16=float16)
-        if not np.isfinite(stored_vectors(ours)).all():
-            raise IndexFileError(f"{path}: vectors of the index are not all finite")
-        return ours
+        try:
+            kind = _kind_of(index)
+            if problem := _problem_of(index, kind):
+                raise IndexFileError(f"{problem}; build it again with `indexer build`")
+            if not np.isfinite(_flat_vectors(index, kind)).all():
+                raise IndexFileError("vectors of the index are not all finite")
+            _search_once(index, kind)
+        except (IndexFileError, RuntimeError) as error:
+            raise IndexFileError(f"{path}: {first_line(error)}") from error
+        return cls(index, device, float16=float16)
 
     def save(self, path: Path) -> None:
         """Write the index to a file and wait until it is on disk.
@@ -179,13 +191,115 @@ class ItemIndex:
 
 def stored_vectors(index: ItemIndex) -> NDArray[np.float32]:
     """Return the vectors in an index on the CPU, flat (N * D,), as a view of its memory."""
-    flat = index._cpu
-    if index.kind != "flat":
-        flat = faiss.downcast_index(flat.refine_index)
-    if index.size == 0:
+    return _flat_vectors(index._cpu, index.kind)
+
+
+def _flat_vectors(index: Any, kind: Kind) -> NDArray[np.float32]:
+    flat: Any = index if kind == "flat" else faiss.downcast_index(index.refine_index)
+    if index.ntotal == 0:
         return np.zeros(0, np.float32)
-    view: NDArray[np.float32] = faiss.rev_swig_ptr(flat.get_xb(), index.size * index.dim)
+    view: NDArray[np.float32] = faiss.rev_swig_ptr(flat.get_xb(), index.ntotal * index.d)
     return view
+
+
+def _limit_reading(file_bytes: int) -> None:
+    """Let FAISS allocate no more for a file than the file can hold."""
+    faiss.set_deserialization_vector_byte_limit(max(1, file_bytes))
+    faiss.set_deserialization_loop_limit(max(1, file_bytes))
+
+
+def _problem_of(index: Any, kind: Kind) -> str | None:
+    """Return which sizes within an index do not agree; None if it can be searched.
+
+    FAISS believes what a file says of its own sizes, and reads past its memory if they are wrong.
+    """
+    sizes = _flat_sizes("", index) if kind == "flat" else _refine_sizes(index, kind)
+    for name, (value, expected) in sizes.items():
+        if value != expected:
+            return f"{name} of the index is {value}; {expected} expected"
+    return None
+
+
+Sizes = dict[str, tuple[object, object]]
+"""What was found and what is expected, by name."""
+
+
+def _flat_sizes(name: str, flat: Any) -> Sizes:
+    return {
+        f"{name}metric": (flat.metric_type, faiss.METRIC_INNER_PRODUCT),
+        f"{name}dim above 0": (flat.d > 0 and flat.ntotal >= 0, True),
+        f"{name}bytes": (flat.codes.size(), flat.ntotal * flat.d * _FLOAT_BYTES),
+    }
+
+
+def _refine_sizes(index: Any, kind: Kind) -> Sizes:
+    flat: Any = faiss.downcast_index(index.refine_index)
+    base: Any = faiss.downcast_index(index.base_index)
+    if not isinstance(flat, faiss.IndexFlat):
+        return {"exact part": (type(flat).__name__, "IndexFlat")}
+    pq = base.pq
+    sizes: Sizes = {
+        "dim": (index.d, flat.d),
+        "size": (index.ntotal, flat.ntotal),
+        "metric": (index.metric_type, faiss.METRIC_INNER_PRODUCT),
+        **_flat_sizes("exact ", flat),
+        "coded dim": (base.d, flat.d),
+        "coded size": (base.ntotal, flat.ntotal),
+        "coded metric": (base.metric_type, faiss.METRIC_INNER_PRODUCT),
+        "trained": (bool(index.is_trained and base.is_trained), True),
+        "subspaces from 1 to dim": (1 <= base.M <= flat.d, True),
+        "subspaces": (pq.M, base.M),
+        "even subspaces": (base.M2, -(-base.M // 2) * 2),
+        "bits": ((base.nbits, base.ksub, pq.nbits, pq.ksub), (4, 16, 4, 16)),
+        "subspace dim": ((pq.d, pq.dsub * base.M), (flat.d, flat.d)),
+        "code bytes": ((base.code_size, pq.code_size), ((base.M + 1) // 2,) * 2),
+        "centroids": (pq.centroids.size(), flat.d * 16),
+        "block": (base.bbs, _BLOCK),
+    }
+    if any(value != expected for value, expected in sizes.values()):
+        return sizes
+    if kind == "pq_fastscan":
+        padded = -(-base.ntotal // _BLOCK) * _BLOCK
+        return sizes | {
+            "padded size": (base.ntotal2, padded),
+            "codes": (base.codes.size(), padded * base.M2 // 2),
+        }
+    return sizes | _list_sizes(base)
+
+
+def _list_sizes(base: Any) -> Sizes:
+    quantizer: Any = faiss.downcast_index(base.quantizer)
+    lists = base.invlists
+    if not isinstance(quantizer, faiss.IndexFlat):
+        return {"lists' quantizer": (type(quantizer).__name__, "IndexFlat")}
+    sizes: Sizes = {
+        **_flat_sizes("lists' ", quantizer),
+        "lists' dim": (quantizer.d, base.d),
+        "lists": ((quantizer.ntotal, lists.nlist), (base.nlist, base.nlist)),
+        "searched lists": (1 <= base.nprobe <= base.nlist, True),
+        "residuals": (bool(base.by_residual), False),
+    }
+    if any(value != expected for value, expected in sizes.values()):
+        return sizes
+    rows = [
+        faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)).copy()
+        for number in range(base.nlist)
+        if lists.list_size(number)
+    ]
+    together = np.sort(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
+    every = np.array_equal(together, np.arange(base.ntotal))
+    return sizes | {"rows of the lists": ("others" if not every else "each once", "each once")}
+
+
+def _search_once(index: Any, kind: Kind) -> None:
+    """Search for the first vector.
+
+    Raises:
+        RuntimeError: FAISS refuses; so it would at every search.
+    """
+    if index.ntotal:
+        first = _flat_vectors(index, kind)[: index.d].reshape(1, -1)
+        index.search(first, min(_MIN_FETCHED, index.ntotal))
 
 
 def gpu_count() -> int:

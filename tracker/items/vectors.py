@@ -226,6 +226,35 @@ class ItemVectors:
             table_row=table_row,
         )
 
+    def problem(self) -> str | None:
+        """Return which positions in the arrays reach out of them; None if all are in bounds.
+
+        Kernels and lists take them as they are. What was read from a file is checked once.
+        """
+        n, places = len(self), len(self.table_hash)
+        if not 1 <= self.live <= n:
+            return f"live is {self.live}; 1 to {n} is expected"
+        if places < 2 or places & (places - 1) or len(self.table_row) != places:
+            return (
+                f"the table has {places} hashes and {len(self.table_row)} rows; the same power of"
+                " two is expected"
+            )
+        empty = int((self.table_hash == 0).sum())
+        if empty < 1 or places - empty != n:
+            return f"the table has {empty} of {places} places empty; {places - n} are expected"
+        if not (self.row_of(self.hashes) == np.arange(n)).all():
+            return "the table does not lead from each hash to its row"
+        hashes = np.fromiter(map(hash_id, self.ids), np.uint64, n)
+        if wrong := np.flatnonzero(hashes != self.hashes).tolist():
+            return f"the hash in row {wrong[0]} is not that of its id {self.ids[wrong[0]]!r}"
+        for name, rows, least, end in (
+            ("similar", self.similar, -1, self.live),
+            ("label_codes", self.label_codes, 0, len(self.labels)),
+        ):
+            if rows.size and not least <= rows.min() <= rows.max() < end:
+                return f"{name} has {rows.min()} to {rows.max()}; {least} to {end - 1} is expected"
+        return None
+
     def __len__(self) -> int:
         """Return N, retired items counted in."""
         return len(self.ids)

@@ -1,8 +1,11 @@
 """Artifacts written, loaded, damaged, and of earlier formats."""
 
 import json
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -115,7 +118,7 @@ def test_tensors_that_reach_past_their_file_are_refused(root: Path) -> None:
     path = root / manifest.version
     content = (path / LAYOUT.vectors).read_bytes()
     (path / LAYOUT.vectors).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ArtifactError, match="reaches past the end of the file"):
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
         read_vectors(path, manifest)
 
 
@@ -204,3 +207,127 @@ def test_the_golden_artifact_of_format_1_is_read() -> None:
     before = read_before(GOLDEN_ARTIFACT)
     assert before is not None
     assert before.sources.texts[0] == expected["text"]
+
+
+def rewritten(
+    root: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> tuple[Path, dict[str, Any]]:
+    """Write the vectors' file with other arrays, and let its hash be right."""
+    path = root / latest_version(root)
+    monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
+    file = path / LAYOUT.vectors
+    arrays = dict(safetensors.numpy.load_file(file))
+    for name, change in changes.items():
+        arrays[name] = change(arrays[name].copy())
+    safetensors.numpy.save_file(arrays, file)
+    return file, arrays
+
+
+def with_last(value: int) -> Callable[[Any], Any]:
+    def change(array: Any) -> Any:
+        array.reshape(-1)[-1] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"similar": with_last(12)}, "similar has -1 to 12; -1 to 11 is expected"),
+        ({"similar": with_last(-2)}, "similar has -2 to"),
+        ({"label_codes": with_last(99)}, r"label_codes has 0 to 99; 0 to \d+ is expected"),
+        ({"label_codes": with_last(-1)}, "label_codes has -1 to"),
+        ({"table_hash": lambda a: np.where(a == 0, 5, a)}, "has 0 of 32 places empty; 20 are"),
+        ({"table_hash": lambda a: a[:31]}, "31 hashes and 32 rows; the same power of two"),
+        ({"table_row": lambda a: a[:16]}, "32 hashes and 16 rows"),
+        ({"table_row": lambda a: a + 12}, "does not lead from each hash to its row"),
+        ({"hashes": with_last(7)}, "does not lead from each hash to its row"),
+    ],
+)
+def test_positions_that_reach_out_of_an_artifact_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    rewritten(root, monkeypatch, **changes)
+    with pytest.raises(ArtifactError, match=rf"vectors\.safetensors: .*{message}.*rollback"):
+        Artifact.load(root)
+
+
+def test_hashes_of_other_ids_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = root / latest_version(root)
+    monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
+    items = json.loads((path / LAYOUT.items).read_text(encoding="utf-8"))
+    items["ids"][3] = "another"
+    (path / LAYOUT.items).write_text(json.dumps(items), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="the hash in row 3 is not that of its id 'another'"):
+        Artifact.load(root)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        {"vectors": 3},
+        {"vectors": {"dtype": "F32", "shape": [12, 8]}},
+        {"vectors": {"dtype": "F32", "shape": [12, 8], "data_offsets": [-8, 376]}},
+        {"vectors": {"dtype": "F32", "shape": [-12, 8], "data_offsets": [0, 384]}},
+        {"vectors": {"dtype": "F32", "shape": [2**62, 8], "data_offsets": [0, 384]}},
+    ],
+)
+def test_an_odd_header_of_a_file_is_refused_in_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, header: object
+) -> None:
+    path = root / latest_version(root)
+    monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
+    encoded = json.dumps(header).encode()
+    content = struct.pack("<Q", len(encoded)) + encoded + bytes(384)
+    (path / LAYOUT.vectors).write_bytes(content)
+    with pytest.raises(ArtifactError, match="not a safetensors file"):
+        Artifact.load(root)
+
+
+def test_arrays_at_odd_places_of_a_file_are_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, arrays = rewritten(root, monkeypatch)
+    content = file.read_bytes()
+    (length,) = struct.unpack_from("<Q", content)
+    header = content[8 : 8 + length] + b" "
+    file.write_bytes(struct.pack("<Q", length + 1) + header + content[8 + length :])
+    vectors = Artifact.load(root).vectors
+    assert vectors.vectors.flags["ALIGNED"]
+    np.testing.assert_array_equal(vectors.vectors, arrays["vectors"])
+
+
+def test_whatever_an_artifact_raises_is_a_refusal_in_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("data_offsets")
+
+    monkeypatch.setattr("tracker.artifact.artifact.read_vectors", fail)
+    with pytest.raises(ArtifactError, match=r"cannot be used: KeyError: 'data_offsets'.*rollback"):
+        Artifact.load(root)
+
+
+def test_deep_json_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = root / latest_version(root)
+    monkeypatch.setattr("tracker.artifact.artifact.verify", lambda *_: path)
+    (path / LAYOUT.items).write_text('{"more": ' + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"items\.json.*rollback"):
+        Artifact.load(root)
+    (path / LAYOUT.manifest).write_text('{"more": ' + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"manifest\.json: not JSON"):
+        Artifact.load(root)
+
+
+def test_a_version_that_is_altered_or_removed_while_it_serves_does_no_harm(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    artifact = Artifact.load(root, cache=cache)
+    before = artifact.vectors.full.copy()
+    for path in (root / artifact.manifest.version).iterdir():
+        os.truncate(path, 0)  # a mapped file that is cut would end the process by SIGBUS
+    np.testing.assert_array_equal(artifact.vectors.full, before)
+    assert cache in artifact.path.parents

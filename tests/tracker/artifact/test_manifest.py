@@ -52,12 +52,16 @@ def test_an_unknown_format_is_refused_by_its_number(root: Path, found: object) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dim": 9}, "altered: version .* its content is that of"),
+        ({"dim": 7}, "altered: version .* its content is that of"),
         ({"live": 3}, "altered"),
         ({"version": "000009-00000000"}, "altered: version 000009-00000000 found"),
         ({"added": 1}, "altered"),
         ({"dim": "8"}, r"Expected `int`, got `str` - at `\$.dim`"),
         ({"interest": {"dim": 0}}, "dim is 0"),
+        ({"live": -5}, "live is -5; 1 to 12 is expected"),
+        ({"items": 2**40, "live": 0}, "live is 0"),
+        ({"without_text": 13}, "without_text is 13; 0 to 12 is expected"),
+        ({"full_dim": 2**40}, "full_dim is"),
     ],
 )
 def test_an_altered_manifest_is_refused(root: Path, changes: dict[str, Any], message: str) -> None:

@@ -1,7 +1,10 @@
 """FAISS search, exact and approximate, on CPU and, where there is one, GPU."""
 
+import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -123,6 +126,66 @@ def test_an_index_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     faiss.write_index(faiss.IndexHNSWFlat(16, 8), str(path))
     with pytest.raises(IndexFileError, match="class IndexHNSWFlat; flat, pq_fastscan or ivf"):
+        ItemIndex.load(path)
+
+
+def coded(lists: int) -> Any:
+    name = f"{f'IVF{lists},' if lists else ''}PQ4x4fs,RFlat"
+    index = faiss.index_factory(16, name, faiss.METRIC_INNER_PRODUCT)
+    index.train(VECTORS)
+    index.add(VECTORS)
+    return index
+
+
+def base_of(index: Any) -> Any:
+    return faiss.downcast_index(index.base_index)
+
+
+def set_row_of_a_list(index: Any, row: int) -> None:
+    lists = base_of(index).invlists
+    number = next(n for n in range(lists.nlist) if lists.list_size(n))
+    faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))[0] = row
+
+
+@pytest.mark.parametrize("lists", [0, 4])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: setattr(index, "d", 1 << 20), "dim of the index is 1048576; 16 expected"),
+        (lambda index: setattr(index, "ntotal", 10**6), "size of the index is 1000000"),
+        (lambda index: setattr(base_of(index), "ntotal", 10**6), "coded size|not a FAISS index"),
+    ],
+)
+def test_an_index_whose_sizes_do_not_agree_is_refused(
+    tmp_path: Path, lists: int, change: Callable[[Any], None], message: str
+) -> None:
+    index = coded(lists)
+    change(index)
+    path = tmp_path / "index.faiss"
+    faiss.write_index(index, str(path))
+    with pytest.raises(IndexFileError, match=message):
+        ItemIndex.load(path)
+
+
+@pytest.mark.parametrize("row", [10**6, -1, 1])
+def test_rows_of_lists_that_no_item_or_two_have_are_refused(tmp_path: Path, row: int) -> None:
+    index = coded(4)
+    set_row_of_a_list(index, row)
+    path = tmp_path / "index.faiss"
+    faiss.write_index(index, str(path))
+    with pytest.raises(IndexFileError, match="rows of the lists of the index is others"):
+        ItemIndex.load(path)
+
+
+def test_an_index_allocates_no_more_than_its_file_can_hold(tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    ItemIndex.flat(VECTORS).save(path)
+    content = bytearray(path.read_bytes())
+    size = struct.pack("<Q", VECTORS.size)
+    at = content.index(size, 20)
+    content[at : at + 8] = struct.pack("<Q", 1 << 35)
+    path.write_bytes(content)
+    with pytest.raises(IndexFileError, match="not a FAISS index"):
         ItemIndex.load(path)
 
 

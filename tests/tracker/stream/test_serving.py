@@ -140,6 +140,7 @@ def test_bad_artifact_is_refused_once_and_the_old_one_stays(
         await until(lambda: keeper.current.version == shop.first)
         file = shop.root / bad / LAYOUT.index
         file.write_bytes(file.read_bytes()[:-1])
+        shutil.rmtree(shop.settings.data_dir / "artifacts")  # the sound copy of before
         set_latest(shop.root, bad)
         await until(lambda: shop.count("refused_artifacts") == 1)
         await asyncio.sleep(0.3)
