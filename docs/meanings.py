@@ -22,7 +22,8 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "topics": ("event_partitions", "item_partitions", "replication_factor"),
     "group": (
-        "standbys", "session_timeout_seconds", "transaction_timeout_seconds", "shutdown_seconds",
+        "standbys", "session_timeout_seconds", "transaction_timeout_seconds", "send_seconds",
+        "shutdown_seconds",
     ),
     "web": ("web_host", "web_port", "health_stall_seconds", "log_level"),
 }  # fmt: skip
@@ -262,6 +263,7 @@ POSITION = {
     "clock": "Worker's clock by which events of the future were told up to `clock_end`, seconds.",
     "clock_end": "Records before this offset are judged by `clock` whenever they are read.",
     "version": "Only for users: version of the latest list.",
+    "transactions": "Whether the states were committed in transactions: no other worker may write.",
     "hand_over": "The same of events that were handed on, below; null without that topic.",
 }
 

@@ -251,6 +251,13 @@ class Settings(BaseSettings):
         le=300.0,
         description="time after which the broker aborts a silent worker's transaction",
     )
+    send_seconds: float = Field(
+        120.0,
+        ge=1.0,
+        le=3600.0,
+        description="time in which the brokers have to take lists, rejections or a commit; then the"
+        " worker names the topic and stops",
+    )
     shutdown_seconds: float = Field(
         20.0,
         ge=1.0,

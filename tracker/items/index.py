@@ -203,7 +203,7 @@ def _flat_vectors(index: Any, kind: Kind) -> NDArray[np.float32]:
 
 
 def _limit_reading(file_bytes: int) -> None:
-    """Let FAISS allocate no more for a file than the file can hold."""
+    """Bound what FAISS allocates for a file by what the file can hold."""
     faiss.set_deserialization_vector_byte_limit(max(1, file_bytes))
     faiss.set_deserialization_loop_limit(max(1, file_bytes))
 

@@ -304,6 +304,26 @@ async def latest_values(settings: Settings, topic: str, most: int) -> list[bytes
     return values
 
 
+async def is_at_end(settings: Settings, topic: str, partition: int, offset: int) -> bool:
+    """Return whether a partition has no committed record past an offset.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    part = TopicPartition(topic, partition)
+    async with consumer(settings, fetch_max_wait_ms=100) as client:
+        client.assign([part])
+        end = (await ends_of(client, [part], settings))[part]
+        client.seek(part, offset + 1)
+        deadline = time.monotonic() + END_SECONDS
+        while await client.position(part) < end:
+            if any((await client.getmany(timeout_ms=200)).values()):
+                return False
+            if time.monotonic() > deadline:
+                raise unreachable(settings, f"no answer within {END_SECONDS:g} s")
+    return True
+
+
 async def ends_of(
     client: AIOKafkaConsumer, partitions: list[TopicPartition], settings: Settings
 ) -> dict[TopicPartition, int]:

@@ -19,6 +19,7 @@ from aiokafka.errors import (
     UnknownError,
     UnsupportedVersionError,
 )
+from aiokafka.protocol.admin import ApiVersionRequest
 
 from tracker.explained import Explained
 from tracker.kafka.topic_ids import read_topics
@@ -27,6 +28,18 @@ from tracker.settings import Settings
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 15.0
+
+PROBES = 3
+"""How often a transactional producer is asked for before "unknown error" is an answer."""
+
+PROBE_SECONDS = 0.2
+
+TRANSACTION_REQUESTS = {27, 61, 65, 66}
+"""WriteTxnMarkers, DescribeProducers, DescribeTransactions, ListTransactions.
+
+Source: https://kafka.apache.org/protocol#protocol_api_keys. The embedded broker lists
+InitProducerId too, which it does not do, and none of these.
+"""
 
 
 class BrokerError(Explained, ConnectionError):
@@ -230,6 +243,9 @@ async def describe_topics(settings: Settings) -> dict[str, TopicInfo]:
 async def supports_transactions(settings: Settings) -> bool:
     """Return whether the brokers support transactions, by asking for a transactional producer.
 
+    "No" is believed of brokers that do not say that they have them. A worker that took a moment's
+    trouble for a "no" would run unfenced beside fenced ones.
+
     Raises:
         BrokerError: they refuse for another reason, for example of authorisation.
     """
@@ -246,7 +262,7 @@ def _hide(record: logging.LogRecord) -> bool:
 
 
 async def _gets_transactional_producer(settings: Settings) -> bool:
-    for attempt in range(3):
+    for attempt in range(PROBES):
         producer = AIOKafkaProducer(
             transactional_id=f"{settings.name}-probe",
             transaction_timeout_ms=int(settings.transaction_timeout_seconds * 1000),
@@ -259,11 +275,17 @@ async def _gets_transactional_producer(settings: Settings) -> bool:
                     await producer.start()
         except (IncompatibleBrokerVersion, UnsupportedVersionError, NotImplementedError):
             return False
-        except UnknownError:
-            # The embedded broker's answer; a real one may give it once, while it starts.
-            if attempt == 2:
+        except UnknownError as error:
+            # The embedded broker's answer; a real one may give it while it starts.
+            if attempt == PROBES - 1:
+                if await _claims_transactions(settings):
+                    raise BrokerError(
+                        f"the brokers at {', '.join(settings.bootstrap)} have transactions, and"
+                        f" give no producer of transactions now ({type(error).__name__}); try"
+                        " again when they are well"
+                    ) from error
                 return False
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(PROBE_SECONDS)
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(
                 f"the brokers at {', '.join(settings.bootstrap)} refuse the transactional id"
@@ -276,6 +298,20 @@ async def _gets_transactional_producer(settings: Settings) -> bool:
             with contextlib.suppress(KafkaError, OSError):
                 await producer.stop()
     return False
+
+
+async def _claims_transactions(settings: Settings) -> bool:
+    """Return whether a broker lists requests that only brokers with transactions have.
+
+    Raises:
+        BrokerError: it does not answer.
+    """
+    async with _client(settings) as client:
+        node = client.get_random_node()
+        if node is None or not await client.ready(node):
+            raise unreachable(settings, "no broker of the cluster can be reached")
+        answer = await client.send(node, ApiVersionRequest())
+    return any(key in TRANSACTION_REQUESTS for key, *_ in answer.api_versions)
 
 
 async def fetched_ends(

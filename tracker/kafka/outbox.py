@@ -6,6 +6,8 @@ On the paths of one event and one commit: see docs/design/one-event-one-commit.m
 import asyncio
 import hashlib
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ import numpy as np
 from aiokafka.errors import (
     InvalidMessageError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
@@ -134,14 +137,24 @@ class Outbox:
     that the broker will never accept is counted and dropped; after any other failure `wait` raises
     it, and so does every later `wait`.
 
+    The producer tries without end (idempotent ones never let a batch expire), so a deadline is
+    ours to keep: a topic that cannot be written would hold all commits.
+
     Args:
         producer: producer of all outboxes, started.
         on_dropped: called with the topic of a dropped record, and the reason.
+        seconds: maximum time in which the broker accepts records.
     """
 
-    def __init__(self, producer: Any, on_dropped: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        producer: Any,
+        on_dropped: Callable[[str, str], None],
+        seconds: float = 120.0,
+    ) -> None:
         self._producer = producer
         self._on_dropped = on_dropped
+        self._seconds = seconds
         self._tail: asyncio.Task[None] | None = None
         self._waiting_bytes = 0
 
@@ -184,6 +197,24 @@ class Outbox:
     ) -> None:
         if before is not None:
             await asyncio.shield(before)
+        sent: list[tuple[asyncio.Future[Any], list[Record]]] = []
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._deliver(records, sent)
+        except (TimeoutError, KafkaTimeoutError) as error:
+            raise SendError(
+                f"{', '.join(_unwritten(records, sent))} cannot be written for"
+                f" {time.monotonic() - begun:.0f} s (TRACKER_SEND_SECONDS is {self._seconds:g}),"
+                " and no commit goes on without it: look whether the topic has enough replicas in"
+                " sync (min.insync.replicas); the worker stops, and after a restart the events are"
+                " processed again"
+            ) from error
+        self._waiting_bytes -= size
+
+    async def _deliver(
+        self, records: Sequence[Record], sent: list[tuple["asyncio.Future[Any]", list[Record]]]
+    ) -> None:
         by_target: dict[tuple[str, int], list[Record]] = {}
         for record in records:
             if record.size > MAX_RECORD_BYTES:
@@ -192,18 +223,16 @@ class Outbox:
                 )
             else:
                 by_target.setdefault((record.topic, record.partition), []).append(record)
-        sent = [
-            (await self._producer.send_batch(batch, topic, partition=partition), packed)
-            for (topic, partition), group in by_target.items()
-            for batch, packed in fill_batches(group, False)
-        ]
+        for (topic, partition), group in by_target.items():
+            for batch, packed in fill_batches(group, False):
+                future = await self._producer.send_batch(batch, topic, partition=partition)
+                sent.append((future, packed))
         answers = await asyncio.gather(*(future for future, _ in sent), return_exceptions=True)
         for answer, (_, packed) in zip(answers, sent, strict=True):
             if isinstance(answer, REFUSED):
                 await self._send_singly(packed)
             elif isinstance(answer, BaseException):
                 raise answer
-        self._waiting_bytes -= size
 
     async def _send_singly(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -220,6 +249,17 @@ class Outbox:
     def _drop(self, record: Record, reason: str) -> None:
         log.warning("%s-%d: dropped a record: %s", record.topic, record.partition, reason)
         self._on_dropped(record.topic, reason)
+
+
+def _unwritten(
+    records: Sequence[Record], sent: Sequence[tuple["asyncio.Future[Any]", list[Record]]]
+) -> list[str]:
+    """Return the topics of which not all records were acknowledged."""
+    counts = Counter(record.topic for record in records)
+    for future, packed in sent:
+        if future.done() and not future.cancelled():
+            counts[packed[0].topic] -= len(packed)
+    return [topic for topic, count in counts.items() if count > 0]
 
 
 def _retrieve(task: "asyncio.Task[None]") -> None:

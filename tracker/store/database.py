@@ -53,3 +53,9 @@ def write_records(
             f"RocksDB cannot write to TRACKER_DATA_DIR ({first_line(error)}): check that its disk"
             " is not full, and restart the worker; the states are restored from the changelog"
         ) from error
+
+
+def offset_of(database: Any) -> int:
+    """Return the changelog offset that a database has reached; -1 for none."""
+    value = database.get(OFFSET_KEY)
+    return -1 if value is None else int(value)

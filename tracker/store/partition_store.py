@@ -72,6 +72,7 @@ class Position(msgspec.Struct):
         clock_end: records before this offset are judged by `clock`, however often they are read.
         version: version of the latest list (users only).
         hand_over: the same for events that other partitions have handed on; None if none can.
+        transactions: whether the states were committed in transactions.
     """
 
     format: int
@@ -85,6 +86,7 @@ class Position(msgspec.Struct):
     clock_end: int = 0
     version: int = 0
     hand_over: HandOverPosition | None = None
+    transactions: bool = False
 
 
 class StateRows(Protocol[AnyKey]):
@@ -157,7 +159,15 @@ class PartitionStore(Generic[Key]):
         self._outcomes: deque[tuple[Snapshot, bool]] = deque()
         self._moved = False
 
-    def open(self, topic: str, topic_id: str, partitions: int, begin: int, end: int) -> None:
+    def open(
+        self,
+        topic: str,
+        topic_id: str,
+        partitions: int,
+        begin: int,
+        end: int,
+        transactions: bool = False,
+    ) -> None:
         """Restore the position, or start from the earliest offset.
 
         Args:
@@ -166,17 +176,26 @@ class PartitionStore(Generic[Key]):
             partitions: number of partitions of the topic.
             begin: earliest offset of the source partition.
             end: end offset of the source partition.
+            transactions: whether commits are transactions.
 
         Raises:
-            PositionError: the topic was deleted and created again, or its number of partitions has
-                changed.
+            PositionError: the topic was deleted and created again, its number of partitions has
+                changed, or the states were committed in transactions and now cannot be.
         """
         value = self._database.get(POSITION_KEY)
         if value is None:
-            self._position = Position(FORMAT, begin, topic, topic_id, partitions)
+            self._position = Position(
+                FORMAT, begin, topic, topic_id, partitions, transactions=transactions
+            )
             self._moved = True  # committed before any event: a crash starts here again
             return
         position = decode_position(value)
+        if position.transactions and not transactions:
+            raise PositionError(
+                f"the states of {topic} were committed in transactions, and the brokers now say"
+                " that they have none: unfenced, a worker could write over newer states; start it"
+                f" again when the brokers are well. If these brokers are others, {RESET}"
+            )
         if position.partitions != partitions:
             raise PositionError(
                 f"topic {topic} has {partitions} partitions, and the states were made when it had"
@@ -196,6 +215,7 @@ class PartitionStore(Generic[Key]):
                 " again from the earliest offset"
             )
         position.topic_id = topic_id or position.topic_id
+        position.transactions = transactions
         self._position = position
         self.committed = position.position
 

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from tracker.explained import first_line
 from tracker.kafka.cluster import BrokerError
-from tracker.kafka.outbox import Outbox, Record
+from tracker.kafka.outbox import MAX_WAITING_BYTES, Outbox, Record
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
@@ -158,7 +158,11 @@ class Partition:
 
     def room(self, topic: str) -> bool:
         """Return whether the partition accepts more chunks of a topic."""
-        return self._waiting[topic] < WAITING_CHUNKS and not self._outbox.full
+        return (
+            self._waiting[topic] < WAITING_CHUNKS
+            and not self._outbox.full
+            and self.side.outgoing_bytes <= MAX_WAITING_BYTES
+        )
 
     @property
     def lag(self) -> int:

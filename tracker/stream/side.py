@@ -108,6 +108,11 @@ class Side(ABC, Generic[Key]):
         """Return the number of users whose list is postponed."""
         return 0
 
+    @property
+    def outgoing_bytes(self) -> int:
+        """Size of what waits for the next commit, in bytes."""
+        return 0
+
     def take_outgoing(self) -> list[Record]:
         """Return the records that belong into the next commit; they are handed over once."""
         return []

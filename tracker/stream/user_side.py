@@ -303,6 +303,12 @@ class UserSide(Side[str]):
         """Return the number of users whose list is postponed."""
         return self._policy.pending
 
+    @property
+    def outgoing_bytes(self) -> int:
+        """Size of the item events and recommendations that wait for the next commit, in bytes."""
+        events = sum(part.nbytes for part in self._item_events)
+        return events + sum(record.size for record in self._held_records)
+
     def take_outgoing(self) -> list[Record]:
         """Return the records of the next commit: item events, handed-on events, held lists."""
         topic = self._context.cluster.topics.items

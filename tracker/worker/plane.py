@@ -15,6 +15,7 @@ from faust.types import TP
 
 from tracker.explained import Explained, first_line
 from tracker.items.rows import ItemRows
+from tracker.kafka.client import is_at_end
 from tracker.kafka.cluster import BrokerError, describe_topics
 from tracker.kafka.outbox import Outbox
 from tracker.kafka.producers import fenced_producer, plain_producer
@@ -175,7 +176,12 @@ class Plane:
                 partition = self._partition(tp, committer, together)
                 topic = info[tp.topic]
                 partition.store.open(
-                    tp.topic, topic.topic_id, topic.partitions, begins[tp] or 0, ends[tp] or 0
+                    tp.topic,
+                    topic.topic_id,
+                    topic.partitions,
+                    begins[tp] or 0,
+                    ends[tp] or 0,
+                    self._context.cluster.transactions,
                 )
                 self._report_loss(
                     partition, tp.topic, partition.store.progress.position, begins[tp] or 0
@@ -277,8 +283,19 @@ class Plane:
     async def _committer(self, tp: TP) -> Committer:
         table = self._tables[tp.topic]
         transactions = self._context.cluster.transactions
-        producer = await fenced_producer(self._context.settings, table, tp.partition, transactions)
-        return Committer(producer, transactions, self._changelogs[table], tp.partition)
+        settings, changelog = self._context.settings, self._changelogs[table]
+
+        async def renew(offset: int) -> Any:
+            producer = await fenced_producer(settings, table, tp.partition, transactions)
+            if await is_at_end(settings, changelog, tp.partition, offset):
+                return producer
+            await producer.stop()
+            return None
+
+        producer = await fenced_producer(settings, table, tp.partition, transactions)
+        return Committer(
+            producer, transactions, changelog, tp.partition, renew, settings.send_seconds
+        )
 
     def _partition(self, tp: TP, committer: Committer, together: int) -> Partition:
         assert self.consumer is not None
@@ -287,7 +304,7 @@ class Plane:
             tp, committer, self.database(self._tables[tp.topic], tp.partition), together
         )
         source = FetchedPartition(self.consumer, tp)
-        outbox = Outbox(self._producer, self._dropped)
+        outbox = Outbox(self._producer, self._dropped, self._context.settings.send_seconds)
         handed, other = None, self._handed(tp)
         if self._reader is not None and other is not None:
             handed = HandedPartition(self._reader, other.topic, other.partition)

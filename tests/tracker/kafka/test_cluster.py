@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.errors import UnknownError
 
 from tests.brokers import KafkaBroker
 from tracker.kafka import cluster
@@ -188,3 +189,19 @@ def test_check_takes_no_longer_than_a_moment(tansu: str, prefix: str) -> None:
     begun = datetime.datetime.now(datetime.UTC)
     asyncio.run(describe_topics(made(tansu, prefix)))
     assert datetime.datetime.now(datetime.UTC) - begun < datetime.timedelta(seconds=5)
+
+
+class NeverStarts(AIOKafkaProducer):
+    """A transactional producer that has a moment's trouble, as while a broker starts."""
+
+    async def start(self) -> None:
+        raise UnknownError
+
+
+@pytest.mark.kafka
+def test_trouble_is_not_taken_for_a_broker_without_transactions(
+    kafka: KafkaBroker, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "AIOKafkaProducer", NeverStarts)
+    with pytest.raises(BrokerError, match=r"have transactions, and give no producer.*try again"):
+        asyncio.run(cluster.supports_transactions(made(kafka.address, prefix)))

@@ -1,24 +1,35 @@
 """Committer and fenced producers, on a broker without transactions and on Apache Kafka."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     NotEnoughReplicasError,
+    ProducerFenced,
 )
+from faust.types import TP
 from rocksdict import Options, Rdict
 
 from tests.brokers import KafkaBroker
 from tracker.kafka import producers
-from tracker.kafka.cluster import BrokerError, client_arguments, supports_transactions
-from tracker.kafka.outbox import Record
+from tracker.kafka.cluster import (
+    BrokerError,
+    Cluster,
+    client_arguments,
+    supports_transactions,
+    topics_of,
+)
+from tracker.kafka.outbox import Outbox, Record, SendError
 from tracker.kafka.producers import fenced_producer, plain_producer
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
@@ -30,6 +41,7 @@ from tracker.store.committer import (
     FencedError,
 )
 from tracker.store.database import OFFSET_KEY
+from tracker.worker.plane import Plane
 
 RECORDS: list[tuple[bytes, bytes | None]] = [
     (b"ua", b"1"),
@@ -260,3 +272,162 @@ def test_producer_without_a_broker_gives_up_after_a_while(
     with pytest.raises(BrokerError, match="the producer of recommendations cannot start"):
         asyncio.run(plain_producer(made("127.0.0.1:1", prefix), True))
     assert "cannot start yet" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """Apache Kafka that forgets transactional ids after a second."""
+    extra = (
+        "transactional.id.expiration.ms=1000\n"
+        "transaction.remove.expired.transaction.cleanup.interval.ms=300\n"
+    )
+    with KafkaBroker(tmp_path_factory.mktemp("forgetful"), extra=extra) as broker:
+        yield broker
+
+
+def plane_of(settings: Settings) -> Plane:
+    topics = topics_of(settings)
+    context = SimpleNamespace(settings=settings, cluster=Cluster(topics, {}, True))
+    return Plane(context)  # type: ignore[arg-type]
+
+
+@pytest.mark.kafka
+def test_owner_whose_transactional_id_has_expired_begins_a_new_producer_and_tries_again(
+    forgetful: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = made(forgetful.address, prefix)
+
+    async def work() -> None:
+        one = await plane_of(settings)._committer(TP(f"{prefix}-events", 0))
+        try:
+            await one.write(database, RECORDS, [])
+            await asyncio.sleep(2.5)  # nothing changes, and the brokers forget the id
+            with pytest.raises(CommitAbortedError, match=r"forgotten.*a new producer has begun"):
+                await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
+            await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
+        finally:
+            await one.stop()
+        rows = await read(settings, f"{prefix}-users-changelog", 6)
+        assert [row.value for row in rows if row.key == b"ua"] == [b"1", b"2"]
+        assert database.get(b"p") == b"7"
+
+    run(settings, work)
+
+
+@pytest.mark.kafka
+def test_frozen_owner_does_not_begin_again_where_another_has_committed_since(
+    forgetful: KafkaBroker, prefix: str, database: Any, tmp_path: Path
+) -> None:
+    settings = made(forgetful.address, prefix)
+    other_database = Rdict(str(tmp_path / "other"), options=Options(raw_mode=True))
+
+    async def work() -> None:
+        place = TP(f"{prefix}-events", 0)
+        frozen = await plane_of(settings)._committer(place)
+        await frozen.write(database, RECORDS, [])
+        await asyncio.sleep(2.5)
+        owner = await plane_of(settings)._committer(place)  # begins the id that was forgotten
+        try:
+            await owner.write(other_database, [(b"p", b"8")], [])
+            with pytest.raises(FencedError, match="another worker owns"):
+                await frozen.write(database, [(b"ua", b"late"), (b"p", b"7")], [])
+        finally:
+            await owner.stop()
+            await frozen.stop()
+        rows = await read(settings, f"{prefix}-users-changelog", 5)
+        assert [row.value for row in rows if row.key == b"ua"] == [b"1"]
+
+    run(settings, work)
+    other_database.close()
+
+
+async def end(producer: Any) -> None:
+    """Close a producer that would try without end to send what it has."""
+    producer._closed = True
+    await producer._sender.close()
+    producer._message_accumulator.fail_all(KafkaError("closed"))
+    await producer.client.close()
+
+
+@asynccontextmanager
+async def topic_that_goes(settings: Settings, topic: str) -> AsyncIterator[Callable[[], Any]]:
+    """Create a topic, and yield how to delete it, after which it cannot be written."""
+    admin = AIOKafkaAdminClient(**client_arguments(settings))
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 1, 1)])
+        yield lambda: admin.delete_topics([topic])
+    finally:
+        await admin.close()
+
+
+@pytest.mark.kafka
+def test_commit_that_waits_for_a_topic_that_cannot_be_written_names_topic_and_time(
+    kafka: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = load_settings({}, brokers=kafka.address, name=prefix, send_seconds=1.0)
+    block = Record(f"{prefix}-block", 0, None, b"block")
+
+    async def work() -> None:
+        one = await plane_of(settings)._committer(TP(f"{prefix}-events", 0))
+        async with topic_that_goes(settings, block.topic) as delete:
+            await one.write(database, RECORDS, [block])
+            await delete()
+            with pytest.raises(CommitUnknownError, match=r"-block.* cannot be written for 1 s"):
+                await one.write(database, RECORDS, [block])
+        await end(one._producer)
+
+    run(settings, work)
+
+
+@pytest.mark.kafka
+def test_transaction_that_was_ended_because_of_a_topic_does_not_blame_another_worker_alone(
+    kafka: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = made(kafka.address, prefix)
+
+    async def work() -> None:
+        one = await committer(settings, transactions=True)
+        send = one._producer.send_batch
+
+        async def fail(batch: Any, topic: str, *, partition: int) -> Any:
+            if topic.endswith("items"):
+                ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                ended.set_exception(ProducerFenced())
+                return ended
+            return await send(batch, topic, partition=partition)
+
+        one._producer.send_batch = fail
+        block = Record(f"{prefix}-items", 0, None, b"block")
+        try:
+            with pytest.raises(
+                FencedError,
+                match=r"-items could not be written for 0 s.*TRANSACTION_TIMEOUT.*enough replicas",
+            ):
+                await one.write(database, RECORDS, [block])
+        finally:
+            await one.stop()
+
+    run(settings, work)
+
+
+@pytest.mark.kafka
+def test_lists_that_wait_for_a_topic_that_cannot_be_written_name_topic_and_time(
+    kafka: KafkaBroker, prefix: str
+) -> None:
+    settings = made(kafka.address, prefix)
+    gone, here = Record(f"{prefix}-gone", 0, b"k", b"v"), Record(f"{prefix}-rejected", 0, b"k", b"")
+
+    async def work() -> None:
+        producer = await plain_producer(settings, True)
+        async with topic_that_goes(settings, gone.topic) as delete:
+            outbox = Outbox(producer, lambda *_: None, 0.7)
+            outbox.put([here, gone])
+            await outbox.wait(outbox.mark())
+            await delete()
+            outbox.put([here, gone])
+            with pytest.raises(SendError, match=rf"^{gone.topic} cannot be written for 1 s .*0\.7"):
+                await outbox.wait(outbox.mark())
+        await end(producer)
+
+    run(settings, work)

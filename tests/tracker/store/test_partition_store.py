@@ -289,3 +289,27 @@ def test_position_record_is_the_last_of_a_commit(database: Any) -> None:
     shelf.open()
     shelf.add("a")
     assert shelf.store.snapshot().records[-1][0] == POSITION_KEY
+
+
+def test_states_of_transactions_are_refused_where_there_are_none(database: Any) -> None:
+    fenced = Shelf(database)
+    fenced.store.open("events", "id1", 4, 0, 100, transactions=True)
+    fenced.commit()
+    with pytest.raises(PositionError, match="committed in transactions, and the brokers now say"):
+        Shelf(database).open()
+    again = Shelf(database)
+    again.store.open("events", "id1", 4, 0, 100, transactions=True)
+    assert again.store.progress.transactions
+
+
+def test_states_without_transactions_are_taken_over_by_a_broker_that_has_them(
+    database: Any,
+) -> None:
+    unfenced = Shelf(database)
+    unfenced.open()
+    unfenced.commit()
+    again = Shelf(database)
+    again.store.open("events", "id1", 4, 0, 100, transactions=True)
+    again.store.advance(3)
+    again.commit()
+    assert msgspec.json.decode(database.get(b"p"), type=Position).transactions

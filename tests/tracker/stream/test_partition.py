@@ -229,6 +229,24 @@ def test_partition_waits_while_too_much_is_unsent(worker: WorkerState) -> None:
     run_partition(worker, work)
 
 
+def test_partition_waits_while_too_many_item_events_wait_for_a_commit(
+    worker: WorkerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.stream.partition.MAX_WAITING_BYTES", 1000)
+
+    async def work(running: RunningPartition) -> None:
+        running.partition._commits._next_at += 1e9  # an earlier commit does not end
+        running.accept(0, worker.records(*(like("a", at % 40) for at in range(50))))
+        await running.applied(50)
+        assert worker.users.outgoing_bytes > 1000
+        assert not running.partition.room
+        await running.partition._commits.commit_all()
+        assert worker.users.outgoing_bytes == 0
+        assert running.partition.room
+
+    run_partition(worker, work)
+
+
 def test_owed_list_goes_out_when_it_is_due(tmp_path: Path) -> None:
     worker = WorkerState(tmp_path, emit_min_interval_seconds=10.0)
 
