@@ -197,7 +197,7 @@ class Outbox:
     ) -> None:
         if before is not None:
             await asyncio.shield(before)
-        sent: list[tuple[asyncio.Future[Any], list[Record]]] = []
+        sent: list[tuple[asyncio.Future[Any], Sequence[Record]]] = []
         begun = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
@@ -213,7 +213,7 @@ class Outbox:
         self._waiting_bytes -= size
 
     async def _deliver(
-        self, records: Sequence[Record], sent: list[tuple["asyncio.Future[Any]", list[Record]]]
+        self, records: Sequence[Record], sent: list[tuple["asyncio.Future[Any]", Sequence[Record]]]
     ) -> None:
         by_target: dict[tuple[str, int], list[Record]] = {}
         for record in records:
@@ -252,12 +252,12 @@ class Outbox:
 
 
 def _unwritten(
-    records: Sequence[Record], sent: Sequence[tuple["asyncio.Future[Any]", list[Record]]]
+    records: Sequence[Record], sent: Sequence[tuple["asyncio.Future[Any]", Sequence[Record]]]
 ) -> list[str]:
     """Return the topics of which not all records were acknowledged."""
     counts = Counter(record.topic for record in records)
     for future, packed in sent:
-        if future.done() and not future.cancelled():
+        if future.done() and not future.cancelled() and future.exception() is None:
             counts[packed[0].topic] -= len(packed)
     return [topic for topic, count in counts.items() if count > 0]
 

@@ -197,8 +197,8 @@ class Committer:
         place = f"{self._changelog}-{self._partition}"
         if any(_is_acknowledged(future) for _, future in self._sent):
             return (
-                f"{self._unwritten()} could not be written for {seconds:.0f} s, and the transaction of"
-                f" {place} is over: either it took longer than TRACKER_TRANSACTION_TIMEOUT_SECONDS"
+                f"{self._unwritten()} could not be written for {seconds:.0f} s, and the transaction"
+                f" of {place} is over: it took longer than TRACKER_TRANSACTION_TIMEOUT_SECONDS"
                 " (look whether the topic has enough replicas in sync), or another worker owns the"
                 " partition; restart it"
             )

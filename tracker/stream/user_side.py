@@ -307,7 +307,7 @@ class UserSide(Side[str]):
     def outgoing_bytes(self) -> int:
         """Size of the item events and recommendations that wait for the next commit, in bytes."""
         events = sum(part.nbytes for part in self._item_events)
-        return events + sum(record.size for record in self._held_records)
+        return events + sum(record.size for record in self._held_records + self._handed_on)
 
     def take_outgoing(self) -> list[Record]:
         """Return the records of the next commit: item events, handed-on events, held lists."""

@@ -98,7 +98,7 @@ def test_failure_is_raised_by_the_commit_and_by_every_later_one() -> None:
         outbox = Outbox(producer, lambda topic, reason: None)
         outbox.put(records(b"1"))
         mark = outbox.mark()
-        with pytest.raises(SendError, match="KafkaTimeoutError"):
+        with pytest.raises(SendError, match=r"^t cannot be written for 0 s"):
             await outbox.wait(mark)
         producer.answer = lambda values: None
         outbox.put(records(b"2"))

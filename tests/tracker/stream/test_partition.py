@@ -239,10 +239,10 @@ def test_partition_waits_while_too_many_item_events_wait_for_a_commit(
         running.accept(0, worker.records(*(like("a", at % 40) for at in range(50))))
         await running.applied(50)
         assert worker.users.outgoing_bytes > 1000
-        assert not running.partition.room
+        assert not running.partition.room("t-events")
         await running.partition._commits.commit_all()
         assert worker.users.outgoing_bytes == 0
-        assert running.partition.room
+        assert running.partition.room("t-events")
 
     run_partition(worker, work)
 
