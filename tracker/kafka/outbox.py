@@ -198,14 +198,14 @@ class Outbox:
         if before is not None:
             await asyncio.shield(before)
         sent: list[tuple[asyncio.Future[Any], Sequence[Record]]] = []
-        begun = time.monotonic()
+        started_at = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
                 await self._deliver(records, sent)
         except (TimeoutError, KafkaTimeoutError) as error:
             raise SendError(
                 f"{', '.join(_unwritten(records, sent))} cannot be written for"
-                f" {time.monotonic() - begun:.0f} s (TRACKER_SEND_SECONDS is {self._seconds:g}),"
+                f" {time.monotonic() - started_at:.0f} s (TRACKER_SEND_SECONDS is {self._seconds:g}),"
                 " and no commit goes on without it: look whether the topic has enough replicas in"
                 " sync (min.insync.replicas); the worker stops, and after a restart the events are"
                 " processed again"

@@ -154,7 +154,7 @@ class Committer:
     async def _send_in_transaction(self, records: StoredRecords, outgoing: Sequence[Record]) -> int:
         """Send everything in one transaction; return the changelog offset of the last record."""
         producer = self._producer
-        begun = time.monotonic()
+        started_at = time.monotonic()
         try:
             await producer.begin_transaction()
             try:
@@ -185,10 +185,10 @@ class Committer:
                 raise CommitAbortedError(first_line(error)) from error
             await producer.commit_transaction()
         except FENCED as error:
-            raise FencedError(self._fenced(time.monotonic() - begun)) from error
+            raise FencedError(self._fenced(time.monotonic() - started_at)) from error
         except (KafkaError, OSError, AssertionError) as error:
             if _is_caused_by(error, *FENCED):
-                raise FencedError(self._fenced(time.monotonic() - begun)) from error
+                raise FencedError(self._fenced(time.monotonic() - started_at)) from error
             raise self._unknown(error) from error
         return int(last.result().offset) + count - 1
 
