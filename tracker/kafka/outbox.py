@@ -205,10 +205,10 @@ class Outbox:
         except (TimeoutError, KafkaTimeoutError) as error:
             raise SendError(
                 f"{', '.join(_unwritten(records, sent))} cannot be written for"
-                f" {time.monotonic() - started_at:.0f} s (TRACKER_SEND_SECONDS is {self._seconds:g}),"
-                " and no commit goes on without it: look whether the topic has enough replicas in"
-                " sync (min.insync.replicas); the worker stops, and after a restart the events are"
-                " processed again"
+                f" {time.monotonic() - started_at:.0f} s (TRACKER_SEND_SECONDS is"
+                f" {self._seconds:g}), and no commit goes on without it: look whether the topic has"
+                " enough replicas in sync (min.insync.replicas); the worker stops, and after a"
+                " restart the events are processed again"
             ) from error
         self._waiting_bytes -= size
 
