@@ -55,9 +55,13 @@ class FakeKeeper:
         self.loaded = True
         self.caught_up = True
         self.feed_failing_seconds = 0.0
+        self.stuck_tasks: list[str] = []
         self.tolerated = 0
         self.readable = True
         self.requested: list[int] = []
+
+    def stuck(self, seconds: float) -> list[str]:
+        return self.stuck_tasks
 
     @property
     def newest(self) -> int:

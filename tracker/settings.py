@@ -219,7 +219,9 @@ class Settings(BaseSettings):
         6066, ge=0, le=65535, description="port of the web server; 0 turns it off"
     )
     health_stall_seconds: float = Field(
-        60.0, ge=5.0, description="/healthz fails if there is lag and no commit for this time"
+        60.0,
+        ge=5.0,
+        description="/healthz fails if a partition has work and no commit for this time",
     )
 
     event_partitions: int = Field(

@@ -144,6 +144,7 @@ class PartitionStore(Generic[Key]):
     Attributes:
         arena: slots of the cached rows.
         committed: position of the last commit; None before the first one.
+        commits: number of commits.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class PartitionStore(Generic[Key]):
         self.arena: Arena[Key] = Arena(capacity, rows.grow, rows.clear)
         self._position: Position | None = None
         self.committed: int | None = None
+        self.commits = 0
         self._notes: dict[bytes, bytes | None] = {}
         self._outcomes: deque[tuple[Snapshot, bool]] = deque()
         self._moved = False
@@ -274,6 +276,11 @@ class PartitionStore(Generic[Key]):
         return self._moved or (self.is_open and bool(self._notes or self.arena.dirty.any()))
 
     @property
+    def is_behind(self) -> bool:
+        """True if the last commit does not hold all that is in memory."""
+        return self.is_open and (self.committed != self.progress.position or self.needs_commit)
+
+    @property
     def dirty_rows(self) -> int:
         """Number of rows changed since the last snapshot."""
         return int(self.arena.dirty.sum())
@@ -367,6 +374,7 @@ class PartitionStore(Generic[Key]):
         try:
             await self._committer.write(self._database, snapshot.records, outgoing)
             self.committed = snapshot.position
+            self.commits += 1
             succeeded = True
         finally:
             self._outcomes.append((snapshot, succeeded))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -31,9 +32,22 @@ class BackgroundTask:
         self._on_death = on_death
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._beat_at = time.monotonic()
+
+    def beat(self) -> None:
+        """Note that the work goes on."""
+        self._beat_at = time.monotonic()
+
+    def stuck(self, seconds: float) -> list[str]:
+        """Return a line if the work was started, and has not gone on for longer than that."""
+        quiet = time.monotonic() - self._beat_at
+        if self._task is None or self._stopping or quiet <= seconds:
+            return []
+        return [f"{self._name} has not gone on for {quiet:.0f} s"]
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Start the work."""
+        self.beat()
         self._task = asyncio.create_task(work, name=self._name)
         self._task.add_done_callback(self._ended)
 

@@ -97,6 +97,10 @@ class ItemFeed:
         since = self._failing_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def stuck(self, seconds: float) -> list[str]:
+        """Return a line if the feed neither reads nor retries for longer than that."""
+        return self._task.stuck(seconds + ANSWER_SECONDS)
+
     async def wait_caught_up(self) -> None:
         """Wait until the changelog is read up to its end at the start of the feed.
 
@@ -129,6 +133,7 @@ class ItemFeed:
     async def _run(self) -> None:
         """Read until stopped. After an error read again from the beginning: rows are whole."""
         while True:
+            self._task.beat()
             consumer = AIOKafkaConsumer(
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -164,6 +169,7 @@ class ItemFeed:
         ends: dict[TopicPartition, int] = {}
         behind = set(self._parts)
         while True:
+            self._task.beat()
             fetched = await consumer.getmany(timeout_ms=250, max_records=READ_RECORDS)
             records = [record for part in fetched.values() for record in part]
             if records:

@@ -83,7 +83,6 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._clock = clock
         self.started_at = clock()
-        self.committed_at = clock()
 
         def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
             return Counter(f"tracker_{name}", text, tuple(labels), registry=registry)
@@ -199,7 +198,6 @@ class Metrics:
         """Count a commit."""
         self.commits.labels(table).inc()
         self.commit_seconds.labels(table).observe(seconds)
-        self.committed_at = self._clock()
 
     def count_unreadable(self, table: str, problem: str) -> None:
         """Count a row that cannot be read."""
@@ -217,10 +215,6 @@ class Metrics:
         for model, at in progress.items():
             for value in LEARNING_VALUES:
                 self.learning.labels(model, value, partition).set(getattr(at, value))
-
-    def seconds_since_commit(self) -> float:
-        """Return the seconds since the last commit of any partition."""
-        return self._clock() - self.committed_at
 
     def forget_partition(self, table: str, topics: Iterable[str], partition: int) -> None:
         """Remove the gauges of a partition that was revoked, and of the topics that it read."""

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0
 """Maximum time that a partition waits for an artifact before it looks whether it has to close."""
 
+CHANGE_SECONDS = 1800.0
+"""Time in which a new artifact may be copied, loaded, warmed up and filled with item states."""
+
 RETRY_SECONDS = 30.0
 """Wait before an artifact is tried again that could not be read, or whose feed has stalled."""
 
@@ -137,6 +140,11 @@ class ArtifactKeeper:
         """Seconds since the item feed last had an answer of the brokers; 0 if it has."""
         return 0.0 if self._feed is None else self._feed.failing_seconds
 
+    def stuck(self, seconds: float) -> list[str]:
+        """Return a line for each task of the keeper that has not gone on for longer than that."""
+        feed = [] if self._feed is None else self._feed.stuck(seconds)
+        return feed + self._task.stuck(max(seconds, CHANGE_SECONDS))
+
     def use(self, serving: Serving) -> None:
         """Use the first artifact. Its feed starts with `start`."""
         self._current = serving
@@ -238,6 +246,7 @@ class ArtifactKeeper:
 
     async def _poll(self) -> None:
         while True:
+            self._task.beat()
             await asyncio.sleep(self._settings.artifact_poll_seconds)
             await self.refresh()
 

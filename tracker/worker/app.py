@@ -139,6 +139,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
     }
     transport.owner = plane
     transport.count_unreadable = context.metrics.count_unreadable
+    transport.report_deleted = plane.report_deleted
     if not cluster.transactions:
         transport.ends = lambda parts: fetched_ends(settings, parts)
     app.transport = transport
@@ -154,7 +155,14 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
     _agent(app, plane, topics.events, cluster.partitions(topics.events))
     _agent(app, plane, topics.items, cluster.partitions(topics.items))
 
-    health = Health(context, plane, lambda: bool(app.rebalancing) or not plane.assigned)
+    def recovery_steps() -> object:
+        tables: Any = app.tables
+        offsets = tables.recovery.active_offsets
+        return app.consumer_generation_id, tuple(sorted(offsets.items()))
+
+    health = Health(
+        context, plane, lambda: bool(app.rebalancing) or not plane.assigned, recovery_steps
+    )
 
     @app.on_rebalance_complete.connect
     async def recovered(*args: Any, **kwargs: Any) -> None:

@@ -29,6 +29,7 @@ from tracker.stream.source_ends import SourceEnds
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
 from tracker.worker.hand_over_reader import HandedPartition, HandOverReader
+from tracker.worker.source_watch import SourceWatch
 from tracker.worker.transport import ChunkConsumer, FetchedPartition
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,13 @@ class Plane:
                 context.settings, topics.hand_over, self.accept, self.room, self.task_died
             )
         self._ends = SourceEnds(self._fetched_end, self._read_ends)
+        self._watch = SourceWatch(
+            lambda: describe_topics(context.settings),
+            lambda tp: None if self.consumer is None else self.consumer.fetched_end(tp),
+            self._open,
+            self.fatal,
+            self.task_died,
+        )
         self._dying = False
         self.assigned = False  # whether an assignment was ever completed
         self.consumer: ChunkConsumer | None = None
@@ -135,11 +143,13 @@ class Plane:
         self._producer = await plain_producer(
             self._context.settings, self._context.cluster.transactions
         )
+        self._watch.start()
         if self._reader is not None:
             self._reader.start()
 
     async def stop(self) -> None:
         """Release everything and close the producers; what fails is logged."""
+        await finish("the watch over source topics", self._watch.stop())
         await self.release(list(self._fenced))
         if self._reader is not None:
             await finish("the reader of handed-on events", self._reader.stop())
@@ -361,11 +371,15 @@ class Plane:
     def _dropped(self, topic: str, reason: str) -> None:
         self._context.metrics.dropped.labels(topic).inc()
 
+    def report_deleted(self, tp: TP, offset: int, count: int) -> None:
+        """Count and log records that retention deleted before they were applied."""
+        self._context.metrics.skipped.inc(count)
+        log.error(
+            "%s: the state is at offset %d, and retention deleted %d records from there on before"
+            " they were applied; raise retention.ms of the topic",
+            f"{tp.topic}-{tp.partition}", offset, count,
+        )  # fmt: skip
+
     def _report_loss(self, partition: Partition, topic: str, position: int, begin: int) -> None:
         if position < begin:
-            self._context.metrics.skipped.inc(begin - position)
-            log.error(
-                "%s: the earliest offset is %d and the state is at offset %d: retention deleted %d"
-                " records before they were applied; raise retention.ms of the topic",
-                f"{topic}-{partition.number}", begin, position, begin - position,
-            )  # fmt: skip
+            self.report_deleted(TP(topic, partition.number), position, begin - position)

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from typing import Any, Protocol, cast
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from tracker.explained import first_line
 from tracker.kafka.records import read_every_record
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.store.database import FAUST_PREFIX, write_records
@@ -70,6 +72,9 @@ FETCH_WAIT_MILLISECONDS = 100
 """fetch.max.wait.ms of the consumer. It sends one request per broker at a time, so a busy partition
 would wait that long behind idle ones; Faust's 1500 is too much."""
 
+MARKERS = 2
+"""Offsets without a record between two transactions; nothing else is asked about such a gap."""
+
 HELD_SECONDS = 0.02
 """Maximum time of a fetch while a partition is paused."""
 
@@ -99,6 +104,7 @@ class ChunkConsumer(driver.Consumer):
         self._next: dict[TP, int] = {}  # offset that the next fetched record should have
         self._probed: dict[TP, int] = {}  # sought to once, to tell a lost fetch from a real gap
         self._rewind: dict[TP, int] = {}  # offset to seek to before the next fetch
+        self._gaps: dict[TP, tuple[int, int]] = {}  # offsets [start, end) that the log lacks
         self._room = asyncio.Event()
         self._unreadable: dict[str, UnreadableRows] = {}
         super().__init__(*args, **kwargs)
@@ -177,6 +183,8 @@ class ChunkConsumer(driver.Consumer):
             return  # everything is sought again before flow resumes
         others = {tp: part for tp, part in records.items() if not self._is_source(tp)}
         queues = [self._chunks(tp, records[tp]) for tp in records if self._is_source(tp)]
+        if self._gaps:
+            await self._report_gaps()
         for turn in range(max(map(len, queues), default=0)):
             for queue in queues:
                 if turn >= len(queue):
@@ -208,6 +216,8 @@ class ChunkConsumer(driver.Consumer):
                 self._probed[tp] = want
                 self._rewind[tp] = want
                 return []
+            if records[0].offset > want + MARKERS:
+                self._gaps[tp] = want, records[0].offset
         start = records[0].offset if want is None else want
         size = self.transport.chunk_records[tp.topic]
         chunks = []
@@ -218,6 +228,19 @@ class ChunkConsumer(driver.Consumer):
             start = end
         self._next[tp] = start
         return chunks
+
+    async def _report_gaps(self) -> None:
+        """Report what retention has deleted: markers and aborted records leave gaps too."""
+        gaps, self._gaps = self._gaps, {}
+        try:
+            begins = await self.earliest_offsets(*gaps)
+        except KafkaError as error:
+            log.warning("the begin of a log cannot be read: %s", first_line(error))
+            return
+        for tp, (start, end) in gaps.items():
+            deleted = min(begins.get(tp) or 0, end) - start
+            if deleted > 0:
+                self.transport.report_deleted(tp, start, deleted)
 
     def _message(self, chunk: Chunk, generation: int) -> Any:
         last = chunk.records[-1]
@@ -407,6 +430,8 @@ class ChunkTransport(driver.Transport):
         owner: owner of the partitions.
         ends: returns end offsets if the broker's own answer is wrong.
         count_unreadable: called with table and problem of a row that cannot be one.
+        report_deleted: called with a partition, an offset, and the number of records from there on
+            that retention deleted before they were read.
     """
 
     Consumer = ChunkConsumer
@@ -417,6 +442,7 @@ class ChunkTransport(driver.Transport):
         self.owner: Owner = NoOwner()
         self.ends: Callable[[Collection[TP]], Awaitable[Mapping[TP, int]]] | None = None
         self.count_unreadable: Callable[[str, str], object] = lambda table, problem: None
+        self.report_deleted: Callable[[TP, int, int], object] = lambda tp, offset, count: None
 
 
 class ChunkSchema(faust.Schema[None, Any]):

@@ -1,6 +1,7 @@
 """The HTTP API: /healthz, /readyz, /metrics, /users/ID, /items/ID and /score."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -28,28 +29,70 @@ MOST_SCORED = 1000
 """Maximum number of items of one /score request."""
 
 
+HAND_OUT_SECONDS = 60.0
+"""Time beyond the limit in which a group may hand out partitions without a step of recovery."""
+
+
 class Health:
-    """Liveness and readiness of a worker.
+    """Liveness and readiness of a worker, from what two requests or more have seen.
 
     Args:
         context: what the partitions of a worker share.
         plane: the partitions.
         rebalancing: returns whether partitions are being assigned, or their states recovered.
+        recovered: returns how far, in any terms that change with each step.
+        clock: monotonic time, in seconds.
     """
 
-    def __init__(self, context: Context, plane: Plane, rebalancing: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        plane: Plane,
+        rebalancing: Callable[[], bool],
+        recovered: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._context = context
         self._plane = plane
         self._rebalancing = rebalancing
+        self._recovered = recovered
+        self._clock = clock
+        self._steps: dict[object, tuple[object, float]] = {}  # a step, and when it was first seen
 
     def live(self) -> list[str]:
-        """Return the reasons to restart the worker; none if it is alive."""
-        stalled = self._context.metrics.seconds_since_commit()
-        lag = self._plane.lag
+        """Return the reasons to restart the worker; none if it is alive.
+
+        Each partition counts alone: one that is stuck is not hidden by others that commit. What is
+        only applied does not count as done. Partitions that wait for another version are left out:
+        a restart does not help.
+        """
         most = self._context.settings.health_stall_seconds
-        if lag and stalled > most and not self._rebalancing():
-            return [f"{lag} records wait, and nothing was committed for {stalled:.0f} s"]
-        return []
+        keeper = self._context.keeper
+        reasons = [*keeper.stuck(most)] if keeper.loaded else []
+        steps: dict[object, object] = {}
+        if self._rebalancing():
+            steps["recovery"] = self._recovered()
+        else:
+            for tp, partition in self._plane.partitions.items():
+                if partition.waits_for is None and (partition.lag or partition.store.is_behind):
+                    steps[tp] = partition.store.commits
+        now = self._clock()
+        self._steps = {
+            name: self._steps[name] if self._steps.get(name, (None,))[0] == step else (step, now)
+            for name, step in steps.items()
+        }
+        for name, (_, seen_at) in self._steps.items():
+            seconds = now - seen_at
+            if name == "recovery":
+                if seconds > most + HAND_OUT_SECONDS:
+                    reasons.append(f"partitions are handed out or recovered since {seconds:.0f} s")
+            elif seconds > most:
+                partition = self._plane.partitions[cast(Any, name)]
+                reasons.append(
+                    f"{partition.name}: {partition.lag} records wait, and nothing was committed for"
+                    f" {seconds:.0f} s"
+                )
+        return reasons
 
     def ready(self) -> list[str]:
         """Return what the worker still waits for; nothing if it is ready."""

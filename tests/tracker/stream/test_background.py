@@ -91,3 +91,23 @@ def test_task_that_does_not_stop_is_left_behind(
 
     asyncio.run(run())
     assert "a task does not stop" in caplog.text
+
+
+def test_work_that_does_not_go_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tracker.stream.background.time.monotonic", lambda: now[0])
+
+    async def work() -> None:
+        task = BackgroundTask("the feed", lambda name, error: None)
+        now[0] += 500.0
+        assert task.stuck(5.0) == []  # it was never started
+        task.start(asyncio.sleep(60.0))
+        now[0] += 6.0
+        assert task.stuck(5.0) == ["the feed has not gone on for 6 s"]
+        task.beat()
+        assert task.stuck(5.0) == []
+        await task.stop()
+        now[0] += 500.0
+        assert task.stuck(5.0) == []
+
+    asyncio.run(work())

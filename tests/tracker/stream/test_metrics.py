@@ -35,16 +35,6 @@ def test_latencies_are_counted_an_array_at_a_time() -> None:
     assert bucket("+Inf") is None
 
 
-def test_time_without_a_commit_is_known() -> None:
-    now = [0.0]
-    metrics = Metrics(lambda: now[0])
-    now[0] = 9.0
-    assert metrics.seconds_since_commit() == 9.0
-    metrics.committed("users", 0.01)
-    assert metrics.seconds_since_commit() == 0.0
-    assert metrics.registry.get_sample_value("tracker_commits_total", {"table": "users"}) == 1
-
-
 def test_gauges_of_a_partition_end_with_it() -> None:
     metrics = Metrics()
     metrics.lag.labels("t-events", "3").set(1)

@@ -43,7 +43,7 @@ class FakeOwner(NoOwner):
 def bare() -> Any:
     """A consumer without Kafka behind it."""
     consumer: Any = object.__new__(ChunkConsumer)
-    consumer._next, consumer._probed, consumer._rewind = {}, {}, {}
+    consumer._next, consumer._probed, consumer._rewind, consumer._gaps = {}, {}, {}, {}
     consumer._read_offset, consumer._unreadable = {}, {}
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
@@ -92,6 +92,33 @@ def test_first_offset_past_the_expected_one_is_sought_once_and_then_believed() -
     assert consumer._chunks(EVENTS, records(8)) == []
     assert consumer._rewind == {EVENTS: 5}
     assert ranges(consumer._chunks(EVENTS, records(8))) == [(5, 9, 1)]
+
+
+@pytest.mark.parametrize(
+    ("begin", "deleted"),
+    [(0, []), (5, []), (9, [(EVENTS, 5, 4)]), (12, [(EVENTS, 5, 7)]), (99, [(EVENTS, 5, 7)])],
+)
+def test_records_that_retention_deleted_while_the_worker_ran_are_reported(
+    begin: int, deleted: list[tuple[TP, int, int]]
+) -> None:
+    consumer = bare()
+    reported: list[tuple[TP, int, int]] = []
+    consumer.transport.report_deleted = lambda *place: reported.append(place)
+
+    async def earliest(*tps: TP) -> dict[TP, int]:
+        return dict.fromkeys(tps, begin)
+
+    consumer.earliest_offsets = earliest
+    consumer._next[EVENTS] = consumer._probed[EVENTS] = 5
+    ((_, message),) = fetched(consumer, {EVENTS: records(12)})
+    assert ranges([message.value]) == [(5, 13, 1)]
+    assert reported == deleted
+
+
+def test_the_marker_of_a_transaction_is_no_gap_to_ask_about() -> None:
+    consumer = bare()
+    consumer._next[EVENTS] = consumer._probed[EVENTS] = 5
+    assert len(fetched(consumer, {EVENTS: records(7)})) == 1  # it has no earliest_offsets
 
 
 def test_records_that_were_handed_over_before_are_left_out() -> None:

@@ -25,8 +25,8 @@ from tracker.settings import Settings, load_settings
 from tracker.worker.web import Health, add_pages
 
 
-def health(worker: WorkerState, *, lag: int = 0, rebalancing: bool = False) -> Health:
-    plane: Any = SimpleNamespace(lag=lag, waiting=[])
+def health(worker: WorkerState, *, rebalancing: bool = False) -> Health:
+    plane: Any = SimpleNamespace(partitions={}, waiting=[])
     return Health(worker.context, plane, lambda: rebalancing)
 
 
@@ -37,24 +37,82 @@ def worker(tmp_path: Path) -> Iterator[WorkerState]:
     made.close()
 
 
-def stalled(worker: WorkerState) -> None:
-    worker.metrics.committed_at -= 100.0
+class Probes:
+    """Asks whether a worker with two partitions lives, by a clock of its own."""
+
+    def __init__(self, worker: WorkerState) -> None:
+        self.now, self.rebalancing, self.recovered = 0.0, False, 0
+        self.one, self.other = (
+            SimpleNamespace(
+                name=name,
+                lag=0,
+                waits_for=None,
+                store=SimpleNamespace(commits=0, is_behind=False),
+            )
+            for name in ("t-events-0", "t-events-1")
+        )
+        plane: Any = SimpleNamespace(partitions={0: self.one, 1: self.other})
+        self.health = Health(
+            worker.context,
+            plane,
+            lambda: self.rebalancing,
+            lambda: self.recovered,
+            lambda: self.now,
+        )
+
+    def after(self, seconds: float) -> list[str]:
+        self.now += seconds
+        return self.health.live()
 
 
-def test_worker_without_lag_lives_however_long_nothing_was_committed(worker: WorkerState) -> None:
-    stalled(worker)
-    assert health(worker).live() == []
+def test_worker_without_work_lives_however_long_nothing_was_committed(worker: WorkerState) -> None:
+    probes = Probes(worker)
+    assert probes.after(0.0) == probes.after(1000.0) == []
+    probes.one.lag = 1  # just now
+    assert probes.after(1000.0) == []
 
 
-def test_worker_with_lag_lives_while_it_commits(worker: WorkerState) -> None:
-    assert health(worker, lag=5).live() == []
+def test_worker_with_work_lives_while_it_commits(worker: WorkerState) -> None:
+    probes = Probes(worker)
+    probes.one.lag = 5
+    for _ in range(5):
+        probes.one.store.commits += 1
+        assert probes.after(4.0) == []
 
 
-def test_worker_with_lag_that_commits_nothing_is_to_be_restarted(worker: WorkerState) -> None:
-    stalled(worker)
-    (reason,) = health(worker, lag=5).live()
-    assert reason.startswith("5 records wait, and nothing was committed for 100 s")
-    assert health(worker, lag=5, rebalancing=True).live() == []
+def test_a_stuck_partition_is_not_hidden_by_others_that_commit(worker: WorkerState) -> None:
+    probes = Probes(worker)
+    probes.one.lag = 5
+    probes.other.lag = 5
+    reasons = []
+    for _ in range(4):
+        probes.other.store.commits += 1
+        reasons = probes.after(4.0)
+    assert reasons == ["t-events-0: 5 records wait, and nothing was committed for 12 s"]
+    probes.one.waits_for = "a newer version"  # a restart does not help
+    assert probes.after(4.0) == []
+
+
+def test_what_is_applied_and_not_committed_is_not_done(worker: WorkerState) -> None:
+    probes = Probes(worker)
+    probes.one.store.is_behind = True
+    assert probes.after(0.0) == []
+    assert len(probes.after(6.0)) == 1
+
+
+def test_a_recovery_has_to_move(worker: WorkerState) -> None:
+    probes = Probes(worker)
+    probes.rebalancing = True
+    for _ in range(3):
+        probes.recovered += 1
+        assert probes.after(60.0) == []
+    (reason,) = probes.after(70.0)
+    assert reason == "partitions are handed out or recovered since 70 s"
+
+
+def test_a_task_that_does_not_go_on_is_a_reason_to_restart(worker: WorkerState) -> None:
+    worker.keeper.stuck_tasks = ["the feed of items has not gone on for 90 s"]
+    assert Probes(worker).after(0.0) == worker.keeper.stuck_tasks
 
 
 def test_worker_is_ready_with_artifact_items_and_partitions(worker: WorkerState) -> None:

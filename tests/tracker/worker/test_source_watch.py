@@ -1,0 +1,72 @@
+"""What ends a worker whose source topic is no longer the one that its states belong to."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from tracker.kafka.cluster import BrokerError, TopicInfo
+from tracker.worker.source_watch import SourceWatch
+
+PLACE = TP("t-events", 0)
+
+
+class Watched:
+    """A watch over one partition at offset 100, and what it was told."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, TopicInfo] | None = {"t-events": TopicInfo("t-events", 1, "one")}
+        self.end: int | None = 100
+        self.fatal: list[BaseException] = []
+        store = SimpleNamespace(
+            is_open=True, progress=SimpleNamespace(position=100, topic_id="one")
+        )
+        partitions: Any = {PLACE: SimpleNamespace(store=store)}
+        self.watch = SourceWatch(
+            self.describe, lambda tp: self.end, partitions, self.fatal.append, lambda *_: None
+        )
+
+    async def describe(self) -> dict[str, TopicInfo]:
+        if self.topics is None:
+            raise BrokerError("away")
+        return self.topics
+
+    def look(self) -> str:
+        asyncio.run(self.watch.look())
+        return " ".join(map(str, self.fatal))
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_a_topic_that_is_the_same_is_no_reason_to_stop(watched: Watched) -> None:
+    assert watched.look() == watched.look() == ""
+    watched.end = None
+    assert watched.look() == ""
+    watched.topics = None  # no broker answers; that is told of elsewhere
+    assert watched.look() == watched.look() == ""
+
+
+def test_a_topic_that_was_made_again_ends_the_worker_at_once(watched: Watched) -> None:
+    watched.topics = {"t-events": TopicInfo("t-events", 1, "two")}
+    assert "deleted and created again while the worker read it; `tracker reset" in watched.look()
+
+
+def test_a_topic_that_is_gone_ends_the_worker(watched: Watched) -> None:
+    watched.topics = {}
+    assert watched.look() == ""
+    assert "topic t-events was deleted while the worker read it" in watched.look()
+
+
+def test_a_log_that_has_lost_records_ends_the_worker_if_that_stays_so(watched: Watched) -> None:
+    watched.end = 90
+    assert watched.look() == ""  # a new leader may not know its end yet
+    watched.end = 100
+    assert watched.look() == ""
+    watched.end = 90
+    assert watched.look() == ""
+    assert "ends at offset 90, and the states are at 100: the log has lost 10" in watched.look()

@@ -1,0 +1,101 @@
+"""SourceWatch: compares the source topics with the states while the worker runs."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from faust.types import TP
+
+from tracker.kafka.cluster import BrokerError, TopicInfo
+from tracker.store.partition_store import RESET, PositionError
+from tracker.stream.background import BackgroundTask, OnDeath
+from tracker.stream.partition import Partition
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+"""Time between two looks. A doubt has to hold for two: a new leader may not know its end yet."""
+
+
+class SourceWatch:
+    """Ends the worker if a source topic is no longer the one that its states belong to.
+
+    A consumer that has read past the end of a log waits without a word, and takes nothing of a
+    topic that was deleted and created again, or that has lost records.
+
+    Args:
+        describe: describes the topics that exist, by name.
+        end_of: returns the end of a partition that the latest fetch showed; None if unknown.
+        partitions: the open partitions.
+        on_fatal: called with the error that ends the worker.
+        on_death: called if the watch ends by itself.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[[], Awaitable[Mapping[str, TopicInfo]]],
+        end_of: Callable[[TP], int | None],
+        partitions: Mapping[TP, Partition],
+        on_fatal: Callable[[BaseException], None],
+        on_death: OnDeath,
+    ) -> None:
+        self._describe = describe
+        self._end_of = end_of
+        self._partitions = partitions
+        self._on_fatal = on_fatal
+        self._doubts: set[TP] = set()
+        self._task = BackgroundTask("the watch over source topics", on_death)
+
+    def start(self) -> None:
+        """Start to look in the background."""
+        self._task.start(self._run())
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        await self._task.stop()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Compare once."""
+        try:
+            topics = await self._describe()
+        except (BrokerError, OSError):
+            return
+        doubts = set()
+        for tp, partition in list(self._partitions.items()):
+            problem, is_sure = self._problem_of(tp, partition, topics.get(tp.topic))
+            if problem is None:
+                continue
+            if is_sure or tp in self._doubts:
+                self._on_fatal(PositionError(f"{problem}; {RESET}"))
+                return
+            doubts.add(tp)
+        self._doubts = doubts
+
+    def _problem_of(
+        self, tp: TP, partition: Partition, topic: TopicInfo | None
+    ) -> tuple[str | None, bool]:
+        """Return what is wrong with a source, and whether one look is enough to say so."""
+        if not partition.store.is_open:
+            return None, False
+        progress = partition.store.progress
+        if topic is None:
+            return f"topic {tp.topic} was deleted while the worker read it", False
+        if topic.topic_id and progress.topic_id and topic.topic_id != progress.topic_id:
+            return (
+                f"topic {tp.topic} has id {topic.topic_id}, and the states belong to one with id"
+                f" {progress.topic_id}: it was deleted and created again while the worker read it"
+            ), True
+        end = self._end_of(tp)
+        if end is not None and end < progress.position:
+            return (
+                f"{tp.topic}-{tp.partition} ends at offset {end}, and the states are at"
+                f" {progress.position}: the log has lost {progress.position - end} records that"
+                " were applied, by an unclean election or a restored broker; what is sent to these"
+                " offsets now would be taken for applied"
+            ), False
+        return None, False
