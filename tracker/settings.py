@@ -26,6 +26,7 @@ Partitioner = Literal["murmur2", "crc32", "fnv1a", "given"]
 DamagedRows = Literal["set-aside", "stop"]
 HandOver = Literal["on", "off"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+LogFormat = Literal["text", "json"]
 
 
 EXPECTED = {
@@ -268,6 +269,9 @@ class Settings(BaseSettings):
     )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         "INFO", description="lowest level of messages in the log on stderr"
+    )
+    log_format: LogFormat = Field(
+        "text", description="form of the log: lines of text, or one JSON object per line"
     )
 
     @classmethod

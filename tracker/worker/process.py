@@ -10,7 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from pythonjsonlogger.json import JsonFormatter
+
 from tracker.explained import Explained
+from tracker.settings import LogFormat
 
 FLOOD_SECONDS = 10.0
 """Minimum time between two equal lines of a library."""
@@ -68,10 +71,23 @@ class FloodFilter(logging.Filter):
         return True
 
 
-def set_up_logging(level: str) -> None:
-    """Log to stderr; libraries only from WARNING on, unless the level is DEBUG."""
+def set_up_logging(level: str, form: LogFormat = "text") -> None:
+    """Log to stderr; libraries only from WARNING on, unless the level is DEBUG.
+
+    In JSON each line is an object with `time`, `level`, `logger` and `message`; with `exc_info` if
+    there is a traceback.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if form == "text"
+        else JsonFormatter(
+            "%(levelname)s %(name)s %(message)s",
+            rename_fields={"levelname": "level", "name": "logger", "timestamp": "time"},
+            timestamp=True,
+            json_ensure_ascii=False,
+        )
+    )
     handler.addFilter(FloodFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -62,7 +62,7 @@ def run_worker(settings: Settings) -> int:
     Returns:
         the exit status: 0 after SIGTERM or SIGINT, 1 if the worker cannot start or had to stop.
     """
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     try:
         with locked(settings.data_dir):
             return _run(settings)

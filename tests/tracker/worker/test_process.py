@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import json
 import logging
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -83,6 +85,23 @@ def test_log_goes_to_stderr_with_the_libraries_held_down(root_logger: logging.Lo
     assert logging.getLogger("aiokafka").level == logging.WARNING
     (handler,) = root_logger.handlers
     assert isinstance(handler, logging.StreamHandler)
+
+
+def test_log_in_json_is_one_object_a_line(root_logger: logging.Logger) -> None:
+    set_up_logging("INFO", "json")
+    formatter = root_logger.handlers[0].formatter
+    assert formatter is not None
+    plain = line("tracker.worker.plane", "tracker-events-%d waits for \n\u00e9", logging.ERROR, 3)
+    read = json.loads(formatter.format(plain))
+    assert read["message"] == "tracker-events-3 waits for \n\u00e9"
+    assert (read["level"], read["logger"]) == ("ERROR", "tracker.worker.plane")
+    assert datetime.fromisoformat(read["time"]).tzinfo is not None
+    assert "\n" not in formatter.format(plain)
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        record = logging.LogRecord("t", logging.ERROR, "", 0, "a bug", (), sys.exc_info())
+    assert "ValueError: odd" in json.loads(formatter.format(record))["exc_info"]
 
 
 def test_collector_leaves_what_is_loaded_alone() -> None:
