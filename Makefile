@@ -40,11 +40,11 @@ help:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,docs,test]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,docs,test]'
 	touch .venv/.demo $@
 
 .venv/.bench: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,demo,train,docs,test,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,docs,test,bench]'
 	touch .venv/.demo .venv/.test $@
 
 demo: .venv/.demo

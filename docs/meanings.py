@@ -25,7 +25,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         "standbys", "session_timeout_seconds", "transaction_timeout_seconds", "send_seconds",
         "shutdown_seconds",
     ),
-    "web": ("web_host", "web_port", "health_stall_seconds", "log_level", "log_format"),
+    "web": ("web_host", "web_port", "health_stall_seconds", "log_level", "log_format", "tracing"),
 }  # fmt: skip
 
 ALLOWED = {

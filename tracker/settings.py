@@ -270,6 +270,9 @@ class Settings(BaseSettings):
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         "INFO", description="lowest level of messages in the log on stderr"
     )
+    tracing: bool = Field(
+        False, description="send a trace of each chunk by OpenTelemetry, as its own variables say"
+    )
     log_format: LogFormat = Field(
         "text", description="form of the log: lines of text, or one JSON object per line"
     )

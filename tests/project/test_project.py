@@ -26,8 +26,10 @@ DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "kubernetes_validate": "kubernetes-validate",
     "promql_parser": "promql-parser",
     "mode": "mode-streaming",
+    "opentelemetry": "opentelemetry-sdk",
     "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",
+    "pythonjsonlogger": "python-json-logger",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
@@ -68,9 +70,9 @@ def test_every_upper_bound_has_its_reason_beside_or_above_it() -> None:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("tracker", ("cpu", "demo")),
+        ("tracker", ("cpu", "demo", "otel")),
         ("indexer", ("cpu", "demo", "train")),
-        ("tests", ("cpu", "demo", "train", "test")),
+        ("tests", ("cpu", "demo", "otel", "train", "test")),
         ("docs", ("cpu", "demo", "train", "docs")),
         ("benchmarks", ("cpu", "demo", "train", "test", "bench")),
     ],

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,6 +145,7 @@ class Outbox:
         producer: producer of all outboxes, started.
         on_dropped: called with the topic of a dropped record, and the reason.
         seconds: maximum time in which the broker accepts records.
+        trace: encloses the sending of what was put at once.
     """
 
     def __init__(
@@ -151,8 +153,10 @@ class Outbox:
         producer: Any,
         on_dropped: Callable[[str, str], None],
         seconds: float = 120.0,
+        trace: Callable[..., AbstractContextManager[object]] = lambda name: nullcontext(),
     ) -> None:
         self._producer = producer
+        self._trace = trace
         self._on_dropped = on_dropped
         self._seconds = seconds
         self._tail: asyncio.Task[None] | None = None
@@ -193,6 +197,12 @@ class Outbox:
                 ) from error
 
     async def _send(
+        self, before: "asyncio.Task[None] | None", records: Sequence[Record], size: int
+    ) -> None:
+        with self._trace("send"):
+            await self._send_after(before, records, size)
+
+    async def _send_after(
         self, before: "asyncio.Task[None] | None", records: Sequence[Record], size: int
     ) -> None:
         if before is not None:

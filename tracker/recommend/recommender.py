@@ -4,6 +4,7 @@ On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,9 @@ from tracker.users.apply import Applied
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
+
+Step = Callable[[str], AbstractContextManager[object]]
+"""Encloses a step by its name: `search`, or `rank`."""
 
 _PART = 256
 """Users whose lists are made at a time, so that memory for candidates is bounded."""
@@ -109,7 +113,11 @@ class Recommender:
         return update_users(users, events, self.artifact)
 
     def recommend(
-        self, requests: RequestBatch, k: int, learned: LearnedModels | None = None
+        self,
+        requests: RequestBatch,
+        k: int,
+        learned: LearnedModels | None = None,
+        step: Step = lambda name: nullcontext(),
     ) -> RecommendedBatch:
         """Make a list of k items for each of B users.
 
@@ -123,18 +131,20 @@ class Recommender:
 
         Nobody gets an empty list while there is a live item: without history it is the trend,
         without trend the catalogue's order, and with everything seen the best seen. `learned` takes
-        the place of what the artifact has.
+        the place of what the artifact has. `step` encloses the search, and the rest.
 
         Raises:
             ValueError: k is below 1, or the states have another dim.
         """
         self._check(requests, k)
         learned = LearnedModels() if learned is None else learned
-        results = self.reader.search(requests, learned.attention)  # 1, 2: read and search
-        lists = [
-            self._lists(results.part(part), requests.part(part), k, learned)
-            for part in _parts(len(requests))
-        ]
+        with step("search"):  # 1, 2
+            results = self.reader.search(requests, learned.attention)
+        with step("rank"):
+            lists = [
+                self._lists(results.part(part), requests.part(part), k, learned)
+                for part in _parts(len(requests))
+            ]
         return RecommendedBatch(
             *(
                 np.concatenate([getattr(part, name) for part in lists])

@@ -87,18 +87,21 @@ class ListMaker:
         requests = RequestBatch(
             rows, lists.slots, lists.times, lists.scenes, user_hashes(serving, lists.users)
         )
-        recommended = serving.recommender.recommend(requests, settings.k, learned)
-        latencies = np.maximum(self._context.clock() - lists.appended, 0.0)
-        values = serving.encoder.encode(
-            recommended,
-            serving.version,
-            [f"{self._events}-{partition}-{offset}" for partition, offset in lists.origins],
-            lists.users,
-            lists.times.tolist(),
-            lists.scene_names,
-            np.round(latencies * 1000.0, 3).tolist(),
-            lists.versions,
+        recommended = serving.recommender.recommend(
+            requests, settings.k, learned, self._context.trace
         )
+        latencies = np.maximum(self._context.clock() - lists.appended, 0.0)
+        with self._context.trace("encode"):
+            values = serving.encoder.encode(
+                recommended,
+                serving.version,
+                [f"{self._events}-{partition}-{offset}" for partition, offset in lists.origins],
+                lists.users,
+                lists.times.tolist(),
+                lists.scene_names,
+                np.round(latencies * 1000.0, 3).tolist(),
+                lists.versions,
+            )
         head = rows.states.head
         to_send = list(range(len(values)))
         if settings.emit == "changed":

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -294,10 +295,12 @@ class Partition:
         small = len(records) <= SMALL_RECORDS and (
             sum(len(record.value or b"") for record in records) <= SMALL_BYTES
         )
-        out = await self._run_with_room(
-            lambda: self.side.process(records, chunk.end, handed), small
-        )
-        self._outbox.put(out)
+        trace = self._context.trace
+        with trace("chunk", partition=self.name, records=len(records), end=chunk.end):
+            out = await self._run_with_room(
+                lambda: self.side.process(records, chunk.end, handed), small
+            )
+            self._outbox.put(out)
 
     def _is_handed(self, topic: str) -> bool:
         return topic != self._source.topic
@@ -402,4 +405,5 @@ class Partition:
             entry.answer.cancel()
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        run = copy_context().run  # spans of the thread belong to the chunk's trace
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run, work)

@@ -19,6 +19,7 @@ from tracker.settings import Settings
 from tracker.stream.background import BackgroundTask, OnDeath, log_death
 from tracker.stream.item_feed import FeedStalledError, ItemFeed
 from tracker.stream.metrics import Metrics
+from tracker.stream.tracing import Trace, no_trace
 from tracker.users.config import InterestConfig
 from tracker.users.states import row_dtype
 
@@ -319,6 +320,7 @@ class Context:
         metrics: counters and gauges.
         clock: wall time, in seconds.
         log_once: messages that this worker has logged and does not repeat.
+        trace: opens a span of a chunk's trace.
     """
 
     settings: Settings
@@ -328,6 +330,7 @@ class Context:
     metrics: Metrics
     clock: Callable[[], float] = time.time
     log_once: set[str] = field(default_factory=set)
+    trace: Trace = no_trace
 
     @property
     def idle_seconds(self) -> float | None:

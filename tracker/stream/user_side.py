@@ -208,7 +208,9 @@ class UserSide(Side[str]):
         if handed:
             records, refused, repeated = self._hand_over.restore(records)
         was_judged = end <= reached.clock_end
-        batch, rejected, is_open = self._intake.read(records, reached.clock if was_judged else now)
+        with self._context.trace("decode"):
+            clock = reached.clock if was_judged else now
+            batch, rejected, is_open = self._intake.read(records, clock)
         if is_open and not was_judged:
             self.store.keep_clock(now, end, handed)
             raise OpenVerdictError
@@ -219,7 +221,8 @@ class UserSide(Side[str]):
             batch, misplaced = self._hand_over.split(batch)
         # 2. Find the users' rows. Nothing is counted or changed before this has succeeded.
         if len(batch):
-            batch.slots[:] = self.store.slots_of(batch.users)
+            with self._context.trace("load"):
+                batch.slots[:] = self.store.slots_of(batch.users)
         # 3. Learn, apply, recommend.
         out = self._intake.count(records, batch, rejected)
         out += [self._intake.reject(record, rejection) for record, rejection in refused]
@@ -416,7 +419,8 @@ class UserSide(Side[str]):
                 self._metrics.replayed.inc(len(batch) - len(new))
                 fresh = batch.take(new)
         if len(fresh):
-            applied = self._update(serving, fresh)
+            with self._context.trace("state"):
+                applied = self._update(serving, fresh)
             self._lists.judge_lists(fresh, applied.outcomes, serving)
             if applied.rebuilt:
                 self._metrics.rebuilt.inc(applied.rebuilt)

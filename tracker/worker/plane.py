@@ -314,7 +314,12 @@ class Plane:
             tp, committer, self.database(self._tables[tp.topic], tp.partition), together
         )
         source = FetchedPartition(self.consumer, tp)
-        outbox = Outbox(self._producer, self._dropped, self._context.settings.send_seconds)
+        outbox = Outbox(
+            self._producer,
+            self._dropped,
+            self._context.settings.send_seconds,
+            self._context.trace,
+        )
         handed, other = None, self._handed(tp)
         if self._reader is not None and other is not None:
             handed = HandedPartition(self._reader, other.topic, other.partition)

@@ -14,6 +14,7 @@ from tracker.settings import Settings
 from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving
+from tracker.stream.tracing import no_trace, start_tracing
 from tracker.worker.app import TrackerWorker, build_app
 from tracker.worker.data_dir import locked
 from tracker.worker.plane import Plane
@@ -117,7 +118,8 @@ def _run(settings: Settings) -> int:
     asyncio.set_event_loop(loop)
     keeper = ArtifactKeeper(settings, feed, metrics, warm, task_died)
     keeper.use(serving)
-    context = Context(settings, cluster, keeper, kinds, metrics)
+    trace = start_tracing() if settings.tracing else no_trace
+    context = Context(settings, cluster, keeper, kinds, metrics, trace=trace)
     plane = Plane(context)
     app = build_app(context, plane)
     app.finalize()
