@@ -19,6 +19,9 @@ from prometheus_client import CollectorRegistry
 from docs import meanings
 from indexer.cli.main import main as indexer_cli
 from indexer.data.schemas import schema_of
+from tracker.api.openapi import PROBLEMS
+from tracker.api.routes import PREFIX as API
+from tracker.api.routes import ROUTES
 from tracker.cli.main import cli as tracker_cli
 from tracker.events.item_events import ITEM_EVENT
 from tracker.events.kinds import DEFAULT_KINDS
@@ -279,6 +282,18 @@ def paths() -> str:
     return table(["Path", "Answer"], [[f"`{path}`", meanings.PATHS[path]] for path in found])
 
 
+def routes() -> str:
+    """Return the table of the routes of the API."""
+    rows = [[f"`{route.method} {API}{route.path}`", route.summary, route.scope] for route in ROUTES]
+    return table(["Route", "Answer", "Token"], rows)
+
+
+def problems() -> str:
+    """Return the table of the statuses of problems."""
+    rows = [[str(status), text] for status, text in PROBLEMS.items()]
+    return table(["Status", "Meaning"], rows)
+
+
 # Rows of states.
 
 
@@ -337,6 +352,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "indexer-commands": lambda: commands(indexer_cli, "indexer"),
     "metrics": metrics,
     "paths": paths,
+    "routes": routes,
+    "problems": problems,
     "row": lambda: layout(row_dtype(InterestConfig()), meanings.USER_ROW),
     "header": lambda: user_part("header", meanings.USER_HEADER),
     "head": lambda: user_part("head", comments("HEAD")),

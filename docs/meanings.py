@@ -25,7 +25,11 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         "standbys", "session_timeout_seconds", "transaction_timeout_seconds", "send_seconds",
         "shutdown_seconds",
     ),
-    "web": ("web_host", "web_port", "health_stall_seconds", "log_level", "log_format", "tracing"),
+    "web": (
+        "web_host", "web_port", "web_token", "web_token_file", "web_read_token",
+        "web_read_token_file", "web_advertise", "web_forward", "web_rate", "explain",
+        "health_stall_seconds", "log_level", "log_format", "tracing",
+    ),
 }  # fmt: skip
 
 ALLOWED = {
@@ -41,6 +45,11 @@ ALLOWED = {
     "kinds_file": "path",
     "unknown_kinds": "`reject` or a number from -1000 to 1000",
     "web_host": "address",
+    "web_token": "text of 16 characters or more",
+    "web_token_file": "path",
+    "web_read_token": "text of 16 characters or more",
+    "web_read_token_file": "path",
+    "web_advertise": "`http://HOST:PORT`",
 }
 """Allowed values that are neither a choice nor a range."""
 
@@ -184,6 +193,8 @@ METRICS = {
 """What is to be said after the help text of the code."""
 
 METRIC_LABELS = {
+    "http_requests": "`route`, `status`",
+    "http_seconds": "`route`",
     "unknown_fields": "`name`",
     "rejected": "`reason`",
     "key_mismatch": "`cause`",
@@ -211,9 +222,6 @@ PATHS = {
     "/healthz": "200 while the worker lives. 503 if it has to be restarted.",
     "/readyz": "200 if the worker serves. 503 while it does not yet.",
     "/metrics": "The [metrics](metrics.md), in Prometheus' text format.",
-    "/users/{user_id}": "What this worker knows of a user.",
-    "/score": "How likely a user is to like some items.",
-    "/items/{item_id}": "What this worker knows of an item.",
 }
 
 # Rows of states.

@@ -25,9 +25,14 @@ UnknownFields = Literal["ignore", "reject"]
 Partitioner = Literal["murmur2", "crc32", "fnv1a", "given"]
 DamagedRows = Literal["set-aside", "stop"]
 HandOver = Literal["on", "off"]
+Forward = Literal["proxy", "redirect"]
+Explain = Literal["off", "reasons", "parts"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 LogFormat = Literal["text", "json"]
 
+
+MIN_TOKEN = 16
+"""Characters of a token at least."""
 
 EXPECTED = {
     "int_parsing": "a whole number",
@@ -219,6 +224,40 @@ class Settings(BaseSettings):
     web_port: int = Field(
         6066, ge=0, le=65535, description="port of the web server; 0 turns it off"
     )
+    web_token: Annotated[SecretStr | None, Optional] = Field(
+        None,
+        min_length=MIN_TOKEN,
+        description="token of those who may ask and change things over HTTP; without one, only"
+        " this machine is answered. Never printed",
+    )
+    web_token_file: Annotated[Path | None, Optional] = Field(
+        None, description="file with that token, read at the start"
+    )
+    web_read_token: Annotated[SecretStr | None, Optional] = Field(
+        None, min_length=MIN_TOKEN, description="token of those who may only ask; never printed"
+    )
+    web_read_token_file: Annotated[Path | None, Optional] = Field(
+        None, description="file with that token, read at the start"
+    )
+    web_advertise: Annotated[str | None, Optional] = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+$",
+        description="address at which the other workers reach this one, http://HOST:PORT; by"
+        " default made of the address and port of the web server",
+    )
+    web_forward: Forward = Field(
+        "proxy",
+        description="requests for a user of another worker: proxy (ask that worker), or redirect"
+        " (answer 307 with its address)",
+    )
+    web_rate: float = Field(
+        1000.0, gt=0.0, le=1e6, description="requests a second that one client may send"
+    )
+    explain: Explain = Field(
+        "reasons",
+        description="what an answer of the HTTP API says of an item: off, reasons (the user's own"
+        " events and their shares), or parts (of its score, as well)",
+    )
     health_stall_seconds: float = Field(
         60.0,
         ge=5.0,
@@ -298,6 +337,10 @@ class Settings(BaseSettings):
                 f"{PREFIX}SECURITY_PROTOCOL is {self.security_protocol}, which needs"
                 f" {PREFIX}SASL_USERNAME and {PREFIX}SASL_PASSWORD"
             )
+        for name in ("web_token", "web_read_token"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
+                variable = PREFIX + name.upper()
+                raise ValueError(f"{variable} and {variable}_FILE are set; one is expected")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError(f"{PREFIX}TLS_CERT_FILE and {PREFIX}TLS_KEY_FILE belong together")
         return self
@@ -306,6 +349,28 @@ class Settings(BaseSettings):
     def bootstrap(self) -> list[str]:
         """The brokers' addresses."""
         return [address.strip() for address in self.brokers.split(",") if address.strip()]
+
+    def token(self, name: Literal["web_token", "web_read_token"]) -> str | None:
+        """Return a token: the variable, or what its file holds.
+
+        Raises:
+            SettingsError: the file cannot be read, or holds too little.
+        """
+        secret: SecretStr | None = getattr(self, name)
+        path: Path | None = getattr(self, f"{name}_file")
+        if secret is not None or path is None:
+            return None if secret is None else secret.get_secret_value()
+        variable = f"{PREFIX}{name.upper()}_FILE"
+        try:
+            text = path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{variable} is {path}: it cannot be read ({error})") from error
+        if len(text) < MIN_TOKEN:
+            raise SettingsError(
+                f"{variable} is {path}, with {len(text)} characters; {MIN_TOKEN} or more are"
+                " expected"
+            )
+        return text
 
     def public(self) -> dict[str, str]:
         """All values as text by variable, the password masked."""
@@ -354,7 +419,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(str(problem["msg"]).removeprefix("Value error, "))
             continue
         field = str(problem["loc"][0])
-        value = "***" if "password" in field else repr(problem["input"])
+        secret = field.endswith(("password", "token"))
+        value = "***" if secret else repr(problem["input"])
         lines.append(
             f"{PREFIX}{field.upper()} is {value}; expected {_expected(field, dict(problem))}"
         )

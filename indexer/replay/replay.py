@@ -226,8 +226,8 @@ class Replay:
 
         Without a learner, and while what was learned is behind, that is the recommender's own.
         """
-        learned = None if self.learner is None else self.learner.served.ranker
-        return self.recommender.ranker if learned is None else learned.copy()
+        learned = None if self.learner is None else self.learner.served.copy().ranker
+        return self.recommender.ranker if learned is None else learned
 
     def online_attention(self, event: int, rows: Rows) -> NDArray[np.float32]:
         """Return what attention as learned so far adds to the encoder's score of rows.

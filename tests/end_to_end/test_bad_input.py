@@ -195,7 +195,7 @@ def test_a_transaction_that_a_producer_never_finishes_leaves_a_worker_sound_and_
                 assert waiting.startswith(f"{events}-0: 1 records from offset 0 on wait for a")
                 await other.commit_transaction()
                 async with asyncio.timeout(30):
-                    while (await answer_of(settings, "/users/u"))[0] != 200:
+                    while (await answer_of(settings, "/v1/users/u"))[0] != 200:
                         await asyncio.sleep(0.2)
                 assert "waiting" not in (await answer_of(settings, "/healthz"))[1]
                 assert worker.stop(30) == 0

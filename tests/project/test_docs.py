@@ -343,7 +343,6 @@ def test_lookups_answer_with_the_fields_that_the_page_names() -> None:
     page = (ROOT / "docs/reference/http.md").read_text()
     for path, function in (
         ("tracker/lookup/show.py", "describe_user"),
-        ("tracker/lookup/show.py", "describe_item"),
         ("tracker/lookup/score.py", "score_items"),
         ("tracker/lookup/outlook.py", "outlook"),
     ):

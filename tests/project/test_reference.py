@@ -6,6 +6,7 @@ import pytest
 
 from indexer.cli import console
 from tests.paths import ROOT
+from tracker.api.messages import MOST_EXCLUDED, MOST_ITEMS, MOST_SCORED, MOST_SENT
 from tracker.cli.shared import FAILED, STOPPED
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.item_events import FORMATS as BLOCK_FORMATS
@@ -26,7 +27,6 @@ from tracker.users.config import InterestConfig
 from tracker.users.layout import FORMAT as USER_FORMAT
 from tracker.users.seen import FORMAT as SEEN_FORMAT
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
-from tracker.worker.web import MOST_SCORED
 
 CONFIG = InterestConfig()
 
@@ -51,6 +51,9 @@ def page(name: str) -> str:
         ("rejections", f"Above {MAX_REJECTED_BYTES // 1024} KiB"),
         ("topics", f"up to {MAX_BATCH_BYTES // 1024} KiB"),
         ("http", f"Up to {MOST_SCORED:,} items"),
+        ("http", f"number of items, up to {MOST_ITEMS}"),
+        ("http", f"may come up to {MOST_EXCLUDED} times"),
+        ("http", f"up to {MOST_SENT} [events]"),
         ("rows", f"of {CONFIG.seen_bits:,} bits and {CONFIG.seen_capacity:,} ids each"),
         ("rows", f"up to {SCENES} scenes and up to {NEIGHBOURS} neighbours"),
         *[("rows", f"| {version} | format (uint") for version in BLOCK_FORMATS],

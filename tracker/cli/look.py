@@ -1,11 +1,9 @@
 """Commands that show data: watch, show, score, export."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -23,10 +21,6 @@ from tracker.events.wire import Recommendation
 from tracker.explained import Explained
 from tracker.kafka.client import watch
 from tracker.settings import Settings
-
-
-def _now(value: float | None) -> float:
-    return time.time() if value is None else value
 
 
 @contextmanager
@@ -90,8 +84,8 @@ def watch_command(
 @click.option(
     "--now",
     type=float,
-    help="Time for which ages are shown, in seconds since the epoch; by default the worker's stream"
-    " time, or the clock.",
+    help="Time for which ages are shown, in seconds since the epoch; by default stream time plus"
+    " the time since the last event.",
 )
 @json_option
 def show(
@@ -104,26 +98,16 @@ def show(
 ) -> None:
     """Show a USER's interests with strength, age and items, and the counts of events.
 
-    The state comes from a running worker, or else from the last commit in the changelog. The exit
-    code is 1 if nothing is known.
+    A running worker answers. The exit code is 1 if nothing is known, or no worker answers.
     """
     if (user is None) == (item is None):
         raise click.UsageError("give either USER or --item")
-    from tracker.artifact.artifact import Artifact
-    from tracker.lookup.show import ask_worker, item_from_changelog, user_from_changelog
+    from tracker.lookup.ask import ask, path_of
 
-    path = f"users/{user}" if user is not None else f"items/{item}"
-    state: dict[str, Any] | None = None
-    if now is None and (url or settings.web_port):
-        state = ask_worker(url or f"http://{settings.web_host}:{settings.web_port}", path)
-    if state is None:
-        artifact = Artifact.load(settings.artifacts, device="cpu")
-        if user is not None:
-            state = run_to_end(user_from_changelog(settings, user, artifact, _now(now)))
-        else:
-            state = run_to_end(item_from_changelog(settings, item or "", artifact, _now(now)))
-    if state is None:
-        raise click.ClickException(f"nothing is known of {path.replace('s/', ' ', 1)}")
+    if user is not None:
+        state = ask(settings, url, path_of("users", user), [("at", now)])
+    else:
+        state = ask(settings, url, path_of("items", item or ""), [("at", now)])
     if as_json:
         print_json(state)
     elif user is not None:
@@ -153,19 +137,13 @@ def score(
 ) -> None:
     """Print the probability of a positive event of USER on each ITEM.
 
-    A running worker computes it, or else this command from the changelogs and the artifact. The
-    exit code is 1 if the artifact has no trained prediction.
+    A running worker answers. The exit code is 1 if the artifact has no trained prediction, or no
+    worker answers.
     """
-    from tracker.artifact.artifact import Artifact
-    from tracker.lookup.score import ask_scores, scores_from_changelogs
+    from tracker.lookup.ask import ask, path_of
 
-    answer: dict[str, Any] | None = None
-    if url or settings.web_port:
-        url = url or f"http://{settings.web_host}:{settings.web_port}"
-        answer = ask_scores(url, user, items, scene, at)
-    if answer is None:
-        artifact = Artifact.load(settings.artifacts, device="cpu")
-        answer = run_to_end(scores_from_changelogs(settings, artifact, user, items, scene, at))
+    body = {"user_id": user, "items": list(items), "scene": scene, "at": at}
+    answer = ask(settings, url, path_of("score"), body=body)
     if not answer["trained"]:
         raise click.ClickException(
             str(answer.get("note") or f"{answer['artifact']} has no trained prediction")

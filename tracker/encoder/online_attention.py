@@ -1,6 +1,7 @@
 """OnlineAttention: what scenes add to the weights of users' interests, learned from the stream."""
 
 import math
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,12 @@ class OnlineAttention:
             row = (1.0 - PULL) * self._rows[place] - step * self._units * gradient
             self._rows[place] = row / max(1.0, float(np.linalg.norm(row / self._units)))
         return learned, published
+
+    def copy(self) -> "OnlineAttention":
+        """Return the corrections as they are now, which learn no more."""
+        other = copy(self)
+        other._places, other._rows = dict(self._places), self._rows.copy()
+        return other
 
     @property
     def distance(self) -> float:

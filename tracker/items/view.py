@@ -6,6 +6,7 @@ a reader may meet a row half old and half new, never a place out of bounds.
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -227,6 +228,19 @@ class ItemView:
         self.columns = ItemColumns.of_size(n, self.scales.half_lives)
         self.neighbours = NearLists.of_size(n)
         self._trends: dict[tuple[int, int, int], _Trend] = {}
+
+    def beside(self, before: "ItemView | None" = None) -> "ItemView":
+        """Return a view of the same items with trends of its own.
+
+        Who asks for lists of other times does not take the trends of now from the stream.
+
+        Args:
+            before: what this gave before; its trends are gone on with.
+        """
+        other = copy(self)
+        is_same = before is not None and before.columns is self.columns
+        other._trends = before._trends if before is not None and is_same else {}
+        return other
 
     def update(
         self,

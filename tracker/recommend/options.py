@@ -5,7 +5,7 @@ from typing import Literal
 
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.scoring.calibration import Calibration
-from tracker.scoring.network import RankerInfo
+from tracker.scoring.network import Network, RankerInfo
 from tracker.scoring.online_ranker import OnlineRanker
 
 
@@ -88,6 +88,14 @@ class LearnedModels:
     probabilities.
     """
 
-    ranker: OnlineRanker | None = None
+    ranker: OnlineRanker | Network | None = None
     attention: OnlineAttention | None = None
     calibration: Calibration | None = None
+
+    def copy(self) -> "LearnedModels":
+        """Return the models as they are now, which learn no more."""
+        return LearnedModels(
+            self.ranker.copy() if isinstance(self.ranker, OnlineRanker) else self.ranker,
+            None if self.attention is None else self.attention.copy(),
+            self.calibration,
+        )

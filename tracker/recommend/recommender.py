@@ -17,11 +17,12 @@ from tracker.events.batch import EventBatch
 from tracker.items.view import ItemView
 from tracker.recommend.carry_over import carry_over, update_users
 from tracker.recommend.columns import Columns
+from tracker.recommend.inspection import Inspection, without
 from tracker.recommend.lists import RecommendedBatch, describe
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
 from tracker.recommend.reader import Reader, SearchResults
 from tracker.recommend.selection import select
-from tracker.recommend.shortlist import Shortlist, shortlist
+from tracker.recommend.shortlist import Shortlist, cut_and_fill, gather, shortlist
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_ENCODER, COLUMNS
@@ -152,6 +153,50 @@ class Recommender:
             )
         )
 
+    def inspect(
+        self,
+        requests: RequestBatch,
+        k: int,
+        learned: LearnedModels | None = None,
+        excluded: NDArray[np.int64] | None = None,
+    ) -> Inspection:
+        """Make the list of one user as `recommend` does, and keep what each step gave.
+
+        Args:
+            requests: one user.
+            k: items wanted.
+            learned: as for `recommend`.
+            excluded: catalogue rows that are no candidates; none by default. So many more
+                candidates are gathered.
+
+        Raises:
+            ValueError: as `recommend`, or there is not one user.
+        """
+        self._check(requests, k)
+        if len(requests) != 1:
+            raise ValueError(f"{len(requests)} users; one is expected")
+        learned = LearnedModels() if learned is None else learned
+        excluded = np.zeros(0, np.int64) if excluded is None else excluded
+        items, options = self.artifact.vectors, self.options
+        results = self.reader.search(requests, learned.attention)
+        merged = gather(
+            results, requests, k + len(excluded), options, self.ranker, items, self.view
+        )
+        candidates = without(merged, excluded) if len(excluded) else merged
+        short = cut_and_fill(
+            candidates, results, requests, k, options, self.ranker, self._columns, items, self.view
+        )
+        ranker = self.ranker if learned.ranker is None else learned.ranker
+        scores, picks = self._picked(short, k, ranker)
+        batch = describe(results.histories, requests, options, items, short.cut, scores, picks)
+        probabilities = self._probabilities(
+            results.histories, requests, batch.rows, learned.calibration
+        )
+        return Inspection(
+            results, merged, short.cut, short.columns, scores, picks, ranker,
+            replace(batch, probabilities=probabilities),
+        )  # fmt: skip
+
     def rows(self, requests: RequestBatch, k: int) -> NDArray[np.int64]:
         """Return the catalogue rows (B, k) of the lists that `recommend` makes, -1 padded.
 
@@ -274,18 +319,23 @@ class Recommender:
         self, results: SearchResults, requests: RequestBatch, k: int, ranker: Ranker
     ) -> tuple[Shortlist, NDArray[np.float32], NDArray[np.int64]]:
         """Steps 3 to 6: candidates, scores of those after the cut, and what is picked of them."""
-        options = self.options
         short = self._shortlist(results, requests, k)
-        cut = short.cut
+        return short, *self._picked(short, k, ranker)
+
+    def _picked(
+        self, short: Shortlist, k: int, ranker: Ranker
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Steps 5 and 6: scores of the candidates, and what is picked of them."""
+        options, cut = self.options, short.cut
         # 5. Score the candidates.
         scores = ranker.score(short.columns, cut.n_rows)
         # 6. Pick by score and diversity.
-        picks = np.empty((len(requests), k), np.int64)
+        picks = np.empty((len(cut.n_rows), k), np.int64)
         select(
             k, options.diversity, options.seen != "exclude", self._vectors.vectors,
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
-        return short, scores, picks
+        return scores, picks
 
     def _shortlist(self, results: SearchResults, requests: RequestBatch, k: int) -> Shortlist:
         """Steps 3 and 4 of `recommend`, by the published ranker: candidates, and their columns."""

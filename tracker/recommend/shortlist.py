@@ -221,11 +221,40 @@ def shortlist(
         items: the catalogue.
         view: the live statistics of the items.
     """
-    states = requests.states
-    # 3. Gather candidates.
+    candidates = gather(results, requests, k, options, ranker, items, view)
+    return cut_and_fill(candidates, results, requests, k, options, ranker, columns, items, view)
+
+
+def gather(
+    results: SearchResults,
+    requests: RequestBatch,
+    k: int,
+    options: RecommendOptions,
+    ranker: Ranker,
+    items: ItemVectors,
+    view: ItemView,
+) -> Candidates:
+    """Gather candidates from all channels: step 3 of `Recommender.recommend`; see `shortlist`."""
     whole_walk = bool(ranker.column_mask[_WHOLE_WALK].any())
-    candidates = find_candidates(results, requests, k, options, whole_walk, items, view)
-    # 4. Keep the best by cheap features, and compute the columns of these.
+    return find_candidates(results, requests, k, options, whole_walk, items, view)
+
+
+def cut_and_fill(
+    candidates: Candidates,
+    results: SearchResults,
+    requests: RequestBatch,
+    k: int,
+    options: RecommendOptions,
+    ranker: Ranker,
+    columns: Columns,
+    items: ItemVectors,
+    view: ItemView,
+) -> Shortlist:
+    """Keep the best candidates by cheap features, and compute the columns of these: step 4.
+
+    Arguments and result are as of `shortlist`.
+    """
+    states = requests.states
     capacity = candidates.rows.shape[1]
     cut = Candidates.of_size(
         len(requests), max(options.cut, min(k + 5 * options.reserve, capacity))

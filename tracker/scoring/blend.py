@@ -92,10 +92,10 @@ class Blend:
         unknown = sorted(set(weights) - set(FEATURES))
         if unknown:
             raise ValueError(f"no feature {unknown[0]!r}; expected are {', '.join(FEATURES)}")
-        self._columns = np.array([FEATURES.index(name) for name in weights], np.int64)
-        self._weights = np.array(list(weights.values()), np.float32)
+        self.columns = np.array([FEATURES.index(name) for name in weights], np.int64)
+        self.weights = np.array(list(weights.values()), np.float32)
         self.column_mask = np.zeros(len(FEATURES), np.bool_)
-        self.column_mask[self._columns] = True
+        self.column_mask[self.columns] = True
         self.cut_weights = np.array(
             [
                 sum(w for name, w in weights.items() if name.startswith("content")),
@@ -113,5 +113,5 @@ class Blend:
     ) -> NDArray[np.float32]:
         """Return the weighted sums (B, C) of features (B, C, F)."""
         scores = np.zeros(features.shape[:2], np.float32)
-        _blend(features, n_rows, self._columns, self._weights, scores)
+        _blend(features, n_rows, self.columns, self.weights, scores)
         return scores

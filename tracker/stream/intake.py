@@ -17,7 +17,11 @@ from tracker.events.times import Unit
 from tracker.events.wire import Rejection
 from tracker.kafka.outbox import Record, rejected_record
 from tracker.stream.key_check import KeyCheck
-from tracker.stream.serving import Context
+from tracker.stream.serving import (
+    REJECTED_BYTES,
+    Context,
+    LastRejection,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class Intake:
         self._rejected_topic = context.cluster.topics.rejected
         self._target = partition % context.cluster.partitions(self._rejected_topic)
         self._log_once = context.log_once
+        self._last_rejections = context.rejections
         settings = context.settings
         self._reader = EventReader(
             context.kinds, settings.timestamps, settings.unknown_fields == "reject"
@@ -104,6 +109,9 @@ class Intake:
     def reject(self, record: Any, rejection: Rejection) -> Record:
         """Count a rejection, and return what the rejected topic gets."""
         self._metrics.rejected.labels(rejection.reason).inc()
+        self._last_rejections.append(
+            LastRejection(rejection, bytes(record.value or b"")[:REJECTED_BYTES])
+        )
         return rejected_record(
             self._rejected_topic, self._target, record.key, record.value, rejection
         )

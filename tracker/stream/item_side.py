@@ -28,6 +28,9 @@ from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 log = logging.getLogger(__name__)
 
+WARM_HALF_LIVES = 7.0
+"""Half-lives after which less than 1 % of an estimate is left in a count."""
+
 
 class ItemSide(Side[int]):
     """Processes the item events of one partition.
@@ -145,6 +148,21 @@ class ItemSide(Side[int]):
         if item not in self.store.arena and self.store.read([item_key(item)]) == [None]:
             return None
         return self._rows.states, int(self.store.slots_of([item])[0])
+
+    def warming(self, item: int, now: float) -> list[float] | None:
+        """Return the half-lives, in seconds, whose counts are estimates for the most part yet.
+
+        They are new: see `ItemCounts`. For the time between two chunks; None for an item that is
+        not in memory.
+        """
+        slot = self.store.arena.slot(item)
+        if slot < 0:
+            return None
+        states = self._rows.states
+        seeded = states.counted["seeded"][slot]
+        ages = now - seeded
+        new = (seeded > 0.0) & (ages < WARM_HALF_LIVES * states.half_lives)
+        return sorted(states.half_lives[new].tolist())
 
     def _apply(self, item_events: Any) -> None:
         """Apply item events, and advance their sources.

@@ -168,6 +168,16 @@ class Metrics:
             "catalogue_coverage_ratio",
             "share of the catalogue that stood in lists in this clock hour and the one before",
         ).set_function(self.coverage.share)
+        self.requests = counter(
+            "http_requests", "requests of the HTTP API, by route and status", ("route", "status")
+        )
+        self.request_seconds = Histogram(
+            "tracker_http_seconds",
+            "duration of a request of the HTTP API",
+            ("route",),
+            registry=registry,
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+        )
         self.lag = gauge("lag", "events not yet applied", ("topic", "partition"))
         self.rows = gauge("rows", "states in memory", ("table", "partition"))
         self.dirty_rows = gauge(
@@ -193,6 +203,20 @@ class Metrics:
             "predicted_probability", "sum of the probabilities predicted for labelled events"
         )
         self.item_feed_lag = gauge("item_feed_lag", "item states not yet read")
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count a request of the HTTP API."""
+        self.requests.labels(route, str(status)).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
+    def rejected_by_reason(self) -> dict[str, int]:
+        """Return how many events were rejected, by reason."""
+        return {
+            sample.labels["reason"]: int(sample.value)
+            for family in self.rejected.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
 
     def committed(self, table: str, seconds: float) -> None:
         """Count a commit."""

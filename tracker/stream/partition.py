@@ -49,8 +49,16 @@ NEWER_ROW_SECONDS = 1.0
 """Wait before a row of a newer version is read again."""
 
 
-QUERY_ERRORS = (ArenaFullError, NewerArtifactError, NewerRowError, ValueError, LookupError)
-"""Errors that a query may raise, and that are answered to whoever asked."""
+MOST_QUERIES = 64
+"""Queries of a partition that wait at most; further ones are refused."""
+
+
+class BusyError(Exception):
+    """Too many queries wait for the partition."""
+
+
+class RevokedError(Exception):
+    """The partition is no longer this worker's."""
 
 
 @dataclass(slots=True)
@@ -84,7 +92,7 @@ class _QueuedChunk:
 
 @dataclass(slots=True)
 class _Query:
-    """A read-only query in the queue, and the future of its answer."""
+    """A read-only query that waits, and the future of its answer."""
 
     run: Callable[[], Any]
     answer: "asyncio.Future[Any]"
@@ -113,7 +121,7 @@ class Partition:
         source: the partition of the source topic.
         side: applies records to states, of users or of items.
         outbox: sends recommendations and rejections.
-        threads: pool for large chunks, queries and snapshots.
+        threads: pool for large chunks and snapshots.
         on_fatal: called with an error that must end the worker.
         handed: the partition of the topic of handed-on events; None if there is none.
 
@@ -133,6 +141,7 @@ class Partition:
     ) -> None:
         self.name = f"{source.topic}-{source.number}"
         self.side = side
+        self.topic = source.topic
         self.number = source.number
         self._context = context
         self._source = source
@@ -142,7 +151,8 @@ class Partition:
         self._sources = {part.topic: part for part in (source, handed) if part is not None}
         self._accepted = dict.fromkeys(self._sources, 0)  # offsets after the last chunk queued
         self._waiting = dict.fromkeys(self._sources, 0)  # chunks in the queue
-        self._queue: deque[_QueuedChunk | _Query] = deque()
+        self._queue: deque[_QueuedChunk] = deque()
+        self._queries: deque[_Query] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._failed = False
@@ -203,15 +213,21 @@ class Partition:
         self._wake.set()
 
     async def query(self, run: Callable[[], Result]) -> Result:
-        """Run a read-only query between two chunks, in a thread, and return its answer.
+        """Run a query between two chunks, and return its answer.
+
+        It runs on the event loop, and chunks wait for it: it may copy what is in memory, and
+        nothing else. It takes no room in the queue of chunks, so no fetch is held back for it.
 
         Raises:
-            ArenaFullError, NewerArtifactError, NewerRowError, ValueError, LookupError: as the
-                query.
-            CancelledError: the partition is revoked.
+            BusyError: MOST_QUERIES wait.
+            RevokedError: the partition is closed, or not started.
         """
+        if self._closing or self._task is None:
+            raise RevokedError(f"{self.name} is not open")
+        if len(self._queries) >= MOST_QUERIES:
+            raise BusyError(f"{MOST_QUERIES} questions wait for {self.name}")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Query(run, answer))
+        self._queries.append(_Query(run, answer))
         self._wake.set()
         return await answer
 
@@ -223,6 +239,8 @@ class Partition:
             await self._task
         while self._queue:
             self._drop(self._queue.popleft())
+        while self._queries:
+            self._refuse(self._queries.popleft())
         if self.store.is_open and not self._failed:
             await self._commits.commit_all()
 
@@ -233,14 +251,12 @@ class Partition:
                 await self._wait()
                 if self._closing:
                     return
+                self._answer_queries()
                 if self._queue:
                     entry = self._queue.popleft()
-                    if isinstance(entry, _Query):
-                        await self._answer(entry)
-                    else:
-                        self._waiting[entry.chunk.tp.topic] -= 1
-                        await self._apply(entry.chunk)
-                        entry.on_done()
+                    self._waiting[entry.chunk.tp.topic] -= 1
+                    await self._apply(entry.chunk)
+                    entry.on_done()
                 await self._emit_due()
                 await self._commits.commit_if_due()
         except asyncio.CancelledError:
@@ -251,7 +267,7 @@ class Partition:
 
     async def _wait(self) -> None:
         """Wait for a chunk, a query, or the time of the next commit or list."""
-        if self._queue or self._closing:
+        if self._queue or self._queries or self._closing:
             return
         seconds = 1.0
         commit_at = self._commits.due_at
@@ -361,9 +377,7 @@ class Partition:
 
     async def _pause(self, seconds: float) -> None:
         """Wait before work is tried again; queries are answered and commits made meanwhile."""
-        for entry in [entry for entry in self._queue if isinstance(entry, _Query)]:
-            self._queue.remove(entry)
-            await self._answer(entry)
+        self._answer_queries()
         await self._commits.commit_if_due()
         if not self._closing:
             self._wake.clear()
@@ -384,25 +398,26 @@ class Partition:
         if error is not None:
             self._on_fatal(error)
 
-    async def _answer(self, query: _Query) -> None:
-        if query.answer.cancelled():
-            return
-        self.store.settle()
-        try:
-            answer = await self._in_thread(query.run)
-        except QUERY_ERRORS as error:
-            if not query.answer.cancelled():
+    def _answer_queries(self) -> None:
+        """Answer the queries that wait; one that fails is its caller's error, not the worker's."""
+        while self._queries:
+            query = self._queries.popleft()
+            if query.answer.done():  # whoever asked has gone
+                continue
+            try:
+                answer = query.run()
+            except Exception as error:  # told to whoever asked
                 query.answer.set_exception(error)
-        else:
-            if not query.answer.cancelled():
+            else:
                 query.answer.set_result(answer)
 
-    def _drop(self, entry: _QueuedChunk | _Query) -> None:
-        if isinstance(entry, _QueuedChunk):
-            self._waiting[entry.chunk.tp.topic] -= 1
-            entry.on_done()
-        else:
-            entry.answer.cancel()
+    def _drop(self, entry: _QueuedChunk) -> None:
+        self._waiting[entry.chunk.tp.topic] -= 1
+        entry.on_done()
+
+    def _refuse(self, query: _Query) -> None:
+        if not query.answer.done():
+            query.answer.set_exception(RevokedError(f"{self.name} is no longer this worker's"))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         run = copy_context().run  # spans of the thread belong to the chunk's trace

@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version
 from tracker.events.kinds import Kinds
+from tracker.events.wire import Rejection
 from tracker.explained import first_line
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import Cluster
@@ -307,6 +310,18 @@ def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
 
 DAY_SECONDS = 86400.0
 
+LAST_REJECTIONS = 100
+
+REJECTED_BYTES = 1024
+"""Bytes of a rejected record that are remembered, for people who look."""
+
+
+class LastRejection(NamedTuple):
+    """A record that was not taken, and its first bytes."""
+
+    rejection: Rejection
+    value: bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -321,6 +336,7 @@ class Context:
         clock: wall time, in seconds.
         log_once: messages that this worker has logged and does not repeat.
         trace: opens a span of a chunk's trace.
+        rejections: the last records of the events topic that were not taken.
     """
 
     settings: Settings
@@ -331,6 +347,7 @@ class Context:
     clock: Callable[[], float] = time.time
     log_once: set[str] = field(default_factory=set)
     trace: Trace = no_trace
+    rejections: deque[LastRejection] = field(default_factory=lambda: deque(maxlen=LAST_REJECTIONS))
 
     @property
     def idle_seconds(self) -> float | None:

@@ -3,8 +3,9 @@
 On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from tracker.kernels.row_bytes import (
     user_key,
     user_of,
 )
-from tracker.scoring.calibration import Calibration
+from tracker.recommend.options import LearnedModels
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.emission import EmitPolicy, last_of_each
@@ -65,6 +66,9 @@ USER_REMEDIES = REMEDIES | {
 }
 """Problems of a user's row, and what is said of each."""
 
+LATEST_USERS = 200
+"""Users of the latest events that are remembered, for people who look."""
+
 SAMPLE_ROWS = 100
 """Rows read at the start, to tell a wrong artifact or version from single rows."""
 
@@ -81,20 +85,41 @@ OUTCOMES = {
 
 @dataclass(frozen=True, slots=True)
 class FoundUser:
-    """A user's row in memory, to be read between two chunks.
+    """A copy of a user's row, which later events do not change; see `UserSide.find_user`.
 
     Attributes:
-        rows: arrays of the partition.
-        slot: slot of the user in them; -1 for a user of whom nothing is kept.
+        rows: arrays of this user alone.
+        slot: slot of the user in them, 0; -1 for a user of whom nothing is kept.
         now: latest event time that the partition or the user has seen, in seconds; not much past
             the worker's clock.
-        set_aside: whether a row of the user could not be read, and was set aside.
+        set_aside: whether a row of the user cannot be read.
     """
 
     rows: UserRows
     slot: int
     now: float
     set_aside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The state of a partition between two chunks, without its rows.
+
+    Attributes:
+        serving: artifact in use.
+        learned: copies of the models learned online.
+        offset: offset of the next event to apply.
+        now: stream time, and the wall time since the last chunk: seconds.
+        newest: number of the newest artifact that states may name.
+        scene_names: names by code of the scenes that came since the partition was opened.
+    """
+
+    serving: Serving
+    learned: LearnedModels
+    offset: int
+    now: float
+    newest: int
+    scene_names: Mapping[int, str]
 
 
 class UserSide(Side[str]):
@@ -151,6 +176,8 @@ class UserSide(Side[str]):
         self._lists = ListMaker(context, partition, rows, self._policy)
         self._item_events: list[NDArray[Any]] = []
         self._held_records: list[Record] = []  # recommendations that belong into the next commit
+        self._moved_at = context.clock()  # wall time of the last chunk
+        self._latest_users: deque[str] = deque(maxlen=LATEST_USERS)
 
     @property
     def scene_names(self) -> dict[int, str]:
@@ -253,6 +280,8 @@ class UserSide(Side[str]):
                 self._policy.end_backlog(now)
         # 4. Advance the position.
         self.store.advance(end, handed)
+        self._moved_at = now
+        self._latest_users.extend(batch.users[-LATEST_USERS:])
         return self._hold_for_commit(out)
 
     def due_at(self, at_end: bool) -> float | None:
@@ -339,29 +368,94 @@ class UserSide(Side[str]):
         return out
 
     def find_user(self, user: str) -> FoundUser | None:
-        """Find a user's row, and load it if need be; None if nothing is kept of the user.
+        """Copy a user's row: from memory, or as of the last commit; None if nothing is kept.
+
+        Nothing is loaded or written, so that reads neither crowd users out of memory nor cost a
+        commit. `cached_user` is for the time between two chunks, `stored_user` for any time.
 
         Raises:
-            ArenaFullError, NewerArtifactError: as `process`.
+            NewerArtifactError, NewerRowError: as `process`.
         """
-        self._serving()
+        copy = self.cached_user(user)
+        if copy is None:
+            return self.stored_user(user)
+        return replace(copy, set_aside=copy.set_aside or self.is_set_aside(user))
+
+    def is_set_aside(self, user: str) -> bool:
+        """Return whether a row of a user was set aside; any thread may ask."""
+        key = user_key(user)
+        return key in self._aside or self.store.read([ASIDE_PREFIX + key]) != [None]
+
+    def cached_user(self, user: str) -> FoundUser | None:
+        """Copy the row of a user who is in memory; None for another."""
+        slot = self.store.arena.slot(user)
+        if slot < 0:
+            return None
+        return self._found(self._rows.copy_row(slot), user_key(user) in self._aside)
+
+    def last_offset(self, user: str) -> int:
+        """Return the offset of the latest record of a user in memory; -1 for none."""
+        slot = self.store.arena.slot(user)
+        return int(self._rows.states.head["last_offset"][slot]) if slot >= 0 else -1
+
+    def seen_users(self) -> list[tuple[str, float]]:
+        """Return the users of the latest events, and the times of these; the latest first."""
+        times: dict[str, float] = {}
+        for user in reversed(self._latest_users):
+            slot = self.store.arena.slot(user)
+            if slot >= 0:
+                times.setdefault(user, float(self._rows.states.head["last_time"][slot]))
+        return list(times.items())
+
+    def stored_user(self, user: str) -> FoundUser | None:
+        """Read the row of a user as of the last commit; None if there is none.
+
+        Any thread may call it, while chunks are processed.
+
+        Raises:
+            NewerArtifactError: the row was written with a newer artifact.
+            NewerRowError: a newer version wrote the row.
+        """
         key = user_key(user)
         row, aside = self.store.read([key, ASIDE_PREFIX + key])
-        if user not in self.store.arena and row is None and aside is None:
+        if row is None and aside is None:
             return None
-        slot = int(self.store.slots_of([user])[0])
-        now = max(self.store.progress.stream_time, float(self._rows.states.head["last_time"][slot]))
-        set_aside = aside is not None or key in self._aside
-        return FoundUser(self._rows, slot, min(now, self.latest_time()), set_aside)
+        unreadable: list[str] = []
+        rows = self._empty_rows()
+        rows.on_unreadable = lambda key, row, problem: unreadable.append(problem)
+        rows.load([user], np.zeros(1, np.int64), self.store.read)
+        return self._found(rows, aside is not None or bool(unreadable))
 
     def new_user(self) -> FoundUser:
         """Return what stands for a user of whom nothing is kept."""
-        self._serving()
-        return FoundUser(self._rows, -1, self.store.progress.stream_time)
+        return FoundUser(self._empty_rows(), -1, self.store.progress.stream_time)
 
-    def calibration(self) -> Calibration | None:
-        """Return the calibration learned online; None if the artifact's own is in use."""
-        return self._learning.learned(self._serving()).calibration
+    def moment(self) -> Moment:
+        """Copy what lists are made of besides rows; for the time between two chunks."""
+        serving = self._serving()
+        learned = self._learning.learned(serving).copy()
+        clock = self._context.clock()
+        now = self.store.progress.stream_time + max(clock - self._moved_at, 0.0)
+        return Moment(
+            serving,
+            learned,
+            self.store.progress.position,
+            min(now, self.latest_time()),
+            self._context.keeper.newest,
+            self.scene_names,
+        )
+
+    def _found(self, rows: UserRows, set_aside: bool) -> FoundUser:
+        now = max(self.store.progress.stream_time, float(rows.states.head["last_time"][0]))
+        return FoundUser(rows, 0, min(now, self.latest_time()), set_aside)
+
+    def _empty_rows(self) -> UserRows:
+        """Return arrays with room for one user, for the artifact in use."""
+        serving = self._context.keeper.current
+        rows = UserRows(serving.config)
+        rows.follow(serving.config, serving.artifact.models.hidden, self._context.keeper.newest)
+        rows.grow(1)
+        return rows
 
     def _set_aside(self, key: bytes, row: bytes, problem: str) -> None:
         """Keep a row that cannot be read under a key of its own.

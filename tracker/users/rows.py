@@ -50,6 +50,16 @@ class UserRows:
         rows.grow(states.capacity)
         return rows
 
+    def copy_row(self, slot: int) -> "UserRows":
+        """Return one row as the only one, at slot 0, which later events do not change."""
+        rows = UserRows.of(self.states.copy_rows(np.array([slot])))
+        rows.newest = self.newest
+        seen = int(self.seen_slots[slot])
+        if seen >= 0:
+            rows.seen = self.seen.copy_row(seen)
+            rows.seen_slots[0] = 0
+        return rows
+
     def follow(self, config: InterestConfig, hidden: int, newest: int) -> None:
         """Follow another artifact, before rows are loaded for it.
 

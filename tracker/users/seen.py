@@ -257,6 +257,13 @@ class SeenSets:
             setattr(self, name, larger)
         self._free[:0] = range(capacity - 1, old - 1, -1)
 
+    def copy_row(self, slot: int) -> "SeenSets":
+        """Return one row as the only one, which later additions do not change."""
+        rows = SeenSets(self.config, 0)
+        for name in ("bits", "counts", "active"):
+            setattr(rows, name, getattr(self, name)[slot : slot + 1].copy())
+        return rows
+
     def allocate(self, n: int) -> NDArray[np.int64]:
         """Return n free rows, cleared, growing if there are too few."""
         if n > len(self._free):

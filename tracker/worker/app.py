@@ -14,7 +14,7 @@ from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.plane import Plane, finish
 from tracker.worker.process import kill_after
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
-from tracker.worker.web import Health, add_pages
+from tracker.worker.web import Health, add_api, add_pages, own_address
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=settings.web_port or 6066,
+        canonical_url=own_address(settings),
         web_tables_enabled=False,
         web_stats_enabled=False,
         web_graph_enabled=False,
@@ -175,6 +176,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
             app.add_future(_log_ready(context, plane, health))
 
     add_pages(app, context, plane, health)
+    add_api(app, context, plane, health)
     return app
 
 

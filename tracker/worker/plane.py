@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from faust.types import TP
@@ -107,6 +107,20 @@ class Plane:
     def partitions(self) -> Mapping[TP, Partition]:
         """The open partitions."""
         return self._open
+
+    @property
+    def threads(self) -> Executor:
+        """The pool in which large chunks are processed."""
+        return self._threads
+
+    async def send(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
+        """Send a record, and return its offset once all replicas have it.
+
+        Raises:
+            KafkaError: the brokers do not store it.
+        """
+        sent = await self._producer.send(topic, value, key, partition)
+        return int((await sent).offset)
 
     @property
     def lag(self) -> int:

@@ -13,6 +13,7 @@ from tracker.events.wire import Event, encode_event
 from tracker.items.rows import ItemRows
 from tracker.recommend.learner import Learner
 from tracker.scoring.context import COLUMNS
+from tracker.scoring.online_ranker import OnlineRanker
 from tracker.stream.key_check import RULES, partitions_of_all
 from tracker.stream.live_quality import LastLists
 from tracker.stream.serving import Serving
@@ -55,7 +56,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     lists.keep(rows.states, np.arange(3), recommended, serving.sequence)
     lists.judge(rows.states, batch, applied.outcomes, serving.sequence)
     ranker = learner.served.ranker
-    if ranker is not None:
+    if isinstance(ranker, OnlineRanker):
         ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
     serving.encoder.encode(
         recommended,

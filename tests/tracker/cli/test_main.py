@@ -16,8 +16,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from click.testing import CliRunner, Result
 
+from tests.api_world import ApiWorld, user_in, with_api
+from tests.plane_world import like
 from tests.shop import build_shop
-from tests.worlds import START, World, likes
+from tests.worlds import World, likes
 from tracker.cli.main import cli
 from tracker.demo.processes import ChildProcess, free_port
 from tracker.kafka.client import read_topic
@@ -26,6 +28,7 @@ from tracker.kafka.connect import producer
 from tracker.settings import PREFIX, load_settings
 from tracker.worker.data_dir import locked
 
+ADA = user_in(0)
 GOOD = '{"user_id":"u%d","item_id":"i1","kind":"click","timestamp":1000}'
 
 
@@ -212,37 +215,38 @@ def test_recommendations_are_watched_as_sent_and_for_people(tansu: str, prefix: 
     assert "[red]shoes 60%" in shown.stdout  # what users send is text, never markup
 
 
-def test_known_user_and_item_are_shown_and_unknown_ones_end_with_one(
-    tansu: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(users=1)
-    world.send(*likes(0, [0, 2], scene="home"))
-    monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: world.artifact)
-    run("topics", *place(tansu, prefix))
+def test_users_items_and_probabilities_are_those_that_a_worker_answers(tmp_path: Path) -> None:
+    def commands(url: str) -> None:
+        options = ["--url", url]
+        told = run("show", ADA, "--json", *options)
+        assert json.loads(told.stdout)["events"] == 2
+        assert "group 0" in run("show", ADA, *options).stdout
+        item = run("show", "--item", "i0", *options)
+        assert "0 positive" in item.stdout
+        nobody = run("show", "nobody else", *options)
+        assert nobody.exit_code == 1
+        assert "nothing is known of this user" in nobody.stderr
+        refused = run("score", ADA, "i2", *options)
+        assert refused.exit_code == 1
+        assert "has no trained prediction; `indexer train` learns one" in refused.stderr
 
-    async def write() -> None:
-        settings = load_settings({}, brokers=tansu, name=prefix)
-        names = topics_of(settings)
-        (row,) = world.states.pack(np.zeros(1, np.int64))
-        item = next(iter(world.item_slots))
-        (item_row,) = world.item_states.pack(np.zeros(1, np.int64))
-        async with producer(settings) as client:
-            await client.send_and_wait(names.users_changelog, row, b"uu0", 0)
-            await client.send_and_wait(
-                names.items_changelog, item_row, b"i" + item.to_bytes(8, "big"), 0
-            )
+    async def work(world: ApiWorld) -> None:
+        world.open |= dict.fromkeys(range(4), world.running.partition)
+        world.running.accept(0, world.worker.records(like(ADA, 0), like(ADA, 2)))
+        await world.running.applied(2)
+        url = world.client.make_url("").with_path("/")
+        await asyncio.to_thread(commands, str(url))
 
-    asyncio.run(write())
-    options = ["--now", str(START + 60), *place(tansu, prefix)]
-    told = run("show", "u0", "--json", *options)
-    assert json.loads(told.stdout)["events"] == 2
-    assert "group 0" in run("show", "u0", *options).stdout
-    item = run("show", "--item", "i0", *options)
-    assert "1 positive" in item.stdout
-    assert json.loads(run("show", "--item", "i0", "--json", *options).stdout)["positives"] == 1
-    nobody = run("show", "nobody", *options)
-    assert nobody.exit_code == 1
-    assert nobody.stderr == "Error: nothing is known of user nobody\n"
+    with_api(tmp_path, work)
+
+
+def test_a_worker_that_is_not_there_is_named_with_what_to_do() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    for command in (["show", "ada"], ["score", "ada", "i1"]):
+        missing = run(*command, "--url", url)
+        assert missing.exit_code == 1
+        assert missing.stderr.startswith(f"Error: no worker answers at {url} (")
+        assert "start one, or name another with --url" in missing.stderr
 
 
 def test_times_of_the_future_are_mended_after_a_yes_and_told(

@@ -37,7 +37,7 @@ def test_a_blend_is_the_weighted_sum_of_its_features() -> None:
     assert scores[1, 2] == 0.0
     again = np.zeros((2, 3), np.float32)
     _blend.py_func(  # type: ignore[attr-defined]
-        features, np.array([3, 2]), blend._columns, blend._weights, again
+        features, np.array([3, 2]), blend.columns, blend.weights, again
     )
     assert again == pytest.approx(scores, abs=1e-6)
 

@@ -21,7 +21,13 @@ from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
-from tracker.stream.partition import SMALL_BYTES, WAITING_CHUNKS
+from tracker.stream.partition import (
+    MOST_QUERIES,
+    SMALL_BYTES,
+    WAITING_CHUNKS,
+    BusyError,
+    RevokedError,
+)
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 
@@ -270,12 +276,42 @@ def test_question_is_answered_between_chunks(worker: WorkerState) -> None:
 
     async def work(running: RunningPartition) -> None:
         running.accept(0, worker.records(like("a", 0)))
+        await running.applied(1)
         answers.append(await running.partition.query(lambda: worker.head("a", "events")))
         with pytest.raises(LookupError):
             await running.partition.query(lambda: [][0])
 
     run_partition(worker, work)
     assert answers == [1]
+
+
+def test_questions_take_no_room_of_chunks_and_too_many_are_refused(worker: WorkerState) -> None:
+    async def work(running: RunningPartition) -> None:
+        partition = running.partition
+        asked = [asyncio.ensure_future(partition.query(lambda: 7)) for _ in range(MOST_QUERIES)]
+        await asyncio.sleep(0)
+        assert partition.room
+        with pytest.raises(BusyError, match="64 questions wait"):
+            await partition.query(lambda: 7)
+        asked[0].cancel()
+        assert await asyncio.gather(*asked[1:]) == [7] * (MOST_QUERIES - 1)
+        assert await partition.query(lambda: 8) == 8
+
+    run_partition(worker, work)
+
+
+def test_questions_to_a_partition_that_closes_are_refused(worker: WorkerState) -> None:
+    async def work(running: RunningPartition) -> None:
+        asked = asyncio.ensure_future(running.partition.query(lambda: 7))
+        running.partition._closing = True
+        await asyncio.sleep(0)
+        await running.partition.close()
+        with pytest.raises(RevokedError):
+            await asked
+        with pytest.raises(RevokedError):
+            await running.partition.query(lambda: 7)
+
+    run_partition(worker, work)
 
 
 def test_lag_is_what_was_not_fetched_and_what_waits(worker: WorkerState) -> None:

@@ -8,21 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
-from tests.plane_world import RunningPartition, WorkerState, run_partition, written_by
+from tests.plane_world import WorkerState
 from tests.shop import START, build_shop, shop_events, shop_items
 from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.demo.processes import free_port
 from tracker.events import lines as event_lines
 from tracker.events.wire import Event, encode_event
 from tracker.kafka.client import send_events
-from tracker.kafka.partitioner import partition_of
-from tracker.settings import Settings, load_settings
-from tracker.worker.web import Health, add_pages
+from tracker.settings import Settings, SettingsError, load_settings
+from tracker.worker.web import Health, own_address
 
 
 def health(worker: WorkerState, *, rebalancing: bool = False) -> Health:
@@ -135,49 +133,6 @@ def test_worker_is_not_ready_while_a_partition_waits_or_the_item_feed_fails(
     assert health(worker).ready() == ["the items' changelog cannot be read since 90 s"]
 
 
-class Pages:
-    """Takes the pages of a worker, and answers with what they give and their status."""
-
-    def __init__(self, worker: WorkerState, plane: Any) -> None:
-        self.found: dict[str, Any] = {}
-        app: Any = self
-        add_pages(app, worker.context, plane, health(worker))
-
-    def page(self, path: str) -> Any:
-        return lambda page: self.found.setdefault(path, page)
-
-    def json(self, body: dict[str, Any], status: int = 200) -> tuple[dict[str, Any], int]:
-        return body, status
-
-
-@pytest.mark.parametrize("readable", [True, False])
-def test_a_user_of_a_newer_artifact_is_told_of_once_that_is_settled(
-    worker: WorkerState, readable: bool
-) -> None:
-    answers: list[Any] = []
-
-    async def work(running: RunningPartition) -> None:
-        pages = Pages(worker, SimpleNamespace(partitions={0: running.partition}))
-        request = make_mocked_request("GET", "/score?user=a&item=i1")
-        answers.append(await pages.found["/users/{user_id}"](pages, request, "a"))
-        answers.append(await pages.found["/score"](pages, request))
-
-    written_by(worker, 5)
-    worker.keeper.readable = readable
-    running = run_partition(worker, work)
-    assert running.fatal == []
-    (user, status), (scores, also) = answers
-    if readable:
-        assert (status, also) == (200, 200)
-        assert (user["events"], scores["known"]) == (1, True)
-        assert worker.keeper.requested == [5]
-    else:
-        assert (status, also) == (503, 503)
-        assert user == scores
-        assert "written with artifact 5; at most 1, which is in use, is expected" in user["error"]
-        assert "ask again once artifact 5 is in use" in user["error"]
-
-
 def get(settings: Settings, path: str) -> tuple[int, bytes]:
     try:
         with urlopen(f"http://127.0.0.1:{settings.web_port}{path}", timeout=10) as answer:
@@ -223,74 +178,62 @@ def wait_for_events(settings: Settings, count: int) -> None:
     """Wait until users have all events, and an item has what a commit brings it."""
     deadline = time.monotonic() + 60.0
     counted = f"tracker_events_total {count}.0"
-    while (
-        counted not in get(settings, "/metrics")[1].decode() or get(settings, "/items/i7")[0] != 200
-    ):
+    while counted not in get(settings, "/metrics")[1].decode() or not chosen(settings, "i7"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def chosen(settings: Settings, item: str) -> bool:
+    """Tell whether the worker's view of the items has an event of one in a scene."""
+    status, body = get(settings, f"/v1/items/{item}")
+    return status == 200 and bool(json.loads(body)["scenes"])
 
 
 def check_pages(settings: Settings) -> None:
     assert get(settings, "/healthz") == (200, b'{"live":true,"reasons":[]}')
     status, body = get(settings, "/readyz")
     assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
-    status, body = get(settings, "/users/somebody")
+    status, body = get(settings, "/v1/users/somebody")
     found = json.loads(body)
     assert (status, found["user_id"], found["events"]) == (200, "somebody", 1)
     assert found["recent"][0]["item_id"] == "i7"
-    status, body = get(settings, "/score?user=somebody&item=i7&item=none&scene=home&at=5")
-    found = json.loads(body)
-    assert (status, found["user_id"], found["known"], found["time"]) == (200, "somebody", True, 5)
-    assert (found["scene"], found["trained"]) == ("home", False)
-    assert [one["in_catalogue"] for one in found["items"]] == [True, False]
-    status, body = get(settings, "/score?user=nobody&item=i7")
-    assert (status, json.loads(body)["known"]) == (200, False)
-    assert json.loads(body)["time"] > START
-    status, body = get(settings, "/score?user=somebody")
-    assert (status, json.loads(body)["error"][:19]) == (400, "1 users and 0 items")
-    status, body = get(settings, "/score?user=somebody&item=i7&at=nan")
-    assert (status, json.loads(body)["error"]) == (400, "at is 'nan'; seconds are expected")
-    status, body = get(settings, "/users/nobody")
-    assert status == 404
-    assert json.loads(body)["partition"] in (0, 1)
-    status, body = get(settings, "/items/i7")
+    status, body = get(settings, "/v1/users/somebody/recommendations?scene=home")
+    assert (status, len(json.loads(body)["items"])) == (200, 10)
+    status, body = get(settings, "/v1/users/nobody")
+    assert (status, json.loads(body)["status"]) == (404, 404)
+    status, body = get(settings, "/v1/items/i7")
     assert (status, json.loads(body)["item_id"]) == (200, "i7")
     assert "home" in [one["scene"] for one in json.loads(body)["scenes"]]
-    status, body = get(settings, "/items/nothing")
-    assert (status, json.loads(body)["partition"]) == (404, 0)
-    metrics = get(settings, "/metrics")[1].decode()
-    assert "tracker_artifact_sequence 1.0" in metrics
-    assert 'tracker_lag{partition="0"' in metrics
+    status, body = get(settings, "/v1/workers")
+    found = json.loads(body)
+    address = f"http://127.0.0.1:{settings.web_port}"
+    assert found["workers"] == [{"address": address, "partitions": [0, 1]}]
+    assert (found["address"], found["ready"]) == (address, True)
+    event = {"user_id": "somebody", "item_id": "i9", "kind": "like"}
+    request = Request(
+        f"{address}/v1/events",
+        json.dumps({"events": [event]}).encode(),
+        {"Content-Type": "application/json"},
+        method="POST",
+    )
+    with urlopen(request, timeout=10) as answer:
+        assert (answer.status, json.load(answer)["sent"]) == (202, 1)
 
 
-def test_a_user_with_states_in_two_partitions_is_told_with_both(
-    worker: WorkerState, tmp_path: Path
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({}, "http://127.0.0.1:6066"),
+        ({"web_host": "::1", "web_port": 1}, "http://[::1]:1"),
+        ({"web_advertise": "https://worker-0:2/"}, None),
+        ({"web_advertise": "https://worker-0:2"}, "https://worker-0:2"),
+    ],
+)
+def test_a_worker_tells_the_address_that_others_reach(
+    settings: dict[str, Any], address: str | None
 ) -> None:
-
-    names: dict[int, list[str]] = {number: [] for number in range(4)}
-    for number in range(100):
-        user = f"user-{number}"
-        names[partition_of(user, 4, "murmur2") or 0].append(user)
-    home, away = names[0][0], names[1][0]
-    answers: list[Any] = []
-
-    async def work(running: RunningPartition) -> None:
-        other: Any = SimpleNamespace(
-            number=3, side=running.partition.side, query=running.partition.query
-        )
-        for given in ({0: running.partition}, {3: other, 0: running.partition}):
-            pages = Pages(worker, SimpleNamespace(partitions=given))
-            for user in (home, away):
-                answers.append(await pages.found["/users/{user_id}"](pages, None, user))
-
-    for user in (home, away):
-        worker.send(Event(user, "i1", "like", worker.now))
-    worker.commit()
-    assert run_partition(worker, work).fatal == []
-    alone, alone_away, both, both_away = (answer for answer, _ in answers)
-    assert alone["partition"] == 0
-    assert "expected_partition" not in alone
-    assert "also_in_partitions" not in alone
-    assert (alone_away["partition"], alone_away["expected_partition"]) == (0, 1)
-    assert (both["partition"], both["also_in_partitions"]) == (0, [3])
-    assert both_away["expected_partition"] == 1
+    if address is None:
+        with pytest.raises(SettingsError, match="TRACKER_WEB_ADVERTISE"):
+            load_settings({}, **settings)
+    else:
+        assert own_address(load_settings({}, **settings)) == address

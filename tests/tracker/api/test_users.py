@@ -1,0 +1,192 @@
+"""Answers about users: from the state as it is between two chunks, and without changing it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.api_world import ApiWorld, user_in, with_api
+from tests.plane_world import NOW, like, lists
+
+ADA = user_in(0)
+
+
+async def shop(world: ApiWorld, count: int = 12) -> None:
+    """Send events of Ada, who likes items of even number."""
+    events = [like(ADA, 2 * number, time=NOW + number, kind="like") for number in range(count)]
+    world.running.accept(0, world.worker.records(*events))
+    await world.running.applied(count)
+
+
+def test_a_list_is_the_one_that_the_worker_sends_and_asking_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world)
+        before = world.worker.rows.states.head.copy()
+        sent = lists(world.running.outbox.records)[-1]
+        status, found = await world.ask(f"/users/{ADA}/recommendations?at={sent.timestamp}")
+        assert (status, found["known"], found["offset"]) == (200, True, 12)
+        assert found["time"] == sent.timestamp
+        assert [one["item_id"] for one in found["items"]] == [one.item_id for one in sent.items]
+        assert [one["score"] for one in found["items"]] == pytest.approx(
+            [one.score for one in sent.items], abs=1e-4
+        )
+        assert np.array_equal(before, world.worker.rows.states.head)
+        assert len(lists(world.running.outbox.records)) == 1
+
+    with_api(tmp_path, work)
+
+
+def test_a_list_has_what_was_wished_for(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world)
+        path = f"/users/{ADA}/recommendations"
+        _, plain = await world.ask(f"{path}?k=3&explain=off")
+        assert len(plain["items"]) == 3
+        assert "because" not in plain["items"][0]
+        first, second = (one["item_id"] for one in plain["items"][:2])
+        _, less = await world.ask(f"{path}?k=3&exclude={first}&exclude={second}")
+        assert not {first, second} & {one["item_id"] for one in less["items"]}
+        assert len(less["items"]) == 3
+        _, other = await world.ask(f"{path}?diversity=1&scene=home")
+        assert other["scene"] == "home"
+
+    with_api(tmp_path, work)
+
+
+def test_the_shares_of_an_item_add_up_and_events_that_left_the_ring_are_earlier(
+    tmp_path: Path,
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world, 5)
+        path = f"/users/{ADA}/recommendations?explain=parts"
+        _, found = await world.ask(path)
+        assert {one["earlier"] for one in found["items"] if "earlier" in one} == {0.0}
+        events = [like(ADA, 2 * number, time=NOW + number) for number in range(5, 16)]
+        world.running.accept(5, world.worker.records(*events))
+        await world.running.applied(5, 16)
+        _, found = await world.ask(path)
+        told = [one for one in found["items"] if "earlier" in one]
+        assert told
+        for one in told:
+            shares = [reason["share"] for reason in one.get("because", ())]
+            assert sum(shares) + one["others"] + one["earlier"] == pytest.approx(1.0, abs=1e-5)
+            assert shares == sorted(shares, reverse=True)
+        assert all(one["earlier"] > 0.1 for one in told if one["label"] == "group 0")
+        for one in found["items"]:
+            parts = one["parts"]
+            assert parts["base"] + sum(parts["groups"].values()) == pytest.approx(
+                one["score"], abs=1e-4
+            )
+
+    with_api(tmp_path, work)
+
+
+def test_interests_history_and_outlook_are_of_the_same_state(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world, 3)
+        status, user = await world.ask(f"/users/{ADA}")
+        assert (status, user["events"], user["partition"]) == (200, 3, 0)
+        _, interests = await world.ask(f"/users/{ADA}/interests?at={NOW + 2}")
+        assert interests["interests"][0]["events"] >= 1
+        _, history = await world.ask(f"/users/{ADA}/history")
+        assert [one["item_id"] for one in history["history"]] == ["i4", "i2", "i0"]
+        assert {one["kind"] for one in history["history"]} == {"like"}
+        assert [one["place"] for one in history["history"]] == [0, 1, 2]
+        status, outlook = await world.ask(f"/users/{ADA}/outlook")
+        assert (status, outlook["outlook"]) == (200, [])
+        assert "has no user encoder" in outlook["note"]
+
+    with_api(tmp_path, work)
+
+
+def test_somebody_unknown_gets_a_list_and_no_history(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world)
+        nobody = user_in(0, skip=1)
+        status, found = await world.ask(f"/users/{nobody}/recommendations?k=4")
+        assert (status, found["known"], len(found["items"])) == (200, False, 4)
+        for what in ("", "/history", "/interests", "/outlook"):
+            status, problem = await world.ask(f"/users/{nobody}{what}")
+            assert (status, problem["partition"]) == (404, 0)
+
+    with_api(tmp_path, work)
+
+
+def test_a_user_who_is_only_in_the_database_is_read_and_not_loaded(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world)
+        await world.running.until(lambda: world.running.partition.store.committed == 12)
+        _, before = await world.ask(f"/users/{ADA}/recommendations?at={NOW + 20}")
+        store = world.running.partition.store
+        await world.running.until(lambda: not store.arena.pinned.any())
+        store.arena.evict(np.array([store.arena.slot(ADA)]))
+        _, after = await world.ask(f"/users/{ADA}/recommendations?at={NOW + 20}")
+        assert after == before
+        assert ADA not in store.arena
+
+    with_api(tmp_path, work)
+
+
+def test_a_guest_gets_the_list_of_a_user_with_the_same_events(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world, 3)
+        _, user = await world.ask(f"/users/{ADA}/recommendations?at={NOW + 5}&k=5")
+        events = [
+            {"item_id": f"i{2 * number}", "kind": "like", "timestamp": NOW + number}
+            for number in range(3)
+        ]
+        body = {"events": events, "at": NOW + 5, "k": 5}
+        status, guest = await world.ask("/recommendations", "POST", body)
+        assert (status, guest["user_id"]) == (200, None)
+        assert guest["items"] == user["items"]
+        status, empty = await world.ask("/recommendations", "POST", {})
+        assert (status, len(empty["items"])) == (200, 10)
+        body = {"events": [{"item_id": "i1", "kind": "vieww"}]}
+        status, problem = await world.ask("/recommendations", "POST", body)
+        assert status == 400
+        assert "did you mean view" in problem["detail"]
+
+    with_api(tmp_path, work)
+
+
+def test_users_of_the_latest_events_come_first(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        bob = user_in(0, skip=1)
+        world.running.accept(0, world.worker.records(like(ADA, 1), like(bob, 1, time=NOW + 1)))
+        await world.running.applied(2)
+        status, found = await world.ask("/users?k=5")
+        assert status == 200
+        assert [one["user_id"] for one in found["users"]] == [bob, ADA]
+
+    with_api(tmp_path, work)
+
+
+def test_requests_that_the_partition_cannot_answer_now_say_when_to_ask_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world)
+        monkeypatch.setattr("tracker.stream.partition.MOST_QUERIES", 0)
+        status, problem = await world.ask(f"/users/{ADA}")
+        assert status == 429
+        assert "questions wait" in problem["detail"]
+        monkeypatch.undo()
+        world.open.clear()
+        world.moving = True
+        status, problem = await world.ask(f"/users/{ADA}")
+        assert (status, problem["partition"]) == (503, 0)
+
+    with_api(tmp_path, work)
+
+
+def test_scores_are_those_of_the_lookup(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world)
+        body = {"user_id": ADA, "items": ["i1", "none"], "scene": "home", "at": 5.0}
+        status, found = await world.ask("/score", "POST", body)
+        assert (status, found["known"], found["time"], found["trained"]) == (200, True, 5.0, False)
+        assert [one["in_catalogue"] for one in found["items"]] == [True, False]
+
+    with_api(tmp_path, work)

@@ -1,0 +1,175 @@
+"""Answers about items: what is known of one, similar ones, and a search."""
+
+import numpy as np
+
+from tracker.api.host import Host
+from tracker.api.messages import (
+    FoundItem,
+    ItemAnswer,
+    ItemNeighbour,
+    ItemScene,
+    SearchAnswer,
+    SimilarAnswer,
+    SimilarItem,
+)
+from tracker.api.problems import ProblemError
+from tracker.api.reads import Reads
+from tracker.api.server import Ask
+from tracker.events.wire import hash_id
+from tracker.items.counts import COUNT, PAIR, SUM, TALLY
+from tracker.lookup.show import NEIGHBOURS_SHOWN, period
+from tracker.stream.item_side import ItemSide
+from tracker.stream.partition import BusyError, RevokedError
+from tracker.stream.serving import Serving
+from tracker.stream.user_side import UserSide
+
+
+class Items:
+    """Answers about items, from the view of their states that each worker has.
+
+    Args:
+        host: the worker.
+        reads: runs work beside the stream.
+    """
+
+    def __init__(self, host: Host, reads: Reads) -> None:
+        self._host = host
+        self._reads = reads
+        self._names: tuple[Serving, list[str]] | None = None
+
+    async def item(self, ask: Ask) -> ItemAnswer:
+        """Describe an item."""
+        serving = self._host.context.keeper.current
+        row = self._row(serving, ask.path["item_id"])
+        scene_names: dict[int, str] = {}
+        for partition in self._host.partitions().values():
+            if isinstance(partition.side, UserSide):
+                scene_names.update(partition.side.scene_names)
+        now = self._reads.now() if ask.query.at is None else ask.query.at
+        warming = await self._warming(ask.path["item_id"], now)
+        return await self._reads.run(lambda: _describe(serving, row, now, scene_names, warming))
+
+    async def _warming(self, item_id: str, now: float) -> list[str]:
+        """Return the half-lives whose counts are new, if this worker counts the item."""
+        for partition in self._host.all_partitions():
+            side = partition.side
+            if not isinstance(side, ItemSide):
+                continue
+            item = hash_id(item_id)
+            try:
+                seconds = await partition.query(lambda side=side: side.warming(item, now))
+            except (BusyError, RevokedError):
+                continue
+            if seconds is not None:
+                return [period(half_life) for half_life in seconds]
+        return []
+
+    async def similar(self, ask: Ask) -> SimilarAnswer:
+        """Return the items nearest to an item."""
+        serving = self._host.context.keeper.current
+        row, k = self._row(serving, ask.path["item_id"]), ask.query.k
+
+        def work() -> SimilarAnswer:
+            vectors = serving.artifact.vectors
+            query = np.ascontiguousarray(vectors.vectors[row][None])
+            rows, scores = serving.artifact.index.search(query, min(k + 1, vectors.live))
+            hits = [
+                SimilarItem(vectors.ids[near], vectors.label(near), round(float(score), 6))
+                for near, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True)
+                if near >= 0 and near != row
+            ]
+            return SimilarAnswer(vectors.ids[row], serving.version, hits[:k])
+
+        return await self._reads.run(work)
+
+    async def search(self, ask: Ask) -> SearchAnswer:
+        """Return the items whose id or label has a text."""
+        serving, text, k = self._host.context.keeper.current, ask.query.q.casefold(), ask.query.k
+        now = self._reads.now()
+
+        def work() -> SearchAnswer:
+            vectors, columns = serving.artifact.vectors, serving.view.columns
+            names = self._searched(serving)
+            places = np.array([row for row, name in enumerate(names) if text in name], np.int64)
+            counts = columns.counts[places, COUNT.short] * np.exp2(
+                -np.maximum(now - columns.ref_times[places], 0.0) / columns.half_lives[COUNT.short]
+            )
+            order = np.argsort(-counts, kind="stable")[:k]
+            hits = [
+                FoundItem(vectors.ids[row], vectors.label(row), round(count, 6))
+                for row, count in zip(places[order].tolist(), counts[order].tolist(), strict=True)
+            ]
+            return SearchAnswer(serving.version, hits)
+
+        return await self._reads.run(work)
+
+    def _searched(self, serving: Serving) -> list[str]:
+        """Return the texts that are searched, by row; made once for an artifact."""
+        if self._names is None or self._names[0] is not serving:
+            vectors = serving.artifact.vectors
+            names = [
+                f"{vectors.ids[row]} {vectors.label(row)}".casefold() for row in range(vectors.live)
+            ]
+            self._names = serving, names
+        return self._names[1]
+
+    def _row(self, serving: Serving, item_id: str) -> int:
+        row = serving.artifact.vectors.row_of_id(item_id)
+        if row < 0:
+            raise ProblemError(
+                404, f"the item is not in the catalogue of artifact {serving.version}"
+            )
+        return row
+
+
+def _describe(
+    serving: Serving, row: int, now: float, scene_names: dict[int, str], warming: list[str]
+) -> ItemAnswer:
+    vectors, columns, near = serving.artifact.vectors, serving.view.columns, serving.view.neighbours
+    age = max(now - float(columns.ref_times[row]), 0.0)
+    half_lives = columns.half_lives.tolist()
+    faded = (columns.counts[row] * np.exp2(-age / columns.half_lives)).tolist()
+    counts = {
+        period(half_lives[place]): round(faded[place], 6)
+        for place in np.argsort(columns.half_lives, kind="stable").tolist()
+    }
+    scenes = [
+        ItemScene(
+            scene_names.get(int(scene), f"#{int(scene):08x}"),
+            round(float(numbers[SUM.short]) * 2.0 ** (-age / half_lives[COUNT.short]), 6),
+            round(float(numbers[SUM.long]) * 2.0 ** (-age / half_lives[COUNT.long]), 6),
+        )
+        for scene, numbers in zip(columns.scenes[row], columns.scene_counts[row], strict=True)
+        if scene
+    ]
+    count = int(near.before.n[row])
+    together = near.before.counts[row, :count]
+    order = np.argsort(-together[:, PAIR.together], kind="stable")[:NEIGHBOURS_SHOWN]
+    neighbours = [
+        ItemNeighbour(
+            vectors.ids[other],
+            vectors.label(other),
+            round(float(together[place, PAIR.together]), 6),
+            round(float(together[place, PAIR.next]), 6),
+        )
+        for place in order.tolist()
+        if (other := int(near.before.rows[row, place])) >= 0
+    ]
+    return ItemAnswer(
+        vectors.ids[row],
+        vectors.label(row),
+        row < vectors.live,
+        int(columns.tallies[row, TALLY.positives]),
+        int(columns.tallies[row, TALLY.negatives]),
+        _finite(float(columns.first_times[row])),
+        _finite(float(columns.last_times[row])),
+        counts,
+        warming,
+        scenes,
+        neighbours,
+        serving.version,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

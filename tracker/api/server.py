@@ -1,0 +1,263 @@
+"""The server of the API: requests checked, answered or forwarded, and errors as problems."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from tracker.api.access import TOKEN_NAMES, Access, Scope
+from tracker.api.forward import Forwarder
+from tracker.api.host import Host
+from tracker.api.openapi import JSON_TYPE, describe_api
+from tracker.api.problems import PROBLEM_TYPE, ProblemError
+from tracker.api.reads import Reads
+from tracker.api.routes import PREFIX, ROUTES, Route
+from tracker.events.wire import MAX_ID_BYTES
+
+log = logging.getLogger(__name__)
+
+MOST_BODY_BYTES = 1024 * 1024
+
+BODY_SECONDS = 10.0
+"""Time in which a body has to arrive."""
+
+ANSWER_SECONDS = 10.0
+"""Time in which an answer has to be made."""
+
+SAFE_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request as a handler gets it: names in the path, query and body, decoded and checked."""
+
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    request: web.Request
+
+
+Handler = Callable[[Ask], Awaitable[msgspec.Struct | web.StreamResponse]]
+
+
+class Server:
+    """Answers the requests of the routes.
+
+    Args:
+        host: the worker.
+        reads: copies of users' states.
+        access: who may ask.
+        handlers: what answers each route, by its name.
+    """
+
+    def __init__(
+        self, host: Host, reads: Reads, access: Access, handlers: Mapping[str, Handler]
+    ) -> None:
+        self._host = host
+        self._reads = reads
+        self._access = access
+        self._forwarder = Forwarder(host)
+        self._description = msgspec.json.encode(describe_api(version("interest-tracker")))
+        self.app = web.Application(
+            middlewares=[self._answer], client_max_size=MOST_BODY_BYTES, logger=log
+        )
+        for route in ROUTES:
+            if route.name in handlers:
+                handler = self._handler(route, handlers[route.name])
+                self.app.router.add_route(route.method, route.path, handler, name=route.name)
+        self.app.router.add_route("GET", "/openapi.json", self._openapi, name="openapi")
+        self.app.on_cleanup.append(self._close)
+
+    async def _close(self, app: web.Application) -> None:
+        await self._forwarder.close()
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._description, content_type=JSON_TYPE, headers=SAFE_HEADERS)
+
+    @web.middleware
+    async def _answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Check who asks, answer, and turn every error into a problem.
+
+        What is logged and counted is the route, never the path: it has ids of users.
+        """
+        started = time.perf_counter()
+        resource = request.match_info.route.resource
+        route = "none" if resource is None else resource.canonical
+        try:
+            answer = await self._checked(request, handler)
+        except ProblemError as problem:
+            answer = _response_of(problem)
+        except web.HTTPRedirection as redirection:
+            answer = web.Response(status=redirection.status, headers=redirection.headers)
+        except web.HTTPException as error:
+            answer = _response_of(ProblemError(error.status, _detail_of(error)))
+            if "Allow" in error.headers:
+                answer.headers["Allow"] = error.headers["Allow"]
+        except TimeoutError:
+            answer = _response_of(ProblemError(503, "the answer took too long"))
+        except Exception:  # a bug: its place is logged, and the client learns nothing of it
+            log.exception("a request of %s failed; please report it", route)
+            answer = _response_of(ProblemError(500, "a bug; the worker's log has its place"))
+        seconds = time.perf_counter() - started
+        self._host.context.metrics.answered(route, answer.status, seconds)
+        log.debug("%s %s %d %.1f ms", request.method, route, answer.status, seconds * 1000.0)
+        return answer
+
+    async def _checked(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if any(name.lower() in TOKEN_NAMES for name in request.query):
+            raise ProblemError(
+                400, "a token in the query would stand in logs; send it as the header Authorization"
+            )
+        name = request.match_info.route.name
+        scope: Scope = next((route.scope for route in ROUTES if route.name == name), "read")
+        self._access.count(request.remote)
+        self._access.check(request.remote, request.host, request.headers, scope)
+        return await handler(request)
+
+    def _handler(
+        self, route: Route, answer: Handler
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            path = {name: _id_of(name, text) for name, text in request.match_info.items()}
+            query = None if route.query is None else _query_of(request, route.query)
+            if route.query is None and request.query:
+                raise ProblemError(400, "this route takes no query")
+            raw: bytes | None = None
+            body: Any = None
+            if route.body is not None:
+                raw = await _body_of(request)
+                body = _decoded(raw, route.body)
+            if route.owner is not None:
+                user_id = path["user_id"] if route.owner == "path" else body.user_id
+                elsewhere = self._elsewhere(user_id)
+                if elsewhere is not None:
+                    return await self._forwarder.forward(request, elsewhere, raw)
+            ask = Ask(path, query, body, request)
+            if route.streams:
+                message = await answer(ask)
+            else:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    message = await answer(ask)
+            if isinstance(message, web.StreamResponse):
+                return message
+            return web.Response(
+                body=msgspec.json.encode(message), status=route.status, content_type=JSON_TYPE,
+                headers=SAFE_HEADERS,
+            )  # fmt: skip
+
+        return handle
+
+    def _elsewhere(self, user_id: str) -> int | None:
+        """Return the partition of a user whom another worker has; None for a user of this one.
+
+        Raises:
+            ProblemError: the partition is on its way to this worker.
+        """
+        number = self._reads.partition_of(user_id)
+        if number is None or number in self._host.partitions():
+            return None
+        if self._host.addresses().get(number) == self._host.address and self._host.moving():
+            raise ProblemError(503, f"partition {number} is being recovered", partition=number)
+        return number
+
+
+def _id_of(name: str, text: str) -> str:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise ProblemError(400, f"{name}: 1 to {MAX_ID_BYTES} bytes of UTF-8 are expected")
+    return text
+
+
+def _query_of(request: web.Request, kind: type[msgspec.Struct]) -> Any:
+    values: dict[str, Any] = {}
+    fields = msgspec.structs.fields(kind)
+    lists = {field.name for field in fields if field.default_factory is list}
+    for name in request.query:
+        many = request.query.getall(name)
+        if len(many) > 1 and name not in lists:
+            raise ProblemError(400, f"{name[:64]} comes {len(many)} times; once is expected")
+        values[name] = many if name in lists else many[0]
+    try:
+        query = msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ProblemError(400, f"the query is wrong: {error}") from error
+    _check_numbers(query)
+    return query
+
+
+async def _body_of(request: web.Request) -> bytes:
+    if request.content_type != JSON_TYPE:
+        raise ProblemError(415, f"a body of Content-Type {JSON_TYPE} is expected")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError as error:
+        raise ProblemError(400, f"the body did not arrive within {BODY_SECONDS:g} s") from error
+
+
+def _decoded(raw: bytes, kind: type[msgspec.Struct]) -> Any:
+    try:
+        body = msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProblemError(400, f"the body is wrong: {error}") from error
+    _check_numbers(body)
+    return body
+
+
+def _check_numbers(message: msgspec.Struct) -> None:
+    """Refuse numbers that are not finite, and texts that are no UTF-8.
+
+    Raises:
+        ProblemError: 400.
+    """
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ProblemError(400, f"{name} is not a finite number")
+        texts = value if isinstance(value, list) else [value]
+        for text in texts:
+            if isinstance(text, str):
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise ProblemError(400, f"{name} is not a text of UTF-8") from error
+
+
+def _detail_of(error: web.HTTPException) -> str:
+    if error.status == 404:
+        return f"no such route; {PREFIX}/openapi.json names those there are"
+    if error.status == 405:
+        return "the route does not take this method"
+    if error.status == 413:
+        return f"the body has more than {MOST_BODY_BYTES} bytes"
+    return error.reason
+
+
+def _response_of(error: ProblemError) -> web.Response:
+    headers = dict(SAFE_HEADERS)
+    if error.retry_seconds is not None:
+        headers["Retry-After"] = str(error.retry_seconds)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return web.Response(
+        body=msgspec.json.encode(error.problem), status=error.status, content_type=PROBLEM_TYPE,
+        headers=headers,
+    )  # fmt: skip

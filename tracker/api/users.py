@@ -1,0 +1,265 @@
+"""Answers about users: lists, interests, history, outlook, scores, and users seen just now."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tracker.api.host import Host
+from tracker.api.lists import ListMaker, Wish, list_answer
+from tracker.api.messages import (
+    GuestBody,
+    GuestEvent,
+    HistoryAnswer,
+    HistoryEvent,
+    InterestAnswer,
+    InterestsAnswer,
+    ListAnswer,
+    ListQuery,
+    OutlookAnswer,
+    OutlookTime,
+    ScoreAnswer,
+    SeenUser,
+    SeenUsers,
+    UserAnswer,
+)
+from tracker.api.problems import ProblemError
+from tracker.api.reads import Copy, Reads
+from tracker.api.server import Ask
+from tracker.events.batch import EventBatch
+from tracker.events.kinds import QuantityError, UnknownKindError
+from tracker.events.wire import hash_id, kind_code, scene_code
+from tracker.lookup.outlook import outlook
+from tracker.lookup.score import score_items
+from tracker.lookup.show import describe_user
+from tracker.recommend.carry_over import carry_over
+from tracker.stream.user_side import Moment, UserSide
+from tracker.users.rows import UserRows
+from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
+
+
+class Users:
+    """Answers about users, from copies of their states.
+
+    Args:
+        host: the worker.
+        reads: makes the copies.
+    """
+
+    def __init__(self, host: Host, reads: Reads) -> None:
+        self._host = host
+        self._settings = host.context.settings
+        self._reads = reads
+        self._lists = ListMaker()
+
+    async def seen(self, ask: Ask) -> SeenUsers:
+        """Return the users of the latest events."""
+        answer: list[SeenUser] = []
+        for number, partition in self._host.partitions().items():
+            side = partition.side
+            assert isinstance(side, UserSide)
+            answer += [SeenUser(user, at, number) for user, at in side.seen_users()]
+        answer.sort(key=lambda user: -user.time)
+        return SeenUsers(answer[: ask.query.k])
+
+    async def user(self, ask: Ask) -> UserAnswer:
+        """Describe a user."""
+        copy, now = await self._known(ask), ask.query.at
+
+        def work() -> UserAnswer:
+            answer = _described(copy, copy.now if now is None else now)
+            more: dict[str, Any] = {
+                "partition": copy.partition,
+                "also_in_partitions": list(copy.others),
+                "expected_partition": copy.expected,
+                "set_aside": copy.user.set_aside or copy.side.is_set_aside(copy.user_id),
+            }
+            return msgspec.convert(answer | more, UserAnswer)
+
+        return await self._reads.run(work)
+
+    async def interests(self, ask: Ask) -> InterestsAnswer:
+        """Return a user's interests in full."""
+        copy, now = await self._known(ask), ask.query.at
+
+        def work() -> InterestsAnswer:
+            at = copy.now if now is None else now
+            answer = _described(copy, at)
+            interests = msgspec.convert(answer["interests"], list[InterestAnswer])
+            return InterestsAnswer(copy.user_id, at, copy.moment.serving.version, interests)
+
+        return await self._reads.run(work)
+
+    async def history(self, ask: Ask) -> HistoryAnswer:
+        """Return a user's ring."""
+        copy = await self._known(ask)
+        return await self._reads.run(lambda: self._history(copy))
+
+    async def outlook(self, ask: Ask) -> OutlookAnswer:
+        """Return a user's interest later on."""
+        copy, query = await self._known(ask), ask.query
+        artifact = copy.moment.serving.artifact
+
+        def work() -> OutlookAnswer:
+            at = copy.now if query.at is None else query.at
+            answer = outlook(
+                copy.user_id, copy.user.rows.states, copy.user.slot, artifact, at, query.scene
+            )
+            note = "" if artifact.models.tower is not None else artifact.manifest.without("tower")
+            return OutlookAnswer(
+                copy.user_id, at, artifact.manifest.version,
+                msgspec.convert(answer, list[OutlookTime]), note,
+            )  # fmt: skip
+
+        return await self._reads.run(work)
+
+    async def recommendations(self, ask: Ask) -> ListAnswer:
+        """Return a list of a user."""
+        copy = await self._reads.copy(ask.path["user_id"])
+        wish = self.wish(ask.query, copy.now)
+        return await self._reads.run(lambda: self.list_of(copy, wish))
+
+    def list_of(self, copy: Copy, wish: Wish) -> ListAnswer:
+        """Make the list of a copy."""
+        steps = self._lists.make(
+            copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
+            copy.user_id, wish,
+        )  # fmt: skip
+        return list_answer(copy.user_id, copy.known, copy.moment.offset, wish, *steps)
+
+    async def guest(self, ask: Ask) -> ListAnswer:
+        """Return a list for the events of somebody without an id."""
+        body: GuestBody = ask.body
+        moment = await self._reads.moment()
+        wish = self.wish(body, moment.now)
+
+        def work() -> ListAnswer:
+            rows = self.rows_of_guest(moment, body.events, wish.now)
+            slot = 0 if body.events else -1
+            steps = self._lists.make(moment.serving, moment.learned, rows, slot, None, wish)
+            return list_answer(None, False, -1, wish, *steps)
+
+        return await self._reads.run(work)
+
+    async def score(self, ask: Ask) -> ScoreAnswer:
+        """Return the probabilities of items."""
+        body = ask.body
+        copy = await self._reads.copy(body.user_id)
+
+        def work() -> ScoreAnswer:
+            answer = score_items(
+                copy.moment.serving.recommender, copy.user.rows, copy.user.slot, body.user_id,
+                body.items, copy.now if body.at is None else body.at, body.scene,
+                copy.moment.learned.calibration,
+            )  # fmt: skip
+            return msgspec.convert(answer, ScoreAnswer)
+
+        return await self._reads.run(work)
+
+    def wish(self, query: ListQuery | GuestBody, now: float) -> Wish:
+        """Return how a list is to be made; what is not wished for is as in the settings."""
+        return Wish(
+            self._settings.k if query.k is None else query.k,
+            query.scene,
+            now if query.at is None else query.at,
+            query.exclude,
+            query.diversity,
+            self._settings.explain if query.explain is None else query.explain,
+        )
+
+    def rows_of_guest(self, moment: Moment, events: Sequence[GuestEvent], now: float) -> UserRows:
+        """Return the row that a user of these events would have.
+
+        Raises:
+            ProblemError: a kind has no weight.
+        """
+        serving = moment.serving
+        rows = UserRows(serving.config)
+        rows.follow(serving.config, serving.artifact.models.hidden, moment.newest)
+        rows.grow(1)
+        if events:
+            batch = self._batch(events, now)
+            serving.recommender.update(rows, batch)
+        return rows
+
+    def _batch(self, events: Sequence[GuestEvent], now: float) -> EventBatch:
+        kinds = self._host.context.kinds
+        weights, values, codes = [], [], []
+        for number, event in enumerate(events):
+            try:
+                weights.append(kinds.weight(event.kind, event.value))
+                name, value = kinds.effective(event.kind, event.value)
+            except (UnknownKindError, QuantityError) as error:
+                raise ProblemError(400, f"events[{number}]: {error}") from error
+            codes.append(kind_code(name))
+            values.append(np.nan if value is None else value)
+        count = len(events)
+        times = [now if event.timestamp is None else event.timestamp for event in events]
+        batch = EventBatch(
+            topic="", partition=0, users=[""] * count, slots=np.zeros(count, np.int64),
+            items=np.array([hash_id(event.item_id) for event in events], np.uint64),
+            rows=np.full(count, -1, np.int64), times=np.array(times, np.float64),
+            appended=np.full(count, now), weights=np.array(weights, np.float32),
+            values=np.array(values, np.float32), kinds=np.array(codes, np.uint16),
+            scenes=np.array([scene_code(event.scene) for event in events], np.uint32),
+            event_ids=np.zeros(count, np.uint64), retracts=np.zeros(count, np.uint64),
+            offsets=np.arange(count, dtype=np.int64),
+        )  # fmt: skip
+        return batch.take(np.argsort(batch.times, kind="stable"))
+
+    def _history(self, copy: Copy) -> HistoryAnswer:
+        states, slot = copy.user.rows.states, copy.user.slot
+        vectors = copy.moment.serving.artifact.vectors
+        carry_over(states, np.array([slot]), copy.moment.serving.artifact)
+        head = states.head[slot]
+        kinds = {kind_code(name): name for name in self._host.context.kinds.table}
+        count = int(head["n_ring"])
+        entries = []
+        for place in range(count):
+            entry = states.ring[slot, count - 1 - place]
+            flags, scene = int(entry["flags"]), int(entry["scene"])
+            row = int(vectors.row_of(np.array([entry["item"]], np.uint64))[0])
+            value = float(entry["value"])
+            entries.append(
+                HistoryEvent(
+                    place,
+                    vectors.ids[row] if row >= 0 else f"#{int(entry['item']):016x}",
+                    vectors.label(row) if row >= 0 else "",
+                    kinds.get(int(entry["kind"])),
+                    copy.moment.scene_names.get(scene) if scene else None,
+                    float(entry["time"]),
+                    copy.now - float(entry["time"]),
+                    round(float(entry["weight"]), 6),
+                    None if np.isnan(value) else value,
+                    bool(entry["event_id"]),
+                    bool(flags & RING_IN_SUMS),
+                    not flags & RING_UNKNOWN and row >= 0,
+                    bool(flags & RING_RETRACTED),
+                )
+            )
+        return HistoryAnswer(
+            copy.user_id, copy.now, int(head["events"]), int(head["retracted"]),
+            int(head["evicted"]), entries,
+        )  # fmt: skip
+
+    async def _known(self, ask: Ask) -> Copy:
+        """Return the copy of a user who is known.
+
+        Raises:
+            ProblemError: 404.
+        """
+        copy = await self._reads.copy(ask.path["user_id"])
+        if not copy.known:
+            raise ProblemError(
+                404, "nothing is known of this user: no event has come, or its state was deleted",
+                partition=copy.partition,
+            )  # fmt: skip
+        return copy
+
+
+def _described(copy: Copy, now: float) -> dict[str, Any]:
+    user = copy.user
+    return describe_user(
+        copy.user_id, user.rows.states, user.slot, copy.moment.serving.artifact, now
+    )
