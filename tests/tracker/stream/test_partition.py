@@ -290,7 +290,7 @@ def test_questions_take_no_room_of_chunks_and_too_many_are_refused(worker: Worke
         partition = running.partition
         asked = [asyncio.ensure_future(partition.query(lambda: 7)) for _ in range(MOST_QUERIES)]
         await asyncio.sleep(0)
-        assert partition.room
+        assert partition.room("t-events")
         with pytest.raises(BusyError, match="64 questions wait"):
             await partition.query(lambda: 7)
         asked[0].cancel()
