@@ -1,5 +1,7 @@
 """Answers about items: what is known of one, similar ones, and a search."""
 
+from functools import partial
+
 import numpy as np
 
 from tracker.api.host import Host
@@ -51,13 +53,13 @@ class Items:
 
     async def _warming(self, item_id: str, now: float) -> list[str]:
         """Return the half-lives whose counts are new, if this worker counts the item."""
+        item = hash_id(item_id)
         for partition in self._host.all_partitions():
             side = partition.side
             if not isinstance(side, ItemSide):
                 continue
-            item = hash_id(item_id)
             try:
-                seconds = await partition.query(lambda side=side: side.warming(item, now))
+                seconds = await partition.query(partial(side.warming, item, now))
             except (BusyError, RevokedError):
                 continue
             if seconds is not None:
