@@ -82,6 +82,8 @@ def pair_norm(count: float) -> float:
 
 _LEAST = 1e-20
 
+_MOST_EVENTS = 2**32 - 1
+
 
 @native
 def _settle(number: float, factor: float) -> float:
@@ -153,6 +155,12 @@ def _count_scene(
 
 
 @native
+def _tally(number: np.uint32, sign: np.int8) -> int:
+    """Add one event to a number of events, or take one out of it; it stays within its 32 bits."""
+    return min(max(whole(number) + whole(sign), 0), _MOST_EVENTS)
+
+
+@native
 def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) -> None:
     all_heads, all_counts, all_weights, all_scenes, all_neighbours, half_lives = states
     for i in range(slots.shape[0]):
@@ -166,6 +174,8 @@ def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) ->
         weight = float(event["weight"])
         sign = float(event["sign"])
         head["item"] = event["item"]
+        if sign < 0.0 and not head["first_time"] <= time:
+            continue  # of an event before the row began, after one that was deleted as idle
         _move_time(head, counts, all_weights[slot], scenes, neighbours, half_lives, time)
         if sign > 0.0:
             # NaN, for none, is not smaller and not larger than anything.
@@ -180,18 +190,21 @@ def _apply(states: StateColumns, slots: Slots, events: Array, recents: Array) ->
         all_weights[slot, SUM.long] += sign * weight * long
         head["weight_total"] += sign * weight
         if weight < 0.0:
-            head["negatives"] += whole(event["sign"])
+            head["negatives"] = _tally(head["negatives"], event["sign"])
         elif weight == 0.0:
-            head["neutrals"] += whole(event["sign"])
+            head["neutrals"] = _tally(head["neutrals"], event["sign"])
         if not weight > 0.0:
             continue
-        head["positives"] += whole(event["sign"])
+        head["positives"] = _tally(head["positives"], event["sign"])
         if age > 0.0:
             for h in range(counts.shape[0]):
                 counts[h] += sign * decay(age, half_lives[h])
         else:
             for h in range(counts.shape[0]):
                 counts[h] += sign
+        if sign < 0.0:
+            for h in range(counts.shape[0]):
+                counts[h] = max(counts[h], 0.0)
         if event["scene"] != 0:
             _count_scene(head, scenes, event["scene"], sign, short, long)
         n_recent = whole(event["n_recent"])
@@ -212,7 +225,7 @@ def apply_item_events(states: ItemStates, slots: Slots, events: Array) -> None:
     1. Time moves on to the event's, if that is later: everything decayed is brought there.
     2. Its signed weight joins the weight sums and their total, and it is tallied by its sign; a
        positive event adds one, as decayed by what it is late, to the counts and to its scene. A
-       retraction (sign -1) subtracts the same terms.
+       retraction (sign -1) subtracts the same terms, unless its event is from before the row began.
     3. The user's recent items are counted as neighbours, by how near before they were, the latest
        also as the one before; of a retraction, the same pairs are taken out where they are kept.
 

@@ -60,7 +60,8 @@ class IdleSweep(Generic[Key]):
         self._cursor = records[-1][0] + b"\0" if len(records) == SWEEP_RECORDS else b""
         if not records:
             return 0
-        idle = np.flatnonzero(self._last_times([value for _, value in records]) < limit)
+        # NaN is the time of a row without any event: it is idle.
+        idle = np.flatnonzero(~(self._last_times([value for _, value in records]) >= limit))
         deleted = 0
         arena = self._store.arena
         for index in idle.tolist():

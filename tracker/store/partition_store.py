@@ -158,6 +158,7 @@ class PartitionStore(Generic[Key]):
         self.committed: int | None = None
         self.commits = 0
         self._notes: dict[bytes, bytes | None] = {}
+        self._committing: dict[bytes, bytes | None] = {}  # the notes of the commit under way
         self._outcomes: deque[tuple[Snapshot, bool]] = deque()
         self._moved = False
 
@@ -352,6 +353,7 @@ class PartitionStore(Generic[Key]):
     def snapshot(self) -> Snapshot:
         """Copy the dirty rows and the position; the rows stay pinned until `settle`."""
         notes, self._notes = self._notes, {}
+        self._committing = notes
         records = list(notes.items())  # first: a state that was deleted and came back stays
         slots = self.arena.take_dirty()
         records += self._rows.dump(self.arena.keys(slots), slots)
@@ -386,6 +388,7 @@ class PartitionStore(Generic[Key]):
         """
         while self._outcomes:
             snapshot, succeeded = self._outcomes.popleft()
+            self._committing = {}
             if succeeded:
                 self.arena.unpin(snapshot.slots)
             else:
@@ -395,7 +398,17 @@ class PartitionStore(Generic[Key]):
                 self._moved = True
 
     def _get(self, keys: list[bytes]) -> list[bytes | None]:
+        """Read records; one whose deletion goes with this commit or the next is gone already.
+
+        Otherwise a state that comes back meanwhile would begin from a row whose other records are
+        about to be deleted.
+        """
         values: list[bytes | None] = self._database.get(keys)
+        for notes in (self._committing, self._notes):
+            if notes:
+                for at, key in enumerate(keys):
+                    if notes.get(key, b"") is None:
+                        values[at] = None
         return values
 
 

@@ -434,3 +434,19 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     other.unpack(np.arange(3), native)
     assert_same(plain, other)
     assert other.pack(np.arange(3)) == native
+
+
+def test_numbers_of_events_stay_within_their_bits() -> None:
+    late = dict(time=START, sign=-1)
+    states = states_after(events_of(dict(time=START), late, late, late))
+    assert states.head["positives"][0] == 0
+    assert (states.columns.counts[0] == 0.0).all()
+    states.head["positives"][0] = 2**32 - 1
+    apply_item_events(states, np.zeros(1, np.int64), events_of(dict(time=START)))
+    assert states.head["positives"][0] == 2**32 - 1
+
+
+def test_a_retraction_of_an_event_before_the_row_began_is_passed_over() -> None:
+    events = events_of(dict(time=START), dict(time=START - 1.0, sign=-1, weight=2.0))
+    with_it, without = states_after(events), states_after(events[:1])
+    assert_same(with_it, without)
