@@ -86,11 +86,15 @@ class TopicInfo:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Topics of a cluster, and whether its brokers support transactions."""
+    """Topics of a cluster, and whether its brokers support transactions.
+
+    The changelogs keep the mark of a deletion for at least `tombstone_seconds`.
+    """
 
     topics: Topics
     info: dict[str, TopicInfo]
     transactions: bool
+    tombstone_seconds: float = 86400.0
 
     def partitions(self, topic: str) -> int:
         """Return the number of partitions of one of our topics."""

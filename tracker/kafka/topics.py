@@ -23,6 +23,8 @@ LOG_APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
 EVENT_LOG = {"cleanup.policy": "delete", **LOG_APPEND_TIME}
 CHANGELOG = {"cleanup.policy": "compact"}
 
+DAY_MS = "86400000"
+
 CREATE_TIME = {
     "events": "records carry the senders' clocks, so events of the future are told by the worker's "
     "clock alone, an event near that limit waits for a commit, and latency and retractions without "
@@ -104,6 +106,33 @@ async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicRe
             return await _ensure(admin, settings, create)
     except TimeoutError as error:
         raise unreachable(settings, f"no answer within {TIMEOUT_SECONDS:g} s") from error
+
+
+async def check_changelogs(settings: Settings) -> float:
+    """Check that the changelogs are compacted; return how long they keep the mark of a deletion.
+
+    Returns:
+        the shorter time of both, in seconds; Kafka's default if the broker does not tell.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+        TopicsError: a changelog deletes rows with age, and with them states.
+    """
+    seconds = []
+    async with admin_client(settings) as admin:
+        for topic in wanted_topics(settings):
+            if topic.role.endswith("changelog"):
+                config = await _config(admin, topic.name)
+                cleanup = config.get("cleanup.policy", "") or "compact"
+                if cleanup != "compact":
+                    raise TopicsError(
+                        f"topic {topic.name} has cleanup.policy={cleanup}, which deletes states"
+                        " with age, and compact is expected; change it with: kafka-configs"
+                        f" --alter --topic {topic.name} --add-config cleanup.policy=compact"
+                    )
+                kept_ms = config.get("delete.retention.ms") or DAY_MS
+                seconds.append(float(kept_ms) / 1000.0)
+    return min(seconds)
 
 
 async def _ensure(

@@ -130,7 +130,7 @@ class Committer:
                 " transactional.id.expiration.ms without a commit; a new producer has begun"
             ) from expired
         # 2. Write the same to RocksDB.
-        await asyncio.to_thread(write_records, database, records, last_offset)
+        await asyncio.to_thread(write_records, database, records, last_offset, time.time())
 
     async def stop(self) -> None:
         """Close the producer; the next owner aborts a transaction that is still open."""

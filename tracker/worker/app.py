@@ -140,6 +140,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
     }
     transport.owner = plane
     transport.count_unreadable = context.metrics.count_unreadable
+    transport.tombstone_seconds = cluster.tombstone_seconds
     transport.report_deleted = plane.report_deleted
     if not cluster.transactions:
         transport.ends = lambda parts: fetched_ends(settings, parts)

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
+from tracker.kafka.topics import check_changelogs
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.settings import Settings
 from tracker.stream.item_feed import ItemFeed
@@ -37,13 +39,14 @@ async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -
 
     Raises:
         BrokerError: no broker answered in time, or it refuses us.
-        TopicError: a topic is missing or does not fit.
+        TopicError, TopicsError: a topic is missing or does not fit.
     """
     loop = asyncio.get_running_loop()
     deadline, wait = loop.time() + seconds, RETRY_SECONDS
     while True:
         try:
-            return await check_topics(settings)
+            cluster = await check_topics(settings)
+            return replace(cluster, tombstone_seconds=await check_changelogs(settings))
         except BrokerError as error:
             if loop.time() + wait > deadline:
                 raise

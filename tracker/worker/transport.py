@@ -5,6 +5,7 @@ On the path of one event: see docs/design/one-event-one-commit.md.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -16,7 +17,7 @@ from faust.types import TP, ConsumerMessage
 from tracker.explained import first_line
 from tracker.kafka.records import read_every_record
 from tracker.kafka.unreadable import UnreadableRows
-from tracker.store.database import FAUST_PREFIX, write_records
+from tracker.store.database import FAUST_PREFIX, empty_if_older, note_time, write_records
 from tracker.stream.partition import Chunk
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,12 @@ FETCH_WAIT_MILLISECONDS = 100
 """fetch.max.wait.ms of the consumer. It sends one request per broker at a time, so a busy partition
 would wait that long behind idle ones; Faust's 1500 is too much."""
 
+NOTE_SECONDS = 60.0
+"""Time between two notes that a database has all of its changelog."""
+
+TOMBSTONE_SECONDS = 86400.0
+"""Kafka's default of delete.retention.ms."""
+
 MARKERS = 2
 """Offsets without a record between two transactions; nothing else is asked about such a gap."""
 
@@ -106,6 +113,7 @@ class ChunkConsumer(driver.Consumer):
         self._rewind: dict[TP, int] = {}  # offset to seek to before the next fetch
         self._gaps: dict[TP, tuple[int, int]] = {}  # offsets [start, end) that the log lacks
         self._room = asyncio.Event()
+        self._noted: dict[TP, float] = {}  # when a database had all of its changelog
         self._unreadable: dict[str, UnreadableRows] = {}
         super().__init__(*args, **kwargs)
 
@@ -308,18 +316,46 @@ class ChunkConsumer(driver.Consumer):
                 continue
             if changes:
                 # On the event loop, not in a thread: a rebalance may close the database.
-                database = tables._changelogs[tp.topic].data._db_for_partition(tp.partition)
+                database = self._database(tp)
                 rows = ((r.key, r.value) for r in changes if self._is_row(r))
-                write_records(database, rows, changes[-1].offset)
+                appended = (changes[-1].timestamp or 0) / 1000.0
+                write_records(database, rows, changes[-1].offset, min(appended, time.time()))
                 self._read_offset[tp] = changes[-1].offset
                 offsets[tp] = max(_known(offsets[tp]), changes[-1].offset)
             position = await self._thread.position(tp)
             if position is not None and position - 1 > _known(offsets[tp]):
                 offsets[tp] = position - 1
+            self._note_time(tp, position)
         if recovery.in_recovery and not recovery.need_recovery():
             recovery.flush_buffers()
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()
+
+    def _note_time(self, tp: TP, position: int | None) -> None:
+        """Note now and then that a database has all of its changelog."""
+        now = time.time()
+        state = self._fetch_state(tp)
+        if position is None or state is None or state.highwater is None:
+            return
+        if position >= state.highwater and now - self._noted.get(tp, 0.0) > NOTE_SECONDS:
+            self._noted[tp] = now
+            note_time(self._database(tp), now)
+
+    def _database(self, tp: TP) -> Any:
+        """Return the database of a partition of a changelog."""
+        return self.app.tables._changelogs[tp.topic].data._db_for_partition(tp.partition)
+
+    def _empty_old(self, tps: Collection[TP]) -> None:
+        """Empty the databases that may have missed the mark of a deletion; all is read again."""
+        limit = time.time() - self.transport.tombstone_seconds
+        for tp in tps:
+            if tp.topic in self.app.tables._changelogs and empty_if_older(
+                self._database(tp), limit
+            ):
+                log.warning(
+                    "%s-%d: the database on disk was away for longer than delete.retention.ms of"
+                    " the changelog, so it is read again from the begin", tp.topic, tp.partition,
+                )  # fmt: skip
 
     def _is_row(self, record: Any) -> bool:
         """Return whether a record of a changelog can be a row: it has a key, not one of Faust."""
@@ -382,6 +418,7 @@ class ChunkConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fence the former owners of source partitions before their tables are recovered."""
         await self._owner.fence([tp for tp in assigned if self._is_source(tp)])
+        self._empty_old(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def verify_all_partitions_active(self) -> None:
@@ -430,6 +467,7 @@ class ChunkTransport(driver.Transport):
         owner: owner of the partitions.
         ends: returns end offsets if the broker's own answer is wrong.
         count_unreadable: called with table and problem of a row that cannot be one.
+        tombstone_seconds: time for which a changelog keeps the mark of a deletion.
         report_deleted: called with a partition, an offset, and the number of records from there on
             that retention deleted before they were read.
     """
@@ -442,6 +480,7 @@ class ChunkTransport(driver.Transport):
         self.owner: Owner = NoOwner()
         self.ends: Callable[[Collection[TP]], Awaitable[Mapping[TP, int]]] | None = None
         self.count_unreadable: Callable[[str, str], object] = lambda table, problem: None
+        self.tombstone_seconds = TOMBSTONE_SECONDS
         self.report_deleted: Callable[[TP, int, int], object] = lambda tp, offset, count: None
 
 

@@ -9,7 +9,13 @@ from tests.brokers import KafkaBroker
 from tracker.demo.processes import free_port
 from tracker.kafka.cluster import BrokerError, describe_topics, topics_of
 from tracker.kafka.connect import admin_client
-from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics, wanted_topics
+from tracker.kafka.topics import (
+    TopicReport,
+    TopicsError,
+    check_changelogs,
+    ensure_topics,
+    wanted_topics,
+)
 from tracker.settings import Settings, load_settings
 
 
@@ -130,3 +136,19 @@ def test_events_with_the_senders_clock_are_noted(kafka: KafkaBroker, prefix: str
     (note,) = ensure(settings)["events"].notes
     assert "message.timestamp.type=CreateTime: records carry the senders' clocks" in note
     assert f"--alter --topic {prefix}-events --add-config message.timestamp.type=LogApp" in note
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("policy", ["compact", "compact,delete", "delete"])
+def test_a_changelog_that_deletes_rows_with_age_is_refused(
+    kafka: KafkaBroker, prefix: str, policy: str
+) -> None:
+    settings = settings_of(kafka.address, prefix, event_partitions=1)
+    configs = {"cleanup.policy": policy, "delete.retention.ms": "7200000"}
+    make(settings, NewTopic(f"{prefix}-users-changelog", 1, 1, topic_configs=configs))
+    ensure(settings)
+    if policy == "compact":
+        assert asyncio.run(check_changelogs(settings)) == 7200.0
+    else:
+        with pytest.raises(TopicsError, match=rf"cleanup\.policy={policy}, .*kafka-configs"):
+            asyncio.run(check_changelogs(settings))

@@ -25,6 +25,7 @@ from tracker.kafka import producers
 from tracker.kafka.cluster import (
     BrokerError,
     Cluster,
+    TopicInfo,
     client_arguments,
     supports_transactions,
     topics_of,
@@ -287,7 +288,8 @@ def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]
 
 def plane_of(settings: Settings) -> Plane:
     topics = topics_of(settings)
-    context = SimpleNamespace(settings=settings, cluster=Cluster(topics, {}, True))
+    info = {topics.events: TopicInfo(topics.events, 2, "")}
+    context = SimpleNamespace(settings=settings, cluster=Cluster(topics, info, True))
     return Plane(context)  # type: ignore[arg-type]
 
 

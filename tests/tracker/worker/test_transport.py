@@ -1,6 +1,7 @@
 """ChunkConsumer: chunks without holes, sources held back alone, changelogs in bulk."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from faust.types import TP
 from rocksdict import Options, Rdict
 
 from tests.plane_world import FakeRecord
-from tracker.store.database import OFFSET_KEY
+from tracker.store.database import OFFSET_KEY, TIME_KEY, write_records
 from tracker.stream.partition import Chunk
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, NoOwner
 
@@ -44,7 +45,7 @@ def bare() -> Any:
     """A consumer without Kafka behind it."""
     consumer: Any = object.__new__(ChunkConsumer)
     consumer._next, consumer._probed, consumer._rewind, consumer._gaps = {}, {}, {}, {}
-    consumer._read_offset, consumer._unreadable = {}, {}
+    consumer._read_offset, consumer._unreadable, consumer._noted = {}, {}, {}
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
     consumer.transport = SimpleNamespace(
@@ -65,6 +66,7 @@ class ChangelogRecord:
     value: bytes | None = b"100"
     topic: str = CHANGES.topic
     partition: int = CHANGES.partition
+    timestamp: int = 0
 
 
 def records(*offsets: int) -> list[FakeRecord]:
@@ -232,7 +234,7 @@ class Table:
 
     @property
     def rows(self) -> dict[bytes, bytes]:
-        return dict(self.database.items())
+        return {key: value for key, value in self.database.items() if key != TIME_KEY}
 
 
 def recovering(consumer: Any, folder: Path, *, standby: bool = False) -> tuple[Table, Any]:
@@ -256,6 +258,7 @@ def recovering(consumer: Any, folder: Path, *, standby: bool = False) -> tuple[T
         return 12
 
     consumer._thread = SimpleNamespace(position=position)
+    consumer._fetch_state = lambda tp: None
     return table, recovery
 
 
@@ -295,6 +298,35 @@ def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
     assert table.rows == {b"4": b"", OFFSET_KEY: b"4"}
     assert recovery.standby_offsets[CHANGES] == 11
     assert recovery.ended == []
+
+
+def test_database_knows_up_to_when_it_has_all_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_800_000_000.0
+    monkeypatch.setattr("tracker.worker.transport.time.time", lambda: now)
+    consumer = bare()
+    table, _ = recovering(consumer, tmp_path)
+    consumer._fetch_state = lambda tp: SimpleNamespace(highwater=13)
+    asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
+    assert float(table.database.get(TIME_KEY)) == records(4)[0].timestamp / 1000  # not at its end
+    consumer._fetch_state = lambda tp: SimpleNamespace(highwater=12)
+    asyncio.run(consumer._apply_changelogs({CHANGES: records(5)}, {CHANGES}))
+    assert float(table.database.get(TIME_KEY)) == now
+
+
+def test_database_that_was_away_for_longer_than_deletions_are_kept_is_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = bare()
+    table, _ = recovering(consumer, tmp_path)
+    consumer.transport.tombstone_seconds = 86400.0
+    for age, is_emptied in ((80_000.0, False), (90_000.0, True)):
+        write_records(table.database, [(b"ua", b"1")], 7, time.time() - age)
+        consumer._empty_old([CHANGES, EVENTS])
+        assert (table.database.get(OFFSET_KEY) is None) == is_emptied
+        assert (table.database.get(b"ua") is None) == is_emptied
+    assert "read again from the begin" in caplog.text
 
 
 def test_changelog_that_is_nobodys_is_passed_over(tmp_path: Path) -> None:
