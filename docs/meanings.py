@@ -10,7 +10,8 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "artifacts": ("artifacts", "artifact_poll_seconds", "device", "index_device"),
     "events": (
-        "partitioner", "hand_over", "kinds_file", "unknown_kinds", "unknown_fields", "timestamps",
+        "events_format", "partitioner", "hand_over", "kinds_file", "unknown_kinds",
+        "unknown_fields", "timestamps",
     ),
     "lists": (
         "k", "seen", "diversity", "searches", "online_learning", "emit",
@@ -42,6 +43,7 @@ ALLOWED = {
     "tls_key_file": "path",
     "artifacts": "path or URL",
     "data_dir": "path",
+    "events_format": "one of these, or a path that ends in `.toml`",
     "kinds_file": "path",
     "unknown_kinds": "`reject` or a number from -1000 to 1000",
     "web_host": "address",
@@ -66,6 +68,10 @@ FIELDS: dict[str, dict[str, str]] = {
         "value": "A quantity, a rating, or seconds of dwell time. The curve of the kind reads it.",
         "event_id": "Your id of this event. You retract the event by it, and a repeat is ignored.",
         "retracts": "Makes this event a retraction: the `event_id` to take back.",
+        "takes_back": "Makes this event a retraction without an id: the user's latest event of this"
+        " kind on `item_id` is taken back. See [Take back](events.md#take-an-event-back).",
+        "was": "Joins two users: the state of this one goes into that of `user_id`. See [Join"
+        " users](events.md#join-two-users).",
     },
     "item": {
         "item_id": "The item, as events name it.",
@@ -109,6 +115,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "topic": "Where the record came from.",
         "partition": "Its partition.",
         "offset": "Its offset.",
+        "events": "The number of its events that were not taken for this reason. A header only if"
+        " the record has several: see [Several events](events.md#several-events-in-a-record).",
     },
 }
 
@@ -128,7 +136,9 @@ REASONS = {
     "future_timestamp": "More than 5 minutes after the broker appended the record, or after the"
     " worker's clock: see [Events from the future](../concepts/time.md#events-from-the-future).",
     "bad_value": "`value` is not a finite number.",
-    "unknown_kind": "The kind has no weight: see [Kinds](kinds.md#your-own-weights).",
+    "too_many_events": "The record has more than 500 events.",
+    "unknown_kind": "The kind has no weight, or the format of the events does not know the word:"
+    " see [Kinds](kinds.md#your-own-weights).",
     "no_origin": "A record of the topic of handed-on events that no worker wrote.",
     "handed_twice": "An event was handed on to a partition that it does not belong to: workers have"
     " different values of `TRACKER_PARTITIONER`.",
@@ -177,6 +187,9 @@ METRICS = {
     " `cause` is `no_key`, `other_key` or `other_partition`.",
     "tracker_handed_on": "See"
     " [Events in the wrong partition](partitioners.md#events-in-the-wrong-partition).",
+    "tracker_passed_over": "At most 100 words a partition; the others count as `(others)`.",
+    "tracker_joins_elsewhere": "Such a state stays where it is: see [Join"
+    " users](events.md#join-two-users).",
     "tracker_dropped": "Most often a list is too large.",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",
     "tracker_next_events": "`in_list` is `yes` or `no`. The share of `yes` is the live hit rate.",
@@ -199,6 +212,7 @@ METRIC_LABELS = {
     "rejected": "`reason`",
     "key_mismatch": "`cause`",
     "outcomes": "`outcome`",
+    "passed_over": "`word`",
     "dropped": "`topic`",
     "latency_seconds": "`partition`",
     "interest_drift": "`partition`",

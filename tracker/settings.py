@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     kinds_file: Annotated[Path | None, Optional] = Field(
         None, description="TOML file with the weight of each kind; by default the built-in table"
     )
+    events_format: str = Field(
+        "tracker",
+        min_length=1,
+        description="format of the records of the events topic: tracker, segment, snowplow, ubi,"
+        " ga4, cloudevents, cloudevents:FORMAT, or a TOML file of paths",
+    )
     partitioner: Partitioner = Field(
         "murmur2",
         description="rule by which your producers choose a user's partition: that of Java clients,"

@@ -156,6 +156,7 @@ def finetune(
             columns=inputs.columns,
             rating_scale=protocol.rating_scale,
             timestamps=inputs.timestamps,
+            dialect=inputs.dialect,
         )  # fmt: skip
         text_encoder = encoder.load()
         with ExitStack() as stack:

@@ -157,6 +157,7 @@ def train(
             columns=inputs.columns,
             rating_scale=protocol.rating_scale,
             timestamps=inputs.timestamps,
+            dialect=inputs.dialect,
             prediction=PredictionOptions(positive_rating=protocol.positive_rating),
         )  # fmt: skip
         try:
@@ -271,7 +272,7 @@ def evaluate(
 
         options = JudgeOptions(
             version, protocol.protocol, protocol.core, protocol.repeats, protocol.seed, most,
-            protocol.positive_rating, inputs.columns, inputs.timestamps,
+            protocol.positive_rating, inputs.columns, inputs.timestamps, inputs.dialect,
         )  # fmt: skip
         with ExitStack() as stack:
             progress = _bar_of(stack, "replaying events")

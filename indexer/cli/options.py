@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 import click
 
 from indexer.data.catalog import Catalog, read_items
+from tracker.events.dialects import FORMATS, OWN
 from tracker.events.entries import parse_columns
 from tracker.events.kinds import Kinds
 from tracker.events.times import UNITS, Unit
@@ -79,10 +80,20 @@ _timestamps_option = click.option(
     " 1e17 us, else ns.",
 )
 
+_format_option = click.option(
+    "--format",
+    "dialect",
+    default=OWN,
+    show_default=True,
+    metavar="FORMAT",
+    help=f"Format of the events: {', '.join(FORMATS)}, cloudevents:FORMAT, or a TOML file of"
+    " paths.",
+)
+
 
 def columns_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how files of events are read."""
-    return _columns_option(_timestamps_option(command))
+    return _columns_option(_timestamps_option(_format_option(command)))
 
 
 users_option = click.option(
@@ -165,6 +176,7 @@ class InputFlags:
     kinds: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     timestamps: Unit = "auto"
+    dialect: str = OWN
 
     def read_items(self, *, skip_bad: bool = False) -> Catalog:
         """Read the catalogue.

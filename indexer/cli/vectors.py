@@ -66,6 +66,7 @@ def trace(
     events: tuple[Path, ...],
     columns: dict[str, str],
     timestamps: Unit,
+    dialect: str,
     root: str,
     version: str | None,
     kinds: Path | None,
@@ -95,7 +96,7 @@ def trace(
             weights,
             None,
             time.time(),
-            event_reading(columns, timestamps),
+            event_reading(columns, timestamps, dialect),
             (scale.rating_min, scale.rating_max),
             f"that of {artifact.manifest.version}",
         )
@@ -103,7 +104,9 @@ def trace(
         say(check_events(events, log, in_catalog, artifact.manifest.version))
         own = np.array([name == user for name in log.batch.users], bool)
         strange = set(log.batch.items[own & ~in_catalog & (log.items >= 0)].tolist())
-        names = item_ids(events, strange, event_reading(columns)) if strange else {}
+        names = (
+            item_ids(events, strange, event_reading(columns, dialect=dialect)) if strange else {}
+        )
         moments = follow(artifact, log, user, names)
         if png is not None:
             draw(moments, png, f"interests of {user}")

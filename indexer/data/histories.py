@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.data.bad_lines import BadLines
+from indexer.data.settle import join_users, name_retracted
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader, can_be_target
 from tracker.events.entries import EVENT_FIELDS, Reading, as_json, entries, event_reading, place_of
 from tracker.events.kinds import Kinds
 from tracker.events.opening import InputError
-from tracker.events.wire import decode_event
 from tracker.explained import Explained
 
 Protocol = Literal["gts", "loo"]
@@ -117,8 +117,10 @@ def read_event_log(
     """Read logged events with the checks of the stream, and sort them by time.
 
     Lines that the stream would reject are left out and counted. A repeated `event_id` of a user is
-    left out and counted as `duplicate`. A retraction without a timestamp takes that of the line
-    before it. Fields that an event does not have are ignored, and named in the notes.
+    left out and counted as `duplicate`. A user who joins another one is that one up to there. What
+    takes back without an id takes the latest event of its kind, see `name_retracted`. A retraction
+    without a timestamp takes that of the line before it. Fields that an event does not have are
+    ignored, and named in the notes.
 
     Args:
         paths: files, or folders of part files, of any format; `-` is standard input.
@@ -130,7 +132,8 @@ def read_event_log(
         EventFileError: a file does not exist or cannot be read, or no event is left.
     """
     reading = reading or event_reading()
-    reader = EventReader(kinds, reading.timestamps)
+    reader = EventReader(kinds, reading.timestamps, dialect=reading.dialect)
+    passed_over: Counter[str] = Counter()
     batches: list[EventBatch] = []
     bad = BadLines()
     unknown_kinds: Counter[str] = Counter()
@@ -139,14 +142,14 @@ def read_event_log(
             arrivals = Arrivals.of_file(len(values), not_after)
             batch, refused = reader.read(source, 0, values, lines, arrivals)
             reading.notes.unused.update(dict.fromkeys(reader.unknown_fields))
+            unknown_kinds.update(reader.unknown_kinds)
+            passed_over.update(reader.passed_over)
             batches.append(batch)
             reading.notes.remarks.update(
                 dict.fromkeys(f"timestamps are taken as {unit}" for unit in reader.units)
             )
-            for position, rejection in refused:
+            for _, rejection in refused:
                 bad.add(rejection.reason, place_of(source, rejection.offset), rejection.message)
-                if rejection.reason == "unknown_kind":
-                    unknown_kinds[str(decode_event(values[position]).kind)] += 1
     if not batches or not sum(map(len, batches)):
         names = ", ".join(map(str, paths)) or "no file"
         why = f"; {counted(len(bad), 'line')} left out" if len(bad) else ""
@@ -158,11 +161,18 @@ def read_event_log(
     timed = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
     batch.times[:] = batch.times[timed]
     batch = batch.take(np.argsort(batch.times, kind="stable"))
+    batch = join_users(batch)
     first = _first_of_its_id(batch)
     rejected = dict(bad.counts)
     if len(first) < len(batch):
         rejected["duplicate"] = len(batch) - len(first)
         batch = batch.take(first)
+    batch, in_vain = name_retracted(batch)
+    if in_vain:
+        remark = f"{counted(in_vain, 'event')} taken back that {_IS[in_vain == 1]} not there"
+        reading.notes.remarks[remark] = None
+    if passed_over:
+        reading.notes.remarks[_passed_over(passed_over)] = None
     return replace(
         _event_log(batch, can_be_target(batch, kinds)),
         rejected=rejected,
@@ -171,6 +181,16 @@ def read_event_log(
         unknown_kinds=dict(unknown_kinds),
         scene_names=dict(reader.scene_names),
     )
+
+
+_IS = {True: "is", False: "are"}
+
+
+def _passed_over(words: Counter[str]) -> str:
+    """Return a line that names the records that a dialect leaves out."""
+    named = [f"{word} ({count:,})" for word, count in words.most_common(NAMED_KINDS)]
+    more = f" and {len(words) - NAMED_KINDS} more" if len(words) > NAMED_KINDS else ""
+    return f"{counted(words.total(), 'record')} without items left out: {', '.join(named)}{more}"
 
 
 def name_kinds(unknown: Mapping[str, int]) -> str:
@@ -319,10 +339,16 @@ def _join(batches: list[EventBatch]) -> EventBatch:
     columns = {
         name: np.concatenate([getattr(batch, name) for batch in batches]) for name in _COLUMNS
     }
+    starts = np.cumsum([0, *map(len, batches)]).tolist()
     return EventBatch(
         topic=batches[0].topic,
         partition=0,
         users=[user for batch in batches for user in batch.users],
+        joined={
+            start + place: was
+            for start, batch in zip(starts, batches, strict=False)
+            for place, was in batch.joined.items()
+        },
         **columns,
     )
 

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from indexer.data.catalog import Item
-from tracker.events.wire import REASONS, Event, Recommendation, Rejection, User
+from tracker.events.wire import REASONS, OtherEvent, Recommendation, Rejection, User
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FORMATS: dict[str, type] = {
-    "event": Event,
+    "event": OtherEvent,
     "recommendation": Recommendation,
     "rejection": Rejection,
     "item": Item,
@@ -27,8 +27,9 @@ FORMATS: dict[str, type] = {
 def schema_of(name: str) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of one of FORMATS.
 
-    Rules that are checked in code are added by hand: an event is an action or a retraction, an item
-    has a text or a title. The schema of a rejection describes its headers, whose values are text.
+    Rules that are checked in code are added by hand: an event is an action, a retraction or
+    a join, an item has a text or a title. The schema of a rejection describes its headers, whose
+    values are text.
 
     Raises:
         KeyError: another name.
@@ -38,7 +39,13 @@ def schema_of(name: str) -> dict[str, Any]:
     )
     schema: dict[str, Any] = dict(definitions.pop(reference["$ref"].rsplit("/", 1)[1]))
     if name == "event":
-        schema["anyOf"] = [_given("item_id", "kind", "timestamp"), _given("retracts")]
+        schema["anyOf"] = [
+            _given("item_id", "kind", "timestamp"),
+            _given("retracts"),
+            _given("item_id", "takes_back"),
+            _given("was"),
+        ]
+        schema["title"] = "Event"
     if name == "item":
         schema["anyOf"] = [_given("text"), _given("title")]
     if name == "rejection":

@@ -51,6 +51,7 @@ from indexer.evaluate.targets import Flags, Integers, Targets, slices, targets_o
 from indexer.replay.replay import Replay, Rows
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import Root
+from tracker.events.dialects import OWN
 from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 from tracker.events.times import Unit
@@ -264,6 +265,7 @@ class JudgeOptions:
         positive_rating: the lowest positive rating, by default that of the artifact's prediction.
         columns: names of columns in the files of events, by field, where the two differ.
         timestamps: unit of timestamps that are numbers.
+        dialect: format of the events, see `load_dialect`.
     """
 
     version: str | None = None
@@ -275,6 +277,7 @@ class JudgeOptions:
     positive_rating: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     timestamps: Unit = "auto"
+    dialect: str = OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +384,7 @@ def read_inputs(
         kinds,
         None,
         not_after,
-        event_reading(options.columns, options.timestamps),
+        event_reading(options.columns, options.timestamps, options.dialect),
         (scale.rating_min, scale.rating_max),
         f"that of {version}",
     )

@@ -33,6 +33,7 @@ from indexer.items.item_encoder import (
 from indexer.items.whitening import fit_whitening
 from indexer.train.curve import write_curve
 from tracker.artifact.manifest import TrainingInfo
+from tracker.events.dialects import OWN
 from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 from tracker.events.times import Unit
@@ -55,6 +56,7 @@ class FinetuneOptions:
         columns: names of columns in the files of events, by field, where the two differ.
         rating_scale: lowest and highest rating; None to tell them by the ratings.
         timestamps: unit of timestamps that are numbers.
+        dialect: format of the events, see `load_dialect`.
     """
 
     objective: Objective = "co-interest"
@@ -69,6 +71,7 @@ class FinetuneOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     rating_scale: tuple[float, float] | None = None
     timestamps: Unit = "auto"
+    dialect: str = OWN
 
 
 class Finetuned(msgspec.Struct, frozen=True):
@@ -230,7 +233,7 @@ def _prepare(
         kinds,
         None,
         not_after,
-        event_reading(options.columns, options.timestamps),
+        event_reading(options.columns, options.timestamps, options.dialect),
         options.rating_scale,
     )
     note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))

@@ -10,8 +10,9 @@ import numpy as np
 from indexer.data.histories import EventLog, event_lines
 from indexer.replay.replay import Replay
 from tracker.artifact.artifact import Artifact
+from tracker.events.batch import events_in
 from tracker.events.entries import Reading
-from tracker.events.wire import RejectedEventError, decode_event, hash_id
+from tracker.events.wire import RejectedEventError, hash_id
 from tracker.explained import Explained
 from tracker.users.readings import interest_strengths
 from tracker.users.states import UserStates
@@ -94,11 +95,12 @@ def item_ids(
         for _, _, values in event_lines(path, reading):
             for value in values:
                 try:
-                    item_id = decode_event(value).item_id
+                    found = events_in(value, None if reading is None else reading.dialect)
                 except RejectedEventError:
                     continue
-                if item_id is not None and hash_id(item_id) in hashes:
-                    ids[hash_id(item_id)] = item_id
+                for event in found:
+                    if event.item_id is not None and hash_id(event.item_id) in hashes:
+                        ids[hash_id(event.item_id)] = event.item_id
     return ids
 
 

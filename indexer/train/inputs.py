@@ -77,7 +77,7 @@ def read_inputs(
         kinds,
         scale,
         not_after,
-        event_reading(options.columns, options.timestamps),
+        event_reading(options.columns, options.timestamps, options.dialect),
         options.rating_scale,
     )
     progress.note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))

@@ -12,6 +12,7 @@ from indexer.items.item_encoder import Progress
 from indexer.train.half_lives import HalfLives
 from indexer.train.prediction import PredictionOptions
 from indexer.train.ranker import RankerOptions
+from tracker.events.dialects import OWN
 from tracker.events.times import Unit
 
 
@@ -23,7 +24,7 @@ class TrainOptions:
     Users and items with fewer than `core` events are left out. `repeats`: items chosen before may
     be chosen again. `refit` is that of a build. Without `tower` no encoder is trained. `columns`
     are the names of columns in the files of events, by field, where the two differ, `timestamps`
-    the unit of their timestamps that are numbers.
+    the unit of their timestamps that are numbers, `dialect` their format (see `load_dialect`).
     `rating_scale` is the lowest and highest rating; None to tell them by the ratings.
     """
 
@@ -38,6 +39,7 @@ class TrainOptions:
     columns: Mapping[str, str] = field(default_factory=dict)
     rating_scale: tuple[float, float] | None = None
     timestamps: Unit = "auto"
+    dialect: str = OWN
 
 
 class Trained(msgspec.Struct, frozen=True):

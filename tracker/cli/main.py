@@ -15,6 +15,7 @@ from tracker.cli.printing import err, print_demo, print_json, print_story, progr
 from tracker.cli.shared import FAILED, OneLineErrors, json_option, run_to_end, settings_options
 from tracker.demo.input import load_input, shipped
 from tracker.demo.run import DemoOptions, run_demo
+from tracker.events.dialects import FORMATS, OWN, records_in
 from tracker.events.entries import EVENT_FIELDS, event_reading, parse_columns, read_lines
 from tracker.events.kinds import Kinds
 from tracker.events.lines import Line
@@ -65,6 +66,13 @@ def _is_pipe(path: Path) -> bool:
     help="Names of fields or columns in the files, where they differ from ours; for example"
     " user=visitorid,item=itemid,kind=event.",
 )
+@click.option(
+    "--format",
+    "dialect",
+    metavar="FORMAT",
+    help=f"Format of the events: {', '.join(FORMATS)}, cloudevents:FORMAT, or a TOML file of"
+    " paths.  [default: TRACKER_EVENTS_FORMAT]",
+)
 @click.option("--unchecked", is_flag=True, help="Also send invalid lines, unchanged.")
 @click.option(
     "--skip-invalid", is_flag=True, help="Send the valid lines of files that have invalid ones."
@@ -76,6 +84,7 @@ def send(
     events: tuple[str, ...],
     rate: float | None,
     columns: dict[str, str],
+    dialect: str | None,
     unchecked: bool,
     skip_invalid: bool,
     dry_run: bool,
@@ -86,11 +95,19 @@ def send(
     The key of an event is its user, so that a user's events stay in order. Lines are checked as a
     worker with these settings checks them, with the weights that TRACKER_KINDS_FILE names. Files
     are checked whole before anything is sent: if a line is invalid, nothing is sent. Lines of
-    standard input are checked one by one, and invalid ones are not sent. The exit code is 1 if a
-    line was invalid, or if the broker did not confirm every event.
+    standard input are checked one by one, and invalid ones are not sent. Events in the format that
+    TRACKER_EVENTS_FORMAT names are sent as they are; of another format, as events of our own. The
+    exit code is 1 if a line was invalid, or if the broker did not confirm every event.
     """
     named = 0
-    reading = event_reading(columns)
+    given = dialect or settings.events_format
+    as_it_is = given == settings.events_format
+    if not as_it_is and settings.events_format != OWN:
+        raise click.UsageError(
+            f"--format is {given}, and the workers read {settings.events_format}"
+            " (TRACKER_EVENTS_FORMAT): events are sent in the workers' format or in our own"
+        )
+    reading = event_reading(columns, dialect=given)
     kinds = Kinds.of_settings(settings.kinds_file, settings.unknown_kinds)
     checker = EventChecker(settings, kinds)
 
@@ -110,7 +127,10 @@ def send(
         lines = 0
         if dry_run or not unchecked:
             task = bar.add_task("checking events", total=None, what="")
-            for lines, line in enumerate(read_lines(events if dry_run else files, reading), 1):
+            checked = records_in(
+                read_lines(events if dry_run else files, reading), reading.dialect, as_it_is
+            )
+            for lines, line in enumerate(checked, 1):
                 if why := checker(line.value)[1]:
                     sent.bad += 1
                     on_bad(line, why)
@@ -123,7 +143,7 @@ def send(
             sent = run_to_end(
                 send_events(
                     settings,
-                    read_lines(events, reading),
+                    records_in(read_lines(events, reading), reading.dialect, as_it_is),
                     rate,
                     lambda count: bar.update(task, what=f"{count:,}"),
                     on_bad if unchecked else on_bad_input,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from tracker.events.dialects import records_in
 from tracker.events.entries import event_reading, read_lines
 from tracker.events.lines import InputError, Line
 from tracker.events.rating_scale import rating_scale
@@ -90,7 +91,7 @@ def load_input(
     owners: list[str] = []
     bad: list[str] = []
     ratings: list[float] = []
-    for line in read_lines(events, event_reading()):
+    for line in records_in(read_lines(events, event_reading())):
         if limit is not None and len(lines) >= limit:
             break
         try:

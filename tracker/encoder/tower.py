@@ -108,7 +108,7 @@ class Tower:
         states.set_hidden(self.width)
         slots = np.unique(slots[slots >= 0])
         foreign = slots[states.head["encoder"][slots] != self.code]
-        self._rebuild(states, foreign, items)
+        self.rebuild(states, foreign, items)
         return len(foreign)
 
     @staticmethod
@@ -170,7 +170,7 @@ class Tower:
                     events.scenes[applied], events.values[applied], events.times[applied],
                 ),
             )  # fmt: skip
-        self._rebuild(states, again, items)
+        self.rebuild(states, again, items)
 
     def queries(self, requests: RequestBatch) -> NDArray[np.float32]:
         """Return queries for the index: where B users' interest is at a time, in a scene.
@@ -228,7 +228,8 @@ class Tower:
         )
         return [torch.from_numpy(array).to(self.steps.device) for array in arrays]
 
-    def _rebuild(self, states: UserStates, slots: Slots, items: ItemVectors) -> None:
+    def rebuild(self, states: UserStates, slots: Slots, items: ItemVectors) -> None:
+        """Rebuild the states of rows from their rings."""
         for start in range(0, len(slots), REBUILT):
             part = slots[start : start + REBUILT]
             rows, kinds, scenes, values, times, lengths = _ring_events(states, part, items)

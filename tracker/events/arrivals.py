@@ -75,6 +75,15 @@ class Arrivals:
         ]
         return cls(times, latest, types, clock)
 
+    def of_one(self, place: int, count: int) -> "Arrivals":
+        """Return those of `count` events of one record."""
+        return Arrivals(
+            [self.times[place]] * count,
+            [self.latest[place]] * count,
+            [self.types[place]] * count if self.types else [],
+            self.clock,
+        )
+
     def is_by_clock(self, place: int) -> bool:
         """Return whether the limit of a record is that of the worker's clock."""
         return self.clock is not None and (

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tracker.events.foreign import DECISIVE
+from tracker.events.dialects import OWN, Dialect, DialectError, load_dialect
+from tracker.events.foreign import DECISIVE, FIELDS
 from tracker.events.lines import Line, utf8_lines
 from tracker.events.names import nearest
 from tracker.events.opening import InputError, Notes, is_pandas_index, name_of, opened, part_files
 from tracker.events.tables import Fields, parquet_rows, table_rows
 from tracker.events.times import Unit
-from tracker.events.wire import Event
 
 MAX_LINE_BYTES = 1 << 20
 """Longest line of a file; the encoder cuts texts long before."""
@@ -19,7 +19,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_ARRAY_BYTES = 1 << 28
 """Longest JSON array in one piece; a longer one is refused, for it would fill the memory."""
 
-EVENT_FIELDS: tuple[str, ...] = Event.__struct_fields__
+EVENT_FIELDS: tuple[str, ...] = FIELDS
 
 _SHORT = {"user": "user_id", "item": "item_id", "event": "kind", "time": "timestamp"}
 _NAMED_LINES = 1000
@@ -37,6 +37,7 @@ class Reading:
         decisive: fields to which no other column of a table may look alike.
         notes: facts about the files, gathered while they are read.
         timestamps: unit of timestamps that are numbers.
+        dialect: format of the events; None for our own. The entries come as they are in the files.
     """
 
     fields: Collection[str] | None = None
@@ -45,6 +46,7 @@ class Reading:
     decisive: Sequence[str] = ()
     notes: Notes = field(default_factory=Notes)
     timestamps: Unit = "auto"
+    dialect: Dialect | None = None
 
     def select(self, source: str, names: Sequence[str]) -> dict[str, str]:
         """Return the names of the wanted fields by the names of their columns.
@@ -110,8 +112,28 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def event_reading(columns: Mapping[str, str] | None = None, timestamps: Unit = "auto") -> Reading:
-    """Return how events are read; the fields that an event does not have are noted."""
+def event_reading(
+    columns: Mapping[str, str] | None = None,
+    timestamps: Unit = "auto",
+    dialect: str = OWN,
+) -> Reading:
+    """Return how events are read; the fields that an event does not have are noted.
+
+    Args:
+        columns: names of columns in the files, by field, where the two differ.
+        timestamps: unit of timestamps that are numbers.
+        dialect: format of the events, see `load_dialect`.
+
+    Raises:
+        DialectError: there is no such format, or it goes with other names of columns.
+    """
+    if dialect != OWN:
+        if columns:
+            raise DialectError(
+                f"--columns names fields of our own format, and the format is {dialect}; name the"
+                " paths in a TOML file, and give that as --format"
+            )
+        return Reading(timestamps=timestamps, dialect=load_dialect(dialect))
     return Reading(EVENT_FIELDS, columns or {}, ("user_id",), DECISIVE, timestamps=timestamps)
 
 

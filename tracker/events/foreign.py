@@ -5,6 +5,7 @@ Only what the fast decoder of wire.py refuses comes here.
 
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,13 +13,22 @@ import msgspec
 from tracker.events.ids import IdError, id_text
 from tracker.events.names import nearest
 
-FIELDS = ("user_id", "item_id", "kind", "timestamp", "scene", "value", "event_id", "retracts")
+FIELDS = (
+    "user_id", "item_id", "kind", "timestamp", "scene", "value", "event_id", "retracts",
+    "takes_back", "was",
+)  # fmt: skip
 """The fields of an event."""
 
-IDS = ("user_id", "item_id", "event_id", "retracts")
+LOOKED_LIKE = FIELDS[:-1]
+"""The fields to which another name may look alike; `was` is too short for that."""
 
-DECISIVE = ("retracts", "event_id")
+IDS = ("user_id", "item_id", "event_id", "retracts", "was")
+
+DECISIVE = ("retracts", "event_id", "takes_back")
 """A misspelt one of these changes what an event does, so it is never ignored."""
+
+MAX_EVENTS = 500
+"""Maximum number of events in one record."""
 
 MAX_NAMES = 100
 """Most names of unknown fields that are counted one by one."""
@@ -49,6 +59,37 @@ class ForeignValueError(ValueError):
         self.reason = reason
 
 
+class SeveralEvents(Exception):
+    """A record holds several events.
+
+    Attributes:
+        parts: the events, each as JSON of its own.
+        record_of: makes a record of some of the events, given by their places.
+    """
+
+    def __init__(self, parts: Sequence[bytes], record_of: Callable[[Sequence[int]], bytes]) -> None:
+        super().__init__(f"{len(parts)} events in one record")
+        self.parts = parts
+        self.record_of = record_of
+
+    @classmethod
+    def of_array(cls, parts: Sequence[Any]) -> "SeveralEvents":
+        """Return those of an array of events in our format."""
+        return cls(
+            [msgspec.json.encode(part) for part in parts],
+            lambda places: msgspec.json.encode([parts[place] for place in places]),
+        )
+
+
+def check_number(events: int) -> None:
+    """Refuse a record with more than MAX_EVENTS events; raises ForeignValueError."""
+    if events > MAX_EVENTS:
+        raise ForeignValueError(
+            "too_many_events",
+            f"{events} events in one record; at most {MAX_EVENTS} are taken: send them in several",
+        )
+
+
 def fields_of(value: bytes, error: Exception) -> dict[str, Any]:
     """Return the fields of an event from what other tools make of it.
 
@@ -61,6 +102,22 @@ def fields_of(value: bytes, error: Exception) -> dict[str, Any]:
 
     Raises:
         ForeignValueError: it is something else; the message names it and the remedy.
+        SeveralEvents: it is an array of several.
+    """
+    content = content_of(value)
+    if isinstance(content, list) and len(content) == 1:
+        content = content[0]
+    if isinstance(content, list) and len(content) > 1:
+        check_number(len(content))
+        raise SeveralEvents.of_array(content)
+    return object_of(content, str(error))
+
+
+def content_of(value: bytes) -> Any:
+    """Return what the JSON of a record holds, without a byte order mark or Connect's envelope.
+
+    Raises:
+        ForeignValueError: it is not JSON; the message names what it is, and the remedy.
     """
     text = value.removeprefix(_BYTE_ORDER_MARK)
     try:
@@ -74,13 +131,19 @@ def fields_of(value: bytes, error: Exception) -> dict[str, Any]:
         content = content["payload"]  # Kafka Connect: schemas.enable=true
         if content is None:
             raise ForeignValueError("tombstone", "Kafka Connect's envelope with no payload")
-    if isinstance(content, list):
-        if len(content) != 1:
-            raise ForeignValueError(
-                "wrong_type",
-                f"an array of {len(content)}; one event per record is expected: send each alone",
-            )
-        content = content[0]
+    return content
+
+
+def object_of(content: Any, why: str) -> dict[str, Any]:
+    """Return content that is an object.
+
+    Args:
+        content: of a record, or a part of it.
+        why: why it is no event, for the message.
+
+    Raises:
+        ForeignValueError: it is none.
+    """
     if isinstance(content, str):
         again = content.lstrip()[:1] in ("{", "[")
         raise ForeignValueError(
@@ -89,9 +152,11 @@ def fields_of(value: bytes, error: Exception) -> dict[str, Any]:
             if again
             else "a JSON text; an object with the fields of an event is expected",
         )
+    if content == []:
+        raise ForeignValueError("wrong_type", "an array of 0 events; an event is expected")
     if not isinstance(content, dict):
         raise ForeignValueError(
-            "wrong_type", f"JSON, but no object: an event is expected ({str(error)[:200]})"
+            "wrong_type", f"JSON, but no object: an event is expected ({why[:200]})"
         )
     return content
 
@@ -133,7 +198,7 @@ def known_fields(
 
 def hint(fields: dict[str, Any]) -> str:
     """Return which names of fields look like those that an event has; "" for none."""
-    near = [_looks_like(name, FIELDS) for name in fields if name not in FIELDS]
+    near = [_looks_like(name, LOOKED_LIKE) for name in fields if name not in FIELDS]
     return "".join(f"; {text}" for text in near[:20] if text)
 
 
@@ -143,7 +208,7 @@ def look_alikes(names: Counter[str]) -> list[str]:
     >>> look_alikes(Counter({"colour": 9, "scen": 3}))
     ['`scen` looks like `scene`']
     """
-    return [text for name, _ in names.most_common() if (text := _looks_like(name, FIELDS))]
+    return [text for name, _ in names.most_common() if (text := _looks_like(name, LOOKED_LIKE))]
 
 
 def _looks_like(name: str, names: tuple[str, ...]) -> str:
@@ -157,7 +222,7 @@ def _unknown(name: str, meant: str | None) -> str:
             f"`{name[:64]}` looks like `{meant}`, which decides what an event does, so it is not"
             " ignored; correct the name, or choose one that differs more"
         )
-    near = nearest(name, FIELDS)
+    near = nearest(name, LOOKED_LIKE)
     like = "" if near is None else f" that looks like `{near}`"
     return f"unknown field `{name[:64]}`{like}; TRACKER_UNKNOWN_FIELDS=ignore takes such events"
 

@@ -1,7 +1,7 @@
 """Messages in Kafka topics: Event in, Recommendation and Rejection out."""
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import xxhash
@@ -45,6 +45,18 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     value: float | None = None
     event_id: _TEXT | None = None
     retracts: _TEXT | None = None
+
+
+class OtherEvent(Event, frozen=True, forbid_unknown_fields=True, gc=False):
+    """An event that takes another back without its id, or that joins two users.
+
+    With `takes_back`, a kind, the user's latest event of that kind on `item_id` is taken back.
+    With `was`, the user of that id turns out to be `user_id`, and joins that user's state.
+    Once decoded, `retracts` is "", which tells both from actions.
+    """
+
+    takes_back: _TEXT | None = None
+    was: _TEXT | None = None
 
 
 class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +108,9 @@ class Recommendation(msgspec.Struct, frozen=True, gc=False):
 class Rejection(msgspec.Struct, frozen=True):
     """Why a record was not taken: `reason` is the code that is counted, `message` is for people.
 
-    On the wire the value is the record's bytes, and these fields are headers.
+    On the wire the value is the record's bytes, and these fields are headers. Of a record with
+    several events, the value holds those that were not taken for this reason; `events` is their
+    number.
     """
 
     reason: str
@@ -104,17 +118,25 @@ class Rejection(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     offset: int
+    events: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 class Undecodable(bytes):
-    """Bytes of a record, or a batch of records, whose form in the log cannot be decoded."""
+    """Bytes of a record, or of a batch of records, of which is known that they are no event.
+
+    Attributes:
+        why: the message of the rejection.
+        reason: its reason, one of REASONS.
+    """
 
     why: str
+    reason: str
 
-    def __new__(cls, value: bytes, why: str) -> "Undecodable":
+    def __new__(cls, value: bytes, why: str, reason: str = "undecodable") -> "Undecodable":
         """Keep the bytes with the reason."""
         result = super().__new__(cls, value)
         result.why = why
+        result.reason = reason
         return result
 
 
@@ -138,6 +160,7 @@ REASONS = (
     "future_timestamp",
     "bad_value",
     "unknown_kind",
+    "too_many_events",
     "no_origin",
     "handed_twice",
 )
@@ -151,7 +174,7 @@ def encode_event(event: Event) -> bytes:
     fields = {
         name: value
         for name in event.__struct_fields__
-        if (value := getattr(event, name)) is not None
+        if (value := getattr(event, name)) not in (None, "")
     }
     return _encoder.encode(fields)
 
@@ -173,6 +196,7 @@ def decode_event(
 
     Raises:
         RejectedEventError: with its reason code; the message names what was found and expected.
+        SeveralEvents: the record is an array of several events.
     """
     if value is None:
         raise RejectedEventError(
@@ -196,10 +220,13 @@ def _decode_foreign(
 ) -> Event:
     """Read an event that is not exactly in the format."""
     if isinstance(value, Undecodable):
-        raise RejectedEventError("undecodable", value.why)
+        raise RejectedEventError(value.reason, value.why)
     try:
         fields = fields_of(value, error)
-        event = msgspec.convert(known_fields(fields, unknown, reject_unknown), Event)
+        known = known_fields(fields, unknown, reject_unknown)
+        if known.get("takes_back") is not None or known.get("was") is not None:
+            return _other_event(known)
+        event = msgspec.convert({n: v for n, v in known.items() if n not in _OTHER}, Event)
     except ForeignValueError as foreign:
         raise RejectedEventError(foreign.reason, str(foreign)) from error
     except msgspec.ValidationError as invalid:
@@ -212,6 +239,32 @@ def _decode_foreign(
     return event
 
 
+_OTHER = ("takes_back", "was")
+
+
+def _other_event(fields: dict[str, Any]) -> Event:
+    """Return an event that takes another back without its id, or joins two users.
+
+    Raises:
+        msgspec.ValidationError: a field has another type than it should.
+        RejectedEventError: fields are missing, or do not go together.
+    """
+    event = msgspec.convert(fields, OtherEvent)
+    given = [name for name in ("retracts", *_OTHER) if getattr(event, name) is not None]
+    if len(given) > 1:
+        raise RejectedEventError(
+            "wrong_type", f"{' and '.join(given)} in one event; one of them is expected"
+        )
+    if event.takes_back is not None and event.item_id is None:
+        raise RejectedEventError(
+            "missing_field",
+            "item_id missing; what takes back without an event_id carries user_id, item_id and"
+            " takes_back",
+        )
+    _check_ids(event, (*_TEXTS, *_OTHER))
+    return msgspec.structs.replace(event, retracts="")
+
+
 def _missing(event: Event, more: str = "") -> RejectedEventError:
     missing = [n for n in ("item_id", "kind", "timestamp") if getattr(event, n) is None]
     return RejectedEventError(
@@ -221,8 +274,11 @@ def _missing(event: Event, more: str = "") -> RejectedEventError:
     )
 
 
-def _check_ids(event: Event) -> None:
-    for name in ("user_id", "item_id", "kind", "scene", "event_id", "retracts"):
+_TEXTS = ("user_id", "item_id", "kind", "scene", "event_id", "retracts")
+
+
+def _check_ids(event: Event, names: tuple[str, ...] = _TEXTS) -> None:
+    for name in names:
         text = getattr(event, name)
         if text is not None and len(text) * 4 > MAX_ID_BYTES:
             size = len(text.encode())

@@ -13,11 +13,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from tracker.events.arrivals import Arrivals
-from tracker.events.batch import EventReader
+from tracker.events.batch import EventReader, events_in
+from tracker.events.dialects import Dialect, load_dialect
 from tracker.events.foreign import look_alikes
 from tracker.events.kinds import Kinds
 from tracker.events.lines import Line
-from tracker.events.wire import RejectedEventError, decode_event
+from tracker.events.wire import RejectedEventError
 from tracker.kafka.cluster import TopicError, describe_topics, topics_of, unreachable
 from tracker.kafka.connect import consumer, producer
 from tracker.kafka.partitioner import ProducerPartitioner
@@ -73,7 +74,10 @@ class EventChecker:
         clock: wall time, in seconds.
 
     Attributes:
-        reader: its `unknown_fields` and `units` are those of all lines so far.
+        reader: its `unknown_fields`, `units` and `passed_over` are those of all lines so far.
+
+    Raises:
+        DialectError: TRACKER_EVENTS_FORMAT names no format.
     """
 
     CLOCK_LINES = 1000  # the clock is read again after so many
@@ -82,7 +86,8 @@ class EventChecker:
         self, settings: Settings, kinds: Kinds, clock: Callable[[], float] = time.time
     ) -> None:
         reject_unknown = settings.unknown_fields == "reject"
-        self.reader = EventReader(kinds, settings.timestamps, reject_unknown)
+        dialect = load_dialect(settings.events_format)
+        self.reader = EventReader(kinds, settings.timestamps, reject_unknown, dialect)
         self._clock = clock
         self._lines = 0
 
@@ -92,9 +97,9 @@ class EventChecker:
             self._arrivals = Arrivals.of_records([None], [None], self._clock())
         self._lines += 1
         try:
-            return self.reader.check(value, self._arrivals).user_id, ""
+            return self.reader.check(value, self._arrivals), ""
         except RejectedEventError as error:
-            user_id = None if value is None else _user_of(value)[0]
+            user_id = None if value is None else _user_of(value, self.reader.dialect)[0]
             return user_id, f"{error.reason}: {error}"
 
     def unused(self) -> list[str]:
@@ -105,7 +110,12 @@ class EventChecker:
         """Return which unknown fields look like one of an event, and which units times have."""
         alike = look_alikes(self.reader.unknown_fields)
         units = [f"timestamps are taken as {unit}" for unit in self.reader.units]
-        return [*alike[:10], *units]
+        words = self.reader.passed_over
+        passed = [
+            f"{words.total():,} records say nothing of items: "
+            + ", ".join(f"{word} ({count:,})" for word, count in words.most_common(5))
+        ]
+        return [*alike[:10], *units, *(passed if words else [])]
 
 
 async def send_events(
@@ -202,10 +212,11 @@ async def send_events(
     return result
 
 
-def _user_of(value: bytes) -> tuple[str | None, str]:
+def _user_of(value: bytes, dialect: Dialect | None = None) -> tuple[str | None, str]:
     """Return the user id if it can be read, and the reason why the line is not an event."""
     try:
-        return decode_event(value).user_id, ""
+        users = [event.user_id for event in events_in(value, dialect)]
+        return (users[0] if users else None), ""
     except RejectedEventError as error:
         reason = f"{error.reason}: {error}"
     try:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from tracker.events.wire import RejectedEventError, decode_event
+from tracker.events.batch import events_in
+from tracker.events.dialects import Dialect, load_dialect
+from tracker.events.wire import RejectedEventError
 from tracker.kafka.client import ends_of
 from tracker.kafka.connect import consumer
 from tracker.kafka.partitioner import HASHES, fitting
@@ -53,14 +55,16 @@ async def sample_keys(settings: Settings, topic: str, partitions: int) -> KeySam
 
     Raises:
         BrokerError: the broker cannot be used.
+        DialectError: TRACKER_EVENTS_FORMAT names no format.
     """
     places = await _latest(settings, topic, partitions)
+    dialect = load_dialect(settings.events_format)
     no_key = other_key = 0
     keyed: list[tuple[bytes, int]] = []
     for key, value, partition in places:
         if key is None:
             no_key += 1
-        elif value is not None and key != _user_of(value, key):
+        elif value is not None and key != _user_of(value, key, dialect):
             other_key += 1
         else:
             keyed.append((key, partition))
@@ -97,12 +101,13 @@ def _judged(
     )
 
 
-def _user_of(value: bytes, otherwise: bytes) -> bytes:
-    """Return the user of an event; what is given where the record is not one."""
+def _user_of(value: bytes, otherwise: bytes, dialect: Dialect | None) -> bytes:
+    """Return the user of a record's events; what is given where it has none, or several."""
     try:
-        return decode_event(value).user_id.encode()
+        users = {event.user_id for event in events_in(value, dialect)}
     except RejectedEventError:
         return otherwise
+    return users.pop().encode() if len(users) == 1 else otherwise
 
 
 async def _latest(

@@ -68,12 +68,18 @@ class Record(NamedTuple):
 
 
 def rejected_record(
-    topic: str, partition: int, key: bytes | None, value: bytes | None, rejection: Rejection
+    topic: str,
+    partition: int,
+    key: bytes | None,
+    value: bytes | None,
+    rejection: Rejection,
+    several: bool = False,
 ) -> Record:
     """Return the record that keeps a rejected one: its bytes, with reason and source as headers.
 
     A value above 64 KiB is cut; then its size and SHA-256 are headers too. A tombstone without a
-    key becomes an empty value.
+    key becomes an empty value. With `several`, the record has several events, and the value holds
+    only the rejected ones.
     """
     headers = [
         ("reason", rejection.reason.encode()),
@@ -82,6 +88,8 @@ def rejected_record(
         ("partition", str(rejection.partition).encode()),
         ("offset", str(rejection.offset).encode()),
     ]
+    if several:
+        headers.append(("events", str(rejection.events).encode()))
     if value is not None and len(value) > MAX_REJECTED_BYTES:
         headers += [
             ("size", str(len(value)).encode()),

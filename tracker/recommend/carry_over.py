@@ -9,6 +9,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
 from tracker.users.apply import Applied, apply_events, joined, rebuild_from_ring
+from tracker.users.join_users import join_users as rows_joined
 from tracker.users.rows import UserRows
 from tracker.users.states import UserStates
 
@@ -62,6 +63,36 @@ def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> App
         tower.update(states, stretch, applied.outcomes, applied.late, last_times, artifact.vectors)
         parts.append(applied)
     return replace(parts[0] if len(parts) == 1 else joined(parts), rebuilt=rebuilt)
+
+
+def join_users(
+    users: UserRows, slot: int, other: int, join: EventBatch, artifact: Artifact
+) -> Applied | None:
+    """Join the state at `other` to that at `slot`; the row at `other` is empty then.
+
+    Args:
+        users: the rows.
+        slot: of the user who stays.
+        other: slot of the user who joins.
+        join: the event that joins them, alone.
+        artifact: the one in use.
+
+    Returns:
+        the outcome of the retractions that had waited; None if nothing is kept of the other user.
+    """
+    manifest, states = artifact.manifest, users.states
+    basis = hash_id(manifest.basis)
+    carry_over(states, np.array([slot, other]), artifact)
+    waiting = rows_joined(users, slot, other, artifact.vectors, basis, manifest.sequence)
+    if waiting is None:
+        return None
+    again = join.take(np.zeros(len(waiting), np.int64))
+    again.joined = {}
+    again.retracts[:] = waiting
+    applied = _apply(users, again, artifact)
+    if artifact.models.tower is not None:
+        artifact.models.tower.rebuild(states, np.array([slot]), artifact.vectors)
+    return applied
 
 
 def _apply(users: UserRows, events: EventBatch, artifact: Artifact) -> Applied:

@@ -15,7 +15,7 @@ from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.events.batch import EventBatch
 from tracker.items.view import ItemView
-from tracker.recommend.carry_over import carry_over, update_users
+from tracker.recommend.carry_over import carry_over, join_users, update_users
 from tracker.recommend.columns import Columns
 from tracker.recommend.inspection import Inspection, without
 from tracker.recommend.lists import RecommendedBatch, describe
@@ -112,6 +112,11 @@ class Recommender:
         """Apply N events to the rows at `events.slots`, strictly in order: see `update_users`."""
         self.reader.forget()
         return update_users(users, events, self.artifact)
+
+    def join(self, users: UserRows, slot: int, other: int, join: EventBatch) -> Applied | None:
+        """Join one user's state to another's: see `join_users`."""
+        self.reader.forget()
+        return join_users(users, slot, other, join, self.artifact)
 
     def recommend(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -239,24 +240,28 @@ class HandOver:
         away, _ = self._keys.away([user.encode() for user in batch.users])
         own = np.ones(len(batch), np.bool_)
         own[away] = False
-        by_place = {
-            place: _at_origin(rejection, self._events, records[place].origin)
+        with_events = set(index.tolist())
+        # Of a record with several events, those that cannot be taken were rejected where it lies.
+        refused = [
+            (place, _at_origin(rejection, self._events, records[place].origin))
             for place, rejection in rejected
-        }
-        own_places = set(index[own].tolist())
-        for place in sorted(set(index.tolist()) - own_places):
+            if place not in with_events or rejection.reason == "future_timestamp"
+        ]
+        for place in sorted(with_events - set(index[own].tolist())):
             origin = records[place].origin
-            by_place.setdefault(
-                place,
-                Rejection(
-                    HANDED_TWICE,
-                    f"it was handed on to partition {self._partition}, and by"
-                    f" {self._partitioner} its user belongs to another one: give all workers the"
-                    " same TRACKER_PARTITIONER, and send it again",
-                    self._events,
-                    origin.partition,
-                    origin.offset,
-                ),
+            refused.append(
+                (
+                    place,
+                    Rejection(
+                        HANDED_TWICE,
+                        f"it was handed on to partition {self._partition}, and by"
+                        f" {self._partitioner} its user belongs to another one: give all workers"
+                        " the same TRACKER_PARTITIONER, and send it again",
+                        self._events,
+                        origin.partition,
+                        origin.offset,
+                    ),
+                )
             )
         if not own.all():
             places = np.flatnonzero(own)
@@ -268,7 +273,7 @@ class HandOver:
         batch.origin_offsets = np.array(
             [records[place].origin.offset for place in index.tolist()], np.int64
         )
-        return batch, sorted(by_place.items())
+        return batch, sorted(refused, key=lambda pair: pair[0])
 
     def taken(self, records: Sequence[HandedRecord]) -> None:
         """Keep with the position that records were taken; they are not taken again."""
@@ -324,7 +329,9 @@ class HandOver:
 
 
 def _at_origin(rejection: Rejection, topic: str, origin: Origin) -> Rejection:
-    return Rejection(rejection.reason, rejection.message, topic, origin.partition, origin.offset)
+    return msgspec.structs.replace(
+        rejection, topic=topic, partition=origin.partition, offset=origin.offset
+    )
 
 
 def origin_of(headers: Sequence[tuple[str, bytes]] | None) -> Origin | None:

@@ -51,15 +51,24 @@ class Intake:
         self._last_rejections = context.rejections
         settings = context.settings
         self._reader = EventReader(
-            context.kinds, settings.timestamps, settings.unknown_fields == "reject"
+            context.kinds,
+            settings.timestamps,
+            settings.unknown_fields == "reject",
+            context.dialect,
         )
         self._names: set[str] = set()
+        self._words: set[str] = set()
         self._kinds = context.kinds
 
     @property
     def scene_names(self) -> dict[int, str]:
         """Names by code of the scenes that the records had."""
         return self._reader.scene_names
+
+    @property
+    def places(self) -> list[int]:
+        """Of each event of the last chunk, the index of its record."""
+        return self._reader.places
 
     def read(self, records: Sequence[Any], clock: float) -> tuple[EventBatch, Rejected, bool]:
         """Decode records, in order. Nothing is counted yet, because a chunk may be read again.
@@ -83,14 +92,13 @@ class Intake:
             [record.offset for record in records],
             arrivals,
         )
+        places = self._reader.places
         if not rejected:
-            return batch, rejected, arrivals.is_open(range(len(records)), batch.times)
+            return batch, rejected, arrivals.is_open(places, batch.times)
         by_clock = any(
             rejection.reason == "future_timestamp" and arrivals.is_by_clock(index)
             for index, rejection in rejected
         )
-        refused = {index for index, _ in rejected}
-        places = [index for index in range(len(records)) if index not in refused]
         return batch, rejected, by_clock or arrivals.is_open(places, batch.times)
 
     def count(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> list[Record]:
@@ -100,21 +108,40 @@ class Intake:
         """
         if len(batch):
             self._check_ratings(batch)
+        if self._reader.passed_over and not batch.is_handed:
+            self._count_passed_over(self._reader.passed_over)
         if self._reader.unknown_fields and not batch.is_handed:
             self._count_fields(self._reader.unknown_fields)
         if self._reader.units and not batch.is_handed:
             self._say_units(self._reader.units)
-        return [self.reject(records[index], rejection) for index, rejection in rejected]
+        parts = self._reader.parts_refused
+        return [
+            self.reject(records[index], rejection, parts.get((index, rejection.reason)))
+            for index, rejection in rejected
+        ]
 
-    def reject(self, record: Any, rejection: Rejection) -> Record:
-        """Count a rejection, and return what the rejected topic gets."""
-        self._metrics.rejected.labels(rejection.reason).inc()
-        self._last_rejections.append(
-            LastRejection(rejection, bytes(record.value or b"")[:REJECTED_BYTES])
-        )
+    def reject(self, record: Any, rejection: Rejection, part: bytes | None = None) -> Record:
+        """Count a rejection, and return what the rejected topic gets.
+
+        Args:
+            record: the record.
+            rejection: why it was not taken.
+            part: of a record with several events, those that were not taken.
+        """
+        self._metrics.rejected.labels(rejection.reason).inc(rejection.events)
+        value = record.value if part is None else part
+        self._last_rejections.append(LastRejection(rejection, bytes(value or b"")[:REJECTED_BYTES]))
         return rejected_record(
-            self._rejected_topic, self._target, record.key, record.value, rejection
+            self._rejected_topic, self._target, record.key, value, rejection, part is not None
         )
+
+    def _count_passed_over(self, words: Counter[str]) -> None:
+        """Count records that the format passes over, up to MAX_NAMES words."""
+        for word, count in words.items():
+            if word not in self._words and len(self._words) >= MAX_NAMES:
+                word = OTHER_NAMES
+            self._words.add(word)
+            self._metrics.passed_over.labels(word).inc(count)
 
     def _count_fields(self, unknown: Counter[str]) -> None:
         """Count fields that are ignored, up to MAX_NAMES names, and name those that look known."""

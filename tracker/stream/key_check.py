@@ -146,6 +146,7 @@ class KeyCheck:
         users: Sequence[bytes],
         away: NDArray[np.int64],
         handed: bool,
+        record_places: Sequence[int],
     ) -> None:
         """Count the events of a chunk whose key or partition is not that of their user.
 
@@ -155,11 +156,9 @@ class KeyCheck:
             users: (N,) ids of their users.
             away: places of those that belong to other partitions.
             handed: whether they are handed on to these.
+            record_places: (N,) of each event, the index of its record.
         """
-        keys = [record.key for record in records]
-        if len(batch) != len(keys):  # some were rejected
-            offsets = np.array([record.offset for record in records], np.int64)
-            keys = [keys[place] for place in np.searchsorted(offsets, batch.offsets).tolist()]
+        keys = [records[place].key for place in record_places]
         if keys == users and not len(away):
             return
         wrong: dict[str, list[int]] = {cause: [] for cause in CAUSES}

@@ -96,6 +96,9 @@ class Metrics:
         self.unknown_fields = counter(
             "unknown_fields", "fields of events that were ignored, by name", ("name",)
         )
+        self.passed_over = counter(
+            "passed_over", "records of the format that say nothing of items, by word", ("word",)
+        )
         self.outcomes = counter("outcomes", "accepted events, by outcome", ("outcome",))
         self.duplicates = counter("duplicates", "events whose event_id is in the ring already")
         self.too_old = counter("too_old", "retractions of events that are no longer in the ring")
@@ -110,6 +113,9 @@ class Metrics:
         )
         for cause in ("no_key", "other_key", "other_partition"):
             self.key_mismatch.labels(cause)
+        self.joins_elsewhere = counter(
+            "joins_elsewhere", "joins of a user whose state is in another partition"
+        )
         self.ratings_beyond_scale = counter(
             "ratings_beyond_scale", "ratings outside the artifact's scale, which are cut"
         )

@@ -313,10 +313,22 @@ class Partition:
         )
         trace = self._context.trace
         with trace("chunk", partition=self.name, records=len(records), end=chunk.end):
-            out = await self._run_with_room(
-                lambda: self.side.process(records, chunk.end, handed), small
-            )
-            self._outbox.put(out)
+            try:
+                out = await self._run_with_room(
+                    lambda: self.side.process(records, chunk.end, handed), small
+                )
+            except ArenaFullError:
+                if len(records) < 2:
+                    raise
+                out = None
+            else:
+                self._outbox.put(out)
+        if out is None:  # records of many events each: the users of half of them may fit
+            half = len(records) // 2
+            middle = records[half].offset
+            await self._apply(Chunk(chunk.tp, position, middle, records[:half]))
+            if reached.position == middle:
+                await self._apply(chunk)
 
     def _is_handed(self, topic: str) -> bool:
         return topic != self._source.topic

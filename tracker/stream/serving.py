@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version
+from tracker.events.dialects import Dialect
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Rejection
 from tracker.explained import first_line
@@ -337,6 +338,7 @@ class Context:
         log_once: messages that this worker has logged and does not repeat.
         trace: opens a span of a chunk's trace.
         rejections: the last records of the events topic that were not taken.
+        dialect: format of the events; None for our own.
     """
 
     settings: Settings
@@ -348,6 +350,7 @@ class Context:
     log_once: set[str] = field(default_factory=set)
     trace: Trace = no_trace
     rejections: deque[LastRejection] = field(default_factory=lambda: deque(maxlen=LAST_REJECTIONS))
+    dialect: Dialect | None = None
 
     @property
     def idle_seconds(self) -> float | None:

@@ -3,6 +3,7 @@
 On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from tracker.events.batch import EventBatch, waves
 from tracker.events.item_events import encode_block, item_partition, split_events
 from tracker.events.wire import Rejection
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
+from tracker.kafka.partitioner import partition_of
 from tracker.kafka.unreadable import REMEDIES, UnreadableRows
 from tracker.kernels.row_bytes import (
     ASIDE_PREFIX,
@@ -43,6 +45,9 @@ from tracker.users.columns import (
     ALREADY_RETRACTED,
     APPLIED,
     DUPLICATE,
+    JOINED,
+    NOTHING_TO_JOIN,
+    NOTHING_TO_TAKE_BACK,
     RETRACTED,
     RETRACTED_ON_ARRIVAL,
     RETRACTION_WAITS,
@@ -50,6 +55,8 @@ from tracker.users.columns import (
 )
 from tracker.users.rows import UserRows
 from tracker.users.states import UserStates
+
+log = logging.getLogger(__name__)
 
 BLOCK_EVENTS = 400
 """Item events in one record; up to about 80 KiB."""
@@ -80,6 +87,9 @@ OUTCOMES = {
     TOO_OLD: "too_old",
     RETRACTED_ON_ARRIVAL: "retracted_on_arrival",
     ALREADY_RETRACTED: "already_retracted",
+    NOTHING_TO_TAKE_BACK: "nothing_to_take_back",
+    JOINED: "joined",
+    NOTHING_TO_JOIN: "nothing_to_join",
 }
 
 
@@ -175,6 +185,8 @@ class UserSide(Side[str]):
         )
         self._lists = ListMaker(context, partition, rows, self._policy)
         self._item_events: list[NDArray[Any]] = []
+        self._joining: dict[str, int] = {}  # slots of the users who join others in this chunk
+        self._joined_before: set[str] = set()  # of these, those whose row is from after the join
         self._held_records: list[Record] = []  # recommendations that belong into the next commit
         self._moved_at = context.clock()  # wall time of the last chunk
         self._latest_users: deque[str] = deque(maxlen=LATEST_USERS)
@@ -248,8 +260,11 @@ class UserSide(Side[str]):
             batch, misplaced = self._hand_over.split(batch)
         # 2. Find the users' rows. Nothing is counted or changed before this has succeeded.
         if len(batch):
+            joining = list(batch.joined.values())
             with self._context.trace("load"):
-                batch.slots[:] = self.store.slots_of(batch.users)
+                slots = self.store.slots_of([*batch.users, *joining])
+            batch.slots[:] = slots[: len(batch)]
+            self._joining = dict(zip(joining, slots[len(batch) :].tolist(), strict=True))
         # 3. Learn, apply, recommend.
         out = self._intake.count(records, batch, rejected)
         out += [self._intake.reject(record, rejection) for record, rejection in refused]
@@ -264,15 +279,21 @@ class UserSide(Side[str]):
             stream_times = np.maximum.accumulate(np.maximum(batch.times, progress.stream_time))
             np.minimum(stream_times, now + MAX_FUTURE_SECONDS, out=stream_times)
             self._learning.learn(serving, self._rows, batch, stream_times)
-            if self._settings.emit == "event":
-                for part in waves(batch.slots):
+            fresh = self._fresh(batch)
+            if self._settings.emit == "event" or batch.joined:
+                for group in self._groups(batch):
                     out += self._apply(
-                        batch.take(part), stream_times[part], versions[part], serving, now
+                        batch.take(group),
+                        fresh[group],
+                        stream_times[group],
+                        versions[group],
+                        serving,
+                        now,
                     )
                 self._sort_item_events()
             else:
-                out += self._apply(batch, stream_times, versions, serving, now)
-            self.store.mark_dirty(batch.slots)
+                out += self._apply(batch, fresh, stream_times, versions, serving, now)
+            self.store.mark_dirty(slots)
             progress.version = int(versions[-1])
             progress.stream_time = float(stream_times[-1])
             self._metrics.events.inc(len(batch))
@@ -495,31 +516,115 @@ class UserSide(Side[str]):
         self._rows.follow(serving.config, hidden, newest)
         return serving
 
+    def _fresh(self, batch: EventBatch) -> NDArray[np.bool_]:
+        """Return which events of a chunk are not in their users' rows yet.
+
+        Without a transaction rows may have reached the changelog without their position.
+        """
+        if self._context.cluster.transactions or batch.is_handed:
+            return np.ones(len(batch), np.bool_)
+        new: NDArray[np.bool_] = batch.offsets > self._rows.states.head["last_offset"][batch.slots]
+        self._metrics.replayed.inc(len(batch) - int(new.sum()))
+        last = self._rows.states.head["last_offset"]
+        self._joined_before = {
+            was
+            for place, was in batch.joined.items()
+            if last[self._joining[was]] >= batch.offsets[place]
+        }
+        return new
+
+    def _groups(self, batch: EventBatch) -> list[NDArray[np.int64]]:
+        """Divide a chunk into groups after each of which lists are sent."""
+        if self._settings.emit != "event":
+            return [np.arange(len(batch))]
+        if not batch.joined:
+            return waves(batch.slots, batch.offsets)
+        return np.split(np.arange(len(batch)), np.flatnonzero(np.diff(batch.offsets)) + 1)
+
+    def _change(self, batch: EventBatch, fresh: NDArray[np.bool_], serving: Serving) -> None:
+        """Apply the fresh events of a batch without joins."""
+        if not fresh.all():
+            batch = batch.take(np.flatnonzero(fresh))
+        if len(batch):
+            with self._context.trace("state"):
+                applied = self._update(serving, batch)
+            self._lists.judge_lists(batch, applied.outcomes, serving)
+            if applied.rebuilt:
+                self._metrics.rebuilt.inc(applied.rebuilt)
+            self._item_events.append(applied.item_events)
+            self._count(applied.outcomes, applied.unknown)
+
+    def _join(self, join: EventBatch, is_fresh: bool, serving: Serving) -> None:
+        """Join a user's state to another's, once, however often the event comes.
+
+        The row of the one who joined stays, empty, with the offset. If a commit without a
+        transaction was cut off, the row of the other one may alone have been written: then nothing
+        joins, and the row of the one who joined is emptied.
+        """
+        (was,) = join.joined.values()
+        slot, other, offset = int(join.slots[0]), self._joining[was], int(join.offsets[0])
+        if slot == other:
+            return
+        head = self._rows.states.head
+        applied = None
+        if is_fresh:
+            applied = serving.recommender.join(self._rows, slot, other, join)
+        elif was not in self._joined_before:
+            self._rows.forget(other)
+        if not join.is_handed:  # offsets of another topic
+            for row in (slot, other):
+                head["last_offset"][row] = max(int(head["last_offset"][row]), offset)
+        self._policy.mark_sent([was])
+        outcome = NOTHING_TO_JOIN if applied is None else JOINED
+        self._metrics.outcomes.labels(OUTCOMES[outcome]).inc()
+        if applied is not None:
+            self._item_events.append(applied.item_events)
+            self._count(applied.outcomes, 0)
+        elif is_fresh:
+            self._check_place(was, join.users[0], offset)
+
+    def _check_place(self, was: str, user: str, offset: int) -> None:
+        """Count a join of a user of whom nothing is kept here, if another partition may do."""
+        topic = self._context.cluster.topics.events
+        partitions = self._context.cluster.partitions(topic)
+        if self._settings.partitioner == "given":
+            return
+        home = partition_of(was, partitions, self._settings.partitioner)
+        if home == self._partition:
+            return
+        self._metrics.joins_elsewhere.inc()
+        if "joins elsewhere" not in self._context.log_once:
+            self._context.log_once.add("joins elsewhere")
+            log.warning(
+                "%s-%d, offset %d: user %s was %s, whose events are in partition %d: that state"
+                " stays there, and does not join. Key the events of a visitor, from the first one"
+                " on, by one id that stays after the login. tracker_joins_elsewhere_total counts"
+                " such joins; this is said once",
+                topic, self._partition, offset, user, was, home,
+            )  # fmt: skip
+
     def _apply(
         self,
         batch: EventBatch,
+        fresh: NDArray[np.bool_],
         stream_times: NDArray[np.float64],
         versions: NDArray[np.int64],
         serving: Serving,
         now: float,
     ) -> list[Record]:
-        """Apply a batch, and make the lists that the policy wants."""
+        """Apply a batch, and make the lists that the policy wants; events not `fresh` are in."""
         rows = self._rows
-        fresh = batch
-        if not self._context.cluster.transactions and not batch.is_handed:
-            # Without a transaction rows may have reached the changelog without their position.
-            new = np.flatnonzero(batch.offsets > rows.states.head["last_offset"][batch.slots])
-            if len(new) < len(batch):
-                self._metrics.replayed.inc(len(batch) - len(new))
-                fresh = batch.take(new)
-        if len(fresh):
-            with self._context.trace("state"):
-                applied = self._update(serving, fresh)
-            self._lists.judge_lists(fresh, applied.outcomes, serving)
-            if applied.rebuilt:
-                self._metrics.rebuilt.inc(applied.rebuilt)
-            self._item_events.append(applied.item_events)
-            self._count(applied.outcomes, applied.unknown)
+        start = 0
+        for place in batch.joined:  # in order
+            before = np.arange(start, place)
+            self._change(batch.take(before), fresh[before], serving)
+            self._join(batch.take(np.array([place])), bool(fresh[place]), serving)
+            start = place + 1
+        if start:
+            rest = np.arange(start, len(batch))
+            self._change(batch.take(rest), fresh[rest], serving)
+        else:
+            self._change(batch, fresh, serving)
         latest = last_of_each(batch.slots)
         names = self.scene_names
         scene_names = [names.get(scene) for scene in batch.scenes[latest].tolist()]
@@ -557,6 +662,7 @@ class UserSide(Side[str]):
                 misplaced.users,
                 misplaced.places,
                 self._hand_over.hands_on,
+                self._intake.places,
             )
 
     def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.events.batch import EventBatch
+from tracker.events.batch import LATEST_OF_KIND, EventBatch
 from tracker.events.item_events import ITEM_EVENT, RECENTS
 from tracker.items.vectors import row_of_hash
 from tracker.kernels.arithmetic import square, whole
@@ -33,7 +33,7 @@ from tracker.users.columns import (
     rules_of,
     seen_of,
 )
-from tracker.users.retract_event import retract, was_retracted
+from tracker.users.retract_event import retract, take_back, was_retracted
 from tracker.users.ring import (
     append_to_ring,
     find_event,
@@ -86,6 +86,15 @@ def _settle(rows: RowColumns, user: int, rules: Rules, content: Content, scratch
 
 
 @native
+def _note_in_ring(
+    rows: RowColumns, user: int, rules: Rules, seen: SeenColumns, events: EventColumns, i: int
+) -> None:
+    """Keep event i in the ring as retracted, so that a repeat of its id is known."""
+    append_to_ring(rows, user, rules, seen, events, i, RING_RETRACTED)
+    sort_ring(rows.ring[user], whole(rows.head[user]["n_ring"]))
+
+
+@native
 def _apply(
     rows: RowColumns,
     events: EventColumns,
@@ -107,14 +116,37 @@ def _apply(
         head["last_offset"] = events.offsets[i]
         head["basis"] = rules.basis
         head["artifact"] = rules.sequence
-        if events.retracts[i] != 0:
+        event_id = events.event_ids[i]
+        is_named = False
+        if events.retracts[i] == LATEST_OF_KIND:
+            is_named = event_id != 0
+            if is_named and find_event(rows, user, event_id) >= 0:
+                outcomes[i] = DUPLICATE
+                head["duplicates"] += 1
+                continue
+            outcome, place = take_back(
+                rows,
+                user,
+                events.items[i],
+                events.kinds[i],
+                events.times[i],
+                rules,
+                content,
+                scratch,
+            )
+            outcomes[i] = outcome
+            if place < 0:
+                if is_named:
+                    _note_in_ring(rows, user, rules, seen, events, i)
+                continue
+            sign = -1
+        elif events.retracts[i] != 0:
             outcome, place = retract(rows, user, events.retracts[i], rules, content, seen, scratch)
             outcomes[i] = outcome
             if place < 0:
                 continue
             sign = -1
         else:
-            event_id = events.event_ids[i]
             if event_id != 0:
                 if find_event(rows, user, event_id) >= 0:
                     outcomes[i] = DUPLICATE
@@ -124,8 +156,7 @@ def _apply(
                     outcomes[i] = RETRACTED_ON_ARRIVAL
                     head["retracted"] += 1
                     move_times(rows, user, rules, events.times[i])
-                    append_to_ring(rows, user, rules, seen, events, i, RING_RETRACTED)
-                    sort_ring(rows.ring[user], whole(head["n_ring"]))
+                    _note_in_ring(rows, user, rules, seen, events, i)
                     continue
             place = whole(head["n_ring"])
             if is_late(rows, user, place, events.times[i], event_id):
@@ -156,6 +187,8 @@ def _apply(
         item_event["sign"] = sign
         item_event["n_recent"] = n
         written += 1
+        if is_named:
+            _note_in_ring(rows, user, rules, seen, events, i)
     return written, unknown
 
 
@@ -187,7 +220,8 @@ def apply_events(
     1. A retraction takes its event out if the ring holds it: its terms leave sums, masses and
        counts, and the interests are rebuilt from the ring. While the ring holds every event of the
        user, the sums are rebuilt too. If the event is not there: TOO_OLD if it has left the ring,
-       else the retraction waits for it.
+       else the retraction waits for it. One without an id takes out the latest event of its kind
+       on its item, see `take_back`; if it has an id of its own, the ring keeps that.
     2. An event whose id is in the ring is a duplicate; one whose retraction waits is kept in the
        ring as retracted. Of these, only the second's time changes anything else.
     3. Time moves on to the event's, if that is later; its weighted vector joins the sums (positive

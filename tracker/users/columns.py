@@ -195,3 +195,12 @@ RETRACTED_ON_ARRIVAL = 5
 
 ALREADY_RETRACTED = 6
 """A repeated retraction: ignored."""
+
+NOTHING_TO_TAKE_BACK = 7
+"""A retraction without an id, and no such event in the ring: ignored."""
+
+JOINED = 8
+"""Another user's state that joined this one's."""
+
+NOTHING_TO_JOIN = 9
+"""Another user of whom nothing is kept here, or who had joined before."""

@@ -11,6 +11,7 @@ from tracker.kernels.native import native
 from tracker.users.add_event import add_to_sums, all_known, refill
 from tracker.users.columns import (
     ALREADY_RETRACTED,
+    NOTHING_TO_TAKE_BACK,
     RETRACTED,
     RETRACTION_WAITS,
     TOO_OLD,
@@ -27,7 +28,7 @@ Array = NDArray[Any]
 
 
 @native
-def _take_out(
+def take_out(
     rows: RowColumns, user: int, place: int, rules: Rules, content: Content, scratch: Array
 ) -> None:
     """Take the event at a place of the ring out of sums, counts and interests."""
@@ -82,7 +83,7 @@ def retract(
     if place >= 0:
         if rows.ring[user, place]["flags"] & RING_RETRACTED:
             return ALREADY_RETRACTED, -1
-        _take_out(rows, user, place, rules, content, scratch)
+        take_out(rows, user, place, rules, content, scratch)
         return RETRACTED, place
     key = np.uint64(event_key(event_id))
     if seen.slots[user] >= 0 and bloom_contains(seen.bits[seen.slots[user]], key):
@@ -100,6 +101,37 @@ def retract(
     rows.pending[user, n] = event_id
     head["n_pending"] = n + 1
     return RETRACTION_WAITS, -1
+
+
+@native
+def take_back(
+    rows: RowColumns,
+    user: int,
+    item: np.uint64,
+    kind: int,
+    time: float,
+    rules: Rules,
+    content: Content,
+    scratch: Array,
+) -> tuple[int, int]:
+    """Take out the latest event of a kind on an item, not newer than a time if there is one.
+
+    Returns its outcome, and the event's place in the ring or -1.
+    """
+    newest = -1
+    for r in range(whole(rows.head[user]["n_ring"]) - 1, -1, -1):
+        entry = rows.ring[user, r]
+        if entry["item"] != item or entry["kind"] != kind or entry["flags"] & RING_RETRACTED:
+            continue
+        if entry["time"] <= time:
+            newest = r
+            break
+        if newest < 0:
+            newest = r
+    if newest < 0:
+        return NOTHING_TO_TAKE_BACK, -1
+    take_out(rows, user, newest, rules, content, scratch)
+    return RETRACTED, newest
 
 
 @native

@@ -149,6 +149,13 @@ def in_order_of_arrival(ring: Array) -> Array:
 
 
 @native
+def forget_arrivals(ring: Array, n: int) -> None:
+    """Let the n first entries count as having come in the order in which they lie."""
+    for r in range(n):
+        ring[r]["flags"] = whole(ring[r]["flags"]) & ~(RING_BEFORE_MOST << _BEFORE_SHIFT)
+
+
+@native
 def _is_repeat(items: Array, n: int, item: np.uint64) -> bool:
     repeats = 0
     for k in range(n):

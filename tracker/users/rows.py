@@ -41,6 +41,7 @@ class UserRows:
         self.seen = SeenSets(config, 0)
         self.seen_slots = np.zeros(0, np.int64)
         self._seen_kept = np.zeros(0, np.int64)  # `evicted` of each user as the seen row was kept
+        self._emptied: set[int] = set()  # slots of users who joined others since the last `dump`
 
     @classmethod
     def of(cls, states: UserStates) -> "UserRows":
@@ -84,6 +85,17 @@ class UserRows:
         """Release the users' seen sets; `load` fills the states again."""
         self.seen.release(self.seen_slots[slots])
         self.seen_slots[slots] = -1
+
+    def forget(self, slot: int) -> None:
+        """Empty the row of a user whose state has joined another's; the slot stays the user's.
+
+        It is written after all others: without transactions a commit may be cut off, and what has
+        joined must not be gone before the row that it has joined is there.
+        """
+        self.clear(np.array([slot]))
+        self.states.clear(np.array([slot]))
+        self._seen_kept[slot] = 0
+        self._emptied.add(slot)
 
     def load(self, keys: Sequence[str], slots: Slots, get: Get) -> None:
         """Read states, and seen rows of users who have one; a row that is damaged is empty.
@@ -135,7 +147,7 @@ class UserRows:
         return readable
 
     def dump(self, keys: Sequence[str], slots: Slots) -> list[tuple[bytes, bytes | None]]:
-        """Pack states, and seen rows that have changed."""
+        """Pack states, and seen rows that have changed; those that `forget` emptied are last."""
         rows: list[tuple[bytes, bytes | None]] = [
             (user_key(key), row) for key, row in zip(keys, self.states.pack(slots), strict=True)
         ]
@@ -147,6 +159,12 @@ class UserRows:
             rows.extend(
                 (seen_key(keys[at]), row) for at, row in zip(changed.tolist(), packed, strict=True)
             )
+        if self._emptied:
+            places = np.flatnonzero(np.isin(slots, list(self._emptied))).tolist()
+            self._emptied.clear()
+            last = [rows[place] for place in places] + [(seen_key(keys[at]), None) for at in places]
+            gone = set(places)
+            rows = [row for place, row in enumerate(rows) if place not in gone] + last
         return rows
 
     def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:

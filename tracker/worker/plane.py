@@ -13,6 +13,7 @@ from typing import Any
 
 from faust.types import TP
 
+from tracker.events.foreign import MAX_EVENTS
 from tracker.explained import Explained, first_line
 from tracker.items.rows import ItemRows
 from tracker.kafka.client import is_at_end
@@ -354,7 +355,7 @@ class Plane:
     def _side(self, tp: TP, committer: Committer, database: Any, together: int) -> Side[Any]:
         settings = self._context.settings
         if self._tables[tp.topic] == "users":
-            least = 2 * settings.chunk_events
+            least = 2 * max(settings.chunk_events, MAX_EVENTS)
             rows = UserRows(self._context.keeper.current.config)
             users: PartitionStore[str] = PartitionStore(
                 database, committer, rows, max(least, settings.state_rows // together)

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from tracker.events.dialects import load_dialect
 from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView
@@ -77,12 +78,13 @@ def run_worker(settings: Settings) -> int:
 
 def _run(settings: Settings) -> int:
     metrics = Metrics()
-    # 1. Check the web port, read kinds and artifact.
+    # 1. Check the web port, read kinds, artifact and format.
     _check_web_port(settings)
     artifact = load_artifact(settings)
     interest = artifact.manifest.interest
     kinds = _kinds(settings, interest.rating_min, interest.rating_max)
     serving = make_serving(artifact, settings)
+    dialect = load_dialect(settings.events_format)
 
     # 2. Wait for the brokers.
     cluster = asyncio.run(wait_for_cluster(settings))
@@ -122,7 +124,7 @@ def _run(settings: Settings) -> int:
     keeper = ArtifactKeeper(settings, feed, metrics, warm, task_died)
     keeper.use(serving)
     trace = start_tracing() if settings.tracing else no_trace
-    context = Context(settings, cluster, keeper, kinds, metrics, trace=trace)
+    context = Context(settings, cluster, keeper, kinds, metrics, trace=trace, dialect=dialect)
     plane = Plane(context)
     app = build_app(context, plane)
     app.finalize()

@@ -63,7 +63,7 @@ def test_a_float_as_an_id_is_refused_with_the_remedy(field: str) -> None:
         (line().decode().encode("utf-16-be"), "not_json", "UTF-16"),
         (json.dumps(line().decode()).encode(), "wrong_type", "encoded twice; send the object"),
         (b'"hello"', "wrong_type", "a JSON text; an object"),
-        (b"[" + line() + b"," + line() + b"]", "wrong_type", "an array of 2; one event per record"),
+        (b"[" + b",".join([line()] * 501) + b"]", "too_many_events", "501 events in one record"),
         (b"[]", "wrong_type", "an array of 0"),
         (b"17", "wrong_type", "no object"),
         (b"null", "wrong_type", "no object"),

@@ -1,0 +1,280 @@
+"""Dialects: the examples of the docs, files and stream alike, and what cannot be taken."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from indexer.data.histories import read_event_log
+from tests.paths import ROOT
+from tracker.events.arrivals import Arrivals
+from tracker.events.batch import EventBatch, EventReader, events_in
+from tracker.events.dialects import (
+    BUILT_IN,
+    DialectError,
+    PassedOver,
+    decode_record,
+    load_dialect,
+    records_of,
+)
+from tracker.events.entries import event_reading
+from tracker.events.foreign import MAX_EVENTS
+from tracker.events.kinds import Kinds
+from tracker.events.wire import Event, RejectedEventError, decode_event, encode_event, hash_id
+
+PAGE = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+NAMED = (*BUILT_IN, "cloudevents", "my.toml")
+COLUMNS = (
+    "users", "items", "times", "weights", "values", "kinds", "scenes", "event_ids", "retracts",
+    "joined",
+)  # fmt: skip
+
+
+def block(kind: str, name: str) -> list[bytes]:
+    """Return the lines of a marked block of the page."""
+    match = re.search(rf"<!-- {kind}: {re.escape(name)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert match is not None
+    return match[1].encode().splitlines()
+
+
+def format_of(name: str, folder: Path) -> str:
+    if name != "my.toml":
+        return name
+    path = folder / name
+    path.write_bytes(b"\n".join(block("toml", name)))
+    return str(path)
+
+
+def read(values: list[bytes], name: str = "tracker") -> tuple[EventBatch, EventReader, list[Any]]:
+    reader = EventReader(Kinds.default(), dialect=load_dialect(name))
+    batch, rejected = reader.read(
+        "events", 0, values, range(len(values)), Arrivals.of_file(len(values), 2e9)
+    )
+    return batch, reader, rejected
+
+
+def columns(batch: EventBatch) -> dict[str, Any]:
+    as_lists = {
+        name: value if isinstance(value := getattr(batch, name), list | dict) else value.tolist()
+        for name in COLUMNS
+    }
+    as_lists["values"] = [str(value) for value in as_lists["values"]]
+    return as_lists
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_records_of_the_docs_are_the_events_beside_them(name: str, tmp_path: Path) -> None:
+    form = format_of(name, tmp_path)
+    expected = [decode_event(line) for line in block("events", name)]
+    dialect = load_dialect(form)
+    found = [event for line in block("format", name) for event in events_in(line, dialect)]
+    assert found == expected
+    assert [decode_event(encode_event(event)) for event in found] == expected
+    batch, _, rejected = read(block("format", name), form)
+    assert not rejected
+    assert columns(batch) == columns(read(block("events", name))[0])
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_file_in_a_dialect_is_the_log_of_its_events(name: str, tmp_path: Path) -> None:
+    form = format_of(name, tmp_path)
+    theirs, ours = tmp_path / "theirs.jsonl", tmp_path / "ours.jsonl"
+    theirs.write_bytes(b"\n".join(block("format", name)))
+    ours.write_bytes(b"\n".join(block("events", name)))
+    log = read_event_log([theirs], Kinds.default(), 2e9, event_reading(dialect=form))
+    plain = read_event_log([ours], Kinds.default(), 2e9)
+    assert columns(log.batch) == columns(plain.batch)
+    assert not log.rejected
+    assert not log.batch.joined
+    assert "d-1" not in log.user_ids or name == "snowplow"
+
+
+def test_nested_columns_of_parquet_are_read(tmp_path: Path) -> None:
+    rows = [msgspec.json.decode(line) for line in block("format", "ga4")]
+    for row in rows:
+        row["event_timestamp"] = int(row["event_timestamp"])
+        for item in row["items"]:
+            item.pop("price", None)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "ga4.parquet")
+    log = read_event_log(
+        [tmp_path / "ga4.parquet"], Kinds.default(), 2e9, event_reading(dialect="ga4")
+    )
+    (tmp_path / "ours.jsonl").write_bytes(b"\n".join(block("events", "ga4")))
+    plain = read_event_log([tmp_path / "ours.jsonl"], Kinds.default(), 2e9)
+    assert columns(log.batch) == columns(plain.batch)
+
+
+def test_what_a_record_says_nothing_of_is_passed_over_and_counted() -> None:
+    _, reader, rejected = read(block("format", "segment"), "segment")
+    assert not rejected
+    assert reader.passed_over == {"page": 1}
+    with pytest.raises(PassedOver, match="identify"):  # a visitor who gave no name
+        decode_record(b'{"type":"identify","anonymousId":"a"}', segment())
+
+
+def segment() -> Any:
+    return load_dialect("segment")
+
+
+@pytest.mark.parametrize(
+    ("record", "reason", "named"),
+    [
+        (b'{"event":"Product Viewd","userId":"u"}', "unknown_kind", "did you mean Product Viewed"),
+        (b'{"event":"Tea Drunk","userId":"u"}', "unknown_kind", 'with base = "segment"'),
+        (b'{"userId":"u"}', "missing_field", "kind at event, type"),
+        (b'{"event":"Product Viewed","userId":"u"}', "missing_field", "properties.product_id"),
+        (b"17", "wrong_type", "of the format segment"),
+        (b"[]", "wrong_type", "an empty array"),
+        (b"{'a'", "not_json", "json.dumps"),
+    ],
+)
+def test_a_record_of_no_use_is_rejected_with_the_remedy(
+    record: bytes, reason: str, named: str
+) -> None:
+    with pytest.raises(RejectedEventError, match=re.escape(named)) as caught:
+        decode_record(record, segment())
+    assert caught.value.reason == reason
+
+
+def order(*products: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "event": "Order Completed",
+        "userId": "ada",
+        "messageId": "m",
+        "timestamp": 1.7e9,
+        "properties": {"products": list(products)},
+    } | more
+
+
+def test_products_that_cannot_be_taken_are_rejected_without_the_others() -> None:
+    record = order({"product_id": "a"}, {"name": "b"}, {"product_id": "c", "quantity": "many"}, {})
+    batch, reader, rejected = read([msgspec.json.encode(record)], "segment")
+    assert batch.items.tolist() == [hash_id("a")]
+    assert reader.places == [0]
+    assert [(place, one.reason, one.events) for place, one in rejected] == [
+        (0, "missing_field", 2),
+        (0, "wrong_type", 1),
+    ]
+    assert rejected[0][1].message.startswith("event 2, 4 of 4 in the record: item_id missing")
+    again = msgspec.json.decode(reader.parts_refused[0, "wrong_type"])
+    assert again == order({"product_id": "c", "quantity": "many"})
+
+
+def test_a_record_of_more_than_five_hundred_products_is_rejected() -> None:
+    products = [{"product_id": str(number)} for number in range(MAX_EVENTS + 1)]
+    batch, _, rejected = read([msgspec.json.encode(order(*products[1:]))], "segment")
+    assert (len(batch), rejected) == (MAX_EVENTS, [])
+    batch, _, rejected = read([msgspec.json.encode(order(*products))], "segment")
+    assert (len(batch), rejected[0][1].reason) == (0, "too_many_events")
+
+
+def test_a_batch_of_records_is_all_of_them() -> None:
+    batch = [order({"product_id": "a"}), {"type": "page"}, {"event": "Tea"}, order({"sku": "b"})]
+    for whole in (batch, {"batch": batch, "sentAt": "2026-01-01"}):
+        read_batch, reader, rejected = read([msgspec.json.encode(whole)], "segment")
+        assert read_batch.items.tolist() == [hash_id("a"), hash_id("b")]
+        assert [one.reason for _, one in rejected] == ["unknown_kind"]
+        assert msgspec.json.decode(reader.parts_refused[0, "unknown_kind"]) == {"event": "Tea"}
+
+
+def test_the_envelope_goes_around_any_format() -> None:
+    data = order({"product_id": "a"}, {"product_id": "b"})
+    del data["messageId"]
+    envelope = {"specversion": "1.0", "id": "9", "source": "s", "type": "t", "data": data}
+    dialect = load_dialect("cloudevents:segment")
+    batch, _, rejected = read([msgspec.json.encode([envelope, envelope])], "cloudevents:segment")
+    assert not rejected
+    assert batch.event_ids.tolist() == [hash_id("s 9"), hash_id("s 9/2")] * 2
+    assert dialect is not None
+    with pytest.raises(RejectedEventError, match="structured mode"):
+        decode_record(msgspec.json.encode(data), dialect)
+
+
+def test_our_own_arrays_are_their_events() -> None:
+    first = Event("u", "i", "view", 1.0)
+    second = {"user_id": "v", "item_id": "j", "kind": "veiw", "timestamp": 1}
+    third = Event("w", "k", "like", 2.0)
+    value = msgspec.json.encode([first, second, third])
+    batch, reader, rejected = read([value, encode_event(first)])
+    assert batch.users == ["u", "w", "u"]
+    assert batch.offsets.tolist() == [0, 0, 1]
+    assert reader.places == [0, 0, 1]
+    assert [(place, one.reason) for place, one in rejected] == [(0, "unknown_kind")]
+    assert msgspec.json.decode(reader.parts_refused[0, "unknown_kind"]) == [second]
+    assert reader.unknown_kinds == {"veiw": 1}
+    nested = msgspec.json.encode([[first, third], first])
+    assert [one.reason for _, one in read([nested])[2]] == ["wrong_type"]
+
+
+def test_records_to_send_have_one_user_each() -> None:
+    own = [Event("u", "i", "view", 1.0), Event("v", "i", "view", 1.0)]
+    assert records_of(msgspec.json.encode(own), None, True) == [
+        msgspec.json.encode(one) for one in own
+    ]
+    value = msgspec.json.encode(order({"product_id": "a"}, {"product_id": "b"}))
+    assert records_of(value, segment(), True) == [value]
+    sent = [decode_event(part) for part in records_of(value, segment(), False)]
+    assert [event.item_id for event in sent] == ["a", "b"]
+    assert records_of(b'{"type":"page"}', segment(), False) == []
+    (bad,) = records_of(b'{"event":"Tea"}', segment(), False)
+    with pytest.raises(RejectedEventError, match="'Tea'"):
+        decode_event(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('user = "a"\nitem = "b"', "no kind"),
+        ('user = "a"\nitem = "b[]["\nkind = "c"', "'b[][' is no path"),
+        ('user = "a"\nitem = "b[x]"\nkind = "c"', "[x] is neither"),
+        ('user = "x[].a"\nitem = "y[].b"\nkind = "c"', "several lists"),
+        ('usr = "a"', "unknown field `usr`"),
+        ("user = ", "not TOML"),
+        ('base = "segmnt"', "'segmnt' is not known"),
+    ],
+)
+def test_a_file_that_is_no_format_is_refused(text: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(DialectError, match=re.escape(named)):
+        load_dialect(str(path))
+
+
+def test_an_unknown_format_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(DialectError, match="Did you mean segment"):
+        load_dialect("segmnt")
+    with pytest.raises(DialectError, match="cannot be read: No such file"):
+        load_dialect("nowhere.toml")
+
+
+def test_a_file_over_a_built_in_format_adds_its_words(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'base = "segment"\nscene = "context.page.title"\nothers = "ignore"\n'
+        '[kinds]\n"Tea Drunk" = "like"\n"Product Removed" = "remove_from_cart"\n'
+    )
+    dialect = load_dialect(str(path))
+    assert dialect is not None
+    record = {"userId": "u", "timestamp": 1, "properties": {"id": "x"}, "context": {}}
+    kinds = {
+        word: decode_record(msgspec.json.encode(record | {"event": word}), dialect).kind
+        for word in ("Tea Drunk", "Product Removed", "Product Viewed")
+    }
+    assert list(kinds.values()) == ["like", "remove_from_cart", "view"]
+    with pytest.raises(PassedOver):
+        decode_record(b'{"event":"Anything"}', dialect)
+
+
+def test_a_flat_table_is_read_by_its_columns(tmp_path: Path) -> None:
+    path, own = tmp_path / "log.csv", tmp_path / "own.toml"
+    path.write_text("who,what.id,did,when\nu,i1,seen,1700000000\nu,i2,seen,1700000001\n")
+    own.write_text(
+        'user = "who"\nitem = "what.id"\nkind = "did"\ntimestamp = "when"\n[kinds]\nseen = "view"\n'
+    )
+    log = read_event_log([path], Kinds.default(), 2e9, event_reading(dialect=str(own)))
+    assert log.batch.items.tolist() == [hash_id("i1"), hash_id("i2")]
+    assert log.batch.times.tolist() == [1.7e9, 1.7e9 + 1]
