@@ -44,12 +44,12 @@ def name_retracted(batch: EventBatch) -> tuple[EventBatch, int]:
     if not len(nameless):
         return batch, 0
     retracted = _retracted_by_id(batch)
-    wanted = {_key(batch, place) for place in nameless.tolist()}
+    keys = {_key(batch, place) for place in nameless.tolist()}
     candidates: dict[tuple[str, int, int], list[int]] = {}
     keep = np.ones(len(batch), np.bool_)
     for place in range(len(batch)):
         key = _key(batch, place)
-        if key not in wanted:
+        if key not in keys:
             continue
         if batch.retracts[place] == 0:
             if place not in retracted:

@@ -95,10 +95,10 @@ def item_ids(
         for _, _, values in event_lines(path, reading):
             for value in values:
                 try:
-                    found = events_in(value, None if reading is None else reading.dialect)
+                    events = events_in(value, None if reading is None else reading.dialect)
                 except RejectedEventError:
                     continue
-                for event in found:
+                for event in events:
                     if event.item_id is not None and hash_id(event.item_id) in hashes:
                         ids[hash_id(event.item_id)] = event.item_id
     return ids

@@ -100,14 +100,14 @@ def send(
     exit code is 1 if a line was invalid, or if the broker did not confirm every event.
     """
     named = 0
-    given = dialect or settings.events_format
-    as_it_is = given == settings.events_format
+    form = dialect or settings.events_format
+    as_it_is = form == settings.events_format
     if not as_it_is and settings.events_format != OWN:
         raise click.UsageError(
-            f"--format is {given}, and the workers read {settings.events_format}"
+            f"--format is {form}, and the workers read {settings.events_format}"
             " (TRACKER_EVENTS_FORMAT): events are sent in the workers' format or in our own"
         )
-    reading = event_reading(columns, dialect=given)
+    reading = event_reading(columns, dialect=form)
     kinds = Kinds.of_settings(settings.kinds_file, settings.unknown_kinds)
     checker = EventChecker(settings, kinds)
 

@@ -612,7 +612,7 @@ def _split(value: bytes, dialect: Dialect) -> tuple[list[bytes], Callable[[Seque
     origins: list[tuple[int, int]] = []
     for number, record in enumerate(records):
         try:
-            found = dialect.parts(object_of(record, f"of the format {dialect.name}"))
+            events = dialect.parts(object_of(record, f"of the format {dialect.name}"))
         except PassedOver:
             if len(records) == 1:
                 raise
@@ -623,20 +623,20 @@ def _split(value: bytes, dialect: Dialect) -> tuple[list[bytes], Callable[[Seque
             parts.append(Undecodable(b"", str(error), error.reason))
             origins.append((number, -1))
             continue
-        parts += [_encoder.encode(part.fields) for part in found]
-        origins += [(number, part.place) for part in found]
+        parts += [_encoder.encode(part.fields) for part in events]
+        origins += [(number, part.place) for part in events]
     if not parts:
         raise PassedOver("batch")
     check_number(len(parts))
 
     def record_of(places: Sequence[int]) -> bytes:
-        chosen: dict[int, list[int]] = {}
+        by_record: dict[int, list[int]] = {}
         for place in places:
             number, item = origins[place]
-            chosen.setdefault(number, []).append(item)
+            by_record.setdefault(number, []).append(item)
         some = [
             records[number] if items == [-1] else dialect.only(records[number], items)
-            for number, items in chosen.items()
+            for number, items in by_record.items()
         ]
         return _encoder.encode(some[0] if len(some) == 1 else some)
 

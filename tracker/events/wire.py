@@ -223,10 +223,10 @@ def _decode_foreign(
         raise RejectedEventError(value.reason, value.why)
     try:
         fields = fields_of(value, error)
-        known = known_fields(fields, unknown, reject_unknown)
-        if known.get("takes_back") is not None or known.get("was") is not None:
-            return _other_event(known)
-        event = msgspec.convert({n: v for n, v in known.items() if n not in _OTHER}, Event)
+        ours = known_fields(fields, unknown, reject_unknown)
+        if ours.get("takes_back") is not None or ours.get("was") is not None:
+            return _other_event(ours)
+        event = msgspec.convert({n: v for n, v in ours.items() if n not in _OTHER}, Event)
     except ForeignValueError as foreign:
         raise RejectedEventError(foreign.reason, str(foreign)) from error
     except msgspec.ValidationError as invalid:
@@ -250,10 +250,10 @@ def _other_event(fields: dict[str, Any]) -> Event:
         RejectedEventError: fields are missing, or do not go together.
     """
     event = msgspec.convert(fields, OtherEvent)
-    given = [name for name in ("retracts", *_OTHER) if getattr(event, name) is not None]
-    if len(given) > 1:
+    shapes = [name for name in ("retracts", *_OTHER) if getattr(event, name) is not None]
+    if len(shapes) > 1:
         raise RejectedEventError(
-            "wrong_type", f"{' and '.join(given)} in one event; one of them is expected"
+            "wrong_type", f"{' and '.join(shapes)} in one event; one of them is expected"
         )
     if event.takes_back is not None and event.item_id is None:
         raise RejectedEventError(

@@ -75,7 +75,7 @@ def _merge_rings(rows: RowColumns, user: int, other: int, seen: SeenColumns, cap
             merged[at] = theirs[b]
             b += 1
     most = mine.shape[0]
-    out = max(0, n + m - most)
+    out: int = max(0, n + m - most)
     for r in range(out):
         entry = merged[r]
         slot = seen.slots[user]
@@ -186,9 +186,9 @@ def _join(
     head["too_old"] += theirs["too_old"]
     head["duplicates"] += theirs["duplicates"]
     # The ring; interests and sums are made of it while it holds every event of both.
-    left = _merge_rings(rows, user, other, seen, rules.seen_capacity)
-    head["n_ring"] = n - left
-    head["evicted"] += theirs["evicted"] + np.uint32(left)
+    surplus = _merge_rings(rows, user, other, seen, rules.seen_capacity)
+    head["n_ring"] = n - surplus
+    head["evicted"] += theirs["evicted"] + np.uint32(surplus)
     if fits:
         refill(rows, user, rules, content, scratch, True)
     head["basis"] = rules.basis

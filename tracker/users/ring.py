@@ -150,7 +150,7 @@ def in_order_of_arrival(ring: Array) -> Array:
 
 @native
 def forget_arrivals(ring: Array, n: int) -> None:
-    """Let the n first entries count as having come in the order in which they lie."""
+    """Reset the order of arrival of the n first entries to that in which they lie."""
     for r in range(n):
         ring[r]["flags"] = whole(ring[r]["flags"]) & ~(RING_BEFORE_MOST << _BEFORE_SHIFT)
 

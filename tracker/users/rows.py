@@ -163,8 +163,7 @@ class UserRows:
             places = np.flatnonzero(np.isin(slots, list(self._emptied))).tolist()
             self._emptied.clear()
             last = [rows[place] for place in places] + [(seen_key(keys[at]), None) for at in places]
-            gone = set(places)
-            rows = [row for place, row in enumerate(rows) if place not in gone] + last
+            rows = [row for place, row in enumerate(rows) if place not in set(places)] + last
         return rows
 
     def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:

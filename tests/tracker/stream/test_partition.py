@@ -17,6 +17,7 @@ from tests.plane_world import (
     run_partition,
     written_by,
 )
+from tracker.events.wire import encode_event
 from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import NewerRowError
@@ -142,9 +143,10 @@ def test_full_arena_commits_early_and_goes_on(worker: WorkerState) -> None:
     assert worker.users.store.progress.position == 40
 
 
-def test_chunk_with_more_users_than_rows_ends_the_worker(worker: WorkerState) -> None:
+def test_record_with_more_users_than_rows_ends_the_worker(worker: WorkerState) -> None:
     async def work(running: RunningPartition) -> None:
-        running.accept(0, worker.records(*(like(f"u{n}", 0) for n in range(21))))
+        whole = b",".join(encode_event(like(f"u{n}", 0)) for n in range(21))
+        running.accept(0, worker.records(b"[" + whole + b"]"))
         await running.until(lambda: bool(running.fatal))
 
     running = run_partition(worker, work)

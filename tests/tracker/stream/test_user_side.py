@@ -186,7 +186,7 @@ def test_duplicates_and_retractions_are_counted_by_outcome(make: Make) -> None:
     assert worker.count("duplicates") == 1
     assert worker.count("outcomes", outcome="retracted") == 1
     assert worker.head("a", "positives") == 0
-    assert len(OUTCOMES) == 7
+    assert len(OUTCOMES) == 10
 
 
 def test_unknown_item_is_counted(make: Make) -> None:
