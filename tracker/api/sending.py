@@ -31,7 +31,7 @@ class Sending:
     async def events(self, ask: Ask) -> SentAnswer:
         """Send the events of a body, and return the offset of each, or why it was not sent.
 
-        An action without a timestamp gets the worker's clock.
+        They are in the format that TRACKER_EVENTS_FORMAT names. In our own, an action without a timestamp gets the worker's clock.
 
         Raises:
             ProblemError: the partitioner is not known here, or Kafka does not confirm.
@@ -41,19 +41,27 @@ class Sending:
         partitions = context.cluster.partitions(topic)
         now = context.clock()
         reader = EventReader(
-            context.kinds, settings.timestamps, settings.unknown_fields == "reject"
+            context.kinds,
+            settings.timestamps,
+            settings.unknown_fields == "reject",
+            context.dialect,
         )
         outcomes: dict[int, SentEvent] = {}
         sending: dict[int, tuple[int, asyncio.Future[int]]] = {}
         for index, fields in enumerate(ask.body.events):
             event = dict(fields)
-            if event.get("retracts") is None:
+            if event.get("retracts") is None and context.dialect is None:
                 event.setdefault("timestamp", now)
             value = msgspec.json.encode(event)
             try:
-                user = reader.check(value, Arrivals.of_records([None], [None], now)).user_id
+                user = reader.check(value, Arrivals.of_records([None], [None], now))
             except RejectedEventError as error:
                 outcomes[index] = SentEvent(index, reason=error.reason, message=str(error)[:1024])
+                continue
+            if user is None:
+                outcomes[index] = SentEvent(
+                    index, reason="passed_over", message="it says nothing of an item"
+                )
                 continue
             number = partition_of(user, partitions, settings.partitioner)
             if number is None:

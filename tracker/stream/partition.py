@@ -312,6 +312,7 @@ class Partition:
             sum(len(record.value or b"") for record in records) <= SMALL_BYTES
         )
         trace = self._context.trace
+        fits = True
         with trace("chunk", partition=self.name, records=len(records), end=chunk.end):
             try:
                 out = await self._run_with_room(
@@ -320,10 +321,10 @@ class Partition:
             except ArenaFullError:
                 if len(records) < 2:
                     raise
-                out = None
+                fits = False
             else:
                 self._outbox.put(out)
-        if out is None:  # records of many events each: the users of half of them may fit
+        if not fits:  # records of many events each: the users of half of them may fit
             half = len(records) // 2
             middle = records[half].offset
             await self._apply(Chunk(chunk.tp, position, middle, records[:half]))
