@@ -31,7 +31,8 @@ class Sending:
     async def events(self, ask: Ask) -> SentAnswer:
         """Send the events of a body, and return the offset of each, or why it was not sent.
 
-        They are in the format that TRACKER_EVENTS_FORMAT names. In our own, an action without a timestamp gets the worker's clock.
+        They are in the format that TRACKER_EVENTS_FORMAT names. In our own, an action without a
+        timestamp gets the worker's clock.
 
         Raises:
             ProblemError: the partitioner is not known here, or Kafka does not confirm.
