@@ -7,7 +7,9 @@ from tracker.api.items import Items
 from tracker.api.reads import Reads
 from tracker.api.sending import Sending
 from tracker.api.server import Handler, Server
+from tracker.api.streams import Streams
 from tracker.api.users import Users
+from tracker.api.what_if import WhatIf
 
 
 def build_api(host: Host) -> Server:
@@ -29,6 +31,9 @@ def build_api(host: Host) -> Server:
         "interests": users.interests,
         "history": users.history,
         "outlook": users.outlook,
+        "why": users.why,
+        "what_if": WhatIf(reads, users, host.context.kinds).what_if,
+        "stream": Streams(host, reads, users).stream,
         "guest": users.guest,
         "score": users.score,
         "events": Sending(host).events,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar, cast
 
 from tracker.api.host import Host
@@ -144,12 +145,19 @@ class Reads:
         raise ProblemError(503, "this worker has no partition now")
 
     async def last_offset(self, user_id: str) -> int:
-        """Return the offset of the latest record of a user in memory; -1 for none."""
-        partition = self._host.partitions().get(self.partition_of(user_id) or 0)
-        if partition is None:
-            raise ProblemError(503, "the user's partition is moving")
-        side = cast(UserSide, partition.side)
-        return await _asked(partition, lambda: side.last_offset(user_id))
+        """Return the offset of the latest record of a user in memory; -1 for none.
+
+        Raises:
+            ProblemError: the user's partition is no longer this worker's.
+        """
+        likely, partitions = self.partition_of(user_id), self._host.partitions()
+        if likely is not None and likely not in partitions:
+            raise ProblemError(503, "the user's partition is moving", partition=likely)
+        offset = -1
+        for partition in partitions.values():
+            side = cast(UserSide, partition.side)
+            offset = max(offset, await _asked(partition, partial(side.last_offset, user_id)))
+        return offset
 
     async def _moment(self, partition: Partition) -> Moment:
         return await _asked(partition, cast(UserSide, partition.side).moment)

@@ -23,10 +23,13 @@ from tracker.api.messages import (
     SeenUser,
     SeenUsers,
     UserAnswer,
+    WhatIfBody,
+    WhyAnswer,
 )
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Copy, Reads
 from tracker.api.server import Ask
+from tracker.api.why import why
 from tracker.events.batch import EventBatch
 from tracker.events.kinds import QuantityError, UnknownKindError
 from tracker.events.wire import hash_id, kind_code, scene_code
@@ -51,7 +54,7 @@ class Users:
         self._host = host
         self._settings = host.context.settings
         self._reads = reads
-        self._lists = ListMaker()
+        self.lists = ListMaker()
 
     async def seen(self, ask: Ask) -> SeenUsers:
         """Return the users of the latest events."""
@@ -122,7 +125,7 @@ class Users:
 
     def list_of(self, copy: Copy, wish: Wish) -> ListAnswer:
         """Make the list of a copy."""
-        steps = self._lists.make(
+        steps = self.lists.make(
             copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
             copy.user_id, wish,
         )  # fmt: skip
@@ -137,7 +140,7 @@ class Users:
         def work() -> ListAnswer:
             rows = self.rows_of_guest(moment, body.events, wish.now)
             slot = 0 if body.events else -1
-            steps = self._lists.make(moment.serving, moment.learned, rows, slot, None, wish)
+            steps = self.lists.make(moment.serving, moment.learned, rows, slot, None, wish)
             return list_answer(None, False, -1, wish, *steps)
 
         return await self._reads.run(work)
@@ -168,6 +171,31 @@ class Users:
             self._settings.explain if query.explain is None else query.explain,
         )
 
+    def wish_of(self, body: WhatIfBody, now: float) -> Wish:
+        """Return how the lists of a what-if are to be made."""
+        return Wish(
+            self._settings.k if body.k is None else body.k,
+            body.scene,
+            now if body.at is None else body.at,
+            body.exclude,
+            body.diversity,
+            "reasons",
+        )
+
+    async def why(self, ask: Ask) -> WhyAnswer:
+        """Return the way of an item to a user's list."""
+        copy = await self._reads.copy(ask.path["user_id"])
+        wish = self.wish(ask.query, copy.now)
+
+        def work() -> WhyAnswer:
+            steps = self.lists.make(
+                copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
+                copy.user_id, wish,
+            )  # fmt: skip
+            return why(copy, ask.path["item_id"], wish, *steps)
+
+        return await self._reads.run(work)
+
     def rows_of_guest(self, moment: Moment, events: Sequence[GuestEvent], now: float) -> UserRows:
         """Return the row that a user of these events would have.
 
@@ -179,11 +207,16 @@ class Users:
         rows.follow(serving.config, serving.artifact.models.hidden, moment.newest)
         rows.grow(1)
         if events:
-            batch = self._batch(events, now)
+            batch = self.batch(events, now)
             serving.recommender.update(rows, batch)
         return rows
 
-    def _batch(self, events: Sequence[GuestEvent], now: float) -> EventBatch:
+    def batch(self, events: Sequence[GuestEvent], now: float) -> EventBatch:
+        """Return events as the batch that a partition would make of them, for slot 0.
+
+        Raises:
+            ProblemError: a kind has no weight.
+        """
         kinds = self._host.context.kinds
         weights, values, codes = [], [], []
         for number, event in enumerate(events):

@@ -14,6 +14,7 @@ from tracker.cli.printing import (
     print_recommendation,
     print_scores,
     print_user,
+    print_why,
     progress,
 )
 from tracker.cli.shared import json_option, run_to_end, settings_options, url_option
@@ -152,6 +153,42 @@ def score(
         print_json(answer)
     else:
         print_scores(answer)
+
+
+@click.command("why")
+@settings_options()
+@click.argument("user")
+@click.argument("item")
+@click.option("--scene", help="Scene, e.g. home or search.")
+@click.option("-k", type=click.IntRange(1, 500), help="Items in the list.  [default: TRACKER_K]")
+@click.option(
+    "--at", type=float, help="Time in seconds since the epoch; by default the time of the stream."
+)
+@url_option
+@json_option
+def why_command(
+    settings: Settings,
+    user: str,
+    item: str,
+    scene: str | None,
+    k: int | None,
+    at: float | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Print the way of ITEM to the list of USER, step by step, and what would bring it in.
+
+    A running worker answers. The exit code is 1 if the item is not in the catalogue, or no worker
+    answers.
+    """
+    from tracker.lookup.ask import ask, path_of
+
+    query = [("scene", scene), ("k", k), ("at", at)]
+    answer = ask(settings, url, path_of("users", user, "why", item), query)
+    if as_json:
+        print_json(answer)
+    else:
+        print_why(answer)
 
 
 @click.command()

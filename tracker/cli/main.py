@@ -282,6 +282,7 @@ for command in (
     looking_cli.watch_command,
     looking_cli.show,
     looking_cli.score,
+    looking_cli.why_command,
     looking_cli.export,
 ):
     cli.add_command(command)

@@ -207,6 +207,33 @@ def print_user(user: Mapping[str, Any]) -> None:
     console.print(recent)
 
 
+def print_why(answer: Mapping[str, Any]) -> None:
+    """Print the way of an item to a user's list."""
+    console = out()
+    place = answer["place"]
+    where = "is not in the list" if place is None else f"is at place {place} of the list"
+    console.print(
+        f"[bold]{_safe(str(answer['item_id']))}[/] {_safe(answer['label'])} {where} of "
+        f"[bold]{_safe(str(answer['user_id']))}[/]",
+        soft_wrap=True,
+    )
+    table = Table("step", "", "")
+    for one in answer["steps"]:
+        table.add_row(one["step"], "passed" if one["passed"] else "stopped", _safe(one["detail"]))
+    console.print(table)
+    for reason in (answer["item"] or {}).get("because", ()):
+        console.print(f"because of {_safe(reason['item_id'])}: {reason['share']:.0%}")
+    parts = (answer["item"] or {}).get("parts")
+    if parts is not None:
+        scores = Table("part of the score", "")
+        scores.add_row("the mean candidate", f"{parts['base']:.4f}")
+        for name, value in parts["groups"].items():
+            scores.add_row(name, f"{value:+.4f}")
+        console.print(scores)
+    if answer["remedy"]:
+        console.print(f"What would bring it in: {_safe(answer['remedy'])}.", soft_wrap=True)
+
+
 def print_item(item: Mapping[str, Any]) -> None:
     """Print the state of an item."""
     console = out()

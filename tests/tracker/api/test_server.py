@@ -1,0 +1,206 @@
+"""Requests are checked, forwarded once, and refused as problems; nothing of them is logged."""
+
+import asyncio
+import io
+import logging
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.api_world import ApiWorld, user_in, with_api
+from tests.plane_world import NOW, like
+from tracker.api.forward import HOP
+
+ADA, ELSEWHERE = user_in(0), user_in(1)
+TOKEN = "t" * 16
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("/nothing", 404, "no such route"),
+        (f"/users/{ADA}?token=x", 400, "a token in the query"),
+        (f"/users/{ADA}?ACCESS_TOKEN=x", 400, "a token in the query"),
+        (f"/users/{ADA}/recommendations?k=0", 400, ">= 1"),
+        (f"/users/{ADA}/recommendations?k=1&k=2", 400, "k comes 2 times"),
+        (f"/users/{ADA}/recommendations?at=nan", 400, "at"),
+        (f"/users/{ADA}/recommendations?oops=1", 400, "unknown field"),
+        (f"/users/{ADA}/history?k=1", 400, "takes no query"),
+        (f"/users/{'a' * 257}", 400, "1 to 256 bytes"),
+    ],
+)
+def test_wrong_request_is_a_problem_that_says_what_is_expected(
+    tmp_path: Path, path: str, status: int, told: str
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        found, problem = await world.ask(path)
+        assert (found, problem["status"]) == (status, status)
+        assert told in problem["detail"]
+
+    with_api(tmp_path, work)
+
+
+def test_bodies_are_json_of_bounded_size(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        path = "/v1/recommendations"
+        json_type = {"Content-Type": "application/json"}
+        bodies = [
+            (b"{}", {"Content-Type": "text/plain"}, 415),
+            (b"{", json_type, 400),
+            (b"\xff", json_type, 400),
+            (b"[" * 100_000, json_type, 400),
+            (b'{"events": [{"item_id": ""}]}', json_type, 400),
+            (io.BytesIO(b" " * 2_000_000), json_type, 413),
+        ]
+        for body, headers, status in bodies:
+            async with world.client.post(path, data=body, headers=headers) as answer:
+                assert answer.status == status
+                assert answer.content_type == "application/problem+json"
+        async with world.client.put("/v1/users") as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+
+    with_api(tmp_path, work)
+
+
+def test_a_token_is_asked_for_and_its_scope_counts(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        assert (await world.ask("/users"))[0] == 401
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        assert (await world.ask("/users", headers=headers))[0] == 200
+        status, _ = await world.ask("/artifacts/rollback", "POST", headers=headers)
+        assert status == 403
+        assert (await world.ask("/openapi.json"))[0] == 401
+
+    with_api(tmp_path, work, web_read_token=TOKEN)
+
+
+def test_a_request_is_logged_and_counted_by_route_and_never_with_an_id(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        with caplog.at_level(logging.DEBUG, "tracker.api.server"):
+            await world.ask(f"/users/{ADA}/recommendations?scene=secret")
+        assert "GET /v1/users/{user_id}/recommendations 200" in caplog.text
+        told = world.worker.metrics.exposition().decode()
+        assert 'route="/v1/users/{user_id}/recommendations"' in told
+        for text in (caplog.text, told):
+            assert ADA not in text
+            assert "secret" not in text
+
+    with_api(tmp_path, work)
+
+
+def test_a_bug_is_logged_and_the_client_learns_nothing_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        monkeypatch.setattr(
+            "tracker.api.users.describe_user", lambda *_: (_ for _ in ()).throw(KeyError("inner"))
+        )
+        world.running.accept(0, world.worker.records(like(ADA, 0)))
+        await world.running.applied(1)
+        status, problem = await world.ask(f"/users/{ADA}")
+        assert status == 500
+        assert "inner" not in str(problem)
+        assert "inner" in caplog.text
+
+    with_api(tmp_path, work)
+
+
+def test_a_request_for_a_user_of_another_worker_is_answered_by_that_worker_once(
+    tmp_path: Path,
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        asked: list[tuple[str, str, str | None, bytes]] = []
+
+        async def owner(request: web.Request) -> web.Response:
+            body = await request.read()
+            asked.append((request.method, request.raw_path, request.headers.get(HOP), body))
+            return web.json_response({"from": "the owner"}, status=200)
+
+        other = web.Application()
+        other.router.add_route("*", "/{path:.*}", owner)
+        status, problem = await world.ask(f"/users/{ELSEWHERE}")
+        assert (status, problem["partition"]) == (421, 1)
+        assert "TRACKER_WEB_ADVERTISE" in problem["detail"]
+        async with TestServer(other) as server:
+            world.addresses[1] = str(server.make_url("")).rstrip("/")
+            assert await world.ask(f"/users/{ELSEWHERE}?at=5") == (200, {"from": "the owner"})
+            body = {"user_id": ELSEWHERE, "items": ["i1"]}
+            assert (await world.ask("/score", "POST", body))[0] == 200
+            assert [one[:3] for one in asked] == [
+                ("GET", f"/v1/users/{ELSEWHERE}?at=5", "1"),
+                ("POST", "/v1/score", "1"),
+            ]
+            assert b'"i1"' in asked[1][3]
+            status, _ = await world.ask(f"/users/{ELSEWHERE}", headers={HOP: "1"})
+            assert (status, len(asked)) == (503, 2)  # it is not sent on again
+        status, problem = await world.ask(f"/users/{ELSEWHERE}")
+        assert status == 503
+        assert "does not answer" in problem["detail"]
+        world.moving = True
+        assert (await world.ask(f"/users/{ELSEWHERE}"))[0] == 503
+
+    with_api(tmp_path, work)
+
+
+def test_a_client_is_sent_to_the_owner_if_the_setting_says_so(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        world.addresses[1] = "http://other:1"
+        path = f"/v1/users/{ELSEWHERE}"
+        async with world.client.get(path, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (307, f"http://other:1{path}")
+
+    with_api(tmp_path, work, web_forward="redirect")
+
+
+def test_a_stream_sends_the_list_again_after_each_event_of_the_user(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        world.running.accept(0, world.worker.records(like(ADA, 0)))
+        await world.running.applied(1)
+        async with world.client.get(f"/v1/users/{ADA}/stream?k=2") as answer:
+            assert answer.content_type == "text/event-stream"
+            async with asyncio.timeout(20):
+                first = (await answer.content.readuntil(b"\n\n")).decode()
+                assert first.startswith("event: list\nid: 1\ndata: {")
+                world.running.accept(1, world.worker.records(like(ADA, 1, time=NOW + 1)))
+                second = (await answer.content.readuntil(b"\n\n")).decode()
+                assert second.startswith("event: list\nid: 2\ndata: {")
+                world.open.clear()
+                last = (await answer.content.readuntil(b"\n\n")).decode()
+                assert last.startswith("event: problem\nretry: ")
+
+    with_api(tmp_path, work)
+
+
+def test_events_are_sent_to_their_partition_and_bad_ones_refused_one_by_one(
+    tmp_path: Path,
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        good = {"user_id": ELSEWHERE, "item_id": "i1", "kind": "like"}
+        body = {"events": [good, {"item_id": "i1"}, good | {"kind": "likee"}]}
+        status, found = await world.ask("/events", "POST", body)
+        assert (status, found["sent"], found["refused"]) == (202, 1, 2)
+        assert found["events"][0] == {"index": 0, "partition": 1, "offset": 0}
+        assert [one["reason"] for one in found["events"][1:]] == ["missing_field", "unknown_kind"]
+        ((topic, partition, key, value),) = world.sent
+        assert (topic, partition, key) == ("t-events", 1, ELSEWHERE.encode())
+        assert b'"timestamp":1700000000' in value
+        world.failure = ConnectionError("no broker")
+        status, problem = await world.ask("/events", "POST", {"events": [good]})
+        assert status == 503
+        assert "no broker" in problem["detail"]
+
+    with_api(tmp_path, work)
+
+
+def test_events_need_to_know_the_partitioner(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        event = {"user_id": ADA, "item_id": "i1", "kind": "like"}
+        status, problem = await world.ask("/events", "POST", {"events": [event]})
+        assert status == 409
+        assert "TRACKER_PARTITIONER is given" in problem["detail"]
+
+    with_api(tmp_path, work, partitioner="given")
