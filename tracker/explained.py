@@ -8,6 +8,10 @@ class Explained(Exception):
     """
 
 
+ONCE = {"once": True}
+"""The `extra` of a log line that its sender writes once in the life of a worker."""
+
+
 def first_line(error: BaseException) -> str:
     """Return one line for an error: its reason, or the name of its class if it has no text.
 

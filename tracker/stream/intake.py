@@ -15,6 +15,7 @@ from tracker.events.batch import EventBatch, EventReader
 from tracker.events.foreign import MAX_NAMES, OTHER_NAMES, look_alikes
 from tracker.events.times import Unit
 from tracker.events.wire import Rejection
+from tracker.explained import ONCE
 from tracker.kafka.outbox import Record, rejected_record
 from tracker.stream.key_check import KeyCheck
 from tracker.stream.serving import (
@@ -164,7 +165,7 @@ class Intake:
         """Log a message once in the life of the worker."""
         if message not in self._log_once and len(self._log_once) < MAX_SAID:
             self._log_once.add(message)
-            log.warning("%s: %s", self._topic, message)
+            log.warning("%s: %s", self._topic, message, extra=ONCE)
 
     def _check_ratings(self, batch: EventBatch) -> None:
         """Count ratings beyond the scale; the first chunk with one is logged."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
+from tracker.explained import ONCE
 from tracker.kafka.partitioner import fitting, partition_of, remedy
 from tracker.kernels.native import native
 from tracker.settings import Partitioner
@@ -191,6 +192,7 @@ class KeyCheck:
                 place, event.user,
                 partition_of(event.user, self._partitions, self._partitioner), self._partitioner,
                 fit or "another rule", effect, remedy(self._partitioner, fit),
+                extra=ONCE,
             )  # fmt: skip
             return
         log.warning(
@@ -199,4 +201,5 @@ class KeyCheck:
             place, event.user,
             "no key" if event.key is None else f"the key {event.key.decode(errors='replace')!r}",
             effect,
+            extra=ONCE,
         )  # fmt: skip

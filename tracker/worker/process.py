@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from pythonjsonlogger.json import JsonFormatter
@@ -16,9 +17,13 @@ from tracker.explained import Explained
 from tracker.settings import LogFormat
 
 FLOOD_SECONDS = 10.0
-"""Minimum time between two equal lines of a library."""
+"""Time in which equal lines are bounded."""
 
 FLOODS = ("aiokafka", "faust", "mode", "kafka")
+"""Libraries of which an equal line is written once in that time."""
+
+OWN_LINES = 5
+"""Lines of ours of one sort that are written in that time, of several partitions for example."""
 
 OFF_TOPIC = ("Topic creation disabled",)
 """Beginnings of Faust's lines about topics that `tracker topics` has created."""
@@ -31,9 +36,11 @@ class PortError(Explained):
 
 
 class FloodFilter(logging.Filter):
-    """Passes the same line of a library once in a while, with the number of those left out.
+    """Passes equal lines now and then, with the number of those left out.
 
-    While a broker is away the clients write thousands of lines.
+    Lines are equal if they differ in their values only. While a broker is away the clients write
+    thousands of them; so would we, of each record of a producer that does something wrong. What
+    ends a worker always passes, and so does a line with `extra=ONCE`, which its sender says once.
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class FloodFilter(logging.Filter):
         super().__init__()
         self._seconds = seconds
         self._clock = clock
-        self._last: dict[tuple[str, str], float] = {}
+        self._passed: dict[tuple[str, str], deque[float]] = {}  # when the last lines passed
         self._left_out: dict[tuple[str, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -50,20 +57,23 @@ class FloodFilter(logging.Filter):
         text = str(record.msg)
         if record.levelno < logging.WARNING and "[^" in record.getMessage():
             return False  # a service of Faust's that starts or stops
-        if record.name.split(".")[0] not in FLOODS:
-            return True
         if text.startswith(OFF_TOPIC):
             return False
+        if record.__dict__.pop("once", False) or record.levelno >= logging.CRITICAL:
+            return True
+        most = 1 if record.name.split(".")[0] in FLOODS else OWN_LINES
         key = (record.name, text[:80])
         now = self._clock()
-        last = self._last.get(key)
-        if last is not None and now - last < self._seconds:
+        passed = self._passed.get(key)
+        if passed is not None and len(passed) == most and now - passed[0] < self._seconds:
             self._left_out[key] = self._left_out.get(key, 0) + 1
             return False
-        if len(self._last) > 1000:
-            self._last.clear()
-            self._left_out.clear()
-        self._last[key] = now
+        if passed is None:
+            if len(self._passed) > 1000:
+                self._passed.clear()
+                self._left_out.clear()
+            passed = self._passed[key] = deque(maxlen=most)
+        passed.append(now)
         left_out = self._left_out.pop(key, 0)
         if left_out:
             record.msg = f"{record.getMessage()} ({left_out} more times)"

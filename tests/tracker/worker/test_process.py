@@ -13,7 +13,9 @@ from datetime import datetime
 import pytest
 
 from tracker.demo.processes import free_port
+from tracker.explained import ONCE
 from tracker.worker.process import (
+    OWN_LINES,
     FloodFilter,
     PortError,
     calm_garbage_collector,
@@ -48,9 +50,27 @@ def test_line_of_a_library_comes_once_in_a_while_and_counts_what_it_left_out() -
     assert last.getMessage() == "Unable connect to 9 (4 more times)"
 
 
-def test_own_lines_are_never_left_out() -> None:
+def test_own_lines_of_one_sort_are_bounded_and_count_what_they_left_out() -> None:
+    clock = Clock()
+    flood = FloodFilter(10.0, clock)
+    sort = "%s, offset %d: the event has another key"
+    passed = [flood.filter(line("tracker.stream.x", sort, 30, "t", n)) for n in range(1500)]
+    assert sum(passed) == OWN_LINES
+    assert flood.filter(line("tracker.stream.x", "another sort"))
+    clock.now += 11.0
+    last = line("tracker.stream.x", sort, 30, "t", 1500)
+    assert flood.filter(last)
+    assert last.getMessage().endswith(f"another key ({1500 - OWN_LINES} more times)")
+
+
+def test_what_ends_a_worker_and_what_is_said_once_always_passes() -> None:
     flood = FloodFilter()
-    assert all(flood.filter(line("tracker.worker.plane", "same")) for _ in range(3))
+    for _ in range(20):
+        assert flood.filter(line("tracker.worker.plane", "the worker stops", logging.CRITICAL))
+        once = line("tracker.stream.intake", "%s: %s")
+        once.__dict__.update(ONCE)
+        assert flood.filter(once)
+        assert not hasattr(once, "once")  # or it would be a field of the line as JSON
 
 
 def test_chatter_of_services_is_left_out_but_not_their_warnings() -> None:
@@ -64,7 +84,7 @@ def test_memory_of_lines_is_bounded() -> None:
     flood = FloodFilter()
     for number in range(1500):
         flood.filter(line("mode.x", f"{number} is a line of its own"))
-    assert len(flood._last) <= 1001
+    assert len(flood._passed) <= 1001
 
 
 @pytest.fixture
