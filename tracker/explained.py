@@ -1,5 +1,7 @@
 """Errors whose text says what to do, and the one line that any error is shown as."""
 
+import re
+
 
 class Explained(Exception):
     """Base of the errors that a person can put right: shown as one line, without a traceback.
@@ -25,3 +27,18 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+_SECRETS = re.compile(
+    r"(?<=://)[^/@\s]+(?=@)|(?<=[?&])((?:[\w-]*(?:key|secret|token|password|signature))|sig)=[^&\s]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with what URLs in it say of users and passwords masked.
+
+    >>> without_secrets("s3://id:secret@host/artifacts?endpoint=x&token=abc cannot be read")
+    's3://***@host/artifacts?endpoint=x&*** cannot be read'
+    """
+    return _SECRETS.sub("***", text)

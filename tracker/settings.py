@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tracker.explained import Explained
+from tracker.explained import Explained, without_secrets
 
 PREFIX = "TRACKER_"
 
@@ -351,6 +351,31 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}TLS_CERT_FILE and {PREFIX}TLS_KEY_FILE belong together")
         return self
 
+    @model_validator(mode="after")
+    def _reaches_brokers_as_meant(self) -> Self:
+        """Refuse credentials that the protocol does not use: they would protect nothing."""
+        for prefix, uses in (("sasl_", "SASL"), ("tls_", "SSL")):
+            if uses in self.security_protocol:
+                continue
+            unused = [
+                PREFIX + name.upper()
+                for name, field in type(self).model_fields.items()
+                if name.startswith(prefix) and field.default is None and getattr(self, name)
+            ]
+            if unused:
+                raise ValueError(
+                    f"{', '.join(unused)} set, and {PREFIX}SECURITY_PROTOCOL is"
+                    f" {self.security_protocol}, which does not use it; set SASL_SSL, SSL or"
+                    " SASL_PLAINTEXT, or leave it out"
+                )
+        for address in self.bootstrap or [""]:
+            _, colon, port = address.rpartition(":")
+            if not address or (colon and not (port.isdecimal() and 0 < int(port) < 65536)):
+                raise ValueError(
+                    f"{PREFIX}BROKERS is {self.brokers!r}; expected HOST:PORT, separated by commas"
+                )
+        return self
+
     @property
     def bootstrap(self) -> list[str]:
         """The brokers' addresses."""
@@ -379,9 +404,9 @@ class Settings(BaseSettings):
         return text
 
     def public(self) -> dict[str, str]:
-        """All values as text by variable, the password masked."""
+        """All values as text by variable, passwords masked."""
         return {
-            PREFIX + name.upper(): "" if value is None else str(value)
+            PREFIX + name.upper(): "" if value is None else without_secrets(str(value))
             for name, value in ((name, getattr(self, name)) for name in type(self).model_fields)
         }
 

@@ -106,3 +106,34 @@ def test_table_has_a_meaning_for_every_setting() -> None:
     table = settings_table()
     assert len(table) == len(Settings.model_fields)
     assert all(row.meaning and row.variable.startswith("TRACKER_") for row in table)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "values", "named"),
+    [
+        ("PLAINTEXT", {"sasl_username": "u", "sasl_password": "p"}, "TRACKER_SASL_USERNAME, "),
+        ("PLAINTEXT", {"tls_ca_file": "ca.pem"}, "TRACKER_TLS_CA_FILE set"),
+        ("SSL", {"sasl_username": "u"}, "TRACKER_SASL_USERNAME set"),
+        (
+            "SASL_PLAINTEXT",
+            {"sasl_username": "u", "sasl_password": "p", "tls_ca_file": "ca.pem"},
+            "TRACKER_TLS_CA_FILE set",
+        ),
+    ],
+)
+def test_credentials_that_the_protocol_does_not_use_are_refused(
+    protocol: str, values: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"{named}.* is {protocol}, which does not use it"):
+        load_settings({}, security_protocol=protocol, **values)
+
+
+@pytest.mark.parametrize("brokers", [" , ", ",", "host:", "host:port", "a:9092,b:0", "a:99999"])
+def test_brokers_that_name_none_are_refused(brokers: str) -> None:
+    with pytest.raises(SettingsError, match="expected HOST:PORT, separated by commas"):
+        load_settings({}, brokers=brokers)
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    settings = load_settings({}, artifacts="s3://id:secret@host/artifacts?token=secret")
+    assert settings.public()["TRACKER_ARTIFACTS"] == "s3://***@host/artifacts?***"

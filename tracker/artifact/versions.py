@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec.core
 
-from tracker.explained import Explained, first_line
+from tracker.explained import Explained, first_line, without_secrets
 from tracker.files import sync_folder, write_whole
 
 LATEST = "LATEST"
@@ -37,7 +37,13 @@ _DRIVER_ERRORS = {
 
 
 class ArtifactError(Explained):
-    """An artifact cannot be used; the message has place, found, expected, and the remedy."""
+    """An artifact cannot be used; the message has place, found, expected, and the remedy.
+
+    The place may be a URL with a password: it is masked.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 def version_name(sequence: int, digest: str) -> str:

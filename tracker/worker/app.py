@@ -12,7 +12,7 @@ from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
 from tracker.settings import Settings
 from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.plane import Plane, finish
-from tracker.worker.process import kill_after
+from tracker.worker.process import kill_after, open_files_of, raise_open_files
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 from tracker.worker.web import Health, add_api, add_pages, own_address
 
@@ -23,7 +23,6 @@ BLOCKS_A_CHUNK = 16
 
 ROCKSDB = {
     "driver": "rocksdict",
-    "max_open_files": 256,
     "write_buffer_size": 16 * 1024 * 1024,
     "max_write_buffer_number": 3,
     "target_file_size_base": 32 * 1024 * 1024,
@@ -145,9 +144,11 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
     if not cluster.transactions:
         transport.ends = lambda parts: fetched_ends(settings, parts)
     app.transport = transport
+    users, items = cluster.partitions(topics.events), cluster.partitions(topics.items)
+    files = open_files_of(raise_open_files(), users + items)
     tables = {
-        "users": _table(app, "users", cluster.partitions(topics.events)),
-        "items": _table(app, "items", cluster.partitions(topics.items)),
+        "users": _table(app, "users", users, files),
+        "items": _table(app, "items", items, files),
     }
 
     def database(table: str, partition: int) -> Any:
@@ -191,13 +192,13 @@ async def _log_ready(context: Context, plane: Plane, health: Health) -> None:
     log.info("ready: %d %s of %s, version %s", count, what, topic, version)
 
 
-def _table(app: faust.App, name: str, partitions: int) -> Any:
+def _table(app: faust.App, name: str, partitions: int, open_files: int) -> Any:
     return app.Table(
         name,
         partitions=partitions,
         key_type=bytes,
         value_type=bytes,
-        options=dict(ROCKSDB),
+        options={**ROCKSDB, "max_open_files": open_files},
     )
 
 

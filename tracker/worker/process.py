@@ -1,10 +1,12 @@
 """The process of a worker: logging without floods, the web port, a deadline, garbage collection."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
 import os
+import resource
 import sys
 import threading
 import time
@@ -18,6 +20,14 @@ from tracker.settings import LogFormat
 
 FLOOD_SECONDS = 10.0
 """Time in which equal lines are bounded."""
+
+MOST_OPEN_FILES = 1_000_000
+
+DATABASE_FILES, LEAST_FILES = 256, 8
+"""Files that a database keeps open, at most and at least."""
+
+OTHER_FILES = 512
+"""Open files that are left to connections, artifacts and libraries."""
 
 FLOODS = ("aiokafka", "faust", "mode", "kafka")
 """Libraries of which an equal line is written once in that time."""
@@ -128,6 +138,25 @@ async def check_port(host: str, port: int) -> None:
         ) from error
     server.close()
     await server.wait_closed()
+
+
+def raise_open_files() -> int:
+    """Raise the limit of open files to what this user may have, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # more than the system allows
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_OPEN_FILES if soft == resource.RLIM_INFINITY else min(soft, MOST_OPEN_FILES)
+
+
+def open_files_of(limit: int, databases: int) -> int:
+    """Return how many files each of the databases may keep open, within a limit of the process.
+
+    >>> open_files_of(1024, 24), open_files_of(1_000_000, 24)
+    (21, 256)
+    """
+    return max(LEAST_FILES, min(DATABASE_FILES, (limit - OTHER_FILES) // max(1, databases)))
 
 
 def calm_garbage_collector() -> None:

@@ -141,3 +141,10 @@ def test_latest_is_replaced_and_never_half_written(
         set_latest(tmp_path, second)
     assert latest_version(tmp_path) == first
     assert not list(tmp_path.glob(".LATEST*"))
+
+
+def test_a_password_in_the_root_is_not_in_a_message() -> None:
+    with pytest.raises(ArtifactError) as error:
+        latest_version("memory://id:secret@nowhere")
+    assert "memory://***@nowhere/LATEST: not there" in str(error.value)
+    assert "secret" not in str(error.value)

@@ -60,3 +60,10 @@ def test_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_no_folder_and_an_empty_one_hold_nothing(tmp_path: Path) -> None:
     assert clear(tmp_path) == 0
     assert clear(tmp_path / "nothing") == 0
+
+
+def test_nobody_else_can_read_a_data_directory(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with locked(folder):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / "worker.lock").stat().st_mode & 0o777 == 0o600
