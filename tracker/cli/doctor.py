@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
+from tracker.events.dialects import load_dialect
 from tracker.events.kinds import Kinds, KindsFileError
-from tracker.kafka.client import EventChecker, latest_values
+from tracker.kafka.client import EventChecker, HeldBack, Latest, latest_records
 from tracker.kafka.clock import broker_clock
-from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions, topics_of
+from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions
 from tracker.kafka.connect import admin_client
-from tracker.kafka.key_sample import KeySample, sample_keys
+from tracker.kafka.key_sample import KeySample, sample_keys, sampled_of_each
 from tracker.kafka.partitioner import ONE_RULE, remedy
 from tracker.kafka.records import CODECS, CodecError, check_codecs
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
 from tracker.kernels.device import DeviceError
-from tracker.settings import Partitioner, Settings, SettingsError, load_settings, settings_table
-
-LATEST_EVENTS = 200
-"""Records of each partition of the events topic that are checked."""
+from tracker.settings import Settings, SettingsError, load_settings, settings_table
 
 LEAST_FREE_BYTES = 1 << 30
 
@@ -84,21 +82,34 @@ async def check_all(
     try:
         reports = await ensure_topics(settings, create=False)
         add(*check_topics(reports))
-        add(await check_keys(settings, reports))
         add(await check_clock(settings, reports, transactions.state == "ok"))
-        if not any(report.state == "missing" for report in reports):
-            add(await check_events(settings))
+        add(*await check_latest(settings, reports))
     except (BrokerError, TopicError, TopicsError) as error:
         add(Check("topics", "fail", str(error)))
     return checks
 
 
-async def check_events(settings: Settings) -> Check:
-    """Check the latest events as the worker does: what is rejected, and what looks misspelt.
+async def check_latest(settings: Settings, reports: list[TopicReport]) -> list[Check]:
+    """Read the latest events, and check their keys, unfinished transactions, and the events.
 
     Raises:
         BrokerError, TopicError: the topic cannot be read.
     """
+    events = next((report for report in reports if report.role == "events"), None)
+    if events is None or events.state == "missing":
+        return [Check("partitioner", "note", "there is no events topic to look at")]
+    latest = await latest_records(settings, events.name, sampled_of_each)
+    dialect = load_dialect(settings.events_format)
+    sample = sample_keys(latest.records, events.partitions, settings.partitioner, dialect)
+    return [
+        judge_keys(sample, settings, any(_is_hand_over(report) for report in reports)),
+        check_unfinished(latest.held_back, events.name, time.time()),
+        check_events(settings, latest),
+    ]
+
+
+def check_events(settings: Settings, latest: Latest) -> Check:
+    """Check the latest events as the worker does: what is rejected, and what looks misspelt."""
     try:
         kinds = Kinds.of_settings(settings.kinds_file, settings.unknown_kinds)
     except KindsFileError:
@@ -106,7 +117,7 @@ async def check_events(settings: Settings) -> Check:
     checker = EventChecker(settings, kinds)
     reasons: Counter[str] = Counter()
     example = ""
-    values = await latest_values(settings, topics_of(settings).events, LATEST_EVENTS)
+    values = [record.value for record in latest.records]
     for value in values:
         if why := checker(value)[1]:
             reasons[why.split(":")[0]] += 1
@@ -125,21 +136,43 @@ async def check_events(settings: Settings) -> Check:
     return Check("events", state, "; ".join([text, *notes]))
 
 
-async def check_keys(settings: Settings, reports: list[TopicReport]) -> Check:
-    """Check how the latest events are keyed, and that TRACKER_PARTITIONER put them where they are.
+def check_unfinished(held_back: list[HeldBack], topic: str, now: float) -> Check:
+    """Name the transactions that producers of events have not finished.
 
-    Raises:
-        BrokerError: the broker cannot be used.
+    Args:
+        held_back: the records that wait for them.
+        topic: the events topic.
+        now: the clock, in seconds.
     """
-    events = next((report for report in reports if report.role == "events"), None)
-    if events is None or events.state == "missing":
-        return Check("partitioner", "note", "there is no events topic to look at")
-    sample = await sample_keys(settings, events.name, events.partitions)
-    return judge_keys(sample, settings.partitioner)
+    if not held_back:
+        return Check("unfinished transactions", "ok", f"no record of {topic} waits for one")
+    places = [
+        f"{topic}-{one.partition} has {one.count} records from offset {one.first} on"
+        + (f", the first of {max(0.0, now - one.since):.0f} s ago" if one.since else "")
+        for one in held_back
+    ]
+    return Check(
+        "unfinished transactions",
+        "note",
+        f"{'; '.join(places)}: they cannot be read before their producer commits or aborts. If"
+        " they stay, stop that producer (kafka-transactions.sh find-hanging names it): the broker"
+        " aborts after its transaction.timeout.ms",
+    )
 
 
-def judge_keys(sample: KeySample, partitioner: Partitioner) -> Check:
-    """Turn a sample of the events topic into a check."""
+def _is_hand_over(report: TopicReport) -> bool:
+    return report.role == "hand-over" and report.state in ("ok", "created")
+
+
+def judge_keys(sample: KeySample, settings: Settings, has_topic: bool) -> Check:
+    """Turn a sample of the events topic into a check.
+
+    Args:
+        sample: its latest records.
+        settings: the partitioner, and whether events are handed on.
+        has_topic: whether the topic of handed-on events exists.
+    """
+    partitioner = settings.partitioner
     if not sample.records:
         return Check("partitioner", "ok", f"{partitioner}; there are no events to look at yet")
     problems = []
@@ -159,8 +192,10 @@ def judge_keys(sample: KeySample, partitioner: Partitioner) -> Check:
         problems.append(f"{split}: {ONE_RULE}")
     latest = f"the latest {sample.records} events"
     if problems:
-        text = f"of {latest}, {'; '.join(problems)}; a user in two partitions has two states"
-        return Check("partitioner", "note", text)
+        effect = "a user in two partitions has two states"
+        if partitioner != "given" and settings.hand_over == "on" and has_topic:
+            effect = "events in the wrong partition are handed on, which takes up to a second more"
+        return Check("partitioner", "note", f"of {latest}, {'; '.join(problems)}; {effect}")
     if partitioner != "given":
         return Check("partitioner", "ok", f"{partitioner} puts {latest} where they are")
     fit = f"; {sample.fit} fits: set it, and look-ups are faster" if sample.fit else ""

@@ -181,6 +181,36 @@ def pack_items(words: Array, slots: Slots, arena: RowArrays) -> Any:
 
 
 @native
+def _is_finite(row: Array, head_words: int, n_scenes: int, n_near: int) -> bool:
+    """Return whether the numbers of a row, without its first word, are finite.
+
+    Times of the first and the latest event may be NaN: there is none.
+    """
+    doubles, singles = row.view(np.float64), row.view(np.float32)
+    if np.isinf(doubles[2]) or np.isinf(doubles[3]) or not np.isfinite(doubles[1]):
+        return False
+    # Weights; in rows of FORMER_FORMAT the counts stand before them.
+    for at in range(4, 14 if head_words == _FORMER_HEAD_WORDS else 7):
+        if not np.isfinite(doubles[at]):
+            return False
+    scenes_at = len(row) - n_scenes * SCENE_WORDS - n_near * NEIGHBOUR_WORDS
+    for at in range(head_words + 1, scenes_at, COUNTED_WORDS):  # a half-life may be infinite
+        if not np.isfinite(doubles[at]):
+            return False
+    at = scenes_at
+    for _ in range(n_scenes):
+        if not (np.isfinite(doubles[at + 1]) and np.isfinite(doubles[at + 2])):
+            return False
+        at += SCENE_WORDS
+    for _ in range(n_near):
+        for part in range(2, 5):  # together, together_lately, next
+            if not np.isfinite(singles[2 * at + part]):
+                return False
+        at += NEIGHBOUR_WORDS
+    return True
+
+
+@native
 def check_items(words: Array, offsets: Array) -> tuple[int, int]:
     """Return (position, code) of the first row that cannot be read, or (-1, 0)."""
     low = np.uint64(0xFF)
@@ -207,6 +237,8 @@ def check_items(words: Array, offsets: Array) -> tuple[int, int]:
             if n_counts > MAX_COUNTS:
                 return i, DAMAGED
         if end - last != 1 + rest or not is_sealed(words, start, end):
+            return i, DAMAGED
+        if not _is_finite(words[start + 1 : end], last - start, n_scenes, n_near):
             return i, DAMAGED
         if whole(counts & low) != n_scenes or whole((counts >> np.uint64(8)) & low) != n_near:
             return i, DAMAGED

@@ -25,11 +25,13 @@ class ItemRows:
     Attributes:
         states: the arrays.
         on_unreadable: called with each row that was loaded as an empty one.
+        on_damaged: called before with the keys of damaged rows; it may raise, and nothing is read.
     """
 
     def __init__(self, scales: ItemCounts | None = None) -> None:
         self.states = ItemStates(0, scales)
         self.on_unreadable: OnUnreadable = lambda key, row, problem: None
+        self.on_damaged: Callable[[list[bytes]], object] = lambda keys: None
 
     def grow(self, rows: int) -> None:
         """Have at least so many rows."""
@@ -65,6 +67,9 @@ class ItemRows:
         for key, row, problem in zip(keys, rows, problems, strict=True):
             if problem == "newer":
                 raise NewerRowError(f"the row of item {key[1:].hex()}", row or b"", FORMAT)
+        damaged = [key for key, problem in zip(keys, problems, strict=True) if problem == "damaged"]
+        if damaged:
+            self.on_damaged(damaged)
         readable = list(rows)
         for place, problem in enumerate(problems):
             if problem is not None:

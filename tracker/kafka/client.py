@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -288,10 +288,34 @@ async def read_topic(
                 unread = {p for p in unread if await client.position(p) < ends[p]}
 
 
-async def latest_values(settings: Settings, topic: str, most: int) -> list[bytes | None]:
-    """Return the values of the latest records of a topic, up to `most` of each partition.
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Records of a partition that wait for a transaction which a producer has not finished.
 
-    What cannot be decoded is `Undecodable`.
+    `first` is the offset of the first of `count`; `since` is its time in seconds.
+    """
+
+    partition: int
+    first: int
+    count: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The latest records of a topic that can be read, and those that cannot be read so far."""
+
+    records: list[Received]
+    held_back: list[HeldBack]
+
+
+async def latest_records(settings: Settings, topic: str, most: Callable[[int], int]) -> Latest:
+    """Return the latest records of a topic; what cannot be decoded is `Undecodable`.
+
+    Args:
+        settings: where the brokers are.
+        topic: name of the topic.
+        most: returns how many records of each partition, from their number.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -302,17 +326,47 @@ async def latest_values(settings: Settings, topic: str, most: int) -> list[bytes
     async with consumer(settings, fetch_max_wait_ms=100) as client:
         client.assign(partitions)
         ends = await ends_of(client, partitions, settings)
+        behind = {p: (client.highwater(p) or 0) - end for p, end in ends.items()}
         starts = await client.beginning_offsets(partitions)
-        unread = {p for p in partitions if starts[p] < ends[p]}
         for partition in partitions:
-            client.seek(partition, max(starts[partition], ends[partition] - most))
-        values: list[bytes | None] = []
+            first = ends[partition] - most(len(partitions))
+            client.seek(partition, max(starts[partition], first))
+        unread = {p for p in partitions if starts[p] < ends[p]}
+        latest: list[Received] = []
         deadline = time.monotonic() + END_SECONDS
         while unread and time.monotonic() < deadline:
             for partition, records in (await client.getmany(timeout_ms=200)).items():
-                values += [r.value for r in records if r.offset < ends[partition]]
+                latest += [
+                    Received(partition.partition, r.offset, r.timestamp / 1000, r.key, r.value)
+                    for r in records
+                    if r.offset < ends[partition]
+                ]
             unread = {p for p in unread if await client.position(p) < ends[p]}
-    return values
+    waiting = {p: ends[p] for p in partitions if behind[p] > 0}
+    times = await _times_at(settings, waiting)
+    return Latest(
+        latest,
+        [HeldBack(p.partition, at, behind[p], times.get(p, 0.0)) for p, at in waiting.items()],
+    )
+
+
+async def _times_at(
+    settings: Settings, places: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, float]:
+    """Return the times in seconds of records of unfinished transactions, as far as they answer."""
+    if not places:
+        return {}
+    times: dict[TopicPartition, float] = {}
+    arguments = {"isolation_level": "read_uncommitted", "fetch_max_wait_ms": 100}
+    async with consumer(settings, **arguments) as client:
+        client.assign(list(places))
+        for partition, offset in places.items():
+            client.seek(partition, offset)
+        deadline = time.monotonic() + END_SECONDS
+        while len(times) < len(places) and time.monotonic() < deadline:
+            for partition, records in (await client.getmany(timeout_ms=200)).items():
+                times.setdefault(partition, records[0].timestamp / 1000)
+    return times
 
 
 async def is_at_end(settings: Settings, topic: str, partition: int, offset: int) -> bool:

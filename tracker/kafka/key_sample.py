@@ -1,24 +1,17 @@
 """A sample of the events topic: how its records are keyed, and which partitioner put them there."""
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aiokafka import TopicPartition
-
 from tracker.events.batch import events_in
-from tracker.events.dialects import Dialect, load_dialect
+from tracker.events.dialects import Dialect
 from tracker.events.wire import RejectedEventError
-from tracker.kafka.client import ends_of
-from tracker.kafka.connect import consumer
+from tracker.kafka.client import Received
 from tracker.kafka.partitioner import HASHES, fitting
-from tracker.kafka.records import read_every_record
-from tracker.settings import Partitioner, Settings
+from tracker.settings import Partitioner
 
 SAMPLED = 2_000
 """Records that are read in all, the latest of each partition."""
-
-SECONDS = 10.0
-"""Time that reading them may take."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +43,35 @@ class KeySample:
     split: tuple[str, ...]
 
 
-async def sample_keys(settings: Settings, topic: str, partitions: int) -> KeySample:
-    """Read the latest records of the events topic, and look at their keys and partitions.
+def sampled_of_each(partitions: int) -> int:
+    """Return how many records of each partition are looked at."""
+    return max(5, SAMPLED // partitions)
 
-    Raises:
-        BrokerError: the broker cannot be used.
-        DialectError: TRACKER_EVENTS_FORMAT names no format.
+
+def sample_keys(
+    records: Sequence[Received],
+    partitions: int,
+    partitioner: Partitioner,
+    dialect: Dialect | None = None,
+) -> KeySample:
+    """Look at the keys and partitions of records of the events topic.
+
+    Args:
+        records: the latest ones.
+        partitions: number of partitions of the topic.
+        partitioner: the rule that is set.
+        dialect: format of the events.
     """
-    places = await _latest(settings, topic, partitions)
-    dialect = load_dialect(settings.events_format)
     no_key = other_key = 0
     keyed: list[tuple[bytes, int]] = []
-    for key, value, partition in places:
-        if key is None:
+    for record in records:
+        if record.key is None:
             no_key += 1
-        elif value is not None and key != _user_of(value, key, dialect):
+        elif record.value is not None and record.key != _user_of(record.value, record.key, dialect):
             other_key += 1
         else:
-            keyed.append((key, partition))
-    return _judged(settings.partitioner, partitions, len(places), no_key, other_key, keyed)
+            keyed.append((record.key, record.partition))
+    return _judged(partitioner, partitions, len(records), no_key, other_key, keyed)
 
 
 def _judged(
@@ -108,30 +111,3 @@ def _user_of(value: bytes, otherwise: bytes, dialect: Dialect | None) -> bytes:
     except RejectedEventError:
         return otherwise
     return users.pop().encode() if len(users) == 1 else otherwise
-
-
-async def _latest(
-    settings: Settings, topic: str, partitions: int
-) -> list[tuple[bytes | None, bytes | None, int]]:
-    """Return key, value and partition of the latest records, as many of each partition."""
-    read_every_record([topic])
-    each = max(5, SAMPLED // partitions)
-    parts = [TopicPartition(topic, number) for number in range(partitions)]
-    latest: list[tuple[bytes | None, bytes | None, int]] = []
-    async with consumer(settings, fetch_max_wait_ms=100) as client:
-        client.assign(parts)
-        ends = await ends_of(client, parts, settings)
-        starts = await client.beginning_offsets(parts)
-        for part in parts:
-            client.seek(part, max(starts[part], ends[part] - each))
-        unread = {part for part in parts if starts[part] < ends[part]}
-        deadline = time.monotonic() + SECONDS
-        while unread and time.monotonic() < deadline:
-            for part, records in (await client.getmany(timeout_ms=200)).items():
-                latest += [
-                    (record.key, record.value, part.partition)
-                    for record in records
-                    if record.offset < ends[part]
-                ]
-            unread = {part for part in unread if await client.position(part) < ends[part]}
-    return latest

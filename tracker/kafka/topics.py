@@ -221,6 +221,12 @@ async def _config(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
 def _report(
     topic: WantedTopic, counts: Mapping[str, int], config: Mapping[str, str], created: bool
 ) -> TopicReport:
+    if topic.name not in counts and topic.role == "hand-over":
+        return TopicReport(
+            topic.role, topic.name, "missing", 0, "", "", [],
+            ["does not exist, so events in the wrong partition are taken where they are, and a user"
+             " may have two states: run 'tracker topics'"],
+        )  # fmt: skip
     if topic.name not in counts:
         return TopicReport(
             topic.role, topic.name, "missing", 0, "", "", ["does not exist: run 'tracker topics'"]

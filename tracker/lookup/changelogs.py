@@ -8,6 +8,7 @@ import numpy as np
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import latest_version
+from tracker.events.wire import hash_id
 from tracker.items.states import problem_of
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import topics_of
@@ -18,6 +19,9 @@ from tracker.settings import Settings
 from tracker.users.states import ANY_ARTIFACT, NewerArtifactError, UserStates
 
 log = logging.getLogger(__name__)
+
+MOST_WAITING = 100_000
+"""Rows of users of other partitions that wait, in memory, for those of their own."""
 
 
 async def user_row(settings: Settings, user_id: str) -> bytes | None:
@@ -56,7 +60,53 @@ async def user_row(settings: Settings, user_id: str) -> bytes | None:
 
 
 async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None]:
-    """Yield the last row of each user by id, one partition after another; errors as `user_row`."""
+    """Yield the last row of each user by id, one partition after another; errors as `user_row`.
+
+    A user of whom several partitions have a row is yielded once, with that of the partition where
+    TRACKER_PARTITIONER puts the user if there is one; a line in the log counts such users. Rows of
+    other partitions' users wait until the end for that, up to MOST_WAITING.
+    """
+    hashes = np.zeros(0, np.uint64)
+    waiting: dict[str, bytes] = {}
+    twice: set[str] = set()
+    number = 0
+    async with aclosing(_rows_by_partition(settings)) as parts:
+        async for rows, partitions in parts:
+            ids = np.array([hash_id(user) for user in rows], np.uint64)
+            again = np.isin(ids, hashes).tolist()
+            twice.update(user for user, is_again in zip(rows, again, strict=True) if is_again)
+            fresh: dict[str, bytes] = {}
+            for (user, row), is_again in zip(rows.items(), again, strict=True):
+                place = partition_of(user, partitions, settings.partitioner)
+                if is_again:
+                    continue
+                if place not in (None, number) and len(waiting) < MOST_WAITING:
+                    if user in waiting:
+                        twice.add(user)
+                    waiting[user] = row
+                else:
+                    fresh[user] = row
+            hashes = np.append(hashes, np.array([hash_id(user) for user in fresh], np.uint64))
+            yield fresh
+            number += 1
+    repeats = np.isin(np.array([hash_id(user) for user in waiting], np.uint64), hashes).tolist()
+    twice.update(user for user, is_again in zip(waiting, repeats, strict=True) if is_again)
+    if twice:
+        log.warning(
+            "%d users have states in several partitions, the first is %s: one state of each is"
+            " taken; %s", len(twice), min(twice), ONE_RULE,
+        )  # fmt: skip
+    yield {
+        user: row
+        for (user, row), is_again in zip(waiting.items(), repeats, strict=True)
+        if not is_again
+    }
+
+
+async def _rows_by_partition(
+    settings: Settings,
+) -> AsyncGenerator[tuple[dict[str, bytes], int], None]:
+    """Yield the last rows of each partition, and the number of partitions."""
     number, count = 0, 1
 
     def choose(partitions: int) -> int:
@@ -76,7 +126,7 @@ async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None
                     rows.pop(user_id, None)
                 else:
                     rows[user_id] = record.value
-        yield rows
+        yield rows, count
         number += 1
 
 
@@ -114,6 +164,11 @@ class StateReader:
         self._root = settings.artifacts
         self._artifact = artifact
         self._newest = artifact.manifest.sequence
+
+    def problem_of(self, row: bytes) -> str | None:
+        """Return why a row cannot be read: damaged, newer, older, layout; None if it can."""
+        manifest = self._artifact.manifest
+        return UserStates(manifest.interest, 0, self._artifact.models.hidden).problem_of(row)
 
     def read(self, rows: Sequence[bytes | None]) -> UserStates:
         """Return n rows as states, in that order; None becomes the state of a new user.

@@ -1,5 +1,6 @@
 """Export of all users' vectors and interests from the changelog to a Parquet file."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from tracker.users.config import InterestConfig
 from tracker.users.readings import interest_strengths, interest_vectors, sum_masses
 from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import UserStates
+
+log = logging.getLogger(__name__)
 
 BATCH = 4096
 """Number of users whose vectors are computed and written together."""
@@ -54,6 +57,8 @@ async def export_users(
 
     One partition of the changelog is in memory at a time. Rows of another basis or encoder are
     rebuilt from their rings first, as in serving. Without a trained encoder its column is null.
+    Rows that cannot be read are left out, with a line in the log. A user
+    of whom several partitions have a row is written once: see `user_rows`.
 
     Args:
         settings: where the brokers are.
@@ -72,15 +77,33 @@ async def export_users(
     recommender = Recommender(artifact, ItemView(artifact.vectors, artifact.manifest.item_counts))
     config, reader = artifact.manifest.interest, StateReader(settings, artifact)
     total = 0
+    unreadable: list[str] = []
     with new_file(path) as temporary, pq.ParquetWriter(temporary, user_schema(config)) as writer:
         async for rows in user_rows(settings):
-            for names, part in _parts(rows):
+            for names, part in _parts(_readable(rows, reader, unreadable)):
                 states = reader.read(part)
                 recommender.carry_over(states, np.arange(len(names)))
                 writer.write_table(_table(names, states, artifact, now, scene))
                 total += len(names)
                 progress(total)
+    if unreadable:
+        log.warning(
+            "%d users are left out, because their rows cannot be read; the first are %s",
+            len(unreadable), ", ".join(unreadable[:10]),
+        )  # fmt: skip
     return total
+
+
+def _readable(
+    rows: dict[str, bytes], reader: StateReader, unreadable: list[str]
+) -> dict[str, bytes]:
+    """Return the rows that can be read; the users of the others, with why, go into a list.
+
+    Rows of another layout or version are none of these: then the artifact is the wrong one.
+    """
+    bad = {user for user, row in rows.items() if reader.problem_of(row) == "damaged"}
+    unreadable += [f"{user} (damaged)" for user in sorted(bad)]
+    return {user: row for user, row in rows.items() if user not in bad} if bad else rows
 
 
 def _parts(rows: dict[str, bytes]) -> Iterator[tuple[list[str], list[bytes]]]:

@@ -1,5 +1,6 @@
 """Mending of position, user and item rows in the changelogs that lie past the clock."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -21,12 +22,17 @@ from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import describe_topics, supports_transactions, topics_of, unreachable
 from tracker.kafka.producers import fenced_producer
 from tracker.kafka.reset import check_reset
-from tracker.kernels.row_bytes import ITEM_PREFIX, POSITION_KEY, USER_PREFIX
+from tracker.kernels.row_bytes import ITEM_PREFIX, POSITION_KEY, USER_PREFIX, key_text
 from tracker.lookup.changelogs import StateReader
 from tracker.settings import Settings
-from tracker.store.partition_store import decode_position
+from tracker.store.partition_store import decode_position, is_position
 from tracker.users.mend_times import mend_users, users_of_the_future
 from tracker.users.states import StateFormatError, UserStates
+
+log = logging.getLogger(__name__)
+
+MOST_NAMED = 10
+"""Rows that cannot be read of which each is named."""
 
 BATCH = 512
 """Rows read at a time."""
@@ -132,6 +138,9 @@ async def _last_rows(settings: Settings, topic: str, partition: int) -> Rows:
 def _mend_position(rows: Rows, now: float, mended: Mended) -> Rows:
     if POSITION_KEY not in rows:
         return {}
+    if not is_position(rows[POSITION_KEY]):
+        mended.unreadable += 1
+        return {}
     position = decode_position(rows[POSITION_KEY])
     if position.stream_time <= now + MAX_FUTURE_SECONDS:
         return {}
@@ -176,7 +185,8 @@ async def _mend_items(
         late_keys += [keys[slot] for slot in items_of_the_future(states, latest).tolist()]
     if not late_keys:
         return {}
-    end = decode_position(rows[POSITION_KEY]).position if POSITION_KEY in rows else 0
+    value = rows.get(POSITION_KEY, b"")
+    end = decode_position(value).position if is_position(value) else 0
     states = read([rows[key] for key in late_keys])
     events = await _item_events(settings, partition, end, states.head["item"])
     every = np.arange(len(late_keys))
@@ -223,8 +233,10 @@ def _states(
             for key in part:
                 try:
                     states = unpack([rows[key]])
-                except error:
+                except error as reason:
                     mended.unreadable += 1
+                    if mended.unreadable <= MOST_NAMED:
+                        log.warning("row %s is passed over: %s", key_text(key), reason)
                 else:
                     yield [key], states
 

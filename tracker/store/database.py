@@ -1,11 +1,25 @@
-"""One write of a partition's database: records, and the changelog offset they belong to."""
+"""The database of a partition: one write of records and offset, and what is done if it is damaged.
 
-from collections.abc import Iterable
+The changelog has all that a database holds. A damaged one is deleted, and read from there.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from rocksdict import WriteBatch, WriteOptions
 
 from tracker.explained import Explained, first_line
+
+log = logging.getLogger(__name__)
+
+CORRUPT = "Corruption"
+"""Word in the errors of RocksDB, which are plain exceptions, for damaged files."""
+
+MARK = ".damaged"
+"""End of the name of the file beside a database that has to be deleted at the next start."""
 
 FAUST_PREFIX = b"__faust"
 """First bytes of the keys under which Faust keeps its own records in a database."""
@@ -22,6 +36,78 @@ _WITHOUT_LOG.disable_wal = True
 
 class DatabaseError(Explained, OSError):
     """RocksDB cannot write; a restart restores what was committed from the changelog."""
+
+
+class DamagedDatabaseError(DatabaseError):
+    """Files of RocksDB are damaged; the next start reads the states from the changelog."""
+
+    def __init__(self, path: str, error: BaseException) -> None:
+        super().__init__(
+            f"the database {path} is damaged ({first_line(error)}): the worker stops; its next"
+            " start deletes the database and reads the states from the changelog. Nothing is lost."
+            " Check the disk"
+        )
+
+
+def open_database(open_path: Callable[[Path], Any], path: Path) -> Any:
+    """Open a database; delete it first if it is damaged, or was found to be.
+
+    Args:
+        open_path: opens the database of a path, or makes an empty one.
+        path: folder of the database.
+    """
+    mark = path.with_name(path.name + MARK)
+    if mark.exists():
+        shutil.rmtree(path, ignore_errors=True)
+        mark.unlink()
+        log.warning("%s was damaged: it is deleted, and read from the changelog", path)
+    database = None
+    try:
+        database = open_path(path)
+        database.get(OFFSET_KEY)
+    except Exception as error:  # rocksdict raises nothing narrower
+        if database is not None:
+            database.close()
+        if CORRUPT not in str(error):
+            raise
+        log.warning(
+            "%s is damaged (%s): it is deleted, and read from the changelog. Check the disk",
+            path, first_line(error),
+        )  # fmt: skip
+        shutil.rmtree(path, ignore_errors=True)
+        return open_path(path)
+    return database
+
+
+def read_rows(database: Any, keys: list[bytes]) -> list[bytes | None]:
+    """Return the values of keys, None for those that are not there.
+
+    Raises:
+        DamagedDatabaseError: the files are damaged; the next `open_database` deletes them.
+    """
+    try:
+        values: list[bytes | None] = database.get(keys)
+    except Exception as error:  # rocksdict raises nothing narrower
+        if CORRUPT in str(error):
+            raise _damaged(database, error) from error
+        raise
+    return values
+
+
+def _damaged(database: Any, error: BaseException) -> DamagedDatabaseError:
+    """Mark a database for deletion, and return the error that ends the worker."""
+    path = Path(database.path())
+    path.with_name(path.name + MARK).touch()
+    return DamagedDatabaseError(str(path), error)
+
+
+def replace_rows(database: Any, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """Write rows that the changelog has; the offset that the database has reached stays.
+
+    Raises:
+        DatabaseError: RocksDB cannot write.
+    """
+    write_records(database, rows, int(database.get(OFFSET_KEY) or b"0"))
 
 
 def write_records(
@@ -58,6 +144,8 @@ def write_records(
     try:
         database.write(batch, _WITHOUT_LOG)
     except Exception as error:  # rocksdict raises nothing narrower
+        if CORRUPT in str(error):
+            raise _damaged(database, error) from error
         raise DatabaseError(
             f"RocksDB cannot write to TRACKER_DATA_DIR ({first_line(error)}): check that its disk"
             " is not full, and restart the worker; the states are restored from the changelog"

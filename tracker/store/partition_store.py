@@ -5,7 +5,7 @@ On the path of one commit: see docs/design/one-event-one-commit.md.
 
 import logging
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
 from tracker.store.arena import Arena
 from tracker.store.committer import Committer
+from tracker.store.database import read_rows, replace_rows
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class PartitionStore(Generic[Key]):
             PositionError: the topic was deleted and created again, its number of partitions has
                 changed, or the states were committed in transactions and now cannot be.
         """
-        value = self._database.get(POSITION_KEY)
+        (value,) = self._get([POSITION_KEY])
         if value is None:
             self._position = Position(
                 FORMAT, begin, topic, topic_id, partitions, transactions=transactions
@@ -331,6 +332,10 @@ class PartitionStore(Generic[Key]):
         """Return the values of records as of the last commit, None for those that do not exist."""
         return self._get(keys)
 
+    def replace(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Put rows that the changelog has in place of those of the database."""
+        replace_rows(self._database, rows)
+
     def scan(
         self, prefix: bytes, start: bytes = b"", most: int | None = None
     ) -> list[tuple[bytes, bytes]]:
@@ -403,7 +408,7 @@ class PartitionStore(Generic[Key]):
         Otherwise a state that comes back meanwhile would begin from a row whose other records are
         about to be deleted.
         """
-        values: list[bytes | None] = self._database.get(keys)
+        values = read_rows(self._database, keys)
         for notes in (self._committing, self._notes):
             if notes:
                 for at, key in enumerate(keys):
@@ -416,6 +421,15 @@ def encode_position(position: Position) -> bytes:
     """Encode a position record; the lowest format that holds all of it is written."""
     position.format = FORMAT if position.hand_over is None else HAND_OVER_FORMAT
     return msgspec.json.encode(position)
+
+
+def is_position(value: bytes) -> bool:
+    """Return whether bytes are a position record, of whatever format."""
+    try:
+        msgspec.json.decode(value, type=Position)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def decode_position(value: bytes) -> Position:

@@ -9,7 +9,7 @@ import numpy as np
 from tracker.events.item_events import ItemEventFormatError, decode_block, split_events
 from tracker.events.wire import Rejection
 from tracker.items.rows import ItemRows
-from tracker.items.states import ItemStates
+from tracker.items.states import ItemStates, problem_of
 from tracker.kafka.outbox import Record, rejected_record
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.kernels.row_bytes import (
@@ -71,7 +71,8 @@ class ItemSide(Side[int]):
         # Item events of handed-on events are counted on from the partitions of the events topic.
         self._source_partitions = events * 2 if context.cluster.hands_over else events
         self._rows = rows
-        rows.on_unreadable = self._set_aside
+        rows.on_unreadable = self.keep_aside
+        rows.on_damaged = self.on_damaged
         self._unreadable = UnreadableRows(self.table, context.metrics.count_unreadable)
         self._ends = ends
         self._needed_read: int | None = None  # the read of `ends` before an offset is refused
@@ -216,13 +217,17 @@ class ItemSide(Side[int]):
             f" {self._ends.end(source)}, and an offset before that is expected"
         )
 
-    def _set_aside(self, key: bytes, row: bytes, problem: str) -> None:
+    def keep_aside(self, key: bytes, row: bytes, problem: str) -> None:
         """Keep a row that cannot be read under a key of its own; its item begins anew."""
         topic = self._context.cluster.topics.items_changelog
         if self._context.settings.damaged_rows == "stop":
             raise DamagedRowError(f"{topic}-{self._partition}: row {key_text(key)}", problem)
         self._unreadable.report(topic, self._partition, None, key, problem)
         self.store.note(ASIDE_PREFIX + key, row)
+
+    def is_readable(self, key: bytes, row: bytes) -> bool:
+        """Return whether the row of an item can be read."""
+        return problem_of(row) is None
 
     def _reject(self, record: Any, message: str) -> Record:
         topic = self._context.cluster.topics.rejected

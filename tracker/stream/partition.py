@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from aiokafka.errors import KafkaError
 
 from tracker.explained import first_line
-from tracker.kafka.cluster import BrokerError
+from tracker.kafka.changelog_rows import Stored, stored_rows
+from tracker.kafka.cluster import BrokerError, TopicError
 from tracker.kafka.outbox import MAX_WAITING_BYTES, Outbox, Record
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
@@ -24,7 +25,7 @@ from tracker.store.partition_store import PartitionStore
 from tracker.stream.background import TaskEndedError
 from tracker.stream.commit_schedule import CommitScheduler
 from tracker.stream.serving import Context
-from tracker.stream.side import OpenVerdictError, Side
+from tracker.stream.side import DamagedRowsError, OpenVerdictError, Side
 from tracker.stream.source_ends import UnknownOffsetError
 from tracker.users.states import NewerArtifactError
 
@@ -44,6 +45,9 @@ or two, and handing it to a thread and back takes longer than processing it."""
 
 RETRY_SECONDS = 0.2
 """Wait before a state's artifact is looked for again."""
+
+READ_AGAIN_SECONDS = 120.0
+"""Maximum time in which damaged rows are looked for in the changelog."""
 
 NEWER_ROW_SECONDS = 1.0
 """Wait before a row of a newer version is read again."""
@@ -376,6 +380,10 @@ class Partition:
                     log.error("%s: waiting, not to write over it: %s", self.name, newer_row)
                 self.waits_for = str(newer_row)
                 await self._pause(NEWER_ROW_SECONDS)
+            except DamagedRowsError as damaged:
+                if self._closing:
+                    return []
+                await self._read_again(damaged.keys)
             except UnknownOffsetError as unknown:
                 if self._closing:
                     return []
@@ -387,6 +395,21 @@ class Partition:
                         self.name, first_line(error),
                     )  # fmt: skip
                     await self._pause(RETRY_SECONDS)
+
+    async def _read_again(self, keys: list[bytes]) -> None:
+        """Read damaged rows from the changelog, within a deadline; what is good there counts."""
+        context = self._context
+        topics = context.cluster.topics
+        changelog = topics.users_changelog if self.side.table == "users" else topics.items_changelog
+        rows: dict[bytes, Stored] = {}
+        try:
+            async with asyncio.timeout(READ_AGAIN_SECONDS):
+                rows = await stored_rows(
+                    context.settings, changelog, self.number, keys, self.side.is_readable
+                )
+        except (BrokerError, TopicError, KafkaError, TimeoutError) as error:
+            log.warning("%s: damaged rows cannot be read again: %s", self.name, first_line(error))
+        await self._in_thread(lambda: self.side.restore(keys, rows))
 
     async def _pause(self, seconds: float) -> None:
         """Wait before work is tried again; queries are answered and commits made meanwhile."""

@@ -2,14 +2,18 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
+from tracker.kafka.changelog_rows import Stored
 from tracker.kafka.outbox import Record
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
+
+MOST_READ_AGAIN = 100_000
+"""Damaged rows of which it is remembered that the changelog was asked."""
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +22,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 class OpenVerdictError(Exception):
     """A verdict on an event of the future depends on the clock, which has to be committed first."""
+
+
+class DamagedRowsError(Exception):
+    """Rows of the database are damaged; the changelog may have them whole."""
+
+    def __init__(self, keys: list[bytes]) -> None:
+        super().__init__(f"{len(keys)} rows are damaged")
+        self.keys = keys
 
 
 class Side(ABC, Generic[Key]):
@@ -40,6 +52,7 @@ class Side(ABC, Generic[Key]):
     Attributes:
         table: name of the table, `users` or `items`.
         store: rows and position of the partition.
+        reads_again: whether damaged rows are read from the changelog before they are set aside.
     """
 
     table: ClassVar[str]
@@ -52,6 +65,8 @@ class Side(ABC, Generic[Key]):
         self._partition = partition
         self.store = store
         self._idle = idle
+        self.reads_again = False
+        self._read_again: set[bytes] = set()  # keys of damaged rows that the changelog was asked of
 
     @abstractmethod
     def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
@@ -83,6 +98,59 @@ class Side(ABC, Generic[Key]):
                 " event of the future; it goes on from the clock (`tracker mend-times` mends rows)",
                 self.table, self._partition, ahead,
             )  # fmt: skip
+
+    @abstractmethod
+    def is_readable(self, key: bytes, row: bytes) -> bool:
+        """Return whether the row of a key can be read."""
+
+    def on_damaged(self, keys: list[bytes]) -> None:
+        """Ask for another reading of rows that are damaged, once a key.
+
+        Raises:
+            DamagedRowsError: call `restore` with what the changelog has, and try again.
+        """
+        new = [key for key in keys if key not in self._read_again]
+        if new and self.reads_again:
+            raise DamagedRowsError(new)
+
+    def restore(self, keys: list[bytes], rows: Mapping[bytes, Stored]) -> None:
+        """Put good rows of the changelog in place of damaged ones of the database.
+
+        Rows that are not good in the changelog either are set aside when they are loaded next; one
+        that has a good row from before is set aside here, and the earlier one counts.
+        """
+        self._read_again |= set(keys)
+        if len(self._read_again) > MOST_READ_AGAIN:
+            self._read_again = set(keys)
+        whole = [(key, rows[key].good) for key in keys if key in rows and rows[key].is_last]
+        earlier = [
+            (key, good)
+            for key in keys
+            if key in rows and not rows[key].is_last and (good := rows[key].good) is not None
+        ]
+        for key, _ in earlier:
+            (row,) = self.store.read([key])
+            self.keep_aside(key, row or b"", "damaged")
+        self.store.replace([*whole, *earlier])
+        for key, good in earlier:  # the changelog's last row is the damaged one
+            self.store.note(key, good)
+        log.warning(
+            "%s of partition %d: of %d damaged rows %d were read again from the changelog, and of"
+            " %d an earlier row counts",
+            self.table, self._partition, len(keys), len(whole), len(earlier),
+        )  # fmt: skip
+
+    def latest_offset(self) -> int | None:
+        """Return the offset of the latest event in the rows of the database; None if unknown."""
+        return None
+
+    @abstractmethod
+    def keep_aside(self, key: bytes, row: bytes, problem: str) -> None:
+        """Keep a row that cannot be read under a key of its own.
+
+        Raises:
+            DamagedRowError: the settings say to stop.
+        """
 
     def latest_time(self) -> float:
         """Return the latest time, in seconds, that stream time may have now."""

@@ -53,6 +53,7 @@ from tracker.users.columns import (
     RETRACTION_WAITS,
     TOO_OLD,
 )
+from tracker.users.layout import offset_of
 from tracker.users.rows import UserRows
 from tracker.users.states import UserStates
 
@@ -75,6 +76,9 @@ USER_REMEDIES = REMEDIES | {
 
 LATEST_USERS = 200
 """Users of the latest events that are remembered, for people who look."""
+
+LOOK_ROWS = 5000
+"""Rows read at once where all of a partition are looked at."""
 
 SAMPLE_ROWS = 100
 """Rows read at the start, to tell a wrong artifact or version from single rows."""
@@ -169,7 +173,8 @@ class UserSide(Side[str]):
         super().__init__(context, partition, store, idle)
         self._settings = context.settings
         self._rows = rows
-        rows.on_unreadable = self._set_aside
+        rows.on_unreadable = self.keep_aside
+        rows.on_damaged = self.on_damaged
         self._unreadable = UnreadableRows(
             self.table, context.metrics.count_unreadable, USER_REMEDIES
         )
@@ -177,7 +182,7 @@ class UserSide(Side[str]):
         self._intake = Intake(context, partition)
         self._hand_over = HandOver(context, partition, self._intake.keys, store, ends)
         self._handed_on: list[Record] = []  # records for other partitions' owners
-        self._learning = PartitionLearning(context, partition, store, self._set_aside)
+        self._learning = PartitionLearning(context, partition, store, self.keep_aside)
         self._policy = EmitPolicy(
             store,
             context.settings.emit_min_interval_seconds,
@@ -211,7 +216,7 @@ class UserSide(Side[str]):
         self._hand_over.opened()
         rows = self.store.scan(OWED_PREFIX)
         for key, row in self._policy.restore(rows, self._context.clock()):
-            self._set_aside(key, row, "damaged")
+            self.keep_aside(key, row, "damaged")
         self._learning.opened()
 
     def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
@@ -478,7 +483,7 @@ class UserSide(Side[str]):
         rows.grow(1)
         return rows
 
-    def _set_aside(self, key: bytes, row: bytes, problem: str) -> None:
+    def keep_aside(self, key: bytes, row: bytes, problem: str) -> None:
         """Keep a row that cannot be read under a key of its own.
 
         Raises:
@@ -491,6 +496,23 @@ class UserSide(Side[str]):
         self._aside.add(key)
         self.store.note(ASIDE_PREFIX + key, row)
         self.store.note(key, None)  # a new row, if there is one, is written after it
+
+    def latest_offset(self) -> int | None:
+        """Return the offset of the latest own event in the rows of all users; None if unknown."""
+        latest = None
+        start = USER_PREFIX
+        while rows := self.store.scan(USER_PREFIX, start, LOOK_ROWS):
+            for _, row in rows:
+                if self._rows.states.problem_of(row) is None:
+                    latest = max(offset_of(row), -1 if latest is None else latest)
+            start = rows[-1][0] + b"\0"
+        return latest
+
+    def is_readable(self, key: bytes, row: bytes) -> bool:
+        """Return whether the row of a key, a state or a seen set, can be read."""
+        if key.startswith(SEEN_PREFIX):
+            return self._rows.seen.problem_of(row) is None
+        return self._rows.states.problem_of(row) is None
 
     def _check_sample(self) -> None:
         """Refuse the partition if most of its rows are of another layout or an older version.

@@ -91,6 +91,11 @@ _INTEREST_BYTES = INTEREST.itemsize
 _RING_BYTES = RING.itemsize
 
 
+def offset_of(row: bytes) -> int:
+    """Return `last_offset` of a row that can be read."""
+    return int(np.frombuffer(row, HEAD, 1, HEADER_BYTES)["last_offset"][0])
+
+
 class ByteColumns(NamedTuple):
     """The columns of a UserStates as bytes, each (C, size) uint8."""
 
@@ -189,6 +194,58 @@ def pack_rows(
 
 
 @native
+def _is_finite(row: Array, hidden_width: int, n_numbers: int, n_pending: int) -> bool:
+    """Return whether the numbers of a row are finite, but for values of events, which may be NaN.
+
+    Args:
+        row: its words, uint64; its length and layout are right.
+        hidden_width: numbers of the encoder's state.
+        n_numbers: numbers of masses, sums and negative.
+        n_pending: entries of `pending`.
+    """
+    halves, singles, doubles = row.view(np.uint16), row.view(np.float32), row.view(np.float64)
+    for field in (3, 4, 5, 8):  # ref_time, first_time, last_time, emitted_at
+        if not np.isfinite(doubles[field]):
+            return False
+    first = (HEADER_BYTES + _HEAD_BYTES) // 4
+    if not np.isfinite(singles[first - 2]):  # negative_mass
+        return False
+    for at in range(first, first + n_numbers):
+        if not np.isfinite(singles[at]):
+            return False
+    first = (first + n_numbers) * 2
+    for at in range(first, first + hidden_width):
+        if halves[at] & 0x7C00 == 0x7C00:
+            return False
+    data = row.view(np.uint8)
+    at = first * 2 + hidden_width * 2 + n_pending * 8
+    for _ in range(whole(data[12])):
+        for field in (0, 8):  # ref_time, born
+            if _is_odd_double(data, at + field):
+                return False
+        for field in (24, 28, 36):  # mass, medoid_score, strength_before
+            if _is_odd_single(data, at + field):
+                return False
+        at += _INTEREST_BYTES
+    at += whole(data[12]) * 2 * whole((row[0] >> np.uint64(16)) & np.uint64(0xFFFF))
+    for _ in range(whole(data[13])):
+        if _is_odd_double(data, at + 16) or _is_odd_single(data, at + 24):  # time, weight
+            return False
+        at += _RING_BYTES
+    return True
+
+
+@native
+def _is_odd_double(data: Array, at: int) -> bool:
+    return bool(data[at + 7] & 0x7F == 0x7F and data[at + 6] >= 0xF0)
+
+
+@native
+def _is_odd_single(data: Array, at: int) -> bool:
+    return bool(data[at + 3] & 0x7F == 0x7F and data[at + 2] >= 0x80)
+
+
+@native
 def check_rows(
     words: Array,
     offsets: Array,
@@ -202,7 +259,8 @@ def check_rows(
 ) -> tuple[int, int]:
     """Return (position, code) of the first row that cannot be read, or (-1, 0).
 
-    The codes: OTHER_FORMAT, DAMAGED, OTHER_LAYOUT, NEWER_ARTIFACT for one after `newest`.
+    The codes: OTHER_FORMAT, DAMAGED (also for numbers that are not finite), OTHER_LAYOUT,
+    NEWER_ARTIFACT for one after `newest`.
     """
     data = words.view(np.uint8)
     counts_at = HEADER_BYTES + _HEAD_BYTES - 4
@@ -235,6 +293,8 @@ def check_rows(
             or whole(data[byte + counts_at + 1]) != n_interests
             or whole(data[byte + counts_at + 2]) != n_pending
         ):
+            return i, DAMAGED
+        if not _is_finite(words[start:end], width, n_sums * (dim + 1) + dim, n_pending):
             return i, DAMAGED
         if whole(words[start + _ARTIFACT_WORD] & np.uint64(0xFFFFFFFF)) > newest:
             return i, NEWER_ARTIFACT

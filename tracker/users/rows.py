@@ -31,11 +31,13 @@ class UserRows:
     """The users' arrays of one partition, and their rows: the state, and what was seen long ago.
 
     `newest` is the number of the newest artifact that rows to be loaded may name. `on_unreadable`
-    is called with each row that was loaded as an empty one.
+    is called with each row that was loaded as an empty one, and `on_damaged` before with the keys
+    of those that are damaged: it may raise, and nothing is loaded.
     """
 
     def __init__(self, config: InterestConfig) -> None:
         self.on_unreadable: OnUnreadable = lambda key, row, problem: None
+        self.on_damaged: Callable[[list[bytes]], object] = lambda keys: None
         self.newest = ANY_ARTIFACT
         self.states = UserStates(config, 0)
         self.seen = SeenSets(config, 0)
@@ -139,6 +141,9 @@ class UserRows:
         for key, row, problem in zip(keys, rows, problems, strict=True):
             if problem == "newer":
                 raise NewerRowError(f"the row with key {key_text(key)}", row or b"", expected)
+        damaged = [key for key, problem in zip(keys, problems, strict=True) if problem == "damaged"]
+        if damaged:
+            self.on_damaged(damaged)
         readable = list(rows)
         for place, problem in enumerate(problems):
             if problem is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -10,6 +11,7 @@ from faust.auth import SASLCredentials, SSLCredentials
 
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
 from tracker.settings import Settings
+from tracker.store.database import open_database
 from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.plane import Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
@@ -193,13 +195,22 @@ async def _log_ready(context: Context, plane: Plane, health: Health) -> None:
 
 
 def _table(app: faust.App, name: str, partitions: int, open_files: int) -> Any:
-    return app.Table(
+    table = app.Table(
         name,
         partitions=partitions,
         key_type=bytes,
         value_type=bytes,
         options={**ROCKSDB, "max_open_files": open_files},
     )
+    options: Any = table.data
+    options = options.rocksdb_options
+    open_plain = options.open
+
+    def open_path(path: Path, *, read_only: bool = False) -> Any:
+        return open_database(lambda path: open_plain(path, read_only=read_only), Path(path))
+
+    options.open = open_path
+    return table
 
 
 def _agent(app: faust.App, plane: Plane, topic: str, partitions: int) -> None:

@@ -16,12 +16,21 @@ from faust.types import TP
 from tracker.events.foreign import MAX_EVENTS
 from tracker.explained import Explained, first_line
 from tracker.items.rows import ItemRows
+from tracker.kafka.changelog_rows import stored_rows
 from tracker.kafka.client import is_at_end
-from tracker.kafka.cluster import BrokerError, describe_topics
+from tracker.kafka.cluster import BrokerError, TopicInfo, describe_topics
 from tracker.kafka.outbox import Outbox
 from tracker.kafka.producers import fenced_producer, plain_producer
+from tracker.kernels.row_bytes import POSITION_KEY
 from tracker.store.committer import Committer
-from tracker.store.partition_store import PartitionStore
+from tracker.store.partition_store import (
+    FORMAT,
+    PartitionStore,
+    Position,
+    decode_position,
+    encode_position,
+    is_position,
+)
 from tracker.stream.item_side import ItemSide
 from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context
@@ -85,7 +94,6 @@ class Plane:
         self._open: dict[TP, Partition] = {}
         self._committed: dict[TP, int] = {}
         self._producer: Any = None
-        self._event_partitions = context.cluster.partitions(topics.events)
         self._reader: HandOverReader | None = None
         if context.cluster.hands_over:
             self._reader = HandOverReader(
@@ -200,6 +208,7 @@ class Plane:
                 together = sum(other.topic == tp.topic for other in fenced)
                 partition = self._partition(tp, committer, together)
                 topic = info[tp.topic]
+                await self._mend_position(tp, partition, topic)
                 partition.store.open(
                     tp.topic,
                     topic.topic_id,
@@ -226,6 +235,52 @@ class Plane:
                     self._reader.follow(handed, self._open[tp].store.reached(True).position)
         except (*EXPECTED, RuntimeError, LookupError) as error:
             self.fatal(error)
+
+    async def _mend_position(self, tp: TP, partition: Partition, topic: TopicInfo) -> None:
+        """Replace a damaged position record by that of the changelog, or by an earlier one.
+
+        Raises:
+            PositionError: there is none, and no row says up to where events are applied.
+        """
+        store = partition.store
+        (value,) = store.read([POSITION_KEY])
+        if value is None or is_position(value):
+            return
+        changelog = self._changelogs[partition.side.table]
+        rows = await stored_rows(
+            self._context.settings,
+            changelog,
+            tp.partition,
+            [POSITION_KEY],
+            lambda key, row: is_position(row),
+        )
+        stored = rows.get(POSITION_KEY)
+        good = None if stored is None else stored.good
+        if stored is not None and stored.is_last:
+            log.warning(
+                "%s: the position record was damaged, and is read again from %s",
+                partition.name, changelog,
+            )  # fmt: skip
+        else:
+            latest = partition.side.latest_offset()
+            if good is None and latest is None:
+                decode_position(value)  # raises with the remedy
+            position = (
+                Position(FORMAT, 0, tp.topic, topic.topic_id, topic.partitions)
+                if good is None
+                else decode_position(good)
+            )
+            if latest is not None:
+                position.position = max(position.position, latest + 1)
+            good = encode_position(position)
+            log.error(
+                "%s: the position record is damaged in %s too; the partition goes on from offset"
+                " %d, by %s. %s of the last commits may count twice",
+                partition.name, changelog, position.position,
+                "an earlier record" if latest is None else "the rows of its users",
+                "Item events" if latest is None else "Events that were handed on",
+            )  # fmt: skip
+        store.replace([(POSITION_KEY, good)])
 
     async def release(self, tps: Collection[TP]) -> None:
         """Finish the current chunks, commit and close the partitions.
@@ -328,6 +383,7 @@ class Plane:
         side = self._side(
             tp, committer, self.database(self._tables[tp.topic], tp.partition), together
         )
+        side.reads_again = True
         source = FetchedPartition(self.consumer, tp)
         outbox = Outbox(
             self._producer,
@@ -367,15 +423,18 @@ class Plane:
         )
         return ItemSide(self._context, tp.partition, item_rows, items, self._ends)
 
+    def _event_partitions(self) -> int:
+        return self._context.cluster.partitions(self._context.cluster.topics.events)
+
     def _source(self, number: int) -> TP:
         """Return a source of item events: the events topic, and after it the handed-on events."""
-        topics, count = self._context.cluster.topics, self._event_partitions
+        topics, count = self._context.cluster.topics, self._event_partitions()
         return TP(topics.events if number < count else topics.hand_over, number % count)
 
     def _fetched_end(self, number: int) -> int | None:
         """Return the end of a source of item events that the worker's fetches showed."""
         tp = self._source(number)
-        if number >= self._event_partitions:
+        if number >= self._event_partitions():
             return None if self._reader is None else self._reader.fetched_end(tp)
         assert self.consumer is not None
         return self.consumer.fetched_end(tp)
@@ -383,7 +442,7 @@ class Plane:
     async def _read_ends(self) -> dict[int, int]:
         """Read the end offsets of all sources of item events."""
         assert self.consumer is not None
-        count = self._event_partitions * (1 if self._reader is None else 2)
+        count = self._event_partitions() * (1 if self._reader is None else 2)
         sources = {self._source(number): number for number in range(count)}
         ends = await self.consumer.highwaters(*sources)
         return {sources[tp]: end for tp, end in ends.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from confluent_kafka import Producer
 
@@ -19,9 +20,8 @@ from tracker.cli.doctor import (
     check_codec,
     check_data_dir,
     check_device,
-    check_events,
-    check_keys,
     check_kinds,
+    check_latest,
     check_settings,
     check_topics,
 )
@@ -71,6 +71,7 @@ def test_all_is_well_where_all_is_there_and_missing_guarantees_are_noted(
         "topic items",
         "topic user changelog",
         "topic item changelog",
+        "topic hand-over",
     }
 
 
@@ -218,7 +219,7 @@ def test_the_latest_events_are_checked_as_the_worker_does(tansu: str, prefix: st
         async with producer(given, compression_type="lz4") as client:
             for value in values:
                 await client.send_and_wait(topics_of(given).events, value.encode(), key=b"u")
-        return await check_events(given)
+        return (await check_latest(given, await ensure_topics(given, create=False)))[-1]
 
     asyncio.run(ensure_topics(given))
     assert asyncio.run(check()).text == "no record yet"
@@ -240,7 +241,7 @@ def looked_at(given: Settings) -> Check:
 
 
 async def look_at(given: Settings) -> Check:
-    return await check_keys(given, await ensure_topics(given, create=False))
+    return (await check_latest(given, await ensure_topics(given, create=False)))[0]
 
 
 EVENT = b'{"user_id":"%s","item_id":"i1","kind":"click","timestamp":1000}'
@@ -308,5 +309,34 @@ def test_events_without_a_key_or_with_another_are_noted(tansu: str, prefix: str)
         "partitioner",
         "note",
         "of the latest 5 events, 2 have no key: set it to the user_id; 1 have a key that is not"
-        " their user: set it to that; a user in two partitions has two states",
+        " their user: set it to that; events in the wrong partition are handed on, which takes up"
+        " to a second more",
     )
+    off = settings(brokers=tansu, name=prefix, hand_over="off")
+    assert looked_at(off).text.endswith("a user in two partitions has two states")
+
+
+@pytest.mark.kafka
+def test_unfinished_transaction_of_a_producer_is_named(kafka: KafkaBroker, prefix: str) -> None:
+    given = settings(brokers=kafka.address, name=prefix, event_partitions=1)
+    asyncio.run(ensure_topics(given))
+    topic = topics_of(given).events
+
+    async def look() -> tuple[Check, Check]:
+        async with AIOKafkaProducer(
+            bootstrap_servers=kafka.address, transactional_id=f"{prefix}-other"
+        ) as client:
+            await client.begin_transaction()
+            for _ in range(3):
+                await client.send_and_wait(topic, EVENT % b"u", key=b"u", partition=0)
+            open_one = (await check_latest(given, await ensure_topics(given, create=False)))[1]
+            await client.commit_transaction()
+        done = (await check_latest(given, await ensure_topics(given, create=False)))[1]
+        return open_one, done
+
+    unfinished, done = asyncio.run(look())
+    assert unfinished.name == done.name == "unfinished transactions"
+    assert unfinished.state == "note"
+    assert f"{topic}-0 has 3 records from offset 0 on, the first of " in unfinished.text
+    assert "commits or aborts" in unfinished.text
+    assert done == Check(done.name, "ok", f"no record of {topic} waits for one")

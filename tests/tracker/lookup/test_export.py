@@ -16,6 +16,7 @@ from tracker.artifact.models import UNTRAINED
 from tracker.events.wire import hash_id
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer
+from tracker.kafka.partitioner import partition_of
 from tracker.kafka.topics import ensure_topics
 from tracker.lookup.export import export_users
 from tracker.settings import Settings, load_settings
@@ -110,3 +111,58 @@ def test_vectors_are_told_for_a_time_that_is_asked_for() -> None:
         tower_of(world).queries(world.asked([0], now=START + more)) for more in (10.0, 1e6)
     )
     assert not np.allclose(early, late)
+
+
+def test_damaged_rows_are_left_out_and_named(
+    tansu: str, prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, path = lived_in(), tmp_path / "users.parquet"
+    settings = load_settings({}, brokers=tansu, name=prefix, event_partitions=1)
+
+    async def export() -> int:
+        await ensure_topics(settings)
+        rows = world.states.pack(np.arange(2))
+        async with producer(settings) as client:
+            topic = topics_of(settings).users_changelog
+            await client.send_and_wait(topic, rows[0], b"uwhole", 0)
+            await client.send_and_wait(topic, rows[1][:-8], b"ucut", 0)
+            await client.send_and_wait(topic, b"garbage!", b"ubad", 0)
+        return await export_users(settings, world.artifact, path)
+
+    assert asyncio.run(export()) == 1
+    assert pq.read_table(path).to_pydict()["user_id"] == ["whole"]
+    assert "2 users are left out" in caplog.text
+    assert "bad (damaged), cut (damaged)" in caplog.text
+
+
+def test_user_in_two_partitions_is_written_once_with_the_row_of_its_own(
+    tansu: str, prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, path = lived_in(), tmp_path / "users.parquet"
+    settings = load_settings({}, brokers=tansu, name=prefix, event_partitions=2)
+    homes = {user: partition_of(user, 2, "murmur2") for user in map(str, range(20))}
+    first = next(user for user, home in homes.items() if home == 0)
+    second = next(user for user, home in homes.items() if home == 1)
+    lost = next(user for user in homes if user not in (first, second))
+
+    async def export() -> int:
+        await ensure_topics(settings)
+        right, wrong = world.states.pack(np.arange(2))
+        async with producer(settings) as client:
+            topic = topics_of(settings).users_changelog
+            for user in (first, second):
+                for partition in (0, 1):
+                    row = right if homes[user] == partition else wrong
+                    await client.send_and_wait(topic, row, b"u" + user.encode(), partition)
+            elsewhere = 1 - (homes[lost] or 0)
+            await client.send_and_wait(topic, wrong, b"u" + lost.encode(), elsewhere)
+        return await export_users(settings, world.artifact, path)
+
+    assert asyncio.run(export()) == 3
+    table = pq.read_table(path).to_pydict()
+    assert dict(zip(table["user_id"], table["events"], strict=True)) == {
+        first: 3,
+        second: 3,
+        lost: 2,
+    }
+    assert "2 users have states in several partitions" in caplog.text

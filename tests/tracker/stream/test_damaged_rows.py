@@ -7,9 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.plane_world import NOW, RunningPartition, WorkerState, like, lists, run_partition
+from tests.plane_world import (
+    NOW,
+    FakeRecord,
+    RunningPartition,
+    WorkerState,
+    like,
+    lists,
+    run_partition,
+)
+from tracker.items.states import problem_of
+from tracker.kafka.changelog_rows import Stored
+from tracker.kafka.cluster import BrokerError
 from tracker.kernels.row_bytes import (
     ASIDE_PREFIX,
+    ITEM_PREFIX,
     LEARNED_KEY,
     OWED_PREFIX,
     DamagedRowError,
@@ -248,3 +260,130 @@ def test_partition_with_a_damaged_row_runs_on(make: Make) -> None:
     running = run_partition(worker, work)
     assert not running.fatal
     assert worker.databases["users"].get(ASIDE_PREFIX + user_key("a")) is not None
+
+
+def with_changelog(
+    monkeypatch: pytest.MonkeyPatch, rows: dict[bytes, Stored] | Exception
+) -> list[bytes]:
+    """Let a changelog hold rows; return the keys that it is asked for."""
+    asked: list[bytes] = []
+
+    async def read(settings: Any, topic: str, partition: int, keys: Any, is_good: Any) -> Any:
+        asked.extend(keys)
+        assert (topic, partition) == ("t-users-changelog", 0)
+        if isinstance(rows, Exception):
+            raise rows
+        return {key: rows[key] for key in keys if key in rows}
+
+    monkeypatch.setattr("tracker.stream.partition.stored_rows", read)
+    return asked
+
+
+def applied_after_damage(worker: WorkerState) -> None:
+    """Send one more event of user a, through a partition that reads damaged rows again."""
+    worker.users.reads_again = True
+
+    async def work(running: RunningPartition) -> None:
+        running.accept(worker.offset, worker.records(like("a", 5)))
+        await running.until(lambda: bool(running.done))
+
+    run_partition(worker, work)
+
+
+def test_damaged_row_of_the_disk_is_read_again_from_the_changelog(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = with_users(make(), "a", "b")
+    database: Any = worker.databases["users"]
+    whole = database[user_key("a")]
+    damage(worker, user_key("a"), flipped)
+    asked = with_changelog(monkeypatch, {user_key("a"): Stored(whole, True)})
+    applied_after_damage(worker)
+    assert asked == [user_key("a")]
+    worker.restart()
+    assert worker.head("a", "events") == 2
+    assert ASIDE_PREFIX + user_key("a") not in worker.databases["users"]
+    assert worker.count("unreadable_rows", table="users", problem="damaged") == 0
+    assert "of 1 damaged rows 1 were read again from the changelog" in caplog.text
+
+
+def test_earlier_row_counts_where_the_changelogs_last_one_is_damaged_too(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = with_users(make(), "a")
+    database: Any = worker.databases["users"]
+    earlier = database[user_key("a")]
+    worker.send(like("a", 1), like("a", 2))
+    worker.commit()
+    row = damage(worker, user_key("a"), flipped)
+    with_changelog(monkeypatch, {user_key("a"): Stored(earlier, False)})
+    applied_after_damage(worker)
+    worker.restart()
+    assert worker.head("a", "events") == 2
+    assert worker.databases["users"][ASIDE_PREFIX + user_key("a")] == row
+    assert worker.count("unreadable_rows", table="users", problem="damaged") == 1
+
+
+@pytest.mark.parametrize(
+    "rows", [{}, {user_key("a"): Stored(None, False)}, BrokerError("away"), TimeoutError()]
+)
+def test_row_that_the_changelog_does_not_have_whole_is_set_aside(
+    make: Make, monkeypatch: pytest.MonkeyPatch, rows: Any
+) -> None:
+    worker = with_users(make(), "a")
+    row = damage(worker, user_key("a"), flipped)
+    asked = with_changelog(monkeypatch, rows)
+    applied_after_damage(worker)
+    assert len(asked) == 1
+    worker.restart()
+    assert worker.head("a", "events") == 1
+    assert worker.databases["users"][ASIDE_PREFIX + user_key("a")] == row
+
+
+def with_number(row: bytes, dtype: str, place: int, number: float) -> bytes:
+    """The row with another number at a byte, sealed again."""
+    data = bytearray(row)
+    data[4:8] = bytes(4)
+    data[place : place + np.dtype(dtype).itemsize] = np.array([number], dtype).tobytes()
+    words = np.frombuffer(bytes(data), np.uint64).copy()
+    seal(words, 0, len(words))
+    return words.tobytes()
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(
+    ("dtype", "place"),
+    [
+        ("<f8", 24),  # ref_time
+        ("<f8", 40),  # last_time
+        ("<f8", 64),  # emitted_at
+        ("<f4", 128),  # negative_mass
+        ("<f4", 136),  # the first mass
+        ("<f4", 200),  # a sum
+        ("<f8", -24),  # time of the latest event
+        ("<f4", -16),  # its weight
+    ],
+)
+def test_number_that_is_not_finite_under_a_right_checksum_is_damage(
+    make: Make, number: float, dtype: str, place: int
+) -> None:
+    worker = with_users(make(), "a")
+    database: Any = worker.databases["users"]
+    row = database[user_key("a")]
+    place = place if place > 0 else len(row) + place
+    assert worker.rows.states.problem_of(with_number(row, dtype, place, 1.0)) is None
+    assert worker.rows.states.problem_of(with_number(row, dtype, place, number)) == "damaged"
+
+
+@pytest.mark.parametrize("place", [16, 32, 40, 56, 104])
+def test_number_of_an_items_row_that_is_not_finite_is_damage(make: Make, place: int) -> None:
+    worker = with_users(make(), "a")
+    for record in worker.committer.sent:
+        if record.topic == "t-items" and record.partition == 0:
+            worker.items.process([FakeRecord(0, record.value)], 1)
+    if not len(worker.items.store.arena):
+        pytest.skip("the item lies in another partition")
+    worker.commit(worker.items)
+    ((_, row),) = worker.items.store.scan(ITEM_PREFIX)
+    assert problem_of(with_number(row, "<f8", place, 1.0)) is None
+    assert problem_of(with_number(row, "<f8", place, np.inf)) == "damaged"

@@ -350,3 +350,58 @@ def test_partition_that_waits_is_no_reason_to_restart(worker: Worker) -> None:
         assert (plane.lag, plane.waiting) == (0, [f"{partition.name} waits: a newer row"])
 
     worker.run(work)
+
+
+def commit_event(worker: Worker, then: Callable[[Any], None]) -> None:
+    """Commit one event of partition 0, change its database, and open it again."""
+
+    async def work(plane: Plane) -> None:
+        events, _, _ = tps(worker)
+        await plane.fence([events])
+        await plane.open_fenced()
+        plane.accept(chunk(events), lambda: None)
+        await until(lambda: plane.committed(events) == 1)
+        await plane.release([events])
+        then(worker.database("users", 0))
+        await plane.fence([events])
+        await plane.open_fenced()
+        if not worker.exits:
+            assert plane.position(events) == 1
+
+    worker.run(work)
+
+
+def test_damaged_position_of_the_disk_is_read_again_from_the_changelog(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit_event(worker, lambda database: database.put(b"p", b"garbage!"))
+    assert worker.exits == []
+    assert "the position record was damaged, and is read again" in caplog.text
+
+
+def test_position_damaged_in_the_changelog_too_is_found_by_the_rows_of_the_users(
+    worker: Worker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*arguments: Any) -> dict[bytes, Any]:
+        return {}
+
+    monkeypatch.setattr(plane_module, "stored_rows", nothing)
+    commit_event(worker, lambda database: database.put(b"p", b"garbage!"))
+    assert worker.exits == []
+    assert "goes on from offset 1, by the rows of its users" in caplog.text
+
+
+def test_position_that_nothing_tells_ends_the_worker_with_the_remedy(
+    worker: Worker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*arguments: Any) -> dict[bytes, Any]:
+        return {}
+
+    def spoil(database: Any) -> None:
+        database.put(b"p", b"garbage!")
+        database.delete(b"ua")
+
+    monkeypatch.setattr(plane_module, "stored_rows", nothing)
+    commit_event(worker, spoil)
+    assert worker.exits == [1]
+    assert "the position record cannot be read" in caplog.text
