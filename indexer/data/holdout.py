@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -97,6 +98,22 @@ def evenly_spread(positions: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     if len(positions) <= most:
         return positions
     return positions[np.linspace(0, len(positions) - 1, most).astype(np.int64)]
+
+
+def periods(seconds: Sequence[float]) -> str:
+    """Return periods as people read them.
+
+    >>> periods((600.0, 5400.0, 86400.0 * 7))
+    '10 min, 1.5 h, 7 d'
+    """
+    named = []
+    for period in seconds:
+        size, unit = next(
+            ((size, unit) for size, unit in ((86400.0, "d"), (3600.0, "h")) if period >= size),
+            (60.0, "min"),
+        )
+        named.append(f"{period / size:g} {unit}")
+    return ", ".join(named)
 
 
 def training_info(

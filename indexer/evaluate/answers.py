@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.data.histories import EventLog
+from indexer.data.histories import EventLog, Split
 from indexer.evaluate.baselines import (
     Baseline,
     Content,
@@ -18,6 +18,7 @@ from indexer.evaluate.baselines import (
     OwnFrequent,
     Popularity,
 )
+from indexer.evaluate.live_baselines import OwnRecent, live_baselines
 from indexer.evaluate.metrics import Floats, rank_and_list
 from indexer.evaluate.targets import Flags, TargetBatch, Targets, target_batches
 from indexer.replay.replay import Replay, Rows
@@ -72,9 +73,17 @@ class Answers:
 
 
 def make_baselines(
-    log: EventLog, rows: Rows, targets: Targets, full: NDArray[np.float32], memory_bytes: int
+    log: EventLog,
+    rows: Rows,
+    targets: Targets,
+    full: NDArray[np.float32],
+    memory_bytes: int,
+    split: Split | None = None,
 ) -> tuple[list[Baseline], list[str]]:
-    """Return the baselines, and a note for each that cannot be fitted."""
+    """Return the baselines, and notes: on each that cannot be fitted, and on what was chosen.
+
+    Those whose half-lives are chosen on validation events are there if a split names these.
+    """
     users, fitted = log.users[targets.fitted], rows[targets.fitted]
     count = len(full)
     baselines: list[Baseline] = [
@@ -89,8 +98,12 @@ def make_baselines(
         baselines.insert(3, Ease(users, fitted, count, memory_bytes))
     except MemoryError as error:
         notes.append(f"ease is left out: {error}")
+    if split is not None:
+        live, chosen_notes = live_baselines(log, split, rows, targets)
+        baselines += live
+        notes += chosen_notes
     if targets.repeats:
-        baselines.append(OwnFrequent(count))
+        baselines += [OwnFrequent(count), OwnRecent(count)]
     return baselines, notes
 
 

@@ -79,19 +79,29 @@ class DecayedPopularity:
         times: (E,) float seconds.
         items: N.
         half_life_seconds: time after which an event counts half.
+        name: of the baseline.
     """
 
-    name = "decayed_popularity"
-
     def __init__(
-        self, rows: Rows, times: NDArray[np.float64], items: int, half_life_seconds: float = 86400.0
+        self,
+        rows: Rows,
+        times: NDArray[np.float64],
+        items: int,
+        half_life_seconds: float = 86400.0,
+        name: str = "decayed_popularity",
     ) -> None:
+        self.name = name
         self._rows = rows
         self._half_lives = times / half_life_seconds
         self._counts = np.zeros(items, np.float64)
         self._logarithms = np.full(items, -1e6, np.float32)
         self._counted = np.array([0], np.int64)
         self._landmark = np.zeros(1)
+
+    @property
+    def landmark(self) -> float:
+        """The time that the logarithms of the latest call are relative to, in half-lives."""
+        return float(self._landmark[0])
 
     def scores(self, batch: TargetBatch) -> Scores:
         """Return log2 of the counts; the decay to the present is the same for all and left out."""

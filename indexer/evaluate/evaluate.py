@@ -110,7 +110,7 @@ def evaluate(
     live, seed = artifact.vectors.live, question.seed
     # 1. Find the targets, and make the baselines.
     targets = targets_of(log, split, rows, live, len(full), question.repeats, question.met_only)
-    baselines, notes = make_baselines(log, rows, targets, full, _free_bytes() // 2)
+    baselines, notes = make_baselines(log, rows, targets, full, _free_bytes() // 2, split)
     recorder = _recorder(replay, question)
 
     def between(event: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.data.histories import VALIDATION, EventLog, Split
+from indexer.data.histories import TEST, VALIDATION, EventLog, Split
 from tracker.kernels.native import native
 
 Integers = NDArray[np.int64]
@@ -29,12 +29,15 @@ class Targets:
         ranked: (N,) bool, the catalogue rows that may stand in a list.
         fitted: (E,) bool, the events that baselines are fitted on.
         repeats: items seen before are ranked.
+        ends: for `gts`, the positions of each user's first target after the cut, and of the last,
+            sampled or not.
     """
 
     events: Integers
     ranked: Flags
     fitted: Flags
     repeats: bool
+    ends: tuple[Integers, Integers] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,16 @@ def targets_of(
         in_log[rows[rows >= 0]] = True
         ranked &= in_log
     last = VALIDATION if split.protocol == "gts" else 0
-    return Targets(split.test, ranked, (split.parts <= last) & (rows >= 0), repeats)
+    fitted = (split.parts <= last) & (rows >= 0)
+    ends = None
+    if split.protocol == "gts":
+        after = np.flatnonzero((split.parts == TEST) & log.positive & (log.lengths() > 0))
+        users = log.users[after]
+        ends = (
+            after[np.unique(users, return_index=True)[1]],
+            after[len(after) - 1 - np.unique(users[::-1], return_index=True)[1]],
+        )
+    return Targets(split.test, ranked, fitted, repeats, ends)
 
 
 def target_batches(
@@ -151,6 +163,8 @@ def slices(
     `cold_users` and `cold_items` have no event among those that baselines are fitted on;
     `tail_items` are outside the most popular tenth of the items there; `history:A-B` are targets
     with A to B events of the user before. `scene:NAME` are the most frequent scenes.
+    `first_of_user` and `last_of_user`, with `gts`, are each user's first and last target after the
+    cut: means over users, of which the last is what leave-one-out asks for.
     `attribute_users` are users with known attributes, and `attribute_users:history:1-3` their first
     events.
 
@@ -178,6 +192,10 @@ def slices(
         "cold_items": of_target == 0,
         "tail_items": ~(in_catalogue & popular[np.maximum(target, 0)]),
     }
+    if targets.ends is not None:
+        first_of_user, last_of_user = targets.ends
+        masks["first_of_user"] = np.isin(events, first_of_user)
+        masks["last_of_user"] = np.isin(events, last_of_user)
     for low, high in HISTORY_SLICES:
         name = f"history:{low}+" if high is None else f"history:{low}-{high}"
         masks[name] = (lengths >= low) & (lengths <= (high or np.inf))

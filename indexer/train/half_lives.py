@@ -1,6 +1,5 @@
 """Half-lives of the users' decayed sums, chosen by how well the sums predict the next item."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -103,7 +102,7 @@ def choose_half_lives(
     by_choice = []
     for places in (best, [grid.index(period) for period in in_force]):  # 3. Compare.
         weights, _ = _fit(columns[early], offsets[early], places)
-        by_choice.append(_losses(columns[late][..., places] @ weights + offsets[late]))
+        by_choice.append(softmax_losses(columns[late][..., places] @ weights + offsets[late]))
     gains = by_choice[1] - by_choice[0]
     of_users = np.bincount(log.users[events[late]], gains - gains.mean())
     error = float(np.sqrt(np.square(of_users).sum())) / len(gains)
@@ -115,22 +114,6 @@ def choose_half_lives(
         float(by_choice[1].mean()),
         error,
     )
-
-
-def periods(seconds: Sequence[float]) -> str:
-    """Return periods as people read them.
-
-    >>> periods((600.0, 5400.0, 86400.0 * 7))
-    '10 min, 1.5 h, 7 d'
-    """
-    named = []
-    for period in seconds:
-        size, unit = next(
-            ((size, unit) for size, unit in ((DAY, "d"), (HOUR, "h")) if period >= size),
-            (MINUTE, "min"),
-        )
-        named.append(f"{period / size:g} {unit}")
-    return ", ".join(named)
 
 
 def _columns(
@@ -210,10 +193,10 @@ def _fit(
         gradient = (means - x[:, 0]).sum(axis=0) + RIDGE * weights
         spread = np.einsum("qch,qc,qcg->hg", x, chances, x, optimize=True) - means.T @ means
         weights -= np.linalg.solve(spread + RIDGE * np.eye(len(places)), gradient)
-    return weights, float(_losses(x @ weights + offsets).mean())
+    return weights, float(softmax_losses(x @ weights + offsets).mean())
 
 
-def _losses(scores: Array) -> NDArray[np.float64]:
+def softmax_losses(scores: Array) -> NDArray[np.float64]:
     """Return the cross-entropy (Q,) of the first of each row of scores."""
     most = scores.max(axis=1)
     total = np.log(np.exp(scores - most[:, None]).sum(axis=1))

@@ -10,6 +10,7 @@ from indexer.data.histories import Protocol
 from indexer.encoder.options import Display, EncoderFit, TowerOptions, no_display
 from indexer.items.item_encoder import Progress
 from indexer.train.half_lives import HalfLives
+from indexer.train.item_half_lives import ItemHalfLives
 from indexer.train.prediction import PredictionOptions
 from indexer.train.ranker import RankerOptions
 from tracker.events.dialects import OWN
@@ -50,7 +51,7 @@ class Trained(msgspec.Struct, frozen=True):
     `examples`. `encoder` is the result of the user encoder; without one `note` gives the reason.
     `prediction` has auc, user_auc, log_loss and ece of the probability on the latest labelled
     events, None if none was learned; `prediction_note` gives its source, or the reason for none.
-    `half_lives` is None if they were not to be chosen.
+    `half_lives` is None if they were not to be chosen, `item_half_lives` with too few targets.
     """
 
     artifact: str
@@ -69,6 +70,7 @@ class Trained(msgspec.Struct, frozen=True):
     prediction: dict[str, float | None] | None = None
     prediction_note: str = ""
     half_lives: HalfLives | None = None
+    item_half_lives: ItemHalfLives | None = None
 
 
 @dataclass(frozen=True, slots=True)

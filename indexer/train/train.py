@@ -12,18 +12,20 @@ import msgspec
 
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventLog
-from indexer.data.holdout import training_info
+from indexer.data.holdout import periods, training_info
 from indexer.data.users import Users
 from indexer.encoder.options import settled
 from indexer.items.assemble import Assembled, Built, assemble, with_half_lives, write_version
 from indexer.items.item_encoder import Encoder
 from indexer.train.curve import write_curve
 from indexer.train.fit_models import FittedModels, fit_models
-from indexer.train.half_lives import HalfLives, choose_half_lives, periods
+from indexer.train.half_lives import HalfLives, choose_half_lives
 from indexer.train.inputs import Inputs, read_inputs
+from indexer.train.item_half_lives import ItemHalfLives, choose_item_counts
 from indexer.train.options import Trained, TrainOptions, TrainProgress
 from tracker.artifact.versions import Root, is_url, local_path
 from tracker.events.kinds import Kinds
+from tracker.items.config import ItemCounts
 from tracker.scoring.context import COLUMNS
 from tracker.users.config import InterestConfig
 
@@ -92,7 +94,7 @@ def train(
 
     1. Read the events, by the current version's rating scale if it covers them; refuse too few.
     2. Assemble the items' vectors and index, as a build does; known texts are not encoded again.
-    3. Choose half-lives if no trained version is in force.
+    3. Choose half-lives: those of users if no trained version is in force, those of items.
     4. Fit the models: see `fit_models`.
     5. Write the version, and point LATEST at it.
 
@@ -127,6 +129,7 @@ def train(
         progress.note(f"users: {note}")
     # 3. Choose half-lives.
     parts, half_lives = _half_lives(inputs, parts, progress)
+    parts, item_half_lives = _item_half_lives(inputs, parts, options, progress)
     # 4. Fit the models.
     folder = open_workplace(root, _fingerprint(inputs, parts, options))
     fitted = fit_models(inputs, parts, options, folder, progress)
@@ -137,7 +140,9 @@ def train(
     built = write_version(root, parts, fitted.models, info, fitted.untrained)
     close_workplace(folder)
     _write_curves(root, built.version, fitted, progress)
-    return _summary(inputs, built, fitted, half_lives, time.perf_counter() - started)
+    return _summary(
+        inputs, built, fitted, half_lives, item_half_lives, time.perf_counter() - started
+    )
 
 
 def _half_lives(
@@ -165,11 +170,50 @@ def _half_lives(
     return with_half_lives(parts, choice.seconds), choice
 
 
+def _item_half_lives(
+    inputs: Inputs, parts: Assembled, options: TrainOptions, progress: TrainProgress
+) -> tuple[Assembled, ItemHalfLives | None]:
+    """Return the items with counts by the half-lives that the events suggest, and the choice.
+
+    A change costs no state, so that every training may choose.
+    """
+    log, in_force = inputs.log, parts.item_counts
+    rows = parts.items.row_of(log.batch.items)
+    choice = choose_item_counts(
+        log, rows, parts.items.live, inputs.targets.events, in_force, options.repeats
+    )
+    if choice is None:
+        return parts, None
+    counts = choice.counts
+    if counts.read_seconds != in_force.read_seconds:
+        progress.note(
+            f"items are counted by half-lives of {_named(counts)} instead of {_named(in_force)}:"
+            f" they tell better what is chosen next ({choice.loss:.4f} nats,"
+            f" {choice.loss_in_force:.4f} before)"
+        )
+    progress.note(f"the trend finds items by half-lives of {periods(counts.trend_seconds)}")
+    return replace(parts, item_counts=counts), choice
+
+
+def _named(counts: ItemCounts) -> str:
+    more = periods(counts.more_seconds)
+    first = periods((counts.short_seconds, counts.long_seconds))
+    return f"{first} (short, long){f', {more}' if more else ''}"
+
+
 def _fingerprint(inputs: Inputs, parts: Assembled, options: TrainOptions) -> str:
     """Return the fingerprint of this training."""
     items = parts.items.hashes.tobytes() + parts.sources.text_hashes.tobytes()
     payload = msgspec.json.encode(
-        [parts.basis, parts.items.live, COLUMNS, options, dict(inputs.attributes)], order="sorted"
+        [
+            parts.basis,
+            parts.item_counts,
+            parts.items.live,
+            COLUMNS,
+            options,
+            dict(inputs.attributes),
+        ],
+        order="sorted",
     )
     return fingerprint(inputs.log, items, payload)
 
@@ -190,6 +234,7 @@ def _summary(
     built: Built,
     fitted: FittedModels,
     half_lives: HalfLives | None,
+    item_half_lives: ItemHalfLives | None,
     seconds: float,
 ) -> Trained:
     curve, prediction = fitted.ranker.curve, fitted.prediction
@@ -215,4 +260,5 @@ def _summary(
         prediction=None if prediction is None else prediction.info.validation,
         prediction_note=fitted.prediction_note,
         half_lives=half_lives,
+        item_half_lives=item_half_lives,
     )

@@ -105,7 +105,7 @@ def test_answers_do_not_depend_on_how_many_targets_are_asked_together(
         replay = Replay(group_artifact(), log, EXACT)
         targets = targets_of(log, split(log, "gts"), replay.rows, 40, 40, False)
         full = np.asarray(replay.recommender.artifact.vectors.full)
-        models, _ = make_baselines(log, replay.rows, targets, full, 1 << 30)
+        models, _ = make_baselines(log, replay.rows, targets, full, 1 << 30, split(log, "gts"))
         return ask_all(replay, targets, models)
 
     together = all_answers()

@@ -56,10 +56,11 @@ def test_the_report_has_a_row_of_every_model_on_every_slice(report: Evaluation) 
     models = {r.model for r in report.rows}
     assert models == {
         "tracker", "tracker_served", "popularity", "decayed_popularity", "item_knn", "ease",
-        "last_item", "content",
+        "last_item", "content", "best_trend", "recent_popularity", "transitions",
+        "live_neighbours", "trend_and_transitions",
     }  # fmt: skip
     parts = {r.slice for r in report.rows}
-    assert {"all", "tail_items", "history:4-10"} <= parts
+    assert {"all", "tail_items", "history:4-10", "first_of_user", "last_of_user"} <= parts
     assert len(report.rows) == len(models) * len(parts)
     assert report.targets == row(report, "tracker").n == 24
     assert report.items == 40

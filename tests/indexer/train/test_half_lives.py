@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from indexer.data.histories import EventLog
+from indexer.data.holdout import periods
 from indexer.train import half_lives
 from indexer.train.half_lives import (
     DAY,
@@ -15,7 +16,6 @@ from indexer.train.half_lives import (
     MIN_TARGETS,
     HalfLives,
     choose_half_lives,
-    periods,
 )
 from tests.decay_reference import forward_decay_add
 from tests.logs import read_events
