@@ -91,6 +91,8 @@ def _operation(route: Route, reference: dict[Any, Any]) -> dict[str, Any]:
             "description": PROBLEMS[status],
             "content": {PROBLEM_TYPE: {"schema": reference[Problem]}},
         }
+        if status == 400:  # the server itself refuses a path and query that are too long
+            responses["400"]["content"]["text/plain"] = {"schema": {"type": "string"}}
         if status in (429, 503):
             responses[str(status)]["headers"] = {
                 "Retry-After": {"schema": {"type": "integer"}, "required": True}
