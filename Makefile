@@ -6,7 +6,7 @@ ARGS ?=
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo test quick faults check format lint types bench figures pages docs schemas clean
+.PHONY: help demo test quick faults promises check format lint types bench figures pages docs schemas clean
 
 help:
 	@echo 'To begin:'
@@ -23,6 +23,7 @@ help:
 	@echo 'To measure:'
 	@echo '  make bench    throughput and latency on Apache Kafka (needs Java and Maven)'
 	@echo '  make faults   long fault runs on Apache Kafka: kill -9, stops, freezes'
+	@echo '  make promises run the tests of each promise once without its protection: they have to fail'
 	@echo '  make figures  measure the figures of docs/figures/: DATA=folder, ONLY="films faults" for some'
 	@echo '  make pages    write docs/figures/ from benchmarks/results/'
 	@echo '  make clean    remove everything that was made here, .venv too'
@@ -58,6 +59,9 @@ quick: .venv/.test
 
 faults: .venv/.test
 	$(BIN)/python -m tests.faults $(ARGS)
+
+promises: .venv/.test
+	$(BIN)/python -m tests.promises $(ARGS)
 
 lint: .venv/.test
 	$(BIN)/ruff format --check .

@@ -1,0 +1,168 @@
+"""What fails without its protection: `python -m tests.promises` takes each protection out once.
+
+Each row names a promise, a patch that takes its protection out of the process of the tests, and
+the tests that have to fail then. The command runs them and prints what failed; a promise whose
+tests pass without its protection makes it end with status 1. `tests.promises NAME ...` runs some.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+VARIABLE = "WITHOUT_PROTECTION"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A promise of the docs, how its protection is taken out, and the tests that hold it."""
+
+    name: str
+    promise: str
+    take_out: Callable[[pytest.MonkeyPatch], object]
+    tests: tuple[str, ...]
+
+
+def _set(target: str, value: Any) -> Callable[[pytest.MonkeyPatch], object]:
+    return lambda patch: patch.setattr(target, value)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+async def _no_wait(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+async def _true(*args: Any, **kwargs: Any) -> bool:
+    return True
+
+
+async def _false(*args: Any, **kwargs: Any) -> bool:
+    return False
+
+
+def _read(store: Any, keys: list[bytes]) -> Any:
+    return store._database.get(keys)
+
+
+PROMISES = (
+    Promise(
+        "artifact-bounds",
+        "an artifact whose positions reach out of it is refused",
+        _set("tracker.items.vectors.ItemVectors.problem", _nothing),
+        ("tests/tracker/artifact/test_artifact.py -k reach_out",),
+    ),
+    Promise(
+        "index-sizes",
+        "an index whose sizes do not agree is refused before FAISS searches it",
+        _set("tracker.items.index._problem_of", _nothing),
+        ("tests/tracker/items/test_index.py -k no_item_or_two",),
+    ),
+    Promise(
+        "artifact-copy",
+        "a published file that is cut does not end a worker",
+        _set("tracker.artifact.versions.is_copied", lambda root, cache: False),
+        ("tests/tracker/artifact/test_artifact.py -k altered_or_removed",),
+    ),
+    Promise(
+        "fail-closed",
+        "a moment's trouble is not taken for a broker without transactions",
+        _set("tracker.kafka.cluster._claims_transactions", _false),
+        ("tests/tracker/kafka/test_cluster.py -k trouble",),
+    ),
+    Promise(
+        "expired-owner",
+        "an owner whose id has expired does not write over another's commits",
+        _set("tracker.worker.plane.is_at_end", _true),
+        ("tests/tracker/store/test_committer.py -k frozen_owner",),
+    ),
+    Promise(
+        "lists-first",
+        "a commit waits for the lists of its events",
+        _set("tracker.kafka.outbox.Outbox.wait", _no_wait),
+        ("tests/tracker/kafka/test_outbox.py -k failure_is_raised",),
+    ),
+    Promise(
+        "deleted-whole",
+        "a user who comes back while the idle state is deleted begins again whole",
+        _set("tracker.store.partition_store.PartitionStore._get", _read),
+        ("tests/tracker/store/test_idle.py -k deletion_is_committed",),
+    ),
+    Promise(
+        "no-return",
+        "what was deleted while a database was away does not come back",
+        _set("tracker.worker.transport.empty_if_older", lambda database, time: False),
+        ("tests/tracker/worker/test_transport.py -k was_away",),
+    ),
+    Promise(
+        "stuck-partition",
+        "a partition that is stuck is not hidden by others",
+        _set("tracker.worker.web.Health.live", lambda health: []),
+        ("tests/tracker/worker/test_web.py -k stuck_partition",),
+    ),
+    Promise(
+        "topic-made-again",
+        "a topic made again under a running worker ends it by name",
+        _set("tracker.worker.source_watch.SourceWatch._problem_of", lambda *_: (None, False)),
+        ("tests/tracker/worker/test_source_watch.py",),
+    ),
+    Promise(
+        "masked-passwords",
+        "a password in a URL is not shown",
+        _set("tracker.explained._SECRETS", re.compile("(?!)")),
+        ("tests/tracker/test_settings.py -k password_in_a_url",),
+    ),
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take out the protection that the environment names, as a plug-in of pytest."""
+    name = os.environ.get(VARIABLE, "")
+    if name:
+        patch = pytest.MonkeyPatch()
+        next(row for row in PROMISES if row.name == name).take_out(patch)
+
+
+def failures_without(row: Promise) -> list[str]:
+    """Return the tests that fail without the protection of a promise."""
+    failed = []
+    for tests in row.tests:
+        command = [sys.executable, "-m", "pytest", "-p", "tests.promises", "-q", "-n0", "--no-cov"]
+        done = subprocess.run(
+            [*command, "--tb=no", *tests.split(" ")],
+            env={**os.environ, VARIABLE: row.name},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        failed += re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        if done.returncode < 0:  # the process was ended, by SIGBUS for example
+            failed.append(f"{tests} ended by signal {-done.returncode}")
+    return failed
+
+
+def main() -> int:
+    """Run the tests of each promise without its protection, and print what failed."""
+    names = sys.argv[1:]
+    held = True
+    for row in PROMISES:
+        if names and row.name not in names:
+            continue
+        failed = failures_without(row)
+        held &= bool(failed)
+        lines = [f"{'held' if failed else 'NOT HELD'}  {row.name}: {row.promise}"]
+        lines += [f"    failed without it: {test}" for test in failed]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
