@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Iterator
 
+import hypothesis  # noqa: F401 - late, from within its plug-in, Python 3.11 may fail to parse it
 import pytest
 
 from tests.brokers import KafkaBroker, why_no_kafka
