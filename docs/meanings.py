@@ -188,7 +188,7 @@ METRICS = {
     "tracker_handed_on": "See"
     " [Events in the wrong partition](partitioners.md#events-in-the-wrong-partition).",
     "tracker_passed_over": "At most 100 words a partition; the others count as `(others)`.",
-    "tracker_joins_elsewhere": "Such a state stays where it is: see [Join"
+    "tracker_joins_elsewhere": "It stays there, since nothing is handed on: see [Join"
     " users](events.md#join-two-users).",
     "tracker_dropped": "Most often a list is too large.",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",

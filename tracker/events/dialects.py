@@ -19,7 +19,13 @@ from tracker.events.foreign import (
 )
 from tracker.events.lines import Line
 from tracker.events.names import nearest
-from tracker.events.wire import Event, RejectedEventError, Undecodable, decode_event
+from tracker.events.wire import (
+    Event,
+    OwnFormat,
+    RejectedEventError,
+    Undecodable,
+    decode_event,
+)
 from tracker.explained import Explained
 
 OWN = "tracker"
@@ -581,6 +587,8 @@ def decode_record(value: bytes | None, dialect: Dialect) -> Event:
     """
     if value is None:
         raise RejectedEventError("tombstone", f"a record without value; {dialect.name} is expected")
+    if isinstance(value, OwnFormat):
+        return decode_event(value)
     if isinstance(value, Undecodable):
         raise RejectedEventError(value.reason, value.why)
     try:

@@ -140,6 +140,10 @@ class Undecodable(bytes):
         return result
 
 
+class OwnFormat(bytes):
+    """An event in our own format, whatever the format of the records is."""
+
+
 class RejectedEventError(ValueError):
     """The bytes are not an event that can be taken; `reason` is one of REASONS."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
-from tracker.events.wire import Rejection
+from tracker.events.wire import OtherEvent, OwnFormat, Rejection, encode_event
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import fitting, remedy
 from tracker.kernels.row_bytes import USER_PREFIX, user_of
@@ -63,6 +63,51 @@ class HandedRecord:
     timestamp: int | None
     timestamp_type: int
     origin: Origin
+    place: tuple[int, int]  # of the event in the events topic
+    state: "JoiningState | None" = None
+
+
+class JoiningState(msgspec.Struct, frozen=True):
+    """The state of a user who joins one of another partition, as it is handed on.
+
+    Attributes:
+        user: id of the user whom it joins.
+        was: id of the user who joins.
+        time: of the event that joins them, in seconds.
+        partition: partition of that event.
+        offset: offset of that event.
+        row: row of the state.
+        seen: row of the seen set; None for none.
+    """
+
+    user: str
+    was: str
+    time: float
+    partition: int
+    offset: int
+    row: bytes
+    seen: bytes | None = None
+
+
+JOINING = "\0joining"
+"""Begins the key under which a handed-on state is in memory until it has joined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A user of this partition whose state goes to that of another one.
+
+    `place` is that of the event, `time` its time in seconds, `source` the number of the topic and
+    partition that it came from (see `HandOver.leaving`), `offset` its offset there.
+    """
+
+    user: str
+    was: str
+    target: int
+    time: float
+    place: tuple[int, int]
+    source: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +219,83 @@ class HandOver:
             records: of the chunk, in the order of their offsets.
             misplaced: the events among them that lie elsewhere.
         """
-        if not self.hands_on or not len(misplaced.places):
+        joined = misplaced.every.joined
+        if not self.hands_on or not (len(misplaced.places) or joined):
             return []
         self._metrics.handed_on.inc(len(misplaced.places))
         offsets = misplaced.every.offsets[misplaced.places].tolist()
         by_offset = {record.offset: record for record in records}
-        pairs = dict.fromkeys(zip(offsets, misplaced.targets.tolist(), strict=True))
+        targets = misplaced.targets.tolist()
+        pairs = dict.fromkeys(
+            sorted([*zip(offsets, targets, strict=True), *self._of_joining(misplaced.every)])
+        )
         return [self._handed(by_offset[offset], target) for offset, target in pairs]
+
+    def _of_joining(self, batch: EventBatch) -> list[tuple[int, int]]:
+        """Return offset and target of joins whose one user is of another partition than here."""
+        if not batch.joined:
+            return []
+        homes = self._keys.targets_of([was.encode() for was in batch.joined.values()]).tolist()
+        return [
+            (int(batch.offsets[place]), home)
+            for place, home in zip(batch.joined, homes, strict=True)
+            if home != self._partition
+        ]
+
+    def leaving(self, batch: EventBatch, records: Sequence[Any] | None) -> list[Leaving]:
+        """Return the users of this partition whose states go to users of others.
+
+        Each source has numbers of its own, so that origins of one number never go back: that of
+        the events topic 2 times the partitions and ours, that of handed-on events 1 time and ours.
+
+        Args:
+            batch: all events of a chunk, before any is left out.
+            records: the handed-on records of the chunk; None if they lie in the events topic.
+        """
+        if not self.hands_on or not batch.joined:
+            return []
+        names = list(batch.joined.values())
+        homes = self._keys.targets_of([was.encode() for was in names]).tolist()
+        users = [batch.users[place] for place in batch.joined]
+        targets = self._keys.targets_of([user.encode() for user in users]).tolist()
+        places = {} if records is None else {record.offset: record.place for record in records}
+        source = (2 if records is None else 1) * self._partitions + self._partition
+        return [
+            Leaving(
+                user,
+                was,
+                target,
+                float(batch.times[at]),
+                places.get(offset, (self._partition, offset)),
+                source,
+                offset,
+            )
+            for at, was, home, user, target in zip(
+                batch.joined, names, homes, users, targets, strict=True
+            )
+            for offset in [int(batch.offsets[at])]
+            if home == self._partition != target
+        ]
+
+    def state_record(self, leaving: Leaving, row: bytes, seen: bytes | None) -> Record:
+        """Return the record that hands a state on."""
+        state = JoiningState(leaving.user, leaving.was, leaving.time, *leaving.place, row, seen)
+        headers = (
+            ("partition", str(leaving.source).encode()),
+            ("offset", str(leaving.offset).encode()),
+            ("time", b""),
+            ("time_type", b"0"),
+            ("partitioner", self._partitioner.encode()),
+            ("holds", b"state"),
+        )
+        key = leaving.user.encode()
+        return Record(self._topic, leaving.target, key, msgspec.json.encode(state), headers)
+
+    def is_home(self, user: str) -> bool:
+        """Return whether a user's state is here, as far as is known."""
+        return (
+            not self.hands_on or int(self._keys.targets_of([user.encode()])[0]) == self._partition
+        )
 
     def restore(
         self, records: Sequence[Any]
@@ -211,16 +326,24 @@ class HandOver:
                 repeated += 1
                 continue
             origins[origin.partition] = origin.offset
-            restored.append(
-                HandedRecord(
-                    record.offset,
-                    record.value,
-                    record.key,
-                    origin.time,
-                    origin.time_type,
-                    origin,
+            if origin.partition < self._partitions:
+                restored.append(
+                    HandedRecord(
+                        record.offset,
+                        record.value,
+                        record.key,
+                        origin.time,
+                        origin.time_type,
+                        origin,
+                        origin[:2],
+                    )
                 )
-            )
+                continue
+            try:
+                restored.append(_with_state(record, origin))
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+                why = f"it is to hold the state of a user, and does not: {error}"
+                refused.append((record, self._rejection(record.offset, NO_ORIGIN, why)))
         self._needed_read = None
         return restored, refused, repeated
 
@@ -243,12 +366,12 @@ class HandOver:
         with_events = set(index.tolist())
         # Of a record with several events, those that cannot be taken were rejected where it lies.
         refused = [
-            (place, _at_origin(rejection, self._events, records[place].origin))
+            (place, _at_origin(rejection, self._events, records[place].place))
             for place, rejection in rejected
             if place not in with_events or rejection.reason == "future_timestamp"
         ]
+        with_events -= {int(index[at]) for at, was in batch.joined.items() if self.is_home(was)}
         for place in sorted(with_events - set(index[own].tolist())):
-            origin = records[place].origin
             refused.append(
                 (
                     place,
@@ -258,8 +381,7 @@ class HandOver:
                         f" {self._partitioner} its user belongs to another one: give all workers"
                         " the same TRACKER_PARTITIONER, and send it again",
                         self._events,
-                        origin.partition,
-                        origin.offset,
+                        *records[place].place,
                     ),
                 )
             )
@@ -268,10 +390,10 @@ class HandOver:
             batch, index = batch.take(places), index[places]
         batch.partition += self._partitions
         batch.origin_partitions = np.array(
-            [records[place].origin.partition for place in index.tolist()], np.int64
+            [records[place].place[0] for place in index.tolist()], np.int64
         )
         batch.origin_offsets = np.array(
-            [records[place].origin.offset for place in index.tolist()], np.int64
+            [records[place].place[1] for place in index.tolist()], np.int64
         )
         return batch, sorted(refused, key=lambda pair: pair[0])
 
@@ -302,7 +424,8 @@ class HandOver:
         Raises:
             UnknownOffsetError: read the ends of the events topic first.
         """
-        if origin is None or not 0 <= origin.partition < self._partitions:
+        most = 3 * self._partitions  # states have numbers of their own, see `leaving`
+        if origin is None or not 0 <= origin.partition < most:
             return NO_ORIGIN, (
                 "a record of the topic of handed-on events has the headers partition, offset,"
                 " time, time_type and partitioner of a worker, and this one has not: write nothing"
@@ -313,6 +436,9 @@ class HandOver:
                 f"it was handed on by {origin.partitioner}, and TRACKER_PARTITIONER of this worker"
                 f" is {self._partitioner}: give all workers the same one, and send it again"
             )
+        if self._partitions <= origin.partition < 2 * self._partitions:
+            return None  # an offset of this topic in another partition
+        origin = origin._replace(partition=origin.partition % self._partitions)
         if self._ends is None or self._ends.reaches(origin.partition, origin.offset):
             return None
         if self._needed_read is None:
@@ -328,10 +454,22 @@ class HandOver:
         return Rejection(reason, message, self._topic, self._partition, offset)
 
 
-def _at_origin(rejection: Rejection, topic: str, origin: Origin) -> Rejection:
-    return msgspec.structs.replace(
-        rejection, topic=topic, partition=origin.partition, offset=origin.offset
-    )
+def _with_state(record: Any, origin: Origin) -> HandedRecord:
+    """Return the record of a handed-on state as an event that joins it.
+
+    Raises:
+        msgspec.DecodeError: it holds none.
+    """
+    state = msgspec.json.decode(record.value or b"", type=JoiningState)
+    key = f"{JOINING} {origin.partition} {origin.offset}"
+    event = OtherEvent(state.user, timestamp=state.time, retracts="", was=key)
+    value = OwnFormat(encode_event(event))
+    place = (state.partition, state.offset)
+    return HandedRecord(record.offset, value, record.key, None, 0, origin, place, state)
+
+
+def _at_origin(rejection: Rejection, topic: str, place: tuple[int, int]) -> Rejection:
+    return msgspec.structs.replace(rejection, topic=topic, partition=place[0], offset=place[1])
 
 
 def origin_of(headers: Sequence[tuple[str, bytes]] | None) -> Origin | None:

@@ -25,7 +25,9 @@ from tracker.kernels.row_bytes import (
     SEEN_PREFIX,
     USER_PREFIX,
     DamagedRowError,
+    Get,
     key_text,
+    seen_key,
     user_key,
     user_of,
 )
@@ -33,7 +35,7 @@ from tracker.recommend.options import LearnedModels
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.emission import EmitPolicy, last_of_each
-from tracker.stream.hand_over import HandOver, Misplaced
+from tracker.stream.hand_over import JOINING, HandOver, Leaving, Misplaced
 from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
@@ -55,7 +57,7 @@ from tracker.users.columns import (
 )
 from tracker.users.layout import offset_of
 from tracker.users.rows import UserRows
-from tracker.users.states import UserStates
+from tracker.users.states import NewerArtifactError, UserStates
 
 log = logging.getLogger(__name__)
 
@@ -259,17 +261,21 @@ class UserSide(Side[str]):
             self.store.keep_clock(now, end, handed)
             raise OpenVerdictError
         misplaced: Misplaced | None = None
+        leaving = self._hand_over.leaving(batch, records if handed else None)
         if handed:
             batch, rejected = self._hand_over.keep_own(records, batch, rejected)
         else:
             batch, misplaced = self._hand_over.split(batch)
         # 2. Find the users' rows. Nothing is counted or changed before this has succeeded.
-        if len(batch):
-            joining = list(batch.joined.values())
+        slots = np.zeros(0, np.int64)
+        if len(batch) or leaving:
+            joining = [*batch.joined.values(), *(one.was for one in leaving)]
             with self._context.trace("load"):
                 slots = self.store.slots_of([*batch.users, *joining])
             batch.slots[:] = slots[: len(batch)]
             self._joining = dict(zip(joining, slots[len(batch) :].tolist(), strict=True))
+            if handed:
+                self._load_states(records)
         # 3. Learn, apply, recommend.
         out = self._intake.count(records, batch, rejected)
         out += [self._intake.reject(record, rejection) for record, rejection in refused]
@@ -304,6 +310,11 @@ class UserSide(Side[str]):
             self._metrics.events.inc(len(batch))
             if not self._policy.is_old(float(batch.times[-1]), now):
                 self._policy.end_backlog(now)
+        if leaving:
+            self._hand_on_states(leaving, handed)
+            self.store.mark_dirty(slots[len(batch) :])
+        if handed:
+            self._forget_keys()
         # 4. Advance the position.
         self.store.advance(end, handed)
         self._moved_at = now
@@ -538,6 +549,50 @@ class UserSide(Side[str]):
         self._rows.follow(serving.config, hidden, newest)
         return serving
 
+    def _load_states(self, records: Sequence[Any]) -> None:
+        """Load the states that were handed on under the keys by which they join.
+
+        Raises:
+            NewerArtifactError: a state was written with a newer artifact; nothing has changed.
+        """
+        for record in records:
+            state = record.state
+            key = f"{JOINING} {record.origin.partition} {record.origin.offset}"
+            slot = self._joining.get(key)
+            if state is None or slot is None:
+                continue
+            try:
+                self._rows.load([key], np.array([slot]), _rows_of(key, state.row, state.seen))
+            except NewerArtifactError:
+                self._forget_keys()
+                raise
+
+    def _forget_keys(self) -> None:
+        """Free the slots of states that were handed on, and have joined."""
+        slots = [slot for key, slot in self._joining.items() if key.startswith(JOINING)]
+        if slots:
+            self.store.arena.evict(np.array(slots))
+
+    def _hand_on_states(self, leaving: Sequence[Leaving], handed: bool) -> None:
+        """Hand the states of users on whom users of other partitions turned out to be."""
+        head = self._rows.states.head
+        for one in leaving:
+            slot = self._joining[one.was]
+            row = head[slot]
+            before = not self._context.cluster.transactions and not handed
+            if before and row["last_offset"] >= one.offset:
+                continue
+            if row["n_ring"] or row["evicted"] or row["n_pending"]:
+                packed = self._rows.states.pack(np.array([slot]))[0]
+                seen_slot = self._rows.seen_slots[slot]
+                seen = self._rows.seen.pack(np.array([seen_slot]))[0] if seen_slot >= 0 else None
+                self._handed_on.append(self._hand_over.state_record(one, packed, seen))
+                self._rows.forget(slot)
+                self._policy.mark_sent([one.was])
+                self._metrics.outcomes.labels("handed_on").inc()
+            if not handed:
+                head["last_offset"][slot] = max(int(head["last_offset"][slot]), one.offset)
+
     def _fresh(self, batch: EventBatch) -> NDArray[np.bool_]:
         """Return which events of a chunk are not in their users' rows yet.
 
@@ -609,7 +664,7 @@ class UserSide(Side[str]):
         """Count a join of a user of whom nothing is kept here, if another partition may do."""
         topic = self._context.cluster.topics.events
         partitions = self._context.cluster.partitions(topic)
-        if self._settings.partitioner == "given":
+        if self._settings.partitioner == "given" or self._hand_over.hands_on:
             return
         home = partition_of(was, partitions, self._settings.partitioner)
         if home == self._partition:
@@ -619,8 +674,9 @@ class UserSide(Side[str]):
             self._context.log_once.add("joins elsewhere")
             log.warning(
                 "%s-%d, offset %d: user %s was %s, whose events are in partition %d: that state"
-                " stays there, and does not join. Key the events of a visitor, from the first one"
-                " on, by one id that stays after the login. tracker_joins_elsewhere_total counts"
+                " stays there, and does not join, since nothing is handed on. Set"
+                " TRACKER_HAND_OVER=on and run `tracker topics`, or key the events of a visitor by"
+                " an id that stays after the login. tracker_joins_elsewhere_total counts"
                 " such joins; this is said once",
                 topic, self._partition, offset, user, was, home,
             )  # fmt: skip
@@ -719,3 +775,9 @@ class UserSide(Side[str]):
                     self._held_records.append(record)
             return []
         return out
+
+
+def _rows_of(key: str, row: bytes, seen: bytes | None) -> Get:
+    """Return what reads the rows of one user."""
+    rows = {user_key(key): row, seen_key(key): seen}
+    return lambda keys: [rows[one] for one in keys]

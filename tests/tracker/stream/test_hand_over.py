@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.paths import GOLDEN
 from tests.plane_world import NOW, FakeRecord, WorkerState, like, lists, run_partition
 from tests.tracker.stream.test_key_check import users_of
 from tracker.events.item_events import decode_blocks
-from tracker.events.wire import Event, encode_event
+from tracker.events.wire import Event, OtherEvent, encode_event
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
 from tracker.store.partition_store import decode_position
@@ -376,3 +377,65 @@ def test_handed_on_value_of_a_rating_is_not_changed(worlds: Any) -> None:
     receive(owner, as_read(handed(source)))
     slot = owner.users.store.slots_of([AWAY[0]])[0]
     assert math.isclose(float(owner.rows.states.ring[slot, 0]["value"]), 4.0)
+
+
+def joins(user: str, was: str) -> Event:
+    return OtherEvent(user, timestamp=NOW, retracts="", was=was)
+
+
+@pytest.mark.parametrize("keyed_by", ["user", "was", "neither"])
+def test_a_visitor_of_another_partition_joins_once(worlds: Any, keyed_by: str) -> None:
+    """The record lies with the user, with the visitor, or with neither of both."""
+    home, visitors = worlds(partition=0), worlds(partition=2)
+    other = worlds(partition=3)
+    user, was = HERE[0], AWAY[0]
+    home.send(like(user, 3))
+    visitors.send(*(like(was, n, time=NOW - 20 + n) for n in range(9)))
+    source = {"user": home, "was": visitors, "neither": other}[keyed_by]
+    source.send(joins(user, was))
+    offsets = {home: 0, visitors: 0, other: 0}
+    by_partition = {0: home, 2: visitors, 3: other}
+    kept = [(source, handed(source))]
+    seen: list[FakeRecord] = []
+    for _ in range(3):  # records travel until there are none
+        out = []
+        for _, records in kept:
+            for record in records:
+                world = by_partition[record.partition]
+                read = as_read([record], offsets[world])
+                offsets[world] += 1
+                receive(world, read)
+                if world is home:
+                    seen += read
+        for world in by_partition.values():
+            out.append((world, handed(world)))
+        kept = out
+    assert not any(records for _, records in kept)
+    assert home.head(user, "events") == 10
+    assert home.head(user, "evicted") == 2
+    assert visitors.head(was, "events") == 0
+    assert home.count("outcomes", outcome="joined") == 1
+    assert visitors.count("outcomes", outcome="handed_on") == 1
+    assert not any(key.startswith("\0") for key in home.users.store.arena._slots)
+    again = as_read([Record("", 0, one.key, one.value, one.headers) for one in seen], 100)
+    home.restart()
+    receive(home, again)  # a source that was torn may hand on once more
+    assert home.head(user, "events") == 10
+    for world in by_partition.values():
+        assert not rejections(world.committer.sent)
+
+
+def test_a_stored_state_that_was_handed_on_is_read(worlds: Any) -> None:
+    """The record as the first release wrote it: value in base64 of rows, headers of a state."""
+    home = worlds(partition=0)
+    value = (GOLDEN / "joining_state_1.json").read_bytes()
+    headers = (
+        ("partition", b"10"), ("offset", b"9"), ("time", b""), ("time_type", b"0"),
+        ("partitioner", b"murmur2"), ("holds", b"state"),
+    )  # fmt: skip
+    (found,) = lists(receive(home, as_read([Record("", 0, b"k", value, headers)])))
+    assert (found.user_id, found.id) == (HERE[0], "t-events-2-9")
+    assert home.head(HERE[0], "events") == 9
+    more = (headers[0], ("offset", b"11"), *headers[2:])
+    (refused,) = rejections(receive(home, as_read([Record("", 0, b"k", value[:-20], more)], 1)))
+    assert refused["reason"] == "no_origin"

@@ -243,7 +243,7 @@ def test_a_waiting_retraction_of_a_visitor_meets_the_event_of_the_user(make: Mak
 def test_a_join_of_a_user_of_another_partition_is_counted_and_said_once(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = make()
+    worker = make(hands_over=False)
     worker.send(*(joins("a", f"v{n}") for n in range(8)))
     assert worker.count("joins_elsewhere") > 1
     lines = [line for line in caplog.messages if "that state stays there" in line]
