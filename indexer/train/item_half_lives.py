@@ -13,7 +13,7 @@ from indexer.evaluate.live_baselines import NEIGHBOUR_EVENTS, LivePairs
 from indexer.evaluate.metrics import gains_at_k, rank_and_list
 from indexer.evaluate.targets import TargetBatch, Targets, target_batches
 from indexer.train.half_lives import softmax_losses
-from tracker.items.config import DAY, HOUR, MINUTE, YEAR, ItemCounts
+from tracker.items.config import DAY, HOUR, MAX_MORE, MINUTE, YEAR, ItemCounts
 from tracker.kernels.arithmetic import decay
 from tracker.kernels.native import native
 
@@ -154,8 +154,11 @@ def choose_item_counts(
     counts = in_force
     moved = (short, long) != (in_force.short_seconds, in_force.long_seconds)
     if moved or (now - own).mean() > max(LEAST_CHANGE, 2.0 * error):
-        more = tuple(sorted(grid[place] for place in places[3:]))
-        counts = ItemCounts(short, long, more)
+        others = {grid[place] for place in places[3:]}
+        if own.mean() > now.mean():  # what those in force tell besides is not lost
+            others |= finite
+        more = sorted(others - {short, long})[:MAX_MORE]
+        counts = ItemCounts(short, long, tuple(more))
     # 5. Choose the half-lives of the trend.
     counts = msgspec.structs.replace(
         counts, trend_seconds=_trends(grid, ranks, counts), also_seconds=()

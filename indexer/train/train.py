@@ -188,8 +188,8 @@ def _item_half_lives(
     if counts.read_seconds != in_force.read_seconds:
         progress.note(
             f"items are counted by half-lives of {_named(counts)} instead of {_named(in_force)}:"
-            f" they tell better what is chosen next ({choice.loss:.4f} nats,"
-            f" {choice.loss_in_force:.4f} before)"
+            f" those chosen tell the next item with {choice.loss:.4f} nats, those before with"
+            f" {choice.loss_in_force:.4f}"
         )
     progress.note(f"the trend finds items by half-lives of {periods(counts.trend_seconds)}")
     return replace(parts, item_counts=counts), choice
