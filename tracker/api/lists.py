@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tracker.api.labels import Labels
 from tracker.api.messages import (
     Explain,
     InterestShare,
@@ -27,7 +28,6 @@ from tracker.scoring.parts import attributions, grouped
 from tracker.stream.serving import Serving
 from tracker.users.readings import interest_strengths, interest_vectors, shares_of
 from tracker.users.rows import RequestBatch, UserRows
-from tracker.users.states import UserStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,13 @@ class ListMaker:
 
     def __init__(self) -> None:
         self._view: ItemView | None = None
+        self._labels: tuple[Artifact, Labels] | None = None
+
+    def labels(self, artifact: Artifact) -> Labels:
+        """Return what makes the labels of interests; made once for an artifact."""
+        if self._labels is None or self._labels[0] is not artifact:
+            self._labels = artifact, Labels(artifact)
+        return self._labels[1]
 
     def recommender(self, serving: Serving, diversity: float | None) -> Recommender:
         """Return a recommender like that of the stream, with trends of its own."""
@@ -64,7 +71,7 @@ class ListMaker:
         slot: int,
         user_id: str | None,
         wish: Wish,
-    ) -> tuple[Recommender, RequestBatch, Inspection]:
+    ) -> tuple[Recommender, RequestBatch, Inspection, Labels]:
         """Make a list of a user's row, and return it with what each step gave."""
         recommender = self.recommender(serving, wish.diversity)
         requests = RequestBatch(
@@ -77,7 +84,7 @@ class ListMaker:
         items = serving.artifact.vectors
         excluded = np.array([items.row_of_id(item_id) for item_id in wish.exclude], np.int64)
         inspection = recommender.inspect(requests, wish.k, learned, excluded[excluded >= 0])
-        return recommender, requests, inspection
+        return recommender, requests, inspection, self.labels(serving.artifact)
 
 
 def list_answer(
@@ -88,6 +95,7 @@ def list_answer(
     recommender: Recommender,
     requests: RequestBatch,
     inspection: Inspection,
+    labels: Labels,
 ) -> ListAnswer:
     """Return a list as it is sent."""
     artifact = recommender.artifact
@@ -98,23 +106,23 @@ def list_answer(
         wish.scene,
         offset,
         artifact.manifest.version,
-        list_items(recommender, requests, inspection, wish.explain),
-        interest_shares(requests, artifact),
+        list_items(recommender, requests, inspection, labels, wish.explain),
+        interest_shares(requests, labels),
     )
 
 
-def interest_shares(requests: RequestBatch, artifact: Artifact) -> list[InterestShare]:
+def interest_shares(requests: RequestBatch, labels: Labels) -> list[InterestShare]:
     """Return the interests of one user, strongest first."""
-    labels, shares, moves = interests_of(requests, artifact)
+    names, shares, moves = interests_of(requests, labels)
     order = np.argsort(-shares, kind="stable")
     return [
-        InterestShare(labels[place], round(float(shares[place]), 6), round(float(moves[place]), 6))
+        InterestShare(names[place], round(float(shares[place]), 6), round(float(moves[place]), 6))
         for place in order.tolist()
         if shares[place] > 0.0
     ]
 
 
-def interests_of(requests: RequestBatch, artifact: Artifact) -> tuple[list[str], Any, Any]:
+def interests_of(requests: RequestBatch, labels: Labels) -> tuple[list[str], Any, Any]:
     """Return the labels, shares and changes of one user's interests, by their places."""
     states, slot = requests.states, int(requests.slots[0])
     if slot < 0:
@@ -122,19 +130,15 @@ def interests_of(requests: RequestBatch, artifact: Artifact) -> tuple[list[str],
     count = int(states.head[slot]["n_slots"])
     strengths, changes = interest_strengths(states, requests.slots, requests.now)
     shares, moves = shares_of(strengths, changes)
-    return slot_labels(states, slot, artifact), shares[0, :count], moves[0, :count]
-
-
-def slot_labels(states: UserStates, slot: int, artifact: Artifact) -> list[str]:
-    """Return a label for each interest of a user."""
-    vectors = artifact.vectors
-    count = int(states.head[slot]["n_slots"])
-    rows = vectors.row_of(np.ascontiguousarray(states.interest_heads["medoid"][slot, :count]))
-    return [vectors.label(row) if row >= 0 else "" for row in rows.tolist()]
+    return labels.of(states, slot, strengths[0]), shares[0, :count], moves[0, :count]
 
 
 def list_items(
-    recommender: Recommender, requests: RequestBatch, inspection: Inspection, explain: Explain
+    recommender: Recommender,
+    requests: RequestBatch,
+    inspection: Inspection,
+    labels: Labels,
+    explain: Explain,
 ) -> list[ListItem]:
     """Return the items of one user's list, with as much of what speaks for them as is wanted."""
     artifact, batch = recommender.artifact, inspection.batch
@@ -154,14 +158,18 @@ def list_items(
     ]
     if explain == "off" or not plain:
         return plain
-    with_reasons = _with_reasons(plain, rows, recommender, requests)
+    with_reasons = _with_reasons(plain, rows, recommender, requests, labels)
     if explain == "reasons":
         return with_reasons
     return _with_parts(with_reasons, recommender, inspection)
 
 
 def _with_reasons(
-    plain: list[ListItem], rows: Any, recommender: Recommender, requests: RequestBatch
+    plain: list[ListItem],
+    rows: Any,
+    recommender: Recommender,
+    requests: RequestBatch,
+    labels: Labels,
 ) -> list[ListItem]:
     artifact, options = recommender.artifact, recommender.options
     vectors = artifact.vectors
@@ -175,17 +183,17 @@ def _with_reasons(
     positive = np.maximum(shares_of_events.events, 0.0)
     older = np.maximum(shares_of_events.earlier, 0.0)
     whole = positive.sum(axis=1) + older
-    labels, strengths, _ = interests_of(requests, artifact)
-    means = interest_vectors(states, requests.slots)[0, : len(labels)]
-    near = vectors.vectors[rows] @ means.T if len(labels) else np.zeros((len(rows), 0))
-    near = np.where(np.asarray(strengths) > 0.0, near, -1.0) if len(labels) else near
+    names, strengths, _ = interests_of(requests, labels)
+    means = interest_vectors(states, requests.slots)[0, : len(names)]
+    near = vectors.vectors[rows] @ means.T if len(names) else np.zeros((len(rows), 0))
+    near = np.where(np.asarray(strengths) > 0.0, near, -1.0) if len(names) else near
     items = []
     for place, item in enumerate(plain):
         interest = None
-        if len(labels):
+        if len(names):
             best = int(np.argmax(near[place]))
             if near[place, best] >= options.because_cosine:
-                interest = labels[best]
+                interest = names[best]
         if whole[place] <= 0.0:
             items.append(msgspec.structs.replace(item, interest=interest))
             continue

@@ -38,6 +38,7 @@ from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_user
 from tracker.recommend.carry_over import carry_over
 from tracker.stream.user_side import Moment, UserSide
+from tracker.users.readings import interest_strengths
 from tracker.users.rows import UserRows
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
 
@@ -71,7 +72,7 @@ class Users:
         copy, now = await self._known(ask), ask.query.at
 
         def work() -> UserAnswer:
-            answer = _described(copy, copy.now if now is None else now)
+            answer = self._described(copy, copy.now if now is None else now)
             more: dict[str, Any] = {
                 "partition": copy.partition,
                 "also_in_partitions": list(copy.others),
@@ -88,7 +89,7 @@ class Users:
 
         def work() -> InterestsAnswer:
             at = copy.now if now is None else now
-            answer = _described(copy, at)
+            answer = self._described(copy, at)
             interests = msgspec.convert(answer["interests"], list[InterestAnswer])
             return InterestsAnswer(copy.user_id, at, copy.moment.serving.version, interests)
 
@@ -290,9 +291,17 @@ class Users:
             )  # fmt: skip
         return copy
 
-
-def _described(copy: Copy, now: float) -> dict[str, Any]:
-    user = copy.user
-    return describe_user(
-        copy.user_id, user.rows.states, user.slot, copy.moment.serving.artifact, now
-    )
+    def _described(self, copy: Copy, now: float) -> dict[str, Any]:
+        """Describe a user, with labels of interests that are distinct."""
+        states, slot, artifact = (
+            copy.user.rows.states, copy.user.slot, copy.moment.serving.artifact,
+        )  # fmt: skip
+        answer = describe_user(copy.user_id, states, slot, artifact, now)
+        strengths, _ = interest_strengths(states, np.array([slot]), np.array([now]))
+        count = int(states.head[slot]["n_slots"])
+        names = self.lists.labels(artifact).of(states, slot, strengths[0])
+        order = np.argsort(-strengths[0, :count], kind="stable").tolist()
+        interests: Any = answer["interests"]
+        for place, interest in zip(order, interests, strict=True):
+            interest["label"] = names[place]
+        return answer
