@@ -38,6 +38,7 @@ def build_api(host: Host) -> Server:
         "score": users.score,
         "events": Sending(host).events,
         "items": items.search,
+        "map": items.map,
         "item": items.item,
         "similar": items.similar,
         "artifacts": fleet.artifacts,

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker.api.host import Host
 from tracker.api.messages import (
@@ -10,6 +11,8 @@ from tracker.api.messages import (
     ItemAnswer,
     ItemNeighbour,
     ItemScene,
+    MapAnswer,
+    MapItem,
     SearchAnswer,
     SimilarAnswer,
     SimilarItem,
@@ -38,6 +41,7 @@ class Items:
         self._host = host
         self._reads = reads
         self._names: tuple[Serving, list[str]] | None = None
+        self._map: tuple[Serving, NDArray[np.float32]] | None = None
 
     async def item(self, ask: Ask) -> ItemAnswer:
         """Describe an item."""
@@ -105,6 +109,29 @@ class Items:
 
         return await self._reads.run(work)
 
+    async def map(self, ask: Ask) -> MapAnswer:
+        """Return the places of items on a map of the catalogue."""
+        serving, k = self._host.context.keeper.current, ask.query.k
+
+        def work() -> MapAnswer:
+            vectors, counts = serving.artifact.vectors, serving.view.columns.counts
+            order = np.argsort(-counts[: vectors.live, COUNT.short], kind="stable")[:k]
+            places = self._places(serving)[order].tolist()
+            items = [
+                MapItem(vectors.ids[row], vectors.label(row), round(x, 4), round(y, 4))
+                for row, (x, y) in zip(order.tolist(), places, strict=True)
+            ]
+            return MapAnswer(serving.version, items)
+
+        return await self._reads.run(work)
+
+    def _places(self, serving: Serving) -> NDArray[np.float32]:
+        """Return the places (N, 2) of all items; made once for an artifact."""
+        if self._map is None or self._map[0] is not serving:
+            vectors = serving.artifact.vectors
+            self._map = serving, map_places(np.asarray(vectors.vectors)[: vectors.live])
+        return self._map[1]
+
     def _searched(self, serving: Serving) -> list[str]:
         """Return the texts that are searched, by row; made once for an artifact."""
         if self._names is None or self._names[0] is not serving:
@@ -122,6 +149,25 @@ class Items:
                 404, f"the item is not in the catalogue of artifact {serving.version}"
             )
         return row
+
+
+def map_places(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return places (N, 2) from 0 to 1 of vectors (N, D), along their two main directions.
+
+    Ends are cut at the outermost hundredth, so that a few odd items do not press the others
+    together. Source: principal component analysis (Pearson, 1901).
+    """
+    count = len(vectors)
+    if count < 3:
+        return np.full((count, 2), 0.5, np.float32)
+    sample = vectors[:: max(1, count // 20_000)].astype(np.float64)
+    mean = sample.mean(axis=0)
+    _, directions = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
+    main = directions[:, -2:][:, ::-1]
+    main *= np.where(main[np.abs(main).argmax(axis=0), [0, 1]] < 0.0, -1.0, 1.0)
+    spots = (vectors - mean) @ main
+    low, high = np.quantile(spots, [0.01, 0.99], axis=0)
+    return np.clip((spots - low) / np.maximum(high - low, 1e-9), 0.0, 1.0).astype(np.float32)
 
 
 def _describe(

@@ -21,6 +21,9 @@ MOST_SENT = 500
 
 MOST_EXCLUDED = 200
 
+MOST_MAPPED = 3000
+"""Items of a map."""
+
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 Name = Annotated[str, Meta(max_length=MAX_ID_BYTES)]
 Seconds = Annotated[float, Meta(ge=0.0, le=1e11)]
@@ -390,6 +393,28 @@ class SearchAnswer(msgspec.Struct, frozen=True):
 
     artifact: str
     items: list[FoundItem]
+
+
+class MapQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A number of items, at most; of more, those chosen most lately."""
+
+    k: Annotated[int, Meta(ge=1, le=MOST_MAPPED)] = MOST_MAPPED
+
+
+class MapItem(msgspec.Struct, frozen=True):
+    """An item and its place on the map, from 0 to 1."""
+
+    item_id: str
+    label: str
+    x: float
+    y: float
+
+
+class MapAnswer(msgspec.Struct, frozen=True):
+    """The catalogue in two dimensions: the two main directions of the items' vectors."""
+
+    artifact: str
+    items: list[MapItem]
 
 
 class ScoredItem(msgspec.Struct, frozen=True):

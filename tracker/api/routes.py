@@ -93,6 +93,10 @@ ROUTES = (
         messages.SearchAnswer, messages.SearchQuery,
     ),
     Route(
+        "map", "GET", "/map", "The catalogue in two dimensions.",
+        messages.MapAnswer, messages.MapQuery,
+    ),
+    Route(
         "item", "GET", "/items/{item_id}", "What is known of an item of the catalogue.",
         messages.ItemAnswer, messages.AtQuery,
     ),

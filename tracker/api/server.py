@@ -66,7 +66,7 @@ class Server:
     ) -> None:
         self._host = host
         self._reads = reads
-        self._access = access
+        self.access = access
         self._forwarder = Forwarder(host)
         self._description = msgspec.json.encode(describe_api(version("interest-tracker")))
         self.app = web.Application(
@@ -125,8 +125,8 @@ class Server:
             )
         name = request.match_info.route.name
         scope: Scope = next((route.scope for route in ROUTES if route.name == name), "read")
-        self._access.count(request.remote)
-        self._access.check(request.remote, request.host, request.headers, scope)
+        self.access.count(request.remote)
+        self.access.check(request.remote, request.host, request.headers, scope)
         return await handler(request)
 
     def _handler(

@@ -9,6 +9,7 @@ import faust
 
 from tracker.api.build import build_api
 from tracker.api.host import Host
+from tracker.api.page import add_page
 from tracker.api.routes import PREFIX
 from tracker.settings import Settings
 from tracker.stream.serving import Context
@@ -151,7 +152,9 @@ def add_api(app: faust.App, context: Context, plane: Plane, health: Health) -> N
         plane.send,
     )
     web: Any = app.web  # Faust's types do not know the driver's application
-    web.web_app.add_subapp(PREFIX, build_api(host).app)
+    server = build_api(host)
+    web.web_app.add_subapp(PREFIX, server.app)
+    add_page(web.web_app, server.access)
 
 
 def own_address(settings: Settings) -> str:

@@ -1,0 +1,45 @@
+// Small helpers: elements, and charts in the colours of the page.
+
+export function el(name, fields = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(fields)) {
+    if (value == null || value === false) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key === "style") Object.assign(node.style, value);
+    else if (key === "class") node.className = value;
+    else node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+
+export const fill = (node, ...children) => { node.replaceChildren(...children.filter((child) => child != null)); return node; };
+export const colour = (index) => getComputedStyle(document.documentElement).getPropertyValue(`--s${index % 8}`).trim();
+export const theme = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+/** A stack of shares over time: `times` in seconds, `labels`, and `shares[label][n]`. */
+export function stack(holder, times, labels, shares, describe) {
+  holder.replaceChildren();
+  const below = times.map(() => 0);
+  const sums = labels.map((label) => times.map((_, n) => (below[n] += shares[label][n] ?? 0)));
+  const order = labels.map((_, n) => n).reverse();
+  const axis = { stroke: theme("quiet"), grid: { stroke: theme("line"), width: 1 }, ticks: { stroke: theme("line") } };
+  const chart = new window.uPlot({
+    width: Math.max(holder.clientWidth, 200), height: 240, cursor: { show: false }, legend: { show: false },
+    scales: { x: { time: true }, y: { range: [0, 1] } },
+    axes: [axis, { ...axis, size: 46, values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) }],
+    series: [{}, ...order.map((n) => ({ label: labels[n], stroke: colour(n), fill: colour(n), width: 1, points: { show: times.length < 2 } }))],
+  }, [times, ...order.map((n) => sums[n])], holder);
+  chart.root.setAttribute("role", "img");
+  chart.root.setAttribute("aria-label", describe);
+  return chart;
+}
+
+/** Bars with their values: rows of [label, value]. */
+export function bars(rows, format) {
+  const most = Math.max(...rows.map(([, value]) => value), 1e-9);
+  return el("table", {}, el("tbody", {}, ...rows.map(([label, value], n) => el("tr", {},
+    el("th", { scope: "row", style: { width: "7rem", fontWeight: "normal" } }, label),
+    el("td", {}, el("div", { class: "bar" }, el("span", { style: { width: `${(100 * value) / most}%`, background: colour(n) } }))),
+    el("td", { class: "number", style: { width: "5rem" } }, format(value))))));
+}

@@ -1,0 +1,76 @@
+// The items: search, what is known of one, its trend by half-life, similar ones, and the map.
+
+import { ask, enc } from "./api.js";
+import { bars, colour, el, fill, theme } from "./dom.js";
+import { tell } from "./main.js";
+import { moment, number, percent, word } from "./words.js";
+
+export function itemsView(root, signal, [itemId = "", text = ""]) {
+  const input = el("input", { id: "item-text", value: text, autocomplete: "off", maxlength: 200 });
+  const found = el("ol", { class: "list" }), one = el("div", {}), map = el("div", {});
+  const search = async () => {
+    try {
+      const { items } = await ask(`/items?q=${enc(input.value)}&k=30`, { signal });
+      fill(found, ...(items.length ? items.map((item) => el("li", {}, el("div", { class: "head" },
+        el("a", { href: `#/items/${enc(item.item_id)}/${enc(input.value)}` }, item.label || item.item_id),
+        el("span", { class: "quiet small" }, item.item_id), el("span", { class: "number small" }, number(item.count, 1)))))
+        : [el("li", { class: "quiet" }, word("nothingFound"))]));
+    } catch (error) { tell(error); }
+  };
+  root.append(
+    el("section", { class: "third" }, el("h2", {}, word("items")), el("form", { onsubmit: (event) => { event.preventDefault(); search(); } },
+      el("label", { for: "item-text" }, word("search")), input, el("button", { class: "main" }, word("find"))), el("p", {}), found),
+    el("section", { class: "wide" }, one, el("h2", {}, word("map")), map));
+  search();
+  if (itemId) showItem(one, itemId, signal);
+  showMap(map, itemId, signal);
+}
+
+async function showItem(place, itemId, signal) {
+  try {
+    const [item, similar] = await Promise.all([ask(`/items/${enc(itemId)}`, { signal }), ask(`/items/${enc(itemId)}/similar`, { signal })]);
+    const link = (other) => el("a", { href: `#/items/${enc(other.item_id)}` }, other.label || other.item_id);
+    fill(place, el("h2", {}, item.label || item.item_id),
+      el("p", { class: "quiet small" }, [item.item_id, `+${number(item.positives)} −${number(item.negatives)}`, item.last_event == null ? null : moment(item.last_event)].filter(Boolean).join(" · ")),
+      el("h3", {}, word("counts")), bars(Object.entries(item.counts), (value) => number(value, 1)),
+      el("h3", {}, word("similar")), el("ul", {}, ...similar.items.map((other) => el("li", {}, link(other), ` ${percent(other.cosine)}`))),
+      el("h3", {}, word("together")), item.chosen_together.length
+        ? el("ul", {}, ...item.chosen_together.map((other) => el("li", {}, link(other), ` ${number(other.together, 1)}`))) : el("p", { class: "quiet" }, word("none")));
+  } catch (error) { tell(error); }
+}
+
+async function showMap(place, itemId, signal) {
+  const user = sessionStorage.getItem("user") ?? "";
+  try {
+    const { items } = await ask("/map", { signal });
+    const canvas = el("canvas", { class: "map", role: "img", "aria-label": `${word("map")}: ${number(items.length)}` });
+    const name = el("p", { class: "small", "aria-live": "polite" }, " ");
+    fill(place, el("p", { class: "small quiet" }, word("mapText", { user: user || "–" })), canvas, name);
+    const mine = new Set(user ? (await ask(`/users/${enc(user)}/history`, { signal }).catch(() => ({ history: [] }))).history.map((event) => event.item_id) : []);
+    const labels = [...new Set(items.map((item) => item.label))];
+    const paint = () => {
+      const scale = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+      canvas.width = width * scale; canvas.height = height * scale;
+      const pen = canvas.getContext("2d");
+      pen.scale(scale, scale);
+      for (const item of items) {
+        item.px = 12 + item.x * (width - 24); item.py = 12 + item.y * (height - 24);
+        pen.fillStyle = colour(labels.indexOf(item.label)); pen.globalAlpha = 0.75;
+        pen.beginPath(); pen.arc(item.px, item.py, 3, 0, 7); pen.fill();
+        if (mine.has(item.item_id) || item.item_id === itemId) {
+          pen.globalAlpha = 1; pen.strokeStyle = theme("text"); pen.lineWidth = item.item_id === itemId ? 3 : 1.5;
+          pen.beginPath(); pen.arc(item.px, item.py, 8, 0, 7); pen.stroke();
+        }
+      }
+    };
+    const nearest = (event) => {
+      const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+      return items.reduce((best, item) => Math.hypot(item.px - x, item.py - y) < Math.hypot(best.px - x, best.py - y) ? item : best, items[0]);
+    };
+    canvas.addEventListener("pointermove", (event) => { const item = nearest(event); if (item) name.textContent = `${item.label || item.item_id} (${item.item_id})`; });
+    canvas.addEventListener("click", (event) => { const item = nearest(event); if (item) location.hash = `#/items/${enc(item.item_id)}`; });
+    const watch = new ResizeObserver(paint);
+    watch.observe(canvas);
+    signal.addEventListener("abort", () => watch.disconnect());
+  } catch (error) { tell(error); }
+}
