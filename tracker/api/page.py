@@ -52,9 +52,7 @@ def add_page(app: web.Application, access: Access) -> None:
         if name not in loaded:
             raise web.HTTPNotFound
         body, content_type = loaded[name]
-        return web.Response(
-            body=body, content_type=content_type, charset="utf-8", headers=HEADERS
-        )
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=HEADERS)
 
     app.router.add_get("/", answer)
     app.router.add_get("/page/{name}", answer)

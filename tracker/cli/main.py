@@ -14,7 +14,7 @@ from tracker.cli import operate as operating_cli
 from tracker.cli.printing import err, print_demo, print_json, print_story, progress
 from tracker.cli.shared import FAILED, OneLineErrors, json_option, run_to_end, settings_options
 from tracker.demo.input import load_input, shipped
-from tracker.demo.run import DemoOptions, run_demo
+from tracker.demo.run import DemoOptions, DemoResult, run_demo
 from tracker.events.dialects import FORMATS, OWN, records_in
 from tracker.events.entries import EVENT_FIELDS, event_reading, parse_columns, read_lines
 from tracker.events.kinds import Kinds
@@ -217,6 +217,9 @@ def send(
     default=10.0,
     help="Seconds for which latency is measured.",
 )
+@click.option(
+    "--serve", is_flag=True, help="Keep everything running, with a page to look at, until Ctrl-C."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
 def demo(
     items: tuple[str, ...],
@@ -229,12 +232,14 @@ def demo(
     folder: Path | None,
     rate: float,
     paced_seconds: float,
+    serve: bool,
     as_json: bool,
 ) -> None:
     """Try everything out: broker, index, worker, and events that change recommendations.
 
     Shows one user's recommendations before and after a few events, then throughput and latency.
-    The exit code is 1 if an event or a recommendation was lost.
+    The exit code is 1 if an event or a recommendation was lost. With --serve the worker's page
+    shows how interests move while the story is told again and again.
     """
     if bool(items) != bool(events):
         raise click.UsageError("--items and --events belong together")
@@ -245,7 +250,7 @@ def demo(
     )
     for text in data.bad[:BAD_LINES_NAMED]:
         click.echo(f"skipped: {text}", err=True)
-    options = DemoOptions(data, broker, artifacts, model, folder, rate, paced_seconds)
+    options = DemoOptions(data, broker, artifacts, model, folder, rate, paced_seconds, serve)
     with progress() as bar:
         task = bar.add_task("starting", total=None, what="")
 
@@ -254,17 +259,21 @@ def demo(
                 task, description=what, completed=count, total=total or None, what=_of(count, total)
             )
 
+        def on_serving(result: DemoResult, address: str) -> None:
+            bar.stop()
+            show(result)
+            click.echo(f"The page: {address}   (Ctrl-C ends the demonstration)", err=as_json)
+
+        show = print_json if as_json else print_demo
         result = run_to_end(
             run_demo(
                 options,
                 notify,
                 (lambda story: None) if as_json else lambda story: print_story(story, data),
+                on_serving,
             )
         )
-    if as_json:
-        print_json(result)
-    else:
-        print_demo(result)
+    show(result)
 
 
 def _of(count: int, total: int) -> str:

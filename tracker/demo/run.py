@@ -1,15 +1,17 @@
 """The demonstration: a broker, an index, a worker, and what a few events change."""
 
 import asyncio
+import itertools
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -20,7 +22,7 @@ from tracker.demo.input import DemoInput
 from tracker.demo.local import build_index, own_topics, until_ready, worker_process
 from tracker.demo.processes import ChildProcess, free_port
 from tracker.events.lines import Line
-from tracker.events.wire import Recommendation, decode_event
+from tracker.events.wire import Recommendation, decode_event, encode_event
 from tracker.explained import Explained
 from tracker.kafka.client import Received, send_events
 from tracker.kafka.cluster import topics_of
@@ -32,6 +34,13 @@ PACED_RATE = 200.0
 EVENT_PARTITIONS = 4
 ITEM_PARTITIONS = 2
 EMBEDDED = "embedded"
+STORY_SECONDS = 3.0
+"""Time between two events of the story that is told in a loop."""
+
+STORY_OTHERS = 20
+"""Events of other users beside each of them."""
+
+Result = TypeVar("Result")
 
 
 class DemoError(Explained):
@@ -44,7 +53,8 @@ class DemoOptions:
 
     `broker` is HOST:PORT, None for the embedded one; `artifacts` a folder with a built index, None
     to build one; `model` the encoder's folder or name, None for the indexer's default; `folder`
-    for logs and data, None for a temporary one that is removed.
+    for logs and data, None for a temporary one that is removed. With `serve` everything keeps
+    running after the passes, with the story in a loop.
     """
 
     input: DemoInput
@@ -54,6 +64,7 @@ class DemoOptions:
     folder: Path | None = None
     rate: float = PACED_RATE
     paced_seconds: float = PACED_SECONDS
+    serve: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ async def run_demo(
     options: DemoOptions,
     notify: Notify = _silent,
     on_story: Callable[[Story], None] = lambda story: None,
+    on_serving: Callable[[DemoResult, str], None] = lambda result, address: None,
 ) -> DemoResult:
     """Run the demonstration with the real indexer and a real worker, each a process.
 
@@ -123,6 +135,7 @@ async def run_demo(
        list, none may be lost.
     4. Tell the story: one user's list, and how each of a few events changes it.
     5. Send events at a steady rate and measure from append to append.
+    6. If asked for, keep everything running, with the story in a loop, until it is cancelled.
 
     In any case the processes are stopped, and the topics deleted if the broker stays.
 
@@ -130,6 +143,7 @@ async def run_demo(
         options: files, broker, rates.
         notify: called with what is being done, how much of it is done, and of how much.
         on_story: called with the story as soon as it is told.
+        on_serving: called with the result and the page's address before step 6.
 
     Raises:
         ProcessError: a process did not start or ended by itself.
@@ -161,10 +175,16 @@ async def run_demo(
                 await until_ready(worker, settings, lambda: notify("starting the worker", 0, 0))
                 start_seconds = time.monotonic() - started
                 run = _Run(options, settings, worker, notify, on_story)
-                result = await run.all_passes()
-    return msgspec.structs.replace(
-        result, build_seconds=round(build_seconds, 2), start_seconds=round(start_seconds, 2)
-    )
+                result = msgspec.structs.replace(
+                    await run.watched(run.passes),
+                    build_seconds=round(build_seconds, 2),
+                    start_seconds=round(start_seconds, 2),
+                )
+                if options.serve:
+                    user = quote(options.input.user_id, safe="")
+                    on_serving(result, f"http://127.0.0.1:{settings.web_port}/#/user/{user}")
+                    await run.watched(run.keep_telling)
+    return result
 
 
 def _settings(options: DemoOptions, address: str, folder: Path) -> Settings:
@@ -211,19 +231,19 @@ class _Run:
         self._on_story = on_story
         self._follower = Follower(settings)
 
-    async def all_passes(self) -> DemoResult:
-        """Run the passes while the recommendations are followed and the worker is watched."""
+    async def watched(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Do work while the recommendations are followed and the worker is watched."""
         following = asyncio.create_task(self._follower.run())
         watching = asyncio.create_task(self._watch_worker())
-        passes = asyncio.create_task(self._passes())
-        tasks: set[asyncio.Task[Any]] = {following, watching, passes}
+        working = asyncio.create_task(work())
+        tasks: set[asyncio.Task[Any]] = {following, watching, working}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if not passes.done():
+            if not working.done():
                 for task in (watching, following):
                     if task.done():
                         task.result()
-            return await passes
+            return await working
         finally:
             for task in tasks:
                 task.cancel()
@@ -234,7 +254,18 @@ class _Run:
             self._worker.check()
             await asyncio.sleep(0.5)
 
-    async def _passes(self) -> DemoResult:
+    async def keep_telling(self) -> None:
+        """Send the story's events and some of other users, as events of now, again and again."""
+        actions = [event for line in self._input.story if (event := decode_event(line.value)).kind]
+        others = self._input.paced(10**9)
+        for event in itertools.cycle(actions):
+            copy = msgspec.structs.replace(event, event_id=None, timestamp=time.time())
+            lines = [Line("the story", encode_event(copy)), *itertools.islice(others, STORY_OTHERS)]
+            await send_events(self._settings, iter(lines))
+            await asyncio.sleep(STORY_SECONDS)
+
+    async def passes(self) -> DemoResult:
+        """Run the passes."""
         from tracker.artifact.manifest import (
             read_manifest,  # brings numba, which takes seconds to load
         )

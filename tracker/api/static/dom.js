@@ -27,7 +27,7 @@ export function stack(holder, times, labels, shares, describe) {
   const chart = new window.uPlot({
     width: Math.max(holder.clientWidth, 200), height: 240, cursor: { show: false }, legend: { show: false },
     scales: { x: { time: true }, y: { range: [0, 1] } },
-    axes: [axis, { ...axis, size: 46, values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) }],
+    axes: [axis, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) }],
     series: [{}, ...order.map((n) => ({ label: labels[n], stroke: colour(n), fill: colour(n), width: 1, points: { show: times.length < 2 } }))],
   }, [times, ...order.map((n) => sums[n])], holder);
   chart.root.setAttribute("role", "img");

@@ -12,8 +12,8 @@ export function itemsView(root, signal, [itemId = "", text = ""]) {
     try {
       const { items } = await ask(`/items?q=${enc(input.value)}&k=30`, { signal });
       fill(found, ...(items.length ? items.map((item) => el("li", {}, el("div", { class: "head" },
-        el("a", { href: `#/items/${enc(item.item_id)}/${enc(input.value)}` }, item.label || item.item_id),
-        el("span", { class: "quiet small" }, item.item_id), el("span", { class: "number small" }, number(item.count, 1)))))
+        el("a", { href: `#/items/${enc(item.item_id)}/${enc(input.value)}` }, item.item_id),
+        el("span", { class: "quiet small" }, item.label), el("span", { class: "number small" }, number(item.count, 1)))))
         : [el("li", { class: "quiet" }, word("nothingFound"))]));
     } catch (error) { tell(error); }
   };
@@ -29,9 +29,9 @@ export function itemsView(root, signal, [itemId = "", text = ""]) {
 async function showItem(place, itemId, signal) {
   try {
     const [item, similar] = await Promise.all([ask(`/items/${enc(itemId)}`, { signal }), ask(`/items/${enc(itemId)}/similar`, { signal })]);
-    const link = (other) => el("a", { href: `#/items/${enc(other.item_id)}` }, other.label || other.item_id);
-    fill(place, el("h2", {}, item.label || item.item_id),
-      el("p", { class: "quiet small" }, [item.item_id, `+${number(item.positives)} −${number(item.negatives)}`, item.last_event == null ? null : moment(item.last_event)].filter(Boolean).join(" · ")),
+    const link = (other) => el("a", { href: `#/items/${enc(other.item_id)}` }, other.item_id);
+    fill(place, el("h2", {}, item.item_id),
+      el("p", { class: "quiet small" }, [item.label, `+${number(item.positives)} −${number(item.negatives)}`, item.last_event == null ? null : moment(item.last_event)].filter(Boolean).join(" · ")),
       el("h3", {}, word("counts")), bars(Object.entries(item.counts), (value) => number(value, 1)),
       el("h3", {}, word("similar")), el("ul", {}, ...similar.items.map((other) => el("li", {}, link(other), ` ${percent(other.cosine)}`))),
       el("h3", {}, word("together")), item.chosen_together.length
@@ -67,7 +67,7 @@ async function showMap(place, itemId, signal) {
       const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
       return items.reduce((best, item) => Math.hypot(item.px - x, item.py - y) < Math.hypot(best.px - x, best.py - y) ? item : best, items[0]);
     };
-    canvas.addEventListener("pointermove", (event) => { const item = nearest(event); if (item) name.textContent = `${item.label || item.item_id} (${item.item_id})`; });
+    canvas.addEventListener("pointermove", (event) => { const item = nearest(event); if (item) name.textContent = `${item.item_id} · ${item.label}`; });
     canvas.addEventListener("click", (event) => { const item = nearest(event); if (item) location.hash = `#/items/${enc(item.item_id)}`; });
     const watch = new ResizeObserver(paint);
     watch.observe(canvas);

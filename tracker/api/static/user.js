@@ -74,7 +74,7 @@ function showUser(root, signal, state) {
     const event = { user_id: state.user, item_id: item.item_id, kind: KINDS[kind], event_id: id };
     if (state.scene) event.scene = state.scene;
     if (await post(event)) {
-      say(word("sent", { kind: word(kind), item: item.label || item.item_id }));
+      say(word("sent", { kind: word(kind), item: item.item_id }));
       undo.hidden = false;
       undo.onclick = async () => {
         if (await post({ user_id: state.user, retracts: id })) { say(word("tookBack")); undo.hidden = true; }
@@ -137,16 +137,16 @@ function drawList(state, answer, list, send, signal) {
     const why = el("div", { class: "small", hidden: true });
     return el("li", { class: move ? "moved" : "", "data-item": item.item_id },
       el("div", { class: "head" }, el("span", { class: "place number" }, number(n + 1)),
-        el("h3", {}, item.label || item.item_id), item.label ? el("span", { class: "quiet small" }, item.item_id) : null,
+        el("h3", {}, item.item_id), item.label ? el("span", { class: "quiet small" }, item.label) : null,
         el("span", { class: "tag" }, item.channel), item.demoted ? el("span", { class: "tag" }, word("known")) : null,
         item.probability == null ? null : el("span", { class: "number small" }, percent(item.probability, 1)),
         move ? el("span", { class: `small ${move === "isNew" ? "new" : move}` }, `${sign} ${word(move)}`) : null),
       el("div", { class: "small quiet" }, [item.interest, item.because?.length
-        ? `${word("because")} ${item.because.map((one) => `${one.label || one.item_id} ${percent(one.share)}`).join(", ")}` : null,
+        ? `${word("because")} ${item.because.map((one) => `${one.item_id} ${percent(one.share)}`).join(", ")}` : null,
         item.earlier ? `${word("earlier")} ${percent(item.earlier)}` : null].filter(Boolean).join(" · ")),
       el("div", { class: "row" }, ...Object.keys(KINDS).map((kind) => el("button", { type: "button", onclick: () => send(kind, item),
-        "aria-label": `${word(kind)}: ${item.label || item.item_id}` }, word(kind))),
-        el("button", { type: "button", "aria-label": `${word("why")} ${item.label || item.item_id}`, onclick: () => explain(state, item, why, signal) }, word("why"))),
+        "aria-label": `${word(kind)}: ${item.item_id}` }, word(kind))),
+        el("button", { type: "button", "aria-label": `${word("why")} ${item.item_id}`, onclick: () => explain(state, item, why, signal) }, word("why"))),
       why);
   }));
 }
@@ -192,11 +192,10 @@ function showWhatIf(root, state, signal) {
     if (state.scene) body.scene = state.scene;
     try {
       const answer = await ask(`/users/${enc(state.user)}/what-if`, { body, signal });
-      const labels = new Map([...answer.before, ...answer.after].map((item) => [item.item_id, item.label || item.item_id]));
       const moves = answer.moves.filter((move) => move.before !== move.after);
       fill(out, el("p", { class: "small quiet" }, word("older", { share: percent(answer.older) })),
         moves.length ? el("table", {}, el("thead", {}, el("tr", {}, ...["item", "before", "after", "why"].map((name) => el("th", { scope: "col" }, word(name))))),
-          el("tbody", {}, ...moves.map((move) => el("tr", {}, el("td", {}, labels.get(move.item_id) ?? move.item_id),
+          el("tbody", {}, ...moves.map((move) => el("tr", {}, el("td", {}, move.item_id),
             el("td", { class: "number" }, number(move.before)), el("td", { class: "number" }, number(move.after)), el("td", { class: "small" }, move.why)))))
           : el("p", {}, word("same")));
     } catch (error) { tell(error); }

@@ -21,7 +21,7 @@ const WORDS = {
     versions: "Versions of the index", version: "Version", created: "Made", recall: "Recall", publish: "Publish", rollback: "Roll back",
     inUse: "in use", latest: "latest", confirmPublish: "Make {version} the latest version for all workers?", confirmBack: "Go back to the version before the latest, for all workers?",
     done: "Done: {version} is the latest version.", learning: "Gain of online learning, in nats", loading: "Loading …", retry: "The worker is busy; trying again.",
-    offline: "The worker does not answer.", why: "Why?", seconds: "s", ready: "ready", notReady: "not ready", kindWeights: "Weights of kinds",
+    offline: "The worker does not answer.", why: "Why?", seconds: "s", ready: "ready", notReady: "not ready", change: "Change", messages: "Messages",
   },
   zh: {
     title: "兴趣追踪器", user: "用户", items: "物品", worker: "工作进程", skip: "跳到正文",
@@ -43,7 +43,7 @@ const WORDS = {
     versions: "索引版本", version: "版本", created: "创建时间", recall: "召回率", publish: "发布", rollback: "回退",
     inUse: "使用中", latest: "最新", confirmPublish: "让所有工作进程使用版本 {version}?", confirmBack: "让所有工作进程回到上一个版本?",
     done: "完成:最新版本是 {version}。", learning: "在线学习的收益(奈特)", loading: "加载中……", retry: "工作进程繁忙,正在重试。",
-    offline: "工作进程没有响应。", why: "为什么?", seconds: "秒", ready: "就绪", notReady: "未就绪", kindWeights: "各类型的权重",
+    offline: "工作进程没有响应。", why: "为什么?", seconds: "秒", ready: "就绪", notReady: "未就绪", change: "操作", messages: "消息",
   },
 };
 

@@ -79,7 +79,7 @@ function drawVersions(place, { versions }, signal) {
     if (!confirm(word(question, fields))) return;
     try { const { version } = await ask(path, { body: null, signal }); say(word("done", { version })); } catch (error) { tell(error); }
   };
-  fill(place, table(["version", "created", "items", "recall", ""].map((name) => name && word(name)), versions.map((one) => el("tr", {},
+  fill(place, table(["version", "created", "items", "recall", "change"].map((name) => word(name)), versions.map((one) => el("tr", {},
     el("td", {}, one.version, one.in_use ? el("span", { class: "tag" }, word("inUse")) : null, one.latest ? el("span", { class: "tag" }, word("latest")) : null),
     el("td", {}, one.created ? moment(Date.parse(one.created) / 1000) : "–"), el("td", { class: "number" }, number(one.items)), el("td", { class: "number" }, number(one.recall, 3)),
     el("td", {}, one.latest ? null : el("button", { type: "button", onclick: () => change(`/artifacts/${enc(one.version)}/publish`, "confirmPublish", { version: one.version }) }, word("publish")))))),

@@ -1,0 +1,203 @@
+"""Browser tests of the page: every flow, width, language and theme, in Chromium, on a real worker.
+
+    python -m tests.browser --address http://127.0.0.1:6066 --user ada --shots build/page
+
+It needs a running worker (`tracker demo --serve` prints the address) and Chromium. Each flow is a
+line; the exit code is 1 if one fails. Pictures go to the folder of --shots.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+WIDTHS = (360, 768, 1280, 2560)
+HEIGHT = 900
+VIEWS = ("user", "items", "worker")
+FIRST_SCREEN_SECONDS = 1.0
+
+
+class Check:
+    """A browser on the page, what it complained of, and what was seen."""
+
+    def __init__(self, browser: Browser, address: str, user: str, shots: Path) -> None:
+        self.browser = browser
+        self.address = address.split("#")[0].rstrip("/")
+        self.user = user
+        self.shots = shots
+        self.failed = 0
+        self.complaints: list[str] = []
+
+    def page(self, width: int = 1280, scheme: str = "light", language: str = "en") -> Page:
+        """Open a page that notes errors of the console and of scripts."""
+        context = self.browser.new_context(
+            viewport={"width": width, "height": HEIGHT},
+            color_scheme="dark" if scheme == "dark" else "light",
+            locale="zh-CN" if language == "zh" else "en-GB",
+        )
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda line: self.complaints.append(line.text) if line.type == "error" else None,
+        )
+        return page
+
+    def open(self, page: Page, view: str) -> None:
+        """Open a view, and wait until it has content."""
+        path = f"user/{self.user}" if view == "user" else view
+        page.goto(f"{self.address}/#/{path}")
+        ready = {
+            "user": "ol.list > li h3",
+            "items": "ol.list > li a",
+            "worker": ".figures strong",
+        }[view]
+        page.wait_for_selector(ready, timeout=20_000)
+
+    def run(self, name: str, flow: Callable[[], None]) -> None:
+        """Run a flow, and print its line."""
+        self.complaints.clear()
+        begun = time.monotonic()
+        try:
+            flow()
+            problem = "; ".join(self.complaints)
+        except Exception as error:  # a flow that fails does not keep the others from being tried
+            problem = str(error).split("\n")[0]
+        self.failed += bool(problem)
+        seconds = time.monotonic() - begun
+        click.echo(f"{'FAILED' if problem else 'ok':7}{seconds:6.1f} s  {name}  {problem}")
+
+    def looks(self, view: str, width: int, scheme: str, language: str) -> None:
+        """Take a picture of a view; nothing may be wider than the screen, and axe finds nothing."""
+        page = self.page(width, scheme, language)
+        self.open(page, view)
+        page.wait_for_timeout(500)
+        name = f"{view}-{width}-{scheme}-{language}.png"
+        page.screenshot(path=str(self.shots / name), full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{wide} pixels wider than the screen"
+        found = Axe().run(page).response["violations"]
+        assert not found, "; ".join(f"{one['id']}: {one['nodes'][0]['target']}" for one in found)
+        page.context.close()
+
+    def click_moves_the_list(self) -> None:
+        """A click on "Like" moves the list within a second, and "Take it back" undoes it."""
+        page = self.page()
+        self.open(page, "user")
+        page.wait_for_timeout(1500)
+        last = page.locator("ol.list > li").last
+        item = last.get_attribute("data-item")
+        begun = time.monotonic()
+        last.get_by_role("button", name=f"Like: {item}").click()
+        expect(page.locator("ol.list > li.moved").first).to_be_visible(timeout=10_000)
+        click.echo(f"        the list moved {time.monotonic() - begun:.2f} s after the click")
+        expect(page.locator("#message")).to_contain_text("Sent")
+        page.screenshot(path=str(self.shots / "moved.png"))
+        page.get_by_role("button", name="Take it back").click()
+        expect(page.locator("#message")).to_contain_text("Taken back", timeout=10_000)
+        page.context.close()
+
+    def first_screen(self) -> None:
+        """The first screen comes within a second."""
+        page = self.page()
+        begun = time.monotonic()
+        page.goto(self.address)
+        page.wait_for_selector("#user-id")
+        seconds = time.monotonic() - begun
+        page.context.close()
+        assert seconds < FIRST_SCREEN_SECONDS, f"{seconds:.2f} s"
+
+    def by_keyboard(self) -> None:
+        """A user is chosen, and an event is sent, by the keyboard alone."""
+        page = self.page()
+        page.goto(self.address)
+        page.wait_for_selector("#user-id")
+        page.focus("#user-id")
+        page.keyboard.type(self.user)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("ol.list > li h3")
+        page.locator("ol.list > li button").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#message")).to_contain_text("Sent", timeout=10_000)
+        page.context.close()
+
+    def what_if(self) -> None:
+        """A slider shows another list beside the present one."""
+        page = self.page()
+        self.open(page, "user")
+        page.locator("#slider-diversity").fill("1")
+        section = page.locator("section", has=page.locator("#slider-diversity"))
+        expect(section.locator("table, p").nth(1)).to_be_visible(timeout=10_000)
+        page.context.close()
+
+    def why(self) -> None:
+        """An item says why it is there."""
+        page = self.page()
+        self.open(page, "user")
+        first = page.locator("ol.list > li").first
+        first.get_by_role("button", name="Why?").click()
+        expect(first.locator("ul li").first).to_be_visible(timeout=10_000)
+        page.screenshot(path=str(self.shots / "why.png"))
+        page.context.close()
+
+    def search_and_map(self) -> None:
+        """An item is searched, opened, and stands on the map."""
+        page = self.page()
+        self.open(page, "items")
+        page.locator("ol.list > li a").first.click()
+        expect(page.get_by_text("Chosen lately, by half-life")).to_be_visible(timeout=10_000)
+        expect(page.locator("canvas.map")).to_be_visible(timeout=10_000)
+        page.context.close()
+
+    def language(self) -> None:
+        """The language changes by a button, and stays."""
+        page = self.page()
+        self.open(page, "worker")
+        page.get_by_role("button", name="中文").click()
+        expect(page.get_by_role("heading", name="分区与工作进程")).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("heading", name="分区与工作进程")).to_be_visible(timeout=10_000)
+        page.context.close()
+
+
+def main() -> int:
+    """Run all flows; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--shots", type=Path, default=Path("build/page"))
+    parser.add_argument("--chromium", default=shutil.which("chromium"))
+    given = parser.parse_args()
+    given.shots.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        check = Check(browser, given.address, given.user, given.shots)
+        check.run("the first screen comes within a second", check.first_screen)
+        check.run("a click moves the list, and is taken back", check.click_moves_the_list)
+        check.run("all by the keyboard", check.by_keyboard)
+        check.run("what if", check.what_if)
+        check.run("why an item is there", check.why)
+        check.run("search, an item, the map", check.search_and_map)
+        check.run("the language changes", check.language)
+        for view in VIEWS:
+            for width in WIDTHS:
+                for scheme in ("light", "dark"):
+                    for language in ("en", "zh"):
+                        name = f"{view}, {width} pixels, {scheme}, {language}"
+                        check.run(name, lambda a=(view, width, scheme, language): check.looks(*a))
+        browser.close()
+    return 1 if check.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
