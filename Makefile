@@ -6,7 +6,7 @@ ARGS ?=
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo test quick faults promises check format lint types bench figures pages docs schemas clean
+.PHONY: help demo test quick browser faults promises check format lint types bench figures pages docs schemas clean
 
 help:
 	@echo 'To begin:'
@@ -20,6 +20,7 @@ help:
 	@echo '  make format   let ruff format the sources'
 	@echo '  make schemas  write schemas/ and the generated tables of the docs from the code'
 	@echo '  make docs     build the documentation site into build/docs'
+	@echo '  make browser  the page of a worker in Chromium: flows, widths, languages'
 	@echo 'To measure:'
 	@echo '  make bench    throughput and latency on Apache Kafka (needs Java and Maven)'
 	@echo '  make faults   long fault runs on Apache Kafka: kill -9, stops, freezes'
@@ -56,6 +57,9 @@ test: .venv/.test
 
 quick: .venv/.test
 	$(BIN)/python -m pytest -n $(JOBS) -m "not broker and not training" $(ARGS)
+
+browser: .venv/.test
+	$(BIN)/python -m tests.browser $(ARGS)
 
 faults: .venv/.test
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -1,16 +1,21 @@
 """Browser tests of the page: every flow, width, language and theme, in Chromium, on a real worker.
 
+    make browser
     python -m tests.browser --address http://127.0.0.1:6066 --user ada --shots build/page
 
-It needs a running worker (`tracker demo --serve` prints the address) and Chromium. Each flow is a
-line; the exit code is 1 if one fails. Pictures go to the folder of --shots.
+It needs Chromium, and starts `tracker demo --serve` if no address is given. Each flow is a line;
+the exit code is 1 if one fails. Pictures go to the folder of --shots.
 """
 
 import argparse
 import shutil
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -171,17 +176,38 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--user", required=True)
+    parser.add_argument(
+        "--address", help="of a worker's page; by default a demonstration is started"
+    )
+    parser.add_argument("--user", default="ada")
     parser.add_argument("--shots", type=Path, default=Path("build/page"))
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     given = parser.parse_args()
     given.shots.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        address = given.address or stack.enter_context(demonstration())
+        return run_all(address, given)
+
+
+@contextmanager
+def demonstration() -> Iterator[str]:
+    """Run the demonstration, and return the address of its page once everything runs."""
+    command = [sys.executable, "-m", "tracker", "demo", "--serve", "--paced-seconds", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield next(line.split()[2] for line in process.stdout if line.startswith("The page: "))
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def run_all(address: str, given: argparse.Namespace) -> int:
+    """Run all flows on a page; return the exit status."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        check = Check(browser, given.address, given.user, given.shots)
+        check = Check(browser, address, given.user, given.shots)
         check.run("the first screen comes within a second", check.first_screen)
         check.run("a click moves the list, and is taken back", check.click_moves_the_list)
         check.run("all by the keyboard", check.by_keyboard)
@@ -194,7 +220,7 @@ def main() -> int:
                 for scheme in ("light", "dark"):
                     for language in ("en", "zh"):
                         name = f"{view}, {width} pixels, {scheme}, {language}"
-                        check.run(name, lambda a=(view, width, scheme, language): check.looks(*a))
+                        check.run(name, partial(check.looks, view, width, scheme, language))
         browser.close()
     return 1 if check.failed else 0
 

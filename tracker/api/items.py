@@ -167,7 +167,10 @@ def map_places(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     main *= np.where(main[np.abs(main).argmax(axis=0), [0, 1]] < 0.0, -1.0, 1.0)
     spots = (vectors - mean) @ main
     low, high = np.quantile(spots, [0.01, 0.99], axis=0)
-    return np.clip((spots - low) / np.maximum(high - low, 1e-9), 0.0, 1.0).astype(np.float32)
+    places: NDArray[np.float32] = np.clip(
+        (spots - low) / np.maximum(high - low, 1e-9), 0.0, 1.0
+    ).astype(np.float32)
+    return places
 
 
 def _describe(
