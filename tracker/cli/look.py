@@ -1,14 +1,18 @@
 """Commands that show data: watch, show, score, export."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import msgspec
+from rich.live import Live
 
 from tracker.cli.printing import (
+    out,
+    present_view,
     print_item,
     print_json,
     print_recommendation,
@@ -75,6 +79,39 @@ def watch_command(
         await records.aclose()
 
     run_to_end(follow())
+
+
+@click.command("top")
+@settings_options()
+@url_option
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.2),
+    default=2.0,
+    metavar="SECONDS",
+    help="Time between two looks.",
+)
+@click.option("--once", is_flag=True, help="Look twice, print once, and end.")
+def top_command(settings: Settings, url: str | None, every: float, once: bool) -> None:
+    """Watch a worker: rates, latency, lag, trending items, and how interests move.
+
+    A running worker answers. Stop it with Ctrl-C.
+    """
+    from tracker.lookup.top import Top
+
+    top = Top(settings, url)
+    present = top.look()
+    if once:
+        time.sleep(every)
+        out().print(present_view(top.look()))
+        return
+    with Live(present_view(present), console=out(), screen=True) as live:
+        try:
+            while True:
+                time.sleep(every)
+                live.update(present_view(top.look()))
+        except KeyboardInterrupt:
+            return
 
 
 @click.command()

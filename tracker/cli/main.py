@@ -289,6 +289,7 @@ for command in (
     operating_cli.reset_learning_command,
     operating_cli.mend_times_command,
     looking_cli.watch_command,
+    looking_cli.top_command,
     looking_cli.show,
     looking_cli.score,
     looking_cli.why_command,

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from tracker.events.wire import Recommendation
 from tracker.kafka.partitioner import ONE_RULE
@@ -16,6 +18,7 @@ from tracker.kafka.topics import TopicReport
 
 if TYPE_CHECKING:
     from tracker.cli.doctor import Check  # brings torch and FAISS, which take seconds to load
+    from tracker.lookup.top import Present
 from tracker.demo.input import DemoInput
 from tracker.demo.run import DemoResult, Story
 
@@ -36,6 +39,31 @@ def out() -> Console:
 def err() -> Console:
     """Return the console for progress and logs, stderr as it is now."""
     return Console(file=sys.stderr, highlight=False)
+
+
+def present_view(present: "Present") -> Group:
+    """Return what `tracker top` shows."""
+    line = Table.grid(padding=(0, 3))
+    line.add_row(*(f"[bold]{text}[/] {name}" for name, text in present.figures.items()))
+    lag = Table("partition", Column("waits", justify="right"), title="events that wait")
+    for name, count in present.lag:
+        lag.add_row(name, f"{count:,}")
+    items = Table("item", Column("lately", justify="right"), title="trending items")
+    for item, count in present.items:
+        items.add_row(escape(item), f"{count:,.1f}")
+    users = Table(
+        "user",
+        "interest that moved most",
+        Column("share", justify="right"),
+        Column("in a day", justify="right"),
+        title="users seen just now",
+    )
+    for user, label, share, change in present.interests:
+        style = "green" if change >= 0 else "red"
+        users.add_row(
+            escape(user), escape(label), f"{share:.0%}", f"[{style}]{change:+.0%}[/{style}]"
+        )
+    return Group(line, Columns([users, items, lag]))
 
 
 def print_json(value: Any) -> None:

@@ -49,9 +49,7 @@ def ask(
         AskError: no worker answers there, or its answer is a problem.
         SettingsError: the token cannot be read.
     """
-    if url is None and not settings.web_port:
-        raise AskError("TRACKER_WEB_PORT is 0: name a worker with --url http://HOST:PORT")
-    root = (url or f"http://{_host(settings.web_host)}:{settings.web_port}").rstrip("/")
+    root = _root(settings, url)
     pairs = [(name, str(value)) for name, value in query if value is not None]
     target = f"{root}{path}" + (f"?{urllib.parse.urlencode(pairs)}" if pairs else "")
     headers = {"Accept": "application/json"}
@@ -62,12 +60,40 @@ def ask(
     if body is not None:
         headers["Content-Type"] = "application/json"
         data = json.dumps({k: v for k, v in body.items() if v is not None}).encode()
+    answer = _answer(root, urllib.request.Request(target, data, headers))
+    try:
+        content = json.loads(answer)
+    except ValueError as error:
+        raise AskError(f"the worker at {root} did not answer with JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise AskError(f"the worker at {root} did not answer with an object")
+    return content
+
+
+def ask_metrics(settings: Settings, url: str | None) -> str:
+    """Return a worker's metrics, in Prometheus' text format.
+
+    Raises:
+        AskError: no worker answers there.
+    """
+    root = _root(settings, url)
+    return _answer(root, urllib.request.Request(f"{root}/metrics")).decode()
+
+
+def _root(settings: Settings, url: str | None) -> str:
+    if url is None and not settings.web_port:
+        raise AskError("TRACKER_WEB_PORT is 0: name a worker with --url http://HOST:PORT")
+    root = (url or f"http://{_host(settings.web_host)}:{settings.web_port}").rstrip("/")
     if not root.startswith(("http://", "https://")):
         raise AskError(f"the address of the worker is {root}; http://HOST:PORT is expected")
-    request = urllib.request.Request(target, data, headers)
+    return root
+
+
+def _answer(root: str, request: urllib.request.Request) -> bytes:
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            content = json.loads(answer.read(MOST_BYTES))
+            content: bytes = answer.read(MOST_BYTES)
+            return content
     except urllib.error.HTTPError as error:
         with error:
             detail = _detail(error)
@@ -77,9 +103,6 @@ def ask(
             f"no worker answers at {root} ({getattr(error, 'reason', error)}); start one, or name"
             " another with --url"
         ) from error
-    if not isinstance(content, dict):
-        raise AskError(f"the worker at {root} did not answer with an object")
-    return content
 
 
 def _host(host: str) -> str:
