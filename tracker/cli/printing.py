@@ -46,8 +46,8 @@ def present_view(present: "Present") -> Group:
     line = Table.grid(padding=(0, 3))
     line.add_row(*(f"[bold]{text}[/] {name}" for name, text in present.figures.items()))
     lag = Table("partition", Column("waits", justify="right"), title="events that wait")
-    for name, count in present.lag:
-        lag.add_row(name, f"{count:,}")
+    for name, waiting in present.lag:
+        lag.add_row(name, f"{waiting:,}")
     items = Table("item", Column("lately", justify="right"), title="trending items")
     for item, count in present.items:
         items.add_row(escape(item), f"{count:,.1f}")

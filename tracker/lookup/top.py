@@ -43,7 +43,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Present:
-    """What there is to see: figures by name, and tables.
+    """Figures by name, and tables of what there is to see.
 
     `figures` are texts; `lag` events that wait by partition; `items` those that trend, with their
     counts; `interests` of users seen just now: user, label, share and its change since a day
@@ -149,8 +149,8 @@ def figures(now: Series, before: Series | None) -> dict[str, str]:
         if bound is not None:
             texts[f"latency {name}"] = "above 60 s" if math.isinf(bound) else f"<= {bound:g} s"
     texts["events that wait"] = f"{now.total('tracker_lag'):,.0f}"
-    judged = now.total("tracker_next_events_total")
-    if judged:
+    count = now.total("tracker_next_events_total")
+    if count:
         hits = now.total("tracker_next_events_total", in_list="yes")
-        texts["live hit rate"] = f"{hits / judged:.1%}"
+        texts["live hit rate"] = f"{hits / count:.1%}"
     return texts
