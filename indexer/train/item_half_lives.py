@@ -154,10 +154,10 @@ def choose_item_counts(
     counts = in_force
     moved = (short, long) != (in_force.short_seconds, in_force.long_seconds)
     if moved or (now - own).mean() > max(LEAST_CHANGE, 2.0 * error):
-        others = {grid[place] for place in places[3:]}
+        besides = {grid[place] for place in places[3:]}
         if own.mean() > now.mean():  # what those in force tell besides is not lost
-            others |= finite
-        more = sorted(others - {short, long})[:MAX_MORE]
+            besides |= finite
+        more = sorted(besides - {short, long})[:MAX_MORE]
         counts = ItemCounts(short, long, tuple(more))
     # 5. Choose the half-lives of the trend.
     counts = msgspec.structs.replace(

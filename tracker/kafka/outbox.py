@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from tracker.events.wire import Rejection
 from tracker.explained import Explained, first_line
-from tracker.kafka.record_batch import HEADER, RecordBatch, record_bytes
+from tracker.kafka.record_batch import RecordBatch, record_bytes
+from tracker.kafka.record_format import HEADER
 
 log = logging.getLogger(__name__)
 

@@ -15,20 +15,11 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from tracker.kafka.record_format import CHECKED_FROM, HEADER, LENGTH_FROM, MAGIC
 from tracker.kernels.native import inlined, native
 
 Array = NDArray[Any]
 
-MAGIC = 2
-
-HEADER = struct.Struct(">qiibIhiqqqhii")
-"""Base offset, length, leader epoch, magic, checksum, attributes, last offset, first and latest
-time, producer id, its epoch, base sequence, number of records."""
-
-CHECKED_FROM = 21
-"""The checksum covers a batch from this byte on."""
-
-_LENGTH_FROM = 12
 _TRANSACTIONAL = 0x10
 _RECORD_BYTES = 32  # at most, without key, value and headers
 
@@ -183,7 +174,7 @@ class RecordBatch:
         data = memoryview(self._bytes.data)
         if not self._is_built:
             HEADER.pack_into(
-                data, 0, 0, len(data) - _LENGTH_FROM, -1, MAGIC, 0, self._attributes,
+                data, 0, 0, len(data) - LENGTH_FROM, -1, MAGIC, 0, self._attributes,
                 self._count - 1, self._time, self._time, *self._state, self._count,
             )  # fmt: skip
             struct.pack_into(">I", data, CHECKED_FROM - 4, crc32c(data[CHECKED_FROM:]))

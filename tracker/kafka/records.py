@@ -18,7 +18,7 @@ from aiokafka.structs import ConsumerRecord
 from crc32c import crc32c
 
 from tracker.events.wire import Undecodable
-from tracker.kafka.record_batch import CHECKED_FROM, HEADER, MAGIC
+from tracker.kafka.record_format import CHECKED_FROM, HEADER, LENGTH_FROM, MAGIC
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ MAX_BATCH_RECORDS = 1_000_000
 """A batch that says that it covers more offsets is not believed."""
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
-
-_LENGTH_BYTES = 12  # the fields before the length counts
 
 
 class CodecError(RuntimeError):
@@ -53,7 +51,7 @@ class _KeptRecords(MemoryRecords):
             CorruptRecordException: the checksum is wrong.
         """
         (size,) = struct.unpack_from(">i", self._data, self._end + 8)
-        end = self._end + _LENGTH_BYTES + max(0, size)
+        end = self._end + LENGTH_FROM + max(0, size)
         self.batch = self._data[self._end : end]
         self._end = end
         batch = super().next_batch()

@@ -7,7 +7,8 @@ import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from hypothesis import given, settings
 
-from tracker.kafka.record_batch import HEADER, Headers, RecordBatch, record_bytes
+from tracker.kafka.record_batch import Headers, RecordBatch, record_bytes
+from tracker.kafka.record_format import HEADER
 
 PARTS = st.none() | st.binary(max_size=300)
 HEADERS = st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=200)), max_size=3)

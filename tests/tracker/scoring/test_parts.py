@@ -61,7 +61,7 @@ def test_parts_of_a_network_are_integrated_gradients() -> None:
 
 
 def test_parts_of_the_blend_are_what_its_columns_add() -> None:
-    features = np.abs(candidates()[:, : len(FEATURES)]) * 5.0
+    features = (np.abs(candidates()[:, : len(FEATURES)]) * 5.0).astype(np.float32)
     blend = Blend()
     base, parts = attributions(blend, features, features.mean(axis=0))
     scores = blend.score(features[None], np.array([len(features)]))[0]
