@@ -284,6 +284,7 @@ for command in (
     looking_cli.score,
     looking_cli.why_command,
     looking_cli.export,
+    looking_cli.export_user_command,
 ):
     cli.add_command(command)
 
