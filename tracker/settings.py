@@ -219,6 +219,19 @@ class Settings(BaseSettings):
     state_idle_days: Annotated[float | None, Optional] = Field(
         None, gt=0.0, description="delete states that had no event for this time; off by default"
     )
+    forget_hash_days: float = Field(
+        30.0,
+        ge=1.0,
+        description="time for which the salted hash of a forgotten user is kept: late events of"
+        " before the forgetting are dropped by it; at least the retention of events",
+    )
+    erase_seconds: float = Field(
+        600.0,
+        ge=1.0,
+        le=86_400.0,
+        description="interval in which local databases lose the bytes of forgotten users, and"
+        " databases of partitions that the worker no longer has are deleted",
+    )
     transactional_recommendations: bool = Field(
         False,
         description="send lists in the transaction of the states: exactly once, but later",
@@ -311,6 +324,9 @@ class Settings(BaseSettings):
         ge=1.0,
         le=600.0,
         description="time to stop cleanly after SIGTERM; then the process is killed",
+    )
+    log_user_ids: bool = Field(
+        False, description="name users by their ids in the log; otherwise they are hidden"
     )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         "INFO", description="lowest level of messages in the log on stderr"

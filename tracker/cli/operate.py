@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tracker.cli.printing import print_check, print_json, print_topics
+from tracker.cli.printing import print_check, print_forget, print_json, print_topics
 from tracker.cli.shared import (
     FAILED,
     json_option,
@@ -128,6 +128,33 @@ def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
     if everything:
         for line in run_to_end(reset_topics(settings)):
             click.echo(line)
+
+
+@click.command()
+@settings_options()
+@click.argument("user")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0.0),
+    default=30.0,
+    help="Seconds to wait until the workers are done.",
+)
+@json_option
+def forget(settings: Settings, user: str, wait: float, as_json: bool) -> None:
+    """Forget USER: delete all states of the user, and take their recent events out of items.
+
+    The request lies in a topic until the workers have applied it. The output says what other
+    places keep, and until when. The exit code is 1 if the workers were not done in time.
+    """
+    from tracker.lookup.forget import forget_user
+
+    report = run_to_end(forget_user(settings, user, wait))
+    if as_json:
+        print_json(report)
+    else:
+        print_forget(report)
+    if not report.complete:
+        sys.exit(FAILED)
 
 
 @click.command("reset-learning")

@@ -52,7 +52,7 @@ class TopicError(Explained):
 
 @dataclass(frozen=True)
 class Topics:
-    """Names of the seven topics of a tracker."""
+    """Names of the topics of a tracker; a worker can do without `hand_over` and `forget`."""
 
     events: str
     recommendations: str
@@ -61,6 +61,7 @@ class Topics:
     users_changelog: str
     items_changelog: str
     hand_over: str
+    forget: str
 
     def all(self) -> tuple[str, ...]:
         """Return the names, in the order of the fields."""
@@ -72,6 +73,7 @@ class Topics:
             self.users_changelog,
             self.items_changelog,
             self.hand_over,
+            self.forget,
         )
 
 
@@ -105,6 +107,11 @@ class Cluster:
         """True if the topic for events outside their user's partition exists."""
         return self.topics.hand_over in self.info
 
+    @property
+    def forgets(self) -> bool:
+        """True if there is a topic of requests to forget a user."""
+        return self.topics.forget in self.info
+
 
 def topics_of(settings: Settings) -> Topics:
     """Return the names of the topics; changelogs are named as Faust names them."""
@@ -117,6 +124,7 @@ def topics_of(settings: Settings) -> Topics:
         users_changelog=f"{name}-users-changelog",
         items_changelog=f"{name}-items-changelog",
         hand_over=f"{name}-handover",
+        forget=f"{name}-forget",
     )
 
 
@@ -362,7 +370,8 @@ async def check_topics(settings: Settings) -> Cluster:
     """
     topics = topics_of(settings)
     info = await describe_topics(settings)
-    missing = [name for name in topics.all() if name not in info and name != topics.hand_over]
+    optional = (topics.hand_over, topics.forget)
+    missing = [name for name in topics.all() if name not in info and name not in optional]
     if missing:
         raise TopicError(
             f"the brokers at {', '.join(settings.bootstrap)} lack the topics"
@@ -393,5 +402,17 @@ async def check_topics(settings: Settings) -> Cluster:
             "topic %s does not exist: events outside their user's partition are taken where they"
             " are, and a user may have two states; `tracker topics` creates it",
             topics.hand_over,
+        )
+    if topics.forget not in info:
+        log.warning(
+            "topic %s is missing: no user can be forgotten; `tracker topics` creates it, and"
+            " workers read it after a restart",
+            topics.forget,
+        )
+    elif info[topics.forget].partitions != info[topics.events].partitions:
+        raise TopicError(
+            f"topic {topics.forget} has {info[topics.forget].partitions} partitions and"
+            f" {topics.events} has {info[topics.events].partitions}; they must be equal: delete"
+            f" {topics.forget} when it has no open request, and run `tracker topics`"
         )
     return Cluster(topics, info, await supports_transactions(settings))

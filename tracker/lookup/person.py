@@ -12,9 +12,9 @@ from tracker.artifact.artifact import Artifact
 from tracker.events.wire import hash_id
 from tracker.items.vectors import ItemVectors
 from tracker.kafka.client import Received, read_topic
-from tracker.kafka.cluster import Topics, topics_of
+from tracker.kafka.cluster import Topics, describe_topics, topics_of
 from tracker.kafka.records import read_every_record
-from tracker.kernels.row_bytes import ASIDE_PREFIX, owed_key, seen_key, user_key
+from tracker.kernels.row_bytes import keys_of_user, owed_key, seen_key, user_key
 from tracker.lookup.changelogs import StateReader
 from tracker.settings import Settings
 from tracker.users.config import InterestConfig
@@ -61,7 +61,9 @@ async def export_user(
     person: Json = {"user_id": user_id, "states": states}
     # 2. Read the other topics.
     if records:
-        topics = (names.events, names.recommendations, names.rejected)
+        topics = [names.events, names.recommendations, names.rejected]
+        if names.hand_over in await describe_topics(settings):
+            topics.append(names.hand_over)
         person["records"] = {topic: await _records(settings, topic, user_id) for topic in topics}
     # 3. Look up the attributes.
     person["attributes"] = _attributes(user_id, artifact)
@@ -173,8 +175,7 @@ def _attributes(user_id: str, artifact: Artifact) -> list[int]:
 
 
 async def _rows(settings: Settings, names: Topics, user_id: str) -> dict[int, dict[bytes, bytes]]:
-    keys = [user_key(user_id), seen_key(user_id), owed_key(user_id)]
-    keys += [ASIDE_PREFIX + key for key in keys]
+    keys = keys_of_user(user_id)
     rows: dict[int, dict[bytes, bytes]] = {}
     async with aclosing(read_topic(settings, names.users_changelog)) as records:
         async for record in records:

@@ -60,6 +60,7 @@ COMMANDS = [
     "reset-learning",
     "mend-times",
     "export-user",
+    "forget",
     "demo",
 ]
 
