@@ -6,9 +6,12 @@ from typing import NamedTuple
 SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "kafka": (
         "name", "brokers", "security_protocol", "sasl_mechanism", "sasl_username", "sasl_password",
+        "sasl_password_file", "sasl_token_file",
         "tls_ca_file", "tls_cert_file", "tls_key_file",
     ),
-    "artifacts": ("artifacts", "artifact_poll_seconds", "device", "index_device"),
+    "artifacts": (
+        "artifacts", "artifact_public_key", "artifact_poll_seconds", "device", "index_device",
+    ),
     "events": (
         "events_format", "partitioner", "hand_over", "kinds_file", "unknown_kinds",
         "unknown_fields", "timestamps",
@@ -38,10 +41,13 @@ ALLOWED = {
     "brokers": "`HOST:PORT,...`",
     "sasl_username": "text",
     "sasl_password": "text",
+    "sasl_password_file": "path",
+    "sasl_token_file": "path",
     "tls_ca_file": "path",
     "tls_cert_file": "path",
     "tls_key_file": "path",
     "artifacts": "path or URL",
+    "artifact_public_key": "base64",
     "data_dir": "path",
     "events_format": "one of these, or a path that ends in `.toml`",
     "kinds_file": "path",

@@ -218,7 +218,9 @@ def export(
     from tracker.artifact.artifact import Artifact
     from tracker.lookup.export import export_users
 
-    artifact = Artifact.load(settings.artifacts, device="cpu")
+    artifact = Artifact.load(
+        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
+    )
     with progress() as bar, _file_written(file):
         task = bar.add_task("exporting users", total=None, what="")
         users = run_to_end(
@@ -255,7 +257,9 @@ def export_user_command(settings: Settings, user: str, states_only: bool) -> Non
     from tracker.artifact.artifact import Artifact
     from tracker.lookup.person import export_user
 
-    artifact = Artifact.load(settings.artifacts, device="cpu")
+    artifact = Artifact.load(
+        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
+    )
     person = run_to_end(export_user(settings, artifact, user, records=not states_only))
     if person is None:
         raise click.ClickException("nothing is kept of this user")

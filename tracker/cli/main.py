@@ -278,6 +278,7 @@ for command in (
     operating_cli.doctor,
     operating_cli.reset_state,
     operating_cli.forget,
+    operating_cli.acls,
     operating_cli.reset_learning_command,
     operating_cli.mend_times_command,
     looking_cli.watch_command,

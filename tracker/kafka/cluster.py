@@ -22,6 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import ApiVersionRequest
 
 from tracker.explained import Explained
+from tracker.kafka.security import RenewedContext, TokenFile
 from tracker.kafka.topic_ids import read_topics
 from tracker.settings import Settings
 
@@ -142,17 +143,14 @@ def ssl_context_of(settings: Settings) -> ssl.SSLContext | None:
     if settings.security_protocol not in ("SSL", "SASL_SSL"):
         return None
     try:
-        context = ssl.create_default_context(
-            cafile=None if settings.tls_ca_file is None else str(settings.tls_ca_file)
+        return RenewedContext.of_files(
+            settings.tls_ca_file, settings.tls_cert_file, settings.tls_key_file
         )
-        if settings.tls_cert_file is not None:
-            context.load_cert_chain(str(settings.tls_cert_file), str(settings.tls_key_file))
     except (OSError, ssl.SSLError) as error:
         raise BrokerError(
             f"TLS files cannot be read ({error}); check TRACKER_TLS_CA_FILE,"
             " TRACKER_TLS_CERT_FILE and TRACKER_TLS_KEY_FILE"
         ) from error
-    return context
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
@@ -160,6 +158,7 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
 
     Raises:
         BrokerError: a TLS file cannot be read.
+        SettingsError: the file of the password cannot be read.
     """
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap,
@@ -169,10 +168,13 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
     if context is not None:
         arguments["ssl_context"] = context
     if settings.security_protocol.startswith("SASL"):
-        assert settings.sasl_password is not None
         arguments["sasl_mechanism"] = settings.sasl_mechanism
-        arguments["sasl_plain_username"] = settings.sasl_username
-        arguments["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            assert settings.sasl_token_file is not None
+            arguments["sasl_oauth_token_provider"] = TokenFile(settings.sasl_token_file)
+        else:
+            arguments["sasl_plain_username"] = settings.sasl_username
+            arguments["sasl_plain_password"] = settings.password()
     return arguments
 
 

@@ -305,6 +305,7 @@ def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
         settings.index_device,
         cache=settings.data_dir / "artifacts",
         encoder_device=settings.device,
+        public_key=settings.artifact_public_key,
     )
     if artifact.models.tower is not None:
         artifact.models.tower.serve_on_one_thread()

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from faust.auth import SASLCredentials, SSLCredentials
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
+from tracker.kafka.security import TokenFile
 from tracker.settings import Settings
 from tracker.store.database import open_database
 from tracker.stream.forget_feed import ForgetFeed
@@ -236,10 +237,14 @@ def _agent(app: faust.App, plane: Plane, topic: str, partitions: int) -> None:
 def _credentials(settings: Settings) -> Any:
     context = ssl_context_of(settings)
     if settings.security_protocol.startswith("SASL"):
-        assert settings.sasl_password is not None
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            assert settings.sasl_token_file is not None
+            return OAuthCredentials(
+                oauth_cb=TokenFile(settings.sasl_token_file), ssl_context=context
+            )
         return SASLCredentials(
             username=settings.sasl_username,
-            password=settings.sasl_password.get_secret_value(),
+            password=settings.password(),
             mechanism=settings.sasl_mechanism,
             ssl_context=context,
         )

@@ -61,6 +61,7 @@ COMMANDS = [
     "mend-times",
     "export-user",
     "forget",
+    "acls",
     "demo",
 ]
 
