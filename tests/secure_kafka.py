@@ -18,12 +18,21 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.brokers import KafkaBroker
 from tracker.demo.processes import free_port
 from tracker.kafka.rights import Right
 
 USER, PASSWORD = "tracker", "of-the-tracker"
+
+SEEN_SECONDS = 1.5
+"""Time that the broker may take to act on changed rights."""
 
 RESOURCES = {
     "topic": ResourceType.TOPIC,
@@ -74,7 +83,11 @@ class SecureBroker(KafkaBroker):
         self.authority = trustme.CA()
         self.authority.cert_pem.write_to_path(str(self.certificates / "ca.pem"))
         broker = self.authority.issue_cert("127.0.0.1")
-        broker.private_key_and_cert_chain_pem.write_to_path(str(self.certificates / "broker.pem"))
+        key = load_pem_private_key(broker.private_key_pem.bytes(), None)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # Java's form
+        for part in broker.cert_chain_pems:
+            pem += part.bytes()
+        (self.certificates / "broker.pem").write_bytes(pem)
         self.issue(self.authority)
         self.token_file = folder / "token"
         self.renew_token()
@@ -137,29 +150,24 @@ class SecureBroker(KafkaBroker):
             )
             for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
         ]
+        admin = self.admin()  # its answers do not outlive it
         for change in changes:
-            for future in self.admin().alter_user_scram_credentials([change]).values():
+            for future in admin.alter_user_scram_credentials([change]).values():
                 future.result(30)
 
     def grant(self, rights: list[Right]) -> None:
         """Give the user rights."""
-        for future in self.admin().create_acls([_binding(right) for right in rights]).values():
+        admin = self.admin()
+        for future in admin.create_acls([_binding(right) for right in rights]).values():
             future.result(30)
+        time.sleep(SEEN_SECONDS)
 
     def revoke(self, right: Right) -> None:
         """Take a right from the user."""
-        for future in self.admin().delete_acls([_filter(right)]).values():
+        admin = self.admin()
+        for future in admin.delete_acls([_filter(right)]).values():
             future.result(30)
-
-    def grant_all(self) -> None:
-        """Let the user do everything."""
-        for kind, name in ((k, "*") for k in RESOURCES.values()):
-            binding = AclBinding(
-                kind, name, ResourcePatternType.LITERAL, f"User:{USER}", "*",
-                AclOperation.ALL, AclPermissionType.ALLOW,
-            )  # fmt: skip
-            for future in self.admin().create_acls([binding]).values():
-                future.result(30)
+        time.sleep(SEEN_SECONDS)
 
 
 def _binding(right: Right) -> AclBinding:
