@@ -107,6 +107,9 @@ class Forgotten:
                 times[user] = self.forgotten_at(user)
             at = times[user]
             late[place] = at is not None and batch.times[place] <= at
+        for at_place, was in batch.joined.items():  # a join names another user too
+            at = self.forgotten_at(was)
+            late[at_place] |= at is not None and bool(batch.times[at_place] <= at)
         return late if late.any() else None
 
     def expire(self, now: float) -> int:

@@ -291,7 +291,7 @@ class UserSide(Side[str]):
             raise OpenVerdictError
         late = self._forgotten.late(batch)
         if late is not None:
-            batch = batch.take(np.flatnonzero(~late))
+            batch = self._intake.keep(batch, np.flatnonzero(~late))
         misplaced: Misplaced | None = None
         leaving = self._hand_over.leaving(batch, records if handed else None)
         if handed:
