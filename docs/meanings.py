@@ -6,9 +6,12 @@ from typing import NamedTuple
 SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "kafka": (
         "name", "brokers", "security_protocol", "sasl_mechanism", "sasl_username", "sasl_password",
+        "sasl_password_file", "sasl_token_file",
         "tls_ca_file", "tls_cert_file", "tls_key_file",
     ),
-    "artifacts": ("artifacts", "artifact_poll_seconds", "device", "index_device"),
+    "artifacts": (
+        "artifacts", "artifact_public_key", "artifact_poll_seconds", "device", "index_device",
+    ),
     "events": (
         "events_format", "partitioner", "hand_over", "kinds_file", "unknown_kinds",
         "unknown_fields", "timestamps",
@@ -19,7 +22,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "states": (
         "data_dir", "commit_interval_seconds", "chunk_events", "state_rows", "item_state_rows",
-        "state_idle_days", "damaged_rows", "item_block_format",
+        "state_idle_days", "forget_hash_days", "erase_seconds", "damaged_rows", "item_block_format",
     ),
     "topics": ("event_partitions", "item_partitions", "replication_factor"),
     "group": (
@@ -29,7 +32,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "web": (
         "web_host", "web_port", "web_token", "web_token_file", "web_read_token",
         "web_read_token_file", "web_advertise", "web_forward", "web_rate", "explain",
-        "health_stall_seconds", "log_level", "log_format", "tracing",
+        "health_stall_seconds", "log_user_ids", "log_level", "log_format", "tracing",
     ),
 }  # fmt: skip
 
@@ -38,10 +41,13 @@ ALLOWED = {
     "brokers": "`HOST:PORT,...`",
     "sasl_username": "text",
     "sasl_password": "text",
+    "sasl_password_file": "path",
+    "sasl_token_file": "path",
     "tls_ca_file": "path",
     "tls_cert_file": "path",
     "tls_key_file": "path",
     "artifacts": "path or URL",
+    "artifact_public_key": "base64",
     "data_dir": "path",
     "events_format": "one of these, or a path that ends in `.toml`",
     "kinds_file": "path",
@@ -164,6 +170,10 @@ TOPICS = {
         " workers",
         "as it came",
     ),
+    "requests to forget": Topic(
+        "[requests to forget](../how-to/personal-data.md#forget-a-user), and what was done",
+        "user id",
+    ),
 }
 
 OPTIONS = {
@@ -280,10 +290,11 @@ POSITION = {
     "topic_id": "Its id in Kafka; empty if the broker gives none.",
     "partitions": "Its number of partitions.",
     "stream_time": "Latest event time of the partition, seconds.",
-    "sources": "Only for items: per partition of the events topic, and after these of the topic of"
-    " handed-on events, the last offset applied.",
+    "sources": "Only for items: per partition of the events topic, and after these of the topics of"
+    " handed-on events and of requests to forget, the last offset applied.",
     "clock": "Worker's clock by which events of the future were told up to `clock_end`, seconds.",
     "clock_end": "Records before this offset are judged by `clock` whenever they are read.",
+    "forgotten": "Only for users: offset of the last request to forget a user that was applied.",
     "version": "Only for users: version of the latest list.",
     "transactions": "Whether the states were committed in transactions: no other worker may write.",
     "hand_over": "The same of events that were handed on, below; null without that topic.",

@@ -29,6 +29,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         brokers = {"kafka", "tansu"} & set(getattr(item, "fixturenames", ()))
         if brokers or item.get_closest_marker("kafka") or "end_to_end" in item.path.parts:
             item.add_marker(pytest.mark.broker)
+    if "long" not in str(config.getoption("-m", default="")):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: make test ARGS='-m long'"))
     kafka = [item for item in items if item.get_closest_marker("kafka")]
     for item in kafka:
         item.add_marker(pytest.mark.xdist_group("kafka"))

@@ -1,5 +1,6 @@
 """Settings of the tracker, read from TRACKER_* variables."""
 
+import base64
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tracker.explained import Explained, without_secrets
 PREFIX = "TRACKER_"
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 Device = Literal["auto", "cpu", "cuda"]
 Emit = Literal["event", "chunk", "changed"]
 SeenPolicy = Literal["demote", "exclude", "keep"]
@@ -61,6 +62,13 @@ def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except ValueError:
+        return False
+
+
 Optional = BeforeValidator(_empty_is_none)
 
 
@@ -98,6 +106,13 @@ class Settings(BaseSettings):
     sasl_password: Annotated[SecretStr | None, Optional] = Field(
         None, description="SASL password; never printed"
     )
+    sasl_password_file: Annotated[Path | None, Optional] = Field(
+        None, description="file with the SASL password, instead of the password itself"
+    )
+    sasl_token_file: Annotated[Path | None, Optional] = Field(
+        None,
+        description="file with the token of OAUTHBEARER, read again for each connection",
+    )
     tls_ca_file: Annotated[Path | None, Optional] = Field(
         None, description="PEM file of the certificate authority; by default the system's"
     )
@@ -110,6 +125,11 @@ class Settings(BaseSettings):
 
     artifacts: str = Field(
         "artifacts", min_length=1, description="folder or fsspec URL to which the indexer publishes"
+    )
+    artifact_public_key: Annotated[str | None, Optional] = Field(
+        None,
+        description="Ed25519 public key, 32 bytes in base64: only artifacts that it has signed are"
+        " loaded",
     )
     artifact_poll_seconds: float = Field(
         1.0, ge=0.1, le=2.0, description="interval between two checks for a new artifact"
@@ -219,6 +239,19 @@ class Settings(BaseSettings):
     state_idle_days: Annotated[float | None, Optional] = Field(
         None, gt=0.0, description="delete states that had no event for this time; off by default"
     )
+    forget_hash_days: float = Field(
+        30.0,
+        ge=1.0,
+        description="time for which the salted hash of a forgotten user is kept: late events of"
+        " before the forgetting are dropped by it; at least the retention of events",
+    )
+    erase_seconds: float = Field(
+        600.0,
+        ge=1.0,
+        le=86_400.0,
+        description="interval in which local databases lose the bytes of forgotten users, and"
+        " databases of partitions that the worker no longer has are deleted",
+    )
     transactional_recommendations: bool = Field(
         False,
         description="send lists in the transaction of the states: exactly once, but later",
@@ -312,6 +345,9 @@ class Settings(BaseSettings):
         le=600.0,
         description="time to stop cleanly after SIGTERM; then the process is killed",
     )
+    log_user_ids: bool = Field(
+        False, description="name users by their ids in the log; otherwise they are hidden"
+    )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         "INFO", description="lowest level of messages in the log on stderr"
     )
@@ -336,12 +372,29 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        if self.security_protocol.startswith("SASL") and (
-            self.sasl_username is None or self.sasl_password is None
+        if self.artifact_public_key is not None and not _is_key(self.artifact_public_key):
+            raise ValueError(
+                f"{PREFIX}ARTIFACT_PUBLIC_KEY is {self.artifact_public_key!r}; expected 32 bytes in"
+                " base64, as `indexer sign` prints them"
+            )
+        if self.sasl_password is not None and self.sasl_password_file is not None:
+            raise ValueError(
+                f"{PREFIX}SASL_PASSWORD and {PREFIX}SASL_PASSWORD_FILE are both set; one is"
+                " expected"
+            )
+        is_sasl = self.security_protocol.startswith("SASL")
+        if is_sasl and self.sasl_mechanism == "OAUTHBEARER":
+            if self.sasl_token_file is None:
+                raise ValueError(
+                    f"{PREFIX}SASL_MECHANISM is OAUTHBEARER, which needs {PREFIX}SASL_TOKEN_FILE"
+                )
+        elif is_sasl and (
+            self.sasl_username is None
+            or (self.sasl_password is None and self.sasl_password_file is None)
         ):
             raise ValueError(
                 f"{PREFIX}SECURITY_PROTOCOL is {self.security_protocol}, which needs"
-                f" {PREFIX}SASL_USERNAME and {PREFIX}SASL_PASSWORD"
+                f" {PREFIX}SASL_USERNAME and {PREFIX}SASL_PASSWORD (or {PREFIX}SASL_PASSWORD_FILE)"
             )
         for name in ("web_token", "web_read_token"):
             if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
@@ -400,6 +453,27 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"{variable} is {path}, with {len(text)} characters; {MIN_TOKEN} or more are"
                 " expected"
+            )
+        return text
+
+    def password(self) -> str:
+        """Return the SASL password, from its file if that is set; empty if there is none.
+
+        Raises:
+            SettingsError: the file cannot be read, or is empty.
+        """
+        if self.sasl_password_file is None:
+            return "" if self.sasl_password is None else self.sasl_password.get_secret_value()
+        name = f"{PREFIX}SASL_PASSWORD_FILE"
+        try:
+            text = self.sasl_password_file.read_text().removesuffix("\n").removesuffix("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}: {self.sasl_password_file} cannot be read: {error}") from (
+                error
+            )
+        if not text:
+            raise SettingsError(
+                f"{name}: {self.sasl_password_file} is empty; a password is expected"
             )
         return text
 

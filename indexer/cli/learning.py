@@ -43,6 +43,7 @@ from indexer.cli.options import (
     rating_scale_option,
     repeats_option,
     seed_option,
+    signing_key_option,
     users_option,
     version_option,
 )
@@ -120,6 +121,7 @@ class TowerFlags:
     help="Fit the whitening again, or use another text encoder, as in `indexer build`.",
 )
 @kinds_option
+@signing_key_option
 @json_option
 @gather(inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, tower=TowerFlags)
 def train(
@@ -131,6 +133,7 @@ def train(
     curve: Path | None,
     tensorboard: Path | None,
     refit: bool,
+    signing_key: Path | None,
     as_json: bool,
 ) -> None:
     """Train the user encoder and the ranker on logged events, and make them current.
@@ -158,6 +161,7 @@ def train(
             rating_scale=protocol.rating_scale,
             timestamps=inputs.timestamps,
             dialect=inputs.dialect,
+            signing_key=signing_key,
             prediction=PredictionOptions(positive_rating=protocol.positive_rating),
         )  # fmt: skip
         try:

@@ -33,6 +33,7 @@ from indexer.cli.options import (
     gather,
     json_option,
     model_option,
+    signing_key_option,
     users_option,
 )
 from indexer.cli.vectors import export, trace
@@ -54,7 +55,7 @@ class BuildFlags:
     index: Any
     refit: bool
 
-    def options(self) -> "BuildOptions":
+    def options(self, signing_key: Path | None = None) -> "BuildOptions":
         """Return the options of a build."""
         from indexer.items.options import BuildOptions
 
@@ -66,6 +67,7 @@ class BuildFlags:
             min_recall=self.min_recall,
             index=self.index,
             refit=self.refit,
+            signing_key=signing_key,
         )
 
 
@@ -136,6 +138,7 @@ def main() -> None:
     " state is then rebuilt from its most recent events.",
 )
 @users_option
+@signing_key_option
 @click.option("--skip-bad-items", is_flag=True, help="Leave out items that cannot be used.")
 @json_option
 @gather(inputs=InputFlags, encoder=EncoderFlags, flags=BuildFlags)
@@ -145,6 +148,7 @@ def build(
     flags: BuildFlags,
     root: str,
     batch_size: int,
+    signing_key: Path | None,
     skip_bad_items: bool,
     as_json: bool,
 ) -> None:
@@ -173,7 +177,7 @@ def build(
             text_encoder = encoder.load(batch_size)
             with encoding_bar() as progress:
                 built = build_artifact(
-                    catalog, text_encoder, root, flags.options(), progress, users
+                    catalog, text_encoder, root, flags.options(signing_key), progress, users
                 )
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)
@@ -284,6 +288,25 @@ def publish(version: str, root: str, as_json: bool) -> None:
     from indexer.items.publish import publish as make_current
 
     _switch(root, as_json, lambda: make_current(root, version).version)
+
+
+@main.command(epilog=EPILOG)
+@click.argument("version")
+@artifacts_option
+@signing_key_option
+def sign(version: str, root: str, signing_key: Path | None) -> None:
+    """Sign VERSION, after a check of its files, and print the public key.
+
+    The key is written by openssl genpkey -algorithm ed25519 -out key.pem. Workers with the public
+    key in TRACKER_ARTIFACT_PUBLIC_KEY load nothing else.
+    """
+    if signing_key is None:
+        raise click.UsageError("give --signing-key")
+    from indexer.items.publish import sign as sign_version
+
+    with failures():
+        public = sign_version(root, version, signing_key)
+    click.echo(f"{version} is signed; TRACKER_ARTIFACT_PUBLIC_KEY={public}")
 
 
 def _switch(root: str, as_json: bool, switch: Callable[[], str]) -> None:

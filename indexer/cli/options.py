@@ -23,6 +23,14 @@ P = ParamSpec("P")
 version_option = click.option(
     "--artifact", "version", metavar="VERSION", help="Version to use.  [default: LATEST]"
 )
+signing_key_option = click.option(
+    "--signing-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="INDEXER_SIGNING_KEY_FILE",
+    show_envvar=True,
+    metavar="FILE",
+    help="PEM file of the Ed25519 key that signs the version, for workers that ask for it.",
+)
 artifacts_option = click.option(
     "--artifacts",
     "--out",

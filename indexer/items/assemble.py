@@ -33,6 +33,7 @@ from tracker.artifact.manifest import (
     add_artifact,
 )
 from tracker.artifact.models import UNTRAINED, Models
+from tracker.artifact.signature import SigningKey
 from tracker.artifact.versions import Root, set_latest, staging
 from tracker.explained import Explained
 from tracker.items.config import ItemCounts
@@ -135,10 +136,11 @@ def build_artifact(
         ArtifactError: the current version cannot be read, or the root cannot be written.
         OSError: a local root cannot be written, for instance because the disk is full.
     """
+    key = None if options.signing_key is None else SigningKey(options.signing_key)
     parts = assemble(catalog, encoder, root, options, progress)
     before = parts.before
     if before is None or before.models == UNTRAINED:
-        return write_version(root, parts, UNTRAINED, None)
+        return write_version(root, parts, UNTRAINED, None, key=key)
     if before.manifest.basis == parts.basis:
         models = before.models
         if models.tower is not None:
@@ -148,13 +150,13 @@ def build_artifact(
             tower = moved_tower(models.tower, parts.items, options.min_recall, attributes)
             models = replace(models, tower=tower)
         manifest = before.manifest
-        return write_version(root, parts, models, manifest.training, manifest.untrained)
+        return write_version(root, parts, models, manifest.training, manifest.untrained, key)
     logger.warning(
         "what %s was trained with is of another basis and is left out: the fixed blend ranks until"
         " `indexer train`",
         before.manifest.version,
     )
-    return write_version(root, parts, UNTRAINED, None)
+    return write_version(root, parts, UNTRAINED, None, key=key)
 
 
 def assemble(
@@ -261,6 +263,7 @@ def write_version(
     models: Models,
     training: TrainingInfo | None,
     untrained: Mapping[str, str] = MappingProxyType({}),
+    key: SigningKey | None = None,
 ) -> Built:
     """Write a version under a temporary name, rename it, and point LATEST at it.
 
@@ -270,6 +273,7 @@ def write_version(
         models: the trained models.
         training: description of their training.
         untrained: reasons why a model is not among `models`, by its name.
+        key: signs the version; None leaves it unsigned.
 
     Raises:
         ArtifactError: a remote root cannot be written.
@@ -303,7 +307,7 @@ def write_version(
             training=training,
             untrained=dict(untrained),
         )
-        manifest = add_artifact(root, staged, manifest)
+        manifest = add_artifact(root, staged, manifest, key)
     set_latest(root, manifest.version)
     before = parts.before
     return Built(

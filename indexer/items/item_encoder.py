@@ -280,9 +280,11 @@ class ItemEncoder:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         fast = _precision(self._device)
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self._folder)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self._folder, trust_remote_code=False
+            )
             model = transformers.AutoModel.from_pretrained(
-                self._folder, dtype=weights or fast, use_safetensors=True
+                self._folder, dtype=weights or fast, use_safetensors=True, trust_remote_code=False
             )
         except Exception as error:  # the files are not ours: transformers may fail in any way
             raise EncoderError(
@@ -377,7 +379,7 @@ def _max_tokens(folder: Path, config: _ModelConfig) -> int:
 
     shape: Any = transformers.AutoModel  # its functions have no types
     try:
-        settings = transformers.AutoConfig.from_pretrained(folder)
+        settings = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
             model = shape.from_config(settings)
         positions = getattr(settings, "max_position_embeddings", None) or positions

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -37,6 +38,7 @@ class BuildOptions:
         min_recall: recall@10 that the index must reach.
         index: kind of index.
         refit: accept a changed basis, and fit the whitening again.
+        signing_key: file of the key that signs the version.
     """
 
     dim: int | None = None
@@ -46,6 +48,7 @@ class BuildOptions:
     min_recall: float = 0.95
     index: IndexChoice = "auto"
     refit: bool = False
+    signing_key: Path | None = None
 
 
 def current_version(root: Root, refit: bool) -> Before | None:

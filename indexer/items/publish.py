@@ -1,17 +1,22 @@
 """The current version: publish, roll back, list."""
 
 import logging
+from pathlib import Path
 
 import msgspec
 
 from tracker.artifact.manifest import Manifest, read_manifest, verify
+from tracker.artifact.signature import SIGNATURE, SigningKey
 from tracker.artifact.versions import (
+    MANIFEST,
     ArtifactError,
     Root,
     latest_version,
     list_versions,
+    read_bytes,
     sequence_of,
     set_latest,
+    write_bytes,
 )
 
 logger = logging.getLogger(__name__)
@@ -41,6 +46,19 @@ def publish(root: Root, version: str) -> Manifest:
     verify(root, manifest)
     set_latest(root, version)
     return manifest
+
+
+def sign(root: Root, version: str, signing_key: Path) -> str:
+    """Sign a version, after a check of all of its files; return the public key.
+
+    Raises:
+        ArtifactError: it does not exist, it is damaged, or the key cannot be used.
+    """
+    key = SigningKey(signing_key)
+    verify(root, read_manifest(root, version))
+    content = read_bytes(root, f"{version}/{MANIFEST}")
+    write_bytes(root, f"{version}/{SIGNATURE}", key.sign(content))
+    return key.public
 
 
 def rollback(root: Root, version: str | None = None) -> Manifest:

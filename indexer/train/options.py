@@ -27,6 +27,7 @@ class TrainOptions:
     are the names of columns in the files of events, by field, where the two differ, `timestamps`
     the unit of their timestamps that are numbers, `dialect` their format (see `load_dialect`).
     `rating_scale` is the lowest and highest rating; None to tell them by the ratings.
+    `signing_key` is the file of the key that signs the version.
     """
 
     protocol: Protocol | None = None
@@ -41,6 +42,7 @@ class TrainOptions:
     rating_scale: tuple[float, float] | None = None
     timestamps: Unit = "auto"
     dialect: str = OWN
+    signing_key: Path | None = None
 
 
 class Trained(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from indexer.train.half_lives import HalfLives, choose_half_lives
 from indexer.train.inputs import Inputs, read_inputs
 from indexer.train.item_half_lives import ItemHalfLives, choose_item_counts
 from indexer.train.options import Trained, TrainOptions, TrainProgress
+from tracker.artifact.signature import SigningKey
 from tracker.artifact.versions import Root, is_url, local_path
 from tracker.events.kinds import Kinds
 from tracker.items.config import ItemCounts
@@ -118,6 +119,7 @@ def train(
         OSError: the disk is full, for instance.
     """
     started = time.perf_counter()
+    key = None if options.signing_key is None else SigningKey(options.signing_key)
     progress = TrainProgress() if progress is None else progress
     if options.tower is not None:  # a resumed training keeps the device that it began with
         options = replace(options, tower=settled(options.tower))
@@ -137,7 +139,7 @@ def train(
     info = training_info(
         inputs.log, options.protocol, options.core, options.repeats, options.seed, fitted.examples
     )
-    built = write_version(root, parts, fitted.models, info, fitted.untrained)
+    built = write_version(root, parts, fitted.models, info, fitted.untrained, key)
     close_workplace(folder)
     _write_curves(root, built.version, fitted, progress)
     return _summary(
@@ -210,7 +212,7 @@ def _fingerprint(inputs: Inputs, parts: Assembled, options: TrainOptions) -> str
             parts.item_counts,
             parts.items.live,
             COLUMNS,
-            options,
+            replace(options, signing_key=None),
             dict(inputs.attributes),
         ],
         order="sorted",

@@ -96,6 +96,7 @@ def test_keys_and_formats_of_rows_are_those_of_the_code() -> None:
         row_bytes.USER_PREFIX.decode(): str(USER_FORMAT),
         row_bytes.SEEN_PREFIX.decode(): str(SEEN_FORMAT),
         row_bytes.OWED_PREFIX.decode(): "none",
+        row_bytes.FORGOTTEN_PREFIX.decode(): "none",
         row_bytes.ITEM_PREFIX.decode(): str(ITEM_FORMAT),
         row_bytes.POSITION_KEY.decode(): f"{POSITION_FORMAT}, {HAND_OVER_FORMAT}",
         row_bytes.LEARNED_KEY.decode(): str(LEARNED_FORMAT),

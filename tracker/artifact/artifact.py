@@ -88,6 +88,7 @@ class Artifact:
         cache: Path | None = None,
         float16: bool = False,
         encoder_device: Device = "cpu",
+        public_key: str | None = None,
     ) -> "Artifact":
         """Read a version, and check all of it first.
 
@@ -103,13 +104,14 @@ class Artifact:
                 default remote ones are copied to the temporary folder, and local ones are not.
             float16: halve the index's memory on a GPU.
             encoder_device: device of a trained user encoder.
+            public_key: key that must have signed the manifest; None if it need not be signed.
 
         Raises:
             ArtifactError: it cannot be used; the message says what to do.
             DeviceError: a device is `cuda`, and there is no GPU.
         """
         version = latest_version(root) if version is None else version
-        manifest = read_manifest(root, version)  # 1
+        manifest = read_manifest(root, version, public_key)  # 1
         try:
             path = verify(root, manifest, cache)  # 2
             vectors = read_vectors(path, manifest)  # 3

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tracker.artifact.signature import SIGNATURE, SigningKey, check_signature
 from tracker.artifact.versions import (
     MANIFEST,
     ArtifactError,
@@ -176,11 +177,17 @@ class Manifest(msgspec.Struct, frozen=True):
         )
 
 
-def read_manifest(root: Root, version: str) -> Manifest:
+def read_manifest(root: Root, version: str, public_key: str | None = None) -> Manifest:
     """Read a version's manifest alone.
 
+    Args:
+        root: folder or URL of the versions.
+        version: which.
+        public_key: key that must have signed it; None if it need not be signed.
+
     Raises:
-        ArtifactError: it is not there, altered, or of a format this program does not know.
+        ArtifactError: it is not there, altered, of a format this program does not know, or not
+            signed by the key.
     """
     sequence_of(version)
     where = f"{root}/{version}/{LAYOUT.manifest}"
@@ -192,6 +199,12 @@ def read_manifest(root: Root, version: str) -> Manifest:
         raise ArtifactError(
             f"{root}/{version}: not there; `indexer list --artifacts {root}` shows the versions"
         ) from error
+    if public_key is not None:
+        try:
+            signature = read_bytes(root, f"{version}/{SIGNATURE}")
+        except ArtifactError:
+            signature = b""
+        check_signature(where, content, signature, public_key)
     try:
         fields = msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -228,6 +241,8 @@ def verify(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
     path = local_copy(root, manifest.version, names, cache)
     for name, expected in manifest.files.items():
         try:
+            if (path / name).is_symlink():
+                raise ArtifactError(f"{path / name}: a link; a file is expected; {REBUILD}")
             digest = sha256_of(path / name)
         except OSError as error:
             raise ArtifactError(
@@ -241,13 +256,16 @@ def verify(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
     return path
 
 
-def add_artifact(root: Root, staged: Path, manifest: Manifest) -> Manifest:
+def add_artifact(
+    root: Root, staged: Path, manifest: Manifest, key: SigningKey | None = None
+) -> Manifest:
     """Write the manifest of a complete directory, and move it into the root as the next version.
 
     Args:
         root: folder or URL of the versions; LATEST stays as it is.
         staged: what `write_files` wrote.
         manifest: complete but for `version` and `sequence`.
+        key: signs the manifest; None leaves it unsigned.
 
     Returns:
         the manifest as written.
@@ -265,6 +283,8 @@ def add_artifact(root: Root, staged: Path, manifest: Manifest) -> Manifest:
         written = msgspec.structs.replace(manifest, sequence=sequence, version=version)
         content = msgspec.json.format(msgspec.json.encode(written), indent=2)
         write_synced(staged / LAYOUT.manifest, content + b"\n")
+        if key is not None:
+            write_synced(staged / SIGNATURE, key.sign(content + b"\n"))
         return version
 
     add_version(root, staged, name_it)

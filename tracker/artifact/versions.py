@@ -138,6 +138,22 @@ def read_bytes(root: Root, name: str) -> bytes:
         raise ArtifactError(f"{root}/{name}: cannot be read: {first_line(error)}") from error
 
 
+def write_bytes(root: Root, name: str, content: bytes) -> None:
+    """Write a small file below a root, in one step.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    try:
+        if is_url(root):
+            files, folder = _open(root)
+            files.pipe_file(f"{folder}/{name}", content)
+        else:
+            write_whole(local_path(root) / name, content)
+    except _store_errors() as error:
+        raise ArtifactError(f"{root}/{name}: cannot be written: {first_line(error)}") from error
+
+
 def set_latest(root: Root, version: str) -> None:
     """Make a version current: LATEST is replaced in one step.
 
@@ -147,14 +163,7 @@ def set_latest(root: Root, version: str) -> None:
     if version not in list_versions(root):
         sequence_of(version)
         raise ArtifactError(f"{root}: no version {version}; `indexer list` names those there are")
-    try:
-        if is_url(root):
-            files, folder = _open(root)
-            files.pipe_file(f"{folder}/{LATEST}", f"{version}\n".encode())
-        else:
-            write_whole(local_path(root) / LATEST, f"{version}\n".encode())
-    except _store_errors() as error:
-        raise ArtifactError(f"{root}/{LATEST}: cannot be written: {first_line(error)}") from error
+    write_bytes(root, LATEST, f"{version}\n".encode())
 
 
 def add_version(root: Root, staged: Path, name_it: Callable[[int], str]) -> str:

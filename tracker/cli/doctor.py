@@ -253,7 +253,11 @@ def check_data_dir(settings: Settings) -> Check:
 def check_artifact(settings: Settings) -> list[Check]:
     """Load the current artifact like a worker, with every checksum."""
     try:
-        artifact = Artifact.load(settings.artifacts, device=settings.index_device)
+        artifact = Artifact.load(
+            settings.artifacts,
+            device=settings.index_device,
+            public_key=settings.artifact_public_key,
+        )
     except ArtifactError as error:
         return [Check("artifact", "fail", str(error)), check_device(settings)]
     except DeviceError as error:

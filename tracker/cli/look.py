@@ -1,4 +1,4 @@
-"""Commands that show data: watch, show, score, export."""
+"""Commands that show data: watch, show, score, export, export-user."""
 
 import sys
 import time
@@ -255,7 +255,9 @@ def export(
     from tracker.artifact.artifact import Artifact
     from tracker.lookup.export import export_users
 
-    artifact = Artifact.load(settings.artifacts, device="cpu")
+    artifact = Artifact.load(
+        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
+    )
     with progress() as bar, _file_written(file):
         task = bar.add_task("exporting users", total=None, what="")
         users = run_to_end(
@@ -272,3 +274,30 @@ def export(
         print_json({"users": users, "file": str(file), "artifact": artifact.manifest.version})
     else:
         click.echo(f"{users} users in {file}")
+
+
+@click.command("export-user")
+@settings_options("artifacts")
+@click.argument("user")
+@click.option(
+    "--states-only",
+    is_flag=True,
+    help="Leave out events, lists and rejected records of the topics.",
+)
+def export_user_command(settings: Settings, user: str, states_only: bool) -> None:
+    """Print all that is kept of USER, as one JSON object.
+
+    These are the rows in the changelog as of the last commit, every field of them, and the user's
+    records in the topics of events, recommendations and rejected records. All partitions are read.
+    The exit code is 1 if nothing is kept.
+    """
+    from tracker.artifact.artifact import Artifact
+    from tracker.lookup.person import export_user
+
+    artifact = Artifact.load(
+        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
+    )
+    person = run_to_end(export_user(settings, artifact, user, records=not states_only))
+    if person is None:
+        raise click.ClickException("nothing is kept of this user")
+    print_json(person)

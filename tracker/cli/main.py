@@ -286,6 +286,8 @@ for command in (
     operating_cli.worker,
     operating_cli.doctor,
     operating_cli.reset_state,
+    operating_cli.forget,
+    operating_cli.acls,
     operating_cli.reset_learning_command,
     operating_cli.mend_times_command,
     looking_cli.watch_command,
@@ -294,6 +296,7 @@ for command in (
     looking_cli.score,
     looking_cli.why_command,
     looking_cli.export,
+    looking_cli.export_user_command,
 ):
     cli.add_command(command)
 

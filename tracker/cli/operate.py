@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tracker.cli.printing import print_check, print_json, print_topics
+from tracker.cli.printing import print_check, print_forget, print_json, print_topics
 from tracker.cli.shared import (
     FAILED,
     json_option,
@@ -18,6 +18,7 @@ from tracker.cli.shared import (
     yes_option,
 )
 from tracker.demo.broker import start_broker
+from tracker.kafka.rights import ROLES, Role, rights_of
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings
 from tracker.worker.data_dir import clear
@@ -130,6 +131,48 @@ def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
             click.echo(line)
 
 
+@click.command()
+@settings_options()
+@click.argument("role", type=click.Choice(ROLES))
+@click.argument("principal")
+@click.option("--group", default="", help="Consumer group of a subscriber.")
+def acls(settings: Settings, role: Role, principal: str, group: str) -> None:
+    """Print the commands that give PRINCIPAL the rights of ROLE on a cluster with access control.
+
+    They are the fewest that the role needs. PRINCIPAL is a user of the cluster, as User:tracker.
+    Pipe the lines into a shell, with Kafka's own tools in the path.
+    """
+    for right in rights_of(settings, role, group):
+        click.echo(right.command(settings.brokers, principal))
+
+
+@click.command()
+@settings_options()
+@click.argument("user")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0.0),
+    default=30.0,
+    help="Seconds to wait until the workers are done.",
+)
+@json_option
+def forget(settings: Settings, user: str, wait: float, as_json: bool) -> None:
+    """Forget USER: delete all states of the user, and take their recent events out of items.
+
+    The request lies in a topic until the workers have applied it. The output says what other
+    places keep, and until when. The exit code is 1 if the workers were not done in time.
+    """
+    from tracker.lookup.forget import forget_user
+
+    report = run_to_end(forget_user(settings, user, wait))
+    if as_json:
+        print_json(report)
+    else:
+        print_forget(report)
+    if not report.complete:
+        sys.exit(FAILED)
+
+
 @click.command("reset-learning")
 @settings_options()
 @yes_option
@@ -163,6 +206,8 @@ def mend_times_command(settings: Settings, yes: bool) -> None:
     if not yes:
         what = f"the states of {settings.name} at {settings.brokers} that lie past the clock"
         click.confirm(f"Mend {what}?", abort=True, err=True)
-    artifact = Artifact.load(settings.artifacts, device="cpu")
+    artifact = Artifact.load(
+        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
+    )
     for line in run_to_end(mend_times(settings, artifact)):
         click.echo(str(line))

@@ -18,6 +18,7 @@ from tracker.kafka.topics import TopicReport
 
 if TYPE_CHECKING:
     from tracker.cli.doctor import Check  # brings torch and FAISS, which take seconds to load
+    from tracker.lookup.forget import ForgetReport
     from tracker.lookup.top import Present
 from tracker.demo.input import DemoInput
 from tracker.demo.run import DemoResult, Story
@@ -107,6 +108,33 @@ def print_topics(reports: Sequence[TopicReport]) -> None:
             console.print(f"[red]wrong:[/] {report.name} {text}", soft_wrap=True)
         for text in report.notes:
             console.print(f"[yellow]note:[/] {report.name} {text}", soft_wrap=True)
+
+
+def print_forget(report: "ForgetReport") -> None:
+    """Print what has become of a request to forget a user, and what other places keep."""
+    from tracker.lookup.forget import until
+
+    console = out()
+    if report.complete:
+        console.print(
+            f"forgotten in all {report.partitions} partitions: {report.events_taken_out} recent"
+            f" events taken out of items, {report.events_left} older ones left in their counts"
+            " without a name" if report.was_known else
+            f"no state of this user in {report.partitions} partitions; late events are dropped",
+            soft_wrap=True,
+        )  # fmt: skip
+    else:
+        places = ", ".join(map(str, report.waiting))
+        console.print(
+            f"[yellow]not yet done[/] in partitions {places}: the request lies in the topic, and"
+            " their workers apply it when they run",
+            soft_wrap=True,
+        )
+    table = Table("place", "keeps", "how long")
+    for remainder in report.remainders:
+        table.add_row(remainder.place, remainder.what, until(remainder))
+    console.print(table)
+    console.print(f"request {report.request}: audit records carry this id, not the user's")
 
 
 def print_check(check: "Check") -> None:

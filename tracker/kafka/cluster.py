@@ -22,6 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import ApiVersionRequest
 
 from tracker.explained import Explained
+from tracker.kafka.security import RenewedContext, TokenFile
 from tracker.kafka.topic_ids import read_topics
 from tracker.settings import Settings
 
@@ -52,7 +53,7 @@ class TopicError(Explained):
 
 @dataclass(frozen=True)
 class Topics:
-    """Names of the seven topics of a tracker."""
+    """Names of the topics of a tracker; a worker can do without `hand_over` and `forget`."""
 
     events: str
     recommendations: str
@@ -61,6 +62,7 @@ class Topics:
     users_changelog: str
     items_changelog: str
     hand_over: str
+    forget: str
 
     def all(self) -> tuple[str, ...]:
         """Return the names, in the order of the fields."""
@@ -72,6 +74,7 @@ class Topics:
             self.users_changelog,
             self.items_changelog,
             self.hand_over,
+            self.forget,
         )
 
 
@@ -105,6 +108,11 @@ class Cluster:
         """True if the topic for events outside their user's partition exists."""
         return self.topics.hand_over in self.info
 
+    @property
+    def forgets(self) -> bool:
+        """True if there is a topic of requests to forget a user."""
+        return self.topics.forget in self.info
+
 
 def topics_of(settings: Settings) -> Topics:
     """Return the names of the topics; changelogs are named as Faust names them."""
@@ -117,6 +125,7 @@ def topics_of(settings: Settings) -> Topics:
         users_changelog=f"{name}-users-changelog",
         items_changelog=f"{name}-items-changelog",
         hand_over=f"{name}-handover",
+        forget=f"{name}-forget",
     )
 
 
@@ -134,17 +143,14 @@ def ssl_context_of(settings: Settings) -> ssl.SSLContext | None:
     if settings.security_protocol not in ("SSL", "SASL_SSL"):
         return None
     try:
-        context = ssl.create_default_context(
-            cafile=None if settings.tls_ca_file is None else str(settings.tls_ca_file)
+        return RenewedContext.of_files(
+            settings.tls_ca_file, settings.tls_cert_file, settings.tls_key_file
         )
-        if settings.tls_cert_file is not None:
-            context.load_cert_chain(str(settings.tls_cert_file), str(settings.tls_key_file))
     except (OSError, ssl.SSLError) as error:
         raise BrokerError(
             f"TLS files cannot be read ({error}); check TRACKER_TLS_CA_FILE,"
             " TRACKER_TLS_CERT_FILE and TRACKER_TLS_KEY_FILE"
         ) from error
-    return context
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
@@ -152,6 +158,7 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
 
     Raises:
         BrokerError: a TLS file cannot be read.
+        SettingsError: the file of the password cannot be read.
     """
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap,
@@ -161,10 +168,13 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
     if context is not None:
         arguments["ssl_context"] = context
     if settings.security_protocol.startswith("SASL"):
-        assert settings.sasl_password is not None
         arguments["sasl_mechanism"] = settings.sasl_mechanism
-        arguments["sasl_plain_username"] = settings.sasl_username
-        arguments["sasl_plain_password"] = settings.sasl_password.get_secret_value()
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            assert settings.sasl_token_file is not None
+            arguments["sasl_oauth_token_provider"] = TokenFile(settings.sasl_token_file)
+        else:
+            arguments["sasl_plain_username"] = settings.sasl_username
+            arguments["sasl_plain_password"] = settings.password()
     return arguments
 
 
@@ -362,7 +372,8 @@ async def check_topics(settings: Settings) -> Cluster:
     """
     topics = topics_of(settings)
     info = await describe_topics(settings)
-    missing = [name for name in topics.all() if name not in info and name != topics.hand_over]
+    optional = (topics.hand_over, topics.forget)
+    missing = [name for name in topics.all() if name not in info and name not in optional]
     if missing:
         raise TopicError(
             f"the brokers at {', '.join(settings.bootstrap)} lack the topics"
@@ -393,5 +404,17 @@ async def check_topics(settings: Settings) -> Cluster:
             "topic %s does not exist: events outside their user's partition are taken where they"
             " are, and a user may have two states; `tracker topics` creates it",
             topics.hand_over,
+        )
+    if topics.forget not in info:
+        log.warning(
+            "topic %s is missing: no user can be forgotten; `tracker topics` creates it, and"
+            " workers read it after a restart",
+            topics.forget,
+        )
+    elif info[topics.forget].partitions != info[topics.events].partitions:
+        raise TopicError(
+            f"topic {topics.forget} has {info[topics.forget].partitions} partitions and"
+            f" {topics.events} has {info[topics.events].partitions}; they must be equal: delete"
+            f" {topics.forget} when it has no open request, and run `tracker topics`"
         )
     return Cluster(topics, info, await supports_transactions(settings))

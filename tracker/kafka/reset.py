@@ -1,15 +1,18 @@
 """Deletion of a tracker's states at the broker: all, or only the models learned online."""
 
 import asyncio
+from contextlib import aclosing
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 
 from tracker.explained import Explained
+from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import TopicError, describe_topics, group_of, topics_of
 from tracker.kafka.connect import admin_client, producer
+from tracker.kafka.forget import PARKED_PREFIX
 from tracker.kafka.topics import ensure_topics
-from tracker.kernels.row_bytes import LEARNED_KEY
+from tracker.kernels.row_bytes import FORGOTTEN_PREFIX, LEARNED_KEY
 from tracker.settings import Settings
 
 GONE_SECONDS = 20.0
@@ -25,6 +28,8 @@ async def reset_topics(settings: Settings) -> list[str]:
     1. Check that no worker runs: the group must have no member.
     2. Delete the changelogs and the topics of item events and of handed-on events, and create them
        again. Workers write both when they read the events again: what is there would count twice.
+    3. Write the salted hashes of forgotten users to the new changelog: events of theirs that are
+       read again are dropped.
 
     Returns:
         one line per topic that was deleted or created.
@@ -37,6 +42,10 @@ async def reset_topics(settings: Settings) -> list[str]:
     names = topics_of(settings)
     await check_reset(settings)  # 1. Check that no worker runs.
     report: list[str] = []
+    hashes = await _hashes(settings)
+    if hashes:
+        await ensure_topics(settings)
+        await _park_hashes(settings, hashes)
     async with admin_client(settings) as admin:  # 2. Delete and create.
         topics = await describe_topics(settings)
         doomed = [
@@ -54,7 +63,56 @@ async def reset_topics(settings: Settings) -> list[str]:
     report += [f"{name}: deleted" for name in doomed]
     reports = await ensure_topics(settings)
     report += [f"{topic.name}: created" for topic in reports if topic.state == "created"]
+    if hashes:  # 3. Write the hashes of forgotten users again.
+        await _write_hashes(settings, hashes)
+        report.append(f"{names.users_changelog}: users who were forgotten stay so")
     return report
+
+
+Hashes = dict[tuple[int, bytes], bytes]
+"""Values of hashes of forgotten users, by partition and key."""
+
+
+async def _hashes(settings: Settings) -> Hashes:
+    """Return the hashes in the changelog, and those of a reset that was interrupted."""
+    names = topics_of(settings)
+    existing = await describe_topics(settings)
+    hashes: Hashes = {}
+    for topic, prefix in ((names.forget, PARKED_PREFIX), (names.users_changelog, b"")):
+        if topic not in existing:
+            continue
+        async with aclosing(read_topic(settings, topic)) as records:
+            async for record in records:
+                if not (record.key or b"").startswith(prefix + FORGOTTEN_PREFIX):
+                    continue
+                place = record.partition, (record.key or b"").removeprefix(prefix)
+                if record.value is None:
+                    hashes.pop(place, None)
+                else:
+                    hashes[place] = record.value
+    return hashes
+
+
+async def _park_hashes(settings: Settings, hashes: Hashes) -> None:
+    """Write the hashes to the forget topic: an interrupted reset finds them there."""
+    topic = topics_of(settings).forget
+    async with producer(settings) as client:
+        for (partition, key), value in hashes.items():
+            await client.send_and_wait(topic, value, PARKED_PREFIX + key, partition)
+
+
+async def _write_hashes(settings: Settings, hashes: Hashes) -> None:
+    """Write the hashes to the new changelog, to every partition if there is another number."""
+    names = topics_of(settings)
+    count = (await describe_topics(settings))[names.users_changelog].partitions
+    is_same = all(partition < count for partition, _ in hashes)
+    async with producer(settings) as client:
+        for (partition, key), value in hashes.items():
+            for target in [partition] if is_same else range(count):
+                await client.send_and_wait(names.users_changelog, value, key, target)
+        for partition, key in hashes:
+            if partition < count:
+                await client.send_and_wait(names.forget, None, PARKED_PREFIX + key, partition)
 
 
 async def check_reset(settings: Settings) -> None:

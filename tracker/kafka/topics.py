@@ -21,7 +21,14 @@ SEEN_AFTER_SECONDS = 10.0
 
 LOG_APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
 EVENT_LOG = {"cleanup.policy": "delete", **LOG_APPEND_TIME}
-CHANGELOG = {"cleanup.policy": "compact"}
+DAY_MS = str(24 * 3600 * 1000)
+CHANGELOG = {
+    "cleanup.policy": "compact",
+    "max.compaction.lag.ms": DAY_MS,  # what was deleted or replaced leaves the log after it
+    "delete.retention.ms": DAY_MS,  # and the mark of the deletion, with its key, after this
+}
+MOST_COMPACTION_LAG_MS = 365 * 24 * 3600 * 1000
+FORGET_LOG = {**CHANGELOG, **LOG_APPEND_TIME}
 
 DAY_MS = "86400000"
 
@@ -79,6 +86,7 @@ def wanted_topics(settings: Settings) -> list[WantedTopic]:
         WantedTopic("user changelog", names.users_changelog, events, CHANGELOG, names.events),
         WantedTopic("item changelog", names.items_changelog, items, CHANGELOG, names.items),
         WantedTopic("hand-over", names.hand_over, events, EVENT_LOG, names.events),
+        WantedTopic("requests to forget", names.forget, events, FORGET_LOG, names.events),
     ]
 
 
@@ -203,6 +211,16 @@ async def _create(
         )
 
 
+async def configs_of(settings: Settings, names: list[str]) -> dict[str, dict[str, str]]:
+    """Return the configurations of topics by name; one is empty if the broker refuses it.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+    """
+    async with admin_client(settings) as admin:
+        return {name: await _config(admin, name) for name in names}
+
+
 async def _config(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
     """Return the configuration of a topic; empty if the broker refuses."""
     try:
@@ -239,7 +257,7 @@ def _report(
             "must be equal; "
             + (
                 "delete it, and run 'tracker topics'"
-                if topic.role == "hand-over"
+                if topic.role in ("hand-over", "requests to forget")
                 else "delete the changelog and run 'tracker topics', with the states then "
                 "rebuilt from the events that are still kept, or choose another TRACKER_NAME"
             )
@@ -264,6 +282,14 @@ def _report(
             f"kafka-configs --alter --topic {topic.name} "
             "--add-config message.timestamp.type=LogAppendTime"
         )
+    if "max.compaction.lag.ms" in topic.config:
+        lag = config.get("max.compaction.lag.ms", "")
+        if lag.isdigit() and int(lag) > MOST_COMPACTION_LAG_MS:
+            notes.append(
+                "has no bound on compaction, so that the id of a forgotten user may stay in it for"
+                f" ever; set one with: kafka-configs --alter --topic {topic.name} --add-config"
+                f" max.compaction.lag.ms={DAY_MS}"
+            )
     state = "wrong" if problems else "created" if created else "ok"
     return TopicReport(
         topic.role, topic.name, state, partitions, cleanup, timestamps, problems, notes

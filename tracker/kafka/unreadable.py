@@ -28,6 +28,7 @@ class UnreadableRows:
         table: name of the table, `users` or `items`.
         count: called with the table and the problem of each row.
         remedies: what is said of each problem.
+        user_ids: whether keys with ids of users are said.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class UnreadableRows:
         table: str,
         count: Callable[[str, str], object] = lambda table, problem: None,
         remedies: Mapping[str, str] = REMEDIES,
+        user_ids: bool = False,
     ) -> None:
+        self._user_ids = user_ids
         self._table = table
         self._remedies = remedies
         self._count = count
@@ -64,5 +67,5 @@ class UnreadableRows:
         log.error(
             "%s-%d: passed over the row %s with key %s: %s: %s%s",
             topic, partition, "on disk" if offset is None else f"at offset {offset}",
-            key_text(key), problem, self._remedies[problem], more,
+            key_text(key, self._user_ids), problem, self._remedies[problem], more,
         )  # fmt: skip

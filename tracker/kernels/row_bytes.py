@@ -180,8 +180,13 @@ USER_PREFIX = b"u"
 SEEN_PREFIX = b"s"
 OWED_PREFIX = b"o"
 ITEM_PREFIX = b"i"
+FORGOTTEN_PREFIX = b"f"
+"""Before salt and hash of a user who was forgotten."""
 ASIDE_PREFIX = b"x"
 """Before the key of a row that was set aside because it cannot be read."""
+
+HIDDEN = "(hidden)"
+"""Text in the place of a user's id in a log, unless `TRACKER_LOG_USER_IDS` is true."""
 
 
 def user_key(user_id: str) -> bytes:
@@ -199,6 +204,12 @@ def owed_key(user_id: str) -> bytes:
     return OWED_PREFIX + user_id.encode()
 
 
+def keys_of_user(user_id: str) -> list[bytes]:
+    """Return all keys that rows of a user may have; those of rows set aside among them."""
+    keys = [user_key(user_id), seen_key(user_id), owed_key(user_id)]
+    return keys + [ASIDE_PREFIX + key for key in keys]
+
+
 def user_of(key: bytes) -> str:
     """Return the user id in the key of a state, a seen set or a postponed list.
 
@@ -212,14 +223,21 @@ def item_key(item: int) -> bytes:
     return ITEM_PREFIX + item.to_bytes(8, "big")
 
 
-def key_text(key: bytes | None) -> str:
+def key_text(key: bytes | None, user_ids: bool = False) -> str:
     r"""Return a key of a changelog as text: its prefix, then the rest, as hexadecimal if need be.
 
-    >>> key_text(b"uada"), key_text(b"i\x00\xff"), key_text(None)
-    ('uada', 'i00ff', 'none')
+    Args:
+        key: of a row.
+        user_ids: whether ids of users may be in a log; without, only keys of items are told.
+
+    >>> key_text(b"uada", True), key_text(b"i\x00\xff"), key_text(None), key_text(b"uada")
+    ('uada', 'i00ff', 'none', 'u(hidden)')
     """
     if key is None:
         return "none"
+    bare = key.removeprefix(ASIDE_PREFIX)
+    if not user_ids and len(key) > 1 and bare[:1] not in (ITEM_PREFIX, b""):
+        return key[: len(key) - len(bare) + 1].decode("latin-1") + HIDDEN
     rest = key[1:65]
     is_text = rest.isascii() and rest.decode("ascii").isprintable()
     return key[:1].decode("latin-1") + (rest.decode("ascii") if is_text else rest.hex())

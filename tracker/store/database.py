@@ -30,6 +30,9 @@ OFFSET_KEY = b"__faust\0offset__"
 TIME_KEY = b"__faust\0tracker-time__"
 """Key of the time up to which a database knows all changes, in seconds."""
 
+NO_KEY = b"__faust\0none"
+"""A key that no record has."""
+
 _WITHOUT_LOG: Any = WriteOptions()  # its stub calls the property a method
 _WITHOUT_LOG.disable_wal = True
 
@@ -108,6 +111,30 @@ def replace_rows(database: Any, rows: Iterable[tuple[bytes, bytes | None]]) -> N
         DatabaseError: RocksDB cannot write.
     """
     write_records(database, rows, int(database.get(OFFSET_KEY) or b"0"))
+
+
+def forgotten_rows(database: Any, prefix: bytes) -> dict[bytes, bytes]:
+    """Return the records of a database with a prefix."""
+    records = {}
+    for key, value in database.items(from_key=prefix):
+        if not key.startswith(prefix):
+            break
+        records[bytes(key)] = bytes(value)
+    return records
+
+
+def erase_deleted(database: Any) -> None:
+    """Rewrite the files of a database without what was deleted, so that no byte of it is left.
+
+    RocksDB's list of files names the first and last key of each. It is written again with each
+    change of the files, and holds the state before the change: one more change follows.
+    """
+    database.flush()
+    database.compact_range(None, None)
+    batch = WriteBatch(raw_mode=True)
+    batch.delete(NO_KEY)
+    database.write(batch, _WITHOUT_LOG)
+    database.flush()
 
 
 def write_records(

@@ -74,6 +74,7 @@ class Position(msgspec.Struct):
         version: version of the latest list (users only).
         hand_over: the same for events that other partitions have handed on; None if none can.
         transactions: whether the states were committed in transactions.
+        forgotten: offset of the last request to forget a user that was applied (users only).
     """
 
     format: int
@@ -88,6 +89,7 @@ class Position(msgspec.Struct):
     version: int = 0
     hand_over: HandOverPosition | None = None
     transactions: bool = False
+    forgotten: int = -1
 
 
 class StateRows(Protocol[AnyKey]):

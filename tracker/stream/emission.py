@@ -163,6 +163,13 @@ class EmitPolicy:
             if was_scheduled or was_backlog:
                 self._notes.note(owed_key(user), None)
 
+    def forget(self, user: str) -> None:
+        """Drop the pending list of a user."""
+        self._scheduled.pop(user, None)
+        self._backlog.pop(user, None)
+        self._queue = [entry for entry in self._queue if entry[1] != user]
+        heapq.heapify(self._queue)
+
     def end_backlog(self, now: float) -> None:
         """End the backlog of old events: the lists that waited for it are due."""
         backlog, self._backlog = self._backlog, {}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
@@ -101,6 +102,12 @@ class Intake:
             for index, rejection in rejected
         )
         return batch, rejected, by_clock or arrivals.is_open(places, batch.times)
+
+    def keep(self, batch: EventBatch, kept_places: NDArray[np.int64]) -> EventBatch:
+        """Return the events at some places of the batch that `read` gave, and drop the others."""
+        places = self._reader.places
+        self._reader.places = [places[at] for at in kept_places.tolist()]
+        return batch.take(kept_places)
 
     def count(self, records: Sequence[Any], batch: EventBatch, rejected: Rejected) -> list[Record]:
         """Count rejected records and what is odd of events; return what the rejected topic gets.

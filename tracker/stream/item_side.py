@@ -68,8 +68,10 @@ class ItemSide(Side[int]):
         super().__init__(context, partition, store, idle)
         self._topic = context.cluster.topics.items
         events = context.cluster.partitions(context.cluster.topics.events)
-        # Item events of handed-on events are counted on from the partitions of the events topic.
-        self._source_partitions = events * 2 if context.cluster.hands_over else events
+        # Item events of handed-on events are counted on from the partitions of the events topic,
+        # and those of users who were forgotten after these.
+        sources = 3 if context.cluster.forgets else 2 if context.cluster.hands_over else 1
+        self._source_partitions = events * sources
         self._rows = rows
         rows.on_unreadable = self.keep_aside
         rows.on_damaged = self.on_damaged

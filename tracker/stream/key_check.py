@@ -15,6 +15,7 @@ from tracker.events.batch import EventBatch
 from tracker.explained import ONCE
 from tracker.kafka.partitioner import fitting, partition_of, remedy
 from tracker.kernels.native import native
+from tracker.kernels.row_bytes import HIDDEN
 from tracker.settings import Partitioner
 from tracker.stream.serving import Context
 
@@ -122,6 +123,7 @@ class KeyCheck:
         self._partitioner = context.settings.partitioner
         self._rule = -1 if self._partitions == 1 else RULES.get(self._partitioner, -1)
         self._log_once = context.log_once
+        self._user_ids = context.settings.log_user_ids
 
     @property
     def knows_places(self) -> bool:
@@ -181,6 +183,9 @@ class KeyCheck:
     def _say(self, cause: str, event: _Wrong, users: list[bytes], handed: bool) -> None:
         effect = HANDED if handed else TWO_STATES
         place = f"{self._topic}-{self._partition}, offset {event.offset}"
+        user, key = event.user, repr((event.key or b"").decode(errors="replace"))
+        if not self._user_ids:
+            user = key = HIDDEN
         if cause == "other_partition":
             fit = fitting(
                 {(user, self._partition) for user in users}, self._partitions, self._partitioner
@@ -189,7 +194,7 @@ class KeyCheck:
                 "%s: user %s belongs to partition %s by %s (TRACKER_PARTITIONER), and %s puts it"
                 " here; %s. %s."
                 " tracker_key_mismatch_total counts such events; this is said once",
-                place, event.user,
+                place, user,
                 partition_of(event.user, self._partitions, self._partitioner), self._partitioner,
                 fit or "another rule", effect, remedy(self._partitioner, fit),
                 extra=ONCE,
@@ -198,8 +203,8 @@ class KeyCheck:
         log.warning(
             "%s: the event of user %s has %s; the key chooses the partition, and %s. Set the key to"
             " the user_id. tracker_key_mismatch_total counts such events; this is said once",
-            place, event.user,
-            "no key" if event.key is None else f"the key {event.key.decode(errors='replace')!r}",
+            place, user,
+            "no key" if event.key is None else f"the key {key}",
             effect,
             extra=ONCE,
         )  # fmt: skip

@@ -136,6 +136,10 @@ class Metrics:
             "aborted_commits", "commits aborted by the broker, to be retried", ("table",)
         )
         self.deleted = counter("deleted_states", "states deleted after the idle time", ("table",))
+        self.forgotten = counter("forgotten_users", "requests to forget a user, applied")
+        self.forgotten_events = counter(
+            "forgotten_events", "events of before their users were forgotten, dropped"
+        )
         self.rebuilt = counter(
             "rebuilt_states", "states rebuilt from their ring for a new artifact"
         )

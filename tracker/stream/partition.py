@@ -261,6 +261,7 @@ class Partition:
                     self._waiting[entry.chunk.tp.topic] -= 1
                     await self._apply(entry.chunk)
                     entry.on_done()
+                await self._apply_requests()
                 await self._emit_due()
                 await self._commits.commit_if_due()
         except asyncio.CancelledError:
@@ -337,6 +338,11 @@ class Partition:
 
     def _is_handed(self, topic: str) -> bool:
         return topic != self._source.topic
+
+    async def _apply_requests(self) -> None:
+        """Forget the users whose requests have come, one after the other."""
+        while self.side.has_requests() and not self._closing:
+            self._outbox.put(await self._run_with_room(self.side.apply_request))
 
     async def _emit_due(self) -> None:
         list_at = self.side.due_at(self.lag == 0)

@@ -21,8 +21,10 @@ from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.settings import Settings
 from tracker.stream.background import BackgroundTask, OnDeath, log_death
-from tracker.stream.item_feed import FeedStalledError, ItemFeed
+from tracker.stream.forget_feed import ForgetFeed
+from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
+from tracker.stream.topic_feed import FeedStalledError
 from tracker.stream.tracing import Trace, no_trace
 from tracker.users.config import InterestConfig
 from tracker.users.states import row_dtype
@@ -303,6 +305,7 @@ def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
         settings.index_device,
         cache=settings.data_dir / "artifacts",
         encoder_device=settings.device,
+        public_key=settings.artifact_public_key,
     )
     if artifact.models.tower is not None:
         artifact.models.tower.serve_on_one_thread()
@@ -339,6 +342,7 @@ class Context:
         trace: opens a span of a chunk's trace.
         rejections: the last records of the events topic that were not taken.
         dialect: format of the events; None for our own.
+        forget_feed: requests to forget a user; None if there is no topic of them.
     """
 
     settings: Settings
@@ -351,6 +355,7 @@ class Context:
     trace: Trace = no_trace
     rejections: deque[LastRejection] = field(default_factory=lambda: deque(maxlen=LAST_REJECTIONS))
     dialect: Dialect | None = None
+    forget_feed: ForgetFeed | None = None
 
     @property
     def idle_seconds(self) -> float | None:

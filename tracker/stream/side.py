@@ -172,6 +172,18 @@ class Side(ABC, Generic[Key]):
         """
         return []
 
+    def has_requests(self) -> bool:
+        """Return whether `apply_request` has work; it is asked between two chunks."""
+        return False
+
+    def apply_request(self) -> list[Record]:
+        """Apply the next request to forget a user; return records to be sent at once.
+
+        Raises:
+            ArenaFullError, NewerArtifactError, NewerRowError: as `process`.
+        """
+        return []
+
     def pending(self) -> int:
         """Return the number of users whose list is postponed."""
         return 0

@@ -3,6 +3,7 @@
 On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,17 +17,28 @@ from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.batch import EventBatch, waves
 from tracker.events.item_events import encode_block, item_partition, split_events
 from tracker.events.wire import Rejection
+from tracker.kafka.forget import (
+    BEAT_KEY,
+    Audit,
+    PendingForget,
+    audit_record,
+    relays,
+    request_id,
+    tombstone,
+)
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
 from tracker.kafka.partitioner import partition_of
 from tracker.kafka.unreadable import REMEDIES, UnreadableRows
 from tracker.kernels.row_bytes import (
     ASIDE_PREFIX,
+    FORGOTTEN_PREFIX,
     OWED_PREFIX,
     SEEN_PREFIX,
     USER_PREFIX,
     DamagedRowError,
     Get,
     key_text,
+    keys_of_user,
     seen_key,
     user_key,
     user_of,
@@ -35,11 +47,12 @@ from tracker.recommend.options import LearnedModels
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.emission import EmitPolicy, last_of_each
+from tracker.stream.forgotten import Forgotten
 from tracker.stream.hand_over import JOINING, HandOver, Leaving, Misplaced
 from tracker.stream.intake import Intake
 from tracker.stream.list_maker import ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
-from tracker.stream.serving import Context, Serving
+from tracker.stream.serving import DAY_SECONDS, Context, Serving
 from tracker.stream.side import OpenVerdictError, Side
 from tracker.stream.source_ends import SourceEnds
 from tracker.users.apply import Applied
@@ -55,6 +68,7 @@ from tracker.users.columns import (
     RETRACTION_WAITS,
     TOO_OLD,
 )
+from tracker.users.forget import item_events_back
 from tracker.users.layout import offset_of
 from tracker.users.rows import UserRows
 from tracker.users.states import NewerArtifactError, UserStates
@@ -84,6 +98,9 @@ LOOK_ROWS = 5000
 
 SAMPLE_ROWS = 100
 """Rows read at the start, to tell a wrong artifact or version from single rows."""
+
+BEAT_SECONDS = 3600.0
+"""Interval of records to the quiet topics of states while a forgotten user's id may lie in them."""
 
 OUTCOMES = {
     APPLIED: "applied",
@@ -174,11 +191,15 @@ class UserSide(Side[str]):
         )
         super().__init__(context, partition, store, idle)
         self._settings = context.settings
+        self._source_partitions = context.cluster.partitions(context.cluster.topics.events)
         self._rows = rows
         rows.on_unreadable = self.keep_aside
         rows.on_damaged = self.on_damaged
         self._unreadable = UnreadableRows(
-            self.table, context.metrics.count_unreadable, USER_REMEDIES
+            self.table,
+            context.metrics.count_unreadable,
+            USER_REMEDIES,
+            context.settings.log_user_ids,
         )
         self._aside: set[bytes] = set()  # keys of rows set aside, until they are committed
         self._intake = Intake(context, partition)
@@ -197,6 +218,12 @@ class UserSide(Side[str]):
         self._held_records: list[Record] = []  # recommendations that belong into the next commit
         self._moved_at = context.clock()  # wall time of the last chunk
         self._latest_users: deque[str] = deque(maxlen=LATEST_USERS)
+        self._forgotten = Forgotten(store, context.settings.forget_hash_days * DAY_SECONDS)
+        self._items_back: list[NDArray[Any]] = []  # item events of users who were forgotten
+        self._forget_records: list[Record] = []  # for the forget topic, in the next commit
+        self._tombstones: list[Record] = []  # for the commit after it, without transactions
+        self._emptied: set[str] = set()  # forgotten users whose empty rows are still in memory
+        self._beat_at = context.clock()
 
     @property
     def scene_names(self) -> dict[int, str]:
@@ -218,6 +245,8 @@ class UserSide(Side[str]):
         self._hand_over.opened()
         rows = self.store.scan(OWED_PREFIX)
         for key, row in self._policy.restore(rows, self._context.clock()):
+            self.keep_aside(key, row, "damaged")
+        for key, row in self._forgotten.restore(self.store.scan(FORGOTTEN_PREFIX)):
             self.keep_aside(key, row, "damaged")
         self._learning.opened()
 
@@ -260,6 +289,9 @@ class UserSide(Side[str]):
         if is_open and not was_judged:
             self.store.keep_clock(now, end, handed)
             raise OpenVerdictError
+        late = self._forgotten.late(batch)
+        if late is not None:
+            batch = self._intake.keep(batch, np.flatnonzero(~late))
         misplaced: Misplaced | None = None
         leaving = self._hand_over.leaving(batch, records if handed else None)
         if handed:
@@ -285,6 +317,8 @@ class UserSide(Side[str]):
         else:
             self._metrics.replayed.inc(repeated)
             self._hand_over.taken(records)
+        if late is not None:
+            self._metrics.forgotten_events.inc(int(late.sum()))
         if len(batch):
             versions = progress.version + 1 + np.arange(len(batch))
             stream_times = np.maximum.accumulate(np.maximum(batch.times, progress.stream_time))
@@ -384,14 +418,12 @@ class UserSide(Side[str]):
         partitions = self._context.cluster.partitions(topic)
         out = self._held_records + self._handed_on
         self._held_records, self._handed_on = [], []
-        # A block is of one source: the events topic, or that of handed-on events.
-        for source in {int(part["source_partition"][0]) for part in self._item_events if len(part)}:
+        # A block is of one source: the events topic, that of handed-on events, or the forget topic,
+        # whose item events come last: they take back what the others have added.
+        parts = [part for part in (*self._item_events, *self._items_back) if len(part)]
+        for source in sorted({int(part["source_partition"][0]) for part in parts}):
             item_events = np.concatenate(
-                [
-                    part
-                    for part in self._item_events
-                    if len(part) and part["source_partition"][0] == source
-                ]
+                [part for part in parts if part["source_partition"][0] == source]
             )
             targets = item_partition(item_events["item"], partitions)
             version = self._settings.item_block_format
@@ -401,8 +433,54 @@ class UserSide(Side[str]):
                     Record(topic, target, None, encode_block(part, version))
                     for part in split_events(mine, BLOCK_EVENTS)
                 ]
-        self._item_events = []
+        self._item_events, self._items_back = [], []
+        out += self._forget_records
+        self._forget_records, self._tombstones = self._tombstones, []
         return out
+
+    def sweep(self) -> None:
+        """Delete some idle rows and the hashes whose time is over, with the coming commit."""
+        super().sweep()
+        if self._forgotten:
+            self._forgotten.expire(self._context.clock())
+        self._evict_emptied()
+
+    def has_requests(self) -> bool:
+        """Return whether a user is to be forgotten.
+
+        While the hash of one is kept, the quiet topics get a record now and then: Kafka compacts
+        only what is written to.
+        """
+        if self._forgotten or self._forget_records:
+            now = self._context.clock()
+            if now >= self._beat_at + BEAT_SECONDS:
+                self._beat_at = now
+                topic = self._context.cluster.topics.forget
+                self._forget_records.append(Record(topic, self._partition, BEAT_KEY, None))
+            if self._forget_records and not self.store.needs_commit:
+                self.store.advance(self.store.progress.position)
+        feed = self._context.forget_feed
+        if feed is None:
+            return False
+        return bool(feed.pending(self._partition, self.store.progress.forgotten))
+
+    def apply_request(self) -> list[Record]:
+        """Forget the user of the next request; what belongs to it goes with the next commit.
+
+        1. Take out of items what the events in the ring have added.
+        2. Delete the rows, what is owed, and lists that are held for the commit.
+        3. Keep a salted hash, by which late events are dropped.
+        4. End the request, and leave an audit record without the id.
+
+        Raises:
+            ArenaFullError, NewerArtifactError, NewerRowError: as `process`.
+        """
+        feed = self._context.forget_feed
+        assert feed is not None
+        requests = feed.pending(self._partition, self.store.progress.forgotten)
+        if requests:
+            self._forget(requests[0])
+        return []
 
     def find_user(self, user: str) -> FoundUser | None:
         """Copy a user's row: from memory, or as of the last commit; None if nothing is kept.
@@ -426,7 +504,7 @@ class UserSide(Side[str]):
     def cached_user(self, user: str) -> FoundUser | None:
         """Copy the row of a user who is in memory; None for another."""
         slot = self.store.arena.slot(user)
-        if slot < 0:
+        if slot < 0 or (user in self._emptied and self._rows.is_empty(np.array([slot]))[0]):
             return None
         return self._found(self._rows.copy_row(slot), user_key(user) in self._aside)
 
@@ -453,6 +531,8 @@ class UserSide(Side[str]):
             NewerArtifactError: the row was written with a newer artifact.
             NewerRowError: a newer version wrote the row.
         """
+        if user in self._emptied:  # forgotten, and perhaps not yet committed
+            return None
         key = user_key(user)
         row, aside = self.store.read([key, ASIDE_PREFIX + key])
         if row is None and aside is None:
@@ -494,6 +574,78 @@ class UserSide(Side[str]):
         rows.grow(1)
         return rows
 
+    def _forget(self, pending: PendingForget) -> None:
+        """Apply one request; see `apply_request`."""
+        user, now = pending.user, self._context.clock()
+        self._serving()
+        names, partitions = self._context.cluster.topics, self._source_partitions
+        keys = keys_of_user(user)
+        is_known = user in self.store.arena or any(row is not None for row in self.store.read(keys))
+        n_back = n_older = 0
+        if is_known:
+            # 1. Take the user's events out of items.
+            slot = int(self.store.slots_of([user])[0])
+            states = self._rows.states
+            source = 2 * partitions + self._partition
+            back = item_events_back(states, slot, source, pending.offset)
+            n_back, n_older = len(back), int(states.head["evicted"][slot])
+            if n_back:
+                self._items_back.append(back)
+            # 2. Delete the rows, and what is owed.
+            self._rows.erase(slot)
+            self.store.mark_dirty(np.array([slot]))
+            self._emptied.add(user)
+            for key in keys:
+                self.store.note(key, None)
+                self._aside.discard(key)
+            self._policy.forget(user)
+            self._latest_users = deque(
+                (name for name in self._latest_users if name != user), LATEST_USERS
+            )
+            self._held_records = [r for r in self._held_records if r.key != pending.key]
+        for entry in list(self._context.rejections):
+            if pending.key in entry.value:
+                with contextlib.suppress(ValueError):  # it has just left
+                    self._context.rejections.remove(entry)
+        # 3. Keep a hash.
+        at = min(pending.before, now)
+        self._forgotten.add(user, at, now)
+        # 4. End the request.
+        audit = Audit(
+            request_id(pending, self._partition),
+            self._partition,
+            at,
+            now,
+            n_back,
+            n_older,
+            is_known,
+        )
+        end = tombstone(names.forget, self._partition, pending)
+        is_safe = self._context.cluster.transactions  # else the end comes after the deletion
+        (self._forget_records if is_safe else self._tombstones).append(end)
+        self._forget_records.append(audit_record(names.forget, audit))
+        self._forget_records += relays(names.forget, pending, self._partition, partitions)
+        self.store.progress.forgotten = pending.offset
+        self.store.advance(self.store.progress.position)
+        self._metrics.forgotten.inc()
+        log.info(
+            "%s-%d: forgot a user, request %s: %d events taken out of items, %d older ones left in"
+            " their counts without a name",
+            names.events, self._partition, audit.request, n_back, n_older,
+        )  # fmt: skip
+
+    def _evict_emptied(self) -> None:
+        """Take the ids of forgotten users out of memory, once their deletion is committed."""
+        arena = self.store.arena
+        for user in list(self._emptied):
+            slot = arena.slot(user)
+            if slot >= 0:
+                if arena.dirty[slot] or arena.pinned[slot]:
+                    continue
+                if self._rows.is_empty(np.array([slot]))[0]:
+                    arena.evict(np.array([slot]))
+            self._emptied.discard(user)
+
     def keep_aside(self, key: bytes, row: bytes, problem: str) -> None:
         """Keep a row that cannot be read under a key of its own.
 
@@ -502,7 +654,8 @@ class UserSide(Side[str]):
         """
         topic = self._context.cluster.topics.users_changelog
         if self._settings.damaged_rows == "stop":
-            raise DamagedRowError(f"{topic}-{self._partition}: row {key_text(key)}", problem)
+            name = key_text(key, self._settings.log_user_ids)
+            raise DamagedRowError(f"{topic}-{self._partition}: row {name}", problem)
         self._unreadable.report(topic, self._partition, None, key, problem)
         self._aside.add(key)
         self.store.note(ASIDE_PREFIX + key, row)

@@ -152,12 +152,20 @@ class UserRows:
         return readable
 
     def dump(self, keys: Sequence[str], slots: Slots) -> list[tuple[bytes, bytes | None]]:
-        """Pack states, and seen rows that have changed; those that `forget` emptied are last."""
+        """Pack states, and seen rows that have changed; those that `forget` emptied are last.
+
+        Rows that `erase` emptied are deleted.
+        """
+        empty = self.is_empty(slots)
         rows: list[tuple[bytes, bytes | None]] = [
-            (user_key(key), row) for key, row in zip(keys, self.states.pack(slots), strict=True)
+            (user_key(key), None if is_empty else row)
+            for key, row, is_empty in zip(
+                keys, self.states.pack(slots), empty.tolist(), strict=True
+            )
         ]
         evicted = self.states.head["evicted"][slots]
-        changed = np.flatnonzero(evicted != self._seen_kept[slots])
+        has_seen = self.seen_slots[slots] >= 0
+        changed = np.flatnonzero((evicted != self._seen_kept[slots]) & has_seen)
         if len(changed):
             packed = self.seen.pack(self.seen_slots[slots[changed]])
             self._seen_kept[slots[changed]] = evicted[changed]
@@ -170,6 +178,21 @@ class UserRows:
             last = [rows[place] for place in places] + [(seen_key(keys[at]), None) for at in places]
             rows = [row for place, row in enumerate(rows) if place not in set(places)] + last
         return rows
+
+    def erase(self, slot: int) -> None:
+        """Empty a row, its seen set too: the next snapshot deletes it unless events come."""
+        slots = np.array([slot])
+        self.clear(slots)
+        self.states.clear(slots)
+        self._seen_kept[slot] = 0
+        self._emptied.discard(slot)
+
+    def is_empty(self, slots: Slots) -> NDArray[np.bool_]:
+        """Return which rows hold nothing at all, not even the offset of a record."""
+        head = self.states.head[slots]
+        is_empty: NDArray[np.bool_] = (head["last_offset"] < 0) & (head["n_ring"] == 0)
+        is_empty &= (head["n_pending"] == 0) & (head["evicted"] == 0)
+        return is_empty
 
     def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
         """Return the time of the latest event of rows; infinity for those that cannot be read."""

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from faust.auth import SASLCredentials, SSLCredentials
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
+from tracker.kafka.security import TokenFile
 from tracker.settings import Settings
 from tracker.store.database import open_database
+from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.serving import ArtifactKeeper, Context
+from tracker.worker.eraser import ErasableOptions, Eraser
 from tracker.worker.plane import Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
@@ -41,12 +44,15 @@ class TrackerApp(faust.App):
 
     plane: Plane
     keeper: ArtifactKeeper
+    aside: list[ForgetFeed | Eraser]
 
     async def on_start(self) -> None:
         """Start the producer and the item feed before partitions are assigned."""
         await super().on_start()
         await self.plane.start()
         self.keeper.start()
+        for task in self.aside:
+            task.start()
 
     async def on_stop(self) -> None:
         """Stop fetching, commit every partition, commit the group's offsets, and end.
@@ -60,6 +66,8 @@ class TrackerApp(faust.App):
             await self.plane.stop()
         finally:
             await finish("the item feed", self.keeper.stop())
+            for task in self.aside:
+                await finish("a background task", task.stop())
             if self._consumer is not None:
                 await finish("the commit of the group's offsets", self._consumer.commit())
             await super().on_stop()
@@ -134,6 +142,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
     )
     app.plane = plane
     app.keeper = context.keeper
+    app.aside = [] if context.forget_feed is None else [context.forget_feed]
     transport = ChunkTransport(app.conf.broker_consumer, app)
     transport.chunk_records = {
         topics.events: settings.chunk_events,
@@ -157,6 +166,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         return tables[table].data._db_for_partition(partition)
 
     plane.database = database
+    app.aside.append(Eraser(settings.erase_seconds, tables, plane.task_died))
     _agent(app, plane, topics.events, cluster.partitions(topics.events))
     _agent(app, plane, topics.items, cluster.partitions(topics.items))
 
@@ -204,6 +214,7 @@ def _table(app: faust.App, name: str, partitions: int, open_files: int) -> Any:
     )
     options: Any = table.data
     options = options.rocksdb_options
+    options.__class__ = ErasableOptions
     open_plain = options.open
 
     def open_path(path: Path, *, read_only: bool = False) -> Any:
@@ -226,10 +237,14 @@ def _agent(app: faust.App, plane: Plane, topic: str, partitions: int) -> None:
 def _credentials(settings: Settings) -> Any:
     context = ssl_context_of(settings)
     if settings.security_protocol.startswith("SASL"):
-        assert settings.sasl_password is not None
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            assert settings.sasl_token_file is not None
+            return OAuthCredentials(
+                oauth_cb=TokenFile(settings.sasl_token_file), ssl_context=context
+            )
         return SASLCredentials(
             username=settings.sasl_username,
-            password=settings.sasl_password.get_secret_value(),
+            password=settings.password(),
             mechanism=settings.sasl_mechanism,
             ssl_context=context,
         )

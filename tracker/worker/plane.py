@@ -427,13 +427,16 @@ class Plane:
         return self._context.cluster.partitions(self._context.cluster.topics.events)
 
     def _source(self, number: int) -> TP:
-        """Return a source of item events: the events topic, and after it the handed-on events."""
+        """Return a source of item events: the events, handed-on events, requests to forget."""
         topics, count = self._context.cluster.topics, self._event_partitions()
-        return TP(topics.events if number < count else topics.hand_over, number % count)
+        names = (topics.events, topics.hand_over, topics.forget)
+        return TP(names[number // count], number % count)
 
     def _fetched_end(self, number: int) -> int | None:
         """Return the end of a source of item events that the worker's fetches showed."""
         tp = self._source(number)
+        if number >= 2 * self._event_partitions():
+            return None  # the forget topic is not fetched with the group
         if number >= self._event_partitions():
             return None if self._reader is None else self._reader.fetched_end(tp)
         assert self.consumer is not None
@@ -442,10 +445,13 @@ class Plane:
     async def _read_ends(self) -> dict[int, int]:
         """Read the end offsets of all sources of item events."""
         assert self.consumer is not None
-        count = self._event_partitions() * (1 if self._reader is None else 2)
-        sources = {self._source(number): number for number in range(count)}
+        count, cluster = self._event_partitions(), self._context.cluster
+        numbers = list(range(count * (1 if self._reader is None else 2)))
+        if cluster.forgets:
+            numbers += range(2 * count, 3 * count)
+        sources = {self._source(number): number for number in numbers}
         ends = await self.consumer.highwaters(*sources)
-        return {sources[tp]: end for tp, end in ends.items()}
+        return {sources[tp]: end or 0 for tp, end in ends.items()}
 
     def _dropped(self, topic: str, reason: str) -> None:
         self._context.metrics.dropped.labels(topic).inc()

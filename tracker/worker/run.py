@@ -14,6 +14,7 @@ from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
 from tracker.kafka.topics import check_changelogs
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.settings import Settings
+from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving
@@ -123,8 +124,15 @@ def _run(settings: Settings) -> int:
     asyncio.set_event_loop(loop)
     keeper = ArtifactKeeper(settings, feed, metrics, warm, task_died)
     keeper.use(serving)
+    forget_feed = None
+    if cluster.forgets:
+        topic = cluster.topics.forget
+        forget_feed = ForgetFeed(settings, topic, cluster.partitions(topic), task_died)
     trace = start_tracing() if settings.tracing else no_trace
-    context = Context(settings, cluster, keeper, kinds, metrics, trace=trace, dialect=dialect)
+    context = Context(
+        settings, cluster, keeper, kinds, metrics, trace=trace, dialect=dialect,
+        forget_feed=forget_feed,
+    )  # fmt: skip
     plane = Plane(context)
     app = build_app(context, plane)
     app.finalize()

@@ -59,6 +59,9 @@ COMMANDS = [
     "reset-state",
     "reset-learning",
     "mend-times",
+    "export-user",
+    "forget",
+    "acls",
     "demo",
 ]
 
@@ -107,6 +110,21 @@ def test_topics_are_created_and_told_as_json_and_as_a_table(tansu: str, prefix: 
     shown = run("topics", *place(tansu, prefix))
     assert shown.exit_code == 0
     assert "user changelog" in shown.stdout
+
+
+def test_nothing_is_exported_of_an_unknown_user_but_the_records_of_one_who_sent(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    build_shop(tmp_path / "artifacts")
+    at = [*place(tansu, prefix), "--artifacts", str(tmp_path / "artifacts")]
+    run("topics", *place(tansu, prefix))
+    run("send", "-", *place(tansu, prefix), stdin=GOOD % 7)
+    unknown = run("export-user", "u8", *at)
+    assert (unknown.exit_code, unknown.stderr) == (1, "Error: nothing is kept of this user\n")
+    person = json.loads(run("export-user", "u7", *at).stdout)
+    (event,) = person["records"][f"{prefix}-events"]
+    assert event["value"]["user_id"] == "u7"
+    assert run("export-user", "u7", "--states-only", *at).exit_code == 1
 
 
 def test_events_from_standard_input_are_sent_and_counted(tansu: str, prefix: str) -> None:

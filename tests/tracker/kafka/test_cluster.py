@@ -42,6 +42,7 @@ def test_topics_and_group_share_the_name() -> None:
         "shop-users-changelog",
         "shop-items-changelog",
         "shop-handover",
+        "shop-forget",
     )
     assert group_of(load_settings({}, name="shop")) == "shop"
 

@@ -50,6 +50,7 @@ def test_missing_topics_are_created_with_matching_counts_and_found_the_next_time
         "user changelog": 3,
         "item changelog": 2,
         "hand-over": 3,
+        "requests to forget": 3,
     }
     assert again["user changelog"].cleanup == "compact"
     assert again["item changelog"].cleanup == "compact"

@@ -115,7 +115,7 @@ def test_user_row_that_cannot_be_read_is_set_aside_and_the_user_goes_on(
     assert worker.count("unreadable_rows", table="users", problem=problem) == 1
     (line,) = [text for text in caplog.messages if "passed over" in text]
     assert "t-users-changelog-0" in line or "-0: passed over" in line
-    assert "key ua:" in line
+    assert "key u(hidden):" in line
     assert "its user goes on without it" in line
     worker.restart()
     assert (worker.head("a", "events"), worker.head("b", "events")) == (1, 2)
@@ -205,7 +205,7 @@ def test_user_row_of_a_newer_version_is_never_written_over(make: Make) -> None:
     row = damage(worker, user_key("a"), newer)
     position = worker.users.store.progress.position
     for _ in range(2):
-        with pytest.raises(NewerRowError, match=rf"key ua has format {FORMAT + 1}"):
+        with pytest.raises(NewerRowError, match=rf"key u\(hidden\) has format {FORMAT + 1}"):
             worker.send(like("a", 1))
     worker.commit()
     assert worker.databases["users"][user_key("a")] == row
@@ -226,7 +226,9 @@ def test_partition_is_refused_if_most_rows_are_of_another_layout(make: Make) -> 
 def test_worker_stops_at_a_damaged_row_if_the_settings_say_so(make: Make) -> None:
     worker = with_users(make(damaged_rows="stop"), "a")
     row = damage(worker, user_key("a"), flipped)
-    with pytest.raises(DamagedRowError, match=r"row ua cannot be read \(damaged\).*DAMAGED_ROWS"):
+    with pytest.raises(
+        DamagedRowError, match=r"row u\(hidden\) cannot be read \(damaged\).*DAMAGED_ROWS"
+    ):
         worker.send(like("a", 1))
     assert worker.databases["users"][user_key("a")] == row
 

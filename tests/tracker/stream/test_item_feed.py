@@ -17,9 +17,10 @@ from tracker.kafka.topics import ensure_topics
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.kernels.row_bytes import ASIDE_PREFIX, item_key, seal
 from tracker.settings import Settings, load_settings
-from tracker.stream import item_feed
-from tracker.stream.item_feed import FeedStalledError, ItemFeed
+from tracker.stream import topic_feed
+from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
+from tracker.stream.topic_feed import FeedStalledError
 
 
 @dataclass
@@ -234,7 +235,7 @@ def test_feed_that_dies_says_so_and_its_stop_raises_nothing(tansu: str, prefix: 
 def test_wait_for_a_feed_that_reads_nothing_has_a_deadline(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(item_feed, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(topic_feed, "QUIET_SECONDS", 0.2)
     settings = load_settings({}, brokers="127.0.0.1:1", name=prefix)
 
     async def work() -> None:

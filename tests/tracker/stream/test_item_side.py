@@ -162,7 +162,7 @@ def made_up(n: int = 1, **fields: Any) -> np.ndarray:
         ("weight", np.inf),
         ("sign", 0),
         ("source_offset", 2**63 - 1),
-        ("source_partition", 4),
+        ("source_partition", 12),
         ("source_partition", -1),
     ],
 )

@@ -81,7 +81,7 @@ def test_events_where_they_belong_are_not_counted(
 def test_events_of_librdkafkas_default_are_counted_and_said_once_with_both_remedies(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = worker_of(folder)
+    worker = worker_of(folder, log_user_ids=True)
     away, home = users_of(0, "crc32", 20), users_of(0, "murmur2", 3)
     process(worker, *[(user, user.encode()) for user in home + away])
     process(worker, *[(user, user.encode()) for user in away])
@@ -131,7 +131,7 @@ def test_with_a_rule_of_your_own_only_keys_are_checked(folder: Path) -> None:
 def test_events_without_a_key_or_with_another_are_counted_wherever_they_lie(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = worker_of(folder)
+    worker = worker_of(folder, log_user_ids=True)
     home = users_of(0, "murmur2", 2)
     process(worker, (home[0], None), (home[1], b"\xffsession"), (home[0], home[0].encode()))
     process(worker, (home[0], None), (home[1], b"session"))
@@ -141,6 +141,22 @@ def test_events_without_a_key_or_with_another_are_counted_wherever_they_lie(
     assert f"t-events-0, offset 0: the event of user {home[0]} has no key" in lines[0]
     assert "Set the key to the user_id" in lines[0]
     assert "has the key '\N{REPLACEMENT CHARACTER}session'" in lines[1]
+    worker.close()
+
+
+def test_no_id_is_in_the_log_by_default(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    worker = worker_of(folder)
+    away, home = users_of(0, "crc32", 20), users_of(0, "murmur2", 2)
+    process(
+        worker, (home[0], None), (home[1], b"secret"), *[(user, user.encode()) for user in away]
+    )
+    assert counts(worker) == [1, 1, 20]
+    lines = [record.getMessage() for record in caplog.records if "two states" in record.message]
+    assert len(lines) == 3
+    for line in lines:
+        assert "user (hidden)" in line
+        assert "secret" not in line
+        assert not any(user in line for user in away + home)
     worker.close()
 
 

@@ -14,9 +14,9 @@ from tracker.artifact.manifest import LAYOUT, read_manifest
 from tracker.artifact.versions import ArtifactError, set_latest
 from tracker.settings import Settings, load_settings
 from tracker.stream import serving
-from tracker.stream.item_feed import FeedStalledError
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_layout
+from tracker.stream.topic_feed import FeedStalledError
 from tracker.users.config import InterestConfig
 
 

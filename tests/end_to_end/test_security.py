@@ -1,0 +1,204 @@
+"""A whole worker on a cluster with TLS, SASL and access control, with the fewest rights."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.brokers import why_no_kafka
+from tests.secure_kafka import SecureBroker
+from tests.shop import START, build_shop
+from tests.states import read_rows
+from tracker.demo.local import answers_ok, until_ready, worker_process
+from tracker.demo.processes import ChildProcess, free_port
+from tracker.events.lines import Line
+from tracker.events.wire import Event, encode_event
+from tracker.kafka.client import read_topic, send_events
+from tracker.kafka.cluster import check_topics, topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.partitioner import partition_of
+from tracker.kafka.rights import Right, rights_of
+from tracker.kafka.topics import ensure_topics
+from tracker.lookup.forget import forget_user
+from tracker.settings import Settings, load_settings
+
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
+
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "mutual TLS")
+SECONDS = 60.0
+DENIED_SECONDS = 40.0
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    if (reason := why_no_kafka()) is not None:
+        pytest.fail(reason, pytrace=False)
+    with SecureBroker(tmp_path_factory.mktemp("secure") / "kafka") as secure:
+        secure.add_user()
+        yield secure
+
+
+def settings_of(broker: SecureBroker, mechanism: str, name: str, folder: Path) -> Settings:
+    build_shop(folder / "artifacts")
+    return load_settings(
+        {},
+        name=name,
+        artifacts=str(folder / "artifacts"),
+        data_dir=folder / "data",
+        web_port=free_port(),
+        event_partitions=2,
+        item_partitions=1,
+        commit_interval_seconds=0.2,
+        **broker.settings(mechanism),
+    )
+
+
+def by_anonymous(broker: SecureBroker, settings: Settings) -> Settings:
+    """Return settings of somebody who may do all."""
+    return load_settings({}, name=settings.name, brokers=broker.address, event_partitions=2,
+                         item_partitions=1)  # fmt: skip
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_commands_and_a_worker_reach_a_cluster_by_each_mechanism(
+    broker: SecureBroker, mechanism: str, prefix: str, tmp_path: Path
+) -> None:
+    broker.renew_token()
+    settings = settings_of(broker, mechanism, prefix, tmp_path)
+    own = [*rights_of(settings, "topics"), *rights_of(settings, "worker")]
+    broker.grant([*own, *rights_of(settings, "producer"), *rights_of(settings, "subscriber")])
+
+    async def go() -> None:
+        await ensure_topics(settings)
+        assert (await check_topics(settings)).transactions
+        line = Line("1", encode_event(Event("ada", "i1", "like", START)))
+        with worker_process(settings, tmp_path / "worker.log") as worker:
+            await until_ready(worker, settings)
+            assert (await send_events(settings, iter([line]))).confirmed == 1
+            await list_of(settings, "ada", worker)
+            assert worker.stop(30) == 0
+
+    asyncio.run(go())
+
+
+async def list_of(settings: Settings, user: str, worker: ChildProcess | None = None) -> None:
+    """Wait for a list of a user."""
+    topic = topics_of(settings).recommendations
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        async for record in read_topic(settings, topic):
+            if record.key == user.encode():
+                return
+        if worker is not None:
+            worker.check()
+        await asyncio.sleep(0.5)
+    raise TimeoutError(f"no list of {user}")
+
+
+async def does_all(broker: SecureBroker, settings: Settings, folder: Path) -> str:
+    """Let a worker do everything that it ever does; return what it failed to do, or ""."""
+    super_user = by_anonymous(broker, settings)
+    names = topics_of(settings)
+    home = partition_of("ada", 2, "murmur2")
+    assert home is not None
+    with worker_process(settings, folder / "worker.log") as worker:
+        deadline = time.monotonic() + DENIED_SECONDS
+        url = f"http://127.0.0.1:{settings.web_port}/readyz"
+        while not await asyncio.to_thread(answers_ok, url):
+            if worker.returncode is not None:
+                return f"it ended: {worker.tail(3)}"
+            if time.monotonic() > deadline:
+                return "it is not ready"
+            await asyncio.sleep(0.3)
+        user = f"u{time.monotonic_ns()}"
+        async with producer(super_user) as client:
+            own = partition_of(user, 2, "murmur2") or 0
+            for value, partition in (
+                (encode_event(Event(user, "i1", "like", START)), own),
+                (b"not an event", own),
+                (encode_event(Event("ada", "i2", "like", START)), 1 - home),
+            ):
+                await client.send_and_wait(names.events, value, user.encode(), partition)
+        deadline = time.monotonic() + DENIED_SECONDS
+        missing = "?"
+        while time.monotonic() < deadline:
+            if worker.returncode is not None:
+                return f"it ended: {worker.tail(3)}"
+            rows = await read_rows(super_user)
+            counts = {}
+            for topic in (names.recommendations, names.rejected):
+                keys = [record.key async for record in read_topic(super_user, topic)]
+                counts[topic] = keys
+            missing = ", ".join(
+                what
+                for what, is_there in (
+                    ("a list", user.encode() in counts[names.recommendations]),
+                    ("a rejected record", user.encode() in counts[names.rejected]),
+                    ("a state", (own, user.encode()) in rows.users),
+                    ("a state of an event in the wrong partition", (home, b"ada") in rows.users),
+                    ("states of items", bool(rows.items)),
+                )
+                if not is_there
+            )
+            if not missing:
+                break
+            await asyncio.sleep(0.5)
+        if missing:
+            return f"it did not write {missing}"
+        report = await forget_user(super_user, user, DENIED_SECONDS / 2)
+        if not report.complete:
+            return "it did not forget a user"
+        code = worker.stop(30)
+        return "" if code == 0 else f"it ended with {code}"
+
+
+@pytest.mark.timeout(3000)
+def test_worker_works_with_the_rights_that_the_command_names_and_not_without_one_of_them(
+    broker: SecureBroker, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(broker, "SCRAM-SHA-512", prefix, tmp_path)
+    rights = rights_of(settings, "worker")
+    broker.grant(rights)
+    failures: dict[Right, str] = {}
+
+    async def go() -> None:
+        await ensure_topics(by_anonymous(broker, settings))
+        assert await does_all(broker, settings, tmp_path) == ""
+        for right in rights:
+            broker.revoke(right)
+            failures[right] = await does_all(broker, settings, tmp_path)
+            broker.grant([right])
+        assert await does_all(broker, settings, tmp_path) == ""
+
+    asyncio.run(go())
+    for right, failure in failures.items():
+        print(f"without {right.operation} on {right.resource} {right.name}: {failure[-300:]}")  # noqa: T201
+    assert [right for right, failure in failures.items() if not failure] == []
+
+
+@pytest.mark.timeout(200)
+def test_renewed_certificates_are_used_by_the_next_connection(
+    broker: SecureBroker, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(broker, "mutual TLS", prefix, tmp_path)
+    broker.grant([*rights_of(settings, "topics"), *rights_of(settings, "worker")])
+
+    async def go() -> None:
+        await ensure_topics(settings)
+        async with producer(settings, connections_max_idle_ms=500) as client:
+            topic = topics_of(settings).items
+            await client.send_and_wait(topic, b"1", None, 0)
+            broker.issue(trustme.CA())  # the broker does not trust it
+            await asyncio.sleep(2.0)
+            with pytest.raises(Exception):  # noqa: B017, PT011 - whichever the client gives
+                async with asyncio.timeout(8.0):
+                    await client.send_and_wait(topic, b"2", None, 0)
+            broker.issue(broker.authority)
+            async with asyncio.timeout(30.0):
+                await client.send_and_wait(topic, b"3", None, 0)
+
+    asyncio.run(go())
