@@ -44,6 +44,8 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "neighbours-groceries": [
             _python("neighbours", *groceries, "--artifacts", str(work / "groceries")),
         ],
+        "streams": [_python("corners", "--work", str(work / "corners"))],
+        "train": [_python("train", "--work", str(work / "sizes"))],
         "whitening": [_python("whitening", "--data", str(data))],
         "bytes-films": [
             _python("bytes_per_user", *films, "--artifacts", str(work / "films-all")),

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.corners import WORTH, best_baseline, missed, reached
+
 Result = Mapping[str, Any]
 Results = Mapping[str, Result]
 """What each file in benchmarks/results/ holds, by its name."""
@@ -377,6 +379,59 @@ def ablation(results: Results) -> str:
     head = ["", "HR@10", "NDCG@10", "difference in NDCG@10"]
     count = f"{whole(result['figures']['targets'])} targets."
     return "\n\n".join([count, table(head, lines), source(result)])
+
+
+def streams(results: Results) -> str:
+    """Return what is served on each made-up stream, beside the best baseline and the best list."""
+    result = results["streams"]
+    lines = []
+    for name, one in result["figures"]["corners"].items():
+        models, best = one["models"], one["best"]["hit_rate_at_10"]
+        baseline, of_baseline = best_baseline(one)
+        part = reached(one)
+        gap = f"{100.0 * part['of_gap']:.0f} %" if part["gap"] > WORTH else "small"
+        lines.append(
+            [name, share(models["tracker_served"]["hit_rate_at_10"]),
+             share(models["tracker"]["hit_rate_at_10"]),
+             f"{share(of_baseline)} ({short_name(baseline)})", share(best), gap,
+             ", ".join(missed(one)) or "all met"]
+        )  # fmt: skip
+    head = ["HR@10", "as served", "every item ranked", "best simple method", "best possible",
+            "share of the gap", "bars"]  # fmt: skip
+    return "\n\n".join([table(head, lines), source(result)])
+
+
+def stream_baselines(results: Results) -> str:
+    """Return every model's HR@10 on each made-up stream."""
+    corners = results["streams"]["figures"]["corners"]
+    names = list(dict.fromkeys(model for one in corners.values() for model in one["models"]))
+    lines = [
+        [name, *(_of_model(one["models"].get(model)) for model in names)]
+        for name, one in corners.items()
+    ]
+    return table(["HR@10", *(short_name(model) for model in names)], lines)
+
+
+def _of_model(row: Mapping[str, float] | None) -> str:
+    return "" if row is None else share(row["hit_rate_at_10"])
+
+
+def training_sizes(results: Results) -> str:
+    """Return time and memory of trainings by events and items."""
+    result = results["train"]
+    lines = []
+    for one in result["figures"]["points"]:
+        line = [whole(one["events"]), whole(one["items"])]
+        for which in ("own", "other"):
+            took = (one.get(which) or {}).get("train")
+            line += (
+                ["", ""]
+                if took is None
+                else [f"{took['processor']:,.0f} s", f"{took['memory_mib']:,.0f} MiB"]
+            )
+        lines.append(line)
+    head = ["events", "items", "processor time", "memory", "before: time", "before: memory"]
+    return "\n\n".join([table(head, lines), source(result)])
 
 
 def carry_over(results: Results) -> str:

@@ -106,6 +106,11 @@ class TowerFlags:
     "--tries", type=click.IntRange(1, 6),
     help="Number of settings of the user encoder to train.  [default: one per core]",
 )  # fmt: skip
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N",
+    help="Maximum time of the training. What there was no time for is said. Texts are encoded in"
+    " any case.  [default: as long as it takes]",
+)  # fmt: skip
 @click.option("--no-encoder", is_flag=True, help="Train the ranker only, without a user encoder.")
 @click.option(
     "--curve", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
@@ -134,6 +139,7 @@ def train(
     tensorboard: Path | None,
     refit: bool,
     signing_key: Path | None,
+    minutes: float | None,
     as_json: bool,
 ) -> None:
     """Train the user encoder and the ranker on logged events, and make them current.
@@ -163,6 +169,7 @@ def train(
             dialect=inputs.dialect,
             signing_key=signing_key,
             prediction=PredictionOptions(positive_rating=protocol.positive_rating),
+            minutes=minutes,
         )  # fmt: skip
         try:
             users = inputs.read_users()

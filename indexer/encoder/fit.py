@@ -34,13 +34,15 @@ class Epoch(msgspec.Struct, frozen=True):
 class Fitted:
     """A trained encoder, the curve of its training, and the epoch of its weights.
 
-    `trend_scores` returns the scores that the trend adds, as in training.
+    `trend_scores` returns the scores that the trend adds, as in training. `left_out` is the number
+    of epochs that there was no time for.
     """
 
     trained: Trained
     trend_scores: TrendScores
     curve: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
+    left_out: int = 0
 
     @property
     def model(self) -> UserEncoder:
@@ -62,6 +64,7 @@ def fit_encoder(
     checkpoint: Path | None = None,
     report: Report | None = None,
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    until: float = math.inf,
 ) -> Fitted:
     """Train an encoder.
 
@@ -79,6 +82,7 @@ def fit_encoder(
         checkpoint: file that is written after each epoch, and resumed if it is there.
         report: called after each batch.
         after_epoch: called after each epoch, when its checkpoint is written.
+        until: `time.monotonic()` after which no epoch but the first may end.
 
     Raises:
         CheckpointError: the checkpoint is of another training.
@@ -105,6 +109,9 @@ def fit_encoder(
     for epoch in range(len(fitted.curve) + 1, options.epochs + 1):
         best_ndcg, fitted.best_epoch = _best(fitted.curve)
         if len(places) and epoch - fitted.best_epoch > options.patience:
+            break
+        if fitted.curve and time.monotonic() + fitted.curve[-1].seconds > until:
+            fitted.left_out = options.epochs + 1 - epoch
             break
         for group in optimizer.param_groups:
             group["lr"] = rate_of(epoch, options)

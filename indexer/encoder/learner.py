@@ -88,7 +88,7 @@ class EncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: int = 200
     batch_events: int = 1024
     epoch_events: int = 400_000
-    full_up_to: int = 4096
+    full_up_to: int = 2048
     sampled: int = 1024
     only_born: bool = True
     item_dropout: float = 0.02

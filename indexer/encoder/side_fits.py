@@ -1,5 +1,6 @@
 """Fits of encoders in processes of their own, next to the one that reports its progress."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -39,12 +40,14 @@ class Fit:
     device: torch.device
     trend: Trend | None
     checkpoint: Path
+    until: float = math.inf
 
     def resume(self) -> Fitted:
         """Run the fit from its checkpoint to the end; a finished one returns at once."""
         return fit_encoder(
             self.sequences, self.items, self.config, self.train, self.validation, self.options,
             device=self.device, trend=self.trend, checkpoint=self.checkpoint,
+            until=self.until,
         )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Fit a Tower: encoder and scene attention before the ranker's examples, then both on all."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from indexer.encoder.attention import (
     known_scenes,
     mean_attended,
 )
+from indexer.encoder.budget import ENCODER_SHARE, Budget
 from indexer.encoder.choice import Setting, Tried, choose, cores, settings_to_try
 from indexer.encoder.fit import Epoch, Fitted, fit_encoder
 from indexer.encoder.learner import EncoderOptions
@@ -90,7 +92,10 @@ class TowerFit:
 
 
 def fit_tower(
-    data: TowerData, folder: Path | None = None, progress: TowerProgress | None = None
+    data: TowerData,
+    folder: Path | None = None,
+    progress: TowerProgress | None = None,
+    budget: Budget | None = None,
 ) -> TowerFit:
     """Fit encoder and attention on the events before the ranker's examples.
 
@@ -103,8 +108,11 @@ def fit_tower(
         data: events and items.
         folder: where checkpoints are kept, so that an interrupted training can be resumed.
         progress: callbacks.
+        budget: the time of the training; None for as long as it takes.
     """
     progress = TowerProgress() if progress is None else progress
+    budget = Budget(None) if budget is None else budget
+    until = budget.until(ENCODER_SHARE)
     part, options = data.early, data.encoder_options
     base = Setting(data.config.dim, data.config.dropout, options.learning_rate)
     settings = settings_to_try(base, data.options.tries or 1, data.options.dim is not None)
@@ -112,15 +120,16 @@ def fit_tower(
     # 1. Fit the encoder with every setting.
     with TemporaryDirectory() as temporary:
         others = [
-            _side_fit(data, setting, Path(temporary) if folder is None else folder)
+            _side_fit(data, setting, Path(temporary) if folder is None else folder, until)
             for setting in settings[1:]
         ]
         with side_fits(others, processes, progress.waiting):
             first = _fit_encoder(
-                data, part, "encoder", data.config, options, data.validation, folder, progress
-            )
+                data, part, "encoder", data.config, options, data.validation, folder, progress,
+                until=until,
+            )  # fmt: skip
         # 2. Keep one setting.
-        choice = _choose(data, settings, first, others)
+        choice = _choose(data, settings, first, others, budget)
     # 3. Fit scene attention.
     interests = _interests(data)
     attention = None
@@ -147,24 +156,35 @@ def refit_tower(
     fit: TowerFit,
     folder: Path | None = None,
     progress: TowerProgress | None = None,
+    budget: Budget | None = None,
 ) -> TowerFit:
     """Continue a fit with all events that the training may use.
+
+    If there is no time left for an epoch, the fit stays as it is.
 
     Args:
         data: events and items.
         fit: the result of `fit_tower`.
         folder: where checkpoints are kept, so that an interrupted training can be resumed.
         progress: callbacks.
+        budget: the time of the training; None for as long as it takes.
     """
     progress = TowerProgress() if progress is None else progress
+    budget = Budget(None) if budget is None else budget
+    if not budget.has(fit.encoder.curve[-1].seconds):
+        budget.leave_out("the encoder's refit on the latest events")
+        return fit
     part = data.whole
     config = msgspec.structs.replace(fit.config, ids=int(part.items.ids.max()))
     rate = REFIT_RATE * fit.options.learning_rate
     options = msgspec.structs.replace(fit.options, epochs=REFIT_EPOCHS, learning_rate=rate)
     no_validation = np.zeros(0, np.int64)
     encoder = _fit_encoder(
-        data, part, "refit", config, options, no_validation, folder, progress, fit.encoder
-    )
+        data, part, "refit", config, options, no_validation, folder, progress, fit.encoder,
+        budget.until(),
+    )  # fmt: skip
+    if encoder.left_out:
+        budget.leave_out(f"{encoder.left_out} of {REFIT_EPOCHS} epochs of the encoder's refit")
     attention = None
     if fit.attention is not None and fit.interests is not None:
         attention = _fit_attention(data, part, encoder, fit.interests, fit.attention)
@@ -214,6 +234,7 @@ def _fit_encoder(
     folder: Path | None,
     progress: TowerProgress,
     start: Fitted | None = None,
+    until: float = math.inf,
 ) -> Fitted:
     with progress.display(name, options.epochs) as report:
         return fit_encoder(
@@ -221,17 +242,18 @@ def _fit_encoder(
             device=data.device, trend=data.trend, start=start,
             checkpoint=None if folder is None else folder / f"{name}.safetensors",
             report=report, after_epoch=lambda epoch: progress.epoch(name, epoch),
+            until=until,
         )  # fmt: skip
 
 
-def _side_fit(data: TowerData, setting: Setting, folder: Path) -> Fit:
+def _side_fit(data: TowerData, setting: Setting, folder: Path, until: float) -> Fit:
     """Return the fit of another setting, for another process."""
     return Fit(
         data.early.sequences, data.early.items,
         msgspec.structs.replace(data.config, dim=setting.dim, dropout=setting.dropout),
         data.early.events, data.validation,
         msgspec.structs.replace(data.encoder_options, learning_rate=setting.learning_rate),
-        data.device, data.trend, folder / f"encoder-{setting.name}.safetensors",
+        data.device, data.trend, folder / f"encoder-{setting.name}.safetensors", until,
     )  # fmt: skip
 
 
@@ -247,10 +269,25 @@ class _Choice:
 
 
 def _choose(
-    data: TowerData, settings: Sequence[Setting], first: Fitted, others: Sequence[Fit]
+    data: TowerData,
+    settings: Sequence[Setting],
+    first: Fitted,
+    others: Sequence[Fit],
+    budget: Budget,
 ) -> _Choice:
-    """Return the fit whose setting is kept."""
+    """Return the fit whose setting is kept; a setting without an epoch in time is none."""
     curves: dict[str, Sequence[Epoch]] = {"encoder": first.curve}
+    if first.left_out:
+        budget.leave_out(f"{first.left_out} of {data.encoder_options.epochs} epochs of the encoder")
+    if budget.minutes is not None:
+        late = [other for other in others if not other.checkpoint.exists()]
+        if late:
+            budget.leave_out(f"{len(late)} of {len(others)} other settings of the encoder")
+        pairs = [
+            pair for pair in zip(settings[1:], others, strict=True) if pair[1].checkpoint.exists()
+        ]
+        settings = [settings[0], *(setting for setting, _ in pairs)]
+        others = [other for _, other in pairs]
     if not others:
         return _Choice(first, data.config, data.encoder_options, curves)
     gains = [_validation_gains(data, first)]

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,17 +53,30 @@ def progress(
 def _lines(name: str, epochs: int, measure: str) -> Iterator[Report]:
     line = ""
     now = 0
+    started = time.monotonic()
 
     def report(epoch: int, share: float, loss: float, best: float) -> None:
         nonlocal line, now
         value = f", best {measure} {best:.4f}" if best >= 0.0 else ""
         if now not in (0, epoch):
-            click.echo(f"{line}{value}", err=True)
+            left = (time.monotonic() - started) / now * (epochs - now)
+            click.echo(f"{line}{value}, at most {duration(left)} left", err=True)
         line, now = f"{name} epoch {epoch}/{epochs}: loss {loss:.3f}", epoch
 
     yield report
     if line:
         click.echo(line, err=True)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds for people.
+
+    >>> duration(42.4), duration(90.0), duration(9000.0)
+    ('42 s', '2 min', '2.5 h')
+    """
+    if seconds < 60.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
 
 
 def write_curve(

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from indexer.data.training_log import TrainingError
+from indexer.encoder.budget import Budget
 from indexer.encoder.options import TooFewError
 from indexer.encoder.tower import TowerFit, TowerProgress, fit_tower, refit_tower
 from indexer.encoder.tower_data import TowerData, make_tower_data
@@ -65,6 +66,7 @@ def fit_models(
     options: TrainOptions,
     folder: Path | None,
     progress: TrainProgress,
+    budget: Budget | None = None,
 ) -> FittedModels:
     """Fit all models on the events: step 4 of `train`.
 
@@ -80,11 +82,13 @@ def fit_models(
         options: options of the training.
         folder: where finished parts are kept; None for nowhere.
         progress: callbacks.
+        budget: the time of the training; None for as long as it takes.
 
     Raises:
         TrainingError: the events cannot teach a ranker.
         ValueError: the device is not there.
     """
+    budget = Budget(None) if budget is None else budget
     # 1. Fit the encoder.
     untrained: dict[str, str] = {}
     note = ""
@@ -98,7 +102,7 @@ def fit_models(
         progress.encoder, progress.epoch,
         lambda: progress.note("the encoder's other settings are still being fitted"),
     )  # fmt: skip
-    first = None if data is None else fit_tower(data, folder, steps)
+    first = None if data is None else fit_tower(data, folder, steps, budget)
     # 2. Fit the probability.
     prediction, prediction_note = train_prediction(
         in_memory(parts), inputs.log, inputs.kinds, inputs.targets.skip,
@@ -117,7 +121,9 @@ def fit_models(
         prediction_note += "; the ranking reads it" if used else "; the ranking gains nothing by it"
     progress.note(prediction_note)
     # 5. Refit the encoder.
-    last = None if data is None or first is None else refit_tower(data, first, folder, steps)
+    last = None
+    if data is not None and first is not None:
+        last = refit_tower(data, first, folder, steps, budget)
     return FittedModels(
         tower=last,
         prediction=prediction,

@@ -17,6 +17,7 @@ from indexer.data.training_log import (
     read_log,
 )
 from indexer.data.users import Attributes, Users
+from indexer.encoder.budget import Budget
 from indexer.items.carry import same_encoder
 from indexer.items.item_encoder import Encoder
 from indexer.items.options import BuildOptions, current_version
@@ -63,6 +64,7 @@ def read_inputs(
     not_after: float,
     progress: TrainProgress,
     users: Users | None,
+    budget: Budget | None = None,
 ) -> Inputs:
     """Read the events of a training and choose the ranker's targets: step 1 of `train`.
 
@@ -86,7 +88,10 @@ def read_inputs(
     if options.core > 1:
         catalog = items_in_log(catalog, log)
     check_choice(catalog)
-    targets = ranker_targets(log, options.protocol, events_in_catalog(catalog, log), MAX_EXAMPLES)
+    most = MAX_EXAMPLES if budget is None else max(MIN_EXAMPLES, budget.examples(MAX_EXAMPLES))
+    targets = ranker_targets(log, options.protocol, events_in_catalog(catalog, log), most)
+    if budget is not None and len(targets.events) == most < MAX_EXAMPLES:
+        budget.leave_out(f"all but {most} of the ranker's targets")
     if len(targets.events) < MIN_EXAMPLES:
         raise TrainingError(
             f"{len(targets.events)} events to learn from; at least {MIN_EXAMPLES} are needed:"

@@ -26,8 +26,9 @@ class TrainOptions:
     be chosen again. `refit` is that of a build. Without `tower` no encoder is trained. `columns`
     are the names of columns in the files of events, by field, where the two differ, `timestamps`
     the unit of their timestamps that are numbers, `dialect` their format (see `load_dialect`).
-    `rating_scale` is the lowest and highest rating; None to tell them by the ratings.
-    `signing_key` is the file of the key that signs the version.
+    `rating_scale` is the lowest and highest rating; None to tell them by the ratings. `minutes`
+    bounds the training; None for as long as it takes. `signing_key` is the file of the key that
+    signs the version.
     """
 
     protocol: Protocol | None = None
@@ -43,6 +44,7 @@ class TrainOptions:
     timestamps: Unit = "auto"
     dialect: str = OWN
     signing_key: Path | None = None
+    minutes: float | None = None
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -54,6 +56,7 @@ class Trained(msgspec.Struct, frozen=True):
     `prediction` has auc, user_auc, log_loss and ece of the probability on the latest labelled
     events, None if none was learned; `prediction_note` gives its source, or the reason for none.
     `half_lives` is None if they were not to be chosen, `item_half_lives` with too few targets.
+    `left_out` is what there was no time for.
     """
 
     artifact: str
@@ -73,6 +76,7 @@ class Trained(msgspec.Struct, frozen=True):
     prediction_note: str = ""
     half_lives: HalfLives | None = None
     item_half_lives: ItemHalfLives | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.encoder.choice import cores
 from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k
 from indexer.replay.ranker_examples import Examples
 from indexer.train.ranker_net import Net, merged
@@ -110,8 +112,9 @@ def fit_ranker(
     if not len(columns):
         raise ValueError("no feature differs between candidates; the events say nothing")
     data = _Data(
-        examples.features, examples.offsets, columns,
-        torch.from_numpy(shift[columns]), torch.from_numpy(scale[columns]),
+        torch.from_numpy(examples.features), torch.from_numpy(examples.offsets),
+        torch.from_numpy(columns), torch.from_numpy(shift[columns]),
+        torch.from_numpy(scale[columns]),
     )  # fmt: skip
     late_count = max(1, round(len(examples) * options.validation_share))
     fitted, validation = (
@@ -128,13 +131,16 @@ def fit_ranker(
 
     with one_thread():
         # 2. Find the best epoch.
-        _fit(data, fitted, options, 0, epochs, epochs, measure)
+        _fit(data, fitted, options, _new_net(data, options, 0), 0, epochs, epochs, measure)
         best = min(curve, key=lambda line: line.validation_loss).epoch
         every = np.arange(len(examples))
-        members = [  # 3. Fit the members.
-            _fit(data, every, options, member, best, epochs, lambda *_: None)
-            for member in range(options.members)
-        ]
+        nets = [_new_net(data, options, member) for member in range(options.members)]
+
+        def fit(member: int) -> Net:
+            return _fit(data, every, options, nets[member], member, best, epochs)
+
+        with ThreadPoolExecutor(min(cores(), options.members)) as executor:
+            members = list(executor.map(fit, range(options.members)))  # 3. Fit the members.
         modelled = np.flatnonzero((scale > 1e-4) & late)
         # 4. Fit the weights of late columns and of the first cut.
         scaled, added, modelled = _late_weights(data, members, examples, modelled)
@@ -156,32 +162,42 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    features: NDArray[np.float16]
-    offsets: NDArray[np.float32]
-    columns: NDArray[np.int64]
+    """The examples as tensors: features stay in half precision, a batch is brought up."""
+
+    features: Tensor
+    offsets: Tensor
+    columns: Tensor
     shift: Tensor
     scale: Tensor
 
     def batch(self, events: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return features (B, C, P) and offsets (B, C) of some examples."""
-        features = self.features[events].take(self.columns, axis=2).astype(np.float32)
-        return torch.from_numpy(features), torch.from_numpy(self.offsets[events])
+        places = torch.from_numpy(events)
+        features = self.features[places].index_select(2, self.columns).float()
+        return features, self.offsets[places]
+
+
+def _new_net(data: _Data, options: RankerOptions, member: int) -> Net:
+    """Return a member before its fit; its weights depend on the seed and its number."""
+    random = np.random.default_rng((options.seed, member))
+    torch.manual_seed(int(random.integers(1 << 62)))
+    return Net(len(data.columns), options.hidden, data.shift, data.scale)
 
 
 def _fit(
     data: _Data,
     events: NDArray[np.int64],
     options: RankerOptions,
+    net: Net,
     member: int,
     epochs: int,
     planned: int,
-    after_epoch: Callable[[int, Net, float], None],
+    after_epoch: Callable[[int, Net, float], None] = lambda epoch, net, loss: None,
 ) -> Net:
     random = np.random.default_rng((options.seed, member))
-    torch.manual_seed(int(random.integers(1 << 62)))
-    net = Net(len(data.columns), options.hidden, data.shift, data.scale)
+    random.integers(1 << 62)  # that of `_new_net`
     optimizer = torch.optim.AdamW(
-        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
     steps = planned * math.ceil(len(events) / options.batch_size)
     step = 0

@@ -14,6 +14,7 @@ from indexer.data.catalog import Catalog
 from indexer.data.histories import EventLog
 from indexer.data.holdout import periods, training_info
 from indexer.data.users import Users
+from indexer.encoder.budget import Budget
 from indexer.encoder.options import settled
 from indexer.items.assemble import Assembled, Built, assemble, with_half_lives, write_version
 from indexer.items.item_encoder import Encoder
@@ -120,11 +121,14 @@ def train(
     """
     started = time.perf_counter()
     key = None if options.signing_key is None else SigningKey(options.signing_key)
+    budget = Budget(options.minutes)
     progress = TrainProgress() if progress is None else progress
     if options.tower is not None:  # a resumed training keeps the device that it began with
         options = replace(options, tower=settled(options.tower))
     # 1. Read the events.
-    inputs = read_inputs(catalog, events, kinds, encoder, root, options, not_after, progress, users)
+    inputs = read_inputs(catalog, events, kinds, encoder, root, options, not_after, progress, users,
+        budget,
+    )  # fmt: skip
     # 2. Assemble the items' vectors and index.
     parts = assemble(inputs.catalog, encoder, root, inputs.build, progress.encoding)
     if users is not None and (note := users.note(set(inputs.log.user_ids))):
@@ -134,7 +138,7 @@ def train(
     parts, item_half_lives = _item_half_lives(inputs, parts, options, progress)
     # 4. Fit the models.
     folder = open_workplace(root, _fingerprint(inputs, parts, options))
-    fitted = fit_models(inputs, parts, options, folder, progress)
+    fitted = fit_models(inputs, parts, options, folder, progress, budget)
     # 5. Write the version.
     info = training_info(
         inputs.log, options.protocol, options.core, options.repeats, options.seed, fitted.examples
@@ -142,8 +146,11 @@ def train(
     built = write_version(root, parts, fitted.models, info, fitted.untrained, key)
     close_workplace(folder)
     _write_curves(root, built.version, fitted, progress)
+    if note := budget.note():
+        progress.note(note)
+    seconds = time.perf_counter() - started
     return _summary(
-        inputs, built, fitted, half_lives, item_half_lives, time.perf_counter() - started
+        inputs, built, fitted, half_lives, item_half_lives, tuple(budget.left_out), seconds
     )
 
 
@@ -237,6 +244,7 @@ def _summary(
     fitted: FittedModels,
     half_lives: HalfLives | None,
     item_half_lives: ItemHalfLives | None,
+    left_out: tuple[str, ...],
     seconds: float,
 ) -> Trained:
     curve, prediction = fitted.ranker.curve, fitted.prediction
@@ -263,4 +271,5 @@ def _summary(
         prediction_note=fitted.prediction_note,
         half_lives=half_lives,
         item_half_lives=item_half_lives,
+        left_out=left_out,
     )

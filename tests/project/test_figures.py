@@ -159,6 +159,9 @@ def made_up() -> Stored:
     rules = {rule: {"own_category": 0.8, "hit_rate_at_10": 0.1} for rule in RULES}
     full = {"name": "full model", "hit_rate_at_10": 0.2, "ndcg_at_10": 0.1}
     less = full | {"name": "no trend", "against": "full model", "difference": [-0.1, -0.2, -0.05]}
+    models = {key: {"hit_rate_at_10": 0.2} for key in ("tracker", "tracker_served", "popularity")}
+    stream = {"models": models, "best": {"hit_rate_at_10": 0.3}}
+    took = {"train": {"processor": 9.0, "memory_mib": 800.0}}
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
         **dict.fromkeys(("faults", "faults-trained"), faults),
@@ -168,6 +171,8 @@ def made_up() -> Stored:
         **dict.fromkeys(("neighbours-films", "neighbours-groceries"), bounded),
         "whitening": {"catalogues": {"shop": [{"items": 300, "targets": 900, "rules": rules}]}},
         "ablation": {"targets": 9, "variants": [full, less]},
+        "streams": {"corners": {"plain": stream}},
+        "train": {"points": [{"events": 9, "items": 8, "own": took, "other": None}]},
         "carry-over": {
             "with_a_refit": {"users": 9, "rebuilt": 9, "seconds": 1.0},
             "without_a_refit": {"users": 9, "rebuilt": 0, "seconds": 0.0, "lists_equal": True},

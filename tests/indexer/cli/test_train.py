@@ -78,6 +78,15 @@ def test_settings_that_were_tried_are_told_and_have_their_curves(shop: Shop) -> 
     assert (curves / "encoder-dim-8-dropout-0.1-rate-0.004.csv").exists()
 
 
+def test_a_training_of_a_few_seconds_says_what_was_left_out(shop: Shop) -> None:
+    done = shop.train("--dim", 8, "--device", "cpu", "--tries", 1, "--minutes", 0.01)
+    assert len(done["left_out"]) == 3
+    assert "epochs of the encoder" in done["left_out"][1]
+    assert done["left_out"][2] == "the encoder's refit on the latest events"
+    assert done["examples"] <= 100
+    assert Artifact.load(shop.root).models.tower is not None
+
+
 def test_half_lives_are_chosen_before_a_version_is_trained_or_with_refit(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from indexer.data.histories import EventLog
-from indexer.replay.ranker_examples import Past, collect_examples
+from indexer.replay.ranker_examples import UNIFORM, Past, _others, collect_examples
 from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.tracker.scoring.test_network import NAMES, weights
@@ -226,3 +226,20 @@ def test_a_swap_to_the_same_items_changes_no_list_and_to_another_basis_rebuilds(
     assert lists() == before  # the ring holds all that these users did
     replay.advance(len(log))
     assert replay.position == len(log)
+
+
+def test_uniform_candidates_are_drawn_alike_from_all_rows_that_are_not_excluded() -> None:
+    random = np.random.default_rng(0)
+    excluded = np.array([0, 1, 5, 150, 151, 299])
+    counts = np.zeros(300)
+    draws = 2000
+    for _ in range(draws):
+        rows = _others(excluded, 300, random)
+        assert len(np.unique(rows)) == UNIFORM
+        counts[rows] += 1
+    assert not counts[excluded].any()
+    expected = draws * UNIFORM / 294
+    free = np.delete(counts, excluded)
+    assert np.abs(free - expected).max() < 5.0 * np.sqrt(expected)
+    assert _others(np.arange(7), 9, random).tolist() == [7, 8]
+    assert _others(np.arange(9), 9, random).tolist() == []

@@ -44,7 +44,8 @@ def test_without_a_terminal_there_is_a_line_an_epoch_once_it_is_judged(
         report(1, 1.0, 3.25, -1.0)
         assert capsys.readouterr().err == ""
         report(2, 0.5, 2.75, 0.1)
-        assert capsys.readouterr().err == "encoder epoch 1/3: loss 3.250, best NDCG@10 0.1000\n"
+        shown = "encoder epoch 1/3: loss 3.250, best NDCG@10 0.1000, at most 0 s left\n"
+        assert capsys.readouterr().err == shown
         report(2, 1.0, 2.5, 0.125)
     assert capsys.readouterr() == ("", "encoder epoch 2/3: loss 2.500\n")
     with progress("encoder", 3, quiet=True) as report:

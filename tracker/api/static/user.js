@@ -126,6 +126,13 @@ function labelIndex(state, label) {
   return state.labels.indexOf(label);
 }
 
+/** The items that speak for another one, each once, with its share. */
+function because(item) {
+  const shares = new Map();
+  for (const one of item.because ?? []) shares.set(one.item_id, (shares.get(one.item_id) ?? 0) + one.share);
+  return [...shares].map(([id, share]) => `${id} ${percent(share)}`).join(", ");
+}
+
 function drawList(state, answer, list, send, signal) {
   const before = state.places;
   state.places = new Map(answer.items.map((item, n) => [item.item_id, n]));
@@ -141,8 +148,7 @@ function drawList(state, answer, list, send, signal) {
         el("span", { class: "tag" }, item.channel), item.demoted ? el("span", { class: "tag" }, word("known")) : null,
         item.probability == null ? null : el("span", { class: "number small" }, percent(item.probability, 1)),
         move ? el("span", { class: `small ${move === "isNew" ? "new" : move}` }, `${sign} ${word(move)}`) : null),
-      el("div", { class: "small quiet" }, [item.interest, item.because?.length
-        ? `${word("because")} ${item.because.map((one) => `${one.item_id} ${percent(one.share)}`).join(", ")}` : null,
+      el("div", { class: "small quiet" }, [item.interest, item.because?.length ? `${word("because")} ${because(item)}` : null,
         item.earlier ? `${word("earlier")} ${percent(item.earlier)}` : null].filter(Boolean).join(" · ")),
       el("div", { class: "row" }, ...Object.keys(KINDS).map((kind) => el("button", { type: "button", onclick: () => send(kind, item),
         "aria-label": `${word(kind)}: ${item.item_id}` }, word(kind))),
