@@ -137,12 +137,12 @@ def _candidates(
     seen = np.unique(seen[seen < live])
     hard = hard[(hard >= 0) & (hard != target)]
     hard = hard[~np.isin(hard, seen)]
-    taken = np.unique(np.concatenate([seen, hard, [target]]))
-    uniform = _others(taken, live, random)
+    excluded = np.unique(np.concatenate([seen, hard, [target]]))
+    uniform = _others(excluded, live, random)
     rows = np.concatenate([[target], hard, uniform])
     stands_for = np.ones(len(rows))
     if len(uniform):
-        stands_for[1 + len(hard) :] = (live - len(taken)) / len(uniform)
+        stands_for[1 + len(hard) :] = (live - len(excluded)) / len(uniform)
     return rows, stands_for
 
 

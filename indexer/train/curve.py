@@ -59,8 +59,8 @@ def _lines(name: str, epochs: int, measure: str) -> Iterator[Report]:
         nonlocal line, now
         value = f", best {measure} {best:.4f}" if best >= 0.0 else ""
         if now not in (0, epoch):
-            left = (time.monotonic() - started) / now * (epochs - now)
-            click.echo(f"{line}{value}, at most {duration(left)} left", err=True)
+            rest = (time.monotonic() - started) / now * (epochs - now)
+            click.echo(f"{line}{value}, at most {duration(rest)} left", err=True)
         line, now = f"{name} epoch {epoch}/{epochs}: loss {loss:.3f}", epoch
 
     yield report
