@@ -141,6 +141,24 @@ def test_the_ranker_can_be_trained_alone(shop: Shop) -> None:
     assert artifact.manifest.without("tower").endswith("`--no-encoder` was given to the training")
 
 
+def test_a_training_chooses_the_candidates_and_a_later_build_keeps_them(shop: Shop) -> None:
+    done = shop.run("train", "--no-encoder")
+    assert done.exit_code == 0, done.stderr
+    assert "candidates: by source, with the share of the targets" in done.stderr
+    before = Artifact.load(shop.root).models.ranker
+    assert before is not None
+    recall = before.info.retrieval.recall
+    assert recall is not None
+    assert recall.served > 0.9
+    shown = shop.run("show").stdout
+    assert "candidates" in shown
+    assert "of what ranking all would show" in shown
+    assert shop.build().exit_code == 0
+    after = Artifact.load(shop.root).models.ranker
+    assert after is not None
+    assert after.info == before.info
+
+
 def test_too_few_events_for_an_encoder_train_the_ranker_alone_and_say_so(tmp_path: Path) -> None:
     shop = Shop(tmp_path, group_events(users=60, each=12))
     done = shop.run("train", "--json")
