@@ -113,7 +113,7 @@ def cut_candidates(
     weights, keep_seen = rule.weights, rule.keep_seen
     short = vectors.vectors
     ref_times, item_scores = items.ref_times, rule.item_scores
-    half_lives = items.half_lives
+    half_lives_of_items = items.half_lives
     item_scenes, scene_counts = items.scenes, items.scene_counts
     ring, ring_rows, history = users.ring, histories.ring_rows, histories.history
     rows, channels = candidates.rows, candidates.channels
@@ -186,7 +186,9 @@ def cut_candidates(
                         if item_scenes[row, j] == scene:
                             age = now - ref_times[row]
                             for i in range(2):
-                                trend = scene_value(scene_counts[row, j, i], half_lives[i], age)
+                                trend = scene_value(
+                                    scene_counts[row, j, i], half_lives_of_items[i], age
+                                )
                                 score += weights[CHEAP.scene_short + i] * np.float32(trend)
                 if counts[channels[b, c]] < rule.reserve:
                     score += np.float32(1e4)

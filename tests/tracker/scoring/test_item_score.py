@@ -23,7 +23,8 @@ def world_of_events() -> World:
 
 def features_of(world: World) -> NDArray[np.float32]:
     requests = RequestBatch(world.users, np.array([-1]), np.array([NOW]), np.zeros(1, np.uint32))
-    return world.recommender.columns(requests, np.arange(12)[None])[0]
+    columns = world.recommender.columns(requests, np.arange(12)[None])
+    return np.asarray(columns[0])
 
 
 def test_a_score_is_the_weighted_sum_of_the_features_that_a_ranker_reads() -> None:
