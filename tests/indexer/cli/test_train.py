@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from indexer.cli.console import REFUSED
+from indexer.cli.main import main
 from indexer.data.histories import EventLog
 from indexer.train.half_lives import HalfLives
 from tests.indexer.cli.test_learning import Shop, words
@@ -150,7 +152,7 @@ def test_a_training_chooses_the_candidates_and_a_later_build_keeps_them(shop: Sh
     recall = before.info.retrieval.recall
     assert recall is not None
     assert recall.served > 0.9
-    shown = shop.run("show").stdout
+    shown = CliRunner().invoke(main, ["show", "--artifacts", str(shop.root)]).stdout
     assert "candidates" in shown
     assert "of what ranking all would show" in shown
     assert shop.build().exit_code == 0
