@@ -189,7 +189,15 @@ class Recommender:
         )
         candidates = without(merged, excluded) if len(excluded) else merged
         short = cut_and_fill(
-            candidates, results, requests, k, options, self.ranker, self._columns, items, self.view
+            candidates,
+            results,
+            requests,
+            k,
+            options,
+            self.ranker,
+            self.whole_columns,
+            items,
+            self.view,
         )
         ranker = self.ranker if learned.ranker is None else learned.ranker
         scores, picks = self._picked(short, k, ranker)
