@@ -183,8 +183,12 @@ class Settings(BaseSettings):
         "demote",
         description="items that the user knows: demote (put last), exclude, or keep in their place",
     )
-    diversity: float = Field(
-        0.1, ge=0.0, le=1.0, description="weight of diversity in a list; 0 turns it off"
+    diversity: Annotated[float | None, Optional] = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="weight of diversity in a list, 0 turns it off; not set: as much as costs no"
+        " hits, which a training measures, or 0.1 without one",
     )
     searches: int = Field(
         2, ge=1, le=8, description="maximum number of index searches per user and list"

@@ -40,6 +40,9 @@ from indexer.cli.vectors import export, trace
 from tracker.artifact.versions import ArtifactError, latest_version
 
 if TYPE_CHECKING:
+    from tracker.scoring.network import RankerInfo
+
+if TYPE_CHECKING:
     from indexer.items.options import BuildOptions
 
 
@@ -261,11 +264,20 @@ def show(version: str | None, root: str, as_json: bool) -> None:
         "recall@10": f"{manifest.recall_at_10:.4f} over {manifest.index.queries} queries",
         "search": f"{manifest.index.microseconds:g} µs a query on one thread, when built",
         "ranker": manifest.ranked_by,
+        **_candidates(manifest.ranker),
         **{f"no {name}": why for name, why in manifest.untrained.items()},
         "files": f"{len(manifest.files)}, all as their SHA-256 says",
     }
     for name, text in lines.items():
         click.echo(f"{name:<15}{text}")
+
+
+def _candidates(ranker: "RankerInfo | None") -> dict[str, str]:
+    """Return a line on where candidates come from, and one on what they hold, if measured."""
+    from tracker.scoring.retrieval import recall_lines
+
+    lines = [] if ranker is None else recall_lines(ranker.retrieval)
+    return dict(zip(("candidates", "they hold"), lines, strict=False))
 
 
 @main.command(epilog=EPILOG)

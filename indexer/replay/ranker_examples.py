@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
 from indexer.replay.groups import groups_of
+from indexer.replay.pools import PoolCollector
 from indexer.replay.replay import Replay, Rows
 from tracker.files import new_file
 from tracker.scoring.context import COLUMNS
@@ -52,6 +53,7 @@ def collect_examples(
     seed: int,
     fresh: Flags | None = None,
     progress: Callable[[int], None] = lambda count: None,
+    pools: PoolCollector | None = None,
 ) -> Examples:
     """Replay the log up to the last target, and return the ranker's features of each.
 
@@ -68,6 +70,7 @@ def collect_examples(
         seed: of the uniform candidates.
         fresh: (Q,) bool, see `Examples`; by default all are.
         progress: called with the number of targets done.
+        pools: collects those of the latest targets.
     """
     live = replay.recommender.artifact.vectors.live
     rows = replay.rows
@@ -81,6 +84,7 @@ def collect_examples(
     offsets = np.full((len(targets), places), -np.inf, np.float32)
     offered = np.full((len(targets), places), -1, np.int32)
     count = 0
+    first = len(targets) if pools is None else pools.begin(len(targets))
     for start, stop in groups_of(replay.log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))  # 1. Apply the events before the target.
@@ -94,6 +98,8 @@ def collect_examples(
             offsets[start + n, : len(rows_of_target)] = np.log(stands_for)
         features[start:stop] = replay.columns(group, candidates)  # 4. Compute the features.
         offered[start:stop] = candidates
+        if pools is not None and stop > first:
+            pools.add(replay, group[max(first - start, 0) :], features[:start], offsets[:start])
         count += len(group)
         progress(count)
     return Examples(features, offsets, targets, fresh, offered)

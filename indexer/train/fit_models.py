@@ -1,7 +1,7 @@
 """Fit encoder, prediction and ranker on the events of a training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -12,18 +12,21 @@ from indexer.encoder.options import TooFewError
 from indexer.encoder.tower import TowerFit, TowerProgress, fit_tower, refit_tower
 from indexer.encoder.tower_data import TowerData, make_tower_data
 from indexer.items.assemble import Assembled, in_memory
+from indexer.replay.pools import PER_SEARCH, PoolCollector, Pools, load_pools, save_pools
 from indexer.replay.ranker_examples import Examples, collect_examples, load_examples, save_examples
 from indexer.replay.replay import Replay
 from indexer.train.inputs import Inputs
 from indexer.train.options import TrainOptions, TrainProgress
 from indexer.train.prediction import train_prediction
 from indexer.train.ranker import Fitted, fit_ranker
+from indexer.train.retrieval import choose_retrieval, fit_score, with_retrieval
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.models import Models
 from tracker.recommend.options import RecommendOptions, trained_with
 from tracker.scoring.blend import Blend
 from tracker.scoring.network import RankerInfo
 from tracker.scoring.prediction import Prediction
+from tracker.scoring.retrieval import Retrieval, recall_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def fit_models(
     1. Fit the encoder on the events before the ranker's targets.
     2. Fit the probability of a positive event.
     3. Replay the events through the serving recommender, and collect the ranker's examples.
-    4. Fit the ranker on them.
+    4. Fit the ranker on them, and choose where its candidates come from.
     5. Refit the encoder on all events that the training may use.
 
     Args:
@@ -113,9 +116,13 @@ def fit_models(
         prediction_note = f"no probability is learned: {prediction_note}"
     # 3. Collect the ranker's examples.
     models = Models(tower=None if first is None else first.tower, prediction=prediction)
-    examples = _examples(inputs, in_memory(parts, models), options, folder, progress)
-    # 4. Fit the ranker.
+    examples, pools = _examples(inputs, in_memory(parts, models), options, folder, progress)
+    # 4. Fit the ranker, and choose the candidates.
     ranker = _fit_ranker(examples, options, progress)
+    choice = choose_retrieval(pools, ranker.network, parts.items.vectors)
+    ranker = replace(ranker, network=with_retrieval(ranker.network, choice))
+    for line in recall_lines(ranker.network.info.retrieval):
+        progress.note(f"candidates: {line}")
     if prediction is not None:
         used = "probability" in ranker.network.info.columns
         prediction_note += "; the ranking reads it" if used else "; the ranking gains nothing by it"
@@ -155,22 +162,27 @@ def _examples(
     options: TrainOptions,
     folder: Path | None,
     progress: TrainProgress,
-) -> Examples:
-    """Return the ranker's examples: those of an interrupted training if there are any."""
+) -> tuple[Examples, Pools]:
+    """Return the ranker's examples and pools: those of an interrupted training if there are any."""
     path = None if folder is None else folder / "examples.npz"
-    if path is not None and path.exists():
-        return load_examples(path)
+    beside = None if folder is None else folder / "pools.npz"
+    if path is not None and beside is not None and path.exists() and beside.exists():
+        return load_examples(path), load_pools(beside)
     targets = inputs.targets
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
-    trained = trained_with(RankerInfo([], options.ranker.hidden), serving)
+    info = RankerInfo([], options.ranker.hidden, retrieval=Retrieval(per_search=PER_SEARCH))
+    trained = trained_with(info, serving)
     replay = Replay(artifact, inputs.log, trained, Blend(), targets.skip)
     report = progress.examples(len(targets.events))
+    collector = PoolCollector(fit_score)
     examples = collect_examples(
-        replay, targets.events, options.repeats, options.seed, targets.fresh, report
+        replay, targets.events, options.repeats, options.seed, targets.fresh, report, collector
     )
-    if path is not None:
+    pools = collector.pools()
+    if path is not None and beside is not None:
+        save_pools(pools, beside)
         save_examples(examples, path)
-    return examples
+    return examples, pools
 
 
 def _fit_ranker(examples: Examples, options: TrainOptions, progress: TrainProgress) -> Fitted:

@@ -79,7 +79,7 @@ def test_the_example_of_a_late_event_is_right() -> None:
         ("state", f"counts 1, the one before it {POSITION_DECAY}"),
         ("state", f"Up to {SCENES} scenes"),
         ("ranking", f"| not trained | {OPTIONS.candidates} | {OPTIONS.cut} |"),
-        ("ranking", f"| trained | {TRAINED.candidates} | {TRAINED.cut} |"),
+        ("ranking", f"| trained, with few events | {TRAINED.candidates} | {TRAINED.cut} |"),
         ("ranking", f"computes {len(FEATURES)} features"),
         (
             "learning",
@@ -99,7 +99,7 @@ def test_numbers_written_as_words_are_those_of_the_code() -> None:
     assert f"{words[len(CONFIG.half_lives_seconds)]} **sums**" in TEXTS["state"]
     assert f"its oldest {words[CONFIG.ring_evict]} events leave it" in TEXTS["state"]
     assert f"At most {words[OPTIONS.searches]} searches" in TEXTS["ranking"]
-    assert f"Each channel keeps its best {words[OPTIONS.reserve]}" in TEXTS["ranking"]
+    assert f"Each channel keeps its best {words[OPTIONS.retrieval.reserve]}" in TEXTS["ranking"]
     assert f"also reads {words[len(CONTEXT)]} numbers about the moment" in TEXTS["ranking"]
 
 

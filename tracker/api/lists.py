@@ -243,7 +243,7 @@ def _with_parts(
 
 def _diversity_losses(recommender: Recommender, inspection: Inspection, picks: Any) -> list[float]:
     """Return what each pick lost in the order by being like those above it, in units of scores."""
-    diversity = recommender.options.diversity
+    diversity = recommender.options.diversity_weight
     if not 0.0 < diversity < 1.0:
         return [0.0] * len(picks)
     scores = inspection.scores[0, : int(inspection.cut.n_rows[0])]

@@ -28,6 +28,12 @@ Rows = NDArray[np.int64]
 REFRESH_SECONDS = 0.25
 """How long a list of trending rows is used again, by the clock of who asks."""
 
+REFRESH_ITEMS = 50_000
+"""Catalogue rows beyond which lists are used again for longer, in proportion: they take time."""
+
+MOVED_SECONDS = 60.0
+"""How long what depends on time is used again if there was no update."""
+
 _BATCH = 4096
 _GONE_HALF_LIVES = 60.0
 
@@ -209,6 +215,12 @@ class _Trend(NamedTuple):
     made_for: float
 
 
+class _Late(NamedTuple):
+    what: Any
+    version: int
+    made_for: float
+
+
 class ItemView:
     """The item states that serving reads, by catalogue row.
 
@@ -227,7 +239,9 @@ class ItemView:
         self.version = 0
         self.columns = ItemColumns.of_size(n, self.scales.half_lives)
         self.neighbours = NearLists.of_size(n)
-        self._trends: dict[tuple[int, int, int], _Trend] = {}
+        self._trends: dict[tuple[Any, ...], _Trend] = {}
+        self._lately: dict[tuple[Any, ...], _Late] = {}
+        self._refresh = REFRESH_SECONDS * max(1.0, n / REFRESH_ITEMS)
 
     def beside(self, before: "ItemView | None" = None) -> "ItemView":
         """Return a view of the same items with trends of its own.
@@ -342,14 +356,44 @@ class ItemView:
 
         return self._best((-1, 0, k), now, score).rows
 
+    def best_rows(
+        self, key: tuple[Any, ...], now: float, k: int, score: Callable[[Array], None]
+    ) -> Rows:
+        """Return the k live rows of the highest scores above -inf, as `score` writes them.
+
+        Ties, and when the list is made anew, are as for `trend_rows`; with equal keys it is one.
+        """
+        return self._best((*key, k), now, score, MOVED_SECONDS).rows
+
+    def lately(self, key: tuple[Any, ...], now: float, make: Callable[[], Any]) -> Any:
+        """Return what `make` makes of the states at `now`, or made lately for an equal key.
+
+        It is made anew when `now` is REFRESH_SECONDS from the time it was made for, if there was an
+        update; MOVED_SECONDS, if there was none; more with over REFRESH_ITEMS rows.
+        """
+        last = self._lately.get(key)
+        if last is None or self._is_old(last.version, last.made_for, now, MOVED_SECONDS):
+            version = self.version
+            if len(self._lately) > 16:
+                self._lately.clear()
+            last = _Late(make(), version, now)
+            self._lately[key] = last
+        return last.what
+
+    def _is_old(self, version: int, made_for: float, now: float, moved: float) -> bool:
+        age = abs(now - made_for)
+        return age >= self._refresh and (version != self.version or age >= moved)
+
     def _best(
-        self, key: tuple[int, int, int], now: float, score: Callable[[Array], None]
+        self,
+        key: tuple[Any, ...],
+        now: float,
+        score: Callable[[Array], None],
+        moved: float = math.inf,
     ) -> _Trend:
-        """Return the k live rows of the highest scores, of a key (of which k is the last)."""
+        """Return the k live rows of the highest scores, of a key (..., k), made anew or not."""
         trend = self._trends.get(key)
-        if trend is None or (
-            trend.version != self.version and abs(now - trend.made_for) >= REFRESH_SECONDS
-        ):
+        if trend is None or self._is_old(trend.version, trend.made_for, now, moved):
             version, k = self.version, key[-1]
             scores = np.empty(self.catalogue.live)
             score(scores)

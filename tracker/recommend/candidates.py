@@ -1,6 +1,7 @@
 """Candidate rows of each user from several channels, each with a quota and so a way in."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from tracker.recommend.neighbour_walk import (
 )
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.reader import SearchResults
+from tracker.scoring.item_score import best_by_score
+from tracker.scoring.retrieval import LISTS, MIXED, NEW, SCORE, TRENDS, Retrieval, item_score
 from tracker.users.columns import RequestColumns
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
@@ -73,13 +76,17 @@ def _lay_out(rows: Array, live: int, offer: Array, n: int) -> int:
 
 
 class Quotas(NamedTuple):
-    """Rows that each channel may give to a list of candidates before others get its room."""
+    """Rows that each channel may give to a list of candidates before others get its room.
+
+    `lists` (L,) int64 are those of the lists that all users have in common.
+    """
 
     content: int
     recent: int
     neighbours: int
-    trend: int
+    scene: int
     encoder: int
+    lists: Array
 
 
 class Limits(NamedTuple):
@@ -113,8 +120,8 @@ class ChannelRows(NamedTuple):
 
     `owners` and `masses` (B, searches) of `interest_queries`, and `searched` (Q, K) the rows of
     each query; `encoder` (B, K) those of the user encoder, K may be 0; `similar` (N, M) the nearest
-    items of each item; `trend` (L, T) what trends everywhere, what is new, and then what trends in
-    scenes, and `trend_lines` (B,) the line of each user's scene, 0 for none.
+    items of each item; `lists` (L, T) are the lists that all users have in common, `scenes` (S, T)
+    what trends in scenes, and `scene_lines` (B,) the line of each user's scene, -1 for none.
     """
 
     owners: Array
@@ -122,8 +129,9 @@ class ChannelRows(NamedTuple):
     searched: Array
     encoder: Array
     similar: Array
-    trend: Array
-    trend_lines: Array
+    lists: Array
+    scenes: Array
+    scene_lines: Array
 
 
 class Candidates(NamedTuple):
@@ -231,6 +239,142 @@ def _take_turns(
     return n, n_seen
 
 
+class _Sources(NamedTuple):
+    """Places of the sources: each search, and after them these, the common lists from `lists`."""
+
+    recent: int
+    neighbours: int
+    scene: int
+    lists: int
+    own: int
+    encoder: int
+    total: int
+
+
+@native
+def _sources_of(channel_rows: ChannelRows) -> _Sources:
+    searches = channel_rows.owners.shape[1]
+    own = searches + 3 + channel_rows.lists.shape[0]
+    return _Sources(searches, searches + 1, searches + 2, searches + 3, own, own + 1, own + 2)
+
+
+@native
+def _new_turns(
+    channel_rows: ChannelRows, sources: _Sources, best: int, width: int, recent_events: int
+) -> _Turns:
+    """Return turns for a user's sources, `best` neighbours and a ring of `width` among them."""
+    from_channel = np.full(sources.total, CHANNEL.trend, np.uint8)
+    from_channel[: sources.recent] = CHANNEL.content
+    from_channel[sources.recent] = CHANNEL.recent
+    from_channel[sources.neighbours] = CHANNEL.neighbours
+    from_channel[sources.own] = CHANNEL.recent
+    from_channel[sources.encoder] = CHANNEL.encoder
+    longest = max(channel_rows.searched.shape[1], channel_rows.encoder.shape[1])
+    longest = max(longest, channel_rows.lists.shape[1], channel_rows.scenes.shape[1])
+    longest = max(longest, best, width, recent_events * channel_rows.similar.shape[1])
+    return _Turns(
+        np.empty((sources.total, longest), np.int32),
+        np.zeros(sources.total, np.int64),
+        np.zeros(sources.total, np.int64),
+        np.zeros(sources.total, np.int64),
+        from_channel,
+    )
+
+
+@native
+def _lay_out_all(
+    b: int,
+    histories: Histories,
+    channel_rows: ChannelRows,
+    sources: _Sources,
+    limits: Limits,
+    best_rows: Array,
+    n_best: int,
+    turns: _Turns,
+) -> None:
+    """Write the live rows that each source offers to a user, best first."""
+    offers, lengths, places = turns.offers, turns.lengths, turns.places
+    ring_rows = histories.ring_rows[b]
+    past = histories.history[b, : histories.n_history[b]]
+    similar, live = channel_rows.similar, limits.live
+    lengths[:] = 0
+    places[:] = 0
+    for rank in range(sources.recent):
+        owner = channel_rows.owners[b, rank]
+        if owner >= 0:
+            lengths[rank] = _lay_out(channel_rows.searched[owner], live, offers[rank], 0)
+    n = 0
+    latest = past[: limits.recent_events]
+    for j in range(similar.shape[1]):
+        for r in latest:
+            row = similar[ring_rows[r], j]
+            if 0 <= row < live:
+                offers[sources.recent, n] = row
+                n += 1
+    lengths[sources.recent] = n
+    near = sources.neighbours
+    lengths[near] = _lay_out(best_rows[:n_best], live, offers[near], 0)
+    line = channel_rows.scene_lines[b]
+    if line >= 0:
+        scene = sources.scene
+        lengths[scene] = _lay_out(channel_rows.scenes[line], live, offers[scene], 0)
+    for i in range(channel_rows.lists.shape[0]):
+        place = sources.lists + i
+        lengths[place] = _lay_out(channel_rows.lists[i], live, offers[place], 0)
+    n = 0
+    if limits.keep_seen:
+        for r in past:
+            if ring_rows[r] < live:
+                offers[sources.own, n] = ring_rows[r]
+                n += 1
+    lengths[sources.own] = n
+    lengths[sources.encoder] = _lay_out(channel_rows.encoder[b], live, offers[sources.encoder], 0)
+
+
+@native
+def _mass(b: int, channel_rows: ChannelRows) -> float:
+    """Return the mass of a user's interests that were searched for."""
+    mass = 0.0
+    for rank in range(channel_rows.owners.shape[1]):
+        if channel_rows.owners[b, rank] >= 0:
+            mass += channel_rows.masses[b, rank]
+    return mass
+
+
+@native
+def _share_out(
+    b: int,
+    channel_rows: ChannelRows,
+    sources: _Sources,
+    quotas: Quotas,
+    capacity: int,
+    parts: Array,
+) -> None:
+    """Write how many rows each source may give to a user before the room that is left is shared."""
+    mass = _mass(b, channel_rows)
+    parts[:] = 0
+    if mass > 0.0 and quotas.content > 0:
+        for rank in range(sources.recent):
+            share = channel_rows.masses[b, rank] / mass
+            parts[rank] = max(1, math.floor(quotas.content * share + 0.5))
+    parts[sources.recent] = quotas.recent
+    parts[sources.neighbours] = quotas.neighbours
+    lists = len(quotas.lists)
+    for i in range(lists):
+        parts[sources.lists + i] = quotas.lists[i]
+    if channel_rows.scene_lines[b] >= 0:
+        parts[sources.scene] = quotas.scene
+    else:  # The common lists share the quota of a scene that is not there.
+        active = 0
+        for i in range(lists):
+            active += quotas.lists[i] > 0
+        for i in range(lists):
+            if quotas.lists[i] > 0:
+                parts[sources.lists + i] += quotas.scene // active
+    parts[sources.own] = capacity
+    parts[sources.encoder] = quotas.encoder
+
+
 @native
 def merge(
     requests: RequestColumns,
@@ -250,11 +394,11 @@ def merge(
     2. The channels take turns and give one row at a time, best first, up to their quotas: a row
        that several offer counts for the channel that ranks it highest. They are: each search
        (its part of the content quota is its interest's part of the mass), recent (items similar to
-       the latest ones, of each in turn), neighbours, trend of the scene (half of the quota, nothing
-       without a scene), trend of everywhere and new items (half of the rest each), the user
+       the latest ones, of each in turn), neighbours, trend of the scene (without a scene the common
+       lists share its quota), the common lists (what trends everywhere, new items), the user
        encoder. If seen items are kept, those of the user's own ring take turns too, as recent,
        without a quota.
-    3. The room that is left goes to all but recent, in turns again.
+    3. The room that is left goes to all but recent that have a quota, in turns again.
     4. With fewer than k unseen rows, catalogue order gives the rest. So many rows are looked at
        that k unseen ones are found if there are as many.
     5. Only with fewer than k rows then, seen items follow, in the order in which they were
@@ -272,15 +416,8 @@ def merge(
         seen: by the users.
         candidates: filled.
     """
-    ring_rows, history = histories.ring_rows, histories.history
+    ring_rows = histories.ring_rows
     rows, channels = candidates.rows, candidates.channels
-    owners, masses, trend = channel_rows.owners, channel_rows.masses, channel_rows.trend
-    similar, searched, encoder_rows = (
-        channel_rows.similar,
-        channel_rows.searched,
-        channel_rows.encoder,
-    )
-    popularity = items.counts
     k, live = limits.k, limits.live
     capacity = rows.shape[1]
     width = ring_rows.shape[1]
@@ -292,30 +429,10 @@ def merge(
     walk = new_walk()
     best_scores = np.empty(quotas.neighbours + quotas.neighbours // 2, np.float32)
     best_rows = np.empty(len(best_scores), np.int32)
-    searches = owners.shape[1]
-    # The sources: each search, and after them recent, neighbours, two trends, new, own, encoder.
-    recent, near_source, trend_here = searches, searches + 1, searches + 2
-    trend_all, new = searches + 3, searches + 4
-    own, encoder = searches + 5, searches + 6
-    sources = searches + 7
-    from_channel = np.zeros(sources, np.uint8)
-    from_channel[:searches] = CHANNEL.content
-    from_channel[recent] = CHANNEL.recent
-    from_channel[near_source] = CHANNEL.neighbours
-    from_channel[trend_here] = CHANNEL.trend
-    from_channel[trend_all] = CHANNEL.trend
-    from_channel[new] = CHANNEL.trend
-    from_channel[own] = CHANNEL.recent
-    from_channel[encoder] = CHANNEL.encoder
-    longest = max(searched.shape[1], encoder_rows.shape[1], trend.shape[1])
-    longest = max(longest, len(best_rows), width, limits.recent_events * similar.shape[1])
-    offers = np.empty((sources, longest), np.int32)
-    parts = np.zeros(sources, np.int64)
-    lengths = np.zeros(sources, np.int64)
-    places = np.zeros(sources, np.int64)
-    turns = _Turns(offers, lengths, places, parts, from_channel)
+    sources = _sources_of(channel_rows)
+    turns = _new_turns(channel_rows, sources, len(best_rows), width, limits.recent_events)
+    parts = turns.parts
     for b in range(len(rows)):
-        past = history[b, : histories.n_history[b]]
         merged = _Merged(rows[b], channels[b], seen_rows, marks)
         marks[:] = -1
         n = 0
@@ -336,50 +453,17 @@ def merge(
         now = requests.now[b]
         n_walked = walk_neighbours(b, now, histories, walk_options, near, items, walk)
         # 2. Let the channels take turns, up to their quotas.
-        lengths[:] = 0
-        places[:] = 0
-        mass = 0.0
-        for rank in range(searches):
-            if owners[b, rank] >= 0:
-                mass += masses[b, rank]
-        for rank in range(searches):
-            if owners[b, rank] >= 0:
-                lengths[rank] = _lay_out(searched[owners[b, rank]], live, offers[rank], 0)
-            if mass > 0.0:
-                parts[rank] = max(1, math.floor(quotas.content * masses[b, rank] / mass + 0.5))
-        latest = past[: limits.recent_events]
-        for j in range(similar.shape[1]):
-            for r in latest:
-                row = similar[ring_rows[b, r], j]
-                if 0 <= row < live:
-                    offers[recent, lengths[recent]] = row
-                    lengths[recent] += 1
-        parts[recent] = quotas.recent
         n_best = _strongest(
-            walk.rows, walk.sums, n_walked, live, popularity, best_scores, best_rows
+            walk.rows, walk.sums, n_walked, live, items.counts, best_scores, best_rows
         )
-        lengths[near_source] = _lay_out(best_rows[:n_best], live, offers[near_source], 0)
-        parts[near_source] = quotas.neighbours
-        line = channel_rows.trend_lines[b]
-        if line > 0:
-            lengths[trend_here] = _lay_out(trend[line], live, offers[trend_here], 0)
-        parts[trend_here] = quotas.trend // 2 if line > 0 else 0
-        lengths[trend_all] = _lay_out(trend[0], live, offers[trend_all], 0)
-        lengths[new] = _lay_out(trend[1], live, offers[new], 0)
-        parts[new] = (quotas.trend - parts[trend_here]) // 2
-        parts[trend_all] = quotas.trend - parts[trend_here] - parts[new]
-        if limits.keep_seen:
-            for r in past:
-                if ring_rows[b, r] < live:
-                    offers[own, lengths[own]] = ring_rows[b, r]
-                    lengths[own] += 1
-        parts[own] = capacity
-        lengths[encoder] = _lay_out(encoder_rows[b], live, offers[encoder], 0)
-        parts[encoder] = quotas.encoder
+        _lay_out_all(b, histories, channel_rows, sources, limits, best_rows, n_best, turns)
+        _share_out(b, channel_rows, sources, quotas, capacity, parts)
         n, n_seen = _take_turns(turns, seen, seen_row, merged, n, n_seen)
         # 3. Give the room that is left to all but recent.
-        parts[:] = capacity
-        parts[recent] = 0
+        _share_out(b, channel_rows, sources, quotas, capacity, parts)
+        for source in range(sources.total):
+            parts[source] = capacity if parts[source] > 0 else 0
+        parts[sources.recent] = 0
         n, n_seen = _take_turns(turns, seen, seen_row, merged, n, n_seen)
         # 4. Fill up in catalogue order.
         row = 0
@@ -419,8 +503,173 @@ def merge(
         candidates.via[b, n:] = -1
 
 
+@native
+def _place_of_quota(place: int, share: float) -> int:
+    """Return the place in a search that stands for a row: the least quota less 1 that takes it."""
+    if place == 0:
+        return 0
+    return max(math.ceil((place + 0.5) / max(share, 1e-9)) - 1, place)
+
+
+@native
+def place_all(
+    requests: RequestColumns,
+    histories: Histories,
+    channel_rows: ChannelRows,
+    limits: Limits,
+    walk_options: WalkOptions,
+    near: NearLists,
+    items: ItemColumns,
+    seen: SeenColumns,
+    best: int,
+    rows: Array,
+    places: Array,
+) -> None:
+    """Write all unseen rows that any source offers, and the place of each in every source.
+
+    The arguments are those of `merge`, for measuring it.
+
+    Args:
+        requests: the B users.
+        histories: of the users.
+        channel_rows: of the users.
+        limits: of the merge.
+        walk_options: limits of the walk over neighbours.
+        near: the neighbours of the items.
+        items: their live statistics.
+        seen: by the users.
+        best: most neighbours of a user.
+        rows: (B, P) int32, filled, -1 padded.
+        places: (B, P, S) int32, filled with places among the unseen rows of a source, -1 where it
+            does not offer the row. Sources are content, recent, neighbours, scene, the common
+            lists, own and encoder; a place in a search is the least quota of content less 1.
+    """
+    capacity = rows.shape[1]
+    size = 64
+    width = histories.ring_rows.shape[1]
+    while size < 4 * (capacity + width):
+        size *= 2
+    slots = np.empty(size, np.int32)
+    at = np.empty(size, np.int32)
+    walk = new_walk()
+    best_scores = np.empty(best, np.float32)
+    best_rows = np.empty(best, np.int32)
+    sources = _sources_of(channel_rows)
+    turns = _new_turns(channel_rows, sources, best, width, limits.recent_events)
+    searches = sources.recent
+    for b in range(len(rows)):
+        slots[:] = -1
+        seen_row = -1 if limits.keep_seen else seen.rows[b]
+        rows[b, :] = -1
+        places[b, :, :] = -1
+        n = 0
+        if not limits.keep_seen:
+            for r in range(width):
+                if histories.ring_rows[b, r] >= 0:
+                    mark = find_place(slots, histories.ring_rows[b, r])
+                    slots[mark] = histories.ring_rows[b, r]
+                    at[mark] = -1
+        n_walked = walk_neighbours(b, requests.now[b], histories, walk_options, near, items, walk)
+        n_best = _strongest(
+            walk.rows, walk.sums, n_walked, limits.live, items.counts, best_scores, best_rows
+        )
+        _lay_out_all(b, histories, channel_rows, sources, limits, best_rows, n_best, turns)
+        mass = _mass(b, channel_rows)
+        for source in range(sources.total):
+            column = max(source - searches + 1, 0)
+            place = 0
+            for j in range(turns.lengths[source]):
+                row = turns.offers[source, j]
+                if seen_row >= 0 and bloom_contains(seen.bits[seen_row], seen.hashes[row]):
+                    continue
+                mark = find_place(slots, row)
+                if slots[mark] == row and at[mark] < 0:
+                    continue
+                if slots[mark] != row:
+                    if n == capacity:
+                        continue
+                    slots[mark] = row
+                    at[mark] = n
+                    rows[b, n] = row
+                    n += 1
+                own = place
+                if source < searches:
+                    share = channel_rows.masses[b, source] / mass if mass > 0.0 else 1.0
+                    own = _place_of_quota(place, share)
+                before = places[b, at[mark], column]
+                if before < 0 or own < before:
+                    places[b, at[mark], column] = own
+                if before < 0 or source < searches:
+                    place += 1
+
+
 TRENDING = 64
-"""Rows taken of what trends in a scene, of what trends everywhere, and of new items."""
+"""Rows taken at least of what trends in a scene, and of each common list."""
+
+
+class _Gathered(NamedTuple):
+    """Arguments that both `merge` and `place_all` take for B users."""
+
+    rows: ChannelRows
+    limits: Limits
+    walk: WalkOptions
+    seen: SeenColumns
+
+
+def _gather(
+    results: SearchResults,
+    requests: RequestBatch,
+    k: int,
+    options: RecommendOptions,
+    names: Sequence[str],
+    long: int,
+    whole_walk: bool,
+    items: ItemVectors,
+    view: ItemView,
+) -> _Gathered:
+    """Look up the common lists, by their names and at most so `long`, and those of the scenes."""
+    users, slots, scenes = requests.users, requests.slots, requests.scenes
+    arena_rows = np.maximum(slots, 0)
+    nobody = slots < 0
+    events = np.where(nobody, 0, requests.states.head["events"][arena_rows]).astype(np.int64)
+    seen_rows = np.where(nobody, -1, users.seen_slots[arena_rows])
+    latest = float(requests.now.max()) if len(requests) else 0.0
+    lists = [_common_list(view, name, options.retrieval, latest, long) for name in names]
+    codes, lines = np.unique(scenes, return_inverse=True)
+    of_scenes = [view.trend_rows(latest, int(code), long) for code in codes]
+    return _Gathered(
+        ChannelRows(
+            results.owners, results.masses, results.rows, results.encoder_rows, items.similar,
+            _padded(lists, long), _padded(of_scenes, long),
+            np.where(scenes == 0, -1, lines.reshape(-1)),
+        ),
+        Limits(k, items.live, options.seen == "keep", options.recent_events),
+        WalkOptions(options.neighbour_events, options.neighbour_width, whole_walk),
+        SeenColumns(events, seen_rows, users.seen.bits, items.hashes),
+    )  # fmt: skip
+
+
+def _common_list(
+    view: ItemView, name: str, retrieval: Retrieval, now: float, long: int
+) -> NDArray[np.int64]:
+    """Return a list that all users have in common, of `retrieval.LISTS`."""
+    if name == NEW:
+        return view.new_rows(now, long)
+    if name == SCORE:
+        return best_by_score(view, item_score(retrieval.score), now, long)
+    if name == MIXED:
+        return view.mixed_trend_rows(now, long)
+    place = TRENDS.index(name)
+    if place >= len(view.columns.half_lives):
+        return np.zeros(0, np.int64)
+    return view.trend_rows(now, 0, long, place)
+
+
+def _padded(lists: list[NDArray[np.int64]], long: int) -> NDArray[np.int64]:
+    rows = np.full((len(lists), long), -1, np.int64)
+    for line, some in enumerate(lists):
+        rows[line, : len(some)] = some
+    return rows
 
 
 def find_candidates(
@@ -443,34 +692,61 @@ def find_candidates(
         items: the catalogue.
         view: the live statistics of the items.
     """
-    users, slots, scenes = requests.users, requests.slots, requests.scenes
-    arena_rows = np.maximum(slots, 0)
-    nobody = slots < 0
-    events = np.where(nobody, 0, requests.states.head["events"][arena_rows]).astype(np.int64)
-    seen_rows = np.where(nobody, -1, users.seen_slots[arena_rows])
-    names, trend_of = np.unique(scenes, return_inverse=True)
-    latest = float(requests.now.max()) if len(requests) else 0.0
-    lists = [view.mixed_trend_rows(latest, TRENDING), view.new_rows(latest, TRENDING)]
-    lists += [view.trend_rows(latest, int(name), TRENDING) for name in names]
-    trend = np.full((len(lists), TRENDING), -1, np.int64)
-    for line, rows in enumerate(lists):
-        trend[line, : len(rows)] = rows
-    lines = np.where(scenes == 0, 0, trend_of.reshape(-1) + 2)
-    keep_seen = options.seen == "keep"
-    candidates = Candidates.of_size(len(slots), max(options.candidates, k))
+    quotas = options.retrieval
+    names = [name for name, rows in quotas.lists.items() if rows > 0]
+    long = max(TRENDING, 2 * max(quotas.lists.values(), default=0), 2 * quotas.scene)
+    gathered = _gather(results, requests, k, options, names, long, whole_walk, items, view)
+    candidates = Candidates.of_size(len(requests), max(options.candidates, k))
+    of_lists = np.array([quotas.lists[name] for name in names], np.int64)
     merge(
         requests.columns,
         results.histories,
-        ChannelRows(
-            results.owners, results.masses, results.rows, results.encoder_rows,
-            items.similar, trend, lines,
+        gathered.rows,
+        Quotas(
+            quotas.content, quotas.recent, quotas.neighbours, quotas.scene, quotas.encoder, of_lists
         ),
-        Quotas(*options.quotas),
-        Limits(k, items.live, keep_seen, options.recent_events),
-        WalkOptions(options.neighbour_events, options.neighbour_width, whole_walk),
+        gathered.limits,
+        gathered.walk,
         view.neighbours,
         view.columns,
-        SeenColumns(events, seen_rows, users.seen.bits, items.hashes),
+        gathered.seen,
         candidates,
-    )  # fmt: skip
+    )
     return candidates
+
+
+SOURCES = ("content", "recent", "neighbours", "scene", *LISTS, "own", "encoder")
+"""Sources of candidates, in the order of `source_places`."""
+
+
+def source_places(
+    results: SearchResults,
+    requests: RequestBatch,
+    options: RecommendOptions,
+    width: int,
+    capacity: int,
+    items: ItemVectors,
+    view: ItemView,
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return what every source offers to B users, and the place of each row in every source.
+
+    Args:
+        results: of the indexes.
+        requests: the B users.
+        options: as for `find_candidates`; no quota counts.
+        width: rows of each list, at most.
+        capacity: rows of a user, at most.
+        items: the catalogue.
+        view: the live statistics of the items.
+
+    Returns:
+        rows (B, P) int32, -1 padded, and places (B, P, SOURCES) int32; see `place_all`.
+    """
+    gathered = _gather(results, requests, 1, options, LISTS, width, False, items, view)
+    rows = np.full((len(requests), capacity), -1, np.int32)
+    places = np.full((len(requests), capacity, len(SOURCES)), -1, np.int32)
+    place_all(
+        requests.columns, results.histories, gathered.rows, gathered.limits, gathered.walk,
+        view.neighbours, view.columns, gathered.seen, width, rows, places,
+    )  # fmt: skip
+    return rows, places

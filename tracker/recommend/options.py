@@ -1,12 +1,13 @@
 """Options of list making: candidates, quotas, diversity, and the learned models in use."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.network import Network, RankerInfo
 from tracker.scoring.online_ranker import OnlineRanker
+from tracker.scoring.retrieval import Retrieval
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +16,12 @@ class RecommendOptions:
 
     - `searches`: of the index a user at most, one a slot. `per_search`: items found by each, and by
       the user encoder where one was trained.
-    - `candidates`: rows merged a user at most, of which `quotas` for content, recent, neighbours,
-      trend (half of it for what is new) and encoder; what is left over goes to who has more (own
-      items, where seen ones are kept). `cut`: rows kept for the costly features, `reserve` of each
-      channel in any case.
+    - `candidates`: rows merged a user at most; `retrieval` has the quotas of the channels, and what
+      is left over goes to who has more (own items, where seen ones are kept). `cut`: rows kept for
+      the costly features.
     - `seen`: items of earlier events come after all others ("demote"), never ("exclude"; but
       a list is not left empty for it), or like others ("keep").
-    - `diversity`: of the re-ranking, 0 (by score alone) to 1.
+    - `diversity`: of the re-ranking, 0 (by score alone) to 1; None for that of `retrieval`.
     - `recent_events`, `neighbour_events`, `content_events`: of the latest so many positive events
       are similar items, live neighbours (of each the `neighbour_width` strongest, before and
       after it) and full-width content taken.
@@ -34,38 +34,43 @@ class RecommendOptions:
     searches: int = 2
     per_search: int = 40
     candidates: int = 88
-    quotas: tuple[int, int, int, int, int] = (24, 9, 18, 20, 9)
     cut: int = 32
-    reserve: int = 4
     seen: Literal["demote", "exclude", "keep"] = "demote"
-    diversity: float = 0.1
+    diversity: float | None = None
     recent_events: int = 5
     neighbour_events: int = 10
     neighbour_width: int = 24
     content_events: int = 8
     because_cosine: float = 0.25
     because_half_life_seconds: float = 604800.0
+    retrieval: Retrieval = field(default_factory=Retrieval)
 
     def __post_init__(self) -> None:
-        if sum(self.quotas) > self.candidates or min(self.quotas) < 0:
+        if self.retrieval.rows > self.candidates:
             raise ValueError(
-                f"quotas {self.quotas} sum to {sum(self.quotas)};"
-                f" none below 0 and at most {self.candidates} candidates together are expected"
+                f"the channels' quotas sum to {self.retrieval.rows};"
+                f" at most {self.candidates} candidates together are expected"
             )
-        if not 5 * self.reserve <= self.cut <= self.candidates:
+        reserve = self.retrieval.reserve
+        if not 5 * reserve <= self.cut <= self.candidates:
             raise ValueError(
-                f"cut is {self.cut}; {5 * self.reserve} (5 * reserve) to {self.candidates}"
+                f"cut is {self.cut}; {5 * reserve} (5 * reserve) to {self.candidates}"
                 " (candidates) is expected"
             )
         if self.seen not in ("demote", "exclude", "keep"):
             raise ValueError(f"seen is {self.seen!r}; demote, exclude or keep is expected")
-        if not 0.0 <= self.diversity <= 1.0:
-            raise ValueError(f"diversity is {self.diversity}; 0 to 1 is expected")
+        if not 0.0 <= self.diversity_weight <= 1.0:
+            raise ValueError(f"diversity is {self.diversity_weight}; 0 to 1 is expected")
         if self.searches < 0 or self.per_search < 1:
             raise ValueError(
                 f"searches is {self.searches} and per_search {self.per_search};"
                 " at least 0 and 1 are expected"
             )
+
+    @property
+    def diversity_weight(self) -> float:
+        """The diversity of the re-ranking: as set, or as in `retrieval`."""
+        return self.retrieval.diversity if self.diversity is None else self.diversity
 
 
 def trained_with(info: RankerInfo, options: RecommendOptions) -> RecommendOptions:
@@ -77,6 +82,8 @@ def trained_with(info: RankerInfo, options: RecommendOptions) -> RecommendOption
         content_events=info.content_events,
         candidates=info.candidates,
         cut=info.cut,
+        retrieval=info.retrieval,
+        per_search=info.retrieval.per_search,
     )
 
 

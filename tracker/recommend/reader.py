@@ -99,7 +99,9 @@ class Reader:
             keeps_scene_queries: the results are to have them.
         """
         histories = self.histories(requests)
-        vectors, owners, masses = interest_queries(histories, self.options.searches)
+        retrieval = self.options.retrieval
+        searches = self.options.searches if retrieval.content else 0
+        vectors, owners, masses = interest_queries(histories, searches)
         scene_queries = None
         if keeps_scene_queries or attention is not None:
             scene_queries = self.scene_queries(requests)
@@ -113,7 +115,7 @@ class Reader:
         if len(vectors):
             rows, _ = self.artifact.index.search(vectors, self.options.per_search)
         encoder_rows = np.full((len(requests), 0), -1, np.int64)
-        if self.tower is not None and len(requests):
+        if self.tower is not None and len(requests) and retrieval.encoder:
             encoder_rows, _ = self.tower.index.search(queries, self.options.per_search)
         return SearchResults(histories, owners, masses, rows, queries, encoder_rows, scene_queries)
 

@@ -102,7 +102,7 @@ class Recommender:
         self._vectors = artifact.vectors.columns
         self.tower = artifact.models.tower
         self.reader = reader(artifact, view, self.options)
-        self._columns = Columns(artifact, view, self.options)
+        self.whole_columns = Columns(artifact, view, self.options)
 
     def carry_over(self, states: UserStates, slots: NDArray[np.int64]) -> int:
         """Rebuild rows of another artifact from their rings; return how many there were."""
@@ -189,7 +189,15 @@ class Recommender:
         )
         candidates = without(merged, excluded) if len(excluded) else merged
         short = cut_and_fill(
-            candidates, results, requests, k, options, self.ranker, self._columns, items, self.view
+            candidates,
+            results,
+            requests,
+            k,
+            options,
+            self.ranker,
+            self.whole_columns,
+            items,
+            self.view,
         )
         ranker = self.ranker if learned.ranker is None else learned.ranker
         scores, picks = self._picked(short, k, ranker)
@@ -262,7 +270,7 @@ class Recommender:
         queries = None
         if column_mask[C_ENCODER : C_ENCODER + 1].any():
             queries = self.reader.encoder_queries(requests)
-        self._columns.of_rows(histories, requests, queries, rows, column_mask, out)
+        self.whole_columns.of_rows(histories, requests, queries, rows, column_mask, out)
         return out
 
     def probabilities(
@@ -337,7 +345,7 @@ class Recommender:
         # 6. Pick by score and diversity.
         picks = np.empty((len(cut.n_rows), k), np.int64)
         select(
-            k, options.diversity, options.seen != "exclude", self._vectors.vectors,
+            k, options.diversity_weight, options.seen != "exclude", self._vectors.vectors,
             cut.rows, scores, cut.n_rows, cut.n_unseen, picks,
         )  # fmt: skip
         return scores, picks
@@ -346,7 +354,7 @@ class Recommender:
         """Steps 3 and 4 of `recommend`, by the published ranker: candidates, and their columns."""
         items, options = self.artifact.vectors, self.options
         return shortlist(
-            results, requests, k, options, self.ranker, self._columns, items, self.view
+            results, requests, k, options, self.ranker, self.whole_columns, items, self.view
         )
 
     def _check(self, requests: RequestBatch, k: int = 1) -> None:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.counts import COUNT
 from tracker.items.vectors import ItemVectors, VectorColumns
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, dot, to_unit
@@ -15,14 +14,16 @@ from tracker.recommend.candidates import CHANNELS, Candidates, find_candidates
 from tracker.recommend.columns import Columns
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.reader import SearchResults
-from tracker.scoring.blend import CUT, Ranker
+from tracker.scoring.blend import Ranker
 from tracker.scoring.features import (
     FEATURE,
-    TREND_KNEE,
     confident_unit,
     neighbour_value,
-    trend_value,
+    recency,
+    scene_value,
 )
+from tracker.scoring.item_score import item_scores
+from tracker.scoring.retrieval import CHEAP, cut_of
 from tracker.users.columns import (
     HalfLives,
     RequestColumns,
@@ -39,14 +40,23 @@ _AHEAD = 8  # candidates whose rows are asked for before their turn
 _TASTE_EVENTS = 10
 
 
+_WALK_COLUMNS = (
+    CHEAP.neighbours_60, CHEAP.neighbours_95, CHEAP.neighbours_long, CHEAP.next,
+    CHEAP.neighbours_live,
+)  # fmt: skip
+"""Columns of CHEAP that are sums of the walk, in their order there."""
+
+
 class CutRule(NamedTuple):
     """Rule of the first cut.
 
-    `weights` (6,) float32 in the order of CUT; `reserve` candidates of each channel are kept in any
-    case; with `keep_seen` seen items are candidates like others, and only then repeats are counted.
+    `weights` (CHEAP,) float32; `item_scores` (N,) float32 of the items now; `reserve` candidates of
+    each channel are kept in any case; with `keep_seen` seen items are candidates like others, and
+    only then repeats are counted.
     """
 
     weights: Array
+    item_scores: Array
     reserve: int
     keep_seen: bool
 
@@ -82,12 +92,11 @@ def cut_candidates(
     candidates: Candidates,
     cut: Candidates,
 ) -> None:
-    """Keep the best candidates by six cheap features, for the costly ones to be computed.
+    """Keep the best candidates by a weighted sum of cheap features, the costly ones for these.
 
-    Cheap are: cosine at the index's width with the last positive events (.8 an event), trend by
-    the short half-life above its knee, neighbours at .95, the negative sum, repeats and the
-    encoder's score. The first `reserve` of each channel are kept whatever their score, so that an
-    item which nobody has chosen yet keeps its way in.
+    The features are those of CHEAP; what weighs 0 is not computed. The first `reserve` of each
+    channel are kept whatever their score, so that an item which nobody has chosen yet keeps its way
+    in.
 
     Args:
         requests: the B users.
@@ -103,9 +112,10 @@ def cut_candidates(
     """
     weights, keep_seen = rule.weights, rule.keep_seen
     short = vectors.vectors
-    log2_counts, ref_times = items.log2_counts, items.ref_times
-    short_half_life = items.half_lives[COUNT.short]
-    ring_rows, history = histories.ring_rows, histories.history
+    ref_times, item_scores = items.ref_times, rule.item_scores
+    half_lives_of_items = items.half_lives
+    item_scenes, scene_counts = items.scenes, items.scene_counts
+    ring, ring_rows, history = users.ring, histories.ring_rows, histories.history
     rows, channels = candidates.rows, candidates.channels
     queries, encoded = encoder
     limit = cut.rows.shape[1]
@@ -113,6 +123,11 @@ def cut_candidates(
     dislike = np.empty(short.shape[1], np.float32)
     scores = np.empty(rows.shape[1], np.float32)
     counts = np.empty(len(CHANNELS), np.int64)
+    by_walk = False
+    for i in range(len(_WALK_COLUMNS)):
+        by_walk = by_walk or weights[_WALK_COLUMNS[i]] != 0.0
+    own_scene = weights[CHEAP.scene_short] != 0.0 or weights[CHEAP.scene_long] != 0.0
+    repeated = weights[CHEAP.repeats] != 0.0 or weights[CHEAP.repeat_recency] != 0.0
     for b in range(len(rows)):
         n = candidates.n_rows[b]
         now = requests.now[b]
@@ -126,38 +141,55 @@ def cut_candidates(
                 add_scaled(taste, short[ring_rows[b, history[b, j]]], weight)
                 weight *= 0.8
             to_unit(taste)
-            taste *= weights[CUT.content]
+            taste *= weights[CHEAP.content]
             u = requests.slots[b]
             if u >= 0 and users.head[u]["negative_mass"] > 0.0:
                 age = max(now - users.head[u]["ref_time"], 0.0)
                 mass = users.head[u]["negative_mass"] * math.pow(2.0, -age / half_lives.negative)
                 confident_unit(users.negative[u], mass, dislike)
-                add_scaled(taste, dislike, weights[CUT.negative])
-            own = n_past if keep_seen else 0
+                add_scaled(taste, dislike, weights[CHEAP.negative])
+            own = n_past if keep_seen and repeated else 0
+            scene = requests.scenes[b] if own_scene else np.uint32(0)
             counts[:] = 0
             for c in range(n):
                 if c + _AHEAD < n:
                     ahead = rows[b, c + _AHEAD]
-                    prefetch(log2_counts, ahead)
-                    prefetch(ref_times, ahead)
+                    prefetch(item_scores, ahead)
                     prefetch(short, ahead)
                     prefetch(encoded, ahead)
+                    if scene != 0:
+                        prefetch(item_scenes, ahead)
                 row = rows[b, c]
-                trend = trend_value(
-                    log2_counts[row, COUNT.short], now - ref_times[row], short_half_life
-                )
-                neighbours = neighbour_value(candidates.walk_sums[b, c, 1])
-                score = weights[CUT.trend] * np.float32(max(trend - TREND_KNEE, 0.0))
-                score += weights[CUT.neighbours] * np.float32(neighbours)
-                score += np.float32(dot(taste, short[row]))
-                if weights[CUT.encoder] != 0.0:
-                    score += weights[CUT.encoder] * np.float32(dot(queries[b], encoded[row]))
+                score = weights[CHEAP.item] * item_scores[row]
+                if by_walk:
+                    for i in range(len(_WALK_COLUMNS)):
+                        if weights[_WALK_COLUMNS[i]] != 0.0:
+                            near = neighbour_value(candidates.walk_sums[b, c, i])
+                            score += weights[_WALK_COLUMNS[i]] * np.float32(near)
+                if weights[CHEAP.content] != 0.0 or weights[CHEAP.negative] != 0.0:
+                    score += np.float32(dot(taste, short[row]))
+                if weights[CHEAP.encoder] != 0.0:
+                    score += weights[CHEAP.encoder] * np.float32(dot(queries[b], encoded[row]))
                 if own > 0:
                     repeats = 0
+                    last = 0.0
                     for j in range(own):
-                        repeats += ring_rows[b, history[b, j]] == row
+                        if ring_rows[b, history[b, j]] == row:
+                            if repeats == 0:
+                                last = ring[u, history[b, j]]["time"]
+                            repeats += 1
                     if repeats > 0:
-                        score += weights[CUT.repeats] * np.float32(math.log2(1.0 + repeats))
+                        score += weights[CHEAP.repeats] * np.float32(math.log2(1.0 + repeats))
+                        score += weights[CHEAP.repeat_recency] * np.float32(recency(now - last))
+                if scene != 0:
+                    for j in range(item_scenes.shape[1]):
+                        if item_scenes[row, j] == scene:
+                            age = now - ref_times[row]
+                            for i in range(2):
+                                trend = scene_value(
+                                    scene_counts[row, j, i], half_lives_of_items[i], age
+                                )
+                                score += weights[CHEAP.scene_short + i] * np.float32(trend)
                 if counts[channels[b, c]] < rule.reserve:
                     score += np.float32(1e4)
                 if c < n_unseen:
@@ -256,9 +288,11 @@ def cut_and_fill(
     """
     states = requests.states
     capacity = candidates.rows.shape[1]
-    cut = Candidates.of_size(
-        len(requests), max(options.cut, min(k + 5 * options.reserve, capacity))
-    )
+    reserve = options.retrieval.reserve
+    weights, score = cut_of(options.retrieval, ranker.cut_weights)
+    latest = float(requests.now.max()) if len(requests) else 0.0
+    rule = CutRule(weights, item_scores(view, score, latest), reserve, options.seen == "keep")
+    cut = Candidates.of_size(len(requests), max(options.cut, min(k + 5 * reserve, capacity)))
     cut_candidates(
         requests.columns,
         results.histories,
@@ -267,7 +301,7 @@ def cut_and_fill(
         items.columns,
         view.columns,
         EncoderColumns(results.encoder_queries, columns.encoded),
-        CutRule(ranker.cut_weights, options.reserve, options.seen == "keep"),
+        rule,
         candidates,
         cut,
     )

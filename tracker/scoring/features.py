@@ -126,6 +126,37 @@ def neighbour_value(x: float) -> float:
 
 
 @native
+def recency(age: float) -> float:
+    """Return the feature of the age of the last of an item's own events, in seconds."""
+    return math.log2(1.0 + _MONTH_SECONDS / max(age, _LEAST_AGE_SECONDS))
+
+
+@native
+def scene_value(count: float, half_life: float, age: float) -> float:
+    """Return the trend in a scene of a count with a half-life, valid `age` seconds ago."""
+    return trend_value(math.log2(count), age, half_life) if count > 0.0 else 0.0
+
+
+@native
+def fastest_of(half_lives: Array) -> int:
+    """Return the place of the shortest half-life, that of `rising_fast`."""
+    fastest = COUNT.short
+    for h in range(len(COUNT), min(len(half_lives), _TRENDS)):
+        if half_lives[h] < half_lives[fastest]:
+            fastest = h
+    return fastest
+
+
+@native
+def rising_value(log2_counts: Array, half_lives: Array, one: int, other: int, age: float) -> float:
+    """Return how much more an item's events come by one half-life than by a longer one."""
+    late = max(age, 0.0)
+    fast = math.pow(2.0, log2_counts[one] - late / half_lives[one])
+    slow = math.pow(2.0, log2_counts[other] - late / half_lives[other])
+    return math.log2((fast * half_lives[other] / half_lives[one] + 1.0) / (slow + 1.0))
+
+
+@native
 def confident_unit(total: Array, mass: float, out: Array) -> None:
     """Write a sum at unit length times its confidence; null for a null sum."""
     for d in range(len(out)):
@@ -189,10 +220,7 @@ def fill_features(
     repeats = column_mask[FEATURE.repeats] or column_mask[FEATURE.repeat_recency]
     in_scene = column_mask[FEATURE.scene_short] or column_mask[FEATURE.scene_long]
     rising = column_mask[FEATURE.rising] or column_mask[FEATURE.rising_fast]
-    fastest = COUNT.short
-    for h in range(len(COUNT), min(len(half_lives_of_items), _TRENDS)):
-        if half_lives_of_items[h] < half_lives_of_items[fastest]:
-            fastest = h
+    fastest = fastest_of(half_lives_of_items)
     for b in range(len(n_rows)):
         u = requests.slots[b]
         now = requests.now[b]
@@ -299,14 +327,8 @@ def _fill_trends(
 
 @inlined
 def _fill_rising(x: Array, log2_counts: Array, half_lives: Array, fastest: int, age: float) -> None:
-    late = max(age, 0.0)
-    short = math.pow(2.0, log2_counts[COUNT.short] - late / half_lives[COUNT.short])
-    long = math.pow(2.0, log2_counts[COUNT.long] - late / half_lives[COUNT.long])
-    ratio = half_lives[COUNT.long] / half_lives[COUNT.short]
-    x[FEATURE.rising] = math.log2((short * ratio + 1.0) / (long + 1.0))
-    fast = math.pow(2.0, log2_counts[fastest] - late / half_lives[fastest])
-    ratio = half_lives[COUNT.short] / half_lives[fastest]
-    x[FEATURE.rising_fast] = math.log2((fast * ratio + 1.0) / (short + 1.0))
+    x[FEATURE.rising] = rising_value(log2_counts, half_lives, COUNT.short, COUNT.long, age)
+    x[FEATURE.rising_fast] = rising_value(log2_counts, half_lives, fastest, COUNT.short, age)
 
 
 @inlined
@@ -394,6 +416,4 @@ def _fill_scene(
     for s in range(len(item_scenes)):
         if item_scenes[s] == scene:
             for i in range(2):
-                count = scene_counts[s, i]
-                if count > 0.0:
-                    x[FEATURE.scene_short + i] = trend_value(math.log2(count), age, half_lives[i])
+                x[FEATURE.scene_short + i] = scene_value(scene_counts[s, i], half_lives[i], age)

@@ -17,6 +17,7 @@ from tracker.kernels.native import native
 from tracker.scoring.blend import CUT
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.features import FORMER_NAMES
+from tracker.scoring.retrieval import Retrieval
 from tracker.scoring.weights import check_weights, names_of, read_weights, weights_to_bytes
 
 Array = NDArray[Any]
@@ -43,6 +44,7 @@ class RankerInfo(msgspec.Struct, frozen=True):
     content_events: int = 28
     candidates: int = 200
     cut: int = 64
+    retrieval: Retrieval = Retrieval()
 
 
 @dataclass(frozen=True, slots=True)

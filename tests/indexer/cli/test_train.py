@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from indexer.cli.console import REFUSED
+from indexer.cli.main import main
 from indexer.data.histories import EventLog
 from indexer.train.half_lives import HalfLives
 from tests.indexer.cli.test_learning import Shop, words
@@ -139,6 +141,24 @@ def test_the_ranker_can_be_trained_alone(shop: Shop) -> None:
     artifact = Artifact.load(shop.root)
     assert artifact.models.tower is None
     assert artifact.manifest.without("tower").endswith("`--no-encoder` was given to the training")
+
+
+def test_a_training_chooses_the_candidates_and_a_later_build_keeps_them(shop: Shop) -> None:
+    done = shop.run("train", "--no-encoder")
+    assert done.exit_code == 0, done.stderr
+    assert "candidates: by source, with the share of the targets" in done.stderr
+    before = Artifact.load(shop.root).models.ranker
+    assert before is not None
+    recall = before.info.retrieval.recall
+    assert recall is not None
+    assert recall.served > 0.9
+    shown = CliRunner().invoke(main, ["show", "--artifacts", str(shop.root)]).stdout
+    assert "candidates" in shown
+    assert "of what ranking all would show" in shown
+    assert shop.build().exit_code == 0
+    after = Artifact.load(shop.root).models.ranker
+    assert after is not None
+    assert after.info == before.info
 
 
 def test_too_few_events_for_an_encoder_train_the_ranker_alone_and_say_so(tmp_path: Path) -> None:

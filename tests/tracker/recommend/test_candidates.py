@@ -2,16 +2,20 @@
 
 from collections import Counter
 
+import msgspec
 import numpy as np
 
 from tests.worlds import START, World, likes
 from tracker.recommend.candidates import (
     CHANNELS,
+    SOURCES,
     Candidates,
     find_candidates,
+    source_places,
 )
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.reader import SearchResults
+from tracker.scoring.retrieval import Retrieval
 from tracker.users.readings import interest_queries, read_histories
 from tracker.users.rows import RequestBatch
 
@@ -27,6 +31,27 @@ def candidates_of(
     keep_seen: bool = False,
     scene: int = 0,
 ) -> Candidates:
+    content, recent, neighbours, trend, encoder = quotas
+    lists = {"mixed": trend // 4, "new": trend // 4}
+    retrieval = Retrieval(content, recent, neighbours, trend // 2, encoder, lists, reserve=0)
+    requests, results = asked(world, user, wished, scene)
+    options = options_of(retrieval, capacity, keep_seen)
+    return find_candidates(
+        results, requests, min(k, capacity), options, False, world.items, world.view
+    )
+
+
+def options_of(retrieval: Retrieval, capacity: int, keep_seen: bool = False) -> RecommendOptions:
+    return RecommendOptions(
+        candidates=capacity, cut=min(capacity, 32), retrieval=retrieval,
+        seen="keep" if keep_seen else "demote",
+        recent_events=5, neighbour_events=8, neighbour_width=64,
+    )  # fmt: skip
+
+
+def asked(
+    world: World, user: int, wished: tuple[int, ...] = (), scene: int = 0
+) -> tuple[RequestBatch, SearchResults]:
     requests = RequestBatch(
         world.users, np.array([user]), np.array([START + 100.0]), np.array([scene], np.uint32)
     )
@@ -39,14 +64,7 @@ def candidates_of(
     results = SearchResults(
         histories, owners, masses, rows, np.zeros((1, 0), np.float32), encoder_rows, None
     )
-    options = RecommendOptions(
-        candidates=capacity, cut=min(capacity, 32), reserve=0, quotas=quotas,
-        seen="keep" if keep_seen else "demote",
-        recent_events=5, neighbour_events=8, neighbour_width=64,
-    )  # fmt: skip
-    return find_candidates(
-        results, requests, min(k, capacity), options, False, world.items, world.view
-    )
+    return requests, results
 
 
 def channels_of(made: Candidates) -> Counter[str]:
@@ -163,3 +181,45 @@ def test_lists_of_neighbours_are_strongest_first_so_that_few_entries_do() -> Non
         assert n[0] == 3
         assert rows[0, :3].tolist() == [41, 42, 43]
         assert (np.diff(counts[0, :3, 0]) <= 0).all()
+
+
+def test_quotas_give_the_rows_whose_place_in_a_source_is_within_them() -> None:
+    world = world_of_all_channels()
+    requests, results = asked(world, 0)
+    for source, quotas in (
+        ("content", {"content": 7}),
+        ("recent", {"recent": 5}),
+        ("neighbours", {"neighbours": 2}),
+        ("trend_1", {"lists": {"trend_1": 3}}),
+    ):
+        nothing = Retrieval(0, 0, 0, 0, 0, {}, reserve=0)
+        retrieval = msgspec.structs.replace(nothing, **quotas)
+        options = options_of(retrieval, retrieval.rows)
+        made = find_candidates(results, requests, 1, options, False, world.items, world.view)
+        rows, places = source_places(results, requests, options, 40, 80, world.items, world.view)
+        own = places[0, :, SOURCES.index(source)]
+        within = rows[0, (own >= 0) & (own < retrieval.rows)].tolist()
+        assert sorted(within) == sorted(made.rows[0, : made.n_rows[0]].tolist()), source
+
+
+def test_places_are_of_unseen_rows_only_and_each_row_stands_there_once() -> None:
+    world = world_of_all_channels()
+    requests, results = asked(world, 0, wished=(50, 4, 51))
+    options = options_of(Retrieval(reserve=0), 88)
+    rows, places = source_places(results, requests, options, 40, 80, world.items, world.view)
+    offered = rows[0, rows[0] >= 0].tolist()
+    assert len(offered) == len(set(offered))
+    assert not {0, 4} & set(offered)
+    wish = places[0, : len(offered), SOURCES.index("encoder")]
+    assert {row: int(p) for row, p in zip(offered, wish, strict=True) if p >= 0} == {50: 0, 51: 1}
+    few, _ = source_places(results, requests, options, 40, 5, world.items, world.view)
+    assert len(set(few[0].tolist())) == 5
+
+
+def test_what_has_no_quota_gets_none_of_the_room_that_is_left() -> None:
+    world = world_of_all_channels()
+    requests, results = asked(world, 0)
+    retrieval = Retrieval(0, 0, 2, 0, 0, {"trend_1": 2}, reserve=0)
+    options = options_of(retrieval, 40)
+    made = find_candidates(results, requests, 1, options, False, world.items, world.view)
+    assert set(channels_of(made)) == {"neighbours", "trend"}

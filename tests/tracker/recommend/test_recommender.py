@@ -26,6 +26,7 @@ from tracker.recommend.lists import RecommendedBatch
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring import blend, context, features
 from tracker.scoring.context import COLUMNS
+from tracker.scoring.retrieval import Retrieval
 from tracker.users import readings as history
 from tracker.users.config import InterestConfig
 from tracker.users.rows import RequestBatch
@@ -324,7 +325,7 @@ def test_wrong_calls_name_both_numbers() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quotas": (90, 10, 10, 10, 0)}, "sum to 120"),
+        ({"retrieval": Retrieval(content=90)}, "sum to 146"),
         ({"cut": 4}, "cut is 4"),
         ({"seen": "hide"}, "seen is 'hide'"),
         ({"diversity": 1.5}, "diversity is 1.5"),
