@@ -58,6 +58,11 @@ def image_environment() -> dict[str, str]:
     return dict(re.findall(r"\b(TRACKER_[A-Z_]+)=(\S+)", text))
 
 
+def image_environment_of(name: str) -> str:
+    (value,) = re.findall(rf"\b{name}=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    return str(value)
+
+
 def compose() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     return loaded
@@ -136,10 +141,14 @@ def test_kustomization_lists_every_manifest_that_can_be_applied_as_it_is() -> No
 
 def test_all_settings_in_image_compose_and_manifests_are_settings_of_the_tracker() -> None:
     (config,) = of_kind("ConfigMap")
-    (secret,) = of_kind("Secret")
+    secret, secret_files = of_kind("Secret")
     image = image_environment()
     in_cluster = load_settings(image | config["data"] | secret["stringData"])
     assert in_cluster.security_protocol == "SASL_SSL"
+    files = {f"/run/secrets/tracker/{name}" for name in secret_files["stringData"]}
+    assert {
+        value for name, value in secret["stringData"].items() if name.endswith("_FILE")
+    } == files
     assert load_settings(image | config["data"]).web_host == "0.0.0.0"
     for service in compose()["services"].values():
         environment = service.get("environment", {})
@@ -151,7 +160,9 @@ def test_no_pod_gets_service_links_root_or_more_rights() -> None:
     for spec in pod_specs():
         assert spec["enableServiceLinks"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
-        for container in spec["containers"]:
+        assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
             assert "memory" in container["resources"]["limits"]
@@ -176,6 +187,29 @@ def test_worker_has_a_volume_of_its_own_probes_and_time_to_commit() -> None:
     assert mounts["/data"]["name"] in claims
     assert settings.data_dir.is_relative_to("/data")
     assert mounts[settings.artifacts]["readOnly"] is True
+
+
+def test_kernels_are_compiled_to_a_volume_that_the_image_fills() -> None:
+    (stateful_set,) = of_kind("StatefulSet")
+    spec = stateful_set["spec"]["template"]["spec"]
+    (worker,), (kernels,) = spec["containers"], spec["initContainers"]
+    (cache,) = [one["value"] for one in worker["env"] if one["name"] == "NUMBA_CACHE_DIR"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in worker["volumeMounts"]}
+    assert mounts[cache] == kernels["volumeMounts"][0]["name"]
+    assert image_environment_of("NUMBA_CACHE_DIR") in kernels["command"][2]
+    assert "/tmp" in mounts
+
+
+def test_only_who_is_named_reaches_the_workers() -> None:
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
+    (stateful_set,) = of_kind("StatefulSet")
+    labels = stateful_set["spec"]["template"]["metadata"]["labels"]
+    assert policies["tracker"]["podSelector"]["matchLabels"].items() <= labels.items()
+    (rule,) = policies["tracker"]["ingress"]
+    (worker,) = stateful_set["spec"]["template"]["spec"]["containers"]
+    assert rule["ports"][0]["port"] == worker["ports"][0]["name"]
+    assert len(rule["from"]) == 3
+    assert "ingress" not in policies["indexer"]
 
 
 def test_workers_memory_holds_the_rows_it_may_keep() -> None:
