@@ -6,7 +6,7 @@ ARGS ?=
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo test quick browser faults promises check format lint types bench figures pages docs schemas clean
+.PHONY: help demo test quick browser faults promises check format lint types bench figures pages docs schemas sbom clean
 
 help:
 	@echo 'To begin:'
@@ -27,6 +27,7 @@ help:
 	@echo '  make promises run the tests of each promise once without its protection: they have to fail'
 	@echo '  make figures  measure the figures of docs/figures/: DATA=folder, ONLY="films faults" for some'
 	@echo '  make pages    write docs/figures/ from benchmarks/results/'
+	@echo '  make sbom     the software bill of materials into build/sbom.json (CycloneDX)'
 	@echo '  make clean    remove everything that was made here, .venv too'
 	@echo 'Variables: PYTHON=python3.12 (the interpreter), JOBS=4 (tests at a time), ARGS="..." (options)'
 
@@ -87,6 +88,10 @@ bench: .venv/.bench
 figures: .venv/.bench
 	$(BIN)/python -m benchmarks.all --data $(DATA) $(ONLY)
 	$(BIN)/python -m benchmarks.figures
+
+sbom: .venv/.test
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json $(BIN)/python
 
 pages: .venv/.test
 	$(BIN)/python -m benchmarks.figures
