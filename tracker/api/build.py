@@ -4,6 +4,7 @@ from tracker.api.access import Access
 from tracker.api.fleet import Fleet
 from tracker.api.host import Host
 from tracker.api.items import Items
+from tracker.api.persons import Persons
 from tracker.api.reads import Reads
 from tracker.api.sending import Sending
 from tracker.api.server import Handler, Server
@@ -23,6 +24,7 @@ def build_api(host: Host) -> Server:
         settings.token("web_token"), settings.token("web_read_token"), settings.web_rate
     )
     reads = Reads(host)
+    persons = Persons(host)
     users, items, fleet = Users(host, reads), Items(host, reads), Fleet(host)
     handlers: dict[str, Handler] = {
         "users": users.seen,
@@ -34,6 +36,8 @@ def build_api(host: Host) -> Server:
         "why": users.why,
         "what_if": WhatIf(reads, users, host.context.kinds).what_if,
         "stream": Streams(host, reads, users).stream,
+        "export": persons.export,
+        "forget": persons.forget,
         "guest": users.guest,
         "score": users.score,
         "events": Sending(host).events,

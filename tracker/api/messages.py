@@ -280,6 +280,39 @@ class OutlookAnswer(msgspec.Struct, frozen=True):
     note: str
 
 
+class Remains(msgspec.Struct, frozen=True):
+    """A place that keeps something of a forgotten user; `seconds` is null if no time bounds it."""
+
+    place: str
+    what: str
+    seconds: float | None
+
+
+class ForgetAnswer(msgspec.Struct, frozen=True):
+    """A request to forget a user, as far as it has come.
+
+    `waiting` are partitions that have not applied it yet; they will, as soon as a worker has them.
+    `events_taken_out` were taken out of items, `events_left` are older ones, without a name.
+    """
+
+    request: str
+    complete: bool
+    waiting: list[int]
+    was_known: bool
+    events_taken_out: int
+    events_left: int
+    remains: list[Remains]
+
+
+class ExportAnswer(msgspec.Struct, frozen=True):
+    """All that the topics keep of a user, as `tracker export-user` prints it."""
+
+    user_id: str
+    states: list[dict[str, Any]]
+    records: dict[str, list[dict[str, Any]]]
+    attributes: list[int]
+
+
 class RecentEvent(msgspec.Struct, frozen=True):
     """One of the latest events of a user."""
 

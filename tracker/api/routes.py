@@ -77,6 +77,14 @@ ROUTES = (
         messages.ListAnswer, messages.ListQuery, owner="path", streams=True,
     ),
     Route(
+        "export", "GET", "/users/{user_id}/export", "All that is kept of a user.",
+        messages.ExportAnswer, scope="write",
+    ),
+    Route(
+        "forget", "DELETE", "/users/{user_id}", "Ask all workers to forget a user.",
+        messages.ForgetAnswer, scope="write", status=202,
+    ),
+    Route(
         "guest", "POST", "/recommendations", "A list for somebody without an id; nothing is kept.",
         messages.ListAnswer, body=messages.GuestBody,
     ),

@@ -41,6 +41,6 @@ def test_every_problem_that_a_route_may_have_is_explained() -> None:
     assert {status for route in ROUTES for status in problem_statuses(route)} == set(PROBLEMS)
 
 
-def test_only_the_routes_that_change_something_need_the_token_to_write() -> None:
+def test_what_changes_something_and_the_export_need_the_token_to_write() -> None:
     writing = {route.name for route in ROUTES if route.scope == "write"}
-    assert writing == {"events", "publish", "rollback"}
+    assert writing == {"events", "export", "forget", "publish", "rollback"}
