@@ -6,7 +6,7 @@ ARGS ?=
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo test quick browser faults promises check format lint types bench figures pages docs schemas sbom clean
+.PHONY: help demo test quick browser faults fuzz promises check format lint types bench figures pages docs schemas sbom clean
 
 help:
 	@echo 'To begin:'
@@ -24,6 +24,7 @@ help:
 	@echo 'To measure:'
 	@echo '  make bench    throughput and latency on Apache Kafka (needs Java and Maven)'
 	@echo '  make faults   long fault runs on Apache Kafka: kill -9, stops, freezes'
+	@echo '  make fuzz     an hour of made-up input for everything that is read from outside'
 	@echo '  make promises run the tests of each promise once without its protection: they have to fail'
 	@echo '  make figures  measure the figures of docs/figures/: DATA=folder, ONLY="films faults" for some'
 	@echo '  make pages    write docs/figures/ from benchmarks/results/'
@@ -64,6 +65,9 @@ browser: .venv/.test
 
 faults: .venv/.test
 	$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz: .venv/.test
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 promises: .venv/.test
 	$(BIN)/python -m tests.promises $(ARGS)

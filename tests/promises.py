@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 VARIABLE = "WITHOUT_PROTECTION"
 
@@ -100,6 +101,12 @@ PROMISES = (
         "what was deleted while a database was away does not come back",
         _set("tracker.worker.transport.empty_if_older", lambda database, time: False),
         ("tests/tracker/worker/test_transport.py -k was_away",),
+    ),
+    Promise(
+        "web-limits",
+        "slow, idle and many connections do not hold the web server, and it names no version",
+        _set("tracker.worker.web_limits.LimitedRunner._make_server", web.AppRunner._make_server),
+        ("tests/tracker/worker/test_web_limits.py",),
     ),
     Promise(
         "stuck-partition",

@@ -111,7 +111,7 @@ def _categories(categories: Any, left_out: Counter[str] | None) -> Any:
         if categories.startswith("["):
             try:
                 return _categories(msgspec.json.decode(categories), left_out)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         return [part.strip() for part in categories.split("|") if part.strip()]
     if not isinstance(categories, list):

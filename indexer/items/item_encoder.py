@@ -356,7 +356,7 @@ def _read_config(folder: Path, name: str) -> _ModelConfig:
         raise EncoderError(
             f"{name}: no config.json in the folder; a transformers model expected"
         ) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EncoderError(f"{name}: config.json: {error}") from error
     if not (config.hidden_size or config.dim):
         raise EncoderError(f"{name}: config.json names no hidden_size; a text encoder expected")
@@ -404,7 +404,7 @@ def _read_training(folder: Path, name: str) -> TrainingInfo | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Finetuned).training
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EncoderError(f"{name}: {FINETUNED}: {first_line(error)}") from error
 
 

@@ -107,7 +107,7 @@ class Labels:
         if self._texts is None:
             try:
                 self._texts = msgspec.json.decode(self._path.read_bytes(), type=list[str])
-            except (OSError, msgspec.DecodeError):
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self._texts = []
         if row < len(self._texts):
             return self._texts[row]

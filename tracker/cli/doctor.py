@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
-from tracker.events.dialects import load_dialect
+from tracker.events.dialects import DialectError, load_dialect
 from tracker.events.kinds import Kinds, KindsFileError
 from tracker.kafka.client import EventChecker, HeldBack, Latest, latest_records
 from tracker.kafka.clock import broker_clock
@@ -68,7 +68,8 @@ async def check_all(
         add(Check("settings", "fail", str(error)))
         return checks
     add(check_settings(settings), check_kinds(settings), check_data_dir(settings), check_codec())
-    add(*check_artifact(settings))
+    dialect = check_format(settings)
+    add(dialect, *check_artifact(settings))
     try:
         add(await check_broker(settings))
     except BrokerError as error:
@@ -83,7 +84,8 @@ async def check_all(
         reports = await ensure_topics(settings, create=False)
         add(*check_topics(reports))
         add(await check_clock(settings, reports, transactions.state == "ok"))
-        add(*await check_latest(settings, reports))
+        if not dialect.failed:
+            add(*await check_latest(settings, reports))
     except (BrokerError, TopicError, TopicsError) as error:
         add(Check("topics", "fail", str(error)))
     return checks
@@ -222,6 +224,15 @@ def check_kinds(settings: Settings) -> Check:
     except KindsFileError as error:
         return Check("kinds", "fail", f"{error}; TRACKER_KINDS_FILE names it")
     return Check("kinds", "ok", f"{len(kinds.table)} kinds from {settings.kinds_file}")
+
+
+def check_format(settings: Settings) -> Check:
+    """Check the format of the events: that its name is known, or its file can be used."""
+    try:
+        load_dialect(settings.events_format)
+    except DialectError as error:
+        return Check("format", "fail", f"{error}; TRACKER_EVENTS_FORMAT names it")
+    return Check("format", "ok", f"events are of the format {settings.events_format}")
 
 
 def check_codec() -> Check:

@@ -134,7 +134,7 @@ def _titles(items: Sequence[str]) -> dict[str, str]:
     for line in read_lines(items):
         try:
             item = decoder.decode(line.value)
-        except msgspec.DecodeError:  # the indexer names it
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the indexer names it
             continue
         titles[item.item_id] = item.title or (item.text or "")[:60] or item.item_id
     return titles
@@ -147,7 +147,7 @@ def _attributes(users: str | None, user_id: str) -> dict[str, object]:
     for line in read_lines([users]):
         try:
             user = decoder.decode(line.value)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{line.place}: {error}") from error
         if user.user_id == user_id:
             return dict(user.attributes)

@@ -194,7 +194,7 @@ def _parsed(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return msgspec.json.decode(value)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return value
     return value
 
@@ -564,13 +564,13 @@ def _without(table: Mapping[str, str], words: set[str]) -> dict[str, str]:
 def _read(name: str, text: str) -> _File:
     try:
         return msgspec.convert(tomllib.loads(text), _File)
-    except tomllib.TOMLDecodeError as error:
-        raise DialectError(f"{name}: not TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise DialectError(
             f"{name}: {error}; expected are the paths user, item, kind, timestamp, scene, value,"
             " event_id and records, base, others, ignore, and the tables kinds, takes_back, join"
         ) from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise DialectError(f"{name}: not TOML: {error}") from error
 
 
 def decode_record(value: bytes | None, dialect: Dialect) -> Event:

@@ -195,7 +195,7 @@ def _array(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, bytes]]:
             )
     try:
         elements = msgspec.json.decode(bytes(whole), type=list[msgspec.Raw])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         yield from enumerate(bytes(whole).split(b"\n"), 1)
         return
     for number, element in enumerate(elements, 1):

@@ -120,13 +120,13 @@ class Kinds(msgspec.Struct, frozen=True):
             file = msgspec.convert(tomllib.loads(text), _KindsFile)
         except OSError as error:
             raise KindsFileError(f"{path}: cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise KindsFileError(f"{path}: not TOML: {error}") from error
         except msgspec.ValidationError as error:
             raise KindsFileError(
                 f"{path}: {error}; expected `unknown` (a weight or 'reject'), `replace`, and under"
                 " [kinds] a number or {weight = number, curve = none|rating|dwell|quantity} a kind"
             ) from error
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+            raise KindsFileError(f"{path}: not TOML: {error}") from error
         table: dict[str, Kind] = {} if file.replace else dict(DEFAULT_KINDS)
         for name, line in file.kinds.items():
             kind = line if isinstance(line, Kind) else Kind(line, _default_curve(name))

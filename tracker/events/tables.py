@@ -209,7 +209,7 @@ def _typed(fields: Fields, decimal_comma: bool) -> Fields:
         if name in fields:
             try:
                 fields[name] = msgspec.json.decode(fields[name])
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
     for name in [name for name in fields if name.startswith("attributes.")]:
         part = fields.setdefault("attributes", {})

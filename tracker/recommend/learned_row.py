@@ -60,7 +60,7 @@ def decode_learned(row: bytes) -> dict[str, Learned]:
             kind = NewerLearnedRowError if number > FORMAT else LearnedRowError
             raise kind(f"format {number}; this version reads 1 to {FORMAT}")
         models = msgspec.msgpack.decode(body, type=_Row).models
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LearnedRowError(f"{len(row)} bytes that are no row of this kind: {error}") from error
     if number == 1 and "scenes" in models:
         models["attention"] = Learned(0, models.pop("scenes").steps)

@@ -429,7 +429,7 @@ def is_position(value: bytes) -> bool:
     """Return whether bytes are a position record, of whatever format."""
     try:
         msgspec.json.decode(value, type=Position)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 
@@ -442,7 +442,7 @@ def decode_position(value: bytes) -> Position:
     """
     try:
         position = msgspec.json.decode(value, type=Position)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PositionError(f"the position record cannot be read ({error}); {RESET}") from error
     if position.format not in (FORMAT, HAND_OVER_FORMAT):
         raise PositionError(

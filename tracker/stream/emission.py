@@ -95,7 +95,7 @@ class EmitPolicy:
             user = user_of(key)
             try:
                 pending = msgspec.json.decode(value, type=PendingList)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 unreadable.append((key, value))
                 continue
             numbers = (pending.offset, pending.partition, pending.version)

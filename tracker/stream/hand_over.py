@@ -341,7 +341,7 @@ class HandOver:
                 continue
             try:
                 restored.append(_with_state(record, origin))
-            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
                 why = f"it is to hold the state of a user, and does not: {error}"
                 refused.append((record, self._rejection(record.offset, NO_ORIGIN, why)))
         self._needed_read = None

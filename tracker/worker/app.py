@@ -19,7 +19,7 @@ from tracker.worker.eraser import ErasableOptions, Eraser
 from tracker.worker.plane import Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
-from tracker.worker.web import Health, add_api, add_pages, own_address
+from tracker.worker.web import Health, add_api, add_pages, limit_connections, own_address
 
 log = logging.getLogger(__name__)
 
@@ -189,6 +189,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         if first:
             app.add_future(_log_ready(context, plane, health))
 
+    limit_connections(app)
     add_pages(app, context, plane, health)
     add_api(app, context, plane, health)
     return app

@@ -14,6 +14,7 @@ from tracker.api.routes import PREFIX
 from tracker.settings import Settings
 from tracker.stream.serving import Context
 from tracker.worker.plane import Plane
+from tracker.worker.web_limits import LimitedRunner
 
 TEXT = "text/plain; version=0.0.4"
 
@@ -106,6 +107,12 @@ class Health:
             reasons.append(f"the items' changelog cannot be read since {failing:.0f} s")
         reasons += self._plane.waiting
         return reasons
+
+
+def limit_connections(app: faust.App) -> None:
+    """Limit the connections of the application's web server, before it starts."""
+    web: Any = app.web  # Faust makes a runner without limits
+    web._runner = LimitedRunner(web.web_app)
 
 
 def add_pages(app: faust.App, context: Context, plane: Plane, health: Health) -> None:

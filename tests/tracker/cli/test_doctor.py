@@ -20,6 +20,7 @@ from tracker.cli.doctor import (
     check_codec,
     check_data_dir,
     check_device,
+    check_format,
     check_kinds,
     check_latest,
     check_settings,
@@ -127,6 +128,18 @@ def test_table_of_weights_is_read(tmp_path: Path) -> None:
     found = check_kinds(settings(kinds_file=bad))
     assert found.failed
     assert "TRACKER_KINDS_FILE" in found.text
+
+
+def test_a_format_of_events_that_is_not_known_fails_in_one_line(tmp_path: Path) -> None:
+    assert check_format(settings()).state == "ok"
+    assert check_format(settings(events_format="ga4")).state == "ok"
+    (tmp_path / "bad.toml").write_text("user = [")
+    for name, named in (("segmnt", "Did you mean segment?"), (f"{tmp_path}/bad.toml", "not TOML")):
+        found = check_format(settings(events_format=name))
+        assert found.failed
+        assert named in found.text
+        assert "TRACKER_EVENTS_FORMAT" in found.text
+        assert "\n" not in found.text
 
 
 def test_data_directory_below_a_file_fails(tmp_path: Path) -> None:

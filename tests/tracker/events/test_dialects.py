@@ -278,3 +278,10 @@ def test_a_flat_table_is_read_by_its_columns(tmp_path: Path) -> None:
     log = read_event_log([path], Kinds.default(), 2e9, event_reading(dialect=str(own)))
     assert log.batch.items.tolist() == [hash_id("i1"), hash_id("i2")]
     assert log.batch.times.tolist() == [1.7e9, 1.7e9 + 1]
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000, "user = " + "9" * 5000])
+def test_a_file_too_deep_or_with_too_long_a_number_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(DialectError, match=r"mine\.toml: not TOML"):
+        load_dialect(str(tmp_path / "mine.toml"))

@@ -132,3 +132,10 @@ def test_a_rating_of_minus_one_is_no_rating_unless_the_scale_holds_it() -> None:
     assert Kinds.default(0.0, 1.0).weight("rate", -1.0) == 0.0
     assert Kinds.default(-1.0, 1.0).weight("rate", -1.0) == -2.0
     assert Kinds.default(1.0, 5.0).weight("rate", -2.0) == -2.0
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000, "[kinds]\nview = " + "9" * 5000])
+def test_a_file_too_deep_or_with_too_long_a_number_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "kinds.toml").write_text(text)
+    with pytest.raises(KindsFileError, match=r"kinds\.toml: not TOML"):
+        Kinds.load(tmp_path / "kinds.toml")

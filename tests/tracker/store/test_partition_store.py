@@ -24,6 +24,7 @@ from tracker.store.partition_store import (
     PositionError,
     decode_position,
     encode_position,
+    is_position,
 )
 
 
@@ -313,3 +314,10 @@ def test_states_without_transactions_are_taken_over_by_a_broker_that_has_them(
     again.store.advance(3)
     again.commit()
     assert msgspec.json.decode(database.get(b"p"), type=Position).transactions
+
+
+@pytest.mark.parametrize("value", [b'{"topic":"\x80"}', b'{"more":' + b"[" * 5000])
+def test_a_position_that_is_no_utf8_or_too_deep_is_refused_by_name(value: bytes) -> None:
+    assert not is_position(value)
+    with pytest.raises(PositionError, match="cannot be read"):
+        decode_position(value)

@@ -218,6 +218,7 @@ def check_pages(settings: Settings) -> None:
     )
     with urlopen(request, timeout=10) as answer:
         assert (answer.status, json.load(answer)["sent"]) == (202, 1)
+        assert answer.headers["Server"] == "tracker"  # the limits of web_limits.py are in force
 
 
 @pytest.mark.parametrize(
