@@ -196,9 +196,11 @@ def item_differences(expected: Rows, found: Rows) -> list[str]:
         for exact in ITEM_EXACT:
             if not np.array_equal(a[exact], b[exact], equal_nan=exact.endswith("time")):
                 wrong.append(f"item {name.hex()}: {exact} is {b[exact]}, expected {a[exact]}")
-        for close in ("counts", "weight_sum", "weight_total"):
-            if not np.allclose(a[close], b[close], rtol=ITEM_TOLERANCE, atol=ITEM_TOLERANCE):
-                wrong.append(f"item {name.hex()}: {close} is {b[close]}, expected {a[close]}")
+        pairs = {close: (a[close], b[close]) for close in ("weight_sum", "weight_total")}
+        pairs["counts"] = (one.counted["count"][number], other.counted["count"][number])
+        for close, (x, y) in pairs.items():
+            if not np.allclose(x, y, rtol=ITEM_TOLERANCE, atol=ITEM_TOLERANCE):
+                wrong.append(f"item {name.hex()}: {close} is {y}, expected {x}")
         if not _same_scenes(one, other, number):
             wrong.append(f"item {name.hex()}: scenes differ")
     return wrong

@@ -34,7 +34,7 @@ BAD: list[tuple[str, bytes | None]] = [
     ("not_json", b"\xff\xfe\x00"),
     ("not_json", b""),
     ("wrong_type", b"[" * 100_000),
-    ("wrong_type", b"[1, 2]"),
+    ("wrong_type", b"[1,2]"),
     ("wrong_type", event(item_id=5.5)),
     ("missing_field", b'{"item_id":"i1","kind":"click","timestamp":1}'),
     ("missing_field", event(item_id=None)),
