@@ -616,6 +616,17 @@ class _Gathered(NamedTuple):
     seen: SeenColumns
 
 
+@native
+def _read_seen(
+    slots: Array, head: Array, seen_slots: Array, events: Array, seen_rows: Array
+) -> None:
+    """Write the number of events and the row in the filters of each user; see `SeenColumns`."""
+    for b in range(len(slots)):
+        slot = slots[b]
+        events[b] = head[slot]["events"] if slot >= 0 else 0
+        seen_rows[b] = seen_slots[slot] if slot >= 0 else -1
+
+
 def _gather(
     results: SearchResults,
     requests: RequestBatch,
@@ -629,19 +640,18 @@ def _gather(
 ) -> _Gathered:
     """Look up the common lists, by their names and at most so `long`, and those of the scenes."""
     users, slots, scenes = requests.users, requests.slots, requests.scenes
-    arena_rows = np.maximum(slots, 0)
-    nobody = slots < 0
-    events = np.where(nobody, 0, requests.states.head["events"][arena_rows]).astype(np.int64)
-    seen_rows = np.where(nobody, -1, users.seen_slots[arena_rows])
+    events, seen_rows = np.empty(len(slots), np.int64), np.empty(len(slots), np.int64)
+    _read_seen(slots, requests.states.head, users.seen_slots, events, seen_rows)
     latest = float(requests.now.max()) if len(requests) else 0.0
     lists = [_common_list(view, name, options.retrieval, latest, long) for name in names]
-    codes, lines = np.unique(scenes, return_inverse=True)
-    of_scenes = [view.trend_rows(latest, int(code), long) for code in codes]
+    lines: dict[int, int] = {}
+    of_users = [lines.setdefault(code, len(lines)) if code else -1 for code in scenes.tolist()]
+    of_scenes = [view.trend_rows(latest, code, long) for code in lines]
     return _Gathered(
         ChannelRows(
             results.owners, results.masses, results.rows, results.encoder_rows, items.similar,
             _padded(lists, long), _padded(of_scenes, long),
-            np.where(scenes == 0, -1, lines.reshape(-1)),
+            np.array(of_users, np.int64),
         ),
         Limits(k, items.live, options.seen == "keep", options.recent_events),
         WalkOptions(options.neighbour_events, options.neighbour_width, whole_walk),

@@ -1,6 +1,7 @@
 """Events into users' rows, and rows of another artifact into one's own terms before that."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from tracker.artifact.artifact import Artifact
 from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
+from tracker.kernels.native import native
 from tracker.users.apply import Applied, apply_events, joined, rebuild_from_ring
 from tracker.users.join_users import join_users as rows_joined
 from tracker.users.rows import UserRows
@@ -25,18 +27,28 @@ def carry_over(states: UserStates, slots: NDArray[np.int64], artifact: Artifact)
         slots: (B,) its rows, may repeat; -1 for none.
         artifact: the one in use.
     """
-    slots = slots[slots >= 0]
     manifest, items, tower = artifact.manifest, artifact.vectors, artifact.models.tower
     basis = hash_id(manifest.basis)
-    head = states.head
-    foreign = slots[(head["basis"][slots] != basis) & (head["n_ring"][slots] > 0)]
-    if len(foreign):
-        foreign = np.unique(foreign)
+    rebuilt = 0
+    if _has_foreign(slots, states.head, np.uint64(basis)):
+        own = slots[slots >= 0]
+        head = states.head
+        foreign = np.unique(own[(head["basis"][own] != basis) & (head["n_ring"][own] > 0)])
         rebuild_from_ring(states, foreign, items, basis, manifest.sequence)
+        rebuilt = len(foreign)
     if tower is None:
         states.set_hidden(0)
-        return len(foreign)
-    return max(len(foreign), tower.carry_over(states, slots, items))
+        return rebuilt
+    return max(rebuilt, tower.carry_over(states, slots[slots >= 0], items))
+
+
+@native
+def _has_foreign(slots: NDArray[np.int64], head: NDArray[Any], basis: np.uint64) -> bool:
+    """Return whether a row with events is of another basis."""
+    for slot in slots:
+        if slot >= 0 and head[slot]["basis"] != basis and head[slot]["n_ring"] > 0:
+            return True
+    return False
 
 
 def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> Applied:
@@ -53,7 +65,8 @@ def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> App
     states = users.states
     rebuilt = carry_over(states, events.slots, artifact)
     if tower is None:
-        return replace(_apply(users, events, artifact), rebuilt=rebuilt)
+        applied = _apply(users, events, artifact)
+        return replace(applied, rebuilt=rebuilt) if rebuilt else applied
     parts = []
     for part in tower.stretches(states, events):
         stretch = events if len(part) == len(events) else events.take(part)

@@ -143,7 +143,8 @@ class ListEncoder:
         """Return the JSON of each user's Recommendation; decoded, equal to `to_recommendations`."""
         lines = self._encoder.encode_lines
         heads = _split(
-            lines([_Head(*head) for head in zip(record_ids, users, times, scenes, strict=True)])
+            lines([_Head(*head) for head in zip(record_ids, users, times, scenes, strict=True)]),
+            len(batch),
         )
         middles = _split(
             lines(
@@ -151,13 +152,15 @@ class ListEncoder:
                     _Middle(artifact, latency, version)
                     for latency, version in zip(latencies_ms, versions, strict=True)
                 ]
-            )
+            ),
+            len(batch),
         )
         rows, reasons = batch.rows, batch.because_rows
         bound = len(heads.text) + len(middles.text) + len(rows) * _RECORD_BYTES
-        bound += _lengths(self._ids, rows) + _lengths(self._ids, reasons) + reasons.size
-        bound += rows.size * _ITEM_BYTES
-        bound += _lengths(self._labels, batch.labels) + batch.labels.size * _INTEREST_BYTES
+        bound += reasons.size + rows.size * _ITEM_BYTES + batch.labels.size * _INTEREST_BYTES
+        bound += _length(self._ids.starts, rows.ravel())
+        bound += _length(self._ids.starts, reasons.ravel())
+        bound += _length(self._labels.starts, batch.labels.ravel())
         buffer = np.empty(bound, np.uint8)
         ends = np.empty(len(rows), np.int64)
         lists = _Lists(
@@ -202,15 +205,32 @@ def _joined(parts: Sequence[bytes]) -> _Texts:
     return _Texts(np.frombuffer(b"".join(parts), np.uint8), starts)
 
 
-def _split(lines: bytes) -> _Texts:
-    """Return lines, each with its newline."""
+def _split(lines: bytes, count: int) -> _Texts:
+    """Return so many lines, each with its newline."""
     text = np.frombuffer(lines, np.uint8)
-    return _Texts(text, np.r_[0, np.flatnonzero(text == _NEWLINE) + 1])
+    starts = np.zeros(count + 1, np.int64)
+    _find_starts(text, starts)
+    return _Texts(text, starts)
 
 
-def _lengths(texts: _Texts, rows: NDArray[Any]) -> int:
-    used = rows[rows >= 0]
-    return int((texts.starts[used + 1] - texts.starts[used]).sum())
+@native
+def _find_starts(text: Array, starts: Array) -> None:
+    """Write the place after each newline into `starts`, from its second place on."""
+    line = 1
+    for place in range(len(text)):
+        if text[place] == _NEWLINE:
+            starts[line] = place + 1
+            line += 1
+
+
+@native
+def _length(starts: Array, rows: Array) -> int:
+    """Return the bytes of all pieces of these numbers (N,), -1 for none."""
+    total = 0
+    for row in rows:
+        if row >= 0:
+            total += starts[row + 1] - starts[row]
+    return total
 
 
 def _text(text: str) -> NDArray[np.uint8]:

@@ -100,15 +100,13 @@ def describe(
         picks,
         lists,
     )
-    list_scores = np.take_along_axis(scores, np.maximum(picks, 0), axis=1)
     labels, strengths, changes = strongest_interests(histories, requests, items)
-    list_hash = np.zeros(users, np.uint64)
-    hashes = np.where(lists.rows >= 0, items.hashes[lists.rows], np.uint64(0))
-    for i in range(k):
-        list_hash = (list_hash ^ hashes[:, i]) * _MIX + _MIX
+    list_scores = np.empty((users, k), np.float32)
+    list_hash = np.empty(users, np.uint64)
+    _sum_up(lists.rows, picks, scores, items.hashes, list_scores, list_hash)
     return RecommendedBatch(
         lists.rows,
-        np.where(picks >= 0, list_scores, np.float32(0.0)),
+        list_scores,
         lists.channels,
         lists.because,
         lists.because_rows,
@@ -118,6 +116,22 @@ def describe(
         list_hash,
         np.full((users, k), np.nan, np.float32),
     )
+
+
+@native
+def _sum_up(
+    rows: Array, picks: Array, scores: Array, hashes: Array, list_scores: Array, list_hash: Array
+) -> None:
+    """Write the scores of lists (B, K), 0 where they end, and the hash of each list."""
+    for b in range(len(rows)):
+        mixed = np.uint64(0)
+        for i in range(rows.shape[1]):
+            item = np.uint64(0)
+            if rows[b, i] >= 0:
+                item = hashes[rows[b, i]]
+            mixed = (mixed ^ item) * _MIX + _MIX
+            list_scores[b, i] = scores[b, picks[b, i]] if picks[b, i] >= 0 else np.float32(0.0)
+        list_hash[b] = mixed
 
 
 @native

@@ -147,6 +147,8 @@ class Recommender:
         with step("search"):  # 1, 2
             results = self.reader.search(requests, learned.attention)
         with step("rank"):
+            if len(requests) <= _PART:
+                return self._lists(results, requests, k, learned)
             lists = [
                 self._lists(results.part(part), requests.part(part), k, learned)
                 for part in _parts(len(requests))
@@ -325,6 +327,8 @@ class Recommender:
         # 7. Add reasons and interests.
         histories, items = results.histories, self.artifact.vectors
         batch = describe(histories, requests, self.options, items, short.cut, scores, picks)
+        if self.artifact.models.prediction is None:
+            return batch
         probabilities = self._probabilities(histories, requests, batch.rows, learned.calibration)
         return replace(batch, probabilities=probabilities)
 

@@ -123,6 +123,9 @@ def item_score(weights: dict[str, float], knee: float = 0.0) -> ItemScore:
     return ItemScore(np.array([weights.get(n, 0.0) for n in ITEM_FEATURES], np.float32), knee)
 
 
+_TREND = item_score({"trend_short": 1.0}, TREND_KNEE)
+
+
 def cut_of(
     retrieval: Retrieval, weights: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], ItemScore]:
@@ -137,7 +140,7 @@ def cut_of(
         return np.array([own.get(n, 0.0) for n in CHEAP._fields], np.float32), item_score(own)
     padded = np.zeros(len(CHEAP), np.float32)
     padded[: len(weights)] = weights
-    return padded, item_score({"trend_short": 1.0}, TREND_KNEE)
+    return padded, _TREND
 
 
 def recall_lines(retrieval: Retrieval) -> list[str]:

@@ -1,6 +1,7 @@
 """ListMaker: makes the recommendation records of users."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,7 @@ class ListMaker:
         self._events = topics.events
         self._partition = str(partition)
         self._last = LastLists()
+        self._items_from = cache(context.metrics.recommended_items.labels)
 
     def make(
         self, lists: Lists, serving: Serving, now: float, learned: LearnedModels
@@ -132,7 +134,7 @@ class ListMaker:
         counts = channel_counts(batch.channels, batch.rows).tolist()
         for name, count in zip(CHANNELS, counts, strict=True):
             if count:
-                metrics.recommended_items.labels(name).inc(count)
+                self._items_from(name).inc(count)
         metrics.impersonal_lists.inc(impersonal_lists(batch.channels, batch.rows))
         metrics.coverage.add(batch.rows, serving.sequence, len(serving.artifact.vectors))
         self._last.keep(self._rows.states, lists.slots, batch, serving.sequence)

@@ -168,16 +168,30 @@ class Coverage:
             self._window = window
 
 
+@native
 def channel_counts(channels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the items of lists (B, K) by channel, for all of CHANNELS."""
-    counts: NDArray[np.int64] = np.bincount(channels[rows >= 0], minlength=len(CHANNELS))
+    counts = np.zeros(len(PERSONAL), np.int64)
+    for b in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            if rows[b, i] >= 0:
+                counts[channels[b, i]] += 1
     return counts
 
 
+@native
 def impersonal_lists(channels: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
     """Return how many of B lists have no item that depends on the user.
 
     >>> impersonal_lists(np.array([[CHANNEL.trend, 0], [CHANNEL.content, 0]]), np.array([[3, -1]]))
     1
     """
-    return int((~(PERSONAL[channels] & (rows >= 0)).any(axis=1)).sum())
+    lists = 0
+    for b in range(rows.shape[0]):
+        is_personal = False
+        for i in range(rows.shape[1]):
+            if rows[b, i] >= 0 and PERSONAL[channels[b, i]]:
+                is_personal = True
+        if not is_personal:
+            lists += 1
+    return lists

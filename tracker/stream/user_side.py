@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,7 @@ class UserSide(Side[str]):
             context.settings.max_event_age_seconds,
         )
         self._lists = ListMaker(context, partition, rows, self._policy)
+        self._outcome = cache(self._metrics.outcomes.labels)
         self._item_events: list[NDArray[Any]] = []
         self._joining: dict[str, int] = {}  # slots of the users who join others in this chunk
         self._joined_before: set[str] = set()  # of these, those whose row is from after the join
@@ -900,7 +902,7 @@ class UserSide(Side[str]):
         counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()
         for code, name in OUTCOMES.items():
             if counts[code]:
-                self._metrics.outcomes.labels(name).inc(counts[code])
+                self._outcome(name).inc(counts[code])
         if counts[DUPLICATE]:
             self._metrics.duplicates.inc(counts[DUPLICATE])
         if counts[TOO_OLD]:

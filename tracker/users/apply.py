@@ -192,6 +192,66 @@ def _apply(
     return written, unknown
 
 
+@native
+def _are_whole(events: EventColumns, capacity: int, n_rows: int) -> bool:
+    """Return whether slots and rows are in bounds, and times and weights are numbers."""
+    for i in range(events.slots.shape[0]):
+        if not 0 <= events.slots[i] < capacity or events.rows[i] >= n_rows:
+            return False
+        is_number = np.isfinite(events.weights[i]) and np.isfinite(events.times[i])
+        if not is_number and events.retracts[i] == 0:
+            return False
+    return True
+
+
+@native
+def _look_through(
+    slots: Array, head: Array, seen_slots: Array, basis: np.uint64, ring: int,
+    users: Array, evicted: Array, overflow: Array,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Find the users of sorted slots, and those among them who need a seen set.
+
+    Args:
+        slots: (N,) of the events, in ascending order.
+        head: of the arena.
+        seen_slots: (C,) by user slot, -1 for none.
+        basis: that rows have to be of.
+        ring: entries of a ring.
+        users: filled with each user once.
+        evicted: filled with how many entries have left the ring of each user.
+        overflow: filled with the users without a seen set whose ring can overflow now.
+
+    Returns:
+        the number of users and of those in `overflow`; the first row of another basis, and the
+        first whose seen set was not loaded, each -1 if there is none.
+    """
+    n = 0
+    n_overflow = 0
+    foreign = -1
+    unloaded = -1
+    start = 0
+    while start < len(slots):
+        user = slots[start]
+        end = start + 1
+        while end < len(slots) and slots[end] == user:
+            end += 1
+        row = head[user]
+        in_ring = whole(row["n_ring"])
+        if foreign < 0 and in_ring > 0 and row["basis"] != basis:
+            foreign = user
+        users[n] = user
+        evicted[n] = row["evicted"]
+        n += 1
+        if seen_slots[user] < 0:
+            if unloaded < 0 and row["evicted"] > 0:
+                unloaded = user
+            if in_ring + end - start > ring:
+                overflow[n_overflow] = user
+                n_overflow += 1
+        start = end
+    return n, n_overflow, foreign, unloaded
+
+
 def _check_events(states: UserStates, events: EventBatch, n_rows: int) -> None:
     if events.slots.min() < 0 or events.slots.max() >= states.capacity:
         raise ValueError(
@@ -251,29 +311,37 @@ def apply_events(
         nothing = np.zeros(0, np.int64)
         return Applied(outcomes, np.zeros(0, ITEM_EVENT), 0, nothing, np.zeros(0, np.bool_))
     content = content_of(states, catalogue)
-    _check_events(states, events, len(catalogue.vectors))
-    users, times = np.unique(events.slots, return_counts=True)
-    head = states.head[users]
-    foreign = (head["n_ring"] > 0) & (head["basis"] != np.uint64(basis))
-    if foreign.any():
+    columns = events_of(events)
+    if not _are_whole(columns, states.capacity, len(catalogue.vectors)):
+        _check_events(states, events, len(catalogue.vectors))
+    users, overflow = np.empty(n, np.int64), np.empty(n, np.int64)
+    evicted = np.empty(n, np.int64)
+    n_users, n_overflow, foreign, unloaded = _look_through(
+        np.sort(events.slots),
+        states.head,
+        seen_slots,
+        np.uint64(basis),
+        states.config.ring,
+        users,
+        evicted,
+        overflow,
+    )
+    if foreign >= 0:
         raise ValueError(
-            f"user row {users[foreign][0]} is in basis {head['basis'][foreign][0]:x}; {basis:x} is"
+            f"user row {foreign} is in basis {states.head['basis'][foreign]:x}; {basis:x} is"
             " expected: rebuild it from its ring first"
         )
-    without = seen_slots[users] < 0
-    if (without & (head["evicted"] > 0)).any():
-        raise ValueError(
-            f"user row {users[without & (head['evicted'] > 0)][0]} has a seen set that was not"
-            " loaded: unpack it first"
-        )
-    overflow = users[without & (head["n_ring"] + times > states.config.ring)]
-    seen_slots[overflow] = seen.allocate(len(overflow))
+    if unloaded >= 0:
+        raise ValueError(f"user row {unloaded} has a seen set that was not loaded: unpack it first")
+    users = users[:n_users]
+    if n_overflow:
+        seen_slots[overflow[:n_overflow]] = seen.allocate(n_overflow)
     out = np.zeros(n, ITEM_EVENT)
     recents = np.zeros((n, RECENTS), np.uint64)
     late = np.zeros(n, np.bool_)
     written, unknown = _apply(
         rows_of(states),
-        events_of(events),
+        columns,
         rules_of(states, basis, sequence),
         content,
         seen_of(seen, seen_slots),
@@ -285,7 +353,7 @@ def apply_events(
     out = out[:written]
     out["recent"] = recents[:written]
     out["source_partition"] = events.partition
-    changed = users[states.head["evicted"][users] != head["evicted"]]
+    changed = users[states.head["evicted"][users] != evicted[:n_users]]
     return Applied(outcomes, out, unknown, changed, late)
 
 

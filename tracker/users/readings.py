@@ -140,6 +140,30 @@ def _read_rings(
         n_history[b] = n
 
 
+@native
+def _read_interests(
+    slots: Slots, now: Array, head: Array, interest_heads: Array, interest_means: Array,
+    half_life_seconds: float, strengths: Array, changes: Array, means: Array, order: Array,
+) -> None:  # fmt: skip
+    """Fill strengths, changes, interests and order of `Histories`; what is not in use stays."""
+    for b in range(slots.shape[0]):
+        slot = slots[b]
+        if slot >= 0:
+            for s in range(whole(head[slot]["n_slots"])):
+                strength, change = interest_strength(
+                    interest_heads[slot, s], now[b], half_life_seconds
+                )
+                strengths[b, s] = strength
+                changes[b, s] = change
+                unit_mean(interest_means[slot, s], means[b, s])
+        for s in range(order.shape[1]):
+            place = s
+            while place > 0 and strengths[b, order[b, place - 1]] < strengths[b, s]:
+                order[b, place] = order[b, place - 1]
+                place -= 1
+            order[b, place] = s
+
+
 def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
     """Read the rows of B users at the times of their requests."""
     states, slots = requests.states, requests.slots
@@ -151,13 +175,14 @@ def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
         states.ring, states.head["n_ring"], slots, items.table_hash, items.table_row,
         ring_rows, history, n_history,
     )  # fmt: skip
-    nobody = slots < 0
-    slots_or_0 = np.where(nobody, 0, slots)
-    strengths, changes = interest_strengths(states, slots_or_0, requests.now)
-    means = interest_vectors(states, slots_or_0)
-    strengths[nobody] = 0.0
-    means[nobody] = 0.0
-    order = np.argsort(-strengths, axis=1, kind="stable")
+    strengths = np.zeros((users, states.config.slots), np.float32)
+    changes = np.zeros((users, states.config.slots), np.float32)
+    means = np.zeros((users, *states.interest_means.shape[1:]), np.float32)
+    order = np.empty((users, states.config.slots), np.int64)
+    _read_interests(
+        slots, requests.now, states.head, states.interest_heads, states.interest_means,
+        states.config.slot_half_life_seconds, strengths, changes, means, order,
+    )  # fmt: skip
     return Histories(ring_rows, history, n_history, strengths, changes, means, order)
 
 
@@ -170,13 +195,32 @@ def interest_queries(
         queries (Q, D) float32 unit; owners (B, searches) int64, the query of each user and rank or
         -1; masses (B, searches) float32, the interests' strengths.
     """
-    top = histories.order[:, :searches]
-    masses = np.take_along_axis(histories.strengths, top, axis=1)
-    is_query = masses > 0.0
-    owners = np.full(top.shape, -1, np.int64)
-    owners[is_query] = np.arange(int(is_query.sum()))
-    user, rank = np.nonzero(is_query)
-    return np.ascontiguousarray(histories.interests[user, top[user, rank]]), owners, masses
+    users, width = histories.order.shape
+    ranks = min(searches, width)
+    owners, masses = np.empty((users, ranks), np.int64), np.empty((users, ranks), np.float32)
+    queries = np.empty((users * ranks, histories.interests.shape[2]), np.float32)
+    count = _make_queries(
+        histories.order, histories.strengths, histories.interests, queries, owners, masses
+    )
+    return queries[:count], owners, masses
+
+
+@native
+def _make_queries(
+    order: Array, strengths: Array, interests: Array, queries: Array, owners: Array, masses: Array
+) -> int:
+    """Fill what `interest_queries` returns; return the number of queries."""
+    count = 0
+    for b in range(owners.shape[0]):
+        for rank in range(owners.shape[1]):
+            interest = order[b, rank]
+            masses[b, rank] = strengths[b, interest]
+            owners[b, rank] = -1
+            if masses[b, rank] > 0.0:
+                queries[count] = interests[b, interest]
+                owners[b, rank] = count
+                count += 1
+    return count
 
 
 def shares_of(
@@ -208,22 +252,43 @@ def strongest_interests(
     """
     users, width = histories.order.shape
     count = min(INTERESTS, width)
-    labels = np.full((users, INTERESTS), -1, np.int32)
+    labels = np.empty((users, INTERESTS), np.int32)
     shares = np.zeros((users, INTERESTS), np.float32)
     moves = np.zeros((users, INTERESTS), np.float32)
-    top = histories.order[:, :count]
     share, moved = shares_of(histories.strengths, histories.changes)
-    shares[:, :count] = np.take_along_axis(share, top, axis=1)
-    moves[:, :count] = np.take_along_axis(moved, top, axis=1)
-    slots_or_0 = np.maximum(requests.slots, 0)
-    medoids = requests.states.interest_heads["medoid"][slots_or_0[:, None], top]
-    rows = items.row_of(medoids.ravel()).reshape(top.shape)
-    is_interest = shares[:, :count] > 0.0
-    for b, i in np.argwhere(is_interest & (rows < 0)):  # a medoid that is gone: rare
-        past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
-        if len(past):
-            cosines = items.vectors[past] @ histories.interests[b, top[b, i]]
-            rows[b, i] = past[int(np.argmax(cosines))]
-    has_label = is_interest & (rows >= 0)
-    labels[:, :count][has_label] = items.label_codes[rows[has_label]]
+    without = _name_interests(
+        requests.slots, histories.order[:, :count], share, moved, requests.states.interest_heads,
+        items.table_hash, items.table_row, items.label_codes, labels, shares, moves,
+    )  # fmt: skip
+    if without:  # a medoid that is gone: rare
+        for b, i in np.argwhere((shares > 0.0) & (labels < 0)):
+            past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
+            if len(past):
+                cosines = items.vectors[past] @ histories.interests[b, histories.order[b, i]]
+                labels[b, i] = items.label_codes[past[int(np.argmax(cosines))]]
     return labels, shares, moves
+
+
+@native
+def _name_interests(
+    slots: Slots, top: Array, share: Array, moved: Array, interest_heads: Array,
+    table_hash: Array, table_row: Array, label_codes: Array,
+    labels: Array, shares: Array, moves: Array,
+) -> int:  # fmt: skip
+    """Fill what `strongest_interests` returns; return how many interests have no medoid's label."""
+    without = 0
+    labels[:] = -1
+    for b in range(top.shape[0]):
+        for i in range(top.shape[1]):
+            interest = top[b, i]
+            shares[b, i] = share[b, interest]
+            moves[b, i] = moved[b, interest]
+            if not shares[b, i] > 0.0:
+                continue
+            medoid = interest_heads[max(slots[b], 0), interest]["medoid"]
+            row = row_of_hash(table_hash, table_row, medoid)
+            if row >= 0:
+                labels[b, i] = label_codes[row]
+            else:
+                without += 1
+    return without

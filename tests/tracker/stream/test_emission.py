@@ -117,3 +117,10 @@ def test_pending_lists_survive_a_crash() -> None:
 def test_last_entry_of_each_slot_is_found() -> None:
     assert last_of_each(np.array([3, 1, 3, 2, 1])).tolist() == [2, 3, 4]
     assert last_of_each(np.zeros(0, np.int64)).tolist() == []
+
+
+def test_the_last_of_each_slot_is_the_same_for_few_and_for_many() -> None:
+    slots = np.random.default_rng(5).integers(0, 40, 300)
+    for count in (1, 64, 65, 300):
+        last = {slot: place for place, slot in enumerate(slots[:count].tolist())}
+        assert last_of_each(slots[:count]).tolist() == sorted(last.values())

@@ -1,11 +1,19 @@
 """What users' rows say at a time, in a small world."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tests.small_world import START, lived_in
 from tracker.users import readings
-from tracker.users.readings import interest_strengths, interest_vectors, sum_masses
+from tracker.users.readings import (
+    interest_strengths,
+    interest_vectors,
+    read_histories,
+    sum_masses,
+)
+from tracker.users.rows import RequestBatch, UserRows
 
 
 def test_serving_reads_decayed_strengths_and_masses_without_writing() -> None:
@@ -42,3 +50,16 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
             monkeypatch.setattr(readings, name, kernel.py_func)
     for part, native_part in zip(read(), native_parts, strict=True):
         assert np.allclose(part, native_part, rtol=1e-5, atol=1e-6)
+
+
+def test_user_without_a_state_has_no_interest_and_no_change_of_one() -> None:
+    users = lived_in()
+    rows = UserRows(users.states.config)
+    rows.states = users.states
+    items: Any = users.items
+    nobody = RequestBatch(rows, np.array([-1]), np.array([START + 3e5]), np.zeros(1, np.uint32))
+    read = read_histories(nobody, items)
+    assert not read.strengths.any()
+    assert not read.changes.any()
+    assert not read.interests.any()
+    assert read.order.tolist() == [list(range(read.order.shape[1]))]
