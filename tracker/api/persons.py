@@ -2,8 +2,6 @@
 
 import asyncio
 
-from aiokafka.errors import KafkaError
-
 from tracker.api.host import Host
 from tracker.api.messages import ExportAnswer, ForgetAnswer, Remains
 from tracker.api.problems import ProblemError
@@ -43,7 +41,7 @@ class Persons:
             raise ProblemError(409, str(error)) from error
         except ForgetError as error:
             raise ProblemError(400, str(error)) from error
-        except (BrokerError, KafkaError, TimeoutError) as error:
+        except (BrokerError, RuntimeError, TimeoutError) as error:  # a KafkaError is the second
             raise ProblemError(503, f"Kafka does not answer: {first_line(error)}") from error
         return ForgetAnswer(
             report.request, report.complete, report.waiting, report.was_known,
@@ -66,7 +64,7 @@ class Persons:
             raise ProblemError(
                 503, "the topics are too long to be read in time; run `tracker export-user`"
             ) from error
-        except (BrokerError, KafkaError) as error:
+        except (BrokerError, RuntimeError) as error:
             raise ProblemError(503, f"Kafka does not answer: {first_line(error)}") from error
         if person is None:
             raise ProblemError(404, "nothing is kept of this user")
