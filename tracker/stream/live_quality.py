@@ -183,7 +183,8 @@ def channel_counts(channels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDAr
 def impersonal_lists(channels: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
     """Return how many of B lists have no item that depends on the user.
 
-    >>> impersonal_lists(np.array([[CHANNEL.trend, 0], [CHANNEL.content, 0]]), np.array([[3, -1]]))
+    >>> trend = CHANNELS.index("trend")
+    >>> impersonal_lists(np.array([[trend, 0]], np.uint8), np.array([[3, -1]]))
     1
     """
     lists = 0

@@ -73,6 +73,7 @@ def test_all_is_well_where_all_is_there_and_missing_guarantees_are_noted(
         "topic user changelog",
         "topic item changelog",
         "topic hand-over",
+        "topic requests to forget",
     }
 
 
