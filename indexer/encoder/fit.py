@@ -50,6 +50,19 @@ class Fitted:
         return self.trained.encoder
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The course of a fit: who follows it, and when it has to end.
+
+    `report` is called after each batch; `after_epoch` after each epoch, when its checkpoint is
+    written; `until` is the `time.monotonic()` after which no epoch but the first may end.
+    """
+
+    report: Report | None = None
+    after_epoch: Callable[[Epoch], None] = lambda epoch: None
+    until: float = math.inf
+
+
 def fit_encoder(
     sequences: Sequences,
     items: Items,
@@ -62,9 +75,7 @@ def fit_encoder(
     trend: Trend | None = None,
     start: Fitted | None = None,
     checkpoint: Path | None = None,
-    report: Report | None = None,
-    after_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    until: float = math.inf,
+    course: Course | None = None,
 ) -> Fitted:
     """Train an encoder.
 
@@ -80,14 +91,13 @@ def fit_encoder(
         trend: popularity of the items by row; without it the encoder learns popularity too.
         start: weights to continue from; items with later ids start as unknown ones.
         checkpoint: file that is written after each epoch, and resumed if it is there.
-        report: called after each batch.
-        after_epoch: called after each epoch, when its checkpoint is written.
-        until: `time.monotonic()` after which no epoch but the first may end.
+        course: who follows the fit, and when it has to end; nobody, and never.
 
     Raises:
         CheckpointError: the checkpoint is of another training.
         ValueError: there is no event to learn from.
     """
+    course = Course() if course is None else course
     torch.manual_seed(options.seed)
     trained = Trained(UserEncoder(config)).to(device)
     if start is not None:
@@ -110,13 +120,13 @@ def fit_encoder(
         best_ndcg, fitted.best_epoch = _best(fitted.curve)
         if len(places) and epoch - fitted.best_epoch > options.patience:
             break
-        if fitted.curve and time.monotonic() + fitted.curve[-1].seconds > until:
+        if fitted.curve and time.monotonic() + fitted.curve[-1].seconds > course.until:
             fitted.left_out = options.epochs + 1 - epoch
             break
         for group in optimizer.param_groups:
             group["lr"] = rate_of(epoch, options)
         started = time.monotonic()
-        loss = learner.epoch(epoch, segments, optimizer, best_ndcg, report)
+        loss = learner.epoch(epoch, segments, optimizer, best_ndcg, course.report)
         hit, ndcg = validate(
             trained.encoder, sequences, items, places, options.repeats, learner.trend_scores
         )
@@ -126,7 +136,7 @@ def fit_encoder(
         if checkpoint is not None:
             lines = msgspec.to_builtins(fitted.curve)
             save_checkpoint(checkpoint, fingerprint, lines, trained, optimizer, best)
-        after_epoch(fitted.curve[-1])
+        course.after_epoch(fitted.curve[-1])
     fitted.best_epoch = _best(fitted.curve)[1] if len(places) else len(fitted.curve)
     trained.load_state_dict(best)
     trained.eval()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.encoder.fit import Fitted, fit_encoder
+from indexer.encoder.fit import Course, Fitted, fit_encoder
 from indexer.encoder.learner import EncoderOptions
 from indexer.encoder.scores import Items
 from indexer.encoder.sequences import Sequences
@@ -47,7 +47,7 @@ class Fit:
         return fit_encoder(
             self.sequences, self.items, self.config, self.train, self.validation, self.options,
             device=self.device, trend=self.trend, checkpoint=self.checkpoint,
-            until=self.until,
+            course=Course(until=self.until),
         )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from indexer.encoder.attention import (
 )
 from indexer.encoder.budget import ENCODER_SHARE, Budget
 from indexer.encoder.choice import Setting, Tried, choose, cores, settings_to_try
-from indexer.encoder.fit import Epoch, Fitted, fit_encoder
+from indexer.encoder.fit import Course, Epoch, Fitted, fit_encoder
 from indexer.encoder.learner import EncoderOptions
 from indexer.encoder.options import (
     MEAN_TARGETS,
@@ -241,8 +241,7 @@ def _fit_encoder(
             part.sequences, part.items, config, part.events, validation, options,
             device=data.device, trend=data.trend, start=start,
             checkpoint=None if folder is None else folder / f"{name}.safetensors",
-            report=report, after_epoch=lambda epoch: progress.epoch(name, epoch),
-            until=until,
+            course=Course(report, lambda epoch: progress.epoch(name, epoch), until),
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from indexer.encoder.budget import Budget
-from indexer.encoder.fit import fit_encoder
+from indexer.encoder.fit import Course, fit_encoder
 from tests.indexer.encoder.test_fit import CONFIG, CPU, OPTIONS, parts, world
 
 
@@ -33,7 +33,14 @@ def test_a_fit_without_time_ends_after_its_first_epoch_and_counts_the_others() -
     sequences, items = world()
     train, validation = parts(sequences)
     done = fit_encoder(
-        sequences, items, CONFIG, train, validation, OPTIONS, device=CPU, until=-math.inf
+        sequences,
+        items,
+        CONFIG,
+        train,
+        validation,
+        OPTIONS,
+        device=CPU,
+        course=Course(until=-math.inf),
     )
     assert len(done.curve) == 1
     assert done.left_out == OPTIONS.epochs - 1

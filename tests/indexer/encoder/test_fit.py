@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from indexer.encoder.checkpoint import CheckpointError
-from indexer.encoder.fit import Fitted, fit_encoder, rate_of
+from indexer.encoder.fit import Course, Fitted, fit_encoder, rate_of
 from indexer.encoder.learner import EncoderOptions, Learner, Report, Trained
 from indexer.encoder.scores import Items, catalogue_table, known_items, user_vectors, validate
 from indexer.encoder.sequences import Sequences, batches, windows
@@ -118,7 +118,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
             options,
             device=CPU,
             checkpoint=checkpoint,
-            report=report,
+            course=Course(report),
         )
 
     whole = fit(None)
