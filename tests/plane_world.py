@@ -14,7 +14,7 @@ from rocksdict import Options, Rdict, WriteBatch
 
 from tests.worlds import checkerboard
 from tracker.artifact.artifact import Artifact
-from tracker.events.dialects import load_dialect
+from tracker.dialects.loading import load_dialect
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Event, Recommendation, encode_event
 from tracker.items.rows import ItemRows

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 import click
 
 from indexer.data.catalog import Catalog, read_items
-from tracker.events.dialects import FORMATS, OWN
+from tracker.dialects.loading import FORMATS
+from tracker.events.dialect import OWN
 from tracker.events.entries import parse_columns
 from tracker.events.kinds import Kinds
 from tracker.events.times import UNITS, Unit

@@ -87,8 +87,10 @@ def trace(
         from indexer.replay.trace import draw, item_ids
         from indexer.replay.trace import trace as follow
         from tracker.artifact.artifact import Artifact
+        from tracker.dialects.loading import load_dialect
         from tracker.events.entries import event_reading
 
+        reading = event_reading(columns, timestamps, load_dialect(dialect))
         artifact = Artifact.load(root, version, "cpu")
         scale = artifact.manifest.interest
         log, _ = read_log(
@@ -96,7 +98,7 @@ def trace(
             weights,
             None,
             time.time(),
-            event_reading(columns, timestamps, dialect),
+            reading,
             (scale.rating_min, scale.rating_max),
             f"that of {artifact.manifest.version}",
         )
@@ -104,9 +106,7 @@ def trace(
         say(check_events(events, log, in_catalog, artifact.manifest.version))
         own = np.array([name == user for name in log.batch.users], bool)
         strange = set(log.batch.items[own & ~in_catalog & (log.items >= 0)].tolist())
-        names = (
-            item_ids(events, strange, event_reading(columns, dialect=dialect)) if strange else {}
-        )
+        names = item_ids(events, strange, reading) if strange else {}
         moments = follow(artifact, log, user, names)
         if png is not None:
             draw(moments, png, f"interests of {user}")

@@ -51,7 +51,8 @@ from indexer.evaluate.targets import Flags, Integers, Targets, slices, targets_o
 from indexer.replay.replay import Replay, Rows
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import Root
-from tracker.events.dialects import OWN
+from tracker.dialects.loading import load_dialect
+from tracker.events.dialect import OWN
 from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 from tracker.events.times import Unit
@@ -384,7 +385,7 @@ def read_inputs(
         kinds,
         None,
         not_after,
-        event_reading(options.columns, options.timestamps, options.dialect),
+        event_reading(options.columns, options.timestamps, load_dialect(options.dialect)),
         (scale.rating_min, scale.rating_max),
         f"that of {version}",
     )

@@ -33,7 +33,8 @@ from indexer.items.item_encoder import (
 from indexer.items.whitening import fit_whitening
 from indexer.train.curve import write_curve
 from tracker.artifact.manifest import TrainingInfo
-from tracker.events.dialects import OWN
+from tracker.dialects.loading import load_dialect
+from tracker.events.dialect import OWN
 from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 from tracker.events.times import Unit
@@ -233,7 +234,7 @@ def _prepare(
         kinds,
         None,
         not_after,
-        event_reading(options.columns, options.timestamps, options.dialect),
+        event_reading(options.columns, options.timestamps, load_dialect(options.dialect)),
         options.rating_scale,
     )
     note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))

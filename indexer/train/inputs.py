@@ -24,6 +24,7 @@ from indexer.items.options import BuildOptions, current_version
 from indexer.train.options import TrainOptions, TrainProgress
 from indexer.train.ranker import MIN_EXAMPLES
 from tracker.artifact.versions import Root
+from tracker.dialects.loading import load_dialect
 from tracker.events.entries import event_reading
 from tracker.events.kinds import Kinds
 
@@ -79,7 +80,7 @@ def read_inputs(
         kinds,
         scale,
         not_after,
-        event_reading(options.columns, options.timestamps, options.dialect),
+        event_reading(options.columns, options.timestamps, load_dialect(options.dialect)),
         options.rating_scale,
     )
     progress.note(check_events(events, log, events_in_catalog(catalog, log), "the catalogue"))

@@ -13,7 +13,7 @@ from indexer.train.half_lives import HalfLives
 from indexer.train.item_half_lives import ItemHalfLives
 from indexer.train.prediction import PredictionOptions
 from indexer.train.ranker import RankerOptions
-from tracker.events.dialects import OWN
+from tracker.events.dialect import OWN
 from tracker.events.times import Unit
 
 

@@ -43,9 +43,10 @@ from tracker.api.server import _decoded
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import _digest
 from tracker.artifact.versions import ArtifactError, set_latest, version_name
+from tracker.dialects.loading import BUILT_IN, load_dialect
+from tracker.dialects.table import DialectError, TableDialect
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventReader, events_in
-from tracker.events.dialects import BUILT_IN, DialectError, TableDialect, load_dialect
 from tracker.events.entries import event_reading
 from tracker.events.item_events import ItemEventFormatError, _checksum, decode_block
 from tracker.events.kinds import Kinds, KindsFileError
@@ -464,7 +465,7 @@ def read_files(given: tuple[str, bytes]) -> None:
     with suppress(EventFileError):
         read_event_log([path], Kinds.default(), 2e9)
     with suppress(EventFileError, DialectError):
-        read_event_log([path], Kinds.default(), 2e9, event_reading(dialect="segment"))
+        read_event_log([path], Kinds.default(), 2e9, event_reading(dialect=load_dialect("segment")))
     with suppress(UserFileError):
         read_users([path])
     path.unlink()

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError
+from tracker.dialects.loading import load_dialect
+from tracker.dialects.table import DialectError
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
-from tracker.events.dialects import DialectError, load_dialect
 from tracker.events.kinds import Kinds, KindsFileError
 from tracker.kafka.client import EventChecker, HeldBack, Latest, latest_records
 from tracker.kafka.clock import broker_clock

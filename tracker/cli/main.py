@@ -15,7 +15,8 @@ from tracker.cli.printing import err, print_demo, print_json, print_story, progr
 from tracker.cli.shared import FAILED, OneLineErrors, json_option, run_to_end, settings_options
 from tracker.demo.input import load_input, shipped
 from tracker.demo.run import DemoOptions, DemoResult, run_demo
-from tracker.events.dialects import FORMATS, OWN, records_in
+from tracker.dialects.loading import FORMATS, load_dialect
+from tracker.events.dialect import OWN, records_in
 from tracker.events.entries import EVENT_FIELDS, event_reading, parse_columns, read_lines
 from tracker.events.kinds import Kinds
 from tracker.events.lines import Line
@@ -107,7 +108,7 @@ def send(
             f"--format is {form}, and the workers read {settings.events_format}"
             " (TRACKER_EVENTS_FORMAT): events are sent in the workers' format or in our own"
         )
-    reading = event_reading(columns, dialect=form)
+    reading = event_reading(columns, dialect=load_dialect(form))
     kinds = Kinds.of_settings(settings.kinds_file, settings.unknown_kinds)
     checker = EventChecker(settings, kinds)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from tracker.events.dialects import records_in
+from tracker.events.dialect import records_in
 from tracker.events.entries import event_reading, read_lines
 from tracker.events.lines import InputError, Line
 from tracker.events.rating_scale import rating_scale

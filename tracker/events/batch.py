@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.arrivals import Arrivals
-from tracker.events.dialects import Dialect, PassedOver, decode_record
+from tracker.events.dialect import Dialect, PassedOver, decode_record
 from tracker.events.foreign import SeveralEvents
 from tracker.events.kinds import Kinds, QuantityError, UnknownKindError
 from tracker.events.times import MAX_SECONDS, Unit, number_in, seconds, unit_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tracker.events.dialects import OWN, Dialect, DialectError, load_dialect
+from tracker.events.dialect import Dialect
 from tracker.events.foreign import DECISIVE, FIELDS
 from tracker.events.lines import Line, utf8_lines
 from tracker.events.names import nearest
@@ -115,25 +115,25 @@ def parse_columns(text: str) -> dict[str, str]:
 def event_reading(
     columns: Mapping[str, str] | None = None,
     timestamps: Unit = "auto",
-    dialect: str = OWN,
+    dialect: Dialect | None = None,
 ) -> Reading:
     """Return how events are read; the fields that an event does not have are noted.
 
     Args:
         columns: names of columns in the files, by field, where the two differ.
         timestamps: unit of timestamps that are numbers.
-        dialect: format of the events, see `load_dialect`.
+        dialect: format of the events; None for our own.
 
     Raises:
-        DialectError: there is no such format, or it goes with other names of columns.
+        InputError: columns are named, and the format is not our own.
     """
-    if dialect != OWN:
+    if dialect is not None:
         if columns:
-            raise DialectError(
-                f"--columns names fields of our own format, and the format is {dialect}; name the"
-                " paths in a TOML file, and give that as --format"
+            raise InputError(
+                f"--columns names fields of our own format, and the format is {dialect.name}; name"
+                " the paths in a TOML file, and give that as --format"
             )
-        return Reading(timestamps=timestamps, dialect=load_dialect(dialect))
+        return Reading(timestamps=timestamps, dialect=dialect)
     return Reading(EVENT_FIELDS, columns or {}, ("user_id",), DECISIVE, timestamps=timestamps)
 
 

@@ -12,9 +12,10 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from tracker.dialects.loading import load_dialect
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventReader, events_in
-from tracker.events.dialects import Dialect, load_dialect
+from tracker.events.dialect import Dialect
 from tracker.events.foreign import look_alikes
 from tracker.events.kinds import Kinds
 from tracker.events.lines import Line

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracker.events.batch import events_in
-from tracker.events.dialects import Dialect
+from tracker.events.dialect import Dialect
 from tracker.events.wire import RejectedEventError
 from tracker.kafka.client import Received
 from tracker.kafka.partitioner import HASHES, fitting

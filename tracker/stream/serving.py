@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version
-from tracker.events.dialects import Dialect
+from tracker.events.dialect import Dialect
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Rejection
 from tracker.explained import first_line

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from tracker.events.dialects import load_dialect
+from tracker.dialects.loading import load_dialect
 from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView

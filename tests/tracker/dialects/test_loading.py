@@ -11,16 +11,11 @@ import pytest
 
 from indexer.data.histories import read_event_log
 from tests.paths import ROOT
+from tracker.dialects.loading import BUILT_IN, load_dialect
+from tracker.dialects.table import DialectError
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader, events_in
-from tracker.events.dialects import (
-    BUILT_IN,
-    DialectError,
-    PassedOver,
-    decode_record,
-    load_dialect,
-    records_of,
-)
+from tracker.events.dialect import PassedOver, decode_record, records_of
 from tracker.events.entries import event_reading
 from tracker.events.foreign import MAX_EVENTS
 from tracker.events.kinds import Kinds
@@ -85,7 +80,7 @@ def test_a_file_in_a_dialect_is_the_log_of_its_events(name: str, tmp_path: Path)
     theirs, ours = tmp_path / "theirs.jsonl", tmp_path / "ours.jsonl"
     theirs.write_bytes(b"\n".join(block("format", name)))
     ours.write_bytes(b"\n".join(block("events", name)))
-    log = read_event_log([theirs], Kinds.default(), 2e9, event_reading(dialect=form))
+    log = read_event_log([theirs], Kinds.default(), 2e9, event_reading(dialect=load_dialect(form)))
     plain = read_event_log([ours], Kinds.default(), 2e9)
     assert columns(log.batch) == columns(plain.batch)
     assert not log.rejected
@@ -101,7 +96,7 @@ def test_nested_columns_of_parquet_are_read(tmp_path: Path) -> None:
             item.pop("price", None)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "ga4.parquet")
     log = read_event_log(
-        [tmp_path / "ga4.parquet"], Kinds.default(), 2e9, event_reading(dialect="ga4")
+        [tmp_path / "ga4.parquet"], Kinds.default(), 2e9, event_reading(dialect=load_dialect("ga4"))
     )
     (tmp_path / "ours.jsonl").write_bytes(b"\n".join(block("events", "ga4")))
     plain = read_event_log([tmp_path / "ours.jsonl"], Kinds.default(), 2e9)
@@ -275,7 +270,9 @@ def test_a_flat_table_is_read_by_its_columns(tmp_path: Path) -> None:
     own.write_text(
         'user = "who"\nitem = "what.id"\nkind = "did"\ntimestamp = "when"\n[kinds]\nseen = "view"\n'
     )
-    log = read_event_log([path], Kinds.default(), 2e9, event_reading(dialect=str(own)))
+    log = read_event_log(
+        [path], Kinds.default(), 2e9, event_reading(dialect=load_dialect(str(own)))
+    )
     assert log.batch.items.tolist() == [hash_id("i1"), hash_id("i2")]
     assert log.batch.times.tolist() == [1.7e9, 1.7e9 + 1]
 

@@ -1,0 +1,1 @@
+"""Dialects: events in the formats of other systems."""
