@@ -44,11 +44,11 @@ help:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,docs,test]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,xlsx,docs,test]'
 	touch .venv/.demo $@
 
 .venv/.bench: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,docs,test,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,xlsx,docs,test,bench]'
 	touch .venv/.demo .venv/.test $@
 
 demo: .venv/.demo

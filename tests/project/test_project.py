@@ -27,6 +27,7 @@ DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "kubernetes_validate": "kubernetes-validate",
     "promql_parser": "promql-parser",
     "mode": "mode-streaming",
+    "python_calamine": "python-calamine",
     "opentelemetry": "opentelemetry-sdk",
     "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",
@@ -56,7 +57,7 @@ def imported(folder: str) -> set[str]:
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
-    for requirement in requirements("cpu", "gpu", "demo", "train", "docs", "test", "bench"):
+    for requirement in requirements("cpu", "gpu", "demo", "train", "xlsx", "docs", "test", "bench"):
         assert any(bound.operator == ">=" for bound in requirement.specifier), requirement
 
 
@@ -71,7 +72,7 @@ def test_every_upper_bound_has_its_reason_beside_or_above_it() -> None:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("tracker", ("cpu", "demo", "otel")),
+        ("tracker", ("cpu", "demo", "otel", "xlsx")),
         ("indexer", ("cpu", "demo", "train")),
         ("tests", ("cpu", "demo", "otel", "train", "test")),
         ("docs", ("cpu", "demo", "train", "docs")),

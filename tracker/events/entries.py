@@ -2,16 +2,25 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from tracker.events.dialect import Dialect
-from tracker.events.foreign import DECISIVE, FIELDS
+from tracker.events.foreign import FIELDS, decisive
 from tracker.events.lines import Line, utf8_lines
-from tracker.events.names import nearest
-from tracker.events.opening import InputError, Notes, is_pandas_index, name_of, opened, part_files
+from tracker.events.opening import (
+    WORKBOOKS,
+    InputError,
+    Notes,
+    is_pandas_index,
+    name_of,
+    opened,
+    part_files,
+)
 from tracker.events.tables import Fields, parquet_rows, table_rows
 from tracker.events.times import Unit
+from tracker.events.workbooks import workbook_rows
 
 MAX_LINE_BYTES = 1 << 20
 """Longest line of a file; the encoder cuts texts long before."""
@@ -34,7 +43,7 @@ class Reading:
         fields: names of the fields that are read; None for all.
         columns: the name in the files, by name of the field, where the two differ.
         required: fields without which a table is refused.
-        decisive: fields to which no other column of a table may look alike.
+        of_events: whether they are events, of which no other field may look like a decisive one.
         notes: facts about the files, gathered while they are read.
         timestamps: unit of timestamps that are numbers.
         dialect: format of the events; None for our own. The entries come as they are in the files.
@@ -43,7 +52,7 @@ class Reading:
     fields: Collection[str] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     required: Sequence[str] = ()
-    decisive: Sequence[str] = ()
+    of_events: bool = False
     notes: Notes = field(default_factory=Notes)
     timestamps: Unit = "auto"
     dialect: Dialect | None = None
@@ -76,7 +85,7 @@ class Reading:
                 f" Name the columns, for example --columns {example}"
             )
         for name in there:
-            meant = None if name in names_by_column else nearest(name, self.decisive)
+            meant = None if name in names_by_column else self.meant(name)
             if meant is not None:
                 raise InputError(
                     f"{source}: the column {name} looks like {meant}, which changes what an event"
@@ -86,6 +95,14 @@ class Reading:
             dict.fromkeys(name for name in there if name not in names_by_column)
         )
         return names_by_column
+
+    def meant(self, name: str) -> str | None:
+        """Return the field that a name may mean, which changes what an event does; None for none.
+
+        A field that --columns names is not meant by another name.
+        """
+        field = decisive(name) if self.of_events else None
+        return None if field in self.columns else field
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -134,7 +151,7 @@ def event_reading(
                 " the paths in a TOML file, and give that as --format"
             )
         return Reading(timestamps=timestamps, dialect=dialect)
-    return Reading(EVENT_FIELDS, columns or {}, ("user_id",), DECISIVE, timestamps=timestamps)
+    return Reading(EVENT_FIELDS, columns or {}, ("user_id",), of_events=True, timestamps=timestamps)
 
 
 def entries(source: str, reading: Reading) -> Iterator[tuple[str, int, bytes | Fields]]:
@@ -164,6 +181,9 @@ def _entries(path: str, reading: Reading) -> Iterator[tuple[int, bytes | Fields]
     with opened(path) as (file, form, head):
         if form == "parquet":
             yield from enumerate(parquet_rows(file, name, select), 1)
+            return
+        if form == "workbook":
+            yield from workbook_rows(file, name, select, reading.notes)
             return
         lines = utf8_lines(file, head, name, MAX_LINE_BYTES, reading.notes)
         if form == "table":
@@ -204,20 +224,28 @@ def _array(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, bytes]]:
 
 def _renamer(reading: Reading) -> Callable[[bytes], bytes] | None:
     """Return a function that gives the fields of a line of JSON our names; None if they have."""
-    names = {column: name for name, column in reading.columns.items() if column != name}
-    if not names:
+    if not reading.columns:
         return None
-    hidden = set(names.values()) - set(names)
-    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    names = {column: name for name, column in reading.columns.items()}
+    one = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    many = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+    def renamed(fields: dict[str, msgspec.Raw]) -> dict[str, Any]:
+        if fields.keys() == {"schema", "payload"}:  # Kafka Connect, see foreign.py
+            return fields | {"payload": renamed(one.decode(fields["payload"]))}
+        return {
+            names.get(key, key): value
+            for key, value in fields.items()
+            if key in names or (key not in reading.columns and decisive(key) not in reading.columns)
+        }
 
     def rename(line: bytes) -> bytes:
         try:
-            fields = decoder.decode(line)
+            if line.startswith(b"["):
+                return msgspec.json.encode([renamed(fields) for fields in many.decode(line)])
+            return msgspec.json.encode(renamed(one.decode(line)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return line
-        return msgspec.json.encode(
-            {names.get(key, key): value for key, value in fields.items() if key not in hidden}
-        )
 
     return rename
 
@@ -237,7 +265,7 @@ def place_of(path: str, number: int) -> str:
     >>> place_of("items.jsonl", 3), place_of("-", 3), place_of("items.parquet", 3)
     ('items.jsonl, line 3', 'standard input, line 3', 'items.parquet, row 3')
     """
-    row = path.lower().rstrip("/").endswith((".parquet", ".pq"))
+    row = path.lower().rstrip("/").endswith((".parquet", ".pq", *WORKBOOKS))
     return f"{name_of(path)}, {'row' if row else 'line'} {number}"
 
 

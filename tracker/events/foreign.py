@@ -3,6 +3,7 @@
 Only what the fast decoder of wire.py refuses comes here.
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -179,7 +180,7 @@ def known_fields(
         if name in FIELDS:
             result[name] = value
             continue
-        meant = nearest(name, DECISIVE)
+        meant = decisive(name)
         if meant is not None or reject_unknown:
             raise ForeignValueError("unknown_field", _unknown(name, meant))
         if unknown is not None:
@@ -194,6 +195,20 @@ def known_fields(
             except IdError as error:
                 raise ForeignValueError("wrong_type", str(error)) from error
     return result
+
+
+def decisive(name: str) -> str | None:
+    """Return the decisive field that a name within two letters of it may mean, None for none.
+
+    >>> decisive("eventId"), decisive("colour") is None
+    ('event_id', True)
+    """
+    return _decisive(name) if 5 < len(name) < 13 else None
+
+
+@functools.lru_cache(4096)
+def _decisive(name: str) -> str | None:
+    return nearest(name, DECISIVE)
 
 
 def hint(fields: dict[str, Any]) -> str:
@@ -220,7 +235,8 @@ def _unknown(name: str, meant: str | None) -> str:
     if meant is not None:
         return (
             f"`{name[:64]}` looks like `{meant}`, which decides what an event does, so it is not"
-            " ignored; correct the name, or choose one that differs more"
+            " ignored; correct the name, or choose one that differs more (of a file name it:"
+            f" --columns {meant}={name[:64]})"
         )
     near = nearest(name, LOOKED_LIKE)
     like = "" if near is None else f" that looks like `{near}`"

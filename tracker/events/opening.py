@@ -18,8 +18,8 @@ from typing import IO, Literal, cast
 from tracker.events.foreign import look_alikes
 from tracker.explained import Explained
 
-Format = Literal["lines", "array", "table", "parquet"]
-"""JSON lines, one JSON array, a table of text with a header (CSV, TSV), or Parquet."""
+Format = Literal["lines", "array", "table", "parquet", "workbook"]
+"""JSON lines, one JSON array, a table of text with a header (CSV, TSV), Parquet, or a workbook."""
 
 STANDARD_INPUT = "-"
 
@@ -31,12 +31,14 @@ _COMPRESSED = {
     "xz": (b"\xfd7zXZ\x00", (".xz",)),
 }
 _FOREIGN = (
-    (b"PK\x03\x04", (".xlsx", ".xlsm", ".ods", ".zip"), "a workbook or a ZIP archive"),
-    (b"\xd0\xcf\x11\xe0", (".xls",), "an old Excel workbook"),
+    (b"PK\x03\x04", (".zip",), "a ZIP archive"),
     (b"Obj\x01", (".avro",), "Avro"),
     (b"ORC", (".orc",), "ORC"),
     (b"ARROW1", (".feather", ".arrow"), "an Arrow or Feather file"),
 )
+WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
+_IN_WORKBOOKS = (b"[Content_Types].xml", b"docProps/", b"xl/", b"oasis.opendocument.spreadsheet")
 _NAME = re.compile(r"[\w .:/@#-]{0,64}")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -186,6 +188,8 @@ def _format_of(source: str, head: bytes) -> Format:
     suffixes = [suffix.lower() for suffix in Path(source).suffixes[-2:]]
     if head.startswith(b"PAR1") or (suffixes and suffixes[-1] in (".parquet", ".pq")):
         return "parquet"
+    if _is_workbook(suffixes, head):
+        return "workbook"
     for magic, ends, what in _FOREIGN:
         if head.startswith(magic) or (suffixes and suffixes[-1] in ends and head):
             raise InputError(
@@ -206,6 +210,13 @@ def _format_of(source: str, head: bytes) -> Format:
     names = [cell.strip().strip('"') for cell in cells]
     is_header = len(cells) > 1 and all(_NAME.fullmatch(cell) for cell in names)
     return "table" if is_header and any(name[:1].isalpha() for name in names) else "lines"
+
+
+def _is_workbook(suffixes: list[str], head: bytes) -> bool:
+    """Return whether a file is a workbook, by its first bytes: they name its parts."""
+    if head.startswith(b"PK\x03\x04"):
+        return bool({*suffixes} & {*WORKBOOKS}) or any(name in head for name in _IN_WORKBOOKS)
+    return head.startswith(_OLD_WORKBOOK)
 
 
 def delimiter_of(header: str) -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, cast
 
 import msgspec
@@ -168,8 +168,7 @@ def table_rows(
         blank += 1
     delimiter = delimiter_of(header) or ","
     names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
+    if twice := twice_named(names):
         raise InputError(f"{source}: the header names {', '.join(twice)} twice")
     folders = {k: v for k, v in partition_values(source).items() if k not in names}
     fields_of = select([*names, *folders])
@@ -195,18 +194,27 @@ def table_rows(
             if place < len(row) and (cell := row[place].strip()):
                 fields[name] = cell
         if fields.keys() - constant.keys():
-            yield number, _typed(fields, comma)
+            yield number, typed(fields, comma)
 
 
-def _typed(fields: Fields, decimal_comma: bool) -> Fields:
-    """Return the fields of a row of text, with numbers, lists and objects where they belong."""
+def twice_named(names: Sequence[str]) -> list[str]:
+    """Return the names that stand in a header more than once, sorted.
+
+    >>> twice_named(["a", "b", "a", "", ""])
+    ['a']
+    """
+    return sorted({name for name in names if name and names.count(name) > 1})
+
+
+def typed(fields: Fields, decimal_comma: bool) -> Fields:
+    """Return the fields of a row with numbers, lists and objects where text stands for them."""
     for name in _NUMBERS:
-        if name in fields:
+        if isinstance(fields.get(name), str):
             number = _number(fields.pop(name), decimal_comma)
             if number is not None:
                 fields[name] = number
     for name in _OBJECTS:
-        if name in fields:
+        if isinstance(fields.get(name), str):
             try:
                 fields[name] = msgspec.json.decode(fields[name])
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -14,7 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tracker.events.arrivals import Arrivals
+from tracker.events.batch import EventReader, events_in
 from tracker.events.entries import Reading, entries, event_reading, parse_columns, read_lines
+from tracker.events.kinds import Kinds
 from tracker.events.opening import InputError
 
 EVENTS: list[dict[str, Any]] = [
@@ -154,8 +157,6 @@ def test_a_table_without_the_user_is_refused_with_its_columns_and_the_remedy(
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("events.xlsx", b"PK\x03\x04....", "workbook"),
-        ("events.xls", b"\xd0\xcf\x11\xe0", "Excel"),
         ("events", b"PK\x03\x04....", "ZIP"),
         ("events.avro", b"Obj\x01", "Avro"),
         ("events.orc", b"ORC", "ORC"),
@@ -293,3 +294,52 @@ def test_a_column_that_looks_like_the_one_of_retractions_is_refused(tmp_path: Pa
     reading = event_reading({"retracts": "retract"})
     assert read(path, reading=reading) == [{"user_id": "u", "retracts": "e1"}]
     assert reading.notes.lines(()) == ["fields not used: scen; `scen` looks like `scene`"]
+
+
+ROW = {"user_id": "u", "item_id": "a", "kind": "view", "timestamp": 5}
+
+
+def write_rows(path: Path, row: dict[str, Any]) -> None:
+    match path.suffix:
+        case ".jsonl":
+            path.write_text(json.dumps(row) + "\n" + json.dumps([row, row]) + "\n")
+        case ".json":
+            path.write_text(json.dumps([row], indent=1))
+        case ".csv":
+            path.write_text(",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
+        case _:
+            pq.write_table(pa.Table.from_pylist([row]), path)
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.json", "e.csv", "e.parquet"])
+@pytest.mark.parametrize("column", ["eventId", "event_idd", "Event_ID", "retract"])
+def test_a_name_near_one_that_decides_is_refused_in_files_of_every_format(
+    tmp_path: Path, name: str, column: str
+) -> None:
+    write_rows(tmp_path / name, ROW | {column: "e1"})
+    reader = EventReader(Kinds.default())
+
+    def ids(columns: dict[str, str]) -> set[tuple[str | None, str | None]]:
+        reading = event_reading(columns)
+        lines = [line.value for line in read_lines([str(tmp_path / name)], reading)]
+        _, rejected = reader.read("", 0, lines, [*range(len(lines))], arrivals(lines))
+        if rejected:
+            raise InputError(rejected[0][1].message)
+        events = [event for line in lines for event in events_in(line)]
+        assert len(events) == 1 + 2 * name.endswith("l")
+        return {(event.event_id, event.retracts) for event in events}
+
+    field = "retracts" if column == "retract" else "event_id"
+    with pytest.raises(InputError, match=f"{column}`? looks like .*--columns {field}={column}"):
+        ids({})
+    pair = ("e1", None) if field == "event_id" else (None, "e1")
+    assert ids({field: column}) == {pair}  # it is named
+    write_rows(tmp_path / name, ROW | {column: "e1", "key": "k1", field: "e2"})
+    pair = ("k1", None) if field == "event_id" else (None, "k1")
+    assert ids({field: "key"}) == {pair}  # another one is named, so this one is not meant
+    with pytest.raises(InputError, match="looks like"):
+        ids({})
+
+
+def arrivals(lines: list[bytes]) -> Arrivals:
+    return Arrivals.of_file(len(lines), 1e9)
