@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tracker.events.entries import MAX_LINE_BYTES, Reading, entries, place_of
+from tracker.events.entries import Reading, entries, place_of
+from tracker.events.foreign import ForeignValueError, content_of
 from tracker.events.ids import IdError, id_text
+from tracker.events.names import nearest
 from tracker.events.tables import Fields
+from tracker.events.wire import Undecodable
 
 Struct = TypeVar("Struct")
 
@@ -45,10 +48,10 @@ def read_structs(
     for source, number, entry in entries(str(path), reading):
         place = place_of(source, number)
         try:
-            if isinstance(entry, dict):
+            if isinstance(entry, Undecodable):
+                yield place, entry.why
+            elif isinstance(entry, dict):
                 yield place, msgspec.convert(tidy(entry, fields, left_out), struct)
-            elif len(entry) > MAX_LINE_BYTES:
-                yield place, f"longer than {MAX_LINE_BYTES} bytes; a shorter line is expected"
             else:
                 try:
                     yield place, decoder.decode(entry)
@@ -58,9 +61,28 @@ def read_structs(
                         raise
                     yield place, msgspec.convert(tidy(line, fields, left_out), struct)
         except (msgspec.ValidationError, IdError) as error:
-            yield place, str(error)
+            yield place, f"{error}{_look_alikes(entry, fields)}"
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield place, f"not JSON ({error}); one JSON object per line is expected"
+            yield place, _not_json(entry, error)
+
+
+def _look_alikes(entry: Any, names: tuple[str, ...]) -> str:
+    """Return which fields of a line look like those that are expected, for its message."""
+    there = entry if isinstance(entry, dict) else msgspec.json.decode(entry)
+    if not isinstance(there, dict):
+        return ""
+    near = [(name, nearest(name, names)) for name in there if name not in names]
+    return "".join(f"; `{name[:64]}` looks like `{meant}`" for name, meant in near if meant)
+
+
+def _not_json(line: Any, error: Exception) -> str:
+    """Return what a line is that cannot be decoded."""
+    why = f"not JSON: {error}"
+    try:
+        content_of(line)
+    except ForeignValueError as foreign:
+        why = str(foreign)
+    return why if " is expected" in why else f"{why}; one JSON object per line is expected"
 
 
 def tidy(entry: Fields, names: tuple[str, ...], left_out: Counter[str] | None = None) -> Fields:

@@ -409,7 +409,9 @@ class EventReader:
 
     def _weight_of(self, kind: str, value: float | None) -> tuple[float, int, float]:
         if value is not None and not abs(value) < 1e30:
-            raise RejectedEventError("bad_value", f"value {value} is not a finite number")
+            raise RejectedEventError(
+                "bad_value", f"value {value} is too large; a number below 1e30 is expected"
+            )
         try:
             weight = self._kinds.weight(kind, value)
             counts_as, number = self._kinds.effective(kind, value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from tracker.events.dialect import Dialect
 from tracker.events.foreign import FIELDS, decisive
 from tracker.events.lines import Line, utf8_lines
+from tracker.events.names import nearest
 from tracker.events.opening import (
     WORKBOOKS,
     InputError,
@@ -20,6 +22,7 @@ from tracker.events.opening import (
 )
 from tracker.events.tables import Fields, parquet_rows, table_rows
 from tracker.events.times import Unit
+from tracker.events.wire import Undecodable
 from tracker.events.workbooks import workbook_rows
 
 MAX_LINE_BYTES = 1 << 20
@@ -30,7 +33,10 @@ MAX_ARRAY_BYTES = 1 << 28
 
 EVENT_FIELDS: tuple[str, ...] = FIELDS
 
+_TOO_LONG = f"longer than {MAX_LINE_BYTES} bytes; a shorter line is expected"
+
 _SHORT = {"user": "user_id", "item": "item_id", "event": "kind", "time": "timestamp"}
+MAIN_FIELDS = ("user_id", "item_id", "kind", "timestamp")
 _NAMED_LINES = 1000
 """Lines at the beginning of a file whose field names are looked at."""
 
@@ -78,11 +84,9 @@ class Reading:
                 names_by_column[name] = name
         missing = [name for name in self.required if name not in names_by_column.values()]
         if missing:
-            short = {name: key for key, name in _SHORT.items() if key not in ("event", "time")}
-            example = ",".join(f"{short.get(name, name)}=NAME" for name in missing)
             raise InputError(
-                f"{source}: no column {', '.join(missing)}; there are {', '.join(there[:20])}."
-                f" Name the columns, for example --columns {example}"
+                f"{source}: no column {', '.join(missing)}; there are"
+                f" {', '.join(there[:20]) or 'none'}. {self._example(missing, there)}"
             )
         for name in there:
             meant = None if name in names_by_column else self.meant(name)
@@ -95,6 +99,18 @@ class Reading:
             dict.fromkeys(name for name in there if name not in names_by_column)
         )
         return names_by_column
+
+    def _example(self, missing: Sequence[str], there: Sequence[str]) -> str:
+        """Return how to name the columns, by the names that look alike."""
+        short = {name: key for key, name in _SHORT.items() if key not in ("event", "time")}
+        wanted = [name for name in MAIN_FIELDS if name in (self.fields or missing)]
+        near = {name: nearest(name, there) for name in wanted if name not in there}
+        example = ",".join(
+            f"{short.get(name, name)}={column or 'NAME'}"
+            for name, column in near.items()
+            if column or name in missing
+        )
+        return f"Name the columns, for example --columns {example}"
 
     def meant(self, name: str) -> str | None:
         """Return the field that a name may mean, which changes what an event does; None for none.
@@ -168,22 +184,28 @@ def entries(source: str, reading: Reading) -> Iterator[tuple[str, int, bytes | F
         InputError: the file does not exist, it is damaged, or of a format that is not read here.
     """
     for path in part_files(source):
-        for number, entry in _entries(path, reading):
+        for number, entry in _entries(path, reading, path != source):
             yield path, number, entry
 
 
-def _entries(path: str, reading: Reading) -> Iterator[tuple[int, bytes | Fields]]:
+def _entries(path: str, reading: Reading, is_part: bool) -> Iterator[tuple[int, bytes | Fields]]:
     name = name_of(path)
 
     def select(names: list[str]) -> Mapping[str, str]:
         return reading.select(name, names)
 
+    in_seconds = reading.timestamps in ("auto", "seconds")
     with opened(path) as (file, form, head):
+        if not head and is_part:
+            reading.notes.remarks[f"{name}: the file is empty"] = None
+            return
+        if not head and form != "lines":
+            raise InputError(f"{name}: the file is empty")
         if form == "parquet":
-            yield from enumerate(parquet_rows(file, name, select), 1)
+            yield from enumerate(parquet_rows(file, name, select, in_seconds), 1)
             return
         if form == "workbook":
-            yield from workbook_rows(file, name, select, reading.notes)
+            yield from workbook_rows(file, name, select, reading.notes, in_seconds)
             return
         lines = utf8_lines(file, head, name, MAX_LINE_BYTES, reading.notes)
         if form == "table":
@@ -193,7 +215,9 @@ def _entries(path: str, reading: Reading) -> Iterator[tuple[int, bytes | Fields]
         numbered = enumerate(lines, 1) if form == "lines" else _array(lines, name)
         rename = _renamer(reading)
         for number, line in numbered:
-            if line := line.strip():
+            if len(line) > MAX_LINE_BYTES:
+                yield number, Undecodable(line, _TOO_LONG, "wrong_type")
+            elif line := line.strip():
                 yield number, line if rename is None else rename(line)
                 if number <= _NAMED_LINES and reading.fields is not None:
                     _note_names(line, reading)
@@ -215,11 +239,23 @@ def _array(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, bytes]]:
             )
     try:
         elements = msgspec.json.decode(bytes(whole), type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if not _is_array(whole.partition(b"\n")[0]):
+            raise InputError(
+                f"{name}: a JSON array is expected, and this is none: {error}"
+            ) from error
         yield from enumerate(bytes(whole).split(b"\n"), 1)
         return
     for number, element in enumerate(elements, 1):
         yield number, bytes(element)
+
+
+def _is_array(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _renamer(reading: Reading) -> Callable[[bytes], bytes] | None:
@@ -255,6 +291,8 @@ def _note_names(line: bytes, reading: Reading) -> None:
         fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
+    if fields.keys() == {"schema", "payload"}:
+        return
     used = set(reading.fields or ()) | set(reading.columns.values())
     reading.notes.unused.update(dict.fromkeys(name for name in fields if name not in used))
 
@@ -287,7 +325,12 @@ def read_lines(sources: Sequence[str], reading: Reading | None = None) -> Iterat
 
 def as_json(entry: bytes | Fields) -> bytes:
     """Return a line, or the JSON of a row."""
-    return entry if isinstance(entry, bytes) else _encoder.encode(entry)
+    if isinstance(entry, bytes):
+        return entry
+    for name, value in entry.items():
+        if isinstance(value, float) and not isfinite(value):
+            entry = entry | {name: str(value)}  # JSON would make it null
+    return _encoder.encode(entry)
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

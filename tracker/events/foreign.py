@@ -7,6 +7,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ LOOKED_LIKE = FIELDS[:-1]
 
 IDS = ("user_id", "item_id", "event_id", "retracts", "was")
 
+IDS_OF_EVENTS = frozenset(("user_id", "item_id"))
+
 DECISIVE = ("retracts", "event_id", "takes_back")
 """A misspelt one of these changes what an event does, so it is never ignored."""
 
@@ -39,7 +42,11 @@ OTHER_NAMES = "(others)"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
 _NOT_FINITE = re.compile(rb"[:\[,]\s*[+-]?(NaN|nan|Infinity|inf)\b")
+
+_BETWEEN = re.compile(rb"\}\s*\{")
 
 _BEGINNINGS = (
     (b"\xff\xfe", "text in UTF-16; write it as UTF-8"),
@@ -175,10 +182,11 @@ def known_fields(
     Raises:
         ForeignValueError: an id is neither text nor whole number, or a field is refused.
     """
-    result = {}
+    result: dict[str, Any] = {}
     for name, value in fields.items():
         if name in FIELDS:
-            result[name] = value
+            if value is not None:
+                result[name] = value
             continue
         meant = decisive(name)
         if meant is not None or reject_unknown:
@@ -194,7 +202,24 @@ def known_fields(
                 result[name] = id_text(result[name], name)
             except IdError as error:
                 raise ForeignValueError("wrong_type", str(error)) from error
+    if isinstance(result.get("value"), str):
+        result["value"] = _value_in(result["value"])
     return result
+
+
+def _value_in(text: str) -> float | None:
+    """Return the number of a value in quotes; None for an empty text.
+
+    Raises:
+        ForeignValueError: it is no number.
+    """
+    if not text.strip():
+        return None
+    if not _NUMBER.fullmatch(text.strip()) or not isfinite(number := float(text)):
+        raise ForeignValueError(
+            "wrong_type", f"value {text[:64]!r} is no number; a number is expected, such as 3.5"
+        )
+    return number
 
 
 def decisive(name: str) -> str | None:
@@ -213,8 +238,21 @@ def _decisive(name: str) -> str | None:
 
 def hint(fields: dict[str, Any]) -> str:
     """Return which names of fields look like those that an event has; "" for none."""
-    near = [_looks_like(name, LOOKED_LIKE) for name in fields if name not in FIELDS]
-    return "".join(f"; {text}" for text in near[:20] if text)
+    texts = [
+        _looks_like(name, LOOKED_LIKE) or _holds(name, value) for name, value in fields.items()
+    ]
+    return "".join(f"; {text}" for text in [text for text in texts if text][:20])
+
+
+def _holds(name: str, value: Any) -> str:
+    """Return that a field holds an event, or a list of them, as envelopes do; "" if it does not."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"`{name[:64]}` holds {len(value)} objects: send each of them as a record"
+    if isinstance(value, dict) and not IDS_OF_EVENTS.isdisjoint(value):
+        return (
+            f"`{name[:64]}` holds an object with ids: send that (Debezium: ExtractNewRecordState)"
+        )
+    return ""
 
 
 def look_alikes(names: Counter[str]) -> list[str]:
@@ -227,6 +265,8 @@ def look_alikes(names: Counter[str]) -> list[str]:
 
 
 def _looks_like(name: str, names: tuple[str, ...]) -> str:
+    if name in FIELDS:
+        return ""
     meant = nearest(name, names)
     return "" if meant is None else f"`{name}` looks like `{meant}`"
 
@@ -247,6 +287,8 @@ def _not_json(value: bytes) -> str:
     """Return what bytes are that are not JSON, and the remedy; "" if nobody knows."""
     if not value.strip():
         return "an empty value; a JSON object is expected"
+    if value[:5] == bytes(5):
+        return "zero bytes, as a damaged file or a full disk leaves them; a JSON object is expected"
     if value[:1] == b"\0" and len(value) >= 5 and value[1:2] != b"{":
         schema = int.from_bytes(value[1:5], "big")
         return (
@@ -265,16 +307,32 @@ def _not_json(value: bytes) -> str:
     if start == b"{" and re.match(rb"\s*\{\s*'", value):
         return "not JSON: quotes are single; this is Python's str() of a dict: use json.dumps()"
     if start == b"{":
-        return _several(value)
+        return _several(value) or _not_text(value)
     if start != b"[" and re.match(rb"[^{}\n]*[,;\t][^{}\n]*", value[:1000]) and b"{" not in value:
-        return "a line of CSV, not JSON; send an object with the fields of an event"
+        return "a line of CSV, not JSON; a JSON object is expected"
+    return ""
+
+
+def _not_text(value: bytes) -> str:
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        return f"not JSON: byte {error.start} is not UTF-8; write the text as UTF-8"
     return ""
 
 
 def _several(value: bytes) -> str:
     """Return a message if the value is several lines of JSON."""
+    if value.strip() == b"{":
+        return "an object over several lines; one object per line is expected: jq -c . makes them"
+    if value.rstrip().endswith(b"},"):
+        return "a comma after the object; one object per line is expected: jq -c . makes them"
     lines = [line for line in value[: 1 << 20].splitlines() if line.strip()]
     if len(lines) < 2:
+        if _BETWEEN.search(value):
+            return (
+                "several objects in one line; one object per line is expected: jq -c . makes them"
+            )
         return ""
     try:
         msgspec.json.decode(lines[0])

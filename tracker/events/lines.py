@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from tracker.events.opening import InputError, Notes, encoding_of, name_of, opened
+from tracker.events.opening import InputError, Notes, decoded_head, encoding_of, name_of, opened
 
 __all__ = ["InputError", "Line", "numbered_lines", "utf8_lines"]
 
@@ -49,6 +49,7 @@ def utf8_lines(
 ) -> Iterator[bytes]:
     """Yield the lines of an open file as UTF-8, with their ends, without a byte order mark.
 
+    Lines end at a line feed; at a carriage return if the first bytes have no line feed.
     UTF-16 and UTF-32 are told by the first bytes. Text is taken for Windows-1252 from its first
     line on that is not UTF-8, unless a line before it had other letters than ASCII in UTF-8.
 
@@ -64,11 +65,15 @@ def utf8_lines(
     if encoding != "utf-8":
         _note(notes, name, encoding.upper())
         text = codecs.getreader(encoding)(file, "replace")
-        yield from _transcoded(text, most)
+        end = _line_end(decoded_head(head).encode(errors="replace")).decode()
+        yield from _transcoded(text, most, end)
         return
     certain = False
     windows = False
-    for number, line in enumerate(file if most is None else _cut_lines(file, most)):
+    lines: Iterator[bytes] = iter(file) if most is None else _cut_lines(file, most)
+    if _line_end(head) == b"\r":
+        lines = _transcoded(codecs.getreader("latin-1")(file), most, "\r", "latin-1")
+    for number, line in enumerate(lines):
         if number == 0:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         if line.isascii():
@@ -82,17 +87,24 @@ def utf8_lines(
         yield _from_windows(line) if windows else line
 
 
-def _transcoded(text: codecs.StreamReader, most: int | None) -> Iterator[bytes]:
-    """Yield the lines of a text as UTF-8; they end at a line feed only."""
+def _line_end(head: bytes) -> bytes:
+    """Return the end of the lines of a text that begins with some bytes."""
+    return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+
+
+def _transcoded(
+    text: codecs.StreamReader, most: int | None, end: str, encoding: str = "utf-8"
+) -> Iterator[bytes]:
+    """Yield the lines of a text in an encoding, each with a line feed; they stand before `end`."""
     rest = ""
     while block := text.read(1 << 16):
-        *whole, rest = (rest + block).split("\n")
+        *whole, rest = (rest + block).split(end)
         for line in whole:
-            yield (line + "\n").encode(errors="replace")[:most]
+            yield (line + "\n").encode(encoding, "replace")[:most]
         if most is not None:
             rest = rest[: most + 1]
     if rest:
-        yield rest.encode(errors="replace")[:most]
+        yield rest.encode(encoding, "replace")[:most]
 
 
 def _is_utf8(line: bytes, most: int | None) -> bool:

@@ -24,11 +24,13 @@ Format = Literal["lines", "array", "table", "parquet", "workbook"]
 STANDARD_INPUT = "-"
 
 _HEAD_BYTES = 1 << 16
+_LOOK_BYTES = 512
 _COMPRESSED = {
     "gzip": (b"\x1f\x8b", (".gz", ".gzip")),
     "zstd": (b"\x28\xb5\x2f\xfd", (".zst", ".zstd")),
     "bzip2": (b"BZh", (".bz2",)),
     "xz": (b"\xfd7zXZ\x00", (".xz",)),
+    "lz4": (b"\x04\x22\x4d\x18", (".lz4",)),
 }
 _FOREIGN = (
     (b"PK\x03\x04", (".zip",), "a ZIP archive"),
@@ -39,6 +41,7 @@ _FOREIGN = (
 WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
 _IN_WORKBOOKS = (b"[Content_Types].xml", b"docProps/", b"xl/", b"oasis.opendocument.spreadsheet")
+_NO_CONTROL = bytes(n for n in range(256) if n >= 32 or n in b"\t\n\r\f\x1b")
 _NAME = re.compile(r"[\w .:/@#-]{0,64}")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -137,8 +140,8 @@ def opened(source: str) -> Iterator[tuple[IO[bytes], Format, bytes]]:
             head = plain.peek(_HEAD_BYTES)[:_HEAD_BYTES]
             yield plain, _format_of(source, head), head
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        kind = "xz" if isinstance(error, lzma.LZMAError) else "gzip"
-        raise InputError(f"{name}: not {kind}, or cut short: {error}") from error
+        why = str(error).rstrip(".")
+        raise InputError(f"{name}: its compression is damaged, or cut short: {why}") from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         raise InputError(f"{name}: cannot be read: {reason}") from error
@@ -156,22 +159,24 @@ def _raw(source: str) -> Iterator[io.BufferedReader]:
 def _decompressed(raw: io.BufferedReader, source: str) -> IO[bytes]:
     if not hasattr(raw, "peek"):
         raw = io.BufferedReader(cast(io.RawIOBase, raw), _HEAD_BYTES)
-    head = raw.peek(8)[:8]
+    head = raw.peek(_LOOK_BYTES)[:_LOOK_BYTES]
     suffix = Path(source).suffix.lower()
     kind = next((name for name, (magic, _) in _COMPRESSED.items() if head.startswith(magic)), "")
     kind = kind or next((name for name, (_, ends) in _COMPRESSED.items() if suffix in ends), "")
+    if kind and head and not head.startswith(_COMPRESSED[kind][0]):
+        if _is_text(head):
+            return raw  # the name says otherwise
+        raise InputError(f"{name_of(source)}: not {kind}, or cut short")
     if kind == "gzip":
         return _buffered(gzip.GzipFile(fileobj=raw))
     if kind == "bzip2":
         return _buffered(bz2.BZ2File(raw))
     if kind == "xz":
         return _buffered(lzma.LZMAFile(raw))
-    if kind == "zstd":
+    if kind in ("zstd", "lz4"):
         import pyarrow as pa
 
-        if not head.startswith(_COMPRESSED["zstd"][0]):
-            raise InputError(f"{name_of(source)}: not zstd, or cut short")
-        return _buffered(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"))
+        return _buffered(pa.CompressedInputStream(pa.PythonFile(raw, "r"), kind))
     return raw
 
 
@@ -196,6 +201,13 @@ def _format_of(source: str, head: bytes) -> Format:
                 f"{name_of(source)}: {what}; JSON lines, CSV or Parquet are expected: save it as"
                 " CSV (UTF-8) or Parquet"
             )
+    if any(head.startswith(magic) for magic, _ in _COMPRESSED.values()):
+        raise InputError(f"{name_of(source)}: compressed twice; decompress it once")
+    if encoding_of(head) == "utf-8" and not _is_text(head):
+        raise InputError(
+            f"{name_of(source)}: no text, and none of the formats that are read here: JSON lines,"
+            " CSV, Parquet or a workbook are expected"
+        )
     text = decoded_head(head).lstrip()
     first = text[:1]
     if first == "{":
@@ -212,11 +224,17 @@ def _format_of(source: str, head: bytes) -> Format:
     return "table" if is_header and any(name[:1].isalpha() for name in names) else "lines"
 
 
+def _is_text(head: bytes) -> bool:
+    """Return whether bytes can be a text, which has few control characters."""
+    some = head[:_LOOK_BYTES]
+    return 20 * len(some.translate(None, _NO_CONTROL)) <= len(some)
+
+
 def _is_workbook(suffixes: list[str], head: bytes) -> bool:
     """Return whether a file is a workbook, by its first bytes: they name its parts."""
     if head.startswith(b"PK\x03\x04"):
         return bool({*suffixes} & {*WORKBOOKS}) or any(name in head for name in _IN_WORKBOOKS)
-    return head.startswith(_OLD_WORKBOOK)
+    return head.startswith(_OLD_WORKBOOK) or (not head and bool({*suffixes} & {*WORKBOOKS}))
 
 
 def delimiter_of(header: str) -> str:

@@ -7,6 +7,7 @@ from typing import IO, Any
 
 from tracker.events.opening import InputError, Notes
 from tracker.events.tables import Fields, twice_named, typed
+from tracker.events.times import MAX_SECONDS
 
 EXTRA = "pip install 'interest-tracker[xlsx]'"
 
@@ -22,6 +23,7 @@ def workbook_rows(
     source: str,
     select: Callable[[list[str]], Mapping[str, str]],
     notes: Notes,
+    in_seconds: bool = True,
 ) -> Iterator[tuple[int, Fields]]:
     """Yield the number and the fields of each row of a workbook.
 
@@ -34,6 +36,8 @@ def workbook_rows(
         source: its path, for messages.
         select: chooses columns: from the names of all to the names of fields by column.
         notes: gets the names of sheets that are not read.
+        in_seconds: whether numbers of the field `timestamp` are read as seconds; times are text
+            otherwise.
 
     Raises:
         InputError: the extra is not installed, it is no workbook, or the header is not one.
@@ -69,7 +73,7 @@ def workbook_rows(
             else:
                 notes.remarks[f"{source}: sheet {name} has the same header, and is read too"] = None
             for number, row in enumerate(rows[first + 1 :], first + 2):
-                fields = _fields(row, places)
+                fields = _fields(row, places, in_seconds)
                 if fields:
                     yield before + number, fields
             before += len(rows)
@@ -84,14 +88,16 @@ def _header(row: list[Any]) -> list[str]:
     return names
 
 
-def _fields(row: list[Any], places: list[tuple[int, str]]) -> Fields:
+def _fields(row: list[Any], places: list[tuple[int, str]], in_seconds: bool) -> Fields:
     """Return the fields of a row; none for a row of empty cells."""
     fields: Fields = {}
     for place, name in places:
         value = _value(row[place]) if place < len(row) else ""
         if isinstance(value, str) and not (value := value.strip()):
             continue
-        if name == "timestamp" and not isinstance(value, str | bool) and 0 < value < MAX_DAYS:
+        if name == "timestamp" and isinstance(row[place], datetime.date):
+            value = value if in_seconds and value < MAX_SECONDS else row[place].isoformat()
+        elif name == "timestamp" and not isinstance(value, str | bool) and 0 < value < MAX_DAYS:
             value = f"{value:g} days, a date that is shown as a number: format the cells as dates"
         fields[name] = value
     return typed(fields, True) if fields else fields

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from indexer.data.catalog import Item
 from indexer.data.input import read_structs
@@ -50,9 +51,9 @@ def test_a_line_that_is_no_struct_comes_with_its_reason(tmp_path: Path) -> None:
         f"line {number}" for number in range(1, 7)
     ]
     reasons = list(found.values())
-    assert str(reasons[0]).startswith("not JSON (Input data was truncated")
+    assert str(reasons[0]).startswith("an object over several lines")
     assert str(reasons[1]).startswith("Expected `str`, got `int`")
-    assert all("one JSON object per line is expected" in str(reasons[n]) for n in (0, 2))
+    assert all(" is expected" in str(reasons[n]) for n in (0, 2))
     assert reasons[4] == f"longer than {MAX_LINE_BYTES} bytes; a shorter line is expected"
     assert reasons[5] == Thing("a")
 
@@ -120,3 +121,33 @@ def test_a_title_that_is_a_number_is_text_and_one_category_is_a_list(tmp_path: P
     path.write_text('{"item_id": "a", "title": 1917, "categories": "War"}')
     (found,) = [item for _, item in read_structs(path, Item)]
     assert found == Item("a", title="1917", categories=["War"])
+
+
+def test_attributes_of_any_type_are_left_out_and_the_item_stays(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    columns = {
+        "item_id": ["a"],
+        "attributes.raw": pa.array([b"\xff"], pa.binary()),
+        "attributes.opens": pa.array([3600], pa.time32("s")),
+        "attributes.size": ["M"],
+    }
+    pq.write_table(pa.table(columns), path)
+    counts: Counter[str] = Counter()
+    (item,) = [item for _, item in read_structs(path, Item, left_out=counts)]
+    assert item == Item("a", attributes={"size": "M"})
+    assert counts == {"raw": 1, "opens": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"nam": "a"}', "missing required field `name`; `nam` looks like `name`"),
+        ('{"name": NaN}', "it knows neither NaN nor Infinity"),
+        ('{"name": "a"},', "a comma after the object"),
+    ],
+)
+def test_a_line_is_named_by_its_kind_as_records_are(tmp_path: Path, line: str, why: str) -> None:
+    path = tmp_path / "things.jsonl"
+    path.write_text(f"{line}\n")
+    ((_, found),) = read_structs(path, Thing)
+    assert why in str(found)

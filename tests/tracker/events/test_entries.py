@@ -6,9 +6,11 @@ import io
 import json
 import lzma
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +21,8 @@ from tracker.events.batch import EventReader, events_in
 from tracker.events.entries import Reading, entries, event_reading, parse_columns, read_lines
 from tracker.events.kinds import Kinds
 from tracker.events.opening import InputError
+from tracker.events.times import Unit, seconds
+from tracker.events.wire import Undecodable
 
 EVENTS: list[dict[str, Any]] = [
     {"user_id": "u", "item_id": "007", "kind": "rate", "timestamp": 1714500000, "value": 3.5},
@@ -70,6 +74,15 @@ SEMICOLONS = COMMAS.replace(",", ";").replace("3.5", "3,5")
         ("events.csv", SEMICOLONS.encode("cp1252")),
         ("events.csv", SEMICOLONS.replace("\n", "\r\n").encode("utf-16")),
         ("events.csv", COMMAS.encode("utf-16-le")),
+        ("events.csv", COMMAS.replace("\n", "\r").encode()),
+        ("events.jsonl", LINES.replace(b"\n", b"\r")),
+        ("events.csv", COMMAS.replace("\n", "\r").encode("utf-16")),
+        ("events.csv", b"sep=;\r\n" + SEMICOLONS.replace("\n", "\r\n").encode()),
+        ("events.csv", b"# ----\n# Events of May\n\n" + COMMAS.encode()),
+        ("events.csv", COMMAS.replace("3.5", '"3,5"').encode()),
+        ("events.jsonl.gz", LINES),
+        ("events.csv.zst", COMMAS.encode()),
+        ("events.jsonl.lz4", bytes(pa.Codec("lz4").compress(LINES))),
         ("events.csv", ('"' + COMMAS.replace(",", '","').replace("\n", '"\n"')).encode()),
     ],
 )
@@ -180,12 +193,44 @@ def text(path: Path) -> None:
     path.write_text("plain text")
 
 
+def empty(path: Path) -> None:
+    path.touch()
+
+
+def binary(path: Path) -> None:
+    path.write_bytes(b"SQLite format 3\0\x10\0\1\1\0\x40\x20\x20")
+
+
+def twice(path: Path) -> None:
+    path.write_bytes(gzip.compress(gzip.compress(LINES)))
+
+
+def comma(path: Path) -> None:
+    path.write_text('[\n{"user_id": "u"},\n]')
+
+
+def header(path: Path) -> None:
+    path.write_text("user_id,item\rid\nu,a\n")
+
+
+def upper(path: Path) -> None:
+    path.write_text("USER_ID,ITEM_ID,Timestamp\nu,a,5\n")
+
+
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
         ("a.jsonl", absent, r"a\.jsonl: cannot be read: No such file"),
-        ("a.jsonl.gz", text, r"a\.jsonl\.gz: not gzip, or cut short: Not a gzipped file"),
-        ("a.jsonl.zst", text, r"a\.jsonl\.zst: not zstd"),
+        ("a.jsonl.gz", binary, r"a\.jsonl\.gz: not gzip, or cut short"),
+        ("a.jsonl.zst", binary, r"a\.jsonl\.zst: not zstd"),
+        ("a.jsonl", binary, r"a\.jsonl: no text, and none of the formats that are read here"),
+        ("a.csv", empty, r"a\.csv: the file is empty"),
+        ("a.parquet", empty, r"a\.parquet: the file is empty"),
+        ("a.xlsx", empty, r"a\.xlsx: the file is empty"),
+        ("a.jsonl.gz", twice, r"a\.jsonl\.gz: compressed twice; decompress it once"),
+        ("a.json", comma, r"a\.json: a JSON array is expected, and this is none: .*trailing comma"),
+        ("a.csv", header, r"a\.csv: the header is not one: new-line character"),
+        ("a.csv", upper, r"--columns user=USER_ID,item=ITEM_ID,timestamp=Timestamp$"),
         ("a.parquet", absent, r"a\.parquet: cannot be read: No such file"),
         ("a.pq", text, r"a\.pq: not Parquet: Parquet magic bytes"),
     ],
@@ -259,10 +304,10 @@ def test_decimals_are_numbers_and_nan_is_absent(tmp_path: Path) -> None:
 
 def test_a_row_of_text_with_too_many_cells_is_passed_on_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
-    path.write_text('\nuser_id,item_id\nu,"a\nb"\n\nv,b,c,d\nw\n')
+    path.write_text('\nuser_id,scene\nu,"a\nb"\n\nv,b,c,d\nw\n')
     found = list(entries(str(path), Reading()))
     assert [(number, entry) for _, number, entry in found] == [
-        (3, {"user_id": "u", "item_id": "a\nb"}),
+        (3, {"user_id": "u", "scene": "a\nb"}),
         (6, b"v,b,c,d"),
         (7, {"user_id": "w"}),
     ]
@@ -343,3 +388,112 @@ def test_a_name_near_one_that_decides_is_refused_in_files_of_every_format(
 
 def arrivals(lines: list[bytes]) -> Arrivals:
     return Arrivals.of_file(len(lines), 1e9)
+
+
+def reasons(path: Path) -> list[tuple[int, str]]:
+    """Return the number and the reason of each entry of a table that is no row."""
+    found = entries(str(path), event_reading())
+    return [(number, entry.why) for _, number, entry in found if isinstance(entry, Undecodable)]
+
+
+LOST = "lines in one cell: a quote is not closed, or closed too late; write two quotes for one"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ('u,a,view,5,"note\n' + "v,b,view,6,\n" * 2, [(2, f"3 {LOST}")]),
+        ('u,a,view,5,"note\n' + "v,b,view,6,\n" * 3 + 'v,b,view,6,"x"\n', [(2, f"5 {LOST}")]),
+        ('"u\n,a",view,5,7,\n', [(2, "user_id goes over several lines")]),
+        ("u,a,view,5,7,8\n", [(2, "6 cells, and the header has 5: put quotes around texts")]),
+        ("1.23457E+17,a,view,5,\n", [(2, "user_id is 1.23457E+17, a number that a spreadsheet")]),
+        ('u,a,view,5,"' + "x" * (1 << 20) + '"\nv,b,view,6,\n', [(2, "longer than 1048576")]),
+        ('u,a,view,5,"one, two\nthree, four\nfive"\n', []),
+    ],
+)
+def test_a_row_that_lost_its_place_is_named_and_no_row_is_lost_in_silence(
+    tmp_path: Path, rows: str, expected: list[tuple[int, str]]
+) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id,kind,timestamp,note\n" + rows)
+    found = reasons(path)
+    assert [number for number, _ in found] == [number for number, _ in expected]
+    for (_, why), (_, named) in zip(found, expected, strict=True):
+        assert why.startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("1,500.25", 1500.25),
+        ("1,234,567", 1234567),
+        ("1,500", "1,500"),  # one and a half, or one and a half thousand?
+        ("0,500", 0.5),
+        ("1" * 400, "1" * 400),
+        ("9" * 290 + "e99", "9" * 290 + "e99"),
+    ],
+)
+def test_a_number_of_a_table_is_taken_if_it_has_one_meaning(
+    tmp_path: Path, cell: str, value: float | str
+) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text(f'user_id,value\nu,"{cell}"\n')
+    assert read(path) == [{"user_id": "u", "value": value}]
+    path.write_text("user_id;value\nu;1.500,5\n")
+    assert read(path) == [{"user_id": "u", "value": 1500.5}]
+
+
+def test_empty_part_files_are_passed_over_and_named(tmp_path: Path) -> None:
+    (tmp_path / "part-0.csv").touch()
+    (tmp_path / "part-1.parquet").touch()
+    (tmp_path / "part-2.csv").write_text("user_id\nu\n")
+    reading = event_reading()
+    assert read(tmp_path, reading=reading) == [{"user_id": "u"}]
+    assert list(reading.notes.remarks) == [
+        f"{tmp_path}/part-0.csv: the file is empty",
+        f"{tmp_path}/part-1.parquet: the file is empty",
+    ]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_a_time_of_parquet_is_that_time_whatever_the_unit_of_numbers_is(
+    tmp_path: Path, unit: str
+) -> None:
+    path = tmp_path / "events.parquet"
+    moment = pa.scalar(1714500000, pa.timestamp("s")).cast(pa.timestamp(unit))
+    pq.write_table(pa.table({"user_id": ["u"], "timestamp": [moment.as_py()]}), path)
+    for numbers in get_args(Unit):
+        (event,) = read(path, reading=event_reading(timestamps=numbers))
+        assert seconds(event["timestamp"], numbers) == 1714500000
+
+
+def test_the_last_day_of_the_calendar_is_no_day_of_1978(tmp_path: Path) -> None:
+    never = datetime(9999, 12, 31, tzinfo=UTC)
+    row = {"user_id": "u", "timestamp": never}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "events.parquet")
+    assert read(tmp_path / "events.parquet")[0]["timestamp"] == never.isoformat()
+
+
+def test_columns_of_parquet_that_are_no_text_or_twice_there_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    zeros = pa.array([bytes(16)], pa.binary(16))
+    pq.write_table(pa.table({"user_id": zeros}), path)
+    with pytest.raises(InputError, match=r"user_id is fixed_size_binary\[16\] with zero bytes"):
+        read(path)
+    twice_there = pa.Table.from_arrays([pa.array(["u"])] * 2, ["user_id", "user_id"])
+    pq.write_table(twice_there, path)
+    with pytest.raises(InputError, match="columns user_id are there twice"):
+        read(path)
+
+
+def test_infinity_of_parquet_is_no_absent_value(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table({"user_id": ["u", "u"], "value": [float("inf"), float("nan")]}), path)
+    assert read(path) == [{"user_id": "u", "value": "inf"}, {"user_id": "u"}]
+
+
+def test_a_uuid_of_parquet_is_its_text(tmp_path: Path) -> None:
+    one = UUID(int=2**100)
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table({"user_id": pa.array([one.bytes], pa.uuid())}), path)
+    assert read(path) == [{"user_id": str(one)}]

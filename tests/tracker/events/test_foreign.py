@@ -47,6 +47,12 @@ def test_whole_numbers_as_ids_are_their_digits() -> None:
     assert decode_event(b'{"user_id":17,"retracts":5}').retracts == "5"
 
 
+def test_a_number_in_quotes_is_a_value_and_an_empty_text_is_none() -> None:
+    assert [decode_event(line(value=text)).value for text in ("3.5", " -2 ", "1e3", "", " ")] == [
+        3.5, -2.0, 1000.0, None, None,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("field", ["user_id", "item_id", "event_id", "retracts"])
 def test_a_float_as_an_id_is_refused_with_the_remedy(field: str) -> None:
     with pytest.raises(RejectedEventError, match=rf"{field} is the float 17.0; .*in quotes"):
@@ -87,6 +93,16 @@ def test_a_float_as_an_id_is_refused_with_the_remedy(field: str) -> None:
             "`userId` looks like `user_id`; `itemId` looks like `item_id`",
         ),
         (b'{"user_id":"u","itemid":"i","kind":"view","timestamp":1}', "missing_field", "`itemid` "),
+        (b'{"user_id":null,"item_id":"i","kind":"view"}', "missing_field", "field `user_id`"),
+        (line(value="5 stars"), "wrong_type", "value '5 stars' is no number"),
+        (line(value="1e999"), "wrong_type", "value '1e999' is no number"),
+        (bytes(40), "not_json", "zero bytes, as a damaged file or a full disk leaves them"),
+        (line(user_id="zo\xeb").decode().encode("cp1252"), "not_json", "is not UTF-8; write the"),
+        (line() + line(), "not_json", "several objects in one line"),
+        (line() + b",", "not_json", "a comma after the object"),
+        (b"{", "not_json", "an object over several lines"),
+        (b'{"data":[' + line() + b"," + line() + b"]}", "missing_field", "`data` holds 2 objects"),
+        (b'{"before":null,"after":' + line() + b"}", "missing_field", "`after` holds an object wi"),
     ],
 )  # fmt: skip
 def test_anything_else_is_named_with_the_remedy(value: bytes, reason: str, named: str) -> None:

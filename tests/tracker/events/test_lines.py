@@ -44,7 +44,7 @@ def nothing(path: Path) -> None:
 
 
 def no_gzip(path: Path) -> None:
-    path.write_bytes(b"plain text")
+    path.write_bytes(b"no\0text")
 
 
 @pytest.mark.parametrize("make", [damaged, truncated, nothing, no_gzip])
