@@ -103,8 +103,8 @@ class Reading:
     def _example(self, missing: Sequence[str], there: Sequence[str]) -> str:
         """Return how to name the columns, by the names that look alike."""
         short = {name: key for key, name in _SHORT.items() if key not in ("event", "time")}
-        wanted = [name for name in MAIN_FIELDS if name in (self.fields or missing)]
-        near = {name: nearest(name, there) for name in wanted if name not in there}
+        fields = [name for name in MAIN_FIELDS if name in (self.fields or missing)]
+        near = {name: nearest(name, there) for name in fields if name not in there}
         example = ",".join(
             f"{short.get(name, name)}={column or 'NAME'}"
             for name, column in near.items()
@@ -240,7 +240,7 @@ def _array(lines: Iterator[bytes], name: str) -> Iterator[tuple[int, bytes]]:
     try:
         elements = msgspec.json.decode(bytes(whole), type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if not _is_array(whole.partition(b"\n")[0]):
+        if not _is_array(bytes(whole.partition(b"\n")[0])):
             raise InputError(
                 f"{name}: a JSON array is expected, and this is none: {error}"
             ) from error

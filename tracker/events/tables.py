@@ -250,7 +250,7 @@ def table_rows(
     comma = delimiter != ","
     while True:
         number = before + reader.line_num + 2
-        text.taken.clear()
+        text.row_lines.clear()
         text.is_cut = False
         try:
             row = next(reader)
@@ -278,17 +278,17 @@ def table_rows(
 
 
 class _Lines:
-    """The lines of a table as text, and those that were taken for the present row.
+    """The lines of a table as text, and those of the present row.
 
     Attributes:
-        taken: the lines that the row goes over.
+        row_lines: the lines that the row goes over.
         is_cut: whether one of them is longer than is read.
     """
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines = lines
         self._has_ended = False
-        self.taken: list[str] = []
+        self.row_lines: list[str] = []
         self.is_cut = False
 
     def __iter__(self) -> Iterator[str]:
@@ -301,10 +301,10 @@ class _Lines:
             self._has_ended = True
             raise
         line = raw.decode(errors="replace")
-        self.taken.append(line)
+        self.row_lines.append(line)
         if len(raw) > _MOST_LETTERS:
             self.is_cut = True
-            if "".join(self.taken).count('"') % 2:
+            if "".join(self.row_lines).count('"') % 2:
                 return line + '"'  # or the cell would go on in the next line
         return line
 
@@ -312,13 +312,13 @@ class _Lines:
         """Return the reason why the lines cannot be one row; "" if they may be."""
         if self.is_cut:
             return f"longer than {_MOST_LETTERS} bytes; a shorter line is expected"
-        if len(self.taken) < 2:
+        if len(self.row_lines) < 2:
             return ""
-        within = [line.count(delimiter) for line in self.taken[1:-1]]
-        is_open = self._has_ended and "".join(self.taken).count('"') % 2 == 1
+        within = [line.count(delimiter) for line in self.row_lines[1:-1]]
+        is_open = self._has_ended and "".join(self.row_lines).count('"') % 2 == 1
         if is_open or (delimiters > 1 and len(within) > 2 and {*within} == {delimiters}):
             return (
-                f"{len(self.taken)} lines in one cell: a quote is not closed, or closed too late;"
+                f"{len(self.row_lines)} lines in one cell: a quote is not closed, or closed too late;"
                 " write two quotes for one within a text"
             )
         return ""
