@@ -32,6 +32,11 @@ def load_dialect(name: str) -> Dialect | None:
         return None
     envelope, sign, inner = name.partition(":")
     if envelope == ENVELOPE:
+        if inner.partition(":")[0] == ENVELOPE:
+            raise DialectError(
+                f"format {name[:64]!r}: {ENVELOPE} goes around another format once;"
+                f" {ENVELOPE}:segment, for example, is expected"
+            )
         return CloudEvents(load_dialect(inner) if sign else None)
     where = f'a file of your own with base = "{name}"' if name in BUILT_IN else name
     return TableDialect(name, _load_file(name), where)
@@ -45,8 +50,8 @@ def _load_file(name: str) -> DialectFile:
         meant = nearest(name, FORMATS)
         ask = "" if meant is None else f" Did you mean {meant}?"
         raise DialectError(
-            f"format {name!r} is not known; one of {', '.join(FORMATS)}, or a file that ends in"
-            f" .toml, is expected.{ask}"
+            f"format {name[:64]!r} is not known; one of {', '.join(FORMATS)}, or a file that ends"
+            f" in .toml, is expected.{ask}"
         )
     try:
         text = Path(name).read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tracker.events.dialect import Fields
+from tracker.events.names import nearest
 
 Paths = str | list[str]
 """One path, or several of which the first that leads to a value counts."""
@@ -68,6 +69,19 @@ class FieldPath:
         else:
             value = walk(item, self._steps)
         return None if value == "" else value
+
+    def near(self, record: Fields, item: Any) -> str | None:
+        """Return a name within two letters of the last one of the path, where that is expected.
+
+        Names of fewer than six letters are too short to be told apart.
+        """
+        if not self._steps or not isinstance(last := self._steps[-1], str) or len(last) < 6:
+            return None
+        root = record if self.list_steps is None else item
+        place = parsed_json(walk(root, self._steps[:-1]))
+        if not isinstance(place, dict) or last in place:
+            return None
+        return next((name for name in place if nearest(name, (last,)) is not None), None)
 
 
 def walk(value: Any, steps: Sequence[Step]) -> Any:

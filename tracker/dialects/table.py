@@ -1,6 +1,7 @@
 """TableDialect: a format of other systems, by a table of paths and words."""
 
 from collections.abc import Sequence
+from math import isfinite, isnan
 from typing import Any, Literal
 
 import msgspec
@@ -181,7 +182,24 @@ class TableDialect:
         event_id = first_value(self._event_id, record, item)
         if event_id is not None:
             fields["event_id"] = numbered(event_id, place)
+        elif self._event_id:
+            self._check_names(record, item)
         return fields
+
+    def _check_names(self, record: Fields, item: Any) -> None:
+        """Refuse a record without an event id that has another name near that of the id.
+
+        Raises:
+            ForeignValueError: it has.
+        """
+        for path in self._event_id:
+            if (near := path.near(record, item)) is not None:
+                raise ForeignValueError(
+                    "unknown_field",
+                    f"`{near[:64]}` looks like `{path.text}`, the event id of the format"
+                    f" {self.name}, so it is not ignored; correct the name, or name it as event_id"
+                    f" in {self._where}",
+                )
 
     def _join(self, record: Fields, word: str) -> Fields:
         user, was = first_value(self._join_user, record), first_value(self._join_was, record)
@@ -205,8 +223,10 @@ class TableDialect:
         return f"; the format {self.name} has {where}"
 
 
-def _number(text: str) -> float | str:
+def _number(text: str) -> float | str | None:
+    """Return the number of a text, None for one that says that there is none, or the text."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return number if isfinite(number) else None if isnan(number) else text

@@ -79,7 +79,8 @@ def numbered(event_id: Any, place: int) -> Any:
     >>> [numbered("m1", place) for place in range(3)]
     ['m1', 'm1/2', 'm1/3']
     """
-    return event_id if place == 0 else f"{event_id}/{place + 1}"
+    is_id = isinstance(event_id, str | int) and not isinstance(event_id, bool)
+    return event_id if place == 0 or not is_id else f"{event_id}/{place + 1}"
 
 
 def decode_record(value: bytes | None, dialect: Dialect) -> Event:

@@ -318,8 +318,8 @@ class _Lines:
         is_open = self._has_ended and "".join(self.row_lines).count('"') % 2 == 1
         if is_open or (delimiters > 1 and len(within) > 2 and {*within} == {delimiters}):
             return (
-                f"{len(self.row_lines)} lines in one cell: a quote is not closed, or closed too late;"
-                " write two quotes for one within a text"
+                f"{len(self.row_lines)} lines in one cell: a quote is not closed, or closed too"
+                " late; write two quotes for one within a text"
             )
         return ""
 

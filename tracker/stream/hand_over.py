@@ -7,14 +7,15 @@ events, in the transaction of its own states. There it is read by the owner of t
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
-from tracker.events.wire import OtherEvent, OwnFormat, Rejection, encode_event
+from tracker.events.times import MAX_SECONDS
+from tracker.events.wire import MAX_ID_BYTES, OtherEvent, OwnFormat, Rejection, encode_event
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import fitting, remedy
 from tracker.kernels.row_bytes import USER_PREFIX, user_of
@@ -80,11 +81,11 @@ class JoiningState(msgspec.Struct, frozen=True):
         seen: row of the seen set; None for none.
     """
 
-    user: str
-    was: str
-    time: float
-    partition: int
-    offset: int
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+    was: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
+    time: Annotated[float, msgspec.Meta(ge=0.0, lt=MAX_SECONDS)]
+    partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
     row: bytes
     seen: bytes | None = None
 
@@ -340,7 +341,7 @@ class HandOver:
                 )
                 continue
             try:
-                restored.append(_with_state(record, origin))
+                restored.append(_with_state(record, origin, self._partitions))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
                 why = f"it is to hold the state of a user, and does not: {error}"
                 refused.append((record, self._rejection(record.offset, NO_ORIGIN, why)))
@@ -454,13 +455,17 @@ class HandOver:
         return Rejection(reason, message, self._topic, self._partition, offset)
 
 
-def _with_state(record: Any, origin: Origin) -> HandedRecord:
+def _with_state(record: Any, origin: Origin, partitions: int) -> HandedRecord:
     """Return the record of a handed-on state as an event that joins it.
 
     Raises:
         msgspec.DecodeError: it holds none.
     """
     state = msgspec.json.decode(record.value or b"", type=JoiningState)
+    if state.partition >= partitions:
+        raise msgspec.ValidationError(
+            f"partition {state.partition} of {partitions}, counted from 0 - at `$.partition`"
+        )
     key = f"{JOINING} {origin.partition} {origin.offset}"
     event = OtherEvent(state.user, timestamp=state.time, retracts="", was=key)
     value = OwnFormat(encode_event(event))

@@ -246,6 +246,60 @@ def test_an_unknown_format_is_refused_with_the_nearest_name() -> None:
         load_dialect("nowhere.toml")
 
 
+@pytest.mark.parametrize("times", [2, 3, 100_000])
+def test_an_envelope_around_an_envelope_is_refused_by_name(times: int) -> None:
+    with pytest.raises(DialectError, match=r"cloudevents goes around another format once") as error:
+        load_dialect("cloudevents:" * times + "segment")
+    assert len(str(error.value)) < 300
+    with pytest.raises(DialectError, match="goes around another format once"):
+        load_dialect("cloudevents:cloudevents")
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        ({"messageID": "m"}, "`messageID` looks like `messageId`, the event id of the format seg"),
+        ({"message_id": "m"}, 'name it as event_id in a file of your own with base = "segment"'),
+        ({"mesageId": None}, "`mesageId` looks like `messageId`"),
+    ],
+)
+def test_a_name_near_that_of_the_event_id_is_rejected_as_in_our_own_format(
+    record: dict[str, Any], named: str
+) -> None:
+    plain = order({"product_id": "a"})
+    del plain["messageId"]
+    assert decode_record(msgspec.json.encode(plain), segment()).event_id is None
+    with pytest.raises(RejectedEventError, match=re.escape(named)) as caught:
+        decode_record(msgspec.json.encode(plain | record), segment())
+    assert caught.value.reason == "unknown_field"
+    both = plain | record | {"messageId": "right"}
+    assert decode_record(msgspec.json.encode(both), segment()).event_id == "right"
+
+
+def test_the_names_of_the_ids_of_products_are_looked_at_too(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('user="u"\nitem="l[].i"\nkind="k"\nevent_id="l[].lineId"\ntimestamp="t"\n')
+    dialect = load_dialect(str(path))
+    assert dialect is not None
+    record = {"u": "u", "k": "view", "t": 5, "l": [{"i": "a", "line_id": "x"}]}
+    with pytest.raises(RejectedEventError, match=r"`line_id` looks like `l\[\].lineId`"):
+        decode_record(msgspec.json.encode(record), dialect)
+
+
+@pytest.mark.parametrize("event_id", [1.5, True, ["m"], {"a": 1}])
+def test_an_event_id_that_is_none_is_rejected_for_every_product(event_id: Any) -> None:
+    record = order({"product_id": "a"}, {"product_id": "b"}) | {"messageId": event_id}
+    batch, _, ((_, rejection),) = read([msgspec.json.encode(record)], "segment")
+    assert not len(batch)
+    assert (rejection.reason, rejection.events) == ("wrong_type", 2)
+
+
+@pytest.mark.parametrize(("text", "taken"), [("nan", 1), ("inf", 0), ("-Infinity", 0), ("2", 1)])
+def test_a_quantity_in_quotes_that_is_endless_is_rejected(text: str, taken: int) -> None:
+    record = order({"product_id": "a", "quantity": text})
+    assert len(read([msgspec.json.encode(record)], "segment")[0]) == taken
+
+
 def test_a_file_over_a_built_in_format_adds_its_words(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(

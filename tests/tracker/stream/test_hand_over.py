@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -439,3 +440,50 @@ def test_a_stored_state_that_was_handed_on_is_read(worlds: Any) -> None:
     more = (headers[0], ("offset", b"11"), *headers[2:])
     (refused,) = rejections(receive(home, as_read([Record("", 0, b"k", value[:-20], more)], 1)))
     assert refused["reason"] == "no_origin"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"partition": 4},
+        {"partition": -1},
+        {"offset": -1},
+        {"offset": 2**63 - 1},
+        {"offset": 2**70},
+        {"time": -1.0},
+        {"time": 4e11},
+        {"user": ""},
+        {"user": "x" * 300},
+        {"was": 7},
+    ],
+)
+def test_a_handed_on_state_out_of_bounds_is_rejected(worlds: Any, change: Any) -> None:
+    home = worlds(partition=0)
+    state = msgspec.json.decode((GOLDEN / "joining_state_1.json").read_bytes()) | change
+    (refused,) = rejections(receive(home, [stored(msgspec.json.encode(state))]))
+    assert refused["reason"] == "no_origin"
+    assert "is to hold the state of a user, and does not" in refused["message"]
+    assert home.users.store.progress.hand_over.origins == {}
+
+
+@pytest.mark.parametrize("row", [b"", b"garbage!", bytes(4096)])
+def test_a_handed_on_state_that_is_damaged_joins_nobody_and_the_partition_goes_on(
+    worlds: Any, row: bytes
+) -> None:
+    home = worlds(partition=0)
+    state = msgspec.json.decode((GOLDEN / "joining_state_1.json").read_bytes())
+    value = msgspec.json.encode(state | {"row": row})
+    receive(home, [stored(value)])
+    assert home.head(HERE[0], "events") == 0
+    home.restart()
+    receive(home, [stored((GOLDEN / "joining_state_1.json").read_bytes(), b"11", 1)])
+    assert home.head(HERE[0], "events") == 9
+
+
+def stored(value: bytes, origin: bytes = b"9", offset: int = 0) -> FakeRecord:
+    """Return a record of the topic of handed-on events that holds a state."""
+    headers = (
+        ("partition", b"10"), ("offset", origin), ("time", b""), ("time_type", b"0"),
+        ("partitioner", b"murmur2"), ("holds", b"state"),
+    )  # fmt: skip
+    return as_read([Record("", 0, b"k", value, headers)], offset)[0]
