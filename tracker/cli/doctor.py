@@ -197,7 +197,10 @@ def judge_keys(sample: KeySample, settings: Settings, has_topic: bool) -> Check:
     if problems:
         effect = "a user in two partitions has two states"
         if partitioner != "given" and settings.hand_over == "on" and has_topic:
-            effect = "events in the wrong partition are handed on, which takes up to a second more"
+            effect = (
+                "events in the wrong partition are handed on, which takes up to a second more;"
+                " `tracker merge-states` joins states that lie in two partitions already"
+            )
         return Check("partitioner", "note", f"of {latest}, {'; '.join(problems)}; {effect}")
     if partitioner != "given":
         return Check("partitioner", "ok", f"{partitioner} puts {latest} where they are")

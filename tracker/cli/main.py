@@ -291,6 +291,7 @@ for command in (
     operating_cli.acls,
     operating_cli.reset_learning_command,
     operating_cli.mend_times_command,
+    operating_cli.merge_states_command,
     looking_cli.watch_command,
     looking_cli.top_command,
     looking_cli.show,

@@ -211,3 +211,27 @@ def mend_times_command(settings: Settings, yes: bool) -> None:
     )
     for line in run_to_end(mend_times(settings, artifact)):
         click.echo(str(line))
+
+
+@click.command("merge-states")
+@settings_options("artifacts")
+@yes_option
+def merge_states_command(settings: Settings, yes: bool) -> None:
+    """Move states that lie in another partition than that of their user.
+
+    Producers with different partitioners, or a changed TRACKER_PARTITIONER, leave states where
+    nobody looks. Stop all workers first. Each such state goes to its user's partition, where the
+    workers join it with the one that is there, once.
+    """
+    from tracker.artifact.artifact import Artifact
+    from tracker.lookup.merge_states import merge_states
+
+    if not yes:
+        what = f"the states of {settings.name} at {settings.brokers} to their users' partitions"
+        click.confirm(
+            f"Move {what} by TRACKER_PARTITIONER={settings.partitioner}?", abort=True, err=True
+        )
+    artifact = Artifact.load(
+        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
+    )
+    click.echo(str(run_to_end(merge_states(settings, artifact))))

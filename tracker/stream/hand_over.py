@@ -7,15 +7,22 @@ events, in the transaction of its own states. There it is read by the owner of t
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
-from tracker.events.times import MAX_SECONDS
-from tracker.events.wire import MAX_ID_BYTES, OtherEvent, OwnFormat, Rejection, encode_event
+from tracker.events.wire import OtherEvent, OwnFormat, Rejection, encode_event
+from tracker.kafka.hand_over_records import (
+    SOURCES,
+    JoiningState,
+    Origin,
+    headers_of,
+    origin_of,
+    state_record,
+)
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import fitting, remedy
 from tracker.kernels.row_bytes import USER_PREFIX, user_of
@@ -38,21 +45,6 @@ HANDED_TWICE = "handed_twice"
 HAND_OVER_REASONS = (NO_ORIGIN, HANDED_TWICE)
 """Reasons for which a record of the topic of handed-on events is rejected."""
 
-MOST_DIGITS = 19
-
-
-class Origin(NamedTuple):
-    """Place of a handed-on record in the events topic, and the time at which it came.
-
-    `time` is the record's own in milliseconds, None for none; `time_type` is Kafka's type of it.
-    """
-
-    partition: int
-    offset: int
-    time: int | None
-    time_type: int
-    partitioner: str
-
 
 @dataclass(frozen=True, slots=True)
 class HandedRecord:
@@ -66,28 +58,6 @@ class HandedRecord:
     origin: Origin
     place: tuple[int, int]  # of the event in the events topic
     state: "JoiningState | None" = None
-
-
-class JoiningState(msgspec.Struct, frozen=True):
-    """The state of a user who joins one of another partition, as it is handed on.
-
-    Attributes:
-        user: id of the user whom it joins.
-        was: id of the user who joins.
-        time: of the event that joins them, in seconds.
-        partition: partition of that event.
-        offset: offset of that event.
-        row: row of the state.
-        seen: row of the seen set; None for none.
-    """
-
-    user: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
-    was: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_BYTES)]
-    time: Annotated[float, msgspec.Meta(ge=0.0, lt=MAX_SECONDS)]
-    partition: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
-    offset: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
-    row: bytes
-    seen: bytes | None = None
 
 
 JOINING = "\0joining"
@@ -191,9 +161,8 @@ class HandOver:
                 return
             log.warning(
                 "%s-%d: %d of %d users looked at belong to other partitions, the first is %s; new"
-                " events go to the user's own partition, and the states here stay as they are."
-                " `tracker reset-state --everything` rebuilds all states from the events that are"
-                " still kept",
+                " events go to the user's own partition, and the states here stay as they are until"
+                " `tracker merge-states` moves them, while all workers are stopped",
                 self._events, self._partition, len(places), len(users), first,
             )  # fmt: skip
         reached.partitioner = self._partitioner
@@ -246,8 +215,7 @@ class HandOver:
     def leaving(self, batch: EventBatch, records: Sequence[Any] | None) -> list[Leaving]:
         """Return the users of this partition whose states go to users of others.
 
-        Each source has numbers of its own, so that origins of one number never go back: that of
-        the events topic 2 times the partitions and ours, that of handed-on events 1 time and ours.
+        Each source has numbers of its own, see `SOURCES`.
 
         Args:
             batch: all events of a chunk, before any is left out.
@@ -281,16 +249,8 @@ class HandOver:
     def state_record(self, leaving: Leaving, row: bytes, seen: bytes | None) -> Record:
         """Return the record that hands a state on."""
         state = JoiningState(leaving.user, leaving.was, leaving.time, *leaving.place, row, seen)
-        headers = (
-            ("partition", str(leaving.source).encode()),
-            ("offset", str(leaving.offset).encode()),
-            ("time", b""),
-            ("time_type", b"0"),
-            ("partitioner", self._partitioner.encode()),
-            ("holds", b"state"),
-        )
-        key = leaving.user.encode()
-        return Record(self._topic, leaving.target, key, msgspec.json.encode(state), headers)
+        origin = Origin(leaving.source, leaving.offset, None, 0, self._partitioner)
+        return state_record(self._topic, leaving.target, origin, state)
 
     def is_home(self, user: str) -> bool:
         """Return whether a user's state is here, as far as is known."""
@@ -410,14 +370,14 @@ class HandOver:
         return self._store.reached(True)
 
     def _handed(self, record: Any, target: int) -> Record:
-        headers = (
-            ("partition", str(self._partition).encode()),
-            ("offset", str(record.offset).encode()),
-            ("time", b"" if record.timestamp is None else str(record.timestamp).encode()),
-            ("time_type", str(record.timestamp_type or 0).encode()),
-            ("partitioner", self._partitioner.encode()),
+        origin = Origin(
+            self._partition,
+            record.offset,
+            record.timestamp,
+            record.timestamp_type or 0,
+            self._partitioner,
         )
-        return Record(self._topic, target, record.key, record.value, headers)
+        return Record(self._topic, target, record.key, record.value, headers_of(origin))
 
     def _problem_of(self, origin: Origin | None) -> tuple[str, str] | None:
         """Return reason and message of a record that cannot be taken; None if it can.
@@ -425,7 +385,7 @@ class HandOver:
         Raises:
             UnknownOffsetError: read the ends of the events topic first.
         """
-        most = 3 * self._partitions  # states have numbers of their own, see `leaving`
+        most = SOURCES * self._partitions
         if origin is None or not 0 <= origin.partition < most:
             return NO_ORIGIN, (
                 "a record of the topic of handed-on events has the headers partition, offset,"
@@ -437,8 +397,8 @@ class HandOver:
                 f"it was handed on by {origin.partitioner}, and TRACKER_PARTITIONER of this worker"
                 f" is {self._partitioner}: give all workers the same one, and send it again"
             )
-        if self._partitions <= origin.partition < 2 * self._partitions:
-            return None  # an offset of this topic in another partition
+        if origin.partition // self._partitions in (1, 3):
+            return None  # an offset of this topic, or of the changelog, in another partition
         origin = origin._replace(partition=origin.partition % self._partitions)
         if self._ends is None or self._ends.reaches(origin.partition, origin.offset):
             return None
@@ -475,24 +435,3 @@ def _with_state(record: Any, origin: Origin, partitions: int) -> HandedRecord:
 
 def _at_origin(rejection: Rejection, topic: str, place: tuple[int, int]) -> Rejection:
     return msgspec.structs.replace(rejection, topic=topic, partition=place[0], offset=place[1])
-
-
-def origin_of(headers: Sequence[tuple[str, bytes]] | None) -> Origin | None:
-    """Return the origin in the headers of a handed-on record; None if they are no worker's.
-
-    >>> origin_of([("partition", b"3"), ("offset", b"12"), ("time", b""), ("time_type", b"1"),
-    ...     ("partitioner", b"murmur2")])
-    Origin(partition=3, offset=12, time=None, time_type=1, partitioner='murmur2')
-    """
-    fields = dict(headers or ())
-    numbers = [fields.get(name, b"-") for name in ("partition", "offset", "time_type")]
-    time = fields.get("time", b"-")
-    if not all(_is_number(number) for number in numbers) or not (time == b"" or _is_number(time)):
-        return None
-    partition, offset, time_type = map(int, numbers)
-    rule = fields.get("partitioner", b"").decode(errors="replace")
-    return Origin(partition, offset, int(time) if time else None, time_type, rule)
-
-
-def _is_number(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= MOST_DIGITS and int(text) < 2**63

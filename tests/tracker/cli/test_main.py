@@ -59,6 +59,7 @@ COMMANDS = [
     "reset-state",
     "reset-learning",
     "mend-times",
+    "merge-states",
     "export-user",
     "forget",
     "acls",
@@ -292,6 +293,22 @@ def test_times_of_the_future_are_mended_after_a_yes_and_told(
         "users: 1 rows and 0 positions mended",
         "items: 0 rows and 0 positions mended",
     ]
+
+
+def test_states_of_other_partitions_are_moved_after_a_yes_and_told(
+    tansu: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(users=1)
+    monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: world.artifact)
+    missing = run("merge-states", "--yes", *place(tansu, prefix))
+    assert missing.exit_code == 1
+    assert "run 'tracker topics'" in missing.stderr
+    run("topics", *place(tansu, prefix))
+    assert run("merge-states", *place(tansu, prefix), stdin="n\n").exit_code == 1
+    told = run("merge-states", *place(tansu, prefix), stdin="y\n")
+    assert told.exit_code == 0
+    line = told.stdout.splitlines()[-1]
+    assert line.startswith("0 states are moved to their users' partitions; 0 of these users")
 
 
 def test_show_wants_a_user_or_an_item() -> None:

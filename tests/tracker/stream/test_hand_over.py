@@ -14,10 +14,11 @@ from tests.plane_world import NOW, FakeRecord, WorkerState, like, lists, run_par
 from tests.tracker.stream.test_key_check import users_of
 from tracker.events.item_events import decode_blocks
 from tracker.events.wire import Event, OtherEvent, encode_event
+from tracker.kafka.hand_over_records import Origin, origin_of
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
 from tracker.store.partition_store import decode_position
-from tracker.stream.hand_over import SURE_ROWS, Origin, origin_of
+from tracker.stream.hand_over import SURE_ROWS
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 HERE = users_of(0, "murmur2", 3)
