@@ -72,7 +72,7 @@ async def read_rows(settings: Settings) -> Rows:
                     rows.owed.add(key)
                 elif kind == b"i":
                     rows.items[key] = record.value
-                elif kind == b"f":  # hash of a forgotten user: its salt differs
+                elif kind in (b"f", b"x"):  # hash of a forgotten user, with a salt; a row set aside
                     continue
                 elif kind == b"l":  # depends on where chunks began; it has to be whole
                     decode_learned(record.value)

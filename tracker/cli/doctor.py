@@ -199,7 +199,7 @@ def judge_keys(sample: KeySample, settings: Settings, has_topic: bool) -> Check:
         if partitioner != "given" and settings.hand_over == "on" and has_topic:
             effect = (
                 "events in the wrong partition are handed on, which takes up to a second more;"
-                " `tracker merge-states` joins states that lie in two partitions already"
+                " `tracker merge-states` joins states that lie in two"
             )
         return Check("partitioner", "note", f"of {latest}, {'; '.join(problems)}; {effect}")
     if partitioner != "given":

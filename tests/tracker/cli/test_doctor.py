@@ -324,7 +324,7 @@ def test_events_without_a_key_or_with_another_are_noted(tansu: str, prefix: str)
         "note",
         "of the latest 5 events, 2 have no key: set it to the user_id; 1 have a key that is not"
         " their user: set it to that; events in the wrong partition are handed on, which takes up"
-        " to a second more",
+        " to a second more; `tracker merge-states` joins states that lie in two",
     )
     off = settings(brokers=tansu, name=prefix, hand_over="off")
     assert looked_at(off).text.endswith("a user in two partitions has two states")
