@@ -23,7 +23,7 @@ help:
 	@echo '  make browser  the page of a worker in Chromium: flows, widths, languages'
 	@echo 'To measure:'
 	@echo '  make bench    throughput and latency on Apache Kafka (needs Java and Maven)'
-	@echo '  make faults   long fault runs on Apache Kafka: kill -9, stops, freezes'
+	@echo '  make faults   ten minutes of faults on Apache Kafka, judged by a model of the rules'
 	@echo '  make fuzz     an hour of made-up input for everything that is read from outside'
 	@echo '  make promises run the tests of each promise once without its protection: they have to fail'
 	@echo '  make figures  measure the figures of docs/figures/: DATA=folder, ONLY="films faults" for some'
@@ -64,7 +64,7 @@ browser: .venv/.test
 	$(BIN)/python -m tests.browser $(ARGS)
 
 faults: .venv/.test
-	$(BIN)/python -m tests.faults $(ARGS)
+	$(BIN)/python -m tests.faults $(or $(ARGS),--actions 1000 --minutes 10)
 
 fuzz: .venv/.test
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -75,8 +75,12 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         ],
         "finetune": [_python("finetune", *film_items, *films, "--work", str(work))],
         "faults": [
-            _faults("--workers", "3", "--kills", "10", "--terms", "3", "--freezes", "3",
-                    "--events", "100000", "--users", "20000", "--seed", "11"),
+            _faults("--seed", *map(str, range(1, 21)), "--actions", "100",
+                    "--folder", str(work / "walks")),
+        ],
+        "faults-three": [
+            _faults("--brokers", "3", "--seed", "101", "102", "--actions", "60",
+                    "--folder", str(work / "walks-three")),
         ],
         "faults-trained": [
             _faults("--trained", "--workers", "2", "--kills", "3", "--terms", "1",

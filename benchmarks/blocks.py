@@ -338,29 +338,75 @@ def by_rate(result: Result) -> dict[float, list[dict[str, float]]]:
 
 
 def faults(results: Results) -> str:
-    """Return what two runs under faults left."""
-    lines = []
-    for name in ("faults", "faults-trained"):
-        plan, outcome = (results[name]["figures"][key] for key in ("plan", "outcome"))
-        count = outcome["numbers"]
-        lines.append(
-            [
-                "trained, learning online" if plan["trained"] else "not trained",
-                str(plan["workers"]),
-                whole(plan["events"]),
-                f"{plan['kills']} kills, {plan['terms']} stops, {plan['freezes']} freezes",
-                f"{count['wrong_users']} of {whole(outcome['users'])}",
-                f"{count['wrong_items']} of {whole(outcome['items'])}",
-                str(count["without_list"]),
-                str(count["hung"] + count["died_by_themselves"]),
-            ]
-        )
+    """Return what random walks with one broker left, and the pauses of each action."""
+    return _walk(results["faults"])
+
+
+def faults_three(results: Results) -> str:
+    """Return the same of walks with three brokers."""
+    return _walk(results["faults-three"])
+
+
+def _walk(result: Result) -> str:
+    figures = result["figures"]
+    count, seeds = figures["numbers"], len(figures["seeds"])
+    brokers = "one broker" if figures["brokers"] == 1 else f"{figures['brokers']} brokers"
+    text = (
+        f"Apache Kafka {figures['kafka']} (`transaction.version`"
+        f" {figures['transaction_version']}), {brokers}, {figures['workers']} workers, a session"
+        f" timeout of {figures['session_timeout']:g} s. {whole(figures['faults'])} actions by"
+        f" {seeds} seeds, {whole(count['events'])} events, {whole(count['rejected'])} records that"
+        f" are none. Compared: {whole(count['users'])} users, {whole(count['items'])} items,"
+        f" {whole(count['lists'])} lists, of which {whole(count['repeated'])} repeated another with"
+        " the same id."
+    )
+    names = (
+        ("records that the broker had confirmed and lost", "lost"),
+        ("wrong users", "wrong_users"),
+        ("wrong items", "wrong_items"),
+        ("wrong lists, or lists without an event", "wrong_lists"),
+        ("users without a list of their last event", "without_list"),
+        ("wrong rejections", "wrong_rejections"),
+        ("workers that hung or ended by a bug", "wrong_ends"),
+    )
+    wrong = table(("", "number"), [(name, whole(count[key])) for name, key in names])
+    pauses = table(
+        ("action", "times", "longest pause, s", "alone", "median, s", "longest, s"),
+        [
+            (
+                action, str(row["times"]), f"{row['longest']:.1f}", str(row["clean"]),
+                *(
+                    "" if row[key] is None else f"{row[key]:.1f}"
+                    for key in ("clean_median", "clean_longest")
+                ),
+            )
+            for action, row in figures["actions"].items()
+        ],
+    )  # fmt: skip
+    return "\n\n".join([text, wrong, pauses, source(result)])
+
+
+def faults_trained(results: Results) -> str:
+    """Return what a run with trained models left, against an undisturbed run."""
+    plan, outcome = (results["faults-trained"]["figures"][key] for key in ("plan", "outcome"))
+    count = outcome["numbers"]
+    lines = [
+        [
+            "trained, learning online" if plan["trained"] else "not trained",
+            str(plan["workers"]),
+            whole(plan["events"]),
+            f"{plan['kills']} kills, {plan['terms']} stops, {plan['freezes']} freezes",
+            f"{count['wrong_users']} of {whole(outcome['users'])}",
+            f"{count['wrong_items']} of {whole(outcome['items'])}",
+            str(count["without_list"]),
+            str(count["hung"] + count["died_by_themselves"]),
+        ]
+    ]
     head = [
         "", "workers", "events", "faults", "wrong users", "wrong items", "without a list",
         "workers that hung or died by themselves",
     ]  # fmt: skip
-    sources = source(results["faults"], results["faults-trained"])
-    return "\n\n".join([table(head, lines), sources])
+    return "\n\n".join([table(head, lines), source(results["faults-trained"])])
 
 
 def ablation(results: Results) -> str:

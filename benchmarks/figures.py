@@ -34,6 +34,8 @@ BLOCKS: dict[str, blocks.Block] = {
     "recommend": blocks.recommend,
     "demonstration": blocks.demonstration,
     "faults": blocks.faults,
+    "faults-three": blocks.faults_three,
+    "faults-trained": blocks.faults_trained,
     "films": blocks.quality("films"),
     "films-loo": blocks.quality("films-loo"),
     "films-all": blocks.quality("films-all"),

@@ -67,16 +67,17 @@ def _latency(results: Results) -> Row:
 
 
 def _faults(results: Results) -> Row:
-    outcome = results["faults"]["figures"]["outcome"]
-    count, users, items = outcome["numbers"], whole(outcome["users"]), whole(outcome["items"])
+    figures = results["faults"]["figures"]
+    count, faults = figures["numbers"], whole(figures["faults"])
+    users, items = whole(count["users"]), whole(count["items"])
     return Row(
         "faults",
         en=(
-            f"Wrong states after {count['faults']} kills, stops and freezes",
+            f"Wrong states after {faults} kills, broker failures and other faults",
             f"{count['wrong_users']} of {users} users, {count['wrong_items']} of {items} items",
         ),
         zh=(
-            f"经过 {count['faults']} 次杀死、停止和冻结后，错误的状态",
+            f"经过 {faults} 次杀死、broker 故障及其他故障后，错误的状态",
             f"{users} 个用户中 {count['wrong_users']} 个，"
             f"{items} 个物品中 {count['wrong_items']} 个",
         ),

@@ -108,19 +108,31 @@ def fetch() -> Path:
     return folder
 
 
+def new_cluster() -> str:
+    """Return an id for a new cluster; one that begins with a dash, Kafka reads as an option."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "0")
+
+
 class KafkaBroker:
     """One Apache Kafka process, broker and controller in one, its data in a folder.
 
     Ports and data stay the same from one start to the next, so it can be killed and come back.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, extra: str = "") -> None:
-        """Format the data folder; nothing runs yet.
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        extra: str = "",
+        cluster: str | None = None,
+    ) -> None:
+        """Format the data folder, unless it is already; nothing runs yet.
 
         Args:
             folder: for data, settings and log.
             port: of 127.0.0.1; by default a free one.
             extra: further lines of server.properties.
+            cluster: its id, which several brokers share; by default a new one.
         """
         self.jars = fetch()
         self.folder = folder
@@ -133,15 +145,13 @@ class KafkaBroker:
         self._properties.write_text(
             PROPERTIES.format(port=self.port, controller=free_port(), data=folder / "data") + extra
         )
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # Kafka reads an id that begins with a dash as an option.
-        cluster = cluster.replace("-", "0")
         done = subprocess.run(
             [
                 *self._java("kafka.tools.StorageTool"),
                 "format",
+                "--ignore-formatted",
                 "-t",
-                cluster,
+                cluster or new_cluster(),
                 "-c",
                 str(self._properties),
             ],
@@ -152,6 +162,27 @@ class KafkaBroker:
         if done.returncode != 0:
             told = done.stdout + done.stderr
             raise RuntimeError(f"Kafka's storage could not be formatted: {told}")
+
+    @property
+    def version(self) -> str:
+        """The version of Apache Kafka."""
+        return next(self.jars.glob("kafka_*.jar")).stem.split("-", 1)[1]
+
+    def features(self) -> dict[str, int]:
+        """Return the finalized levels of the features of a running cluster, by name."""
+        told = subprocess.run(
+            [
+                *self._java("org.apache.kafka.tools.FeatureCommand"),
+                "--bootstrap-server",
+                self.address,
+                "describe",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found = re.findall(r"Feature: (\S+).*FinalizedVersionLevel: (\d+)", told.stdout)
+        return {name: int(level) for name, level in found}
 
     def _java(self, main: str) -> list[str]:
         return [
@@ -166,10 +197,19 @@ class KafkaBroker:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start it; one of several may wait for the others before it listens."""
         if self._process is not None and self._process.returncode is None:
             raise RuntimeError(f"Kafka on port {self.port} already runs")
         command = [*self._java("kafka.Kafka"), str(self._properties)]
         self._process = ChildProcess("Apache Kafka", command, self.log)
+
+    def wait(self) -> None:
+        """Wait until it listens."""
+        assert self._process is not None
         wait_for_port(self._process, self.port, START_SECONDS)
 
     def kill(self) -> None:

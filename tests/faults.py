@@ -1,6 +1,10 @@
 """Faults: kill, stop and freeze workers under load, and compare their states with a calm run.
 
 python -m tests.faults --workers 3 --kills 10 --terms 3 --freezes 3 --events 100000 --seed 1
+
+With `--actions` it is a random walk that a model of the rules judges, see tests/walk:
+
+python -m tests.faults --seed 1 --actions 1000
 """
 
 import argparse
@@ -398,6 +402,10 @@ async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Out
 
 def main() -> int:
     """Start Apache Kafka, run, print one JSON object, and return the exit code."""
+    if any(word.startswith("--actions") for word in sys.argv):
+        from tests.walk.run import main as walk
+
+        return walk(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__)
     defaults = Plan()
     for name in ("workers", "kills", "terms", "freezes", "events", "users", "seed", "partitioners"):

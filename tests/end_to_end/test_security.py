@@ -103,7 +103,8 @@ async def does_all(broker: SecureBroker, settings: Settings, folder: Path) -> st
     """Let a worker do everything that it ever does; return what it failed to do, or ""."""
     super_user = by_anonymous(broker, settings)
     names = topics_of(settings)
-    home = partition_of("ada", 2, "murmur2")
+    elsewhere = f"v{time.monotonic_ns()}"  # of whom nothing is kept from the time before
+    home = partition_of(elsewhere, 2, "murmur2")
     assert home is not None
     with worker_process(settings, folder / "worker.log") as worker:
         deadline = time.monotonic() + DENIED_SECONDS
@@ -120,9 +121,10 @@ async def does_all(broker: SecureBroker, settings: Settings, folder: Path) -> st
             for value, partition in (
                 (encode_event(Event(user, "i1", "like", START)), own),
                 (b"not an event", own),
-                (encode_event(Event("ada", "i2", "like", START)), 1 - home),
+                (encode_event(Event(elsewhere, "i2", "like", START)), 1 - home),
             ):
-                await client.send_and_wait(names.events, value, user.encode(), partition)
+                key = elsewhere if elsewhere.encode() in value else user
+                await client.send_and_wait(names.events, value, key.encode(), partition)
         deadline = time.monotonic() + DENIED_SECONDS
         missing = "?"
         while time.monotonic() < deadline:
@@ -139,7 +141,10 @@ async def does_all(broker: SecureBroker, settings: Settings, folder: Path) -> st
                     ("a list", user.encode() in counts[names.recommendations]),
                     ("a rejected record", user.encode() in counts[names.rejected]),
                     ("a state", (own, user.encode()) in rows.users),
-                    ("a state of an event in the wrong partition", (home, b"ada") in rows.users),
+                    (
+                        "a state of an event in the wrong partition",
+                        (home, elsewhere.encode()) in rows.users,
+                    ),
                     ("states of items", bool(rows.items)),
                 )
                 if not is_there

@@ -141,6 +141,15 @@ def made_up() -> Stored:
     )
     plan = {"trained": True, "workers": 2, "events": 9, "kills": 1, "terms": 1, "freezes": 1}
     faults = {"plan": plan, "outcome": {"numbers": numbers, "users": 8, "items": 7}}
+    counts = ("lost", "events", "rejected", "users", "items", "lists", "repeated")
+    wrong = ("wrong_users", "wrong_items", "wrong_lists", "without_list", "wrong_rejections")
+    pause = {"times": 3, "longest": 9.0, "clean": 1, "clean_median": 7.0, "clean_longest": 7.0}
+    none = {"times": 1, "longest": 9.0, "clean": 0, "clean_median": None, "clean_longest": None}
+    walk = {
+        "seeds": [1, 2], "kafka": "4.1.0", "transaction_version": 2, "brokers": 1, "workers": 2,
+        "session_timeout": 6.0, "faults": 9, "numbers": dict.fromkeys((*counts, *wrong), 0)
+        | {"wrong_ends": 0}, "actions": {"kill": pause, "storm": none},
+    }  # fmt: skip
     sizes = {"rows": 9, "mean": 8.0, "p50": 7.0, "p99": 6.0, "max": 5}
     most = {"state": 4000, "state_with_encoder": 4200, "seen": 4100}
     stored = {"most": most, "state": sizes, "seen": {"rows": 0}}
@@ -164,7 +173,8 @@ def made_up() -> Stored:
     took = {"train": {"processor": 9.0, "memory_mib": 800.0}}
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
-        **dict.fromkeys(("faults", "faults-trained"), faults),
+        **dict.fromkeys(("faults", "faults-three"), walk),
+        "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),
         **dict.fromkeys(("recommend", "recommend-large"), times),
         **dict.fromkeys(("demo", "demo-films", "demo-films-kafka"), demo),

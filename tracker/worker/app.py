@@ -38,6 +38,10 @@ ROCKSDB = {
 
 READY_LOOK_SECONDS = 0.1
 
+HEARTBEAT_SECONDS = 0.5
+"""Maximum interval between two heartbeats. Only by their answers does a member of the group learn
+that another one comes or goes, and until all know it, some partitions have no owner."""
+
 
 class TrackerApp(faust.App):
     """A Faust application that ends with a last commit of every partition."""
@@ -112,7 +116,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         broker_credentials=_credentials(settings),
         broker_session_timeout=session,
         broker_rebalance_timeout=max(session, 30.0),
-        broker_heartbeat_interval=session / 3,
+        broker_heartbeat_interval=min(HEARTBEAT_SECONDS, session / 3),
         broker_request_timeout=max(session, 30.0) + 10.0,
         broker_commit_interval=1.0,
         consumer_auto_offset_reset="earliest",
