@@ -153,7 +153,7 @@ def weight_of(kind: str, value: float | None) -> float:
     if kind == "rate":
         return weight * min(1.0, max(-1.0, (value - 3.0) / 2.0))
     if kind in ("dwell", "play"):
-        return weight * (1.0 - 2.0 ** (-value / 60.0))
+        return weight * (1.0 - math.exp2(-value / 60.0))
     if kind == "purchase":
         return weight * (value if value <= 1.0 else min(4.0, 1.0 + math.log2(value)))
     return weight
