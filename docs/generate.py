@@ -344,6 +344,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "user": lambda: format_fields("user"),
     "recommendation": lambda: format_fields("recommendation"),
     "recommended-item": lambda: format_fields("recommendation", "RecommendedItem"),
+    "recommended-parts": lambda: format_fields("recommendation", "Parts"),
     "recommended-interest": lambda: format_fields("recommendation", "Interest"),
     "rejection": lambda: format_fields("rejection"),
     "reasons": reasons,

@@ -106,12 +106,25 @@ FIELDS: dict[str, dict[str, str]] = {
         "item_id": "The item.",
         "score": "What the ranking gave it. It has no unit; do not compare two lists by it.",
         "channel": "Where the item came from: see [Channels](#channels).",
-        "because": "Up to three of the user's own items that it is near to.",
+        "because": "Up to three of the user's own items that speak for it.",
         "probability": "How likely a positive event of the user on this item is. Only with a"
         " trained artifact.",
+        "interest": "The label of the user's interest that the item is nearest to.",
+        "shares": "The shares of the events on the items of `because`, in what all of the user's"
+        " events say for the item.",
+        "earlier": "The share of events that are no longer among the latest.",
+        "parts": "The [parts of the score](#what-speaks-for-an-item), with"
+        " `TRACKER_EXPLAIN=parts`.",
+    },
+    "parts": {
+        "base": "The score of the mean candidate of this list.",
+        "groups": "What the item's features add to that, by group.",
+        "diversity": "What the item lost in the order of the list by being like items above it."
+        " It is no part of the score.",
     },
     "interest": {
-        "label": "First category of the interest's most typical item.",
+        "label": "First category of the interest's most typical item; a word of that item follows"
+        " if the user has another interest of this label.",
         "strength": "Share of all interests, 0 to 1.",
         "change": "The share now minus the share a day before.",
     },

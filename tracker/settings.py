@@ -298,8 +298,8 @@ class Settings(BaseSettings):
     )
     explain: Explain = Field(
         "reasons",
-        description="what an answer of the HTTP API says of an item: off, reasons (the user's own"
-        " events and their shares), or parts (of its score, as well)",
+        description="what a list says of its items, on the topic and over HTTP: off, reasons (the"
+        " interest and the user's own events, with their shares), or parts (of the score, as well)",
     )
     health_stall_seconds: float = Field(
         60.0,

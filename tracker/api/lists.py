@@ -7,26 +7,27 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tracker.api.labels import Labels
 from tracker.api.messages import (
     Explain,
     InterestShare,
     ListAnswer,
     ListItem,
-    Parts,
     Reason,
 )
-from tracker.artifact.artifact import Artifact
-from tracker.events.wire import hash_id, scene_code
+from tracker.events.wire import Parts, hash_id, scene_code
+from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.recommend.candidates import CHANNEL, CHANNELS
-from tracker.recommend.inspection import Inspection, contributions
-from tracker.recommend.lists import BECAUSE
+from tracker.recommend.explanation import Explanation
+from tracker.recommend.inspection import Inspection
+from tracker.recommend.labels import Words
+from tracker.recommend.list_json import interest_names
+from tracker.recommend.lists import RecommendedBatch
 from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
-from tracker.scoring.parts import attributions, grouped
+from tracker.scoring.parts import GROUPS
 from tracker.stream.serving import Serving
-from tracker.users.readings import interest_strengths, interest_vectors, shares_of
+from tracker.users.readings import Histories, every_interest, read_histories, shares_of
 from tracker.users.rows import RequestBatch, UserRows
 
 
@@ -47,18 +48,13 @@ class ListMaker:
 
     def __init__(self) -> None:
         self._view: ItemView | None = None
-        self._labels: tuple[Artifact, Labels] | None = None
 
-    def labels(self, artifact: Artifact) -> Labels:
-        """Return what makes the labels of interests; made once for an artifact."""
-        if self._labels is None or self._labels[0] is not artifact:
-            self._labels = artifact, Labels(artifact)
-        return self._labels[1]
-
-    def recommender(self, serving: Serving, diversity: float | None) -> Recommender:
+    def recommender(
+        self, serving: Serving, diversity: float | None, explain: Explain
+    ) -> Recommender:
         """Return a recommender like that of the stream, with trends of its own."""
         self._view = serving.view.beside(self._view)
-        options = serving.recommender.options
+        options = replace(serving.recommender.options, explain=explain)
         if diversity is not None:
             options = replace(options, diversity=diversity)
         return Recommender(serving.artifact, self._view, options, serving.recommender.ranker)
@@ -71,9 +67,9 @@ class ListMaker:
         slot: int,
         user_id: str | None,
         wish: Wish,
-    ) -> tuple[Recommender, RequestBatch, Inspection, Labels]:
+    ) -> tuple[Recommender, RequestBatch, Inspection, Words]:
         """Make a list of a user's row, and return it with what each step gave."""
-        recommender = self.recommender(serving, wish.diversity)
+        recommender = self.recommender(serving, wish.diversity, wish.explain)
         requests = RequestBatch(
             rows,
             np.array([slot], np.int64),
@@ -84,7 +80,7 @@ class ListMaker:
         items = serving.artifact.vectors
         excluded = np.array([items.row_of_id(item_id) for item_id in wish.exclude], np.int64)
         inspection = recommender.inspect(requests, wish.k, learned, excluded[excluded >= 0])
-        return recommender, requests, inspection, self.labels(serving.artifact)
+        return recommender, requests, inspection, serving.encoder.words
 
 
 def list_answer(
@@ -95,7 +91,7 @@ def list_answer(
     recommender: Recommender,
     requests: RequestBatch,
     inspection: Inspection,
-    labels: Labels,
+    words: Words,
 ) -> ListAnswer:
     """Return a list as it is sent."""
     artifact = recommender.artifact
@@ -106,47 +102,53 @@ def list_answer(
         wish.scene,
         offset,
         artifact.manifest.version,
-        list_items(recommender, requests, inspection, labels, wish.explain),
-        interest_shares(requests, labels),
+        list_items(recommender, requests, inspection, words),
+        interest_shares(requests, words, artifact.vectors),
     )
 
 
-def interest_shares(requests: RequestBatch, labels: Labels) -> list[InterestShare]:
+def interest_shares(
+    requests: RequestBatch, words: Words, items: ItemVectors
+) -> list[InterestShare]:
     """Return the interests of one user, strongest first."""
-    names, shares, moves = interests_of(requests, labels)
-    order = np.argsort(-shares, kind="stable")
+    histories = read_histories(requests, items)
+    names = interests_of(histories, requests, words, items)
+    shares, moves = shares_of(histories.strengths, histories.changes)
     return [
-        InterestShare(names[place], round(float(shares[place]), 6), round(float(moves[place]), 6))
-        for place in order.tolist()
-        if shares[place] > 0.0
+        InterestShare(name, round(float(shares[0, place]), 6), round(float(moves[0, place]), 6))
+        for place, name in names.items()
+        if shares[0, place] > 0.0
     ]
 
 
-def interests_of(requests: RequestBatch, labels: Labels) -> tuple[list[str], Any, Any]:
-    """Return the labels, shares and changes of one user's interests, by their places."""
-    states, slot = requests.states, int(requests.slots[0])
-    if slot < 0:
-        return [], np.zeros(0), np.zeros(0)
-    count = int(states.head[slot]["n_slots"])
-    strengths, changes = interest_strengths(states, requests.slots, requests.now)
-    shares, moves = shares_of(strengths, changes)
-    return labels.of(states, slot, strengths[0]), shares[0, :count], moves[0, :count]
+def interests_of(
+    histories: Histories, requests: RequestBatch, words: Words, items: ItemVectors
+) -> dict[int, str]:
+    """Return the names of one user's interests by their places, strongest first."""
+    labels, medoids, places = every_interest(histories, requests, items)
+    spans = words.spans(labels, medoids, places)
+    return {
+        place: words.name(label, *span)
+        for place, label, span in zip(
+            places[0].tolist(), labels[0].tolist(), spans[0].tolist(), strict=True
+        )
+        if place >= 0
+    }
 
 
 def list_items(
-    recommender: Recommender,
-    requests: RequestBatch,
-    inspection: Inspection,
-    labels: Labels,
-    explain: Explain,
+    recommender: Recommender, requests: RequestBatch, inspection: Inspection, words: Words
 ) -> list[ListItem]:
-    """Return the items of one user's list, with as much of what speaks for them as is wanted."""
-    artifact, batch = recommender.artifact, inspection.batch
-    vectors = artifact.vectors
-    rows = batch.rows[0][batch.rows[0] >= 0]
+    """Return the items of one user's list, with what is fields of them."""
+    vectors, batch = recommender.artifact.vectors, inspection.batch
+    explanation = batch.explanation
+    names = interest_names(batch, words)[0]
     probabilities = batch.probabilities[0]
-    plain = [
-        ListItem(
+    items = []
+    for place, row in enumerate(batch.rows[0].tolist()):
+        if row < 0:
+            break
+        item = ListItem(
             vectors.ids[row],
             vectors.label(row),
             round(float(batch.scores[0, place]), 6),
@@ -154,103 +156,59 @@ def list_items(
             None if np.isnan(probabilities[place]) else round(float(probabilities[place]), 6),
             demoted=bool(batch.channels[0, place] == CHANNEL.seen),
         )
-        for place, row in enumerate(rows.tolist())
-    ]
-    if explain == "off" or not plain:
-        return plain
-    with_reasons = _with_reasons(plain, rows, recommender, requests, labels)
-    if explain == "reasons":
-        return with_reasons
-    return _with_parts(with_reasons, recommender, inspection)
-
-
-def _with_reasons(
-    plain: list[ListItem],
-    rows: Any,
-    recommender: Recommender,
-    requests: RequestBatch,
-    labels: Labels,
-) -> list[ListItem]:
-    artifact, options = recommender.artifact, recommender.options
-    vectors = artifact.vectors
-    states, slot = requests.states, int(requests.slots[0])
-    if slot < 0:
-        return plain
-    shares_of_events = contributions(requests, vectors, rows)
-    ring = states.ring[slot]
-    event_rows = vectors.row_of(np.ascontiguousarray(ring["item"][shares_of_events.places]))
-    cosines = vectors.vectors[rows] @ vectors.vectors[event_rows].T  # (K, E)
-    positive = np.maximum(shares_of_events.events, 0.0)
-    older = np.maximum(shares_of_events.earlier, 0.0)
-    whole = positive.sum(axis=1) + older
-    names, strengths, _ = interests_of(requests, labels)
-    means = interest_vectors(states, requests.slots)[0, : len(names)]
-    near = vectors.vectors[rows] @ means.T if len(names) else np.zeros((len(rows), 0))
-    near = np.where(np.asarray(strengths) > 0.0, near, -1.0) if len(names) else near
-    items = []
-    for place, item in enumerate(plain):
-        interest = None
-        if len(names):
-            best = int(np.argmax(near[place]))
-            if near[place, best] >= options.because_cosine:
-                interest = names[best]
-        if whole[place] <= 0.0:
-            items.append(msgspec.structs.replace(item, interest=interest))
-            continue
-        shares = positive[place] / whole[place]
-        named = np.argsort(-shares, kind="stable")[:BECAUSE]
-        named = named[(cosines[place, named] >= options.because_cosine) & (shares[named] > 0.0)]
-        because = [
-            Reason(
-                vectors.ids[int(event_rows[at])],
-                vectors.label(int(event_rows[at])),
-                float(ring["time"][shares_of_events.places[at]]),
-                round(float(shares[at]), 6),
+        if explanation is not None:
+            item = msgspec.structs.replace(
+                item,
+                **_reasons(explanation, place, batch, names, requests, vectors),
+                parts=_parts(explanation, place),
             )
-            for at in named.tolist()
-        ]
-        earlier = round(float(older[place] / whole[place]), 6)
-        others = round(max(0.0, 1.0 - earlier - sum(reason.share for reason in because)), 6)
-        items.append(
-            msgspec.structs.replace(
-                item, interest=interest, because=because, others=others, earlier=earlier
-            )
-        )
+        items.append(item)
     return items
 
 
-def _with_parts(
-    items: list[ListItem], recommender: Recommender, inspection: Inspection
-) -> list[ListItem]:
-    count = int(inspection.cut.n_rows[0])
-    features = inspection.features[0, :count]
-    picks = inspection.picks[0][inspection.picks[0] >= 0]
-    base, parts = attributions(inspection.ranker, features[picks], features.mean(axis=0))
-    groups = grouped(parts)
-    losses = _diversity_losses(recommender, inspection, picks)
-    return [
-        msgspec.structs.replace(
-            item,
-            parts=Parts(
-                base,
-                {name: float(sums[place]) for name, sums in groups.items() if sums.any()},
-                losses[place],
-            ),
+def _reasons(
+    explanation: Explanation,
+    place: int,
+    batch: RecommendedBatch,
+    names: Sequence[str],
+    requests: RequestBatch,
+    vectors: ItemVectors,
+) -> dict[str, Any]:
+    """Return interest and shares of an item, by field."""
+    interest = int(explanation.interests[0, place])
+    fields: dict[str, Any] = {"interest": names[interest] if interest >= 0 else None}
+    shares = explanation.shares[0, place]
+    if shares.sum() + explanation.others[0, place] + explanation.earlier[0, place] > 0.0:
+        ring = requests.states.ring[int(requests.slots[0])]
+        reasons = zip(
+            batch.because[0, place], batch.because_rows[0, place].tolist(), shares, strict=True
         )
-        for place, item in enumerate(items)
-    ]
+        fields["because"] = [
+            Reason(
+                vectors.ids[row],
+                vectors.label(row),
+                float(ring["time"][(ring["item"] == item) & (ring["weight"] > 0.0)].max()),
+                round(float(share), 6),
+            )
+            for item, row, share in reasons
+            if row >= 0
+        ]
+        fields["others"] = round(float(explanation.others[0, place]), 6)
+        fields["earlier"] = round(float(explanation.earlier[0, place]), 6)
+    return fields
 
 
-def _diversity_losses(recommender: Recommender, inspection: Inspection, picks: Any) -> list[float]:
-    """Return what each pick lost in the order by being like those above it, in units of scores."""
-    diversity = recommender.options.diversity_weight
-    if not 0.0 < diversity < 1.0:
-        return [0.0] * len(picks)
-    scores = inspection.scores[0, : int(inspection.cut.n_rows[0])]
-    span = float(scores.max() - scores.min()) or 1.0
-    vectors = recommender.artifact.vectors.vectors[inspection.cut.rows[0, picks]]
-    cosines = vectors @ vectors.T
-    losses = [0.0]
-    for place in range(1, len(picks)):
-        losses.append(-diversity / (1.0 - diversity) * span * float(cosines[place, :place].max()))
-    return losses
+def _parts(explanation: Explanation, place: int) -> Parts | None:
+    """Return the parts of an item's score, of the groups that any item of the list has."""
+    if explanation.parts is None:
+        return None
+    groups = explanation.parts.groups[0]
+    return Parts(
+        round(float(explanation.parts.bases[0]), 6),
+        {
+            name: round(float(groups[place, group]), 6)
+            for group, name in enumerate(GROUPS)
+            if groups[:, group].any()
+        },
+        round(float(explanation.parts.losses[0, place]), 6),
+    )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from tracker.events.wire import MAX_ID_BYTES
+from tracker.events.wire import MAX_ID_BYTES, Parts
 
 MOST_ITEMS = 500
 """Items of one list, and of one body that names items."""
@@ -137,7 +137,10 @@ class EventsBody(msgspec.Struct, frozen=True):
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """One of the user's own events that speaks for an item, and its share of what does."""
+    """An item of the user's own events that speak for an item, and their share of what does.
+
+    `time` is that of the latest of these events.
+    """
 
     item_id: str
     label: str
@@ -145,24 +148,11 @@ class Reason(msgspec.Struct, frozen=True):
     share: float
 
 
-class Parts(msgspec.Struct, frozen=True):
-    """The parts of a score, which add up to it.
-
-    `base` is the score of the mean candidate of this list. `groups` are what the item's features
-    add to that, by group. `diversity` is what the item lost, in the order of the list, by being
-    like items above it; it is no part of the score.
-    """
-
-    base: float
-    groups: dict[str, float]
-    diversity: float
-
-
 class ListItem(msgspec.Struct, frozen=True, omit_defaults=True):
     """An item of a list.
 
     `interest` is the label of the user's interest that it is nearest to. `because` are up to three
-    own events of the ring, `others` the share of the other events of the ring, and `earlier` that
+    items of own events of the ring, `others` the share of its other events, and `earlier` that
     of events that have left it: shares of what the user's events say for the item, by their
     decayed sum. `demoted`: the user knows the item, so it stands after all others.
     """

@@ -1,13 +1,14 @@
 """Answers about users: lists, interests, history, outlook, scores, and users seen just now."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from tracker.api.host import Host
-from tracker.api.lists import ListMaker, Wish, list_answer
+from tracker.api.lists import ListMaker, Wish, interests_of, list_answer
 from tracker.api.messages import (
     GuestBody,
     GuestEvent,
@@ -38,8 +39,8 @@ from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_user
 from tracker.recommend.carry_over import carry_over
 from tracker.stream.user_side import Moment, UserSide
-from tracker.users.readings import interest_strengths
-from tracker.users.rows import UserRows
+from tracker.users.readings import read_histories
+from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
 
 
@@ -186,7 +187,7 @@ class Users:
     async def why(self, ask: Ask) -> WhyAnswer:
         """Return the way of an item to a user's list."""
         copy = await self._reads.copy(ask.path["user_id"])
-        wish = self.wish(ask.query, copy.now)
+        wish = replace(self.wish(ask.query, copy.now), explain="parts")
 
         def work() -> WhyAnswer:
             steps = self.lists.make(
@@ -297,11 +298,12 @@ class Users:
             copy.user.rows.states, copy.user.slot, copy.moment.serving.artifact,
         )  # fmt: skip
         answer = describe_user(copy.user_id, states, slot, artifact, now)
-        strengths, _ = interest_strengths(states, np.array([slot]), np.array([now]))
-        count = int(states.head[slot]["n_slots"])
-        names = self.lists.labels(artifact).of(states, slot, strengths[0])
-        order = np.argsort(-strengths[0, :count], kind="stable").tolist()
+        requests = RequestBatch(
+            copy.user.rows, np.array([slot]), np.array([now]), np.zeros(1, np.uint32), None
+        )
+        items, words = artifact.vectors, copy.moment.serving.encoder.words
+        names = interests_of(read_histories(requests, items), requests, words, items)
         interests: Any = answer["interests"]
-        for place, interest in zip(order, interests, strict=True):
-            interest["label"] = names[place]
+        for name, interest in zip(names.values(), interests, strict=False):
+            interest["label"] = name
         return answer

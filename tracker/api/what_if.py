@@ -52,14 +52,14 @@ class WhatIf:
             serving.recommender.update(other, self._users.batch(body.add, wish.now))
         slot = 0 if copy.known or body.add else -1
         after = make(serving, learned, other, slot, copy.user_id, wish)
-        old, new = list_items(*before, "reasons"), list_items(*after, "reasons")
+        old, new = list_items(*before), list_items(*after)
         requests: RequestBatch = before[1]
         return WhatIfAnswer(
             copy.user_id,
             wish.now,
             copy.moment.offset,
             serving.version,
-            round(older_share(requests, serving.artifact.vectors), 6),
+            round(older_share(requests, serving.artifact.vectors, before[0].options), 6),
             old,
             new,
             _moves(old, new),

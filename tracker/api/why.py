@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from tracker.api.labels import Labels
 from tracker.api.lists import Wish, list_items
 from tracker.api.messages import Step, WhyAnswer
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Copy
 from tracker.recommend.candidates import CHANNELS
 from tracker.recommend.inspection import Inspection
+from tracker.recommend.labels import Words
 from tracker.recommend.recommender import Recommender
 from tracker.users.rows import RequestBatch
 
@@ -24,7 +24,7 @@ def why(
     recommender: Recommender,
     requests: RequestBatch,
     inspection: Inspection,
-    labels: Labels,
+    words: Words,
 ) -> WhyAnswer:
     """Return where an item stood at each step of a user's list.
 
@@ -42,7 +42,7 @@ def why(
     item = None
     if place is not None:
         remedy = ""
-        item = list_items(recommender, requests, inspection, labels, "parts")[place - 1]
+        item = list_items(recommender, requests, inspection, words)[place - 1]
     return WhyAnswer(
         copy.user_id, item_id, items.label(row), wish.now, version, place, steps, remedy, item
     )

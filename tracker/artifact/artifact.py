@@ -246,6 +246,19 @@ _ROWS = 8192
 _DTYPES = {"F32": np.float32, "F16": np.float16, "U64": np.uint64, "I32": np.int32}
 
 
+def read_texts(path: Path) -> list[str]:
+    """Read the texts of the items of an artifact's folder, to name interests by their words.
+
+    Returns:
+        the texts; none if they cannot be read, for lists are made without them too.
+    """
+    try:
+        texts: list[str] = _json(path / LAYOUT.texts, list[str])
+    except (OSError, ArtifactError):
+        return []
+    return texts
+
+
 def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
     """Map the items' vectors into memory, from a directory that `verify` has passed.
 

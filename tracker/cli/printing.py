@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from tracker.events.wire import Recommendation
+from tracker.events.wire import Recommendation, RecommendedItem
 from tracker.kafka.partitioner import ONE_RULE
 from tracker.kafka.topics import TopicReport
 
@@ -179,7 +179,7 @@ def print_recommendation(recommendation: Recommendation) -> None:
         soft_wrap=True,
     )
     for number, item in enumerate(recommendation.items, 1):
-        because = f"  because of {_safe(', '.join(item.because))}" if item.because else ""
+        because = f"  because of {_safe(_reasons_of(item))}" if item.because else ""
         console.print(
             f"  {number:2d}. {_safe(item.item_id)}  {item.score:.3f}  {item.channel}{because}",
             soft_wrap=True,
@@ -190,6 +190,15 @@ def print_recommendation(recommendation: Recommendation) -> None:
             for one in recommendation.interests
         )
         console.print(f"  interests: {text}", soft_wrap=True)
+
+
+def _reasons_of(item: RecommendedItem) -> str:
+    """Return the reasons of an item, with their shares if it has them."""
+    shares = [f" {share:.0%}" for share in item.shares] or [""] * len(item.because)
+    texts = [f"{one}{share}" for one, share in zip(item.because, shares, strict=False)]
+    if item.earlier:
+        texts.append(f"earlier events {item.earlier:.0%}")
+    return ", ".join(texts)
 
 
 def print_scores(answer: Mapping[str, Any]) -> None:

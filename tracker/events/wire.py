@@ -66,10 +66,27 @@ class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attributes: dict[str, str | float | bool | list[str]] = {}
 
 
+class Parts(msgspec.Struct, frozen=True, gc=False):
+    """The parts of a score, which add up to it.
+
+    `base` is the score of the mean candidate of this list. `groups` are what the item's features
+    add to that, by group. `diversity` is what the item lost, in the order of the list, by being
+    like items above it; it is no part of the score.
+    """
+
+    base: float
+    groups: dict[str, float]
+    diversity: float
+
+
 class RecommendedItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One item of a list: `score` higher is better; `because` up to 3 of the user's own items.
 
-    `probability` of a positive event; only if the artifact has a trained prediction.
+    `probability` of a positive event; only if the artifact has a trained prediction. `interest` is
+    the label of the interest that the item is nearest to. `shares` are those of the events on the
+    items of `because`, in what all of the user's events say for the item; `earlier` is that of the
+    events that have left the ring, and what lacks to 1 is that of its other events. All shares are
+    missing if no event speaks for the item.
     """
 
     item_id: str
@@ -77,6 +94,10 @@ class RecommendedItem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     channel: str
     because: list[str]
     probability: float | None = None
+    interest: str | None = None
+    shares: list[float] = []
+    earlier: float | None = None
+    parts: Parts | None = None
 
 
 class Interest(msgspec.Struct, frozen=True, gc=False):

@@ -9,18 +9,27 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.events.wire import Interest, Recommendation, RecommendedItem
+from tracker.events.wire import Interest, Parts, Recommendation, RecommendedItem
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.native import inlined, native
 from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.explanation import Explanation
+from tracker.recommend.labels import MOST_BYTES, Texts, Words, joined
 from tracker.recommend.lists import RecommendedBatch
+from tracker.scoring.parts import GROUPS
 
 Array = NDArray[Any]
 
 _ITEM_BYTES = 128
 """Most bytes of an item's JSON beside its ids: names, punctuation, numbers."""
 
-_INTEREST_BYTES = 96
+_INTEREST_BYTES = 96 + MOST_BYTES
+
+_EXPLANATION_BYTES = 128 + MOST_BYTES
+"""Most bytes of what an item's JSON says of interest and shares, beside the label."""
+
+_GROUP_BYTES = 40
+"""Most bytes of a part of a score."""
 
 _RECORD_BYTES = 64
 
@@ -47,6 +56,7 @@ class _Middle(msgspec.Struct, frozen=True, gc=False):
 def to_recommendations(
     batch: RecommendedBatch,
     items: ItemVectors,
+    words: Words,
     artifact: str,
     record_ids: Sequence[str],
     users: Sequence[str],
@@ -60,6 +70,7 @@ def to_recommendations(
     Args:
         batch: made with the artifact whose `items` and version `artifact` are given.
         items: its ids and labels.
+        words: tells its interests apart.
         artifact: its version.
         record_ids: B ids of recommendations.
         users: B user ids.
@@ -68,41 +79,21 @@ def to_recommendations(
         latencies_ms: B latencies.
         versions: B versions of lists.
     """
-    ids, names = items.ids, items.labels
-    scores = _rounded(batch.scores)
-    probabilities = _rounded(batch.probabilities)
+    names = interest_names(batch, words)
     strengths, changes = _rounded(batch.strengths), _rounded(batch.changes)
-    rows, channels, because = (
-        batch.rows.tolist(),
-        batch.channels.tolist(),
-        batch.because_rows.tolist(),
-    )
-    labels = batch.labels.tolist()
     return [
         Recommendation(
             record_ids[b],
             users[b],
             times[b],
             scenes[b],
-            [
-                RecommendedItem(
-                    ids[row],
-                    score,
-                    CHANNELS[c],
-                    [ids[r] for r in past if r >= 0],
-                    None if math.isnan(chance) else chance,
-                )
-                for row, score, c, past, chance in zip(
-                    rows[b], scores[b], channels[b], because[b], probabilities[b], strict=True
-                )
-                if row >= 0
-            ],
+            _items_of(batch, b, items, names[b]),
             artifact,
             latencies_ms[b],
             [
-                Interest(names[label] if label >= 0 else "", strength, change)
-                for label, strength, change in zip(labels[b], strengths[b], changes[b], strict=True)
-                if strength > 0.0
+                Interest(names[b][i], strengths[b][i], changes[b][i])
+                for i in range(batch.strengths.shape[1])
+                if strengths[b][i] > 0.0
             ],
             versions[b],
         )
@@ -110,23 +101,92 @@ def to_recommendations(
     ]
 
 
-def _rounded(values: NDArray[np.float32]) -> list[list[float]]:
-    """Return numbers with the four decimals that `_number` writes."""
-    rounded: list[list[float]] = (np.rint(values.astype(np.float64) * 1e4) / 1e4).tolist()
+def interest_names(batch: RecommendedBatch, words: Words) -> list[list[str]]:
+    """Return the names of the interests of each user, strongest first; as many as are known."""
+    labels, spans = batch.labels, np.zeros((*batch.labels.shape, 2), np.int64)
+    explanation = batch.explanation
+    if explanation is not None:
+        labels, spans = (
+            explanation.labels,
+            words.spans(explanation.labels, explanation.medoids, explanation.places),
+        )
+    return [
+        [words.name(label, *span) for label, span in zip(row, pieces, strict=True)]
+        for row, pieces in zip(labels.tolist(), spans.tolist(), strict=True)
+    ]
+
+
+def _items_of(
+    batch: RecommendedBatch, b: int, items: ItemVectors, names: list[str]
+) -> list[RecommendedItem]:
+    scores, chances = _rounded(batch.scores), _rounded(batch.probabilities)
+    return [
+        RecommendedItem(
+            items.ids[row],
+            scores[b][i],
+            CHANNELS[batch.channels[b, i]],
+            [items.ids[reason] for reason in batch.because_rows[b, i].tolist() if reason >= 0],
+            None if math.isnan(chances[b][i]) else chances[b][i],
+            **(
+                {}
+                if batch.explanation is None
+                else _explained_fields(batch.explanation, batch, b, i, names)
+            ),
+        )
+        for i, row in enumerate(batch.rows[b].tolist())
+        if row >= 0
+    ]
+
+
+def _explained_fields(
+    explanation: Explanation, batch: RecommendedBatch, b: int, i: int, names: list[str]
+) -> dict[str, Any]:
+    """Return what an explanation says of an item, by field."""
+    interest = int(explanation.interests[b, i])
+    fields: dict[str, Any] = {"interest": names[interest] if interest >= 0 else None}
+    if explanation.shares[b, i].sum() + explanation.others[b, i] + explanation.earlier[b, i] > 0.0:
+        count = int((batch.because_rows[b, i] >= 0).sum())
+        fields["shares"] = _rounded(explanation.shares)[b][i][:count]  # type: ignore[index]
+        fields["earlier"] = _rounded(explanation.earlier)[b][i]
+    if explanation.parts is not None:
+        groups, parts = explanation.parts.groups[b], explanation.parts
+        fields["parts"] = Parts(
+            _rounded(parts.bases[None], 6)[0][b],
+            {
+                name: _rounded(groups, 6)[i][group]
+                for group, name in enumerate(GROUPS)
+                if groups[:, group].any()
+            },
+            _rounded(parts.losses, 6)[b][i],
+        )
+    return fields
+
+
+def _rounded(values: NDArray[np.float32], places: int = 4) -> list[list[float]]:
+    """Return numbers with the four decimals that `_number` writes, or with more."""
+    scale = 10.0**places
+    rounded: list[list[float]] = (np.rint(values.astype(np.float64) * scale) / scale).tolist()
     return rounded
 
 
 class ListEncoder:
     """Writes the JSON of recommendations in native code; made once for an artifact's items.
 
-    It holds the ids and labels as JSON strings, one after the other: as much memory as their text.
+    It holds the ids and labels as JSON strings, one after the other, and the texts: as much memory
+    as their text.
+
+    Args:
+        items: of the artifact.
+        texts: of the items, to tell interests apart; their ids by default.
     """
 
-    def __init__(self, items: ItemVectors) -> None:
+    def __init__(self, items: ItemVectors, texts: Sequence[str] = ()) -> None:
+        self.words = Words(items.labels, texts if len(texts) == len(items.ids) else items.ids)
         self._ids = _fragments(items.ids)
         self._labels = _fragments([*items.labels, ""])
         channels = [f',"channel":"{name}","because":['.encode() for name in CHANNELS]
-        self._channels = _joined(channels)
+        self._channels = joined(channels)
+        self._groups = joined([f'"{name}":'.encode() for name in GROUPS])
         self._encoder = msgspec.json.Encoder()
 
     def encode(
@@ -161,23 +221,44 @@ class ListEncoder:
         bound += _length(self._ids.starts, rows.ravel())
         bound += _length(self._ids.starts, reasons.ravel())
         bound += _length(self._labels.starts, batch.labels.ravel())
+        explanation = batch.explanation
+        if explanation is not None:
+            widest = int(np.diff(self._labels.starts).max())
+            bound += rows.size * (_EXPLANATION_BYTES + widest)
+            if explanation.parts is not None:
+                bound += (explanation.parts.groups.size + 4 * rows.size) * _GROUP_BYTES
         buffer = np.empty(bound, np.uint8)
         ends = np.empty(len(rows), np.int64)
         lists = _Lists(
             rows, batch.scores, batch.probabilities, batch.channels, reasons,
             batch.labels, batch.strengths, batch.changes,
         )  # fmt: skip
-        _write_records(lists, heads, middles, self._ids, self._labels, self._channels, buffer, ends)
+        pieces = _Pieces(
+            heads, middles, self._ids, self._labels, self._channels, self._groups, self.words.text
+        )
+        _write_records(lists, self._reasons(batch), pieces, buffer, ends)
         records = buffer.tobytes()
         edges = [0, *ends.tolist()]
         return [records[a:b] for a, b in pairwise(edges)]
 
-
-class _Texts(NamedTuple):
-    """Pieces of JSON, one after the other; piece i is text[starts[i] : starts[i + 1]]."""
-
-    text: NDArray[np.uint8]
-    starts: NDArray[np.int64]
+    def _reasons(self, batch: RecommendedBatch) -> "_Reasons":
+        """Return the columns of an explanation; empty ones for what there is none of."""
+        explanation = batch.explanation
+        if explanation is None:
+            return _NOTHING
+        spans = self.words.spans(explanation.labels, explanation.medoids, explanation.places)
+        parts = explanation.parts
+        return _Reasons(
+            explanation.interests,
+            explanation.shares,
+            explanation.others,
+            explanation.earlier,
+            _NOTHING.bases if parts is None else parts.bases,
+            _NOTHING.groups if parts is None else parts.groups,
+            _NOTHING.losses if parts is None else parts.losses,
+            explanation.labels,
+            spans,
+        )
 
 
 class _Lists(NamedTuple):
@@ -193,24 +274,53 @@ class _Lists(NamedTuple):
     changes: Array
 
 
-def _fragments(texts: Sequence[str]) -> _Texts:
+class _Reasons(NamedTuple):
+    """The columns of an Explanation that are written; see there. `spans` are those of `Words`."""
+
+    interests: Array
+    shares: Array
+    others: Array
+    earlier: Array
+    bases: Array
+    groups: Array
+    losses: Array
+    labels: Array
+    spans: Array
+
+
+_NONE = np.zeros(0, np.float32)
+
+_NOTHING = _Reasons(
+    np.zeros((0, 0), np.int64), _NONE.reshape(0, 0, 0), _NONE.reshape(0, 0), _NONE.reshape(0, 0),
+    _NONE, _NONE.reshape(0, 0, 0), _NONE.reshape(0, 0),
+    np.zeros((0, 0), np.int32), np.zeros((0, 0, 0), np.int64),
+)  # fmt: skip
+
+
+class _Pieces(NamedTuple):
+    """Text that records are made of."""
+
+    heads: Texts
+    middles: Texts
+    ids: Texts
+    labels: Texts
+    channels: Texts
+    groups: Texts
+    words: Array
+
+
+def _fragments(texts: Sequence[str]) -> Texts:
     """Return the JSON strings of texts."""
     encode = msgspec.json.Encoder().encode
-    return _joined([encode(text) for text in texts])
+    return joined([encode(text) for text in texts])
 
 
-def _joined(parts: Sequence[bytes]) -> _Texts:
-    starts = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=starts[1:])
-    return _Texts(np.frombuffer(b"".join(parts), np.uint8), starts)
-
-
-def _split(lines: bytes, count: int) -> _Texts:
+def _split(lines: bytes, count: int) -> Texts:
     """Return so many lines, each with its newline."""
     text = np.frombuffer(lines, np.uint8)
     starts = np.zeros(count + 1, np.int64)
     _find_starts(text, starts)
-    return _Texts(text, starts)
+    return Texts(text, starts)
 
 
 @native
@@ -241,6 +351,12 @@ _ITEMS = _text(',"items":[')
 _ITEM = _text('{"item_id":')
 _SCORE = _text(',"score":')
 _PROBABILITY = _text(',"probability":')
+_INTEREST = _text(',"interest":')
+_SHARES = _text(',"shares":[')
+_EARLIER = _text(',"earlier":')
+_PARTS = _text(',"parts":{"base":')
+_GROUPS = _text(',"groups":{')
+_DIVERSITY = _text('},"diversity":')
 _INTERESTS = _text(',"interests":[')
 _LABEL = _text('{"label":')
 _STRENGTH = _text(',"strength":')
@@ -265,16 +381,16 @@ def _piece(buffer: Array, at: int, text: Array, starts: Array, i: int) -> int:
     return _copy(buffer, at, text, starts[i], starts[i + 1])
 
 
-@native
-def _number(buffer: Array, at: int, value: float) -> int:
-    """Write a number with up to four decimals, at least one, as JSON; at most 18 bytes."""
-    scaled = np.int64(np.rint(min(max(float(value), -1e10), 1e10) * 10000.0))
+@inlined
+def _decimal(buffer: Array, at: int, value: float, places: int, scale: int) -> int:
+    """Write a number with so many decimals at most; `scale` is 10 to that, as a constant."""
+    scaled = np.int64(np.rint(min(max(float(value), -1e10), 1e10) * scale))
     if scaled < 0:
         buffer[at] = 45  # -
         at += 1
         scaled = -scaled
-    whole = scaled // 10000
-    part = scaled % 10000
+    whole = scaled // scale
+    part = scaled % scale
     digits = 1
     rest = whole // 10
     while rest > 0:
@@ -285,7 +401,7 @@ def _number(buffer: Array, at: int, value: float) -> int:
         whole //= 10
     at += digits
     buffer[at] = 46  # .
-    digits = 4
+    digits = places
     while digits > 1 and part % 10 == 0:
         part //= 10
         digits -= 1
@@ -296,27 +412,129 @@ def _number(buffer: Array, at: int, value: float) -> int:
 
 
 @native
-def _write_records(
-    lists: _Lists,
-    heads: _Texts,
-    middles: _Texts,
-    ids: _Texts,
-    labels: _Texts,
-    channels: _Texts,
+def _number(buffer: Array, at: int, value: float) -> int:
+    """Write a number with up to four decimals, at least one, as JSON; at most 18 bytes."""
+    return _decimal(buffer, at, value, 4, 10000)
+
+
+@native
+def _fine_number(buffer: Array, at: int, value: float) -> int:
+    """Write a number with up to six decimals, at least one, as JSON; at most 20 bytes."""
+    return _decimal(buffer, at, value, 6, 1000000)
+
+
+@inlined
+def _label(
+    buffer: Array, at: int, labels: Texts, label: int, begin: int, end: int, words: Array
+) -> int:
+    """Write the label of an interest with its word, or its number; see `Words.spans`."""
+    last = len(labels.starts) - 2  # the empty label
+    if end == 0:
+        return _piece(buffer, at, labels.text, labels.starts, label if label >= 0 else last)
+    buffer[at] = 34  # "
+    at += 1
+    if label >= 0:
+        at = _copy(buffer, at, labels.text, labels.starts[label] + 1, labels.starts[label + 1] - 1)
+        if begin >= 0:
+            buffer[at] = 58  # :
+            at += 1
+        buffer[at] = 32
+        at += 1
+    elif begin < 0:
+        buffer[at] = 63  # ?
+        buffer[at + 1] = 32
+        at += 2
+    if begin >= 0:
+        at = _copy(buffer, at, words, begin, end)
+    else:
+        if end >= 10:
+            buffer[at] = 48 + end // 10 % 10
+            at += 1
+        buffer[at] = 48 + end % 10
+        at += 1
+    buffer[at] = 34
+    return at + 1
+
+
+@inlined
+def _write_reasons(
     buffer: Array,
-    ends: Array,
+    at: int,
+    explanation: _Reasons,
+    because_rows: Array,
+    b: int,
+    i: int,
+    pieces: _Pieces,
+) -> int:
+    """Write interest and shares of an item."""
+    interest = explanation.interests[b, i]
+    if interest >= 0:
+        at = _name(buffer, at, _INTEREST)
+        begin, end = explanation.spans[b, interest]
+        at = _label(
+            buffer, at, pieces.labels, explanation.labels[b, interest], begin, end, pieces.words
+        )
+    total = explanation.others[b, i] + explanation.earlier[b, i]
+    for r in range(because_rows.shape[2]):
+        total += explanation.shares[b, i, r]
+    if total > 0.0:
+        if because_rows[b, i, 0] >= 0:
+            at = _name(buffer, at, _SHARES)
+            for r in range(because_rows.shape[2]):
+                if because_rows[b, i, r] < 0:
+                    break
+                if r > 0:
+                    buffer[at] = 44
+                    at += 1
+                at = _number(buffer, at, explanation.shares[b, i, r])
+            buffer[at] = 93
+            at += 1
+        at = _name(buffer, at, _EARLIER)
+        at = _number(buffer, at, explanation.earlier[b, i])
+    return at
+
+
+@inlined
+def _write_parts(
+    buffer: Array, at: int, explanation: _Reasons, b: int, i: int, groups: Texts
+) -> int:
+    """Write the parts of an item's score."""
+    at = _name(buffer, at, _PARTS)
+    at = _fine_number(buffer, at, explanation.bases[b])
+    at = _name(buffer, at, _GROUPS)
+    first = True
+    for group in range(explanation.groups.shape[2]):
+        used = False
+        for other in range(explanation.groups.shape[1]):
+            used = used or explanation.groups[b, other, group] != 0.0
+        if used:
+            if not first:
+                buffer[at] = 44
+                at += 1
+            first = False
+            at = _piece(buffer, at, groups.text, groups.starts, group)
+            at = _fine_number(buffer, at, explanation.groups[b, i, group])
+    at = _name(buffer, at, _DIVERSITY)
+    at = _fine_number(buffer, at, explanation.losses[b, i])
+    buffer[at] = 125
+    return at + 1
+
+
+@native
+def _write_records(
+    lists: _Lists, explanation: _Reasons, pieces: _Pieces, buffer: Array, ends: Array
 ) -> None:
     """Write each user's record; `ends` (B,) is filled with the end of each.
 
-    A line of `heads` is an object, of which the last brace is left out; of one of `middles` the
+    A line of the heads is an object, of which the last brace is left out; of one of the middles the
     first brace becomes a comma, and the last one is left out.
     """
     rows, scores, probabilities, list_channels, because_rows, list_labels, strengths, changes = (
         lists
     )
-    id_text, id_starts = ids
-    label_text, label_starts = labels
-    channel_text, channel_starts = channels
+    heads, middles, ids = pieces.heads, pieces.middles, pieces.ids
+    channel_text, channel_starts = pieces.channels
+    has_reasons, has_parts = len(explanation.interests) > 0, len(explanation.bases) > 0
     at = 0
     for b in range(len(rows)):
         at = _copy(buffer, at, heads.text, heads.starts[b], heads.starts[b + 1] - 2)
@@ -329,7 +547,7 @@ def _write_records(
                 buffer[at] = 44  # ,
                 at += 1
             at = _name(buffer, at, _ITEM)
-            at = _piece(buffer, at, id_text, id_starts, row)
+            at = _piece(buffer, at, ids.text, ids.starts, row)
             at = _name(buffer, at, _SCORE)
             at = _number(buffer, at, scores[b, i])
             probability = probabilities[b, i]
@@ -344,10 +562,15 @@ def _write_records(
                 if r > 0:
                     buffer[at] = 44
                     at += 1
-                at = _piece(buffer, at, id_text, id_starts, reason)
+                at = _piece(buffer, at, ids.text, ids.starts, reason)
             buffer[at] = 93  # ]
-            buffer[at + 1] = 125  # }
-            at += 2
+            at += 1
+            if has_reasons:
+                at = _write_reasons(buffer, at, explanation, because_rows, b, i, pieces)
+            if has_parts:
+                at = _write_parts(buffer, at, explanation, b, i, pieces.groups)
+            buffer[at] = 125  # }
+            at += 1
         buffer[at] = 93
         buffer[at + 1] = 44
         at += 2
@@ -359,9 +582,11 @@ def _write_records(
             if i > 0:
                 buffer[at] = 44
                 at += 1
-            label = list_labels[b, i] if list_labels[b, i] >= 0 else len(label_starts) - 2
+            begin, end = (0, 0)
+            if has_reasons:
+                begin, end = explanation.spans[b, i]
             at = _name(buffer, at, _LABEL)
-            at = _piece(buffer, at, label_text, label_starts, label)
+            at = _label(buffer, at, pieces.labels, list_labels[b, i], begin, end, pieces.words)
             at = _name(buffer, at, _STRENGTH)
             at = _number(buffer, at, strengths[b, i])
             at = _name(buffer, at, _CHANGE)

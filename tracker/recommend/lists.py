@@ -1,8 +1,9 @@
 """RecommendedBatch: the lists of a batch of users as arrays, with their reasons and interests."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from tracker.recommend.options import RecommendOptions
 from tracker.users.columns import RequestColumns
 from tracker.users.readings import Histories, strongest_interests
 from tracker.users.rows import RequestBatch
+
+if TYPE_CHECKING:
+    from tracker.recommend.explanation import Explanation
 
 Array = NDArray[Any]
 
@@ -34,7 +38,8 @@ class RecommendedBatch:
     uint64 item hashes, 0 padded, and `because_rows` (B, K, 3) int64 their rows, -1 padded;
     `labels` (B, 3) int32 into the label table, -1 padded, of the strongest interests, `strengths`
     and `changes` (B, 3) float32; `list_hash` (B,) uint64, equal for equal lists in equal order;
-    `probabilities` (B, K) float32 that the user takes to the item, NaN where none was trained.
+    `probabilities` (B, K) float32 that the user takes to the item, NaN where none was trained;
+    `explanation` is None if none was asked for, and then there are no reasons either.
     """
 
     rows: NDArray[np.int64]
@@ -47,10 +52,28 @@ class RecommendedBatch:
     changes: NDArray[np.float32]
     list_hash: NDArray[np.uint64]
     probabilities: NDArray[np.float32]
+    explanation: "Explanation | None" = None
 
     def __len__(self) -> int:
         """Return the number of users."""
         return len(self.rows)
+
+
+def joined_batches(batches: Sequence[RecommendedBatch]) -> RecommendedBatch:
+    """Return lists of several batches as one."""
+    whole: RecommendedBatch = _joined(batches)
+    return whole
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Return arrays, one after the other; or objects that have such arrays as their fields."""
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, np.ndarray):
+        return np.concatenate(parts)
+    names = [field.name for field in fields(first)]
+    return type(first)(*(_joined([getattr(part, name) for part in parts]) for name in names))
 
 
 class ListColumns(NamedTuple):
@@ -100,6 +123,9 @@ def describe(
         picks,
         lists,
     )
+    if options.explain == "off":
+        lists.because[:] = 0
+        lists.because_rows[:] = -1
     labels, strengths, changes = strongest_interests(histories, requests, items)
     list_scores = np.empty((users, k), np.float32)
     list_hash = np.empty(users, np.uint64)

@@ -9,6 +9,9 @@ from tracker.scoring.network import Network, RankerInfo
 from tracker.scoring.online_ranker import OnlineRanker
 from tracker.scoring.retrieval import Retrieval
 
+Explain = Literal["off", "reasons", "parts"]
+"""What a list says of its items: nothing; interests and own events; parts of the scores as well."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecommendOptions:
@@ -26,6 +29,7 @@ class RecommendOptions:
       are similar items, live neighbours (of each the `neighbour_width` strongest, before and
       after it) and full-width content taken.
     - `because_cosine`: least cosine of a reason, `because_half_life_seconds` of its weight.
+    - `explain`: what a list says of its items.
 
     Raises:
         ValueError: an option is out of its range.
@@ -43,6 +47,7 @@ class RecommendOptions:
     content_events: int = 8
     because_cosine: float = 0.25
     because_half_life_seconds: float = 604800.0
+    explain: Explain = "reasons"
     retrieval: Retrieval = field(default_factory=Retrieval)
 
     def __post_init__(self) -> None:

@@ -17,8 +17,9 @@ from tracker.events.batch import EventBatch
 from tracker.items.view import ItemView
 from tracker.recommend.carry_over import carry_over, join_users, update_users
 from tracker.recommend.columns import Columns
+from tracker.recommend.explanation import explanation_of
 from tracker.recommend.inspection import Inspection, without
-from tracker.recommend.lists import RecommendedBatch, describe
+from tracker.recommend.lists import RecommendedBatch, describe, joined_batches
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
 from tracker.recommend.reader import Reader, SearchResults
 from tracker.recommend.selection import select
@@ -153,12 +154,7 @@ class Recommender:
                 self._lists(results.part(part), requests.part(part), k, learned)
                 for part in _parts(len(requests))
             ]
-        return RecommendedBatch(
-            *(
-                np.concatenate([getattr(part, name) for part in lists])
-                for name in RecommendedBatch.__dataclass_fields__
-            )
-        )
+        return joined_batches(lists)
 
     def inspect(
         self,
@@ -203,7 +199,7 @@ class Recommender:
         )
         ranker = self.ranker if learned.ranker is None else learned.ranker
         scores, picks = self._picked(short, k, ranker)
-        batch = describe(results.histories, requests, options, items, short.cut, scores, picks)
+        batch = self._described(results.histories, requests, short, scores, picks, ranker)
         probabilities = self._probabilities(
             results.histories, requests, batch.rows, learned.calibration
         )
@@ -325,12 +321,31 @@ class Recommender:
         ranker = self.ranker if learned.ranker is None else learned.ranker
         short, scores, picks = self._ranked(results, requests, k, ranker)
         # 7. Add reasons and interests.
-        histories, items = results.histories, self.artifact.vectors
-        batch = describe(histories, requests, self.options, items, short.cut, scores, picks)
+        histories = results.histories
+        batch = self._described(histories, requests, short, scores, picks, ranker)
         if self.artifact.models.prediction is None:
             return batch
         probabilities = self._probabilities(histories, requests, batch.rows, learned.calibration)
         return replace(batch, probabilities=probabilities)
+
+    def _described(
+        self,
+        histories: Histories,
+        requests: RequestBatch,
+        short: Shortlist,
+        scores: NDArray[np.float32],
+        picks: NDArray[np.int64],
+        ranker: Ranker,
+    ) -> RecommendedBatch:
+        """Step 7 of `recommend`, without the probabilities."""
+        options, items = self.options, self.artifact.vectors
+        batch = describe(histories, requests, options, items, short.cut, scores, picks)
+        if options.explain == "off":
+            return batch
+        explanation = explanation_of(
+            batch, histories, requests, options, items, short, scores, picks, ranker
+        )
+        return replace(batch, explanation=explanation)
 
     def _ranked(
         self, results: SearchResults, requests: RequestBatch, k: int, ranker: Ranker

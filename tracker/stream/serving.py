@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tracker.artifact.artifact import Artifact
+from tracker.artifact.artifact import Artifact, read_texts
 from tracker.artifact.versions import ArtifactError, latest_version
 from tracker.events.dialect import Dialect
 from tracker.events.kinds import Kinds
@@ -70,10 +70,14 @@ def make_serving(artifact: Artifact, settings: Settings) -> Serving:
     """Return the serving of an artifact, with an empty item view."""
     view = ItemView(artifact.vectors, artifact.manifest.item_counts)
     options = RecommendOptions(
-        searches=settings.searches, seen=settings.seen, diversity=settings.diversity
+        searches=settings.searches,
+        seen=settings.seen,
+        diversity=settings.diversity,
+        explain=settings.explain,
     )
+    texts = read_texts(artifact.path)
     return Serving(
-        artifact, view, Recommender(artifact, view, options), ListEncoder(artifact.vectors)
+        artifact, view, Recommender(artifact, view, options), ListEncoder(artifact.vectors, texts)
     )
 
 

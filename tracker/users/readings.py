@@ -292,3 +292,45 @@ def _name_interests(
             else:
                 without += 1
     return without
+
+
+def every_interest(
+    histories: Histories, requests: RequestBatch, items: ItemVectors
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Return label and most typical item of all interests of each user, strongest first.
+
+    Returns:
+        labels (B, S) int32 as those of `strongest_interests`; catalogue rows (B, S) int64 of the
+        items that the labels come from, -1 for none; places (B, S) int64 of the interests in the
+        user's row, -1 beyond the user's interests.
+    """
+    strengths = np.take_along_axis(histories.strengths, histories.order, axis=1)
+    places = np.where(strengths > 0.0, histories.order, -1)
+    rows = np.full(places.shape, -1, np.int64)
+    heads = requests.states.interest_heads
+    if _find_medoids(
+        requests.slots, places, heads, items.table_hash, items.table_row, rows
+    ):  # a medoid that is gone: rare
+        for b, i in np.argwhere((places >= 0) & (rows < 0)):
+            past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
+            if len(past):
+                cosines = items.vectors[past] @ histories.interests[b, places[b, i]]
+                rows[b, i] = past[int(np.argmax(cosines))]
+    labels = np.where(rows >= 0, items.label_codes[rows], -1).astype(np.int32)
+    return labels, rows, places
+
+
+@native
+def _find_medoids(
+    slots: Slots, places: Array, interest_heads: Array, table_hash: Array, table_row: Array,
+    rows: Array,
+) -> int:  # fmt: skip
+    """Write the rows of interests' medoids; return how many the catalogue does not have."""
+    without = 0
+    for b in range(places.shape[0]):
+        for i in range(places.shape[1]):
+            if places[b, i] >= 0:
+                medoid = interest_heads[max(slots[b], 0), places[b, i]]["medoid"]
+                rows[b, i] = row_of_hash(table_hash, table_row, medoid)
+                without += rows[b, i] < 0
+    return without

@@ -38,6 +38,35 @@ def test_a_list_is_the_one_that_the_worker_sends_and_asking_changes_nothing(
     with_api(tmp_path, work)
 
 
+@pytest.mark.parametrize("explain", ["off", "reasons", "parts"])
+def test_the_topic_says_of_a_list_what_http_says_of_it(tmp_path: Path, explain: str) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world, 16)
+        sent = lists(world.running.outbox.records)[-1]
+        _, answer = await world.ask(f"/users/{ADA}/recommendations?at={sent.timestamp}")
+        assert len(sent.items) == len(answer["items"]) > 3
+        told = 0
+        for one, other in zip(sent.items, answer["items"], strict=True):
+            assert one.interest == other.get("interest")
+            because = other.get("because", [])
+            assert one.because == [reason["item_id"] for reason in because]
+            assert one.shares == pytest.approx([reason["share"] for reason in because], abs=1e-4)
+            assert one.earlier == pytest.approx(other.get("earlier"), abs=1e-4)
+            parts = other.get("parts")
+            assert (one.parts is None) == (parts is None) == (explain != "parts")
+            if one.parts is not None:
+                assert one.parts.groups == pytest.approx(parts["groups"], abs=2e-6)
+                assert one.parts.base == pytest.approx(parts["base"], abs=2e-6)
+                assert one.parts.diversity == pytest.approx(parts["diversity"], abs=2e-6)
+            told += bool(one.because)
+        assert bool(told) == (explain != "off")
+        assert [interest.label for interest in sent.interests] == [
+            interest["label"] for interest in answer["interests"][: len(sent.interests)]
+        ]
+
+    with_api(tmp_path, work, explain=explain)
+
+
 def test_a_list_has_what_was_wished_for(tmp_path: Path) -> None:
     async def work(world: ApiWorld) -> None:
         await shop(world)

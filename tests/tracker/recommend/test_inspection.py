@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.worlds import START, World, likes
-from tracker.recommend.inspection import contributions, older_share
+from tracker.recommend.inspection import older_share
 from tracker.users.rows import RequestBatch
 
 
@@ -32,28 +32,16 @@ def test_what_is_excluded_is_in_no_list_and_others_take_its_places() -> None:
     assert (rest >= 0).all()
 
 
-def test_parts_of_events_and_of_earlier_ones_add_up_to_the_match_with_the_sum() -> None:
+def test_the_share_of_older_events_is_that_of_what_left_the_ring() -> None:
     world = World(users=1)
+    options = world.recommender.options
     ring = world.states.ring.shape[1]
-    rows = np.arange(8)
     world.send(*likes(0, [number % 20 for number in range(5)]))
-    told = contributions(requests(world), world.items, rows)
-    assert told.events.sum(axis=1) == pytest.approx(told.match, abs=1e-4)
-    assert not told.earlier.any()
-    assert older_share(requests(world), world.items) == pytest.approx(0.0, abs=1e-4)
+    assert older_share(requests(world), world.items, options) == pytest.approx(0.0, abs=1e-4)
     more = [number % 20 for number in range(ring + 6)]
     world.send(*likes(0, more, time=START + 10.0))
-    told = contributions(requests(world), world.items, rows)
-    assert told.events.sum(axis=1) + told.earlier == pytest.approx(told.match, abs=1e-3)
-    assert 0.0 < older_share(requests(world), world.items) < 1.0
-
-
-def test_nothing_speaks_for_items_of_somebody_unknown() -> None:
-    world = World(users=1)
-    told = contributions(requests(world, -1), world.items, np.arange(3))
-    assert told.events.shape == (3, 0)
-    assert not told.match.any()
-    assert older_share(requests(world, -1), world.items) == 0.0
+    assert 0.0 < older_share(requests(world), world.items, options) < 1.0
+    assert older_share(requests(world, -1), world.items, options) == 0.0
 
 
 def test_an_inspection_is_of_one_user() -> None:

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 
 from tracker.events.wire import Recommendation
+from tracker.recommend.explanation import Explanation
 from tracker.recommend.list_json import ListEncoder, _number, to_recommendations
 from tracker.recommend.lists import RecommendedBatch
+from tracker.scoring.parts import GROUPS, GroupParts
 
 ITEMS: Any = SimpleNamespace(
     ids=["plain", 'quoted "one"', "naïve ☕", "line\nbreak", "back\\slash"],
     labels=["Drama", 'Co"médy'],
 )
+
+
+WORDS = ListEncoder(ITEMS).words
 
 
 def batch_of(rows: list[list[int]], scores: list[list[float]]) -> RecommendedBatch:
@@ -57,7 +62,7 @@ ARGUMENTS: Any = (
 def test_encoded_lists_decode_to_the_recommendation_objects() -> None:
     encoded = ListEncoder(ITEMS).encode(BATCH, *ARGUMENTS)
     decoded = [msgspec.json.decode(record, type=Recommendation) for record in encoded]
-    assert decoded == to_recommendations(BATCH, ITEMS, *ARGUMENTS)
+    assert decoded == to_recommendations(BATCH, ITEMS, WORDS, *ARGUMENTS)
 
 
 def test_probabilities_are_there_where_one_was_trained() -> None:
@@ -65,10 +70,47 @@ def test_probabilities_are_there_where_one_was_trained() -> None:
     batch = replace(BATCH, probabilities=chances)
     encoded = ListEncoder(ITEMS).encode(batch, *ARGUMENTS)
     decoded = [msgspec.json.decode(record, type=Recommendation) for record in encoded]
-    assert decoded == to_recommendations(batch, ITEMS, *ARGUMENTS)
+    assert decoded == to_recommendations(batch, ITEMS, WORDS, *ARGUMENTS)
     assert [item.probability for item in decoded[0].items] == [0.25, 1.0, None]
     without = json.loads(ListEncoder(ITEMS).encode(BATCH, *ARGUMENTS)[0])
     assert "probability" not in without["items"][0]
+
+
+def explained(parts: bool) -> RecommendedBatch:
+    """Explain the lists of BATCH, with interests of the same label, or of none."""
+    chance = np.random.default_rng(4)
+    users, k = BATCH.rows.shape
+    shares = chance.random((users, k, 5)).astype(np.float32)
+    shares /= shares.sum(axis=2, keepdims=True)
+    shares[0, 2] = 0.0
+    groups = chance.normal(size=(users, k, len(GROUPS))).astype(np.float32)
+    groups[:, :, 3] = 0.0
+    told = Explanation(
+        np.array([[1, 1, -1, 1]] * users, np.int32),
+        np.array([[1, 2, -1, -1]] * users),
+        np.array([[1, 0, 3, -1]] * users),
+        np.array([[0, 1, -1], [2, 1, -1], [-1, -1, -1]]),
+        shares[:, :, :3].copy(), shares[:, :, 3].copy(), shares[:, :, 4].copy(),
+        GroupParts(groups[:, 0, 0].copy(), groups, groups[:, :, 1].copy()) if parts else None,
+    )  # fmt: skip
+    return replace(BATCH, explanation=told, labels=told.labels[:, :3].copy())
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_encoded_explanations_decode_to_the_objects(parts: bool) -> None:
+    batch = explained(parts)
+    encoded = ListEncoder(ITEMS).encode(batch, *ARGUMENTS)
+    decoded = [msgspec.json.decode(record, type=Recommendation) for record in encoded]
+    assert decoded == to_recommendations(batch, ITEMS, WORDS, *ARGUMENTS)
+    first, second = decoded[0].items[0], decoded[0].items[1]
+    assert (first.interest, second.interest) == ('Co"médy: quoted', 'Co"médy')
+    assert len(first.shares) == 2
+    assert len(second.shares) == 1
+    assert decoded[0].items[2].earlier is None
+    assert decoded[1].items[0].interest == "? 1"
+    assert (first.parts is not None) == parts
+    if first.parts is not None:
+        assert set(first.parts.groups) == set(GROUPS) - {GROUPS[3]}
 
 
 def test_fields_are_those_of_the_recommendation() -> None:
@@ -77,7 +119,7 @@ def test_fields_are_those_of_the_recommendation() -> None:
 
 
 def test_reasons_labels_and_channels_are_named() -> None:
-    first, second, third = to_recommendations(BATCH, ITEMS, *ARGUMENTS)
+    first, second, third = to_recommendations(BATCH, ITEMS, WORDS, *ARGUMENTS)
     assert [item.item_id for item in first.items] == ["plain", 'quoted "one"', "naïve ☕"]
     assert first.items[0].because == ['quoted "one"', "naïve ☕"]
     assert first.items[1].because == ['quoted "one"']
@@ -89,11 +131,10 @@ def test_reasons_labels_and_channels_are_named() -> None:
 
 def test_no_users_give_no_records() -> None:
     none = batch_of([[0]], [[0.0]])
-    none = RecommendedBatch(
-        **{name: getattr(none, name)[:0] for name in RecommendedBatch.__dataclass_fields__}
-    )
+    columns = [name for name in RecommendedBatch.__dataclass_fields__ if name != "explanation"]
+    none = RecommendedBatch(**{name: getattr(none, name)[:0] for name in columns})
     assert ListEncoder(ITEMS).encode(none, "v", [], [], [], [], [], []) == []
-    assert to_recommendations(none, ITEMS, "v", [], [], [], [], [], []) == []
+    assert to_recommendations(none, ITEMS, WORDS, "v", [], [], [], [], [], []) == []
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,24 @@ TREND = CHANNELS.index("trend")
 DEFAULT = CHANNELS.index("default")
 
 
+def arrays_of(batch: RecommendedBatch) -> dict[str, Any]:
+    """Return the arrays of lists and of their explanation by name; they are explained by parts."""
+    explanation = batch.explanation
+    assert explanation is not None
+    assert explanation.parts is not None
+    return {
+        f"{type(holder).__name__}.{name}": getattr(holder, name)
+        for holder in (batch, explanation, explanation.parts)
+        for name in holder.__dataclass_fields__
+        if isinstance(getattr(holder, name), np.ndarray)
+    }
+
+
 def same(one: RecommendedBatch, other: RecommendedBatch) -> bool:
+    others = arrays_of(other)
     return all(
-        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
-        for name in RecommendedBatch.__dataclass_fields__
+        np.array_equal(value, others[name], equal_nan=True)
+        for name, value in arrays_of(one).items()
     )
 
 
@@ -73,19 +87,19 @@ def test_a_list_moves_with_the_next_event() -> None:
 
 
 def test_a_batch_equals_one_by_one_bit_for_bit() -> None:
-    world = busy_world()
+    world = busy_world().with_options(explain="parts")
     now = [START + 20_000.0 + 100 * user for user in range(8)]
     users = [0, 1, 2, 3, 4, 5, 6, -1]
     together = world.recommend(users, now=now, scene="home", k=7)
     for position, user in enumerate(users):
         alone = world.recommend([user], now=now[position], scene="home", k=7)
-        for name in RecommendedBatch.__dataclass_fields__:
-            one, other = getattr(together, name)[position], getattr(alone, name)[0]
-            assert np.array_equal(one, other, equal_nan=True), name
+        others = arrays_of(alone)
+        for name, value in arrays_of(together).items():
+            assert np.array_equal(value[position], others[name][0], equal_nan=True), name
 
 
 def test_the_same_call_gives_the_same_lists_and_changes_no_state() -> None:
-    world = busy_world()
+    world = busy_world().with_options(explain="parts")
     before = world.states.pack(np.arange(8))
     first = world.recommend(range(8), now=START + 1e5, k=10)
     assert same(first, world.recommend(range(8), now=START + 1e5, k=10))

@@ -1,0 +1,182 @@
+"""Explanation: what speaks for the items of lists: interests, own events, parts of the scores."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.items.vectors import ItemVectors
+from tracker.kernels.arithmetic import add_scaled, decay, dot
+from tracker.kernels.native import native
+from tracker.recommend.lists import RecommendedBatch
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.shortlist import Shortlist
+from tracker.scoring.blend import Ranker
+from tracker.scoring.parts import GroupParts, list_parts
+from tracker.users.readings import Histories, every_interest
+from tracker.users.rows import RequestBatch
+from tracker.users.states import RING_IN_SUMS
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Explanations of the lists of B users: of K items each, and of S interests, strongest first.
+
+    Attributes:
+        labels: (B, S) int32 into the label table, -1 padded.
+        medoids: (B, S) int64 catalogue rows of the most typical items, -1 for none.
+        places: (B, S) int64 places in the users' rows, -1 padded.
+        interests: (B, K) int64 the interest that an item is nearest to, -1 for none.
+        shares: (B, K, 3) float32 of the user's events on the items of `because_rows`, in what all
+            of the user's events say for the item, by a decayed sum.
+        others: (B, K) float32 the share of the other events of the ring.
+        earlier: (B, K) float32 the share of events that have left the ring; all shares of an item
+            add up to 1, or to 0 where no event speaks for it.
+        parts: of the scores, if they were asked for.
+    """
+
+    labels: NDArray[np.int32]
+    medoids: NDArray[np.int64]
+    places: NDArray[np.int64]
+    interests: NDArray[np.int64]
+    shares: NDArray[np.float32]
+    others: NDArray[np.float32]
+    earlier: NDArray[np.float32]
+    parts: GroupParts | None = None
+
+
+def sum_for_shares(requests: RequestBatch, options: RecommendOptions) -> tuple[int, float]:
+    """Return the decayed sum that shares are of, and its half-life in seconds.
+
+    It is the one whose half-life is nearest to that of reasons.
+    """
+    half_lives = np.array(requests.states.config.half_lives_seconds)
+    ratios = np.log(half_lives / options.because_half_life_seconds)
+    which = int(np.argmin(np.abs(ratios)))
+    return which, float(half_lives[which])
+
+
+def explanation_of(
+    batch: RecommendedBatch,
+    histories: Histories,
+    requests: RequestBatch,
+    options: RecommendOptions,
+    items: ItemVectors,
+    short: Shortlist,
+    scores: NDArray[np.float32],
+    picks: NDArray[np.int64],
+    ranker: Ranker,
+) -> Explanation:
+    """Return what speaks for the items of lists.
+
+    Args:
+        batch: the lists.
+        histories: of the users.
+        requests: the users.
+        options: how reasons are found, and whether parts of scores are wanted.
+        items: of the artifact.
+        short: the candidates with their features.
+        scores: (B, C) of the candidates.
+        picks: (B, K) positions among the candidates, -1 padded.
+        ranker: made the scores.
+    """
+    states = requests.states
+    users, k = picks.shape
+    shares = np.zeros((users, k, batch.because_rows.shape[2]), np.float32)
+    others, earlier = np.zeros((users, k), np.float32), np.zeros((users, k), np.float32)
+    interests = np.full((users, k), -1, np.int64)
+    which, half_life = sum_for_shares(requests, options)
+    _weigh_reasons(
+        requests.slots, requests.now, half_life, which, options.because_cosine, items.vectors,
+        states.head, states.ring, states.sums, histories, batch.rows, batch.because_rows,
+        shares, others, earlier, interests,
+    )  # fmt: skip
+    labels, medoids, places = every_interest(histories, requests, items)
+    parts = None
+    if options.explain == "parts":
+        parts = list_parts(
+            ranker, short.columns, short.cut.n_rows, scores, picks, short.cut.rows,
+            items.vectors, options.diversity_weight,
+        )  # fmt: skip
+    return Explanation(labels, medoids, places, interests, shares, others, earlier, parts)
+
+
+@native
+def _weigh_reasons(
+    slots: Array, now: Array, half_life: float, which: int, threshold: float, vectors: Array,
+    head: Array, ring: Array, sums: Array, histories: Histories, rows: Array, because_rows: Array,
+    shares: Array, others: Array, earlier: Array, interests: Array,
+) -> None:  # fmt: skip
+    """Fill shares and interests of an `Explanation`.
+
+    A decayed sum is linear in the events, so the match of an item with it is the sum of the matches
+    with the events of the ring, and with what is left of the sum without them.
+    """
+    width = histories.history.shape[1]
+    dim = vectors.shape[1]
+    weights = np.empty(width, np.float32)
+    in_ring = np.empty(dim, np.float32)
+    beyond = np.empty(dim, np.float32)
+    for b in range(len(slots)):
+        u = slots[b]
+        if u < 0:
+            continue
+        time = max(now[b], head[u]["ref_time"])
+        in_ring[:] = 0.0
+        mass = 0.0
+        n_past = histories.n_history[b]
+        for j in range(n_past):
+            entry = ring[u, histories.history[b, j]]
+            weights[j] = 0.0
+            if entry["flags"] & RING_IN_SUMS != 0:
+                weights[j] = entry["weight"] * decay(time - entry["time"], half_life)
+                mass += weights[j]
+                row = histories.ring_rows[b, histories.history[b, j]]
+                add_scaled(in_ring, vectors[row], weights[j])
+        fade = np.float32(decay(time - head[u]["ref_time"], half_life))
+        for d in range(dim):
+            beyond[d] = fade * sums[u, which, d] - in_ring[d]
+        # Sums are stored as float32, and are rounded at each event.
+        noise = (1e-4 if head[u]["evicted"] != 0 else 1e-3) * mass
+        for i in range(rows.shape[1]):
+            if rows[b, i] < 0:
+                break
+            vector = vectors[rows[b, i]]
+            best = threshold
+            for s in range(histories.order.shape[1]):
+                interest = histories.order[b, s]
+                if not histories.strengths[b, interest] > 0.0:
+                    break
+                near = float(dot(histories.interests[b, interest], vector))
+                if near > best or (near == best and interests[b, i] < 0):
+                    best = near
+                    interests[b, i] = s
+            before = float(dot(beyond, vector))
+            if before <= noise:
+                before = 0.0
+            rest = float(dot(in_ring, vector))
+            whole = before
+            for r in range(because_rows.shape[2]):
+                reason = because_rows[b, i, r]
+                if reason < 0:
+                    break
+                weight = 0.0
+                for j in range(n_past):
+                    if histories.ring_rows[b, histories.history[b, j]] == reason:
+                        weight += weights[j]
+                part = max(weight * float(dot(vectors[reason], vector)), 0.0)
+                shares[b, i, r] = part
+                rest -= part
+                whole += part
+            if rest <= noise:
+                rest = 0.0
+            whole += rest
+            if not whole > 0.0:
+                continue
+            for r in range(because_rows.shape[2]):
+                shares[b, i, r] /= np.float32(whole)
+            others[b, i] = rest / whole
+            earlier[b, i] = before / whole

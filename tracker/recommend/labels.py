@@ -1,0 +1,205 @@
+"""Labels of a user's interests: an item's label, and a word of its text where two have the same."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker.kernels.native import native
+
+Array = NDArray[Any]
+
+LEAST_BYTES = 3
+"""Bytes of a word at least; of a word that begins outside of ASCII twice as many."""
+
+MOST_BYTES = 24
+"""Bytes of a word that are written at most."""
+
+_NUMBER = -1
+"""In place of the beginning of a word: a number tells the interests apart."""
+
+
+class Texts(NamedTuple):
+    """Pieces of text, one after the other; piece i is text[starts[i] : starts[i + 1]]."""
+
+    text: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+
+
+def joined(parts: Sequence[bytes]) -> Texts:
+    """Return pieces as one array."""
+    starts = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=starts[1:])
+    return Texts(np.frombuffer(b"".join(parts), np.uint8), starts)
+
+
+class Words:
+    """Tells interests apart that have the same label, by a word of their most typical item.
+
+    The interest that came first keeps the plain label. Any other one gets the first word of its
+    item's text that is not in the label, nor in the texts of the other interests' items. An
+    interest without a label has such a word alone. All depends on the typical items only, so a
+    label stays from event to event as long as its interest keeps its item.
+
+    Args:
+        labels: the label table of the catalogue.
+        texts: N texts of items; where there are none, their ids.
+    """
+
+    def __init__(self, labels: Sequence[str], texts: Sequence[str]) -> None:
+        self.names = list(labels)
+        self._labels = joined([label.encode(errors="replace") for label in labels])
+        self._texts = joined([text.encode(errors="replace") for text in texts])
+
+    @property
+    def text(self) -> NDArray[np.uint8]:
+        """The texts of all items, as UTF-8; spans are of it."""
+        return self._texts.text
+
+    def spans(
+        self, labels: NDArray[np.int32], medoids: NDArray[np.int64], places: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return what follows the labels of S interests of each of B users: (B, S, 2) int64.
+
+        Args:
+            labels: (B, S) codes of labels, -1 for none.
+            medoids: (B, S) catalogue rows of the most typical items, -1 for none.
+            places: (B, S) places of the interests in the user's row; -1 for no interest.
+
+        Returns:
+            begin and end of a word in `text`; 0 and 0 for no word; -1 and a number for that.
+        """
+        out = np.zeros((*labels.shape, 2), np.int64)
+        _choose_words(labels, medoids, places, self._labels, self._texts, out)
+        return out
+
+    def name(self, label: int, begin: int, end: int) -> str:
+        """Return the label of an interest with what follows it."""
+        text = self.names[label] if label >= 0 else ""
+        if begin == _NUMBER:
+            return f"{text or '?'} {end}"
+        if end == 0:
+            return text
+        word = self.text[begin:end].tobytes().decode(errors="replace")
+        return f"{text}: {word}" if text else word
+
+
+@native
+def _is_letter(text: Array, at: int) -> bool:
+    """Return whether a byte is of a letter: ASCII ones, and all beyond but for punctuation."""
+    byte = text[at]
+    if byte < 128:
+        return bool(65 <= byte <= 90 or 97 <= byte <= 122)
+    first = at
+    while first > 0 and at - first < 3 and (text[first] & 0xC0) == 0x80:
+        first -= 1
+    lead = text[first]
+    second = text[first + 1] if first + 1 < len(text) else 0
+    if lead == 0xC2:  # signs of Latin-1
+        return False
+    if lead == 0xE2:  # general punctuation, signs, arrows
+        return bool(second >= 0xB0)
+    if lead == 0xE3:  # punctuation of Chinese and Japanese
+        return bool(second != 0x80)
+    return bool(lead != 0xEF or second < 0xBC)  # and its wide forms
+
+
+@native
+def _lower(byte: int) -> int:
+    return byte + 32 if 65 <= byte <= 90 else byte
+
+
+@native
+def _has(text: Array, begin: int, end: int, words: Array, start: int, stop: int) -> bool:
+    """Return whether text[begin:end] has words[start:stop], whatever the case of ASCII letters."""
+    width = stop - start
+    for at in range(begin, end - width + 1):
+        same = True
+        for i in range(width):
+            if _lower(text[at + i]) != _lower(words[start + i]):
+                same = False
+                break
+        if same:
+            return True
+    return False
+
+
+@native
+def _next_word(text: Array, at: int, end: int) -> tuple[int, int]:
+    """Return begin and end of the next word from a place on; `end` twice if there is none."""
+    while at < end:
+        if not _is_letter(text, at):
+            at += 1
+            continue
+        begin = at
+        while at < end and _is_letter(text, at):
+            at += 1
+        least = LEAST_BYTES if text[begin] < 128 else 2 * LEAST_BYTES
+        if at - begin >= least:
+            stop = at
+            if stop - begin > MOST_BYTES:
+                stop = begin + MOST_BYTES
+                while stop > begin and (text[stop] & 0xC0) == 0x80:
+                    stop -= 1
+            return begin, stop
+    return end, end
+
+
+@native
+def _choose_words(
+    labels: Array, medoids: Array, places: Array, names: Texts, texts: Texts, out: Array
+) -> None:
+    """Fill what `Words.spans` returns."""
+    text, starts = texts
+    width = labels.shape[1]
+    order = np.empty(width, np.int64)  # interests by place
+    for b in range(len(labels)):
+        count = 0
+        for s in range(width):
+            if places[b, s] < 0:
+                continue
+            at = count
+            while at > 0 and places[b, order[at - 1]] > places[b, s]:
+                order[at] = order[at - 1]
+                at -= 1
+            order[at] = s
+            count += 1
+        for i in range(count):
+            s = order[i]
+            label = labels[b, s]
+            twins = 0
+            for j in range(i):
+                twins += labels[b, order[j]] == label
+            if twins == 0 and label >= 0:
+                continue
+            row = medoids[b, s]
+            is_chosen = False
+            at = starts[row] if row >= 0 else 0
+            stop = starts[row + 1] if row >= 0 else 0
+            while not is_chosen:
+                begin, end = _next_word(text, at, stop)
+                if begin == end:
+                    break
+                at = end
+                if label >= 0 and _has(
+                    names.text, names.starts[label], names.starts[label + 1], text, begin, end
+                ):
+                    continue
+                is_chosen = True
+                for j in range(count):
+                    t = order[j]
+                    other = medoids[b, t]
+                    if t == s or labels[b, t] != label:
+                        continue
+                    if other >= 0 and _has(
+                        text, starts[other], starts[other + 1], text, begin, end
+                    ):
+                        is_chosen = False
+                        break
+                if is_chosen:
+                    out[b, s, 0] = begin
+                    out[b, s, 1] = end
+            if not is_chosen:
+                out[b, s, 0] = _NUMBER
+                out[b, s, 1] = twins + 1
