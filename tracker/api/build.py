@@ -44,6 +44,7 @@ def build_api(host: Host) -> Server:
         "items": items.search,
         "map": items.map,
         "item": items.item,
+        "trend": items.trend,
         "similar": items.similar,
         "artifacts": fleet.artifacts,
         "publish": fleet.publish,

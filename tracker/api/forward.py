@@ -7,7 +7,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 from tracker.api.host import Host
 from tracker.api.openapi import STREAM_TYPE
-from tracker.api.problems import ProblemError
+from tracker.api.problems import PROBLEM_TYPE, ProblemError
 
 HOP = "Tracker-Hop"
 """Header of a forwarded request; such a one is not forwarded again."""
@@ -17,6 +17,9 @@ CONNECTIONS = 32
 
 SECONDS = 10.0
 """Maximum time of a forwarded request."""
+
+FIND_SECONDS = 3.0
+"""Maximum time in which a worker says whether it knows a user."""
 
 MOST_BYTES = 16 * 1024 * 1024
 """Maximum size of a forwarded answer."""
@@ -52,10 +55,55 @@ class Forwarder:
         if self._session is not None:
             await self._session.close()
 
+    async def find(self, request: web.Request, path: str) -> str | None:
+        """Ask the other workers for a path, and return the address of one that knows it.
+
+        It is for the partitioner `given`, where no rule says whose a user is. One question goes to
+        each worker; the request itself then goes to one alone.
+
+        Raises:
+            ProblemError: 503, a worker does not answer: it may be the one that knows the user.
+        """
+        others = sorted(set(self._host.addresses().values()) - {self._host.address})
+        if HOP in request.headers or not others:
+            return None
+        statuses = await asyncio.gather(*(self._status(request, one, path) for one in others))
+        for address, status in zip(others, statuses, strict=True):
+            if status == 200:
+                return address
+        for status in statuses:
+            if status != 404:
+                raise ProblemError(503, "a worker that may have the user does not answer")
+        return None
+
+    async def _status(self, request: web.Request, address: str, path: str) -> int:
+        """Return the status of a worker's answer; 0 if there is none."""
+        try:
+            async with (
+                asyncio.timeout(FIND_SECONDS),
+                self._sessions().get(
+                    address + path, headers=_passed_on(request), allow_redirects=False
+                ) as answer,
+            ):
+                is_ours = answer.status != 404 or answer.content_type == PROBLEM_TYPE
+                return answer.status if is_ours else 0
+        except (ClientError, TimeoutError, OSError):
+            return 0
+
     async def forward(
-        self, request: web.Request, partition: int, body: bytes | None
+        self,
+        request: web.Request,
+        partition: int | None,
+        body: bytes | None,
+        address: str | None = None,
     ) -> web.StreamResponse:
         """Answer a request with what the owner of a partition answers.
+
+        Args:
+            request: to forward.
+            partition: of the user; None if only the address of the worker is known.
+            body: of the request.
+            address: of the worker, if it is known.
 
         Raises:
             ProblemError: the owner is not known, or does not answer.
@@ -66,7 +114,7 @@ class Forwarder:
                 f"partition {partition} is moving: it is not this worker's",
                 partition=partition,
             )
-        target = self._target(partition) + request.raw_path
+        target = (address or self._target(partition)) + request.raw_path
         if self._host.context.settings.web_forward == "redirect":
             raise _redirect(target)
         if self._running >= CONNECTIONS:
@@ -77,18 +125,26 @@ class Forwarder:
         except (ClientError, TimeoutError, OSError) as error:
             raise ProblemError(
                 503,
-                f"the worker that has partition {partition} does not answer"
-                f" ({type(error).__name__}); {REMEDY}",
+                f"{_whose(partition)} does not answer ({type(error).__name__}); {REMEDY}",
                 partition=partition,
             ) from error
         finally:
             self._running -= 1
 
-    def _target(self, partition: int) -> str:
+    def _sessions(self) -> ClientSession:
+        if self._session is None:
+            self._session = ClientSession(
+                connector=TCPConnector(limit=CONNECTIONS),
+                timeout=ClientTimeout(total=None, sock_connect=2.0, sock_read=30.0),
+                auto_decompress=False,
+            )
+        return self._session
+
+    def _target(self, partition: int | None) -> str:
         """Return the address of the owner."""
         if self._host.moving():
             raise ProblemError(503, "partitions are being handed out", partition=partition)
-        address = self._host.addresses().get(partition)
+        address = None if partition is None else self._host.addresses().get(partition)
         if address is None or address == self._host.address:
             raise ProblemError(
                 421, f"partition {partition} is another worker's; {REMEDY}", partition=partition
@@ -96,18 +152,10 @@ class Forwarder:
         return address
 
     async def _fetch(
-        self, request: web.Request, target: str, body: bytes | None, partition: int
+        self, request: web.Request, target: str, body: bytes | None, partition: int | None
     ) -> web.StreamResponse:
-        if self._session is None:
-            self._session = ClientSession(
-                connector=TCPConnector(limit=CONNECTIONS),
-                timeout=ClientTimeout(total=None, sock_connect=2.0, sock_read=30.0),
-                auto_decompress=False,
-            )
-        headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
-        headers[HOP] = "1"
-        async with self._session.request(
-            request.method, target, headers=headers, data=body,
+        async with self._sessions().request(
+            request.method, target, headers=_passed_on(request), data=body,
             allow_redirects=False,
         ) as answer:  # fmt: skip
             back = _passed_back(answer.headers)
@@ -125,9 +173,21 @@ class Forwarder:
                 raise ProblemError(503, "the answer of the other worker is too large")
             if answer.status == 404 and not answer.content_type.startswith("application/problem"):
                 raise ProblemError(  # a worker of another version, or something else
-                    503, f"the worker that has partition {partition} has no such route"
+                    503, f"{_whose(partition)} has no such route"
                 )
             return web.Response(body=content, status=answer.status, headers=back)
+
+
+def _whose(partition: int | None) -> str:
+    if partition is None:
+        return "the worker that has the user"
+    return f"the worker that has partition {partition}"
+
+
+def _passed_on(request: web.Request) -> dict[str, str]:
+    headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
+    headers[HOP] = "1"
+    return headers
 
 
 def _passed_back(headers: Mapping[str, str]) -> dict[str, str]:

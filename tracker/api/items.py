@@ -16,12 +16,15 @@ from tracker.api.messages import (
     SearchAnswer,
     SimilarAnswer,
     SimilarItem,
+    TrendAnswer,
+    TrendStep,
 )
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Reads
 from tracker.api.server import Ask
 from tracker.events.wire import hash_id
 from tracker.items.counts import COUNT, PAIR, SUM, TALLY
+from tracker.items.day_trend import day_trend
 from tracker.lookup.show import NEIGHBOURS_SHOWN, period
 from tracker.stream.item_side import ItemSide
 from tracker.stream.partition import BusyError, RevokedError
@@ -69,6 +72,32 @@ class Items:
             if seconds is not None:
                 return [period(half_life) for half_life in seconds]
         return []
+
+    async def trend(self, ask: Ask) -> TrendAnswer:
+        """Estimate how often an item was chosen over the last day."""
+        serving = self._host.context.keeper.current
+        row = self._row(serving, ask.path["item_id"])
+        now = self._reads.now() if ask.query.at is None else ask.query.at
+
+        def work() -> TrendAnswer:
+            vectors, columns = serving.artifact.vectors, serving.view.columns
+            counts, age = _faded(serving, row, now)
+            first = float(columns.first_times[row])
+            past = max(now - first, 0.0) if np.isfinite(first) else age
+            stretches = day_trend(counts, np.asarray(columns.half_lives, np.float64), past)
+            steps = [
+                TrendStep(
+                    one.start, one.end, round(one.events, 3),
+                    round(one.events / (one.end - one.start) * 3600.0, 3),
+                )
+                for one in stretches
+            ]  # fmt: skip
+            return TrendAnswer(
+                vectors.ids[row], vectors.label(row), now, serving.version,
+                round(sum(one.events for one in stretches), 3), steps,
+            )  # fmt: skip
+
+        return await self._reads.run(work)
 
     async def similar(self, ask: Ask) -> SimilarAnswer:
         """Return the items nearest to an item."""
@@ -177,9 +206,8 @@ def _describe(
     serving: Serving, row: int, now: float, scene_names: dict[int, str], warming: list[str]
 ) -> ItemAnswer:
     vectors, columns, near = serving.artifact.vectors, serving.view.columns, serving.view.neighbours
-    age = max(now - float(columns.ref_times[row]), 0.0)
-    half_lives = columns.half_lives.tolist()
-    faded = (columns.counts[row] * np.exp2(-age / columns.half_lives)).tolist()
+    numbers_now, age = _faded(serving, row, now)
+    half_lives, faded = columns.half_lives.tolist(), numbers_now.tolist()
     counts = {
         period(half_lives[place]): round(faded[place], 6)
         for place in np.argsort(columns.half_lives, kind="stable").tolist()
@@ -220,6 +248,13 @@ def _describe(
         neighbours,
         serving.version,
     )
+
+
+def _faded(serving: Serving, row: int, now: float) -> tuple[NDArray[np.float64], float]:
+    """Return the counts of an item as decayed at a time, and the seconds since they were valid."""
+    columns = serving.view.columns
+    age = max(now - float(columns.ref_times[row]), 0.0)
+    return columns.counts[row] * np.exp2(-age / columns.half_lives), age
 
 
 def _finite(value: float) -> float | None:

@@ -387,6 +387,30 @@ class ItemAnswer(msgspec.Struct, frozen=True):
     artifact: str
 
 
+class TrendStep(msgspec.Struct, frozen=True):
+    """A stretch of time, from so many seconds ago to so many; `events` positive ones in it."""
+
+    from_seconds: float
+    to_seconds: float
+    events: float
+    events_per_hour: float
+
+
+class TrendAnswer(msgspec.Struct, frozen=True):
+    """The trend of an item over the last day, the oldest stretch first.
+
+    It is estimated from the item's decayed counts, so the stretches are as long as their half-lives
+    are: fine for what is recent, coarse towards a day ago. `events` are those of the day.
+    """
+
+    item_id: str
+    label: str
+    time: float
+    artifact: str
+    events: float
+    steps: list[TrendStep]
+
+
 class SimilarItem(msgspec.Struct, frozen=True):
     """An item near to another one by its text."""
 

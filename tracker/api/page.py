@@ -25,6 +25,14 @@ HEADERS = {
 }
 
 
+TRY_HEADERS = HEADERS | {
+    "Content-Security-Policy": HEADERS["Content-Security-Policy"]
+    .replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+    .replace("img-src 'self'", "img-src 'self' data:"),
+}
+"""Of the page to try the API: Swagger UI writes styles, and has its pictures in them."""
+
+
 def page_files() -> dict[str, tuple[bytes, str]]:
     """Return the files by name, with their types."""
     folder = files("tracker.api") / "static"
@@ -52,7 +60,8 @@ def add_page(app: web.Application, access: Access) -> None:
         if name not in loaded:
             raise web.HTTPNotFound
         body, content_type = loaded[name]
-        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=HEADERS)
+        headers = TRY_HEADERS if name == "try.html" else HEADERS
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
 
     app.router.add_get("/", answer)
     app.router.add_get("/page/{name}", answer)

@@ -109,6 +109,11 @@ ROUTES = (
         messages.ItemAnswer, messages.AtQuery,
     ),
     Route(
+        "trend", "GET", "/items/{item_id}/trend",
+        "How often an item was chosen over the last day.",
+        messages.TrendAnswer, messages.AtQuery,
+    ),
+    Route(
         "similar", "GET", "/items/{item_id}/similar",
         "The items nearest to an item by their texts.",
         messages.SimilarAnswer, messages.SimilarQuery,

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
 from tracker.api.access import TOKEN_NAMES, Access, Scope
-from tracker.api.forward import Forwarder
+from tracker.api.forward import HOP, Forwarder
 from tracker.api.host import Host
 from tracker.api.openapi import JSON_TYPE, describe_api
 from tracker.api.problems import PROBLEM_TYPE, ProblemError
@@ -147,6 +148,9 @@ class Server:
                 elsewhere = self._elsewhere(user_id)
                 if elsewhere is not None:
                     return await self._forwarder.forward(request, elsewhere, raw)
+                address = await self._search(request, user_id)
+                if address is not None:
+                    return await self._forwarder.forward(request, None, raw, address)
             ask = Ask(path, query, body, request)
             if route.streams:
                 message = await answer(ask)
@@ -174,6 +178,21 @@ class Server:
         if self._host.addresses().get(number) == self._host.address and self._host.moving():
             raise ProblemError(503, f"partition {number} is being recovered", partition=number)
         return number
+
+    async def _search(self, request: web.Request, user_id: str) -> str | None:
+        """Return the address of the worker that knows a user, if no rule says whose the user is.
+
+        None if this worker knows the user, or none does.
+
+        Raises:
+            ProblemError: a worker that may know the user does not answer.
+        """
+        if self._reads.partition_of(user_id) is not None or HOP in request.headers:
+            return None
+        if self._host.partitions() and (await self._reads.copy(user_id)).known:
+            return None
+        path = f"{PREFIX}/users/{quote(user_id, safe='')}"
+        return await self._forwarder.find(request, path)
 
 
 def _id_of(name: str, text: str) -> str:

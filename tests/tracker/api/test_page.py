@@ -13,7 +13,7 @@ from tracker.api.page import TYPES, add_page, page_files
 from tracker.api.routes import ROUTES
 
 FILES = {name: body.decode() for name, (body, _) in page_files().items()}
-OURS = {name: text for name, text in FILES.items() if not name.startswith("uplot")}
+OURS = {name: text for name, text in FILES.items() if not name.startswith(("uplot", "swagger"))}
 
 
 def get(path: str, token: str | None = None, **more: Any) -> tuple[int, str, dict[str, str]]:
@@ -51,6 +51,19 @@ def test_every_file_that_is_named_is_there() -> None:
         assert status == 200
         assert text == FILES[name]
         assert headers["Content-Type"].split(";")[0] == TYPES["." + name.rsplit(".", 1)[1]]
+
+
+def test_the_page_to_try_the_api_loads_nothing_from_elsewhere() -> None:
+    status, text, headers = get("/page/try.html")
+    assert status == 200
+    names = re.findall(r'(?:href|src)="([\w.]+)"', text)
+    assert {"swagger.js", "swagger.css", "try.js"} <= set(names) <= set(FILES)
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "connect-src 'self';" in policy
+    assert not re.findall(r"url\(\s*[\"']?https?:", FILES["swagger.css"])
+    assert "Apache License" in FILES["swagger.LICENSE.txt"]
 
 
 def test_nothing_else_of_the_package_is_served() -> None:

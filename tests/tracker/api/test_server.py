@@ -146,6 +146,47 @@ def test_a_request_for_a_user_of_another_worker_is_answered_by_that_worker_once(
     with_api(tmp_path, work)
 
 
+def test_where_no_rule_says_whose_a_user_is_the_others_are_asked(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        asked: list[tuple[str, str]] = []
+        knows = {"status": 404}
+
+        async def other_worker(request: web.Request) -> web.Response:
+            asked.append((request.method, request.path))
+            assert request.headers[HOP] == "1"
+            if request.method == "GET" and request.path.endswith(f"/users/{ELSEWHERE}"):
+                kind = "application/problem+json"
+                return web.json_response({}, status=knows["status"], content_type=kind)
+            return web.json_response({"from": "the owner"})
+
+        world.running.accept(0, world.worker.records(like(ADA, 0)))
+        await world.running.applied(1)
+        other = web.Application()
+        other.router.add_route("*", "/{path:.*}", other_worker)
+        async with TestServer(other) as server:
+            world.addresses[1] = str(server.make_url("")).rstrip("/")
+            assert (await world.ask(f"/users/{ADA}"))[1]["events"] == 1
+            assert asked == []  # who is known here is answered here
+            status, found = await world.ask(f"/users/{ELSEWHERE}/recommendations")
+            assert (status, found["known"], len(asked)) == (200, False, 1)
+            assert (await world.ask(f"/users/{ELSEWHERE}"))[0] == 404
+            knows["status"] = 200
+            asked.clear()
+            body = {"add": [{"item_id": "i1"}]}
+            answer = await world.ask(f"/users/{ELSEWHERE}/what-if", "POST", body)
+            assert answer == (200, {"from": "the owner"})
+            assert asked == [
+                ("GET", f"/v1/users/{ELSEWHERE}"), ("POST", f"/v1/users/{ELSEWHERE}/what-if"),
+            ]  # fmt: skip
+            knows["status"] = 503
+            status, problem = await world.ask(f"/users/{ELSEWHERE}")
+            assert (status, problem["status"]) == (503, 503)
+        status, _ = await world.ask(f"/users/{ELSEWHERE}")
+        assert status == 503  # it does not answer: it may be the one that knows
+
+    with_api(tmp_path, work, partitioner="given")
+
+
 def test_a_client_is_sent_to_the_owner_if_the_setting_says_so(tmp_path: Path) -> None:
     async def work(world: ApiWorld) -> None:
         world.addresses[1] = "http://other:1"

@@ -219,3 +219,21 @@ def test_scores_are_those_of_the_lookup(tmp_path: Path) -> None:
         assert [one["in_catalogue"] for one in found["items"]] == [True, False]
 
     with_api(tmp_path, work)
+
+
+def test_the_trend_of_an_item_is_that_of_its_events(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        view = world.worker.keeper.current.view
+        status, answer = await world.ask("/items/i3/trend")
+        assert (status, answer["steps"], answer["events"]) == (200, [], 0.0)
+        half_lives = view.columns.half_lives
+        view.columns.counts[3] = 8.0 * np.exp2(-1800.0 / half_lives)
+        view.columns.ref_times[3] = NOW
+        view.columns.first_times[3] = NOW - 1800.0
+        _, answer = await world.ask(f"/items/i3/trend?at={NOW}")
+        assert answer["events"] == pytest.approx(8.0, abs=1.5)
+        best = max(answer["steps"], key=lambda step: step["events"])
+        assert (best["from_seconds"], best["to_seconds"]) == (600.0, 3600.0)
+        assert (await world.ask("/items/nothing/trend"))[0] == 404
+
+    with_api(tmp_path, work)

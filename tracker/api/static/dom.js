@@ -35,6 +35,21 @@ export function stack(holder, times, labels, shares, describe) {
   return chart;
 }
 
+/** Events an hour over the last day, in steps, at the time of each. */
+export function steps(holder, { time, steps: stretches }, describe) {
+  holder.replaceChildren();
+  const times = [...stretches.map((one) => time - one.to_seconds), time], rates = stretches.map((one) => one.events_per_hour);
+  const axis = { stroke: theme("quiet"), grid: { stroke: theme("line"), width: 1 }, ticks: { stroke: theme("line") } };
+  const chart = new window.uPlot({
+    width: Math.max(holder.clientWidth, 200), height: 180, cursor: { show: false }, legend: { show: false },
+    scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } }, axes: [axis, { ...axis, size: 60 }],
+    series: [{}, { stroke: colour(0), fill: `${colour(0)}33`, width: 2, points: { show: false }, paths: window.uPlot.paths.stepped({ align: 1 }) }],
+  }, [times, [...rates, rates.at(-1)]], holder);
+  chart.root.setAttribute("role", "img");
+  chart.root.setAttribute("aria-label", describe);
+  return chart;
+}
+
 /** Bars with their values: rows of [label, value]. */
 export function bars(rows, format) {
   const most = Math.max(...rows.map(([, value]) => value), 1e-9);

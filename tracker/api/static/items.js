@@ -1,7 +1,7 @@
 // The items: search, what is known of one, its trend by half-life, similar ones, and the map.
 
 import { ask, enc } from "./api.js";
-import { bars, colour, el, fill, theme } from "./dom.js";
+import { bars, colour, el, fill, steps, theme } from "./dom.js";
 import { tell } from "./main.js";
 import { moment, number, percent, word } from "./words.js";
 
@@ -28,14 +28,18 @@ export function itemsView(root, signal, [itemId = "", text = ""]) {
 
 async function showItem(place, itemId, signal) {
   try {
-    const [item, similar] = await Promise.all([ask(`/items/${enc(itemId)}`, { signal }), ask(`/items/${enc(itemId)}/similar`, { signal })]);
+    const path = `/items/${enc(itemId)}`;
+    const [item, trend, similar] = await Promise.all(["", "/trend", "/similar"].map((what) => ask(path + what, { signal })));
+    const chart = el("div", { class: "chart" });
     const link = (other) => el("a", { href: `#/items/${enc(other.item_id)}` }, other.item_id);
     fill(place, el("h2", {}, item.item_id),
       el("p", { class: "quiet small" }, [item.label, `+${number(item.positives)} −${number(item.negatives)}`, item.last_event == null ? null : moment(item.last_event)].filter(Boolean).join(" · ")),
+      el("h3", {}, word("trend")), el("p", { class: "small quiet" }, word("trendText", { events: number(trend.events, 1) })), chart,
       el("h3", {}, word("counts")), bars(Object.entries(item.counts), (value) => number(value, 1)),
       el("h3", {}, word("similar")), el("ul", {}, ...similar.items.map((other) => el("li", {}, link(other), ` ${percent(other.cosine)}`))),
       el("h3", {}, word("together")), item.chosen_together.length
         ? el("ul", {}, ...item.chosen_together.map((other) => el("li", {}, link(other), ` ${number(other.together, 1)}`))) : el("p", { class: "quiet" }, word("none")));
+    if (trend.steps.length) steps(chart, trend, word("trendText", { events: number(trend.events, 1) }));
   } catch (error) { tell(error); }
 }
 
