@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import KafkaBroker
-from tests.faults import Plan, run_faults
+from tests.faults import Plan as FaultsPlan
+from tests.faults import run_faults
+from tests.walk.run import walk
+from tests.walk.walk import Plan
 
 
 @pytest.mark.kafka
@@ -14,7 +17,7 @@ from tests.faults import Plan, run_faults
 def test_states_after_kills_stops_and_freezes_are_those_of_an_undisturbed_run(
     kafka: KafkaBroker, prefix: str, tmp_path: Path
 ) -> None:
-    plan = Plan(workers=2, kills=2, terms=1, freezes=1, events=6000, users=600, seed=7)
+    plan = FaultsPlan(workers=2, kills=2, terms=1, freezes=1, events=6000, users=600, seed=7)
     outcome = asyncio.run(run_faults(kafka.address, prefix, tmp_path, plan))
     assert outcome.wrong_users == []
     assert outcome.wrong_items == []
@@ -24,3 +27,16 @@ def test_states_after_kills_stops_and_freezes_are_those_of_an_undisturbed_run(
     assert outcome.users > 500
     assert len(outcome.faults) == 4
     assert min(outcome.neighbours.values()) >= 0.95
+
+
+@pytest.mark.kafka
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("brokers", [1, 3])
+def test_states_and_lists_after_a_short_random_walk_are_those_of_the_model(
+    brokers: int, tmp_path: Path
+) -> None:
+    result = walk(Plan(seed=7, actions=100, brokers=brokers, minutes=1.0), tmp_path)
+    assert result["named"] == {}
+    assert result["numbers"]["users"] > 100
+    assert result["actions"] > 3

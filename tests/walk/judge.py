@@ -143,14 +143,14 @@ async def judge(walk: Walk, rows: Rows) -> Verdict:
     model = _model(records, actions, journal, contents, lists, verdict, free=False)
     verdict.users, verdict.items = len(rows.users), len(rows.items)
     verdict.most_states = model.most_states
-    wrong = _compare_users(model, rows, versions)
+    wrong = compare_users(model, rows, versions)
     if wrong:
         again = _model(records, actions, journal, contents, {}, Verdict(), free=True)
-        more = _compare_users(again, rows, versions)
+        more = compare_users(again, rows, versions)
         wrong = {name: text for name, text in wrong.items() if name in more}
     verdict.wrong_users = list(wrong.values())
     verdict.wrong_users += [f"user {name!r} is still owed a list" for name in rows.owed]
-    verdict.wrong_items = _compare_items(model, rows)
+    verdict.wrong_items = compare_items(model, rows)
     verdict.wrong_ends = [
         f"worker {end['worker']} ended with {end['code']} by itself:\n{end['text']}"
         for end in journal.ends
@@ -292,7 +292,7 @@ async def _compare_rejections(
     ]
 
 
-def _compare_users(model: Model, rows: Rows, versions: Versions) -> dict[str, str]:
+def compare_users(model: Model, rows: Rows, versions: Versions) -> dict[str, str]:
     """Name the users whose rows are none of the possible states, and why."""
     wrong: dict[str, str] = {}
     expected = {
@@ -392,7 +392,7 @@ def _interest_problem(user: User, states: UserStates) -> str:
     return ""
 
 
-def _compare_items(model: Model, rows: Rows) -> list[str]:
+def compare_items(model: Model, rows: Rows) -> list[str]:
     wrong: list[str] = []
     stored = {int.from_bytes(name, "big"): row for name, row in rows.items.items()}
     for item in set(model.items) ^ set(stored):

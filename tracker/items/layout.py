@@ -17,6 +17,7 @@ FORMAT = 3
 """The format number that is written; rows of FORMER_FORMAT are read as well."""
 
 FORMER_FORMAT = 2
+"""Written while the index names no half-lives, so that workers of before can read the rows."""
 
 SCENES = 4
 
@@ -112,6 +113,9 @@ FORMER_HEAD = np.dtype(
 FORMER_SECONDS = (10800.0, 43200.0, 86400.0, 259200.0, 864000.0, 3456000.0, np.inf)
 """Half-lives of the counts in a row of FORMER_FORMAT."""
 
+FORMER_COLUMNS = (3, 4, 0, 5, 1, 6, 2)
+"""Columns of these counts in an arena of an index that names no half-lives."""
+
 FORMER_SHORT, FORMER_LONG = 86400.0, 864000.0
 """Half-lives of its sums of weights, scenes and pairs."""
 
@@ -142,14 +146,52 @@ def _copy_words(target: Array, source: Array, n: int) -> None:
 
 
 @native
+def _is_former(half_lives: Array) -> bool:
+    """Return whether an arena counts by the half-lives of FORMER_FORMAT and by no others."""
+    if len(half_lives) != len(FORMER_SECONDS):
+        return False
+    for h in range(len(FORMER_SECONDS)):
+        if half_lives[FORMER_COLUMNS[h]] != FORMER_SECONDS[h]:
+            return False
+    return True
+
+
+@native
+def _write_former(head: Any, counted: Array, former: Any) -> bool:
+    """Write a head and its counts as those of FORMER_FORMAT; return whether nothing is lost."""
+    for h in range(len(FORMER_SECONDS)):
+        count = counted[FORMER_COLUMNS[h]]
+        former["counts"][h] = count["count"]
+        if count["seeded"] != 0:
+            return False
+    former["item"] = head["item"]
+    former["ref_time"] = head["ref_time"]
+    former["first_time"] = head["first_time"]
+    former["last_time"] = head["last_time"]
+    former["weight_sum"][0] = head["weight_sum"][0]
+    former["weight_sum"][1] = head["weight_sum"][1]
+    former["weight_total"] = head["weight_total"]
+    former["positives"] = head["positives"]
+    former["negatives"] = head["negatives"]
+    former["neutrals"] = head["neutrals"]
+    former["n_scenes"] = head["n_scenes"]
+    former["n_neighbours"] = head["n_neighbours"]
+    return bool(head["seeded"] == 0)
+
+
+@native
 def pack_items(words: Array, slots: Slots, arena: RowArrays) -> Any:
     """Write rows of an arena into `words`; their offsets in it."""
     offsets = np.zeros(slots.shape[0] + 1, np.int64)
     n_counts = len(arena.half_lives)
+    may_be_former = _is_former(arena.half_lives)
+    former = np.zeros(1, FORMER_HEAD)
+    former_words = former.view(np.uint64)
     at = 0
     for i in range(slots.shape[0]):
         slot = slots[i]
         head = arena.head[slot]
+        is_former = may_be_former and _write_former(head, arena.counted[slot], former[0])
         head["n_counts"] = n_counts
         head["half_lives"][0] = arena.half_lives[0]
         head["half_lives"][1] = arena.half_lives[1]
@@ -159,16 +201,20 @@ def pack_items(words: Array, slots: Slots, arena: RowArrays) -> Any:
         n_near = whole(head["n_neighbours"])
         start = at
         words[at] = (
-            np.uint64(FORMAT)
+            np.uint64(FORMER_FORMAT if is_former else FORMAT)
             | (np.uint64(n_scenes) << np.uint64(16))
             | (np.uint64(n_near) << np.uint64(24))
         )
         at += 1
-        _copy_words(words[at : at + HEAD_WORDS], arena.head_words[slot], HEAD_WORDS)
-        at += HEAD_WORDS
-        n = n_counts * COUNTED_WORDS
-        _copy_words(words[at : at + n], arena.counted_words[slot], n)
-        at += n
+        if is_former:
+            _copy_words(words[at : at + _FORMER_HEAD_WORDS], former_words, _FORMER_HEAD_WORDS)
+            at += _FORMER_HEAD_WORDS
+        else:
+            _copy_words(words[at : at + HEAD_WORDS], arena.head_words[slot], HEAD_WORDS)
+            at += HEAD_WORDS
+            n = n_counts * COUNTED_WORDS
+            _copy_words(words[at : at + n], arena.counted_words[slot], n)
+            at += n
         n = n_scenes * SCENE_WORDS
         _copy_words(words[at : at + n], arena.scene_words[slot], n)
         at += n

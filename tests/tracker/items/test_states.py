@@ -315,6 +315,17 @@ def test_the_golden_row_of_format_2_is_read_with_the_half_lives_it_had() -> None
     assert states.head["seeded"][0] == 0
 
 
+def test_rows_stay_in_format_2_while_the_index_names_no_half_lives_and_nothing_is_estimated() -> (
+    None
+):
+    row = (GOLDEN / "item_row_2.bin").read_bytes()
+    states = ItemStates(1, FORMER)
+    states.unpack(np.array([0]), [row])
+    assert states.pack(np.array([0])) == [row]  # a worker of before can read it
+    states.head["seeded"][0] = 7
+    assert states.pack(np.array([0]))[0][:2] == b"\x03\x00"
+
+
 def test_the_golden_row_of_format_3_is_read_and_written_the_same() -> None:
     row = (GOLDEN / "item_row_3.bin").read_bytes()
     states = ItemStates(1)

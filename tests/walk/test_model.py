@@ -1,0 +1,161 @@
+"""The model of a walk, on a worker's state without a broker: both come to the same rows."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.plane_world import FakeRecord, WorkerState
+from tests.states import Rows
+from tests.walk.events import START, Sent, burst, stream
+from tests.walk.judge import Lists, Versions, compare_items, compare_users, pauses
+from tests.walk.model import Content, Model, hash_of, read_event
+from tests.walk.walk import Done, Journal
+from tests.worlds import checkerboard
+from tracker.artifact.artifact import Artifact
+from tracker.items.vectors import ItemVectors
+from tracker.kafka.outbox import Record
+from tracker.stream.serving import make_serving
+from tracker.stream.side import OpenVerdictError
+from tracker.users.config import InterestConfig
+
+ITEMS = 40
+WIDE = InterestConfig(dim=16)
+LATER = START + 1e5
+CHUNK = 37
+ITEM_PLACE = ("t-items", 0)
+"""The only partition of items that is applied."""
+CLOCK = START + 2e5
+
+
+def artifact(basis: str, sequence: int, turned: int = 0) -> Artifact:
+    ids = [f"i{number}" for number in range(ITEMS)]
+    vectors = np.roll(checkerboard(ITEMS), turned, axis=0)
+    items = ItemVectors.make(ids, vectors, 16, labels=ids)
+    return Artifact.in_memory(
+        items, interest=WIDE, sequence=sequence, version=f"v{sequence}", basis=basis
+    )
+
+
+class Pair:
+    """A worker's state and the model, which get the same events."""
+
+    def __init__(self, folder: Path) -> None:
+        self.versions: Any = Versions(folder)
+        self.worker = WorkerState(folder)
+        self.worker.now = CLOCK
+        self.model = Model()
+        self.steps: dict[int, Content] = {}
+        self.sent = 0
+        self.number = 0
+        self.blocks: list[Record] = []
+
+    def use(self, one: Artifact) -> None:
+        """Serve an artifact from now on."""
+        hashes = [hash_of(item) for item in one.vectors.ids]
+        basis = one.manifest.basis
+        self.versions.config = one.manifest.interest
+        self.versions.bases[hash_of(basis)] = basis
+        self.versions.vectors[basis] = dict(zip(hashes, one.vectors.vectors, strict=True))
+        self.number += 1
+        self.steps = {self.number: Content(basis, frozenset(hashes))}
+        self.worker.keeper.current = make_serving(one, self.worker.settings)
+        if not self.sent:
+            self.worker.restart()
+
+    def send(self, records: list[Sent]) -> None:
+        """Send records in chunks to the one, one by one to the other."""
+        for at in range(0, len(records), CHUNK):
+            part = records[at : at + CHUNK]
+            chunk = [
+                FakeRecord(
+                    self.sent + n, value, None if user is None else user.encode(), int(CLOCK * 1000)
+                )
+                for n, (user, value) in enumerate(part)
+            ]
+            self.sent += len(chunk)
+            try:
+                self.worker.users.process(chunk, self.sent)
+            except OpenVerdictError:  # an event of the future: its clock is committed first
+                self.blocks += self.worker.commit()
+                self.worker.users.process(chunk, self.sent)
+            for record in chunk:
+                action = read_event(record.value)
+                if action is not None:
+                    self.model.apply(0, record.offset, action, self.steps)
+
+    def of_items(self) -> Model:
+        """Return the model with the items of one of two partitions."""
+        items = {item: one for item, one in self.model.items.items() if item % 2 == 0}
+        return replace(self.model, items=items)
+
+    def rows(self) -> Rows:
+        """Commit users and items, and return their rows."""
+        records = self.blocks + self.worker.commit()
+        blocks = [record for record in records if (record.topic, record.partition) == ITEM_PLACE]
+        chunk = [FakeRecord(n, record.value) for n, record in enumerate(blocks)]
+        self.worker.items.process(chunk, len(chunk))
+        self.worker.commit(self.worker.items)
+        rows = Rows()
+        for table in self.worker.databases.values():
+            for key, value in table.items():
+                kind, name = key[:1], key[1:]
+                if kind == b"u":
+                    rows.users[0, name] = value
+                elif kind == b"s":
+                    rows.seen[0, name] = value
+                elif kind == b"i":
+                    rows.items[name] = value
+        return rows
+
+
+def events(seed: int, count: int) -> list[Sent]:
+    found = list(itertools.islice(stream(seed, 25), count))
+    for kind in ("late", "repeated", "retracted", "rubbish", "compressed"):
+        found += burst(kind, f"{kind} {seed}", 25, LATER)
+    return found
+
+
+def test_model_and_worker_come_to_the_same_rows_also_in_another_basis(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.use(artifact("one", 1))
+    pair.send(events(1, 900))
+    pair.use(artifact("two", 2, turned=5))
+    pair.send(events(2, 500))
+    rows = pair.rows()
+    assert len(rows.users) > 20
+    assert rows.seen
+    assert compare_users(pair.model, rows, pair.versions) == {}
+    assert compare_items(pair.of_items(), rows) == []
+    pair.worker.close()
+
+
+def test_one_event_more_or_less_is_seen(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    pair.use(artifact("one", 1))
+    sent = events(3, 200)
+    pair.send(sent)
+    event = next(one for one in sent if one[1] is not None and b'"like"' in one[1])
+    action = read_event(event[1])
+    assert action is not None
+    pair.model.apply(0, pair.sent, replace(action, event_id=0), pair.steps)
+    rows = pair.rows()
+    wrong = compare_users(pair.model, rows, pair.versions)
+    assert len(wrong) == 1
+    assert "events is" in next(iter(wrong.values()))
+    assert len(compare_items(pair.of_items(), rows)) == (action.item % 2 == 0)
+    pair.worker.close()
+
+
+@pytest.mark.parametrize("began", [100.0, 99.2])
+def test_pause_is_of_the_action_that_begins_in_it(began: float) -> None:
+    journal = Journal(Path("none"), ended=200.0)
+    journal.done = [Done(0, "kill", began, True), Done(1, "late", 130.0, False)]
+    times = [*np.arange(80.0, 100.5, 0.25), *np.arange(107.0, 150.0, 0.25)]
+    lists = {(0, n): Lists("u", [], "v", n, [float(time)]) for n, time in enumerate(times)}
+    found = pauses(journal, lists, 1)
+    assert found["kill"] == [{"seconds": 6.75, "clean": 1.0}]
+    assert found["late"] == [{"seconds": 0.25, "clean": 0.0}]
