@@ -101,7 +101,8 @@ class Pair:
         self.worker.commit(self.worker.items)
         rows = Rows()
         for table in self.worker.databases.values():
-            for key, value in table.items():
+            entries: Any = table.items()
+            for key, value in entries:
                 kind, name = key[:1], key[1:]
                 if kind == b"u":
                     rows.users[0, name] = value
