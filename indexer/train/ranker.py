@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 
 import msgspec
@@ -34,6 +35,10 @@ LATE_EXAMPLES = 8000
 
 CUT_STEPS = 300
 """Optimiser steps of the weights of the first cut."""
+
+LINEAR_EXAMPLES, LINEAR_PENALTY = 8000, 1e-4
+"""Number of the latest targets that the linear score is fitted on; its penalty on squared weights,
+which keeps it finite where one column tells all."""
 
 
 class RankerOptions(msgspec.Struct, frozen=True):
@@ -83,11 +88,13 @@ def fit_ranker(
     """Fit a network to put each target above the other candidates.
 
     1. Leave out columns that never differ, and standardise the others; LATE columns wait for
-       step 4.
+       step 5.
     2. Fit on all but the latest targets; the epoch of the least loss on these is the best.
-    3. Fit the members on all targets, for as many epochs, at the same rates. They differ by their
-       seed; the mean of their scores is the score.
-    4. Fit the weights of LATE columns beside the score on fresh targets, and those of the features
+    3. Fit a linear score beside it, and how much of each the held-out targets want: where choices
+       follow one line of arithmetic, hidden layers learn noise, and get little.
+    4. Fit the members on all targets, for as many epochs, at the same rates. They differ by their
+       seed; the mean of their scores, and the linear score by its part, is the score.
+    5. Fit the weights of LATE columns beside the score on fresh targets, and those of the features
        of the recommender's first cut. Leave the probability out if it adds nothing.
 
     The loss is softmax cross-entropy, a candidate that stands for several items counted as so
@@ -124,15 +131,21 @@ def fit_ranker(
     wanted_epochs = math.ceil(options.steps * options.batch_size / len(fitted))
     epochs = min(options.max_epochs, max(options.min_epochs, wanted_epochs))
     curve: list[Epoch] = []
+    best_net: list[Net] = []
 
     def measure(epoch: int, net: Net, loss: float) -> None:
-        curve.append(_measure_epoch(epoch, net, data, validation, loss))
-        report(curve[-1])
+        line = _measure_epoch(epoch, net, data, validation, loss)
+        if all(line.validation_loss < earlier.validation_loss for earlier in curve):
+            best_net[:] = [deepcopy(net)]
+        curve.append(line)
+        report(line)
 
     with one_thread():
         # 2. Find the best epoch.
         _fit(data, fitted, options, _new_net(data, options, 0), 0, epochs, epochs, measure)
         best = min(curve, key=lambda line: line.validation_loss).epoch
+        # 3. Fit a linear score, and the parts of both.
+        parts = _parts(data, best_net[0], _linear_weights(data, fitted), validation)
         every = np.arange(len(examples))
         nets = [_new_net(data, options, member) for member in range(options.members)]
 
@@ -140,9 +153,12 @@ def fit_ranker(
             return _fit(data, every, options, nets[member], member, best, epochs)
 
         with ThreadPoolExecutor(min(cores(), options.members)) as executor:
-            members = list(executor.map(fit, range(options.members)))  # 3. Fit the members.
+            members = list(executor.map(fit, range(options.members)))  # 4. Fit the members.
+        linear = _linear_weights(data, every)
+        for net in members:
+            net.mix(linear, parts)
         modelled = np.flatnonzero((scale > 1e-4) & late)
-        # 4. Fit the weights of late columns and of the first cut.
+        # 5. Fit the weights of late columns and of the first cut.
         scaled, added, modelled = _late_weights(data, members, examples, modelled)
         cut = _cut_weights(examples, options)
     names = [COLUMNS[column] for column in [*columns.tolist(), *modelled.tolist()]]
@@ -251,6 +267,59 @@ def _measure_epoch(
     )
 
 
+def _linear_weights(data: _Data, events: NDArray[np.int64]) -> Tensor:
+    """Fit the weights (P,) of a linear score of standardised columns on the latest of `events`.
+
+    A convex problem, so that it needs no rate, no seed and no early stop.
+    """
+    events = events[-LINEAR_EXAMPLES:]
+    features, offsets = data.batch(events)
+    features = features.sub_(data.shift).div_(data.scale)
+    weights = torch.zeros(len(data.columns), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        penalty = LINEAR_PENALTY * weights.square().sum()
+        mean_loss = _losses(features @ weights + offsets).mean() + penalty
+        mean_loss.backward()  # type: ignore[no-untyped-call]
+        return mean_loss
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach()
+
+
+@torch.no_grad()
+def _scores(
+    data: _Data, events: NDArray[np.int64], score: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return scores and offsets (Q, C) float64 of the candidates of some examples."""
+    scores, offsets = [], []
+    for start in range(0, len(events), 512):
+        features, some = data.batch(events[start : start + 512])
+        scores.append(score(features))
+        offsets.append(some)
+    return torch.cat(scores).double(), torch.cat(offsets).double()
+
+
+def _parts(
+    data: _Data, net: Net, linear: Tensor, validation: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the factors of a network's score and of a linear one that held-out targets want.
+
+    Stacking, Wolpert 1992, with factors that sum to 1: the tenths of least loss on targets that
+    neither score was fitted on.
+    """
+    of_net, offsets = _scores(data, validation, net)
+    of_linear, _ = _scores(data, validation, lambda x: ((x - data.shift) / data.scale) @ linear)
+    tried = np.linspace(0.0, 1.0, 11).tolist()
+    losses = [
+        float(_losses(part * of_net + (1.0 - part) * of_linear + offsets).mean()) for part in tried
+    ]
+    part = tried[int(np.argmin(losses))]
+    return part, 1.0 - part
+
+
 def _late_weights(
     data: _Data, members: list[Net], examples: Examples, late: NDArray[np.int64]
 ) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
@@ -266,14 +335,11 @@ def _late_weights(
     events = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
     if not len(late) or not len(events):
         return 1.0, np.zeros(len(late)), late
-    scores = []
-    with torch.no_grad():
-        for start in range(0, len(events), 512):
-            features = data.batch(events[start : start + 512])[0]
-            scores.append(torch.stack([net(features) for net in members]).mean(dim=0))
+    scores, offsets = _scores(
+        data, events, lambda x: torch.stack([net(x) for net in members]).mean(dim=0)
+    )
     values = torch.from_numpy(examples.features[events][:, :, late].astype(np.float64))
-    inputs = torch.cat([torch.cat(scores).double().unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
-    offsets = torch.from_numpy(examples.offsets[events].astype(np.float64))
+    inputs = torch.cat([scores.unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
     half, optional = len(events) // 2, late == COLUMNS.index("probability")
     if optional.any():
         tried = np.append(True, ~optional), np.ones(1 + len(late), np.bool_)

@@ -34,6 +34,17 @@ class Net(nn.Module):
         scores: Tensor = (self.last(hidden) + self.skip(x)).squeeze(-1)  # (B, C)
         return scores
 
+    @torch.no_grad()
+    def mix(self, linear: Tensor, parts: tuple[float, float]) -> None:
+        """Make the score a sum of its own, times the first part, and of a linear one, the second.
+
+        Args:
+            linear: (P,) weights of standardised columns.
+            parts: the two factors.
+        """
+        self.last.weight.mul_(parts[0])
+        self.skip.weight.mul_(parts[0]).add_(linear * parts[1])
+
 
 def merged(
     members: list[Net], scaled: float, added: NDArray[np.float64], cut: NDArray[np.float32]

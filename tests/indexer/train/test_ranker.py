@@ -50,7 +50,10 @@ def test_a_ranker_finds_the_column_that_matters() -> None:
     assert scores[0] > scores[1]
 
 
-def test_the_members_serve_as_one_network_with_their_mean_score() -> None:
+def test_the_members_serve_as_one_network_with_their_mean_score(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("indexer.train.ranker._parts", lambda *given: (1.0, 0.0))
     examples = examples_of("content_60", "trend_1")
     one, two, three = (
         fit_ranker(examples, msgspec.structs.replace(QUICK, members=members)).network
@@ -71,9 +74,9 @@ def test_the_members_serve_as_one_network_with_their_mean_score() -> None:
     assert not np.allclose(apart, one.score(features, rows))
 
 
-def chosen_by(weights: dict[str, float], count: int) -> Examples:
+def chosen_by(weights: dict[str, float], count: int, seed: int = 0) -> Examples:
     """Return targets drawn by the softmax of a weighted sum of columns; the later half is fresh."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     examples = examples_of("trend_1", "age", count)
     examples.features[:] = 0.0
     chances = random.gumbel(size=(count, 20))
@@ -160,3 +163,20 @@ def test_a_ranker_learns_groups_from_a_replayed_log(tmp_path: Path) -> None:
     assert scores[own::2].mean() > scores[1 - own :: 2].mean()
     served = replay.recommender.recommend(replay.asked(event), 5)
     assert (served.rows[0] % 2 == own).all()
+
+
+def test_where_one_line_of_arithmetic_tells_all_hidden_layers_get_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["trend_short", "trend_long", "age", "content_60", "neighbours_95", "interest_1"]
+    worth = {"trend_short": 1.0, **dict.fromkeys(names[1:], 0.0)}
+    examples, later = chosen_by(worth, 600), chosen_by(worth, 2000, seed=1)
+    eager = RankerOptions(steps=600, learning_rate=0.02, warmup_steps=5, members=1)
+    mixed = fit_ranker(examples, eager).network
+    monkeypatch.setattr("indexer.train.ranker._parts", lambda *given: (1.0, 0.0))
+    alone = fit_ranker(examples, eager).network
+    losses = []
+    for network in (mixed, alone):
+        scores = network.score(later.features.astype(np.float32), np.full(len(later), 20))
+        losses.append(float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[:, 0])))
+    assert losses[0] < losses[1] - 0.01
