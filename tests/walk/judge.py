@@ -217,11 +217,15 @@ async def _lists(walk: Walk, verdict: Verdict) -> dict[tuple[int, int], Lists]:
                 lists[place].times.append(record.appended)
                 if record.key != lists[place].user.encode():
                     verdict.wrong_lists.append(f"list {fields['id']} is of two users")
-                lists[place].version = max(lists[place].version, fields["version"])
+                lists[place].version = max(lists[place].version, fields.get("version", 0))
                 continue
             items = [(item["item_id"], item["channel"]) for item in fields["items"]]
             lists[place] = Lists(
-                fields["user_id"], items, fields["artifact"], fields["version"], [record.appended]
+                fields["user_id"],
+                items,
+                fields["artifact"],
+                fields.get("version", 0),  # lists of earlier versions of the tracker have none
+                [record.appended],
             )
             if record.key != fields["user_id"].encode():
                 verdict.wrong_lists.append(f"list {fields['id']} has the key {record.key!r}")
@@ -251,7 +255,7 @@ def _compare_lists(
         seen = [channel == "seen" for _, channel in made.items]
         if seen != sorted(seen):
             verdict.wrong_lists.append(f"{name} has seen items before unseen ones")
-        if made.version > latest.get(made.user, (-1, place))[0]:
+        if (made.version, place) > latest.get(made.user, (-1, place)):
             latest[made.user] = (made.version, place)
     last: dict[str, tuple[int, int]] = {}
     for place, action in actions.items():

@@ -166,5 +166,10 @@ def main(arguments: Sequence[str]) -> int:
     found = merged(results)
     if len(results) > 1:
         sys.stdout.write(table(found) + "\n")
-    store(options.result, found)
+    brokers = f" --brokers {options.brokers}" if options.brokers > 1 else ""
+    commands = [
+        f"python -m tests.faults{brokers} --seed {one['plan']['seed']} --actions {one['actions']}"
+        for one in results
+    ]
+    store(options.result, found, commands)
     return 0 if found["clean"] else 1
