@@ -173,7 +173,7 @@ def records_of(value: bytes, dialect: Dialect | None, as_it_is: bool) -> list[by
         the records, none for a line that the dialect passes over. A line that is none of the
         dialect comes as it is, with its reason.
     """
-    if dialect is None and not value.startswith(b"["):
+    if isinstance(value, Undecodable) or (dialect is None and not value.startswith(b"[")):
         return [value]
     try:
         if dialect is None:

@@ -202,6 +202,9 @@ def known_fields(
                 result[name] = id_text(result[name], name)
             except IdError as error:
                 raise ForeignValueError("wrong_type", str(error)) from error
+    for name in ("kind", "scene"):
+        if isinstance(result.get(name), int) and not isinstance(result[name], bool):
+            result[name] = str(result[name])
     if isinstance(result.get("value"), str):
         result["value"] = _value_in(result["value"])
     return result

@@ -19,7 +19,14 @@ from tracker.events.dialect import PassedOver, decode_record, records_of
 from tracker.events.entries import event_reading
 from tracker.events.foreign import MAX_EVENTS
 from tracker.events.kinds import Kinds
-from tracker.events.wire import Event, RejectedEventError, decode_event, encode_event, hash_id
+from tracker.events.wire import (
+    Event,
+    RejectedEventError,
+    Undecodable,
+    decode_event,
+    encode_event,
+    hash_id,
+)
 
 PAGE = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
 NAMED = (*BUILT_IN, "cloudevents", "my.toml")
@@ -253,6 +260,14 @@ def test_an_envelope_around_an_envelope_is_refused_by_name(times: int) -> None:
     assert len(str(error.value)) < 300
     with pytest.raises(DialectError, match="goes around another format once"):
         load_dialect("cloudevents:cloudevents")
+
+
+@pytest.mark.parametrize("form", [None, "segment"])
+@pytest.mark.parametrize("as_it_is", [True, False])
+def test_a_line_that_is_known_to_be_none_keeps_its_reason(form: str | None, as_it_is: bool) -> None:
+    value = Undecodable(b"[{", "longer than 5 bytes")
+    (found,) = records_of(value, load_dialect(form) if form else None, as_it_is)
+    assert found is value
 
 
 @pytest.mark.parametrize(

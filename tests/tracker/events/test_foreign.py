@@ -47,6 +47,13 @@ def test_whole_numbers_as_ids_are_their_digits() -> None:
     assert decode_event(b'{"user_id":17,"retracts":5}').retracts == "5"
 
 
+def test_a_whole_number_as_scene_or_kind_is_its_digits_as_in_a_table_of_text() -> None:
+    event = decode_event(line(scene=7, kind=3))
+    assert (event.scene, event.kind) == ("7", "3")
+    with pytest.raises(RejectedEventError, match=r"\$\.scene"):
+        decode_event(line(scene=True))
+
+
 def test_a_number_in_quotes_is_a_value_and_an_empty_text_is_none() -> None:
     assert [decode_event(line(value=text)).value for text in ("3.5", " -2 ", "1e3", "", " ")] == [
         3.5, -2.0, 1000.0, None, None,
