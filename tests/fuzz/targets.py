@@ -5,12 +5,14 @@ else that it raises is a fault.
 """
 
 import atexit
+import io
 import shutil
 import tempfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from importlib import resources
@@ -20,6 +22,9 @@ from typing import Any
 import aiohttp
 import msgspec
 import numpy as np
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from rocksdict import WriteBatch
 
@@ -438,9 +443,26 @@ PEOPLE: tuple[dict[str, Any], ...] = ({"user_id": "u", "attributes": {"age": 3, 
 
 HEADS = (b"\xef\xbb\xbf", b"\xff\xfe", b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"[", b"")
 
-NAMES = ("x.jsonl", "x.json", "x.csv", "x.tsv", "x.jsonl.gz", "x.parquet", "x.zst", "x")
+NAMES = ("x.jsonl", "x.json", "x.csv", "x.tsv", "x.jsonl.gz", "x.parquet", "x.zst", "x.xls", "x")
 
-TABLES = (b"user_id,item_id,kind,timestamp\nu,i,view,1700000000\n", b"a\tb\n1\t2\n")
+TABLES = (
+    b"user_id,item_id,kind,timestamp\nu,i,view,1700000000\n",
+    b"a\tb\n1\t2\n",
+    b"# of May\nsep=;\r\nuser_id;item_id;kind;timestamp;value\r\n" * 2 + b'"u;i\r\n";1.5,3\r',
+)
+
+
+def _binary_files() -> list[bytes]:
+    """Return a small workbook and a small Parquet file of events."""
+    book = openpyxl.Workbook()
+    for row in (list(EVENTS[0]), list(EVENTS[0].values()), [1, 2.5, True, datetime(2024, 1, 1)]):
+        book.active.append(row)
+    workbook, table = io.BytesIO(), io.BytesIO()
+    book.save(workbook)
+    rows = pa.table({"user_id": [b"u", b"v"], "timestamp": [datetime(2024, 1, 1)] * 2})
+    pq.write_table(rows, table, compression="none")
+    return [workbook.getvalue(), table.getvalue()]
+
 
 _object_lines = objects((*EVENTS, *ITEMS, *PEOPLE)).map(encoded)
 
@@ -450,6 +472,7 @@ _files = st.tuples(
         lines(_object_lines),
         st.tuples(st.sampled_from(HEADS), lines(_object_lines)).map(b"".join),
         changed([*TABLES, b"\n".join(map(encoded, (*EVENTS, *ITEMS)))]),
+        changed(_binary_files(), most=3),
         st.binary(max_size=64),
     ),
 )

@@ -30,7 +30,7 @@ _OBJECTS = ("attributes",)
 _IDS = ("user_id", "item_id", "event_id", "retracts", "was")
 _MOST_DIGITS = 300
 _SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d+")
-_BEFORE_HEADER = re.compile(r"""#|\s*"?sep=.?"?\s*$""", re.IGNORECASE)
+_BEFORE_HEADER = re.compile(r"""#(?![,;\t|])|\s*"?sep=.?"?\s*$""", re.IGNORECASE)
 
 
 def parquet_rows(

@@ -313,6 +313,12 @@ def test_a_row_of_text_with_too_many_cells_is_passed_on_as_it_is(tmp_path: Path)
     ]
 
 
+def test_a_header_may_begin_with_a_number_sign(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("# of May\n#,user_id\n1,u\n")
+    assert read(path) == [{"user_id": "u"}]
+
+
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("user_id,item_id,item_id\nu,a,b\n")
