@@ -40,7 +40,7 @@ def post(settings: Settings, events: list[dict[str, Any]]) -> dict[str, Any]:
         {"Content-Type": "application/json"},
         method="POST",
     )
-    with urlopen(request, timeout=20) as answer:
+    with urlopen(request, timeout=60) as answer:
         body: dict[str, Any] = json.load(answer)
     return body
 

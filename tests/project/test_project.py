@@ -27,7 +27,6 @@ DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "kubernetes_validate": "kubernetes-validate",
     "promql_parser": "promql-parser",
     "mode": "mode-streaming",
-    "python_calamine": "python-calamine",
     "opentelemetry": "opentelemetry-sdk",
     "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",
@@ -74,7 +73,7 @@ def test_every_upper_bound_has_its_reason_beside_or_above_it() -> None:
     [
         ("tracker", ("cpu", "demo", "otel", "xlsx")),
         ("indexer", ("cpu", "demo", "train")),
-        ("tests", ("cpu", "demo", "otel", "train", "test")),
+        ("tests", ("cpu", "demo", "otel", "train", "xlsx", "test")),
         ("docs", ("cpu", "demo", "train", "docs")),
         ("benchmarks", ("cpu", "demo", "train", "test", "bench")),
     ],

@@ -33,14 +33,14 @@ _COMPRESSED = {
     "lz4": (b"\x04\x22\x4d\x18", (".lz4",)),
 }
 _FOREIGN = (
-    (b"PK\x03\x04", (".zip",), "a ZIP archive"),
+    (b"PK\x03\x04", (".zip", ".ods", ".xlsb"), "a ZIP archive, or a workbook other than .xlsx"),
+    (b"\xd0\xcf\x11\xe0", (), "an old Excel workbook"),
     (b"Obj\x01", (".avro",), "Avro"),
     (b"ORC", (".orc",), "ORC"),
     (b"ARROW1", (".feather", ".arrow"), "an Arrow or Feather file"),
 )
-WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-_OLD_WORKBOOK = b"\xd0\xcf\x11\xe0"
-_IN_WORKBOOKS = (b"[Content_Types].xml", b"docProps/", b"xl/", b"oasis.opendocument.spreadsheet")
+WORKBOOKS = (".xlsx", ".xlsm")
+_IN_WORKBOOKS = (b"[Content_Types].xml", b"docProps/", b"xl/")
 _NO_CONTROL = bytes(n for n in range(256) if n >= 32 or n in b"\t\n\r\f\x1b")
 _NAME = re.compile(r"[\w .:/@#-]{0,64}")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -232,9 +232,10 @@ def _is_text(head: bytes) -> bool:
 
 def _is_workbook(suffixes: list[str], head: bytes) -> bool:
     """Return whether a file is a workbook, by its first bytes: they name its parts."""
-    if head.startswith(b"PK\x03\x04"):
-        return bool({*suffixes} & {*WORKBOOKS}) or any(name in head for name in _IN_WORKBOOKS)
-    return head.startswith(_OLD_WORKBOOK) or (not head and bool({*suffixes} & {*WORKBOOKS}))
+    is_named = bool({*suffixes} & {*WORKBOOKS})
+    if not head.startswith(b"PK\x03\x04"):
+        return is_named and not head
+    return is_named or (".xlsb" not in suffixes and any(name in head for name in _IN_WORKBOOKS))
 
 
 def delimiter_of(header: str) -> str:

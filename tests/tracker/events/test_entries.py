@@ -171,6 +171,8 @@ def test_a_table_without_the_user_is_refused_with_its_columns_and_the_remedy(
     ("name", "content", "what"),
     [
         ("events", b"PK\x03\x04....", "ZIP"),
+        ("events.ods", b"PK\x03\x04mimetypeapplication", "other than .xlsx"),
+        ("events.xls", b"\xd0\xcf\x11\xe0", "Excel"),
         ("events.avro", b"Obj\x01", "Avro"),
         ("events.orc", b"ORC", "ORC"),
         ("events.feather", b"ARROW1", "Feather"),
