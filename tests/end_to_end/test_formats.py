@@ -33,6 +33,16 @@ MORE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+def tracker(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tracker", *arguments, "--format", "segment"],
+        env=worker_environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def post(settings: Settings, events: list[dict[str, Any]]) -> dict[str, Any]:
     request = Request(
         f"http://127.0.0.1:{settings.web_port}/v1/events",
@@ -74,13 +84,7 @@ def test_a_worker_reads_records_of_segment_as_the_command_and_http_send_them(
         async with own_topics(settings, delete=False):
             with worker_process(settings, tmp_path / "worker.log") as worker:
                 await until_ready(worker, settings)
-                sent = await asyncio.to_thread(
-                    subprocess.run,
-                    [sys.executable, "-m", "tracker", "send", path, "--format", "segment"],
-                    env=worker_environment(settings),
-                    capture_output=True,
-                    text=True,
-                )
+                sent = await asyncio.to_thread(tracker, settings, "send", str(path))
                 assert f"{len(records)} of {len(records)} events confirmed" in sent.stdout, sent
                 assert {*await events(settings)} == {*records}  # as they are
                 answer = await asyncio.to_thread(post, settings, MORE)
