@@ -1,4 +1,7 @@
-"""Events of another system, sent by the command and over HTTP, and read by a worker as they are."""
+"""Events of another system, sent by the command and over HTTP, and read by a worker as they are.
+
+Run it by make test ARGS='-m long -k segment'.
+"""
 
 import asyncio
 import json
@@ -55,6 +58,7 @@ def post(settings: Settings, events: list[dict[str, Any]]) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_worker_reads_records_of_segment_as_the_command_and_http_send_them(
     tansu: str, prefix: str, tmp_path: Path
