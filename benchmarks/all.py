@@ -96,6 +96,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             _python("throughput", "--only", "latency", "--repeat", "0", "--users-law", "uniform",
                     "--rate", "200", "--rate", "1000", "--latency-runs", "5"),
         ],
+        "http-api": [_python("http_api", "--rounds", "5")],
         "throughput": [
             _python("throughput", "--only", "faust,quix,tracker", "--events", "120000",
                     "--faust-events", "8000", "--repeat", "5"),

@@ -329,6 +329,34 @@ def latency(results: Results) -> str:
     return "\n\n".join([table(head, lines), source(result)])
 
 
+def http_api(results: Results) -> str:
+    """Return quantiles of answers over HTTP and of lists on the topic, alone and together."""
+    result = results["http-api"]
+    figures = result["figures"]
+    rows = {
+        "an answer, nothing streams": "idle",
+        "an answer, events stream": "busy",
+        "a list, nobody asks": "alone",
+        "a list, clients ask": "both",
+    }
+    lines = []
+    for title, part in rows.items():
+        line = [title]
+        for name in ("p50", "p95", "p99"):
+            found = [one[part][name] for one in figures["rounds"]]
+            line.append(f"{statistics.median(found):.1f}<br>{min(found):.1f} to {max(found):.1f}")
+        lines.append(line)
+    answers = [one["busy"]["p99"] / one["idle"]["p99"] for one in figures["rounds"]]
+    lists = [one["both"]["p99"] / one["alone"]["p99"] for one in figures["rounds"]]
+    text = (
+        f"{figures['requests']:g} requests a second for lists, {whole(figures['events'])} events a"
+        f" second, {whole(figures['items'])} items, {len(answers)} rounds. While events stream, the"
+        f" p99 of answers is {statistics.median(answers):.1f} times what it is otherwise; while"
+        f" clients ask, that of lists on the topic is {statistics.median(lists):.2f} times."
+    )
+    return "\n\n".join([text, table(["", "p50, ms", "p95, ms", "p99, ms"], lines), source(result)])
+
+
 def by_rate(result: Result) -> dict[float, list[dict[str, float]]]:
     """Return the runs of the latency's file by their rate."""
     found: dict[float, list[dict[str, float]]] = {}

@@ -31,6 +31,7 @@ _MARKS = re.compile(r"(<!-- (?:figure|table): ([\w-]+) -->\n)(.*?)(<!-- end -->)
 BLOCKS: dict[str, blocks.Block] = {
     "throughput": blocks.throughput,
     "latency": blocks.latency,
+    "http-api": blocks.http_api,
     "recommend": blocks.recommend,
     "demonstration": blocks.demonstration,
     "faults": blocks.faults,

@@ -1,6 +1,7 @@
 """Browser tests of the page: every flow, width, language and theme, in Chromium, on a real worker.
 
     make browser
+    make browser ARGS="--docs docs/images"
     python -m tests.browser --address http://127.0.0.1:6066 --user ada --shots build/page
 
 It needs Chromium, and starts `tracker demo --serve` if no address is given. Each flow is a line;
@@ -16,23 +17,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import click
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 
 WIDTHS = (360, 768, 1280, 2560)
 HEIGHT = 900
 VIEWS = ("user", "items", "worker")
 FIRST_SCREEN_SECONDS = 1.0
+DOCS_WIDTHS = {360: "narrow", 1280: "wide"}
+DOCS_HEIGHT, DOCS_COLOURS = 1300, 48
 
 
 class Check:
     """A browser on the page, what it complained of, and what was seen."""
 
-    def __init__(self, browser: Browser, address: str, user: str, shots: Path) -> None:
+    def __init__(
+        self, browser: Browser, address: str, user: str, shots: Path, docs: Path | None
+    ) -> None:
         self.browser = browser
+        self.docs = docs
         self.address = address.split("#")[0].rstrip("/")
         self.user = user
         self.shots = shots
@@ -89,7 +97,23 @@ class Check:
         assert wide <= 0, f"{wide} pixels wider than the screen"
         found = Axe().run(page).response["violations"]
         assert not found, "; ".join(f"{one['id']}: {one['nodes'][0]['target']}" for one in found)
+        if self.docs is not None and width in DOCS_WIDTHS:
+            self.picture(page, f"{view}-{DOCS_WIDTHS[width]}-{scheme}-{language}.png", width)
         page.context.close()
+
+    def picture(self, page: Page, name: str, width: int) -> None:
+        """Keep the upper part of a view for the docs, in few colours."""
+        assert self.docs is not None
+        if name.startswith("items"):
+            page.locator("ol.list > li a").first.click()
+            page.wait_for_selector(".chart canvas")
+            page.wait_for_timeout(500)
+        height = page.evaluate("document.documentElement.scrollHeight")
+        clip = FloatRect(x=0, y=0, width=width, height=min(height, DOCS_HEIGHT))
+        whole = page.screenshot(full_page=True, clip=clip)
+        with Image.open(BytesIO(whole)) as image:
+            few = image.convert("RGB").quantize(DOCS_COLOURS, dither=Image.Dither.NONE)
+            few.save(self.docs / f"page-{name}", optimize=True)
 
     def click_moves_the_list(self) -> None:
         """A click on "Like" moves the list within a second, and "Take it back" undoes it."""
@@ -181,6 +205,7 @@ def main() -> int:
     )
     parser.add_argument("--user", default="ada")
     parser.add_argument("--shots", type=Path, default=Path("build/page"))
+    parser.add_argument("--docs", type=Path, help="folder for the pictures of the docs")
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     given = parser.parse_args()
     given.shots.mkdir(parents=True, exist_ok=True)
@@ -207,7 +232,7 @@ def run_all(address: str, given: argparse.Namespace) -> int:
         browser = playwright.chromium.launch(
             executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        check = Check(browser, address, given.user, given.shots)
+        check = Check(browser, address, given.user, given.shots, given.docs)
         check.run("the first screen comes within a second", check.first_screen)
         check.run("a click moves the list, and is taken back", check.click_moves_the_list)
         check.run("all by the keyboard", check.by_keyboard)

@@ -135,6 +135,7 @@ def made_up() -> Stored:
     swapped = {"after_swap": 0.2, "after_replay": 0.2, "difference": [0.0, -0.1, 0.1]}
     carried = {"targets": 9, "hit_rate_at_10": swapped, "ndcg_at_10": swapped}
     value = [0.2, 0.1, 0.3]
+    parts = ("idle", "busy", "alone", "both")
     users = {"hit_rate_at_10": value, "ndcg_at_10": value, "tracker_minus_it_ndcg_at_10": value}
     numbers = dict.fromkeys(
         ("faults", "wrong_users", "wrong_items", "without_list", "hung", "died_by_themselves"), 0
@@ -211,6 +212,14 @@ def made_up() -> Stored:
                 {"events": 15, "fit": True, "with": "encoder", "in_order": 1.0, "late": 2.0},
                 {"events": 40, "fit": False, "with": "no encoder", "in_order": 1.0, "late": 2.0},
             ]
+        },
+        "http-api": {
+            "items": 9,
+            "users": 9,
+            "events": 2000.0,
+            "requests": 200.0,
+            "seconds": 5.0,
+            "rounds": [{part: {"p50": 1.0, "p95": 2.0, "p99": 3.0} for part in parts}],
         },
         "latency": {"latency_ms": [{"rate": 200.0, "p50": 1.0, "p95": 2.0, "p99": 3.0}]},
         "new-users": {

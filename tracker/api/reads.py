@@ -110,13 +110,13 @@ class Reads:
         first: Copy | None = None
         others = []
         for partition in order:
-            user = await self._find(partition, user_id)
-            if user is None:
+            state = await self._find(partition, user_id)
+            if state is None:
                 continue
             if first is not None:
                 others.append(partition.number)
                 continue
-            moment = await self._moment(partition)
+            user, moment = state
             expected = likely if likely not in (None, partition.number) else None
             side = cast(UserSide, partition.side)
             first = Copy(user_id, partition.number, side, moment, user, expected)
@@ -162,15 +162,25 @@ class Reads:
     async def _moment(self, partition: Partition) -> Moment:
         return await _asked(partition, cast(UserSide, partition.side).moment)
 
-    async def _find(self, partition: Partition, user_id: str) -> FoundUser | None:
+    async def _find(self, partition: Partition, user_id: str) -> tuple[FoundUser, Moment] | None:
+        """Copy a user's row and the state of the partition, between the same two chunks if it can.
+
+        A row that is only in the database has not changed since.
+        """
         side = cast(UserSide, partition.side)
         keeper = self._host.context.keeper
+
+        def in_memory() -> tuple[FoundUser, Moment] | None:
+            user = side.cached_user(user_id)
+            return None if user is None else (user, side.moment())
+
         for _ in range(2):
-            user = await _asked(partition, lambda: side.cached_user(user_id))
-            if user is not None:
-                return user
+            state = await _asked(partition, in_memory)
+            if state is not None:
+                return state
             try:
-                return await self.run(lambda: side.stored_user(user_id))
+                stored = await self.run(lambda: side.stored_user(user_id))
+                return None if stored is None else (stored, await self._moment(partition))
             except NewerArtifactError as newer:
                 problem: Exception = newer
                 if not await keeper.catch_up(newer.sequence):
