@@ -43,7 +43,6 @@ class ApiWorld:
             worker.context,
             lambda: self.open,
             lambda: list(self.open.values()),
-            running.threads,
             "http://me:1",
             lambda: self.addresses,
             lambda: self.reasons,

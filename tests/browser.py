@@ -206,6 +206,7 @@ def main() -> int:
     parser.add_argument("--user", default="ada")
     parser.add_argument("--shots", type=Path, default=Path("build/page"))
     parser.add_argument("--docs", type=Path, help="folder for the pictures of the docs")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     given = parser.parse_args()
     given.shots.mkdir(parents=True, exist_ok=True)
@@ -241,7 +242,7 @@ def run_all(address: str, given: argparse.Namespace) -> int:
         check.run("search, an item, the map", check.search_and_map)
         check.run("the language changes", check.language)
         for view in VIEWS:
-            for width in WIDTHS:
+            for width in given.widths:
                 for scheme in ("light", "dark"):
                     for language in ("en", "zh"):
                         name = f"{view}, {width} pixels, {scheme}, {language}"

@@ -1,7 +1,6 @@
 """Host: what the API knows of the worker that it is part of."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from tracker.stream.partition import Partition
@@ -19,7 +18,6 @@ class Host:
         context: settings, artifact and counters.
         partitions: returns the open partitions of the events topic by number.
         all_partitions: returns all open partitions.
-        threads: pool of the chunks; the API uses half of it at most.
         address: this worker's address for other workers, `http://HOST:PORT`.
         addresses: returns the address of the worker of each partition of the events topic, as the
             group has told it.
@@ -31,7 +29,6 @@ class Host:
     context: Context
     partitions: Callable[[], Mapping[int, Partition]]
     all_partitions: Callable[[], list[Partition]]
-    threads: Executor
     address: str
     addresses: Callable[[], Mapping[int, str]]
     reasons: Callable[[], list[str]]

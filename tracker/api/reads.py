@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
@@ -18,9 +19,6 @@ Result = TypeVar("Result")
 
 MOST_WAITING = 64
 """Reads that run or wait at most; further ones are refused with 429."""
-
-AT_ONCE = 1
-"""Reads that run at once: the other threads of the pool are the stream's."""
 
 NEWER_SECONDS = 5
 """Wait that is told to whoever asks for a row that this worker cannot read yet."""
@@ -71,8 +69,13 @@ class Reads:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        # A thread of its own: in those of the stream each read would wait for chunks.
+        self._thread = ThreadPoolExecutor(1, "reads")
         self._waiting = 0
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def partition_of(self, user_id: str) -> int | None:
         """Return the partition of a user; None where the producers' rule is not known."""
@@ -81,7 +84,7 @@ class Reads:
         return partition_of(user_id, count, context.settings.partitioner)
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run work in a thread, in turn.
+        """Run work in the thread of reads, in turn.
 
         Raises:
             ProblemError: too many wait.
@@ -90,9 +93,7 @@ class Reads:
             raise ProblemError(429, f"{MOST_WAITING} requests wait; ask again later")
         self._waiting += 1
         try:
-            async with self._turn:
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._host.threads, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         finally:
             self._waiting -= 1
 

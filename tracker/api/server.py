@@ -81,6 +81,7 @@ class Server:
         self.app.on_cleanup.append(self._close)
 
     async def _close(self, app: web.Application) -> None:
+        self._reads.close()
         await self._forwarder.close()
 
     async def _openapi(self, request: web.Request) -> web.Response:

@@ -151,7 +151,6 @@ def add_api(app: faust.App, context: Context, plane: Plane, health: Health) -> N
             part.number: part for part in plane.partitions.values() if part.side.table == "users"
         },
         lambda: list(plane.partitions.values()),
-        plane.threads,
         own_address(context.settings),
         lambda: _addresses(app, context),
         health.ready,

@@ -35,6 +35,12 @@ export async function askText(path) {
   return response.text();
 }
 
+/** The reasons why the worker is not alive, and why it is not ready; none if all is well. */
+export async function askHealth() {
+  const [live, ready] = await Promise.all(["healthz", "readyz"].map(async (path) => (await (await fetch(path)).json()).reasons ?? []));
+  return { live, waits: ready.filter((reason) => !live.includes(reason)) };
+}
+
 export const enc = encodeURIComponent;
 
 /** Read server-sent events and call `onMessage` with each message; ends with the signal. */

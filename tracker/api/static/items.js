@@ -51,6 +51,7 @@ async function showMap(place, itemId, signal) {
     const name = el("p", { class: "small", "aria-live": "polite" }, " ");
     fill(place, el("p", { class: "small quiet" }, word("mapText", { user: user || "–" })), canvas, name);
     const mine = new Set(user ? (await ask(`/users/${enc(user)}/history`, { signal }).catch(() => ({ history: [] }))).history.map((event) => event.item_id) : []);
+    const interests = user ? (await ask(`/users/${enc(user)}/interests`, { signal }).catch(() => ({ interests: [] }))).interests : [];
     const labels = [...new Set(items.map((item) => item.label))];
     const paint = () => {
       const scale = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
@@ -65,6 +66,17 @@ async function showMap(place, itemId, signal) {
           pen.globalAlpha = 1; pen.strokeStyle = theme("text"); pen.lineWidth = item.item_id === itemId ? 3 : 1.5;
           pen.beginPath(); pen.arc(item.px, item.py, 8, 0, 7); pen.stroke();
         }
+      }
+      pen.globalAlpha = 1; pen.font = "600 13px system-ui, sans-serif"; pen.textBaseline = "middle"; pen.lineWidth = 4; pen.lineJoin = "round";
+      for (const { label, typical_item: typical, strength } of interests) {
+        const item = items.find((one) => one.item_id === typical);
+        if (!item) continue;
+        const side = 7 + 9 * Math.sqrt(strength), text = `${label || typical} ${percent(strength)}`;
+        pen.fillStyle = theme("accent"); pen.strokeStyle = theme("card");
+        pen.beginPath(); pen.moveTo(item.px, item.py - side); pen.lineTo(item.px + side, item.py); pen.lineTo(item.px, item.py + side); pen.lineTo(item.px - side, item.py); pen.closePath(); pen.stroke(); pen.fill();
+        pen.textAlign = item.px > width / 2 ? "right" : "left";
+        const at = item.px + (item.px > width / 2 ? -side - 4 : side + 4);
+        pen.strokeText(text, at, item.py); pen.fillStyle = theme("text"); pen.fillText(text, at, item.py);
       }
     };
     const nearest = (event) => {

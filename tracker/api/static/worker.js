@@ -1,6 +1,6 @@
 // The workers: rates from the metrics, partitions and owners, rejections, versions of the index.
 
-import { ask, askText, enc } from "./api.js";
+import { ask, askHealth, askText, enc } from "./api.js";
 import { el, fill } from "./dom.js";
 import { say, tell } from "./main.js";
 import { moment, number, percent, word } from "./words.js";
@@ -8,7 +8,8 @@ import { moment, number, percent, word } from "./words.js";
 export function workerView(root, signal) {
   const figures = el("div", { class: "figures" }), fleet = el("div", { class: "scroll", tabindex: "0" });
   const rejections = el("div", { class: "scroll", tabindex: "0" }), versions = el("div", { class: "scroll", tabindex: "0" });
-  root.append(el("section", {}, el("h2", {}, word("worker")), figures), el("section", { class: "half" }, el("h2", {}, word("fleet")), fleet),
+  const attention = el("ul", { role: "status" });
+  root.append(el("section", {}, el("h2", {}, word("worker")), figures, el("h3", {}, word("attention")), attention), el("section", { class: "half" }, el("h2", {}, word("fleet")), fleet),
     el("section", { class: "half" }, el("h2", {}, word("versions")), versions), el("section", {}, el("h2", {}, word("rejections")), rejections));
   let before = null;
   const turn = async () => {
@@ -16,7 +17,8 @@ export function workerView(root, signal) {
       const now = { at: performance.now() / 1000, ...parse(await askText("metrics")) };
       drawFigures(figures, before, now);
       if (!before || now.at - before.at > 4) before = now;
-      const [workers, rejected, artifacts] = await Promise.all([ask("/workers", { signal }), ask("/rejections?k=10", { signal }), ask("/artifacts", { signal })]);
+      const [workers, rejected, artifacts, health] = await Promise.all([ask("/workers", { signal }), ask("/rejections?k=10", { signal }), ask("/artifacts", { signal }), askHealth()]);
+      drawAttention(attention, before, now, rejected, artifacts, health);
       drawFleet(fleet, workers);
       drawRejections(rejections, rejected);
       drawVersions(versions, artifacts, signal);
@@ -54,6 +56,24 @@ function drawFigures(place, before, now) {
   const shown = [["perSecond", number(rate, 1)], ["latency50", late(0.5)], ["latency99", late(0.99)], ["lag", number(sum(now.tracker_lag))], ["hits", next ? percent(inList / next, 1) : "–"]];
   if (gain.length) shown.push(["learning", number(gain.reduce((total, [, value]) => total + value, 0) / gain.length, 4)]);
   fill(place, ...shown.map(([name, value]) => el("div", {}, el("strong", {}, value), el("span", { class: "quiet small" }, word(name)))));
+}
+
+/** What an operator has to look at now, each with what to do. */
+function drawAttention(place, before, now, { counts }, { in_use: inUse, latest }, health) {
+  const grown = (name) => (before ? sum(now[name]) - sum(before[name]) : 0);
+  const lines = [...health.live.map((reason) => word("notAlive", { reason })), ...health.waits.map((reason) => word("notYetReady", { reason }))];
+  if (grown("tracker_rejected_total") > 0) {
+    const [reason] = Object.entries(counts).sort((a, b) => b[1] - a[1])[0] ?? ["?"];
+    const perSecond = grown("tracker_rejected_total") / Math.max(now.at - before.at, 0.1);
+    lines.push(word("rejecting", { rate: number(perSecond, 1), reason }));
+  }
+  if (latest && latest !== inUse) lines.push(word(sum(now.tracker_refused_artifacts_total) > 0 ? "refusedVersion" : "changing", { latest, inUse }));
+  if (sum(now.tracker_dropped_total) > 0) lines.push(word("dropping", { count: number(sum(now.tracker_dropped_total)) }));
+  if (sum(now.tracker_unreadable_rows_total) > 0) lines.push(word("unreadable", { count: number(sum(now.tracker_unreadable_rows_total)) }));
+  const text = lines.join("\n");
+  if (place.dataset.text === text && place.childElementCount) return; // told once, also to screen readers
+  place.dataset.text = text;
+  fill(place, ...(lines.length ? lines.map((line) => el("li", { class: "down" }, line)) : [el("li", { class: "quiet" }, word("allWell"))]));
 }
 
 const table = (names, rows) => el("table", {}, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
