@@ -8,8 +8,8 @@ import { moment, number, percent, word } from "./words.js";
 export function workerView(root, signal) {
   const figures = el("div", { class: "figures" }), fleet = el("div", { class: "scroll", tabindex: "0" });
   const rejections = el("div", { class: "scroll", tabindex: "0" }), versions = el("div", { class: "scroll", tabindex: "0" });
-  const attention = el("ul", { role: "status" });
-  root.append(el("section", {}, el("h2", {}, word("worker")), figures, el("h3", {}, word("attention")), attention), el("section", { class: "half" }, el("h2", {}, word("fleet")), fleet),
+  const attention = el("ul", {}), region = el("div", { role: "status" }, attention);
+  root.append(el("section", {}, el("h2", {}, word("worker")), figures, el("h3", {}, word("attention")), region), el("section", { class: "half" }, el("h2", {}, word("fleet")), fleet),
     el("section", { class: "half" }, el("h2", {}, word("versions")), versions), el("section", {}, el("h2", {}, word("rejections")), rejections));
   let before = null;
   const turn = async () => {
