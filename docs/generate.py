@@ -196,7 +196,8 @@ def commands(group: click.Group, program: str) -> str:
     parts = [table(["Command", "What it does"], rows)]
     shown = group.context_settings.get("show_default")
     for name, command in group.commands.items():
-        context = click.Context(command, info_name=f"{program} {name}", show_default=shown)
+        parent = click.Context(group, info_name=program, **group.context_settings)
+        context = click.Context(command, parent, f"{program} {name}", show_default=shown)
         usage = " ".join(command.collect_usage_pieces(context))
         parts += [f"## {program} {name}", f"```text\n{program} {name} {usage}\n```"]
         parts += paragraphs(command.help or "")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.kernels.arithmetic import decay
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
@@ -79,7 +80,7 @@ def fill_logs(starts: Array, times: Array, half_lives: Array, logs: Array) -> No
             count = 0.0
             for e in range(starts[item], starts[item + 1]):
                 if e > starts[item]:
-                    count *= math.pow(2.0, -(times[e] - times[e - 1]) / half_lives[h])
+                    count *= decay(times[e] - times[e - 1], half_lives[h])
                 count += 1.0
                 logs[e, h] = _LOG2_20 + math.log2(count)
 

@@ -23,6 +23,7 @@ from indexer.evaluate.targets import (
     by_user,
     target_batches,
 )
+from tracker.kernels.arithmetic import decay
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
@@ -309,6 +310,6 @@ def _follow(
                 if age > 60.0:
                     break
                 other = seconds[pair]
-                gain = weight * math.pow(2.0, -max(age, 0.0)) * norms[item] * norms[other]
+                gain = weight * decay(age, 1.0) * norms[item] * norms[other]
                 out[b, other] += np.float32(gain)
             weight *= PAST_DECAY

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.config import MAX_COUNTS
-from tracker.kernels.arithmetic import whole
+from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import DAMAGED, OTHER_FORMAT, Slots, is_sealed, seal
 
@@ -450,5 +450,5 @@ def seeded_count(counted: Array, n: int, half_life: float, since_last: float) ->
     else:
         count = most * half_life / above if above < np.inf else 0.0
         if since_last >= 0.0:
-            count = max(count, math.pow(2.0, -min(since_last / half_life, 1000.0)))
+            count = max(count, decay(since_last, half_life))
     return float(min(max(count, least), most))

@@ -1,6 +1,5 @@
 """RecommendedBatch: the lists of a batch of users as arrays, with their reasons and interests."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.vectors import ItemVectors
-from tracker.kernels.arithmetic import dot
+from tracker.kernels.arithmetic import decay, dot
 from tracker.kernels.native import native
 from tracker.kernels.row_lists import keep_best
 from tracker.recommend.candidates import CHANNEL, Candidates
@@ -204,8 +203,7 @@ def explain(
             entry = ring[u, history[b, j]]
             past_rows[j] = ring_rows[b, history[b, j]]
             past[j] = vectors[past_rows[j]]
-            age = max(requests.now[b] - entry["time"], 0.0)
-            gains[j] = entry["weight"] * math.pow(2.0, -age / half_life)
+            gains[j] = entry["weight"] * decay(requests.now[b] - entry["time"], half_life)
         for i in range(picks.shape[1]):
             lists.rows[b, i] = -1
             for r in range(BECAUSE):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tracker.items.counts import COUNT, PAIR, pair_norm
 from tracker.items.near_lists import NearLists
 from tracker.items.view import ItemColumns, ItemView
+from tracker.kernels.arithmetic import decay
 from tracker.kernels.native import native, prefetch
 from tracker.kernels.row_lists import first_place
 from tracker.users.readings import Histories
@@ -84,12 +85,6 @@ def _find(table: Array, rows: Array, row: int) -> int:
 
 
 @native
-def _faded(age: float, half_life: float) -> float:
-    """Return what decay has left of a co-occurrence count."""
-    return math.pow(2.0, -max(age, 0.0) / half_life)
-
-
-@native
 def walk_neighbours(
     b: int,
     now: float,
@@ -133,11 +128,11 @@ def walk_neighbours(
             prefetch(after_rows, ahead)
             prefetch(after_counts, ahead)
         scale = np.float32(1.0 / pair_norm(popularity[item, COUNT.never]))
-        decay = np.float32(0.0)
+        share = np.float32(0.0)
         live = np.float32(0.0)
         if options.whole:
-            decay = np.float32(_faded(now - ref_times[item], long_half_life))
-            live = np.float32(1.0 / math.sqrt(popularity[item, COUNT.long] * decay + 1.0))
+            share = np.float32(decay(now - ref_times[item], long_half_life))
+            live = np.float32(1.0 / math.sqrt(popularity[item, COUNT.long] * share + 1.0))
         for way in range(2):
             others = before_rows[item] if way == 0 else after_rows[item]
             counts = before_counts[item] if way == 0 else after_counts[item]
@@ -145,7 +140,7 @@ def walk_neighbours(
             # The decay of the pairs chosen after the item is the row's own, taken in `read_walk`.
             column = 2 if way == 0 else 5
             beside = 4 if way == 0 else 6
-            fade = weight_95 * (decay if way == 0 else np.float32(1.0))
+            fade = weight_95 * (share if way == 0 else np.float32(1.0))
             for e in range(min(n_others, options.width)):
                 row = others[e]
                 gain = counts[e, PAIR.together] * scale * weight_95
@@ -203,7 +198,7 @@ def read_walk(
         fade = np.float32(0.0)
         live = np.float32(0.0)
         if whole:
-            fade = np.float32(_faded(now - ref_times[rows[i]], long_half_life))
+            fade = np.float32(decay(now - ref_times[rows[i]], long_half_life))
             live = np.float32(1.0 / math.sqrt(popularity[rows[i], COUNT.long] * fade + 1.0))
         walk_sums[i, 0] = sums[place, 0] * norm
         walk_sums[i, 1] = sums[place, 1] * norm

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tracker.items.vectors import ItemVectors, VectorColumns
 from tracker.items.view import ItemColumns, ItemView
-from tracker.kernels.arithmetic import add_scaled, dot, to_unit
+from tracker.kernels.arithmetic import add_scaled, decay, dot, to_unit
 from tracker.kernels.native import native, prefetch
 from tracker.recommend.candidates import CHANNELS, Candidates, find_candidates
 from tracker.recommend.columns import Columns
@@ -144,8 +144,8 @@ def cut_candidates(
             taste *= weights[CHEAP.content]
             u = requests.slots[b]
             if u >= 0 and users.head[u]["negative_mass"] > 0.0:
-                age = max(now - users.head[u]["ref_time"], 0.0)
-                mass = users.head[u]["negative_mass"] * math.pow(2.0, -age / half_lives.negative)
+                age = now - users.head[u]["ref_time"]
+                mass = users.head[u]["negative_mass"] * decay(age, half_lives.negative)
                 confident_unit(users.negative[u], mass, dislike)
                 add_scaled(taste, dislike, weights[CHEAP.negative])
             own = n_past if keep_seen and repeated else 0

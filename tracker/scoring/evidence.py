@@ -11,7 +11,7 @@ from tracker.events.label_rule import LabelRule, is_liked
 from tracker.items.counts import COUNT, PAIR, SUM, TALLY, pair_norm
 from tracker.items.near_lists import NearLists
 from tracker.items.view import ItemColumns, ItemView
-from tracker.kernels.arithmetic import add_scaled, dot, to_unit, whole
+from tracker.kernels.arithmetic import add_scaled, decay, dot, to_unit, whole
 from tracker.kernels.native import inlined, native
 from tracker.kernels.row_lists import find_place
 from tracker.scoring.features import trend_value
@@ -394,7 +394,7 @@ def _fill_item(
     signed = positives + tallies[row, TALLY.negatives]
     mean = (weight_sums[row, SUM.never] - events * priors.weight) / (events + priors.item)
     x[_AT.item_mean] = mean
-    fade = math.pow(2.0, -max(now - ref_times[row], 0.0) / half_lives[COUNT.long])
+    fade = decay(now - ref_times[row], half_lives[COUNT.long])
     recent = 0.0
     if positives > 0.0:  # decayed counts are of positive events: scaled to all
         recent = counts[row, COUNT.long] * fade * events / positives

@@ -12,7 +12,7 @@ from tracker.items.config import MAX_MORE
 from tracker.items.counts import COUNT
 from tracker.items.vectors import VectorColumns
 from tracker.items.view import ItemColumns
-from tracker.kernels.arithmetic import add_scaled, dot, three_dots, to_unit
+from tracker.kernels.arithmetic import add_scaled, decay, dot, three_dots, to_unit
 from tracker.kernels.native import inlined, native, prefetch
 from tracker.users.columns import HalfLives, RequestColumns, RowColumns
 from tracker.users.readings import Histories
@@ -303,13 +303,13 @@ def _read_tastes(
     users: RowColumns, u: int, now: float, half_lives: HalfLives, column_mask: Array, tastes: Array
 ) -> None:
     """Write one user's decayed sums, and the negative one as the last, with their confidence."""
-    age = max(now - users.head[u]["ref_time"], 0.0)
+    age = now - users.head[u]["ref_time"]
     for h in range(min(len(half_lives.sums), _INTERESTS)):
         if column_mask[FEATURE.interest_1 + h]:
-            mass = users.masses[u, h] * math.pow(2.0, -age / half_lives.sums[h])
+            mass = users.masses[u, h] * decay(age, half_lives.sums[h])
             confident_unit(users.sums[u, h], mass, tastes[h])
     if column_mask[FEATURE.negative]:
-        mass = users.head[u]["negative_mass"] * math.pow(2.0, -age / half_lives.negative)
+        mass = users.head[u]["negative_mass"] * decay(age, half_lives.negative)
         confident_unit(users.negative[u], mass, tastes[_INTERESTS])
 
 
