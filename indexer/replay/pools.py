@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from indexer.replay.replay import Replay
 from tracker.files import new_file
-from tracker.recommend.candidates import SOURCES, source_places
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.recommend.shortlist import shortlist
+from tracker.recommend.source_places import SOURCES, source_places
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.retrieval import CHEAP, ITEM_FEATURES, Retrieval
 from tracker.users.readings import interest_queries

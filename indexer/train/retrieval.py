@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.replay.pools import PER_SEARCH, Costs, Pools
-from tracker.recommend.candidates import SOURCES
 from tracker.recommend.selection import select
+from tracker.recommend.source_places import SOURCES
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import Network
 from tracker.scoring.retrieval import (

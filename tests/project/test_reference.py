@@ -18,7 +18,7 @@ from tracker.items.layout import NEIGHBOURS, SCENES
 from tracker.kafka.outbox import MAX_BATCH_BYTES, MAX_REJECTED_BYTES
 from tracker.kernels import row_bytes
 from tracker.lookup.show import RECENT_EVENTS
-from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.learned_row import FORMAT as LEARNED_FORMAT
 from tracker.store.partition_store import FORMAT as POSITION_FORMAT
 from tracker.store.partition_store import HAND_OVER_FORMAT

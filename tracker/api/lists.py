@@ -17,7 +17,7 @@ from tracker.api.messages import (
 from tracker.events.wire import Parts, hash_id, scene_code
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
-from tracker.recommend.candidates import CHANNEL, CHANNELS
+from tracker.recommend.channels import CHANNEL, CHANNELS
 from tracker.recommend.explanation import Explanation
 from tracker.recommend.inspection import Inspection
 from tracker.recommend.labels import Words

@@ -8,7 +8,7 @@ from tracker.api.lists import Wish, list_items
 from tracker.api.messages import Step, WhyAnswer
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Copy
-from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.inspection import Inspection
 from tracker.recommend.labels import Words
 from tracker.recommend.recommender import Recommender

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tracker.events.wire import Interest, Parts, Recommendation, RecommendedItem
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.native import inlined, native
-from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.explanation import Explanation
 from tracker.recommend.labels import MOST_BYTES, Texts, Words, joined
 from tracker.recommend.lists import RecommendedBatch

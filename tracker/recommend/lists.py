@@ -11,7 +11,8 @@ from tracker.items.vectors import ItemVectors
 from tracker.kernels.arithmetic import decay, dot
 from tracker.kernels.native import native
 from tracker.kernels.row_lists import keep_best
-from tracker.recommend.candidates import CHANNEL, Candidates
+from tracker.recommend.candidates import Candidates
+from tracker.recommend.channels import CHANNEL
 from tracker.recommend.options import RecommendOptions
 from tracker.users.columns import RequestColumns
 from tracker.users.readings import Histories, strongest_interests

@@ -10,7 +10,8 @@ from tracker.items.vectors import ItemVectors, VectorColumns
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, decay, dot, to_unit
 from tracker.kernels.native import native, prefetch
-from tracker.recommend.candidates import CHANNELS, Candidates, find_candidates
+from tracker.recommend.candidates import Candidates, find_candidates
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.columns import Columns
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.reader import SearchResults

@@ -10,7 +10,7 @@ from tracker.events.batch import EventBatch
 from tracker.events.wire import hash_id
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import Slots
-from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.lists import RecommendedBatch
 from tracker.recommend.options import LearnedModels
 from tracker.stream.emission import EmitPolicy

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tracker.events.batch import EventBatch
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
-from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.lists import RecommendedBatch
 from tracker.users.columns import APPLIED
 from tracker.users.states import UserStates

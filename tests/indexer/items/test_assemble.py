@@ -19,7 +19,7 @@ from tests.catalogs import WIDTH, WordEncoder, catalog, invented
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version, list_versions
 from tracker.events.kinds import Kinds
-from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.channels import CHANNELS
 
 OPTIONS = BuildOptions(dim=8)
 

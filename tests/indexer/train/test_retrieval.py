@@ -12,7 +12,7 @@ from indexer.train.retrieval import (
     fit_score,
     with_retrieval,
 )
-from tracker.recommend.candidates import SOURCES
+from tracker.recommend.source_places import SOURCES
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import Network, Weights
 from tracker.scoring.retrieval import CHEAP, ITEM_FEATURES, Retrieval, recall_lines

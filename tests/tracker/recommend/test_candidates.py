@@ -6,15 +6,11 @@ import msgspec
 import numpy as np
 
 from tests.worlds import START, World, likes
-from tracker.recommend.candidates import (
-    CHANNELS,
-    SOURCES,
-    Candidates,
-    find_candidates,
-    source_places,
-)
+from tracker.recommend.candidates import Candidates, find_candidates
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.reader import SearchResults
+from tracker.recommend.source_places import SOURCES, source_places
 from tracker.scoring.retrieval import Retrieval
 from tracker.users.readings import interest_queries, read_histories
 from tracker.users.rows import RequestBatch

@@ -20,7 +20,7 @@ from tracker.recommend import (
 )
 from tracker.recommend import lists as lists_module
 from tracker.recommend import neighbour_walk as walk
-from tracker.recommend.candidates import CHANNELS
+from tracker.recommend.channels import CHANNELS
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.lists import RecommendedBatch
 from tracker.recommend.options import RecommendOptions
