@@ -1,9 +1,8 @@
-"""Pools: all that the sources of candidates offer at a target, to choose their quotas by."""
+"""Pools: all rows that the sources of candidates offer at a target, to choose their quotas by."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.replay.replay import Replay
-from tracker.files import new_file
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.recommend.shortlist import shortlist
@@ -31,6 +29,7 @@ PER_SEARCH = 96
 """Rows that a search finds when pools are collected."""
 
 _USERS, _REPEATS = 200, 5
+"""Users of a list request that is timed, and how often it is timed."""
 
 
 class Costs(NamedTuple):
@@ -56,7 +55,7 @@ class Pools:
 
     Attributes:
         rows: (M, P) int32, -1 padded.
-        places: (M, P, SOURCES) int16, see `tracker.recommend.candidates.source_places`.
+        places: (M, P, SOURCES) int16, see `tracker.recommend.source_places`.
         features: (M, P, len(COLUMNS)) float16.
         score: (ITEM_FEATURES,) weights of the item score that made the list of that name.
         costs: (4,) of `Costs`.
@@ -74,6 +73,7 @@ class Pools:
 
 
 FitScore = Callable[[NDArray[np.float16], NDArray[np.float32]], dict[str, float]]
+"""Fits the item score on features (Q, C, F) and offsets (Q, C); returns weights by feature."""
 
 
 class PoolCollector:
@@ -145,7 +145,6 @@ class PoolCollector:
 
 
 def _with_score(options: RecommendOptions, score: dict[str, float]) -> RecommendOptions:
-
     return replace(options, retrieval=msgspec.structs.replace(options.retrieval, score=score))
 
 
@@ -205,13 +204,13 @@ class _Every:
     def score(
         self, features: NDArray[np.float32], n_rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
+        """Return the first feature: the network's own time is measured elsewhere."""
         return features[:, :, 0]
 
 
 def _sized(
     options: RecommendOptions, plan: Retrieval, candidates: int, cut: int
 ) -> RecommendOptions:
-
     return replace(options, retrieval=plan, candidates=candidates, cut=cut)
 
 
@@ -224,16 +223,3 @@ def _microseconds(call: Callable[[], object], users: int) -> float:
         call()
         times.append(time.thread_time() - start)
     return 1e6 * float(np.median(times)) / max(users, 1)
-
-
-def save_pools(pools: Pools, path: Path) -> None:
-    """Write pools to a file, which is whole if it is there."""
-    columns = {name: getattr(pools, name) for name in Pools.__dataclass_fields__}
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **columns)
-
-
-def load_pools(path: Path) -> Pools:
-    """Read what `save_pools` wrote."""
-    with np.load(path) as file:
-        return Pools(**{name: file[name] for name in Pools.__dataclass_fields__})

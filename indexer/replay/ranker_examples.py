@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,6 @@ from indexer.data.histories import EventLog
 from indexer.replay.groups import groups_of
 from indexer.replay.pools import PoolCollector
 from indexer.replay.replay import Replay, Rows
-from tracker.files import new_file
 from tracker.scoring.context import COLUMNS
 
 Flags = NDArray[np.bool_]
@@ -103,19 +101,6 @@ def collect_examples(
         count += len(group)
         progress(count)
     return Examples(features, offsets, targets, fresh, offered)
-
-
-def save_examples(examples: Examples, path: Path) -> None:
-    """Write examples to a file, which is whole if it is there."""
-    columns = {name: getattr(examples, name) for name in Examples.__dataclass_fields__}
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **columns)
-
-
-def load_examples(path: Path) -> Examples:
-    """Read what `save_examples` wrote."""
-    with np.load(path) as file:
-        return Examples(**{name: file[name] for name in Examples.__dataclass_fields__})
 
 
 class Past:

@@ -12,8 +12,9 @@ from indexer.encoder.options import TooFewError
 from indexer.encoder.tower import TowerFit, TowerProgress, fit_tower, refit_tower
 from indexer.encoder.tower_data import TowerData, make_tower_data
 from indexer.items.assemble import Assembled, in_memory
-from indexer.replay.pools import PER_SEARCH, PoolCollector, Pools, load_pools, save_pools
-from indexer.replay.ranker_examples import Examples, collect_examples, load_examples, save_examples
+from indexer.replay.array_files import load_arrays, save_arrays
+from indexer.replay.pools import PER_SEARCH, PoolCollector, Pools
+from indexer.replay.ranker_examples import Examples, collect_examples
 from indexer.replay.replay import Replay
 from indexer.train.inputs import Inputs
 from indexer.train.options import TrainOptions, TrainProgress
@@ -167,7 +168,7 @@ def _examples(
     path = None if folder is None else folder / "examples.npz"
     beside = None if folder is None else folder / "pools.npz"
     if path is not None and beside is not None and path.exists() and beside.exists():
-        return load_examples(path), load_pools(beside)
+        return load_arrays(Examples, path), load_arrays(Pools, beside)
     targets = inputs.targets
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
     info = RankerInfo([], options.ranker.hidden, retrieval=Retrieval(per_search=PER_SEARCH))
@@ -180,8 +181,8 @@ def _examples(
     )
     pools = collector.pools()
     if path is not None and beside is not None:
-        save_pools(pools, beside)
-        save_examples(examples, path)
+        save_arrays(pools, beside)
+        save_arrays(examples, path)
     return examples, pools
 
 

@@ -1,6 +1,7 @@
-"""Choose where candidates come from, and the first cut, by what a ranking of all would show.
+"""Retrieval: the quotas of candidates, the first cut and diversity, chosen for a trained ranker.
 
-On pools of validation events: what every source offers, and what the trained ranker makes of it.
+They are chosen on pools: for a validation event, all rows that any source of candidates offers. The
+ranker scores a whole pool, so it is known what a list would show if every row were ranked.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from indexer.replay.pools import PER_SEARCH, Costs, Pools
 from tracker.recommend.selection import select
 from tracker.recommend.source_places import SOURCES
 from tracker.scoring.context import COLUMNS
-from tracker.scoring.network import Network
+from tracker.scoring.network import Network, RankerInfo
 from tracker.scoring.retrieval import (
     ITEM_FEATURES,
     LISTS,
@@ -29,10 +30,10 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 MIN_POOLS = 60
-"""With fewer pools nothing is choice."""
+"""With fewer pools nothing is chosen."""
 
 MAX_SCORED = 4000
-"""Examples at most that the item score is fitted on, the latest."""
+"""Maximum number of examples that the item score is fitted on, the latest ones."""
 
 CHEAP_COLUMNS: dict[str, tuple[str, ...]] = {
     "content": ("content_60", "content_95"),
@@ -54,13 +55,13 @@ STEPS = (1, 2, 4, 8, 16, 32, 64)
 """Rows by which a quota grows at a time."""
 
 LEAST_NEW, RESERVE = 4, 1
-"""What an item that is new, or of any channel, keeps as its way in."""
+"""Least quota of new items, and rows of each channel that pass the first cut with any score."""
 
 ENOUGH = 0.001
-"""A share of the hits for which nothing dearer is choice."""
+"""A gain of this share or less is not worth a costlier size of the cut."""
 
 DIVERSITIES, DIVERSITY_COST = (0.1, 0.07, 0.05, 0.03, 0.02, 0.01), 0.003
-"""Diversities that are tried, the largest first, and the share of the hits that one may cost."""
+"""Diversities that are tried, the largest first, and the share of worth that one may cost."""
 
 LATEST_SHARE = 0.3
 """Share of the pools, the latest, that the size of the cut is chosen on."""
@@ -79,11 +80,15 @@ class Choice(NamedTuple):
 
 
 class _Plan(NamedTuple):
+    """Quotas (SOURCES,) and the processor time of a list with them, without the rows of the cut."""
+
     quotas: NDArray[np.int64]
     microseconds: float
 
 
 class _Cut(NamedTuple):
+    """The cheap features of the first cut, and their weights (D,)."""
+
     names: list[str]
     weights: Floats
 
@@ -109,9 +114,9 @@ def _fit(
 ) -> Floats:
     """Return the weights (D,) of inputs (Q, C, D) of least cross-entropy with a distribution.
 
-    A convex problem: L-BFGS over standardised inputs, with a small ridge. What does not differ
-    weighs 0. Offsets (Q, C) are added to logits, -inf for an empty place; `shares` (Q, C) sums to
-    1.
+    A convex problem: L-BFGS over standardised inputs, with a small ridge. An input that is the
+    same everywhere weighs 0. Offsets (Q, C) are added to logits, -inf for an empty place; `shares`
+    (Q, C) sums to 1.
     """
     filled = np.isfinite(offsets)
     if not len(inputs):
@@ -148,10 +153,11 @@ def choose_retrieval(
        worth the probability that the ranker gives it.
     2. Fit the first cut, a weighted sum of cheap features, to the ranker's probabilities.
     3. For each size of the cut, give rows to the source that finds most worth for its time, until
-       the time is used up that the default quotas take.
-    4. Take the size whose lists keep most worth on the latest pools, the cheapest of those alike,
-       and for what may change one size more and half more candidates, if there is time left.
-    5. Take the most diversity that costs next to nothing of it.
+       the time that the default quotas take is used up.
+    4. Take the size whose lists keep most worth on the latest pools; of sizes that are alike, the
+       cheapest. As a reserve for other days, take the next larger size if it is alike too, and
+       up to half more candidates, if there is time left.
+    5. Take the most diversity that costs next to none of that worth.
 
     Args:
         pools: of validation events.
@@ -176,15 +182,16 @@ def choose_retrieval(
     # 3. Give rows to the sources.
     costs = Costs(*pools.costs.tolist())
     row = costs.row + (0.2 if row_microseconds is None else row_microseconds)
-    usual, info = Retrieval(), type(network.info)([], (0, 0))
-    budget = costs.search + costs.encoder + info.candidates * costs.candidate + info.cut * row
+    usual, sizes = Retrieval(), RankerInfo([], (0, 0))
+    budget = costs.search + costs.encoder
+    budget += sizes.candidates * costs.candidate + sizes.cut * row
     places = np.where(pools.places < 0, _NOWHERE, pools.places).astype(np.int64)
     tried = []
     for size in CUTS:
         plan = _plan(places, worth, costs, budget - size * row)
         if plan is None:
             continue
-        survives = _kept(values, filled[-late:] & _found(places[-late:], plan.quotas), size)
+        survives = _survivors(values, filled[-late:] & _offers(places[-late:], plan.quotas), size)
         tried.append((float((worth[-late:] * survives).sum()), plan, size))
     if not tried:
         return None
@@ -200,8 +207,8 @@ def choose_retrieval(
     spare = max(0, min(rows // 2, int(room / costs.candidate)))
     cut = _fit_cut(cheap, scores, filled)
     # 5. Take the most diversity that costs next to nothing.
-    after_cut = filled[-late:] & _found(places[-late:], plan.quotas)
-    after_cut &= _kept(values, after_cut, size)
+    after_cut = filled[-late:] & _offers(places[-late:], plan.quotas)
+    after_cut &= _survivors(values, after_cut, size)
     diversity = _diversity(pools.rows[-late:], scores[-late:], worth[-late:], after_cut, vectors)
     recall = _recall(pools, places, plan, cheap @ cut.weights.astype(np.float32), size, worth)
     own = dict(zip(SOURCES, plan.quotas.tolist(), strict=True))
@@ -329,13 +336,13 @@ def _plan(
         free = entries[:, source] >= quotas[source]
 
 
-def _found(places: NDArray[np.int64], quotas: NDArray[np.int64]) -> Flags:
-    """Return which rows (M, P) quotas find at least, and the user's own."""
+def _offers(places: NDArray[np.int64], quotas: NDArray[np.int64]) -> Flags:
+    """Return which rows (M, P) the sources offer within their quotas, and the user's own."""
     return np.asarray((places < quotas).any(axis=2) | (places[:, :, _OWN] < _NOWHERE))
 
 
-def _kept(values: NDArray[np.float32], offered: Flags, size: int) -> Flags:
-    """Return which of the candidates (M, P) the cut to a size leaves, what is reserved apart."""
+def _survivors(values: NDArray[np.float32], offered: Flags, size: int) -> Flags:
+    """Return which candidates (M, P) survive the cut to a size; `values` are its sums (M, P)."""
     room = max(1, size - 5 * RESERVE)
     own = np.where(offered, values, -np.inf)
     if room >= own.shape[1]:
@@ -379,8 +386,8 @@ def _recall(
     worth: NDArray[np.float32],
 ) -> Recall:
     """Measure a plan: what the candidates hold, as a whole and by channel."""
-    offered = _found(places, plan.quotas)
-    survives = _kept(values, offered, size)
+    offered = _offers(places, plan.quotas)
+    survives = _survivors(values, offered, size)
     target, count = places[:, 0], len(pools)
     sources = []
     for source, name in enumerate(SOURCES):

@@ -473,7 +473,7 @@ class ScoredItem(msgspec.Struct, frozen=True):
 
 
 class ScoreAnswer(msgspec.Struct, frozen=True):
-    """The probabilities that a user takes to some items."""
+    """The probability of a positive event of a user, for each of some items."""
 
     user_id: str
     is_known: bool = msgspec.field(name="known")

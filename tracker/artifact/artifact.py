@@ -111,10 +111,13 @@ class Artifact:
             DeviceError: a device is `cuda`, and there is no GPU.
         """
         version = latest_version(root) if version is None else version
-        manifest = read_manifest(root, version, public_key)  # 1
+        # 1. Read the manifest.
+        manifest = read_manifest(root, version, public_key)
         try:
-            path = verify(root, manifest, cache)  # 2
-            vectors = read_vectors(path, manifest)  # 3
+            # 2. Compare the SHA-256 of every file.
+            path = verify(root, manifest, cache)
+            # 3. Load, and compare counts and widths.
+            vectors = read_vectors(path, manifest)
             index = _read_index(path, manifest, device, float16)
             models = read_models(path, manifest, encoder_device)
         except DeviceError:

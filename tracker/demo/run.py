@@ -29,8 +29,12 @@ from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings, load_settings
 
 STALL_SECONDS = 60.0
+"""Maximum time without a new list while lists are waited for."""
+
 PACED_SECONDS = 10.0
 PACED_RATE = 200.0
+"""Length of the pass that measures latency, and its events per second."""
+
 EVENT_PARTITIONS = 4
 ITEM_PARTITIONS = 2
 EMBEDDED = "embedded"
@@ -155,10 +159,10 @@ async def run_demo(
         if options.folder is None:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        # 1.
+        # 1. Start the embedded broker, or take the one that is named.
         address = options.broker or stack.enter_context(embedded_broker(folder))
         settings = _settings(options, address, folder)
-        # 2.
+        # 2. Build the index, start a worker, and wait until it is ready.
         started = time.monotonic()
         if options.artifacts is None:
             await build_index(
@@ -174,12 +178,14 @@ async def run_demo(
             with worker_process(settings, folder / "worker.log") as worker:
                 await until_ready(worker, settings, lambda: notify("starting the worker", 0, 0))
                 start_seconds = time.monotonic() - started
+                # 3. to 5. Send events at full speed, tell the story, measure the latency.
                 run = _Run(options, settings, worker, notify, on_story)
                 result = msgspec.structs.replace(
                     await run.watched(run.passes),
                     build_seconds=round(build_seconds, 2),
                     start_seconds=round(start_seconds, 2),
                 )
+                # 6. Keep everything running.
                 if options.serve:
                     user = quote(options.input.user_id, safe="")
                     on_serving(result, f"http://127.0.0.1:{settings.web_port}/#/user/{user}")

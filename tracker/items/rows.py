@@ -10,7 +10,7 @@ from tracker.items.config import ItemCounts
 from tracker.items.counts import apply_item_events
 from tracker.items.layout import FORMAT
 from tracker.items.states import ItemStateFormatError, ItemStates, problem_of
-from tracker.kernels.row_bytes import Get, NewerRowError, Slots, item_key
+from tracker.kernels.row_bytes import Get, Slots, item_key, readable_rows
 
 OnUnreadable = Callable[[bytes, bytes, str], object]
 """Receives the key of a row that cannot be read, its bytes, and why."""
@@ -59,23 +59,10 @@ class ItemRows:
         try:
             self.states.unpack(slots, rows)
         except ItemStateFormatError:
-            self.states.unpack(slots, self._readable(row_keys, rows))
-
-    def _readable(self, keys: Sequence[bytes], rows: Sequence[bytes | None]) -> list[bytes | None]:
-        """Return rows with None in the place of those that cannot be read, and report these."""
-        problems = [None if row is None else problem_of(row) for row in rows]
-        for key, row, problem in zip(keys, rows, problems, strict=True):
-            if problem == "newer":
-                raise NewerRowError(f"the row of item {key[1:].hex()}", row or b"", FORMAT)
-        damaged = [key for key, problem in zip(keys, problems, strict=True) if problem == "damaged"]
-        if damaged:
-            self.on_damaged(damaged)
-        readable = list(rows)
-        for place, problem in enumerate(problems):
-            if problem is not None:
-                self.on_unreadable(keys[place], rows[place] or b"", problem)
-                readable[place] = None
-        return readable
+            readable = readable_rows(
+                row_keys, rows, problem_of, FORMAT, self.on_damaged, self.on_unreadable
+            )
+            self.states.unpack(slots, readable)
 
     def dump(self, keys: Sequence[int], slots: Slots) -> list[tuple[bytes, bytes | None]]:
         """Pack states."""

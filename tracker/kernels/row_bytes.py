@@ -251,3 +251,39 @@ def is_item_key(key: bytes | None) -> TypeGuard[bytes]:
 def item_of(key: bytes) -> int:
     """Return the hash in the key of an item's row."""
     return int.from_bytes(key[1:], "big")
+
+
+def readable_rows(
+    keys: Sequence[bytes],
+    rows: Sequence[bytes | None],
+    problem_of: Callable[[bytes], str | None],
+    expected: int,
+    on_damaged: Callable[[list[bytes]], object],
+    on_unreadable: Callable[[bytes, bytes, str], object],
+) -> list[bytes | None]:
+    """Return rows with None in the place of those that cannot be read, and report these.
+
+    Args:
+        keys: of the rows.
+        rows: None for those that are not there.
+        problem_of: names what is wrong with a row: `damaged`, `newer`, `older`, `layout`; or None.
+        expected: the format that is read.
+        on_damaged: called once with the keys of damaged rows, before any of them is replaced.
+        on_unreadable: called with key, row and problem of each that cannot be read.
+
+    Raises:
+        NewerRowError: a newer version wrote a row; nothing was reported.
+    """
+    problems = [None if row is None else problem_of(row) for row in rows]
+    for key, row, problem in zip(keys, rows, problems, strict=True):
+        if problem == "newer":
+            raise NewerRowError(f"the row with key {key_text(key)}", row or b"", expected)
+    damaged = [key for key, problem in zip(keys, problems, strict=True) if problem == "damaged"]
+    if damaged:
+        on_damaged(damaged)
+    readable = list(rows)
+    for place, problem in enumerate(problems):
+        if problem is not None:
+            on_unreadable(keys[place], rows[place] or b"", problem)
+            readable[place] = None
+    return readable

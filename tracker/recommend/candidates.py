@@ -18,7 +18,7 @@ from tracker.recommend.channels import (
     SeenColumns,
     Sources,
     Turns,
-    gather,
+    channel_inputs,
     lay_out_all,
     new_turns,
     searched_mass,
@@ -334,21 +334,21 @@ def find_candidates(
     quotas = options.retrieval
     names = [name for name, rows in quotas.lists.items() if rows > 0]
     long = max(TRENDING, 2 * max(quotas.lists.values(), default=0), 2 * quotas.scene)
-    gathered = gather(results, requests, k, options, names, long, whole_walk, items, view)
+    inputs = channel_inputs(results, requests, k, options, names, long, whole_walk, items, view)
     candidates = Candidates.of_size(len(requests), max(options.candidates, k))
     of_lists = np.array([quotas.lists[name] for name in names], np.int64)
     merge(
         requests.columns,
         results.histories,
-        gathered.rows,
+        inputs.rows,
         Quotas(
             quotas.content, quotas.recent, quotas.neighbours, quotas.scene, quotas.encoder, of_lists
         ),
-        gathered.limits,
-        gathered.walk,
+        inputs.limits,
+        inputs.walk,
         view.neighbours,
         view.columns,
-        gathered.seen,
+        inputs.seen,
         candidates,
     )
     return candidates

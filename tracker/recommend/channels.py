@@ -230,7 +230,7 @@ def searched_mass(b: int, channel_rows: ChannelRows) -> float:
     return mass
 
 
-class Gathered(NamedTuple):
+class ChannelInputs(NamedTuple):
     """Arguments that both `merge` and `place_all` take for B users."""
 
     rows: ChannelRows
@@ -250,7 +250,7 @@ def _read_seen(
         seen_rows[b] = seen_slots[slot] if slot >= 0 else -1
 
 
-def gather(
+def channel_inputs(
     results: SearchResults,
     requests: RequestBatch,
     k: int,
@@ -260,7 +260,7 @@ def gather(
     whole_walk: bool,
     items: ItemVectors,
     view: ItemView,
-) -> Gathered:
+) -> ChannelInputs:
     """Look up the common lists, by their names and at most so `long`, and those of the scenes."""
     users, slots, scenes = requests.users, requests.slots, requests.scenes
     events, seen_rows = np.empty(len(slots), np.int64), np.empty(len(slots), np.int64)
@@ -270,7 +270,7 @@ def gather(
     lines: dict[int, int] = {}
     of_users = [lines.setdefault(code, len(lines)) if code else -1 for code in scenes.tolist()]
     of_scenes = [view.trend_rows(latest, code, long) for code in lines]
-    return Gathered(
+    return ChannelInputs(
         ChannelRows(
             results.owners, results.masses, results.rows, results.encoder_rows, items.similar,
             _padded(lists, long), _padded(of_scenes, long),

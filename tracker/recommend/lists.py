@@ -38,7 +38,7 @@ class RecommendedBatch:
     uint64 item hashes, 0 padded, and `because_rows` (B, K, 3) int64 their rows, -1 padded;
     `labels` (B, 3) int32 into the label table, -1 padded, of the strongest interests, `strengths`
     and `changes` (B, 3) float32; `list_hash` (B,) uint64, equal for equal lists in equal order;
-    `probabilities` (B, K) float32 that the user takes to the item, NaN where none was trained;
+    `probabilities` (B, K) float32 of a positive event on the item, NaN where none was trained;
     `explanation` is None if none was asked for, and then there are no reasons either.
     """
 

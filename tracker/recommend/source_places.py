@@ -15,7 +15,7 @@ from tracker.recommend.channels import (
     ChannelRows,
     Limits,
     SeenColumns,
-    gather,
+    channel_inputs,
     lay_out_all,
     new_turns,
     searched_mass,
@@ -164,11 +164,11 @@ def source_places(
     Returns:
         rows (B, P) int32, -1 padded, and places (B, P, SOURCES) int32; see `place_all`.
     """
-    gathered = gather(results, requests, 1, options, LISTS, width, False, items, view)
+    inputs = channel_inputs(results, requests, 1, options, LISTS, width, False, items, view)
     rows = np.full((len(requests), capacity), -1, np.int32)
     places = np.full((len(requests), capacity, len(SOURCES)), -1, np.int32)
     place_all(
-        requests.columns, results.histories, gathered.rows, gathered.limits, gathered.walk,
-        view.neighbours, view.columns, gathered.seen, width, rows, places,
+        requests.columns, results.histories, inputs.rows, inputs.limits, inputs.walk,
+        view.neighbours, view.columns, inputs.seen, width, rows, places,
     )  # fmt: skip
     return rows, places

@@ -45,7 +45,7 @@ MODELLED = ("encoder", "probability")
 
 - `encoder`: the item's score by the user encoder less that of the mean user, in nats
   (`Tower.queries` with `Tower.personal`).
-- `probability`: the logit of the trained probability that the user takes to the item, before it is
+- `probability`: the logit of the trained probability of a positive event on the item, before it is
   calibrated (`Prediction.logits`).
 """
 

@@ -1,7 +1,7 @@
 """Live quality: what users did after their lists, and what the lists were made of.
 
 Nothing of it is stored: after a restart or a move of a partition, it is counted from the next list
-on. It is an observation, not a comparison: a user takes to an item also because it was shown.
+on. It is an observation, not a comparison: users also choose an item because it was shown.
 """
 
 import threading
@@ -147,9 +147,8 @@ class Coverage:
         with self._lock:
             if sequence != self._sequence:
                 self._sequence = sequence
-                self._in_lists = np.zeros(
-                    (2, items + 1), np.bool_
-                )  # -1 is the place after the last
+                # Row -1 of an empty place is written to one place more than there are items.
+                self._in_lists = np.zeros((2, items + 1), np.bool_)
             self._turn()
             self._in_lists[1, rows] = True
 

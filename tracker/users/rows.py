@@ -10,9 +10,8 @@ from tracker.kernels.row_bytes import (
     SEEN_PREFIX,
     USER_PREFIX,
     Get,
-    NewerRowError,
     Slots,
-    key_text,
+    readable_rows,
     seen_key,
     user_key,
 )
@@ -112,7 +111,9 @@ class UserRows:
         try:
             self.states.unpack(slots, rows, self.newest)
         except StateFormatError:
-            rows = self._readable(row_keys, rows, self.states.problem_of, FORMAT)
+            rows = readable_rows(
+                row_keys, rows, self.states.problem_of, FORMAT, self.on_damaged, self.on_unreadable
+            )
             self.states.unpack(slots, rows, self.newest)
         evicted = self.states.head["evicted"][slots]
         self._seen_kept[slots] = evicted
@@ -125,31 +126,12 @@ class UserRows:
             try:
                 self.seen.unpack(seen_slots, rows)
             except SeenFormatError:
-                rows = self._readable(row_keys, rows, self.seen.problem_of, SEEN_FORMAT)
+                rows = readable_rows(
+                    row_keys, rows, self.seen.problem_of, SEEN_FORMAT,
+                    self.on_damaged, self.on_unreadable,
+                )  # fmt: skip
                 self.seen.unpack(seen_slots, rows)
                 self._seen_kept[slots[long]] = -1  # the empty ones are written with their users
-
-    def _readable(
-        self,
-        keys: Sequence[bytes],
-        rows: Sequence[bytes | None],
-        problem_of: Callable[[bytes], str | None],
-        expected: int,
-    ) -> list[bytes | None]:
-        """Return rows with None in the place of those that cannot be read, and report these."""
-        problems = [None if row is None else problem_of(row) for row in rows]
-        for key, row, problem in zip(keys, rows, problems, strict=True):
-            if problem == "newer":
-                raise NewerRowError(f"the row with key {key_text(key)}", row or b"", expected)
-        damaged = [key for key, problem in zip(keys, problems, strict=True) if problem == "damaged"]
-        if damaged:
-            self.on_damaged(damaged)
-        readable = list(rows)
-        for place, problem in enumerate(problems):
-            if problem is not None:
-                self.on_unreadable(keys[place], rows[place] or b"", problem)
-                readable[place] = None
-        return readable
 
     def dump(self, keys: Sequence[str], slots: Slots) -> list[tuple[bytes, bytes | None]]:
         """Pack states, and seen rows that have changed; those that `forget` emptied are last.
