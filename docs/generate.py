@@ -154,8 +154,8 @@ def struct_fields(kind: type[Any], texts: dict[str, str]) -> str:
     """Return the fields of a row that is kept as JSON."""
     rows = []
     for field in msgspec.structs.fields(kind):
-        name = getattr(field.type, "__name__", str(field.type))
-        rows.append([f"`{field.name}`", texts[field.name], meanings.PYTHON_TYPES.get(name, name)])
+        name = getattr(field.type, "__name__", str(field.type).rpartition(".")[2])
+        rows.append([f"`{field.name}`", texts[field.name], meanings.PYTHON_TYPES[name]])
     return table(["Field", "Meaning", "Type"], rows)
 
 

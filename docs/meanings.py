@@ -148,8 +148,8 @@ REASONS = {
     "wrong_type": "A field has another type than the format says, an id is a float, or the value"
     " is no object.",
     "missing_field": "An action lacks `item_id`, `kind` or `timestamp`, or `user_id` is missing.",
-    "unknown_field": "A field that looks like a misspelt `retracts` or `event_id`; any unknown"
-    " field with `TRACKER_UNKNOWN_FIELDS=reject`.",
+    "unknown_field": "A field that looks like a misspelt `retracts`, `event_id` or"
+    " `takes_back`; any unknown field with `TRACKER_UNKNOWN_FIELDS=reject`.",
     "bad_id": "An id, kind or scene is empty or longer than 256 bytes.",
     "bad_timestamp": "Neither a number nor ISO 8601, or before 1970: see [Time](events.md#time).",
     "future_timestamp": "More than 5 minutes after the broker appended the record, or after the"

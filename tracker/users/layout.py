@@ -40,7 +40,7 @@ HEAD = np.dtype(
         ("unknown", "<u4"),  # of these: item not in the catalogue when it came
         ("known_positives", "<u4"),  # of these: positive and in the sums
         ("retracted", "<u4"),  # events taken out, or retracted on arrival
-        ("too_old", "<u4"),  # retractions of events that had left, or that waited in vain
+        ("too_old", "<u4"),  # retractions of events that had left the ring, or never came
         ("duplicates", "<u4"),  # repeats of an event id in the ring
         ("evicted", "<u4"),  # ring entries that moved to the seen set
         ("last_scene", "<u4"),  # scene code of the latest event to arrive
