@@ -1,7 +1,7 @@
 """Explanation: what speaks for the items of lists: interests, own events, parts of the scores."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from tracker.recommend.options import RecommendOptions
 from tracker.recommend.shortlist import Shortlist
 from tracker.scoring.blend import Ranker
 from tracker.scoring.parts import GroupParts, list_parts
+from tracker.users.columns import RequestColumns, RowColumns, rows_of
 from tracker.users.readings import Histories, every_interest
 from tracker.users.rows import RequestBatch
 from tracker.users.states import RING_IN_SUMS
@@ -46,6 +47,23 @@ class Explanation:
     others: NDArray[np.float32]
     earlier: NDArray[np.float32]
     parts: GroupParts | None = None
+
+
+class _Rule(NamedTuple):
+    """The decayed sum that shares are of, its half-life in seconds, and the least cosine."""
+
+    which: int
+    half_life: float
+    threshold: float
+
+
+class _Weighed(NamedTuple):
+    """The arrays of an `Explanation` that the kernel fills."""
+
+    interests: Array
+    shares: Array
+    others: Array
+    earlier: Array
 
 
 def sum_for_shares(requests: RequestBatch, options: RecommendOptions) -> tuple[int, float]:
@@ -85,14 +103,16 @@ def explanation_of(
     """
     states = requests.states
     users, k = picks.shape
-    shares = np.zeros((users, k, batch.because_rows.shape[2]), np.float32)
-    others, earlier = np.zeros((users, k), np.float32), np.zeros((users, k), np.float32)
-    interests = np.full((users, k), -1, np.int64)
-    which, half_life = sum_for_shares(requests, options)
+    weighed = _Weighed(
+        np.full((users, k), -1, np.int64),
+        np.zeros((users, k, batch.because_rows.shape[2]), np.float32),
+        np.zeros((users, k), np.float32),
+        np.zeros((users, k), np.float32),
+    )
+    rule = _Rule(*sum_for_shares(requests, options), options.because_cosine)
     _weigh_reasons(
-        requests.slots, requests.now, half_life, which, options.because_cosine, items.vectors,
-        states.head, states.ring, states.sums, histories, batch.rows, batch.because_rows,
-        shares, others, earlier, interests,
+        requests.columns, rule, rows_of(states), histories, items.vectors, batch.rows,
+        batch.because_rows, weighed,
     )  # fmt: skip
     labels, medoids, places = every_interest(histories, requests, items)
     parts = None
@@ -101,30 +121,32 @@ def explanation_of(
             ranker, short.columns, short.cut.n_rows, scores, picks, short.cut.rows,
             items.vectors, options.diversity_weight,
         )  # fmt: skip
-    return Explanation(labels, medoids, places, interests, shares, others, earlier, parts)
+    return Explanation(labels, medoids, places, *weighed, parts)
 
 
 @native
 def _weigh_reasons(
-    slots: Array, now: Array, half_life: float, which: int, threshold: float, vectors: Array,
-    head: Array, ring: Array, sums: Array, histories: Histories, rows: Array, because_rows: Array,
-    shares: Array, others: Array, earlier: Array, interests: Array,
+    requests: RequestColumns, rule: _Rule, users: RowColumns, histories: Histories, vectors: Array,
+    rows: Array, because_rows: Array, weighed: _Weighed,
 ) -> None:  # fmt: skip
     """Fill shares and interests of an `Explanation`.
 
     A decayed sum is linear in the events, so the match of an item with it is the sum of the matches
     with the events of the ring, and with what is left of the sum without them.
     """
+    head, ring, sums = users.head, users.ring, users.sums
+    which, half_life, threshold = rule
+    interests, shares, others, earlier = weighed
     width = histories.history.shape[1]
     dim = vectors.shape[1]
     weights = np.empty(width, np.float32)
     in_ring = np.empty(dim, np.float32)
     beyond = np.empty(dim, np.float32)
-    for b in range(len(slots)):
-        u = slots[b]
+    for b in range(len(requests.slots)):
+        u = requests.slots[b]
         if u < 0:
             continue
-        time = max(now[b], head[u]["ref_time"])
+        time = max(requests.now[b], head[u]["ref_time"])
         in_ring[:] = 0.0
         mass = 0.0
         n_past = histories.n_history[b]
