@@ -168,6 +168,7 @@ class Walk:
         self.topics = topics_of(self.settings)
         self.confirmed: list[tuple[int, int, str]] = []
         self.stop_load = asyncio.Event()
+        self.events = stream(plan.seed, plan.users)
         self._tasks: set[asyncio.Task[None]] = set()
         self._producer: AIOKafkaProducer | None = None
 
@@ -253,12 +254,11 @@ class Walk:
             yield client
 
     async def load(self, client: AIOKafkaProducer) -> None:
-        events = stream(self.plan.seed, self.plan.users)
         for _ in range(self.journal.sent):
-            next(events)
+            next(self.events)
         began, count = time.monotonic(), 0
         while not self.stop_load.is_set():
-            await self._send(client, next(events))
+            await self._send(client, next(self.events))
             count += 1
             self.journal.sent += 1
             wait = began + count / self.plan.rate - time.monotonic()
