@@ -6,7 +6,7 @@ ARGS ?=
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: help demo test quick browser faults fuzz promises check format lint types bench figures pages docs schemas sbom clean
+.PHONY: help demo test quick browser faults fuzz promises check format lint types bench bench-check figures pages docs schemas sbom clean
 
 help:
 	@echo 'To begin:'
@@ -22,7 +22,8 @@ help:
 	@echo '  make docs     build the documentation site into build/docs'
 	@echo '  make browser  the page of a worker in Chromium: flows, widths, languages'
 	@echo 'To measure:'
-	@echo '  make bench    throughput and latency on Apache Kafka (needs Java and Maven)'
+	@echo '  make bench    all benchmarks of speed on Apache Kafka (needs Java and Maven): DATA=folder'
+	@echo '  make bench-check  fail if a ratio in benchmarks/results/ is below its bound'
 	@echo '  make faults   ten minutes of faults on Apache Kafka, judged by a model of the rules'
 	@echo '  make fuzz     an hour of made-up input for everything that is read from outside'
 	@echo '  make promises run the tests of each promise once without its protection: they have to fail'
@@ -87,7 +88,11 @@ format: .venv/.test
 	$(BIN)/ruff format .
 
 bench: .venv/.bench
-	$(BIN)/python -m benchmarks.throughput $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.all --speed --data $(DATA) $(ONLY)
+	$(BIN)/python -m benchmarks.figures
+
+bench-check: .venv/.test
+	$(BIN)/python -m benchmarks.check
 
 figures: .venv/.bench
 	$(BIN)/python -m benchmarks.all --data $(DATA) $(ONLY)

@@ -92,20 +92,31 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "recommend": [_recommend("20000", "4000")],
         "recommend-large": [_recommend("100000", "20000")],
         "late-events": [_python("late_events", "--items", "20000", "--users", "4000")],
-        "latency": [
-            _python("throughput", "--only", "latency", "--repeat", "0", "--users-law", "uniform",
-                    "--rate", "200", "--rate", "1000", "--latency-runs", "5"),
-        ],
         "http-api": [_python("http_api", "--rounds", "5")],
-        "throughput": [
-            _python("throughput", "--only", "faust,quix,tracker", "--events", "120000",
-                    "--faust-events", "8000", "--repeat", "5"),
+        "encode": [_python("encode", "--repeat", "5")],
+        "search": [_python("search", "--artifacts", str(work / "films-all"), *films)],
+        "step": [_python("step")],
+        "start": [_python("start", "--repeat", "5")],
+        "idle": [_python("idle", "--repeat", "3")],
+        "swap": [_python("swap", "--repeat", "3")],
+        "recover": [_python("recover")],
+        "latency": [_python("latency", "--repeat", "5", "--half-of", "20000")],
+        "pipeline": [
+            _python("pipeline", "--events", "120000", "--faust-events", "8000", "--repeat", "5"),
         ],
+        "scale": [_python("scale", "--repeat", "3")],
     }  # fmt: skip
     for name, words in found.items():
         if name not in CASES:
             words[-1] += ["--result", name]
     return found
+
+
+SPEED = (
+    "encode", "step", "train", "search", "start", "idle", "swap", "recover", "pipeline", "latency",
+    "http-api", "scale",
+)  # fmt: skip
+"""What `make bench` measures."""
 
 
 def _python(module: str, *words: str) -> list[str]:
@@ -139,6 +150,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=WORK, help="artifacts are kept here")
+    parser.add_argument("--speed", action="store_true", help=f"measure {', '.join(SPEED)}")
     parser.add_argument("--list", action="store_true", help="only print the names")
     given = parser.parse_args()
     plan = commands(given.data.resolve(), given.work.resolve())
@@ -150,7 +162,7 @@ def main() -> int:
             f"no figure is called {', '.join(sorted(unknown))}; there are {', '.join(plan)}"
         )
     failed = []
-    for name in given.names or plan:
+    for name in given.names or (SPEED if given.speed else plan):
         started = time.monotonic()
         try:
             for words in plan[name]:

@@ -277,12 +277,16 @@ def probabilities(*names: str) -> Block:
     return block
 
 
+SYSTEMS = ("tracker", "Quix Streams", "Bytewax", "textbook Faust", "bare loop", "echo")
+"""Programs in the order of the pages."""
+
+
 def throughput(results: Results) -> str:
     """Return events per second and processor time of all systems, medians of the runs."""
-    result = results["throughput"]
+    result = results["pipeline"]
     figures, lines = result["figures"], []
     laws = [law for law in ("uniform", "zipf") if law in figures]
-    for system in ("tracker", "Quix Streams", "textbook Faust"):
+    for system in (one for one in SYSTEMS if all(one in figures[law] for law in laws)):
         line = [f"**{system}**" if system == "tracker" else system]
         for law in laws:
             runs, ours = figures[law][system], median_rate(figures[law]["tracker"])
@@ -305,7 +309,7 @@ def throughput(results: Results) -> str:
         f"{whole(figures['items'])} items, {whole(figures['users'])} users,"
         f" {whole(runs[0]['events'])} events, {len(runs)} runs of each, in turn. Medians, and the"
         f" range of the runs. The tracker sent {lists} lists: by default one list per user and"
-        " chunk. The other two answer each event."
+        " chunk. The others answer each event."
     )
     return "\n\n".join([text, table(head, lines), source(result)])
 
@@ -316,16 +320,18 @@ def median_rate(runs: Sequence[Mapping[str, float]]) -> float:
 
 
 def latency(results: Results) -> str:
-    """Return quantiles of the latency at each rate, medians of the runs."""
+    """Return quantiles of the latency at each rate, medians of the runs, of each program."""
     result = results["latency"]
     lines = []
-    for rate, runs in by_rate(result).items():
-        line = [whole(rate), str(len(runs))]
-        for name in ("p50", "p95", "p99"):
-            found = [run[name] for run in runs]
-            line.append(f"{statistics.median(found):.0f}<br>{min(found):.0f} to {max(found):.0f}")
-        lines.append(line)
-    head = ["events/s", "runs", "p50, ms", "p95, ms", "p99, ms"]
+    for system in SYSTEMS:
+        for rate, runs in by_rate(result, system).items():
+            line = [f"**{system}**" if system == "tracker" else system, whole(rate), str(len(runs))]
+            for name in ("p50", "p95", "p99"):
+                found = [run[name] for run in runs]
+                middle = f"{statistics.median(found):.0f}"
+                line.append(f"{middle}<br>{min(found):.0f} to {max(found):.0f}")
+            lines.append(line)
+    head = ["", "events/s", "runs", "p50, ms", "p95, ms", "p99, ms"]
     return "\n\n".join([table(head, lines), source(result)])
 
 
@@ -357,10 +363,10 @@ def http_api(results: Results) -> str:
     return "\n\n".join([text, table(["", "p50, ms", "p95, ms", "p99, ms"], lines), source(result)])
 
 
-def by_rate(result: Result) -> dict[float, list[dict[str, float]]]:
-    """Return the runs of the latency's file by their rate."""
+def by_rate(result: Result, system: str = "tracker") -> dict[float, list[dict[str, float]]]:
+    """Return the runs of a program in the latency's file by their rate."""
     found: dict[float, list[dict[str, float]]] = {}
-    for run in result["figures"]["latency_ms"]:
+    for run in result["figures"]["latency_ms"].get(system, []):
         found.setdefault(run["rate"], []).append(run)
     return dict(sorted(found.items()))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import blocks
+from benchmarks import blocks, speed_blocks
 from benchmarks.blocks import Results
 from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines, shares
 from benchmarks.readme_table import readme_table
@@ -129,11 +129,13 @@ def plot_calibration(results: Results) -> str:
 
 def plot_throughput(results: Results) -> str:
     """Return events per second of the systems, with the range of the runs."""
-    figures, groups = results["throughput"]["figures"], {}
+    figures, groups = results["pipeline"]["figures"], {}
     colours = {"tracker": OURS}
     for law in ("uniform", "zipf"):
         found = []
-        for system in ("tracker", "Quix Streams", "textbook Faust"):
+        for system in blocks.SYSTEMS:
+            if system not in figures[law]:
+                continue
             rates = [run["events_per_second"] for run in figures[law][system]]
             middle = blocks.median_rate(figures[law][system])
             found.append(Bar(system, middle, min(rates), max(rates), colours.get(system, OTHERS)))
@@ -160,7 +162,7 @@ PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "ablation": ("Difference in NDCG@10 of each variant", plot_ablation),
     "calibration": ("Share of positive events by probability", plot_calibration),
     "interests": ("Shares of one user's interests over time, by genre", plot_interests),
-    "throughput": ("Events per second of the three programs", plot_throughput),
+    "throughput": ("Events per second of the programs", plot_throughput),
 }
 """Plots by the name of their file in docs/figures/, without .svg: description and drawing."""
 
@@ -176,6 +178,7 @@ def _image(name: str) -> blocks.Block:
     return block
 
 
+BLOCKS |= speed_blocks.BLOCKS
 BLOCKS |= {f"plot-{name}": _image(name) for name in PLOTS}
 
 

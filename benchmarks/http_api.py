@@ -21,7 +21,7 @@ import aiohttp
 import numpy as np
 
 from benchmarks.results import add_option, store
-from benchmarks.throughput import Bench
+from benchmarks.systems import Systems
 from tests.brokers import KafkaBroker
 from tracker.demo.processes import ChildProcess
 
@@ -61,8 +61,13 @@ async def ask(url: str, users: int, rate: float, seconds: float) -> dict[str, fl
     return {"p50": p50, "p95": p95, "p99": p99, "answers": len(times), "refused": refused}
 
 
-class HttpBench(Bench):
+class HttpBench(Systems):
     """A worker with a web server, events at a rate, and requests at a rate."""
+
+    def __init__(self, folder: Path, broker: str, arguments: argparse.Namespace) -> None:
+        """Connect; the arguments say how many items, users, events and requests."""
+        super().__init__(folder, broker, arguments.items, arguments.users)
+        self.arguments = arguments
 
     def start(self, port: int) -> tuple[dict[str, str], str]:
         """Create the topics; return the settings of the worker, and its name."""
@@ -100,11 +105,11 @@ class HttpBench(Bench):
         if sending.wait() != 0:
             raise SystemExit("the events could not be sent")
         self.committed(process, name, sent + count)
-        appended = {(part, off): ms for ms, part, off, _ in self.read(f"{name}-events")}
+        appended = {(part, off): ms for ms, part, off, _, _ in self.read(f"{name}-events")}
         last = max(appended.values())
         start, end = last - 1000.0 * (seconds - SLACK_SECONDS), last - 1000.0 * SLACK_SECONDS
         latencies = []
-        for ms, _, _, value in self.read(f"{name}-recommendations"):
+        for ms, _, _, _, value in self.read(f"{name}-recommendations"):
             _, partition, offset = json.loads(value)["id"].rsplit("-", 2)
             at = appended[int(partition), int(offset)]
             if start <= at <= end:
@@ -164,7 +169,7 @@ def main() -> None:
         return
     if arguments.send:
         count = int(arguments.events * arguments.seconds)
-        bench = Bench(Path(), arguments.send, arguments)
+        bench = Systems(Path(), arguments.send, arguments.items, arguments.users)
         bench.send(arguments.topic, count, False, arguments.seed, arguments.events)
         return
     with tempfile.TemporaryDirectory(prefix="tracker-http-") as place:

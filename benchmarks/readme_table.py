@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def _throughput(results: Results) -> Row:
-    runs = results["throughput"]["figures"]["uniform"]
+    runs = results["pipeline"]["figures"]["uniform"]
     ours, quix, faust = (
         whole(blocks.median_rate(runs[name]))
         for name in ("tracker", "Quix Streams", "textbook Faust")

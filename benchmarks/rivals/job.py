@@ -49,16 +49,20 @@ class Job:
             sums += self.vectors[row]
         return sums, max(time, event.timestamp)
 
+    def search(self, queries: NDArray[np.float32]) -> list[list[dict[str, object]]]:
+        """Return the ten nearest items to each query (B, D), as they go into a list."""
+        scores, rows = self.index.search(queries, K)
+        return [
+            [
+                {"item_id": self.ids[row], "score": score}
+                for row, score in zip(near, high, strict=True)
+                if row >= 0
+            ]
+            for near, high in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+
     def recommend(self, user_id: str, sums: NDArray[np.float32]) -> dict[str, object]:
         """Return the ten nearest items to the weighted mean of the sums."""
         query = SHARES @ sums
         query /= np.linalg.norm(query) + 1e-9
-        scores, rows = self.index.search(query[None], K)
-        return {
-            "user_id": user_id,
-            "items": [
-                {"item_id": self.ids[row], "score": score}
-                for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True)
-                if row >= 0
-            ],
-        }
+        return {"user_id": user_id, "items": self.search(query[None])[0]}

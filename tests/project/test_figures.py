@@ -128,6 +128,29 @@ def evaluation() -> dict[str, Any]:
     }
 
 
+def speed() -> dict[str, Any]:
+    """Return small results of the benchmarks of speed."""
+    took = {"seconds": 2.0, "processor": 1.0}
+    starts = ("imports", "none_compiled", "compiled")
+    times = {"seconds": {"compiled": 1.5, "none_compiled": 9.0}, "processor": {"compiled": 1.0}}
+    changed = {f"{part}_{q}": 5.0 for part in ("before", "during") for q in ("p50", "p95", "p99")}
+    lost = {"users": 9, "rows": 9, "bytes": 9, "recovery": 2.0, "bare": 1.0}
+    lost |= {"bare_by_recovery": 0.5, "memory_mib": 9.0}
+    row = {"library": "tracker", "items": 9, "made_up": False, "at_least": 0.95, "recall": 0.96}
+    row |= {"batch": 9.0, "single": 9.0, "setting": "flat"}
+    one = {"workers": 1, "events_per_second": 9.0}
+    return {
+        "start": {"runs": {name: [took, took] for name in starts}, "times_the_imports": times},
+        "idle": {"runs": [{"rate": 0, "core": 0.02}, {"rate": 100, "core": 0.1}]},
+        "swap": {"runs": [changed | {"seconds": 3.0, "memory_mib": 9.0}], "items": 9, "rate": 5.0},
+        "recover": {"runs": [lost]},
+        "search": {"rows": [row]},
+        "encode": {"runs": {"tracker": [9.0]}, "least_cosine": 0.999},
+        "step": {"microseconds": {"1": 9.0}},
+        "scale": {"runs": [one], "simulation": [one], "pause_ms": [9.0]},
+    }
+
+
 def made_up() -> Stored:
     """Return a small result of every name, to run every block on."""
     run = {"events_per_second": 1000.0, "cpu_microseconds": 70.0, "outputs": 5, "events": 10}
@@ -175,6 +198,7 @@ def made_up() -> Stored:
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
         **dict.fromkeys(("faults", "faults-three"), walk),
+        **speed(),
         "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),
         **dict.fromkeys(("recommend", "recommend-large"), times),
@@ -221,7 +245,9 @@ def made_up() -> Stored:
             "seconds": 5.0,
             "rounds": [{part: {"p50": 1.0, "p95": 2.0, "p99": 3.0} for part in parts}],
         },
-        "latency": {"latency_ms": [{"rate": 200.0, "p50": 1.0, "p95": 2.0, "p99": 3.0}]},
+        "latency": {
+            "latency_ms": {"tracker": [{"rate": 200.0, "p50": 1.0, "p95": 2.0, "p99": 3.0}]}
+        },
         "new-users": {
             "users": {"held_out": 2, "with_attributes": 9},
             "parts": [
@@ -229,7 +255,7 @@ def made_up() -> Stored:
             ],
         },
         "scene-change": {"scenes": ["home", "cart"], "items": [["a", "b"]]},
-        "throughput": {"uniform": systems, "zipf": systems, "items": 9, "users": 8},
+        "pipeline": {"uniform": systems, "zipf": systems, "items": 9, "users": 8},
     }
     about: dict[str, Any] = {"commands": ["python -m x"], "commit": "0123456", "date": "2026-01-02"}
     about |= {"machine": {"cores": 2, "model": "a processor", "memory_gib": 8, "load_average": 1.5}}

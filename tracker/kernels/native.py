@@ -4,8 +4,13 @@ Compiled code is cached on disk and runs without the interpreter's lock. numba c
 kernel's own file with the cache, but the code also holds what it calls and the constants it uses
 from other files. So a digest of all our sources that a kernel depends on is part of the name in the
 cache, and an upgrade never runs old code. Old names stay in `__pycache__` and are never read.
+
+Several processes may compile at once. numba numbers the forms of a kernel, one for each types of
+arguments, and two processes may take the same number for different forms; then code for other types
+would be run. So an entry of the cache is written under a lock.
 """
 
+import fcntl
 import hashlib
 import re
 import sys
@@ -63,7 +68,20 @@ def _compile(
     function.__qualname__ = f"{name}-{_digest(function.__module__)}"  # numba names its files so
     compiled: Any = numba.njit(cache=True, nogil=True, fastmath=fastmath, inline=inline)(function)
     function.__qualname__ = compiled.__qualname__ = name
+    file = compiled._cache._cache_file
+    file.save = _one_at_a_time(file.save, Path(file._cache_path))
     return cast(Callable[P, R], compiled)
+
+
+def _one_at_a_time(save: Callable[[Any, Any], None], folder: Path) -> Callable[[Any, Any], None]:
+    """Return `save` of a file of the cache, under a lock of its folder."""
+
+    def locked(key: Any, data: Any) -> None:
+        with (folder / "native.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            save(key, data)
+
+    return locked
 
 
 @cache

@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 import numpy as np
+from numba.core.caching import IndexDataCacheFile
 from numpy.typing import NDArray
 
 from tests.paths import ROOT
-from tracker.kernels.native import native, reordered
+from tracker.kernels.native import _one_at_a_time, native, reordered
 
 
 @native
@@ -35,6 +37,29 @@ def test_a_kernel_gives_what_its_plain_function_gives() -> None:
 def test_sums_may_be_reordered_and_nan_stays_nan() -> None:
     assert total(np.arange(100.0)) == 4950.0
     assert np.isnan(total(np.array([1.0, np.nan])))
+
+
+def test_forms_of_a_kernel_that_two_processes_compile_at_once_get_numbers_of_their_own(
+    tmp_path: Path,
+) -> None:
+    """The second process writes its entry while the first is between index and code."""
+    files: Any = IndexDataCacheFile
+    first, second = (files(str(tmp_path), "kernel", "stamp") for _ in range(2))
+    saved: list[Thread] = []
+    write = first._save_index
+
+    def write_index_slowly(overloads: Any) -> None:
+        other = Thread(target=_one_at_a_time(second.save, tmp_path), args=("of floats", b"floats"))
+        other.start()
+        other.join(0.2)
+        saved.append(other)
+        write(overloads)
+
+    first._save_index = write_index_slowly
+    _one_at_a_time(first.save, tmp_path)("of integers", b"integers")
+    saved[0].join()
+    assert first.load("of integers") == b"integers"
+    assert first.load("of floats") == b"floats"
 
 
 def test_code_is_cached_under_a_digest_of_all_it_can_depend_on(tmp_path: Path) -> None:

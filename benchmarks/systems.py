@@ -1,14 +1,10 @@
-"""Throughput and latency of the whole job on Apache Kafka, beside two rivals, in one run.
+"""A broker, a catalogue, and the systems that are measured on them: one job, written several ways.
 
-One broker, one worker of each system in turn, the same prefilled topic of events: JSON in, durable
-state a user, a search of 100,000 items, ten items out as JSON. Rates are events by the span from
-the first to the last output's append time at the broker. The tracker runs with everything on: item
-side, ring, slots, reasons, trend, at most two searches a user, default settings.
-
-Run: make bench, or python -m benchmarks.throughput --json FILE
+One Apache Kafka broker; each system in turn is a process of its own, and reads the same topic of
+events. The rivals search the same index as the tracker, or a faster one of the same recall, with
+the same k.
 """
 
-import argparse
 import json
 import os
 import random
@@ -17,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -29,7 +25,6 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 
-from benchmarks.results import add_option, store
 from indexer.data.catalog import Catalog, Item
 from indexer.items.assemble import build_artifact
 from indexer.items.item_encoder import Progress
@@ -39,10 +34,18 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import EncoderInfo
 from tracker.demo.processes import ChildProcess
 
+TRACKER = "tracker"
+RIVALS = {
+    "Quix Streams": "quix_pipeline",
+    "Bytewax": "bytewax_flow",
+    "textbook Faust": "textbook_faust",
+    "bare loop": "bare_loop",
+    "echo": "bare_echo",
+}
+"""Modules in benchmarks/rivals by the name of a system."""
+
 TEXT_WIDTH = 384
 TOPICS_OF_TEXT = 400
-FAUST, QUIX, TRACKER = "textbook Faust", "Quix Streams", "tracker"
-LATENCY_SECONDS = 20.0
 PARTITIONS = 4
 ITEM_PARTITIONS = 4
 K = 10
@@ -72,12 +75,13 @@ class SyntheticEncoder:
 
 @dataclass(frozen=True)
 class Rate:
-    """What one system did with a topic: events, seconds, lists sent, processor time an event."""
+    """What one system did with a topic: events, seconds, lists, processor time, bytes a list."""
 
     events: int
     seconds: float
     outputs: int
     cpu_microseconds: float
+    output_bytes: float
 
     @property
     def events_per_second(self) -> float:
@@ -85,23 +89,33 @@ class Rate:
         return self.events / self.seconds
 
 
-class Bench:
+class Stored(NamedTuple):
+    """A record of a topic, and when the broker appended it."""
+
+    ms: int
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+
+
+class Systems:
     """A broker, a catalogue and the systems that are run on them."""
 
-    def __init__(self, folder: Path, broker: str, arguments: argparse.Namespace) -> None:
+    def __init__(self, folder: Path, broker: str, items: int, users: int) -> None:
         """Connect; `folder` holds the artifact and the rivals' copy of its index."""
         self.folder = folder
         self.broker = broker
-        self.arguments = arguments
+        self.items = items
+        self.users = users
         self.admin = AdminClient({"bootstrap.servers": broker})
         self.runs = 0
 
     def prepare(self) -> None:
         """Build the artifact with the product's own indexer, and the rivals' copy of its index."""
-        n = self.arguments.items
         items = [
             Item(item_id=f"item{row:07d}", title=f"Product {row}", categories=[f"Dept {row % 40}"])
-            for row in range(n)
+            for row in range(self.items)
         ]
         if not (self.folder / "artifacts" / "LATEST").exists():
             build_artifact(
@@ -131,8 +145,8 @@ class Bench:
     def events(self, count: int, zipf: bool, seed: int) -> Iterator[tuple[str, bytes]]:
         """Yield (user, JSON) with users uniform or Zipf, items always Zipf."""
         generator = np.random.default_rng(seed)
-        users = ranks(generator, self.arguments.users, count, 1.0 if zipf else 0.0)
-        items = ranks(generator, self.arguments.items, count, 0.8)
+        users = ranks(generator, self.users, count, 1.0 if zipf else 0.0)
+        items = ranks(generator, self.items, count, 0.8)
         chooser = random.Random(seed)
         start = time.time() - 3600
         for n in range(count):
@@ -185,8 +199,8 @@ class Bench:
         finally:
             consumer.close()
 
-    def read(self, topic: str) -> list[tuple[int, int, int, bytes]]:
-        """Return (append ms, partition, offset, value) of every record of a topic."""
+    def read(self, topic: str) -> list["Stored"]:
+        """Return every record of a topic."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.broker,
@@ -197,14 +211,22 @@ class Bench:
             }
         )
         consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
-        found, ended = [], 0
+        found: list[Stored] = []
+        ended = 0
         while ended < PARTITIONS:
             for message in consumer.consume(10_000, 1.0):
                 if message.error():
                     ended += 1
                 else:
-                    place = (message.partition(), message.offset())
-                    found.append((message.timestamp()[1], *place, message.value()))
+                    found.append(
+                        Stored(
+                            message.timestamp()[1],
+                            message.partition(),
+                            message.offset(),
+                            message.key(),
+                            message.value(),
+                        )
+                    )
         consumer.close()
         return found
 
@@ -232,9 +254,10 @@ class Bench:
                 raise SystemExit(f"{process.name} stands at {last} of {count}: {process.tail()}")
             time.sleep(0.5)
 
-    def rival(self, name: str, events: str, count: int) -> Rate:
-        """Run a rival until it has answered `count` events."""
-        run = f"{name}-{self.runs}"
+    @contextmanager
+    def rival(self, system: str, events: str) -> Iterator[tuple[ChildProcess, str]]:
+        """Run a rival on a topic of events; yield it and its topic of lists."""
+        run = f"{RIVALS[system]}-{self.runs}"
         output = f"{run}-out"
         self.create(output)
         env = {
@@ -246,17 +269,25 @@ class Bench:
             "BENCH_OUTPUT": output,
             "BENCH_PARTITIONS": str(PARTITIONS),
         }
-        command = [sys.executable, "-m", f"benchmarks.rivals.{name}"]
-        if name == "textbook_faust":
+        command = [sys.executable, "-m", f"benchmarks.rivals.{RIVALS[system]}"]
+        if system == "textbook Faust":
             command += ["worker"]
         with self.running(command, env) as process:
-            self.wait(process, output, 1, 120)
+            yield process, output
+
+    def rate_of(self, system: str, events: str, count: int) -> Rate:
+        """Run a rival until it has answered `count` events; return its rate."""
+        with self.rival(system, events) as (process, output):
+            self.wait(process, output, 1, 300)
             begun, cpu = self.ends(output), cpu_seconds(process.pid)
             self.wait(process, output, count, 60)
             spent = cpu_seconds(process.pid) - cpu
-            done = self.ends(output) - begun
-        times = sorted(record[0] for record in self.read(output))[:count]
-        return Rate(count, (times[-1] - times[0]) / 1000, count, 1e6 * spent / done)
+            done = max(1, self.ends(output) - begun)
+        records = sorted(self.read(output))[:count]
+        return Rate(
+            count, (records[-1].ms - records[0].ms) / 1000, count, 1e6 * spent / done,
+            statistics.fmean(len(one.value) for one in records),
+        )  # fmt: skip
 
     def tracker_env(self, name: str) -> dict[str, str]:
         """Return the settings of a tracker run: the defaults but for names and places."""
@@ -280,18 +311,26 @@ class Bench:
             stdout=subprocess.DEVNULL,
         )
 
-    def tracker(self, name: str, count: int) -> Rate:
-        """Run the tracker until it has committed all its events."""
+    @contextmanager
+    def tracker(self, name: str, **settings: str) -> Iterator[ChildProcess]:
+        """Run a worker of the tracker."""
+        env = self.tracker_env(name) | settings
+        with self.running([sys.executable, "-m", "tracker", "worker"], env) as process:
+            yield process
+
+    def rate_of_tracker(self, name: str, count: int) -> Rate:
+        """Run the tracker until it has committed all its events; return its rate."""
         output = f"{name}-recommendations"
-        with self.running([sys.executable, "-m", "tracker", "worker"], self.tracker_env(name)) as p:
-            self.wait(p, output, 1, 120)
+        with self.tracker(name) as p:
+            self.wait(p, output, 1, 300)
             cpu = cpu_seconds(p.pid)
             self.committed(p, name, count)
             spent = cpu_seconds(p.pid) - cpu
         records = self.read(output)
-        times = [record[0] for record in records]
+        times = [record.ms for record in records]
         seconds = (max(times) - min(times)) / 1000
-        return Rate(count, seconds, len(records), 1e6 * spent / count)
+        size = statistics.fmean(len(record.value) for record in records)
+        return Rate(count, seconds, len(records), 1e6 * spent / count, size)
 
     def committed(self, process: ChildProcess, name: str, count: int) -> None:
         """Wait until the tracker's group has committed `count` events."""
@@ -306,31 +345,10 @@ class Bench:
                 now = last  # the group has no coordinator yet
             if now != last:
                 last, still = now, time.monotonic()
-            if time.monotonic() - still > 120:
+            if time.monotonic() - still > 300:
                 raise SystemExit(f"the tracker stands at {last} of {count}: {process.tail()}")
             time.sleep(0.5)
         consumer.close()
-
-    def latency(self, rate: float, seconds: float) -> dict[str, float]:
-        """Return quantiles (ms) from an event's append to its recommendation's, at a rate."""
-        name = f"paced{self.runs}"
-        self.topics(name)
-        count = int(rate * seconds)
-        with self.running([sys.executable, "-m", "tracker", "worker"], self.tracker_env(name)) as p:
-            self.send(f"{name}-events", 2000, False, 1, 1000.0)
-            self.committed(p, name, 2000)
-            self.send(f"{name}-events", count, False, 2, rate)
-            self.committed(p, name, count + 2000)
-        appended = {(part, off): ms for ms, part, off, _ in self.read(f"{name}-events")}
-        warm = min(ms for ms in appended.values()) + 3000
-        latencies = []
-        for ms, _, _, value in self.read(f"{name}-recommendations"):
-            _, partition, offset = json.loads(value)["id"].rsplit("-", 2)
-            begin = appended[int(partition), int(offset)]
-            if begin > warm:
-                latencies.append(ms - begin)
-        quantiles = np.percentile(latencies, [50, 95, 99])
-        return dict(zip(("p50", "p95", "p99"), map(float, quantiles), strict=True))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -384,95 +402,44 @@ def single_query_microseconds(index: faiss.Index, vectors: NDArray[np.float32]) 
     return round(1e6 * statistics.median(times), 1)
 
 
-def compare(bench: Bench, law: str, only: Sequence[str]) -> dict[str, list[Rate]]:
-    """Run the systems in turn on the same topic of events, several times."""
-    arguments = bench.arguments
-    rates: dict[str, list[Rate]] = {}
-    for turn in range(arguments.repeat):
-        name = f"bench-{law}-{turn}"
-        bench.topics(name)
-        topic = f"{name}-events"
-        bench.send(topic, arguments.events, law == "zipf", turn, None)
-        found: dict[str, Rate] = {}
-        if "faust" in only:
-            found[FAUST] = bench.rival("textbook_faust", topic, arguments.faust_events)
-        if "quix" in only:
-            found[QUIX] = bench.rival("quix_pipeline", topic, arguments.events)
-        if "tracker" in only:
-            found[TRACKER] = bench.tracker(name, arguments.events)
-            print(f"# tracker: {found[TRACKER].outputs} lists for {arguments.events} events")
-        for system, rate in found.items():
-            rates.setdefault(system, []).append(rate)
-        latest = {
-            system: f"{rate.events_per_second:,.0f} events/s,"
-            f" {rate.cpu_microseconds:.0f} us of CPU each"
-            for system, rate in found.items()
-        }
-        print(f"# {law} users, run {turn + 1}: {latest}", flush=True)
-    return rates
+@contextmanager
+def open_systems(
+    folder: Path | None,
+    items: int,
+    users: int,
+    publish: Callable[[Path, int], None] | None = None,
+) -> Iterator[Systems]:
+    """Start a broker and prepare a catalogue, in a folder that is kept or in a temporary one.
 
-
-def median_rate(rates: Sequence[Rate]) -> float:
-    """Return the median of the events per second, 0 without a run."""
-    return statistics.median([rate.events_per_second for rate in rates] or [0.0])
-
-
-def main() -> None:
-    """Run all and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--users", type=int, default=200_000)
-    parser.add_argument("--events", type=int, default=400_000, help="for the tracker and Quix")
-    parser.add_argument("--faust-events", type=int, default=40_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument(
-        "--rate", type=float, action="append", help="for latency; half of the tracker's by default"
-    )
-    parser.add_argument("--latency-runs", type=int, default=1, help="for each rate")
-    parser.add_argument("--only", default="faust,quix,tracker,latency")
-    parser.add_argument("--users-law", default="uniform,zipf")
-    parser.add_argument("--folder", type=Path, help="kept, its artifact taken again; a new one")
-    parser.add_argument("--json", type=Path)
-    add_option(parser)
-    arguments = parser.parse_args()
-    only = arguments.only.split(",")
-    throughput: dict[str, dict[str, list[Rate]]] = {}
-    latency: list[dict[str, float]] = []
+    Args:
+        folder: None for a temporary one.
+        items: of the catalogue.
+        users: of which events are.
+        publish: called with the folder of artifacts and the number of items; by default one version
+            is built, and the rivals' copy of it.
+    """
     with tempfile.TemporaryDirectory(prefix="tracker-bench-") as place:
-        folder = arguments.folder or Path(place)
-        with KafkaBroker(folder / "kafka") as broker:
-            bench = Bench(folder, broker.address, arguments)
-            bench.prepare()
-            for law in arguments.users_law.split(","):
-                throughput[law] = compare(bench, law, only)
-                ours = median_rate(throughput[law].get(TRACKER, []))
-                for system, runs in throughput[law].items():
-                    middle = median_rate(runs)
-                    print(
-                        f"{law:8} {system:15} {middle:9,.0f} events/s"
-                        f"   tracker / it = {ours / middle:.2f}",
-                        flush=True,
-                    )
-                if "latency" in only and law == "uniform":
-                    for rate in (arguments.rate or [ours / 2]) * arguments.latency_runs:
-                        if rate:
-                            found = bench.latency(rate, LATENCY_SECONDS)
-                            latency.append({"rate": rate, **found})
-                            print(f"latency at {rate:,.0f} events/s: {found} ms", flush=True)
-    figures: dict[str, object] = {
-        law: {
-            system: [asdict(run) | {"events_per_second": run.events_per_second} for run in runs]
-            for system, runs in rates.items()
-        }
-        for law, rates in throughput.items()
-        if rates
-    }
-    figures |= {"items": arguments.items, "users": arguments.users, "latency_ms": latency}
-    store(arguments.result, figures)
-    if arguments.json is not None:
-        date = datetime.now(UTC).isoformat(timespec="seconds")
-        arguments.json.write_text(json.dumps({"date": date, **figures}, indent=2))
+        home = folder or Path(place)
+        with KafkaBroker(home / f"kafka-{os.getpid()}") as broker:
+            systems = Systems(home, broker.address, items, users)
+            if publish is None:
+                systems.prepare()
+            else:
+                publish(home / "artifacts", items)
+            yield systems
 
 
-if __name__ == "__main__":
-    main()
+def until(ready: Callable[[], bool], process: ChildProcess, seconds: float) -> float:
+    """Wait until something is so; return the seconds that it took.
+
+    Raises:
+        ProcessError: the process ended.
+        TimeoutError: it took too long.
+    """
+    begun = time.monotonic()
+    while not ready():
+        process.check()
+        if time.monotonic() - begun > seconds:
+            raise TimeoutError(f"{process.name}: {process.tail()}")
+        time.sleep(0.02)
+    return time.monotonic() - begun

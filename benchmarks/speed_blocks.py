@@ -1,0 +1,238 @@
+"""Blocks of docs/figures/speed.md and sizing.md: start, trickle, swap, recovery, search, sizes."""
+
+import argparse
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.blocks import Results, source, table, whole
+from benchmarks.results import read_results
+
+CORE_MICROSECONDS = 1e6
+BUSY = 0.6
+"""Share of a core that a worker should be busy at the peak, so that it catches up after a pause."""
+
+SIZES = ((500, 100_000, 20_000), (5000, 1_000_000, 100_000), (50_000, 20_000_000, 1_000_000))
+"""Events a second at the peak, users and items of the examples."""
+
+
+WORKER_GB = 0.7
+"""Memory of a worker with neither users nor items: libraries. Assumed, not measured."""
+
+ARENA_ROWS, ARENA_ROW_BYTES = 200_000, 8192
+"""Users that a worker keeps in memory by default, and the most bytes of one."""
+
+ITEM_BYTES = 2500
+"""Memory of an item: vectors, index, columns, neighbours. Assumed, not measured."""
+
+SPARE = 1.5
+"""Disk beside the rows themselves, until RocksDB or Kafka has compacted. Assumed."""
+
+
+def _range(values: Iterable[float], form: str = "{:.1f}") -> str:
+    """Return the median, and the range of several."""
+    found = list(values)
+    middle = form.format(statistics.median(found))
+    if len(found) == 1:
+        return middle
+    return f"{middle}<br>{form.format(min(found))} to {form.format(max(found))}"
+
+
+def start(results: Results) -> str:
+    """Return the seconds from the command to ready."""
+    result = results["start"]
+    figures, lines = result["figures"], []
+    titles = {
+        "imports": "importing torch, faiss and faust alone",
+        "compiled": "worker, kernels in the cache",
+        "none_compiled": "worker, no kernel in the cache",
+    }
+    for name, title in titles.items():
+        runs = figures["runs"][name]
+        times = [figures["times_the_imports"][unit].get(name) for unit in ("seconds", "processor")]
+        lines.append(
+            [
+                title,
+                _range(run["seconds"] for run in runs),
+                "" if times[0] is None else f"{times[0]:.1f}",
+                _range(run["processor"] for run in runs),
+                "" if times[1] is None else f"{times[1]:.1f}",
+            ]
+        )
+    head = ["", "seconds", "times the imports", "processor seconds", "times the imports"]
+    return "\n\n".join([table(head, lines), source(result)])
+
+
+def idle(results: Results) -> str:
+    """Return the share of a core at each rate."""
+    result = results["idle"]
+    rates: dict[float, list[float]] = {}
+    for run in result["figures"]["runs"]:
+        rates.setdefault(run["rate"], []).append(100.0 * run["core"])
+    lines = [[whole(rate), _range(found, "{:.1f} %")] for rate, found in sorted(rates.items())]
+    return "\n\n".join([table(["events/s", "share of a core"], lines), source(result)])
+
+
+def swap(results: Results) -> str:
+    """Return the latency before and during a change of the artifact."""
+    result = results["swap"]
+    figures, lines = result["figures"], []
+    for part in ("before", "during"):
+        quantiles = (
+            _range((run[f"{part}_{name}"] for run in figures["runs"]), "{:.0f}")
+            for name in ("p50", "p95", "p99")
+        )
+        lines.append([part, *quantiles])
+    runs = figures["runs"]
+    text = (
+        f"{whole(figures['items'])} items, {whole(figures['rate'])} events/s. The change took"
+        f" {_range(run['seconds'] for run in runs)} s; the worker had"
+        f" {whole(max(run['memory_mib'] for run in runs))} MiB at most."
+    )
+    return "\n\n".join([text, table(["", "p50, ms", "p95, ms", "p99, ms"], lines), source(result)])
+
+
+def recover(results: Results) -> str:
+    """Return the seconds of a recovery beside the bare one."""
+    result = results["recover"]
+    lines = [
+        [
+            whole(run["users"]),
+            whole(run["rows"]),
+            f"{run['bytes'] / 1e6:.0f}",
+            f"{run['recovery']:.1f}",
+            f"{run['bare']:.1f}",
+            f"{run['bare_by_recovery']:.2f}",
+            whole(run["memory_mib"]),
+        ]
+        for run in result["figures"]["runs"]
+    ]
+    head = ["users", "rows", "MB", "recovery, s", "bare, s", "bare / recovery", "memory, MiB"]
+    return "\n\n".join([table(head, lines), source(result)])
+
+
+def search(results: Results) -> str:
+    """Return the time of a query by library, at equal recall."""
+    result = results["search"]
+    lines = [
+        [
+            f"**{row['library']}**" if row["library"] == "tracker" else row["library"],
+            whole(row["items"]) + (", drawn" if row["made_up"] else ", real"),
+            f"{row['at_least']:.2f}",
+            f"{row['recall']:.3f}",
+            f"{row['batch']:.0f}",
+            f"{row['single']:.0f}",
+            row["setting"],
+        ]
+        for row in sorted(
+            result["figures"]["rows"], key=lambda one: (one["items"], one["at_least"], one["batch"])
+        )
+    ]
+    head = ["", "items", "recall ≥", "recall", "batch, µs", "single, µs", "setting"]
+    return "\n\n".join([table(head, lines), source(result)])
+
+
+def encode(results: Results) -> str:
+    """Return the texts a second of both encoders."""
+    result = results["encode"]
+    figures = result["figures"]
+    lines = [[name, _range(found, "{:.0f}")] for name, found in figures["runs"].items()]
+    text = f"The least cosine between both vectors of a text is {figures['least_cosine']:.4f}."
+    return "\n\n".join([table(["", "texts/s"], lines), text, source(result)])
+
+
+def scale(results: Results) -> str:
+    """Return the throughput by workers, the pause of a rebalance, and the simulation."""
+    result = results["scale"]
+    figures = result["figures"]
+    by_workers: dict[int, list[float]] = {}
+    for run in figures["runs"]:
+        by_workers.setdefault(run["workers"], []).append(run["events_per_second"])
+    lines = [[f"{n}, measured", _range(found, "{:,.0f}")] for n, found in by_workers.items()]
+    lines += [
+        [f"{one['workers']}, simulated", whole(one["events_per_second"])]
+        for one in figures["simulation"]
+    ]
+    text = f"The pause of a rebalance: {_range(figures['pause_ms'], '{:.0f}')} ms."
+    return "\n\n".join([table(["workers", "events/s"], lines), text, source(result)])
+
+
+def needs(rate: float, users: float, items: float, costs: Mapping[str, float]) -> dict[str, float]:
+    """Return what a deployment needs.
+
+    Args:
+        rate: events a second at the peak.
+        users: with a state.
+        items: of the catalogue.
+        costs: `event` microseconds of processor, `user` bytes of rows.
+
+    >>> found = needs(6000.0, 1e6, 1e5, {"event": 100.0, "user": 2000.0})
+    >>> found["workers"], found["partitions"], round(found["disk_gb"], 1)
+    (1, 4, 3.0)
+    """
+    workers = max(1, -(-int(rate * costs["event"]) // int(BUSY * CORE_MICROSECONDS)))
+    share = users / workers
+    return {
+        "workers": workers,
+        "partitions": max(4, 2 * workers),
+        "memory_gb": WORKER_GB
+        + min(share, ARENA_ROWS) * ARENA_ROW_BYTES / 1e9
+        + items * ITEM_BYTES / 1e9,
+        "disk_gb": SPARE * share * costs["user"] / 1e9,
+        "broker_gb": SPARE * users * costs["user"] / 1e9,
+    }
+
+
+def measured_costs(results: Results) -> dict[str, float]:
+    """Return the processor time of an event, and the bytes of a user."""
+    figures, stored = results["pipeline"]["figures"], results["bytes-films"]["figures"]
+    event = statistics.median(run["cpu_microseconds"] for run in figures["uniform"]["tracker"])
+    user = stored["state"]["mean"] + stored["seen"].get("mean", 0.0)
+    return {"event": event, "user": user}
+
+
+def sizing(results: Results) -> str:
+    """Return what deployments of some sizes need, from the measured costs."""
+    costs, lines = measured_costs(results), []
+    for rate, users, items in SIZES:
+        one = needs(rate, users, items, costs)
+        lines.append(
+            [
+                whole(rate), whole(users), whole(items), whole(one["workers"]),
+                whole(one["partitions"]), f"{one['memory_gb']:.1f} GB", f"{one['disk_gb']:.1f} GB",
+                f"{one['broker_gb']:.1f} GB",
+            ]
+        )  # fmt: skip
+    text = (
+        f"An event takes {costs['event']:.0f} µs of processor, the rows of a user"
+        f" {whole(costs['user'])} bytes. A"
+        f" worker is busy for {100 * BUSY:.0f} % of a core at the peak. Assumed, not measured:"
+        f" {WORKER_GB:g} GB for a worker without users and items, {ITEM_BYTES} bytes an item,"
+        f" {SPARE:g} times the rows on disk."
+    )
+    head = [
+        "events/s", "users", "items", "workers", "partitions", "memory each", "disk each",
+        "changelog",
+    ]  # fmt: skip
+    return "\n\n".join(
+        [text, table(head, lines), source(results["pipeline"], results["bytes-films"])]
+    )
+
+
+BLOCKS: dict[str, Any] = {
+    "start": start, "idle": idle, "swap": swap, "recover": recover, "search": search,
+    "encode": encode, "scale": scale, "sizing": sizing,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Print what a deployment of the given size needs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("events", "users", "items"):
+        parser.add_argument(name, type=float)
+    given = parser.parse_args()
+    print(needs(given.events, given.users, given.items, measured_costs(read_results())))
+
+
+if __name__ == "__main__":
+    main()

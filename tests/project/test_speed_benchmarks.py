@@ -1,0 +1,61 @@
+"""The arithmetic of the benchmarks of speed: bounds, matching of lists, gaps, sizes."""
+
+import numpy as np
+import pytest
+
+from benchmarks.check import Bound, report
+from benchmarks.latency import by_name, by_order
+from benchmarks.results import NotMeasuredError, Stored
+from benchmarks.speed_blocks import needs
+from benchmarks.swap import parts_of
+from benchmarks.systems import Stored as Record
+
+
+def event(ms: int, partition: int, offset: int, key: bytes = b"a", value: bytes = b"") -> Record:
+    return Record(ms, partition, offset, key, value)
+
+
+def names(partition: int, offset: int) -> bytes:
+    return b'{"id":"made-up-events-%d-%d"}' % (partition, offset)
+
+
+def test_the_nth_list_of_a_user_answers_the_nth_event_and_those_of_the_warm_up_do_not_count() -> (
+    None
+):
+    events = [event(10, 0, 0), event(20, 0, 1, b"b"), event(30, 0, 2), event(40, 1, 0, b"c")]
+    lists = [event(15, 0, 0), event(26, 0, 1, b"b"), event(37, 0, 2), event(48, 1, 0, b"c")]
+    assert by_order(events, lists, 1) == [6.0, 7.0, 8.0]
+
+
+def test_a_list_of_the_tracker_names_the_event_that_it_answers() -> None:
+    events = [event(10, 0, 0), event(20, 0, 1), event(30, 1, 0)]
+    lists = [event(19, 0, 0, b"a", names(0, 1)), event(39, 1, 0, b"a", names(1, 0))]
+    assert by_name(events, lists, 2) == [9.0]
+
+
+def test_events_before_a_change_are_told_from_those_during_it() -> None:
+    events = [event(ms, 0, number) for number, ms in enumerate((5, 15, 25, 35))]
+    lists = [event(one.ms + 3, 0, one.offset, b"a", names(0, one.offset)) for one in events]
+    found = parts_of(events, lists, (10.0, 20.0, 30.0))
+    assert found == {"before": [3.0], "during": [3.0]}
+
+
+def test_a_missed_bound_fails_and_one_that_is_not_measured_does_not() -> None:
+    def missing(results: Stored) -> float:
+        raise NotMeasuredError("swap")
+
+    good = Bound("good", lambda results: 3.0, least=2.0)
+    bad = Bound("bad", lambda results: 3.0, most=2.0)
+    lines, holds = report(Stored(), [good, Bound("absent", missing, most=1.0)])
+    assert holds
+    assert "not measured" in lines[1]
+    lines, holds = report(Stored(), [good, bad])
+    assert not holds
+    assert lines[1].startswith("MISSED bad: 3.00")
+
+
+@pytest.mark.parametrize(("rate", "workers"), [(1.0, 1), (5999.0, 1), (6001.0, 2), (60_000.0, 10)])
+def test_workers_are_busy_for_a_part_of_a_core_only(rate: float, workers: int) -> None:
+    found = needs(rate, 1e6, 1e5, {"event": 100.0, "user": 2000.0})
+    assert found["workers"] == workers
+    assert np.isclose(found["disk_gb"] * workers, found["broker_gb"])
