@@ -6,7 +6,11 @@ that go through `UserSide.process`. What a chunk of one event takes is nearly al
     OMP_NUM_THREADS=1 python -m benchmarks.step --items 20000
     OMP_NUM_THREADS=1 python -m benchmarks.step --against ../before --pairs 5
 
-With `--against` another checkout is measured in turn, each time in a process of its own.
+With `--against` another checkout is measured in turn, each time in a process of its own. With
+`--together` the chunks of four partitions have their lists made in one call, by turns with one by
+one:
+
+    OMP_NUM_THREADS=1 python -m benchmarks.step --together --chunks 400
 """
 
 import argparse
@@ -24,6 +28,7 @@ from typing import Any
 import numpy as np
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 256)
+PARTITIONS = 4
 USERS = 5000
 HISTORY = 60
 """Chunks of 256 events that come before: three events a user."""
@@ -94,6 +99,86 @@ def measure(items: int, chunks: int) -> dict[str, float]:
     return found
 
 
+def measure_together(items: int, turns: int) -> dict[str, dict[str, float]]:
+    """Return the microseconds of a chunk in each of PARTITIONS, by its size: medians by turns.
+
+    `alone` is partition by partition, `together` with the lists of all in one call.
+    """
+    import faiss
+
+    from benchmarks.recommend import make_items
+    from indexer.items.index import build_index
+    from tests import plane_world as plane
+    from tracker.artifact.artifact import Artifact
+    from tracker.events.wire import Event
+    from tracker.stream.lists_together import ListsTogether
+    from tracker.stream.serving import make_serving
+    from tracker.users.config import InterestConfig
+
+    faiss.omp_set_num_threads(1)
+    random = np.random.default_rng(7)
+    vectors = make_items(items, random)
+    index, _ = build_index(np.asarray(vectors.vectors), 0.95)
+    artifact = Artifact.in_memory(vectors, interest=InterestConfig(), index=index)
+    with tempfile.TemporaryDirectory() as folder:
+        workers = [
+            plane.WorkerState(
+                Path(folder) / str(number), capacity=30_000, partition=number, partitioner="given"
+            )
+            for number in range(PARTITIONS)
+        ]
+        serving = make_serving(artifact, workers[0].settings)
+        for worker in workers:
+            worker.keeper.current = serving
+            worker.restart()
+        together = ListsTogether(workers[0].context)
+
+        def records(worker: plane.WorkerState, count: int, chunk: int) -> list[Any]:
+            return worker.records(
+                *(
+                    Event(
+                        user_id=f"user{worker.partition}-{random.integers(1000)}",
+                        item_id=vectors.ids[random.integers(items)],
+                        kind="view",
+                        timestamp=plane.NOW - 50_000 + chunk + 0.001 * number,
+                        scene="home",
+                    )
+                    for number in range(count)
+                )
+            )
+
+        def process(count: int, chunk: int, at_once: bool) -> float:
+            some = [records(worker, count, chunk) for worker in workers]
+            begun = time.thread_time_ns()
+            for worker, chunk_records in zip(workers, some, strict=True):
+                worker.users.process(chunk_records, worker.offset, together=at_once)
+            if at_once:
+                jobs = [worker.users.take_lists() for worker in workers]
+                together.make_all([job for job in jobs if job is not None])
+            taken = (time.thread_time_ns() - begun) / 1000 / len(workers)
+            for worker in workers:
+                worker.users.take_outgoing()
+            return taken
+
+        for chunk in range(HISTORY // 4):
+            process(256, chunk, False)
+        found: dict[str, dict[str, float]] = {}
+        chunk = HISTORY
+        for size in (1, 2, 4, 8, 16):
+            taken: dict[bool, list[float]] = {False: [], True: []}
+            for _ in range(max(20, turns // size)):
+                for at_once in (False, True):
+                    chunk += 1
+                    taken[at_once].append(process(size, chunk, at_once))
+            found[str(size)] = {
+                "alone": statistics.median(taken[False]),
+                "together": statistics.median(taken[True]),
+            }
+        for worker in workers:
+            worker.close()
+    return found
+
+
 def in_turn(other: str, pairs: int, alone: Callable[[str], dict[str, float]]) -> dict[str, Any]:
     """Measure this checkout and another one in turn; return the medians of both, by size."""
     here = str(Path(__file__).parents[1])
@@ -128,9 +213,12 @@ def main() -> None:
     parser.add_argument("--against", metavar="FOLDER", help="checkout to compare with")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--result", metavar="NAME", help="write benchmarks/results/NAME.json too")
+    parser.add_argument("--together", action="store_true", help="four partitions, by turns")
     given = parser.parse_args()
-    if given.against is None:
-        found: dict[str, Any] = {"microseconds": measure(given.items, given.chunks)}
+    if given.together:
+        found: dict[str, Any] = {"microseconds": measure_together(given.items, given.chunks)}
+    elif given.against is None:
+        found = {"microseconds": measure(given.items, given.chunks)}
     else:
 
         def alone(folder: str) -> dict[str, float]:

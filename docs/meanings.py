@@ -21,8 +21,9 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         "emit_min_interval_seconds", "max_event_age_seconds", "transactional_recommendations",
     ),
     "states": (
-        "data_dir", "commit_interval_seconds", "chunk_events", "state_rows", "item_state_rows",
-        "state_idle_days", "forget_hash_days", "erase_seconds", "damaged_rows", "item_block_format",
+        "data_dir", "commit_interval_seconds", "linger_seconds", "chunk_events", "state_rows",
+        "item_state_rows", "state_idle_days", "forget_hash_days", "erase_seconds", "damaged_rows",
+        "item_block_format",
     ),
     "topics": ("event_partitions", "item_partitions", "replication_factor"),
     "group": (

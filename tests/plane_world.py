@@ -25,6 +25,7 @@ from tracker.settings import Settings, load_settings
 from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.item_side import ItemSide
+from tracker.stream.lists_together import ListsTogether
 from tracker.stream.metrics import Metrics
 from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context, Serving, make_serving
@@ -270,7 +271,12 @@ class HandedSource:
 class RunningPartition:
     """Partition 0 of the events topic over a worker's state, and its source."""
 
-    def __init__(self, worker: WorkerState, commit_seconds: float = 0.05) -> None:
+    def __init__(
+        self,
+        worker: WorkerState,
+        commit_seconds: float = 0.05,
+        lists: ListsTogether | None = None,
+    ) -> None:
         self.worker = worker
         self.outbox = FakeOutbox()
         self.topic, self.number = "t-events", 0
@@ -288,6 +294,7 @@ class RunningPartition:
             self.threads,
             self.fatal.append,
             HandedSource(self) if worker.context.cluster.hands_over else None,
+            lists,
         )
 
     def rewind(self, offset: int) -> None:

@@ -218,6 +218,13 @@ class Settings(BaseSettings):
     commit_interval_seconds: float = Field(
         1.0, ge=0.05, le=10.0, description="interval between two commits of states and positions"
     )
+    linger_seconds: float = Field(
+        0.005,
+        ge=0.0,
+        le=1.0,
+        description="minimum time between two fetches of events while few come, so that their lists"
+        " are made together; adds up to so much to the latency, and saves processor time",
+    )
     chunk_events: int = Field(
         1000,
         ge=1,

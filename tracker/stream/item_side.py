@@ -80,7 +80,9 @@ class ItemSide(Side[int]):
         self._needed_read: int | None = None  # the read of `ends` before an offset is refused
         self._already_applied = 0  # events of this chunk, before a commit made room
 
-    def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
+    def process(
+        self, records: Sequence[Any], end: int, handed: bool = False, together: bool = False
+    ) -> list[Record]:
         """Apply the blocks of a chunk.
 
         1. Decode and check the blocks; those that no worker wrote are rejected.
@@ -92,6 +94,7 @@ class ItemSide(Side[int]):
             records: of the source, in order.
             end: the position after them.
             handed: unused; item events are handed on with their users' events.
+            together: unused; there are no lists.
 
         Returns:
             records that are not blocks, for the rejected topic.

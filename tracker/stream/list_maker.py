@@ -1,7 +1,7 @@
 """ListMaker: makes the recommendation records of users."""
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,58 @@ def user_hashes(serving: Serving, users: list[str]) -> NDArray[np.uint64] | None
     return np.array([hash_id(user) for user in users], np.uint64)
 
 
+_BATCH_COLUMNS = [field.name for field in fields(RecommendedBatch) if field.name != "explanation"]
+
+
+class MadeLists(NamedTuple):
+    """Lists of B users: as arrays, their latencies (B,) float64 in seconds, and their JSON."""
+
+    batch: RecommendedBatch
+    latencies: NDArray[np.float64]
+    values: list[bytes]
+
+    def part(self, users: slice) -> "MadeLists":
+        """Return the lists of some of the users; what explains them is in their JSON alone."""
+        columns = [getattr(self.batch, name)[users] for name in _BATCH_COLUMNS]
+        return MadeLists(RecommendedBatch(*columns), self.latencies[users], self.values[users])
+
+
+def make_lists(
+    context: Context, rows: UserRows, lists: Lists, serving: Serving, learned: LearnedModels
+) -> MadeLists:
+    """Make and encode lists of users whose rows are at `lists.slots` of `rows`."""
+    requests = RequestBatch(
+        rows, lists.slots, lists.times, lists.scenes, user_hashes(serving, lists.users)
+    )
+    k = context.settings.k
+    recommended = serving.recommender.recommend(requests, k, learned, context.trace)
+    latencies = np.maximum(context.clock() - lists.appended, 0.0)
+    events = context.cluster.topics.events
+    with context.trace("encode"):
+        values = serving.encoder.encode(
+            recommended,
+            serving.version,
+            [f"{events}-{partition}-{offset}" for partition, offset in lists.origins],
+            lists.users,
+            lists.times.tolist(),
+            lists.scene_names,
+            np.round(latencies * 1000.0, 3).tolist(),
+            lists.versions,
+        )
+    return MadeLists(recommended, latencies, values)
+
+
+def count_items(context: Context, batch: RecommendedBatch, serving: Serving) -> None:
+    """Count the items of lists by channel, and what share of the catalogue they are."""
+    metrics = context.metrics
+    counts = channel_counts(batch.channels, batch.rows).tolist()
+    for name, count in zip(CHANNELS, counts, strict=True):
+        if count:
+            metrics.items_from(name).inc(count)
+    metrics.impersonal_lists.inc(impersonal_lists(batch.channels, batch.rows))
+    metrics.coverage.add(batch.rows, serving.sequence, len(serving.artifact.vectors))
+
+
 class ListMaker:
     """Makes the recommendation records of one partition, and stamps the users' rows.
 
@@ -66,10 +118,8 @@ class ListMaker:
         topics = context.cluster.topics
         self._target = topics.recommendations
         self._target_partition = partition % context.cluster.partitions(self._target)
-        self._events = topics.events
         self._partition = str(partition)
         self._last = LastLists()
-        self._items_from = cache(context.metrics.recommended_items.labels)
 
     def make(
         self, lists: Lists, serving: Serving, now: float, learned: LearnedModels
@@ -85,26 +135,15 @@ class ListMaker:
         Returns:
             the records to send, keyed by user; without unchanged lists if `emit` is `changed`.
         """
-        rows, settings, metrics = self._rows, self._context.settings, self._context.metrics
-        requests = RequestBatch(
-            rows, lists.slots, lists.times, lists.scenes, user_hashes(serving, lists.users)
-        )
-        recommended = serving.recommender.recommend(
-            requests, settings.k, learned, self._context.trace
-        )
-        latencies = np.maximum(self._context.clock() - lists.appended, 0.0)
-        with self._context.trace("encode"):
-            values = serving.encoder.encode(
-                recommended,
-                serving.version,
-                [f"{self._events}-{partition}-{offset}" for partition, offset in lists.origins],
-                lists.users,
-                lists.times.tolist(),
-                lists.scene_names,
-                np.round(latencies * 1000.0, 3).tolist(),
-                lists.versions,
-            )
-        head = rows.states.head
+        made = make_lists(self._context, self._rows, lists, serving, learned)
+        count_items(self._context, made.batch, serving)
+        return self.finish(lists, serving, now, made)
+
+    def finish(self, lists: Lists, serving: Serving, now: float, made: "MadeLists") -> list[Record]:
+        """Stamp the users' rows with the lists made for them, and return the records as `make`."""
+        settings, metrics = self._context.settings, self._context.metrics
+        recommended, latencies, values = made.batch, made.latencies, made.values
+        head = self._rows.states.head
         to_send = list(range(len(values)))
         if settings.emit == "changed":
             changed = head["list_hash"][lists.slots] != recommended.list_hash
@@ -114,30 +153,15 @@ class ListMaker:
         head["emitted_at"][lists.slots] = now
         head["emitted_offset"][lists.slots] = head["last_offset"][lists.slots]
         self._policy.mark_sent(lists.users)
-        self._count(recommended, lists, serving, latencies)
+        metrics.latency.observe(self._partition, latencies)
+        changes = np.abs(recommended.changes).sum(axis=1) / 2.0
+        metrics.interest_drift.observe(self._partition, changes)
+        self._last.keep(self._rows.states, lists.slots, recommended, serving.sequence)
         metrics.recommendations.inc(len(to_send))
         return [
             Record(self._target, self._target_partition, lists.users[index].encode(), values[index])
             for index in to_send
         ]
-
-    def _count(
-        self,
-        batch: RecommendedBatch,
-        lists: Lists,
-        serving: Serving,
-        latencies: NDArray[np.float64],
-    ) -> None:
-        metrics = self._context.metrics
-        metrics.latency.observe(self._partition, latencies)
-        metrics.interest_drift.observe(self._partition, np.abs(batch.changes).sum(axis=1) / 2.0)
-        counts = channel_counts(batch.channels, batch.rows).tolist()
-        for name, count in zip(CHANNELS, counts, strict=True):
-            if count:
-                self._items_from(name).inc(count)
-        metrics.impersonal_lists.inc(impersonal_lists(batch.channels, batch.rows))
-        metrics.coverage.add(batch.rows, serving.sequence, len(serving.artifact.vectors))
-        self._last.keep(self._rows.states, lists.slots, batch, serving.sequence)
 
     def judge_lists(
         self, events: EventBatch, outcomes: NDArray[np.uint8], serving: Serving
@@ -155,3 +179,20 @@ class ListMaker:
             self._context.metrics.next_events.labels("no").inc(missed)
         if hit:
             self._context.metrics.next_events.labels("yes").inc(hit)
+
+
+class ListJob(NamedTuple):
+    """Lists of one partition that are still to be made, with the artifact's own models.
+
+    `rows` are the arrays of the slots in `lists`, and `now` the wall time in seconds.
+    """
+
+    maker: ListMaker
+    rows: UserRows
+    lists: Lists
+    serving: Serving
+    now: float
+
+    def make(self) -> list[Record]:
+        """Make them alone."""
+        return self.maker.make(self.lists, self.serving, self.now, LearnedModels())

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,6 +171,7 @@ class Metrics:
         self.recommended_items = counter(
             "recommended_items", "items in lists, by the channel that brought them", ("channel",)
         )
+        self.items_from = cache(self.recommended_items.labels)
         self.impersonal_lists = counter(
             "impersonal_lists", "lists of trending or default items alone"
         )

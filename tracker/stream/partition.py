@@ -24,6 +24,7 @@ from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.background import TaskEndedError
 from tracker.stream.commit_schedule import CommitScheduler
+from tracker.stream.lists_together import ListsTogether
 from tracker.stream.serving import Context
 from tracker.stream.side import DamagedRowsError, OpenVerdictError, Side
 from tracker.stream.source_ends import UnknownOffsetError
@@ -128,6 +129,7 @@ class Partition:
         threads: pool for large chunks and snapshots.
         on_fatal: called with an error that must end the worker.
         handed: the partition of the topic of handed-on events; None if there is none.
+        lists: makes the lists of small chunks with those of other partitions; None for each alone.
 
     Attributes:
         waits_for: what the partition cannot go on without; None if it goes on.
@@ -142,6 +144,7 @@ class Partition:
         threads: Executor,
         on_fatal: Callable[[BaseException], None],
         handed: Source | None = None,
+        lists: ListsTogether | None = None,
     ) -> None:
         self.name = f"{source.topic}-{source.number}"
         self.side = side
@@ -152,6 +155,7 @@ class Partition:
         self._outbox = outbox
         self._threads = threads
         self._on_fatal = on_fatal
+        self._lists = lists
         self._sources = {part.topic: part for part in (source, handed) if part is not None}
         self._accepted = dict.fromkeys(self._sources, 0)  # offsets after the last chunk queued
         self._waiting = dict.fromkeys(self._sources, 0)  # chunks in the queue
@@ -320,14 +324,18 @@ class Partition:
         fits = True
         with trace("chunk", partition=self.name, records=len(records), end=chunk.end):
             try:
+                together = small and self._lists is not None
                 out = await self._run_with_room(
-                    lambda: self.side.process(records, chunk.end, handed), small
+                    lambda: self.side.process(records, chunk.end, handed, together), small
                 )
             except ArenaFullError:
                 if len(records) < 2:
                     raise
                 fits = False
             else:
+                left = self.side.take_lists()
+                if left is not None and self._lists is not None:
+                    out = [*out, *await self._lists.make(left)]
                 self._outbox.put(out)
         if not fits:  # records of many events each: the users of half of them may fit
             half = len(records) // 2

@@ -10,6 +10,7 @@ from tracker.kafka.changelog_rows import Stored
 from tracker.kafka.outbox import Record
 from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
+from tracker.stream.list_maker import ListJob
 from tracker.stream.serving import Context
 
 MOST_READ_AGAIN = 100_000
@@ -69,13 +70,16 @@ class Side(ABC, Generic[Key]):
         self._read_again: set[bytes] = set()  # keys of damaged rows that the changelog was asked of
 
     @abstractmethod
-    def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
+    def process(
+        self, records: Sequence[Any], end: int, handed: bool = False, together: bool = False
+    ) -> list[Record]:
         """Apply the records of a chunk, and advance the position.
 
         Args:
             records: of the source, in order.
             end: the position after them.
             handed: whether they come from the topic of handed-on events.
+            together: whether lists may be left for `take_lists`.
 
         Returns:
             the records to send at once.
@@ -85,6 +89,10 @@ class Side(ABC, Generic[Key]):
             OpenVerdictError: the same; the commit keeps the clock by which they are judged.
             NewerArtifactError: a row was written with a newer artifact; nothing has changed.
         """
+
+    def take_lists(self) -> ListJob | None:
+        """Return the lists that `process` has left; they are made before anything else happens."""
+        return None
 
     def opened(self) -> None:
         """Restore the small records of the store. The store is open now."""

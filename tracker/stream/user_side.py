@@ -51,7 +51,7 @@ from tracker.stream.emission import EmitPolicy, last_of_each
 from tracker.stream.forgotten import Forgotten
 from tracker.stream.hand_over import JOINING, HandOver, Leaving, Misplaced
 from tracker.stream.intake import Intake
-from tracker.stream.list_maker import ListMaker, Lists
+from tracker.stream.list_maker import ListJob, ListMaker, Lists
 from tracker.stream.partition_learning import PartitionLearning
 from tracker.stream.serving import DAY_SECONDS, Context, Serving
 from tracker.stream.side import OpenVerdictError, Side
@@ -213,6 +213,7 @@ class UserSide(Side[str]):
             context.settings.max_event_age_seconds,
         )
         self._lists = ListMaker(context, partition, rows, self._policy)
+        self._left: ListJob | None = None  # lists that are not made yet
         self._outcome = cache(self._metrics.outcomes.labels)
         self._item_events: list[NDArray[Any]] = []
         self._joining: dict[str, int] = {}  # slots of the users who join others in this chunk
@@ -252,7 +253,9 @@ class UserSide(Side[str]):
             self.keep_aside(key, row, "damaged")
         self._learning.opened()
 
-    def process(self, records: Sequence[Any], end: int, handed: bool = False) -> list[Record]:
+    def process(
+        self, records: Sequence[Any], end: int, handed: bool = False, together: bool = False
+    ) -> list[Record]:
         """Apply a chunk of events, and advance the position.
 
         1. Decode the records; those that are not events are rejected. If a verdict depends on the
@@ -266,6 +269,7 @@ class UserSide(Side[str]):
             records: of the source, in order.
             end: the position after them.
             handed: whether other partitions have handed them on.
+            together: whether lists may be left for `take_lists`, with those of other partitions.
 
         Returns:
             the records to send at once.
@@ -339,7 +343,8 @@ class UserSide(Side[str]):
                     )
                 self._sort_item_events()
             else:
-                out += self._apply(batch, fresh, stream_times, versions, serving, now)
+                leaves = together and not handed and not leaving and bool(fresh.all())
+                out += self._apply(batch, fresh, stream_times, versions, serving, now, leaves)
             self.store.mark_dirty(slots)
             progress.version = int(versions[-1])
             progress.stream_time = float(stream_times[-1])
@@ -356,6 +361,11 @@ class UserSide(Side[str]):
         self._moved_at = now
         self._latest_users.extend(batch.users[-LATEST_USERS:])
         return self._hold_for_commit(out)
+
+    def take_lists(self) -> ListJob | None:
+        """Return the lists that `process` has left; they are made before anything else happens."""
+        left, self._left = self._left, None
+        return left
 
     def due_at(self, at_end: bool) -> float | None:
         """Return the wall time in seconds at which the next pending list is due; None if none is.
@@ -844,8 +854,13 @@ class UserSide(Side[str]):
         versions: NDArray[np.int64],
         serving: Serving,
         now: float,
+        leaves: bool = False,
     ) -> list[Record]:
-        """Apply a batch, and make the lists that the policy wants; events not `fresh` are in."""
+        """Apply a batch, and make the lists that the policy wants; events not `fresh` are in.
+
+        With `leaves` they are left for `take_lists`, unless models of the partition's own or the
+        next commit have a part in them.
+        """
         rows = self._rows
         start = 0
         for place in batch.joined:  # in order
@@ -875,7 +890,11 @@ class UserSide(Side[str]):
             batch.appended[events],
             versions[events].tolist(),
         )
-        return self._lists.make(lists, serving, now, self._learning.learned(serving))
+        learned = self._learning.learned(serving)
+        if leaves and learned == LearnedModels() and not self._holds_lists:
+            self._left = ListJob(self._lists, self._rows, lists, serving, now)
+            return []
+        return self._lists.make(lists, serving, now, learned)
 
     def _update(self, serving: Serving, events: EventBatch) -> Applied:
         """Apply events; handed-on ones have offsets of another topic, which rows do not keep."""
@@ -920,9 +939,14 @@ class UserSide(Side[str]):
         sources = item_events["source_partition"]
         self._item_events = np.split(item_events, np.flatnonzero(np.diff(sources)) + 1)
 
+    @property
+    def _holds_lists(self) -> bool:
+        settings, cluster = self._settings, self._context.cluster
+        return settings.transactional_recommendations and cluster.transactions
+
     def _hold_for_commit(self, out: list[Record]) -> list[Record]:
         """Hold records for the next commit if the settings say so; return those to send at once."""
-        if self._settings.transactional_recommendations and self._context.cluster.transactions:
+        if self._holds_lists:
             for record in out:
                 if record.size > MAX_RECORD_BYTES:  # the transaction would always fail
                     self._metrics.dropped.labels(record.topic).inc()

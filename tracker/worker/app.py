@@ -152,6 +152,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         topics.events: settings.chunk_events,
         topics.items: BLOCKS_A_CHUNK,
     }
+    transport.linger_seconds = settings.linger_seconds
     transport.owner = plane
     transport.count_unreadable = context.metrics.count_unreadable
     transport.tombstone_seconds = cluster.tombstone_seconds

@@ -32,6 +32,7 @@ from tracker.store.partition_store import (
     is_position,
 )
 from tracker.stream.item_side import ItemSide
+from tracker.stream.lists_together import ListsTogether
 from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
@@ -90,6 +91,7 @@ class Plane:
         topics = context.cluster.topics
         self._tables = {topics.events: "users", topics.items: "items"}
         self._changelogs = {"users": topics.users_changelog, "items": topics.items_changelog}
+        self._lists = ListsTogether(context)
         self._fenced: dict[TP, Committer] = {}
         self._open: dict[TP, Partition] = {}
         self._committed: dict[TP, int] = {}
@@ -394,7 +396,9 @@ class Plane:
         handed, other = None, self._handed(tp)
         if self._reader is not None and other is not None:
             handed = HandedPartition(self._reader, other.topic, other.partition)
-        return Partition(self._context, source, side, outbox, self._threads, self.fatal, handed)
+        return Partition(
+            self._context, source, side, outbox, self._threads, self.fatal, handed, self._lists
+        )
 
     def _handed(self, tp: TP) -> TP | None:
         """Return the partition of handed-on events beside one of the events topic."""

@@ -82,6 +82,9 @@ TOMBSTONE_SECONDS = 86400.0
 MARKERS = 2
 """Offsets without a record between two transactions; nothing else is asked about such a gap."""
 
+SMALL_FETCH = 64
+"""Records of a fetch below which the next one waits for more."""
+
 HELD_SECONDS = 0.02
 """Maximum time of a fetch while a partition is paused."""
 
@@ -113,6 +116,7 @@ class ChunkConsumer(driver.Consumer):
         self._rewind: dict[TP, int] = {}  # offset to seek to before the next fetch
         self._gaps: dict[TP, tuple[int, int]] = {}  # offsets [start, end) that the log lacks
         self._room = asyncio.Event()
+        self._next_fetch_at = 0.0  # monotonic time until which a fetch waits for more records
         self._noted: dict[TP, float] = {}  # when a database had all of its changelog
         self._unreadable: dict[str, UnreadableRows] = {}
         super().__init__(*args, **kwargs)
@@ -270,10 +274,24 @@ class ChunkConsumer(driver.Consumer):
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         """Fetch partitions that have room, and apply the records of changelogs."""
+        await self._linger()
         records, active = await super()._wait_next_records(timeout)
+        self._plan_linger(records or {})
         if records is not None and self.flow_active:
             await self._apply_changelogs(records, active or ())
         return records, active
+
+    async def _linger(self) -> None:
+        """Wait for more records, so that few chunks of some events come instead of many of one."""
+        seconds = self._next_fetch_at - time.monotonic()
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+    def _plan_linger(self, records: Mapping[TP, Sequence[Any]]) -> None:
+        """Let the next fetch wait if this one brought few records, of source partitions alone."""
+        counts = [len(some) for tp, some in records.items() if self._is_source(tp)]
+        if counts and len(counts) == len(records) and sum(counts) < SMALL_FETCH:
+            self._next_fetch_at = time.monotonic() + self.transport.linger_seconds
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
         """Fetch, except for source partitions that have no room.
@@ -467,6 +485,7 @@ class ChunkTransport(driver.Transport):
         owner: owner of the partitions.
         ends: returns end offsets if the broker's own answer is wrong.
         count_unreadable: called with table and problem of a row that cannot be one.
+        linger_seconds: minimum time between two fetches after one that brought few records.
         tombstone_seconds: time for which a changelog keeps the mark of a deletion.
         report_deleted: called with a partition, an offset, and the number of records from there on
             that retention deleted before they were read.
@@ -480,6 +499,7 @@ class ChunkTransport(driver.Transport):
         self.owner: Owner = NoOwner()
         self.ends: Callable[[Collection[TP]], Awaitable[Mapping[TP, int]]] | None = None
         self.count_unreadable: Callable[[str, str], object] = lambda table, problem: None
+        self.linger_seconds = 0.0
         self.tombstone_seconds = TOMBSTONE_SECONDS
         self.report_deleted: Callable[[TP, int, int], object] = lambda tp, offset, count: None
 

@@ -61,7 +61,7 @@ def test_small_chunk_is_processed_on_the_loop_and_a_large_one_in_a_thread(
     process = worker.users.process
     on_the_loop: list[bool] = []
 
-    def watched(records: Sequence[Any], end: int, handed: bool) -> list[Record]:
+    def watched(records: Sequence[Any], end: int, handed: bool, together: bool) -> list[Record]:
         on_the_loop.append(threading.current_thread() is threading.main_thread())
         return process(records, end)
 
@@ -157,7 +157,7 @@ def test_record_with_more_users_than_rows_ends_the_worker(worker: WorkerState) -
 def test_bug_in_processing_ends_the_worker_and_nothing_is_acknowledged(
     worker: WorkerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(records: Sequence[Any], end: int, handed: bool) -> list[Record]:
+    def fail(records: Sequence[Any], end: int, handed: bool, together: bool) -> list[Record]:
         raise ZeroDivisionError
 
     monkeypatch.setattr(worker.users, "process", fail)
@@ -334,7 +334,7 @@ def test_partition_waits_for_a_newer_row_and_answers_and_commits_meanwhile(
     process = worker.users.process
     blocked = True
 
-    def newer(records: Any, end: int, handed: bool = False) -> Any:
+    def newer(records: Any, end: int, handed: bool = False, together: bool = False) -> Any:
         if blocked and end == 2:
             raise NewerRowError("the row of item 1", b"\x03\x00", 2)
         return process(records, end)
@@ -358,7 +358,7 @@ def test_partition_waits_for_a_newer_row_and_answers_and_commits_meanwhile(
 
 
 def test_partition_that_waits_for_a_newer_row_closes_and_commits(worker: WorkerState) -> None:
-    def newer(records: Any, end: int, handed: bool = False) -> Any:
+    def newer(records: Any, end: int, handed: bool = False, together: bool = False) -> Any:
         raise NewerRowError("the row of item 1", b"\x03\x00", 2)
 
     async def work(running: RunningPartition) -> None:
@@ -399,7 +399,7 @@ def test_partition_reads_the_ends_that_a_block_needs_until_the_brokers_answer(
     ends = SourceEnds(lambda partition: None, read)
     process = worker.users.process
 
-    def needs(records: Any, end: int, handed: bool = False) -> Any:
+    def needs(records: Any, end: int, handed: bool = False, together: bool = False) -> Any:
         if not ends.reaches(0, 4):
             raise UnknownOffsetError(ends)
         return process(records, end)

@@ -16,7 +16,7 @@ from rocksdict import Options, Rdict
 from tests.plane_world import FakeRecord
 from tracker.store.database import OFFSET_KEY, TIME_KEY, write_records
 from tracker.stream.partition import Chunk
-from tracker.worker.transport import ChunkConsumer, ChunkSchema, NoOwner
+from tracker.worker.transport import SMALL_FETCH, ChunkConsumer, ChunkSchema, NoOwner
 
 EVENTS = TP("events", 0)
 OTHER = TP("events", 1)
@@ -46,6 +46,7 @@ def bare() -> Any:
     consumer: Any = object.__new__(ChunkConsumer)
     consumer._next, consumer._probed, consumer._rewind, consumer._gaps = {}, {}, {}, {}
     consumer._read_offset, consumer._unreadable, consumer._noted = {}, {}, {}
+    consumer._next_fetch_at = 0.0
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
     consumer.transport = SimpleNamespace(
@@ -53,6 +54,7 @@ def bare() -> Any:
         owner=FakeOwner(),
         ends=None,
         count_unreadable=lambda table, problem: None,
+        linger_seconds=0.0,
     )
     return consumer
 
@@ -401,3 +403,37 @@ def test_transport_without_an_owner_holds_nothing_back() -> None:
     assert (owner.position(EVENTS), owner.committed(EVENTS)) == (None, None)
     asyncio.run(owner.fence([EVENTS]))
     asyncio.run(owner.release([EVENTS]))
+
+
+def test_fetch_that_brought_few_events_lets_the_next_one_wait() -> None:
+    consumer = bare()
+    consumer.transport.linger_seconds = 0.02
+    waits = []
+    for brought in (
+        {EVENTS: records(1)},
+        {},
+        {EVENTS: records(1), CHANGES: records(2)},  # of a recovery or a standby
+        {CHANGES: records(2)},
+        {EVENTS: records(*range(SMALL_FETCH))},
+    ):
+        consumer._next_fetch_at = 0.0
+        consumer._plan_linger(brought)
+        begun = time.monotonic()
+        asyncio.run(consumer._linger())
+        waits.append(time.monotonic() - begun >= 0.015)
+    assert waits == [True, False, False, False, False]
+
+
+def test_fetch_that_comes_late_anyway_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = bare()
+    consumer.transport.linger_seconds = 0.02
+    consumer._plan_linger({EVENTS: records(1)})
+    time.sleep(0.02)
+    sleeps: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+
+    monkeypatch.setattr("tracker.worker.transport.asyncio.sleep", sleep)
+    asyncio.run(consumer._linger())
+    assert sleeps == []

@@ -1,0 +1,152 @@
+"""ListsTogether: makes the lists of several partitions' small chunks at once.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from tracker.kafka.outbox import Record
+from tracker.kernels.row_bytes import Slots
+from tracker.recommend.options import LearnedModels
+from tracker.stream.list_maker import ListJob, Lists, count_items, make_lists
+from tracker.stream.serving import Context
+from tracker.users.config import InterestConfig
+from tracker.users.layout import ByteColumns
+from tracker.users.rows import UserRows
+
+MOST_TOGETHER = 64
+"""Most lists that are made at once: the event loop does nothing else meanwhile."""
+
+
+_Waiting = tuple[ListJob, "asyncio.Future[list[Record]]"]
+
+
+class ListsTogether:
+    """Makes the lists of all partitions of a worker whose small chunks come at the same time.
+
+    A list costs little beside a call for lists. The users' rows are copied into one arena, which is
+    only read; stamps and counters of a partition stay its own. A partition waits for its lists,
+    so its rows do not change meanwhile.
+
+    Args:
+        context: what the partitions of a worker share.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._waiting: list[_Waiting] = []
+        self._rows: UserRows | None = None
+
+    async def make(self, job: ListJob) -> list[Record]:
+        """Make the lists of a job, with those of others that come before the loop has looked."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Record]] = loop.create_future()
+        self._waiting.append((job, answer))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._look, 1)
+        return await answer
+
+    def make_all(self, jobs: Sequence[ListJob]) -> list[list[Record]]:
+        """Return the records of each job; all have one artifact in use, and each user once.
+
+        1. Copy the users' rows into one arena.
+        2. Make and encode all lists.
+        3. Stamp the rows of each partition, and count.
+        """
+        if len(jobs) == 1:
+            return [jobs[0].make()]
+        serving, context = jobs[0].serving, self._context
+        # 1. Copy the rows.
+        ends = np.cumsum([len(job.lists.users) for job in jobs]).tolist()
+        parts = [
+            slice(end - len(job.lists.users), end) for job, end in zip(jobs, ends, strict=True)
+        ]
+        rows = self._arena(serving.config, ends[-1])
+        first = jobs[0].rows
+        rows.follow(serving.config, first.states.hidden.shape[1], first.newest)
+        for job, part in zip(jobs, parts, strict=True):
+            _copy_rows(rows, part.start, job.rows, job.lists.slots)
+        # 2. Make and encode the lists.
+        made = make_lists(
+            context, rows, _joined([job.lists for job in jobs]), serving, LearnedModels()
+        )
+        # 3. Stamp and count.
+        count_items(context, made.batch, serving)
+        return [
+            job.maker.finish(job.lists, serving, job.now, made.part(part))
+            for job, part in zip(jobs, parts, strict=True)
+        ]
+
+    def _look(self, before: int) -> None:
+        """Look whether more jobs have come since the loop's last turn; if not, make the lists."""
+        loop = asyncio.get_running_loop()
+        if len(self._waiting) > before:
+            loop.call_soon(self._look, len(self._waiting))
+            return
+        some = self._take()
+        if self._waiting:
+            loop.call_soon(self._look, len(self._waiting))
+        try:
+            out = self.make_all([job for job, _ in some])
+        except Exception as error:  # a bug: each partition that waits ends with it
+            for _, answer in some:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for (_, answer), records in zip(some, out, strict=True):
+            if not answer.done():
+                answer.set_result(records)
+
+    def _take(self) -> list[_Waiting]:
+        """Take the jobs that are made at once: of one artifact, and not too many lists."""
+        serving, lists = self._waiting[0][0].serving, 0
+        some: list[_Waiting] = []
+        rest: list[_Waiting] = []
+        for entry in self._waiting:
+            more = lists + len(entry[0].lists.users)
+            if not some or (entry[0].serving is serving and more <= MOST_TOGETHER):
+                some.append(entry)
+                lists = more
+            else:
+                rest.append(entry)
+        self._waiting = rest
+        return some
+
+    def _arena(self, config: InterestConfig, rows: int) -> UserRows:
+        """Return the arena, with room for so many rows."""
+        if self._rows is None:
+            self._rows = UserRows(config)
+        if self._rows.states.capacity < rows:
+            self._rows.grow(max(rows, MOST_TOGETHER))
+        return self._rows
+
+
+def _copy_rows(arena: UserRows, start: int, rows: UserRows, slots: Slots) -> None:
+    """Copy rows (B,) into those of an arena from `start` on, of the same layout, to be read."""
+    places = slice(start, start + len(slots))
+    for name in ByteColumns._fields:
+        getattr(arena.states, name)[places] = getattr(rows.states, name)[slots]
+    seen = rows.seen_slots[slots]
+    arena.seen_slots[places] = np.where(seen >= 0, np.arange(places.start, places.stop), -1)
+    long = np.flatnonzero(seen >= 0)
+    if len(long):
+        arena.seen.grow(arena.states.capacity)
+        for name in ("bits", "counts", "active"):
+            getattr(arena.seen, name)[start + long] = getattr(rows.seen, name)[seen[long]]
+
+
+def _joined(parts: Sequence[Lists]) -> Lists:
+    """Return lists of several partitions as one; slots number them all."""
+    return Lists(
+        [user for part in parts for user in part.users],
+        np.arange(sum(len(part.users) for part in parts)),
+        np.concatenate([part.times for part in parts]),
+        np.concatenate([part.scenes for part in parts]),
+        [name for part in parts for name in part.scene_names],
+        [origin for part in parts for origin in part.origins],
+        np.concatenate([part.appended for part in parts]),
+        [version for part in parts for version in part.versions],
+    )
