@@ -1,5 +1,10 @@
 // Small helpers: elements, and charts in the colours of the page.
 
+import { clock } from "./words.js";
+
+/** Texts of the ticks of a time axis, in the reader's form. */
+const clocks = (_, ticks, axis, space, step) => ticks.map((tick) => clock(tick, step < 60));
+
 export function el(name, fields = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(fields)) {
@@ -27,7 +32,7 @@ export function stack(holder, times, labels, shares, describe) {
   const chart = new window.uPlot({
     width: Math.max(holder.clientWidth, 200), height: 240, cursor: { show: false }, legend: { show: false },
     scales: { x: { time: true }, y: { range: [0, 1] } },
-    axes: [axis, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) }],
+    axes: [{ ...axis, values: clocks }, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) }],
     series: [{}, ...order.map((n) => ({ label: labels[n], stroke: colour(n), fill: colour(n), width: 1, points: { show: times.length < 2 } }))],
   }, [times, ...order.map((n) => sums[n])], holder);
   chart.root.setAttribute("role", "img");
@@ -42,7 +47,7 @@ export function steps(holder, { time, steps: stretches }, describe) {
   const axis = { stroke: theme("quiet"), grid: { stroke: theme("line"), width: 1 }, ticks: { stroke: theme("line") } };
   const chart = new window.uPlot({
     width: Math.max(holder.clientWidth, 200), height: 180, cursor: { show: false }, legend: { show: false },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } }, axes: [axis, { ...axis, size: 60 }],
+    scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } }, axes: [{ ...axis, values: clocks }, { ...axis, size: 60 }],
     series: [{}, { stroke: colour(0), fill: `${colour(0)}33`, width: 2, points: { show: false }, paths: window.uPlot.paths.stepped({ align: 1 }) }],
   }, [times, [...rates, rates.at(-1)]], holder);
   chart.root.setAttribute("role", "img");

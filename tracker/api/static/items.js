@@ -20,7 +20,7 @@ export function itemsView(root, signal, [itemId = "", text = ""]) {
   root.append(
     el("section", { class: "third" }, el("h2", {}, word("items")), el("form", { onsubmit: (event) => { event.preventDefault(); search(); } },
       el("label", { for: "item-text" }, word("search")), input, el("button", { class: "main" }, word("find"))), el("p", {}), found),
-    el("section", { class: "wide" }, one, el("h2", {}, word("map")), map));
+    el("section", { class: itemId ? "wide opened" : "wide" }, one, el("h2", {}, word("map")), map));
   search();
   if (itemId) showItem(one, itemId, signal);
   showMap(map, itemId, signal);

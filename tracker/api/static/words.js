@@ -69,6 +69,8 @@ export function word(name, fields = {}) {
   return (WORDS[language][name] ?? name).replace(/\{(\w+)\}/g, (_, field) => fields[field] ?? "");
 }
 
+export const clock = (seconds, fine) =>
+  new Intl.DateTimeFormat(locale(), { hour: "2-digit", minute: "2-digit", ...(fine ? { second: "2-digit" } : {}) }).format(new Date(seconds * 1000));
 export const number = (value, digits = 0) =>
   value == null ? "–" : new Intl.NumberFormat(locale(), { maximumFractionDigits: digits }).format(value);
 export const percent = (value, digits = 0) =>
