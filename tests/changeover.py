@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba.core.registry import CPUDispatcher
 
 from tests.plane_world import NOW, WorkerState, like
 from tracker.artifact.versions import set_latest
 from tracker.events.wire import Event
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving
-from tracker.worker.warm_up import warm_up
+from tracker.worker.warm_up import _events, warm_up
 
 
 class Feed:
@@ -80,6 +81,8 @@ def main() -> None:
     before = compiled()
     for number in range(1, 4):
         worker.send(*chunk(number))
+    join = _events(keeper.current, worker.context.kinds).take(np.zeros(1, np.int64))
+    assert keeper.current.recommender.join(worker.rows, 0, 1, join) is not None
     learning: Any = worker.users._learning
     found = {name: part.steps for name, part in learning._learner.progress.items()}
     told = json.dumps({"compiled": sorted(compiled() - before), "steps": found})

@@ -26,7 +26,7 @@ EVENTS = 80
 
 
 def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
-    """Call everything that a chunk needs once: events, carry-over, lists, learning, item states.
+    """Call everything that a chunk needs once: events, carry-over, lists, learning, joins, items.
 
     Native code is compiled at its first call, which takes half a minute; later starts load it from
     the cache. A group member that stalls for so long is removed from the group. Which kernels are
@@ -71,6 +71,7 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
     stored = dict(rows.dump(["a", "b"], slots[:2]))
     rows.clear(slots[:2])
     rows.load(["a", "b"], slots[:2], lambda keys: [stored.get(key) for key in keys])
+    recommender.join(rows, 0, 1, batch.take(np.zeros(1, np.int64)))
 
     scales = serving.artifact.manifest.item_counts
     items = ItemRows(scales)
