@@ -31,6 +31,7 @@ DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "prometheus_client": "prometheus-client",
     "pydantic_settings": "pydantic-settings",
     "pythonjsonlogger": "python-json-logger",
+    "PIL": "pillow",
     "sentence_transformers": "sentence-transformers",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
