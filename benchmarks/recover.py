@@ -81,9 +81,9 @@ def measure(systems: Systems, users: int) -> dict[str, float]:
     with systems.tracker(name) as process:
         systems.committed(process, name, count)
     kept = ready_seconds(systems, name)
-    shutil.rmtree(systems.folder / name)
+    shutil.rmtree(systems.states / name)
     lost = ready_seconds(systems, name)
-    rival = bare(systems, f"{name}-users-changelog", systems.folder / f"{name}-bare")
+    rival = bare(systems, f"{name}-users-changelog", systems.states / f"{name}-bare")
     seconds = lost["seconds"] - kept["seconds"]
     return {
         "users": users, "recovery": seconds, "start": kept["seconds"], "bare": rival["seconds"],

@@ -40,7 +40,7 @@ def throughput(systems: Systems, workers: int, count: int) -> float:
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
-                systems.tracker(name, TRACKER_DATA_DIR=str(systems.folder / f"{name}-{number}"))
+                systems.tracker(name, TRACKER_DATA_DIR=str(systems.states / f"{name}-{number}"))
             )
             for number in range(workers)
         ]
@@ -66,7 +66,7 @@ def pause(systems: Systems, rate: float) -> float:
     """Return the pause (ms) when one of two workers is told to stop, under load."""
     name = f"pause{systems.runs}"
     systems.topics(name)
-    places = [{"TRACKER_DATA_DIR": str(systems.folder / f"{name}-{number}")} for number in (0, 1)]
+    places = [{"TRACKER_DATA_DIR": str(systems.states / f"{name}-{number}")} for number in (0, 1)]
     with systems.tracker(name, **places[0]) as stays:
         with systems.tracker(name, **places[1]):
             systems.send(f"{name}-events", round(20 * rate), False, 1, rate)

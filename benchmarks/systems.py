@@ -8,6 +8,7 @@ the same k.
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -105,6 +106,10 @@ class Systems:
     def __init__(self, folder: Path, broker: str, items: int, users: int) -> None:
         """Connect; `folder` holds the artifact and the rivals' copy of its index."""
         self.folder = folder
+        self.states = folder / "states"
+        # Those of an earlier broker do not fit this one's topics.
+        shutil.rmtree(self.states, ignore_errors=True)
+        self.states.mkdir(parents=True)
         self.broker = broker
         self.items = items
         self.users = users
@@ -264,7 +269,7 @@ class Systems:
             "BENCH_FOLDER": str(self.folder),
             "BENCH_BROKERS": self.broker,
             "BENCH_NAME": run,
-            "BENCH_DATA": str(self.folder / run),
+            "BENCH_DATA": str(self.states / run),
             "BENCH_EVENTS": events,
             "BENCH_OUTPUT": output,
             "BENCH_PARTITIONS": str(PARTITIONS),
@@ -295,7 +300,7 @@ class Systems:
             "TRACKER_NAME": name,
             "TRACKER_BROKERS": self.broker,
             "TRACKER_ARTIFACTS": str(self.folder / "artifacts"),
-            "TRACKER_DATA_DIR": str(self.folder / name),
+            "TRACKER_DATA_DIR": str(self.states / name),
             "TRACKER_EVENT_PARTITIONS": str(PARTITIONS),
             "TRACKER_ITEM_PARTITIONS": str(ITEM_PARTITIONS),
             "TRACKER_WEB_PORT": "0",

@@ -219,7 +219,7 @@ class Settings(BaseSettings):
         1.0, ge=0.05, le=10.0, description="interval between two commits of states and positions"
     )
     linger_seconds: float = Field(
-        0.005,
+        0.0,
         ge=0.0,
         le=1.0,
         description="minimum time between two fetches of events while few come, so that their lists"

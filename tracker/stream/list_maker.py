@@ -135,14 +135,16 @@ class ListMaker:
         Returns:
             the records to send, keyed by user; without unchanged lists if `emit` is `changed`.
         """
-        made = make_lists(self._context, self._rows, lists, serving, learned)
-        count_items(self._context, made.batch, serving)
-        return self.finish(lists, serving, now, made)
+        answers = make_lists(self._context, self._rows, lists, serving, learned)
+        count_items(self._context, answers.batch, serving)
+        return self.finish(lists, serving, now, answers)
 
-    def finish(self, lists: Lists, serving: Serving, now: float, made: "MadeLists") -> list[Record]:
+    def finish(
+        self, lists: Lists, serving: Serving, now: float, answers: "MadeLists"
+    ) -> list[Record]:
         """Stamp the users' rows with the lists made for them, and return the records as `make`."""
         settings, metrics = self._context.settings, self._context.metrics
-        recommended, latencies, values = made.batch, made.latencies, made.values
+        recommended, latencies, values = answers.batch, answers.latencies, answers.values
         head = self._rows.states.head
         to_send = list(range(len(values)))
         if settings.emit == "changed":

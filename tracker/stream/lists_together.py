@@ -70,13 +70,13 @@ class ListsTogether:
         for job, part in zip(jobs, parts, strict=True):
             _copy_rows(rows, part.start, job.rows, job.lists.slots)
         # 2. Make and encode the lists.
-        made = make_lists(
+        answers = make_lists(
             context, rows, _joined([job.lists for job in jobs]), serving, LearnedModels()
         )
         # 3. Stamp and count.
-        count_items(context, made.batch, serving)
+        count_items(context, answers.batch, serving)
         return [
-            job.maker.finish(job.lists, serving, job.now, made.part(part))
+            job.maker.finish(job.lists, serving, job.now, answers.part(part))
             for job, part in zip(jobs, parts, strict=True)
         ]
 

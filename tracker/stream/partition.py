@@ -333,9 +333,9 @@ class Partition:
                     raise
                 fits = False
             else:
-                left = self.side.take_lists()
-                if left is not None and self._lists is not None:
-                    out = [*out, *await self._lists.make(left)]
+                job = self.side.take_lists()
+                if job is not None and self._lists is not None:
+                    out = [*out, *await self._lists.make(job)]
                 self._outbox.put(out)
         if not fits:  # records of many events each: the users of half of them may fit
             half = len(records) // 2

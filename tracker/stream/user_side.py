@@ -213,7 +213,7 @@ class UserSide(Side[str]):
             context.settings.max_event_age_seconds,
         )
         self._lists = ListMaker(context, partition, rows, self._policy)
-        self._left: ListJob | None = None  # lists that are not made yet
+        self._job: ListJob | None = None  # lists that are not made yet
         self._outcome = cache(self._metrics.outcomes.labels)
         self._item_events: list[NDArray[Any]] = []
         self._joining: dict[str, int] = {}  # slots of the users who join others in this chunk
@@ -364,8 +364,8 @@ class UserSide(Side[str]):
 
     def take_lists(self) -> ListJob | None:
         """Return the lists that `process` has left; they are made before anything else happens."""
-        left, self._left = self._left, None
-        return left
+        job, self._job = self._job, None
+        return job
 
     def due_at(self, at_end: bool) -> float | None:
         """Return the wall time in seconds at which the next pending list is due; None if none is.
@@ -892,7 +892,7 @@ class UserSide(Side[str]):
         )
         learned = self._learning.learned(serving)
         if leaves and learned == LearnedModels() and not self._holds_lists:
-            self._left = ListJob(self._lists, self._rows, lists, serving, now)
+            self._job = ListJob(self._lists, self._rows, lists, serving, now)
             return []
         return self._lists.make(lists, serving, now, learned)
 

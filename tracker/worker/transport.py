@@ -288,7 +288,7 @@ class ChunkConsumer(driver.Consumer):
             await asyncio.sleep(seconds)
 
     def _plan_linger(self, records: Mapping[TP, Sequence[Any]]) -> None:
-        """Let the next fetch wait if this one brought few records, of source partitions alone."""
+        """Delay the next fetch if this one brought few records, of source partitions alone."""
         counts = [len(some) for tp, some in records.items() if self._is_source(tp)]
         if counts and len(counts) == len(records) and sum(counts) < SMALL_FETCH:
             self._next_fetch_at = time.monotonic() + self.transport.linger_seconds
