@@ -36,19 +36,19 @@ class Row(NamedTuple):
 
 def _throughput(results: Results) -> Row:
     runs = results["pipeline"]["figures"]["uniform"]
-    ours, quix, faust = (
+    ours, bytewax, quix, faust = (
         whole(blocks.median_rate(runs[name]))
-        for name in ("tracker", "Quix Streams", "textbook Faust")
+        for name in ("tracker", "Bytewax", "Quix Streams", "textbook Faust")
     )
     return Row(
         "speed",
         en=(
             "Throughput of one worker, on two cores with the broker",
-            f"{ours} events/s; Quix Streams {quix}, a plain Faust agent {faust}",
+            f"{ours} events/s; Bytewax {bytewax}, Quix Streams {quix}, a plain Faust agent {faust}",
         ),
         zh=(
             "单个 worker 的吞吐量（与 broker 共用两个核）",
-            f"{ours} 事件/秒；Quix Streams {quix}，普通 Faust agent {faust}",
+            f"{ours} 事件/秒；Bytewax {bytewax}，Quix Streams {quix}，普通 Faust agent {faust}",
         ),
     )
 

@@ -154,7 +154,9 @@ def speed() -> dict[str, Any]:
 def made_up() -> Stored:
     """Return a small result of every name, to run every block on."""
     run = {"events_per_second": 1000.0, "cpu_microseconds": 70.0, "outputs": 5, "events": 10}
-    systems = {name: [run, run] for name in ("tracker", "Quix Streams", "textbook Faust")}
+    systems = {
+        name: [run, run] for name in ("tracker", "Bytewax", "Quix Streams", "textbook Faust")
+    }
     swapped = {"after_swap": 0.2, "after_replay": 0.2, "difference": [0.0, -0.1, 0.1]}
     carried = {"targets": 9, "hit_rate_at_10": swapped, "ndcg_at_10": swapped}
     value = [0.2, 0.1, 0.3]
