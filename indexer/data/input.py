@@ -1,6 +1,7 @@
 """Items and users from files: each line or row as a struct, or the reason why it is none."""
 
 import dataclasses
+import decimal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,8 @@ def read_structs(
 ) -> Iterator[tuple[str, Struct | str]]:
     """Yield the place of each line or row with its struct, or with the reason why there is none.
 
-    Null is absent, everywhere. An attribute that cannot be kept, such as a date, a decimal or an
-    object within it, is left out; the rest of the line stays.
+    Null is absent, everywhere. An attribute that cannot be kept, such as a date or an object within
+    it, is left out; the rest of the line stays.
 
     Args:
         path: a file, or a folder of part files, of any format; `-` is standard input.
@@ -68,7 +69,10 @@ def read_structs(
 
 def _look_alikes(entry: Any, names: tuple[str, ...]) -> str:
     """Return which fields of a line look like those that are expected, for its message."""
-    there = entry if isinstance(entry, dict) else msgspec.json.decode(entry)
+    try:
+        there = entry if isinstance(entry, dict) else msgspec.json.decode(entry)
+    except msgspec.ValidationError:  # a number that is out of range
+        return ""
     if not isinstance(there, dict):
         return ""
     near = [(name, nearest(name, names)) for name in there if name not in names]
@@ -136,10 +140,8 @@ def _categories(categories: Any, left_out: Counter[str] | None) -> Any:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
         return [part.strip() for part in categories.split("|") if part.strip()]
-    if not isinstance(categories, list):
-        return categories
     texts = []
-    for one in categories:
+    for one in categories if isinstance(categories, list) else [categories]:
         if isinstance(one, str):
             texts.append(one)
         elif isinstance(one, int) and not isinstance(one, bool):
@@ -160,6 +162,8 @@ def _attributes(attributes: Any, left_out: Counter[str] | None) -> Fields:
         if isinstance(value, list):
             can_be_kept = all(isinstance(one, str) for one in value)
         else:
+            if isinstance(value, decimal.Decimal):
+                value = float(value)
             can_be_kept = isinstance(value, str | int | float) and value not in _INFINITE
         if can_be_kept and isinstance(name, str):
             result[name] = value

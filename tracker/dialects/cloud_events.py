@@ -1,6 +1,7 @@
 """CloudEvents: the envelope around events of our own or of another format."""
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from tracker.events.foreign import ForeignValueError, object_of
 
 ENVELOPE = "cloudevents"
 """The name of the envelope; `cloudevents:segment` is the envelope around another format."""
+
+_VERSION = re.compile(r"\.v\d+(\.\d+)*$", re.IGNORECASE)
 
 
 class _OwnFormat:
@@ -40,7 +43,8 @@ class CloudEvents:
     """The envelope of CloudEvents 1.0 in its structured mode, also a batch of them.
 
     `data` holds a record of another format. Where that has no event id, `source` and `id` together
-    are it; where it has no timestamp, `time` is, and for a kind the last part of `type`.
+    are it; where it has no timestamp, `time` is, and for a kind the last part of `type`, without
+    the version after it.
 
     Args:
         inner: the format of `data`.
@@ -51,13 +55,16 @@ class CloudEvents:
         self.name = ENVELOPE if inner is None else f"{ENVELOPE}:{inner.name}"
 
     def records(self, content: Any) -> list[Any]:
-        """Return the envelopes of a batch, or the one; those whose data are several, each."""
+        """Return the envelopes of a batch, or the one; those whose data are several, each.
+
+        The ids of such envelopes are told apart by a number: `17`, `17.2`, `17.3`.
+        """
         envelopes = content if isinstance(content, list) else [content]
         return [
-            envelope | {"data": data} if isinstance(envelope, dict) and len(inner) > 1 else envelope
+            _envelope_of(envelope, data, place) if len(inner) > 1 else envelope
             for envelope in envelopes
             for inner in [self._records_of(envelope)]
-            for data in inner
+            for place, data in enumerate(inner)
         ]
 
     def _records_of(self, envelope: Any) -> list[Any]:
@@ -105,7 +112,7 @@ class CloudEvents:
             fields["timestamp"] = record["time"]
         is_action = not any(name in fields for name in ("retracts", "takes_back", "was"))
         if is_action and fields.get("kind") is None and isinstance(record.get("type"), str):
-            fields["kind"] = record["type"].rpartition(".")[2]
+            fields["kind"] = _word_of(record["type"])
         return Part(fields, part.place)
 
     def only(self, record: Fields, places: Sequence[int]) -> Fields:
@@ -116,3 +123,18 @@ class CloudEvents:
     def hint(self) -> str:
         """Return where the fields of an event are expected, for messages."""
         return f" (in data){self._inner.hint()}"
+
+
+def _envelope_of(envelope: Fields, data: Any, place: int) -> Fields:
+    """Return the envelope around one of several data, with an id of its own."""
+    numbers = {"id": f"{envelope['id']}.{place + 1}"} if place and envelope.get("id") else {}
+    return envelope | numbers | {"data": data}
+
+
+def _word_of(type_name: str) -> str:
+    """Return the last word of a type, which may end in a version.
+
+    >>> _word_of("com.example.shop.click"), _word_of("com.example.shop.click.v2")
+    ('click', 'click')
+    """
+    return _VERSION.sub("", type_name).rpartition(".")[2]

@@ -70,7 +70,7 @@ def _load_file(name: str) -> DialectFile:
 
 def _merged(base: DialectFile, file: DialectFile) -> DialectFile:
     """Return a file over another one: what it names counts, and the other's words stay."""
-    named = set(file.kinds) | set(file.takes_back) | set(file.ignore)
+    named = {word.casefold() for word in (*file.kinds, *file.takes_back, *file.ignore)}
     fields: dict[str, Any] = {
         name: value
         for name in file.__struct_fields__
@@ -81,12 +81,12 @@ def _merged(base: DialectFile, file: DialectFile) -> DialectFile:
         **fields,
         kinds=_without(base.kinds, named) | file.kinds,
         takes_back=_without(base.takes_back, named) | file.takes_back,
-        ignore=[word for word in base.ignore if word not in named] + file.ignore,
+        ignore=[word for word in base.ignore if word.casefold() not in named] + file.ignore,
     )
 
 
 def _without(table: Mapping[str, str], words: set[str]) -> dict[str, str]:
-    return {word: kind for word, kind in table.items() if word not in words}
+    return {word: kind for word, kind in table.items() if word.casefold() not in words}
 
 
 def _read(name: str, text: str) -> DialectFile:
@@ -95,7 +95,8 @@ def _read(name: str, text: str) -> DialectFile:
     except msgspec.ValidationError as error:
         raise DialectError(
             f"{name}: {error}; expected are the paths user, item, kind, timestamp, scene, value,"
-            " event_id and records, base, others, ignore, and the tables kinds, takes_back, join"
+            " event_id and records, base, others, ignore, absent, and the tables kinds, takes_back,"
+            " join"
         ) from error
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise DialectError(f"{name}: not TOML: {error}") from error

@@ -40,6 +40,7 @@ class DialectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kinds: dict[str, str] = {}
     takes_back: dict[str, str] = {}
     ignore: list[str] = []
+    absent: list[str] = []
     join: Join | None = None
     others: Literal["reject", "ignore"] | None = None
 
@@ -78,6 +79,7 @@ class TableDialect:
             "value": _compiled(file.value, f"{name}: value"),
         }
         self._event_id = _compiled(file.event_id, f"{name}: event_id")
+        self._absent = frozenset(file.absent)
         self._records = _compiled(file.records, f"{name}: records")
         missing = [
             field
@@ -151,7 +153,7 @@ class TableDialect:
         common: Fields = {} if back is None else {"takes_back": back}
         if back is None:
             common["kind"] = kind
-        user = first_value(self._user, record)
+        user = self._first(self._user, record)
         if user is not None:
             common["user_id"] = user
         items = [] if self._list is None else parsed_json(walk(record, self._list))
@@ -165,21 +167,31 @@ class TableDialect:
             for place, item in enumerate(items)
         ]
 
+    def _first(self, paths: Sequence[FieldPath], record: Fields, item: Any = None) -> Any:
+        """Return the value of the first path that has one which does not say that there is none."""
+        value = first_value(paths, record, item)
+        if isinstance(value, str) and value in self._absent:
+            others = (path.find(record, item) for path in paths)
+            value = next(
+                (one for one in others if one is not None and one not in self._absent), None
+            )
+        return value
+
     def _fields(self, record: Fields, item: Any, place: int) -> Fields:
         """Return the fields that may differ from item to item."""
         fields: Fields = {}
-        item_id = first_value(self._item, record, item)
+        item_id = self._first(self._item, record, item)
         if item_id is not None:
             fields["item_id"] = item_id
         for name, paths in self._more.items():
-            value = first_value(paths, record, item)
+            value = self._first(paths, record, item)
             if value is not None:
                 fields[name] = value
         if isinstance(fields.get("value"), str):
             fields["value"] = _number(fields["value"])
         if "scene" in fields:
             fields["scene"] = str(fields["scene"])
-        event_id = first_value(self._event_id, record, item)
+        event_id = self._first(self._event_id, record, item)
         if event_id is not None:
             fields["event_id"] = numbered(event_id, place)
         elif self._event_id:
@@ -202,7 +214,7 @@ class TableDialect:
                 )
 
     def _join(self, record: Fields, word: str) -> Fields:
-        user, was = first_value(self._join_user, record), first_value(self._join_was, record)
+        user, was = self._first(self._join_user, record), self._first(self._join_was, record)
         if user is None or was is None or user == was:
             raise PassedOver(word)
         fields: Fields = {"user_id": user, "was": was}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from tracker.events.ids import IdError, id_text
-from tracker.events.names import nearest
+from tracker.events.names import CLOSE_LETTERS, nearest
 
 FIELDS = (
     "user_id", "item_id", "kind", "timestamp", "scene", "value", "event_id", "retracts",
@@ -45,6 +45,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 _NOT_FINITE = re.compile(rb"[:\[,]\s*[+-]?(NaN|nan|Infinity|inf)\b")
+
+_PART = re.compile(rb'\s*(?:"[^"\n]*"\s*:|[}\]]\s*,?\s*$)')
 
 _BETWEEN = re.compile(rb"\}\s*\{")
 
@@ -132,6 +134,10 @@ def content_of(value: bytes) -> Any:
         content = msgspec.json.decode(text)
     except RecursionError as deep:
         raise ForeignValueError("wrong_type", "nested too deeply to be an event") from deep
+    except msgspec.ValidationError as beyond:  # JSON, with a number that nothing here can hold
+        raise ForeignValueError(
+            "wrong_type", f"{str(beyond).partition(' - ')[0]}; numbers below 1e308 are expected"
+        ) from beyond
     except (msgspec.DecodeError, UnicodeDecodeError) as not_json:
         why = _not_json(value) or f"not JSON: {not_json}"
         raise ForeignValueError("not_json", why) from not_json
@@ -270,7 +276,7 @@ def look_alikes(names: Counter[str]) -> list[str]:
 def _looks_like(name: str, names: tuple[str, ...]) -> str:
     if name in FIELDS:
         return ""
-    meant = nearest(name, names)
+    meant = nearest(name, names, min(CLOSE_LETTERS, len(name) // 2))  # `id` is not `kind`
     return "" if meant is None else f"`{name}` looks like `{meant}`"
 
 
@@ -311,6 +317,11 @@ def _not_json(value: bytes) -> str:
         return "not JSON: quotes are single; this is Python's str() of a dict: use json.dumps()"
     if start == b"{":
         return _several(value) or _not_text(value)
+    if _PART.match(value):
+        return (
+            "a part of an object over several lines; one object per line is expected: jq -c ."
+            " makes them"
+        )
     if start != b"[" and re.match(rb"[^{}\n]*[,;\t][^{}\n]*", value[:1000]) and b"{" not in value:
         return "a line of CSV, not JSON; a JSON object is expected"
     return ""

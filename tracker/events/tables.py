@@ -29,7 +29,8 @@ _NOTHING = frozenset(("nan", "null", "none", "na", "n/a", "\\n", "-"))
 _OBJECTS = ("attributes",)
 _IDS = ("user_id", "item_id", "event_id", "retracts", "was")
 _MOST_DIGITS = 300
-_SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d+")
+_SHORTENED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+_WITH_FRACTION = re.compile(r"-?\d+\.0+")
 _BEFORE_HEADER = re.compile(r"""#(?![,;\t|])|\s*"?sep=.?"?\s*$""", re.IGNORECASE)
 
 
@@ -98,10 +99,13 @@ def parquet_rows(
 
 def _column(column: Any, name: str, place: str) -> list[Any]:
     """Return the values of the column of a field; attributes that cannot be kept are objects."""
+    is_attribute = name.partition(".")[0] == "attributes"
+    if is_attribute and _is_time(column):
+        return cast(list[Any], column.cast(_readable(column.type), safe=False).to_pylist())
     try:
         values = _values(column, place)
     except InputError:
-        if name.partition(".")[0] != "attributes":
+        if not is_attribute:
             raise
         return cast(list[Any], column.to_pylist())
     if name == "timestamp" and _is_time(column):
@@ -334,6 +338,11 @@ def _damage(fields: Fields) -> str:
             return (
                 f"{name} is {cell}, a number that a spreadsheet has shortened: format the column as"
                 " text before it is saved"
+            )
+        if _WITH_FRACTION.fullmatch(cell):
+            return (
+                f"{name} is {cell}, a whole number that was written as a float, as pandas does"
+                " where a cell is empty: write it without the fraction (.astype('Int64'))"
             )
     return ""
 

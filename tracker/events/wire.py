@@ -275,6 +275,12 @@ def _other_event(fields: dict[str, Any]) -> Event:
         RejectedEventError: fields are missing, or do not go together.
     """
     event = msgspec.convert(fields, OtherEvent)
+    if event.was is not None and event.item_id is not None:
+        raise RejectedEventError(
+            "wrong_type",
+            "was and item_id in one event: was joins two users, and says nothing of items; send"
+            " both as events of their own",
+        )
     shapes = [name for name in ("retracts", *_OTHER) if getattr(event, name) is not None]
     if len(shapes) > 1:
         raise RejectedEventError(

@@ -137,6 +137,12 @@ class Intake:
             part: of a record with several events, those that were not taken.
         """
         self._metrics.rejected.labels(rejection.reason).inc(rejection.events)
+        self._say_once(
+            f"rejected {rejection.reason}",
+            f"partition {rejection.partition}, offset {rejection.offset}: rejected as"
+            f" {rejection.reason}; the record and the message are in the topic"
+            f" {self._rejected_topic}; further ones of this reason are counted, and not logged",
+        )
         value = record.value if part is None else part
         self._last_rejections.append(LastRejection(rejection, bytes(value or b"")[:REJECTED_BYTES]))
         return rejected_record(
@@ -170,8 +176,12 @@ class Intake:
 
     def _say(self, message: str) -> None:
         """Log a message once in the life of the worker."""
-        if message not in self._log_once and len(self._log_once) < MAX_SAID:
-            self._log_once.add(message)
+        self._say_once(message, message)
+
+    def _say_once(self, subject: str, message: str) -> None:
+        """Log the first message of a subject in the life of the worker."""
+        if subject not in self._log_once and len(self._log_once) < MAX_SAID:
+            self._log_once.add(subject)
             log.warning("%s: %s", self._topic, message, extra=ONCE)
 
     def _check_ratings(self, batch: EventBatch) -> None:

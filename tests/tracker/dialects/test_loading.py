@@ -196,6 +196,73 @@ def test_the_envelope_goes_around_any_format() -> None:
         decode_record(msgspec.json.encode(data), dialect)
 
 
+def test_several_data_of_an_envelope_have_ids_of_their_own() -> None:
+    plain = {"user_id": "u", "item_id": "a", "kind": "view", "timestamp": 1}
+    envelope = {"specversion": "1.0", "id": "9", "source": "s", "type": "t"}
+    value = msgspec.json.encode(envelope | {"data": [plain, plain, plain | {"event_id": "own"}]})
+    batch, _, rejected = read([value], "cloudevents")
+    assert not rejected
+    assert batch.event_ids.tolist() == [hash_id(text) for text in ("s 9", "s 9.2", "own")]
+    data = order({"product_id": "a"}, {"product_id": "b"})
+    del data["messageId"]
+    value = msgspec.json.encode(envelope | {"data": {"batch": [data, data]}})
+    batch, _, rejected = read([value], "cloudevents:segment")
+    assert not rejected
+    assert batch.event_ids.tolist() == [
+        hash_id(text) for text in ("s 9", "s 9/2", "s 9.2", "s 9.2/2")
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["click", "com.example.shop.click", "com.example.shop.click.v2", "shop.click.v1.0"]
+)
+def test_the_kind_of_an_envelope_is_the_last_word_of_its_type(name: str) -> None:
+    data = {"user_id": "u", "item_id": "a", "timestamp": 1}
+    value = msgspec.json.encode({"specversion": "1.0", "type": name, "data": data})
+    dialect = load_dialect("cloudevents")
+    assert dialect is not None
+    assert decode_record(value, dialect).kind == "click"
+
+
+GA4 = {"event_timestamp": "1714500000000000", "user_pseudo_id": "1.2"}
+
+
+def test_a_text_that_says_there_is_none_is_absent() -> None:
+    item = {"item_id": "a", "item_list_name": "(not set)", "quantity": None}
+    parameters = [{"key": "item_list_name", "value": {"string_value": "Related"}}]
+    record = GA4 | {"event_name": "view_item", "user_id": "(not set)", "items": [item]}
+    values = [
+        record | {"event_params": parameters},
+        record | {"event_params": []},
+        record | {"items": [item | {"item_id": "(not set)"}]},
+    ]
+    batch, reader, rejected = read([msgspec.json.encode(value) for value in values], "ga4")
+    assert [reader.scene_names.get(code) for code in batch.scenes.tolist()] == ["Related", None]
+    assert batch.users == ["1.2", "1.2"]
+    assert [one.reason for _, one in rejected] == ["missing_field"]
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("ga4", {"event_name": "generate_lead"}),
+        ("ga4", {"event_name": "ad_impression", "items": []}),
+        ("ubi", {"action_name": "new_user_entry"}),
+        ("snowplow", {"event": "struct", "event_name": "event"}),
+    ],
+)
+def test_what_a_system_records_by_itself_is_passed_over(name: str, record: dict[str, Any]) -> None:
+    batch, reader, rejected = read([msgspec.json.encode(record)], name)
+    assert (len(batch), rejected, reader.passed_over.total()) == (0, [], 1)
+
+
+def test_what_was_shared_is_named_by_a_parameter() -> None:
+    parameters = [{"key": "item_id", "value": {"string_value": "a"}}]
+    record = GA4 | {"event_name": "share", "items": [], "event_params": parameters}
+    batch, _, _ = read([msgspec.json.encode(record)], "ga4")
+    assert batch.items.tolist() == [hash_id("a")]
+
+
 def test_our_own_arrays_are_their_events() -> None:
     first = Event("u", "i", "view", 1.0)
     second = {"user_id": "v", "item_id": "j", "kind": "veiw", "timestamp": 1}
@@ -331,6 +398,22 @@ def test_a_file_over_a_built_in_format_adds_its_words(tmp_path: Path) -> None:
     assert list(kinds.values()) == ["like", "remove_from_cart", "view"]
     with pytest.raises(PassedOver):
         decode_record(b'{"event":"Anything"}', dialect)
+
+
+def test_a_word_of_a_file_over_a_built_in_format_counts_in_any_case(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'base = "segment"\n[kinds]\n"cart viewed" = "view"\n"product removed" = "dislike"\n'
+        '[takes_back]\n"PRODUCT ADDED" = "save"\n'
+    )
+    dialect = load_dialect(str(path))
+    assert dialect is not None
+    record = {"userId": "u", "timestamp": 1, "properties": {"id": "x"}}
+    events = [
+        decode_record(msgspec.json.encode(record | {"event": word}), dialect)
+        for word in ("Cart Viewed", "Product Removed", "Product Added")
+    ]
+    assert [event.kind for event in events] == ["view", "dislike", None]
 
 
 def test_a_flat_table_is_read_by_its_columns(tmp_path: Path) -> None:

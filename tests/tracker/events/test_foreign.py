@@ -108,6 +108,11 @@ def test_a_float_as_an_id_is_refused_with_the_remedy(field: str) -> None:
         (line() + line(), "not_json", "several objects in one line"),
         (line() + b",", "not_json", "a comma after the object"),
         (b"{", "not_json", "an object over several lines"),
+        (b'  "user_id": "u",', "not_json", "a part of an object over several lines"),
+        (b"  },", "not_json", "a part of an object over several lines"),
+        (line(value=1).replace(b"1}", b"1e999}"), "wrong_type", "Number out of range; numbers"),
+        (line(x=1).replace(b"1}", b"1" + b"0" * 5000 + b"}"), "wrong_type", "numbers below"),
+        (line(was="v"), "wrong_type", "was and item_id in one event"),
         (b'{"data":[' + line() + b"," + line() + b"]}", "missing_field", "`data` holds 2 objects"),
         (b'{"before":null,"after":' + line() + b"}", "missing_field", "`after` holds an object wi"),
     ],
@@ -129,7 +134,8 @@ def test_unknown_fields_are_counted_by_name_and_the_names_are_bounded() -> None:
 
 
 def test_names_that_look_like_a_field_are_told() -> None:
-    assert look_alikes(Counter({"scen": 2, "colour": 5, "valeu": 3})) == [
+    plain = dict.fromkeys(("colour", "id", "uid", "pid", "end"), 9)  # far from all, or short
+    assert look_alikes(Counter({"scen": 2, "valeu": 3, **plain})) == [
         "`valeu` looks like `value`",
         "`scen` looks like `scene`",
     ]

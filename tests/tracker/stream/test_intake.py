@@ -58,6 +58,22 @@ def test_an_unknown_field_is_counted_and_one_like_a_field_is_logged_once_a_worke
     ]
 
 
+def test_the_first_rejection_of_each_reason_is_logged_without_what_it_holds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    context = context_of()
+    with caplog.at_level(logging.WARNING):
+        for partition in range(2):
+            intake = Intake(context, partition)
+            for fields in ({"user_id": 5.5}, {"kind": None}, {"item_id": ["secret"]}):
+                assert take(intake, **fields) == 0
+    assert said(caplog) == [
+        f"t-events: partition 0, offset 1: rejected as {reason}; the record and the message are in"
+        " the topic t-rejected; further ones of this reason are counted, and not logged"
+        for reason in ("wrong_type", "missing_field")
+    ]
+
+
 def test_a_chunk_that_is_read_again_is_counted_once() -> None:
     context = context_of()
     intake = Intake(context, 0)
