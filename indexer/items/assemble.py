@@ -11,7 +11,7 @@ import msgspec
 from indexer.data.catalog import Catalog
 from indexer.data.users import Users, known_attributes
 from indexer.items.carry import Before, encodings_of, item_rows, vectors_of
-from indexer.items.index import build_index, similar_rows
+from indexer.items.index import build_index, searched_rows, similar_rows
 from indexer.items.item_encoder import Encoder, Progress
 from indexer.items.options import (
     BuildOptions,
@@ -171,7 +171,7 @@ def assemble(
     1. Read the current version; refuse to change its basis, except with `refit`.
     2. Order the catalogue and the retired items; encode new texts.
     3. Fit the whitening, or keep the current one; an unchanged text keeps its vector exactly.
-    4. Build the index, measure its recall, and refuse too low a recall.
+    4. Build the index, measure its recall, and refuse too low a recall. Search for each item.
 
     Args:
         catalog: the items.
@@ -212,13 +212,15 @@ def assemble(
             f" {options.min_recall} expected: nothing was published; lower --min-recall, or build"
             " with --index flat, which is exact"
         )
+    nearest = searched_rows(vectors, index)
     items = ItemVectors.make(
         rows.ids,
         full,
         interest.dim,
         vectors=vectors,
         live=rows.live,
-        similar=similar_rows(full, vectors, index),
+        similar=similar_rows(full, nearest, index.size),
+        nearest=nearest,
         labels=rows.labels,
     )
     return Assembled(

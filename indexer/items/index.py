@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tracker.artifact.manifest import IndexInfo
 from tracker.items.index import ItemIndex, Kind
-from tracker.items.vectors import SIMILAR, Vectors, nearest_rows, unit
+from tracker.items.vectors import NEAREST, SIMILAR, Vectors, nearest_rows, unit
 
 IndexChoice = Literal["auto", "flat", "pq_fastscan", "ivf_pq_fastscan"]
 
@@ -142,32 +142,50 @@ def recall_at_10(index: ItemIndex, queries: Vectors, exact: ItemIndex, vectors: 
     return float((scores >= best[:, -1:] - 1e-5).mean())
 
 
-def similar_rows(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[np.int32]:
+def searched_rows(vectors: Vectors, index: ItemIndex) -> NDArray[np.int32]:
+    """Search for the vector of every row.
+
+    Args:
+        vectors: (N, D) float32, unit length, or zeros without text.
+        index: index of the live rows that have a text; they are the first.
+
+    Returns:
+        (N, 64) int32 rows, best first; they end in -1 if there are fewer. A row of zeros finds
+        nothing.
+    """
+    found = np.full((len(vectors), NEAREST), -1, np.int32)
+    for start in range(0, len(vectors), _BATCH):
+        block = slice(start, start + _BATCH)
+        found[block], _ = index.search(vectors[block], NEAREST, _threads(index.size))
+    found[~vectors.any(1)] = -1
+    return found
+
+
+def similar_rows(full: Vectors, nearest: NDArray[np.int32], live: int) -> NDArray[np.int32]:
     """Find the most similar live rows of every row.
 
     Args:
         full: (N, F) float32, unit length, or zeros without text; their inner product is the
             similarity.
-        vectors: (N, D) float32, likewise; for the candidates in a large catalogue.
-        index: index of the live rows that have a text; they are the first.
+        nearest: (N, 64) of `searched_rows`: the candidates in a large catalogue.
+        live: rows before this one are live, and have a text.
 
     Returns:
         (N, 16) int32, best first, without the row itself; rows end in -1 if there are fewer. A row
         of zeros is similar to nothing.
     """
-    similar = _similar(full, vectors, index)
+    similar = _similar(full, nearest, live)
     similar[~full.any(1)] = -1
     return similar
 
 
-def _similar(full: Vectors, vectors: Vectors, index: ItemIndex) -> NDArray[np.int32]:
-    live = index.size
+def _similar(full: Vectors, nearest: NDArray[np.int32], live: int) -> NDArray[np.int32]:
     if live <= EXACT_SIMILAR_ITEMS:
         return nearest_rows(full, live)
     similar = np.empty((len(full), SIMILAR), np.int32)
     for start in range(0, len(full), _BATCH):
         block = slice(start, start + _BATCH)
-        rows, _ = index.search(vectors[block], 4 * SIMILAR, _threads(live))
+        rows = nearest[block]
         scores = np.einsum("bkf,bf->bk", full[rows], full[block])
         own = np.arange(start, start + len(rows))[:, None]
         scores[(rows < 0) | (rows == own)] = -np.inf

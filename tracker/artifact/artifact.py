@@ -239,10 +239,14 @@ _VECTORS = {
     "vectors": "F32",
     "full": "F32",
     "similar": "I32",
+    "nearest": "I32",
     "label_codes": "I32",
     "table_hash": "U64",
     "table_row": "I32",
 }
+
+_LATER = frozenset({"nearest"})
+"""Arrays that older indexers did not write."""
 
 _ROWS = 8192
 
@@ -276,13 +280,16 @@ def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
         "vectors": (count, manifest.dim),
         "full": (count, manifest.full_dim),
         "similar": (count, -1),
+        "nearest": (count, -1),
         "table_hash": (-1,),
         "table_row": (-1,),
     }
     arrays = _tensors(
         path / LAYOUT.vectors,
         {name: (dtype, shapes.get(name, (count,))) for name, dtype in _VECTORS.items()},
+        _LATER,
     )
+    arrays.setdefault("nearest", np.zeros((count, 0), np.int32))
     vectors = ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
     problem = vectors.problem()
     if problem is not None:
@@ -303,8 +310,14 @@ def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -
     return index
 
 
-def _tensors(path: Path, expected: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+def _tensors(
+    path: Path,
+    expected: dict[str, tuple[str, tuple[int, ...]]],
+    later: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
     """Map a safetensors file into memory; check names, types, shapes (-1 is any) and numbers.
+
+    Those of `later` may be missing.
 
     Raises:
         ArtifactError: the file is not what was expected, or a number in it is not finite.
@@ -323,6 +336,8 @@ def _tensors(path: Path, expected: dict[str, tuple[str, tuple[int, ...]]]) -> di
         ) from error
     arrays: dict[str, Any] = {}
     for name, (dtype, shape) in expected.items():
+        if name in later and name not in names:
+            continue
         entry = header[name] if name in names else {}
         dims = entry.get("shape", [])
         fits = len(dims) == len(shape) and all(

@@ -17,6 +17,9 @@ Hashes = NDArray[np.uint64]
 SIMILAR = 16
 """How many similar items are kept of each item."""
 
+NEAREST = 64
+"""How many items are kept of each that a search for it finds."""
+
 _NEIGHBOUR_BLOCK = 512
 
 
@@ -149,6 +152,8 @@ class ItemVectors:
         vectors: (N, D) float32, unit: the leading components of `full`, at length 1 again.
         full: (N, F) float32, unit: whitened text vectors, in order of falling variance.
         similar: (N, 16) int32, the nearest live rows by content, -1 where there are fewer.
+        nearest: (N, 64) int32, what the index finds for each row's vector, best first, the row
+            itself among them; -1 where there are fewer. (N, 0) from an indexer that kept none.
         labels: the distinct labels.
         label_codes: (N,) int32, each row's position in `labels`.
         live: number of rows that can be recommended.
@@ -161,6 +166,7 @@ class ItemVectors:
     vectors: Vectors
     full: Vectors
     similar: NDArray[np.int32]
+    nearest: NDArray[np.int32]
     labels: list[str]
     label_codes: NDArray[np.int32]
     live: int
@@ -177,6 +183,7 @@ class ItemVectors:
         vectors: Vectors | None = None,
         live: int | None = None,
         similar: NDArray[np.int32] | None = None,
+        nearest: NDArray[np.int32] | None = None,
         labels: Sequence[str] | None = None,
     ) -> "ItemVectors":
         """Put items together and build their hash table.
@@ -188,6 +195,7 @@ class ItemVectors:
             vectors: (N, D) float32, unit length; by default the leading part of `full`.
             live: rows that can be recommended; by default all.
             similar: (N, 16) int32; by default found by exact search over `full`.
+            nearest: (N, 64) int32; by default (N, 0): everything is searched for.
             labels: one a row; by default empty.
 
         Raises:
@@ -206,6 +214,9 @@ class ItemVectors:
         similar = nearest_rows(full, live) if similar is None else similar
         if similar.shape != (len(ids), SIMILAR):
             raise ValueError(f"similar has shape {similar.shape}; {(len(ids), SIMILAR)} expected")
+        nearest = np.zeros((len(ids), 0), np.int32) if nearest is None else nearest
+        if len(nearest) != len(ids):
+            raise ValueError(f"nearest has shape {nearest.shape}; ({len(ids)}, {NEAREST}) expected")
         names = [""] * len(ids) if labels is None else labels
         table: dict[str, int] = {}
         codes = np.array([table.setdefault(name, len(table)) for name in names], np.int32)
@@ -219,6 +230,7 @@ class ItemVectors:
             vectors=vectors,
             full=full,
             similar=similar,
+            nearest=nearest,
             labels=list(table),
             label_codes=codes,
             live=live,
@@ -249,6 +261,7 @@ class ItemVectors:
             return f"the hash in row {wrong[0]} is not that of its id {self.ids[wrong[0]]!r}"
         for name, rows, least, end in (
             ("similar", self.similar, -1, self.live),
+            ("nearest", self.nearest, -1, self.live),
             ("label_codes", self.label_codes, 0, len(self.labels)),
         ):
             if rows.size and not least <= rows.min() <= rows.max() < end:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tracker.events.wire import Interest, Parts, Recommendation, RecommendedItem
 from tracker.items.vectors import ItemVectors
-from tracker.kernels.native import inlined, native
+from tracker.kernels.native import copy_bytes, inlined, native, prefetch
 from tracker.recommend.channels import CHANNELS
 from tracker.recommend.explanation import Explanation
 from tracker.recommend.labels import MOST_BYTES, Texts, Words, joined
@@ -363,12 +363,10 @@ _STRENGTH = _text(',"strength":')
 _CHANGE = _text(',"change":')
 
 
-@native
+@inlined
 def _copy(buffer: Array, at: int, text: Array, start: int, end: int) -> int:
-    for i in range(start, end):
-        buffer[at] = text[i]
-        at += 1
-    return at
+    copy_bytes(buffer, at, text, start, end - start)
+    return at + end - start
 
 
 @inlined
@@ -520,6 +518,23 @@ def _write_parts(
     return at + 1
 
 
+@inlined
+def _prefetch_ids(ids: Texts, rows: Array, because_rows: Array, b: int) -> None:
+    """Ask for the ids of the next list, and for the places of those of the list after it."""
+    if b + 2 < len(rows):
+        for i in range(rows.shape[1]):
+            if rows[b + 2, i] >= 0:
+                prefetch(ids.starts, rows[b + 2, i])
+            if because_rows[b + 2, i, 0] >= 0:
+                prefetch(ids.starts, because_rows[b + 2, i, 0])
+    if b + 1 < len(rows):
+        for i in range(rows.shape[1]):
+            if rows[b + 1, i] >= 0:
+                prefetch(ids.text, ids.starts[rows[b + 1, i]])
+            if because_rows[b + 1, i, 0] >= 0:
+                prefetch(ids.text, ids.starts[because_rows[b + 1, i, 0]])
+
+
 @native
 def _write_records(
     lists: _Lists, explanation: _Reasons, pieces: _Pieces, buffer: Array, ends: Array
@@ -537,6 +552,7 @@ def _write_records(
     has_reasons, has_parts = len(explanation.interests) > 0, len(explanation.bases) > 0
     at = 0
     for b in range(len(rows)):
+        _prefetch_ids(ids, rows, because_rows, b)
         at = _copy(buffer, at, heads.text, heads.starts[b], heads.starts[b + 1] - 2)
         at = _name(buffer, at, _ITEMS)
         for i in range(rows.shape[1]):

@@ -10,8 +10,9 @@ from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.items.view import ItemView
 from tracker.recommend.carry_over import carry_over
+from tracker.recommend.interest_search import search_interests
 from tracker.recommend.options import RecommendOptions
-from tracker.users.readings import Histories, interest_queries, read_histories
+from tracker.users.readings import Histories, read_histories
 from tracker.users.rows import RequestBatch
 
 
@@ -19,9 +20,9 @@ from tracker.users.rows import RequestBatch
 class SearchResults:
     """The results of both indexes for B users, with the queries behind them.
 
-    `owners` and `masses` (B, searches) of `interest_queries`, and `rows` (Q, K) int64 of each
-    query; `encoder_queries` (B, E) float32 of the user encoder, and `encoder_rows` (B, K) int64
-    theirs; `scene_queries` are those of scene attention, None without it or if not asked for.
+    `owners` and `masses` (B, searches), and `rows` (Q, K) int64 of each query, of
+    `search_interests`; `encoder_queries` (B, E) float32 of the user encoder, and `encoder_rows`
+    (B, K) int64 theirs; `scene_queries` are those of scene attention, None without it or if not asked for.
     """
 
     histories: Histories
@@ -91,7 +92,7 @@ class Reader:
         attention: OnlineAttention | None = None,
         keeps_scene_queries: bool = False,
     ) -> SearchResults:
-        """Search both indexes, once for the whole batch.
+        """Find items for the interests and by the user encoder, each index searched once at most.
 
         Args:
             requests: the B users.
@@ -101,7 +102,6 @@ class Reader:
         histories = self.histories(requests)
         retrieval = self.options.retrieval
         searches = self.options.searches if retrieval.content else 0
-        vectors, owners, masses = interest_queries(histories, searches)
         scene_queries = None
         if keeps_scene_queries or attention is not None:
             scene_queries = self.scene_queries(requests)
@@ -111,9 +111,9 @@ class Reader:
             queries = scene_queries.queries
         else:
             queries = attention.queries(scene_queries, requests.scenes)
-        rows = np.full((0, 1), -1, np.int64)
-        if len(vectors):
-            rows, _ = self.artifact.index.search(vectors, self.options.per_search)
+        owners, masses, rows = search_interests(
+            histories, requests, searches, self.options.per_search, self.artifact
+        )
         encoder_rows = np.full((len(requests), 0), -1, np.int64)
         if self.tower is not None and len(requests) and retrieval.encoder:
             encoder_rows, _ = self.tower.index.search(queries, self.options.per_search)

@@ -10,6 +10,7 @@ from indexer.items.index import (
     choose_kind,
     queries_like,
     recall_at_10,
+    searched_rows,
     similar_rows,
 )
 from tracker.items.index import ItemIndex
@@ -90,10 +91,10 @@ def test_similar_items_of_a_large_catalogue_are_nearly_the_exact_ones(
     vectors = unit(np.ascontiguousarray(full[:, :16]))
     live = 2800
     index, _ = build_index(vectors[:live], 0.95, "pq_fastscan")
-    exact = similar_rows(full, vectors, index)
+    exact = similar_rows(full, searched_rows(vectors, index), index.size)
     np.testing.assert_array_equal(exact, nearest_rows(full, live))
     monkeypatch.setattr("indexer.items.index.EXACT_SIMILAR_ITEMS", 100)
-    found = similar_rows(full, vectors, index)
+    found = similar_rows(full, searched_rows(vectors, index), index.size)
     assert found.shape == (3000, 16)
     assert (found < live).all()
     assert (found != np.arange(3000)[:, None]).all()
