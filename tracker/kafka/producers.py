@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -11,8 +11,8 @@ from aiokafka.errors import (
 )
 
 from tracker.explained import first_line
-from tracker.kafka.cluster import BrokerError, client_arguments
-from tracker.kafka.outbox import MAX_BATCH_BYTES
+from tracker.kafka.cluster import BrokerError, client_arguments, unreachable
+from tracker.kafka.outbox import MAX_BATCH_BYTES, Record
 from tracker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,51 @@ async def fenced_producer(
         )
 
     return await _start(make, f"the producer {name}")
+
+
+async def send_fenced(
+    settings: Settings,
+    table: str,
+    partition: int,
+    transactions: bool,
+    batches: Iterable[Sequence[Record]],
+) -> None:
+    """Send records in one transaction, as the owner of a partition; its former owner is fenced.
+
+    Args:
+        settings: where the brokers are.
+        table: `users` or `items`.
+        partition: partition of the table.
+        transactions: False if the brokers do not support them.
+        batches: records; each batch is acknowledged before the next is sent, which matters where
+            there are no transactions.
+
+    Raises:
+        BrokerError: the brokers do not answer or refuse.
+    """
+    producer = await fenced_producer(settings, table, partition, transactions)
+    try:
+        if transactions:
+            await producer.begin_transaction()
+        for batch in batches:
+            sent = [
+                await producer.send(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    record.partition,
+                    headers=list(record.headers),
+                )
+                for record in batch
+            ]
+            for answer in sent:
+                await answer
+        if transactions:
+            await producer.commit_transaction()
+    except (KafkaError, OSError) as error:
+        raise unreachable(settings, error) from error
+    finally:
+        await producer.stop()
 
 
 async def _start(make: Callable[[], AIOKafkaProducer], name: str) -> AIOKafkaProducer:

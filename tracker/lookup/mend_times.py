@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from aiokafka.errors import KafkaError
 
 from tracker.artifact.artifact import Artifact
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
@@ -19,8 +18,9 @@ from tracker.items.config import ItemCounts
 from tracker.items.mend_times import items_of_the_future, mend_items
 from tracker.items.states import ItemStateFormatError, ItemStates
 from tracker.kafka.client import read_topic
-from tracker.kafka.cluster import describe_topics, supports_transactions, topics_of, unreachable
-from tracker.kafka.producers import fenced_producer
+from tracker.kafka.cluster import describe_topics, supports_transactions, topics_of
+from tracker.kafka.outbox import Record
+from tracker.kafka.producers import send_fenced
 from tracker.kafka.reset import check_reset
 from tracker.kernels.row_bytes import ITEM_PREFIX, POSITION_KEY, USER_PREFIX, key_text
 from tracker.lookup.changelogs import StateReader
@@ -118,7 +118,8 @@ async def mend_times(
                 )
             # 3. Write.
             if changed:
-                await _write(settings, mended.table, changelog, partition, changed, transactions)
+                records = [Record(changelog, partition, *row) for row in changed.items()]
+                await send_fenced(settings, mended.table, partition, transactions, [records])
     return [users, items]
 
 
@@ -239,28 +240,3 @@ def _states(
                         log.warning("row %s is passed over: %s", key_text(key), reason)
                 else:
                     yield [key], states
-
-
-async def _write(
-    settings: Settings,
-    table: str,
-    changelog: str,
-    partition: int,
-    rows: Rows,
-    transactions: bool,
-) -> None:
-    producer = await fenced_producer(settings, table, partition, transactions)
-    try:
-        if transactions:
-            await producer.begin_transaction()
-        sent = [
-            await producer.send(changelog, value, key, partition) for key, value in rows.items()
-        ]
-        for answer in sent:
-            await answer
-        if transactions:
-            await producer.commit_transaction()
-    except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
-    finally:
-        await producer.stop()

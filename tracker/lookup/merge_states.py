@@ -7,16 +7,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from aiokafka.errors import KafkaError
-
 from tracker.artifact.artifact import Artifact
 from tracker.explained import Explained
 from tracker.kafka.client import read_topic
-from tracker.kafka.cluster import describe_topics, supports_transactions, topics_of, unreachable
+from tracker.kafka.cluster import describe_topics, supports_transactions, topics_of
 from tracker.kafka.hand_over_records import JoiningState, Origin, state_record
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
-from tracker.kafka.producers import fenced_producer
+from tracker.kafka.producers import send_fenced
 from tracker.kafka.reset import check_reset
 from tracker.kernels.row_bytes import USER_PREFIX, owed_key, seen_key, user_key, user_of
 from tracker.lookup.changelogs import StateReader
@@ -173,32 +171,10 @@ async def _send(
     """Send states to their users' partitions, and delete the rows here."""
     if not moves:
         return
-    producer = await fenced_producer(settings, "users", partition, transactions)
-    try:
-        if transactions:
-            await producer.begin_transaction()
-        sent = [
-            await producer.send(
-                record.topic,
-                record.value,
-                record.key,
-                record.partition,
-                headers=list(record.headers),
-            )
-            for _, record in moves
-        ]
-        for answer in sent:
-            await answer
-        sent = [
-            await producer.send(changelog, None, key, partition)
-            for user, _ in moves
-            for key in (user_key(user), seen_key(user), owed_key(user))
-        ]
-        for answer in sent:
-            await answer
-        if transactions:
-            await producer.commit_transaction()
-    except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
-    finally:
-        await producer.stop()
+    states = [record for _, record in moves]
+    deletions = [
+        Record(changelog, partition, key, None)
+        for user, _ in moves
+        for key in (user_key(user), seen_key(user), owed_key(user))
+    ]
+    await send_fenced(settings, "users", partition, transactions, [states, deletions])

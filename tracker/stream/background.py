@@ -1,8 +1,9 @@
-"""BackgroundTask: a task that may not end unnoticed, and that stops within a deadline."""
+"""Background tasks: they may not end unnoticed, and stop within a deadline; some repeat."""
 
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -71,6 +72,37 @@ class BackgroundTask:
             self._on_death(self._name, error)
         elif not task.cancelled() and task.exception() is not None:
             log.warning("%s failed while it stopped", self._name, exc_info=task.exception())
+
+
+class PeriodicTask(ABC):
+    """Looks after something at an interval, in the background; the first time after one interval.
+
+    Args:
+        name: name of the task, for log lines.
+        seconds: interval between the end of a look and the next one.
+        on_death: called if the task ends by itself.
+    """
+
+    def __init__(self, name: str, seconds: float, on_death: OnDeath) -> None:
+        self._seconds = seconds
+        self._task = BackgroundTask(name, on_death)
+
+    @abstractmethod
+    async def look(self) -> None:
+        """Look once."""
+
+    def start(self) -> None:
+        """Start in the background."""
+        self._task.start(self._run())
+
+    async def stop(self) -> None:
+        """Stop within a deadline."""
+        await self._task.stop()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            await self.look()
 
 
 def log_death(name: str, error: BaseException) -> None:

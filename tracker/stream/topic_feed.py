@@ -1,43 +1,36 @@
 """TopicFeed: reads a topic of all partitions in the background, beside the consumer group."""
 
 import asyncio
-import logging
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
-from tracker.explained import Explained, first_line
-from tracker.kafka.cluster import client_arguments
+from tracker.explained import Explained
 from tracker.settings import Settings
-from tracker.stream.background import BackgroundTask, OnDeath, log_death
-
-log = logging.getLogger(__name__)
+from tracker.stream.background import OnDeath, log_death
+from tracker.stream.topic_reader import ANSWER_SECONDS, TopicReader
 
 READ_RECORDS = 2000
 """Maximum number of records of one fetch."""
 
-RETRY_SECONDS = 1.0
-"""Wait before the changelog is read again after an error."""
-
-ANSWER_SECONDS = 30.0
-"""Maximum time of one answer of the brokers."""
+FETCH_SECONDS = 0.25
+"""Maximum time of a fetch."""
 
 QUIET_SECONDS = 60.0
 """Time without a record after which a feed that has not caught up counts as stalled."""
 
 
 class FeedStalledError(Explained):
-    """The changelog is not read on, and its end is not reached."""
+    """The topic is not read on, and its end is not reached."""
 
 
-class TopicFeed(ABC):
-    """Follows all partitions of a topic, with a consumer outside the group.
+class TopicFeed(TopicReader):
+    """Follows all partitions of a topic from their beginning.
 
-    After an error of the brokers the feed begins again; after any other error it tells `on_death`.
+    After an error of the brokers it reads from the beginning again: rows are whole.
 
     Args:
         settings: where the brokers are.
@@ -57,39 +50,30 @@ class TopicFeed(ABC):
         on_lag: Callable[[int], None] = lambda lag: None,
         on_death: OnDeath = log_death,
     ) -> None:
-        self._settings = settings
+        super().__init__(settings, topic, f"the feed of {what}", FETCH_SECONDS, on_death)
         self._parts = [TopicPartition(topic, number) for number in range(partitions)]
-        self._what = what
         self._on_lag = on_lag
         self._caught_up = asyncio.Event()
         self._read_at = time.monotonic()
-        self._failing_since: float | None = None
-        self._task = BackgroundTask(f"the feed of {what}", on_death)
 
     @abstractmethod
     def _place(self, records: Sequence[Any]) -> None:
         """Take over records, in a thread; those of one partition are in their order."""
 
-    def _begin(self) -> None:  # noqa: B027 - only some feeds have to do something then
+    def _begin(self) -> None:
         """Note that the topic is read from its beginning now."""
 
     @property
     def caught_up(self) -> bool:
-        """True if the changelog is read up to its end at the start of the feed."""
+        """True if the topic is read up to its end at the start of the feed."""
         return self._caught_up.is_set()
-
-    @property
-    def failing_seconds(self) -> float:
-        """Seconds since the brokers last answered; 0 if they do."""
-        since = self._failing_since
-        return 0.0 if since is None else time.monotonic() - since
 
     def stuck(self, seconds: float) -> list[str]:
         """Return a line if the feed neither reads nor retries for longer than that."""
         return self._task.stuck(seconds + ANSWER_SECONDS)
 
     async def wait_caught_up(self) -> None:
-        """Wait until the changelog is read up to its end at the start of the feed.
+        """Wait until the topic is read up to its end at the start of the feed.
 
         Raises:
             FeedStalledError: nothing was read for QUIET_SECONDS.
@@ -98,8 +82,7 @@ class TopicFeed(ABC):
             quiet = time.monotonic() - self._read_at
             if quiet >= QUIET_SECONDS:
                 raise FeedStalledError(
-                    f"{self._parts[0].topic} was not read on for {quiet:.0f} s, and its end is not"
-                    " reached"
+                    f"{self._topic} was not read on for {quiet:.0f} s, and its end is not reached"
                 )
             try:
                 async with asyncio.timeout(QUIET_SECONDS - quiet):
@@ -111,43 +94,7 @@ class TopicFeed(ABC):
     def start(self) -> None:
         """Start reading in the background."""
         self._read_at = time.monotonic()
-        self._task.start(self._run())
-
-    async def stop(self) -> None:
-        """Stop reading and close the consumer, within a deadline."""
-        await self._task.stop()
-
-    async def _run(self) -> None:
-        """Read until stopped. After an error read again from the beginning: rows are whole."""
-        while True:
-            self._task.beat()
-            consumer = AIOKafkaConsumer(
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                fetch_max_wait_ms=250,
-                **client_arguments(self._settings),
-            )
-            try:
-                await consumer.start()
-                await self._read(consumer)
-            except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
-                if self._failing_since is None:
-                    self._failing_since = time.monotonic()
-                log.warning(
-                    "%s cannot be read, retrying in %g s: %s",
-                    self._parts[0].topic, RETRY_SECONDS, first_line(error),
-                )  # fmt: skip
-                await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                await self._close(consumer)
-
-    async def _close(self, consumer: AIOKafkaConsumer) -> None:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await consumer.stop()
-        except (KafkaError, OSError) as error:
-            log.warning("the consumer of %s did not close: %s", self._what, first_line(error))
+        super().start()
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         consumer.assign(self._parts)
@@ -158,7 +105,7 @@ class TopicFeed(ABC):
         behind = set(self._parts)
         while True:
             self._task.beat()
-            fetched = await consumer.getmany(timeout_ms=250, max_records=READ_RECORDS)
+            fetched = await consumer.getmany(timeout_ms=self._fetch_ms, max_records=READ_RECORDS)
             records = [record for part in fetched.values() for record in part]
             if records:
                 await asyncio.to_thread(self._place, records)
@@ -175,7 +122,7 @@ class TopicFeed(ABC):
                 lag += max(0, end - position)
                 if position >= ends[part]:
                     behind.discard(part)
-            self._failing_since = None
+            self._note_answer()
             self._on_lag(lag)
             if not behind:
                 self._caught_up.set()

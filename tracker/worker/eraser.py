@@ -12,7 +12,7 @@ from faust.stores.rocksdb import RocksDBOptions
 from tracker.explained import first_line
 from tracker.kernels.row_bytes import FORGOTTEN_PREFIX
 from tracker.store.database import erase_deleted, forgotten_rows
-from tracker.stream.background import BackgroundTask, OnDeath, log_death
+from tracker.stream.background import OnDeath, PeriodicTask, log_death
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class ErasableOptions(RocksDBOptions):
         return options
 
 
-class Eraser:
+class Eraser(PeriodicTask):
     """Rewrites databases of users after a forgetting, and deletes databases no longer in use.
 
     A deleted row stays in RocksDB's files until they are rewritten, which may take for ever. So
@@ -58,23 +58,9 @@ class Eraser:
     def __init__(
         self, seconds: float, tables: Mapping[str, Any], on_death: OnDeath = log_death
     ) -> None:
-        self._seconds = seconds
+        super().__init__("the erasing of forgotten users", seconds, on_death)
         self._tables = tables
         self._rewritten: dict[int, dict[bytes, bytes]] = {}
-        self._task = BackgroundTask("the erasing of forgotten users", on_death)
-
-    def start(self) -> None:
-        """Start in the background."""
-        self._task.start(self._run())
-
-    async def stop(self) -> None:
-        """Stop within a deadline."""
-        await self._task.stop()
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._seconds)
-            await self.look()
 
     async def look(self) -> None:
         """Rewrite the databases that have a new hash, and delete those not in use."""

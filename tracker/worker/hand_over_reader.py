@@ -1,21 +1,16 @@
 """HandOverReader: reads handed-on events for the partitions that the worker owns."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from tracker.explained import first_line
-from tracker.kafka.cluster import client_arguments
 from tracker.kafka.records import read_every_record
 from tracker.settings import Settings
-from tracker.stream.background import BackgroundTask, OnDeath, log_death
+from tracker.stream.background import OnDeath, log_death
 from tracker.stream.partition import Chunk
-
-log = logging.getLogger(__name__)
+from tracker.stream.topic_reader import ANSWER_SECONDS, TopicReader
 
 FETCH_SECONDS = 0.2
 """Maximum time of a fetch; partitions that come or go are noticed after it."""
@@ -23,14 +18,8 @@ FETCH_SECONDS = 0.2
 HELD_SECONDS = 0.02
 """Wait before it is asked again whether a partition accepts more chunks."""
 
-RETRY_SECONDS = 1.0
-"""Wait before the topic is read again after an error."""
 
-ANSWER_SECONDS = 30.0
-"""Maximum time of one answer of the brokers."""
-
-
-class HandOverReader:
+class HandOverReader(TopicReader):
     """Reads the topic of handed-on events with a consumer outside the group.
 
     It follows the partitions of whose numbers the worker owns the events. Faust's group would not
@@ -52,8 +41,8 @@ class HandOverReader:
         room: Callable[[TP], bool],
         on_death: OnDeath = log_death,
     ) -> None:
-        self._settings = settings
-        self._topic = topic
+        name = "the reader of handed-on events"
+        super().__init__(settings, topic, name, FETCH_SECONDS, on_death)
         self._accept = accept
         self._room = room
         self._next: dict[TP, int] = {}  # offset that the next record should have
@@ -61,16 +50,11 @@ class HandOverReader:
         self._unread: dict[TP, int] = {}
         self._ends: dict[TP, int] = {}
         self._changed = asyncio.Event()
-        self._task = BackgroundTask("the reader of handed-on events", on_death)
 
     def start(self) -> None:
         """Start reading in the background."""
         read_every_record([self._topic])
-        self._task.start(self._run())
-
-    async def stop(self) -> None:
-        """Stop reading and close the consumer, within a deadline."""
-        await self._task.stop()
+        super().start()
 
     def follow(self, tp: TP, offset: int) -> None:
         """Read a partition from an offset on."""
@@ -95,34 +79,6 @@ class HandOverReader:
         """Return the end offset that the latest fetch showed of a partition; None if unknown."""
         return self._ends.get(tp)
 
-    async def _run(self) -> None:
-        while True:
-            consumer = AIOKafkaConsumer(
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                isolation_level="read_committed",
-                fetch_max_wait_ms=int(FETCH_SECONDS * 1000),
-                **client_arguments(self._settings),
-            )
-            try:
-                await consumer.start()
-                await self._read(consumer)
-            except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
-                log.warning(
-                    "%s cannot be read, retrying in %g s: %s",
-                    self._topic, RETRY_SECONDS, first_line(error),
-                )  # fmt: skip
-                await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                await self._close(consumer)
-
-    async def _close(self, consumer: AIOKafkaConsumer) -> None:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await consumer.stop()
-        except (KafkaError, OSError) as error:
-            log.warning("the consumer of handed-on events did not close: %s", first_line(error))
-
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         assigned: set[TP] = set()
         while True:
@@ -143,13 +99,14 @@ class HandOverReader:
                 continue
             fetched = await consumer.getmany(
                 *ready,
-                timeout_ms=int(FETCH_SECONDS * 1000),
+                timeout_ms=self._fetch_ms,
                 max_records=self._settings.chunk_events,
             )
             for tp, records in fetched.items():
                 self._pass_on(TP(tp.topic, tp.partition), records)
             for tp in targets & set(self._next):
                 await self._observe(consumer, tp)
+            self._note_answer()
 
     def _pass_on(self, tp: TP, records: list[object]) -> None:
         """Hand records over as a chunk that follows the one before."""

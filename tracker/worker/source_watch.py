@@ -1,6 +1,5 @@
 """SourceWatch: compares the source topics with the states while the worker runs."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -8,7 +7,7 @@ from faust.types import TP
 
 from tracker.kafka.cluster import BrokerError, TopicInfo
 from tracker.store.partition_store import RESET, PositionError
-from tracker.stream.background import BackgroundTask, OnDeath
+from tracker.stream.background import OnDeath, PeriodicTask
 from tracker.stream.partition import Partition
 
 log = logging.getLogger(__name__)
@@ -17,7 +16,7 @@ LOOK_SECONDS = 10.0
 """Time between two looks. A doubt has to hold for two: a new leader may not know its end yet."""
 
 
-class SourceWatch:
+class SourceWatch(PeriodicTask):
     """Ends the worker if a source topic is no longer the one that its states belong to.
 
     A consumer that has read past the end of a log waits without a word, and takes nothing of a
@@ -39,25 +38,12 @@ class SourceWatch:
         on_fatal: Callable[[BaseException], None],
         on_death: OnDeath,
     ) -> None:
+        super().__init__("the watch over source topics", LOOK_SECONDS, on_death)
         self._describe = describe
         self._end_of = end_of
         self._partitions = partitions
         self._on_fatal = on_fatal
         self._doubts: set[TP] = set()
-        self._task = BackgroundTask("the watch over source topics", on_death)
-
-    def start(self) -> None:
-        """Start to look in the background."""
-        self._task.start(self._run())
-
-    async def stop(self) -> None:
-        """Stop looking."""
-        await self._task.stop()
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self.look()
 
     async def look(self) -> None:
         """Compare once."""
