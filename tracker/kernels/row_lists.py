@@ -17,6 +17,15 @@ def first_place(row: int, places: int) -> int:
 
 
 @inlined
+def places_for(rows: int) -> int:
+    """Return the number of places of a set for `find_place`: at most a quarter will be in use."""
+    places = 64
+    while places < 4 * rows:
+        places *= 2
+    return places
+
+
+@inlined
 def find_place(marks: Array, row: int) -> int:
     """Return the place of a row in an open-addressing set, or the free one where it would go.
 

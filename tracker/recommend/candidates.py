@@ -10,7 +10,7 @@ from tracker.items.near_lists import NearLists
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import inlined, native
-from tracker.kernels.row_lists import find_place
+from tracker.kernels.row_lists import find_place, places_for
 from tracker.recommend.channels import (
     CHANNEL,
     ChannelRows,
@@ -229,10 +229,7 @@ def merge(
     k, live = limits.k, limits.live
     capacity = rows.shape[1]
     width = ring_rows.shape[1]
-    size = 64
-    while size < 4 * (2 * capacity + width):
-        size *= 2
-    marks = np.empty(size, np.int32)
+    marks = np.empty(places_for(2 * capacity + width), np.int32)
     seen_rows = np.empty(capacity, np.int32)
     walk = new_walk()
     best_scores = np.empty(quotas.neighbours + quotas.neighbours // 2, np.float32)

@@ -10,7 +10,7 @@ from tracker.items.near_lists import NearLists
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.native import native
-from tracker.kernels.row_lists import find_place
+from tracker.kernels.row_lists import find_place, places_for
 from tracker.recommend.channels import (
     ChannelRows,
     Limits,
@@ -83,12 +83,9 @@ def place_all(
             lists, own and encoder; a place in a search is the least quota of content less 1.
     """
     capacity = rows.shape[1]
-    size = 64
     width = histories.ring_rows.shape[1]
-    while size < 4 * (capacity + width):
-        size *= 2
-    slots = np.empty(size, np.int32)
-    at = np.empty(size, np.int32)
+    slots = np.empty(places_for(capacity + width), np.int32)
+    at = np.empty(len(slots), np.int32)
     walk = new_walk()
     best_scores = np.empty(best, np.float32)
     best_rows = np.empty(best, np.int32)

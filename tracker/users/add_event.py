@@ -133,6 +133,19 @@ def all_known(rows: RowColumns, user: int, content: Content) -> bool:
 
 
 @native
+def move_times(rows: RowColumns, user: int, rules: Rules, time: float) -> None:
+    """Note an event's time as the user's first and latest, if it is, and decay sums to it."""
+    head = rows.head[user]
+    if head["n_ring"] == 0:
+        head["first_time"] = time
+        head["last_time"] = time
+    else:
+        head["first_time"] = min(head["first_time"], time)
+        head["last_time"] = max(head["last_time"], time)
+    _move_time(rows, user, rules, time)
+
+
+@native
 def take_in(
     rows: RowColumns,
     user: int,
@@ -147,13 +160,7 @@ def take_in(
     time = events.times[i]
     weight = float(events.weights[i])
     row = events.rows[i]
-    if head["n_ring"] == 0:
-        head["first_time"] = time
-        head["last_time"] = time
-    else:
-        head["first_time"] = min(head["first_time"], time)
-        head["last_time"] = max(head["last_time"], time)
-    _move_time(rows, user, rules, time)
+    move_times(rows, user, rules, time)
     head["events"] += 1
     head["last_scene"] = events.scenes[i]
     if weight > 0.0:
@@ -184,16 +191,3 @@ def take_in(
             rules.interest_threshold,
         )
     return RING_IN_SUMS
-
-
-@native
-def move_times(rows: RowColumns, user: int, rules: Rules, time: float) -> None:
-    """Note an event's time as the user's first and latest, if it is, and decay sums to it."""
-    head = rows.head[user]
-    if head["n_ring"] == 0:
-        head["first_time"] = time
-        head["last_time"] = time
-    else:
-        head["first_time"] = min(head["first_time"], time)
-        head["last_time"] = max(head["last_time"], time)
-    _move_time(rows, user, rules, time)
