@@ -1,4 +1,4 @@
-"""Commands that show data: watch, show, score, export, export-user."""
+"""Commands that show data: lists, users, items, scores and their reasons, and exports."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ from tracker.cli.printing import (
     print_why,
     progress,
 )
-from tracker.cli.shared import json_option, run_to_end, settings_options, url_option
+from tracker.cli.shared import json_option, load_artifact, run_to_end, settings_options, url_option
 from tracker.events.wire import Recommendation
 from tracker.explained import Explained
 from tracker.kafka.client import watch
@@ -252,12 +252,9 @@ def export(
 
     with _file_written(file):
         check_folder(file)
-    from tracker.artifact.artifact import Artifact
     from tracker.lookup.export import export_users
 
-    artifact = Artifact.load(
-        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
-    )
+    artifact = load_artifact(settings)
     with progress() as bar, _file_written(file):
         task = bar.add_task("exporting users", total=None, what="")
         users = run_to_end(
@@ -291,12 +288,9 @@ def export_user_command(settings: Settings, user: str, states_only: bool) -> Non
     records in the topics of events, recommendations and rejected records. All partitions are read.
     The exit code is 1 if nothing is kept.
     """
-    from tracker.artifact.artifact import Artifact
     from tracker.lookup.person import export_user
 
-    artifact = Artifact.load(
-        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
-    )
+    artifact = load_artifact(settings)
     person = run_to_end(export_user(settings, artifact, user, records=not states_only))
     if person is None:
         raise click.ClickException("nothing is kept of this user")

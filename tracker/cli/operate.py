@@ -12,6 +12,7 @@ from tracker.cli.printing import print_check, print_forget, print_json, print_to
 from tracker.cli.shared import (
     FAILED,
     json_option,
+    load_artifact,
     overrides_options,
     run_to_end,
     settings_options,
@@ -200,15 +201,12 @@ def mend_times_command(settings: Settings, yes: bool) -> None:
     the recent events in it, an item's from the item events that the topic still keeps. The
     output says what was lost.
     """
-    from tracker.artifact.artifact import Artifact
     from tracker.lookup.mend_times import mend_times
 
     if not yes:
         what = f"the states of {settings.name} at {settings.brokers} that lie past the clock"
         click.confirm(f"Mend {what}?", abort=True, err=True)
-    artifact = Artifact.load(
-        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
-    )
+    artifact = load_artifact(settings)
     for line in run_to_end(mend_times(settings, artifact)):
         click.echo(str(line))
 
@@ -223,7 +221,6 @@ def merge_states_command(settings: Settings, yes: bool) -> None:
     nobody looks. Stop all workers first. Each such state goes to its user's partition, where the
     workers join it with the one that is there, once.
     """
-    from tracker.artifact.artifact import Artifact
     from tracker.lookup.merge_states import merge_states
 
     if not yes:
@@ -231,7 +228,5 @@ def merge_states_command(settings: Settings, yes: bool) -> None:
         click.confirm(
             f"Move {what} by TRACKER_PARTITIONER={settings.partitioner}?", abort=True, err=True
         )
-    artifact = Artifact.load(
-        settings.artifacts, device="cpu", public_key=settings.artifact_public_key
-    )
+    artifact = load_artifact(settings)
     click.echo(str(run_to_end(merge_states(settings, artifact))))

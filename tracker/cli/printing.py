@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tracker.cli.doctor import Check  # brings torch and FAISS, which take seconds to load
     from tracker.lookup.forget import ForgetReport
     from tracker.lookup.top import Present
-from tracker.demo.input import DemoInput
-from tracker.demo.run import DemoResult, Story
 
 STATE_STYLES = {"ok": "green", "created": "green", "note": "yellow", "missing": "red"}
 
@@ -143,30 +141,6 @@ def print_check(check: "Check") -> None:
     console = out()
     console.print(f"{word} [bold]{check.name}[/]: ", end="")
     console.print(check.text, markup=False, soft_wrap=True)
-
-
-def recommendation_table(
-    recommendation: Recommendation, titles: Mapping[str, str], caption: str, rows: int = 10
-) -> Table:
-    """Make a table of one list.
-
-    Args:
-        recommendation: the list.
-        titles: names of items; ids for those without.
-        caption: of the table.
-        rows: maximum number of items.
-    """
-    table = Table("", "item", "score", "channel", "because of", title=caption, title_justify="left")
-    for number, item in enumerate(recommendation.items[:rows], 1):
-        because = ", ".join(titles.get(other, other) for other in item.because)
-        table.add_row(
-            str(number),
-            titles.get(item.item_id, item.item_id),
-            f"{item.score:.3f}",
-            item.channel,
-            because,
-        )
-    return table
 
 
 def print_recommendation(recommendation: Recommendation) -> None:
@@ -347,70 +321,3 @@ def _age(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-ROWS_BEFORE_AND_AFTER = 10
-
-ROWS_BETWEEN = 3
-
-
-def print_story(story: Story, data: DemoInput) -> None:
-    """Print one user's list before the events, what each changed, and the list after."""
-    console = out()
-    attributes = ", ".join(f"{name} {value}" for name, value in story.attributes.items())
-    console.rule(f"{story.user_id}{f' ({attributes})' if attributes else ''}")
-    if story.before is not None:
-        console.print(
-            recommendation_table(story.before, data.titles, "before", ROWS_BEFORE_AND_AFTER)
-        )
-    steps = Table("event", "list after (ms)", "first items of the list", "interests")
-    for step in story.steps:
-        title = data.titles.get(step.item_id, step.item_id)
-        names = [data.titles.get(one.item_id, one.item_id) for one in step.list.items]
-        steps.add_row(
-            f"{step.kind} {title}",
-            f"{step.latency_ms:.0f}",
-            "\n".join(names[:ROWS_BETWEEN]),
-            _interests(step.list),
-        )
-    console.print(steps)
-    if story.steps:
-        last = story.steps[-1]
-        caption = f"after, {last.latency_ms:.0f} ms from the last event"
-        console.print(recommendation_table(last.list, data.titles, caption, ROWS_BEFORE_AND_AFTER))
-
-
-def _interests(recommendation: Recommendation) -> str:
-    """Sum the interests of one label: a label is a category, and a taste may have several."""
-    shares: dict[str, float] = {}
-    for one in recommendation.interests:
-        shares[one.label] = shares.get(one.label, 0.0) + one.strength
-    return "\n".join(f"{label} {share:.0%}" for label, share in shares.items())
-
-
-def print_demo(result: DemoResult) -> None:
-    """Print throughput and latency of a run."""
-    console = out()
-    console.rule("the whole run")
-    table = Table(show_header=False)
-    table.add_row("events", f"{result.events:,} of {result.users:,} users, none lost")
-    table.add_row("items", f"{result.items:,}, artifact {result.artifact}")
-    table.add_row(
-        "full speed", f"{result.events_per_second:,.0f} events/s ({result.seconds:.2f} s)"
-    )
-    latency = result.latency_ms
-    table.add_row(
-        "latency",
-        f"p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms, p99 {latency['p99']:.0f} ms "
-        f"at {result.paced_rate:g} events/s",
-    )
-    table.add_row(
-        "recommendations", f"{result.recommendations:,}; every user's last event is in one"
-    )
-    table.add_row("rejected", f"{result.rejected:,}")
-    table.add_row(
-        "broker",
-        f"{result.broker}; index built in {result.build_seconds:.1f} s, "
-        f"worker ready in {result.start_seconds:.1f} s",
-    )
-    console.print(table)

@@ -7,15 +7,21 @@ import sys
 from collections.abc import Callable, Coroutine
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from tracker.explained import Explained
-from tracker.settings import load_settings
+from tracker.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tracker.artifact.artifact import Artifact  # brings torch and FAISS: seconds
 
 FAILED = 1
 STOPPED = 130
+
+BAD_LINES_NAMED = 10
+"""Invalid lines of files that are named; of more the number is printed."""
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -106,6 +112,17 @@ def _options(
         return cast(Command, call)
 
     return add
+
+
+def load_artifact(settings: Settings) -> "Artifact":
+    """Load the artifact that LATEST names, on the CPU.
+
+    Raises:
+        ArtifactError: it cannot be used.
+    """
+    from tracker.artifact.artifact import Artifact
+
+    return Artifact.load(settings.artifacts, device="cpu", public_key=settings.artifact_public_key)
 
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.brokers import KafkaBroker
 from tests.shop import build_shop, shop_events, shop_items
-from tracker.cli.printing import print_demo, print_story
+from tracker.cli.demo import print_demo, print_story
 from tracker.demo.input import DemoInput, load_input
 from tracker.demo.local import worker_environment
 from tracker.demo.processes import ProcessError, free_port
