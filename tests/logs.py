@@ -26,6 +26,19 @@ def read_events(folder: Path, events: Sequence[Mapping[str, Any]]) -> EventLog:
     return read_event_log([write_events(folder / "events.jsonl", events)], Kinds.default(), 4e9)
 
 
+def likes(
+    count: int, user: str = "u{n}", item: str = "i{n}", step: float = 60.0, items: int = 40
+) -> list[Any]:
+    """Return likes of 20 users and some items in turn, `step` seconds apart."""
+    return [
+        {
+            "user_id": user.format(n=n % 20), "item_id": item.format(n=n % items), "kind": "like",
+            "timestamp": 1.7e9 + n * step,
+        }
+        for n in range(count)
+    ]  # fmt: skip
+
+
 def group_events(
     *, users: int = 20, items: int = 40, each: int = 12, groups: int = 2, seed: int = 0
 ) -> list[dict[str, Any]]:

@@ -237,6 +237,10 @@ class WorkerState:
         return self.metrics.registry.get_sample_value(f"tracker_{name}_total", labels) or 0.0
 
 
+Make = Callable[..., WorkerState]
+"""Makes states with arguments of `WorkerState`; a fixture of tests/tracker/conftest.py."""
+
+
 class FakeOutbox:
     """An outbox that keeps what it is given."""
 

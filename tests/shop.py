@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from indexer.train.options import Trained, TrainOptions
 from indexer.train.ranker import RankerOptions
 from indexer.train.train import train
 from tracker.artifact.manifest import EncoderInfo
+from tracker.demo.processes import free_port
 from tracker.events.kinds import Kinds
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event, hash_id
+from tracker.settings import Settings, load_settings
 
 WIDTH = 48
 START = 1_750_000_000.0
@@ -47,6 +50,18 @@ class LetterEncoder:
             for word in text.lower().split():
                 found[row] += np.random.default_rng(hash_id(word)).standard_normal(WIDTH)
         return found.astype(np.float16)
+
+
+def shop_settings(brokers: str, name: str, folder: Path, **more: Any) -> Settings:
+    """Return settings of a worker with `artifacts` and `data` in a folder, and a free web port."""
+    settings: dict[str, Any] = {
+        "artifacts": str(folder / "artifacts"),
+        "data_dir": folder / "data",
+        "web_port": free_port(),
+        "event_partitions": 2,
+        "item_partitions": 1,
+    }
+    return load_settings({}, brokers=brokers, name=name, **(settings | more))
 
 
 def shop_items(count: int = 300, word: str = "thing") -> list[Item]:

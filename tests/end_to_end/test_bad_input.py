@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.brokers import KafkaBroker
-from tests.shop import START, build_shop
+from tests.shop import START, build_shop, shop_settings
 from tracker.demo.audit import Follower
 from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.demo.processes import ProcessError, free_port
@@ -20,7 +20,7 @@ from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import Topics, topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.records import CODECS
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 
 def event(**more: object) -> bytes:
@@ -55,17 +55,7 @@ BAD: list[tuple[str, bytes | None]] = [
 
 def settings_of(address: str, name: str, folder: Path) -> Settings:
     build_shop(folder / "artifacts")
-    return load_settings(
-        {},
-        name=name,
-        brokers=address,
-        artifacts=str(folder / "artifacts"),
-        data_dir=folder / "data",
-        web_port=free_port(),
-        event_partitions=1,
-        item_partitions=1,
-        session_timeout_seconds=6.0,
-    )
+    return shop_settings(address, name, folder, event_partitions=1, session_timeout_seconds=6.0)
 
 
 async def records_of(settings: Settings, topic: str) -> list[Received]:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.shop import START, build_shop, shop_items
+from tests.shop import START, build_shop, shop_items, shop_settings
 from tests.tracker.worker.test_web import get
 from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import free_port
 from tracker.events.item_events import ITEM_EVENT, encode_block
 from tracker.events.wire import Event, encode_event, hash_id
 from tracker.items.layout import FORMAT
@@ -24,7 +23,7 @@ from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer
 from tracker.kernels.row_bytes import item_key, seal
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 Page = dict[str, Any]
 
@@ -101,15 +100,10 @@ def test_no_record_of_the_items_topics_stops_a_worker_or_hides_an_event(
 ) -> None:
     root = tmp_path / "artifacts"
     build_shop(root, shop_items(60))
-    settings = load_settings(
-        {},
-        name=prefix,
-        brokers=tansu,
-        artifacts=str(root),
-        data_dir=tmp_path / "data",
-        web_port=free_port(),
-        event_partitions=2,
-        item_partitions=1,
+    settings = shop_settings(
+        tansu,
+        prefix,
+        tmp_path,
         item_state_rows=1000,  # the least: 10,000 rows in memory
         session_timeout_seconds=6.0,
     )

@@ -13,20 +13,19 @@ import pytest
 from tests.brokers import KafkaBroker
 from tests.end_to_end.test_bad_tables import send, until
 from tests.end_to_end.test_outages import all_applied
-from tests.shop import START, build_shop, shop_events
+from tests.shop import START, build_shop, shop_events, shop_settings
 from tests.states import Rows, item_differences, read_rows, user_differences, without_list
 from tests.tracker.worker.test_web import get
 from tracker.artifact.artifact import Artifact
 from tracker.demo.audit import read_events
 from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import free_port
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event
 from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.partitioner import partition_of
 from tracker.kernels.row_bytes import user_key
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 EVENTS, USERS, PARTITIONS = 24_000, 3000, 2
 DATABASES = ("users-0", "users-1", "items-0")
@@ -34,15 +33,12 @@ NOBODY = "a user without any good row"
 
 
 def settings_of(address: str, name: str, folder: Path) -> Settings:
-    return load_settings(
-        {},
-        name=name,
-        brokers=address,
-        artifacts=str(folder / "artifacts"),
-        data_dir=folder / name,
-        web_port=free_port(),
+    return shop_settings(
+        address,
+        name,
+        folder,
         event_partitions=PARTITIONS,
-        item_partitions=1,
+        data_dir=folder / name,
         commit_interval_seconds=0.5,
     )
 

@@ -15,14 +15,13 @@ import msgspec
 import pytest
 
 from tests.end_to_end.test_bad_tables import until
-from tests.shop import build_shop, shop_items
+from tests.shop import build_shop, shop_items, shop_settings
 from tests.tracker.dialects.test_loading import block
 from tests.tracker.worker.test_web import get
 from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
-from tracker.demo.processes import free_port
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 MORE: list[dict[str, Any]] = [
     {"type": "track", "event": "Product Added", "userId": "emi", "messageId": "h1",
@@ -65,17 +64,7 @@ def test_a_worker_reads_records_of_segment_as_the_command_and_http_send_them(
 ) -> None:
     root = tmp_path / "artifacts"
     build_shop(root, [*shop_items(60)])
-    settings = load_settings(
-        {},
-        name=prefix,
-        brokers=tansu,
-        artifacts=str(root),
-        data_dir=tmp_path / "data",
-        web_port=free_port(),
-        event_partitions=2,
-        item_partitions=1,
-        events_format="segment",
-    )
+    settings = shop_settings(tansu, prefix, tmp_path, events_format="segment")
     records = [line.replace(b'"crib"', b'"i1"').replace(b'"mat"', b'"i2"')
                for line in block("format", "segment")]  # fmt: skip
     path = tmp_path / "export.jsonl"

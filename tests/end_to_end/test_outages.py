@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import KafkaBroker
-from tests.shop import build_shop, shop_events
+from tests.shop import build_shop, shop_events, shop_settings
 from tests.states import read_rows, without_list
 from tracker.demo.audit import read_events
 from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
-from tracker.demo.processes import ChildProcess, free_port
+from tracker.demo.processes import ChildProcess
 from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 EVENTS = 4000
 FILE_BYTES = 64 * 1024
@@ -24,15 +24,11 @@ DISK_EVENTS = 24_000  # about three memtables of rows: the first flush meets the
 
 def settings_of(address: str, name: str, folder: Path, event_partitions: int = 2) -> Settings:
     build_shop(folder / "artifacts")
-    return load_settings(
-        {},
-        name=name,
-        brokers=address,
-        artifacts=str(folder / "artifacts"),
-        data_dir=folder / "data",
-        web_port=free_port(),
+    return shop_settings(
+        address,
+        name,
+        folder,
         event_partitions=event_partitions,
-        item_partitions=1,
         chunk_events=50,
         commit_interval_seconds=0.2,
     )

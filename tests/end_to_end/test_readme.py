@@ -13,9 +13,8 @@ import pytest
 from tests.brokers import KafkaBroker, library
 from tests.paths import ROOT
 from tests.project.markdown import blocks
-from tests.shop import build_shop
+from tests.shop import build_shop, shop_settings
 from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import free_port
 from tracker.events.wire import decode_event
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
@@ -55,16 +54,7 @@ def test_event_of_the_example_brings_the_list_that_the_other_example_reads(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:
     build_shop(tmp_path / "artifacts")
-    settings = load_settings(
-        {},
-        name=prefix,
-        brokers=tansu,
-        artifacts=str(tmp_path / "artifacts"),
-        data_dir=tmp_path / "data",
-        web_port=free_port(),
-        event_partitions=1,
-        item_partitions=1,
-    )
+    settings = shop_settings(tansu, prefix, tmp_path, event_partitions=1)
     produce = example(PAGES[0], "produce", settings)
     subscribe = example(PAGES[0], "subscribe", settings)
     assert "\nwhile True:\n" in subscribe

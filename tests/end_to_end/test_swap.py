@@ -11,15 +11,13 @@ import pytest
 
 from indexer.items.publish import rollback
 from tests.brokers import KafkaBroker
-from tests.shop import build_shop, shop_events, shop_items
+from tests.shop import build_shop, shop_events, shop_items, shop_settings
 from tests.states import without_list
 from tracker.demo.audit import count_records, read_events
 from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import free_port
 from tracker.events.wire import Recommendation
 from tracker.kafka.client import send_events, watch
 from tracker.kafka.cluster import topics_of
-from tracker.settings import load_settings
 
 RATE = 150.0
 WITHIN_SECONDS = 5.0
@@ -50,16 +48,7 @@ def test_two_builds_and_a_rollback_under_load_reach_the_lists_in_seconds_and_non
 ) -> None:
     artifacts = tmp_path / "artifacts"
     first = build_shop(artifacts).version
-    settings = load_settings(
-        {},
-        name=prefix,
-        brokers=kafka.address,
-        artifacts=str(artifacts),
-        data_dir=tmp_path / "data",
-        web_port=free_port(),
-        event_partitions=2,
-        item_partitions=1,
-    )
+    settings = shop_settings(kafka.address, prefix, tmp_path)
     seen = Seen()
 
     async def follow(ready: asyncio.Event) -> None:

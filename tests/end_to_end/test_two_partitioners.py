@@ -8,17 +8,16 @@ import aiohttp
 import msgspec
 import pytest
 
-from tests.shop import START, build_shop
+from tests.shop import START, build_shop, shop_settings
 from tests.states import read_rows
 from tests.tracker.stream.test_key_check import users_of
 from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import free_port
 from tracker.events.wire import Event, Recommendation, encode_event
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.partitioner import HASHES, partition_of
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 PARTITIONS = 4
 USERS = [user for user in users_of(1, "crc32", 8) if partition_of(user, PARTITIONS, "murmur2") == 3]
@@ -71,16 +70,8 @@ def test_user_of_two_partitioners_has_one_state_and_lists_of_all_events(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:
     build_shop(tmp_path / "artifacts")
-    settings = load_settings(
-        {},
-        name=prefix,
-        brokers=tansu,
-        artifacts=str(tmp_path / "artifacts"),
-        data_dir=tmp_path / "data",
-        web_port=free_port(),
-        event_partitions=PARTITIONS,
-        item_partitions=1,
-        commit_interval_seconds=0.2,
+    settings = shop_settings(
+        tansu, prefix, tmp_path, event_partitions=PARTITIONS, commit_interval_seconds=0.2
     )
     found, lists = asyncio.run(run(settings, tmp_path / "worker.log"))
     assert found["tracker_handed_on_total"] == 4

@@ -14,7 +14,7 @@ from indexer.cli.console import REFUSED
 from indexer.cli.main import main
 from indexer.data.catalog import Item
 from tests.catalogs import WordEncoder
-from tests.logs import group_events, write_events
+from tests.logs import group_events, likes, write_events
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import LAYOUT, read_manifest
 from tracker.artifact.versions import latest_version
@@ -259,16 +259,6 @@ def test_with_repeats_the_users_own_items_may_be_asked_for(tmp_path: Path) -> No
     found = shop.evaluate("--repeats")
     assert "items seen before are ranked" in found["notes"]
     assert "own_frequent" in {row["model"] for row in found["rows"]}
-
-
-def likes(count: int, user: str = "u{n}", item: str = "i{n}", step: float = 60.0) -> list[Any]:
-    return [
-        {
-            "user_id": user.format(n=n % 20), "item_id": item.format(n=n % ITEMS), "kind": "like",
-            "timestamp": 1.7e9 + n * step,
-        }
-        for n in range(count)
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-import transformers
 from click.testing import CliRunner, Result
 
 from indexer.cli.console import BAD_ITEMS, NOT_IMPROVED, REFUSED
@@ -20,6 +20,8 @@ from indexer.data.holdout import SeenTargetsError, check_unseen
 from indexer.finetune.fit import FitOptions, fit
 from indexer.items.item_encoder import FINETUNED, EncoderError, ItemEncoder
 from tests.logs import group_events, write_events
+from tests.logs import likes as item_likes
+from tests.tiny_bert import make_bert
 from tracker.artifact.manifest import read_manifest
 from tracker.artifact.versions import latest_version
 from tracker.events.kinds import Kinds
@@ -27,31 +29,14 @@ from tracker.events.kinds import Kinds
 pytestmark = pytest.mark.training
 
 ITEMS = 30
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(ITEMS))]
 
-
-def make_model(path: Path) -> Path:
-    """Make a BERT of two layers, 32 dims and random weights."""
-    path.mkdir()
-    (path / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    bert: Any = transformers  # its lazy module tells type checkers nothing
-    bert.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=16,
-    )
-    bert.BertModel(config).save_pretrained(path)
-    return path
+likes = partial(item_likes, items=ITEMS)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+    words = [f"w{n}" for n in range(ITEMS)]
+    return make_bert(tmp_path_factory.mktemp("models") / "tiny", words, 32, layers=2, tokens=16)
 
 
 def write_items(folder: Path, count: int = ITEMS) -> Path:
@@ -315,16 +300,6 @@ def test_what_users_take_to_is_told_better_afterwards(tmp_path: Path, model: Pat
     assert before["events"] == 150
     assert after["auc"] > before["auc"] + 0.02
     assert after["log_loss"] < before["log_loss"]
-
-
-def likes(count: int, user: str = "u{n}", item: str = "i{n}", step: float = 60.0) -> list[Any]:
-    return [
-        {
-            "user_id": user.format(n=n % 20), "item_id": item.format(n=n % ITEMS), "kind": "like",
-            "timestamp": 1.7e9 + n * step,
-        }
-        for n in range(count)
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

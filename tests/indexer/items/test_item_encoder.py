@@ -10,30 +10,17 @@ import torch
 import transformers
 
 from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
+from tests.tiny_bert import SPECIAL, make_bert
 from tracker.kernels.device import DeviceError
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "green", "blue", "cup", "axe", "boot"]
+WORDS = ("red", "green", "blue", "cup", "axe", "boot")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a BERT of 16 dims and random weights."""
+    """Make a BERT of 16 dims."""
     path = tmp_path_factory.mktemp("model") / "tiny-bert"
-    path.mkdir()
-    (path / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    bert: Any = transformers  # its lazy module tells type checkers nothing
-    bert.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
-    bert.BertModel(config).save_pretrained(path)
-    return path
+    return make_bert(path, WORDS, 16, layers=1, tokens=32)
 
 
 def test_texts_are_encoded_in_their_order_whatever_the_batches(folder: Path) -> None:
@@ -62,11 +49,11 @@ def test_a_long_text_is_cut_to_what_the_model_takes(folder: Path) -> None:
 def roberta(path: Path, kind: str = "Roberta", **changes: Any) -> Path:
     """Make a model whose first position is the one after the padding index."""
     path.mkdir(exist_ok=True)
-    (path / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    (path / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]), encoding="utf-8")
     bert: Any = transformers
     bert.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
     shape: dict[str, Any] = {
-        "vocab_size": len(WORDS),
+        "vocab_size": len(SPECIAL) + len(WORDS),
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,

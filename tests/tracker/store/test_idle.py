@@ -1,34 +1,16 @@
 """IdleSweep: states without an event for the stated time end, and only those."""
 
 import asyncio
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.plane_world import NOW, FakeRecord, WorkerState, like
+from tests.plane_world import NOW, FakeRecord, Make, WorkerState, like
 from tracker.events.wire import Event, hash_id
 from tracker.store import idle
 from tracker.store.committer import CommitAbortedError
 
 DAY = 86400.0
-
-Make = Callable[..., WorkerState]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[WorkerState] = []
-
-    def build(**arguments: Any) -> WorkerState:
-        made.append(WorkerState(tmp_path / str(len(made)), **arguments))
-        return made[-1]
-
-    yield build
-    for worker in made:
-        worker.close()
 
 
 def sweep(worker: WorkerState) -> None:

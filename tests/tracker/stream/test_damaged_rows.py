@@ -1,7 +1,6 @@
 """Rows of a partition that cannot be read: set aside, counted and named, never the partition."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from tests.plane_world import (
     NOW,
     FakeRecord,
+    Make,
     RunningPartition,
     WorkerState,
     like,
@@ -35,21 +35,6 @@ from tracker.recommend.learned_row import FORMAT as LEARNED_FORMAT
 from tracker.recommend.learned_row import encode_learned
 from tracker.users.layout import FORMAT
 from tracker.users.states import StateFormatError
-
-Make = Callable[..., WorkerState]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[WorkerState] = []
-
-    def build(**arguments: Any) -> WorkerState:
-        made.append(WorkerState(tmp_path / str(len(made)), **arguments))
-        return made[-1]
-
-    yield build
-    for worker in made:
-        worker.close()
 
 
 def with_users(worker: WorkerState, *users: str) -> WorkerState:

@@ -1,8 +1,6 @@
 """Events stamped far ahead: refused by the right clock, once and for all, and old harm heals."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from tests.plane_world import (
     NOW,
     FakeRecord,
+    Make,
     RunningPartition,
     WorkerState,
     like,
@@ -26,21 +25,6 @@ from tracker.stream.side import OpenVerdictError
 CREATE, APPEND = 0, 1
 FAR = 4_102_444_800.0
 DAY = 86_400.0
-
-Make = Callable[..., WorkerState]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[WorkerState] = []
-
-    def build(**arguments: Any) -> WorkerState:
-        made.append(WorkerState(tmp_path / str(len(made)), **arguments))
-        return made[-1]
-
-    yield build
-    for worker in made:
-        worker.close()
 
 
 def stamped(worker: WorkerState, kind: int, recorded: float, *events: Event) -> list[FakeRecord]:

@@ -1,8 +1,6 @@
 """Several events in a record, what takes back without an id, and joins: live, and read again."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +11,7 @@ from faust.types import TP
 from tests.plane_world import (
     NOW,
     FakeRecord,
+    Make,
     RunningPartition,
     WorkerState,
     like,
@@ -22,21 +21,6 @@ from tracker.events.item_events import decode_blocks
 from tracker.events.wire import Event, OtherEvent, encode_event
 from tracker.kafka.outbox import Record
 from tracker.stream.partition import Chunk
-
-Make = Callable[..., WorkerState]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[WorkerState] = []
-
-    def build(**arguments: Any) -> WorkerState:
-        made.append(WorkerState(tmp_path / str(len(made)), **arguments))
-        return made[-1]
-
-    yield build
-    for worker in made:
-        worker.close()
 
 
 def array(*events: Any) -> bytes:

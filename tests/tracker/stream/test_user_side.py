@@ -1,15 +1,13 @@
 """UserSide: events into states, lists by policy, item events with the commit."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from indexer.items.tower_items import make_tower
-from tests.plane_world import NOW, WorkerState, like, lists, small_artifact
+from tests.plane_world import NOW, Make, WorkerState, like, lists, small_artifact
 from tests.tracker.encoder.test_tower import fitted
 from tracker.artifact.models import Models
 from tracker.events.item_events import decode_blocks
@@ -19,21 +17,6 @@ from tracker.stream import user_side
 from tracker.stream.serving import Serving, make_serving
 from tracker.stream.user_side import OUTCOMES
 from tracker.users.states import NewerArtifactError
-
-Make = Callable[..., WorkerState]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[WorkerState] = []
-
-    def build(**arguments: Any) -> WorkerState:
-        made.append(WorkerState(tmp_path / str(len(made)), **arguments))
-        return made[-1]
-
-    yield build
-    for worker in made:
-        worker.close()
 
 
 def test_chunk_gives_each_user_one_list_that_names_the_last_event(make: Make) -> None:

@@ -13,9 +13,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.plane_world import WorkerState
-from tests.shop import START, build_shop, shop_events, shop_items
+from tests.shop import START, build_shop, shop_events, shop_items, shop_settings
 from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import free_port
 from tracker.events import lines as event_lines
 from tracker.events.wire import Event, encode_event
 from tracker.kafka.client import send_events
@@ -144,17 +143,7 @@ def get(settings: Settings, path: str) -> tuple[int, bytes]:
 @pytest.mark.timeout(300)
 def test_pages_of_a_worker_tell_what_it_did(tansu: str, prefix: str, tmp_path: Path) -> None:
     build_shop(tmp_path / "artifacts", shop_items(60))
-    settings = load_settings(
-        {},
-        name=prefix,
-        brokers=tansu,
-        artifacts=str(tmp_path / "artifacts"),
-        data_dir=tmp_path / "data",
-        web_port=free_port(),
-        event_partitions=2,
-        item_partitions=1,
-        session_timeout_seconds=6.0,
-    )
+    settings = shop_settings(tansu, prefix, tmp_path, session_timeout_seconds=6.0)
 
     async def go() -> None:
         async with own_topics(settings, delete=False):
