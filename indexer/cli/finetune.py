@@ -128,10 +128,11 @@ def finetune(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Fine-tune the text encoder on logged events, so that items chosen together are close.
+    """Fine-tune the text encoder on logged events.
 
-    The encoder is measured on later events before and after the training. If it has not become
-    better, nothing is written. If interrupted, run the same command again to resume.
+    Items that users choose together get vectors that are close. The encoder is measured on later
+    events before and after the training. If it has not become better, nothing is written. If
+    interrupted, run the same command again to resume.
     """
     with failures():
         catalog = inputs.read_items()

@@ -142,11 +142,12 @@ def train(
     minutes: float | None,
     as_json: bool,
 ) -> None:
-    """Train the user encoder and the ranker on logged events, and make them current.
+    """Train models on logged events, and make them current.
 
-    The user encoder reads the events of a user, and finds and scores items. The ranker is a small
-    network that scores candidates by features of the stream. Item vectors are built as by `indexer
-    build`; known texts are not encoded again. If interrupted, run the same command again to resume.
+    The models are a user encoder, a ranker and a probability. The user encoder reads the events of
+    a user, and finds and scores items. The ranker is a small network that scores candidates by
+    features of the stream. Item vectors are built as by `indexer build`; known texts are not
+    encoded again. If interrupted, run the same command again to resume.
     """
     with failures():
         catalog = inputs.read_items()
@@ -262,10 +263,11 @@ def evaluate(
     json_file: str | None,
     html: Path | None,
 ) -> None:
-    """Replay logged events through the serving recommender, and measure its lists.
+    """Measure the lists on held-out events of a log.
 
-    A list is made just before each held-out event, and compared with those of simple recommenders
-    in the same replay. An artifact that was trained on the held-out events is refused.
+    Logged events are replayed through the code that serves. A list is made just before each
+    held-out event, and compared with those of simple recommenders in the same replay. An artifact
+    that was trained on the held-out events is refused.
     """
     with failures():
         catalog = inputs.read_items()

@@ -239,7 +239,10 @@ def list_(root: str, as_json: bool) -> None:
 @artifacts_option
 @json_option
 def show(version: str | None, root: str, as_json: bool) -> None:
-    """Show the manifest of VERSION, by default LATEST, and check all of its files."""
+    """Show the manifest of VERSION, and check all of its files.
+
+    Without VERSION it is that of LATEST.
+    """
     from tracker.artifact.manifest import read_manifest, verify
 
     with failures():
@@ -307,7 +310,7 @@ def publish(version: str, root: str, as_json: bool) -> None:
 @artifacts_option
 @signing_key_option
 def sign(version: str, root: str, signing_key: Path | None) -> None:
-    """Sign VERSION, after a check of its files, and print the public key.
+    """Sign VERSION after a check of its files; print the public key.
 
     The key is written by openssl genpkey -algorithm ed25519 -out key.pem. Workers with the public
     key in TRACKER_ARTIFACT_PUBLIC_KEY load nothing else.

@@ -26,7 +26,7 @@ from tracker.events.times import Unit
 @artifacts_option
 @json_option
 def export(what: str, file: Path, version: str | None, root: str, as_json: bool) -> None:
-    """Write the item vectors of a version, or the step of its user encoder, to FILE.
+    """Write item vectors, or the step of the user encoder, to FILE.
 
     Vectors are written as Parquet. The step is a torch.export program (.pt2) for other runtimes.
     For the vectors of users, see `tracker export`.

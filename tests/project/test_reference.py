@@ -2,11 +2,15 @@
 
 import re
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from indexer.cli import console
+from indexer.cli.main import main as indexer_cli
 from tests.paths import ROOT
 from tracker.api.messages import MOST_EXCLUDED, MOST_ITEMS, MOST_SCORED, MOST_SENT
+from tracker.cli.main import cli as tracker_cli
 from tracker.cli.shared import FAILED, STOPPED
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.item_events import FORMATS as BLOCK_FORMATS
@@ -121,3 +125,12 @@ def test_values_of_learning_are_those_of_the_code() -> None:
     text = page("metrics")
     for name in (*LEARNING_MODELS, *LEARNING_VALUES):
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("command", [tracker_cli, indexer_cli])
+def test_the_list_of_commands_says_of_each_in_one_whole_line_what_it_does(
+    command: click.Command,
+) -> None:
+    told = CliRunner().invoke(command, ["--help"], terminal_width=80).output
+    assert "Commands:" in told
+    assert [line for line in told.splitlines() if line.endswith("...")] == []

@@ -64,9 +64,9 @@ def demo(
     serve: bool,
     as_json: bool,
 ) -> None:
-    """Try everything out: broker, index, worker, and events that change recommendations.
+    """Try everything out: broker, index, worker and events.
 
-    Shows one user's recommendations before and after a few events, then throughput and latency.
+    It shows one user's recommendations before and after a few events, then throughput and latency.
     The exit code is 1 if an event or a recommendation was lost. With --serve the worker's page
     shows how interests move while the story is told again and again.
     """

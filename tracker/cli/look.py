@@ -93,9 +93,10 @@ def watch_command(
 )
 @click.option("--once", is_flag=True, help="Look twice, print once, and end.")
 def top_command(settings: Settings, url: str | None, every: float, once: bool) -> None:
-    """Watch a worker: rates, latency, lag, trending items, and how interests move.
+    """Watch a worker: rates, latency, lag, trends and interests.
 
-    A running worker answers. Stop it with Ctrl-C.
+    It shows trending items and how users' interests move. A running worker answers. Stop it with
+    Ctrl-C.
     """
     from tracker.lookup.top import Top
 
@@ -134,9 +135,10 @@ def show(
     now: float | None,
     as_json: bool,
 ) -> None:
-    """Show a USER's interests with strength, age and items, and the counts of events.
+    """Show the interests of USER, or what is known of an item.
 
-    A running worker answers. The exit code is 1 if nothing is known, or no worker answers.
+    An interest comes with its strength, age and items, a user with counts of events. A running
+    worker answers. The exit code is 1 if nothing is known, or no worker answers.
     """
     if (user is None) == (item is None):
         raise click.UsageError("give either USER or --item")
@@ -173,7 +175,7 @@ def score(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Print the probability of a positive event of USER on each ITEM.
+    """Print how likely a positive event of USER on each ITEM is.
 
     A running worker answers. The exit code is 1 if the artifact has no trained prediction, or no
     worker answers.
@@ -213,10 +215,10 @@ def why_command(
     url: str | None,
     as_json: bool,
 ) -> None:
-    """Print the way of ITEM to the list of USER, step by step, and what would bring it in.
+    """Print why ITEM is in the list of USER, or why not.
 
-    A running worker answers. The exit code is 1 if the item is not in the catalogue, or no worker
-    answers.
+    It goes step by step, and says what would bring the item in. A running worker answers. The exit
+    code is 1 if the item is not in the catalogue, or no worker answers.
     """
     from tracker.lookup.ask import ask, path_of
 
@@ -243,10 +245,10 @@ def export(
     scene: str | None,
     as_json: bool,
 ) -> None:
-    """Write the vectors and interests of all users to FILE, in Parquet.
+    """Write the vectors and interests of all users to FILE.
 
-    The states are those of the last commit in the changelog. `indexer export` writes the vectors
-    of the items in the same spaces.
+    FILE is Parquet. The states are those of the last commit in the changelog. `indexer export`
+    writes the vectors of the items in the same spaces.
     """
     from tracker.files import check_folder
 

@@ -30,11 +30,11 @@ BROKER_LOOK_SECONDS = 0.5
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=9092, help="Port to listen on.")
 def broker(port: int) -> None:
-    """Run the embedded broker until Ctrl-C, to try the tracker out without a cluster.
+    """Run the embedded broker until Ctrl-C.
 
-    It keeps everything in memory: topics and events are gone when it ends. It has no transactions,
-    so a worker that crashes may count events twice. In production run Apache Kafka. The exit code
-    is 1 if the port is in use.
+    With it you can try the tracker out without a cluster. It keeps everything in memory: topics and
+    events are gone when it ends. It has no transactions, so a worker that crashes may count events
+    twice. In production run Apache Kafka. The exit code is 1 if the port is in use.
     """
     run_to_end(_run_broker(port))
 
@@ -56,7 +56,7 @@ async def _run_broker(port: int) -> None:
 @click.option("--check", is_flag=True, help="Check only, create nothing.")
 @json_option
 def topics(settings: Settings, check: bool, as_json: bool) -> None:
-    """Create the topics that are missing, and check those that exist.
+    """Create the topics that are missing, and check the others.
 
     The exit code is 1 if a worker could not start with them.
     """
@@ -85,9 +85,10 @@ def worker(settings: Settings) -> None:
 @overrides_options("artifacts")
 @json_option
 def doctor(overrides: dict[str, Any], as_json: bool) -> None:
-    """Check settings, data directory, artifact, device, broker, topics and the latest events.
+    """Check everything that a worker needs, and say what to do.
 
-    A line begins with OK, NOTE or FAIL and says what to do. The exit code is 1 if a check failed,
+    That is settings, data directory, artifact, device, broker, topics and the latest events. A
+    line begins with OK, NOTE or FAIL. The exit code is 1 if a check failed,
     because then a worker could not work.
     """
     from tracker.cli.doctor import check_all
@@ -110,10 +111,11 @@ def doctor(overrides: dict[str, Any], as_json: bool) -> None:
 )
 @yes_option
 def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
-    """Delete the state in the data directory; it is rebuilt from the changelog.
+    """Delete the state in the data directory.
 
-    With --everything, stop all workers first: changelogs and item events are deleted and created
-    again, and the next worker starts from the oldest event in the topic.
+    It is rebuilt from the changelog. With --everything, stop all workers first: changelogs and item
+    events are deleted and created again, and the next worker starts from the oldest event in the
+    topic.
     """
     from tracker.kafka.reset import check_reset, reset_topics
 
@@ -138,10 +140,11 @@ def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
 @click.argument("principal")
 @click.option("--group", default="", help="Consumer group of a subscriber.")
 def acls(settings: Settings, role: Role, principal: str, group: str) -> None:
-    """Print the commands that give PRINCIPAL the rights of ROLE on a cluster with access control.
+    """Print the commands that give PRINCIPAL the rights of ROLE.
 
-    They are the fewest that the role needs. PRINCIPAL is a user of the cluster, as User:tracker.
-    Pipe the lines into a shell, with Kafka's own tools in the path.
+    These are the fewest that the role needs on a cluster with access control. PRINCIPAL is a user
+    of the cluster, as User:tracker. Pipe the lines into a shell, with Kafka's own tools in the
+    path.
     """
     for right in rights_of(settings, role, group):
         click.echo(right.command(settings.brokers, principal))
@@ -158,10 +161,11 @@ def acls(settings: Settings, role: Role, principal: str, group: str) -> None:
 )
 @json_option
 def forget(settings: Settings, user: str, wait: float, as_json: bool) -> None:
-    """Forget USER: delete all states of the user, and take their recent events out of items.
+    """Forget USER: delete all that workers keep of the user.
 
-    The request lies in a topic until the workers have applied it. The output says what other
-    places keep, and until when. The exit code is 1 if the workers were not done in time.
+    Recent events of the user are also taken out of the counts of items. The request lies in a topic
+    until the workers have applied it. The output says what other places keep, and until when. The
+    exit code is 1 if the workers were not done in time.
     """
     from tracker.lookup.forget import forget_user
 
@@ -178,10 +182,10 @@ def forget(settings: Settings, user: str, wait: float, as_json: bool) -> None:
 @settings_options()
 @yes_option
 def reset_learning_command(settings: Settings, yes: bool) -> None:
-    """Delete what workers have learned online; they use the published models again.
+    """Delete what workers have learned online.
 
-    Stop all workers first. If they must keep running, restart them one by one with
-    TRACKER_ONLINE_LEARNING=off instead. States stay as they are.
+    They use the published models again. Stop all workers first. If they must keep running, restart
+    them one by one with TRACKER_ONLINE_LEARNING=off instead. States stay as they are.
     """
     from tracker.kafka.reset import reset_learning
 
@@ -195,11 +199,11 @@ def reset_learning_command(settings: Settings, yes: bool) -> None:
 @settings_options("artifacts")
 @yes_option
 def mend_times_command(settings: Settings, yes: bool) -> None:
-    """Mend states that an event of the future has left with times past the clock.
+    """Mend states with times past the clock.
 
-    Stop all workers first. Stream time goes back to the clock. A user's state is made again from
-    the recent events in it, an item's from the item events that the topic still keeps. The
-    output says what was lost.
+    An event of the future has left them. Stop all workers first. Stream time goes back to the
+    clock. A user's state is made again from the recent events in it, an item's from the item events
+    that the topic still keeps. The output says what was lost.
     """
     from tracker.lookup.mend_times import mend_times
 
@@ -215,7 +219,7 @@ def mend_times_command(settings: Settings, yes: bool) -> None:
 @settings_options("artifacts")
 @yes_option
 def merge_states_command(settings: Settings, yes: bool) -> None:
-    """Move states that lie in another partition than that of their user.
+    """Move states to the partitions of their users.
 
     Producers with different partitioners, or a changed TRACKER_PARTITIONER, leave states where
     nobody looks. Stop all workers first. Each such state goes to its user's partition, where the

@@ -91,14 +91,15 @@ def send(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Send events from files or folders: JSON lines, CSV or Parquet; - is standard input.
+    """Send events from files, folders or standard input (-).
 
-    The key of an event is its user, so that a user's events stay in order. Lines are checked as a
-    worker with these settings checks them, with the weights that TRACKER_KINDS_FILE names. Files
-    are checked whole before anything is sent: if a line is invalid, nothing is sent. Lines of
-    standard input are checked one by one, and invalid ones are not sent. Events in the format that
-    TRACKER_EVENTS_FORMAT names are sent as they are; of another format, as events of our own. The
-    exit code is 1 if a line was invalid, or if the broker did not confirm every event.
+    Files are JSON lines, CSV, Parquet and the like. The key of an event is its user, so that a
+    user's events stay in order. Lines are checked as a worker with these settings checks them, with
+    the weights that TRACKER_KINDS_FILE names. Files are checked whole before anything is sent: if a
+    line is invalid, nothing is sent. Lines of standard input are checked one by one, and invalid
+    ones are not sent. Events in the format that TRACKER_EVENTS_FORMAT names are sent as they are;
+    of another format, as events of our own. The exit code is 1 if a line was invalid, or if the
+    broker did not confirm every event.
     """
     form = dialect or settings.events_format
     as_it_is = form == settings.events_format
