@@ -14,7 +14,7 @@ from tracker.api.messages import (
     WorkersAnswer,
 )
 from tracker.api.problems import ProblemError
-from tracker.api.server import Ask
+from tracker.api.server import Call
 from tracker.artifact.manifest import read_manifest, verify
 from tracker.artifact.versions import (
     ArtifactError,
@@ -40,7 +40,7 @@ class Fleet:
         self._root = host.context.settings.artifacts
         self._publishing = asyncio.Lock()
 
-    async def workers(self, ask: Ask) -> WorkersAnswer:
+    async def workers(self, call: Call) -> WorkersAnswer:
         """Return this worker's partitions, and the other workers."""
         partitions = [
             WorkerPartition(
@@ -66,23 +66,23 @@ class Fleet:
             [OtherWorker(address, numbers) for address, numbers in others.items()],
         )
 
-    async def artifacts(self, ask: Ask) -> ArtifactsAnswer:
+    async def artifacts(self, call: Call) -> ArtifactsAnswer:
         """Return the versions of the artifact."""
         in_use = self._host.context.keeper.current.version
         return await asyncio.to_thread(self._versions, in_use)
 
-    async def publish(self, ask: Ask) -> PublishAnswer:
+    async def publish(self, call: Call) -> PublishAnswer:
         """Make a version the latest, after a check of its files."""
-        version = ask.path["version"]
+        version = call.path["version"]
         async with self._publishing:
             return await asyncio.to_thread(self._publish, version)
 
-    async def rollback(self, ask: Ask) -> PublishAnswer:
+    async def rollback(self, call: Call) -> PublishAnswer:
         """Make the version before the latest the latest."""
         async with self._publishing:
             return await asyncio.to_thread(self._publish, None)
 
-    async def rejections(self, ask: Ask) -> RejectionsAnswer:
+    async def rejections(self, call: Call) -> RejectionsAnswer:
         """Return the records that were not taken."""
         context = self._host.context
         last = [
@@ -94,7 +94,7 @@ class Fleet:
                 one.rejection.offset,
                 one.value.decode("utf-8", "replace"),
             )
-            for one in reversed(list(context.rejections)[-ask.query.k :])
+            for one in reversed(list(context.rejections)[-call.query.k :])
         ]
         return RejectionsAnswer(context.metrics.rejected_by_reason(), last)
 

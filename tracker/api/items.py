@@ -21,7 +21,7 @@ from tracker.api.messages import (
 )
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Reads
-from tracker.api.server import Ask
+from tracker.api.server import Call
 from tracker.events.wire import hash_id
 from tracker.items.counts import COUNT, PAIR, SUM, TALLY
 from tracker.items.day_trend import day_trend
@@ -46,16 +46,16 @@ class Items:
         self._names: tuple[Serving, list[str]] | None = None
         self._map: tuple[Serving, NDArray[np.float32]] | None = None
 
-    async def item(self, ask: Ask) -> ItemAnswer:
+    async def item(self, call: Call) -> ItemAnswer:
         """Describe an item."""
         serving = self._host.context.keeper.current
-        row = self._row(serving, ask.path["item_id"])
+        row = self._row(serving, call.path["item_id"])
         scene_names: dict[int, str] = {}
         for partition in self._host.partitions().values():
             if isinstance(partition.side, UserSide):
                 scene_names.update(partition.side.scene_names)
-        now = self._reads.now() if ask.query.at is None else ask.query.at
-        warming = await self._warming(ask.path["item_id"], now)
+        now = self._reads.now() if call.query.at is None else call.query.at
+        warming = await self._warming(call.path["item_id"], now)
         return await self._reads.run(lambda: _describe(serving, row, now, scene_names, warming))
 
     async def _warming(self, item_id: str, now: float) -> list[str]:
@@ -73,11 +73,11 @@ class Items:
                 return [period(half_life) for half_life in seconds]
         return []
 
-    async def trend(self, ask: Ask) -> TrendAnswer:
+    async def trend(self, call: Call) -> TrendAnswer:
         """Estimate how often an item was chosen over the last day."""
         serving = self._host.context.keeper.current
-        row = self._row(serving, ask.path["item_id"])
-        now = self._reads.now() if ask.query.at is None else ask.query.at
+        row = self._row(serving, call.path["item_id"])
+        now = self._reads.now() if call.query.at is None else call.query.at
 
         def work() -> TrendAnswer:
             vectors, columns = serving.artifact.vectors, serving.view.columns
@@ -99,10 +99,10 @@ class Items:
 
         return await self._reads.run(work)
 
-    async def similar(self, ask: Ask) -> SimilarAnswer:
+    async def similar(self, call: Call) -> SimilarAnswer:
         """Return the items nearest to an item."""
         serving = self._host.context.keeper.current
-        row, k = self._row(serving, ask.path["item_id"]), ask.query.k
+        row, k = self._row(serving, call.path["item_id"]), call.query.k
 
         def work() -> SimilarAnswer:
             vectors = serving.artifact.vectors
@@ -117,9 +117,9 @@ class Items:
 
         return await self._reads.run(work)
 
-    async def search(self, ask: Ask) -> SearchAnswer:
+    async def search(self, call: Call) -> SearchAnswer:
         """Return the items whose id or label has a text."""
-        serving, text, k = self._host.context.keeper.current, ask.query.q.casefold(), ask.query.k
+        serving, text, k = self._host.context.keeper.current, call.query.q.casefold(), call.query.k
         now = self._reads.now()
 
         def work() -> SearchAnswer:
@@ -138,9 +138,9 @@ class Items:
 
         return await self._reads.run(work)
 
-    async def map(self, ask: Ask) -> MapAnswer:
+    async def map(self, call: Call) -> MapAnswer:
         """Return the places of items on a map of the catalogue."""
-        serving, k = self._host.context.keeper.current, ask.query.k
+        serving, k = self._host.context.keeper.current, call.query.k
 
         def work() -> MapAnswer:
             vectors, counts = serving.artifact.vectors, serving.view.columns.counts

@@ -32,8 +32,8 @@ from tracker.users.rows import RequestBatch, UserRows
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A wish for a list: items wanted and left out, place, time, diversity, explanation."""
+class ListRequest:
+    """A request for a list: items wanted and left out, scene, time, diversity, explanation."""
 
     k: int
     scene: str | None
@@ -66,20 +66,22 @@ class ListMaker:
         rows: UserRows,
         slot: int,
         user_id: str | None,
-        wish: Wish,
+        list_request: ListRequest,
     ) -> tuple[Recommender, RequestBatch, Inspection, Words]:
         """Make a list of a user's row, and return it with what each step gave."""
-        recommender = self.recommender(serving, wish.diversity, wish.explain)
+        recommender = self.recommender(serving, list_request.diversity, list_request.explain)
         requests = RequestBatch(
             rows,
             np.array([slot], np.int64),
-            np.array([wish.now]),
-            np.array([scene_code(wish.scene)], np.uint32),
+            np.array([list_request.now]),
+            np.array([scene_code(list_request.scene)], np.uint32),
             np.array([0 if user_id is None else hash_id(user_id)], np.uint64),
         )
         items = serving.artifact.vectors
-        excluded = np.array([items.row_of_id(item_id) for item_id in wish.exclude], np.int64)
-        inspection = recommender.inspect(requests, wish.k, learned, excluded[excluded >= 0])
+        excluded = np.array(
+            [items.row_of_id(item_id) for item_id in list_request.exclude], np.int64
+        )
+        inspection = recommender.inspect(requests, list_request.k, learned, excluded[excluded >= 0])
         return recommender, requests, inspection, serving.encoder.words
 
 
@@ -87,7 +89,7 @@ def list_answer(
     user_id: str | None,
     is_known: bool,
     offset: int,
-    wish: Wish,
+    list_request: ListRequest,
     recommender: Recommender,
     requests: RequestBatch,
     inspection: Inspection,
@@ -98,8 +100,8 @@ def list_answer(
     return ListAnswer(
         user_id,
         is_known,
-        wish.now,
-        wish.scene,
+        list_request.now,
+        list_request.scene,
         offset,
         artifact.manifest.version,
         list_items(recommender, requests, inspection, words),

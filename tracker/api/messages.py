@@ -31,7 +31,7 @@ Explain = Literal["off", "reasons", "parts"]
 
 
 class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A wish for a list; what is left out is as in the lists that the worker sends.
+    """A request for a list; what is left out is as in the lists that the worker sends.
 
     `scene`: where it is shown. `k`: items. `exclude`: items that are not to be in it. `diversity`:
     0 (by score alone) to 1. `at`: the time, in seconds since the epoch; by default stream time plus

@@ -5,7 +5,7 @@ import asyncio
 from tracker.api.host import Host
 from tracker.api.messages import ExportAnswer, ForgetAnswer, Remains
 from tracker.api.problems import ProblemError
-from tracker.api.server import Ask
+from tracker.api.server import Call
 from tracker.explained import first_line
 from tracker.kafka.cluster import BrokerError, TopicError
 from tracker.lookup.forget import ForgetError, forget_user
@@ -28,7 +28,7 @@ class Persons:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def forget(self, ask: Ask) -> ForgetAnswer:
+    async def forget(self, call: Call) -> ForgetAnswer:
         """Ask all workers to forget a user, and wait a little until they have.
 
         Raises:
@@ -36,7 +36,7 @@ class Persons:
         """
         settings = self._host.context.settings
         try:
-            report = await forget_user(settings, ask.path["user_id"], FORGET_SECONDS)
+            report = await forget_user(settings, call.path["user_id"], FORGET_SECONDS)
         except TopicError as error:
             raise ProblemError(409, str(error)) from error
         except ForgetError as error:
@@ -49,14 +49,14 @@ class Persons:
             [Remains(one.place, one.what, one.seconds) for one in report.remainders],
         )  # fmt: skip
 
-    async def export(self, ask: Ask) -> ExportAnswer:
+    async def export(self, call: Call) -> ExportAnswer:
         """Return all that the topics keep of a user.
 
         Raises:
             ProblemError: nothing is kept, or the topics are too long to be read now.
         """
         context = self._host.context
-        user_id, artifact = ask.path["user_id"], context.keeper.current.artifact
+        user_id, artifact = call.path["user_id"], context.keeper.current.artifact
         try:
             async with asyncio.timeout(EXPORT_SECONDS):
                 person = await export_user(context.settings, artifact, user_id)

@@ -7,7 +7,7 @@ import msgspec
 from tracker.api.host import Host
 from tracker.api.messages import SentAnswer, SentEvent
 from tracker.api.problems import ProblemError
-from tracker.api.server import Ask
+from tracker.api.server import Call
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventReader
 from tracker.events.wire import RejectedEventError
@@ -28,7 +28,7 @@ class Sending:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def events(self, ask: Ask) -> SentAnswer:
+    async def events(self, call: Call) -> SentAnswer:
         """Send the events of a body, and return the offset of each, or why it was not sent.
 
         They are in the format that TRACKER_EVENTS_FORMAT names. In our own, an action without a
@@ -49,7 +49,7 @@ class Sending:
         )
         outcomes: dict[int, SentEvent] = {}
         sending: dict[int, tuple[int, asyncio.Future[int]]] = {}
-        for index, fields in enumerate(ask.body.events):
+        for index, fields in enumerate(call.body.events):
             event = dict(fields)
             if event.get("retracts") is None and context.dialect is None:
                 event.setdefault("timestamp", now)

@@ -40,8 +40,8 @@ SAFE_HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A request as a handler gets it: names in the path, query and body, decoded and checked."""
+class Call:
+    """A call of a route: names in the path, query and body, decoded and checked."""
 
     path: Mapping[str, str]
     query: Any
@@ -49,7 +49,7 @@ class Ask:
     request: web.Request
 
 
-Handler = Callable[[Ask], Awaitable[msgspec.Struct | web.StreamResponse]]
+Handler = Callable[[Call], Awaitable[msgspec.Struct | web.StreamResponse]]
 
 
 class Server:
@@ -152,12 +152,12 @@ class Server:
                 address = await self._search(request, user_id)
                 if address is not None:
                     return await self._forwarder.forward(request, None, raw, address)
-            ask = Ask(path, query, body, request)
+            call = Call(path, query, body, request)
             if route.streams:
-                message = await answer(ask)
+                message = await answer(call)
             else:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    message = await answer(ask)
+                    message = await answer(call)
             if isinstance(message, web.StreamResponse):
                 return message
             return web.Response(

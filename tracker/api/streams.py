@@ -9,7 +9,7 @@ from tracker.api.host import Host
 from tracker.api.openapi import STREAM_TYPE
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Reads
-from tracker.api.server import SAFE_HEADERS, Ask
+from tracker.api.server import SAFE_HEADERS, Call
 from tracker.api.users import Users
 
 LOOK_SECONDS = 0.2
@@ -37,7 +37,7 @@ class Streams:
         self._users = users
         self._running = 0
 
-    async def stream(self, ask: Ask) -> web.StreamResponse:
+    async def stream(self, call: Call) -> web.StreamResponse:
         """Send a list now, and again after each event of the user, until the client goes.
 
         Raises:
@@ -47,18 +47,18 @@ class Streams:
             raise ProblemError(429, f"{MOST_STREAMS} streams are open")
         self._running += 1
         try:
-            return await self._send(ask)
+            return await self._send(call)
         finally:
             self._running -= 1
 
-    async def _send(self, ask: Ask) -> web.StreamResponse:
-        user_id = ask.path["user_id"]
+    async def _send(self, call: Call) -> web.StreamResponse:
+        user_id = call.path["user_id"]
         latest = await self._reads.last_offset(user_id)
-        first = await self._list(ask)
+        first = await self._list(call)
         response = web.StreamResponse(
             headers=SAFE_HEADERS | {"Content-Type": STREAM_TYPE, "X-Accel-Buffering": "no"}
         )
-        await response.prepare(ask.request)
+        await response.prepare(call.request)
         await response.write(first)
         loop = asyncio.get_running_loop()
         beat_at = loop.time() + BEAT_SECONDS
@@ -68,7 +68,7 @@ class Streams:
                 offset = await self._reads.last_offset(user_id)
                 if offset not in (latest, -1):
                     latest = offset
-                    await response.write(await self._list(ask))
+                    await response.write(await self._list(call))
                 elif loop.time() >= beat_at:
                     await response.write(b": alive\n\n")
                 else:
@@ -81,9 +81,9 @@ class Streams:
             pass  # the client has gone
         return response
 
-    async def _list(self, ask: Ask) -> bytes:
-        copy = await self._reads.copy(ask.path["user_id"])
-        wish = self._users.wish(ask.query, copy.now)
-        answer = await self._reads.run(lambda: self._users.list_of(copy, wish))
+    async def _list(self, call: Call) -> bytes:
+        copy = await self._reads.copy(call.path["user_id"])
+        list_request = self._users.list_request(call.query, copy.now)
+        answer = await self._reads.run(lambda: self._users.list_of(copy, list_request))
         data = msgspec.json.encode(answer)
         return b"event: list\nid: %d\ndata: " % answer.offset + data + b"\n\n"

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from tracker.api.host import Host
-from tracker.api.lists import ListMaker, Wish, interests_of, list_answer
+from tracker.api.lists import ListMaker, ListRequest, interests_of, list_answer
 from tracker.api.messages import (
     GuestBody,
     GuestEvent,
@@ -29,7 +29,7 @@ from tracker.api.messages import (
 )
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Copy, Reads
-from tracker.api.server import Ask
+from tracker.api.server import Call
 from tracker.api.why import why
 from tracker.events.batch import EventBatch
 from tracker.events.kinds import QuantityError, UnknownKindError
@@ -58,7 +58,7 @@ class Users:
         self._reads = reads
         self.lists = ListMaker()
 
-    async def seen(self, ask: Ask) -> SeenUsers:
+    async def seen(self, call: Call) -> SeenUsers:
         """Return the users of the latest events."""
         answer: list[SeenUser] = []
         for number, partition in self._host.partitions().items():
@@ -66,11 +66,11 @@ class Users:
             assert isinstance(side, UserSide)
             answer += [SeenUser(user, at, number) for user, at in side.seen_users()]
         answer.sort(key=lambda user: -user.time)
-        return SeenUsers(answer[: ask.query.k])
+        return SeenUsers(answer[: call.query.k])
 
-    async def user(self, ask: Ask) -> UserAnswer:
+    async def user(self, call: Call) -> UserAnswer:
         """Describe a user."""
-        copy, now = await self._known(ask), ask.query.at
+        copy, now = await self._known(call), call.query.at
 
         def work() -> UserAnswer:
             answer = self._described(copy, copy.now if now is None else now)
@@ -84,9 +84,9 @@ class Users:
 
         return await self._reads.run(work)
 
-    async def interests(self, ask: Ask) -> InterestsAnswer:
+    async def interests(self, call: Call) -> InterestsAnswer:
         """Return a user's interests in full."""
-        copy, now = await self._known(ask), ask.query.at
+        copy, now = await self._known(call), call.query.at
 
         def work() -> InterestsAnswer:
             at = copy.now if now is None else now
@@ -96,14 +96,14 @@ class Users:
 
         return await self._reads.run(work)
 
-    async def history(self, ask: Ask) -> HistoryAnswer:
+    async def history(self, call: Call) -> HistoryAnswer:
         """Return a user's ring."""
-        copy = await self._known(ask)
+        copy = await self._known(call)
         return await self._reads.run(lambda: self._history(copy))
 
-    async def outlook(self, ask: Ask) -> OutlookAnswer:
+    async def outlook(self, call: Call) -> OutlookAnswer:
         """Return a user's interest later on."""
-        copy, query = await self._known(ask), ask.query
+        copy, query = await self._known(call), call.query
         artifact = copy.moment.serving.artifact
 
         def work() -> OutlookAnswer:
@@ -119,37 +119,37 @@ class Users:
 
         return await self._reads.run(work)
 
-    async def recommendations(self, ask: Ask) -> ListAnswer:
+    async def recommendations(self, call: Call) -> ListAnswer:
         """Return a list of a user."""
-        copy = await self._reads.copy(ask.path["user_id"])
-        wish = self.wish(ask.query, copy.now)
-        return await self._reads.run(lambda: self.list_of(copy, wish))
+        copy = await self._reads.copy(call.path["user_id"])
+        list_request = self.list_request(call.query, copy.now)
+        return await self._reads.run(lambda: self.list_of(copy, list_request))
 
-    def list_of(self, copy: Copy, wish: Wish) -> ListAnswer:
+    def list_of(self, copy: Copy, list_request: ListRequest) -> ListAnswer:
         """Make the list of a copy."""
         steps = self.lists.make(
             copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
-            copy.user_id, wish,
+            copy.user_id, list_request,
         )  # fmt: skip
-        return list_answer(copy.user_id, copy.known, copy.moment.offset, wish, *steps)
+        return list_answer(copy.user_id, copy.known, copy.moment.offset, list_request, *steps)
 
-    async def guest(self, ask: Ask) -> ListAnswer:
+    async def guest(self, call: Call) -> ListAnswer:
         """Return a list for the events of somebody without an id."""
-        body: GuestBody = ask.body
+        body: GuestBody = call.body
         moment = await self._reads.moment()
-        wish = self.wish(body, moment.now)
+        list_request = self.list_request(body, moment.now)
 
         def work() -> ListAnswer:
-            rows = self.rows_of_guest(moment, body.events, wish.now)
+            rows = self.rows_of_guest(moment, body.events, list_request.now)
             slot = 0 if body.events else -1
-            steps = self.lists.make(moment.serving, moment.learned, rows, slot, None, wish)
-            return list_answer(None, False, -1, wish, *steps)
+            steps = self.lists.make(moment.serving, moment.learned, rows, slot, None, list_request)
+            return list_answer(None, False, -1, list_request, *steps)
 
         return await self._reads.run(work)
 
-    async def score(self, ask: Ask) -> ScoreAnswer:
+    async def score(self, call: Call) -> ScoreAnswer:
         """Return the probabilities of items."""
-        body = ask.body
+        body = call.body
         copy = await self._reads.copy(body.user_id)
 
         def work() -> ScoreAnswer:
@@ -162,9 +162,9 @@ class Users:
 
         return await self._reads.run(work)
 
-    def wish(self, query: ListQuery | GuestBody, now: float) -> Wish:
+    def list_request(self, query: ListQuery | GuestBody, now: float) -> ListRequest:
         """Return how a list is to be made; what is not wished for is as in the settings."""
-        return Wish(
+        return ListRequest(
             self._settings.k if query.k is None else query.k,
             query.scene,
             now if query.at is None else query.at,
@@ -173,9 +173,9 @@ class Users:
             self._settings.explain if query.explain is None else query.explain,
         )
 
-    def wish_of(self, body: WhatIfBody, now: float) -> Wish:
+    def list_request_of(self, body: WhatIfBody, now: float) -> ListRequest:
         """Return how the lists of a what-if are to be made."""
-        return Wish(
+        return ListRequest(
             self._settings.k if body.k is None else body.k,
             body.scene,
             now if body.at is None else body.at,
@@ -184,17 +184,17 @@ class Users:
             "reasons",
         )
 
-    async def why(self, ask: Ask) -> WhyAnswer:
+    async def why(self, call: Call) -> WhyAnswer:
         """Return the way of an item to a user's list."""
-        copy = await self._reads.copy(ask.path["user_id"])
-        wish = replace(self.wish(ask.query, copy.now), explain="parts")
+        copy = await self._reads.copy(call.path["user_id"])
+        list_request = replace(self.list_request(call.query, copy.now), explain="parts")
 
         def work() -> WhyAnswer:
             steps = self.lists.make(
                 copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
-                copy.user_id, wish,
+                copy.user_id, list_request,
             )  # fmt: skip
-            return why(copy, ask.path["item_id"], wish, *steps)
+            return why(copy, call.path["item_id"], list_request, *steps)
 
         return await self._reads.run(work)
 
@@ -278,13 +278,13 @@ class Users:
             int(head["evicted"]), entries,
         )  # fmt: skip
 
-    async def _known(self, ask: Ask) -> Copy:
+    async def _known(self, call: Call) -> Copy:
         """Return the copy of a user who is known.
 
         Raises:
             ProblemError: 404.
         """
-        copy = await self._reads.copy(ask.path["user_id"])
+        copy = await self._reads.copy(call.path["user_id"])
         if not copy.known:
             raise ProblemError(
                 404, "nothing is known of this user: no event has come, or its state was deleted",

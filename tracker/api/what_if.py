@@ -6,7 +6,7 @@ from tracker.api.lists import list_items
 from tracker.api.messages import ListItem, Move, WhatIfAnswer, WhatIfBody
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Copy, Reads
-from tracker.api.server import Ask
+from tracker.api.server import Call
 from tracker.api.users import Users
 from tracker.events.kinds import Kinds
 from tracker.events.wire import kind_code
@@ -30,33 +30,33 @@ class WhatIf:
         self._users = users
         self._kinds = kinds
 
-    async def what_if(self, ask: Ask) -> WhatIfAnswer:
+    async def what_if(self, call: Call) -> WhatIfAnswer:
         """Return both lists, and what moved."""
-        copy = await self._reads.copy(ask.path["user_id"])
-        body: WhatIfBody = ask.body
+        copy = await self._reads.copy(call.path["user_id"])
+        body: WhatIfBody = call.body
         return await self._reads.run(lambda: self._compare(copy, body))
 
     def _compare(self, copy: Copy, body: WhatIfBody) -> WhatIfAnswer:
         serving, learned = copy.moment.serving, copy.moment.learned
-        wish = self._users.wish_of(body, copy.now)
+        list_request = self._users.list_request_of(body, copy.now)
         rows, slot = copy.user.rows, copy.user.slot
         if slot < 0:
             slot = 0
-            rows = self._users.rows_of_guest(copy.moment, [], wish.now)
+            rows = self._users.rows_of_guest(copy.moment, [], list_request.now)
         carry_over(rows.states, np.array([slot]), serving.artifact)
         other = rows.copy_row(slot)
         make = self._users.lists.make
-        before = make(serving, learned, rows, copy.user.slot, copy.user_id, wish)
+        before = make(serving, learned, rows, copy.user.slot, copy.user_id, list_request)
         self._change(other, copy, body)
         if body.add:
-            serving.recommender.update(other, self._users.batch(body.add, wish.now))
+            serving.recommender.update(other, self._users.batch(body.add, list_request.now))
         slot = 0 if copy.known or body.add else -1
-        after = make(serving, learned, other, slot, copy.user_id, wish)
+        after = make(serving, learned, other, slot, copy.user_id, list_request)
         old, new = list_items(*before), list_items(*after)
         requests: RequestBatch = before[1]
         return WhatIfAnswer(
             copy.user_id,
-            wish.now,
+            list_request.now,
             copy.moment.offset,
             serving.version,
             round(older_share(requests, serving.artifact.vectors, before[0].options), 6),

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker.api.lists import Wish, list_items
+from tracker.api.lists import ListRequest, list_items
 from tracker.api.messages import Step, WhyAnswer
 from tracker.api.problems import ProblemError
 from tracker.api.reads import Copy
@@ -20,7 +20,7 @@ SHORTER = "ask for a longer list, or for less diversity"
 def why(
     copy: Copy,
     item_id: str,
-    wish: Wish,
+    list_request: ListRequest,
     recommender: Recommender,
     requests: RequestBatch,
     inspection: Inspection,
@@ -36,7 +36,7 @@ def why(
     row = items.row_of_id(item_id)
     if row < 0:
         raise ProblemError(404, f"the item is not in the catalogue of artifact {version}")
-    steps, remedy = _steps(row, wish, recommender, requests, inspection)
+    steps, remedy = _steps(row, list_request, recommender, requests, inspection)
     places = np.flatnonzero(inspection.batch.rows[0] == row)
     place = int(places[0]) + 1 if len(places) else None
     item = None
@@ -44,13 +44,21 @@ def why(
         remedy = ""
         item = list_items(recommender, requests, inspection, words)[place - 1]
     return WhyAnswer(
-        copy.user_id, item_id, items.label(row), wish.now, version, place, steps, remedy, item
+        copy.user_id,
+        item_id,
+        items.label(row),
+        list_request.now,
+        version,
+        place,
+        steps,
+        remedy,
+        item,
     )
 
 
 def _steps(
     row: int,
-    wish: Wish,
+    list_request: ListRequest,
     recommender: Recommender,
     requests: RequestBatch,
     inspection: Inspection,
@@ -79,7 +87,7 @@ def _steps(
             "an event of the user on an item like it, or more events of other users on it"
         )
     channel = CHANNELS[merged.channels[0, places[0]]]
-    excluded = row in {items.row_of_id(item_id) for item_id in wish.exclude}
+    excluded = row in {items.row_of_id(item_id) for item_id in list_request.exclude}
     steps.append(Step("candidates", True, f"the channel {channel} brought it"))
     if excluded:
         steps.append(Step("exclude", False, "the request excluded it"))
@@ -98,14 +106,14 @@ def _steps(
     group = scores[:unseen] if at < unseen else scores[unseen:]
     rank = int((group > scores[at]).sum()) + 1
     whom = "" if at < unseen else " of those that the user has had"
-    within = rank <= wish.k and at < unseen
-    last = float(np.sort(group)[::-1][min(wish.k, len(group)) - 1])
+    within = rank <= list_request.k and at < unseen
+    last = float(np.sort(group)[::-1][min(list_request.k, len(group)) - 1])
     steps.append(
         Step(
             "ranking",
             within,
             f"ranked {rank} of {len(group)}{whom} with {scores[at]:.4f}; place"
-            f" {min(wish.k, len(group))} has {last:.4f}",
+            f" {min(list_request.k, len(group))} has {last:.4f}",
         )
     )
     # 4. Was it put down for being like others, or for being known?
