@@ -26,7 +26,19 @@ class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DialectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The TOML file of a dialect."""
+    """The TOML file of a dialect; docs/reference/formats.md describes it for users.
+
+    Attributes:
+        base: the built-in dialect that it extends.
+        records: path of a list of records within a record.
+        user, item, kind, timestamp, scene, value, event_id: paths of the fields of an event.
+        kinds: kind by word of the other system; empty if words are kinds.
+        takes_back: the kind whose latest event a word takes back, by word.
+        ignore: words that say nothing of items.
+        absent: texts that stand for no value.
+        join: records that join two users.
+        others: what becomes of other words; by default they are rejected.
+    """
 
     base: str | None = None
     records: str | None = None

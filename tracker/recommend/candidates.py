@@ -63,7 +63,7 @@ class Candidates(NamedTuple):
     """Up to C unique live rows per user, the unseen first, with the channels' findings.
 
     `rows` (B, C) int32, -1 padded; `channels` (B, C) uint8, positions in CHANNELS; `walk_sums`
-    (B, C, WALKED) float32, neighbour sums; `via` (B, C) int8, the position in the history of the
+    (B, C, WALK_SUMS) float32, neighbour sums; `via` (B, C) int8, the position in the history of the
     item that gave most of them, -1 none; `n_rows` and `n_unseen` (B,) int64.
     """
 

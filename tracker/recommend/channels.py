@@ -45,7 +45,7 @@ class Limits(NamedTuple):
     """Limits of the merge.
 
     At least `k` rows are wanted, all below `live`; with `keep_seen` seen items are candidates like
-    others. `recent_events`: similar items are taken of the latest so many items.
+    others. `recent_events`: the number of latest items of which similar ones are taken.
     """
 
     k: int

@@ -82,7 +82,7 @@ class Columns:
             queries: (B, E) of `Tower.queries`; None if the encoder's column is not wanted.
             rows: (B, C) catalogue rows.
             n_rows: (B,) candidates of each user; the rows after them are -1.
-            walk_sums: (B, C, WALKED) neighbour sums.
+            walk_sums: (B, C, WALK_SUMS) neighbour sums.
             out: (B, C, F) float32.
         """
         states, view = requests.states, self._view

@@ -180,7 +180,7 @@ def read_walk(
     walk_sums: Array,
     via: Array,
 ) -> None:
-    """Write a walk's normalised sums of rows (C, WALKED), and the best neighbour of each (C,)."""
+    """Write the normalised sums of rows (C, WALK_SUMS), and the best neighbour of each (C,)."""
     table, walk_rows, walk_via, sums = walk
     popularity, ref_times = items.counts, items.ref_times
     long_half_life = items.half_lives[COUNT.long]
@@ -233,7 +233,7 @@ def walk_rows(
     rows: NDArray[np.int32],
     n_rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Return the neighbour sums (B, C, WALKED) of rows (B, C), the first n_rows of each user."""
+    """Return the neighbour sums (B, C, WALK_SUMS) of rows (B, C), the first n_rows of each user."""
     walk_sums = np.zeros((*rows.shape, WALK_SUMS), np.float32)
     _walk_rows(now, histories, options, view.neighbours, view.columns, rows, n_rows, walk_sums)
     return walk_sums

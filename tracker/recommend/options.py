@@ -17,17 +17,17 @@ Explain = Literal["off", "reasons", "parts"]
 class RecommendOptions:
     """Options of list making; the defaults suit a catalogue of any size.
 
-    - `searches`: of the index a user at most, one a slot. `per_search`: items found by each, and by
-      the user encoder where one was trained.
-    - `candidates`: rows merged a user at most; `retrieval` has the quotas of the channels, and what
-      is left over goes to who has more (own items, where seen ones are kept). `cut`: rows kept for
-      the costly features.
+    - `searches`: most searches of the index per user, one per interest. `per_search`: items that
+      each finds, and the search by the user encoder where one was trained.
+    - `candidates`: most rows merged per user; `retrieval` has the quotas of the channels, and what
+      is left over goes to those with more rows (own items, where seen ones are kept). `cut`: rows
+      kept for the costly features.
     - `seen`: items of earlier events come after all others ("demote"), never ("exclude"; but
       a list is not left empty for it), or like others ("keep").
     - `diversity`: of the re-ranking, 0 (by score alone) to 1; None for that of `retrieval`.
-    - `recent_events`, `neighbour_events`, `content_events`: of the latest so many positive events
-      are similar items, live neighbours (of each the `neighbour_width` strongest, before and
-      after it) and full-width content taken.
+    - `recent_events`, `neighbour_events`, `content_events`: the number of latest positive events
+      from which similar items, live neighbours (of each the `neighbour_width` strongest, before
+      and after it) and full-width content are taken.
     - `because_cosine`: least cosine of a reason, `because_half_life_seconds` of its weight.
     - `explain`: what a list says of its items.
 

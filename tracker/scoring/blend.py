@@ -1,4 +1,4 @@
-"""Ranker: candidates and their streaming features to scores; a fixed blend until one is trained."""
+"""Ranker: from features of candidates to scores; and the fixed blend, until one is trained."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -70,6 +70,7 @@ class Ranker(Protocol):
 
 @native
 def _blend(features: Array, n_rows: Array, columns: Array, weights: Array, scores: Array) -> None:
+    """Write the sums (B, C) of features (B, C, F) at `columns`, each times its weight."""
     for b in range(len(n_rows)):
         for c in range(n_rows[b]):
             total = np.float32(0.0)
@@ -82,7 +83,7 @@ def _blend(features: Array, n_rows: Array, columns: Array, weights: Array, score
 
 
 class Blend:
-    """A fixed weighted sum of features, trends above their knee; for want of a trained ranker.
+    """A fixed weighted sum of features, trends above their knee: the ranker until one is trained.
 
     Raises:
         ValueError: a weight names no feature.

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP = 0.002
-"""Learning rate of an event: the last thousand or so count, and chance moves little."""
+"""Learning rate per event: about the last thousand events count, and chance moves little."""
 
 MOST_SHIFT = 2.0
-"""How far the shift may go from what was published, in logits."""
+"""Largest distance of the shift from the published one, in logits."""
 
 MOST_SCALE = 2.0
-"""How often the scale may be what was published, or a part of it."""
+"""Largest factor between the scale and the published one, in either direction."""
 
 _LAYOUT = struct.Struct("<4d")
 

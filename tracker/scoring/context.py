@@ -73,6 +73,7 @@ def _fill(
     items: ItemColumns,
     out: Array,
 ) -> None:
+    """Write CONTEXT of B users into zeros (B, len(CONTEXT))."""
     log2_counts, ref_times, first_times = items.log2_counts, items.ref_times, items.first_times
     short_half_life = items.half_lives[COUNT.short]
     for b in range(len(out)):

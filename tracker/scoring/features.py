@@ -71,15 +71,15 @@ FEATURES = _FeatureColumns._fields
   become more. `rising_fast`: the same of the shortest half-life of all over the short one.
 - `age`: log2 of 1 + hours since the item's first event, 0 where `no_event` is 1.
 - `content_*`: cosine, at full width, of the item with the user's positive events, weighted by
-  sqrt(weight) and .6 or .95 an event; with the last one alone.
+  sqrt(weight) and by .6 or .95 for each event since; `content_last`: with the last one alone.
 - `slot`: largest cosine with an interest of the user. `interest_1..4`: cosine with the decayed
   sums, shortest half-life first, times their confidence M / (M + .5). `negative`: cosine with the
   negative sum, times its confidence.
-- `neighbours_*`: log2(1 + 256 x), x the sum over the latest events, .6 or .95 an event, of the
-  times both were chosen by one user, over sqrt((n_i + 5)(n_j + 5)); `long` from
-  counts decayed with the long half-life.
-  `next`: the same of transitions from the last item. `neighbours_live`: as
-  `long`, over sqrt((n_i + 1)(n_j + 1)) of the counts decayed likewise.
+- `neighbours_*`: log2(1 + 256 x). x is the sum over the latest events, weighted by .6 or .95 for
+  each event since, of the times both items were chosen by one user, over
+  sqrt((n_i + 5)(n_j + 5)) with n the items' counts. `long`: from counts decayed with the long
+  half-life. `neighbours_live`: as `long`, over sqrt((n_i + 1)(n_j + 1)) of the counts decayed
+  likewise. `next`: of transitions from the last item.
 - `repeats`: log2 of 1 + the item's own positive events in the ring. `repeat_recency`:
   log2(1 + 30 days / age of the last of them), 0 without one.
 - `idle`: log2 of 1 + minutes since the item's latest event, 0 where `no_event` is 1.
@@ -200,7 +200,7 @@ def fill_features(
         items: their live statistics.
         rows: (B, C) int32 catalogue rows.
         n_rows: (B,) candidates of each user.
-        walk_sums: (B, C, WALKED) neighbour sums.
+        walk_sums: (B, C, WALK_SUMS) neighbour sums.
         out: (B, C, F) float32, filled up to n_rows.
     """
     full = vectors.full

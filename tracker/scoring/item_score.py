@@ -1,4 +1,4 @@
-"""Item score: one number an item at a time, of features that do not depend on the user."""
+"""Item score: one number per item and time, of features that do not depend on the user."""
 
 import math
 from typing import Any
@@ -20,6 +20,7 @@ _AGE, _NO_EVENT, _IDLE, _RISING, _RISING_FAST = range(_TRENDS, _TRENDS + 5)
 
 @native
 def _score(columns: ItemColumns, weights: Array, knee: float, now: float, out: Array) -> None:
+    """Write the item score of each row into `out` (N,); see `ItemScore`."""
     log2_counts, ref_times = columns.log2_counts, columns.ref_times
     first_times, last_times = columns.first_times, columns.last_times
     half_lives = columns.half_lives

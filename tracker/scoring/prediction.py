@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -63,6 +63,18 @@ class HeadWeights:
     highest: NDArray[np.float32]
 
 
+class _HeadArrays(NamedTuple):
+    """The arrays of `HeadWeights`, as a kernel takes them."""
+
+    linear: Array
+    bias: Array
+    first: Array
+    first_bias: Array
+    last: Array
+    lowest: Array
+    highest: Array
+
+
 class Prediction:
     """A trained head with its calibration: only read, so many threads may use one.
 
@@ -98,6 +110,7 @@ class Prediction:
         digest = hashlib.blake2b(repr((info.features, info.rule)).encode(), digest_size=8)
         digest.update(self.to_bytes() + self.calibration.to_bytes())
         self.code = int.from_bytes(digest.digest(), "little")
+        self._arrays = _HeadArrays(*(getattr(weights, name) for name in _HeadArrays._fields))
         self._columns = np.array([EVIDENCE.index(name) for name in info.features], np.int64)
 
     def logits(
@@ -122,11 +135,7 @@ class Prediction:
     ) -> NDArray[np.float32]:
         """Return the logits of evidence (B, C, P) of rows (B, C), NaN where the row is -1."""
         logits = np.full(rows.shape, np.nan, np.float32)
-        weights = self.weights
-        _forward(
-            evidence, rows, self._columns, weights.linear, weights.bias, weights.first,
-            weights.first_bias, weights.last, weights.lowest, weights.highest, logits,
-        )  # fmt: skip
+        _forward(evidence, rows, self._columns, self._arrays, logits)
         return logits
 
     def to_bytes(self) -> bytes:
@@ -149,9 +158,10 @@ class Prediction:
 
 @reordered
 def _forward(
-    evidence: Array, rows: Array, columns: Array, linear: Array, bias: Array, first: Array,
-    first_bias: Array, last: Array, lowest: Array, highest: Array, logits: Array,
-) -> None:  # fmt: skip
+    evidence: Array, rows: Array, columns: Array, head: _HeadArrays, logits: Array
+) -> None:
+    """Write the logits (B, C) of evidence (B, C, P) at `columns`, where rows are not -1."""
+    linear, bias, first, first_bias, last, lowest, highest = head
     hidden = np.empty(len(first_bias), np.float32)
     for b in range(rows.shape[0]):
         for c in range(rows.shape[1]):

@@ -46,7 +46,8 @@ events, .8 an event; `item` is the item score; the others are the features of th
 class ChannelRecall(msgspec.Struct, frozen=True):
     """Recall of one source of candidates on validation events, in shares of the targets.
 
-    `alone` is what its first `rows` hold, `beyond` what no other source's did.
+    `alone` is the share that is among its first `rows` rows, `beyond` the share that is there and
+    among no other source's.
     """
 
     source: str
@@ -72,11 +73,11 @@ class Recall(msgspec.Struct, frozen=True):
 
 
 class Retrieval(msgspec.Struct, frozen=True):
-    """Candidates and first cut, as a training chose them; the defaults are for want of one.
+    """Candidates and first cut, as a training chose them; without one the defaults serve.
 
     `content`, `recent`, `neighbours`, `scene` (what trends there) and `encoder` are rows that each
     channel may give to a user's candidates before others get its room, and `lists` those of lists
-    that all users have in common, of LISTS. What gives 0 is not searched; a search finds
+    that all users have in common, of LISTS. A channel of 0 rows is not searched; a search finds
     `per_search` rows. `reserve` rows of each channel are left by the first cut in any case.
     `diversity` is that of the re-ranking, where no other is set. `score` are weights of
     ITEM_FEATURES in the item score that makes the list `score`; `cut` are weights of ITEM_FEATURES

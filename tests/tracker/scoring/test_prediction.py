@@ -86,12 +86,10 @@ def test_the_native_head_computes_what_the_plain_one_does() -> None:
     prediction, evidence = Prediction(info_of(), weights_of()), evidence_of()
     rows = np.array([[0, 1, 2, -1]] * 3)
     plain = np.full(rows.shape, np.nan, np.float32)
-    w = prediction.weights
     columns = np.array([EVIDENCE.index(name) for name in NAMES], np.int64)
     _forward.py_func(  # type: ignore[attr-defined]
-        evidence, rows, columns, w.linear, w.bias, w.first, w.first_bias, w.last, w.lowest,
-        w.highest, plain,
-    )  # fmt: skip
+        evidence, rows, columns, prediction._arrays, plain
+    )
     np.testing.assert_allclose(prediction.logits_of(evidence, rows), plain, rtol=1e-4)
 
 
