@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tracker.kernels.row_lists import find_place, keep_best
+from tracker.kernels.row_lists import find_place, keep_best, places_for
 
 
 @pytest.mark.parametrize("mode", ["native", "python"])
@@ -19,3 +19,10 @@ def test_small_sets_and_lists_keep_their_promises(mode: str) -> None:
     for score, row in [(1.0, 9), (3.0, 4), (1.0, 2), (2.0, 8), (1.0, 1), (3.0, 5)]:
         n = best(scores, rows, n, score, row)
     assert rows[:n].tolist() == [4, 5, 8]
+
+
+def test_a_set_has_a_power_of_two_of_places_and_is_at_most_a_quarter_full() -> None:
+    for rows in (0, 1, 16, 17, 100, 1000):
+        places = places_for(rows)
+        assert places >= max(64, 4 * rows)
+        assert places & (places - 1) == 0

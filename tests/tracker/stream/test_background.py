@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tracker.stream import background
-from tracker.stream.background import BackgroundTask, TaskEndedError, log_death
+from tracker.stream.background import BackgroundTask, PeriodicTask, TaskEndedError, log_death
 
 Deaths = list[tuple[str, BaseException]]
 
@@ -111,3 +111,32 @@ def test_work_that_does_not_go_on_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         assert task.stuck(5.0) == []
 
     asyncio.run(work())
+
+
+class Looks(PeriodicTask):
+    """Counts its looks; the third one fails."""
+
+    def __init__(self, deaths: Deaths) -> None:
+        super().__init__("a watch", 0.01, lambda name, reason: deaths.append((name, reason)))
+        self.count = 0
+
+    async def look(self) -> None:
+        self.count += 1
+        if self.count == 3:
+            raise ZeroDivisionError("a bug")
+
+
+def test_periodic_task_looks_again_and_again_and_tells_if_a_look_fails() -> None:
+    deaths: Deaths = []
+    watch = Looks(deaths)
+
+    async def run() -> None:
+        watch.start()
+        assert watch.count == 0  # the first look comes after an interval
+        while not deaths:
+            await asyncio.sleep(0.01)
+        await watch.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 10.0))
+    assert watch.count == 3
+    assert [(name, type(reason)) for name, reason in deaths] == [("a watch", ZeroDivisionError)]
