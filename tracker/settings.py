@@ -223,7 +223,7 @@ class Settings(BaseSettings):
         ge=0.0,
         le=1.0,
         description="minimum time between two fetches of events while few come, so that their lists"
-        " are made together; adds up to so much to the latency, and saves processor time",
+        " are made together; lists come up to that much later, and less processor time is needed",
     )
     chunk_events: int = Field(
         1000,
@@ -253,8 +253,8 @@ class Settings(BaseSettings):
     forget_hash_days: float = Field(
         30.0,
         ge=1.0,
-        description="time for which the salted hash of a forgotten user is kept: late events of"
-        " before the forgetting are dropped by it; at least the retention of events",
+        description="time for which the salted hash of a forgotten user is kept: by it, late events"
+        " from before the request are dropped; at least the retention of events",
     )
     erase_seconds: float = Field(
         600.0,
@@ -301,7 +301,7 @@ class Settings(BaseSettings):
         " (answer 307 with its address)",
     )
     web_rate: float = Field(
-        1000.0, gt=0.0, le=1e6, description="requests a second that one client may send"
+        1000.0, gt=0.0, le=1e6, description="requests per second that one client may send"
     )
     explain: Explain = Field(
         "reasons",
