@@ -23,21 +23,20 @@ from indexer.evaluate.targets import (
     by_user,
     target_batches,
 )
+from tracker.items.config import DAY, HOUR, MINUTE, YEAR
 from tracker.kernels.arithmetic import decay
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-
 HALF_LIVES = (
     10 * MINUTE, 30 * MINUTE, HOUR, 4 * HOUR, 12 * HOUR, DAY, 4 * DAY, 15 * DAY, 60 * DAY,
-    365.25 * DAY,
+    YEAR,
 )  # fmt: skip
 """Half-lives of decayed popularity, in seconds; the best one on validation is used."""
 
-PAIR_HALF_LIVES = (HOUR, DAY, 10 * DAY, 365.25 * DAY)
+PAIR_HALF_LIVES = (HOUR, DAY, 10 * DAY, YEAR)
 """Half-lives of transitions and of live neighbours."""
 
 LAST_EVENTS = (100, 300, 1000, 3000, 10_000, 30_000)

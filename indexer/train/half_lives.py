@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
 from indexer.data.holdout import evenly_spread
+from tracker.items.config import DAY, HOUR, MINUTE
 from tracker.kernels.arithmetic import decay, dot
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
-
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 GRID = (
     10 * MINUTE, 30 * MINUTE, 3 * HOUR, DAY, 3 * DAY, 7 * DAY, 20 * DAY, 60 * DAY, 180 * DAY,
