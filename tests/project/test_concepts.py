@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
-from tracker.items.config import ItemCounts
+from tracker.items.config import YEAR, ItemCounts
 from tracker.items.counts import POSITION_DECAY
 from tracker.items.layout import NEIGHBOURS, SCENES
 from tracker.kernels.arithmetic import decay
@@ -21,7 +21,7 @@ from tracker.users.config import InterestConfig
 FOLDER = Path(__file__).parents[2] / "docs" / "concepts"
 TEXTS = {path.stem: " ".join(path.read_text().split()) for path in FOLDER.glob("*.md")}
 CONFIG, OPTIONS, TRAINED = InterestConfig(), RecommendOptions(), RankerInfo([], (32, 32))
-UNITS = {"minutes": 60.0, "hours": 3600.0, "day": 86400.0, "days": 86400.0}
+UNITS = {"minutes": 60.0, "hours": 3600.0, "day": 86400.0, "days": 86400.0, "year": YEAR}
 DAY = UNITS["day"]
 
 
