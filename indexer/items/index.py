@@ -153,12 +153,12 @@ def searched_rows(vectors: Vectors, index: ItemIndex) -> NDArray[np.int32]:
         (N, 64) int32 rows, best first; they end in -1 if there are fewer. A row of zeros finds
         nothing.
     """
-    found = np.full((len(vectors), NEAREST), -1, np.int32)
+    rows = np.full((len(vectors), NEAREST), -1, np.int32)
     for start in range(0, len(vectors), _BATCH):
         block = slice(start, start + _BATCH)
-        found[block], _ = index.search(vectors[block], NEAREST, _threads(index.size))
-    found[~vectors.any(1)] = -1
-    return found
+        rows[block], _ = index.search(vectors[block], NEAREST, _threads(index.size))
+    rows[~vectors.any(1)] = -1
+    return rows
 
 
 def similar_rows(full: Vectors, nearest: NDArray[np.int32], live: int) -> NDArray[np.int32]:

@@ -98,7 +98,7 @@ def test_numbers_written_as_words_are_those_of_the_code() -> None:
     words = {2: "two", 4: "four", 6: "six", 7: "seven"}
     assert f"{words[len(CONFIG.half_lives_seconds)]} **sums**" in TEXTS["state"]
     assert f"its oldest {words[CONFIG.ring_evict]} events leave it" in TEXTS["state"]
-    assert f"At most {words[OPTIONS.searches]} searches" in TEXTS["ranking"]
+    assert f"At most {words[OPTIONS.searches]} interests per list" in TEXTS["ranking"]
     assert f"Each channel keeps its best {words[OPTIONS.retrieval.reserve]}" in TEXTS["ranking"]
     assert f"also reads {words[len(CONTEXT)]} numbers about the moment" in TEXTS["ranking"]
 

@@ -65,18 +65,18 @@ def _take_known(
     rows: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
     """Fill rows of interests that are near an item; return which are left, (Q,)."""
-    left = np.ones(len(queries), np.bool_)
+    rest = np.ones(len(queries), np.bool_)
     _fill_known(
         requests.slots, histories.order, requests.states.interest_heads, owners, queries,
-        items.table_hash, items.table_row, items.columns.vectors, items.nearest, rows, left,
+        items.table_hash, items.table_row, items.columns.vectors, items.nearest, rows, rest,
     )  # fmt: skip
-    return left
+    return rest
 
 
 @native
 def _fill_known(
     slots: Array, order: Array, interest_heads: Array, owners: Array, queries: Array,
-    table_hash: Array, table_row: Array, vectors: Array, nearest: Array, rows: Array, left: Array,
+    table_hash: Array, table_row: Array, vectors: Array, nearest: Array, rows: Array, rest: Array,
 ) -> None:  # fmt: skip
     width = nearest.shape[1]
     per_search = rows.shape[1]
@@ -94,7 +94,7 @@ def _fill_known(
             cosine = dot(queries[query], vectors[item])
             if cosine < NEAR_COSINE:
                 continue
-            left[query] = False
+            rest[query] = False
             if cosine >= SAME_COSINE:
                 for i in range(per_search):
                     rows[query, i] = nearest[item, i]

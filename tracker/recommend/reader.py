@@ -22,7 +22,8 @@ class SearchResults:
 
     `owners` and `masses` (B, searches), and `rows` (Q, K) int64 of each query, of
     `search_interests`; `encoder_queries` (B, E) float32 of the user encoder, and `encoder_rows`
-    (B, K) int64 theirs; `scene_queries` are those of scene attention, None without it or if not asked for.
+    (B, K) int64 theirs; `scene_queries` are those of scene attention, None without it or if they
+    are not needed.
     """
 
     histories: Histories
