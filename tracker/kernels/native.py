@@ -163,5 +163,5 @@ def _lowered_copy(context: Any, builder: Any, signature: Any, arguments: Any) ->
         offset = context.cast(builder, arguments[place], signature.args[place], types.intp)
         places.append(builder.gep(builder.bitcast(data, cgutils.voidptr_t), [offset]))
     count = context.cast(builder, arguments[4], signature.args[4], types.intp)
-    cgutils.raw_memcpy(builder, *places, count, 1)
+    cgutils.raw_memcpy(builder, places[0], places[1], count, 1)
     return context.get_dummy_value()

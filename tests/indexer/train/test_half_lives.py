@@ -9,17 +9,11 @@ import pytest
 from indexer.data.histories import EventLog
 from indexer.data.holdout import periods
 from indexer.train import half_lives
-from indexer.train.half_lives import (
-    DAY,
-    GRID,
-    HOUR,
-    MIN_TARGETS,
-    HalfLives,
-    choose_half_lives,
-)
+from indexer.train.half_lives import GRID, MIN_TARGETS, HalfLives, choose_half_lives
 from tests.decay_reference import forward_decay_add
 from tests.logs import read_events
 from tracker.events.wire import hash_id
+from tracker.items.config import DAY, HOUR
 from tracker.users.config import InterestConfig
 
 DEFAULT = InterestConfig().half_lives_seconds
