@@ -17,6 +17,7 @@ from tracker.events.batch import EventBatch, EventReader, can_be_target
 from tracker.events.entries import EVENT_FIELDS, Reading, as_json, entries, event_reading, place_of
 from tracker.events.kinds import Kinds
 from tracker.events.opening import InputError
+from tracker.events.times import EARLY, early
 from tracker.explained import Explained
 
 Protocol = Literal["gts", "loo"]
@@ -167,6 +168,8 @@ def read_event_log(
     if len(first) < len(batch):
         rejected["duplicate"] = len(batch) - len(first)
         batch = batch.take(first)
+    if old := early(batch.times[batch.times < EARLY].tolist()):
+        reading.notes.remarks[f"{old} (--timestamps)"] = None
     batch, in_vain = name_retracted(batch)
     if in_vain:
         remark = f"{counted(in_vain, 'event')} taken back that {_IS[in_vain == 1]} not there"

@@ -12,6 +12,7 @@ from tracker.dialects.cloud_events import ENVELOPE, CloudEvents
 from tracker.dialects.table import DialectError, DialectFile, TableDialect
 from tracker.events.dialect import OWN, Dialect
 from tracker.events.names import nearest
+from tracker.events.tables import twice_named
 
 BUILT_IN = ("segment", "snowplow", "ubi", "ga4")
 """Names of the dialects that come with the package, each a file in tracker/dialects."""
@@ -54,11 +55,18 @@ def _load_file(name: str) -> DialectFile:
             f" in .toml, is expected.{ask}"
         )
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8-sig")  # Windows writes a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise DialectError(f"{name}: cannot be read: {why}") from error
     file = _read(name, text)
+    joins = file.join.words if file.join else []
+    words = [word.casefold() for word in (*file.kinds, *file.takes_back, *file.ignore, *joins)]
+    if twice := twice_named(words):
+        raise DialectError(
+            f"{name}: {', '.join(twice)[:200]}: under two of kinds, takes_back, ignore and"
+            " join.words, or twice under one; a word has one meaning"
+        )
     if file.base is None:
         return file
     if file.base not in BUILT_IN:

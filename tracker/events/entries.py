@@ -141,6 +141,8 @@ def parse_columns(text: str) -> dict[str, str]:
             raise ValueError(f"{key!r} is no field of an event; the fields are {ours}")
         if name in columns:
             raise ValueError(f"{key!r} is named twice")
+        if column in columns.values():
+            raise ValueError(f"{column!r} is named for two fields; one is expected")
         columns[name] = column
     return columns
 

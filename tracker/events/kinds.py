@@ -116,7 +116,7 @@ class Kinds(msgspec.Struct, frozen=True):
             KindsFileError: the file is not there, not TOML, or has a field we do not know.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             file = msgspec.convert(tomllib.loads(text), _KindsFile)
         except OSError as error:
             raise KindsFileError(f"{path}: cannot be read: {error.strerror}") from error

@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 import msgspec
 
 from tracker.events.opening import InputError, delimiter_of, partition_values
-from tracker.events.times import MAX_SECONDS
+from tracker.events.times import MAX_SECONDS, is_date
 from tracker.events.wire import Undecodable
 
 Fields = dict[str, Any]
@@ -102,6 +102,8 @@ def _column(column: Any, name: str, place: str) -> list[Any]:
     is_attribute = name.partition(".")[0] == "attributes"
     if is_attribute and _is_time(column):
         return cast(list[Any], column.cast(_readable(column.type), safe=False).to_pylist())
+    if name in _IDS and (_is_time(column) or _is_time_of_day(column)):
+        raise InputError(f"{place} is {column.type}; an id is a text or a whole number")
     try:
         values = _values(column, place)
     except InputError:
@@ -117,6 +119,12 @@ def _is_time(column: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_timestamp(column.type) or pa.types.is_date(column.type))
+
+
+def _is_time_of_day(column: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_time(column.type) or pa.types.is_duration(column.type))
 
 
 def _moments(values: Sequence[Any]) -> list[Any]:
@@ -151,7 +159,7 @@ def _values(column: Any, place: str) -> list[Any]:
     if pa.types.is_decimal(kind):
         whole = kind.scale <= 0
         return [None if v is None else int(v) if whole else float(v) for v in column.to_pylist()]
-    if pa.types.is_time(kind) or pa.types.is_duration(kind):
+    if _is_time_of_day(column):
         raise InputError(f"{place} is {kind}, which is no moment; a timestamp is expected")
     try:
         values = cast(list[Any], column.cast(_readable(kind), safe=False).to_pylist())
@@ -334,6 +342,11 @@ def _damage(fields: Fields) -> str:
         cell = fields.get(name, "")
         if "\n" in cell:
             return f"{name} goes over several lines: a quote is not closed, or closed too late"
+        if "\ufffd" in cell:
+            return (
+                f"{name} holds bytes that are neither UTF-8 nor Windows-1252: write the file as"
+                " UTF-8"
+            )
         if _SHORTENED.fullmatch(cell):
             return (
                 f"{name} is {cell}, a number that a spreadsheet has shortened: format the column as"
@@ -360,6 +373,8 @@ def typed(fields: Fields, decimal_comma: bool) -> Fields:
     """Return the fields of a row with numbers, lists and objects where text stands for them."""
     for name in _NUMBERS:
         if isinstance(fields.get(name), str):
+            if name == "timestamp" and is_date(fields[name]):
+                continue  # 20240430 is a day, and no second of 1970
             number = _number(fields.pop(name), decimal_comma)
             if number is not None:
                 fields[name] = number

@@ -7,6 +7,7 @@ With the unit `auto`, the magnitude of a number tells its unit. Below 1e11 it is
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
@@ -17,6 +18,9 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 MAX_SECONDS = 1e11
 """With the unit `auto`, a number below this is in seconds."""
+
+EARLY = 631_152_000.0
+"""The beginning of 1990: an event before it often has a timestamp of another unit."""
 
 _PER_SECOND = {"seconds": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
@@ -49,7 +53,7 @@ def seconds(timestamp: float | str, unit: Unit = "auto") -> float:
     (1362062307.0, 1362062307.0)
     """
     number = number_in(timestamp)
-    if number is None or (unit == "auto" and _is_date(timestamp)):
+    if number is None or (unit == "auto" and is_date(timestamp)):
         return _checked(_moment(str(timestamp).strip(), unit), timestamp)
     if not math.isfinite(number):
         return _checked(number, timestamp)
@@ -89,7 +93,12 @@ def _checked(time: float, timestamp: float | str) -> float:
     return time
 
 
-def _is_date(timestamp: float | str) -> bool:
+def is_date(timestamp: float | str) -> bool:
+    """Return whether a timestamp is a text of eight digits that are a date.
+
+    >>> is_date("20240430"), is_date("20249999"), is_date(20240430)
+    (True, False, False)
+    """
     if not isinstance(timestamp, str):
         return False
     text = timestamp.strip()
@@ -116,3 +125,18 @@ def _parsed(text: str) -> datetime | None:
         return datetime.fromisoformat(text)
     except ValueError:
         return None
+
+
+def early(times: Sequence[float]) -> str:
+    """Return what is to be said of times (N,) in seconds before 1990, "" if there is none.
+
+    >>> early([20240430.0, 1.7e9])
+    '1 timestamp lies before 1990, the first 1970-08-23; if it does not, it is of another unit'
+    """
+    before = [time for time in times if time < EARLY]
+    if not before:
+        return ""
+    day = datetime.fromtimestamp(min(before), UTC).date()
+    lie = "timestamp lies" if len(before) == 1 else "timestamps lie"
+    other = "it does not, it is" if len(before) == 1 else "they do not, they are"
+    return f"{len(before):,} {lie} before 1990, the first {day}; if {other} of another unit"

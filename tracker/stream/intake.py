@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
 from tracker.events.foreign import MAX_NAMES, OTHER_NAMES, look_alikes
-from tracker.events.times import Unit
+from tracker.events.times import EARLY, Unit, early
 from tracker.events.wire import Rejection
 from tracker.explained import ONCE
 from tracker.kafka.outbox import Record, rejected_record
@@ -116,6 +116,8 @@ class Intake:
         """
         if len(batch):
             self._check_ratings(batch)
+            if batch.times.min() < EARLY and not batch.is_handed:
+                self._say_once("early", f"{early(batch.times.tolist())} (TRACKER_TIMESTAMPS)")
         if self._reader.passed_over and not batch.is_handed:
             self._count_passed_over(self._reader.passed_over)
         if self._reader.unknown_fields and not batch.is_handed:

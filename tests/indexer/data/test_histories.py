@@ -227,7 +227,11 @@ def test_times_of_any_unit_are_read_and_said_and_the_unit_can_be_given(tmp_path:
     reading = event_reading(timestamps="ms")
     log = read_event_log([path], Kinds.default(), NOT_AFTER, reading)
     assert log.batch.times.tolist() == [2.0, 3.0]
-    assert log.notes == ["timestamps are taken as ms"]
+    assert log.notes == [
+        "timestamps are taken as ms",
+        "2 timestamps lie before 1990, the first 1970-01-01; if they do not, they are of another"
+        " unit (--timestamps)",
+    ]
     path = write(tmp_path / "more.jsonl", [event("u", "a", 1.1e12), event("u", "b", 1.2e15)])
     log = read_event_log([path], Kinds.default(), 4e9)
     assert log.batch.times.tolist() == [1.1e9, 1.2e9]

@@ -245,6 +245,8 @@ def test_a_text_that_says_there_is_none_is_absent() -> None:
 @pytest.mark.parametrize(
     ("name", "record"),
     [
+        ("segment", {"type": "track", "event": "Application Opened"}),
+        ("segment", {"type": "merge", "mergeProperties": []}),
         ("ga4", {"event_name": "generate_lead"}),
         ("ga4", {"event_name": "ad_impression", "items": []}),
         ("ubi", {"action_name": "new_user_entry"}),
@@ -254,6 +256,16 @@ def test_a_text_that_says_there_is_none_is_absent() -> None:
 def test_what_a_system_records_by_itself_is_passed_over(name: str, record: dict[str, Any]) -> None:
     batch, reader, rejected = read([msgspec.json.encode(record)], name)
     assert (len(batch), rejected, reader.passed_over.total()) == (0, [], 1)
+
+
+def test_a_film_that_was_watched_to_its_end_is_played() -> None:
+    properties = {"asset_id": "a", "position": 5400, "total_length": 5400, "session_id": "s"}
+    record = {
+        "type": "track", "event": "Video Content Completed", "userId": "u", "messageId": "m",
+        "timestamp": "2024-04-30T18:00:00Z", "properties": properties,
+    }  # fmt: skip
+    event = decode_record(msgspec.json.encode(record), segment())
+    assert (event.item_id, event.kind, event.value) == ("a", "play", None)
 
 
 def test_what_was_shared_is_named_by_a_parameter() -> None:
@@ -304,6 +316,8 @@ def test_records_to_send_have_one_user_each() -> None:
         ('usr = "a"', "unknown field `usr`"),
         ("user = ", "not TOML"),
         ('base = "segmnt"', "'segmnt' is not known"),
+        ('base = "ga4"\nignore = ["Tea"]\n[kinds]\ntea = "like"', "tea: under two of kinds"),
+        ('base = "ga4"\n[takes_back]\na = "like"\nA = "view"', "a: under two of kinds"),
     ],
 )
 def test_a_file_that_is_no_format_is_refused(text: str, named: str, tmp_path: Path) -> None:
@@ -311,6 +325,15 @@ def test_a_file_that_is_no_format_is_refused(text: str, named: str, tmp_path: Pa
     path.write_text(text)
     with pytest.raises(DialectError, match=re.escape(named)):
         load_dialect(str(path))
+
+
+def test_a_file_with_a_byte_order_mark_is_a_format(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('base = "ga4"\nignore = ["tea"]\n', encoding="utf-8-sig")
+    dialect = load_dialect(str(path))
+    assert dialect is not None
+    with pytest.raises(PassedOver):
+        decode_record(b'{"event_name":"tea"}', dialect)
 
 
 def test_an_unknown_format_is_refused_with_the_nearest_name() -> None:

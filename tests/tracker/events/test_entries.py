@@ -418,6 +418,7 @@ LOST = "lines in one cell: a quote is not closed, or closed too late; write two 
         ("1.23e+17,a,view,5,\n", [(2, "user_id is 1.23e+17, a number that a spreadsheet")]),
         ("u,17.0,view,5,\n", [(2, "item_id is 17.0, a whole number that was written as a float")]),
         ("1.5,v1.0,view,5,\n", []),
+        ("u,\x83\x81,view,5,\n", [(2, "item_id holds bytes that are neither UTF-8 nor")]),
         ('u,a,view,5,"' + "x" * (1 << 20) + '"\nv,b,view,6,\n', [(2, "longer than 1048576")]),
         ('u,a,view,5,"one, two\nthree, four\nfive"\n', []),
     ],
@@ -426,7 +427,7 @@ def test_a_row_that_lost_its_place_is_named_and_no_row_is_lost_in_silence(
     tmp_path: Path, rows: str, expected: list[tuple[int, str]]
 ) -> None:
     path = tmp_path / "events.csv"
-    path.write_text("user_id,item_id,kind,timestamp,note\n" + rows)
+    path.write_text("user_id,item_id,kind,timestamp,note\n" + rows, encoding="latin-1")
     found = reasons(path)
     assert [number for number, _ in found] == [number for number, _ in expected]
     for (_, why), (_, named) in zip(found, expected, strict=True):
@@ -508,3 +509,31 @@ def test_a_uuid_of_parquet_is_its_text(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     pq.write_table(pa.table({"user_id": pa.array([one.bytes], pa.uuid())}), path)
     assert read(path) == [{"user_id": str(one)}]
+
+
+def test_eight_digits_in_a_table_are_a_day_if_they_can_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,timestamp\nu,20240430\nu,20249999\nu,1714500000\n")
+    rows: list[Any] = [entry for _, _, entry in entries(str(path), event_reading())]
+    assert [row["timestamp"] for row in rows] == ["20240430", 20249999, 1714500000]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([19_843], pa.date32()),
+        pa.array([3600], pa.time32("s")),
+        pa.array([5], pa.duration("s")),
+        pa.array([5], pa.timestamp("us", "UTC")),
+    ],
+)
+def test_a_column_of_times_is_no_column_of_ids(tmp_path: Path, column: pa.Array) -> None:
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.table({"user_id": column}), path)
+    with pytest.raises(InputError, match=r"column user_id is .*; an id is a text or a whole num"):
+        list(entries(str(path), event_reading()))
+
+
+def test_one_column_is_not_named_for_two_fields() -> None:
+    with pytest.raises(ValueError, match="'id' is named for two fields"):
+        parse_columns("user=id,item=id")

@@ -64,6 +64,12 @@ def test_a_file_changes_single_weights_and_keeps_their_curves(tmp_path: Path) ->
     assert kinds.weight("view", None) == DEFAULT_KINDS["view"].weight
 
 
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "kinds.toml"
+    path.write_text("[kinds]\nview = 0.7\n", encoding="utf-8-sig")
+    assert Kinds.load(path).weight("view", None) == 0.7
+
+
 def test_replace_drops_the_built_in_kinds(tmp_path: Path) -> None:
     kinds = Kinds.load(write(tmp_path, "replace = true\n[kinds]\nview = 1.0"))
     assert set(kinds.table) == {"view"}

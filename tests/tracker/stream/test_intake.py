@@ -74,6 +74,19 @@ def test_the_first_rejection_of_each_reason_is_logged_without_what_it_holds(
     ]
 
 
+def test_times_long_ago_are_said_once_for_they_may_be_of_another_unit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intake = Intake(context_of(), 0)
+    with caplog.at_level(logging.WARNING):
+        for timestamp in (20240430, 45412.75):
+            assert take(intake, timestamp=timestamp) == 1
+    assert said(caplog) == [
+        "t-events: 1 timestamp lies before 1990, the first 1970-08-23; if it does not, it is of"
+        " another unit (TRACKER_TIMESTAMPS)"
+    ]
+
+
 def test_a_chunk_that_is_read_again_is_counted_once() -> None:
     context = context_of()
     intake = Intake(context, 0)
