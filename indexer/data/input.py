@@ -57,7 +57,11 @@ def read_structs(
                 try:
                     yield place, decoder.decode(entry)
                 except msgspec.ValidationError:
-                    line = msgspec.json.decode(entry)
+                    try:
+                        line = msgspec.json.decode(entry)
+                    except msgspec.ValidationError as beyond:  # a number that nothing can hold
+                        yield place, _not_json(entry, beyond)
+                        continue
                     if not isinstance(line, dict):
                         raise
                     yield place, msgspec.convert(tidy(line, fields, left_out), struct)
@@ -69,10 +73,7 @@ def read_structs(
 
 def _look_alikes(entry: Any, names: tuple[str, ...]) -> str:
     """Return which fields of a line look like those that are expected, for its message."""
-    try:
-        there = entry if isinstance(entry, dict) else msgspec.json.decode(entry)
-    except msgspec.ValidationError:  # a number that is out of range
-        return ""
+    there = entry if isinstance(entry, dict) else msgspec.json.decode(entry)
     if not isinstance(there, dict):
         return ""
     near = [(name, nearest(name, names)) for name in there if name not in names]
@@ -86,7 +87,7 @@ def _not_json(line: Any, error: Exception) -> str:
         content_of(line)
     except ForeignValueError as foreign:
         why = str(foreign)
-    return why if " is expected" in why else f"{why}; one JSON object per line is expected"
+    return why if " expected" in why else f"{why}; one JSON object per line is expected"
 
 
 def tidy(entry: Fields, names: tuple[str, ...], left_out: Counter[str] | None = None) -> Fields:
