@@ -136,6 +136,7 @@ def read_event_log(
     reader = EventReader(kinds, reading.timestamps, dialect=reading.dialect)
     passed_over: Counter[str] = Counter()
     batches: list[EventBatch] = []
+    ids: dict[str, str] = {}  # one string a user, not one an event
     bad = BadLines()
     unknown_kinds: Counter[str] = Counter()
     for path in paths:
@@ -145,6 +146,7 @@ def read_event_log(
             reading.notes.unused.update(dict.fromkeys(reader.unknown_fields))
             unknown_kinds.update(reader.unknown_kinds)
             passed_over.update(reader.passed_over)
+            batch.users[:] = [ids.setdefault(user, user) for user in batch.users]
             batches.append(batch)
             reading.notes.remarks.update(
                 dict.fromkeys(f"timestamps are taken as {unit}" for unit in reader.units)
@@ -158,10 +160,12 @@ def read_event_log(
             why += f"; {name_kinds(unknown_kinds)}"
         raise EventFileError(f"{names}: no event that can be used{why}{bad.text()}")
     batch = _join(batches)
+    batches.clear()  # each column is there once again
     unknown_time = (batch.retracts != 0) & (batch.times == not_after)
     timed = np.maximum.accumulate(np.where(unknown_time, 0, np.arange(len(batch))))
     batch.times[:] = batch.times[timed]
-    batch = batch.take(np.argsort(batch.times, kind="stable"))
+    if (np.diff(batch.times) < 0.0).any():
+        batch = batch.take(np.argsort(batch.times, kind="stable"))
     batch = join_users(batch)
     first = _first_of_its_id(batch)
     rejected = dict(bad.counts)
@@ -313,12 +317,18 @@ def _event_log(
 
 
 def _first_of_its_id(batch: EventBatch) -> NDArray[np.int64]:
-    keys: set[tuple[str, int]] = set()
-    first = np.ones(len(batch), bool)
-    for position in np.flatnonzero(batch.event_ids).tolist():
-        key = (batch.users[position], int(batch.event_ids[position]))
-        first[position] = key not in keys
-        keys.add(key)
+    """Return the positions without those whose user and id an earlier event has."""
+    named = np.flatnonzero(batch.event_ids)
+    codes: dict[str, int] = {}
+    users = np.fromiter(
+        (codes.setdefault(batch.users[place], len(codes)) for place in named.tolist()),
+        np.int64, len(named),
+    )  # fmt: skip
+    ids = batch.event_ids[named]
+    order = np.lexsort((ids, users))  # stable: equal ones stay in the order of time
+    again = (np.diff(ids[order]) == 0) & (np.diff(users[order]) == 0)
+    first = np.ones(len(batch), np.bool_)
+    first[named[order[1:][again]]] = False
     return np.flatnonzero(first)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from indexer.encoder.optimizer import AdamW
 from indexer.encoder.scores import TrendScores
 from indexer.replay.groups import groups_of
 from indexer.replay.replay import Replay
@@ -145,9 +146,7 @@ def fit_attention(
     if start is not None:
         model.load_state_dict(start.state_dict())
     losses = _Losses(model, interests, frozen, code_rows(interests.scenes, scenes), device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
+    optimizer = AdamW(model.parameters(), options.learning_rate, options.weight_decay)
     least = losses.mean(validation)
     best: dict[str, Tensor] | None = None
     for _ in range(options.epochs):
@@ -155,7 +154,7 @@ def fit_attention(
         order = random.permutation(train)
         for begin in range(0, len(order), options.batch_size):
             loss = losses(order[begin : begin + options.batch_size]).mean()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from indexer.encoder.optimizer import AdamW
 from tracker.explained import Explained
 from tracker.files import new_file
 
@@ -22,7 +22,7 @@ def save_checkpoint(
     of: str,
     curve: list[dict[str, Any]],
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     best: dict[str, Tensor],
 ) -> None:
     """Write a checkpoint in place of the old one, whole.
@@ -32,20 +32,19 @@ def save_checkpoint(
         of: fingerprint of the training; `load_checkpoint` refuses another one.
         curve: the epochs so far.
         model: its weights now.
-        optimizer: its moments now, one dict of tensors per parameter.
+        optimizer: its moments now.
         best: the weights of the best epoch.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in optimizer.state().items()}
     copied = {name: value.detach().cpu().clone() for name, value in tensors.items()}
     with new_file(path) as temporary:
         save_file(copied, temporary, {"format": "1", "of": of, "curve": json.dumps(curve)})
 
 
 def load_checkpoint(
-    path: Path, of: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, of: str, model: nn.Module, optimizer: AdamW
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Load model and optimiser, and return the curve and the weights of the best epoch.
 
@@ -69,12 +68,7 @@ def load_checkpoint(
         part, _, rest = name.partition(".")
         parts[part][rest] = value
     model.load_state_dict(parts["model"])
-    state = optimizer.state_dict()
-    state["state"] = {}
-    for name, value in parts["optimizer"].items():
-        number, _, moment = name.partition(".")
-        state["state"].setdefault(int(number), {})[moment] = value
-    optimizer.load_state_dict(state)
+    optimizer.load(parts["optimizer"])
     device = next(model.parameters()).device
     best = {name: value.to(device) for name, value in parts["best"].items()}
     return json.loads(about["curve"]), best

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from indexer.encoder.checkpoint import load_checkpoint, save_checkpoint
 from indexer.encoder.learner import EncoderOptions, Learner, Report, Trained
+from indexer.encoder.optimizer import AdamW
 from indexer.encoder.scores import Items, TrendScores, validate
 from indexer.encoder.sequences import Sequences, windows
 from indexer.encoder.trend import Trend
@@ -73,7 +74,7 @@ def fit_encoder(
     *,
     device: torch.device,
     trend: Trend | None = None,
-    start: Fitted | None = None,
+    start: Trained | None = None,
     checkpoint: Path | None = None,
     course: Course | None = None,
 ) -> Fitted:
@@ -101,14 +102,12 @@ def fit_encoder(
     torch.manual_seed(options.seed)
     trained = Trained(UserEncoder(config)).to(device)
     if start is not None:
-        take_over(start.trained, trained)
+        take_over(start, trained)
     segments = windows(sequences, train, options.window)
     learner = Learner(trained, sequences, items, train, options, device, trend)
     if not any(sequences.targets[w.begin : w.end].any() for w in segments):
         raise ValueError("no positive event of a known item to learn from")
-    optimizer = torch.optim.AdamW(
-        trained.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
+    optimizer = AdamW(trained.parameters(), options.learning_rate, options.weight_decay)
     places = np.flatnonzero(np.isin(sequences.positions, validation))
     fitted = Fitted(trained, learner.trend_scores)
     best = _copied(trained)
@@ -123,8 +122,7 @@ def fit_encoder(
         if fitted.curve and time.monotonic() + fitted.curve[-1].seconds > course.until:
             fitted.left_out = options.epochs + 1 - epoch
             break
-        for group in optimizer.param_groups:
-            group["lr"] = rate_of(epoch, options)
+        optimizer.learning_rate = rate_of(epoch, options)
         started = time.monotonic()
         loss = learner.epoch(epoch, segments, optimizer, best_ndcg, course.report)
         hit, ndcg = validate(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from indexer.encoder.optimizer import AdamW
 from indexer.encoder.scores import Items
 from indexer.encoder.sequences import Batch, Sequences, Window, batches, inputs
 from indexer.encoder.trend import TREND_HALF_LIVES, Trend
@@ -150,7 +151,7 @@ class Learner:
         self,
         epoch: int,
         segments: list[Window],
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,
         best: float,
         report: Report | None,
     ) -> float:
@@ -169,7 +170,7 @@ class Learner:
             if not count:
                 continue
             loss = self.loss(batch)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained.parameters(), options.clip)
             optimizer.step()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.encoder.fit import Course, Fitted, fit_encoder
-from indexer.encoder.learner import EncoderOptions
+from indexer.encoder.learner import EncoderOptions, Trained
 from indexer.encoder.scores import Items
 from indexer.encoder.sequences import Sequences
 from indexer.encoder.trend import Trend
@@ -41,12 +41,13 @@ class Fit:
     trend: Trend | None
     checkpoint: Path
     until: float = math.inf
+    start: Trained | None = None
 
     def resume(self) -> Fitted:
         """Run the fit from its checkpoint to the end; a finished one returns at once."""
         return fit_encoder(
             self.sequences, self.items, self.config, self.train, self.validation, self.options,
-            device=self.device, trend=self.trend, checkpoint=self.checkpoint,
+            device=self.device, trend=self.trend, start=self.start, checkpoint=self.checkpoint,
             course=Course(until=self.until),
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Fit a Tower: encoder and scene attention before the ranker's examples, then both on all."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from indexer.encoder.attention import (
 from indexer.encoder.budget import ENCODER_SHARE, Budget
 from indexer.encoder.choice import Setting, Tried, choose, cores, settings_to_try
 from indexer.encoder.fit import Course, Epoch, Fitted, fit_encoder
-from indexer.encoder.learner import EncoderOptions
+from indexer.encoder.learner import EncoderOptions, Trained
 from indexer.encoder.options import (
     MEAN_TARGETS,
     REFIT_EPOCHS,
@@ -47,6 +48,14 @@ from tracker.encoder.steps import with_bias
 from tracker.encoder.tower import Tower
 from tracker.encoder.user_encoder import EncoderConfig
 from tracker.scoring.blend import Blend
+
+LEAST_BESIDE = 15.0
+"""Seconds that a refit must take to be run in a process of its own, which takes 5 s to start."""
+
+_REFIT = "refit"
+"""The name of the refit's curve and checkpoint."""
+
+_NO_VALIDATION = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +160,54 @@ def fit_tower(
     )
 
 
+@contextmanager
+def refit_beside(
+    data: TowerData,
+    fit: TowerFit | None,
+    folder: Path | None,
+    budget: Budget,
+    waiting: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Run the encoder's part of `refit_tower` in another process during the `with` block.
+
+    `refit_tower` then finds its last epoch. Nothing is run where that gains little or nothing: with
+    one core, on a GPU, for less than LEAST_BESIDE, and where nothing can be written.
+
+    Args:
+        data: events and items.
+        fit: the result of `fit_tower`; None for none.
+        folder: where checkpoints are kept.
+        budget: the time of the training.
+        waiting: called when the block ends before the other process.
+    """
+    if fit is None or folder is None or data.device.type == "cuda" or cores() < 2:
+        yield
+        return
+    seconds = fit.encoder.curve[-1].seconds
+    if REFIT_EPOCHS * seconds < LEAST_BESIDE or not budget.has(seconds):
+        yield
+        return
+    config, options = _refit_settings(data, fit)
+    part = data.whole
+    one = Fit(
+        part.sequences, part.items, config, part.events, _NO_VALIDATION, options, data.device,
+        data.trend, _refit_file(folder), budget.until(), fit.encoder.trained,
+    )  # fmt: skip
+    with side_fits([one], 1, waiting):
+        yield
+
+
+def _refit_file(folder: Path) -> Path:
+    return folder / f"{_REFIT}.safetensors"
+
+
+def _refit_settings(data: TowerData, fit: TowerFit) -> tuple[EncoderConfig, EncoderOptions]:
+    """Return the encoder of a refit, which has more ids than that of the fit, and its options."""
+    config = msgspec.structs.replace(fit.config, ids=int(data.whole.items.ids.max()))
+    rate = REFIT_RATE * fit.options.learning_rate
+    return config, msgspec.structs.replace(fit.options, epochs=REFIT_EPOCHS, learning_rate=rate)
+
+
 def refit_tower(
     data: TowerData,
     fit: TowerFit,
@@ -171,16 +228,14 @@ def refit_tower(
     """
     progress = TowerProgress() if progress is None else progress
     budget = Budget(None) if budget is None else budget
-    if not budget.has(fit.encoder.curve[-1].seconds):
+    is_begun = folder is not None and _refit_file(folder).exists()
+    if not is_begun and not budget.has(fit.encoder.curve[-1].seconds):
         budget.leave_out("the encoder's refit on the latest events")
         return fit
     part = data.whole
-    config = msgspec.structs.replace(fit.config, ids=int(part.items.ids.max()))
-    rate = REFIT_RATE * fit.options.learning_rate
-    options = msgspec.structs.replace(fit.options, epochs=REFIT_EPOCHS, learning_rate=rate)
-    no_validation = np.zeros(0, np.int64)
+    config, options = _refit_settings(data, fit)
     encoder = _fit_encoder(
-        data, part, "refit", config, options, no_validation, folder, progress, fit.encoder,
+        data, part, _REFIT, config, options, _NO_VALIDATION, folder, progress, fit.encoder.trained,
         budget.until(),
     )  # fmt: skip
     if encoder.left_out:
@@ -233,7 +288,7 @@ def _fit_encoder(
     validation: NDArray[np.int64],
     folder: Path | None,
     progress: TowerProgress,
-    start: Fitted | None = None,
+    start: Trained | None = None,
     until: float = math.inf,
 ) -> Fitted:
     with progress.display(name, options.epochs) as report:

@@ -6,7 +6,7 @@ lowest one, and retractions and unknown items are not seen.
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,51 +101,76 @@ class OwnRecent:
         return out
 
 
-class LivePairs:
-    """Pairs of items that users chose one after the other, counted from the stream and decayed.
+class Pairs(NamedTuple):
+    """Pairs (P,) of items that users chose one after the other, grouped by the first one.
 
-    The score of an item is the sum over the latest events of the past, .6 an event, of the decayed
-    number of times that a user chose it within `window` events after.
+    Attributes:
+        starts: (N + 1,) first place of each first item's pairs.
+        seconds: (P,) int32 rows of the second items.
+        events: (P,) int32 positions of their events, ascending within a first item.
+        norms: (N,) factors of an item's score, once as first and once as second item.
+    """
+
+    starts: Integers
+    seconds: NDArray[np.int32]
+    events: NDArray[np.int32]
+    norms: NDArray[np.float64]
+
+
+def pairs_of(
+    log: EventLog, rows: Rows, items: int, window: int = 1, fitted: Flags | None = None
+) -> Pairs:
+    """Return the pairs of a log; they take 8 bytes each, and their making little more.
 
     Args:
-        name: of the baseline.
         log: the events.
         rows: (E,) of the events, -1 for an event that does not count.
         items: N.
-        half_life_seconds: time after which a pair counts half.
         window: events after an item that make pairs with it; 1 is the very next one.
         fitted: (E,) bool; if given, pairs are taken over the square roots of both items' numbers
             of pairs among these events.
     """
+    order, _ = by_user(log, rows)
+    before = np.full(len(rows), -1, np.int32)
+    same = log.users[order[1:]] == log.users[order[:-1]]
+    before[order[1:][same]] = order[:-1][same]
+    starts = np.zeros(items + 1, np.int64)
+    counted = np.zeros(len(rows), np.bool_) if fitted is None else fitted
+    sizes = np.zeros(items, np.int64)
+    _count_pairs(rows, before, window, counted, starts, sizes)
+    starts = np.cumsum(starts)
+    seconds, events = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
+    _fill_pairs(rows, before, window, starts[:-1].copy(), seconds, events)
+    norms = np.ones(items) if fitted is None else 1.0 / np.sqrt(sizes / 2.0 + 5.0)
+    return Pairs(starts, seconds, events, norms)
+
+
+class LivePairs:
+    """Pairs of items that users chose one after the other, counted from the stream and decayed.
+
+    The score of an item is the sum over the latest events of the past, .6 an event, of the decayed
+    number of times that a user chose it within the pairs' window.
+
+    Args:
+        name: of the baseline.
+        pairs: those of the log.
+        times: (E,) float seconds of the events.
+        half_life_seconds: time after which a pair counts half.
+    """
 
     def __init__(
-        self,
-        name: str,
-        log: EventLog,
-        rows: Rows,
-        items: int,
-        half_life_seconds: float,
-        window: int = 1,
-        fitted: Flags | None = None,
+        self, name: str, pairs: Pairs, times: NDArray[np.float64], half_life_seconds: float
     ) -> None:
         self.name = name
-        self._items, self._half_life = items, half_life_seconds
-        self._times = log.batch.times
-        starts, seconds, order = _pairs_of(log, rows, items, window)
-        self._starts, self._seconds, self._events = starts, seconds, order
-        self._norms = np.ones(items)
-        if fitted is not None:
-            firsts, counted = np.repeat(np.arange(items), np.diff(starts)), fitted[order]
-            sizes = np.bincount(firsts[counted], minlength=items)
-            sizes += np.bincount(seconds[counted], minlength=items)
-            self._norms = 1.0 / np.sqrt(sizes / 2.0 + 5.0)
+        self._pairs, self._times, self._half_life = pairs, times, half_life_seconds
 
     def scores(self, batch: TargetBatch) -> Scores:
         """Return the decayed sums, as they are at each target."""
-        out = np.zeros((len(batch), self._items), np.float32)
+        pairs = self._pairs
+        out = np.zeros((len(batch), len(pairs.norms)), np.float32)
         _follow(
-            batch.events, batch.past, batch.starts, self._times, self._starts, self._seconds,
-            self._events, self._norms, self._half_life, out,
+            batch.events, batch.past, batch.starts, self._times, pairs.starts, pairs.seconds,
+            pairs.events, pairs.norms, self._half_life, out,
         )  # fmt: skip
         return out
 
@@ -201,13 +226,14 @@ def live_baselines(
     def trend(half_life: float) -> DecayedPopularity:
         return DecayedPopularity(rows, times, items, half_life, "best_trend")
 
+    next_ones = pairs_of(log, rows, items)
+    near_ones = pairs_of(log, rows, items, NEIGHBOUR_EVENTS, targets.fitted)
+
     def transitions(half_life: float) -> LivePairs:
-        return LivePairs("transitions", log, rows, items, half_life)
+        return LivePairs("transitions", next_ones, times, half_life)
 
     def neighbours(half_life: float) -> LivePairs:
-        return LivePairs(
-            "live_neighbours", log, rows, items, half_life, NEIGHBOUR_EVENTS, targets.fitted
-        )
+        return LivePairs("live_neighbours", near_ones, times, half_life)
 
     fading = choice.best(trend, HALF_LIVES)
     last = choice.best(lambda last: RecentPopularity(rows, items, int(last)), LAST_EVENTS)
@@ -268,33 +294,48 @@ class _Choice:
         return gains
 
 
-def _pairs_of(
-    log: EventLog, rows: Rows, items: int, window: int
-) -> tuple[Integers, Rows, Integers]:
-    """Return the pairs (P,) of items that users chose one after the other, by the first one.
+@native
+def _count_pairs(
+    rows: Rows, before: Array, window: int, counted: Flags, starts: Integers, sizes: Integers
+) -> None:
+    """Count each first item's pairs, one place on, and each item's among the counted events."""
+    for event in range(len(rows)):
+        if rows[event] < 0:
+            continue
+        other = before[event]
+        for _ in range(window):
+            if other < 0:
+                break
+            starts[rows[other] + 1] += 1
+            if counted[event]:
+                sizes[rows[other]] += 1
+                sizes[rows[event]] += 1
+            other = before[other]
 
-    Returns:
-        starts (N + 1,) of each first item's pairs; their second rows; and the positions of their
-        later events, ascending within an item.
-    """
-    order, _ = by_user(log, rows)
-    firsts, seconds, events = [], [], []
-    for gap in range(1, window + 1):
-        before, after = order[:-gap], order[gap:]
-        same = log.users[before] == log.users[after]
-        firsts.append(rows[before[same]])
-        seconds.append(rows[after[same]])
-        events.append(after[same])
-    first, second, event = (np.concatenate(parts) for parts in (firsts, seconds, events))
-    by_item = np.lexsort((event, first))
-    starts = np.r_[0, np.cumsum(np.bincount(first, minlength=items))]
-    return starts, second[by_item], event[by_item]
+
+@native
+def _fill_pairs(
+    rows: Rows, before: Array, window: int, places: Integers, seconds: Array, events: Array
+) -> None:
+    """Write the pairs, each at the next place of its first item."""
+    for event in range(len(rows)):
+        if rows[event] < 0:
+            continue
+        other = before[event]
+        for _ in range(window):
+            if other < 0:
+                break
+            place = places[rows[other]]
+            seconds[place] = rows[event]
+            events[place] = event
+            places[rows[other]] = place + 1
+            other = before[other]
 
 
 @native
 def _follow(
     targets: Integers, past: Rows, past_starts: Integers, times: Array, starts: Integers,
-    seconds: Rows, events: Integers, norms: Array, half_life: float, out: Array,
+    seconds: Array, events: Array, norms: Array, half_life: float, out: Array,
 ) -> None:  # fmt: skip
     """Add to each row of `out` the decayed pairs of the latest items of the past."""
     for b in range(len(targets)):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from indexer.encoder.checkpoint import load_checkpoint, save_checkpoint
+from indexer.encoder.optimizer import AdamW
 from indexer.finetune.tasks import TrainingTask
 from indexer.finetune.text_model import Learner
 
@@ -95,9 +95,7 @@ def fit(
         CheckpointError: the checkpoint is of another training.
     """
     weights = nn.ParameterList([*learner.weights, *task.weights])
-    optimizer = torch.optim.AdamW(
-        weights.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
+    optimizer = AdamW(weights.parameters(), options.learning_rate, options.weight_decay)
     best = _copy(weights)
     fitted = Fitted()
     of = f"{of} {msgspec.json.encode(options).decode()}"
@@ -123,8 +121,7 @@ def fit(
             if losses and spent + time.monotonic() - started > limit:
                 break
             rate = min(1.0, (step + 1) / (_WARM_UP * options.steps)) * (1.0 - step / planned)
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * rate
+            optimizer.learning_rate = options.learning_rate * rate
             losses.append(_step(learner, task, tokens, places, optimizer, weights))
             if report is not None:
                 report(epoch, len(losses) / each, float(np.mean(losses)), value)
@@ -146,12 +143,12 @@ def _step(
     task: TrainingTask,
     tokens: list[list[int]],
     places: np.ndarray,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     weights: nn.ParameterList,
 ) -> float:
     vectors, graphs = learner.vectors([tokens[text] for text in task.texts(places).tolist()])
     loss = task.loss(places, vectors)
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     learner.backward(vectors, graphs)
     nn.utils.clip_grad_norm_(weights.parameters(), _CLIP)

@@ -1,6 +1,7 @@
 """Fit encoder, prediction and ranker on the events of a training."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import msgspec
 from indexer.data.training_log import TrainingError
 from indexer.encoder.budget import Budget
 from indexer.encoder.options import TooFewError
-from indexer.encoder.tower import TowerFit, TowerProgress, fit_tower, refit_tower
+from indexer.encoder.tower import (
+    TowerFit,
+    TowerProgress,
+    fit_tower,
+    refit_beside,
+    refit_tower,
+)
 from indexer.encoder.tower_data import TowerData, make_tower_data
 from indexer.items.assemble import Assembled, in_memory
 from indexer.replay.array_files import load_arrays, save_arrays
@@ -78,7 +85,8 @@ def fit_models(
     2. Fit the probability of a positive event.
     3. Replay the events through the serving recommender, and collect the ranker's examples.
     4. Fit the ranker on them, and choose where its candidates come from.
-    5. Refit the encoder on all events that the training may use.
+    5. Refit the encoder on all events that the training may use: with several cores beside steps 2
+       to 4, in another process.
 
     Args:
         inputs: events and targets.
@@ -107,20 +115,27 @@ def fit_models(
         lambda: progress.note("the encoder's other settings are still being fitted"),
     )  # fmt: skip
     first = None if data is None else fit_tower(data, folder, steps, budget)
-    # 2. Fit the probability.
-    prediction, prediction_note = train_prediction(
-        in_memory(parts), inputs.log, inputs.kinds, inputs.targets.skip,
-        msgspec.structs.replace(options.prediction, seed=options.seed),
-    )  # fmt: skip
-    if prediction is None:
-        untrained["prediction"] = prediction_note
-        prediction_note = f"no probability is learned: {prediction_note}"
-    # 3. Collect the ranker's examples.
-    models = Models(tower=None if first is None else first.tower, prediction=prediction)
-    examples, pools = _examples(inputs, in_memory(parts, models), options, folder, progress)
-    # 4. Fit the ranker, and choose the candidates.
-    ranker = _fit_ranker(examples, options, progress)
-    choice = choose_retrieval(pools, ranker.network, parts.items.vectors)
+
+    def still_refitting() -> None:
+        progress.note("the encoder is still being refitted")
+
+    with ExitStack() as stack:
+        if data is not None:
+            stack.enter_context(refit_beside(data, first, folder, budget, still_refitting))
+        # 2. Fit the probability.
+        prediction, prediction_note = train_prediction(
+            in_memory(parts), inputs.log, inputs.kinds, inputs.targets.skip,
+            msgspec.structs.replace(options.prediction, seed=options.seed),
+        )  # fmt: skip
+        if prediction is None:
+            untrained["prediction"] = prediction_note
+            prediction_note = f"no probability is learned: {prediction_note}"
+        # 3. Collect the ranker's examples.
+        models = Models(tower=None if first is None else first.tower, prediction=prediction)
+        examples, pools = _examples(inputs, in_memory(parts, models), options, folder, progress)
+        # 4. Fit the ranker, and choose the candidates.
+        ranker = _fit_ranker(examples, options, progress)
+        choice = choose_retrieval(pools, ranker.network, parts.items.vectors)
     ranker = replace(ranker, network=with_retrieval(ranker.network, choice))
     for line in recall_lines(ranker.network.info.retrieval):
         progress.note(f"candidates: {line}")

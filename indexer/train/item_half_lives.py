@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
 from indexer.data.holdout import evenly_spread
-from indexer.evaluate.live_baselines import NEIGHBOUR_EVENTS, LivePairs
+from indexer.evaluate.live_baselines import NEIGHBOUR_EVENTS, LivePairs, pairs_of
 from indexer.evaluate.metrics import gains_at_k, rank_and_list
 from indexer.evaluate.targets import TargetBatch, Targets, target_batches
 from indexer.train.half_lives import softmax_losses
@@ -202,9 +202,11 @@ def _best_long(
     targets = Targets(events, ranked, fitted, repeats)
     batches = list(target_batches(log, rows, targets, 4 * items))
 
+    pairs = pairs_of(log, rows, items, NEIGHBOUR_EVENTS, fitted)
+
     def gains(half_life: float) -> NDArray[np.float64]:
-        pairs = LivePairs("", log, rows, items, half_life, NEIGHBOUR_EVENTS, fitted)
-        return np.concatenate([_gains(pairs, batch, targets) for batch in batches])
+        near = LivePairs("", pairs, log.batch.times, half_life)
+        return np.concatenate([_gains(near, batch, targets) for batch in batches])
 
     usable = [s for s in sorted({*PAIR_GRID, in_force.long_seconds}) if s > short]
     by_half_life = {s: gains(s) for s in usable}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from indexer.data.histories import EventLog
 from indexer.data.labels import Labelled, label_events, label_rule
+from indexer.encoder.optimizer import AdamW
 from indexer.evaluate.metrics import auc, ece, log_loss, user_auc
 from indexer.replay.labelled_examples import (
     LabelledExamples,
@@ -250,9 +251,7 @@ def _fit(
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
     net = _Net(data.values.shape[1], hidden)
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
+    optimizer = AdamW(net.parameters(), options.learning_rate, options.weight_decay)
     pairs, chances = _pairs(data, events, options.seed)
     validation_pairs = _pairs(data, validation, options.seed)[0]
     best = _Tried(net, 0, math.inf)

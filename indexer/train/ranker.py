@@ -11,11 +11,13 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from indexer.encoder.choice import cores
+from indexer.encoder.optimizer import AdamW
 from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k
-from indexer.replay.ranker_examples import Examples
+from indexer.replay.ranker_examples import HARD, Examples
+from indexer.train.linear_fit import fit_linear
 from indexer.train.ranker_net import Net, merged
 from tracker.scoring.context import COLUMNS, LATE
 from tracker.scoring.features import TREND_KNEE
@@ -32,6 +34,9 @@ CUT_COLUMNS = (
 
 LATE_EXAMPLES = 8000
 """Number of the latest fresh targets that the weights of late columns are fitted on."""
+
+THINNED, LEAST_THINNED = 3, 48
+"""Of the candidates behind the hard ones, one of so many is used in a step, if there are enough."""
 
 CUT_STEPS = 300
 """Optimiser steps of the weights of the first cut."""
@@ -192,6 +197,23 @@ class _Data:
         features = self.features[places].index_select(2, self.columns).float()
         return features, self.offsets[places]
 
+    def thinned(self, events: NDArray[np.int64], step: int) -> tuple[Tensor, Tensor]:
+        """Return the same with one of THINNED of the last candidates, others at the next step.
+
+        Those are of the uniform sample, of which each then stands for so many more: the sum over
+        all items keeps its mean.
+        """
+        count = self.offsets.shape[1]
+        if count - 1 - HARD < LEAST_THINNED:
+            return self.batch(events)
+        some = torch.arange(1 + HARD + step % THINNED, count, THINNED)
+        places = torch.cat([torch.arange(1 + HARD), some])
+        lines = torch.from_numpy(events).unsqueeze(1)
+        features = self.features[lines, places].index_select(2, self.columns).float()
+        offsets = self.offsets[lines, places]
+        offsets[:, 1 + HARD :] += math.log(THINNED)
+        return features, offsets
+
 
 def _new_net(data: _Data, options: RankerOptions, member: int) -> Net:
     """Return a member before its fit; its weights depend on the seed and its number."""
@@ -212,9 +234,7 @@ def _fit(
 ) -> Net:
     random = np.random.default_rng((options.seed, member))
     random.integers(1 << 62)  # that of `_new_net`
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-    )
+    optimizer = AdamW(net.parameters(), options.learning_rate, options.weight_decay)
     steps = planned * math.ceil(len(events) / options.batch_size)
     step = 0
     for epoch in range(1, epochs + 1):
@@ -224,10 +244,9 @@ def _fit(
         for start in range(0, len(order), options.batch_size):
             step += 1
             warm = min(1.0, step / options.warmup_steps)
-            rate = options.learning_rate * warm * (1.0 + math.cos(math.pi * step / steps)) / 2.0
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            features, offsets = data.batch(order[start : start + options.batch_size])
+            fall = (1.0 + math.cos(math.pi * step / steps)) / 2.0
+            optimizer.learning_rate = options.learning_rate * warm * fall
+            features, offsets = data.thinned(order[start : start + options.batch_size], step)
             losses = _losses(net(features) + offsets)
             optimizer.zero_grad()
             losses.mean().backward()  # type: ignore[no-untyped-call]
@@ -273,20 +292,13 @@ def _linear_weights(data: _Data, events: NDArray[np.int64]) -> Tensor:
     A convex problem, so that it needs no rate, no seed and no early stop.
     """
     events = events[-LINEAR_EXAMPLES:]
-    features, offsets = data.batch(events)
-    features = features.sub_(data.shift).div_(data.scale)
-    weights = torch.zeros(len(data.columns), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        penalty = LINEAR_PENALTY * weights.square().sum()
-        mean_loss = _losses(features @ weights + offsets).mean() + penalty
-        mean_loss.backward()  # type: ignore[no-untyped-call]
-        return mean_loss
+    def candidates_of(part: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        features, offsets = data.batch(events[part])
+        return features.sub_(data.shift).div_(data.scale).numpy(), offsets.numpy()
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weights.detach()
+    weights = fit_linear(candidates_of, len(events), np.zeros(len(data.columns)), LINEAR_PENALTY)
+    return torch.from_numpy(weights).float()
 
 
 @torch.no_grad()
@@ -357,20 +369,12 @@ def _late_weights(
 
 def _weighed(inputs: Tensor, offsets: Tensor, which: NDArray[np.bool_]) -> Tensor:
     """Return the weights (W,) of least loss of a score and columns (Q, C, W); 0 for the others."""
-    mask = torch.from_numpy(which)
-    weights = torch.zeros(len(which), dtype=torch.float64)
-    weights[0] = 1.0
-    weights.requires_grad = True
-    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        mean_loss = _losses(inputs @ (weights * mask) + offsets).mean()
-        mean_loss.backward()  # type: ignore[no-untyped-call]
-        return mean_loss
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weights.detach() * mask
+    start = np.zeros(len(which))
+    start[0] = 1.0
+    some, added = inputs[:, :, which].numpy(), offsets.numpy()
+    weights = np.zeros(len(which))
+    weights[which] = fit_linear(lambda part: (some[part], added[part]), len(some), start[which])
+    return torch.from_numpy(weights)
 
 
 def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float32]:
@@ -384,8 +388,8 @@ def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float
         fresh = np.arange(len(examples))
     random = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    weights = torch.zeros(len(places), requires_grad=True)
-    optimizer = torch.optim.Adam([weights], lr=0.05)
+    weights = nn.Parameter(torch.zeros(len(places)))
+    optimizer = AdamW([weights], 0.05)
     for _ in range(CUT_STEPS):
         events = fresh[random.integers(0, len(fresh), 4 * options.batch_size)]
         some = examples.features[events]

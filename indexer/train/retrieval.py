@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from indexer.replay.pools import PER_SEARCH, Costs, Pools
+from indexer.train.linear_fit import fit_linear
 from tracker.recommend.selection import select
 from tracker.recommend.source_places import SOURCES
 from tracker.scoring.context import COLUMNS
@@ -114,8 +114,8 @@ def _fit(
 ) -> Floats:
     """Return the weights (D,) of inputs (Q, C, D) of least cross-entropy with a distribution.
 
-    A convex problem: L-BFGS over standardised inputs, with a small ridge. An input that is the
-    same everywhere weighs 0. Offsets (Q, C) are added to logits, -inf for an empty place; `shares`
+    A convex problem, over standardised inputs with a small ridge. An input that is the same
+    everywhere weighs 0. Offsets (Q, C) are added to logits, -inf for an empty place; `shares`
     (Q, C) sums to 1.
     """
     filled = np.isfinite(offsets)
@@ -124,21 +124,11 @@ def _fit(
     scale = inputs[filled].std(axis=0, dtype=np.float64)
     differs = scale > 1e-4
     factor = np.where(differs, 1.0 / np.where(differs, scale, 1.0), 0.0).astype(np.float32)
-    values = torch.from_numpy(inputs * factor)
-    added = torch.from_numpy(np.where(filled, offsets, np.float32(-1e9)))
-    target = torch.from_numpy(shares)
-    weights = torch.zeros(inputs.shape[2], requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        logits = torch.log_softmax(values @ weights + added, dim=1)
-        total = -(target * logits).sum(dim=1).mean() + 1e-4 * (weights * weights).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weights.detach().numpy().astype(np.float64) * factor
+    start = np.zeros(inputs.shape[2])
+    weights = fit_linear(
+        lambda part: (inputs[part] * factor, offsets[part]), len(inputs), start, 1e-4, shares
+    )
+    return np.asarray(weights * factor, np.float64)
 
 
 def choose_retrieval(

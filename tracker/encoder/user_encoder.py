@@ -136,7 +136,9 @@ class UserEncoder(nn.Module):
         """
         # Unit length of F components to components of size 1; no text stays nothing.
         some = (texts != 0).any(dim=-1, keepdim=True)
-        projected: Tensor = self.text(self.drop(texts) * math.sqrt(self.config.text_dim))
+        factor = math.sqrt(self.config.text_dim)
+        scaled = _dropped(texts, self.drop.p, factor) if self.training else texts * factor
+        projected: Tensor = self.text(scaled)
         return projected * some
 
     def _id_weights(self, ids: Tensor) -> Tensor:
@@ -217,6 +219,19 @@ class UserEncoder(nn.Module):
         outputs = inputs + self.drop(hidden)
         mixed: Tensor = outputs + self.drop(self.mix(outputs))
         return mixed
+
+
+def _dropped(values: Tensor, share: float, factor: float) -> Tensor:
+    """Return values times a factor, a share of them 0 and the others the larger for it.
+
+    As dropout, but by a random byte each, drawn eight at a time: a share of 256ths.
+    """
+    level = round(256.0 * share)
+    words = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device)
+    random_bytes = (
+        words.random_(-(2**63), None).view(torch.uint8)[: values.numel()].view(values.shape)
+    )
+    return (values * (factor * 256.0 / (256.0 - level))).masked_fill_(random_bytes < level, 0.0)
 
 
 def _between(vectors: Tensor, seconds: Tensor) -> Tensor:

@@ -178,7 +178,9 @@ def test_a_refit_goes_on_from_the_weights_of_the_fit_and_knows_more_items() -> N
     fewer = replace(sequences, ids=ids[sequences.rows])
     first = fit_encoder(fewer, replace(items, ids=ids), known, every, none, OPTIONS, device=CPU)
     still = msgspec.structs.replace(OPTIONS, epochs=1, learning_rate=0.0, weight_decay=0.0)
-    again = fit_encoder(sequences, items, CONFIG, every, none, still, device=CPU, start=first)
+    again = fit_encoder(
+        sequences, items, CONFIG, every, none, still, device=CPU, start=first.trained
+    )
     before, after = first.model.state_dict(), again.model.state_dict()
     assert torch.equal(after["id_vectors"][: ITEMS - 1], before["id_vectors"])
     assert torch.equal(after["fade"], before["fade"])

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from indexer.encoder import tower as train_tower
+from indexer.encoder.budget import Budget
 from indexer.encoder.choice import Setting
 from indexer.encoder.fit import Fitted, fit_encoder
-from indexer.encoder.learner import EncoderOptions
+from indexer.encoder.learner import EncoderOptions, Learner
 from indexer.encoder.options import TowerOptions
 from indexer.encoder.side_fits import Fit, side_fits
-from indexer.encoder.tower import fit_tower, refit_tower
+from indexer.encoder.tower import fit_tower, refit_beside, refit_tower
 from indexer.encoder.tower_data import make_tower_data
 from tests.indexer.encoder.test_fit import CONFIG, CPU, OPTIONS, parts, world
 from tests.indexer.encoder.test_tower import ITEMS, events_of, made
@@ -152,3 +153,23 @@ def test_a_training_keeps_the_setting_that_tells_most(
     refit = refit_tower(data, fit)
     assert refit.tower.vectors.shape == (ITEMS, 12)
     assert set(refit.curves) == {"encoder", "encoder-dim-8-dropout-0-rate-0.02", "refit"}
+
+
+def test_a_refit_beside_is_the_one_that_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_tower, "LEAST_BESIDE", 0.0)
+    monkeypatch.setattr(train_tower, "cores", lambda: 2)
+    items, log = made(tmp_path, events_of())
+    options = TowerOptions(dim=16, epochs=1, device="cpu", tries=1)
+    data = make_tower_data(items, log, {}, "gts", options)
+    fit = fit_tower(data)
+    alone = refit_tower(data, fit)
+    with refit_beside(data, fit, tmp_path, Budget(None)):
+        pass
+    monkeypatch.setattr(Learner, "epoch", None)  # no epoch is run again
+    beside = refit_tower(data, fit, tmp_path)
+    assert [line.loss for line in beside.encoder.curve] == pytest.approx(
+        [line.loss for line in alone.encoder.curve]
+    )
+    assert beside.tower.vectors == pytest.approx(alone.tower.vectors, abs=1e-4)

@@ -16,6 +16,7 @@ from indexer.evaluate.live_baselines import (
     RecentPopularity,
     TrendAndTransitions,
     live_baselines,
+    pairs_of,
 )
 from indexer.evaluate.targets import TargetBatch, targets_of
 from tracker.events.kinds import Kinds
@@ -69,7 +70,7 @@ def test_transitions_decay_and_follow_the_latest_items_most(tmp_path: Path) -> N
     log, rows = log_of(
         tmp_path, ("a", 0, 0.0), ("a", 1, 1.0), ("b", 0, 2.0), ("b", 2, 3.0), ("c", 0, 9.0)
     )
-    model = LivePairs("transitions", log, rows, 4, 2 * HOUR)
+    model = LivePairs("transitions", pairs_of(log, rows, 4), log.batch.times, 2 * HOUR)
     (found,) = model.scores(asked(4, 0))
     assert found[1] == pytest.approx(2.0**-4)
     assert found[2] == pytest.approx(2.0**-3)
@@ -79,16 +80,28 @@ def test_transitions_decay_and_follow_the_latest_items_most(tmp_path: Path) -> N
 
 def test_neighbours_within_a_window_are_counted_over_the_numbers_of_pairs(tmp_path: Path) -> None:
     log, rows = log_of(tmp_path, ("a", 0, 0.0), ("a", 1, 0.0), ("a", 2, 0.0), ("b", 0, 0.0))
-    model = LivePairs("live_neighbours", log, rows, 3, HOUR, 2, np.ones(4, np.bool_))
+    pairs = pairs_of(log, rows, 3, 2, np.ones(4, np.bool_))
+    model = LivePairs("live_neighbours", pairs, log.batch.times, HOUR)
     (found,) = model.scores(asked(3, 0))
     assert found.tolist() == pytest.approx([0.0, 1 / 6, 1 / 6])
+
+
+def test_pairs_stand_by_first_item_in_the_order_of_time_and_take_8_bytes(tmp_path: Path) -> None:
+    log, rows = log_of(
+        tmp_path, ("a", 0, 0.0), ("b", 0, 1.0), ("a", 1, 2.0), ("b", 2, 3.0), ("a", 0, 4.0)
+    )
+    pairs = pairs_of(log, rows, 3, 2)
+    assert pairs.starts.tolist() == [0, 3, 4, 4]
+    assert pairs.seconds.tolist() == [1, 2, 0, 0]
+    assert pairs.events.tolist() == [2, 3, 4, 4]
+    assert pairs.seconds.itemsize + pairs.events.itemsize == 8
 
 
 def test_trend_and_transitions_are_added_as_counts(tmp_path: Path) -> None:
     log, rows = log_of(tmp_path, ("a", 0, 0.0), ("a", 1, 1.0), ("b", 2, 1.0), ("c", 0, 2.0))
     times = log.batch.times
     trend = DecayedPopularity(rows, times, 3, HOUR)
-    transitions = LivePairs("transitions", log, rows, 3, HOUR)
+    transitions = LivePairs("transitions", pairs_of(log, rows, 3), times, HOUR)
     model = TrendAndTransitions(trend, HOUR, transitions, 3.0, times)
     (found,) = model.scores(asked(3, 0))
     assert found.tolist() == pytest.approx([0.25, 0.5 + 3.0 * 0.5, 0.5])
