@@ -93,8 +93,8 @@ class Shoppers:
         return user, encode(user_id=user, retracts=name, timestamp=round(time, 3))
 
 
-def stream(seed: int, users: int, late: bool = True) -> Iterator[Sent]:
-    """Yield the events of all of a walk: some are repeated or taken back, and some late."""
+def stream(seed: int, users: int) -> Iterator[Sent]:
+    """Yield the events of all of a walk: some are late, repeated or taken back."""
     shoppers = Shoppers(f"stream {seed}", users, "e")
     chance = shoppers.chance
     last: list[Sent] = []
@@ -103,7 +103,7 @@ def stream(seed: int, users: int, late: bool = True) -> Iterator[Sent]:
         number += 1
         user = shoppers.user()
         time = START + number * SECONDS_AN_EVENT
-        if chance.random() < 0.1 and late:
+        if chance.random() < 0.1:
             time -= chance.random() * 3600
         lucky = chance.random()
         sent: Sent | None = None

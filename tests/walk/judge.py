@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.walk.model import (
 )
 from tests.walk.walk import Journal, K, Walk
 from tracker.artifact.artifact import Artifact
+from tracker.items.config import ItemCounts
 from tracker.items.states import ItemStates
 from tracker.kafka.client import read_topic
 from tracker.users.seen import SeenSets
@@ -106,6 +107,7 @@ class Versions:
         self.vectors: dict[str, dict[int, np.ndarray]] = {}
         self.bases: dict[int, str] = {}
         self.config: Any = None
+        self.scales: ItemCounts | None = None
 
     def content(self, version: str) -> Content:
         """Return what states depend on."""
@@ -115,6 +117,7 @@ class Versions:
             ids = list(vectors.ids)
             hashes = [hash_of(one) for one in ids]
             self.config = artifact.manifest.interest
+            self.scales = artifact.manifest.item_counts
             self.contents[version] = Content(basis, frozenset(hashes))
             self.live[version] = frozenset(ids[: vectors.live])
             self.bases[hash_of(basis)] = basis
@@ -129,7 +132,7 @@ async def judge(walk: Walk, rows: Rows) -> Verdict:
     journal, settings = walk.journal, walk.settings
     verdict = Verdict()
     versions = Versions(walk.artifacts)
-    contents = [versions.content(step.version) for step in journal.steps]
+    contents = [replace(versions.content(step.version), sorts=step.sorts) for step in journal.steps]
     records: list[Record] = []
     async with aclosing(read_topic(settings, walk.topics.events)) as source:
         async for record in source:
@@ -150,7 +153,7 @@ async def judge(walk: Walk, rows: Rows) -> Verdict:
         wrong = {name: text for name, text in wrong.items() if name in more}
     verdict.wrong_users = list(wrong.values())
     verdict.wrong_users += [f"user {name!r} is still owed a list" for name in rows.owed]
-    verdict.wrong_items = compare_items(model, rows)
+    verdict.wrong_items = compare_items(model, rows, versions)
     verdict.wrong_ends = [
         f"worker {end['worker']} ended with {end['code']} by itself:\n{end['text']}"
         for end in journal.ends
@@ -396,12 +399,13 @@ def _interest_problem(user: User, states: UserStates) -> str:
     return ""
 
 
-def compare_items(model: Model, rows: Rows) -> list[str]:
+def compare_items(model: Model, rows: Rows, versions: Versions) -> list[str]:
+    """Name the items whose rows differ; counts are compared by the half-lives in use."""
     wrong: list[str] = []
     stored = {int.from_bytes(name, "big"): row for name, row in rows.items.items()}
     for item in set(model.items) ^ set(stored):
         wrong.append(f"item {item:x} is only in the {'model' if item in model.items else 'rows'}")
-    states = ItemStates(1)
+    states = ItemStates(1, versions.scales)
     for item in sorted(set(model.items) & set(stored)):
         states.unpack(np.zeros(1, np.int64), [stored[item]])
         if problem := _item_problem(model.items[item], states):

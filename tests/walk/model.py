@@ -161,10 +161,16 @@ def weight_of(kind: str, value: float | None) -> float:
 
 @dataclass(frozen=True)
 class Content:
-    """What of a version of the index states depend on: its basis, and the items that it has."""
+    """What of a version of the index states depend on: its basis, and the items that it has.
+
+    Attributes:
+        sorts: whether the worker puts a late event to its place in time in the ring. Workers of
+            earlier commits appended it, and did not compute interests again.
+    """
 
     basis: str
     items: frozenset[int]
+    sorts: bool = True
 
 
 @dataclass
@@ -256,11 +262,13 @@ class User:
                 self.pending.remove(action.event_id)
                 self.retracted += 1
                 self._move(action.time)
-                self._append(_entry(action, number, retracted=True))
+                self._append(_entry(action, number, retracted=True), content.sorts)
                 return None
         entry = _entry(action, number)
-        is_late = bool(self.ring) and (
-            action.time < self.last_time or entry.place < self.ring[-1].place
+        is_late = (
+            content.sorts
+            and bool(self.ring)
+            and (action.time < self.last_time or entry.place < self.ring[-1].place)
         )
         self._move(action.time)
         self.events += 1
@@ -275,7 +283,7 @@ class User:
             if action.weight > 0:
                 self.known_positives += 1
                 self.interests.add(number)
-        self._append(entry)
+        self._append(entry, content.sorts)
         if is_late and entry.in_sums and entry.weight > 0 and self._holds_all(content):
             self._refill()
         return Delta(entry.item, entry.time, entry.weight, entry.scene, 1, offset)
@@ -285,7 +293,7 @@ class User:
         self.last_time = max(self.last_time, time) if self.ring else time
         self.ref_time = max(self.ref_time, time)
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: Entry, sorts: bool) -> None:
         if len(self.ring) == RING:
             for old in self.ring[:LEAVE]:
                 if not old.retracted:
@@ -295,7 +303,7 @@ class User:
             del self.ring[:LEAVE]
             self.evicted += LEAVE
         at = len(self.ring)
-        while at and self.ring[at - 1].place > entry.place:
+        while sorts and at and self.ring[at - 1].place > entry.place:
             at -= 1
         self.ring.insert(at, entry)
 

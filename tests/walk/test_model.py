@@ -58,6 +58,7 @@ class Pair:
         hashes = [hash_of(item) for item in one.vectors.ids]
         basis = one.manifest.basis
         self.versions.config = one.manifest.interest
+        self.versions.scales = one.manifest.item_counts
         self.versions.bases[hash_of(basis)] = basis
         self.versions.vectors[basis] = dict(zip(hashes, one.vectors.vectors, strict=True))
         self.number += 1
@@ -130,7 +131,7 @@ def test_model_and_worker_come_to_the_same_rows_also_in_another_basis(tmp_path: 
     assert len(rows.users) > 20
     assert rows.seen
     assert compare_users(pair.model, rows, pair.versions) == {}
-    assert compare_items(pair.of_items(), rows) == []
+    assert compare_items(pair.of_items(), rows, pair.versions) == []
     pair.worker.close()
 
 
@@ -147,7 +148,7 @@ def test_one_event_more_or_less_is_seen(tmp_path: Path) -> None:
     wrong = compare_users(pair.model, rows, pair.versions)
     assert len(wrong) == 1
     assert "events is" in next(iter(wrong.values()))
-    assert len(compare_items(pair.of_items(), rows)) == (action.item % 2 == 0)
+    assert len(compare_items(pair.of_items(), rows, pair.versions)) == (action.item % 2 == 0)
     pair.worker.close()
 
 

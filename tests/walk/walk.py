@@ -93,6 +93,8 @@ class Step:
     high: dict[int, int] | None = None
     word: str = "thing"
     """Of the texts of the items: those of one basis stay as they are."""
+    sorts: bool = True
+    """Whether the workers keep rings in the order of time; see `tests.walk.model.Content`."""
 
 
 @dataclass
@@ -168,7 +170,6 @@ class Walk:
         self.topics = topics_of(self.settings)
         self.confirmed: list[tuple[int, int, str]] = []
         self.stop_load = asyncio.Event()
-        self.events = stream(plan.seed, plan.users)
         self._tasks: set[asyncio.Task[None]] = set()
         self._producer: AIOKafkaProducer | None = None
 
@@ -254,11 +255,12 @@ class Walk:
             yield client
 
     async def load(self, client: AIOKafkaProducer) -> None:
+        events = stream(self.plan.seed, self.plan.users)
         for _ in range(self.journal.sent):
-            next(self.events)
+            next(events)
         began, count = time.monotonic(), 0
         while not self.stop_load.is_set():
-            await self._send(client, next(self.events))
+            await self._send(client, next(events))
             count += 1
             self.journal.sent += 1
             wait = began + count / self.plan.rate - time.monotonic()
@@ -450,7 +452,7 @@ class Walk:
     async def do_roll_back(self, chance: random.Random) -> str:
         if sequence_of(latest_version(self.artifacts)) < 2:
             return await self.do_publish(chance)
-        low = await self._committed()
+        low = await self.committed()
         version = await asyncio.to_thread(lambda: rollback(self.artifacts).version)
         words = {step.version: step.word for step in self.journal.steps}
         return self._note(version, low, words[version])
@@ -458,7 +460,7 @@ class Walk:
     async def _build(self, numbers: Sequence[int], word: str | None = None) -> str:
         """Build and publish a version with some items; another word makes another basis."""
         items = shop_items(max(numbers) + 1, word or self._word)
-        low = await self._committed() if self.journal.steps else {}
+        low = await self.committed() if self.journal.steps else {}
         options = BuildOptions(dim=32, refit=word is not None, index="flat")
 
         def build() -> str:
@@ -491,11 +493,11 @@ class Walk:
         else:
             return
         with contextlib.suppress(KafkaError, TimeoutError):
-            ends = await _ends(self.settings, self.topics.events)
+            ends = await ends_of(self.settings, self.topics.events)
             self.journal.steps[number].high = ends
             self.journal.keep()
 
-    async def _committed(self) -> dict[int, int]:
+    async def committed(self) -> dict[int, int]:
         """Return the offsets of the group, up to which events are in committed states surely."""
         try:
             async with asyncio.timeout(10.0), admin_client(self.settings) as admin:
@@ -566,7 +568,7 @@ def _sequence(port: int) -> int:
     return -1
 
 
-async def _ends(settings: Settings, topic: str) -> dict[int, int]:
+async def ends_of(settings: Settings, topic: str) -> dict[int, int]:
     """Return the offset after the last record of each partition, committed or not."""
     count = (await describe_topics(settings))[topic].partitions
     async with consumer(settings, isolation_level="read_uncommitted") as client:
