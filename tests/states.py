@@ -14,6 +14,7 @@ from tracker.events.wire import Recommendation
 from tracker.items.states import ItemStates
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
+from tracker.kernels.row_bytes import WAITING_PREFIX
 from tracker.recommend.learned_row import decode_learned
 from tracker.settings import Settings
 from tracker.store.partition_store import decode_position
@@ -38,12 +39,16 @@ ITEM_EXACT = (
 
 @dataclass
 class Rows:
-    """The last value of each key, by partition: users, seen sets, items, owed lists, positions."""
+    """The last value of each key, by partition: users, seen sets, items, owed lists, positions.
+
+    `waiting` holds the events of items that have no row yet.
+    """
 
     users: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
     seen: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
     owed: set[bytes] = field(default_factory=set)
     items: dict[bytes, bytes] = field(default_factory=dict)
+    waiting: dict[bytes, bytes] = field(default_factory=dict)
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
 
 
@@ -57,6 +62,12 @@ async def read_rows(settings: Settings) -> Rows:
                 assert record.key is not None
                 kind, key = record.key[:1], record.key[1:]
                 place = (record.partition, key)
+                if record.key.startswith(WAITING_PREFIX):
+                    item = record.key.removeprefix(WAITING_PREFIX)
+                    rows.waiting.pop(item, None)
+                    if record.value is not None:
+                        rows.waiting[item] = record.value
+                    continue
                 if record.value is None:
                     for table in (rows.users, rows.seen):
                         if kind == (b"u" if table is rows.users else b"s"):

@@ -112,7 +112,7 @@ def test_rolling_restart_from_an_earlier_commit_loses_nothing_and_the_way_back_i
         crew = walk.crew = Mixed(walk.crew, earlier)
         version = await asyncio.to_thread(build_with, earlier, walk.artifacts)
         nothing = dict.fromkeys(range(plan.partitions), 0)
-        walk.journal.steps = [Step(version, nothing, nothing, sorts=False)]
+        walk.journal.steps = [Step(version, nothing, nothing, earlier=True)]
         await asyncio.to_thread(make_topics, earlier, walk.settings)
         for number in range(plan.workers):
             crew.start(number)

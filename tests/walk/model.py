@@ -29,6 +29,7 @@ NEGATIVE_HALF_LIFE = 5184000.0
 INTEREST_HALF_LIFE = 1209600.0
 RING, LEAVE = 28, 4
 PENDING = 4
+MOST_FOR_AN_ITEM, ITEM_SECONDS = 5, 3600.0
 SEEN_BITS, SEEN_CAPACITY, PROBES = 16384, 1500, 7
 SCENES_OF_AN_ITEM = 4
 INTERESTS = 8
@@ -164,13 +165,13 @@ class Content:
     """What of a version of the index states depend on: its basis, and the items that it has.
 
     Attributes:
-        sorts: whether the worker puts a late event to its place in time in the ring. Workers of
-            earlier commits appended it, and did not compute interests again.
+        earlier: whether the rules are those of a worker of an earlier commit: it appended late
+            events to the ring, did not compute interests again, and told items of all events.
     """
 
     basis: str
     items: frozenset[int]
-    sorts: bool = True
+    earlier: bool = False
 
 
 @dataclass
@@ -186,6 +187,8 @@ class Entry:
     in_sums: bool = False
     unknown: bool = False
     retracted: bool = False
+    of_item: bool = True
+    """Whether its item was told of it."""
 
     @property
     def place(self) -> tuple[float, int]:
@@ -237,6 +240,7 @@ class User:
 
     def carry_over(self, content: Content) -> None:
         """Count the events of the ring alone, in another basis."""
+        self._sort()
         for entry in self.ring:
             entry.in_sums = (
                 entry.weight != 0 and not entry.retracted and entry.item in content.items
@@ -262,17 +266,28 @@ class User:
                 self.pending.remove(action.event_id)
                 self.retracted += 1
                 self._move(action.time)
-                self._append(_entry(action, number, retracted=True), content.sorts)
+                self._append(_entry(action, number, retracted=True))
+                if not content.earlier:
+                    self._sort()
                 return None
         entry = _entry(action, number)
         is_late = (
-            content.sorts
+            not content.earlier
             and bool(self.ring)
             and (action.time < self.last_time or entry.place < self.ring[-1].place)
         )
         self._move(action.time)
         self.events += 1
         self.last_scene = action.scene
+        alike = [
+            one
+            for one in self.ring
+            if one.item == entry.item
+            and not one.retracted
+            and (one.weight > 0) == (entry.weight > 0)
+            and abs(one.time - entry.time) < ITEM_SECONDS
+        ]
+        entry.of_item = content.earlier or len(alike) < MOST_FOR_AN_ITEM
         self.positives += action.weight > 0
         self.negatives += action.weight < 0
         entry.unknown = action.item not in content.items
@@ -283,17 +298,24 @@ class User:
             if action.weight > 0:
                 self.known_positives += 1
                 self.interests.add(number)
-        self._append(entry, content.sorts)
+        if is_late:  # also what an earlier worker had left in the order of arrival
+            self._sort()
+        self._append(entry)
+        if is_late:
+            self._sort()
         if is_late and entry.in_sums and entry.weight > 0 and self._holds_all(content):
             self._refill()
-        return Delta(entry.item, entry.time, entry.weight, entry.scene, 1, offset)
+        return _delta(entry, 1, offset)
 
     def _move(self, time: float) -> None:
         self.first_time = min(self.first_time, time) if self.ring else time
         self.last_time = max(self.last_time, time) if self.ring else time
         self.ref_time = max(self.ref_time, time)
 
-    def _append(self, entry: Entry, sorts: bool) -> None:
+    def _sort(self) -> None:
+        self.ring.sort(key=lambda entry: entry.place)
+
+    def _append(self, entry: Entry) -> None:
         if len(self.ring) == RING:
             for old in self.ring[:LEAVE]:
                 if not old.retracted:
@@ -302,10 +324,7 @@ class User:
                     self.seen.add(key_of_event(old.event_id))
             del self.ring[:LEAVE]
             self.evicted += LEAVE
-        at = len(self.ring)
-        while sorts and at and self.ring[at - 1].place > entry.place:
-            at -= 1
-        self.ring.insert(at, entry)
+        self.ring.append(entry)
 
     def _holds_all(self, content: Content) -> bool:
         return not self.evicted and all(
@@ -338,7 +357,7 @@ class User:
                 if entry.weight > 0:
                     self.known_positives -= 1
                     self._refill()
-            return Delta(entry.item, entry.time, entry.weight, entry.scene, -1, self.last_offset)
+            return _delta(entry, -1, self.last_offset)
         if self.evicted and self.seen.has(key_of_event(event_id)):
             self.too_old += 1
         elif event_id not in self.pending:
@@ -351,6 +370,12 @@ class User:
 
 def _term(entry: Entry) -> Term:
     return entry.time, entry.weight, entry.item, entry.number
+
+
+def _delta(entry: Entry, sign: int, offset: int) -> "Delta | None":
+    if not entry.of_item:
+        return None
+    return Delta(entry.item, entry.time, entry.weight, entry.scene, sign, offset)
 
 
 def _entry(action: Action, number: int, retracted: bool = False) -> Entry:
@@ -395,6 +420,11 @@ class ItemModel:
         self.neutrals += delta.sign * (delta.weight == 0)
         self.deltas.append(delta)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all events were taken back."""
+        return not any((self.positives, self.negatives, self.neutrals))
+
     def count(self, half_life: float, scene: int | None = None) -> float:
         """Return the decayed number of positive events, of one scene or of all."""
         return sum(
@@ -423,6 +453,8 @@ class Model:
     """Whether a version may be followed by one from before, while both are possible."""
     users: dict[tuple[int, str], list[User]] = field(default_factory=dict)
     items: dict[int, ItemModel] = field(default_factory=dict)
+    unsure: set[int] = field(default_factory=set)
+    """Items of which two possible states of a user tell different things."""
     numbers: int = 0
     most_states: int = 1
 
@@ -440,7 +472,7 @@ class Model:
         states = self.users.setdefault((partition, action.user), [User()])
         self.numbers += 1
         after: dict[tuple[object, ...], User] = {}
-        delta: Delta | None = None
+        deltas: set[Delta | None] = set()
         for state in states:
             choices: dict[Content, int] = {}
             for step, content in possible.items():
@@ -449,11 +481,14 @@ class Model:
             for content, step in (choices or {c: s for s, c in possible.items()}).items():
                 new = state if len(states) * len(choices) == 1 else deepcopy(state)
                 new.step = step
-                delta = new.apply(action, offset, self.numbers, content)
+                deltas.add(new.apply(action, offset, self.numbers, content))
                 after.setdefault(new.kind, new)
         self.users[partition, action.user] = list(after.values())
         self.most_states = max(self.most_states, len(after))
-        if delta is not None:
+        told = [delta for delta in deltas if delta is not None]
+        if len(deltas) > 1:
+            self.unsure.update(delta.item for delta in told)
+        for delta in told[:1]:
             self.items.setdefault(delta.item, ItemModel()).apply(delta)
 
 

@@ -18,6 +18,7 @@ from tests.worlds import checkerboard
 from tracker.artifact.artifact import Artifact
 from tracker.items.vectors import ItemVectors
 from tracker.kafka.outbox import Record
+from tracker.kernels.row_bytes import WAITING_PREFIX
 from tracker.stream.serving import make_serving
 from tracker.stream.side import OpenVerdictError
 from tracker.users.config import InterestConfig
@@ -111,6 +112,8 @@ class Pair:
                     rows.seen[0, name] = value
                 elif kind == b"i":
                     rows.items[name] = value
+                elif key.startswith(WAITING_PREFIX):
+                    rows.waiting[key.removeprefix(WAITING_PREFIX)] = value
         return rows
 
 

@@ -93,8 +93,8 @@ class Step:
     high: dict[int, int] | None = None
     word: str = "thing"
     """Of the texts of the items: those of one basis stay as they are."""
-    sorts: bool = True
-    """Whether the workers keep rings in the order of time; see `tests.walk.model.Content`."""
+    earlier: bool = False
+    """Whether the workers are of an earlier commit; see `tests.walk.model.Content`."""
 
 
 @dataclass

@@ -71,6 +71,11 @@ class ItemRows:
 
     def last_times(self, rows: list[bytes]) -> NDArray[np.float64]:
         """Return the time of the latest event of rows; infinity for those that cannot be read."""
+        states, unreadable = self.read(rows)
+        return np.where(unreadable, np.inf, states.head["last_time"])
+
+    def read(self, rows: list[bytes]) -> tuple[ItemStates, NDArray[np.bool_]]:
+        """Return rows as an arena, and which of them cannot be read and are empty there."""
         states = ItemStates(len(rows), self.states.scales)
         unreadable = np.zeros(len(rows), np.bool_)
         slots = np.arange(len(rows))
@@ -79,7 +84,7 @@ class ItemRows:
         except ItemStateFormatError:
             unreadable[:] = [problem_of(row) is not None for row in rows]
             states.unpack(slots, [None if problem_of(row) else row for row in rows])
-        return np.where(unreadable, np.inf, states.head["last_time"])
+        return states, unreadable
 
     def restore(self, slots: Slots) -> None:
         """Do nothing: all of a row is packed every time."""

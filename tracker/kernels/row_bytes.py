@@ -184,6 +184,9 @@ FORGOTTEN_PREFIX = b"f"
 """Before salt and hash of a user who was forgotten."""
 ASIDE_PREFIX = b"x"
 """Before the key of a row that was set aside because it cannot be read."""
+WAITING_PREFIX = ASIDE_PREFIX + b"w"
+"""Before the hash of an item that has no row yet. Releases that know none pass it over as a row
+that was set aside."""
 
 HIDDEN = "(hidden)"
 """Text in the place of a user's id in a log, unless `TRACKER_LOG_USER_IDS` is true."""

@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker.events.item_events import ItemEventFormatError, decode_block, split_events
 from tracker.events.wire import Rejection
+from tracker.items.counts import COUNT
 from tracker.items.rows import ItemRows
 from tracker.items.states import ItemStates, problem_of
+from tracker.items.vectors import ItemVectors
 from tracker.kafka.outbox import Record, rejected_record
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.kernels.row_bytes import (
     ASIDE_PREFIX,
     ITEM_PREFIX,
     DamagedRowError,
+    Slots,
     item_key,
     item_of,
     key_text,
@@ -25,11 +29,19 @@ from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
+from tracker.stream.waiting_items import WaitingItems
 
 log = logging.getLogger(__name__)
 
 WARM_HALF_LIVES = 7.0
 """Half-lives after which less than 1 % of an estimate is left in a count."""
+
+FADED_COUNT = 1.0
+"""A row of an item that no catalogue has is deleted once less than this is left of its count by the
+long half-life, and it has had no event for `FADED_SECONDS`."""
+FADED_SECONDS = 604800.0
+FADED_RECORDS = 100
+"""Records of a partition that are checked for this with each commit."""
 
 
 class ItemSide(Side[int]):
@@ -73,6 +85,17 @@ class ItemSide(Side[int]):
         sources = 3 if context.cluster.forgets else 2 if context.cluster.hands_over else 1
         self._source_partitions = events * sources
         self._rows = rows
+        self._waiting = WaitingItems(store, self._has_row)
+        self._faded = IdleSweep(
+            store,
+            ITEM_PREFIX,
+            FADED_SECONDS,
+            item_of,
+            self._last_times_of_faded,
+            lambda slot: float(self._last_if_faded(rows.states, np.array([slot]))[0]),
+            at_once=FADED_RECORDS,
+        )
+        self._vectors: ItemVectors | None = None  # of the catalogue when it was looked at last
         rows.on_unreadable = self.keep_aside
         rows.on_damaged = self.on_damaged
         self._unreadable = UnreadableRows(self.table, context.metrics.count_unreadable)
@@ -107,6 +130,7 @@ class ItemSide(Side[int]):
                 changed.
         """
         self._rows.follow(self._context.keeper.current.artifact.manifest.item_counts)
+        self._begin_rows()
         # 1. Decode and check the blocks.
         blocks: list[Any] = []
         out: list[Record] = []
@@ -145,6 +169,51 @@ class ItemSide(Side[int]):
         self.store.advance(end)
         return out
 
+    def opened(self) -> None:
+        """Restore what waits."""
+        super().opened()
+        self._waiting.open()
+
+    def sweep(self) -> None:
+        """Delete idle rows, and those of items of no catalogue whose counts have faded."""
+        super().sweep()
+        if faded := self._faded.run(self._context.clock()):
+            self._metrics.deleted.labels(self.table).inc(faded)
+
+    def _has_row(self, items: list[int]) -> list[bool]:
+        arena = self.store.arena
+        away = [item for item in items if item not in arena]
+        found = dict(zip(away, self.store.read([item_key(item) for item in away]), strict=True))
+        return [found.get(item, b"") is not None for item in items]
+
+    def _last_times_of_faded(self, rows: list[bytes]) -> NDArray[np.float64]:
+        """Return the last times of rows that may be deleted as faded, infinity for others."""
+        return self._last_if_faded(self._rows.read(rows)[0], np.arange(len(rows)))
+
+    def _last_if_faded(self, states: ItemStates, slots: Slots) -> NDArray[np.float64]:
+        head = states.head[slots]
+        vectors = self._context.keeper.current.artifact.vectors
+        now = min(self.store.progress.stream_time, self._context.clock())
+        age = np.maximum(now - head["ref_time"], 0.0)
+        left = np.exp2(-age / states.half_lives[COUNT.long])
+        is_left = states.counted["count"][slots, COUNT.long] * left >= FADED_COUNT
+        items = np.ascontiguousarray(head["item"])
+        stays = is_left | (items == 0) | (vectors.row_of(items) >= 0)
+        return np.where(stays, np.inf, head["last_time"])
+
+    def _begin_rows(self) -> None:
+        """Give rows to items that waited, and that a new catalogue has."""
+        vectors = self._context.keeper.current.artifact.vectors
+        if vectors is self._vectors:
+            return
+        events, waits = self._waiting.known(vectors.row_of)
+        if len(events):
+            slots = self.store.slots_of(events["item"].tolist())
+            self._rows.apply(slots, events)
+            self.store.mark_dirty(slots)
+            self._waiting.keep(waits)
+        self._vectors = vectors
+
     def find_item(self, item: int) -> tuple[ItemStates, int] | None:
         """Return the arrays and the slot of an item's row; None if nothing is kept of the item.
 
@@ -176,12 +245,16 @@ class ItemSide(Side[int]):
         Raises:
             ArenaFullError: commit, and try again; nothing has changed.
         """
-        slots = self.store.slots_of(item_events["item"].tolist())
         latest = float(item_events["time"].max())
         if latest > self.latest_time():  # of an event that was accepted before this was checked
             latest = self.latest_time()
             item_events["time"] = np.minimum(item_events["time"], latest)
-        self._rows.apply(slots, item_events)
+        vectors = self._context.keeper.current.artifact.vectors
+        known = vectors.row_of(np.ascontiguousarray(item_events["item"])) >= 0
+        to_apply, waits = self._waiting.divide(item_events, known)
+        slots = self.store.slots_of(to_apply["item"].tolist())
+        self._waiting.keep(waits)
+        self._rows.apply(slots, to_apply)
         self.store.mark_dirty(slots)
         progress = self.store.progress
         progress.stream_time = max(progress.stream_time, latest)

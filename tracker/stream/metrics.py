@@ -123,6 +123,9 @@ class Metrics:
         self.unknown_items = counter(
             "unknown_items", "events of items that are not in the catalogue"
         )
+        self.not_of_items = counter(
+            "not_of_items", "events that no item was told of, since the user had added enough to it"
+        )
         self.replayed = counter("replayed", "events and item events that were applied before")
         self.skipped = counter(
             "skipped_offsets", "offsets that retention deleted before they were applied"

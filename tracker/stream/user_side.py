@@ -794,7 +794,7 @@ class UserSide(Side[str]):
             if applied.rebuilt:
                 self._metrics.rebuilt.inc(applied.rebuilt)
             self._item_events.append(applied.item_events)
-            self._count(applied.outcomes, applied.unknown)
+            self._count(applied)
 
     def _join(self, join: EventBatch, is_fresh: bool, serving: Serving) -> None:
         """Join a user's state to another's, once, however often the event comes.
@@ -821,7 +821,7 @@ class UserSide(Side[str]):
         self._metrics.outcomes.labels(OUTCOMES[outcome]).inc()
         if applied is not None:
             self._item_events.append(applied.item_events)
-            self._count(applied.outcomes, 0)
+            self._count(applied)
         elif is_fresh:
             self._check_place(was, join.users[0], offset)
 
@@ -917,8 +917,8 @@ class UserSide(Side[str]):
                 self._intake.places,
             )
 
-    def _count(self, outcomes: NDArray[np.uint8], unknown: int) -> None:
-        counts = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()
+    def _count(self, applied: Applied) -> None:
+        counts = np.bincount(applied.outcomes, minlength=len(OUTCOMES)).tolist()
         for code, name in OUTCOMES.items():
             if counts[code]:
                 self._outcome(name).inc(counts[code])
@@ -926,8 +926,10 @@ class UserSide(Side[str]):
             self._metrics.duplicates.inc(counts[DUPLICATE])
         if counts[TOO_OLD]:
             self._metrics.too_old.inc(counts[TOO_OLD])
-        if unknown:
-            self._metrics.unknown_items.inc(unknown)
+        if applied.unknown:
+            self._metrics.unknown_items.inc(applied.unknown)
+        if applied.not_of_items:
+            self._metrics.not_of_items.inc(applied.not_of_items)
 
     def _sort_item_events(self) -> None:
         """Sort item events by source offset: the item side relies on that order."""

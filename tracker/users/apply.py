@@ -37,6 +37,7 @@ from tracker.users.retract_event import retract, take_back, was_retracted
 from tracker.users.ring import (
     append_to_ring,
     find_event,
+    flag_of_item,
     is_late,
     place_in_ring,
     recent_items,
@@ -44,7 +45,13 @@ from tracker.users.ring import (
     sort_ring,
 )
 from tracker.users.seen import SeenSets
-from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN, UserStates
+from tracker.users.states import (
+    RING_IN_SUMS,
+    RING_NOT_OF_ITEM,
+    RING_RETRACTED,
+    RING_UNKNOWN,
+    UserStates,
+)
 
 Array = NDArray[Any]
 
@@ -54,7 +61,8 @@ class Applied:
     """Outcome of a batch.
 
     `outcomes` (N,) uint8, one of APPLIED .. ALREADY_RETRACTED an event; `item_events` (M,)
-    ITEM_EVENT of those that changed a state, in order; `unknown` of them were of items not in the
+    ITEM_EVENT of those that changed a state, in order, but for those of users who had added enough
+    to the item, of which there are `not_of_items`; `unknown` events were of items not in the
     catalogue; `seen_changed` (U,) int64, user slots whose seen set has to be stored; `late` (N,)
     bool, the applied ones that were not the newest of their user; `rebuilt` rows of another
     artifact were carried over before.
@@ -66,6 +74,7 @@ class Applied:
     seen_changed: Slots
     late: NDArray[np.bool_]
     rebuilt: int = 0
+    not_of_items: int = 0
 
 
 @native
@@ -105,11 +114,16 @@ def _apply(
     out: Array,
     recents: Array,
     late: Array,
-) -> tuple[int, int]:
-    """Apply events in order; return the number of item events in `out`, and of unknown items."""
+) -> tuple[int, int, int]:
+    """Apply events in order.
+
+    Returns the number of item events in `out`, of unknown items, and of events that were not told
+    to their items.
+    """
     scratch = np.empty(rows.interest_means.shape[1:], np.float32)
     written = 0
     unknown = 0
+    not_of_items = 0
     for i in range(events.slots.shape[0]):
         user = events.slots[i]
         head = rows.head[user]
@@ -163,7 +177,14 @@ def _apply(
                 late[i] = True
                 sort_ring(rows.ring[user], place)
                 place = place_in_ring(rows.ring[user], place, events.times[i], event_id)
-            flags = take_in(rows, user, events, i, rules, content, scratch)
+            enough = flag_of_item(
+                rows.ring[user],
+                whole(head["n_ring"]),
+                events.items[i],
+                events.times[i],
+                events.weights[i],
+            )
+            flags = enough | take_in(rows, user, events, i, rules, content, scratch)
             if flags & RING_UNKNOWN:
                 unknown += 1
             n = recent_items(rows.ring[user], place, recents[written])
@@ -177,6 +198,11 @@ def _apply(
             n_ring = whole(head["n_ring"])
             n = recent_items_then(rows.ring[user], n_ring, place, recents[written])
         entry = rows.ring[user, place]
+        if whole(entry["flags"]) & RING_NOT_OF_ITEM:
+            not_of_items += sign > 0
+            if is_named:
+                _note_in_ring(rows, user, rules, seen, events, i)
+            continue
         item_event = out[written]
         item_event["item"] = entry["item"]
         item_event["time"] = entry["time"]
@@ -189,7 +215,7 @@ def _apply(
         written += 1
         if is_named:
             _note_in_ring(rows, user, rules, seen, events, i)
-    return written, unknown
+    return written, unknown, not_of_items
 
 
 @native
@@ -288,7 +314,8 @@ def apply_events(
        weight) or the negative sum, as decayed by what it is late. An item not in the catalogue is
        counted, and has no content.
     4. A positive event of a known item goes into the interests (`interests.add_to_interests`).
-    5. It joins the ring in the order of times; when that is full, the oldest entries move to the
+    5. Its item is told, unless the user has added enough to that: see `flag_of_item`.
+    6. It joins the ring in the order of times; when that is full, the oldest entries move to the
        seen set. If it is not the newest, and the ring holds every event of the user, the
        interests are made anew in the order of times.
 
@@ -339,7 +366,7 @@ def apply_events(
     out = np.zeros(n, ITEM_EVENT)
     recents = np.zeros((n, RECENTS), np.uint64)
     late = np.zeros(n, np.bool_)
-    written, unknown = _apply(
+    written, unknown, not_of_items = _apply(
         rows_of(states),
         columns,
         rules_of(states, basis, sequence),
@@ -354,7 +381,7 @@ def apply_events(
     out["recent"] = recents[:written]
     out["source_partition"] = events.partition
     changed = users[states.head["evicted"][users] != evicted[:n_users]]
-    return Applied(outcomes, out, unknown, changed, late)
+    return Applied(outcomes, out, unknown, changed, late, not_of_items=not_of_items)
 
 
 def joined(parts: Sequence[Applied]) -> Applied:
@@ -365,6 +392,7 @@ def joined(parts: Sequence[Applied]) -> Applied:
         sum(part.unknown for part in parts),
         np.unique(np.concatenate([part.seen_changed for part in parts])),
         np.concatenate([part.late for part in parts]),
+        not_of_items=sum(part.not_of_items for part in parts),
     )
 
 

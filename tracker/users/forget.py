@@ -9,7 +9,7 @@ from tracker.events.item_events import ITEM_EVENT, RECENTS
 from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
 from tracker.users.ring import recent_items_then
-from tracker.users.states import RING_RETRACTED, UserStates
+from tracker.users.states import RING_NOT_OF_ITEM, RING_RETRACTED, UserStates
 
 Array = NDArray[Any]
 
@@ -20,7 +20,7 @@ def _take_out(ring: Array, n_ring: int, out: Array, recents: Array) -> int:
     written = 0
     for place in range(n_ring):
         entry = ring[place]
-        if whole(entry["flags"]) & RING_RETRACTED:
+        if whole(entry["flags"]) & (RING_RETRACTED | RING_NOT_OF_ITEM):
             continue
         item_event = out[written]
         item_event["item"] = entry["item"]

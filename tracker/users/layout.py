@@ -62,10 +62,8 @@ RING = np.dtype(
         ("value", "<f4"),  # quantity, rating, dwell seconds; NaN for none
         ("scene", "<u4"),  # scene code, 0 for none
         ("kind", "<u2"),  # kind code
-        (
-            "flags",
-            "<u2",
-        ),  # RING_*; bits 3-7: newer events that came before it; 8-15: from it to its retraction
+        ("flags", "<u2"),  # RING_*; bits 3-7: newer events that came before it; 8-14: from it to
+        # its retraction
     ]
 )
 """One recent event; in the order of their times, the latest last."""

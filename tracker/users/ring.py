@@ -24,12 +24,25 @@ from tracker.users.columns import (
     rows_of,
 )
 from tracker.users.seen import bloom_add, event_key
-from tracker.users.states import RING_BEFORE_BITS, RING_BEFORE_MOST, RING_RETRACTED, UserStates
+from tracker.users.states import (
+    RING_BEFORE_BITS,
+    RING_BEFORE_MOST,
+    RING_NOT_OF_ITEM,
+    RING_RETRACTED,
+    UserStates,
+)
 
 Array = NDArray[Any]
 
 _SINCE_SHIFT = 8
+_SINCE_MOST = 127
 _BEFORE_SHIFT = _SINCE_SHIFT - RING_BEFORE_BITS
+
+MOST_FOR_AN_ITEM = 5
+"""Number of positive events, and of others, by which a user moves the counts of an item in a time:
+as many as a view, a click, a like, a cart and a purchase."""
+ITEM_SECONDS = 3600.0
+"""That time, in seconds."""
 
 
 @native
@@ -199,7 +212,7 @@ def recent_items_then(ring: Array, n_ring: int, place: int, out: Array) -> int:
         since = ranks[place] - ranks[r]
         if not entry["weight"] > 0.0 or since < 0:
             continue
-        if flags & RING_RETRACTED and since > flags >> _SINCE_SHIFT:
+        if flags & RING_RETRACTED and since > (flags >> _SINCE_SHIFT) & _SINCE_MOST:
             continue
         item = entry["item"]
         if _is_repeat(out, n, item):
@@ -212,11 +225,28 @@ def recent_items_then(ring: Array, n_ring: int, place: int, out: Array) -> int:
 
 
 @native
+def flag_of_item(ring: Array, n: int, item: np.uint64, time: float, weight: float) -> int:
+    """Return RING_NOT_OF_ITEM if the user has added enough to an item in the hour, else 0.
+
+    What the n entries of the ring have of the item within `ITEM_SECONDS` is counted, whether its
+    item was told or not, so that one user cannot lead a trend by many events.
+    """
+    same = 0
+    for r in range(n):
+        entry = ring[r]
+        if entry["item"] != item or whole(entry["flags"]) & RING_RETRACTED:
+            continue
+        if (entry["weight"] > 0.0) == (weight > 0.0) and abs(entry["time"] - time) < ITEM_SECONDS:
+            same += 1
+    return RING_NOT_OF_ITEM if same >= MOST_FOR_AN_ITEM else 0
+
+
+@native
 def mark_retracted(ring: Array, n_ring: int, place: int) -> None:
     """Mark an entry as retracted, and note how many events came between it and that."""
     ranks = np.empty(n_ring, np.int64)
     arrivals(ring, n_ring, ranks)
-    since = n_ring - 1 - ranks[place]
+    since = min(n_ring - 1 - ranks[place], _SINCE_MOST)
     ring[place]["flags"] = whole(ring[place]["flags"]) | RING_RETRACTED | (since << _SINCE_SHIFT)
 
 

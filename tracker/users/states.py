@@ -47,6 +47,8 @@ RING_BEFORE_BITS = 5
 that had come before it."""
 RING_BEFORE_MOST = (1 << RING_BEFORE_BITS) - 1
 """The largest such number; it stands for larger ones too, which only rings of over 32 can have."""
+RING_NOT_OF_ITEM = 1 << 15
+"""Flag of a ring entry: its item was not told, since the user had added enough to it."""
 
 
 class StateFormatError(Explained, ValueError):

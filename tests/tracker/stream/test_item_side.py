@@ -194,6 +194,13 @@ def drain(worker: WorkerState, records: list[FakeRecord]) -> int:
             commits += 1
 
 
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give made-up items a row at their first event."""
+    monkeypatch.setattr("tracker.stream.waiting_items.MOST_FOR_AN_ITEM", 0)
+
+
+@pytest.mark.usefixtures("no_waiting")
 def test_chunk_of_more_items_than_fit_is_applied_in_parts(tmp_path: Path) -> None:
     worker = WorkerState(tmp_path, capacity=50)
     events = made_up(201)
@@ -210,6 +217,7 @@ def test_chunk_of_more_items_than_fit_is_applied_in_parts(tmp_path: Path) -> Non
     worker.close()
 
 
+@pytest.mark.usefixtures("no_waiting")
 def test_parts_of_a_chunk_do_not_count_as_replayed(tmp_path: Path) -> None:
     worker = WorkerState(tmp_path, capacity=50)
     records = sources(encode_block(made_up(120)))

@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 
 from tests.small_world import SMALL, START, Action, Users, batch, retraction
 from tests.tracker.users.test_apply import assert_same_sums, deterministic
+from tests.worlds import World
 from tracker.events.item_events import RECENTS
+from tracker.events.wire import hash_id
 from tracker.users.apply import rebuild_from_ring
 from tracker.users.config import InterestConfig
-from tracker.users.ring import arrivals, late_if_applied, recent_items
+from tracker.users.forget import item_events_back
+from tracker.users.ring import (
+    ITEM_SECONDS,
+    MOST_FOR_AN_ITEM,
+    arrivals,
+    late_if_applied,
+    recent_items,
+)
 from tracker.users.states import RING_BEFORE_MOST, RING_RETRACTED
 
 DAY = 86400.0
@@ -210,3 +219,70 @@ def test_what_will_be_late_is_known_before(parts: list[list[Action]], random: An
         ]
         expected = late_if_applied(users.states, batch(fresh, users.items, users.offset))
         assert users.apply(*fresh).late.tolist() == expected.tolist()
+
+
+def flood(
+    count: int, user: int = 0, item: str = "i3", begin: float = START
+) -> list[dict[str, Any]]:
+    """Events of one user on one item, all within a second."""
+    return [
+        {"user": user, "item": item, "time": begin + n / count, "id": f"{item}-{user}-{begin}-{n}"}
+        for n in range(count)
+    ]
+
+
+def test_a_user_moves_the_counts_of_an_item_at_most_five_times_an_hour() -> None:
+    world = World(users=2)
+    applied = world.send(*flood(3000))
+    assert len(applied.item_events) == MOST_FOR_AN_ITEM == 5
+    assert applied.not_of_items == 2995
+    assert world.states.head["events"][0] == 3000  # the user's own state has them all
+    assert len(world.send(*flood(3, item="i4")).item_events) == 3
+    assert len(world.send(*flood(9, user=1)).item_events) == 5
+    later = world.send(*flood(9, begin=START + ITEM_SECONDS + 2.0))
+    assert len(later.item_events) == 5
+
+
+def test_impressions_leave_room_for_the_choice_that_follows() -> None:
+    world = World()
+    shown = [{**event, "weight": 0.0} for event in flood(9)]
+    assert len(world.send(*shown).item_events) == 5
+    assert len(world.send({"user": 0, "item": "i3", "time": START + 2.0}).item_events) == 1
+
+
+def test_one_user_does_not_lead_a_trend_that_forty_others_made() -> None:
+    world = World(users=42)
+    world.send(*(event for user in range(1, 41) for event in flood(1, user, "i7")))
+    world.send(*flood(3000))
+    counts = world.item_states.counted["count"][:, 0]
+    pushed, chosen = (counts[world.item_slots[hash_id(item)]] for item in ("i3", "i7"))
+    assert 4.9 < pushed <= 5.0
+    assert chosen > 39.9
+
+
+def test_retractions_and_forgetting_take_out_of_an_item_exactly_what_was_told() -> None:
+    for forgets in (False, True):
+        world = World()
+        events = flood(20)
+        world.send(*events)
+        slot = world.item_slots[hash_id("i3")]
+        if forgets:
+            world.apply_items(item_events_back(world.states, 0, 0, 100))
+        else:
+            told = [
+                len(world.send({"user": 0, "retracts": event["id"]}).item_events)
+                for event in events
+            ]
+            assert told == [1] * 5 + [0] * 15
+        assert world.item_states.head["positives"][slot] == 0
+        assert abs(world.item_states.counted["count"][slot]).max() < 1e-9
+        assert world.item_states.head["n_neighbours"][slot] == 0
+
+
+def test_what_items_are_told_does_not_depend_on_batches() -> None:
+    whole, single = World(), World()
+    events = [event for n in range(4) for event in flood(4, item="i3", begin=START + n * 1500.0)]
+    at_once = whole.send(*events).item_events
+    one_by_one = np.concatenate([single.send(event).item_events for event in events])
+    assert at_once.tobytes() == one_by_one.tobytes()
+    assert len(at_once) < len(events)
