@@ -26,7 +26,7 @@ class IdleSweep(Generic[Key]):
         last_times: returns the time of the latest event of each record, in seconds.
         last_time_at: returns the time of the latest event of a slot in memory, in seconds.
         more_keys: returns the keys of other records that belong to a state.
-        at_once: records that are checked with each commit.
+        at_once: records that are checked with each commit, by default SWEEP_RECORDS.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class IdleSweep(Generic[Key]):
         last_times: Callable[[list[bytes]], NDArray[np.float64]],
         last_time_at: Callable[[int], float],
         more_keys: Callable[[bytes], list[bytes]] = lambda key: [],
-        at_once: int = SWEEP_RECORDS,
+        at_once: int | None = None,
     ) -> None:
         self._store = store
         self._prefix = prefix
@@ -59,8 +59,9 @@ class IdleSweep(Generic[Key]):
         if self._idle_seconds is None:
             return 0
         limit = min(self._store.progress.stream_time, clock) - self._idle_seconds
-        records = self._store.scan(self._prefix, self._cursor, self._at_once)
-        self._cursor = records[-1][0] + b"\0" if len(records) == self._at_once else b""
+        at_once = self._at_once or SWEEP_RECORDS
+        records = self._store.scan(self._prefix, self._cursor, at_once)
+        self._cursor = records[-1][0] + b"\0" if len(records) == at_once else b""
         if not records:
             return 0
         # NaN is the time of a row without any event: it is idle.

@@ -183,8 +183,8 @@ class ItemSide(Side[int]):
     def _has_row(self, items: list[int]) -> list[bool]:
         arena = self.store.arena
         away = [item for item in items if item not in arena]
-        found = dict(zip(away, self.store.read([item_key(item) for item in away]), strict=True))
-        return [found.get(item, b"") is not None for item in items]
+        rows = dict(zip(away, self.store.read([item_key(item) for item in away]), strict=True))
+        return [rows.get(item, b"") is not None for item in items]
 
     def _last_times_of_faded(self, rows: list[bytes]) -> NDArray[np.float64]:
         """Return the last times of rows that may be deleted as faded, infinity for others."""
@@ -195,14 +195,14 @@ class ItemSide(Side[int]):
         vectors = self._context.keeper.current.artifact.vectors
         now = min(self.store.progress.stream_time, self._context.clock())
         age = np.maximum(now - head["ref_time"], 0.0)
-        left = np.exp2(-age / states.half_lives[COUNT.long])
-        is_left = states.counted["count"][slots, COUNT.long] * left >= FADED_COUNT
+        share = np.exp2(-age / states.half_lives[COUNT.long])
+        is_left = states.counted["count"][slots, COUNT.long] * share >= FADED_COUNT
         items = np.ascontiguousarray(head["item"])
         stays = is_left | (items == 0) | (vectors.row_of(items) >= 0)
         return np.where(stays, np.inf, head["last_time"])
 
     def _begin_rows(self) -> None:
-        """Give rows to items that waited, and that a new catalogue has."""
+        """Begin the rows of items that waited, and that a new catalogue has."""
         vectors = self._context.keeper.current.artifact.vectors
         if vectors is self._vectors:
             return
@@ -250,8 +250,8 @@ class ItemSide(Side[int]):
             latest = self.latest_time()
             item_events["time"] = np.minimum(item_events["time"], latest)
         vectors = self._context.keeper.current.artifact.vectors
-        known = vectors.row_of(np.ascontiguousarray(item_events["item"])) >= 0
-        to_apply, waits = self._waiting.divide(item_events, known)
+        in_catalogue = vectors.row_of(np.ascontiguousarray(item_events["item"])) >= 0
+        to_apply, waits = self._waiting.divide(item_events, in_catalogue)
         slots = self.store.slots_of(to_apply["item"].tolist())
         self._waiting.keep(waits)
         self._rows.apply(slots, to_apply)

@@ -73,43 +73,45 @@ class WaitingItems:
             else:
                 self._put(item, events)
 
-    def divide(self, events: Array, known: NDArray[np.bool_]) -> tuple[Array, dict[int, Array]]:
+    def divide(
+        self, events: Array, in_catalogue: NDArray[np.bool_]
+    ) -> tuple[Array, dict[int, Array]]:
         """Find which item events go into rows now, and which wait; nothing changes.
 
         Args:
             events: (M,) ITEM_EVENT, in order.
-            known: (M,) whether the catalogue has the item.
+            in_catalogue: (M,) whether the catalogue has the item.
 
         Returns:
             the events to apply, those that had waited among them, and what waits from now on, by
             item, empty for an item that no longer waits.
         """
         waits: dict[int, Array] = {}
-        if known.all() and not len(self):
+        if in_catalogue.all() and not len(self):
             return events, waits
-        begin = ~known
+        begin = ~in_catalogue
         if len(self):
             waiting = [*self._few, *self._more]
             begin |= np.isin(events["item"], np.array(waiting, np.uint64))
         items = np.unique(events["item"][begin]).tolist()
         rows = dict(zip(items, self._has_row(items), strict=True))
         apply: list[Array] = []
-        taken = np.zeros(len(events), np.bool_)
+        is_looked_at = np.zeros(len(events), np.bool_)
         for item in items:
-            held = self._few.get(item, self._more.get(item))
-            if rows[item] and held is None:
+            before = self._few.get(item, self._more.get(item))
+            if rows[item] and before is None:
                 continue
             mine = events["item"] == item
-            taken |= mine
-            here = events[mine] if held is None else np.concatenate([held, events[mine]])
+            is_looked_at |= mine
+            here = events[mine] if before is None else np.concatenate([before, events[mine]])
             here = _with_their_events(here)
-            if rows[item] or known[mine].any() or _is_of_several(here):
+            if rows[item] or in_catalogue[mine].any() or _is_of_several(here):
                 apply.append(here)
                 here = here[:0]
             waits[item] = here if len(here) <= MOST_EVENTS else _left(here)
-        if not taken.any():
+        if not is_looked_at.any():
             return events, waits
-        return np.concatenate([*apply, events[~taken]]), waits
+        return np.concatenate([*apply, events[~is_looked_at]]), waits
 
     def known(
         self, row_of: Callable[[NDArray[np.uint64]], NDArray[np.int64]]
@@ -121,21 +123,21 @@ class WaitingItems:
         """
         both = {**self._few, **self._more}
         rows = row_of(np.array(list(both), np.uint64)).tolist()
-        found = [item for item, row in zip(both, rows, strict=True) if row >= 0]
+        on_sale = [item for item, row in zip(both, rows, strict=True) if row >= 0]
         nothing = np.zeros(0, ITEM_EVENT)
-        events = [nothing, *(both[item] for item in found)]
-        return np.concatenate(events), dict.fromkeys(found, nothing)
+        events = [nothing, *(both[item] for item in on_sale)]
+        return np.concatenate(events), dict.fromkeys(on_sale, nothing)
 
     def keep(self, waits: dict[int, Array]) -> None:
         """Keep what `divide` has found to wait, with the coming commit."""
         for item, events in waits.items():
-            held = self._few.pop(item, None)
-            if held is None:
-                held = self._more.pop(item, None)
+            before = self._few.pop(item, None)
+            if before is None:
+                before = self._more.pop(item, None)
             if len(events):
                 self._put(item, events)
                 self._store.note(_key(item), _encode(events))
-            elif held is not None:
+            elif before is not None:
                 self._store.note(_key(item), None)
         while len(self) > MOST_WAITING:
             table = self._few or self._more
@@ -173,17 +175,17 @@ def _is_of_several(events: Array) -> bool:
 
 def _pairs(events: Array) -> tuple[list[bool], list[bool]]:
     """Return which events are taken back, and which are retractions without their event."""
-    gone, alone = [False] * len(events), [False] * len(events)
+    undone, alone = [False] * len(events), [False] * len(events)
     open_ones: dict[tuple[Any, ...], list[int]] = {}
     for n, event in enumerate(events):
         what = tuple(event[name].item() for name in ("time", "weight", "scene", "kind"))
         if event["sign"] > 0:
             open_ones.setdefault(what, []).append(n)
         elif open_ones.get(what):
-            gone[open_ones[what].pop()] = gone[n] = True
+            undone[open_ones[what].pop()] = undone[n] = True
         else:
             alone[n] = True
-    return gone, alone
+    return undone, alone
 
 
 def _with_their_events(events: Array) -> Array:
