@@ -494,18 +494,15 @@ def _write_reasons(
 
 @inlined
 def _write_parts(
-    buffer: Array, at: int, explanation: _Reasons, b: int, i: int, groups: Texts
+    buffer: Array, at: int, explanation: _Reasons, b: int, i: int, is_used: Array, groups: Texts
 ) -> int:
-    """Write the parts of an item's score."""
+    """Write the parts of an item's score; of groups that have a part in the list."""
     at = _name(buffer, at, _PARTS)
     at = _fine_number(buffer, at, explanation.bases[b])
     at = _name(buffer, at, _GROUPS)
     first = True
     for group in range(explanation.groups.shape[2]):
-        used = False
-        for other in range(explanation.groups.shape[1]):
-            used = used or explanation.groups[b, other, group] != 0.0
-        if used:
+        if is_used[group]:
             if not first:
                 buffer[at] = 44
                 at += 1
@@ -550,9 +547,15 @@ def _write_records(
     heads, middles, ids = pieces.heads, pieces.middles, pieces.ids
     channel_text, channel_starts = pieces.channels
     has_reasons, has_parts = len(explanation.interests) > 0, len(explanation.bases) > 0
+    is_used = np.zeros(explanation.groups.shape[2], np.bool_)
     at = 0
     for b in range(len(rows)):
         _prefetch_ids(ids, rows, because_rows, b)
+        if has_parts:
+            for group in range(len(is_used)):
+                is_used[group] = False
+                for i in range(rows.shape[1]):
+                    is_used[group] |= explanation.groups[b, i, group] != 0.0
         at = _copy(buffer, at, heads.text, heads.starts[b], heads.starts[b + 1] - 2)
         at = _name(buffer, at, _ITEMS)
         for i in range(rows.shape[1]):
@@ -584,7 +587,7 @@ def _write_records(
             if has_reasons:
                 at = _write_reasons(buffer, at, explanation, because_rows, b, i, pieces)
             if has_parts:
-                at = _write_parts(buffer, at, explanation, b, i, pieces.groups)
+                at = _write_parts(buffer, at, explanation, b, i, is_used, pieces.groups)
             buffer[at] = 125  # }
             at += 1
         buffer[at] = 93

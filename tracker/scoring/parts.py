@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.kernels.arithmetic import dot
-from tracker.kernels.native import native, reordered
+from tracker.kernels.native import inlined, native, reordered
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.context import COLUMNS, CONTEXT
 from tracker.scoring.features import FEATURE, TREND_KNEE
@@ -18,7 +18,7 @@ from tracker.scoring.online_ranker import OnlineRanker
 
 Array = NDArray[Any]
 
-STEPS = 4
+STEPS = 2
 """Pieces into which the way from the baseline to a candidate is cut."""
 
 
@@ -122,6 +122,11 @@ def list_parts(
     return GroupParts(bases, groups, losses)
 
 
+_MOMENT = GROUPS.index("moment")
+
+_LANES = 64
+"""Items that are divided at once: what they need stays in the processor's cache."""
+
 _GROUPS_OF = np.array([GROUPS.index(GROUP_OF[name]) for name in COLUMNS], np.int64)
 
 
@@ -180,136 +185,253 @@ def _parts_of_blend(
                 parts[b, p, groups_of[column]] += weights[i] * (value - base)
 
 
+class _Ways(NamedTuple):
+    """Items in lanes (L): their ways from the baselines, and the baselines' hidden units.
+
+    `columns` (P, L) are the ways of the columns in use, in the order of `_Order`; `one` (H, L) and
+    `two` (U, L) the inputs of the hidden units at the baselines.
+    """
+
+    columns: Array
+    one: Array
+    two: Array
+
+
+class _Order(NamedTuple):
+    """The columns in use by their groups, and the weights that go with them.
+
+    `columns` (P,) are places in the network; those of group g that the hidden layers read stand
+    from `starts[g]` to `starts[g + 1]`, those that only the read-out reads after all of them.
+    `first` (Q, H) are the weights of the former, `backward` (M, U, I) the blocks, turned.
+    """
+
+    columns: Array
+    starts: Array
+    first: Array
+    backward: Array
+
+
+class _Steps(NamedTuple):
+    """What is followed along the ways: (H, L) and (U, L), the moves by group (G, H, L)."""
+
+    moves: Array
+    move: Array
+    change: Array
+    back: Array
+    gradient: Array
+    before: Array
+    after: Array
+
+
+@native
+def _order_of(layers: HiddenLayers, groups_of: Array, groups: int) -> _Order:
+    places, first, _, blocks, _ = layers
+    width = len(places)
+    columns = np.empty(width, np.int64)
+    starts = np.zeros(groups + 1, np.int64)
+    used = 0
+    for reads in (True, False):
+        for group in range(groups):
+            for i in range(width):
+                is_own = groups_of[places[i]] == group and group != _MOMENT
+                if is_own and first[i].any() == reads:
+                    columns[used] = i
+                    used += 1
+            if reads:
+                starts[group + 1] = used
+    weights = np.empty((starts[groups], first.shape[1]), np.float32)
+    for i in range(len(weights)):
+        weights[i] = first[columns[i]]
+    backward = np.empty((blocks.shape[0], blocks.shape[2], blocks.shape[1]), np.float32)
+    for m in range(len(blocks)):
+        backward[m] = blocks[m].T
+    return _Order(columns[:used], starts, weights, backward)
+
+
 @reordered
-def _slope(start: float, end: float) -> float:
+def _baseline(
+    features: Array, layers: HiddenLayers, last: Array, skip: Array, mean: Array, one: Array,
+    two: Array,
+) -> Any:  # fmt: skip
+    """Write the mean candidate, and the inputs of its hidden units; return its score."""
+    places, first, first_bias, blocks, second_bias = layers
+    _, inputs, units = blocks.shape
+    mean[:] = 0.0
+    for c in range(len(features)):
+        for f in range(features.shape[1]):
+            mean[f] += features[c, f]
+    for f in range(features.shape[1]):
+        mean[f] /= np.float32(len(features))
+    one[:] = first_bias
+    score = np.float32(0.0)
+    for i in range(len(places)):
+        value = mean[places[i]]
+        score += value * skip[i]
+        for h in range(len(one)):
+            one[h] += value * first[i, h]
+    two[:] = second_bias
+    for h in range(len(one)):
+        if one[h] > 0.0:
+            m, r = h // inputs, h % inputs
+            for j in range(units):
+                two[m * units + j] += one[h] * blocks[m, r, j]
+    for j in range(len(two)):
+        score += max(two[j], np.float32(0.0)) * last[j]
+    return score
+
+
+@reordered
+def _add(x: Array, weights: Array, n: int, out: Array) -> None:
+    """Add weights x of n lanes to `out`: x (I, L), weights (I, J), out (J, L); see `_layer`."""
+    inputs = len(weights)
+    fours = inputs // 4 * 4
+    for j in range(weights.shape[1]):
+        units = out[j]
+        for i in range(0, fours, 4):
+            x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
+            w0, w1, w2, w3 = weights[i, j], weights[i + 1, j], weights[i + 2, j], weights[i + 3, j]
+            for c in range(n):
+                units[c] += (x0[c] * w0 + x1[c] * w1) + (x2[c] * w2 + x3[c] * w3)
+        for i in range(fours, inputs):
+            x0, w0 = x[i], weights[i, j]
+            for c in range(n):
+                units[c] += x0[c] * w0
+
+
+@inlined
+def _slope(start: Any, end: Any) -> Any:
     """Return the mean slope of a unit between two inputs."""
-    if start > 0.0 and end > 0.0:
-        return np.float32(1.0)  # type: ignore[return-value]
-    if start <= 0.0 and end <= 0.0:
-        return np.float32(0.0)  # type: ignore[return-value]
-    return max(start, end) / abs(end - start)
+    way = end - start
+    rise = max(end, np.float32(0.0)) - max(start, np.float32(0.0))
+    flat = np.float32(1.0) if end > 0.0 else np.float32(0.0)
+    slope = np.divide(rise, way if way != 0.0 else np.float32(1.0))
+    return slope if way != 0.0 else flat
 
 
 @reordered
+def _divide(
+    ways: _Ways, n: int, order: _Order, blocks: Array, last: Array, skip: Array, groups_of: Array,
+    pieces: int, steps: _Steps, out: Array,
+) -> None:  # fmt: skip
+    """Write the parts (G, L) of n lanes; see `list_parts`."""
+    moves, move, change, back, gradient, before, after = steps
+    count, inputs, units = blocks.shape
+    groups, hidden = moves.shape[:2]
+    move[:, :n] = 0.0
+    gradient[:, :n] = 0.0
+    for g in range(groups):
+        begin, end = order.starts[g], order.starts[g + 1]
+        if begin == end:
+            continue
+        moves[g, :, :n] = 0.0
+        _add(ways.columns[begin:end], order.first[begin:end], n, moves[g])
+        for h in range(hidden):
+            total, own = move[h], moves[g, h]
+            for c in range(n):
+                total[c] += own[c]
+    before[:, :n] = ways.two[:, :n]
+    for piece in range(1, pieces + 1):
+        at, past = np.float32(piece / pieces), np.float32((piece - 1) / pieces)
+        for h in range(hidden):
+            start, way, x = ways.one[h], move[h], change[h]
+            for c in range(n):
+                x[c] = max(start[c] + at * way[c], np.float32(0.0))
+                x[c] -= max(start[c], np.float32(0.0))
+        after[:, :n] = ways.two[:, :n]
+        back[:, :n] = 0.0
+        for m in range(count):
+            own, mine = slice(m * units, m * units + units), slice(m * inputs, m * inputs + inputs)
+            _add(change[mine], blocks[m], n, after[own])
+        for j in range(len(last)):
+            old, new, weight = before[j], after[j], last[j]
+            for c in range(n):
+                start, old[c] = old[c], new[c]
+                new[c] = weight * _slope(start, new[c])
+        for m in range(count):
+            own, mine = slice(m * units, m * units + units), slice(m * inputs, m * inputs + inputs)
+            _add(after[own], order.backward[m], n, back[mine])
+        for h in range(hidden):
+            x, way, total, one = back[h], move[h], gradient[h], ways.one[h]
+            for c in range(n):
+                total[c] += x[c] * _slope(one[c] + past * way[c], one[c] + at * way[c])
+    out[:, :n] = 0.0
+    for g in range(groups):
+        total = out[g]
+        if order.starts[g] < order.starts[g + 1]:
+            for h in range(hidden):
+                own, x = moves[g, h], gradient[h]
+                for c in range(n):
+                    total[c] += own[c] * x[c]
+            for c in range(n):
+                total[c] /= np.float32(pieces)
+    for i in range(len(order.columns)):
+        column = order.columns[i]
+        x, weight, total = ways.columns[i], skip[column], out[groups_of[column]]
+        for c in range(n):
+            total[c] += x[c] * weight
+
+
+@native
 def _parts_of_network(
     features: Array, n_rows: Array, picks: Array, layers: HiddenLayers, last: Array, skip: Array,
-    groups_of: Array, steps: int, bases: Array, parts: Array,
+    groups_of: Array, pieces: int, bases: Array, parts: Array,
 ) -> None:  # fmt: skip
     """Divide the scores of a network by integrated gradients; see `list_parts`.
 
-    The inputs of the first layer are linear on the way. A unit of it that is on at both ends is on
-    all the way, so what it gives to the second layer is linear too; one that is off at both ends
-    gives nothing. Only the others are followed from piece to piece. All is one function with plain
-    loops, because a call with arrays costs as much as what it does here.
+    Items of several users are divided at once, each in a lane of its own, so that one instruction
+    serves many of them. Columns of the context are the same for all candidates of a user and have
+    no part; a column that the hidden layers do not read counts by its own weight.
     """
-    places, first, first_bias, blocks, second_bias = layers
-    count, inputs, units = blocks.shape
-    width, hidden, groups = len(places), len(first_bias), parts.shape[2]
-    base = np.empty(width, np.float32)
-    base_one = np.empty(hidden, np.float32)
-    base_two = np.empty(count * units, np.float32)
-    moves = np.empty((groups, hidden), np.float32)
-    move = np.empty(hidden, np.float32)
-    move_two = np.empty(count * units, np.float32)
-    before = np.empty(count * units, np.float32)
-    after = np.empty(count * units, np.float32)
-    slopes = np.empty(count * units, np.float32)
-    sum_of_slopes = np.empty(count * units, np.float32)
-    gradient = np.empty(hidden, np.float32)
-    turning = np.empty(hidden, np.int64)
+    places, hidden, outputs = layers.places, len(layers.first_bias), len(layers.second_bias)
+    groups = parts.shape[2]
+    order = _order_of(layers, groups_of, groups)
+    lanes = min(_LANES, picks.size)
+    ways = _Ways(
+        np.empty((len(order.columns), lanes), np.float32),
+        np.empty((hidden, lanes), np.float32),
+        np.empty((outputs, lanes), np.float32),
+    )
+    steps = _Steps(
+        np.empty((groups, hidden, lanes), np.float32),
+        np.empty((hidden, lanes), np.float32), np.empty((hidden, lanes), np.float32),
+        np.empty((hidden, lanes), np.float32), np.empty((hidden, lanes), np.float32),
+        np.empty((outputs, lanes), np.float32), np.empty((outputs, lanes), np.float32),
+    )  # fmt: skip
+    out = np.empty((groups, lanes), np.float32)
+    of_places = groups_of[places]
+    users, positions = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+    mean = np.empty(features.shape[2], np.float32)
+    one, two = np.empty(hidden, np.float32), np.empty(outputs, np.float32)
+    n = 0
     for b in range(len(picks)):
-        n = n_rows[b]
-        if n == 0:
+        if n_rows[b] == 0:
             continue
-        # The baseline: the mean candidate, and its score.
-        base[:] = 0.0
-        for c in range(n):
-            for i in range(width):
-                base[i] += features[b, c, places[i]]
-        base_one[:] = first_bias
-        score = np.float32(0.0)
-        for i in range(width):
-            base[i] /= np.float32(n)
-            score += base[i] * skip[i]
-            for h in range(hidden):
-                base_one[h] += base[i] * first[i, h]
-        base_two[:] = second_bias
-        for h in range(hidden):
-            if base_one[h] > 0.0:
-                m, r = h // inputs, h % inputs
-                for j in range(units):
-                    base_two[m * units + j] += base_one[h] * blocks[m, r, j]
-        for j in range(count * units):
-            score += max(base_two[j], np.float32(0.0)) * last[j]
-        bases[b] = score
+        bases[b] = _baseline(features[b, : n_rows[b]], layers, last, skip, mean, one, two)
         for p in range(picks.shape[1]):
-            c = picks[b, p]
-            if c < 0:
+            if picks[b, p] < 0:
                 break
-            # The way, and what it moves in the first layer, by group.
-            moves[:] = 0.0
-            move[:] = 0.0
-            for i in range(width):
-                way = features[b, c, places[i]] - base[i]
-                if way != 0.0:
-                    group = groups_of[places[i]]
-                    parts[b, p, group] += way * skip[i]
-                    for h in range(hidden):
-                        share = way * first[i, h]
-                        moves[group, h] += share
-                        move[h] += share
-            # What the units that are on all the way move in the second layer.
-            n_turning = 0
-            move_two[:] = 0.0
+            users[n], positions[n] = b, p
+            x = features[b, picks[b, p]]
+            for i in range(len(order.columns)):
+                place = places[order.columns[i]]
+                ways.columns[i, n] = x[place] - mean[place]
             for h in range(hidden):
-                gradient[h] = 0.0
-                end = base_one[h] + move[h]
-                if (base_one[h] > 0.0) != (end > 0.0):
-                    turning[n_turning] = h
-                    n_turning += 1
-                elif end > 0.0:
-                    m, r = h // inputs, h % inputs
-                    for j in range(units):
-                        move_two[m * units + j] += move[h] * blocks[m, r, j]
-            # Piece by piece.
-            sum_of_slopes[:] = 0.0
-            before[:] = base_two
-            for step in range(1, steps + 1):
-                at, past = np.float32(step / steps), np.float32((step - 1) / steps)
-                for j in range(count * units):
-                    after[j] = base_two[j] + at * move_two[j]
-                for t in range(n_turning):
-                    h = turning[t]
-                    one = max(base_one[h] + at * move[h], np.float32(0.0))
-                    one -= max(base_one[h], np.float32(0.0))
-                    if one != 0.0:
-                        m, r = h // inputs, h % inputs
-                        for j in range(units):
-                            after[m * units + j] += one * blocks[m, r, j]
-                for j in range(count * units):
-                    slopes[j] = last[j] * np.float32(_slope(before[j], after[j]))
-                    sum_of_slopes[j] += slopes[j]
-                    before[j] = after[j]
-                for t in range(n_turning):
-                    h = turning[t]
-                    slope = np.float32(
-                        _slope(base_one[h] + past * move[h], base_one[h] + at * move[h])
-                    )
-                    if slope > 0.0:
-                        m, r = h // inputs, h % inputs
-                        back = np.float32(0.0)
-                        for j in range(units):
-                            back += blocks[m, r, j] * slopes[m * units + j]
-                        gradient[h] += slope * back
-            for h in range(hidden):
-                if base_one[h] > 0.0 and base_one[h] + move[h] > 0.0:
-                    m, r = h // inputs, h % inputs
-                    back = np.float32(0.0)
-                    for j in range(units):
-                        back += blocks[m, r, j] * sum_of_slopes[m * units + j]
-                    gradient[h] = back
-            for group in range(groups):
-                total = np.float32(0.0)
-                for h in range(hidden):
-                    total += moves[group, h] * gradient[h]
-                parts[b, p, group] += total / np.float32(steps)
+                ways.one[h, n] = one[h]
+            for j in range(outputs):
+                ways.two[j, n] = two[j]
+            n += 1
+            if n == lanes:
+                _divide(ways, n, order, layers.blocks, last, skip, of_places, pieces, steps, out)
+                _put(out, n, users, positions, parts)
+                n = 0
+    if n > 0:
+        _divide(ways, n, order, layers.blocks, last, skip, of_places, pieces, steps, out)
+        _put(out, n, users, positions, parts)
+
+
+@native
+def _put(out: Array, n: int, users: Array, positions: Array, parts: Array) -> None:
+    """Write the parts of n lanes to where their items stand."""
+    for c in range(n):
+        for g in range(len(out)):
+            parts[users[c], positions[c], g] = out[g, c]

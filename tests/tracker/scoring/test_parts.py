@@ -31,7 +31,10 @@ def network(seed: int = 0, hidden: int = 24, width: int = 8) -> Network:
 
 
 def candidates(seed: int = 1, count: int = 12) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(count, len(COLUMNS))).astype(np.float32)
+    drawn = np.random.default_rng(seed).normal(size=(count, len(COLUMNS))).astype(np.float32)
+    context = [COLUMNS.index(name) for name in CONTEXT]
+    drawn[:, context] = drawn[0, context]  # of the user, not of the item
+    return drawn
 
 
 def divided(ranker: Ranker, features: NDArray[np.float32], steps: int = 4) -> GroupParts:
@@ -52,6 +55,28 @@ def test_parts_of_a_network_add_up_to_its_scores_however_few_the_pieces_are(step
         scores = ranker.score(features[None], np.array([len(features)]))[0]
         off = np.abs(parts.bases[0] + parts.groups[0].sum(axis=1) - scores)
         assert (off <= 1e-3 * np.abs(parts.groups[0]).sum(axis=1)).all()
+
+
+def test_parts_of_many_users_are_those_of_each_alone() -> None:
+    """Items of several users are divided at once; lists end early, and one user has none."""
+    ranker, lists = network(), [candidates(seed, 40) for seed in range(6)]
+    features, counts = np.stack(lists), np.array([40, 7, 0, 40, 12, 40])
+    scores = np.asarray(ranker.score(features, counts))
+    picks = np.tile(np.arange(25), (6, 1))
+    picks[picks >= counts[:, None]] = -1
+    rows = np.tile(np.arange(40, dtype=np.int32), (6, 1))
+    vectors = np.eye(40, dtype=np.float32)
+    together = list_parts(ranker, features, counts, scores, picks, rows, vectors, 0.0)
+    for b in range(6):
+        own = slice(b, b + 1)
+        alone = list_parts(
+            ranker, features[own], counts[own], scores[own], picks[own], rows[own], vectors, 0.0
+        )
+        assert together.groups[b] == pytest.approx(alone.groups[0], abs=1e-4)
+        assert together.bases[b] == alone.bases[0]
+        own_scores = scores[b, : picks.shape[1]] * (picks[b] >= 0)
+        total = (together.bases[b] + together.groups[b].sum(axis=1)) * (picks[b] >= 0)
+        assert total == pytest.approx(own_scores, abs=1e-2)
 
 
 def by_integration(ranker: Network, one: NDArray[np.float32], baseline: Any) -> NDArray[np.float64]:
@@ -111,9 +136,7 @@ def test_every_column_is_of_a_group_and_what_is_the_same_for_all_items_has_no_pa
     assert set(GROUPS) == {
         "trend", "neighbours", "content", "repeats", "scene", "moment", "encoder", "probability",
     }  # fmt: skip
-    features = candidates()
-    features[:, [COLUMNS.index(name) for name in CONTEXT]] = 2.0  # of the user, not of the item
-    assert not divided(network(), features).groups[0, :, GROUPS.index("moment")].any()
+    assert not divided(network(), candidates()).groups[0, :, GROUPS.index("moment")].any()
 
 
 def test_an_item_loses_by_being_like_those_above_it() -> None:
