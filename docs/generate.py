@@ -29,8 +29,8 @@ from tracker.events.wire import REASONS
 from tracker.items.layout import COUNTED, ITEM_HEAD, NEIGHBOUR, SCENE
 from tracker.kafka.topics import wanted_topics
 from tracker.settings import PREFIX, Settings, load_settings
+from tracker.store.owed import PendingList
 from tracker.store.partition_store import HandOverPosition, Position
-from tracker.stream.emission import PendingList
 from tracker.stream.metrics import Metrics
 from tracker.users.config import InterestConfig
 from tracker.users.states import row_dtype

@@ -5,7 +5,8 @@ from typing import NamedTuple
 # Settings, in the groups of docs/reference/settings.md; a test asks that each stands in one.
 SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "kafka": (
-        "name", "brokers", "security_protocol", "sasl_mechanism", "sasl_username", "sasl_password",
+        "name", "stream", "brokers", "security_protocol", "sasl_mechanism", "sasl_username",
+        "sasl_password",
         "sasl_password_file", "sasl_token_file",
         "tls_ca_file", "tls_cert_file", "tls_key_file",
     ),
@@ -39,6 +40,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
 
 ALLOWED = {
     "name": "letters, digits, `.`, `_`, `-`; up to 100",
+    "stream": "the same, or empty",
     "brokers": "`HOST:PORT,...`",
     "sasl_username": "text",
     "sasl_password": "text",
@@ -298,7 +300,7 @@ USER_HEADER = {
 }
 
 POSITION = {
-    "format": "1, or 2 with a `hand_over`.",
+    "format": "1, 2 with a `hand_over`, or 3 of a replay.",
     "position": "Offset of the next record to apply.",
     "topic": "The source topic.",
     "topic_id": "Its id in Kafka; empty if the broker gives none.",
@@ -309,6 +311,9 @@ POSITION = {
     "clock": "Worker's clock by which events of the future were told up to `clock_end`, seconds.",
     "clock_end": "Records before this offset are judged by `clock` whenever they are read.",
     "forgotten": "Only for users: offset of the last request to forget a user that was applied.",
+    "replays": "Only for users: tracker whose events `tracker replay` builds the states from; empty"
+    " if it does not.",
+    "successor": "Tracker that has replaced these states by a replay; empty for none.",
     "version": "Only for users: version of the latest list.",
     "transactions": "Whether the states were committed in transactions: no other worker may write.",
     "hand_over": "The same of events that were handed on, below; null without that topic.",

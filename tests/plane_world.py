@@ -280,6 +280,7 @@ class RunningPartition:
         worker: WorkerState,
         commit_seconds: float = 0.05,
         lists: ListsTogether | None = None,
+        limit: Callable[[], int] | None = None,
     ) -> None:
         self.worker = worker
         self.outbox = FakeOutbox()
@@ -299,6 +300,7 @@ class RunningPartition:
             self.fatal.append,
             HandedSource(self) if worker.context.cluster.hands_over else None,
             lists,
+            limit,
         )
 
     def rewind(self, offset: int) -> None:

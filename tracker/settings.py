@@ -93,6 +93,12 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="prefix of the names of the consumer group and of all topics",
     )
+    stream: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$",
+        description="prefix of the topics of events, lists and rejections, if another one: states"
+        " that `tracker replay` has built are served so",
+    )
     brokers: str = Field(
         "localhost:9092", min_length=1, description="Kafka brokers, HOST:PORT, separated by commas"
     )

@@ -40,6 +40,8 @@ for command in (
     operate.reset_learning_command,
     operate.mend_times_command,
     operate.merge_states_command,
+    operate.move_states_command,
+    operate.replay,
     look.watch_command,
     look.top_command,
     look.show,

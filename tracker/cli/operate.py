@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,94 @@ def merge_states_command(settings: Settings, yes: bool) -> None:
         )
     artifact = load_artifact(settings)
     click.echo(str(run_to_end(merge_states(settings, artifact))))
+
+
+@click.command("move-states")
+@settings_options()
+@yes_option
+def move_states_command(settings: Settings, yes: bool) -> None:
+    """Move states after partitions were added.
+
+    They were added to the events topic. Stop all workers first. Each state goes, with what its
+    user has seen and waits for, to where TRACKER_PARTITIONER puts the user by the new number.
+    Records that still lie in the old partitions are handed on when the workers run. If it is cut
+    off, run it again. Memory: the rows of one partition.
+    """
+    from tracker.lookup.move_states import move_states
+
+    if not yes:
+        what = f"the states of {settings.name} at {settings.brokers}"
+        click.confirm(f"Move {what} to the events topic's partitions?", abort=True, err=True)
+
+    def progress(line: str) -> None:
+        click.echo(line, err=True)
+
+    click.echo(str(run_to_end(move_states(settings, progress=progress))))
+
+
+class _Start(click.ParamType):
+    """An offset, a time or `beginning`."""
+
+    name = "start"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | int | float:
+        """Return the offset as an int, the time as a float in seconds."""
+        if not isinstance(value, str) or value == "beginning":
+            return str(value)
+        if value.isdigit():
+            return int(value)
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no start; expected is beginning, an offset such as 1200, or a time"
+                " such as 2026-01-31T12:00:00Z"
+            )
+        return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
+
+
+@click.command()
+@settings_options("artifacts", "data_dir", "web_port")
+@click.option("--of", metavar="NAME", required=True, help="Name of the live tracker.")
+@click.option(
+    "--from",
+    "start",
+    metavar="TIME|OFFSET|beginning",
+    type=_Start(),
+    default="beginning",
+    show_default=True,
+    help="First event. A time without a zone is UTC.",
+)
+@click.option("--change-over", "changes", is_flag=True, help="Take over from the stopped workers.")
+@click.option("--give-back", is_flag=True, help="Let the live tracker's workers start again.")
+def replay(
+    settings: Settings, of: str, start: str | int | float, changes: bool, give_back: bool
+) -> None:
+    """Build all states again from the events, and change over.
+
+    The events are those of the tracker NAME, and the states get another TRACKER_NAME. It runs
+    beside the live workers, sends no list, and ends when it has reached them. Then stop them and
+    run it with --change-over. If it is cut off, run it again.
+    """
+    from tracker.lookup.replay import begin_replay, change_over, committed, retire
+    from tracker.stream.replay import Replay
+    from tracker.worker.run import run_worker
+
+    settings = settings.model_copy(update={"stream": settings.stream or of})
+    if give_back:
+        run_to_end(retire(settings, of, ""))
+        click.echo(f"workers with TRACKER_NAME={of} may start again")
+        return
+    click.echo(str(run_to_end(begin_replay(settings, of, start))), err=True)
+    limits = run_to_end(retire(settings, of, settings.name) if changes else committed(settings, of))
+    run = Replay(of, limits, is_final=changes)
+    status = run_worker(settings, run)
+    if status or not run.done:
+        click.echo("not finished: run it again, and it goes on", err=True)
+        sys.exit(status or FAILED)
+    names = f"TRACKER_NAME={settings.name} TRACKER_STREAM={settings.stream}"
+    if not changes:
+        click.echo(f"caught up with {of}: stop its workers, and run this with --change-over")
+        return
+    run_to_end(change_over(settings, of, limits))
+    click.echo(f"changed over: start workers with {names}, and give them to all commands")

@@ -116,11 +116,11 @@ class Cluster:
 
 def topics_of(settings: Settings) -> Topics:
     """Return the names of the topics; changelogs are named as Faust names them."""
-    name = settings.name
+    name, stream = settings.name, settings.stream or settings.name
     return Topics(
-        events=f"{name}-events",
-        recommendations=f"{name}-recommendations",
-        rejected=f"{name}-rejected",
+        events=f"{stream}-events",
+        recommendations=f"{stream}-recommendations",
+        rejected=f"{stream}-rejected",
         items=f"{name}-items",
         users_changelog=f"{name}-users-changelog",
         items_changelog=f"{name}-items-changelog",
@@ -383,6 +383,13 @@ async def check_topics(settings: Settings) -> Cluster:
         (topics.events, topics.users_changelog),
         (topics.items, topics.items_changelog),
     ):
+        if source == topics.events and info[source].partitions > info[changelog].partitions:
+            raise TopicError(
+                f"topic {source} has {info[source].partitions} partitions and its changelog"
+                f" {changelog} has {info[changelog].partitions}: partitions were added; stop all"
+                " workers, and run `tracker move-states`, which moves the states to where their"
+                " users belong now"
+            )
         if info[source].partitions != info[changelog].partitions:
             raise TopicError(
                 f"topic {source} has {info[source].partitions} partitions and its changelog"

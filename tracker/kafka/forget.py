@@ -1,5 +1,6 @@
 """Records of the forget topic: requests to forget a user, and what was done, without the id."""
 
+import hashlib
 import uuid
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ BEAT_KEY = b"\0beat"
 
 PARKED_PREFIX = b"\0hash/"
 """First bytes of the keys of hashes of forgotten users, while `reset-state` makes topics again."""
+
+SALT_BYTES = 16
+DIGEST_BYTES = 16
 
 APPLIED_HEADER = "applied"
 """Header of a tombstone: offset of the request that it ends."""
@@ -54,6 +58,18 @@ class Audit(msgspec.Struct):
     events_taken_out: int
     events_left: int
     was_known: bool
+
+
+class Forgetting(msgspec.Struct, array_like=True, gc=False):
+    """The value of a hash.
+
+    Attributes:
+        at: events up to this time are dropped, in seconds.
+        until: the hash itself is deleted then, in seconds.
+    """
+
+    at: float
+    until: float
 
 
 class PendingForget(NamedTuple):
@@ -136,3 +152,8 @@ def relays(topic: str, pending: PendingForget, partition: int, partitions: int) 
 def request_id(pending: PendingForget, partition: int) -> str:
     """Return the id of a request: the given one, or the place of its record."""
     return pending.value.request or f"{partition}-{pending.offset}"
+
+
+def digest_of(salt: bytes, user: str) -> bytes:
+    """Return the hash by which a user who was forgotten is known."""
+    return hashlib.blake2b(user.encode(), digest_size=DIGEST_BYTES, key=salt).digest()

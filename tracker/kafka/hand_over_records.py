@@ -11,12 +11,13 @@ from tracker.kafka.outbox import Record
 
 MOST_DIGITS = 19
 
-SOURCES = 4
+SOURCES = 5
 """Kinds of origins. Each has numbers of its own, so that the offsets of a number never go back.
 
 With P partitions and p for one of them, that of an event in the events topic is p. That of a state
 is P + p if a handed-on event made it join, 2 P + p if one of the events topic did, and 3 P + p
-if a command moved it from the changelog, whose offset then counts.
+if a command moved it from the changelog, whose offset then counts. That of a record which lay in
+partition p of the topic of handed-on events when partitions were added is 4 P + p.
 """
 
 
@@ -31,6 +32,24 @@ class Origin(NamedTuple):
     time: int | None
     time_type: int
     partitioner: str
+
+
+class Readdressed(NamedTuple):
+    """Places of a record that was handed on before partitions were added, and again after it.
+
+    Attributes:
+        place: partition and offset of the event in the events topic.
+        homes: of each time, the partition that it had been handed to and the number of partitions:
+            it is only for the users whose home that was.
+    """
+
+    place: tuple[int, int]
+    homes: tuple[tuple[int, int], ...]
+
+    def headers(self) -> tuple[tuple[str, bytes], ...]:
+        """Return the headers that hold it."""
+        homes = ",".join(f"{home}/{count}" for home, count in self.homes)
+        return (("place", b"%d-%d" % self.place), ("homes", homes.encode()))
 
 
 class JoiningState(msgspec.Struct, frozen=True):
@@ -87,6 +106,23 @@ def origin_of(headers: Sequence[tuple[str, bytes]] | None) -> Origin | None:
     partition, offset, time_type = map(int, numbers)
     rule = fields.get("partitioner", b"").decode(errors="replace")
     return Origin(partition, offset, int(time) if time else None, time_type, rule)
+
+
+def readdressed_of(headers: Sequence[tuple[str, bytes]] | None) -> Readdressed | None:
+    """Return where a record went that was handed on twice; None if the headers do not say it.
+
+    >>> readdressed_of([("place", b"3-12"), ("homes", b"1/4")])
+    Readdressed(place=(3, 12), homes=((1, 4),))
+    """
+    fields = dict(headers or ())
+    place = fields.get("place", b"").split(b"-")
+    homes = [home.split(b"/") for home in fields.get("homes", b"").split(b",")]
+    if not all(len(pair) == 2 and all(map(_is_number, pair)) for pair in (place, *homes)):
+        return None
+    pairs = tuple((int(home), int(count)) for home, count in homes)
+    if not all(home < count for home, count in pairs):
+        return None
+    return Readdressed((int(place[0]), int(place[1])), pairs)
 
 
 def _is_number(text: bytes) -> bool:

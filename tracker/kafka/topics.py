@@ -256,7 +256,9 @@ def _report(
             f"has {partitions} partitions and {topic.like} has {counts[topic.like]}: the counts "
             "must be equal; "
             + (
-                "delete it, and run 'tracker topics'"
+                "stop all workers, and run `tracker move-states`"
+                if topic.role != "item changelog" and partitions < counts[topic.like]
+                else "delete it, and run 'tracker topics'"
                 if topic.role in ("hand-over", "requests to forget")
                 else "delete the changelog and run 'tracker topics', with the states then "
                 "rebuilt from the events that are still kept, or choose another TRACKER_NAME"

@@ -116,7 +116,12 @@ async def merge_states(
             and (home := partition_of(user_of(key), events.partitions, settings.partitioner))
             is not None
         }
-        away = [key for key, home in homes.items() if home != partition]
+        # By the offsets of their rows: one with a lower offset than the one before would be taken
+        # for a repeat.
+        away = sorted(
+            (key for key, home in homes.items() if home != partition),
+            key=lambda key: rows[key].offset,
+        )
         for start in range(0, len(away), BATCH):
             moves: list[tuple[str, Record]] = []
             for key in away[start : start + BATCH]:

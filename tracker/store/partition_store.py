@@ -30,6 +30,15 @@ FORMAT = 1
 HAND_OVER_FORMAT = 2
 """Format of one with a hand-over: a version that knows only 1 would forget it."""
 
+REPLAY_FORMAT = 3
+"""Format of one of states that are built by a replay, or of those that one has replaced: a version
+that knows only 2 would go on with them."""
+
+MOVE = (
+    "stop all workers, and run `tracker move-states`, which moves states and what is owed to where"
+    " their users belong now"
+)
+
 RESET = "`tracker reset-state --everything` deletes the states"
 
 
@@ -75,6 +84,9 @@ class Position(msgspec.Struct):
         hand_over: the same for events that other partitions have handed on; None if none can.
         transactions: whether the states were committed in transactions.
         forgotten: offset of the last request to forget a user that was applied (users only).
+        replays: name of the tracker whose events `tracker replay` builds the states of; empty if
+            it does not, or has changed over.
+        successor: name of the tracker that has taken over from these states; empty for none.
     """
 
     format: int
@@ -90,6 +102,8 @@ class Position(msgspec.Struct):
     hand_over: HandOverPosition | None = None
     transactions: bool = False
     forgotten: int = -1
+    replays: str = ""
+    successor: str = ""
 
 
 class StateRows(Protocol[AnyKey]):
@@ -173,6 +187,7 @@ class PartitionStore(Generic[Key]):
         begin: int,
         end: int,
         transactions: bool = False,
+        replays: str = "",
     ) -> None:
         """Restore the position, or start from the earliest offset.
 
@@ -183,10 +198,12 @@ class PartitionStore(Generic[Key]):
             begin: earliest offset of the source partition.
             end: end offset of the source partition.
             transactions: whether commits are transactions.
+            replays: name of the tracker whose events are replayed; empty for a worker that serves.
 
         Raises:
             PositionError: the topic was deleted and created again, its number of partitions has
-                changed, or the states were committed in transactions and now cannot be.
+                changed, the states were committed in transactions and now cannot be, or a replay
+                builds them or has replaced them.
         """
         (value,) = self._get([POSITION_KEY])
         if value is None:
@@ -196,11 +213,17 @@ class PartitionStore(Generic[Key]):
             self._moved = True  # committed before any event: a crash starts here again
             return
         position = decode_position(value)
+        check_role(position, replays)
         if position.transactions and not transactions:
             raise PositionError(
                 f"the states of {topic} were committed in transactions, and the brokers now say"
                 " that they have none: unfenced, a worker could write over newer states; start it"
                 f" again when the brokers are well. If these brokers are others, {RESET}"
+            )
+        if position.partitions < partitions and not topic.endswith("-items"):
+            raise PositionError(
+                f"topic {topic} has {partitions} partitions, and the states were made when it had"
+                f" {position.partitions}: {MOVE}"
             )
         if position.partitions != partitions:
             raise PositionError(
@@ -419,9 +442,32 @@ class PartitionStore(Generic[Key]):
         return values
 
 
+def check_role(position: Position, replays: str) -> None:
+    """Check that states may be opened by a worker that serves, or that replays a tracker.
+
+    Raises:
+        PositionError: they may not.
+    """
+    if position.successor:
+        raise PositionError(
+            f"another tracker has taken over from these states at offset {position.position} of"
+            f" {position.topic}: start workers with TRACKER_NAME={position.successor}, and with"
+            f" TRACKER_STREAM as `tracker replay` has said"
+        )
+    if position.replays != replays:
+        raise PositionError(
+            f"`tracker replay` still builds these states from the events of {position.replays}: run"
+            " it to its end with --change-over, or start workers under another TRACKER_NAME"
+            if position.replays
+            else "these states are no replay's, or it has changed over: start `tracker worker`"
+        )
+
+
 def encode_position(position: Position) -> bytes:
     """Encode a position record; the lowest format that holds all of it is written."""
     position.format = FORMAT if position.hand_over is None else HAND_OVER_FORMAT
+    if position.replays or position.successor:
+        position.format = REPLAY_FORMAT
     return msgspec.json.encode(position)
 
 
@@ -444,10 +490,10 @@ def decode_position(value: bytes) -> Position:
         position = msgspec.json.decode(value, type=Position)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PositionError(f"the position record cannot be read ({error}); {RESET}") from error
-    if position.format not in (FORMAT, HAND_OVER_FORMAT):
+    if position.format not in (FORMAT, HAND_OVER_FORMAT, REPLAY_FORMAT):
         raise PositionError(
-            f"the position record has format {position.format}, and this version reads {FORMAT} and"
-            f" {HAND_OVER_FORMAT};"
+            f"the position record has format {position.format}, and this version reads {FORMAT} to"
+            f" {REPLAY_FORMAT};"
             f" run the version that wrote it; otherwise {RESET}"
         )
     return position

@@ -14,29 +14,10 @@ from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
 from tracker.kernels.row_bytes import owed_key, user_of
+from tracker.store.owed import PendingList
 
 Indices = NDArray[np.int64]
 """Places of events in a batch."""
-
-
-class PendingList(msgspec.Struct, array_like=True, gc=False):
-    """A recommendation that was postponed; stored with the states, so that it survives a crash.
-
-    Attributes:
-        offset: offset of the event that it answers, in the events topic.
-        appended: time at which the broker stored that event, in seconds.
-        scene: scene of that event.
-        backlog: whether it waits for the end of a backlog of old events.
-        partition: partition of that event; -1 for the one that the states are of.
-        version: version of the list.
-    """
-
-    offset: int
-    appended: float
-    scene: str | None
-    backlog: bool
-    partition: int = -1
-    version: int = 0
 
 
 class Notes(Protocol):
@@ -152,6 +133,27 @@ class EmitPolicy:
             )
             self._postpone(batch.users[event], pending, float(emitted_at[index]) + self._interval)
         return latest[~postponed]
+
+    def owe(
+        self,
+        batch: EventBatch,
+        latest: Indices,
+        scenes: Sequence[str | None],
+        versions: NDArray[np.int64],
+        now: float,
+    ) -> None:
+        """Postpone the lists of events; the arguments are those of `choose`."""
+        for index, event in enumerate(latest.tolist()):
+            partition, offset = batch.origin(event)
+            pending = PendingList(
+                offset,
+                float(batch.appended[event]),
+                scenes[index],
+                False,
+                partition if batch.is_handed else -1,
+                int(versions[event]),
+            )
+            self._postpone(batch.users[event], pending, now)
 
     def mark_sent(self, users: Iterable[str]) -> None:
         """Clear the pending lists of users whose list was sent."""

@@ -1,6 +1,5 @@
 """Forgotten: salted hashes of users who were forgotten, by which their late events are dropped."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from typing import Protocol
@@ -10,22 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
+from tracker.kafka.forget import DIGEST_BYTES, SALT_BYTES, Forgetting, digest_of
 from tracker.kernels.row_bytes import FORGOTTEN_PREFIX
-
-SALT_BYTES = 16
-DIGEST_BYTES = 16
-
-
-class Forgetting(msgspec.Struct, array_like=True, gc=False):
-    """The value of a hash.
-
-    Attributes:
-        at: events up to this time are dropped, in seconds.
-        until: the hash itself is deleted then, in seconds.
-    """
-
-    at: float
-    until: float
 
 
 class Notes(Protocol):
@@ -80,7 +65,7 @@ class Forgotten:
             now: wall time, in seconds.
         """
         salt = next(iter(self._entries), None) or os.urandom(SALT_BYTES)
-        digest = _digest(salt, user)
+        digest = digest_of(salt, user)
         entry = Forgetting(at, now + self._seconds)
         self._keep(salt, digest, entry)
         self._notes.note(FORGOTTEN_PREFIX + salt + digest, msgspec.json.encode(entry))
@@ -90,7 +75,7 @@ class Forgotten:
         times = [
             entries[digest].at
             for salt, entries in self._entries.items()
-            if (digest := _digest(salt, user)) in entries
+            if (digest := digest_of(salt, user)) in entries
         ]
         return max(times, default=None)
 
@@ -130,7 +115,3 @@ class Forgotten:
     def _keep(self, salt: bytes, digest: bytes, entry: Forgetting) -> None:
         self._entries.setdefault(salt, {})[digest] = entry
         self._latest = max(self._latest, entry.at)
-
-
-def _digest(salt: bytes, user: str) -> bytes:
-    return hashlib.blake2b(user.encode(), digest_size=DIGEST_BYTES, key=salt).digest()

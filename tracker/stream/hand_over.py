@@ -21,10 +21,11 @@ from tracker.kafka.hand_over_records import (
     Origin,
     headers_of,
     origin_of,
+    readdressed_of,
     state_record,
 )
 from tracker.kafka.outbox import Record
-from tracker.kafka.partitioner import fitting, remedy
+from tracker.kafka.partitioner import fitting, partition_of, remedy
 from tracker.kernels.row_bytes import USER_PREFIX, user_of
 from tracker.settings import Partitioner
 from tracker.store.partition_store import PartitionStore
@@ -58,6 +59,7 @@ class HandedRecord:
     origin: Origin
     place: tuple[int, int]  # of the event in the events topic
     state: "JoiningState | None" = None
+    homes: tuple[tuple[int, int], ...] = ()  # see `Readdressed`
 
 
 JOINING = "\0joining"
@@ -225,6 +227,11 @@ class HandOver:
             return []
         names = list(batch.joined.values())
         homes = self._keys.targets_of([was.encode() for was in names]).tolist()
+        by_offset = {record.offset: record for record in records or ()}
+        for number, (at, was) in enumerate(batch.joined.items()):
+            record = by_offset.get(int(batch.offsets[at]))
+            if record is not None and not self._was_at_home(record, was):
+                homes[number] = -1
         users = [batch.users[place] for place in batch.joined]
         targets = self._keys.targets_of([user.encode() for user in users]).tolist()
         places = {} if records is None else {record.offset: record.place for record in records}
@@ -287,7 +294,9 @@ class HandOver:
                 repeated += 1
                 continue
             origins[origin.partition] = origin.offset
-            if origin.partition < self._partitions:
+            again = readdressed_of(record.headers)
+            holds_state = dict(record.headers or ()).get("holds") == b"state"
+            if origin.partition < self._partitions or (again is not None and not holds_state):
                 restored.append(
                     HandedRecord(
                         record.offset,
@@ -296,7 +305,8 @@ class HandOver:
                         origin.time,
                         origin.time_type,
                         origin,
-                        origin[:2],
+                        origin[:2] if again is None else again.place,
+                        homes=() if again is None else again.homes,
                     )
                 )
                 continue
@@ -324,6 +334,9 @@ class HandOver:
         away, _ = self._keys.away([user.encode() for user in batch.users])
         own = np.ones(len(batch), np.bool_)
         own[away] = False
+        if any(record.homes for record in records):
+            for at in np.flatnonzero(own).tolist():
+                own[at] = self._was_at_home(records[int(index[at])], batch.users[at])
         with_events = set(index.tolist())
         # Of a record with several events, those that cannot be taken were rejected where it lies.
         refused = [
@@ -331,6 +344,8 @@ class HandOver:
             for place, rejection in rejected
             if place not in with_events or rejection.reason == "future_timestamp"
         ]
+        # One that was handed on again went to all partitions that may have a user of it.
+        with_events = {place for place in with_events if not records[place].homes}
         with_events -= {int(index[at]) for at, was in batch.joined.items() if self.is_home(was)}
         for place in sorted(with_events - set(index[own].tolist())):
             refused.append(
@@ -365,6 +380,12 @@ class HandOver:
             origin = record.origin
             origins[origin.partition] = max(origins.get(origin.partition, -1), origin.offset)
 
+    def _was_at_home(self, record: HandedRecord, user: str) -> bool:
+        """Return whether a user was at home wherever a record had been handed to before."""
+        return all(
+            partition_of(user, count, self._partitioner) == home for home, count in record.homes
+        )
+
     @property
     def _reached(self) -> Any:
         return self._store.reached(True)
@@ -397,7 +418,7 @@ class HandOver:
                 f"it was handed on by {origin.partitioner}, and TRACKER_PARTITIONER of this worker"
                 f" is {self._partitioner}: give all workers the same one, and send it again"
             )
-        if origin.partition // self._partitions in (1, 3):
+        if origin.partition // self._partitions in (1, 3, 4):
             return None  # an offset of this topic, or of the changelog, in another partition
         origin = origin._replace(partition=origin.partition % self._partitions)
         if self._ends is None or self._ends.reaches(origin.partition, origin.offset):

@@ -50,6 +50,9 @@ RETRY_SECONDS = 0.2
 READ_AGAIN_SECONDS = 120.0
 """Maximum time in which damaged rows are looked for in the changelog."""
 
+LIMIT_SECONDS = 0.1
+"""Wait before it is asked again whether a chunk may be applied."""
+
 NEWER_ROW_SECONDS = 1.0
 """Wait before a row of a newer version is read again."""
 
@@ -130,6 +133,8 @@ class Partition:
         on_fatal: called with an error that must end the worker.
         handed: the partition of the topic of handed-on events; None if there is none.
         lists: makes the lists of small chunks with those of other partitions; None for each alone.
+        limit: returns the offset of the source before which records may be applied; None for no
+            such offset.
 
     Attributes:
         waits_for: what the partition cannot go on without; None if it goes on.
@@ -145,6 +150,7 @@ class Partition:
         on_fatal: Callable[[BaseException], None],
         handed: Source | None = None,
         lists: ListsTogether | None = None,
+        limit: Callable[[], int] | None = None,
     ) -> None:
         self.name = f"{source.topic}-{source.number}"
         self.side = side
@@ -156,6 +162,7 @@ class Partition:
         self._threads = threads
         self._on_fatal = on_fatal
         self._lists = lists
+        self._limit = limit
         self._sources = {part.topic: part for part in (source, handed) if part is not None}
         self._accepted = dict.fromkeys(self._sources, 0)  # offsets after the last chunk queued
         self._waiting = dict.fromkeys(self._sources, 0)  # chunks in the queue
@@ -260,8 +267,8 @@ class Partition:
                 if self._closing:
                     return
                 self._answer_queries()
-                if self._queue:
-                    entry = self._queue.popleft()
+                entry = self._take()
+                if entry is not None:
                     self._waiting[entry.chunk.tp.topic] -= 1
                     await self._apply(entry.chunk)
                     entry.on_done()
@@ -274,14 +281,45 @@ class Partition:
             self._failed = True
             self._on_fatal(error)
 
+    def _take(self) -> _QueuedChunk | None:
+        """Take the next chunk that may be applied out of the queue; None if none may be."""
+        if self._limit is None:
+            return self._queue.popleft() if self._queue else None
+        at = self._next_within_limit()
+        if at is None:
+            return None
+        entry, limit = self._queue[at], self._limit()
+        chunk = entry.chunk
+        del self._queue[at]
+        if self._is_handed(chunk.tp.topic) or chunk.end <= limit:
+            return entry
+        rest = Chunk(chunk.tp, limit, chunk.end, chunk.past(limit))
+        self._queue.insert(at, _QueuedChunk(rest, entry.on_done))
+        self._waiting[chunk.tp.topic] += 1
+        before = [record for record in chunk.records if record.offset < limit]
+        return _QueuedChunk(Chunk(chunk.tp, chunk.start, limit, before), lambda: None)
+
+    def _next_within_limit(self) -> int | None:
+        """Return the place in the queue of the next chunk that may be applied."""
+        assert self._limit is not None
+        limit = self._limit()
+        for at, entry in enumerate(self._queue):
+            if self._is_handed(entry.chunk.tp.topic) or entry.chunk.start < limit:
+                return at
+        return None
+
     async def _wait(self) -> None:
         """Wait for a chunk, a query, or the time of the next commit or list."""
-        if self._queue or self._queries or self._closing:
+        if self._queries or self._closing:
             return
         seconds = 1.0
+        if self._queue:
+            if self._limit is None or self._next_within_limit() is not None:
+                return
+            seconds = LIMIT_SECONDS
         commit_at = self._commits.due_at
         if commit_at is not None:  # the end of a running commit wakes us
-            seconds = commit_at - time.monotonic()
+            seconds = min(seconds, commit_at - time.monotonic())
         list_at = self.side.due_at(self.lag == 0)
         if list_at is not None:
             seconds = min(seconds, list_at - self._context.clock())

@@ -24,6 +24,7 @@ from tracker.stream.background import BackgroundTask, OnDeath, log_death
 from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
+from tracker.stream.replay import Replay
 from tracker.stream.topic_feed import FeedStalledError
 from tracker.stream.tracing import Trace, no_trace
 from tracker.users.config import InterestConfig
@@ -347,6 +348,7 @@ class Context:
         rejections: the last records of the events topic that were not taken.
         dialect: format of the events; None for our own.
         forget_feed: requests to forget a user; None if there is no topic of them.
+        replay: the replay that builds the states; None for a worker that serves.
     """
 
     settings: Settings
@@ -360,6 +362,7 @@ class Context:
     rejections: deque[LastRejection] = field(default_factory=lambda: deque(maxlen=LAST_REJECTIONS))
     dialect: Dialect | None = None
     forget_feed: ForgetFeed | None = None
+    replay: Replay | None = None
 
     @property
     def idle_seconds(self) -> float | None:

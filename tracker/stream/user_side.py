@@ -373,6 +373,8 @@ class UserSide(Side[str]):
         Args:
             at_end: whether all events of the log are in the state: a backlog ends there.
         """
+        if self._context.replay is not None:
+            return None
         if at_end and self._policy.has_backlog:
             self._policy.end_backlog(self._context.clock())
         return self._policy.due_at()
@@ -876,6 +878,10 @@ class UserSide(Side[str]):
         latest = last_of_each(batch.slots)
         names = self.scene_names
         scene_names = [names.get(scene) for scene in batch.scenes[latest].tolist()]
+        if self._context.replay is not None:
+            if batch.is_handed:  # live workers may not have taken it: known at the change-over
+                self._policy.owe(batch, latest, scene_names, versions, now)
+            return []
         emitted_at = rows.states.head["emitted_at"][batch.slots[latest]]
         events = self._policy.choose(batch, latest, emitted_at, scene_names, now, versions)
         if not len(events):
@@ -948,6 +954,8 @@ class UserSide(Side[str]):
 
     def _hold_for_commit(self, out: list[Record]) -> list[Record]:
         """Hold records for the next commit if the settings say so; return those to send at once."""
+        if self._context.replay is not None:
+            return []  # live workers have sent them
         if self._holds_lists:
             for record in out:
                 if record.size > MAX_RECORD_BYTES:  # the transaction would always fail

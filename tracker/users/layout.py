@@ -13,6 +13,7 @@ from tracker.kernels.row_bytes import (
     OTHER_FORMAT,
     OTHER_LAYOUT,
     Slots,
+    format_of,
     is_sealed,
     seal,
 )
@@ -92,6 +93,30 @@ _RING_BYTES = RING.itemsize
 def offset_of(row: bytes) -> int:
     """Return `last_offset` of a row that can be read."""
     return int(np.frombuffer(row, HEAD, 1, HEADER_BYTES)["last_offset"][0])
+
+
+def last_time_of(row: bytes) -> float:
+    """Return `last_time` of a row that can be read."""
+    return float(np.frombuffer(row, HEAD, 1, HEADER_BYTES)["last_time"][0])
+
+
+def is_whole(row: bytes) -> bool:
+    """Return whether a row has the format that is written now, and is as it was sealed."""
+    if len(row) % 8 or len(row) < HEADER_BYTES + _HEAD_BYTES or format_of(row) != FORMAT:
+        return False
+    return bool(is_sealed(np.frombuffer(row, np.uint64), 0, len(row) // 8))
+
+
+def in_new_partition(row: bytes) -> bytes:
+    """Return a row whose offsets are of no partition any more: every later event is a new one."""
+    moved = bytearray(row)
+    head = np.frombuffer(moved, HEAD, 1, HEADER_BYTES)
+    head["last_offset"] = np.minimum(head["last_offset"], 0)
+    head["emitted_offset"] = np.minimum(head["emitted_offset"], 0)
+    moved[4:8] = bytes(4)  # the checksum
+    words = np.frombuffer(moved, np.uint64)
+    seal(words, 0, len(words))
+    return bytes(moved)
 
 
 class ByteColumns(NamedTuple):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.eraser import ErasableOptions, Eraser
 from tracker.worker.plane import Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
+from tracker.worker.replay_end import ReplayEnd
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 from tracker.worker.web import Health, add_api, add_pages, limit_connections, own_address
 
@@ -48,7 +50,7 @@ class TrackerApp(faust.App):
 
     plane: Plane
     keeper: ArtifactKeeper
-    aside: list[ForgetFeed | Eraser]
+    aside: list[ForgetFeed | Eraser | ReplayEnd]
 
     async def on_start(self) -> None:
         """Start the producer and the item feed before partitions are assigned."""
@@ -83,6 +85,7 @@ class TrackerWorker(faust.Worker):
     def __init__(self, app: faust.App, settings: Settings) -> None:
         super().__init__(app, loglevel=None, quiet=True, redirect_stdouts=False)
         self._settings = settings
+        self._timer: threading.Timer | None = None
         self.spinner = None
 
     def _setup_logging(self) -> None:
@@ -98,7 +101,12 @@ class TrackerWorker(faust.Worker):
 
     def _deadline(self, signal: str) -> None:
         log.info("%s: committing and shutting down", signal)
-        kill_after(self._settings.shutdown_seconds)
+        self._timer = kill_after(self._settings.shutdown_seconds)
+
+    def ended(self) -> None:
+        """Note that it has shut down within the deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def build_app(context: Context, plane: Plane) -> TrackerApp:
@@ -171,6 +179,9 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         return tables[table].data._db_for_partition(partition)
 
     plane.database = database
+    if context.replay is not None:
+        end = ReplayEnd(settings, context.replay, plane.partitions, plane.task_died)
+        app.aside.append(end)
     app.aside.append(Eraser(settings.erase_seconds, tables, plane.task_died))
     _agent(app, plane, topics.events, cluster.partitions(topics.events))
     _agent(app, plane, topics.items, cluster.partitions(topics.items))

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from faust.types import TP
@@ -218,6 +219,7 @@ class Plane:
                     begins[tp] or 0,
                     ends[tp] or 0,
                     self._context.cluster.transactions,
+                    self._replays(tp),
                 )
                 self._report_loss(
                     partition, tp.topic, partition.store.progress.position, begins[tp] or 0
@@ -396,9 +398,18 @@ class Plane:
         handed, other = None, self._handed(tp)
         if self._reader is not None and other is not None:
             handed = HandedPartition(self._reader, other.topic, other.partition)
+        replay, limit = self._context.replay, None
+        if replay is not None and side.table == "users":
+            limit = partial(replay.limit, tp.partition)
         return Partition(
-            self._context, source, side, outbox, self._threads, self.fatal, handed, self._lists
-        )
+            self._context, source, side, outbox, self._threads, self.fatal, handed, self._lists,
+            limit,
+        )  # fmt: skip
+
+    def _replays(self, tp: TP) -> str:
+        """Return the name of the tracker that is replayed; positions of items have none."""
+        replay = self._context.replay
+        return replay.of if replay is not None and self._tables[tp.topic] == "users" else ""
 
     def _handed(self, tp: TP) -> TP | None:
         """Return the partition of handed-on events beside one of the events topic."""

@@ -17,6 +17,7 @@ from tracker.settings import Settings
 from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
+from tracker.stream.replay import Replay
 from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving
 from tracker.stream.tracing import no_trace, start_tracing
 from tracker.worker.app import TrackerWorker, build_app
@@ -57,8 +58,8 @@ async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -
             wait = min(2.0 * wait, RETRY_SECONDS_MOST)
 
 
-def run_worker(settings: Settings) -> int:
-    """Run a worker until it is told to stop.
+def run_worker(settings: Settings, replay: Replay | None = None) -> int:
+    """Run a worker until it is told to stop, or a replay until it has reached its limits.
 
     1. Lock the data directory; check that the web port is free; read kinds and artifact.
     2. Wait for the brokers and check the topics.
@@ -71,13 +72,13 @@ def run_worker(settings: Settings) -> int:
     set_up_logging(settings.log_level, settings.log_format)
     try:
         with locked(settings.data_dir):
-            return _run(settings)
+            return _run(settings, replay)
     except Explained as error:
         log.critical("the worker does not start: %s", error)
         return 1
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, replay: Replay | None) -> int:
     metrics = Metrics()
     # 1. Check the web port, read kinds, artifact and format.
     _check_web_port(settings)
@@ -131,7 +132,7 @@ def _run(settings: Settings) -> int:
     trace = start_tracing() if settings.tracing else no_trace
     context = Context(
         settings, cluster, keeper, kinds, metrics, trace=trace, dialect=dialect,
-        forget_feed=forget_feed,
+        forget_feed=forget_feed, replay=replay,
     )  # fmt: skip
     plane = Plane(context)
     app = build_app(context, plane)
@@ -147,6 +148,7 @@ def _run(settings: Settings) -> int:
         worker.execute_from_commandline()
     except SystemExit as end:  # Faust's only way to return
         status = int(end.code or 0)
+        worker.ended()
         if status == 0:
             log.info("worker stopped cleanly")
         return status

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from faust.types import TP
 
 from tracker.kafka.cluster import BrokerError, TopicInfo
-from tracker.store.partition_store import RESET, PositionError
+from tracker.store.partition_store import MOVE, RESET, PositionError
 from tracker.stream.background import OnDeath, PeriodicTask
 from tracker.stream.partition import Partition
 
@@ -57,7 +57,8 @@ class SourceWatch(PeriodicTask):
             if problem is None:
                 continue
             if is_sure or tp in self._doubts:
-                self._on_fatal(PositionError(f"{problem}; {RESET}"))
+                remedy = "" if problem.endswith(MOVE) else f"; {RESET}"
+                self._on_fatal(PositionError(problem + remedy))
                 return
             doubts.add(tp)
         self._doubts = doubts
@@ -75,6 +76,11 @@ class SourceWatch(PeriodicTask):
             return (
                 f"topic {tp.topic} has id {topic.topic_id}, and the states belong to one with id"
                 f" {progress.topic_id}: it was deleted and created again while the worker read it"
+            ), True
+        if partition.side.table == "users" and topic.partitions > progress.partitions:
+            return (
+                f"partitions were added to topic {tp.topic}, which has {topic.partitions}, while"
+                f" the worker read {progress.partitions}: {MOVE}"
             ), True
         end = self._end_of(tp)
         if end is not None and end < progress.position:

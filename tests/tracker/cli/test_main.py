@@ -60,6 +60,8 @@ COMMANDS = [
     "reset-learning",
     "mend-times",
     "merge-states",
+    "move-states",
+    "replay",
     "export-user",
     "forget",
     "acls",

@@ -113,6 +113,34 @@ def test_states_are_moved_in_a_transaction(
     check(settings_of(kafka.address, prefix), halves)
 
 
+def test_a_user_whose_row_was_written_again_does_not_hide_those_written_before(
+    tansu: str, prefix: str, halves: tuple[WorkerState, WorkerState]
+) -> None:
+    """The offsets of handed-on states must grow, or the owner takes one for a repeat."""
+    away, home = halves
+    away.commit()
+    settings = settings_of(tansu, prefix)
+    database: Any = away.databases["users"]
+    rows = {user: bytes(database[user_key(user)]) for user in (SPLIT, MOVED)}
+
+    async def work() -> list[Any]:
+        await ensure_topics(settings)
+        changelog = topics_of(settings).users_changelog
+        async with producer(settings) as client:
+            for user in (SPLIT, MOVED, SPLIT):
+                await client.send_and_wait(changelog, rows[user], user_key(user), 0)
+        await merge_states(settings, away.keeper.current.artifact)
+        return await handed_on(settings)
+
+    records = [
+        FakeRecord(at, record.value, record.key, headers=record.headers)
+        for at, record in enumerate(asyncio.run(work()))
+    ]
+    assert not rejections(receive(home, records))
+    assert home.count("replayed") == 0
+    assert home.head(MOVED, "events") == 1
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -18,10 +18,12 @@ from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import (
     FORMAT,
     HAND_OVER_FORMAT,
+    REPLAY_FORMAT,
     HandOverPosition,
     PartitionStore,
     Position,
     PositionError,
+    check_role,
     decode_position,
     encode_position,
     is_position,
@@ -222,7 +224,7 @@ def test_scan_reads_one_prefix_only(database: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"partitions": 5}, "events has 5 partitions, and the states were made when it had 4"),
+        ({"partitions": 3}, "events has 3 partitions, and the states were made when it had 4"),
         ({"uid": "id2"}, "has id id2, and the states belong to one with id id1"),
         ({"end": 2}, "is at offset 3 of events, which ends at 2"),
     ],
@@ -240,6 +242,16 @@ def test_position_of_another_topic_is_refused_with_a_remedy(
     assert "tracker reset-state" in str(error.value)
 
 
+def test_position_of_fewer_partitions_is_refused_with_the_command_that_moves_states(
+    database: Any,
+) -> None:
+    shelf = Shelf(database)
+    shelf.open()
+    shelf.commit()
+    with pytest.raises(PositionError, match=r"made when it had 4: .*`tracker move-states`"):
+        Shelf(database).open(partitions=5)
+
+
 def test_topic_whose_id_nobody_gives_is_not_refused(database: Any) -> None:
     shelf = Shelf(database)
     shelf.open()
@@ -252,8 +264,8 @@ def test_topic_whose_id_nobody_gives_is_not_refused(database: Any) -> None:
 def test_damaged_or_unknown_position_record_is_refused_by_name() -> None:
     with pytest.raises(PositionError, match="cannot be read"):
         decode_position(b"{")
-    other = msgspec.json.encode(Position(HAND_OVER_FORMAT + 1, 0, "events", "", 1))
-    with pytest.raises(PositionError, match=f"format {HAND_OVER_FORMAT + 1}, and this version"):
+    other = msgspec.json.encode(Position(REPLAY_FORMAT + 1, 0, "events", "", 1))
+    with pytest.raises(PositionError, match=f"format {REPLAY_FORMAT + 1}, and this version"):
         decode_position(other)
 
 
@@ -275,6 +287,36 @@ def test_position_without_a_hand_over_is_written_in_the_format_that_older_versio
     assert decode_position(encode_position(position)).format == FORMAT
     position.hand_over = HandOverPosition(0)
     assert decode_position(encode_position(position)).format == HAND_OVER_FORMAT
+
+
+def test_positions_of_a_replay_are_written_in_a_format_that_older_versions_refuse() -> None:
+    for field in ("replays", "successor"):
+        position = Position(FORMAT, 3, "events", "", 1, hand_over=HandOverPosition(0))
+        setattr(position, field, "shop")
+        assert decode_position(encode_position(position)).format == REPLAY_FORMAT
+        setattr(position, field, "")
+        assert decode_position(encode_position(position)).format == HAND_OVER_FORMAT
+    golden = decode_position((GOLDEN / "position_3.json").read_bytes())
+    assert (golden.replays, golden.successor, golden.position) == ("shop", "shop2", 42)
+
+
+@pytest.mark.parametrize(
+    ("fields", "replays", "message"),
+    [
+        ({"replays": "shop"}, "", "still builds these states from the events of shop"),
+        ({"replays": "shop"}, "other", "still builds these states from the events of shop"),
+        ({}, "shop", "these states are no replay's"),
+        ({"successor": "shop2"}, "", "TRACKER_NAME=shop2"),
+    ],
+)
+def test_states_are_opened_only_by_a_worker_that_serves_or_by_the_replay_that_builds_them(
+    fields: dict[str, str], replays: str, message: str
+) -> None:
+    position = Position(FORMAT, 3, "events", "", 1, **fields)  # type: ignore[arg-type]
+    with pytest.raises(PositionError, match=message):
+        check_role(position, replays)
+    check_role(Position(FORMAT, 3, "events", "", 1), "")
+    check_role(Position(FORMAT, 3, "events", "", 1, replays="shop"), "shop")
 
 
 def test_store_that_is_not_open_has_no_position(database: Any) -> None:

@@ -14,7 +14,7 @@ from tests.plane_world import NOW, FakeRecord, WorkerState, like, lists, run_par
 from tests.tracker.stream.test_key_check import users_of
 from tracker.events.item_events import decode_blocks
 from tracker.events.wire import Event, OtherEvent, encode_event
-from tracker.kafka.hand_over_records import Origin, origin_of
+from tracker.kafka.hand_over_records import Origin, Readdressed, headers_of, origin_of
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
 from tracker.store.partition_store import decode_position
@@ -425,6 +425,36 @@ def test_a_visitor_of_another_partition_joins_once(worlds: Any, keyed_by: str) -
     assert home.head(user, "events") == 10
     for world in by_partition.values():
         assert not rejections(world.committer.sent)
+
+
+@pytest.mark.parametrize(("home", "events"), [((0, 2), 1), ((1, 2), 0)])
+def test_what_is_handed_on_again_is_taken_for_the_users_it_was_for_alone(
+    worlds: Any, home: tuple[int, int], events: int
+) -> None:
+    """Before there were four partitions there were two, of which one was the home of the user."""
+    owner = worlds(partition=2)
+    origin = Origin(4 * 4 + home[0], 17, int(NOW * 1000), 1, "murmur2")
+    headers = (*headers_of(origin), *Readdressed((1, 9), (home,)).headers())
+    record = Record("", 2, b"k", encode_event(like(AWAY[0])), headers)
+    out = receive(owner, as_read([record, record]))
+    assert not rejections(out)
+    assert [one.id for one in lists(out)] == ["t-events-1-9"] * events
+    assert owner.head(AWAY[0], "events") == events
+    assert owner.users.store.progress.hand_over.origins == {16 + home[0]: 17}
+
+
+def test_a_user_who_left_before_partitions_were_added_is_handed_on_by_one_of_them(
+    worlds: Any,
+) -> None:
+    owner = worlds(partition=0)
+    owner.send(like(HERE[0], 0), like(HERE[0], 1))
+    join = encode_event(OtherEvent(AWAY[0], timestamp=NOW, retracts="", was=HERE[0]))
+    for home, leaves in ((1, 0), (0, 1)):
+        origin = Origin(4 * 4 + home, 17, int(NOW * 1000), 1, "murmur2")
+        headers = (*headers_of(origin), *Readdressed((1, 9), ((home, 2),)).headers())
+        out = receive(owner, as_read([Record("", 0, b"k", join, headers)], home))
+        assert not rejections(out)
+        assert len(handed(owner)) == leaves
 
 
 def test_a_stored_state_that_was_handed_on_is_read(worlds: Any) -> None:

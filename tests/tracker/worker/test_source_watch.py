@@ -21,9 +21,9 @@ class Watched:
         self.end: int | None = 100
         self.fatal: list[BaseException] = []
         store = SimpleNamespace(
-            is_open=True, progress=SimpleNamespace(position=100, topic_id="one")
+            is_open=True, progress=SimpleNamespace(position=100, topic_id="one", partitions=1)
         )
-        partitions: Any = {PLACE: SimpleNamespace(store=store)}
+        partitions: Any = {PLACE: SimpleNamespace(store=store, side=SimpleNamespace(table="users"))}
         self.watch = SourceWatch(
             self.describe, lambda tp: self.end, partitions, self.fatal.append, lambda *_: None
         )
@@ -70,3 +70,13 @@ def test_a_log_that_has_lost_records_ends_the_worker_if_that_stays_so(watched: W
     watched.end = 90
     assert watched.look() == ""
     assert "ends at offset 90, and the states are at 100: the log has lost 10" in watched.look()
+
+
+def test_partitions_that_were_added_end_the_worker_with_the_command_that_moves_states(
+    watched: Watched,
+) -> None:
+    watched.topics = {"t-events": TopicInfo("t-events", 2, "one")}
+    said = watched.look()
+    assert "partitions were added to topic t-events, which has 2" in said
+    assert "`tracker move-states`" in said
+    assert "reset-state" not in said

@@ -1,0 +1,219 @@
+"""States that a replay has built beside the live ones are those that living it has made.
+
+Takes minutes: make test ARGS='-m long -k test_replay'.
+"""
+
+import asyncio
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.brokers import KafkaBroker
+from tests.end_to_end.test_outages import all_applied
+from tests.shop import START, build_shop, shop_events
+from tests.states import (
+    EMISSION,
+    PLACE,
+    Rows,
+    item_differences,
+    read_rows,
+    user_differences,
+    without_list,
+)
+from tests.tracker.stream.test_key_check import users_of
+from tracker.artifact.artifact import Artifact
+from tracker.demo.audit import read_events
+from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
+from tracker.demo.processes import ChildProcess, free_port
+from tracker.events.lines import Line
+from tracker.events.wire import Event, Recommendation, encode_event, hash_id
+from tracker.kafka.client import read_topic, send_events
+from tracker.kafka.cluster import topics_of
+from tracker.kafka.connect import producer
+from tracker.kafka.partitioner import partition_of
+from tracker.kafka.topics import ensure_topics
+from tracker.kernels.row_bytes import item_key
+from tracker.lookup.forget import forget_user
+from tracker.settings import Settings, load_settings
+
+EVENTS, USERS, PARTITIONS = 24_000, 3000, 4
+SESSION = 6.0
+AWAY = [user for user in users_of(0, "crc32", 100) if partition_of(user, PARTITIONS, "murmur2")]
+GONE = ("gone-before", "gone-between")
+
+
+def settings_of(address: str, name: str, folder: Path, **more: Any) -> Settings:
+    return load_settings(
+        {},
+        name=name,
+        brokers=address,
+        artifacts=str(folder / "artifacts"),
+        data_dir=folder / name,
+        web_port=free_port(),
+        event_partitions=PARTITIONS,
+        item_partitions=2,
+        commit_interval_seconds=0.5,
+        session_timeout_seconds=SESSION,
+        **more,
+    )
+
+
+async def send(settings: Settings, lines: list[Line], part: int) -> None:
+    """Send a third of the events, and events of users in the partition of another rule."""
+    third = len(lines) // 3
+    mine = lines[part * third : (part + 1) * third]
+    assert (await send_events(settings, iter(mine))).confirmed == third
+    async with producer(settings) as client:
+        for number, user in enumerate(AWAY * 3):
+            place = START + part * 1000 + number
+            event = Event(user, f"i{number % 290}", "like", place, event_id=f"{part}-{number}")
+            topic = topics_of(settings).events
+            await client.send_and_wait(topic, encode_event(event), user.encode(), 0)
+
+
+async def send_gone(settings: Settings) -> None:
+    likes = [Event(user, f"only-{user}", "like", START, event_id=user) for user in GONE]
+    lines = [Line("gone", encode_event(event)) for event in likes]
+    assert (await send_events(settings, iter(lines))).confirmed == len(GONE)
+
+
+async def calm(settings: Settings, lines: list[Line], log: Path) -> Rows:
+    async with own_topics(settings, delete=False):
+        for part in range(3):
+            await send(settings, lines, part)
+        with worker_process(settings, log) as worker:
+            await until_ready(worker, settings)
+            await all_applied(settings, len(lines) + 9 * len(AWAY), 240)
+            await asyncio.sleep(4.0)
+            assert worker.stop(30) == 0
+    return await read_rows(settings)
+
+
+def command(settings: Settings, of: str, log: Path, *more: str) -> ChildProcess:
+    words = [sys.executable, "-m", "tracker", "replay", "--of", of, *more]
+    return ChildProcess("replay", words, log, worker_environment(settings))
+
+
+async def killed_at(settings: Settings, of: str, log: Path, least: int, *more: str) -> None:
+    """Run the command, and kill it when the new states have applied some events."""
+    with command(settings, of, log, *more) as replay:
+        while replay.returncode is None:
+            try:
+                await all_applied(settings, least, 1)
+                break
+            except TimeoutError:
+                continue
+        assert replay.returncode is None, replay.tail()
+        replay.send_signal(signal.SIGKILL)
+        replay.wait(10)
+
+
+async def to_its_end(settings: Settings, of: str, log: Path, *more: str) -> None:
+    with command(settings, of, log, *more) as replay:
+        assert await asyncio.to_thread(replay.wait, 200) == 0, replay.tail(30)
+
+
+async def refusal(settings: Settings, log: Path) -> str:
+    with worker_process(settings, log) as worker:
+        assert await asyncio.to_thread(worker.wait, 120) == 1, worker.tail()
+        text = worker.tail(5)
+    await asyncio.sleep(SESSION + 2.0)  # the group forgets the worker that has ended
+    return text
+
+
+async def replayed(
+    live: Settings, new: Settings, lines: list[Line], folder: Path, kill: bool
+) -> Rows:
+    log, replays = folder / "live.log", folder / "replays.log"
+    part = len(lines) // 3 + 3 * len(AWAY)
+    async with own_topics(live, delete=False):
+        with worker_process(live, log) as worker:
+            await until_ready(worker, live)
+            await send_gone(live)
+            await send(live, lines, 0)
+            await all_applied(live, part + len(GONE), 240)
+            assert (await forget_user(live, GONE[0], 30)).complete
+            await send(live, lines, 1)
+            # 1. A replay is killed in the middle, and goes on beside the live worker.
+            await ensure_topics(new)
+            await killed_at(new, live.name, replays, part // 3)
+            await asyncio.sleep(SESSION + 2.0)
+            await to_its_end(new, live.name, replays)
+            assert f"caught up with {live.name}" in replays.read_text()
+            assert (await forget_user(live, GONE[1], 30)).complete
+            assert "tracker replay" in await refusal(new, folder / "early.log")
+            # 2. The live worker ends in the middle of events.
+            await send(live, lines, 2)
+            if kill:
+                worker.send_signal(signal.SIGKILL)
+                worker.wait(10)
+                await asyncio.sleep(SESSION + 2.0)
+            else:
+                assert worker.stop(30) == 0
+        # 3. The change-over is killed, and goes on; the live states are nobody's any more.
+        with command(new, live.name, replays, "--change-over") as over:
+            await asyncio.sleep(6.0)
+            over.send_signal(signal.SIGKILL)
+            over.wait(10)
+        await asyncio.sleep(SESSION + 2.0)
+        await to_its_end(new, live.name, replays, "--change-over")
+        assert f"TRACKER_NAME={new.name}" in await refusal(live, log)
+        # 4. The new states are served.
+        with worker_process(new, folder / "new.log") as worker:
+            await until_ready(worker, new)
+            await all_applied(new, 3 * part + len(GONE), 240)
+            await asyncio.sleep(4.0)
+            assert worker.stop(30) == 0
+    texts = [path.read_text() for path in folder.glob("*.log")]
+    assert not [text for text in texts if "Traceback" in text]
+    return await read_rows(new)
+
+
+async def lists_of(settings: Settings) -> Counter[str]:
+    topic = topics_of(settings).recommendations
+    return Counter(
+        [
+            msgspec.json.decode(record.value or b"", type=Recommendation).id
+            async for record in read_topic(settings, topic)
+        ]
+    )
+
+
+@pytest.mark.kafka
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kill", [False, True])
+def test_replayed_states_are_those_of_living_it_and_no_list_is_lost_at_the_change_over(
+    kafka: KafkaBroker, prefix: str, tmp_path: Path, kill: bool
+) -> None:
+    build_shop(tmp_path / "artifacts")
+    lines = shop_events(EVENTS, USERS, seed=17)
+
+    async def go() -> None:
+        one = settings_of(kafka.address, f"{prefix}-calm", tmp_path)
+        live = settings_of(kafka.address, f"{prefix}-live", tmp_path)
+        new = settings_of(kafka.address, f"{prefix}-new", tmp_path, stream=live.name)
+        expected = await calm(one, lines, tmp_path / "calm.log")
+        found = await replayed(live, new, lines, tmp_path, kill)
+        for user in GONE:
+            assert not [place for place in found.users if place[1] == user.encode()]
+            found.items.pop(item_key(hash_id(f"only-{user}"))[1:], None)
+        artifact = Artifact.load(tmp_path / "artifacts", device="cpu")
+        config, hidden = artifact.manifest.interest, artifact.models.hidden
+        unlike = (*EMISSION, *PLACE)
+        assert user_differences(expected, found, config, hidden, unlike=unlike) == []
+        assert item_differences(expected, found) == []
+        assert len(expected.users) > 2000
+        assert not found.owed
+        assert await without_list(new, await read_events(new)) == []
+        repeats = {name: n for name, n in (await lists_of(new)).items() if n > 1}
+        if not kill:
+            assert repeats == {}  # all have their event's id, so another id would be another event
+        assert len(await lists_of(new)) > 1000
+
+    asyncio.run(go())
