@@ -16,6 +16,12 @@ CHINESE = {
     "own_frequent": "用户自己最常买的",
     "content": "仅内容",
     "last_item": "与上一个一起被选的",
+    "best_trend": "最佳半衰期的趋势",
+    "transitions": "先后转移",
+    "trend_and_transitions": "趋势加先后转移",
+    "recent_popularity": "最近事件的流行度",
+    "live_neighbours": "衰减的邻居",
+    "own_recent": "用户自己最近选的",
 }
 """What the Chinese README calls a simple method."""
 
