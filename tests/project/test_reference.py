@@ -25,7 +25,7 @@ from tracker.lookup.show import RECENT_EVENTS
 from tracker.recommend.channels import CHANNELS
 from tracker.recommend.learned_row import FORMAT as LEARNED_FORMAT
 from tracker.store.partition_store import FORMAT as POSITION_FORMAT
-from tracker.store.partition_store import HAND_OVER_FORMAT
+from tracker.store.partition_store import HAND_OVER_FORMAT, REPLAY_FORMAT
 from tracker.stream.metrics import LEARNING_MODELS, LEARNING_VALUES
 from tracker.users.config import InterestConfig
 from tracker.users.layout import FORMAT as USER_FORMAT
@@ -95,14 +95,14 @@ def test_curves_give_the_factors_that_the_page_names() -> None:
 
 def test_keys_and_formats_of_rows_are_those_of_the_code() -> None:
     text = (ROOT / "docs/reference/rows.md").read_text()
-    rows = re.findall(r"^\| `(\w)`.*\| (\w+(?:, \d+)?) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w)`.*\| (\w+(?:, \d+)*) \|$", text, re.MULTILINE)
     assert dict(rows) == {
         row_bytes.USER_PREFIX.decode(): str(USER_FORMAT),
         row_bytes.SEEN_PREFIX.decode(): str(SEEN_FORMAT),
         row_bytes.OWED_PREFIX.decode(): "none",
         row_bytes.FORGOTTEN_PREFIX.decode(): "none",
         row_bytes.ITEM_PREFIX.decode(): str(ITEM_FORMAT),
-        row_bytes.POSITION_KEY.decode(): f"{POSITION_FORMAT}, {HAND_OVER_FORMAT}",
+        row_bytes.POSITION_KEY.decode(): f"{POSITION_FORMAT}, {HAND_OVER_FORMAT}, {REPLAY_FORMAT}",
         row_bytes.LEARNED_KEY.decode(): str(LEARNED_FORMAT),
     }
 

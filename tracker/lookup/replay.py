@@ -57,7 +57,7 @@ class ReplayError(Explained):
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class ReplayStart:
     """The begin of a replay.
 
     Attributes:
@@ -82,7 +82,7 @@ class Begun:
         )
 
 
-async def begin_replay(settings: Settings, of: str, start: str | int | float) -> Begun:
+async def begin_replay(settings: Settings, of: str, start: str | int | float) -> ReplayStart:
     """Begin to build states from the events of a tracker, or find that this was begun before.
 
     1. Check that the names differ, and create the topics of the new states.
@@ -136,7 +136,7 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
                 f" {'a replay of ' + other[-1] if other and other[-1] else 'served'}; take another"
                 " TRACKER_NAME, or delete them with `tracker reset-state --everything`"
             )
-        return Begun({p: one.position for p, one in positions.items()}, 0, True)
+        return ReplayStart({p: one.position for p, one in positions.items()}, 0, True)
     # 2. Find the offsets.
     starts = await _starts(settings, names.events, topics[names.events].partitions, start)
     # 3. Write positions.
@@ -155,7 +155,7 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
     async with in_transaction(settings, 0, LAST_SECONDS) as send:
         for record in out:
             await send(record)
-    return Begun(starts, sum(starts.values()), False)
+    return ReplayStart(starts, sum(starts.values()), False)
 
 
 async def committed(settings: Settings, of: str) -> dict[int, int]:
@@ -250,8 +250,8 @@ async def change_over(settings: Settings, of: str, reached: dict[int, int]) -> N
         lists: dict[bytes, bytes | None] = {**dict.fromkeys(own), **theirs, **waiting}
         # 3. Forgotten users.
         hashes = await _rows(live, old.users_changelog, partition, FORGOTTEN_PREFIX)
-        known = await _rows(settings, names.users_changelog, partition, FORGOTTEN_PREFIX)
-        new = {key: value for key, value in hashes.items() if known.get(key) != value}
+        present = await _rows(settings, names.users_changelog, partition, FORGOTTEN_PREFIX)
+        new = {key: value for key, value in hashes.items() if present.get(key) != value}
         if new:
             users = await _rows(settings, names.users_changelog, partition, USER_PREFIX)
             for user, at in _forgotten(map(user_of, users), new):

@@ -212,7 +212,7 @@ class _Order(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """What is followed along the ways: (H, L) and (U, L), the moves by group (G, H, L)."""
+    """Numbers followed along the ways: (H, L) and (U, L), the moves by group (G, H, L)."""
 
     moves: Array
     move: Array

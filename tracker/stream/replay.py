@@ -13,13 +13,13 @@ class Replay:
         of: name of the tracker whose events are replayed.
         limits: offset by partition of the events topic, up to which its workers have committed.
         is_final: whether the limits move no more.
-        done: whether they were reached.
+        has_ended: whether they were reached.
     """
 
     of: str
     limits: dict[int, int] = field(default_factory=dict)
     is_final: bool = False
-    done: bool = False
+    has_ended: bool = False
 
     def limit(self, partition: int) -> int:
         """Return the offset before which events of a partition may be applied."""

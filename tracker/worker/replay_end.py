@@ -62,8 +62,8 @@ class ReplayEnd:
             await asyncio.sleep(LOOK_SECONDS)
             calm = calm + 1 if self.is_level() else 0
             looks = CALM_LOOKS if self._replay.is_final else 1
-            if calm >= looks and not self._replay.done:
-                self._replay.done = True
+            if calm >= looks and not self._replay.has_ended:
+                self._replay.has_ended = True
                 log.info("the replay of %s has reached the live workers", self._replay.of)
                 os.kill(os.getpid(), signal.SIGTERM)
             if not self._replay.is_final:
