@@ -317,7 +317,7 @@ def replay(
     limits = run_to_end(retire(settings, of, settings.name) if changes else committed(settings, of))
     run = Replay(of, limits, is_final=changes)
     status = run_worker(settings, run)
-    if status or not run.done:
+    if status or not run.has_ended:
         click.echo("not finished: run it again, and it goes on", err=True)
         sys.exit(status or FAILED)
     names = f"TRACKER_NAME={settings.name} TRACKER_STREAM={settings.stream}"
