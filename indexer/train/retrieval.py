@@ -63,6 +63,9 @@ ENOUGH = 0.001
 DIVERSITIES, DIVERSITY_COST = (0.1, 0.07, 0.05, 0.03, 0.02, 0.01), 0.003
 """Diversities that are tried, the largest first, and the share of worth that one may cost."""
 
+RANKED_MICROSECONDS = 0.2
+"""Usual time of a trained ranker for one candidate."""
+
 LATEST_SHARE = 0.3
 """Share of the pools, the latest, that the size of the cut is chosen on."""
 
@@ -135,7 +138,6 @@ def choose_retrieval(
     pools: Pools,
     network: Network,
     vectors: NDArray[np.float32],
-    row_microseconds: float | None = None,
 ) -> Choice | None:
     """Choose quotas, the first cut and their sizes for a ranker, within what the defaults cost.
 
@@ -153,7 +155,6 @@ def choose_retrieval(
         pools: of validation events.
         network: the ranker.
         vectors: (N, D) unit, by which diversity goes.
-        row_microseconds: time of the ranker for one row; None to take a usual one.
 
     Returns:
         None if there are too few pools.
@@ -171,7 +172,7 @@ def choose_retrieval(
     values = cheap[-late:] @ early.weights.astype(np.float32)
     # 3. Give rows to the sources.
     costs = Costs(*pools.costs.tolist())
-    row = costs.row + (0.2 if row_microseconds is None else row_microseconds)
+    row = costs.row + RANKED_MICROSECONDS
     usual, sizes = Retrieval(), RankerInfo([], (0, 0))
     budget = costs.search + costs.encoder
     budget += sizes.candidates * costs.candidate + sizes.cut * row

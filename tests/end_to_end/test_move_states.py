@@ -13,7 +13,7 @@ from aiokafka.admin import NewPartitions
 
 from tests.brokers import KafkaBroker
 from tests.end_to_end.test_outages import all_applied
-from tests.shop import build_shop, shop_events
+from tests.shop import build_shop, shop_events, shop_settings
 from tests.states import (
     EMISSION,
     PLACE,
@@ -24,14 +24,14 @@ from tests.states import (
 )
 from tracker.artifact.artifact import Artifact
 from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
-from tracker.demo.processes import ChildProcess, free_port
+from tracker.demo.processes import ChildProcess
 from tracker.events.lines import Line
 from tracker.events.wire import decode_event
 from tracker.kafka.client import read_topic, send_events
 from tracker.kafka.cluster import describe_topics, topics_of
 from tracker.kafka.connect import admin_client
 from tracker.kafka.partitioner import partition_of
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 EVENTS, USERS = 20_000, 4000
 
@@ -39,18 +39,10 @@ SESSION = 6.0
 
 
 def settings_of(address: str, name: str, folder: Path, partitions: int) -> Settings:
-    return load_settings(
-        {},
-        name=name,
-        brokers=address,
-        artifacts=str(folder / "artifacts"),
-        data_dir=folder / name,
-        web_port=free_port(),
-        event_partitions=partitions,
-        item_partitions=2,
-        commit_interval_seconds=0.5,
-        session_timeout_seconds=SESSION,
-    )
+    return shop_settings(
+        address, name, folder, data_dir=folder / name, event_partitions=partitions,
+        item_partitions=2, commit_interval_seconds=0.5, session_timeout_seconds=SESSION,
+    )  # fmt: skip
 
 
 async def send(settings: Settings, lines: list[Line]) -> None:

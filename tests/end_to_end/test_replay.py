@@ -15,7 +15,7 @@ import pytest
 
 from tests.brokers import KafkaBroker
 from tests.end_to_end.test_outages import all_applied
-from tests.shop import START, build_shop, shop_events
+from tests.shop import START, build_shop, shop_events, shop_settings
 from tests.states import (
     EMISSION,
     PLACE,
@@ -29,7 +29,7 @@ from tests.tracker.stream.test_key_check import users_of
 from tracker.artifact.artifact import Artifact
 from tracker.demo.audit import read_events
 from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
-from tracker.demo.processes import ChildProcess, free_port
+from tracker.demo.processes import ChildProcess
 from tracker.events.lines import Line
 from tracker.events.wire import Event, Recommendation, encode_event, hash_id
 from tracker.kafka.client import read_topic, send_events
@@ -39,7 +39,7 @@ from tracker.kafka.partitioner import partition_of
 from tracker.kafka.topics import ensure_topics
 from tracker.kernels.row_bytes import item_key
 from tracker.lookup.forget import forget_user
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 EVENTS, USERS, PARTITIONS = 24_000, 3000, 4
 SESSION = 6.0
@@ -48,19 +48,10 @@ GONE = ("gone-before", "gone-between")
 
 
 def settings_of(address: str, name: str, folder: Path, **more: Any) -> Settings:
-    return load_settings(
-        {},
-        name=name,
-        brokers=address,
-        artifacts=str(folder / "artifacts"),
-        data_dir=folder / name,
-        web_port=free_port(),
-        event_partitions=PARTITIONS,
-        item_partitions=2,
-        commit_interval_seconds=0.5,
-        session_timeout_seconds=SESSION,
-        **more,
-    )
+    return shop_settings(
+        address, name, folder, data_dir=folder / name, event_partitions=PARTITIONS,
+        item_partitions=2, commit_interval_seconds=0.5, session_timeout_seconds=SESSION, **more,
+    )  # fmt: skip
 
 
 async def send(settings: Settings, lines: list[Line], part: int) -> None:
