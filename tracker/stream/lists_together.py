@@ -4,7 +4,7 @@ On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -21,7 +21,11 @@ MOST_TOGETHER = 64
 """Most lists that are made at once: the event loop does nothing else meanwhile."""
 
 
-_Waiting = tuple[ListJob, "asyncio.Future[list[Record]]"]
+HOLD_SECONDS = 0.005
+"""Maximum time that lists wait for the chunks of other partitions."""
+
+
+_Waiting = tuple[str, ListJob, "asyncio.Future[list[Record]]"]
 
 
 class ListsTogether:
@@ -38,15 +42,27 @@ class ListsTogether:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._waiting: list[_Waiting] = []
+        self._expected: set[str] = set()  # names of partitions whose small chunks are on their way
+        self._deadline: asyncio.Handle | None = None
         self._rows: UserRows | None = None
 
-    async def make(self, job: ListJob) -> list[Record]:
-        """Make the lists of a job, with those of others that come before the loop has looked."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[Record]] = loop.create_future()
-        self._waiting.append((job, answer))
-        if len(self._waiting) == 1:
-            loop.call_soon(self._look, 1)
+    def expect(self, names: Collection[str]) -> None:
+        """Expect small chunks of these partitions next; lists wait for theirs."""
+        if len(names) > 1:
+            self._expected.update(names)
+
+    def pass_by(self, name: str) -> None:
+        """Expect a partition no more: its chunk has no lists that can be made with others."""
+        if name in self._expected:
+            self._expected.discard(name)
+            self._make_if_complete()
+
+    async def make(self, name: str, job: ListJob) -> list[Record]:
+        """Make the lists of a partition's job, with those of others that are expected."""
+        answer: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((name, job, answer))
+        self._expected.discard(name)
+        self._make_if_complete()
         return await answer
 
     def make_all(self, jobs: Sequence[ListJob]) -> list[list[Record]]:
@@ -80,34 +96,48 @@ class ListsTogether:
             for job, part in zip(jobs, parts, strict=True)
         ]
 
-    def _look(self, before: int) -> None:
-        """Look whether more jobs have come since the loop's last turn; if not, make the lists."""
-        loop = asyncio.get_running_loop()
-        if len(self._waiting) > before:
-            loop.call_soon(self._look, len(self._waiting))
+    def _make_if_complete(self) -> None:
+        """Make the lists if no partition is expected but those that wait already."""
+        if not self._waiting:
             return
-        some = self._take()
-        if self._waiting:
-            loop.call_soon(self._look, len(self._waiting))
+        loop = asyncio.get_running_loop()
+        if self._expected.issubset(name for name, _, _ in self._waiting):
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = loop.call_soon(self._make_waiting)
+        elif self._deadline is None:
+            self._deadline = loop.call_later(HOLD_SECONDS, self._make_late)
+
+    def _make_late(self) -> None:
+        """Make the lists that have waited for long enough."""
+        self._expected.clear()
+        self._make_waiting()
+
+    def _make_waiting(self) -> None:
+        self._deadline = None
+        while self._waiting:
+            self._make_some(self._take())
+
+    def _make_some(self, some: list[_Waiting]) -> None:
         try:
-            out = self.make_all([job for job, _ in some])
+            out = self.make_all([job for _, job, _ in some])
         except Exception as error:  # a bug: each partition that waits ends with it
-            for _, answer in some:
+            for _, _, answer in some:
                 if not answer.done():
                     answer.set_exception(error)
             return
-        for (_, answer), records in zip(some, out, strict=True):
+        for (_, _, answer), records in zip(some, out, strict=True):
             if not answer.done():
                 answer.set_result(records)
 
     def _take(self) -> list[_Waiting]:
         """Take the jobs that are made at once: of one artifact, and not too many lists."""
-        serving, lists = self._waiting[0][0].serving, 0
+        serving, lists = self._waiting[0][1].serving, 0
         some: list[_Waiting] = []
         rest: list[_Waiting] = []
         for entry in self._waiting:
-            more = lists + len(entry[0].lists.users)
-            if not some or (entry[0].serving is serving and more <= MOST_TOGETHER):
+            more = lists + len(entry[1].lists.users)
+            if not some or (entry[1].serving is serving and more <= MOST_TOGETHER):
                 some.append(entry)
                 lists = more
             else:

@@ -271,6 +271,8 @@ class Partition:
                 if entry is not None:
                     self._waiting[entry.chunk.tp.topic] -= 1
                     await self._apply(entry.chunk)
+                    if self._lists is not None:
+                        self._lists.pass_by(self.name)
                     entry.on_done()
                 await self._apply_requests()
                 await self._emit_due()
@@ -363,6 +365,8 @@ class Partition:
         with trace("chunk", partition=self.name, records=len(records), end=chunk.end):
             try:
                 together = small and self._lists is not None
+                if self._lists is not None and not small:
+                    self._lists.pass_by(self.name)
                 out = await self._run_with_room(
                     lambda: self.side.process(records, chunk.end, handed, together), small
                 )
@@ -373,7 +377,7 @@ class Partition:
             else:
                 job = self.side.take_lists()
                 if job is not None and self._lists is not None:
-                    out = [*out, *await self._lists.make(job)]
+                    out = [*out, *await self._lists.make(self.name, job)]
                 self._outbox.put(out)
         if not fits:  # records of many events each: the users of half of them may fit
             half = len(records) // 2

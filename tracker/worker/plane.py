@@ -336,6 +336,12 @@ class Plane:
         partition = self._open.get(self._owned(tp))
         return partition is not None and partition.room(tp.topic)
 
+    def expect(self, tps: Collection[TP]) -> None:
+        """Expect small chunks of these partitions next; their lists wait for each other."""
+        events = self._context.cluster.topics.events
+        names = [self._open[tp].name for tp in tps if tp.topic == events and tp in self._open]
+        self._lists.expect(names)
+
     def fatal(self, error: BaseException) -> None:
         """Log the error and end the process; the next owner repeats what is not committed."""
         if self._dying:

@@ -15,10 +15,11 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from tracker.explained import first_line
+from tracker.kafka.fetch_pace import FetchPace
 from tracker.kafka.records import read_every_record
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.store.database import FAUST_PREFIX, empty_if_older, note_time, write_records
-from tracker.stream.partition import Chunk
+from tracker.stream.partition import SMALL_RECORDS, Chunk
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ class Owner(Protocol):
     def room(self, tp: TP) -> bool:
         """Return whether a partition accepts more chunks."""
 
+    def expect(self, tps: Collection[TP]) -> None:
+        """Expect small chunks of these source partitions, which come next."""
+
 
 class NoOwner:
     """The owner of a transport before the data plane is set: owns nothing."""
@@ -68,6 +72,9 @@ class NoOwner:
         """Always ready."""
         return True
 
+    def expect(self, tps: Collection[TP]) -> None:
+        """No-op."""
+
 
 FETCH_WAIT_MILLISECONDS = 100
 """fetch.max.wait.ms of the consumer. It sends one request per broker at a time, so a busy partition
@@ -82,8 +89,17 @@ TOMBSTONE_SECONDS = 86400.0
 MARKERS = 2
 """Offsets without a record between two transactions; nothing else is asked about such a gap."""
 
-SMALL_FETCH = 64
+SMALL_FETCH = 256
 """Records of a fetch below which the next one waits for more."""
+
+REST = 2.0
+"""While few events come, the event loop rests for this many times as long as it has worked."""
+
+MOST_PACE_SECONDS = 0.02
+"""Maximum time between two fetches that this leads to."""
+
+WORK_SHARE = 0.125
+"""Share of the latest fetch in the mean of the processor time that one leads to."""
 
 HELD_SECONDS = 0.02
 """Maximum time of a fetch while a partition is paused."""
@@ -98,6 +114,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS
         return consumer
+
+    async def on_start(self) -> None:
+        """Start the consumer; its fetches keep the pace that the transport sets."""
+        await super().on_start()
+        cast(Any, self.transport).pace.apply_to(cast(Any, self._consumer)._fetcher)
 
 
 class ChunkConsumer(driver.Consumer):
@@ -116,7 +137,8 @@ class ChunkConsumer(driver.Consumer):
         self._rewind: dict[TP, int] = {}  # offset to seek to before the next fetch
         self._gaps: dict[TP, tuple[int, int]] = {}  # offsets [start, end) that the log lacks
         self._room = asyncio.Event()
-        self._next_fetch_at = 0.0  # monotonic time until which a fetch waits for more records
+        self._loop_seconds = 0.0  # processor time of the event loop when a fetch came last
+        self._mean_work = 0.0  # processor seconds of the event loop for a fetch, lately
         self._noted: dict[TP, float] = {}  # when a database had all of its changelog
         self._unreadable: dict[str, UnreadableRows] = {}
         super().__init__(*args, **kwargs)
@@ -197,6 +219,9 @@ class ChunkConsumer(driver.Consumer):
         queues = [self._chunks(tp, records[tp]) for tp in records if self._is_source(tp)]
         if self._gaps:
             await self._report_gaps()
+        self._owner.expect(
+            [queue[0].tp for queue in queues if queue and len(queue[0].records) <= SMALL_RECORDS]
+        )
         for turn in range(max(map(len, queues), default=0)):
             for queue in queues:
                 if turn >= len(queue):
@@ -274,24 +299,29 @@ class ChunkConsumer(driver.Consumer):
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         """Fetch partitions that have room, and apply the records of changelogs."""
-        await self._linger()
         records, active = await super()._wait_next_records(timeout)
-        self._plan_linger(records or {})
+        self._set_pace(records or {})
         if records is not None and self.flow_active:
             await self._apply_changelogs(records, active or ())
         return records, active
 
-    async def _linger(self) -> None:
-        """Wait for more records, so that few chunks of some events come instead of many of one."""
-        seconds = self._next_fetch_at - time.monotonic()
-        if seconds > 0:
-            await asyncio.sleep(seconds)
+    def _set_pace(self, records: Mapping[TP, Sequence[Any]]) -> None:
+        """Set the time to the next fetch: more if this one brought few events, and these alone.
 
-    def _plan_linger(self, records: Mapping[TP, Sequence[Any]]) -> None:
-        """Delay the next fetch if this one brought few records, of source partitions alone."""
+        Few large chunks come then instead of many of one event, each of which costs as much.
+        """
+        loop_seconds = time.thread_time()
+        work, self._loop_seconds = loop_seconds - self._loop_seconds, loop_seconds
         counts = [len(some) for tp, some in records.items() if self._is_source(tp)]
-        if counts and len(counts) == len(records) and sum(counts) < SMALL_FETCH:
-            self._next_fetch_at = time.monotonic() + self.transport.linger_seconds
+        if not records:
+            return
+        self._mean_work += (work - self._mean_work) * WORK_SHARE
+        pace = 0.0
+        if len(counts) == len(records) and sum(counts) < SMALL_FETCH:
+            fixed = self.transport.linger_seconds
+            rest = min((1.0 + REST) * self._mean_work, MOST_PACE_SECONDS)
+            pace = rest if fixed is None else fixed
+        self.transport.pace.seconds = pace
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
         """Fetch, except for source partitions that have no room.
@@ -485,7 +515,9 @@ class ChunkTransport(driver.Transport):
         owner: owner of the partitions.
         ends: returns end offsets if the broker's own answer is wrong.
         count_unreadable: called with table and problem of a row that cannot be one.
-        linger_seconds: minimum time between two fetches after one that brought few records.
+        pace: minimum time between two fetches; set by the consumer.
+        linger_seconds: the same after a fetch that brought few records; None for one that leaves
+            the event loop idle for two thirds of the time.
         tombstone_seconds: time for which a changelog keeps the mark of a deletion.
         report_deleted: called with a partition, an offset, and the number of records from there on
             that retention deleted before they were read.
@@ -499,7 +531,8 @@ class ChunkTransport(driver.Transport):
         self.owner: Owner = NoOwner()
         self.ends: Callable[[Collection[TP]], Awaitable[Mapping[TP, int]]] | None = None
         self.count_unreadable: Callable[[str, str], object] = lambda table, problem: None
-        self.linger_seconds = 0.0
+        self.pace = FetchPace()
+        self.linger_seconds: float | None = None
         self.tombstone_seconds = TOMBSTONE_SECONDS
         self.report_deleted: Callable[[TP, int, int], object] = lambda tp, offset, count: None
 

@@ -170,11 +170,66 @@ def test_no_more_lists_than_the_bound_are_made_in_one_call(tmp_path: Path) -> No
         together.make_all = make_all  # type: ignore[method-assign,assignment]
 
         async def make() -> list[list[Record]]:
-            return await asyncio.gather(*(together.make(job) for job in jobs))
+            return await asyncio.gather(*(together.make(str(n), job) for n, job in enumerate(jobs)))
 
         out = asyncio.run(make())
         assert sizes == [2, 1]
         assert [len(records) for records in out] == [MOST_TOGETHER // 2] * PARTITIONS
+
+
+def jobs_of(parts: list[WorkerState]) -> list[ListJob]:
+    """Return a job of one list from each partition."""
+    jobs = []
+    for part in parts:
+        part.users.process(part.records(Event("u", "i1", "like", NOW)), 1, together=True)
+        left = part.users.take_lists()
+        assert left is not None
+        jobs.append(left)
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("comes", "sizes"),
+    [
+        ("late", [3]),  # within the time that lists wait
+        ("without lists", [2]),
+        ("never", [2]),
+    ],
+)
+def test_lists_wait_for_those_of_the_partitions_whose_chunks_are_on_their_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: str, sizes: list[int]
+) -> None:
+    hold = 0.05 if comes == "never" else 60.0
+    monkeypatch.setattr("tracker.stream.lists_together.HOLD_SECONDS", hold)
+    with workers(tmp_path) as parts:
+        jobs = jobs_of(parts)
+        together = ListsTogether(parts[0].context)
+        made: list[int] = []
+
+        def make_all(some: list[ListJob]) -> list[list[Record]]:
+            made.append(len(some))
+            return [job.make() for job in some]
+
+        together.make_all = make_all  # type: ignore[method-assign,assignment]
+
+        async def run() -> None:
+            together.expect(["p0", "p1", "p2"])
+            lists = [
+                asyncio.create_task(together.make(f"p{number}", job))
+                for number, job in enumerate(jobs[:2])
+            ]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert made == []
+            if comes == "late":
+                assert len(await together.make("p2", jobs[2])) == 1
+            if comes == "without lists":
+                together.pass_by("p2")
+            assert [len(records) for records in await asyncio.gather(*lists)] == [1, 1]
+            assert len(await together.make("p0", jobs[0])) == 1  # nothing is expected any more
+
+        asyncio.run(asyncio.wait_for(run(), 10.0))
+        assert made == [*sizes, 1]
 
 
 def test_an_error_ends_every_partition_that_waits_for_its_lists(tmp_path: Path) -> None:
@@ -190,7 +245,7 @@ def test_an_error_ends_every_partition_that_waits_for_its_lists(tmp_path: Path) 
         async def make() -> list[BaseException | list[Record]]:
             together = ListsTogether(parts[0].context)
             return await asyncio.gather(
-                *(together.make(job) for job in jobs), return_exceptions=True
+                *(together.make(str(n), job) for n, job in enumerate(jobs)), return_exceptions=True
             )
 
         out = asyncio.run(make())

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +14,16 @@ from faust.types import TP
 from rocksdict import Options, Rdict
 
 from tests.plane_world import FakeRecord
+from tracker.kafka.fetch_pace import FetchPace
 from tracker.store.database import OFFSET_KEY, TIME_KEY, write_records
-from tracker.stream.partition import Chunk
-from tracker.worker.transport import SMALL_FETCH, ChunkConsumer, ChunkSchema, NoOwner
+from tracker.stream.partition import SMALL_RECORDS, Chunk
+from tracker.worker.transport import (
+    MOST_PACE_SECONDS,
+    SMALL_FETCH,
+    ChunkConsumer,
+    ChunkSchema,
+    NoOwner,
+)
 
 EVENTS = TP("events", 0)
 OTHER = TP("events", 1)
@@ -30,12 +37,16 @@ class FakeOwner(NoOwner):
         self.positions: dict[TP, int] = {}
         self.commits: dict[TP, int] = {}
         self.full: set[TP] = set()
+        self.expected: list[list[TP]] = []
 
     def position(self, tp: TP) -> int | None:
         return self.positions.get(tp)
 
     def committed(self, tp: TP) -> int | None:
         return self.commits.get(tp)
+
+    def expect(self, tps: Collection[TP]) -> None:
+        self.expected.append(list(tps))
 
     def room(self, tp: TP) -> bool:
         return tp not in self.full
@@ -46,7 +57,7 @@ def bare() -> Any:
     consumer: Any = object.__new__(ChunkConsumer)
     consumer._next, consumer._probed, consumer._rewind, consumer._gaps = {}, {}, {}, {}
     consumer._read_offset, consumer._unreadable, consumer._noted = {}, {}, {}
-    consumer._next_fetch_at = 0.0
+    consumer._loop_seconds = consumer._mean_work = 0.0
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
     consumer.transport = SimpleNamespace(
@@ -54,7 +65,8 @@ def bare() -> Any:
         owner=FakeOwner(),
         ends=None,
         count_unreadable=lambda table, problem: None,
-        linger_seconds=0.0,
+        linger_seconds=None,
+        pace=FetchPace(),
     )
     return consumer
 
@@ -403,37 +415,49 @@ def test_transport_without_an_owner_holds_nothing_back() -> None:
     assert (owner.position(EVENTS), owner.committed(EVENTS)) == (None, None)
     asyncio.run(owner.fence([EVENTS]))
     asyncio.run(owner.release([EVENTS]))
+    owner.expect([EVENTS])
+
+
+FETCHES: list[dict[TP, list[FakeRecord]]] = [
+    {EVENTS: records(1)},
+    {EVENTS: records(1), CHANGES: records(2)},  # of a recovery or a standby
+    {CHANGES: records(2)},
+    {EVENTS: records(*range(SMALL_FETCH))},
+]
 
 
 def test_fetch_that_brought_few_events_lets_the_next_one_wait() -> None:
     consumer = bare()
-    consumer.transport.linger_seconds = 0.02
+    consumer.transport.linger_seconds = 0.5
     waits = []
-    for brought in (
-        {EVENTS: records(1)},
-        {},
-        {EVENTS: records(1), CHANGES: records(2)},  # of a recovery or a standby
-        {CHANGES: records(2)},
-        {EVENTS: records(*range(SMALL_FETCH))},
-    ):
-        consumer._next_fetch_at = 0.0
-        consumer._plan_linger(brought)
-        begun = time.monotonic()
-        asyncio.run(consumer._linger())
-        waits.append(time.monotonic() - begun >= 0.015)
-    assert waits == [True, False, False, False, False]
+    for brought in FETCHES:
+        consumer._set_pace(brought)
+        waits.append(consumer.transport.pace.seconds)
+    assert waits == [0.5, 0.0, 0.0, 0.0]
 
 
-def test_fetch_that_comes_late_anyway_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_fetch_waits_three_times_as_long_as_the_loop_works_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     consumer = bare()
-    consumer.transport.linger_seconds = 0.02
-    consumer._plan_linger({EVENTS: records(1)})
-    time.sleep(0.02)
-    sleeps: list[float] = []
+    clock = iter([0.0, *(0.002 * n for n in range(1, 100)), 1.0, 2.0])
+    monkeypatch.setattr("tracker.worker.transport.time.thread_time", lambda: next(clock))
+    for _ in range(100):
+        consumer._set_pace({EVENTS: records(1)})
+    assert consumer.transport.pace.seconds == pytest.approx(0.006, rel=1e-3)
+    consumer._set_pace({})  # the work of a commit is none of a fetch
+    assert consumer.transport.pace.seconds == pytest.approx(0.006, rel=1e-3)
+    consumer._set_pace({EVENTS: records(1)})
+    assert consumer.transport.pace.seconds == MOST_PACE_SECONDS
 
-    async def sleep(seconds: float) -> None:
-        sleeps.append(seconds)
 
-    monkeypatch.setattr("tracker.worker.transport.asyncio.sleep", sleep)
-    asyncio.run(consumer._linger())
-    assert sleeps == []
+def test_chunks_that_come_together_are_told_to_the_owner_if_they_are_small() -> None:
+    consumer = bare()
+    consumer.transport.chunk_records = {"events": 1000}
+    large = TP("events", 2)
+    found = fetched(
+        consumer,
+        {EVENTS: records(1, 2), OTHER: records(5), large: records(*range(SMALL_RECORDS + 1))},
+    )
+    assert len(found) == 3
+    assert consumer.transport.owner.expected == [[EVENTS, OTHER]]
