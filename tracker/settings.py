@@ -229,7 +229,7 @@ class Settings(BaseSettings):
         ge=0.0,
         le=1.0,
         description="minimum time between two fetches of events while few come, so that their lists"
-        " are made together; without it, the time that leaves the event loop idle for two thirds,"
+        " are made together; without it, the time that leaves the event loop idle for half of it,"
         " at most 0.02",
     )
     chunk_events: int = Field(

@@ -92,8 +92,8 @@ MARKERS = 2
 SMALL_FETCH = 256
 """Records of a fetch below which the next one waits for more."""
 
-REST = 2.0
-"""While few events come, the event loop rests for this many times as long as it has worked."""
+REST = 1.0
+"""While few events come, the event loop rests for as many times as long as it has worked."""
 
 MOST_PACE_SECONDS = 0.02
 """Maximum time between two fetches that this leads to."""
@@ -517,7 +517,7 @@ class ChunkTransport(driver.Transport):
         count_unreadable: called with table and problem of a row that cannot be one.
         pace: minimum time between two fetches; set by the consumer.
         linger_seconds: the same after a fetch that brought few records; None for one that leaves
-            the event loop idle for two thirds of the time.
+            the event loop idle for half of the time.
         tombstone_seconds: time for which a changelog keeps the mark of a deletion.
         report_deleted: called with a partition, an offset, and the number of records from there on
             that retention deleted before they were read.

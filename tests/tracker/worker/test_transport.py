@@ -436,7 +436,7 @@ def test_fetch_that_brought_few_events_lets_the_next_one_wait() -> None:
     assert waits == [0.5, 0.0, 0.0, 0.0]
 
 
-def test_next_fetch_waits_three_times_as_long_as_the_loop_works_for_one(
+def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer = bare()
@@ -444,9 +444,9 @@ def test_next_fetch_waits_three_times_as_long_as_the_loop_works_for_one(
     monkeypatch.setattr("tracker.worker.transport.time.thread_time", lambda: next(clock))
     for _ in range(100):
         consumer._set_pace({EVENTS: records(1)})
-    assert consumer.transport.pace.seconds == pytest.approx(0.006, rel=1e-3)
+    assert consumer.transport.pace.seconds == pytest.approx(0.004, rel=1e-3)
     consumer._set_pace({})  # the work of a commit is none of a fetch
-    assert consumer.transport.pace.seconds == pytest.approx(0.006, rel=1e-3)
+    assert consumer.transport.pace.seconds == pytest.approx(0.004, rel=1e-3)
     consumer._set_pace({EVENTS: records(1)})
     assert consumer.transport.pace.seconds == MOST_PACE_SECONDS
 
