@@ -127,7 +127,7 @@ FIELDS: dict[str, dict[str, str]] = {
     },
     "interest": {
         "label": "First category of the interest's most typical item; a word of that item follows"
-        " if the user has another interest of this label.",
+        " if an older interest of the user has this label.",
         "strength": "Share of all interests, 0 to 1.",
         "change": "The share now minus the share a day before.",
     },

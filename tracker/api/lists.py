@@ -127,8 +127,8 @@ def interests_of(
     histories: Histories, requests: RequestBatch, words: Words, items: ItemVectors
 ) -> dict[int, str]:
     """Return the names of one user's interests by their places, strongest first."""
-    labels, medoids, places = every_interest(histories, requests, items)
-    spans = words.spans(labels, medoids, places)
+    labels, medoids, places, births = every_interest(histories, requests, items)
+    spans = words.spans(labels, medoids, births)
     return {
         place: words.name(label, *span)
         for place, label, span in zip(

@@ -29,7 +29,7 @@ class Explanation:
     Attributes:
         labels: (B, S) int32 into the label table, -1 padded.
         medoids: (B, S) int64 catalogue rows of the most typical items, -1 for none.
-        places: (B, S) int64 places in the users' rows, -1 padded.
+        births: (B, S) int64 order in which the interests began, 0 for the oldest, -1 padded.
         interests: (B, K) int64 the interest that an item is nearest to, -1 for none.
         shares: (B, K, 3) float32 of the user's events on the items of `because_rows`, in what all
             of the user's events say for the item, by a decayed sum.
@@ -41,7 +41,7 @@ class Explanation:
 
     labels: NDArray[np.int32]
     medoids: NDArray[np.int64]
-    places: NDArray[np.int64]
+    births: NDArray[np.int64]
     interests: NDArray[np.int64]
     shares: NDArray[np.float32]
     others: NDArray[np.float32]
@@ -114,14 +114,14 @@ def explanation_of(
         requests.columns, rule, rows_of(states), histories, items.vectors, batch.rows,
         batch.because_rows, weighed,
     )  # fmt: skip
-    labels, medoids, places = every_interest(histories, requests, items)
+    labels, medoids, _, births = every_interest(histories, requests, items)
     parts = None
     if options.explain == "parts":
         parts = list_parts(
             ranker, short.columns, short.cut.n_rows, scores, picks, short.cut.rows,
             items.vectors, options.diversity_weight,
         )  # fmt: skip
-    return Explanation(labels, medoids, places, *weighed, parts)
+    return Explanation(labels, medoids, births, *weighed, parts)
 
 
 @native

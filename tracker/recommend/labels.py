@@ -1,4 +1,4 @@
-"""Labels of a user's interests: an item's label, and a word of its text where two have the same."""
+"""Labels of a user's interests: an item's label, and a word of its text if an older one has it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -37,10 +37,12 @@ def joined(parts: Sequence[bytes]) -> Texts:
 class Words:
     """Tells interests apart that have the same label, by a word of their most typical item.
 
-    The interest that came first keeps the plain label. Any other one gets the first word of its
-    item's text that is not in the label, nor in the texts of the other interests' items. An
-    interest without a label has such a word alone. All depends on the typical items only, so a
-    label stays from event to event as long as its interest keeps its item.
+    Interests are named in the order in which they began. The first one with a label has it plain.
+    Any later one gets the first word of its item's text that is neither in the label nor in the
+    texts of the older ones' items. An interest without a label has such a word alone. A name
+    depends on the interest's own typical item and on those of older interests with the same label.
+    So a new interest never renames an older one, and a name stays from event to event as long as
+    these keep their items.
 
     Args:
         labels: the label table of the catalogue.
@@ -58,20 +60,20 @@ class Words:
         return self._texts.text
 
     def spans(
-        self, labels: NDArray[np.int32], medoids: NDArray[np.int64], places: NDArray[np.int64]
+        self, labels: NDArray[np.int32], medoids: NDArray[np.int64], births: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Return what follows the labels of S interests of each of B users: (B, S, 2) int64.
 
         Args:
             labels: (B, S) codes of labels, -1 for none.
             medoids: (B, S) catalogue rows of the most typical items, -1 for none.
-            places: (B, S) places of the interests in the user's row; -1 for no interest.
+            births: (B, S) order in which the interests began, 0 the oldest; -1 for no interest.
 
         Returns:
             begin and end of a word in `text`; 0 and 0 for no word; -1 and a number for that.
         """
         out = np.zeros((*labels.shape, 2), np.int64)
-        _choose_words(labels, medoids, places, self._labels, self._texts, out)
+        _choose_words(labels, medoids, births, self._labels, self._texts, out)
         return out
 
     def name(self, label: int, begin: int, end: int) -> str:
@@ -147,20 +149,32 @@ def _next_word(text: Array, at: int, end: int) -> tuple[int, int]:
 
 
 @native
+def _is_label(labels: Texts, label: int, text: Array, begin: int, end: int) -> bool:
+    """Return whether text[begin:end] is a label, byte by byte."""
+    start = labels.starts[label]
+    if labels.starts[label + 1] - start != end - begin:
+        return False
+    same = True
+    for i in range(end - begin):
+        same &= labels.text[start + i] == text[begin + i]
+    return same
+
+
+@native
 def _choose_words(
-    labels: Array, medoids: Array, places: Array, names: Texts, texts: Texts, out: Array
+    labels: Array, medoids: Array, births: Array, names: Texts, texts: Texts, out: Array
 ) -> None:
     """Fill what `Words.spans` returns."""
     text, starts = texts
     width = labels.shape[1]
-    order = np.empty(width, np.int64)  # interests by place
+    order = np.empty(width, np.int64)  # interests, the oldest first
     for b in range(len(labels)):
         count = 0
         for s in range(width):
-            if places[b, s] < 0:
+            if births[b, s] < 0:
                 continue
             at = count
-            while at > 0 and places[b, order[at - 1]] > places[b, s]:
+            while at > 0 and births[b, order[at - 1]] > births[b, s]:
                 order[at] = order[at - 1]
                 at -= 1
             order[at] = s
@@ -170,7 +184,12 @@ def _choose_words(
             label = labels[b, s]
             twins = 0
             for j in range(i):
-                twins += labels[b, order[j]] == label
+                older = order[j]
+                is_twin = labels[b, older] == label
+                if label >= 0 and labels[b, older] < 0 and out[b, older, 0] >= 0:
+                    # It has no label, but its word may be this one.
+                    is_twin = _is_label(names, label, text, out[b, older, 0], out[b, older, 1])
+                twins += is_twin
             if twins == 0 and label >= 0:
                 continue
             row = medoids[b, s]
@@ -187,13 +206,15 @@ def _choose_words(
                 ):
                     continue
                 is_chosen = True
-                for j in range(count):
-                    t = order[j]
-                    other = medoids[b, t]
-                    if t == s or labels[b, t] != label:
-                        continue
-                    if other >= 0 and _has(
-                        text, starts[other], starts[other + 1], text, begin, end
+                for j in range(i):
+                    other = labels[b, order[j]]
+                    medoid = medoids[b, order[j]]
+                    if other != label:
+                        if label < 0 and _is_label(names, other, text, begin, end):
+                            is_chosen = False
+                            break
+                    elif medoid >= 0 and _has(
+                        text, starts[medoid], starts[medoid + 1], text, begin, end
                     ):
                         is_chosen = False
                         break

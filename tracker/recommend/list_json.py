@@ -108,7 +108,7 @@ def interest_names(batch: RecommendedBatch, words: Words) -> list[list[str]]:
     if explanation is not None:
         labels, spans = (
             explanation.labels,
-            words.spans(explanation.labels, explanation.medoids, explanation.places),
+            words.spans(explanation.labels, explanation.medoids, explanation.births),
         )
     return [
         [words.name(label, *span) for label, span in zip(row, pieces, strict=True)]
@@ -246,7 +246,7 @@ class ListEncoder:
         explanation = batch.explanation
         if explanation is None:
             return _NOTHING
-        spans = self.words.spans(explanation.labels, explanation.medoids, explanation.places)
+        spans = self.words.spans(explanation.labels, explanation.medoids, explanation.births)
         parts = explanation.parts
         return _Reasons(
             explanation.interests,

@@ -296,20 +296,21 @@ def _name_interests(
 
 def every_interest(
     histories: Histories, requests: RequestBatch, items: ItemVectors
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return label and most typical item of all interests of each user, strongest first.
 
     Returns:
         labels (B, S) int32 as those of `strongest_interests`; catalogue rows (B, S) int64 of the
         items that the labels come from, -1 for none; places (B, S) int64 of the interests in the
-        user's row, -1 beyond the user's interests.
+        user's row, and the order (B, S) int64 in which they began, 0 for the oldest; both -1
+        beyond the user's interests.
     """
     strengths = np.take_along_axis(histories.strengths, histories.order, axis=1)
     places = np.where(strengths > 0.0, histories.order, -1)
-    rows = np.full(places.shape, -1, np.int64)
+    rows, births = np.full(places.shape, -1, np.int64), np.full(places.shape, -1, np.int64)
     heads = requests.states.interest_heads
     if _find_medoids(
-        requests.slots, places, heads, items.table_hash, items.table_row, rows
+        requests.slots, places, heads, items.table_hash, items.table_row, rows, births
     ):  # a medoid that is gone: rare
         for b, i in np.argwhere((places >= 0) & (rows < 0)):
             past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
@@ -317,20 +318,33 @@ def every_interest(
                 cosines = items.vectors[past] @ histories.interests[b, places[b, i]]
                 rows[b, i] = past[int(np.argmax(cosines))]
     labels = np.where(rows >= 0, items.label_codes[rows], -1).astype(np.int32)
-    return labels, rows, places
+    return labels, rows, places, births
 
 
 @native
 def _find_medoids(
     slots: Slots, places: Array, interest_heads: Array, table_hash: Array, table_row: Array,
-    rows: Array,
+    rows: Array, births: Array,
 ) -> int:  # fmt: skip
-    """Write the rows of interests' medoids; return how many the catalogue does not have."""
+    """Write the rows of interests' medoids, and the order in which the interests began.
+
+    Returns:
+        how many medoids the catalogue does not have.
+    """
     without = 0
     for b in range(places.shape[0]):
+        heads = interest_heads[max(slots[b], 0)]
         for i in range(places.shape[1]):
-            if places[b, i] >= 0:
-                medoid = interest_heads[max(slots[b], 0), places[b, i]]["medoid"]
-                rows[b, i] = row_of_hash(table_hash, table_row, medoid)
-                without += rows[b, i] < 0
+            place = places[b, i]
+            if place < 0:
+                continue
+            rows[b, i] = row_of_hash(table_hash, table_row, heads[place]["medoid"])
+            without += rows[b, i] < 0
+            births[b, i] = 0
+            for other in places[b]:
+                if other >= 0 and (
+                    heads[other]["born"] < heads[place]["born"]
+                    or (heads[other]["born"] == heads[place]["born"] and other < place)
+                ):
+                    births[b, i] += 1
     return without

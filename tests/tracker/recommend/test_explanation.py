@@ -80,7 +80,7 @@ def test_nothing_speaks_for_items_of_somebody_unknown() -> None:
     assert not told.shares.any()
     assert not told.earlier.any()
     assert (told.interests == -1).all()
-    assert (told.places == -1).all()
+    assert (told.births == -1).all()
 
 
 def test_without_explanation_a_list_has_the_same_items_and_no_reasons() -> None:
@@ -101,7 +101,7 @@ def test_a_users_explanation_does_not_depend_on_the_others_of_the_batch() -> Non
     together = world.recommend([0, 1, 2], now=START + 60.0)
     alone = joined_batches([world.recommend([user], now=START + 60.0) for user in range(3)])
     one, other = told_of(together), told_of(alone)
-    for name in ("labels", "medoids", "places", "interests", "shares", "others", "earlier"):
+    for name in ("labels", "medoids", "births", "interests", "shares", "others", "earlier"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert one.parts is not None
     assert other.parts is not None

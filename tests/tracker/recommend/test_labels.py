@@ -9,19 +9,22 @@ from tests.worlds import START, World, likes
 from tracker.recommend import labels as module
 from tracker.recommend.labels import MOST_BYTES, Words
 from tracker.recommend.list_json import interest_names
+from tracker.users.readings import every_interest, read_histories
+
+WORDS = ("red", "tea", "socks", "shoes", "Socks", "trail")
 
 
 def names(
-    table: list[str], texts: list[str], codes: list[int], medoids: list[int], places: list[int]
+    table: list[str], texts: list[str], codes: list[int], medoids: list[int], births: list[int]
 ) -> list[str]:
     words = Words(table, texts)
     spans = words.spans(
-        np.array([codes], np.int32), np.array([medoids]), np.array([places], np.int64)
+        np.array([codes], np.int32), np.array([medoids]), np.array([births], np.int64)
     )
     return [
         words.name(code, *span)
-        for code, span, place in zip(codes, spans[0].tolist(), places, strict=True)
-        if place >= 0
+        for code, span, birth in zip(codes, spans[0].tolist(), births, strict=True)
+        if birth >= 0
     ]
 
 
@@ -37,7 +40,7 @@ def test_a_word_that_the_other_item_has_does_not_tell_apart() -> None:
     assert names(["Running"], texts, [0, 0], [0, 1], [0, 1]) == ["Running", "Running: shoes"]
 
 
-def test_the_interest_that_came_first_keeps_the_label_whichever_is_stronger() -> None:
+def test_the_interest_that_began_first_keeps_the_label_whichever_is_stronger() -> None:
     texts = ["socks", "shoes"]
     assert names(["Running"], texts, [0, 0], [0, 1], [0, 1]) == ["Running", "Running: shoes"]
     assert names(["Running"], texts, [0, 0], [1, 0], [1, 0]) == ["Running: shoes", "Running"]
@@ -45,7 +48,13 @@ def test_the_interest_that_came_first_keeps_the_label_whichever_is_stronger() ->
 
 def test_an_interest_without_a_label_is_named_by_a_word() -> None:
     texts = ["white socks", "white shoes", ""]
-    assert names([], texts, [-1, -1, -1], [0, 1, 2], [0, 1, 2]) == ["socks", "shoes", "? 3"]
+    assert names([], texts, [-1, -1, -1], [0, 1, 2], [0, 1, 2]) == ["white", "shoes", "? 3"]
+
+
+def test_a_word_that_is_the_label_of_another_interest_is_no_name() -> None:
+    texts = ["Running socks", "Running shoes"]
+    assert names(["Running"], texts, [-1, 0], [0, 1], [0, 1]) == ["Running", "Running: shoes"]
+    assert names(["Running"], texts, [-1, 0], [0, 1], [1, 0]) == ["socks", "Running"]
 
 
 def test_equal_texts_are_told_apart_by_a_number() -> None:
@@ -77,6 +86,44 @@ def test_any_interests_have_distinct_names_in_any_order(
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = names(["red", "blue"], texts, [codes[i] for i in order], order, order)
     assert shuffled == [made[i] for i in order]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-1, 1), st.lists(st.sampled_from(WORDS), max_size=4)),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_new_interest_never_renames_an_older_one(interests: list[tuple[int, list[str]]]) -> None:
+    codes = [code for code, _ in interests]
+    texts = [" ".join(words) for _, words in interests]
+    births = list(range(len(interests)))
+    for count in range(1, len(interests)):
+        before = names(["red", "tea"], texts, codes[:count], births[:count], births[:count])
+        after = names(
+            ["red", "tea"], texts, codes[: count + 1], births[: count + 1], births[: count + 1]
+        )
+        assert after[:count] == before
+        assert len(set(after)) == len(after)
+
+
+def test_an_interest_in_the_place_of_another_one_is_the_youngest() -> None:
+    """Rows keep interests in places; a place is taken again when its interest is dropped."""
+    world = World(users=1)
+    world.send(*likes(0, [0]), *likes(0, [1], time=START + 9.0))
+    heads = world.users.states.interest_heads[0]
+    heads["born"][:2] = [START + 500.0, START]  # the first place was taken again
+    requests = world.asked([0], now=START + 600.0)
+    histories = read_histories(requests, world.items)
+    _, _, places, births = every_interest(histories, requests, world.items)
+    known = {int(place): int(birth) for place, birth in zip(places[0], births[0], strict=True)}
+    assert (known[0], known[1]) == (1, 0)
+    heads["born"][:2] = START  # as old as each other
+    _, _, places, births = every_interest(histories, requests, world.items)
+    known = {int(place): int(birth) for place, birth in zip(places[0], births[0], strict=True)}
+    assert (known[0], known[1]) == (0, 1)
 
 
 def test_a_label_stays_from_event_to_event() -> None:
