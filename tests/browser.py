@@ -31,6 +31,8 @@ VIEWS = ("user", "items", "worker")
 FIRST_SCREEN_SECONDS = 1.0
 DOCS_WIDTHS = {360: "narrow", 1280: "wide"}
 DOCS_HEIGHT, DOCS_COLOURS = 1300, 48
+STORY_SECONDS = 15
+"""Seconds in which interests move before a user's picture is taken."""
 
 
 class Check:
@@ -108,6 +110,8 @@ class Check:
             page.locator("ol.list > li a").first.click()
             page.wait_for_selector(".chart canvas")
             page.wait_for_timeout(500)
+        if name.startswith("user"):
+            page.wait_for_timeout(1000 * STORY_SECONDS)
         height = page.evaluate("document.documentElement.scrollHeight")
         clip = FloatRect(x=0, y=0, width=width, height=min(height, DOCS_HEIGHT))
         whole = page.screenshot(full_page=True, clip=clip)

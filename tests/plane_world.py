@@ -61,6 +61,7 @@ class FakeKeeper:
         self.tolerated = 0
         self.readable = True
         self.requested: list[int] = []
+        self.problem: str | None = None
 
     def stuck(self, seconds: float) -> list[str]:
         return self.stuck_tasks

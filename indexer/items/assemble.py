@@ -38,6 +38,7 @@ from tracker.artifact.versions import Root, set_latest, staging
 from tracker.explained import Explained
 from tracker.items.config import ItemCounts
 from tracker.items.index import ItemIndex
+from tracker.items.item_map import fit_map
 from tracker.items.vectors import ItemVectors
 from tracker.users.config import InterestConfig
 
@@ -171,7 +172,8 @@ def assemble(
     1. Read the current version; refuse to change its basis, except with `refit`.
     2. Order the catalogue and the retired items; encode new texts.
     3. Fit the whitening, or keep the current one; an unchanged text keeps its vector exactly.
-    4. Build the index, measure its recall, and refuse too low a recall. Search for each item.
+    4. Build the index, measure its recall, and refuse too low a recall. Search for each item, and
+       fit the map of the catalogue.
 
     Args:
         catalog: the items.
@@ -222,6 +224,7 @@ def assemble(
         similar=similar_rows(full, nearest, index.size),
         nearest=nearest,
         labels=rows.labels,
+        map_projection=fit_map(vectors[: rows.indexed], whitening.spread[: interest.dim]),
     )
     return Assembled(
         items=items,

@@ -36,6 +36,13 @@ class Whitening:
     mean: NDArray[np.float32]
     matrix: NDArray[np.float32]
 
+    @property
+    def spread(self) -> Vectors:
+        """The deviations (F,) of the directions before they were stretched, up to one factor."""
+        lengths = np.linalg.norm(self.matrix, axis=0)
+        deviations: Vectors = (lengths.min() / lengths).astype(np.float32)
+        return deviations
+
     def apply(self, encodings: NDArray[np.float16]) -> Vectors:
         """Whiten encodings (N, W) to unit vectors (N, F)."""
         whitened = np.empty((len(encodings), self.matrix.shape[1]), np.float32)

@@ -64,6 +64,8 @@ class Fleet:
             reasons,
             sorted(partitions, key=lambda part: (part.topic, part.partition)),
             [OtherWorker(address, numbers) for address, numbers in others.items()],
+            {name: kind.weight for name, kind in self._host.context.kinds.table.items()},
+            self._host.context.keeper.current.recommender.options.diversity_weight,
         )
 
     async def artifacts(self, call: Call) -> ArtifactsAnswer:
@@ -121,7 +123,7 @@ class Fleet:
                     manifest.recall_at_10,
                 )
             )
-        return ArtifactsAnswer(in_use, latest, versions)
+        return ArtifactsAnswer(in_use, latest, versions, self._host.context.keeper.problem)
 
     def _publish(self, version: str | None) -> PublishAnswer:
         try:

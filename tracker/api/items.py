@@ -23,8 +23,10 @@ from tracker.api.problems import ProblemError
 from tracker.api.reads import Reads
 from tracker.api.server import Call
 from tracker.events.wire import hash_id
+from tracker.items.config import DAY, HOUR
 from tracker.items.counts import COUNT, PAIR, SUM, TALLY
-from tracker.items.day_trend import day_trend
+from tracker.items.item_map import fit_map, map_places
+from tracker.items.rates import past_rates
 from tracker.lookup.show import NEIGHBOURS_SHOWN, period
 from tracker.stream.item_side import ItemSide
 from tracker.stream.partition import BusyError, RevokedError
@@ -44,7 +46,7 @@ class Items:
         self._host = host
         self._reads = reads
         self._names: tuple[Serving, list[str]] | None = None
-        self._map: tuple[Serving, NDArray[np.float32]] | None = None
+        self._map: tuple[Serving, NDArray[np.float32]] | None = None  # of an older artifact
 
     async def item(self, call: Call) -> ItemAnswer:
         """Describe an item."""
@@ -74,28 +76,23 @@ class Items:
         return []
 
     async def trend(self, call: Call) -> TrendAnswer:
-        """Estimate how often an item was chosen over the last day."""
+        """Return the rates at which an item was chosen over the last day."""
         serving = self._host.context.keeper.current
         row = self._row(serving, call.path["item_id"])
         now = self._reads.now() if call.query.at is None else call.query.at
 
         def work() -> TrendAnswer:
-            vectors, columns = serving.artifact.vectors, serving.view.columns
-            counts, age = _faded(serving, row, now)
-            first = float(columns.first_times[row])
-            past = max(now - first, 0.0) if np.isfinite(first) else age
-            stretches = day_trend(counts, np.asarray(columns.half_lives, np.float64), past)
+            vectors, half_lives = serving.artifact.vectors, serving.view.columns.half_lives
+            counts, _ = _faded(serving, row, now)
             steps = [
                 TrendStep(
-                    one.start, one.end, round(one.events, 3),
-                    round(one.events / (one.end - one.start) * 3600.0, 3),
+                    round(one.start, 1), round(one.middle, 1), round(one.end, 1),
+                    round(one.per_second * HOUR, 3),
                 )
-                for one in stretches
+                for one in past_rates(counts, np.asarray(half_lives, np.float64))
+                if one.start < DAY
             ]  # fmt: skip
-            return TrendAnswer(
-                vectors.ids[row], vectors.label(row), now, serving.version,
-                round(sum(one.events for one in stretches), 3), steps,
-            )  # fmt: skip
+            return TrendAnswer(vectors.ids[row], vectors.label(row), now, serving.version, steps)
 
         return await self._reads.run(work)
 
@@ -144,8 +141,9 @@ class Items:
 
         def work() -> MapAnswer:
             vectors, counts = serving.artifact.vectors, serving.view.columns.counts
-            order = np.argsort(-counts[: vectors.live, COUNT.short], kind="stable")[:k]
-            places = self._places(serving)[order].tolist()
+            with_text = vectors.live - serving.artifact.manifest.without_text
+            order = np.argsort(-counts[:with_text, COUNT.short], kind="stable")[:k]
+            places = map_places(self._projection(serving), vectors.vectors[order]).tolist()
             items = [
                 MapItem(vectors.ids[row], vectors.label(row), round(x, 4), round(y, 4))
                 for row, (x, y) in zip(order.tolist(), places, strict=True)
@@ -154,11 +152,14 @@ class Items:
 
         return await self._reads.run(work)
 
-    def _places(self, serving: Serving) -> NDArray[np.float32]:
-        """Return the places (N, 2) of all items; made once for an artifact."""
+    def _projection(self, serving: Serving) -> NDArray[np.float32]:
+        """Return the map of the artifact; one that has none gets it here, once."""
+        vectors = serving.artifact.vectors
+        if len(vectors.map_projection):
+            return vectors.map_projection
         if self._map is None or self._map[0] is not serving:
-            vectors = serving.artifact.vectors
-            self._map = serving, map_places(np.asarray(vectors.vectors)[: vectors.live])
+            with_text = vectors.live - serving.artifact.manifest.without_text
+            self._map = serving, fit_map(vectors.vectors[:with_text])
         return self._map[1]
 
     def _searched(self, serving: Serving) -> list[str]:
@@ -178,28 +179,6 @@ class Items:
                 404, f"the item is not in the catalogue of artifact {serving.version}"
             )
         return row
-
-
-def map_places(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return places (N, 2) from 0 to 1 of vectors (N, D), along their two main directions.
-
-    Ends are cut at the outermost hundredth, so that a few odd items do not press the others
-    together. Source: principal component analysis (Pearson, 1901).
-    """
-    count = len(vectors)
-    if count < 3:
-        return np.full((count, 2), 0.5, np.float32)
-    sample = vectors[:: max(1, count // 20_000)].astype(np.float64)
-    mean = sample.mean(axis=0)
-    _, directions = np.linalg.eigh(np.cov(sample - mean, rowvar=False))
-    main = directions[:, -2:][:, ::-1]
-    main *= np.where(main[np.abs(main).argmax(axis=0), [0, 1]] < 0.0, -1.0, 1.0)
-    spots = (vectors - mean) @ main
-    low, high = np.quantile(spots, [0.01, 0.99], axis=0)
-    places: NDArray[np.float32] = np.clip(
-        (spots - low) / np.maximum(high - low, 1e-9), 0.0, 1.0
-    ).astype(np.float32)
-    return places
 
 
 def _describe(

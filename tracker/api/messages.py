@@ -205,6 +205,8 @@ class InterestAnswer(msgspec.Struct, frozen=True):
     events: int
     typical_item: str
     items: list[str]
+    x: float | None
+    y: float | None
 
 
 class InterestsAnswer(msgspec.Struct, frozen=True):
@@ -388,26 +390,28 @@ class ItemAnswer(msgspec.Struct, frozen=True):
 
 
 class TrendStep(msgspec.Struct, frozen=True):
-    """A stretch of time, from so many seconds ago to so many; `events` positive ones in it."""
+    """Positive events an hour, a mean that weighs events by their age.
+
+    The weights rise and fall with the age. Half of the weight lies from `from_seconds` to
+    `to_seconds` ago, and a quarter on each side; half of it is later than `middle_seconds` ago.
+    """
 
     from_seconds: float
+    middle_seconds: float
     to_seconds: float
-    events: float
     events_per_hour: float
 
 
 class TrendAnswer(msgspec.Struct, frozen=True):
-    """The trend of an item over the last day, the oldest stretch first.
+    """The trend of an item over the last day, the oldest step first.
 
-    It is estimated from the item's decayed counts, so the stretches are as long as their half-lives
-    are: fine for what is recent, coarse towards a day ago. `events` are those of the day.
+    Nothing is estimated: each step is a weighted mean that the item's decayed counts give exactly.
     """
 
     item_id: str
     label: str
     time: float
     artifact: str
-    events: float
     steps: list[TrendStep]
 
 
@@ -541,11 +545,16 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class ArtifactsAnswer(msgspec.Struct, frozen=True):
-    """The versions that are there, newest first."""
+    """The versions that are there, newest first.
+
+    `problem` is the reason why this worker does not use the latest one; null if it does, or is
+    still loading it.
+    """
 
     in_use: str
     latest: str | None
     versions: list[Version]
+    problem: str | None
 
 
 class PublishAnswer(msgspec.Struct, frozen=True):
@@ -574,7 +583,10 @@ class OtherWorker(msgspec.Struct, frozen=True):
 
 
 class WorkersAnswer(msgspec.Struct, frozen=True):
-    """This worker, and who has which partition."""
+    """This worker, and who has which partition.
+
+    `weights` are those of kinds of events, and `diversity` that of lists: what a what-if changes.
+    """
 
     address: str
     artifact: str
@@ -582,6 +594,8 @@ class WorkersAnswer(msgspec.Struct, frozen=True):
     reasons: list[str]
     partitions: list[WorkerPartition]
     workers: list[OtherWorker]
+    weights: dict[str, float]
+    diversity: float
 
 
 class RejectedRecord(msgspec.Struct, frozen=True):

@@ -243,9 +243,10 @@ _VECTORS = {
     "label_codes": "I32",
     "table_hash": "U64",
     "table_row": "I32",
+    "map_projection": "F32",
 }
 
-_LATER = frozenset({"nearest"})
+_LATER = frozenset({"nearest", "map_projection"})
 """Arrays that older indexers did not write."""
 
 _ROWS = 8192
@@ -283,6 +284,7 @@ def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
         "nearest": (count, -1),
         "table_hash": (-1,),
         "table_row": (-1,),
+        "map_projection": (manifest.dim + 1, 2),
     }
     arrays = _tensors(
         path / LAYOUT.vectors,
@@ -290,6 +292,7 @@ def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
         _LATER,
     )
     arrays.setdefault("nearest", np.zeros((count, 0), np.int32))
+    arrays.setdefault("map_projection", np.zeros((0, 2), np.float32))
     vectors = ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
     problem = vectors.problem()
     if problem is not None:

@@ -159,6 +159,8 @@ class ItemVectors:
         live: number of rows that can be recommended.
         table_hash: uint64, hash table of ids, see `hash_table`.
         table_row: int32, its rows.
+        map_projection: (D + 1, 2) float32, from a vector to its place on a map, see `item_map`;
+            (0, 2) from an indexer that kept none.
     """
 
     ids: list[str]
@@ -172,6 +174,7 @@ class ItemVectors:
     live: int
     table_hash: Hashes
     table_row: NDArray[np.int32]
+    map_projection: Vectors
 
     @classmethod
     def make(
@@ -185,6 +188,7 @@ class ItemVectors:
         similar: NDArray[np.int32] | None = None,
         nearest: NDArray[np.int32] | None = None,
         labels: Sequence[str] | None = None,
+        map_projection: Vectors | None = None,
     ) -> "ItemVectors":
         """Put items together and build their hash table.
 
@@ -197,6 +201,7 @@ class ItemVectors:
             similar: (N, 16) int32; by default found by exact search over `full`.
             nearest: (N, 64) int32; by default (N, 0): everything is searched for.
             labels: one a row; by default empty.
+            map_projection: (D + 1, 2) float32; by default (0, 2): there is no map.
 
         Raises:
             ValueError: lengths or widths disagree, or an id comes twice.
@@ -224,6 +229,8 @@ class ItemVectors:
             raise ValueError(f"{len(codes)} labels for {len(ids)} items")
         hashes = np.array([hash_id(item_id) for item_id in ids], np.uint64)
         table_hash, table_row = hash_table(hashes)
+        if map_projection is None:
+            map_projection = np.zeros((0, 2), np.float32)
         return cls(
             ids=list(ids),
             hashes=hashes,
@@ -236,6 +243,7 @@ class ItemVectors:
             live=live,
             table_hash=table_hash,
             table_row=table_row,
+            map_projection=map_projection,
         )
 
     def problem(self) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tracker.artifact.artifact import Artifact
+from tracker.items.item_map import map_places
 from tracker.items.vectors import ItemVectors
 from tracker.lookup.outlook import outlook
 from tracker.recommend.carry_over import carry_over
@@ -89,6 +90,9 @@ def _interests(
     means = states.interest_means[slot, :count].astype(np.float32)  # (S, D)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     behind = _items_behind(vectors, ring, means)
+    places: list[list[float | None]] = [[None, None]] * count
+    if len(vectors.map_projection):
+        places = np.round(map_places(vectors.map_projection, means).astype(np.float64), 4).tolist()
     order = sorted(range(count), key=lambda number: -float(strengths[0, number]))
     interests: list[dict[str, object]] = []
     for number in order:
@@ -103,6 +107,8 @@ def _interests(
                 "events": int(interest["events"]),
                 "typical_item": _name(vectors, int(interest["medoid"])),
                 "items": behind[number],
+                "x": places[number][0],
+                "y": places[number][1],
             }
         )
     return interests

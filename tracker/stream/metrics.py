@@ -194,6 +194,9 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
         )
         self.lag = gauge("lag", "events not yet applied", ("topic", "partition"))
+        self.broker_silence = gauge(
+            "broker_silence_seconds", "seconds since the brokers last answered; 0 while they do"
+        )
         self.rows = gauge("rows", "states in memory", ("table", "partition"))
         self.dirty_rows = gauge(
             "dirty_rows", "states changed since the last snapshot", ("table", "partition")

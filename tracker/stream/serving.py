@@ -119,12 +119,18 @@ class ArtifactKeeper:
         self._warm_up = warm_up
         self._current: Serving | None = None
         self._feed: ItemFeed | None = None
-        self._refused: str | None = None
+        self._refused: tuple[str, str] | None = None  # a version, and why
         self._unreadable = False
+        self._problem: str | None = None
         self._tolerated = 0
         self._retry: tuple[str, float] | None = None  # a version, and when to try it again
         self._following: asyncio.Task[bool] | None = None
         self._task = BackgroundTask("the poll for artifacts", on_death)
+
+    @property
+    def problem(self) -> str | None:
+        """The reason why the version that LATEST names is not in use; None if there is none."""
+        return self._problem
 
     @property
     def current(self) -> Serving:
@@ -224,29 +230,36 @@ class ArtifactKeeper:
         except Exception as error:  # any library of an fsspec URL; the old artifact stays
             if not self._unreadable:
                 self._unreadable = True
+                self._problem = f"LATEST cannot be read: {first_line(error)}"
                 log.warning(
                     "LATEST cannot be read; artifact %s stays in use: %s",
                     self.current.version, first_line(error),
                 )  # fmt: skip
             return False
         self._unreadable = False
-        if version in (self.current.version, self._refused):
-            return version == self.current.version
+        if version == self.current.version:
+            self._problem = None
+            return True
+        if self._refused is not None and self._refused[0] == version:
+            self._problem = self._refused[1]
+            return False
         if self._retry is not None and self._retry[0] == version:
             if time.monotonic() < self._retry[1]:
                 return False
         else:
-            self._retry = None
+            self._retry = self._problem = None
         try:
             await self._change(version)
         except FeedStalledError as error:
             self._retry = version, time.monotonic() + RETRY_SECONDS
+            self._problem = f"{version} waits: {error}"
             log.error(
                 "artifact %s waits, and artifact %s stays in use; trying again in %g s: %s",
                 version, self.current.version, RETRY_SECONDS, error,
             )  # fmt: skip
         except Exception as error:  # a bad artifact must not end the worker
-            self._refused = version
+            self._problem = f"{version} is refused: {first_line(error)}"
+            self._refused = version, self._problem
             self._metrics.refused_artifacts.inc()
             is_known = isinstance(error, (ArtifactError, OSError))
             log.error(
@@ -279,7 +292,7 @@ class ArtifactKeeper:
             await feed.stop()
             raise
         old_feed, old, self._feed, self._current = self._feed, self.current, feed, serving
-        self._refused = None
+        self._refused = self._problem = None
         self._metrics.artifact_sequence.set(serving.sequence)
         self._metrics.artifact_swaps.inc()
         log.info(

@@ -361,6 +361,7 @@ class Plane:
     def observe(self) -> None:
         """Update the gauges."""
         metrics = self._context.metrics
+        metrics.broker_silence.set(self._watch.silence_seconds)
         for tp, partition in list(self._open.items()):
             number, table = str(tp.partition), partition.side.table
             for topic, lag in partition.lags().items():

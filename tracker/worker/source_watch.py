@@ -1,6 +1,8 @@
 """SourceWatch: compares the source topics with the states while the worker runs."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from faust.types import TP
@@ -15,6 +17,9 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 10.0
 """Time between two looks. A doubt has to hold for two: a new leader may not know its end yet."""
 
+ANSWER_SECONDS = 10.0
+"""Time in which the brokers have to answer; one that is frozen accepts a connection."""
+
 
 class SourceWatch(PeriodicTask):
     """Ends the worker if a source topic is no longer the one that its states belong to.
@@ -28,6 +33,7 @@ class SourceWatch(PeriodicTask):
         partitions: the open partitions.
         on_fatal: called with the error that ends the worker.
         on_death: called if the watch ends by itself.
+        clock: seconds, of any origin.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class SourceWatch(PeriodicTask):
         partitions: Mapping[TP, Partition],
         on_fatal: Callable[[BaseException], None],
         on_death: OnDeath,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("the watch over source topics", LOOK_SECONDS, on_death)
         self._describe = describe
@@ -44,13 +51,24 @@ class SourceWatch(PeriodicTask):
         self._partitions = partitions
         self._on_fatal = on_fatal
         self._doubts: set[TP] = set()
+        self._clock = clock
+        self._answered_at = clock()
+        self._is_answered = True
+
+    @property
+    def silence_seconds(self) -> float:
+        """The time since the brokers last answered; 0 if they answered the last time."""
+        return 0.0 if self._is_answered else self._clock() - self._answered_at
 
     async def look(self) -> None:
         """Compare once."""
         try:
-            topics = await self._describe()
-        except (BrokerError, OSError):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                topics = await self._describe()
+        except (BrokerError, OSError):  # among them TimeoutError
+            self._is_answered = False
             return
+        self._answered_at, self._is_answered = self._clock(), True
         doubts = set()
         for tp, partition in list(self._partitions.items()):
             problem, is_sure = self._problem_of(tp, partition, topics.get(tp.topic))

@@ -19,6 +19,7 @@ from tests.catalogs import WIDTH, WordEncoder, catalog, invented
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import ArtifactError, latest_version, list_versions
 from tracker.events.kinds import Kinds
+from tracker.items.item_map import map_places
 from tracker.recommend.channels import CHANNELS
 
 OPTIONS = BuildOptions(dim=8)
@@ -43,6 +44,9 @@ def test_what_was_built_is_loaded(tmp_path: Path) -> None:
     rows, _ = artifact.index.search(vectors.vectors, 1)
     np.testing.assert_array_equal(rows[:, 0], np.arange(40))
     assert vectors.label(1) == "shoes"
+    assert vectors.map_projection.shape == (9, 2)
+    places = map_places(vectors.map_projection, vectors.vectors)
+    assert (places.std(axis=0) > 0.1).all()
     same_department = np.mean(vectors.similar[:, :5] % 4 == np.arange(40)[:, None] % 4)
     assert same_department > 0.5
 

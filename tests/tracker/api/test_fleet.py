@@ -15,6 +15,9 @@ def test_versions_are_published_and_rolled_back_and_damaged_ones_refused(tmp_pat
 
     async def work(world: ApiWorld) -> None:
         _, answer = await world.ask("/artifacts")
+        assert (answer["in_use"], answer["problem"]) == ("v1", None)
+        world.worker.keeper.problem = f"{third} is refused"
+        assert (await world.ask("/artifacts"))[1]["problem"] == f"{third} is refused"
         assert [one["version"] for one in answer["versions"]] == [third, second, first]
         assert answer["latest"] == third
         status, answer = await world.ask("/artifacts/rollback", "POST")
@@ -37,6 +40,18 @@ def test_versions_are_published_and_rolled_back_and_damaged_ones_refused(tmp_pat
         assert latest_version(root) == third
 
     with_api(tmp_path / "worker", work, artifacts=str(root))
+
+
+def test_a_worker_tells_the_weights_and_the_diversity_that_a_what_if_starts_from(
+    tmp_path: Path,
+) -> None:
+    async def work(world: ApiWorld) -> None:
+        status, answer = await world.ask("/workers")
+        assert (status, answer["address"], answer["ready"]) == (200, "http://me:1", True)
+        assert (answer["weights"]["like"], answer["weights"]["click"]) == (2.0, 0.5)
+        assert answer["diversity"] == 0.25
+
+    with_api(tmp_path, work, diversity=0.25)
 
 
 def test_who_may_only_read_may_not_publish(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Answers about users: from the state as it is between two chunks, and without changing it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from tests.api_world import ApiWorld, user_in, with_api
 from tests.plane_world import NOW, like, lists
+from tracker.items.item_map import fit_map, map_places
+from tracker.items.vectors import unit
 
 ADA = user_in(0)
 
@@ -225,15 +228,48 @@ def test_the_trend_of_an_item_is_that_of_its_events(tmp_path: Path) -> None:
     async def work(world: ApiWorld) -> None:
         view = world.worker.keeper.current.view
         status, answer = await world.ask("/items/i3/trend")
-        assert (status, answer["steps"], answer["events"]) == (200, [], 0.0)
+        assert (status, answer["steps"]) == (200, [])
         half_lives = view.columns.half_lives
-        view.columns.counts[3] = 8.0 * np.exp2(-1800.0 / half_lives)
+        view.columns.counts[3] = 8.0 * np.exp2(-4000.0 / half_lives)
         view.columns.ref_times[3] = NOW
-        view.columns.first_times[3] = NOW - 1800.0
         _, answer = await world.ask(f"/items/i3/trend?at={NOW}")
-        assert answer["events"] == pytest.approx(8.0, abs=1.5)
-        best = max(answer["steps"], key=lambda step: step["events"])
-        assert (best["from_seconds"], best["to_seconds"]) == (600.0, 3600.0)
+        steps = answer["steps"]
+        assert [step["from_seconds"] < step["to_seconds"] for step in steps] == [True] * len(steps)
+        assert steps == sorted(steps, key=lambda step: -step["middle_seconds"])
+        best = max(steps, key=lambda step: step["events_per_hour"])
+        assert best["from_seconds"] < 4000.0 < best["to_seconds"]
         assert (await world.ask("/items/nothing/trend"))[0] == 404
+
+    with_api(tmp_path, work)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_items_and_interests_have_places_on_the_map(tmp_path: Path, is_kept: bool) -> None:
+    """An artifact keeps its map; one that keeps none has its items on one that is made here."""
+
+    async def work(world: ApiWorld) -> None:
+        await shop(world)
+        artifact = world.worker.keeper.current.artifact
+        if is_kept:
+            vectors = replace(artifact.vectors, map_projection=fit_map(artifact.vectors.vectors))
+            object.__setattr__(artifact, "vectors", vectors)
+        status, answer = await world.ask("/map?k=10")
+        assert (status, len(answer["items"])) == (200, 10)
+        expected = map_places(fit_map(artifact.vectors.vectors), artifact.vectors.vectors)
+        for item in answer["items"]:
+            row = artifact.vectors.row_of_id(item["item_id"])
+            assert [item["x"], item["y"]] == pytest.approx(expected[row].tolist(), abs=1e-4)
+        _, answer = await world.ask(f"/users/{ADA}/interests")
+        places = [[one["x"], one["y"]] for one in answer["interests"]]
+        states = world.worker.rows.states
+        count = int(states.head["n_slots"].max())
+        assert len(places) == count
+        if not is_kept:
+            assert places == [[None, None]] * count
+            return
+        (user,) = np.flatnonzero(states.head["n_slots"] == count)
+        means = unit(states.interest_means[user, :count].astype(np.float32))
+        expected = map_places(fit_map(artifact.vectors.vectors), means)
+        np.testing.assert_allclose(sorted(places), sorted(expected.tolist()), atol=1e-3)
 
     with_api(tmp_path, work)

@@ -204,6 +204,7 @@ def test_the_golden_artifact_of_format_1_is_read() -> None:
     np.testing.assert_allclose(artifact.vectors.vectors, expected["vectors"], atol=1e-6)
     rows, _ = artifact.index.search(artifact.vectors.vectors[:1], 3)
     assert rows[0].tolist() == expected["nearest"]
+    assert artifact.vectors.map_projection.shape == (0, 2)  # of before there were maps
     before = read_before(GOLDEN_ARTIFACT)
     assert before is not None
     assert before.sources.texts[0] == expected["text"]

@@ -147,6 +147,13 @@ def test_bad_artifact_is_refused_once_and_the_old_one_stays(
         assert keeper.current.version == shop.first
         assert not await keeper.catch_up(2)  # what LATEST names is not in use
         assert keeper.newest == 1
+        assert keeper.problem is not None
+        assert keeper.problem.startswith(f"{bad} is refused: ")
+        assert "altered or cut short" in keeper.problem
+        set_latest(shop.root, shop.first)
+        await until(lambda: keeper.problem is None)
+        set_latest(shop.root, bad)  # is not read again, and has the same reason
+        await until(lambda: keeper.problem is not None)
         set_latest(shop.root, shop.first)
         good = await asyncio.to_thread(shop.build, 80)
         await until(lambda: keeper.current.version == good)
@@ -164,6 +171,7 @@ def test_latest_that_cannot_be_read_is_said_once_and_the_old_one_stays(
         assert not await keeper.refresh()
         assert not await keeper.catch_up(2)
         assert (keeper.current.version, keeper.newest) == (shop.first, 1)
+        assert "LATEST cannot be read" in str(keeper.problem)
         shutil.move(shop.root.with_name("away"), shop.root)
         assert await keeper.refresh()
 
@@ -277,6 +285,7 @@ def test_artifact_whose_feed_stalls_is_tried_again_and_not_refused(
         version = await asyncio.to_thread(shop.build, 70)
         await until(lambda: len(shop.feeds) == 3)
         assert keeper.current.version == shop.first
+        assert str(keeper.problem).startswith(f"{version} waits: ")
         del shop.feed  # the feeds of the class read everything
         keeper._make_feed = shop.feed
         await until(lambda: keeper.current.version == version)

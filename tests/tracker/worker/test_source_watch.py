@@ -20,13 +20,15 @@ class Watched:
         self.topics: dict[str, TopicInfo] | None = {"t-events": TopicInfo("t-events", 1, "one")}
         self.end: int | None = 100
         self.fatal: list[BaseException] = []
+        self.now = 1000.0
         store = SimpleNamespace(
             is_open=True, progress=SimpleNamespace(position=100, topic_id="one", partitions=1)
         )
         partitions: Any = {PLACE: SimpleNamespace(store=store, side=SimpleNamespace(table="users"))}
         self.watch = SourceWatch(
-            self.describe, lambda tp: self.end, partitions, self.fatal.append, lambda *_: None
-        )
+            self.describe, lambda tp: self.end, partitions, self.fatal.append, lambda *_: None,
+            lambda: self.now,
+        )  # fmt: skip
 
     async def describe(self) -> dict[str, TopicInfo]:
         if self.topics is None:
@@ -49,6 +51,36 @@ def test_a_topic_that_is_the_same_is_no_reason_to_stop(watched: Watched) -> None
     assert watched.look() == ""
     watched.topics = None  # no broker answers; that is told of elsewhere
     assert watched.look() == watched.look() == ""
+
+
+def test_the_time_without_an_answer_of_the_brokers_is_known(watched: Watched) -> None:
+    topics = watched.topics
+    assert watched.watch.silence_seconds == 0.0
+    watched.look()
+    watched.now += 12.0
+    assert watched.watch.silence_seconds == 0.0  # nobody has asked since
+    watched.topics = None
+    watched.look()
+    watched.now += 8.0
+    assert watched.watch.silence_seconds == 20.0
+    watched.topics = topics
+    watched.look()
+    assert watched.watch.silence_seconds == 0.0
+
+
+def test_a_broker_that_takes_the_question_and_does_not_answer_is_silent(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.worker.source_watch.ANSWER_SECONDS", 0.02)
+
+    async def nothing() -> dict[str, TopicInfo]:
+        await asyncio.sleep(60.0)
+        return {}
+
+    monkeypatch.setattr(watched.watch, "_describe", nothing)
+    assert watched.look() == ""
+    watched.now += 5.0
+    assert watched.watch.silence_seconds == 5.0
 
 
 def test_a_topic_that_was_made_again_ends_the_worker_at_once(watched: Watched) -> None:

@@ -1,6 +1,6 @@
 // Small helpers: elements, and charts in the colours of the page.
 
-import { clock } from "./words.js";
+import { clock, duration, number, percent } from "./words.js";
 
 /** Texts of the ticks of a time axis, in the reader's form. */
 const clocks = (_, ticks, axis, space, step) => ticks.map((tick) => clock(tick, step < 60));
@@ -32,7 +32,7 @@ export function stack(holder, times, labels, shares, describe) {
   const chart = new window.uPlot({
     width: Math.max(holder.clientWidth, 200), height: 240, cursor: { show: false }, legend: { show: false },
     scales: { x: { time: true }, y: { range: [0, 1] } },
-    axes: [{ ...axis, values: clocks }, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => `${Math.round(tick * 100)} %`) }],
+    axes: [{ ...axis, values: clocks }, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => percent(tick)) }],
     series: [{}, ...order.map((n) => ({ label: labels[n], stroke: colour(n), fill: colour(n), width: 1, points: { show: times.length < 2 } }))],
   }, [times, ...order.map((n) => sums[n])], holder);
   chart.root.setAttribute("role", "img");
@@ -40,16 +40,29 @@ export function stack(holder, times, labels, shares, describe) {
   return chart;
 }
 
-/** Events an hour over the last day, in steps, at the time of each. */
-export function steps(holder, { time, steps: stretches }, describe) {
+const AGES = [600, 3600, 21600, 86400];
+
+/** Events an hour by age, the newest at the right; each has a bar over the ages that half of its weight is of. */
+export function rates(holder, oldestFirst, describe) {
   holder.replaceChildren();
-  const times = [...stretches.map((one) => time - one.to_seconds), time], rates = stretches.map((one) => one.events_per_hour);
+  const shown = [...oldestFirst].reverse();
   const axis = { stroke: theme("quiet"), grid: { stroke: theme("line"), width: 1 }, ticks: { stroke: theme("line") } };
+  const bars = (chart) => {
+    const pen = chart.ctx;
+    pen.save();
+    pen.strokeStyle = colour(0); pen.lineWidth = 5 * window.devicePixelRatio; pen.lineCap = "round";
+    for (const one of shown) {
+      const y = chart.valToPos(one.events_per_hour, "y", true);
+      pen.beginPath(); pen.moveTo(chart.valToPos(one.from_seconds, "x", true), y); pen.lineTo(chart.valToPos(one.to_seconds, "x", true), y); pen.stroke();
+    }
+    pen.restore();
+  };
   const chart = new window.uPlot({
-    width: Math.max(holder.clientWidth, 200), height: 180, cursor: { show: false }, legend: { show: false },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } }, axes: [{ ...axis, values: clocks }, { ...axis, size: 60 }],
-    series: [{}, { stroke: colour(0), fill: `${colour(0)}33`, width: 2, points: { show: false }, paths: window.uPlot.paths.stepped({ align: 1 }) }],
-  }, [times, [...rates, rates.at(-1)]], holder);
+    width: Math.max(holder.clientWidth, 200), height: 180, cursor: { show: false }, legend: { show: false }, hooks: { draw: [bars] },
+    scales: { x: { time: false, distr: 3, dir: -1, range: [shown[0].from_seconds / 1.2, shown.at(-1).to_seconds * 1.2] }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
+    axes: [{ ...axis, splits: () => AGES, filter: (_, ticks) => ticks, values: (_, ticks) => ticks.map((tick) => duration(tick)) }, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => number(tick, 2)) }],
+    series: [{}, { stroke: colour(0), width: 1, dash: [4, 4], points: { show: true, size: 9, fill: colour(0) } }],
+  }, [shown.map((one) => one.middle_seconds), shown.map((one) => one.events_per_hour)], holder);
   chart.root.setAttribute("role", "img");
   chart.root.setAttribute("aria-label", describe);
   return chart;

@@ -1,9 +1,9 @@
 // The items: search, what is known of one, its trend by half-life, similar ones, and the map.
 
 import { ask, enc } from "./api.js";
-import { bars, colour, el, fill, steps, theme } from "./dom.js";
+import { bars, colour, el, fill, rates, theme } from "./dom.js";
 import { tell } from "./main.js";
-import { moment, number, percent, word } from "./words.js";
+import { duration, moment, number, percent, word } from "./words.js";
 
 export function itemsView(root, signal, [itemId = "", text = ""]) {
   const input = el("input", { id: "item-text", value: text, autocomplete: "off", maxlength: 200 });
@@ -34,12 +34,12 @@ async function showItem(place, itemId, signal) {
     const link = (other) => el("a", { href: `#/items/${enc(other.item_id)}` }, other.item_id);
     fill(place, el("h2", {}, item.item_id),
       el("p", { class: "quiet small" }, [item.label, `+${number(item.positives)} −${number(item.negatives)}`, item.last_event == null ? null : moment(item.last_event)].filter(Boolean).join(" · ")),
-      el("h3", {}, word("trend")), el("p", { class: "small quiet" }, word("trendText", { events: number(trend.events, 1) })), chart,
+      el("h3", {}, word("trend")), el("p", { class: "small quiet" }, word(trend.steps.length ? "trendText" : "none")), chart,
       el("h3", {}, word("counts")), bars(Object.entries(item.counts), (value) => number(value, 1)),
       el("h3", {}, word("similar")), el("ul", {}, ...similar.items.map((other) => el("li", {}, link(other), ` ${percent(other.cosine)}`))),
       el("h3", {}, word("together")), item.chosen_together.length
         ? el("ul", {}, ...item.chosen_together.map((other) => el("li", {}, link(other), ` ${number(other.together, 1)}`))) : el("p", { class: "quiet" }, word("none")));
-    if (trend.steps.length) steps(chart, trend, word("trendText", { events: number(trend.events, 1) }));
+    if (trend.steps.length) rates(chart, trend.steps, `${word("trend")}: ${trend.steps.map((one) => word("ago", { rate: number(one.events_per_hour, 2), from: duration(one.from_seconds), to: duration(one.to_seconds) })).join("; ")}`);
   } catch (error) { tell(error); }
 }
 
@@ -68,9 +68,9 @@ async function showMap(place, itemId, signal) {
         }
       }
       pen.globalAlpha = 1; pen.font = "600 13px system-ui, sans-serif"; pen.textBaseline = "middle"; pen.lineWidth = 4; pen.lineJoin = "round";
-      for (const { label, typical_item: typical, strength } of interests) {
-        const item = items.find((one) => one.item_id === typical);
-        if (!item) continue;
+      for (const { label, typical_item: typical, strength, x, y } of interests) {
+        const item = x == null ? items.find((one) => one.item_id === typical) : { px: 12 + x * (width - 24), py: 12 + y * (height - 24) };
+        if (!item) continue; // of an index without a map, and not among the items that are shown
         const side = 7 + 9 * Math.sqrt(strength), text = `${label || typical} ${percent(strength)}`;
         pen.fillStyle = theme("accent"); pen.strokeStyle = theme("card");
         pen.beginPath(); pen.moveTo(item.px, item.py - side); pen.lineTo(item.px + side, item.py); pen.lineTo(item.px, item.py + side); pen.lineTo(item.px - side, item.py); pen.closePath(); pen.stroke(); pen.fill();

@@ -6,7 +6,7 @@ import { say, tell } from "./main.js";
 import { duration, moment, number, percent, signed, word } from "./words.js";
 
 const KINDS = { view: "view", like: "like", buy: "purchase", dislike: "dislike" };
-const SLIDERS = { view: 0.3, click: 1, like: 2, cart: 2, purchase: 3, dislike: -2 };
+const SLIDERS = ["view", "click", "like", "cart", "purchase", "dislike"]; // as far as they have a weight here
 const MOMENTS = 240;
 
 export function userView(root, signal, [userId = "", scene = ""]) {
@@ -31,8 +31,13 @@ export function userView(root, signal, [userId = "", scene = ""]) {
 function go(user, scene) { location.hash = `#/user/${enc(user)}${scene ? `/${enc(scene)}` : ""}`; }
 
 function every(milliseconds, signal, work) {
+  let failed = false;
   const turn = async () => {
-    try { await work(); } catch (error) { tell(error); }
+    try {
+      await work();
+      if (failed) say("");
+      failed = false;
+    } catch (error) { failed = true; tell(error); }
     if (!signal.aborted) setTimeout(turn, milliseconds);
   };
   turn();
@@ -184,13 +189,15 @@ function showWhatIf(root, state, signal) {
     const shown = el("output", { class: "number small", for: `slider-${name}` }, number(value, 2));
     values[name] = value;
     sliders.append(el("label", { for: `slider-${name}` }, label),
-      el("input", { type: "range", id: `slider-${name}`, min, max, step, value, oninput: (event) => {
+      el("input", { type: "range", id: `slider-${name}`, min: Math.min(min, value), max: Math.max(max, value), step, value, oninput: (event) => {
         values[name] = Number(event.target.value); changed.add(name); shown.textContent = number(values[name], 2);
         clearTimeout(waiting); waiting = setTimeout(run, 250);
       } }), shown);
   };
-  add("diversity", word("diversity"), 0, 1, 0.05, 0.3);
-  for (const [kind, weight] of Object.entries(SLIDERS)) add(kind, kind, -3, 5, 0.1, weight);
+  ask("/workers", { signal }).then(({ weights, diversity }) => {
+    add("diversity", word("diversity"), 0, 1, 0.05, diversity);
+    for (const kind of SLIDERS) if (kind in weights) add(kind, kind, -3, 5, 0.1, weights[kind]);
+  }).catch(tell);
   const run = async () => {
     const { diversity, ...weights } = values;
     const body = { weights: Object.fromEntries(Object.entries(weights).filter(([kind]) => changed.has(kind))) };

@@ -3,7 +3,7 @@
 import { ask, askHealth, askText, enc } from "./api.js";
 import { el, fill } from "./dom.js";
 import { say, tell } from "./main.js";
-import { moment, number, percent, word } from "./words.js";
+import { clock, moment, number, percent, word } from "./words.js";
 
 export function workerView(root, signal) {
   const figures = el("div", { class: "figures" }), fleet = el("div", { class: "scroll", tabindex: "0" });
@@ -11,18 +11,27 @@ export function workerView(root, signal) {
   const attention = el("ul", {}), region = el("div", { role: "status" }, attention);
   root.append(el("section", {}, el("h2", {}, word("worker")), figures, el("h3", {}, word("attention")), region), el("section", { class: "half" }, el("h2", {}, word("fleet")), fleet),
     el("section", { class: "half" }, el("h2", {}, word("versions")), versions), el("section", {}, el("h2", {}, word("rejections")), rejections));
-  let before = null;
+  let before = null, away = false;
   const turn = async () => {
     try {
       const now = { at: performance.now() / 1000, ...parse(await askText("metrics")) };
       drawFigures(figures, before, now);
       if (!before || now.at - before.at > 4) before = now;
-      const [workers, rejected, artifacts, health] = await Promise.all([ask("/workers", { signal }), ask("/rejections?k=10", { signal }), ask("/artifacts", { signal }), askHealth()]);
-      drawAttention(attention, before, now, rejected, artifacts, health);
-      drawFleet(fleet, workers);
-      drawRejections(rejections, rejected);
-      drawVersions(versions, artifacts, signal);
-    } catch (error) { tell(error); }
+      const failed = []; // one answer that fails does not keep the others from being shown
+      const get = (path) => ask(path, { signal }).catch((error) => { failed.push(error); return null; });
+      const [workers, rejected, artifacts, health] = await Promise.all([get("/workers"), get("/rejections?k=10"), get("/artifacts"), askHealth()]);
+      drawAttention(attention, before, now, rejected, artifacts, health, failed);
+      if (workers) drawFleet(fleet, workers);
+      if (rejected) drawRejections(rejections, rejected);
+      if (artifacts) drawVersions(versions, artifacts, signal);
+      if (failed.length) tell(failed[0]);
+      else if (away) say("");
+      away = failed.length > 0;
+    } catch (error) {
+      if (error instanceof TypeError && !signal.aborted) drawLines(attention, [word("gone")]);
+      tell(error);
+      away = true;
+    }
     if (!signal.aborted) setTimeout(turn, 2000);
   };
   turn();
@@ -59,17 +68,24 @@ function drawFigures(place, before, now) {
 }
 
 /** What an operator has to look at now, each with what to do. */
-function drawAttention(place, before, now, { counts }, { in_use: inUse, latest }, health) {
+function drawAttention(place, before, now, rejected, artifacts, health, failed) {
   const grown = (name) => (before ? sum(now[name]) - sum(before[name]) : 0);
   const lines = [...health.live.map((reason) => word("notAlive", { reason })), ...health.waits.map((reason) => word("notYetReady", { reason }))];
+  const silence = Math.max(0, ...(now.tracker_broker_silence_seconds ?? []).map(([, value]) => value));
+  if (silence > 0) lines.push(word("silent", { since: clock(Date.now() / 1000 - silence) }));
   if (grown("tracker_rejected_total") > 0) {
-    const [reason] = Object.entries(counts).sort((a, b) => b[1] - a[1])[0] ?? ["?"];
+    const [reason] = Object.entries(rejected?.counts ?? {}).sort((a, b) => b[1] - a[1])[0] ?? ["?"];
     const perSecond = grown("tracker_rejected_total") / Math.max(now.at - before.at, 0.1);
-    lines.push(word("rejecting", { rate: number(perSecond, 1), reason }));
+    lines.push(word("rejecting", { rate: number(perSecond, perSecond < 10 ? 1 : 0), reason }));
   }
-  if (latest && latest !== inUse) lines.push(word(sum(now.tracker_refused_artifacts_total) > 0 ? "refusedVersion" : "changing", { latest, inUse }));
+  if (artifacts?.problem) lines.push(word("refusedVersion", { problem: artifacts.problem, inUse: artifacts.in_use }));
+  else if (artifacts?.latest && artifacts.latest !== artifacts.in_use) lines.push(word("changing", { latest: artifacts.latest, inUse: artifacts.in_use }));
   if (sum(now.tracker_dropped_total) > 0) lines.push(word("dropping", { count: number(sum(now.tracker_dropped_total)) }));
   if (sum(now.tracker_unreadable_rows_total) > 0) lines.push(word("unreadable", { count: number(sum(now.tracker_unreadable_rows_total)) }));
+  drawLines(place, [...lines, ...failed.map((error) => error.message)]);
+}
+
+function drawLines(place, lines) {
   const text = lines.join("\n");
   if (place.dataset.text === text && place.childElementCount) return; // told once, also to screen readers
   place.dataset.text = text;
@@ -78,10 +94,12 @@ function drawAttention(place, before, now, { counts }, { in_use: inUse, latest }
 
 const table = (names, rows) => el("table", {}, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, ...rows));
 
+const short = (address) => address.replace(/^https?:\/\//, "");
+
 function drawFleet(place, answer) {
-  const rows = answer.partitions.map((one) => el("tr", {}, el("td", {}, `${one.topic}-${one.partition}`), el("td", {}, answer.address),
+  const rows = answer.partitions.map((one) => el("tr", {}, el("td", {}, `${one.topic}-${one.partition}`), el("td", {}, short(answer.address)),
     el("td", { class: "number" }, number(one.lag)), el("td", { class: "number" }, number(one.rows)), el("td", {}, one.waits_for ?? "–")));
-  const others = answer.workers.filter((one) => one.address !== answer.address).map((one) => el("tr", {}, el("td", {}, one.partitions.join(", ")), el("td", {}, one.address), el("td", {}), el("td", {}), el("td", {})));
+  const others = answer.workers.filter((one) => one.address !== answer.address).map((one) => el("tr", {}, el("td", {}, one.partitions.join(", ")), el("td", {}, short(one.address)), el("td", {}), el("td", {}), el("td", {})));
   fill(place, el("p", {}, `${answer.address} · ${word(answer.ready ? "ready" : "notReady")}${answer.reasons.length ? `: ${answer.reasons.join("; ")}` : ""}`),
     table(["partition", "owner", "lag", "state", "waits"].map((name) => word(name)), [...rows, ...others]));
 }
@@ -99,7 +117,7 @@ function drawVersions(place, { versions }, signal) {
     if (!confirm(word(question, fields))) return;
     try { const { version } = await ask(path, { body: null, signal }); say(word("done", { version })); } catch (error) { tell(error); }
   };
-  fill(place, table(["version", "created", "items", "recall", "change"].map((name) => word(name)), versions.map((one) => el("tr", {},
+  fill(place, table(["version", "created", "number", "recall", "change"].map((name) => word(name)), versions.map((one) => el("tr", {},
     el("td", {}, one.version, one.in_use ? el("span", { class: "tag" }, word("inUse")) : null, one.latest ? el("span", { class: "tag" }, word("latest")) : null),
     el("td", {}, one.created ? moment(Date.parse(one.created) / 1000) : "–"), el("td", { class: "number" }, number(one.items)), el("td", { class: "number" }, number(one.recall, 3)),
     el("td", {}, one.latest ? null : el("button", { type: "button", onclick: () => change(`/artifacts/${enc(one.version)}/publish`, "confirmPublish", { version: one.version }) }, word("publish")))))),
