@@ -93,6 +93,10 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "recommend-large": [_recommend("100000", "20000")],
         "late-events": [_python("late_events", "--items", "20000", "--users", "4000")],
         "http-api": [_python("http_api", "--rounds", "5")],
+        "page": [_python("page", "--repeat", "5")],
+        "operator-walk": [
+            _python("operator_walk", "--prometheus", shutil.which("prometheus") or "prometheus")
+        ],
         "encode": [_python("encode", "--repeat", "5")],
         "search": [_python("search", "--artifacts", str(work / "films-all"), *films)],
         "step": [_python("step")],

@@ -1,4 +1,4 @@
-"""Blocks of docs/figures/speed.md and sizing.md: start, trickle, swap, recovery, search, sizes."""
+"""Blocks of the pages speed, sizing and walk: start, trickle, recovery, sizes, the page ..."""
 
 import argparse
 import statistics
@@ -219,7 +219,58 @@ def sizing(results: Results) -> str:
     )
 
 
+def page(results: Results) -> str:
+    """Return the seconds that somebody new waits for the page."""
+    result = results["page"]
+    figures, lines = result["figures"], []
+    titles = {
+        "first_screen": "from the address to the first screen",
+        "first_paint": "from the address to the first thing drawn",
+        "first_list": "from a user's address to the first list",
+        "moved": "from the click to the list that has moved",
+    }
+    for name, title in titles.items():
+        parts = (figures["first_visit"], figures["median"], figures["most"])
+        lines.append([title, *(f"{part[name]:.2f}" for part in parts)])
+    text = (
+        f"The address of the page stood there {figures['address_seconds']:.0f} s after the command."
+        f" {figures['visits']} visits, in seconds:"
+    )
+    head = ["", "first visit", "median", "most"]
+    return "\n\n".join([text, table(head, lines), source(result)])
+
+
+def operator_walk(results: Results) -> str:
+    """Return each step of the operator's walk, and what the page said."""
+    result = results["operator-walk"]
+    figures, lines = result["figures"], []
+    for number, step in enumerate(figures["steps"], 1):
+        alerts = ", ".join(f"{name} ({state})" for name, state in sorted(step["alerts"].items()))
+        said = "<br>".join(line.replace("|", "/") for line in step["attention"])
+        lines.append([str(number), step["done"], f"{step['seconds']:.0f} s", said, alerts])
+    text = f"The flood was of {whole(figures['rubbish'])} records."
+    head = ["", "done", "the page says so after", "what it says", "alerts of Prometheus"]
+    return "\n\n".join([text, table(head, lines), source(result)])
+
+
+def dashboard(results: Results) -> str:
+    """Return how much of the dashboard had data in the walk."""
+    result = results["operator-walk"]
+    drawn = result["figures"]["dashboard"]
+    empty = ", ".join(drawn["without_data"])
+    text = (
+        f"{len(drawn['with_data'])} of {drawn['panels']} panels had data, {drawn['series']} series."
+        + (
+            f" Without data, as nothing of the kind happened or was trained: {empty}."
+            if empty
+            else ""
+        )
+    )
+    return f"{text}\n\n{source(result)}"
+
+
 BLOCKS: dict[str, Any] = {
+    "page": page, "operator-walk": operator_walk, "dashboard": dashboard,
     "start": start, "idle": idle, "swap": swap, "recover": recover, "search": search,
     "encode": encode, "scale": scale, "sizing": sizing,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -258,7 +259,9 @@ class ArtifactKeeper:
                 version, self.current.version, RETRY_SECONDS, error,
             )  # fmt: skip
         except Exception as error:  # a bad artifact must not end the worker
-            self._problem = f"{version} is refused: {first_line(error)}"
+            # People who may only read see it, so it does not say where files lie.
+            why = re.sub(rf"\S*/(?={re.escape(version)})", "", first_line(error))
+            self._problem = f"{version} is refused: {why}"
             self._refused = version, self._problem
             self._metrics.refused_artifacts.inc()
             is_known = isinstance(error, (ArtifactError, OSError))

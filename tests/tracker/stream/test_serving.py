@@ -149,7 +149,8 @@ def test_bad_artifact_is_refused_once_and_the_old_one_stays(
         assert keeper.newest == 1
         assert keeper.problem is not None
         assert keeper.problem.startswith(f"{bad} is refused: ")
-        assert "altered or cut short" in keeper.problem
+        assert f"{bad}/{LAYOUT.index}: altered or cut short" in keeper.problem
+        assert str(shop.root.parent) not in keeper.problem
         set_latest(shop.root, shop.first)
         await until(lambda: keeper.problem is None)
         set_latest(shop.root, bad)  # is not read again, and has the same reason

@@ -15,12 +15,13 @@ export function workerView(root, signal) {
   const turn = async () => {
     try {
       const now = { at: performance.now() / 1000, ...parse(await askText("metrics")) };
-      drawFigures(figures, before, now);
+      const since = before;
+      drawFigures(figures, since, now);
       if (!before || now.at - before.at > 4) before = now;
       const failed = []; // one answer that fails does not keep the others from being shown
       const get = (path) => ask(path, { signal }).catch((error) => { failed.push(error); return null; });
       const [workers, rejected, artifacts, health] = await Promise.all([get("/workers"), get("/rejections?k=10"), get("/artifacts"), askHealth()]);
-      drawAttention(attention, before, now, rejected, artifacts, health, failed);
+      drawAttention(attention, since, now, rejected, artifacts, health, failed);
       if (workers) drawFleet(fleet, workers);
       if (rejected) drawRejections(rejections, rejected);
       if (artifacts) drawVersions(versions, artifacts, signal);
@@ -112,7 +113,7 @@ function drawRejections(place, { counts, last }) {
 }
 
 function drawVersions(place, { versions }, signal) {
-  if (place.contains(document.activeElement) && document.activeElement !== place) return; // a button is in use
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   const change = async (path, question, fields) => {
     if (!confirm(word(question, fields))) return;
     try { const { version } = await ask(path, { body: null, signal }); say(word("done", { version })); } catch (error) { tell(error); }
@@ -120,6 +121,7 @@ function drawVersions(place, { versions }, signal) {
   fill(place, table(["version", "created", "number", "recall", "change"].map((name) => word(name)), versions.map((one) => el("tr", {},
     el("td", {}, one.version, one.in_use ? el("span", { class: "tag" }, word("inUse")) : null, one.latest ? el("span", { class: "tag" }, word("latest")) : null),
     el("td", {}, one.created ? moment(Date.parse(one.created) / 1000) : "–"), el("td", { class: "number" }, number(one.items)), el("td", { class: "number" }, number(one.recall, 3)),
-    el("td", {}, one.latest ? null : el("button", { type: "button", onclick: () => change(`/artifacts/${enc(one.version)}/publish`, "confirmPublish", { version: one.version }) }, word("publish")))))),
-    el("p", {}, el("button", { type: "button", disabled: versions.length < 2, onclick: () => change("/artifacts/rollback", "confirmBack", {}) }, word("rollback"))));
+    el("td", {}, one.latest ? null : el("button", { type: "button", "data-key": one.version, onclick: () => change(`/artifacts/${enc(one.version)}/publish`, "confirmPublish", { version: one.version }) }, word("publish")))))),
+    el("p", {}, el("button", { type: "button", "data-key": "back", disabled: versions.length < 2, onclick: () => change("/artifacts/rollback", "confirmBack", {}) }, word("rollback"))));
+  if (focused) place.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
 }
