@@ -31,7 +31,7 @@ VIEWS = ("user", "items", "worker")
 FIRST_SCREEN_SECONDS = 1.0
 DOCS_WIDTHS = {360: "narrow", 1280: "wide"}
 DOCS_HEIGHT, DOCS_COLOURS = 1300, 48
-STORY_SECONDS = 15
+STORY_SECONDS = 9
 """Seconds in which interests move before a user's picture is taken."""
 
 
