@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
-from tracker.items.vectors import hash_table, lookup_rows
+from tracker.items.vectors import RowTable, hash_table, lookup_rows
 from tracker.users.apply import Applied, apply_events
 from tracker.users.config import InterestConfig
 from tracker.users.seen import SeenSets
@@ -28,6 +28,10 @@ class SmallCatalogue:
     table_hash: NDArray[np.uint64]
     table_row: NDArray[np.int32]
     live: int
+
+    @property
+    def table(self) -> RowTable:
+        return RowTable(self.table_hash, self.table_row)
 
 
 def catalogue(items: int = 40, dim: int = 8, seed: int = 0) -> SmallCatalogue:

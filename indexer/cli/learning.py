@@ -71,6 +71,14 @@ class TowerFlags:
         return TowerOptions(self.cell, self.dim, self.epochs, device, tries=self.tries)
 
 
+@dataclass(frozen=True)
+class ReportFlags:
+    """The folders for the figures of a training."""
+
+    curve: Path | None
+    tensorboard: Path | None
+
+
 @click.command(epilog=EPILOG)
 @items_option
 @events_option
@@ -128,15 +136,17 @@ class TowerFlags:
 @kinds_option
 @signing_key_option
 @json_option
-@gather(inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, tower=TowerFlags)
+@gather(
+    inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, tower=TowerFlags,
+    reports=ReportFlags,
+)  # fmt: skip
 def train(
     inputs: InputFlags,
     protocol: ProtocolFlags,
     encoder: EncoderFlags,
     tower: TowerFlags,
+    reports: ReportFlags,
     root: str,
-    curve: Path | None,
-    tensorboard: Path | None,
     refit: bool,
     signing_key: Path | None,
     minutes: float | None,
@@ -176,20 +186,20 @@ def train(
             users = inputs.read_users()
             text_encoder = encoder.load()
             with ExitStack() as stack:
-                board = None if tensorboard is None else Board(tensorboard)
+                board = None if reports.tensorboard is None else Board(reports.tensorboard)
                 if board is not None:
                     stack.callback(board.close)
-                reports = TrainProgress(
+                callbacks = TrainProgress(
                     encoding=stack.enter_context(encoding_bar()),
                     examples=_bar_of(stack, "replaying for examples"),
                     encoder=progress,
                     epoch=_print_epoch if board is None else board.epoch,
                     note=say,
-                    curves=curve,
+                    curves=reports.curve,
                 )
                 result = fit(
                     catalog, inputs.events, kinds, text_encoder, root, options, time.time(),
-                    reports, users,
+                    callbacks, users,
                 )  # fmt: skip
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)

@@ -53,11 +53,16 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The course of a fit: who follows it, and when it has to end.
+    """The course of a fit: where it begins, who follows it, and when it has to end.
 
-    `report` is called after each batch; `after_epoch` after each epoch, when its checkpoint is
-    written; `until` is the `time.monotonic()` after which no epoch but the first may end.
+    `start` are weights to continue from; items with later ids begin as unknown ones. `checkpoint`
+    is the file that is written after each epoch, and resumed if it is there. `report` is called
+    after each batch; `after_epoch` after each epoch, when its checkpoint is written; `until` is the
+    `time.monotonic()` after which no epoch but the first may end.
     """
+
+    start: Trained | None = None
+    checkpoint: Path | None = None
 
     report: Report | None = None
     after_epoch: Callable[[Epoch], None] = lambda epoch: None
@@ -74,8 +79,6 @@ def fit_encoder(
     *,
     device: torch.device,
     trend: Trend | None = None,
-    start: Trained | None = None,
-    checkpoint: Path | None = None,
     course: Course | None = None,
 ) -> Fitted:
     """Train an encoder.
@@ -90,15 +93,15 @@ def fit_encoder(
         options: hyperparameters.
         device: where it runs.
         trend: popularity of the items by row; without it the encoder learns popularity too.
-        start: weights to continue from; items with later ids start as unknown ones.
-        checkpoint: file that is written after each epoch, and resumed if it is there.
-        course: who follows the fit, and when it has to end; nobody, and never.
+        course: where the fit begins, who follows it, and when it has to end; by default it begins
+            with new weights, nobody follows it, and it may take as long as it needs.
 
     Raises:
         CheckpointError: the checkpoint is of another training.
         ValueError: there is no event to learn from.
     """
     course = Course() if course is None else course
+    start, checkpoint = course.start, course.checkpoint
     torch.manual_seed(options.seed)
     trained = Trained(UserEncoder(config)).to(device)
     if start is not None:

@@ -47,8 +47,8 @@ class Fit:
         """Run the fit from its checkpoint to the end; a finished one returns at once."""
         return fit_encoder(
             self.sequences, self.items, self.config, self.train, self.validation, self.options,
-            device=self.device, trend=self.trend, start=self.start, checkpoint=self.checkpoint,
-            course=Course(until=self.until),
+            device=self.device, trend=self.trend,
+            course=Course(self.start, self.checkpoint, until=self.until),
         )  # fmt: skip
 
 

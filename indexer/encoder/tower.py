@@ -294,9 +294,11 @@ def _fit_encoder(
     with progress.display(name, options.epochs) as report:
         return fit_encoder(
             part.sequences, part.items, config, part.events, validation, options,
-            device=data.device, trend=data.trend, start=start,
-            checkpoint=None if folder is None else folder / f"{name}.safetensors",
-            course=Course(report, lambda epoch: progress.epoch(name, epoch), until),
+            device=data.device, trend=data.trend,
+            course=Course(
+                start, None if folder is None else folder / f"{name}.safetensors",
+                report, lambda epoch: progress.epoch(name, epoch), until,
+            ),
         )  # fmt: skip
 
 

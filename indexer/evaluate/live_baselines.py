@@ -130,19 +130,42 @@ def pairs_of(
         fitted: (E,) bool; if given, pairs are taken over the square roots of both items' numbers
             of pairs among these events.
     """
-    order, _ = by_user(log, rows)
+    order, first = by_user(log, rows)
+    norms = np.ones(items)
+    if fitted is not None:
+        norms = 1.0 / np.sqrt(_fitted_pairs(rows, order, first, window, fitted, items) / 2.0 + 5.0)
+    after = np.minimum(np.repeat(first[1:], np.diff(first)) - np.arange(1, len(order) + 1), window)
+    counts = np.bincount(rows[order], after, items).astype(np.int64)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     before = np.full(len(rows), -1, np.int32)
     same = log.users[order[1:]] == log.users[order[:-1]]
     before[order[1:][same]] = order[:-1][same]
-    starts = np.zeros(items + 1, np.int64)
-    counted = np.zeros(len(rows), np.bool_) if fitted is None else fitted
-    sizes = np.zeros(items, np.int64)
-    _count_pairs(rows, before, window, counted, starts, sizes)
-    starts = np.cumsum(starts)
     seconds, events = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
     _fill_pairs(rows, before, window, starts[:-1].copy(), seconds, events)
-    norms = np.ones(items) if fitted is None else 1.0 / np.sqrt(sizes / 2.0 + 5.0)
     return Pairs(starts, seconds, events, norms)
+
+
+def _fitted_pairs(
+    rows: Rows, order: Integers, first: Integers, window: int, fitted: Flags, items: int
+) -> Integers:
+    """Return how many pairs each item is in, as first and as second one, by fitted events (N,).
+
+    Args:
+        rows: (E,) of the events, -1 for an event that does not count.
+        order: (M,) positions of the events that count, a user's side by side: see `by_user`.
+        first: each user's first place in it, and its length.
+        window: events after an item that make pairs with it.
+        fitted: (E,) bool, the events whose pairs with earlier ones count.
+        items: N.
+    """
+    sizes = np.diff(first)
+    places = np.arange(len(order))
+    is_fitted = fitted[order]
+    as_second = np.minimum(places - np.repeat(first[:-1], sizes), window) * is_fitted
+    so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(is_fitted)])
+    ends = np.minimum(places + 1 + window, np.repeat(first[1:], sizes))
+    as_first = so_far[ends] - so_far[places + 1]
+    return np.bincount(rows[order], as_first + as_second, items).astype(np.int64)
 
 
 class LivePairs:
@@ -292,25 +315,6 @@ class _Choice:
             )  # fmt: skip
             gains += float(gains_at_k(ranks, 10).sum())
         return gains
-
-
-@native
-def _count_pairs(
-    rows: Rows, before: Array, window: int, counted: Flags, starts: Integers, sizes: Integers
-) -> None:
-    """Count each first item's pairs, one place on, and each item's among the counted events."""
-    for event in range(len(rows)):
-        if rows[event] < 0:
-            continue
-        other = before[event]
-        for _ in range(window):
-            if other < 0:
-                break
-            starts[rows[other] + 1] += 1
-            if counted[event]:
-                sizes[rows[other]] += 1
-                sizes[rows[event]] += 1
-            other = before[other]
 
 
 @native

@@ -44,6 +44,8 @@ EXACT = (
     "events", "positives", "negatives", "unknown", "known_positives", "retracted", "too_old",
     "duplicates", "evicted", "first_time", "last_time", "ref_time", "last_offset", "last_scene",
 )  # fmt: skip
+MOST_WAITING_POSITIVE, MOST_WAITING = 5, 10
+"""Positive events, and events in all, that may wait of an item that has no row."""
 BEFORE_SECONDS = 1.0
 """A pause that began longer before an action is not of that action."""
 
@@ -175,7 +177,7 @@ def _model(
     verdict: Verdict,
     free: bool,
 ) -> Model:
-    """Let the model live what the workers have lived; check lists against what users had seen."""
+    """Apply all events to a model; check lists against what users had seen."""
     model = Model(free=free)
     for record in records:
         place = (record.partition, record.offset)
@@ -409,11 +411,14 @@ def compare_items(model: Model, rows: Rows, versions: Versions) -> list[str]:
     waiting = {int.from_bytes(name, "big"): row for name, row in rows.waiting.items()}
     for item in (set(model.items) - set(stored)) - model.unsure:
         # Of no catalogue: its events wait, until there are more than one user can add.
-        told = model.items[item]
-        kept = len(decode_waiting(waiting[item])) if item in waiting else 0
-        is_of_one = told.positives <= 5 and told.positives + told.negatives + told.neutrals <= 10
-        if not is_of_one or kept not in (len(told.deltas), 0 if told.is_empty else -1):
-            wrong.append(f"item {item:x} has no row, {kept} of {len(told.deltas)} events wait")
+        one = model.items[item]
+        n_waiting = len(decode_waiting(waiting[item])) if item in waiting else 0
+        may_wait = (
+            one.positives <= MOST_WAITING_POSITIVE
+            and one.positives + one.negatives + one.neutrals <= MOST_WAITING
+        )
+        if not may_wait or n_waiting not in (len(one.deltas), 0 if one.is_empty else -1):
+            wrong.append(f"item {item:x} has no row, {n_waiting} of {len(one.deltas)} events wait")
     for item in set(stored) - set(model.items) - model.unsure:
         wrong.append(f"item {item:x} is only in the rows")
     states = ItemStates(1, versions.scales)

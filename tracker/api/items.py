@@ -45,11 +45,16 @@ class Items:
     def __init__(self, host: Host, reads: Reads) -> None:
         self._host = host
         self._reads = reads
-        self._names: tuple[Serving, list[str]] | None = None
+        # What is made once for an artifact, with the serving that it was made of.
+        self._texts: tuple[Serving, list[str]] | None = None
         self._map: tuple[Serving, NDArray[np.float32]] | None = None  # of an older artifact
 
     async def item(self, call: Call) -> ItemAnswer:
-        """Describe an item."""
+        """Describe an item.
+
+        Raises:
+            ProblemError: 404, the catalogue does not have it; 429, too many reads wait.
+        """
         serving = self._host.context.keeper.current
         row = self._row(serving, call.path["item_id"])
         scene_names: dict[int, str] = {}
@@ -76,7 +81,11 @@ class Items:
         return []
 
     async def trend(self, call: Call) -> TrendAnswer:
-        """Return the rates at which an item was chosen over the last day."""
+        """Return the rates at which an item was chosen over the last day.
+
+        Raises:
+            ProblemError: as of `item`.
+        """
         serving = self._host.context.keeper.current
         row = self._row(serving, call.path["item_id"])
         now = self._reads.now() if call.query.at is None else call.query.at
@@ -97,13 +106,18 @@ class Items:
         return await self._reads.run(work)
 
     async def similar(self, call: Call) -> SimilarAnswer:
-        """Return the items nearest to an item."""
+        """Return the items nearest to an item, nearest first.
+
+        Raises:
+            ProblemError: as of `item`.
+        """
         serving = self._host.context.keeper.current
         row, k = self._row(serving, call.path["item_id"]), call.query.k
 
         def work() -> SimilarAnswer:
             vectors = serving.artifact.vectors
             query = np.ascontiguousarray(vectors.vectors[row][None])
+            # One more, for the item itself is the first hit.
             rows, scores = serving.artifact.index.search(query, min(k + 1, vectors.live))
             hits = [
                 SimilarItem(vectors.ids[near], vectors.label(near), round(float(score), 6))
@@ -115,14 +129,18 @@ class Items:
         return await self._reads.run(work)
 
     async def search(self, call: Call) -> SearchAnswer:
-        """Return the items whose id or label has a text."""
+        """Return the items whose id or label has a text, those chosen most lately first.
+
+        Raises:
+            ProblemError: 429, too many reads wait.
+        """
         serving, text, k = self._host.context.keeper.current, call.query.q.casefold(), call.query.k
         now = self._reads.now()
 
         def work() -> SearchAnswer:
             vectors, columns = serving.artifact.vectors, serving.view.columns
-            names = self._searched(serving)
-            places = np.array([row for row, name in enumerate(names) if text in name], np.int64)
+            texts = self._search_texts(serving)
+            places = np.array([row for row, one in enumerate(texts) if text in one], np.int64)
             counts = columns.counts[places, COUNT.short] * np.exp2(
                 -np.maximum(now - columns.ref_times[places], 0.0) / columns.half_lives[COUNT.short]
             )
@@ -136,7 +154,11 @@ class Items:
         return await self._reads.run(work)
 
     async def map(self, call: Call) -> MapAnswer:
-        """Return the places of items on a map of the catalogue."""
+        """Return the places of the items chosen most lately on a map of the catalogue.
+
+        Raises:
+            ProblemError: 429, too many reads wait.
+        """
         serving, k = self._host.context.keeper.current, call.query.k
 
         def work() -> MapAnswer:
@@ -162,17 +184,22 @@ class Items:
             self._map = serving, fit_map(vectors.vectors[:with_text])
         return self._map[1]
 
-    def _searched(self, serving: Serving) -> list[str]:
-        """Return the texts that are searched, by row; made once for an artifact."""
-        if self._names is None or self._names[0] is not serving:
+    def _search_texts(self, serving: Serving) -> list[str]:
+        """Return the texts that are searched, by row: id and label, without case."""
+        if self._texts is None or self._texts[0] is not serving:
             vectors = serving.artifact.vectors
-            names = [
+            texts = [
                 f"{vectors.ids[row]} {vectors.label(row)}".casefold() for row in range(vectors.live)
             ]
-            self._names = serving, names
-        return self._names[1]
+            self._texts = serving, texts
+        return self._texts[1]
 
     def _row(self, serving: Serving, item_id: str) -> int:
+        """Return the catalogue row of an item.
+
+        Raises:
+            ProblemError: 404, the catalogue does not have it.
+        """
         row = serving.artifact.vectors.row_of_id(item_id)
         if row < 0:
             raise ProblemError(
@@ -184,6 +211,15 @@ class Items:
 def _describe(
     serving: Serving, row: int, now: float, scene_names: dict[int, str], warming: list[str]
 ) -> ItemAnswer:
+    """Describe the item of a catalogue row, its counts as decayed at `now`.
+
+    Args:
+        serving: the artifact and the view in use.
+        row: of the item.
+        now: seconds since the epoch.
+        scene_names: names of scenes by their codes; a scene without one is shown by its code.
+        warming: the half-lives whose counts are new.
+    """
     vectors, columns, near = serving.artifact.vectors, serving.view.columns, serving.view.neighbours
     numbers_now, age = _faded(serving, row, now)
     half_lives, faded = columns.half_lives.tolist(), numbers_now.tolist()
@@ -214,18 +250,18 @@ def _describe(
         if (other := int(near.before.rows[row, place])) >= 0
     ]
     return ItemAnswer(
-        vectors.ids[row],
-        vectors.label(row),
-        row < vectors.live,
-        int(columns.tallies[row, TALLY.positives]),
-        int(columns.tallies[row, TALLY.negatives]),
-        _finite(float(columns.first_times[row])),
-        _finite(float(columns.last_times[row])),
-        counts,
-        warming,
-        scenes,
-        neighbours,
-        serving.version,
+        item_id=vectors.ids[row],
+        label=vectors.label(row),
+        in_catalogue=row < vectors.live,
+        positives=int(columns.tallies[row, TALLY.positives]),
+        negatives=int(columns.tallies[row, TALLY.negatives]),
+        first_event=_finite(float(columns.first_times[row])),
+        last_event=_finite(float(columns.last_times[row])),
+        counts=counts,
+        warming=warming,
+        scenes=scenes,
+        chosen_together=neighbours,
+        artifact=serving.version,
     )
 
 
@@ -237,4 +273,5 @@ def _faded(serving: Serving, row: int, now: float) -> tuple[NDArray[np.float64],
 
 
 def _finite(value: float) -> float | None:
+    """Return a number as JSON can hold it: None for NaN and infinity."""
     return value if np.isfinite(value) else None

@@ -83,7 +83,7 @@ class Streams:
 
     async def _list(self, call: Call) -> bytes:
         copy = await self._reads.copy(call.path["user_id"])
-        list_request = self._users.list_request(call.query, copy.now)
+        list_request = self._users.list_request(call.query, copy.now, call.query.explain)
         answer = await self._reads.run(lambda: self._users.list_of(copy, list_request))
         data = msgspec.json.encode(answer)
         return b"event: list\nid: %d\ndata: " % answer.offset + data + b"\n\n"

@@ -1,7 +1,6 @@
 """Answers about users: lists, interests, history, outlook, scores, and users seen just now."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ import numpy as np
 from tracker.api.host import Host
 from tracker.api.lists import ListMaker, ListRequest, interests_of, list_answer
 from tracker.api.messages import (
+    Explain,
     GuestBody,
     GuestEvent,
     HistoryAnswer,
@@ -122,7 +122,7 @@ class Users:
     async def recommendations(self, call: Call) -> ListAnswer:
         """Return a list of a user."""
         copy = await self._reads.copy(call.path["user_id"])
-        list_request = self.list_request(call.query, copy.now)
+        list_request = self.list_request(call.query, copy.now, call.query.explain)
         return await self._reads.run(lambda: self.list_of(copy, list_request))
 
     def list_of(self, copy: Copy, list_request: ListRequest) -> ListAnswer:
@@ -137,7 +137,7 @@ class Users:
         """Return a list for the events of somebody without an id."""
         body: GuestBody = call.body
         moment = await self._reads.moment()
-        list_request = self.list_request(body, moment.now)
+        list_request = self.list_request(body, moment.now, body.explain)
 
         def work() -> ListAnswer:
             rows = self.rows_of_guest(moment, body.events, list_request.now)
@@ -162,32 +162,29 @@ class Users:
 
         return await self._reads.run(work)
 
-    def list_request(self, query: ListQuery | GuestBody, now: float) -> ListRequest:
-        """Return how a list is to be made; what is not wished for is as in the settings."""
+    def list_request(
+        self, query: ListQuery | GuestBody | WhatIfBody, now: float, explain: Explain | None
+    ) -> ListRequest:
+        """Return a request for a list; what is left out of it is as in the settings.
+
+        Args:
+            query: the fields of the request.
+            now: the time for which the list is made if the request has none, in seconds.
+            explain: how much is explained; None for as much as the settings say.
+        """
         return ListRequest(
             self._settings.k if query.k is None else query.k,
             query.scene,
             now if query.at is None else query.at,
             query.exclude,
             query.diversity,
-            self._settings.explain if query.explain is None else query.explain,
-        )
-
-    def list_request_of(self, body: WhatIfBody, now: float) -> ListRequest:
-        """Return how the lists of a what-if are to be made."""
-        return ListRequest(
-            self._settings.k if body.k is None else body.k,
-            body.scene,
-            now if body.at is None else body.at,
-            body.exclude,
-            body.diversity,
-            "reasons",
+            self._settings.explain if explain is None else explain,
         )
 
     async def why(self, call: Call) -> WhyAnswer:
         """Return the way of an item to a user's list."""
         copy = await self._reads.copy(call.path["user_id"])
-        list_request = replace(self.list_request(call.query, copy.now), explain="parts")
+        list_request = self.list_request(call.query, copy.now, "parts")
 
         def work() -> WhyAnswer:
             steps = self.lists.make(
@@ -244,6 +241,11 @@ class Users:
         return batch.take(np.argsort(batch.times, kind="stable"))
 
     def _history(self, copy: Copy) -> HistoryAnswer:
+        """Return the ring of a copy, the latest event first.
+
+        Names of items, kinds and scenes come from the catalogue, the table of weights and the
+        partition: the ring holds hashes. An item that the catalogue lacks is shown by its hash.
+        """
         states, slot = copy.user.rows.states, copy.user.slot
         vectors = copy.moment.serving.artifact.vectors
         carry_over(states, np.array([slot]), copy.moment.serving.artifact)
@@ -258,19 +260,19 @@ class Users:
             value = float(entry["value"])
             entries.append(
                 HistoryEvent(
-                    place,
-                    vectors.ids[row] if row >= 0 else f"#{int(entry['item']):016x}",
-                    vectors.label(row) if row >= 0 else "",
-                    kinds.get(int(entry["kind"])),
-                    copy.moment.scene_names.get(scene) if scene else None,
-                    float(entry["time"]),
-                    copy.now - float(entry["time"]),
-                    round(float(entry["weight"]), 6),
-                    None if np.isnan(value) else value,
-                    bool(entry["event_id"]),
-                    bool(flags & RING_IN_SUMS),
-                    not flags & RING_UNKNOWN and row >= 0,
-                    bool(flags & RING_RETRACTED),
+                    place=place,
+                    item_id=vectors.ids[row] if row >= 0 else f"#{int(entry['item']):016x}",
+                    label=vectors.label(row) if row >= 0 else "",
+                    kind=kinds.get(int(entry["kind"])),
+                    scene=copy.moment.scene_names.get(scene) if scene else None,
+                    time=float(entry["time"]),
+                    age_seconds=copy.now - float(entry["time"]),
+                    weight=round(float(entry["weight"]), 6),
+                    value=None if np.isnan(value) else value,
+                    has_event_id=bool(entry["event_id"]),
+                    in_sums=bool(flags & RING_IN_SUMS),
+                    in_catalogue=not flags & RING_UNKNOWN and row >= 0,
+                    retracted=bool(flags & RING_RETRACTED),
                 )
             )
         return HistoryAnswer(

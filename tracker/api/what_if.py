@@ -38,7 +38,7 @@ class WhatIf:
 
     def _compare(self, copy: Copy, body: WhatIfBody) -> WhatIfAnswer:
         serving, learned = copy.moment.serving, copy.moment.learned
-        list_request = self._users.list_request_of(body, copy.now)
+        list_request = self._users.list_request(body, copy.now, "reasons")
         rows, slot = copy.user.rows, copy.user.slot
         if slot < 0:
             slot = 0

@@ -1,7 +1,9 @@
 """The command `demo`: broker, index, worker and events in one go, and what it prints."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
@@ -15,6 +17,46 @@ from tracker.events.wire import Recommendation
 ROWS_BEFORE_AND_AFTER = 10
 
 ROWS_BETWEEN = 3
+
+
+@dataclass(frozen=True)
+class DemoFlags:
+    """The options of the command, by name."""
+
+    items: tuple[str, ...]
+    events: tuple[str, ...]
+    users: str | None
+    limit: int | None
+    broker: str | None
+    artifacts: str | None
+    model: str | None
+    folder: Path | None
+    rate: float
+    paced_seconds: float
+    serve: bool
+    as_json: bool
+
+    def load(self) -> DemoInput:
+        """Read the files, or those of the made-up shop.
+
+        Raises:
+            click.UsageError: items without events, or events without items.
+            InputError: a file cannot be used.
+        """
+        if bool(self.items) != bool(self.events):
+            raise click.UsageError("--items and --events belong together")
+        users = self.users
+        if users is None and not self.items:
+            users = shipped("users.jsonl")
+        items = self.items or (shipped("items.jsonl"),)
+        return load_input(items, self.events or (shipped("events.jsonl"),), users, self.limit)
+
+    def options(self, data: DemoInput) -> DemoOptions:
+        """Return the options of the run."""
+        return DemoOptions(
+            data, self.broker, self.artifacts, self.model, self.folder, self.rate,
+            self.paced_seconds, self.serve,
+        )  # fmt: skip
 
 
 @click.command()
@@ -50,36 +92,17 @@ ROWS_BETWEEN = 3
     "--serve", is_flag=True, help="Keep everything running, with a page to look at, until Ctrl-C."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
-def demo(
-    items: tuple[str, ...],
-    events: tuple[str, ...],
-    users: str | None,
-    limit: int | None,
-    broker: str | None,
-    artifacts: str | None,
-    model: str | None,
-    folder: Path | None,
-    rate: float,
-    paced_seconds: float,
-    serve: bool,
-    as_json: bool,
-) -> None:
+def demo(**values: Any) -> None:
     """Try everything out: broker, index, worker and events.
 
     It shows one user's recommendations before and after a few events, then throughput and latency.
     The exit code is 1 if an event or a recommendation was lost. With --serve the worker's page
     shows how interests move while the story is told again and again.
     """
-    if bool(items) != bool(events):
-        raise click.UsageError("--items and --events belong together")
-    if users is None and not items:
-        users = shipped("users.jsonl")
-    data = load_input(
-        items or (shipped("items.jsonl"),), events or (shipped("events.jsonl"),), users, limit
-    )
+    flags = DemoFlags(**values)
+    data = flags.load()
     for text in data.bad[:BAD_LINES_NAMED]:
         click.echo(f"skipped: {text}", err=True)
-    options = DemoOptions(data, broker, artifacts, model, folder, rate, paced_seconds, serve)
     with progress() as bar:
         task = bar.add_task("starting", total=None, what="")
 
@@ -91,14 +114,14 @@ def demo(
         def on_serving(result: DemoResult, address: str) -> None:
             bar.stop()
             show(result)
-            click.echo(f"The page: {address}   (Ctrl-C ends the demonstration)", err=as_json)
+            click.echo(f"The page: {address}   (Ctrl-C ends the demonstration)", err=flags.as_json)
 
-        show = print_json if as_json else print_demo
+        show = print_json if flags.as_json else print_demo
         result = run_to_end(
             run_demo(
-                options,
+                flags.options(data),
                 notify,
-                (lambda story: None) if as_json else lambda story: print_story(story, data),
+                (lambda story: None) if flags.as_json else lambda story: print_story(story, data),
                 on_serving,
             )
         )

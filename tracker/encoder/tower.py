@@ -1,7 +1,7 @@
 """Tower: the trained user encoder as it serves, over users' rows and the items of an artifact."""
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from tracker.encoder.tower_info import TowerInfo, UserAttributes
 from tracker.encoder.user_encoder import UserEncoder, code_rows
 from tracker.events.batch import EventBatch
 from tracker.items.index import ItemIndex
-from tracker.items.vectors import ItemVectors, row_of_hash
+from tracker.items.vectors import ItemVectors, RowTable, row_of_hash
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
 from tracker.users.columns import APPLIED, RETRACTED
@@ -232,8 +232,7 @@ class Tower:
         """Rebuild the states of rows from their rings."""
         for start in range(0, len(slots), REBUILT):
             part = slots[start : start + REBUILT]
-            rows, kinds, scenes, values, times, lengths = _ring_events(states, part, items)
-            states.hidden[part] = self.steps.rebuild(rows, kinds, scenes, values, times, lengths)
+            states.hidden[part] = self.steps.rebuild(*_ring_events(states, part, items))
             states.head["encoder"][part] = self.code
 
 
@@ -262,37 +261,47 @@ def code_of(model: UserEncoder) -> int:
     return digest.intdigest() or 1
 
 
-def _ring_events(states: UserStates, slots: Slots, items: ItemVectors) -> tuple[Array, ...]:
-    """Return the events that rings hold, retracted ones left out, as `EncoderSteps.rebuild` asks.
+class _RingEvents(NamedTuple):
+    """The events of B rings, the oldest first, retracted ones left out.
 
-    Returns:
-        catalogue rows, kinds, scenes, values and times, each (B, R), and lengths (B,).
+    Catalogue `rows` int64 (-1: unknown), `kinds` uint16, `scenes` uint32, `values` float32 (NaN:
+    none) and `times` float64, seconds, each (B, R); `lengths` (B,) int64, the events of each.
     """
+
+    rows: Array
+    kinds: Array
+    scenes: Array
+    values: Array
+    times: Array
+    lengths: Array
+
+
+def _ring_events(states: UserStates, slots: Slots, items: ItemVectors) -> _RingEvents:
+    """Return the events that rings hold, as `EncoderSteps.rebuild` takes them."""
     shape = (len(slots), states.ring.shape[1])
-    columns = (
+    events = _RingEvents(
         np.full(shape, -1, np.int64), np.zeros(shape, np.uint16), np.zeros(shape, np.uint32),
         np.full(shape, np.nan, np.float32), np.zeros(shape, np.float64),
         np.zeros(len(slots), np.int64),
     )  # fmt: skip
-    _read_rings(
-        states.ring, states.head["n_ring"], slots, items.table_hash, items.table_row, *columns
-    )
-    longest = max(1, int(columns[5].max(initial=0)))
-    return (*(np.ascontiguousarray(column[:, :longest]) for column in columns[:5]), columns[5])
+    _read_rings(states.ring, states.head["n_ring"], slots, items.table, events)
+    longest = max(1, int(events.lengths.max(initial=0)))
+    columns = [np.ascontiguousarray(column[:, :longest]) for column in events[:5]]
+    return _RingEvents._make([*columns, events.lengths])
 
 
 @native
 def _read_rings(
-    ring: Array, n_ring: Array, slots: Array, table_hash: Array, table_row: Array,
-    rows: Array, kinds: Array, scenes: Array, values: Array, times: Array, lengths: Array,
-) -> None:  # fmt: skip
+    ring: Array, n_ring: Array, slots: Slots, table: RowTable, events: _RingEvents
+) -> None:
+    rows, kinds, scenes, values, times, lengths = events
     for b in range(len(slots)):
         n = 0
         for r in range(int(n_ring[slots[b]])):
             entry = ring[slots[b], r]
             if entry["flags"] & RING_RETRACTED != 0:
                 continue
-            rows[b, n] = row_of_hash(table_hash, table_row, entry["item"])
+            rows[b, n] = row_of_hash(table.hashes, table.rows, entry["item"])
             kinds[b, n] = entry["kind"]
             scenes[b, n] = entry["scene"]
             values[b, n] = entry["value"]

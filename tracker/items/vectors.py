@@ -131,6 +131,13 @@ def nearest_rows(full: Vectors, live: int, k: int = SIMILAR) -> NDArray[np.int32
     return nearest
 
 
+class RowTable(NamedTuple):
+    """The table from id hash to row as kernels take it; see `hash_table`."""
+
+    hashes: Hashes
+    rows: NDArray[np.int32]
+
+
 class VectorColumns(NamedTuple):
     """The vectors of N items as kernels take them; see `ItemVectors`."""
 
@@ -284,6 +291,11 @@ class ItemVectors:
     def columns(self) -> VectorColumns:
         """The vectors as kernels take them."""
         return VectorColumns(np.asarray(self.vectors), np.asarray(self.full))
+
+    @property
+    def table(self) -> RowTable:
+        """The table from id hash to row as kernels take it."""
+        return RowTable(np.asarray(self.table_hash), np.asarray(self.table_row))
 
     @property
     def dim(self) -> int:

@@ -12,7 +12,7 @@ from tracker.kernels.native import native, prefetch
 from tracker.recommend.neighbour_walk import WALK_SUMS, WalkOptions, walk_rows
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
-from tracker.scoring.features import FEATURE, fill_features
+from tracker.scoring.features import FEATURE, CandidateRows, fill_features
 from tracker.users.columns import half_lives_of, rows_of
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
@@ -90,7 +90,7 @@ class Columns:
         fill_features(
             requests.columns, column_mask[:C_CONTEXT], self._options.content_events, histories,
             rows_of(states), half_lives_of(states), self._vectors, view.columns,
-            rows, n_rows, walk_sums, out,
+            CandidateRows(rows, n_rows, walk_sums), out,
         )  # fmt: skip
         if after[: C_ENCODER - C_CONTEXT].any():
             _spread(read_context(histories, requests, view), n_rows, out, C_CONTEXT)

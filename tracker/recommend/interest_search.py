@@ -1,14 +1,15 @@
 """Items near users' interests: known ones of the interest's most typical item, or by the index."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker.artifact.artifact import Artifact
-from tracker.items.vectors import ItemVectors, row_of_hash
+from tracker.items.vectors import ItemVectors, RowTable, row_of_hash
 from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native
+from tracker.kernels.row_bytes import Slots
 from tracker.users.readings import Histories, interest_queries
 from tracker.users.rows import RequestBatch
 
@@ -23,6 +24,14 @@ most interests are at least as near.
 
 SAME_COSINE = 1.0 - 1e-6
 """From this cosine on the interest is the item, up to rounding, and so is the order."""
+
+
+class _NearItems(NamedTuple):
+    """The items near each item, as the indexer found them: see `ItemVectors`."""
+
+    table: RowTable
+    vectors: Array
+    nearest: Array
 
 
 def search_interests(
@@ -66,18 +75,19 @@ def _take_known(
 ) -> NDArray[np.bool_]:
     """Fill rows of interests that are near an item; return which are left, (Q,)."""
     rest = np.ones(len(queries), np.bool_)
-    _fill_known(
-        requests.slots, histories.order, requests.states.interest_heads, owners, queries,
-        items.table_hash, items.table_row, items.columns.vectors, items.nearest, rows, rest,
-    )  # fmt: skip
+    near = _NearItems(items.table, items.columns.vectors, items.nearest)
+    heads = requests.states.interest_heads
+    _fill_known(requests.slots, histories.order, heads, owners, queries, near, rows, rest)
     return rest
 
 
 @native
 def _fill_known(
-    slots: Array, order: Array, interest_heads: Array, owners: Array, queries: Array,
-    table_hash: Array, table_row: Array, vectors: Array, nearest: Array, rows: Array, rest: Array,
+    slots: Slots, order: Array, interest_heads: Array, owners: Array, queries: Array,
+    near: _NearItems, rows: Array, rest: Array,
 ) -> None:  # fmt: skip
+    """Fill the rows of interests near an item, and `rest` (Q,), false for these."""
+    table, vectors, nearest = near
     width = nearest.shape[1]
     per_search = rows.shape[1]
     best = np.empty(width, np.int64)
@@ -88,7 +98,7 @@ def _fill_known(
             if query < 0:
                 continue
             medoid = interest_heads[slots[b], order[b, rank]]["medoid"]
-            item = row_of_hash(table_hash, table_row, medoid)
+            item = row_of_hash(table.hashes, table.rows, medoid)
             if item < 0 or nearest[item, 0] < 0:
                 continue
             cosine = dot(queries[query], vectors[item])

@@ -1,7 +1,7 @@
 """Source places: what every source offers to users, and where, to choose quotas by."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,18 @@ SOURCES = ("content", "recent", "neighbours", "scene", *LISTS, "own", "encoder")
 """Sources of candidates, in the order of `source_places`."""
 
 
+class SourcePlaces(NamedTuple):
+    """The unseen rows that sources offer to B users, and their places in every source.
+
+    `rows` (B, P) int32 are -1 padded. `places` (B, P, S) int32 are places among the unseen rows of
+    a source, -1 where it does not offer the row. The S sources are SOURCES; a place in a search is
+    the least quota of content less 1.
+    """
+
+    rows: NDArray[np.int32]
+    places: NDArray[np.int32]
+
+
 @native
 def _place_of_quota(place: int, share: float) -> int:
     """Return the place in a search that stands for a row: the least quota less 1 that takes it."""
@@ -60,12 +72,11 @@ def place_all(
     items: ItemColumns,
     seen: SeenColumns,
     best: int,
-    rows: Array,
-    places: Array,
+    out: SourcePlaces,
 ) -> None:
     """Write all unseen rows that any source offers, and the place of each in every source.
 
-    The arguments are those of `merge`, for measuring it.
+    The arguments but the last two are those of `merge`, for measuring it.
 
     Args:
         requests: the B users.
@@ -77,11 +88,9 @@ def place_all(
         items: their live statistics.
         seen: by the users.
         best: most neighbours of a user.
-        rows: (B, P) int32, filled, -1 padded.
-        places: (B, P, S) int32, filled with places among the unseen rows of a source, -1 where it
-            does not offer the row. Sources are content, recent, neighbours, scene, the common
-            lists, own and encoder; a place in a search is the least quota of content less 1.
+        out: filled.
     """
+    rows, places = out
     capacity = rows.shape[1]
     width = histories.ring_rows.shape[1]
     slots = np.empty(places_for(capacity + width), np.int32)
@@ -146,7 +155,7 @@ def source_places(
     capacity: int,
     items: ItemVectors,
     view: ItemView,
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> SourcePlaces:
     """Return what every source offers to B users, and the place of each row in every source.
 
     Args:
@@ -157,15 +166,14 @@ def source_places(
         capacity: rows of a user, at most.
         items: the catalogue.
         view: the live statistics of the items.
-
-    Returns:
-        rows (B, P) int32, -1 padded, and places (B, P, SOURCES) int32; see `place_all`.
     """
     inputs = channel_inputs(results, requests, 1, options, LISTS, width, False, items, view)
-    rows = np.full((len(requests), capacity), -1, np.int32)
-    places = np.full((len(requests), capacity, len(SOURCES)), -1, np.int32)
+    out = SourcePlaces(
+        np.full((len(requests), capacity), -1, np.int32),
+        np.full((len(requests), capacity, len(SOURCES)), -1, np.int32),
+    )
     place_all(
         requests.columns, results.histories, inputs.rows, inputs.limits, inputs.walk,
-        view.neighbours, view.columns, inputs.seen, width, rows, places,
+        view.neighbours, view.columns, inputs.seen, width, out,
     )  # fmt: skip
-    return rows, places
+    return out

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tracker.events.label_rule import LabelRule, is_liked
 from tracker.items.counts import COUNT, PAIR, SUM, TALLY, pair_norm
-from tracker.items.near_lists import NearLists
+from tracker.items.near_lists import NearList, NearLists
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, decay, dot, to_unit, whole
 from tracker.kernels.native import inlined, native
@@ -208,8 +208,6 @@ def fill_evidence(
     # Small kernels get arrays by themselves: handing a tuple on counts references to all of them.
     counts, log2_counts, weight_sums, tallies = items[:4]
     ref_times, first_times, _, item_scenes, scene_counts, half_lives = items[4:]
-    before_rows, before_counts, before_n = near.before
-    after_rows, after_counts, after_n = near.after
     width = users.ring.shape[1]
     ring, ring_rows = users.ring, histories.ring_rows
     past = _Past(
@@ -256,13 +254,11 @@ def fill_evidence(
                 _fill_content(x, row, tastes, full, means, priors)
                 norm = pair_norm(counts[row, COUNT.never])
                 together, residual_sum = _sum_pairs(
-                    0.0, 0.0, row, norm,
-                    before_rows, before_counts, before_n, counts, keys, firsts, residuals,
-                )  # fmt: skip
+                    0.0, 0.0, row, norm, near.before, counts, keys, firsts, residuals
+                )
                 together, residual_sum = _sum_pairs(
-                    together, residual_sum, row, norm,
-                    after_rows, after_counts, after_n, counts, keys, firsts, residuals,
-                )  # fmt: skip
+                    together, residual_sum, row, norm, near.after, counts, keys, firsts, residuals
+                )
                 x[_AT.neighbours] = residual_sum / (together + _NEIGHBOURS_PRIOR)
                 x[_AT.neighbours_mass] = math.log2(1.0 + 16.0 * together)
                 _fill_own(x, n, b, u, row, ring, ring_rows, entries, keys, priors)
@@ -462,21 +458,19 @@ def _sum_pairs(
     residual_sum: float,
     row: int,
     norm: float,
-    rows: Array,
-    pairs: Array,
-    n: Array,
+    near: NearList,
     counts: Array,
     keys: Array,
     firsts: Array,
     residuals: Array,
 ) -> tuple[float, float]:
     """Add the normalised pairs of an item with those of the user, and their residuals."""
-    for e in range(whole(n[row])):
-        other = rows[row, e]
+    for e in range(whole(near.n[row])):
+        other = near.rows[row, e]
         place = find_place(keys, other)
         if keys[place] != -1:
             both = norm * pair_norm(counts[other, COUNT.never])
-            part = pairs[row, e, PAIR.together] / both
+            part = near.counts[row, e, PAIR.together] / both
             together += part
             residual_sum += part * residuals[firsts[place]]
     return together, residual_sum

@@ -169,6 +169,18 @@ def confident_unit(total: Array, mass: float, out: Array) -> None:
         out[d] *= scale
 
 
+class CandidateRows(NamedTuple):
+    """The candidates of B users, C at most.
+
+    `rows` (B, C) int32 are catalogue rows, of which the first `n_rows` (B,) are in use;
+    `walk_sums` (B, C, WALK_SUMS) float32 are their neighbour sums.
+    """
+
+    rows: Array
+    n_rows: Array
+    walk_sums: Array
+
+
 @native
 def fill_features(
     requests: RequestColumns,
@@ -179,9 +191,7 @@ def fill_features(
     half_lives: HalfLives,
     vectors: VectorColumns,
     items: ItemColumns,
-    rows: Array,
-    n_rows: Array,
-    walk_sums: Array,
+    candidates: CandidateRows,
     out: Array,
 ) -> None:
     """Compute FEATURES of candidates; columns that are not wanted stay as they are.
@@ -198,11 +208,10 @@ def fill_features(
         half_lives: of the arena's sums.
         vectors: of the N items.
         items: their live statistics.
-        rows: (B, C) int32 catalogue rows.
-        n_rows: (B,) candidates of each user.
-        walk_sums: (B, C, WALK_SUMS) neighbour sums.
-        out: (B, C, F) float32, filled up to n_rows.
+        candidates: of the users.
+        out: (B, C, F) float32, filled for the candidates.
     """
+    rows, n_rows, walk_sums = candidates
     full = vectors.full
     short = vectors.vectors
     log2_counts, ref_times = items.log2_counts, items.ref_times

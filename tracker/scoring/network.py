@@ -270,6 +270,16 @@ def _forward(
     skips: Array,
     scores: Array,
 ) -> None:
+    """Add the scores of R read-outs to zeros (R, B, C), some candidates at a time.
+
+    Args:
+        features: (B, C, F) float32.
+        n_rows: (B,) candidates of each user.
+        layers: the hidden layers that all read.
+        lasts: (R, G) float32, `Weights.last` of each.
+        skips: (R, P) float32, `Weights.skip` of each.
+        scores: (R, B, C) float32, zeros.
+    """
     width = len(layers.places)
     capacity = max(1, min(_AT_ONCE, scores.shape[2]))
     x = np.empty((width, capacity), np.float32)

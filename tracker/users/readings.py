@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.vectors import ItemVectors, row_of_hash
+from tracker.items.vectors import ItemVectors, RowTable, row_of_hash
 from tracker.kernels.arithmetic import decay, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
@@ -120,7 +120,7 @@ class Histories(NamedTuple):
 
 @native
 def _read_rings(
-    ring: Array, n_ring: Array, slots: Array, table_hash: Array, table_row: Array,
+    ring: Array, n_ring: Array, slots: Slots, table: RowTable,
     ring_rows: Array, history: Array, n_history: Array,
 ) -> None:  # fmt: skip
     """Fill ring_rows, history and n_history of `Histories`."""
@@ -132,7 +132,7 @@ def _read_rings(
                 entry = ring[u, r]
                 if entry["flags"] & RING_RETRACTED != 0:
                     continue
-                row = row_of_hash(table_hash, table_row, entry["item"])
+                row = row_of_hash(table.hashes, table.rows, entry["item"])
                 ring_rows[b, r] = row
                 if row >= 0 and entry["weight"] > 0:
                     history[b, n] = r
@@ -172,9 +172,8 @@ def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
     history = np.zeros((users, width), np.int32)
     n_history = np.zeros(users, np.int64)
     _read_rings(
-        states.ring, states.head["n_ring"], slots, items.table_hash, items.table_row,
-        ring_rows, history, n_history,
-    )  # fmt: skip
+        states.ring, states.head["n_ring"], slots, items.table, ring_rows, history, n_history
+    )
     strengths = np.zeros((users, states.config.slots), np.float32)
     changes = np.zeros((users, states.config.slots), np.float32)
     means = np.zeros((users, *states.interest_means.shape[1:]), np.float32)
@@ -239,43 +238,52 @@ def shares_of(
     return share, share - before / np.maximum(before.sum(axis=1, keepdims=True), 1e-30)
 
 
+class NamedInterests(NamedTuple):
+    """The strongest interests of B users.
+
+    `labels` (B, 3) int32 are the label codes of the interests' medoids; if the catalogue no longer
+    has one, of the item of the history nearest to the interest; -1 if there is neither, and beyond
+    the user's interests. `shares` (B, 3) float32 are those of the decayed mass of all interests,
+    `moves` (B, 3) float32 the changes of the shares since a day before.
+    """
+
+    labels: NDArray[np.int32]
+    shares: NDArray[np.float32]
+    moves: NDArray[np.float32]
+
+
 def strongest_interests(
     histories: Histories, requests: RequestBatch, items: ItemVectors
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-    """Describe the strongest interests of each user.
-
-    Returns:
-        labels (B, 3) int32: label code of the interest's medoid; if the catalogue no longer has
-        it, of the item of the history nearest to the interest; -1 if there is neither, and beyond
-        the user's interests. strengths (B, 3) float32: share of the decayed mass of all interests.
-        changes (B, 3) float32: change of the share since a day before.
-    """
+) -> NamedInterests:
+    """Describe the strongest interests of each user."""
     users, width = histories.order.shape
     count = min(INTERESTS, width)
-    labels = np.empty((users, INTERESTS), np.int32)
-    shares = np.zeros((users, INTERESTS), np.float32)
-    moves = np.zeros((users, INTERESTS), np.float32)
+    named = NamedInterests(
+        np.empty((users, INTERESTS), np.int32),
+        np.zeros((users, INTERESTS), np.float32),
+        np.zeros((users, INTERESTS), np.float32),
+    )
     share, moved = shares_of(histories.strengths, histories.changes)
     without = _name_interests(
         requests.slots, histories.order[:, :count], share, moved, requests.states.interest_heads,
-        items.table_hash, items.table_row, items.label_codes, labels, shares, moves,
+        items.table, items.label_codes, named,
     )  # fmt: skip
     if without:  # a medoid that is gone: rare
-        for b, i in np.argwhere((shares > 0.0) & (labels < 0)):
+        for b, i in np.argwhere((named.shares > 0.0) & (named.labels < 0)):
             past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
             if len(past):
                 cosines = items.vectors[past] @ histories.interests[b, histories.order[b, i]]
-                labels[b, i] = items.label_codes[past[int(np.argmax(cosines))]]
-    return labels, shares, moves
+                named.labels[b, i] = items.label_codes[past[int(np.argmax(cosines))]]
+    return named
 
 
 @native
 def _name_interests(
     slots: Slots, top: Array, share: Array, moved: Array, interest_heads: Array,
-    table_hash: Array, table_row: Array, label_codes: Array,
-    labels: Array, shares: Array, moves: Array,
+    table: RowTable, label_codes: Array, named: NamedInterests,
 ) -> int:  # fmt: skip
     """Fill what `strongest_interests` returns; return how many interests have no medoid's label."""
+    labels, shares, moves = named
     without = 0
     labels[:] = -1
     for b in range(top.shape[0]):
@@ -286,7 +294,7 @@ def _name_interests(
             if not shares[b, i] > 0.0:
                 continue
             medoid = interest_heads[max(slots[b], 0), interest]["medoid"]
-            row = row_of_hash(table_hash, table_row, medoid)
+            row = row_of_hash(table.hashes, table.rows, medoid)
             if row >= 0:
                 labels[b, i] = label_codes[row]
             else:
@@ -309,9 +317,8 @@ def every_interest(
     places = np.where(strengths > 0.0, histories.order, -1)
     rows, births = np.full(places.shape, -1, np.int64), np.full(places.shape, -1, np.int64)
     heads = requests.states.interest_heads
-    if _find_medoids(
-        requests.slots, places, heads, items.table_hash, items.table_row, rows, births
-    ):  # a medoid that is gone: rare
+    if _find_medoids(requests.slots, places, heads, items.table, rows, births):
+        # A medoid that is gone: rare.
         for b, i in np.argwhere((places >= 0) & (rows < 0)):
             past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
             if len(past):
@@ -323,9 +330,8 @@ def every_interest(
 
 @native
 def _find_medoids(
-    slots: Slots, places: Array, interest_heads: Array, table_hash: Array, table_row: Array,
-    rows: Array, births: Array,
-) -> int:  # fmt: skip
+    slots: Slots, places: Array, interest_heads: Array, table: RowTable, rows: Array, births: Array
+) -> int:
     """Write the rows of interests' medoids, and the order in which the interests began.
 
     Returns:
@@ -338,7 +344,7 @@ def _find_medoids(
             place = places[b, i]
             if place < 0:
                 continue
-            rows[b, i] = row_of_hash(table_hash, table_row, heads[place]["medoid"])
+            rows[b, i] = row_of_hash(table.hashes, table.rows, heads[place]["medoid"])
             without += rows[b, i] < 0
             births[b, i] = 0
             for other in places[b]:

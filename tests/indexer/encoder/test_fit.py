@@ -117,8 +117,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
             validation,
             options,
             device=CPU,
-            checkpoint=checkpoint,
-            course=Course(report),
+            course=Course(checkpoint=checkpoint, report=report),
         )
 
     whole = fit(None)
@@ -138,9 +137,8 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "training.safetensors"
 
     def fit(options: EncoderOptions) -> None:
-        fit_encoder(
-            sequences, items, CONFIG, train, validation, options, device=CPU, checkpoint=path
-        )
+        course = Course(checkpoint=path)
+        fit_encoder(sequences, items, CONFIG, train, validation, options, device=CPU, course=course)
 
     options = msgspec.structs.replace(OPTIONS, epochs=1)
     fit(options)
@@ -178,9 +176,8 @@ def test_a_refit_goes_on_from_the_weights_of_the_fit_and_knows_more_items() -> N
     fewer = replace(sequences, ids=ids[sequences.rows])
     first = fit_encoder(fewer, replace(items, ids=ids), known, every, none, OPTIONS, device=CPU)
     still = msgspec.structs.replace(OPTIONS, epochs=1, learning_rate=0.0, weight_decay=0.0)
-    again = fit_encoder(
-        sequences, items, CONFIG, every, none, still, device=CPU, start=first.trained
-    )
+    course = Course(start=first.trained)
+    again = fit_encoder(sequences, items, CONFIG, every, none, still, device=CPU, course=course)
     before, after = first.model.state_dict(), again.model.state_dict()
     assert torch.equal(after["id_vectors"][: ITEMS - 1], before["id_vectors"])
     assert torch.equal(after["fade"], before["fade"])
