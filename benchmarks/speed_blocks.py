@@ -250,7 +250,7 @@ def operator_walk(results: Results) -> str:
         lines.append([str(number), step["done"], f"{step['seconds']:.0f} s", said, alerts])
     text = f"The flood was of {whole(figures['rubbish'])} records."
     head = ["", "done", "the page says so after", "what it says", "alerts of Prometheus"]
-    return "\n\n".join([text, table(head, lines), source(result)])
+    return "\n\n".join([text, table(head, lines, "---"), source(result)])
 
 
 def dashboard(results: Results) -> str:

@@ -175,8 +175,16 @@ class Check:
         self.open(page, "user")
         first = page.locator("ol.list > li").first
         first.get_by_role("button", name="Why?").click()
-        expect(first.locator("ul li").first).to_be_visible(timeout=10_000)
+        item = first.get_attribute("data-item")
+        mine = page.locator(f'ol.list > li[data-item="{item}"]')  # the list may move meanwhile
+        expect(mine.locator("ul li").first).to_be_visible(timeout=10_000)
         page.screenshot(path=str(self.shots / "why.png"))
+        label = mine.get_by_role("button", name="Why?").get_attribute("aria-label")
+        page.wait_for_timeout(1000 * STORY_SECONDS)  # the list of the story moves meanwhile
+        if mine.count():
+            expect(mine.locator("ul li").first).to_be_visible()
+            focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+            assert focused == label, f"the focus went from {label!r} to {focused!r}"
         page.context.close()
 
     def search_and_map(self) -> None:

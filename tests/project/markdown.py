@@ -12,7 +12,7 @@ PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
 _FENCE = re.compile(r"^( *)(`{3,})([^\n]*)\n(.*?)^\1\2`*$", re.DOTALL | re.MULTILINE)
 _COMMENT = re.compile(r"<!-- ([\w-]+)(?:: ([\w-]+))? -->\n\Z")
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)(?: \"[^\"]*\")?\)")
-_PART = re.compile(r"<!-- table: [\w-]+ -->\n.*?<!-- end -->", re.DOTALL)
+_PART = re.compile(r"<!-- (?:table|figure): [\w-]+ -->\n.*?<!-- end -->", re.DOTALL)
 
 
 class Block(NamedTuple):

@@ -139,7 +139,13 @@ def speed() -> dict[str, Any]:
     row = {"library": "tracker", "items": 9, "made_up": False, "at_least": 0.95, "recall": 0.96}
     row |= {"batch": 9.0, "single": 9.0, "setting": "flat"}
     one = {"workers": 1, "events_per_second": 9.0}
+    visit = dict.fromkeys(("first_screen", "first_paint", "first_list", "moved"), 0.5)
+    page = {"address_seconds": 9.0, "first_visit": visit, "median": visit, "most": visit}
+    step = {"done": "nothing", "seconds": 1.0, "attention": ["Nothing."], "alerts": {"A": "firing"}}
+    drawn = {"panels": 2, "with_data": ["a"], "without_data": ["b"], "series": 3}
     return {
+        "page": page | {"visits": 5},
+        "operator-walk": {"rubbish": 9, "steps": [step], "dashboard": drawn},
         "start": {"runs": {name: [took, took] for name in starts}, "times_the_imports": times},
         "idle": {"runs": [{"rate": 0, "core": 0.02}, {"rate": 100, "core": 0.1}]},
         "swap": {"runs": [changed | {"seconds": 3.0, "memory_mib": 9.0}], "items": 9, "rate": 5.0},

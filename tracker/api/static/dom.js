@@ -60,7 +60,7 @@ export function rates(holder, oldestFirst, describe) {
   const chart = new window.uPlot({
     width: Math.max(holder.clientWidth, 200), height: 180, cursor: { show: false }, legend: { show: false }, hooks: { draw: [bars] },
     scales: { x: { time: false, distr: 3, dir: -1, range: [shown[0].from_seconds / 1.2, shown.at(-1).to_seconds * 1.2] }, y: { range: (_, low, high) => [0, Math.max(high * 1.1, 1)] } },
-    axes: [{ ...axis, splits: () => AGES, filter: (_, ticks) => ticks, values: (_, ticks) => ticks.map((tick) => duration(tick)) }, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => number(tick, 2)) }],
+    axes: [{ ...axis, splits: () => AGES, filter: (_, ticks) => ticks, values: (_, ticks) => ticks.map((tick) => duration(tick, "short")) }, { ...axis, size: 60, values: (_, ticks) => ticks.map((tick) => number(tick, 2)) }],
     series: [{}, { stroke: colour(0), width: 1, dash: [4, 4], points: { show: true, size: 9, fill: colour(0) } }],
   }, [shown.map((one) => one.middle_seconds), shown.map((one) => one.events_per_hour)], holder);
   chart.root.setAttribute("role", "img");

@@ -11,7 +11,7 @@ const MOMENTS = 240;
 
 export function userView(root, signal, [userId = "", scene = ""]) {
   if (userId) sessionStorage.setItem("user", userId);
-  const state = { user: userId, scene, list: null, places: null, undo: null, times: [], shares: {}, labels: [] };
+  const state = { user: userId, scene, list: null, places: null, undo: null, times: [], shares: {}, labels: [], whys: new Map() };
   const seen = el("ul", { class: "chips" });
   const input = el("input", { id: "user-id", value: userId, autocomplete: "off", required: true, maxlength: 256 });
   const form = el("form", { onsubmit: (event) => { event.preventDefault(); go(input.value, ""); } },
@@ -142,11 +142,14 @@ function drawList(state, answer, list, send, signal) {
   const before = state.places;
   state.places = new Map(answer.items.map((item, n) => [item.item_id, n]));
   state.list = answer;
+  const focused = list.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+  const whys = new Map(); // an explanation stays open while its item stays in the list
   fill(list, ...answer.items.map((item, n) => {
     const was = before?.get(item.item_id);
     const move = !before || was === n ? null : was === undefined ? "isNew" : was > n ? "up" : "down";
     const sign = { isNew: "★", up: "▲", down: "▼" }[move];
-    const why = el("div", { class: "small", hidden: true });
+    const why = state.whys.get(item.item_id) ?? el("div", { class: "small", hidden: true });
+    whys.set(item.item_id, why);
     return el("li", { class: move ? "moved" : "", "data-item": item.item_id },
       el("div", { class: "head" }, el("span", { class: "place number" }, number(n + 1)),
         el("h3", {}, item.item_id), item.label ? el("span", { class: "quiet small" }, item.label) : null,
@@ -160,6 +163,8 @@ function drawList(state, answer, list, send, signal) {
         el("button", { type: "button", "aria-label": `${word("why")} ${item.item_id}`, onclick: () => explain(state, item, why, signal) }, word("why"))),
       why);
   }));
+  state.whys = whys;
+  if (focused) list.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
 async function explain(state, item, place, signal) {

@@ -86,10 +86,10 @@ export const signed = (value) =>
 export const moment = (seconds) =>
   new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "medium" }).format(new Date(seconds * 1000));
 
-export function duration(seconds) {
+export function duration(seconds, unitDisplay = "long") {
   const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
   const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size) ?? units[3];
-  return new Intl.NumberFormat(locale(), { style: "unit", unit, unitDisplay: "long", maximumFractionDigits: 0 }).format(seconds / size);
+  return new Intl.NumberFormat(locale(), { style: "unit", unit, unitDisplay, maximumFractionDigits: 0 }).format(seconds / size);
 }
 
 export function translate(root = document) {
