@@ -76,14 +76,15 @@ def _faults(results: Results) -> Row:
     figures = results["faults"]["figures"]
     count, faults = figures["numbers"], whole(figures["faults"])
     users, items = whole(count["users"]), whole(count["items"])
+    kills = figures["actions"]["kill"]["times"]
     return Row(
         "faults",
         en=(
-            f"Wrong states after {faults} kills, broker failures and other faults",
+            f"Wrong states after {faults} faults and other actions, {kills} of them kills",
             f"{count['wrong_users']} of {users} users, {count['wrong_items']} of {items} items",
         ),
         zh=(
-            f"经过 {faults} 次杀死、broker 故障及其他故障后，错误的状态",
+            f"经过 {faults} 次故障及其他操作（其中 {kills} 次杀死 worker）后，错误的状态",
             f"{users} 个用户中 {count['wrong_users']} 个，"
             f"{items} 个物品中 {count['wrong_items']} 个",
         ),
@@ -107,7 +108,7 @@ def _quality(name: str, en: str, zh: str) -> Callable[[Results], Row]:
 def _new_users(results: Results) -> Row:
     first = {one["model"]: one for one in results["new-users"]["figures"]["parts"][0]["models"]}
     tracker, popularity = (
-        percent(first[name]["hit_rate_at_10"][0]) for name in ("tracker", "popularity")
+        percent(first[name]["hit_rate_at_10"][0]) for name in ("tracker_served", "popularity")
     )
     return Row(
         "groceries#new-users",
@@ -137,7 +138,7 @@ def _recommend(results: Results) -> Row:
     items = whole(figures["items"])
     trained, plain = (
         f"{figures['microseconds'][name]['recommend']:.0f} µs"
-        for name in ("network and encoder", "blend")
+        for name in ("network, encoder and attention", "blend")
     )
     return Row(
         "speed#one-recommendation",
@@ -155,11 +156,17 @@ def _recommend(results: Results) -> Row:
 def _bytes(results: Results) -> Row:
     figures = results["bytes-films"]["figures"]
     largest = whole(figures["most"]["state_with_encoder"])
-    mean = whole(figures["state"]["mean"])
+    mean, seen = whole(figures["state"]["mean"]), whole(figures["most"]["seen"])
     return Row(
         "states#bytes-per-user",
-        en=("Bytes of a user's state", f"at most {largest}; mean on films {mean}"),
-        zh=("每个用户状态的字节数", f"最多 {largest}；电影数据上平均 {mean}"),
+        en=(
+            "Bytes of a user's state",
+            f"at most {largest}; mean on films {mean}; with a long history up to {seen} more",
+        ),
+        zh=(
+            "每个用户状态的字节数",
+            f"最多 {largest}；电影数据上平均 {mean}；历史很长时再加最多 {seen}",
+        ),
     )
 
 

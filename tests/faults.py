@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -254,14 +254,23 @@ async def last_offsets(settings: Settings, topic: str) -> dict[int, int]:
     return offsets
 
 
-async def undisturbed(settings: Settings, lines: list[Line], folder: Path) -> Rows:
-    """Run one worker over all events, and return its rows."""
+async def undisturbed(
+    settings: Settings, send_all: Callable[[], Awaitable[object]], folder: Path
+) -> Rows:
+    """Run one worker over all events, and return its rows.
+
+    Args:
+        settings: of the worker; topics that are missing are created.
+        send_all: sends the events.
+        folder: for the worker's data and its log.
+    """
     await ensure_topics(settings)
     with crew(settings, 1, folder) as workers:
         await workers.ready()
-        await send_events(settings, iter(lines))
+        await send_all()
         rows = await until_done(settings, workers)
         assert not workers.stop()
+        assert "Traceback" not in (folder / "worker-0.log").read_text()
     return rows
 
 
@@ -381,7 +390,7 @@ async def run_faults(address: str, prefix: str, folder: Path, plan: Plan) -> Out
     }
     calm = load_settings({}, name=f"{prefix}-calm", **base)
     hurt = load_settings({}, name=f"{prefix}-hurt", **base)
-    expected = await undisturbed(calm, lines, folder / "calm")
+    expected = await undisturbed(calm, lambda: send_events(calm, iter(lines)), folder / "calm")
     logger.info("undisturbed: %d users, %d items", len(expected.users), len(expected.items))
     outcome = Outcome()
     actual = await disturbed(hurt, lines, folder / "hurt", plan, outcome)

@@ -33,6 +33,7 @@ _QUERIES_LARGE = 400
 _LARGE = 200_000
 _TRAINED_ON = 100_000
 _FACTORS = (1, 2, 4)
+_MORE_FACTORS = (8, 16, 32)  # tried if no smaller one is enough
 _PROBES = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _MAX_CODES = 128
 
@@ -234,7 +235,9 @@ def _tuned(
     lists = int(getattr(_base(index), "nlist", 0))
     reached: list[_Setting] = []
     best = (-1.0, _Setting(0, 1))
-    for factor in _FACTORS:
+    for factor in _FACTORS + _MORE_FACTORS:
+        if reached and factor in _MORE_FACTORS:
+            break
         probes = [n for n in _PROBES if n < lists] + [lists] if lists else [0]
         for setting in (_Setting(n, factor) for n in probes):
             _set(index, setting)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from aiokafka import AIOKafkaProducer
 from tests.brokers import KafkaBroker
 from tests.shop import START, build_shop, shop_settings
 from tracker.demo.audit import Follower
-from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import ProcessError, free_port
+from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
+from tracker.demo.processes import ChildProcess, ProcessError, free_port
 from tracker.events.wire import MAX_ID_BYTES, Event, encode_event
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import Topics, topics_of
@@ -178,7 +180,7 @@ def test_a_transaction_that_a_producer_never_finishes_leaves_a_worker_sound_and_
                 await other.send_and_wait(
                     events, encode_event(Event("u", "i1", "like", START)), key=b"u"
                 )
-                await asyncio.sleep(8.0)  # longer than the stall that a restart would mend
+                await asyncio.sleep(6.0)  # longer than the stall that a restart would mend
                 status, health = await answer_of(settings, "/healthz")
                 assert (status, health["live"], health["reasons"]) == (200, True, [])
                 (waiting,) = health["waiting"]
@@ -257,18 +259,21 @@ def test_second_worker_on_a_data_directory_or_a_port_is_refused_and_the_first_go
 @pytest.mark.timeout(300)
 def test_worker_that_finds_no_broker_ends_with_one_line(prefix: str, tmp_path: Path) -> None:
     settings = settings_of(f"127.0.0.1:{free_port()}", prefix, tmp_path)
-    told = refusal(settings, tmp_path / "worker.log")
+    impatient = (
+        "from tracker.worker import run; run.START_SECONDS = 5.0;"
+        " from tracker.cli.main import main; main()"
+    )
+    command, log = [sys.executable, "-c", impatient, "worker"], tmp_path / "worker.log"
+    with ChildProcess("worker", command, log, worker_environment(settings)) as worker:
+        assert worker.wait(250) == 1
+        told = worker.tail(50)
+    assert "retrying in 2 s" in told
     assert "TRACKER_BROKERS" in told
     assert "Traceback" not in told
 
 
 @pytest.mark.timeout(300)
 def test_unknown_setting_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    import os
-    import sys
-
-    from tracker.demo.processes import ChildProcess
-
     env = {**os.environ, "TRACKER_BROKER": "localhost:9092"}
     log = tmp_path / "worker.log"
     with ChildProcess("worker", [sys.executable, "-m", "tracker", "worker"], log, env) as worker:

@@ -13,6 +13,7 @@ import pytest
 from tests.brokers import KafkaBroker
 from tests.end_to_end.test_bad_tables import send, until
 from tests.end_to_end.test_outages import all_applied
+from tests.faults import undisturbed
 from tests.shop import START, build_shop, shop_events, shop_settings
 from tests.states import Rows, item_differences, read_rows, user_differences, without_list
 from tests.tracker.worker.test_web import get
@@ -56,16 +57,6 @@ def flip(folder: Path, pattern: str, tables: str = "") -> list[Path]:
 
 async def send_lines(settings: Settings, lines: list[Line]) -> None:
     assert (await send_events(settings, iter(lines))).confirmed == len(lines)
-
-
-async def calm(settings: Settings, lines: list[Line], log: Path) -> Rows:
-    async with own_topics(settings, delete=False):
-        with worker_process(settings, log) as worker:
-            await until_ready(worker, settings)
-            await send_lines(settings, lines)
-            await all_applied(settings, len(lines), 240)
-            assert worker.stop(30) == 0
-    return await read_rows(settings)
 
 
 async def supervised(settings: Settings, log: Path, events: int) -> int:
@@ -163,7 +154,7 @@ def test_damaged_files_and_rows_cost_no_event_and_no_other_user(
     async def go() -> None:
         one = settings_of(kafka.address, f"{prefix}-calm", tmp_path)
         other = settings_of(kafka.address, f"{prefix}-hurt", tmp_path)
-        expected = await calm(one, lines, tmp_path / "calm.log")
+        expected = await undisturbed(one, lambda: send_lines(one, lines), tmp_path / "calm")
         found = await hurt(other, lines, tmp_path / "hurt.log")
         artifact = Artifact.load(tmp_path / "artifacts", device="cpu")
         config, hidden = artifact.manifest.interest, artifact.models.hidden

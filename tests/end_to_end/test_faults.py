@@ -17,7 +17,9 @@ from tests.walk.walk import Plan
 def test_states_after_kills_stops_and_freezes_are_those_of_an_undisturbed_run(
     kafka: KafkaBroker, prefix: str, tmp_path: Path
 ) -> None:
-    plan = FaultsPlan(workers=2, kills=2, terms=1, freezes=1, events=6000, users=600, seed=7)
+    plan = FaultsPlan(
+        workers=2, kills=2, terms=1, freezes=1, events=6000, users=600, seed=7, pause_seconds=4.0
+    )
     outcome = asyncio.run(run_faults(kafka.address, prefix, tmp_path, plan))
     assert outcome.wrong_users == []
     assert outcome.wrong_items == []

@@ -13,6 +13,7 @@ from aiokafka.admin import NewPartitions
 
 from tests.brokers import KafkaBroker
 from tests.end_to_end.test_outages import all_applied
+from tests.faults import undisturbed
 from tests.shop import build_shop, shop_events, shop_settings
 from tests.states import (
     EMISSION,
@@ -47,17 +48,6 @@ def settings_of(address: str, name: str, folder: Path, partitions: int) -> Setti
 
 async def send(settings: Settings, lines: list[Line]) -> None:
     assert (await send_events(settings, iter(lines))).confirmed == len(lines)
-
-
-async def from_the_start(settings: Settings, lines: list[Line], log: Path) -> Rows:
-    async with own_topics(settings, delete=False):
-        with worker_process(settings, log) as worker:
-            await until_ready(worker, settings)
-            await send(settings, lines)
-            await all_applied(settings, len(lines), 240)
-            await asyncio.sleep(3.0)  # the item events of the last commits
-            assert worker.stop(30) == 0
-    return await read_rows(settings)
 
 
 async def refusal(settings: Settings, log: Path) -> str:
@@ -151,7 +141,8 @@ def test_states_of_four_partitions_become_those_of_six_and_a_kill_is_taken_up_ag
     lines = shop_events(EVENTS, USERS, seed=13)
     six = settings_of(kafka.address, f"{prefix}-six", tmp_path, 6)
     four = settings_of(kafka.address, f"{prefix}-four", tmp_path, 4)
-    expected = anywhere(asyncio.run(from_the_start(six, lines, tmp_path / "six.log")))
+    whole = undisturbed(six, lambda: send(six, lines), tmp_path / "six")
+    expected = anywhere(asyncio.run(whole))
     found = anywhere(asyncio.run(with_more(four, lines, tmp_path)))
     config = Artifact.load(str(tmp_path / "artifacts")).manifest.interest
     # Each user's events came in the same order, so every bit is the same.

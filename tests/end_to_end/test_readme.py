@@ -49,12 +49,14 @@ def run(*words: str, seconds: float = 60.0, **environ: str) -> str:
     return done.stdout
 
 
+@pytest.mark.kafka
 @pytest.mark.timeout(600)
 def test_event_of_the_example_brings_the_list_that_the_other_example_reads(
-    tansu: str, prefix: str, tmp_path: Path
+    kafka: KafkaBroker, prefix: str, tmp_path: Path
 ) -> None:
+    """On Apache Kafka: the embedded broker lets a group of librdkafka wait for half a minute."""
     build_shop(tmp_path / "artifacts")
-    settings = shop_settings(tansu, prefix, tmp_path, event_partitions=1)
+    settings = shop_settings(kafka.address, prefix, tmp_path, event_partitions=1)
     produce = example(PAGES[0], "produce", settings)
     subscribe = example(PAGES[0], "subscribe", settings)
     assert "\nwhile True:\n" in subscribe

@@ -15,6 +15,7 @@ import pytest
 
 from tests.brokers import KafkaBroker
 from tests.end_to_end.test_outages import all_applied
+from tests.faults import undisturbed
 from tests.shop import START, build_shop, shop_events, shop_settings
 from tests.states import (
     EMISSION,
@@ -73,16 +74,9 @@ async def send_gone(settings: Settings) -> None:
     assert (await send_events(settings, iter(lines))).confirmed == len(GONE)
 
 
-async def calm(settings: Settings, lines: list[Line], log: Path) -> Rows:
-    async with own_topics(settings, delete=False):
-        for part in range(3):
-            await send(settings, lines, part)
-        with worker_process(settings, log) as worker:
-            await until_ready(worker, settings)
-            await all_applied(settings, len(lines) + 9 * len(AWAY), 240)
-            await asyncio.sleep(4.0)
-            assert worker.stop(30) == 0
-    return await read_rows(settings)
+async def send_all(settings: Settings, lines: list[Line]) -> None:
+    for part in range(3):
+        await send(settings, lines, part)
 
 
 def command(settings: Settings, of: str, log: Path, *more: str) -> ChildProcess:
@@ -189,7 +183,7 @@ def test_replayed_states_are_those_of_living_it_and_no_list_is_lost_at_the_chang
         one = settings_of(kafka.address, f"{prefix}-calm", tmp_path)
         live = settings_of(kafka.address, f"{prefix}-live", tmp_path)
         new = settings_of(kafka.address, f"{prefix}-new", tmp_path, stream=live.name)
-        expected = await calm(one, lines, tmp_path / "calm.log")
+        expected = await undisturbed(one, lambda: send_all(one, lines), tmp_path / "calm")
         found = await replayed(live, new, lines, tmp_path, kill)
         for user in GONE:
             assert not [place for place in found.users if place[1] == user.encode()]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.shop import build_shop, shop_events, shop_items, shop_settings
 from tests.states import without_list
 from tracker.demo.audit import count_records, read_events
 from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.events.lines import Line
 from tracker.events.wire import Recommendation
 from tracker.kafka.client import send_events, watch
 from tracker.kafka.cluster import topics_of
@@ -65,8 +67,18 @@ def test_two_builds_and_a_rollback_under_load_reach_the_lists_in_seconds_and_non
                 ready = asyncio.Event()
                 following = asyncio.create_task(follow(ready))
                 await ready.wait()
-                lines = shop_events(int(RATE * 40), 300, seed=3)
-                sending = asyncio.create_task(send_events(settings, iter(lines), rate=RATE))
+                lines: list[Line] = []
+                enough = asyncio.Event()
+
+                def load() -> Iterator[Line]:
+                    """Yield events for as long as the versions change."""
+                    for line in shop_events(int(RATE * 240), 300, seed=3):
+                        if enough.is_set():
+                            return
+                        lines.append(line)
+                        yield line
+
+                sending = asyncio.create_task(send_events(settings, load(), rate=RATE))
                 await seen.until(first, 60)
                 # A changed catalogue: some items are gone, some are new, some have another text.
                 items = [*shop_items(280)[5:], *shop_items(310)[300:]]
@@ -87,6 +99,8 @@ def test_two_builds_and_a_rollback_under_load_reach_the_lists_in_seconds_and_non
                 for recommendation in lists:
                     if recommendation.artifact == second:
                         assert not gone & {item.item_id for item in recommendation.items}
+                assert not sending.done()  # there was load all the time
+                enough.set()
                 sent = await sending
                 assert sent.confirmed == len(lines)
                 truth = await read_events(settings)

@@ -259,7 +259,12 @@ def made_up() -> Stored:
         "new-users": {
             "users": {"held_out": 2, "with_attributes": 9},
             "parts": [
-                {"targets": 9, "models": [{"model": n, **users} for n in ("tracker", "popularity")]}
+                {
+                    "targets": 9,
+                    "models": [
+                        {"model": n, **users} for n in ("tracker", "tracker_served", "popularity")
+                    ],
+                }
             ],
         },
         "scene-change": {"scenes": ["home", "cart"], "items": [["a", "b"]]},

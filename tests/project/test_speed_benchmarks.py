@@ -54,7 +54,7 @@ def test_a_missed_bound_fails_and_one_that_is_not_measured_does_not() -> None:
     assert lines[1].startswith("MISSED bad: 3.00")
 
 
-@pytest.mark.parametrize(("rate", "workers"), [(1.0, 1), (5999.0, 1), (6001.0, 2), (60_000.0, 10)])
+@pytest.mark.parametrize(("rate", "workers"), [(1.0, 1), (4999.0, 1), (5001.0, 2), (50_000.0, 10)])
 def test_workers_are_busy_for_a_part_of_a_core_only(rate: float, workers: int) -> None:
     found = needs(rate, 1e6, 1e5, {"event": 100.0, "user": 2000.0})
     assert found["workers"] == workers

@@ -38,8 +38,8 @@ START_SECONDS = 60.0
 """Time a starting worker waits for the brokers."""
 
 
-async def wait_for_cluster(settings: Settings, seconds: float = START_SECONDS) -> Cluster:
-    """Check the topics; while no broker answers, retry with growing waits.
+async def wait_for_cluster(settings: Settings, seconds: float) -> Cluster:
+    """Check the topics; while no broker answers, retry with growing waits, `seconds` at most.
 
     Raises:
         BrokerError: no broker answered in time, or it refuses us.
@@ -95,7 +95,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     dialect = load_dialect(settings.events_format)
 
     # 2. Wait for the brokers.
-    cluster = asyncio.run(wait_for_cluster(settings))
+    cluster = asyncio.run(wait_for_cluster(settings, START_SECONDS))
     if not cluster.transactions:
         log.warning(
             "the brokers at %s do not support transactions: a worker that crashes or freezes may"

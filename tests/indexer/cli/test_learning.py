@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,21 @@ pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may com
 
 ITEMS = 40
 
+once = pytest.mark.xdist_group("one training")
+"""Marks the tests that look at one training: in one process, it runs once."""
+
+
+def fit_quickly(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
+    patch.setattr("indexer.train.ranker.CUT_STEPS", 20)
+    for name in ("TRACKER_ARTIFACTS", "TRACKER_KINDS_FILE"):
+        patch.delenv(name, raising=False)
+
 
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode without a model, and fit in few steps."""
-    monkeypatch.setattr("indexer.items.item_encoder.ItemEncoder", lambda *_: WordEncoder(width=96))
-    monkeypatch.setattr("indexer.train.ranker.CUT_STEPS", 20)
-    for name in ("TRACKER_ARTIFACTS", "TRACKER_KINDS_FILE"):
-        monkeypatch.delenv(name, raising=False)
+    fit_quickly(monkeypatch)
 
 
 def write_items(folder: Path, count: int = ITEMS) -> Path:
@@ -76,8 +84,38 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path, group_events(users=100, each=12))
 
 
-def test_a_training_publishes_one_version_that_serves_its_ranker(shop: Shop) -> None:
-    done = shop.train()
+class Training:
+    """A shop with one training, made once; tests work on copies of it."""
+
+    def __init__(self, folder: Path, *arguments: object) -> None:
+        self.folder = folder
+        with pytest.MonkeyPatch.context() as patch:
+            fit_quickly(patch)
+            shop = Shop(folder, group_events(users=100, each=12))
+            self.result = shop.run("train", *arguments, "--json")
+        self.printed = json.loads(self.result.stdout)
+
+    def copy(self, folder: Path) -> Shop:
+        """Return a shop in another folder, with the version that was trained."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        return Shop(folder, group_events(users=100, each=12))
+
+
+@pytest.fixture(scope="session")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return Training(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="session")
+def gts_training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return Training(tmp_path_factory.mktemp("gts"), "--protocol", "gts")
+
+
+@once
+def test_a_training_publishes_one_version_that_serves_its_ranker(
+    training: Training, tmp_path: Path
+) -> None:
+    done, shop = training.printed, training.copy(tmp_path)
     assert {"artifact", "seconds", "epochs", "validation"} <= set(done)
     assert set(done["validation"]) == {"loss", "hit_rate_at_10", "ndcg_at_10"}
     assert done["artifact"] == latest_version(shop.root)
@@ -99,11 +137,12 @@ def test_a_training_publishes_one_version_that_serves_its_ranker(shop: Shop) -> 
     assert other.options == RecommendOptions()
 
 
-def test_a_version_shows_what_ranks(shop: Shop) -> None:
+@once
+def test_a_version_shows_what_ranks(shop: Shop, gts_training: Training, tmp_path: Path) -> None:
     shop.build()
     words = ["show", "--out", str(shop.root)]
     assert "the fixed blend, nothing was trained" in CliRunner().invoke(main, words).stdout
-    shop.train("--protocol", "gts")
+    words[-1] = str(gts_training.copy(tmp_path / "trained").root)
     shown = CliRunner().invoke(main, words).stdout
     assert "trained on 600 examples" in shown
     assert "120 targets of gts left out" in shown
@@ -118,11 +157,12 @@ def test_the_same_seed_trains_the_same_ranker(shop: Shop) -> None:
     assert digests[0] == digests[1]
 
 
+@once
 def test_a_build_takes_the_ranker_over_until_the_basis_changes(
-    shop: Shop,
+    training: Training, tmp_path: Path
 ) -> None:
-    trained = shop.train()
-    before = read_manifest(shop.root, trained["artifact"])
+    shop = training.copy(tmp_path)
+    before = read_manifest(shop.root, training.printed["artifact"])
     assert shop.build().exit_code == 0
     built = read_manifest(shop.root, latest_version(shop.root))
     assert built.version != before.version
@@ -177,9 +217,12 @@ def test_probabilities_are_learned_from_ratings_and_judged_beside_means(tmp_path
     assert other["tracker"]["auc"] is None  # all are positive
 
 
-def test_where_all_events_are_positive_no_probability_is_learned(shop: Shop) -> None:
-    run = shop.run("train", "--protocol", "gts")
-    assert "no probability is learned: 0 negative of" in run.stderr
+@once
+def test_where_all_events_are_positive_no_probability_is_learned(
+    gts_training: Training, tmp_path: Path
+) -> None:
+    shop = gts_training.copy(tmp_path)
+    assert "no probability is learned: 0 negative of" in gts_training.result.stderr
     manifest = Artifact.load(shop.root).manifest
     assert manifest.prediction is None
     assert manifest.without("prediction").startswith(
@@ -197,8 +240,9 @@ def test_where_all_events_are_positive_no_probability_is_learned(shop: Shop) -> 
     assert any("not measured" in note and "0 negative of" in note for note in judged["notes"])
 
 
-def test_an_evaluation_reports_every_model(shop: Shop, tmp_path: Path) -> None:
-    shop.train("--protocol", "gts")
+@once
+def test_an_evaluation_reports_every_model(gts_training: Training, tmp_path: Path) -> None:
+    shop = gts_training.copy(tmp_path)
     page, figures = tmp_path / "page.html", tmp_path / "figures.json"
     printed = shop.run("evaluate", "--html", page, "--json", figures).stdout
     assert "tracker_served" in printed
@@ -212,8 +256,9 @@ def test_an_evaluation_reports_every_model(shop: Shop, tmp_path: Path) -> None:
     assert rows["tracker", "all"]["hit_rate_at_10"] > rows["popularity", "all"]["hit_rate_at_10"]
 
 
-def test_a_sample_of_the_targets_is_said(shop: Shop) -> None:
-    shop.train("--protocol", "gts")
+@once
+def test_a_sample_of_the_targets_is_said(gts_training: Training, tmp_path: Path) -> None:
+    shop = gts_training.copy(tmp_path)
     found = shop.evaluate("--targets", 30)
     assert found["targets"] == 30
     assert "30 of 120 targets, drawn with seed 0" in found["notes"]
@@ -224,8 +269,11 @@ def test_an_artifact_that_was_only_built_is_judged_by_its_blend(shop: Shop) -> N
     assert "nothing was trained: the tracker ranks by its fixed blend" in shop.evaluate()["notes"]
 
 
-def test_an_artifact_that_has_seen_the_targets_is_refused(shop: Shop) -> None:
-    everything = shop.train()["artifact"]
+@once
+def test_an_artifact_that_has_seen_the_targets_is_refused(
+    training: Training, tmp_path: Path
+) -> None:
+    shop, everything = training.copy(tmp_path), training.printed["artifact"]
     refused = shop.run("evaluate", code=REFUSED).stderr
     assert f"{everything} has seen the targets of --protocol gts (120 from" in refused
     assert "trained on all events up to" in refused

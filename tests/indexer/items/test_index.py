@@ -49,6 +49,18 @@ def test_an_approximate_index_is_tuned_to_the_recall_asked_for(kind: str) -> Non
     np.testing.assert_array_equal(again.search(other, 10)[0], index.search(other, 10)[0])
 
 
+def test_more_effort_than_usual_is_spent_where_codes_tell_little_apart() -> None:
+    random = np.random.default_rng(5)
+    centres = random.normal(size=(20, 16))
+    vectors = centres[random.integers(0, 20, 4000)] + 0.1 * random.normal(size=(4000, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    _, usual = build_index(vectors, 0.95, "pq_fastscan")
+    _, more = build_index(vectors, 0.997, "pq_fastscan")
+    assert usual.parameters["ranked_times_k"] <= 4
+    assert more.parameters["ranked_times_k"] > 4
+    assert more.recall_at_10 >= 0.997
+
+
 def test_less_effort_is_spent_on_a_lower_recall() -> None:
     _, low = build_index(VECTORS, 0.3, "ivf_pq_fastscan")
     _, high = build_index(VECTORS, 0.99, "ivf_pq_fastscan")
