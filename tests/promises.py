@@ -5,6 +5,7 @@ the tests that have to fail then. The command runs them and prints what failed; 
 tests pass without its protection makes it end with status 1. `tests.promises NAME ...` runs some.
 """
 
+import asyncio
 import os
 import re
 import subprocess
@@ -51,6 +52,27 @@ async def _false(*args: Any, **kwargs: Any) -> bool:
 
 def _read(store: Any, keys: list[bytes]) -> Any:
     return store._database.get(keys)
+
+
+def _without_cap(patch: pytest.MonkeyPatch) -> None:
+    """Let a user tell an item of any number of events; in plain Python, which is not compiled."""
+    from tracker.users import apply
+
+    patch.setattr(apply, "_apply", apply._apply.py_func)  # type: ignore[attr-defined]
+    patch.setattr(apply, "flag_of_item", lambda *_: 0)
+
+
+async def _no_rights(*args: Any) -> list[Any]:
+    return []
+
+
+class _Unfenced:
+    async def stop(self) -> None:
+        pass
+
+
+async def _unfenced(*args: Any) -> _Unfenced:
+    return _Unfenced()
 
 
 PROMISES = (
@@ -126,6 +148,66 @@ PROMISES = (
         _set("tracker.explained._SECRETS", re.compile("(?!)")),
         ("tests/tracker/test_settings.py -k password_in_a_url",),
     ),
+    Promise(
+        "cap-of-a-user",
+        "one user moves the counts of an item only so far in an hour",
+        _without_cap,
+        ("tests/tracker/users/test_ring.py -k five_times_an_hour or forty_others",),
+    ),
+    Promise(
+        "waiting-items",
+        "item ids that nobody else knows do not become rows",
+        _set(
+            "tracker.stream.waiting_items.WaitingItems.divide",
+            lambda waiting, events, in_catalogue: (events, {}),
+        ),
+        ("tests/tracker/stream/test_waiting_items.py -k made_up_ids",),
+    ),
+    Promise(
+        "caches-in-bytes",
+        "texts in events do not fill the memory",
+        _set("tracker.events.text_caches.TextCaches._is_full", lambda *_: False),
+        (
+            "tests/tracker/events/test_text_caches.py",
+            "tests/tracker/events/test_batch.py -k caches",
+        ),
+    ),
+    Promise(
+        "moved-states",
+        "after partitions were added no worker starts before the states are moved",
+        _set("tracker.store.partition_store.check_place", _nothing),
+        ("tests/tracker/store/test_partition_store.py -k fewer_partitions",),
+    ),
+    Promise(
+        "move-in-transactions",
+        "states are moved only where a cut cannot lose or double them",
+        _set("tracker.lookup.move_states.supports_transactions", _true),
+        ("tests/tracker/lookup/test_move_states.py -k could_get_lost",),
+    ),
+    Promise(
+        "replay-roles",
+        "a worker takes neither states that a replay builds nor those that it has replaced",
+        _set("tracker.store.partition_store.check_role", _nothing),
+        ("tests/tracker/store/test_partition_store.py -k serves_or_by_the_replay",),
+    ),
+    Promise(
+        "replay-fences",
+        "from the change-over on the former workers can commit nothing",
+        _set("tracker.lookup.replay.fenced_producer", _unfenced),
+        ("tests/tracker/lookup/test_replay.py -k fences",),
+    ),
+    Promise(
+        "recovered-first",
+        "after two rebalances in a row no partition is opened before it is recovered",
+        _set("tracker.worker.transport.RecoveryEnd.wait", asyncio.Event.wait),
+        ("tests/tracker/worker/test_transport.py -k has_ended_before",),
+    ),
+    Promise(
+        "rights-named",
+        "a worker without one of its rights names it, and does not start",
+        _set("tracker.kafka.rights.missing_rights", _no_rights),
+        ("tests/tracker/kafka/test_rights.py -k named",),
+    ),
 )
 
 
@@ -145,7 +227,7 @@ def failures_without(row: Promise) -> list[str]:
         # What a failed test leaves open would end the run before it names the tests that failed.
         command += ["-p", "no:unraisableexception"]
         done = subprocess.run(
-            [*command, "--tb=no", *tests.split(" ")],
+            [*command, "--tb=no", *tests.split(" ", 2)],
             env={**os.environ, VARIABLE: row.name},
             capture_output=True,
             text=True,

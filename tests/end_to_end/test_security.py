@@ -1,6 +1,8 @@
 """A whole worker on a cluster with TLS, SASL and access control, with the fewest rights."""
 
 import asyncio
+import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,13 @@ from tests.brokers import why_no_kafka
 from tests.secure_kafka import SecureBroker
 from tests.shop import START, build_shop
 from tests.states import read_rows
-from tracker.demo.local import answers_ok, until_ready, worker_process
-from tracker.demo.processes import ChildProcess, free_port
+from tracker.demo.local import (
+    answers_ok,
+    until_ready,
+    worker_environment,
+    worker_process,
+)
+from tracker.demo.processes import ChildProcess, ProcessError, free_port
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event
 from tracker.kafka.client import read_topic, send_events
@@ -33,6 +40,9 @@ DENIED_SECONDS = 40.0
 SAID_SECONDS = 8.0
 """Time that a worker has left to do all, once its log says that it was denied a right."""
 DENIALS = ("AuthorizationFailed", "Not authorized")
+
+RUNNING_SECONDS = 25.0
+"""Time in which a running worker names a right that was taken from it: it looks each 10 s."""
 
 ALLOWED_SECONDS = 180.0
 """Time to do all, with all rights, on a machine that does other things too."""
@@ -121,6 +131,28 @@ class Limit:
         return time.monotonic() > self.ends
 
 
+UNCHECKED = """
+import sys
+from tracker.kafka import rights
+from tracker.worker import plane, run
+
+async def all_is_allowed(settings, role):
+    pass
+
+plane.check_rights = run.check_rights = all_is_allowed
+from tracker.cli.main import cli
+sys.argv = ["tracker", "worker"]
+cli()
+"""
+"""A worker that does not ask which rights it has."""
+
+
+def unchecked_worker(settings: Settings, log: Path) -> ChildProcess:
+    """Start a worker that goes on until it cannot do something."""
+    command = [sys.executable, "-c", UNCHECKED]
+    return ChildProcess("unchecked worker", command, log, worker_environment(settings))
+
+
 async def does_all(
     broker: SecureBroker, settings: Settings, log: Path, seconds: float = DENIED_SECONDS
 ) -> str:
@@ -130,7 +162,7 @@ async def does_all(
     elsewhere = f"v{time.monotonic_ns()}"  # of whom nothing is kept from the time before
     home = partition_of(elsewhere, 2, "murmur2")
     assert home is not None
-    with worker_process(settings, log) as worker:
+    with unchecked_worker(settings, log) as worker:
         limit = Limit(worker, seconds)
         url = f"http://127.0.0.1:{settings.web_port}/readyz"
         while not await asyncio.to_thread(answers_ok, url):
@@ -208,6 +240,59 @@ def test_worker_works_with_the_rights_that_the_command_names_and_not_without_one
     for right, failure in failures.items():
         print(f"without {right.operation} on {right.resource} {right.name}: {failure[-300:]}")  # noqa: T201
     assert [right for right, failure in failures.items() if not failure] == []
+
+
+@pytest.mark.timeout(1500)
+def test_worker_without_one_of_its_rights_names_it_and_the_command_that_grants_it(
+    broker: SecureBroker, prefix: str, tmp_path: Path
+) -> None:
+    settings = settings_of(broker, "SCRAM-SHA-512", prefix, tmp_path)
+    rights = rights_of(settings, "worker")
+    broker.grant(rights)
+    commands = {
+        right: right.command(settings.brokers, f"User:{settings.sasl_username}") for right in rights
+    }
+    silent: list[str] = []
+
+    async def says(worker: ChildProcess, command: str, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while command not in worker.log.read_text():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.2)
+        return True
+
+    async def go() -> None:
+        await ensure_topics(by_anonymous(broker, settings))
+        running, starting = tmp_path / "running.log", tmp_path / "starting.log"
+        worker = worker_process(settings, running)
+        try:
+            for right in rights:
+                with contextlib.suppress(ProcessError):  # it has ended for the right before
+                    await until_ready(worker, settings)
+                if worker.returncode is not None:
+                    worker = worker_process(settings, running)
+                    await until_ready(worker, settings)
+                broker.revoke(right)
+                if not await says(worker, commands[right], RUNNING_SECONDS):
+                    silent.append(f"taken while it ran: {commands[right]}: {worker.tail(5)}")
+                broker.grant([right])
+        finally:
+            worker.stop(30)
+        for right in rights:
+            broker.revoke(right)
+            with worker_process(settings, starting) as refused:
+                if await asyncio.to_thread(refused.wait, DENIED_SECONDS) != 1:
+                    silent.append(f"it starts without the right of {commands[right]}")
+            if commands[right] not in starting.read_text():
+                silent.append(f"missing at the start: {commands[right]}: {refused.tail(5)}")
+            broker.grant([right])
+        for log in (running, starting):
+            if "Traceback" in log.read_text():
+                silent.append(f"a traceback in {log}")
+
+    asyncio.run(go())
+    assert silent == []
 
 
 @pytest.mark.timeout(200)

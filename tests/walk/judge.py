@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -61,6 +62,8 @@ class Verdict:
     lists: int = 0
     repeated: int = 0
     most_states: int = 1
+    unsure_users: int = 0
+    unsure_items: int = 0
     lost: list[str] = field(default_factory=list)
     wrong_users: list[str] = field(default_factory=list)
     wrong_items: list[str] = field(default_factory=list)
@@ -151,9 +154,10 @@ async def judge(walk: Walk, rows: Rows) -> Verdict:
     model = _model(records, actions, journal, contents, lists, verdict, free=False)
     verdict.users, verdict.items = len(rows.users), len(rows.items)
     verdict.most_states = model.most_states
+    verdict.unsure_users, verdict.unsure_items = model.unsure_users, len(model.unsure)
     wrong = compare_users(model, rows, versions)
     if wrong:
-        again = _model(records, actions, journal, contents, {}, Verdict(), free=True)
+        again = _model(records, actions, journal, contents, lists, Verdict(), free=True)
         more = compare_users(again, rows, versions)
         wrong = {name: text for name, text in wrong.items() if name in more}
     verdict.wrong_users = list(wrong.values())
@@ -179,12 +183,15 @@ def _model(
 ) -> Model:
     """Apply all events to a model; check lists against what users had seen."""
     model = Model(free=free)
+    commits = Commits(lists)
     for record in records:
         place = (record.partition, record.offset)
         action = actions[place]
         if action is None:
             continue
-        model.apply(*place, action, possible_steps(journal, contents, *place))
+        model.apply(
+            *place, action, commits.narrow(possible_steps(journal, contents, *place), place)
+        )
         made = lists.get(place)
         if made is None:
             continue
@@ -195,6 +202,31 @@ def _model(
                     f"list {place} of {action.user} has {item} by {channel}, which was seen"
                 )
     return model
+
+
+class Commits:
+    """Tells from the lists which commit's worker applied an event: earlier lists have no version.
+
+    An event between two lists of one commit was applied by that one.
+    """
+
+    def __init__(self, lists: Mapping[tuple[int, int], Lists]) -> None:
+        self._offsets: dict[int, list[int]] = defaultdict(list)
+        self._earlier: dict[int, list[bool]] = defaultdict(list)
+        for partition, offset in sorted(lists):
+            self._offsets[partition].append(offset)
+            self._earlier[partition].append(lists[partition, offset].version == 0)
+
+    def narrow(self, possible: dict[int, Content], place: tuple[int, int]) -> dict[int, Content]:
+        """Return those of the possible steps that are of the commit; all if both may be."""
+        partition, offset = place
+        if len({content.earlier for content in possible.values()}) < 2:
+            return possible
+        told = self._earlier[partition]
+        at = bisect_left(self._offsets[partition], offset)
+        if not 0 < at < len(told) or told[at - 1] != told[at]:
+            return possible
+        return {step: one for step, one in possible.items() if one.earlier == told[at]}
 
 
 def possible_steps(

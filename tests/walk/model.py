@@ -166,7 +166,8 @@ class Content:
 
     Attributes:
         earlier: whether the rules are those of a worker of an earlier commit: it appended late
-            events to the ring, did not compute interests again, and told items of all events.
+            events to the ring, did not compute interests again, told items of all events, and
+            did not move times by an event that was retracted before it came.
     """
 
     basis: str
@@ -228,9 +229,13 @@ class User:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What tells this state from another possible one of the same user."""
-        flags = tuple((entry.in_sums, entry.unknown) for entry in self.ring)
-        return self.basis, self.step, frozenset(self.terms), self.unknown, flags
+        """What tells this state from another possible one of the same user.
+
+        Also the order of the ring, and of which entries items were told: two commits differ there.
+        """
+        ring = tuple((e.number, e.in_sums, e.unknown, e.of_item) for e in self.ring)
+        interests = frozenset(self.interests)
+        return self.basis, self.step, frozenset(self.terms), interests, self.unknown, ring
 
     def known(self, item: int) -> bool:
         """Return whether an item is in the ring, or counts as seen."""
@@ -265,7 +270,8 @@ class User:
             if action.event_id in self.pending:
                 self.pending.remove(action.event_id)
                 self.retracted += 1
-                self._move(action.time)
+                if not content.earlier:
+                    self._move(action.time)
                 self._append(_entry(action, number, retracted=True))
                 if not content.earlier:
                     self._sort()
@@ -457,6 +463,11 @@ class Model:
     """Items of which two possible states of a user tell different things."""
     numbers: int = 0
     most_states: int = 1
+
+    @property
+    def unsure_users(self) -> int:
+        """Number of users of whom more than one state is possible in the end."""
+        return sum(len({state.kind[2:] for state in states}) > 1 for states in self.users.values())
 
     def apply(
         self, partition: int, offset: int, action: Action, possible: dict[int, Content]

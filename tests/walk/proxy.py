@@ -43,6 +43,7 @@ class Proxy:
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5.0)
+        self._loop.close()
 
     def forget(self) -> int:
         """Pass nothing on any more in the connections that are open; return their number."""

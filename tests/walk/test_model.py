@@ -11,8 +11,8 @@ import pytest
 from tests.plane_world import FakeRecord, WorkerState
 from tests.states import Rows
 from tests.walk.events import START, Sent, burst, stream
-from tests.walk.judge import Lists, Versions, compare_items, compare_users, pauses
-from tests.walk.model import Content, Model, hash_of, read_event
+from tests.walk.judge import Commits, Lists, Versions, compare_items, compare_users, pauses
+from tests.walk.model import Action, Content, Model, hash_of, read_event
 from tests.walk.walk import Done, Journal
 from tests.worlds import checkerboard
 from tracker.artifact.artifact import Artifact
@@ -153,6 +153,33 @@ def test_one_event_more_or_less_is_seen(tmp_path: Path) -> None:
     assert "events is" in next(iter(wrong.values()))
     assert len(compare_items(pair.of_items(), rows, pair.versions)) == (action.item % 2 == 0)
     pair.worker.close()
+
+
+def like(event_id: str, time: float, item: str = "i1") -> Action:
+    return Action("u", time, hash_of(item), 2.0, event_id=hash_of(event_id))
+
+
+def test_order_in_the_ring_tells_the_states_of_two_commits_apart() -> None:
+    earlier = Content("one", frozenset({hash_of("i1")}), earlier=True)
+    now = Content("one", frozenset({hash_of("i1")}))
+    model = Model()
+    model.apply(0, 0, like("a", 100.0), {0: earlier})
+    model.apply(0, 1, like("b", 50.0), {0: earlier, 1: now})  # late, and of either commit
+    model.apply(0, 2, like("c", 200.0), {1: now})
+    rings = {tuple(entry.time for entry in user.ring) for user in model.users[0, "u"]}
+    assert rings == {(100.0, 50.0, 200.0), (50.0, 100.0, 200.0)}
+    assert model.unsure_users == 1
+    assert model.unsure == set()
+
+
+def test_event_between_two_lists_of_one_commit_was_applied_by_that() -> None:
+    both = {0: Content("one", frozenset(), earlier=True), 1: Content("one", frozenset())}
+    made = {(0, offset): Lists("u", [], "v", version, []) for offset, version in
+            ((2, 0), (5, 0), (9, 7), (12, 8))}  # fmt: skip
+    commits = Commits(made)
+    possible = [list(commits.narrow(both, (0, offset))) for offset in (0, 3, 5, 7, 10, 13)]
+    assert possible == [[0, 1], [0], [0], [0, 1], [1], [0, 1]]
+    assert commits.narrow({1: both[1]}, (0, 3)) == {1: both[1]}
 
 
 @pytest.mark.parametrize("began", [100.0, 99.2])

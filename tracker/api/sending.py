@@ -46,6 +46,7 @@ class Sending:
             settings.timestamps,
             settings.unknown_fields == "reject",
             context.dialect,
+            context.caches,
         )
         outcomes: dict[int, SentEvent] = {}
         sending: dict[int, tuple[int, asyncio.Future[int]]] = {}

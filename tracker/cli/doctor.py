@@ -20,6 +20,7 @@ from tracker.kafka.connect import admin_client
 from tracker.kafka.key_sample import KeySample, sample_keys, sampled_of_each
 from tracker.kafka.partitioner import ONE_RULE, remedy
 from tracker.kafka.records import CODECS, CodecError, check_codecs
+from tracker.kafka.rights import RightsError, check_rights
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
 from tracker.kernels.device import DeviceError
 from tracker.settings import Settings, SettingsError, load_settings, settings_table
@@ -73,6 +74,7 @@ async def check_all(
     add(dialect, *check_artifact(settings))
     try:
         add(await check_broker(settings))
+        add(await check_worker_rights(settings))
     except BrokerError as error:
         add(Check("broker", "fail", str(error)))
         return checks
@@ -326,6 +328,19 @@ async def check_broker(settings: Settings) -> Check:
             "lost takes states with it; 3 is usual",
         )
     return Check("broker", "ok", text)
+
+
+async def check_worker_rights(settings: Settings) -> Check:
+    """Check that the brokers allow these credentials all that a worker needs.
+
+    Raises:
+        BrokerError: no broker can be reached.
+    """
+    try:
+        await check_rights(settings, "worker")
+    except RightsError as error:
+        return Check("rights", "fail", str(error))
+    return Check("rights", "ok", "the brokers deny nothing that a worker needs")
 
 
 async def check_transactions(settings: Settings) -> Check:

@@ -12,6 +12,7 @@ from tracker.events.arrivals import Arrivals
 from tracker.events.dialect import Dialect, PassedOver, decode_record
 from tracker.events.foreign import SeveralEvents
 from tracker.events.kinds import Kinds, QuantityError, UnknownKindError
+from tracker.events.text_caches import TextCaches
 from tracker.events.times import MAX_SECONDS, Unit, number_in, seconds, unit_of
 from tracker.events.wire import (
     Event,
@@ -104,7 +105,7 @@ class EventBatch:
 class EventReader:
     """Turns records of one partition into an EventBatch and the rejections among them.
 
-    It keeps the hashes of ids, kinds and scenes met before (bounded), and the names of scenes, for
+    It keeps the hashes of ids, kinds and scenes met before, and the names of scenes, for
     recommendations carry them. It has no clock: the times at which records came are given.
 
     Args:
@@ -112,6 +113,7 @@ class EventReader:
         timestamps: unit of timestamps that are numbers.
         reject_unknown_fields: refuse events with a field that events do not have.
         dialect: the format of the records; None for our own.
+        caches: of the texts met before, which readers of the same kinds may share.
 
     Attributes:
         unknown_fields: how often the last chunk had which field that events do not have.
@@ -122,14 +124,13 @@ class EventReader:
         places: of each event of the last chunk, the index of its record.
     """
 
-    MAX_CACHED = 1_000_000
-
     def __init__(
         self,
         kinds: Kinds,
         timestamps: Unit = "auto",
         reject_unknown_fields: bool = False,
         dialect: Dialect | None = None,
+        caches: TextCaches | None = None,
     ) -> None:
         self.dialect = dialect
         self._decode: Decode | None = None
@@ -144,10 +145,11 @@ class EventReader:
         self.unknown_kinds: Counter[str] = Counter()
         self.passed_over: Counter[str] = Counter()
         self.places: list[int] = []
-        self._weights: dict[tuple[str, float | None], tuple[float, int, float]] = {}
-        self._items: dict[str, int] = {}
-        self._scene_codes: dict[str | None, int] = {None: 0, "": 0}
-        self.scene_names: dict[int, str] = {}
+        self._caches = TextCaches() if caches is None else caches
+        self._weights = self._caches.weights
+        self._items = self._caches.items
+        self._scene_codes = self._caches.scenes
+        self.scene_names = self._caches.scene_names
 
     def read(
         self,
@@ -420,26 +422,18 @@ class EventReader:
             raise RejectedEventError("unknown_kind", str(error)) from error
         except QuantityError as error:
             raise RejectedEventError("bad_value", str(error)) from error
-        if len(self._weights) >= self.MAX_CACHED:
-            self._weights.clear()
         line = (weight, kind_code(counts_as), math.nan if number is None else number)
-        self._weights[kind, value] = line
+        self._caches.add_weight(kind, value, line)
         return line
 
     def _new_item(self, item_id: str) -> int:
-        if len(self._items) >= self.MAX_CACHED:
-            self._items.clear()
-        code = self._items[item_id] = hash_id(item_id)
+        code = hash_id(item_id)
+        self._caches.add_item(item_id, code)
         return code
 
     def _new_scene(self, scene: str | None) -> int:
-        if len(self._scene_codes) >= self.MAX_CACHED:
-            self._scene_codes = {None: 0, "": 0}
-        code = self._scene_codes[scene] = scene_code(scene)
-        if scene:
-            if len(self.scene_names) >= self.MAX_CACHED:
-                self.scene_names.clear()
-            self.scene_names[code] = scene
+        code = scene_code(scene)
+        self._caches.add_scene(scene, code)
         return code
 
 

@@ -21,7 +21,8 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from tracker.explained import Explained
+from tracker.explained import Explained, first_line
+from tracker.kafka.denials import denial_of
 from tracker.kafka.security import RenewedContext, TokenFile
 from tracker.kafka.topic_ids import read_topics
 from tracker.settings import Settings
@@ -179,7 +180,12 @@ def client_arguments(settings: Settings) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def _client(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
+async def open_client(settings: Settings) -> AsyncIterator[AIOKafkaClient]:
+    """Yield a connected client that asks brokers single questions.
+
+    Raises:
+        BrokerError: the brokers cannot be reached, or do not allow it.
+    """
     client = AIOKafkaClient(
         client_id=f"{settings.name}-check",
         request_timeout_ms=int(REQUEST_SECONDS * 1000),
@@ -225,7 +231,14 @@ def connecting(settings: Settings) -> Iterator[None]:
 
 
 def unreachable(settings: Settings, reason: BaseException | str) -> BrokerError:
-    """Return the error for brokers that do not answer."""
+    """Return the error for brokers that do not answer, or do not allow what was asked."""
+    denial = denial_of(reason)
+    if denial is not None:
+        return BrokerError(
+            f"the Kafka brokers at {', '.join(settings.bootstrap)} do not allow it"
+            f" ({first_line(denial)}); `tracker acls ROLE PRINCIPAL` prints the commands that give"
+            " a worker or a command its rights"
+        )
     return BrokerError(
         f"no answer from the Kafka brokers at {', '.join(settings.bootstrap)}"
         f" over {settings.security_protocol}: {_reason(reason)}; start one, or check"
@@ -249,7 +262,7 @@ async def describe_topics(settings: Settings) -> dict[str, TopicInfo]:
     Raises:
         BrokerError: the brokers cannot be reached.
     """
-    async with _client(settings) as client:
+    async with open_client(settings) as client:
         topics = await read_topics(client, topics_of(settings).all())
     return {name: TopicInfo(name, partitions, uid) for name, (partitions, uid) in topics.items()}
 
@@ -320,7 +333,7 @@ async def _claims_transactions(settings: Settings) -> bool:
     Raises:
         BrokerError: it does not answer.
     """
-    async with _client(settings) as client:
+    async with open_client(settings) as client:
         node = client.get_random_node()
         if node is None or not await client.ready(node):
             raise unreachable(settings, "no broker of the cluster can be reached")

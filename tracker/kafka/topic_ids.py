@@ -1,4 +1,4 @@
-"""Partition counts and ids of topics, by a request that aiokafka does not have."""
+"""Partition counts and ids of topics, and what is allowed on them, by a request of our own."""
 
 import uuid
 from collections.abc import Sequence
@@ -20,6 +20,9 @@ from aiokafka.protocol.types import (
 
 UNKNOWN_TOPIC = 3
 """Kafka's error code UNKNOWN_TOPIC_OR_PARTITION."""
+
+TOPIC_DENIED = 29
+"""Kafka's error code TOPIC_AUTHORIZATION_FAILED."""
 
 
 class _Uuid(AbstractType[uuid.UUID]):
@@ -102,14 +105,52 @@ class _MetadataRequestV10(RequestStruct):
 class _TopicsRequest(Request[_MetadataRequestV10]):
     API_KEY = 3
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], operations: bool = False) -> None:
         self._names = names
+        self._operations = operations
 
     def build(self, request_struct_class: type[_MetadataRequestV10]) -> _MetadataRequestV10:
         topics: list[tuple[None, str, dict[int, object]]] = [
             (None, name, {}) for name in self._names
         ]
-        return request_struct_class(topics, False, False, False, {})
+        return request_struct_class(topics, False, False, self._operations, {})
+
+
+async def ready_node(client: AIOKafkaClient) -> int:
+    """Return a broker to which the client is connected.
+
+    Raises:
+        KafkaError: there is none.
+    """
+    node = client.get_random_node()
+    if node is None or not await client.ready(node):
+        raise NodeNotReadyError("no broker of the cluster can be reached")
+    return int(node)
+
+
+async def topic_operations(client: AIOKafkaClient, names: Sequence[str]) -> dict[str, int]:
+    """Return what is allowed on topics, as a bit for each of Kafka's operations.
+
+    Args:
+        client: connected client.
+        names: names of topics; those that do not exist are left out.
+
+    Returns:
+        by name; nothing if the brokers do not say it, as those older than Kafka 2.8.
+
+    Raises:
+        KafkaError: no broker can be reached.
+    """
+    try:
+        response = await client.send(await ready_node(client), _TopicsRequest(names, True))
+    except NotImplementedError:
+        return {}
+    topics = response.to_object()["topics"]
+    return {
+        topic["name"]: 0 if topic["error_code"] == TOPIC_DENIED else topic["authorized_operations"]
+        for topic in topics
+        if topic["error_code"] in (0, TOPIC_DENIED)
+    }
 
 
 async def read_topics(client: AIOKafkaClient, names: Sequence[str]) -> dict[str, tuple[int, str]]:
@@ -125,9 +166,7 @@ async def read_topics(client: AIOKafkaClient, names: Sequence[str]) -> dict[str,
     Raises:
         KafkaError: the broker refuses, or no broker can be reached.
     """
-    node = client.get_random_node()
-    if node is None or not await client.ready(node):
-        raise NodeNotReadyError("no broker of the cluster can be reached")
+    node = await ready_node(client)
     try:
         response = await client.send(node, _TopicsRequest(names))
     except NotImplementedError:  # older than Kafka 2.8: there are no topic ids

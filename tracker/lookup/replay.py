@@ -137,8 +137,10 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
                 " TRACKER_NAME, or delete them with `tracker reset-state --everything`"
             )
         return ReplayStart({p: one.position for p, one in positions.items()}, 0, True)
-    # 2. Find the offsets.
+    # 2. Find the offsets. What the live workers have not applied is left to nobody else.
     starts = await _starts(settings, names.events, topics[names.events].partitions, start)
+    reached, begins = await committed(settings, of), await begins_of(settings)
+    starts = {p: max(begins[p], min(at, reached.get(p, 0))) for p, at in starts.items()}
     # 3. Write positions.
     events = topics[names.events]
     out: list[Record] = []
@@ -169,6 +171,17 @@ async def committed(settings: Settings, of: str) -> dict[int, int]:
     async with admin_client(live) as admin:
         offsets = await admin.list_consumer_group_offsets(group_of(live))
     return {part.partition: meta.offset for part, meta in offsets.items() if part.topic == topic}
+
+
+async def begins_of(settings: Settings) -> dict[int, int]:
+    """Return the offset of each partition of the events topic at which its log begins.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    topic = topics_of(settings).events
+    partitions = (await describe_topics(settings))[topic].partitions
+    return await _ends(settings, topic, partitions, False)
 
 
 async def retire(settings: Settings, of: str, successor: str) -> dict[int, int]:

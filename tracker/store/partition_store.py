@@ -220,23 +220,7 @@ class PartitionStore(Generic[Key]):
                 " that they have none: unfenced, a worker could write over newer states; start it"
                 f" again when the brokers are well. If these brokers are others, {RESET}"
             )
-        if position.partitions < partitions and not topic.endswith("-items"):
-            raise PositionError(
-                f"topic {topic} has {partitions} partitions, and the states were made when it had"
-                f" {position.partitions}: {MOVE}"
-            )
-        if position.partitions != partitions:
-            raise PositionError(
-                f"topic {topic} has {partitions} partitions, and the states were made when it had"
-                f" {position.partitions}: they are stored under other partitions now;"
-                f" {RESET}, and events are read again from the earliest offset"
-            )
-        if topic_id and position.topic_id and topic_id != position.topic_id:
-            raise PositionError(
-                f"topic {topic} has id {topic_id}, and the states belong to one with id"
-                f" {position.topic_id}: it was deleted and created again;"
-                f" {RESET} of the old one"
-            )
+        check_place(position, topic, topic_id, partitions)
         if position.position > end:
             raise PositionError(
                 f"the state is at offset {position.position} of {topic}, which ends at {end}:"
@@ -440,6 +424,31 @@ class PartitionStore(Generic[Key]):
                     if notes.get(key, b"") is None:
                         values[at] = None
         return values
+
+
+def check_place(position: Position, topic: str, topic_id: str, partitions: int) -> None:
+    """Check that states are of a topic, and of as many partitions as it has.
+
+    Raises:
+        PositionError: they are not; tells what to do.
+    """
+    if position.partitions < partitions and not topic.endswith("-items"):
+        raise PositionError(
+            f"topic {topic} has {partitions} partitions, and the states were made when it had"
+            f" {position.partitions}: {MOVE}"
+        )
+    if position.partitions != partitions:
+        raise PositionError(
+            f"topic {topic} has {partitions} partitions, and the states were made when it had"
+            f" {position.partitions}: they are stored under other partitions now;"
+            f" {RESET}, and events are read again from the earliest offset"
+        )
+    if topic_id and position.topic_id and topic_id != position.topic_id:
+        raise PositionError(
+            f"topic {topic} has id {topic_id}, and the states belong to one with id"
+            f" {position.topic_id}: it was deleted and created again;"
+            f" {RESET} of the old one"
+        )
 
 
 def check_role(position: Position, replays: str) -> None:

@@ -57,6 +57,7 @@ class Intake:
             settings.timestamps,
             settings.unknown_fields == "reject",
             context.dialect,
+            context.caches,
         )
         self._names: set[str] = set()
         self._words: set[str] = set()

@@ -13,6 +13,7 @@ from tracker.artifact.artifact import Artifact, read_texts
 from tracker.artifact.versions import ArtifactError, latest_version
 from tracker.events.dialect import Dialect
 from tracker.events.kinds import Kinds
+from tracker.events.text_caches import TextCaches
 from tracker.events.wire import Rejection
 from tracker.explained import first_line
 from tracker.items.view import ItemView
@@ -365,6 +366,7 @@ class Context:
         dialect: format of the events; None for our own.
         forget_feed: requests to forget a user; None if there is no topic of them.
         replay: the replay that builds the states; None for a worker that serves.
+        caches: of ids, scenes and values in events.
     """
 
     settings: Settings
@@ -379,6 +381,7 @@ class Context:
     dialect: Dialect | None = None
     forget_feed: ForgetFeed | None = None
     replay: Replay | None = None
+    caches: TextCaches = field(default_factory=TextCaches)
 
     @property
     def idle_seconds(self) -> float | None:

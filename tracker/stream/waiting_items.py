@@ -136,7 +136,7 @@ class WaitingItems:
                 before = self._more.pop(item, None)
             if len(events):
                 self._put(item, events)
-                self._store.note(_key(item), _encode(events))
+                self._store.note(_key(item), encode_waiting(events))
             elif before is not None:
                 self._store.note(_key(item), None)
         while len(self) > MOST_WAITING:
@@ -153,7 +153,8 @@ def _key(item: int) -> bytes:
     return WAITING_PREFIX + item.to_bytes(8, "big")
 
 
-def _encode(events: Array) -> bytes:
+def encode_waiting(events: Array) -> bytes:
+    """Return the record of an item that waits: a list of blocks of one item event each."""
     return msgspec.msgpack.encode([encode_block(events[n : n + 1], 2) for n in range(len(events))])
 
 

@@ -5,12 +5,13 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
+from tracker.kafka.denials import denial_of
 from tracker.kafka.security import TokenFile
 from tracker.settings import Settings
 from tracker.store.database import open_database
@@ -20,7 +21,7 @@ from tracker.worker.eraser import ErasableOptions, Eraser
 from tracker.worker.plane import Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
 from tracker.worker.replay_end import ReplayEnd
-from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
+from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport, RecoveryEnd
 from tracker.worker.web import Health, add_api, add_pages, limit_connections, own_address
 
 log = logging.getLogger(__name__)
@@ -61,22 +62,34 @@ class TrackerApp(faust.App):
             task.start()
 
     async def on_stop(self) -> None:
-        """Stop fetching, commit every partition, commit the group's offsets, and end.
+        """Stop fetching, commit every partition and the group's offsets, leave the group, and end.
 
-        The commits come first. A step that fails or hangs does not keep the next from being taken.
+        The commits come first, and then the others may have the partitions. A step that fails or
+        hangs does not keep the next from being taken.
         """
-        if self._consumer is not None:
-            self._consumer.stop_flow()
+        consumer = cast(ChunkConsumer | None, self._consumer)
+        if consumer is not None:
+            consumer.stop_flow()
         self.flow_control.suspend()
         try:
-            await self.plane.stop()
+            await self.plane.release_all()
         finally:
-            await finish("the item feed", self.keeper.stop())
-            for task in self.aside:
-                await finish("a background task", task.stop())
-            if self._consumer is not None:
-                await finish("the commit of the group's offsets", self._consumer.commit())
-            await super().on_stop()
+            if consumer is not None:
+                await finish("the commit of the group's offsets", consumer.commit())
+                await finish("the membership of the group", consumer.leave())
+            try:
+                await self.plane.stop()
+            finally:
+                await finish("the item feed", self.keeper.stop())
+                for task in self.aside:
+                    await finish("a background task", task.stop())
+                await super().on_stop()
+
+    def _crash(self, reason: BaseException) -> None:
+        """End by a line that names a missing right, if a part of Faust has crashed for it."""
+        if denial_of(reason) is not None:
+            self.plane.fatal(reason)
+        super()._crash(reason)
 
 
 class TrackerWorker(faust.Worker):
@@ -179,6 +192,8 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         return tables[table].data._db_for_partition(partition)
 
     plane.database = database
+    recovery = cast(Any, app.tables).recovery
+    recovery._signal_recovery_end = RecoveryEnd(recovery.need_recovery)
     if context.replay is not None:
         end = ReplayEnd(settings, context.replay, plane.partitions, plane.task_died)
         app.aside.append(end)

@@ -19,11 +19,13 @@ from tracker.explained import Explained, first_line
 from tracker.items.rows import ItemRows
 from tracker.kafka.changelog_rows import stored_rows
 from tracker.kafka.client import is_at_end
-from tracker.kafka.cluster import BrokerError, TopicInfo, describe_topics
+from tracker.kafka.cluster import BrokerError, TopicInfo, describe_topics, unreachable
+from tracker.kafka.denials import denial_of
 from tracker.kafka.outbox import Outbox
 from tracker.kafka.producers import fenced_producer, plain_producer
+from tracker.kafka.rights import check_rights, denied_now
 from tracker.kernels.row_bytes import POSITION_KEY
-from tracker.store.committer import Committer
+from tracker.store.committer import Committer, FencedError
 from tracker.store.partition_store import (
     FORMAT,
     PartitionStore,
@@ -41,6 +43,7 @@ from tracker.stream.source_ends import SourceEnds
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
 from tracker.worker.hand_over_reader import HandedPartition, HandOverReader
+from tracker.worker.rights_watch import RightsWatch
 from tracker.worker.source_watch import SourceWatch
 from tracker.worker.transport import ChunkConsumer, FetchedPartition
 
@@ -110,6 +113,7 @@ class Plane:
             self.fatal,
             self.task_died,
         )
+        self._rights = RightsWatch(lambda: check_rights(context.settings, "worker"), self.task_died)
         self._dying = False
         self.assigned = False  # whether an assignment was ever completed
         self.consumer: ChunkConsumer | None = None
@@ -170,18 +174,24 @@ class Plane:
             self._context.settings, self._context.cluster.transactions
         )
         self._watch.start()
+        self._rights.start()
         if self._reader is not None:
             self._reader.start()
 
     async def stop(self) -> None:
         """Release everything and close the producers; what fails is logged."""
         await finish("the watch over source topics", self._watch.stop())
-        await self.release(list(self._fenced))
+        await finish("the watch over rights", self._rights.stop())
+        await self.release_all()
         if self._reader is not None:
             await finish("the reader of handed-on events", self._reader.stop())
         if self._producer is not None:
             await finish("the producer of recommendations", self._producer.stop())
         self._threads.shutdown(wait=False)
+
+    async def release_all(self) -> None:
+        """Release every partition that this worker has."""
+        await self.release(list(self._fenced))
 
     async def fence(self, tps: Collection[TP]) -> None:
         """Take over partitions; after this their former owners can commit nothing."""
@@ -347,7 +357,15 @@ class Plane:
         if self._dying:
             return
         self._dying = True
-        if isinstance(error, EXPECTED):
+        denial = denial_of(error)
+        denied = ""
+        if denial is not None or isinstance(error, FencedError):
+            denied = denied_now(self._context.settings, "worker")
+        if denied:
+            log.critical("the worker stops: %s", denied)
+        elif denial is not None:
+            log.critical("the worker stops: %s", unreachable(self._context.settings, denial))
+        elif isinstance(error, EXPECTED):
             log.critical("the worker stops: %s", error)
         else:
             log.critical("the worker stops because of a bug; please report it", exc_info=error)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pythonjsonlogger.json import JsonFormatter
 
 from tracker.explained import Explained
+from tracker.kafka.denials import denial_of
 from tracker.settings import LogFormat
 
 FLOOD_SECONDS = 10.0
@@ -65,6 +66,8 @@ class FloodFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is written."""
         text = str(record.msg)
+        if record.exc_info and denial_of(record.exc_info[1]) is not None:
+            record.exc_info = None  # no bug: which right is missing is said in a line of its own
         if record.levelno < logging.WARNING and "[^" in record.getMessage():
             return False  # a service of Faust's that starts or stops
         if text.startswith(OFF_TOPIC):

@@ -11,7 +11,7 @@ from faust.types import TP
 
 from tracker.explained import first_line
 from tracker.kafka.cluster import BrokerError
-from tracker.lookup.replay import committed
+from tracker.lookup.replay import begins_of, committed
 from tracker.settings import Settings
 from tracker.stream.background import BackgroundTask, OnDeath
 from tracker.stream.partition import Partition
@@ -24,6 +24,10 @@ LOOK_SECONDS = 1.0
 CALM_LOOKS = 3
 """Looks one after the other at which nothing was left at final limits: commits send what other
 partitions have to apply."""
+
+STALLED_LOOKS = 5
+"""Looks without progress after which the begin of the log is read: what retention has deleted
+before it was read never comes."""
 
 
 class ReplayEnd:
@@ -46,6 +50,8 @@ class ReplayEnd:
         self._settings = settings
         self._replay = replay
         self._partitions = partitions
+        self._positions: list[int] = []
+        self._begins: dict[int, int] = {}
         self._task = BackgroundTask("the watch over the replay's end", on_death)
 
     def start(self) -> None:
@@ -57,9 +63,13 @@ class ReplayEnd:
         await self._task.stop()
 
     async def _run(self) -> None:
-        calm = 0
+        calm = stalled = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            stalled = stalled + 1 if self._is_stalled() else 0
+            if stalled >= STALLED_LOOKS:
+                stalled = 0
+                await self._read_begins()
             calm = calm + 1 if self.is_level() else 0
             looks = CALM_LOOKS if self._replay.is_final else 1
             if calm >= looks and not self._replay.has_ended:
@@ -68,6 +78,23 @@ class ReplayEnd:
                 os.kill(os.getpid(), signal.SIGTERM)
             if not self._replay.is_final:
                 await self._follow()
+
+    def _is_stalled(self) -> bool:
+        """Return whether no partition has gone on since the last look, and one has not reached."""
+        users = self._users()
+        positions = [part.store.progress.position for part in users]
+        before, self._positions = self._positions, positions
+        return positions == before and not all(map(self._has_reached, users))
+
+    async def _read_begins(self) -> None:
+        try:
+            self._begins = await begins_of(self._settings)
+        except (BrokerError, KafkaError, OSError) as error:
+            log.warning("the begin of the events cannot be read: %s", first_line(error))
+
+    def _users(self) -> list[Partition]:
+        parts = self._partitions.values()
+        return [part for part in parts if part.side.table == "users" and part.store.is_open]
 
     async def _follow(self) -> None:
         try:
@@ -81,13 +108,14 @@ class ReplayEnd:
     def is_level(self) -> bool:
         """Return whether all that may be applied is applied, and at final limits committed."""
         parts = list(self._partitions.values())
-        users = [part for part in parts if part.side.table == "users" and part.store.is_open]
+        users = self._users()
         if not users or not all(map(self._has_reached, users)):
             return False
         return not self._replay.is_final or all(map(self._is_calm, parts))
 
     def _has_reached(self, part: Partition) -> bool:
-        return part.store.progress.position >= self._replay.limit(part.number)
+        position = max(part.store.progress.position, self._begins.get(part.number, 0))
+        return position >= self._replay.limit(part.number)
 
     def _is_calm(self, part: Partition) -> bool:
         """Return whether a partition has committed all, but events past the limit."""

@@ -12,6 +12,7 @@ from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
+from tracker.kafka.rights import check_rights
 from tracker.kafka.topics import check_changelogs
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.settings import Settings
@@ -43,12 +44,14 @@ async def wait_for_cluster(settings: Settings, seconds: float) -> Cluster:
 
     Raises:
         BrokerError: no broker answered in time, or it refuses us.
+        RightsError: it does not allow us all that a worker needs.
         TopicError, TopicsError: a topic is missing or does not fit.
     """
     loop = asyncio.get_running_loop()
     deadline, wait = loop.time() + seconds, RETRY_SECONDS
     while True:
         try:
+            await check_rights(settings, "worker")
             cluster = await check_topics(settings)
             return replace(cluster, tombstone_seconds=await check_changelogs(settings))
         except BrokerError as error:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import faust
 from aiokafka.errors import KafkaError
@@ -103,6 +103,33 @@ WORK_SHARE = 0.125
 
 HELD_SECONDS = 0.02
 """Maximum time of a fetch while a partition is paused."""
+
+FETCH_SECONDS = 0.1
+"""Maximum time for which a fetch waits for records: only the next one has partitions that were
+resumed meanwhile, as after a rebalance. Faust waits a second."""
+
+
+class RecoveryEnd(asyncio.Event):
+    """Faust's signal that tables are recovered, which nobody believes as long as rows are missing.
+
+    Faust clears it every five seconds only. A rebalance soon after another one would find it set,
+    and partitions would be opened with what a former owner left on this disk, or with nothing.
+
+    Args:
+        needs_more: returns whether a table still lacks rows of its changelog.
+    """
+
+    def __init__(self, needs_more: Callable[[], bool]) -> None:
+        super().__init__()
+        self._needs_more = needs_more
+
+    async def wait(self) -> Literal[True]:
+        """Wait until it is set, and true."""
+        await super().wait()
+        while self._needs_more():
+            self.clear()
+            await super().wait()
+        return True
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):
@@ -299,7 +326,12 @@ class ChunkConsumer(driver.Consumer):
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         """Fetch partitions that have room, and apply the records of changelogs."""
-        records, active = await super()._wait_next_records(timeout)
+        if not self.flow_active:
+            await self.wait(cast(Any, self.can_resume_flow))
+        if not self._get_active_partitions():  # Faust would sleep for a second
+            await asyncio.sleep(HELD_SECONDS)
+            return {}, set()
+        records, active = await super()._wait_next_records(min(timeout, FETCH_SECONDS))
         self._set_pace(records or {})
         if records is not None and self.flow_active:
             await self._apply_changelogs(records, active or ())
@@ -468,6 +500,12 @@ class ChunkConsumer(driver.Consumer):
         await self._owner.fence([tp for tp in assigned if self._is_source(tp)])
         self._empty_old(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
+
+    async def leave(self) -> None:
+        """Leave the group: the others take the partitions over while the rest here still stops."""
+        consumer = self._thread._consumer
+        if consumer is not None:
+            await self._thread.call_thread(consumer._coordinator.close)
 
     async def verify_all_partitions_active(self) -> None:
         """Disabled: /healthz detects a stalled worker."""

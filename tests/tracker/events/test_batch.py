@@ -7,6 +7,7 @@ import pytest
 from tracker.events.arrivals import MAX_FUTURE_SECONDS, Arrivals
 from tracker.events.batch import EventBatch, EventReader, waves
 from tracker.events.kinds import DEFAULT_KINDS, Kinds
+from tracker.events.text_caches import TextCaches
 from tracker.events.wire import REASONS, Rejection, hash_id, kind_code, scene_code
 
 NOW_MS = 1_700_000_000_000
@@ -112,21 +113,25 @@ def test_a_chunk_of_rubbish_alone_gives_an_empty_batch() -> None:
 
 
 def test_the_caches_are_bounded_and_answers_stay_right_after_they_were_emptied() -> None:
-    reader = EventReader(Kinds(DEFAULT_KINDS, unknown=0.5))
-    reader.MAX_CACHED = 2
+    caches = TextCaches(3000)
+    reader = EventReader(Kinds(DEFAULT_KINDS, unknown=0.5), caches=caches)
     values = [
         msgspec.json.encode(
             GOOD | {"item_id": f"i{n}", "scene": f"s{n}", "kind": f"k{n}", "value": n}
         )
-        for n in range(7)
+        for n in range(17)
     ]
-    arrivals = Arrivals.of_records([NOW_MS] * 7, [1] * 7, NOW)
-    batch, rejected = reader.read("events", 0, values, list(range(7)), arrivals)
+    arrivals = Arrivals.of_records([NOW_MS] * 17, [1] * 17, NOW)
+    batch, rejected = reader.read("events", 0, values, list(range(17)), arrivals)
     assert not rejected
-    assert batch.items.tolist() == [hash_id(f"i{n}") for n in range(7)]
-    assert batch.scenes.tolist() == [scene_code(f"s{n}") for n in range(7)]
-    assert batch.kinds.tolist() == [kind_code(f"k{n}") for n in range(7)]
-    assert len(reader.scene_names) <= 2
+    assert batch.items.tolist() == [hash_id(f"i{n}") for n in range(17)]
+    assert batch.scenes.tolist() == [scene_code(f"s{n}") for n in range(17)]
+    assert batch.kinds.tolist() == [kind_code(f"k{n}") for n in range(17)]
+    assert reader.scene_names.get(scene_code("s16")) == "s16"
+    assert len(caches.items) < 9
+    assert len(caches.scenes) < 5
+    assert len(caches.weights) < 3
+    assert caches.bytes <= 3000
 
 
 def test_a_wave_has_each_user_once_and_keeps_the_order() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.paths import GOLDEN
 from tests.plane_world import NOW, FakeRecord, WorkerState, small_artifact
 from tracker.events.item_events import ITEM_EVENT, encode_block
 from tracker.events.wire import hash_id
@@ -14,7 +15,7 @@ from tracker.items.counts import COUNT
 from tracker.kernels.row_bytes import ITEM_PREFIX, WAITING_PREFIX
 from tracker.stream.item_side import FADED_SECONDS
 from tracker.stream.serving import make_serving
-from tracker.stream.waiting_items import MOST_WAITING
+from tracker.stream.waiting_items import MOST_WAITING, decode_waiting, encode_waiting
 
 DAY = 86400.0
 
@@ -191,3 +192,20 @@ def test_rows_are_begun_one_by_one_as_in_any_chunks(tmp_path: Path) -> None:
         worker.close()
     assert rows[0] == rows[1] == rows[2]
     assert sum(one is not None for one in rows[0]) > 30
+
+
+def golden_events() -> Any:
+    events = np.zeros(3, ITEM_EVENT)
+    events["item"], events["sign"] = 77, (1, 1, -1)
+    events["time"] = 1_750_000_000.25 + np.arange(3)
+    events["weight"], events["scene"], events["kind"] = (2.0, -0.5, 2.0), (5, 0, 5), (3, 4, 3)
+    events["source_partition"], events["source_offset"] = 1, (10, 12, 2**40)
+    events["n_recent"] = (2, 0, 1)
+    events["recent"][0, :2], events["recent"][2, 0] = (2**63, 9), 11
+    return events
+
+
+def test_golden_record_of_a_waiting_item_is_read_and_written_the_same() -> None:
+    record = (GOLDEN / "waiting_item_1.bin").read_bytes()
+    assert decode_waiting(record).tobytes() == golden_events().tobytes()
+    assert encode_waiting(golden_events()) == record

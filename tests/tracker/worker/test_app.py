@@ -9,6 +9,7 @@ from typing import Any
 
 import faust
 import pytest
+from faust.types import TP
 from faust.types.auth import AuthProtocol, SASLMechanism
 
 from tests.plane_world import WorkerState
@@ -75,15 +76,29 @@ def test_credentials_reach_faust(tmp_path: Path) -> None:
     secured.close()
 
 
+def test_signal_of_a_recovery_is_ours(worker: WorkerState) -> None:
+    app: Any = built(worker)[0]
+    recovery = app.tables.recovery
+    place = TP("t-users-changelog", 0)
+    recovery.active_highwaters[place], recovery.active_offsets[place] = 9, 4
+    assert recovery.signal_recovery_end._needs_more()
+    recovery.active_offsets[place] = 9
+    assert not recovery.signal_recovery_end._needs_more()
+
+
 def test_stopping_commits_first_whatever_else_fails(
     worker: WorkerState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, plane = built(worker)
     steps: list[str] = []
 
+    async def release_all() -> None:
+        steps.append("partitions")
+        raise RuntimeError("a partition cannot close")
+
     async def stop_plane() -> None:
         steps.append("plane")
-        raise RuntimeError("a partition cannot close")
+        raise RuntimeError("it does not stop")
 
     async def stop_keeper() -> None:
         steps.append("keeper")
@@ -92,14 +107,20 @@ def test_stopping_commits_first_whatever_else_fails(
     async def commit() -> None:
         steps.append("group")
 
+    async def leave() -> None:
+        steps.append("leave")
+        raise RuntimeError("no coordinator")
+
     async def on_stop(self: Any) -> None:
         steps.append("faust")
 
+    monkeypatch.setattr(plane, "release_all", release_all)
     monkeypatch.setattr(plane, "stop", stop_plane)
     app.keeper = SimpleNamespace(stop=stop_keeper)  # type: ignore[assignment]
-    app._consumer = SimpleNamespace(stop_flow=lambda: None, commit=commit)  # type: ignore[assignment]
+    app._consumer = SimpleNamespace(stop_flow=lambda: None, commit=commit, leave=leave)  # type: ignore[assignment]
     monkeypatch.setattr(faust.App, "on_stop", on_stop)
-    with pytest.raises(RuntimeError, match="a partition cannot close"):
+    with pytest.raises(RuntimeError, match="it does not stop") as error:
         asyncio.run(app.on_stop())
-    assert steps == ["plane", "keeper", "group", "faust"]
+    assert "a partition cannot close" in str(error.value.__context__)
+    assert steps == ["partitions", "group", "leave", "plane", "keeper", "faust"]
     assert "the item feed did not close: the feed died" in caplog.text

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import TopicAuthorizationFailedError
 from faust.types import TP
 from rocksdict import Options, Rdict
 
@@ -255,6 +256,22 @@ def test_bug_ends_the_worker_once_with_its_traceback(
     assert worker.exits == [1]
     assert "because of a bug" in caplog.text
     assert "ZeroDivisionError: a bug" in caplog.text
+
+
+@pytest.mark.parametrize("named", ["the brokers do not allow Write on topic t-items", ""])
+def test_denial_ends_the_worker_by_the_name_of_the_right_and_not_as_a_bug(
+    worker: Worker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setattr(plane_module, "denied_now", lambda *_: named)
+
+    async def work(plane: Plane) -> None:
+        plane.fatal(TopicAuthorizationFailedError("t-items"))
+
+    worker.run(work)
+    assert worker.exits == [1]
+    assert (named or "do not allow it ([Error 29] TopicAuthorizationFailedError") in caplog.text
+    assert "bug" not in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_refusal_ends_the_worker_without_a_traceback(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from aiokafka.errors import GroupAuthorizationFailedError
 
 from tracker.demo.processes import free_port
 from tracker.explained import ONCE
@@ -78,6 +79,15 @@ def test_chatter_of_services_is_left_out_but_not_their_warnings() -> None:
     assert not flood.filter(line("tracker.worker.app", "[^-App]: Starting...", logging.INFO))
     assert flood.filter(line("tracker.worker.app", "[^-App]: Failing...", logging.WARNING))
     assert not flood.filter(line("faust.x", "Topic creation disabled! Can't create topic y"))
+
+
+def test_denial_is_shown_without_a_traceback_and_a_bug_with_one() -> None:
+    flood = FloodFilter()
+    for error, is_bug in ((GroupAuthorizationFailedError("shop"), False), (KeyError("a"), True)):
+        crash = line("faust.transport.consumer", "Crashed reason=%r", logging.ERROR, error)
+        crash.exc_info = (type(error), error, None)
+        assert flood.filter(crash) or is_bug
+        assert (crash.exc_info is not None) == is_bug
 
 
 def test_memory_of_lines_is_bounded() -> None:

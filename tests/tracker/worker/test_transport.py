@@ -23,6 +23,7 @@ from tracker.worker.transport import (
     ChunkConsumer,
     ChunkSchema,
     NoOwner,
+    RecoveryEnd,
 )
 
 EVENTS = TP("events", 0)
@@ -200,6 +201,23 @@ def test_partitions_take_turns_and_other_topics_come_as_they_are() -> None:
 def test_new_generation_ends_a_fetch() -> None:
     found = fetched(bare(), {EVENTS: records(0, 1, 2, 3)}, generation=[7, 7, 8])
     assert len(found) == 1
+
+
+def test_recovery_that_has_ended_before_is_no_end_of_the_next_one() -> None:
+    lacking = [5]
+
+    async def go() -> None:
+        end = RecoveryEnd(lambda: bool(lacking))
+        end.set()  # of the rebalance before
+        waiting = asyncio.create_task(end.wait())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        lacking.clear()
+        end.set()
+        assert await waiting
+
+    asyncio.run(go())
 
 
 def test_rewinding_seeks_before_the_next_fetch() -> None:
