@@ -4,9 +4,15 @@
 PYTHON ?= python3
 ARGS ?=
 JOBS ?=
+# make bounds: the tests that run native code, and the minutes of fuzzing after them.
+BOUNDS ?= tests/tracker/kernels tests/tracker/events tests/tracker/users tests/tracker/items \
+  tests/tracker/encoder tests/tracker/scoring tests/tracker/recommend tests/tracker/stream \
+  tests/tracker/kafka/test_record_batch.py tests/indexer/encoder tests/indexer/evaluate \
+  tests/indexer/train
+MINUTES ?= 10
 BIN := .venv/bin
 
-.PHONY: help demo test quick browser faults fuzz promises check format lint types bench bench-check figures pages docs schemas sbom clean
+.PHONY: help demo test quick browser faults fuzz bounds promises check format lint types bench bench-check figures pages docs schemas sbom audit clean
 
 help:
 	@echo 'To begin:'
@@ -26,10 +32,12 @@ help:
 	@echo '  make bench-check  fail if a ratio in benchmarks/results/ is below its bound'
 	@echo '  make faults   ten minutes of faults on Apache Kafka, judged by a model of the rules'
 	@echo '  make fuzz     an hour of made-up input for everything that is read from outside'
+	@echo '  make bounds   tests and fuzzing of native code, with every index checked'
 	@echo '  make promises run the tests of each promise once without its protection: they have to fail'
 	@echo '  make figures  measure the figures of docs/figures/: DATA=folder, ONLY="films faults" for some'
 	@echo '  make pages    write docs/figures/ from benchmarks/results/'
 	@echo '  make sbom     the software bill of materials into build/sbom.json (CycloneDX)'
+	@echo '  make audit    known weaknesses of what is installed (asks the package index)'
 	@echo '  make clean    remove everything that was made here, .venv too'
 	@echo 'Variables: PYTHON=python3.12 (the interpreter), JOBS=4 (tests at a time), ARGS="..." (options)'
 
@@ -45,11 +53,11 @@ help:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,xlsx,docs,test]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,privacy,xlsx,docs,test]'
 	touch .venv/.demo $@
 
 .venv/.bench: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,xlsx,docs,test,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,privacy,xlsx,docs,test,bench]'
 	touch .venv/.demo .venv/.test $@
 
 demo: .venv/.demo
@@ -70,6 +78,13 @@ faults: .venv/.test
 
 fuzz: .venv/.test
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+# A cache of its own: code with checks is another code.
+bounds: export NUMBA_BOUNDSCHECK := 1
+bounds: export NUMBA_CACHE_DIR := $(CURDIR)/build/bounds
+bounds: .venv/.test
+	$(BIN)/python -m pytest -n $(or $(JOBS),2) -m "not broker and not long" -o timeout=900 $(BOUNDS) $(ARGS)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 promises: .venv/.test
 	$(BIN)/python -m tests.promises $(ARGS)
@@ -102,6 +117,12 @@ figures: .venv/.bench
 sbom: .venv/.test
 	mkdir -p build
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json $(BIN)/python
+
+# Known weaknesses of what is installed; --strict: what cannot be looked up is a failure too.
+audit: .venv/.test
+	mkdir -p build
+	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable > build/installed.txt
+	$(BIN)/uvx --quiet pip-audit --strict --no-deps --disable-pip -r build/installed.txt
 
 pages: .venv/.test
 	$(BIN)/python -m benchmarks.figures

@@ -74,6 +74,8 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             ),
         ],
         "finetune": [_python("finetune", *film_items, *films, "--work", str(work))],
+        "privacy": [_python("privacy", "--data", str(data), "--work", str(work / "privacy"))],
+        "trend-attack": [_python("trend_attack")],
         "faults": [
             _faults("--seed", *map(str, range(1, 21)), "--actions", "100",
                     "--folder", str(work / "walks")),

@@ -762,3 +762,68 @@ def demonstration(results: Results) -> str:
     text = f"Latency at {rate} events/s; the other columns at full speed."
     sources = source(*(results[name] for name in DEMOS))
     return "\n\n".join([text, table(head, lines), sources])
+
+
+def privacy(results: Results) -> str:
+    """Return what differential privacy costs at several budgets, and what it spent."""
+    result = results["privacy"]
+    rows = []
+    for name, one in result["figures"].items():
+        spent, models = one["privacy"], one["models"]
+        title = "no privacy, no encoder" if spent is None else f"epsilon {name}"
+        rows.append(
+            [
+                title,
+                "-" if spent is None else f"{spent['spent']:.3f}",
+                "-" if spent is None else f"{spent['noise_multiplier']:.2f}",
+                *(f"{models[model]['ndcg_at_10']:.4f}" for model in ("tracker_served", "tracker")),
+                f"{models['tracker_served']['hit_rate_at_10']:.4f}",
+                "-" if models["tracker"]["auc"] is None else f"{models['tracker']['auc']:.3f}",
+            ]
+        )
+    films = rows_of(results["films"])
+    rows.append(
+        [
+            "no privacy, with the encoder", "-", "-",
+            *(f"{films[model]['ndcg_at_10']:.4f}" for model in ("tracker_served", "tracker")),
+            f"{films['tracker_served']['hit_rate_at_10']:.4f}",
+            f"{films['tracker']['auc']:.3f}",
+        ]
+    )  # fmt: skip
+    first = next(one["models"] for one in result["figures"].values())
+    trend = first["decayed_popularity"]
+    rows.append(
+        [NAMES["decayed_popularity"], "-", "-", f"{trend['ndcg_at_10']:.4f}", "",
+         f"{trend['hit_rate_at_10']:.4f}", ""]
+    )  # fmt: skip
+    head = [
+        "", "epsilon spent", "noise", "NDCG@10 as served", "every item ranked",
+        "HR@10 as served", "AUC of the probability",
+    ]  # fmt: skip
+    return "\n\n".join([table(head, rows), source(result)])
+
+
+def trend_attack(results: Results) -> str:
+    """Return what attacks on a trend reach, with the cap on a user's share and without."""
+    result = results["trend-attack"]
+    figures = result["figures"]
+    rows = [
+        [
+            with_cap["attack"],
+            f"{100.0 * with_cap['share']:.1f} %",
+            whole(with_cap["sent"]),
+            *(
+                text
+                for one in (without, with_cap)
+                for text in (
+                    whole(one["counted"]), whole(one["place"]), f"{100.0 * one['in_lists']:.1f} %",
+                )
+            ),
+        ]
+        for with_cap, without in zip(figures["with"], figures["without"], strict=True)
+    ]  # fmt: skip
+    head = [
+        "Attack by", "of all events", "likes sent", "counted, no cap", "place", "in lists",
+        "**counted, with the cap**", "**place**", "**in lists**",
+    ]  # fmt: skip
+    return "\n\n".join([table(head, rows), source(result)])

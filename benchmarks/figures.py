@@ -60,6 +60,8 @@ BLOCKS: dict[str, blocks.Block] = {
     "scene-change": blocks.scene_change,
     "bytes": blocks.bytes_per_user,
     "interests": blocks.interests,
+    "privacy": blocks.privacy,
+    "trend-attack": blocks.trend_attack,
 }
 """Blocks of the pages by the name in their marks."""
 

@@ -46,7 +46,7 @@ class FakeRecord:
     key: bytes | None = None
     timestamp: int = int(NOW * 1000)
     timestamp_type: int = 1
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class FakeKeeper:

@@ -75,6 +75,19 @@ async def _unfenced(*args: Any) -> _Unfenced:
     return _Unfenced()
 
 
+def _unclipped(patch: pytest.MonkeyPatch) -> None:
+    from opacus.optimizers import DPOptimizer
+
+    clip = DPOptimizer.clip_and_accumulate
+
+    def keep_whole(optimizer: Any) -> None:
+        most, optimizer.max_grad_norm = optimizer.max_grad_norm, 1e30
+        clip(optimizer)
+        optimizer.max_grad_norm = most
+
+    patch.setattr(DPOptimizer, "clip_and_accumulate", keep_whole)
+
+
 PROMISES = (
     Promise(
         "artifact-bounds",
@@ -141,6 +154,18 @@ PROMISES = (
         "a topic made again under a running worker ends it by name",
         _set("tracker.worker.source_watch.SourceWatch._problem_of", lambda *_: (None, False)),
         ("tests/tracker/worker/test_source_watch.py",),
+    ),
+    Promise(
+        "privacy-budget",
+        "a private training spends no more than its budget",
+        _set("indexer.train.privacy.Spending.take", _nothing),
+        ("tests/indexer/train/test_privacy.py -k no_more_than_the_budget",),
+    ),
+    Promise(
+        "privacy-clip",
+        "a user moves a step of a private training by a bounded length",
+        _unclipped,
+        ("tests/indexer/train/test_privacy.py -k no_more_than_the_clip",),
     ),
     Promise(
         "masked-passwords",

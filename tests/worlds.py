@@ -67,6 +67,18 @@ class World:
         self.recommender = Recommender(self.artifact, self.view, options, ranker)
         self._offset = 0
 
+    @classmethod
+    def of(cls, artifact: Artifact, users: int = 2) -> "World":
+        """Return a world with the items of an artifact, whatever they are."""
+        world = cls(1, users=1)
+        world.items, world.config = artifact.vectors, artifact.manifest.interest
+        world.artifact, world.view = artifact, ItemView(artifact.vectors)
+        world.item_states = ItemStates(len(artifact.vectors) + 64)
+        world.users = UserRows(world.config)
+        world.users.grow(users)
+        world.recommender = Recommender(artifact, world.view)
+        return world
+
     def with_options(self, **options: Any) -> "World":
         """Use other options from here on; returns the world."""
         self.recommender = Recommender(self.artifact, self.view, RecommendOptions(**options))

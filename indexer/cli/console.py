@@ -138,11 +138,11 @@ def check_file(path: Path | None) -> None:
         fail(f"{path}: cannot be written")
 
 
-def need(modules: Sequence[str], option: str) -> None:
+def need(modules: Sequence[str], option: str, extra: str = "train") -> None:
     """Exit if an option needs a package that is not installed."""
     for name in modules:
         if importlib.util.find_spec(name) is None:
-            fail(f"no module {name}: install the extra `train` for {option}")
+            fail(f"no module {name}: install the extra `{extra}` for {option}")
 
 
 def say(line: str) -> None:

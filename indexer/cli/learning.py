@@ -50,6 +50,7 @@ from indexer.cli.options import (
 
 if TYPE_CHECKING:
     from indexer.encoder.options import TowerOptions
+    from indexer.train.privacy import PrivacyOptions
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,33 @@ class ReportFlags:
 
     curve: Path | None
     tensorboard: Path | None
+
+
+@dataclass(frozen=True)
+class BudgetFlags:
+    """The privacy and the time that a training may spend; None for no bound."""
+
+    epsilon: float | None
+    delta: float | None
+    minutes: float | None
+
+    def privacy(self, tower: TowerFlags, users: bool) -> "PrivacyOptions | None":
+        """Return the privacy, or exit if it is not whole, or asks for what cannot be private."""
+        if self.epsilon is None and self.delta is None:
+            return None
+        if self.epsilon is None or self.delta is None:
+            there, missing = ("--epsilon", "--delta")[:: 1 if self.delta is None else -1]
+            fail(f"{there} without {missing}; a budget has both: --epsilon 4 --delta 1e-6")
+        if users:
+            fail("--users with --epsilon: attributes are stored as they are; leave one of them out")
+        of_encoder = {"--dim": tower.dim, "--epochs": tower.epochs, "--tries": tower.tries}
+        for option, value in of_encoder.items():
+            if value is not None:
+                fail(f"{option} with --epsilon: then no user encoder is trained; leave one out")
+        need(("opacus",), "--epsilon", "privacy")
+        from indexer.train.privacy import PrivacyOptions
+
+        return PrivacyOptions(self.epsilon, self.delta)
 
 
 @click.command(epilog=EPILOG)
@@ -121,6 +149,15 @@ class ReportFlags:
 )  # fmt: skip
 @click.option("--no-encoder", is_flag=True, help="Train the ranker only, without a user encoder.")
 @click.option(
+    "--epsilon", type=click.FloatRange(min=0, min_open=True), metavar="E",
+    help="Privacy budget: train ranker and probability under differential privacy of users, without"
+    " a user encoder. Needs --delta.",
+)  # fmt: skip
+@click.option(
+    "--delta", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="D",
+    help="Probability by which the privacy of --epsilon may fail; less than one over the users.",
+)  # fmt: skip
+@click.option(
     "--curve", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
     help="Folder for the training curves, CSV and PNG.  [default: curves/ next to the versions]",
 )  # fmt: skip
@@ -139,6 +176,7 @@ class ReportFlags:
 @gather(
     inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, tower=TowerFlags,
     reports=ReportFlags,
+    budget=BudgetFlags,
 )  # fmt: skip
 def train(
     inputs: InputFlags,
@@ -146,10 +184,10 @@ def train(
     encoder: EncoderFlags,
     tower: TowerFlags,
     reports: ReportFlags,
+    budget: BudgetFlags,
     root: str,
     refit: bool,
     signing_key: Path | None,
-    minutes: float | None,
     as_json: bool,
 ) -> None:
     """Train models on logged events, and make them current.
@@ -158,8 +196,12 @@ def train(
     a user, and finds and scores items. The ranker is a small network that scores candidates by
     features of the stream. Item vectors are built as by `indexer build`; known texts are not
     encoded again. If interrupted, run the same command again to resume.
+
+    With --epsilon and --delta, what is learned tells next to nothing of any one user. What this
+    does not cover is printed.
     """
     with failures():
+        privacy = budget.privacy(tower, bool(inputs.users))
         catalog = inputs.read_items()
         for line in catalog.notes:
             say(line)
@@ -180,7 +222,8 @@ def train(
             dialect=inputs.dialect,
             signing_key=signing_key,
             prediction=PredictionOptions(positive_rating=protocol.positive_rating),
-            minutes=minutes,
+            minutes=budget.minutes,
+            privacy=privacy,
         )  # fmt: skip
         try:
             users = inputs.read_users()
@@ -212,6 +255,9 @@ def train(
     if as_json:
         print_json(result)
         return
+    if result.privacy is not None:
+        click.echo(result.privacy.line)
+        click.echo(f"not private: {'; '.join(result.privacy.not_private)}")
     learned = ""
     if result.encoder is not None:
         learned = (

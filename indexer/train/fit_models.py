@@ -29,6 +29,7 @@ from indexer.train.prediction import train_prediction
 from indexer.train.ranker import Fitted, fit_ranker
 from indexer.train.retrieval import choose_retrieval, fit_score, with_retrieval
 from tracker.artifact.artifact import Artifact
+from tracker.artifact.manifest import PrivacyInfo
 from tracker.artifact.models import Models
 from tracker.recommend.options import RecommendOptions, trained_with
 from tracker.scoring.blend import Blend
@@ -49,6 +50,7 @@ class FittedModels:
         untrained: reason for each model that is not there, by name.
         note: the reason for no encoder, if one was wanted.
         prediction_note: source of the probability, or the reason for none.
+        privacy: the privacy budget that was spent, and its cost; None without one.
     """
 
     tower: TowerFit | None
@@ -58,6 +60,7 @@ class FittedModels:
     untrained: dict[str, str]
     note: str
     prediction_note: str
+    privacy: PrivacyInfo | None = None
 
     @property
     def models(self) -> Models:
@@ -132,7 +135,9 @@ def fit_models(
             prediction_note = f"no probability is learned: {prediction_note}"
         # 3. Collect the ranker's examples.
         models = Models(tower=None if first is None else first.tower, prediction=prediction)
-        examples, pools = _examples(inputs, in_memory(parts, models), options, folder, progress)
+        examples, pools = collect_for_ranker(
+            inputs, in_memory(parts, models), options, folder, progress
+        )
         # 4. Fit the ranker, and choose the candidates.
         ranker = _fit_ranker(examples, options, progress)
         choice = choose_retrieval(pools, ranker.network, parts.items.vectors)
@@ -172,7 +177,7 @@ def _tower_data(
     return data, ""
 
 
-def _examples(
+def collect_for_ranker(
     inputs: Inputs,
     artifact: Artifact,
     options: TrainOptions,

@@ -12,7 +12,9 @@ from indexer.items.item_encoder import Progress
 from indexer.train.half_lives import HalfLives
 from indexer.train.item_half_lives import ItemHalfLives
 from indexer.train.prediction import PredictionOptions
+from indexer.train.privacy import PrivacyOptions
 from indexer.train.ranker import RankerOptions
+from tracker.artifact.manifest import PrivacyInfo
 from tracker.events.dialect import OWN
 from tracker.events.times import Unit
 
@@ -28,7 +30,7 @@ class TrainOptions:
     the unit of their timestamps that are numbers, `dialect` their format (see `load_dialect`).
     `rating_scale` is the lowest and highest rating; None to tell them by the ratings. `minutes`
     bounds the training; None for as long as it takes. `signing_key` is the file of the key that
-    signs the version.
+    signs the version. With `privacy` the fits are differentially private, without an encoder.
     """
 
     protocol: Protocol | None = None
@@ -45,6 +47,7 @@ class TrainOptions:
     dialect: str = OWN
     signing_key: Path | None = None
     minutes: float | None = None
+    privacy: PrivacyOptions | None = None
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -56,7 +59,8 @@ class Trained(msgspec.Struct, frozen=True):
     `prediction` has auc, user_auc, log_loss and ece of the probability on the latest labelled
     events, None if none was learned; `prediction_note` gives its source, or the reason for none.
     `half_lives` is None if they were not to be chosen, `item_half_lives` with too few targets.
-    `left_out` is what there was no time for.
+    `left_out` is what there was no time for. `privacy` is the privacy budget that was spent, and
+    what it cost; None without one.
     """
 
     artifact: str
@@ -77,6 +81,7 @@ class Trained(msgspec.Struct, frozen=True):
     half_lives: HalfLives | None = None
     item_half_lives: ItemHalfLives | None = None
     left_out: tuple[str, ...] = ()
+    privacy: PrivacyInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,14 +155,7 @@ def fit_head(
         net = _fit(data, np.arange(len(examples)), late, options, hidden, best.epochs).net
         later = np.arange(len(examples))[len(examples) // 2 :]
         calibration = _platt(_logits(net, data, later), examples.positive[later], late_scaling[0])
-    probabilities = Calibration.published(*late_scaling).probability(logits).astype(np.float64)
-    labels, users = examples.positive[late], examples.users[late]
-    validation = {
-        "auc": _or_none(auc(labels, probabilities)),
-        "user_auc": _or_none(user_auc(labels, probabilities, users)),
-        "log_loss": _or_none(log_loss(labels, probabilities)),
-        "ece": _or_none(ece(labels, probabilities)),
-    }
+    validation = head_figures(logits, late_scaling, examples.positive[late], examples.users[late])
     info = PredictionInfo(
         features=[EVIDENCE[column] for column in columns.tolist()],
         hidden=hidden,
@@ -176,11 +169,27 @@ def fit_head(
     return Prediction(info, net.exported(shift, scale, lowest[columns], highest[columns]))
 
 
+def head_figures(
+    logits: NDArray[np.float32],
+    scaling: tuple[float, float],
+    labels: NDArray[np.bool_],
+    users: NDArray[np.int64],
+) -> dict[str, float | None]:
+    """Return `PredictionInfo.validation` of events that the head has not seen."""
+    probabilities = Calibration.published(*scaling).probability(logits).astype(np.float64)
+    return {
+        "auc": _or_none(auc(labels, probabilities)),
+        "user_auc": _or_none(user_auc(labels, probabilities, users)),
+        "log_loss": _or_none(log_loss(labels, probabilities)),
+        "ece": _or_none(ece(labels, probabilities)),
+    }
+
+
 def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class _Net(nn.Module):
+class Head(nn.Module):
     """The head of `tracker.scoring.prediction` over standardised columns, for training."""
 
     def __init__(self, columns: int, hidden: int) -> None:
@@ -194,6 +203,7 @@ class _Net(nn.Module):
             nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits (...) of standardised columns (..., P)."""
         logits: Tensor = self.linear(x).squeeze(-1)  # (L,)
         if self.first is not None and self.last is not None:
             logits = logits + self.last(torch.relu(self.first(x))).squeeze(-1)
@@ -234,7 +244,7 @@ class _Data:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    net: _Net
+    net: Head
     epochs: int
     loss: float
 
@@ -250,7 +260,7 @@ def _fit(
     """Fit on events, for `epochs`, or until the validation loss no longer falls."""
     torch.manual_seed(options.seed)
     random = np.random.default_rng(options.seed)
-    net = _Net(data.values.shape[1], hidden)
+    net = Head(data.values.shape[1], hidden)
     optimizer = AdamW(net.parameters(), options.learning_rate, options.weight_decay)
     pairs, chances = _pairs(data, events, options.seed)
     validation_pairs = _pairs(data, validation, options.seed)[0]
@@ -288,7 +298,7 @@ def _fit(
 
 
 def _loss(
-    net: _Net,
+    net: Head,
     data: _Data,
     events: NDArray[np.int64],
     pairs: NDArray[np.int64] | None,
@@ -325,7 +335,7 @@ def _pairs(
 
 
 @torch.no_grad()
-def _logits(net: _Net, data: _Data, events: NDArray[np.int64]) -> NDArray[np.float32]:
+def _logits(net: Head, data: _Data, events: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.asarray(net(data.values[events]).numpy(), np.float32)
 
 

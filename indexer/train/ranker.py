@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -113,44 +114,14 @@ def fit_ranker(
     Raises:
         ValueError: there are fewer examples, or no column differs between candidates.
     """
-    if len(examples) < MIN_EXAMPLES:
-        raise ValueError(f"{len(examples)} examples; at least {MIN_EXAMPLES} are needed")
-    sample = examples.features[:: max(1, len(examples) // 4000)].astype(np.float32)
-    filled = np.isfinite(examples.offsets[:: max(1, len(examples) // 4000)])
-    values = sample[filled]
-    shift, scale = values.mean(axis=0), values.std(axis=0)
-    late = np.isin(COLUMNS, LATE)
-    columns = np.flatnonzero((scale > 1e-4) & ~late)  # 1. Leave out columns that never differ.
-    if not len(columns):
-        raise ValueError("no feature differs between candidates; the events say nothing")
-    data = _Data(
-        torch.from_numpy(examples.features), torch.from_numpy(examples.offsets),
-        torch.from_numpy(columns), torch.from_numpy(shift[columns]),
-        torch.from_numpy(scale[columns]),
-    )  # fmt: skip
-    late_count = max(1, round(len(examples) * options.validation_share))
-    fitted, validation = (
-        np.arange(len(examples) - late_count),
-        np.arange(len(examples))[-late_count:],
-    )
-    wanted_epochs = math.ceil(options.steps * options.batch_size / len(fitted))
-    epochs = min(options.max_epochs, max(options.min_epochs, wanted_epochs))
-    curve: list[Epoch] = []
-    best_net: list[Net] = []
-
-    def measure(epoch: int, net: Net, loss: float) -> None:
-        line = _measure_epoch(epoch, net, data, validation, loss)
-        if all(line.validation_loss < earlier.validation_loss for earlier in curve):
-            best_net[:] = [deepcopy(net)]
-        curve.append(line)
-        report(line)
-
+    # 1. Leave out columns that never differ. 2. Find the best epoch.
+    first = _begin(examples, options, report)
+    data, scale, epochs, curve = first.data, first.scale, first.epochs, first.curve
+    fitted, validation = parted(examples, options)
+    best = first.best.epoch
     with one_thread():
-        # 2. Find the best epoch.
-        _fit(data, fitted, options, _new_net(data, options, 0), 0, epochs, epochs, measure)
-        best = min(curve, key=lambda line: line.validation_loss).epoch
         # 3. Fit a linear score, and the parts of both.
-        parts = _parts(data, best_net[0], _linear_weights(data, fitted), validation)
+        parts = _parts(data, first.net, _linear_weights(data, fitted), validation)
         every = np.arange(len(examples))
         nets = [_new_net(data, options, member) for member in range(options.members)]
 
@@ -162,12 +133,79 @@ def fit_ranker(
         linear = _linear_weights(data, every)
         for net in members:
             net.mix(linear, parts)
-        modelled = np.flatnonzero((scale > 1e-4) & late)
+        modelled = np.flatnonzero((scale > 1e-4) & np.isin(COLUMNS, LATE))
         # 5. Fit the weights of late columns and of the first cut.
         scaled, added, modelled = _late_weights(data, members, examples, modelled)
         cut = _cut_weights(examples, options)
-    names = [COLUMNS[column] for column in [*columns.tolist(), *modelled.tolist()]]
+    names = [COLUMNS[column] for column in [*data.columns.tolist(), *modelled.tolist()]]
     return Fitted(Network(names, merged(members, scaled, added, cut)), curve, best)
+
+
+def best_epoch(examples: Examples, options: RankerOptions) -> Epoch:
+    """Return what held-out targets say of the best epoch: steps 1 and 2 of `fit_ranker`."""
+    return _begin(examples, options).best
+
+
+class _FirstFit(NamedTuple):
+    """The examples, scales (P,) of all columns, and the first fit, at its best epoch."""
+
+    data: "RankerTensors"
+    scale: NDArray[np.float32]
+    epochs: int
+    curve: list[Epoch]
+    net: Net
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch of the least loss."""
+        return min(self.curve, key=lambda line: line.validation_loss)
+
+
+def _begin(
+    examples: Examples,
+    options: RankerOptions,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> _FirstFit:
+    if len(examples) < MIN_EXAMPLES:
+        raise ValueError(f"{len(examples)} examples; at least {MIN_EXAMPLES} are needed")
+    sample = examples.features[:: max(1, len(examples) // 4000)].astype(np.float32)
+    filled = np.isfinite(examples.offsets[:: max(1, len(examples) // 4000)])
+    values = sample[filled]
+    shift, scale = values.mean(axis=0), values.std(axis=0)
+    late = np.isin(COLUMNS, LATE)
+    columns = np.flatnonzero((scale > 1e-4) & ~late)
+    if not len(columns):
+        raise ValueError("no feature differs between candidates; the events say nothing")
+    data = RankerTensors(
+        torch.from_numpy(examples.features), torch.from_numpy(examples.offsets),
+        torch.from_numpy(columns), torch.from_numpy(shift[columns]),
+        torch.from_numpy(scale[columns]),
+    )  # fmt: skip
+    fitted, validation = parted(examples, options)
+    wanted_epochs = math.ceil(options.steps * options.batch_size / len(fitted))
+    epochs = min(options.max_epochs, max(options.min_epochs, wanted_epochs))
+    curve: list[Epoch] = []
+    best_net: list[Net] = []
+
+    def measure(epoch: int, net: Net, loss: float) -> None:
+        line = measure_epoch(epoch, net, data, validation, loss)
+        if all(line.validation_loss < earlier.validation_loss for earlier in curve):
+            best_net[:] = [deepcopy(net)]
+        curve.append(line)
+        report(line)
+
+    with one_thread():
+        _fit(data, fitted, options, _new_net(data, options, 0), 0, epochs, epochs, measure)
+    return _FirstFit(data, scale, epochs, curve, best_net[0])
+
+
+def parted(
+    examples: Examples, options: RankerOptions
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions of the examples that are fitted on, and of the latest, held out."""
+    late = max(1, round(len(examples) * options.validation_share))
+    every = np.arange(len(examples))
+    return every[:-late], every[-late:]
 
 
 @contextmanager
@@ -182,7 +220,7 @@ def one_thread() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class RankerTensors:
     """The examples as tensors: features stay in half precision, a batch is brought up."""
 
     features: Tensor
@@ -215,7 +253,7 @@ class _Data:
         return features, offsets
 
 
-def _new_net(data: _Data, options: RankerOptions, member: int) -> Net:
+def _new_net(data: RankerTensors, options: RankerOptions, member: int) -> Net:
     """Return a member before its fit; its weights depend on the seed and its number."""
     random = np.random.default_rng((options.seed, member))
     torch.manual_seed(int(random.integers(1 << 62)))
@@ -223,7 +261,7 @@ def _new_net(data: _Data, options: RankerOptions, member: int) -> Net:
 
 
 def _fit(
-    data: _Data,
+    data: RankerTensors,
     events: NDArray[np.int64],
     options: RankerOptions,
     net: Net,
@@ -247,7 +285,7 @@ def _fit(
             fall = (1.0 + math.cos(math.pi * step / steps)) / 2.0
             optimizer.learning_rate = options.learning_rate * warm * fall
             features, offsets = data.thinned(order[start : start + options.batch_size], step)
-            losses = _losses(net(features) + offsets)
+            losses = target_losses(net(features) + offsets)
             optimizer.zero_grad()
             losses.mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -256,14 +294,14 @@ def _fit(
     return net.eval()
 
 
-def _losses(logits: Tensor) -> Tensor:
+def target_losses(logits: Tensor) -> Tensor:
     """Return the cross-entropy (B,) of the first candidate, the target."""
     return torch.logsumexp(logits, dim=1) - logits[:, 0]
 
 
 @torch.no_grad()
-def _measure_epoch(
-    epoch: int, net: Net, data: _Data, events: NDArray[np.int64], loss: float
+def measure_epoch(
+    epoch: int, net: Net, data: RankerTensors, events: NDArray[np.int64], loss: float
 ) -> Epoch:
     """Measure held-out targets; a better candidate that stands for several counts as so many."""
     net.eval()
@@ -271,7 +309,7 @@ def _measure_epoch(
     for start in range(0, len(events), 512):
         features, offsets = data.batch(events[start : start + 512])
         scores = net(features)
-        losses.append(_losses(scores + offsets))
+        losses.append(target_losses(scores + offsets))
         above = scores[:, 1:] - scores[:, :1]
         stands_for = torch.exp(offsets[:, 1:])
         better = (above > 0) * stands_for + (above == 0) * stands_for / 2.0
@@ -286,7 +324,7 @@ def _measure_epoch(
     )
 
 
-def _linear_weights(data: _Data, events: NDArray[np.int64]) -> Tensor:
+def _linear_weights(data: RankerTensors, events: NDArray[np.int64]) -> Tensor:
     """Fit the weights (P,) of a linear score of standardised columns on the latest of `events`.
 
     A convex problem, so that it needs no rate, no seed and no early stop.
@@ -303,7 +341,7 @@ def _linear_weights(data: _Data, events: NDArray[np.int64]) -> Tensor:
 
 @torch.no_grad()
 def _scores(
-    data: _Data, events: NDArray[np.int64], score: Callable[[Tensor], Tensor]
+    data: RankerTensors, events: NDArray[np.int64], score: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return scores and offsets (Q, C) float64 of the candidates of some examples."""
     scores, offsets = [], []
@@ -315,7 +353,7 @@ def _scores(
 
 
 def _parts(
-    data: _Data, net: Net, linear: Tensor, validation: NDArray[np.int64]
+    data: RankerTensors, net: Net, linear: Tensor, validation: NDArray[np.int64]
 ) -> tuple[float, float]:
     """Return the factors of a network's score and of a linear one that held-out targets want.
 
@@ -326,14 +364,15 @@ def _parts(
     of_linear, _ = _scores(data, validation, lambda x: ((x - data.shift) / data.scale) @ linear)
     tried = np.linspace(0.0, 1.0, 11).tolist()
     losses = [
-        float(_losses(part * of_net + (1.0 - part) * of_linear + offsets).mean()) for part in tried
+        float(target_losses(part * of_net + (1.0 - part) * of_linear + offsets).mean())
+        for part in tried
     ]
     part = tried[int(np.argmin(losses))]
     return part, 1.0 - part
 
 
 def _late_weights(
-    data: _Data, members: list[Net], examples: Examples, late: NDArray[np.int64]
+    data: RankerTensors, members: list[Net], examples: Examples, late: NDArray[np.int64]
 ) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
     """Fit what late columns (L,) add to the members' mean score, by the same loss on fresh targets.
 
@@ -357,7 +396,7 @@ def _late_weights(
         tried = np.append(True, ~optional), np.ones(1 + len(late), np.bool_)
         weights = [_weighed(inputs[:half], offsets[:half], which) for which in tried]
         without, gained = (
-            _losses(inputs[half:] @ weight + offsets[half:]).numpy() for weight in weights
+            target_losses(inputs[half:] @ weight + offsets[half:]).numpy() for weight in weights
         )
         error = (without - gained).std() / math.sqrt(max(len(gained), 1))
         counts = float(weights[1][1:][optional]) > 0.0
@@ -396,7 +435,7 @@ def _cut_weights(examples: Examples, options: RankerOptions) -> NDArray[np.float
         cheap = np.stack([some[:, :, place].mean(axis=2, dtype=np.float32) for place in places], 2)
         cheap[:, :, 1] = np.maximum(cheap[:, :, 1] - TREND_KNEE, 0.0)
         logits = torch.from_numpy(cheap) @ weights + torch.from_numpy(examples.offsets[events])
-        loss = _losses(logits).mean()
+        loss = target_losses(logits).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from indexer.data.catalog import Catalog
 from indexer.data.histories import EventLog
@@ -24,6 +25,7 @@ from indexer.train.half_lives import HalfLives, choose_half_lives
 from indexer.train.inputs import Inputs, read_inputs
 from indexer.train.item_half_lives import ItemHalfLives, choose_item_counts
 from indexer.train.options import Trained, TrainOptions, TrainProgress
+from indexer.train.private_models import begin_spending, fit_models_privately
 from tracker.artifact.signature import SigningKey
 from tracker.artifact.versions import Root, is_url, local_path
 from tracker.events.kinds import Kinds
@@ -96,8 +98,9 @@ def train(
 
     1. Read the events, by the current version's rating scale if it covers them; refuse too few.
     2. Assemble the items' vectors and index, as a build does; known texts are not encoded again.
-    3. Choose half-lives: those of users if no trained version is in force, those of items.
-    4. Fit the models: see `fit_models`.
+    3. Choose half-lives: those of users if no trained version is in force, those of items. With
+       privacy they stay.
+    4. Fit the models: see `fit_models` and `fit_models_privately`.
     5. Write the version, and point LATEST at it.
 
     Each finished part is kept below the root until then: if interrupted, the same call resumes.
@@ -116,6 +119,7 @@ def train(
     Raises:
         TrainingError: the events cannot teach a ranker.
         EventFileError: a file of events cannot be used.
+        PrivacyError: the privacy budget cannot be kept.
         RefusedError: see `assemble`; RecallError and ArtifactError too.
         OSError: the disk is full, for instance.
     """
@@ -129,20 +133,29 @@ def train(
     inputs = read_inputs(catalog, events, kinds, encoder, root, options, not_after, progress, users,
         budget,
     )  # fmt: skip
+    spending = None
+    if options.privacy is not None:
+        spending = begin_spending(options.privacy, len(np.unique(inputs.log.users)))
     # 2. Assemble the items' vectors and index.
     parts = assemble(inputs.catalog, encoder, root, inputs.build, progress.encoding)
     if users is not None and (note := users.note(set(inputs.log.user_ids))):
         progress.note(f"users: {note}")
     # 3. Choose half-lives.
-    parts, half_lives = _half_lives(inputs, parts, progress)
-    parts, item_half_lives = _item_half_lives(inputs, parts, options, progress)
+    half_lives, item_half_lives = None, None
+    if options.privacy is None:
+        parts, half_lives = _half_lives(inputs, parts, progress)
+        parts, item_half_lives = _item_half_lives(inputs, parts, options, progress)
     # 4. Fit the models.
     folder = open_workplace(root, _fingerprint(inputs, parts, options))
-    fitted = fit_models(inputs, parts, options, folder, progress, budget)
+    if spending is None:
+        fitted = fit_models(inputs, parts, options, folder, progress, budget)
+    else:
+        fitted = fit_models_privately(inputs, parts, options, spending, folder, progress)
     # 5. Write the version.
     info = training_info(
         inputs.log, options.protocol, options.core, options.repeats, options.seed, fitted.examples
     )
+    info = msgspec.structs.replace(info, privacy=fitted.privacy)
     built = write_version(root, parts, fitted.models, info, fitted.untrained, key)
     close_workplace(folder)
     _write_curves(root, built.version, fitted, progress)
@@ -272,4 +285,5 @@ def _summary(
         half_lives=half_lives,
         item_half_lives=item_half_lives,
         left_out=left_out,
+        privacy=fitted.privacy,
     )

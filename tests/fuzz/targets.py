@@ -16,6 +16,7 @@ from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ import numpy as np
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.numpy
+from aiokafka.consumer import fetcher
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiokafka.structs import TopicPartition
+from crc32c import crc32c
 from hypothesis import strategies as st
 from rocksdict import WriteBatch
 
@@ -53,18 +59,35 @@ from tracker.dialects.table import DialectError, TableDialect
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventReader, events_in
 from tracker.events.entries import event_reading
-from tracker.events.item_events import ItemEventFormatError, _checksum, decode_block
+from tracker.events.item_events import (
+    ITEM_EVENT,
+    ItemEventFormatError,
+    _checksum,
+    decode_block,
+    encode_block,
+)
 from tracker.events.kinds import Kinds, KindsFileError
-from tracker.events.wire import RejectedEventError
+from tracker.events.wire import RejectedEventError, hash_id
 from tracker.explained import Explained
 from tracker.items.config import FORMER
 from tracker.items.counts import apply_item_events
 from tracker.items.states import ItemStateFormatError, ItemStates, problem_of
-from tracker.kernels.row_bytes import LEARNED_KEY, NewerRowError
+from tracker.items.vectors import nearest_rows
+from tracker.kafka.forget import ended_offset, pending_of, relays, tombstone
+from tracker.kafka.records import read_every_record
+from tracker.kernels.row_bytes import (
+    FORGOTTEN_PREFIX,
+    ITEM_PREFIX,
+    LEARNED_KEY,
+    WAITING_PREFIX,
+    NewerRowError,
+)
 from tracker.recommend.learned_row import LearnedRowError, decode_learned
 from tracker.settings import Settings, SettingsError, load_settings
 from tracker.store.partition_store import PositionError, decode_position
+from tracker.stream.forgotten import Forgotten
 from tracker.stream.side import OpenVerdictError
+from tracker.users.layout import in_new_partition, is_whole, last_time_of, offset_of
 from tracker.users.seen import SeenFormatError
 from tracker.users.states import NewerArtifactError, StateFormatError
 
@@ -197,6 +220,11 @@ def read_users_rows(given: tuple[bytes, bytes]) -> None:
     problems: list[str] = []
     world.users.on_unreadable = lambda key, row, problem: problems.append(problem)
     slots = np.array([4])
+    if is_whole(state):  # as a command that moves states to another partition does
+        moved = in_new_partition(state)
+        assert is_whole(moved)
+        assert offset_of(moved) <= 0
+        last_time_of(moved)
     world.users.clear(slots)
     try:
         world.users.load(["u4"], slots, lambda keys: [table.get(key) for key in keys])
@@ -303,13 +331,22 @@ _header_text = st.one_of(
     st.integers(-2, 2**64).map(lambda number: str(number).encode()),
     st.sampled_from([b"", b"0", b"1", b"murmur2", b"-1", "²".encode(), b"9" * 400, b"\xff"]),
     st.binary(max_size=6),
+    st.none(),  # Kafka has headers without a value
+)
+
+_homes = st.one_of(
+    _header_text,
+    st.sampled_from([b"0/4", b"3/4,0/2", b"1/2,", b"5/4", b"0/0", b"1/" + b"9" * 18, b"0/4" * 99]),
 )
 
 _handed_headers = st.fixed_dictionaries(
     {},
-    optional=dict.fromkeys(
-        ("partition", "offset", "time", "time_type", "partitioner", "state", "was"), _header_text
-    ),
+    optional={
+        **dict.fromkeys(("partition", "offset", "time", "time_type", "partitioner"), _header_text),
+        "holds": st.one_of(st.just(b"state"), _header_text),
+        "place": st.one_of(st.sampled_from([b"1-5", b"9-1", b"0-" + b"9" * 18]), _header_text),
+        "homes": _homes,
+    },
 ).flatmap(
     lambda fields: st.sampled_from(
         [
@@ -321,13 +358,21 @@ _handed_headers = st.fixed_dictionaries(
                 "partition": b"9", "offset": b"5", "time": b"1700000000000", "time_type": b"1",
                 "partitioner": b"murmur2",
             } | fields,
+            {
+                "partition": b"17", "offset": b"5", "time": b"", "time_type": b"1",
+                "partitioner": b"murmur2", "place": b"1-5", "homes": b"0/2",
+            } | fields,
+            {
+                "partition": b"13", "offset": b"5", "time": b"", "time_type": b"1",
+                "partitioner": b"murmur2", "holds": b"state",
+            } | fields,
             fields,
         ]
     )
 )  # fmt: skip
 
 
-def read_handed(records: list[tuple[bytes | None, dict[str, bytes]]]) -> None:
+def read_handed(records: list[tuple[bytes | None, dict[str, bytes | None]]]) -> None:
     """Take records of the topic of handed-on events, and commit."""
     worker, stored = _worker()
     batch = WriteBatch(raw_mode=True)
@@ -346,6 +391,139 @@ def read_handed(records: list[tuple[bytes | None, dict[str, bytes]]]) -> None:
     for key in _keys(worker):
         clean.delete(key)
     worker.databases["users"].write(clean)
+
+
+# What items of one partition have, and those that wait for a row.
+
+
+@cache
+def _told() -> tuple[WorkerState, dict[bytes, bytes]]:
+    """Return a worker whose items were told of events, and the rows of their changelog."""
+    worker = WorkerState(_folder() / "told")
+    events = np.zeros(7, ITEM_EVENT)
+    events["item"] = [hash_id("i1"), hash_id("i2"), 77, 77, 77, 78, hash_id("i500")]
+    events["time"], events["weight"], events["sign"] = NOW, 1.0, 1
+    events["source_offset"] = np.arange(len(events))
+    worker.items.process([FakeRecord(0, encode_block(events, 2))], 1)
+    worker.commit(worker.items)
+    stored: dict[bytes, bytes] = {}
+    for key, row in _rows_of(worker):
+        stored[key] = row
+    assert any(key.startswith(WAITING_PREFIX) for key in stored)
+    return worker, stored
+
+
+def _rows_of(worker: WorkerState) -> list[tuple[bytes, bytes]]:
+    rows_there: Any = worker.databases["items"].items()
+    return list(rows_there)
+
+
+def read_items_changelog(given: tuple[list[tuple[int, bytes]], bytes, int]) -> None:
+    """Open a partition of items over damaged rows and events that wait, and tell it of more."""
+    worker, stored = _told()
+    changes, more, item = given
+    batch = WriteBatch(raw_mode=True)
+    names = [*sorted(stored), WAITING_PREFIX + more, ITEM_PREFIX + more, b"x" + more]
+    for key, row in stored.items():
+        batch.put(key, row)
+    for at, row in changes:
+        batch.put(names[at % len(names)], row)
+    worker.databases["items"].write(batch)
+    try:
+        worker.restart()
+        for n in range(12):
+            events = np.zeros(2, ITEM_EVENT)
+            events["item"], events["time"], events["weight"] = [item, 77], NOW + n, 1.0
+            events["sign"], events["source_offset"] = 1, 100 + n
+            worker.items.process([FakeRecord(1 + n, encode_block(events, 2))], 2 + n)
+        worker.items.sweep()
+        worker.commit(worker.items)
+    except (Explained, NewerRowError):
+        pass
+    finally:
+        clean = WriteBatch(raw_mode=True)
+        for key, _ in _rows_of(worker):
+            clean.delete(key)
+        worker.databases["items"].write(clean)
+
+
+def _waiting_rows() -> list[bytes]:
+    return [row for key, row in _told()[1].items() if key.startswith(WAITING_PREFIX)]
+
+
+# Requests to forget, and the batches of records as a broker returns them.
+
+_requests_to_forget = st.tuples(
+    st.one_of(
+        st.sampled_from([b"ada", b"\0audit/x", b"\xff", b""]), st.binary(max_size=6), st.none()
+    ),
+    st.one_of(
+        objects(({"request": "r", "before": NOW, "everywhere": True}, {})).map(encoded),
+        values.map(encoded),
+        st.binary(max_size=8),
+        st.just(b'{"x":' + b"[" * 5000),
+        st.none(),
+    ),
+    st.dictionaries(st.just("applied"), _header_text),
+)
+
+
+class _Notes:
+    def note(self, key: bytes, value: bytes | None) -> None:
+        """Take a note."""
+
+
+def read_forget(records: list[tuple[bytes | None, bytes | None, dict[str, bytes | None]]]) -> None:
+    """Read records of the topic of requests to forget, and hashes of users who were forgotten."""
+    for at, (key, value, headers) in enumerate(records):
+        record = FakeRecord(at, value, key, headers=tuple(headers.items()))
+        pending = pending_of(record)
+        if pending is None:
+            ended_offset(record)
+            continue
+        assert pending.user
+        relays("forget", pending, 0, 3)
+        tombstone("forget", 0, pending)
+    forgotten = Forgotten(_Notes(), 5.0)
+    forgotten.restore(
+        [
+            (FORGOTTEN_PREFIX + (key or b"").ljust(32, b"k"), value or b"")
+            for key, value, _ in records
+        ]
+    )
+    forgotten.forgotten_at("ada")
+    forgotten.expire(NOW)
+
+
+def _batches() -> list[bytes]:
+    made = []
+    for codec in range(5):
+        builder = _DefaultRecordBatchBuilderPy(2, codec, False, -1, -1, -1, 1 << 20)
+        for n in range(3):
+            builder.append(n, timestamp=1000, key=b"u", value=b"v" * 20, headers=[("h", b"1")])
+        made.append(bytes(builder.build()))
+    return made
+
+
+def _with_checksum(batch: bytes) -> bytes:
+    return batch[:17] + crc32c(batch[21:]).to_bytes(4, "big") + batch[21:]
+
+
+def read_batches(data: bytes) -> None:
+    """Read fetched batches of a topic whose records are all passed on."""
+    kept = fetcher.MemoryRecords, fetcher.PartitionRecords
+    try:
+        read_every_record(["fuzzed"])
+        size = int.from_bytes(data[8:12], "big", signed=True)
+        if len(data) < 61 or size + 12 != len(data):
+            return  # the fetcher gives whole batches
+        records = fetcher.PartitionRecords(
+            TopicPartition("fuzzed", 0), fetcher.MemoryRecords(data), [], 0, None, None, True, 1
+        )
+        for record in islice(records, 2000):
+            assert record.offset >= 0
+    finally:
+        fetcher.MemoryRecords, fetcher.PartitionRecords = kept
 
 
 _joining = msgspec.json.decode((GOLDEN / "joining_state_1.json").read_bytes())
@@ -389,6 +567,24 @@ def _golden() -> tuple[dict[str, Any], dict[str, bytes]]:
     return manifest, files
 
 
+@cache
+def _golden_with_nearest() -> dict[str, bytes]:
+    """Return the files of the golden artifact as an indexer of today writes them."""
+    manifest, files = _golden()
+    arrays = safetensors.numpy.load(files["vectors.safetensors"])
+    arrays["nearest"] = nearest_rows(arrays["full"], manifest["live"], 64)
+    return {"vectors.safetensors": safetensors.numpy.save(arrays)}
+
+
+def _with_nearest(changes: list[tuple[int, int, int]]) -> dict[str, bytes]:
+    """Return the vectors with other numbers in `nearest`, where rows of items are expected."""
+    arrays = safetensors.numpy.load(_golden_with_nearest()["vectors.safetensors"])
+    nearest = arrays["nearest"].copy()
+    for row, column, value in changes:
+        nearest[row % len(nearest), column % nearest.shape[1]] = value
+    return {"vectors.safetensors": safetensors.numpy.save(arrays | {"nearest": nearest})}
+
+
 def read_artifact(given: tuple[dict[str, Any], dict[str, bytes]]) -> None:
     """Load an artifact whose hashes are right, and make a list by it."""
     fields, files = given
@@ -417,6 +613,11 @@ def read_artifact(given: tuple[dict[str, Any], dict[str, bytes]]) -> None:
             return
         artifact.vectors.row_of(artifact.vectors.hashes)
         artifact.index.search(artifact.vectors.vectors[:1], 3)
+        world = World.of(artifact)
+        some = artifact.vectors.ids[:4]
+        world.send(*({"user": 0, "item": item, "time": START + n} for n, item in enumerate(some)))
+        found = world.recommend([0, -1], now=START + 9.0).rows
+        assert (found < artifact.vectors.live).all()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -428,7 +629,15 @@ def _artifacts() -> st.SearchStrategy[Any]:
         lambda name: changed([some[name]], 3).map(lambda data: {name: data})
     )
     plain = st.builds(lambda: msgspec.json.decode(msgspec.json.encode(manifest)))
-    return st.one_of(st.tuples(plain, one_file), st.tuples(objects([manifest], 2), st.just({})))
+    newer = _golden_with_nearest()["vectors.safetensors"]
+    row = st.one_of(st.integers(-2, 10), st.sampled_from([-(2**31), 2**31 - 1]))
+    numbers = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 63), row), max_size=4)
+    return st.one_of(
+        st.tuples(plain, one_file),
+        st.tuples(objects([manifest], 2), st.just({})),
+        st.tuples(plain, changed([newer], 3).map(lambda data: {"vectors.safetensors": data})),
+        st.tuples(plain, numbers.map(_with_nearest)),
+    )
 
 
 # Files.
@@ -636,6 +845,29 @@ def targets() -> tuple[Target, ...]:
         Target(
             "hand-over", st.lists(st.tuples(handed, _handed_headers), min_size=1, max_size=4),
             read_handed, 0.5,
+        ),
+        Target(
+            "items-changelog",
+            st.tuples(
+                st.lists(
+                    st.tuples(
+                        st.integers(0, 9),
+                        st.one_of(
+                            rows(_item_rows()), changed(_waiting_rows()), changed(positions)
+                        ),
+                    ),
+                    max_size=3,
+                ),
+                st.binary(max_size=9),
+                st.sampled_from([77, 78, 79, 2**64 - 1, hash_id("i1")]),
+            ),
+            read_items_changelog, 0.5,
+        ),
+        Target("forget", st.lists(_requests_to_forget, max_size=4), read_forget),
+        Target(
+            "batches",
+            st.one_of(changed(_batches(), 3).map(_with_checksum), changed(_batches(), 3)),
+            read_batches,
         ),
         Target("small-rows", changed([*positions, *learned]), read_small_rows),
         Target("item-blocks", changed(blocks), read_block),

@@ -168,6 +168,44 @@ def test_no_pod_gets_service_links_root_or_more_rights() -> None:
             assert "memory" in container["resources"]["limits"]
 
 
+def test_pods_that_are_told_of_secrets_have_their_files() -> None:
+    told = 0
+    for spec in pod_specs():
+        for container in spec["containers"]:
+            names = [one.get("secretRef", {}).get("name") for one in container.get("envFrom", [])]
+            if "tracker-secrets" in names:
+                told += 1
+                mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+                volumes = {one["name"]: one for one in spec["volumes"]}
+                secret = volumes[mounts["/run/secrets/tracker"]]["secret"]
+                assert secret["secretName"] == of_kind("Secret")[1]["metadata"]["name"]
+    assert told == 2
+
+
+def test_no_container_of_ours_can_write_to_the_image_or_gets_more_rights() -> None:
+    services = compose()["services"]
+    for name in ("topics", "tracker", "indexer"):
+        service = services[name]
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["tmpfs"] == ["/tmp"], name
+    cache = image_environment_of("NUMBA_CACHE_DIR")
+    assert all(cache in services[name]["volumes"] for name in ("tracker", "indexer"))
+
+
+def test_nothing_in_image_or_pods_needs_a_shell() -> None:
+    last_stage = (DEPLOY / "Dockerfile").read_text().split("\nFROM ")[-1]
+    told = re.findall(r"^\s*(?:ENTRYPOINT|CMD) (.*)$", last_stage, re.MULTILINE)
+    assert len(told) == 3  # one of them of the health check
+    assert all(isinstance(json.loads(words), list) for words in told)
+    for spec in pod_specs():
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            words = container.get("command", []) + container.get("args", [])
+            assert words
+            assert not {"sh", "bash", "/bin/sh", "-c"} & set(words)
+
+
 def test_worker_has_a_volume_of_its_own_probes_and_time_to_commit() -> None:
     (stateful_set,) = of_kind("StatefulSet")
     (config,) = of_kind("ConfigMap")
@@ -209,7 +247,7 @@ def test_only_who_is_named_reaches_the_workers() -> None:
     (worker,) = stateful_set["spec"]["template"]["spec"]["containers"]
     assert rule["ports"][0]["port"] == worker["ports"][0]["name"]
     assert len(rule["from"]) == 3
-    assert "ingress" not in policies["indexer"]
+    assert policies["others"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
 
 
 def test_workers_memory_holds_the_rows_it_may_keep() -> None:

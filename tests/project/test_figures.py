@@ -202,6 +202,19 @@ def made_up() -> Stored:
     less = full | {"name": "no trend", "against": "full model", "difference": [-0.1, -0.2, -0.05]}
     models = {key: {"hit_rate_at_10": 0.2} for key in ("tracker", "tracker_served", "popularity")}
     stream = {"models": models, "best": {"hit_rate_at_10": 0.3}}
+    scores = {"hit_rate_at_10": 0.2, "ndcg_at_10": 0.1, "auc": 0.7}
+    private = {
+        "privacy": {"spent": 0.99, "noise_multiplier": 3.0},
+        "models": dict.fromkeys(("tracker", "tracker_served", "decayed_popularity"), scores),
+    }
+    attack = {
+        "attack": "nobody",
+        "share": 0.0,
+        "sent": 0,
+        "counted": 0,
+        "place": 9,
+        "in_lists": 0.0,
+    }
     took = {"train": {"processor": 9.0, "memory_mib": 800.0}}
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
@@ -232,6 +245,8 @@ def made_up() -> Stored:
                 for when in ("before", "after")
             }
         },
+        "privacy": {"without": private | {"privacy": None}, "1": private},
+        "trend-attack": {"with": [attack], "without": [attack]},
         "interests": {
             "user": "7",
             "moments": [

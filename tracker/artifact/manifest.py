@@ -86,12 +86,55 @@ class IndexInfo(msgspec.Struct, frozen=True):
     microseconds: float
 
 
+class PrivateFit(msgspec.Struct, frozen=True):
+    """A fit under differential privacy: its users, and how they were used.
+
+    A step takes each of `users` with the probability `sample_rate`, cuts the gradient of each to
+    the length `clip`, and adds noise. There were `steps`.
+    """
+
+    users: int
+    sample_rate: float
+    steps: int
+    clip: float
+
+
+class PrivacyInfo(msgspec.Struct, frozen=True):
+    """Differential privacy of a training, where adding or removing a user is what is not told.
+
+    `epsilon` and `delta` were asked for; `spent` is the epsilon that the `fits`, by the name of the
+    model, have used of it. `noise_multiplier` is the standard deviation of the noise over `clip`.
+    `ndcg_at_10` is the private ranker's on held-out events among sampled items, and
+    `ndcg_at_10_without` that of a ranker without privacy on the same. `not_private` names what the
+    noise does not cover.
+    """
+
+    epsilon: float
+    delta: float
+    spent: float
+    noise_multiplier: float
+    fits: dict[str, PrivateFit]
+    ndcg_at_10: float
+    ndcg_at_10_without: float
+    not_private: list[str]
+
+    @property
+    def line(self) -> str:
+        """Return a line for people: the budget, and its cost."""
+        return (
+            f"private: epsilon {self.spent:.4g} of {self.epsilon:g} spent at delta {self.delta:g};"
+            f" NDCG@10 {self.ndcg_at_10:.4f} among sampled items instead of"
+            f" {self.ndcg_at_10_without:.4f}"
+        )
+
+
 class TrainingInfo(msgspec.Struct, frozen=True):
     """Data that a model was trained on, so that it is never judged by events it has seen.
 
     `protocol` names the split whose test targets were left out, None if all events were used.
     `fitted_before` (seconds) is a time that no event seen has reached, None if there is no such
-    time (`loo`). `left_out` targets were held out; `left_out_digest` stands for them.
+    time (`loo`). `left_out` targets were held out; `left_out_digest` stands for them. `privacy` is
+    there if the fits were differentially private.
     """
 
     protocol: Literal["gts", "loo"] | None
@@ -102,6 +145,7 @@ class TrainingInfo(msgspec.Struct, frozen=True):
     fitted_before: float | None
     left_out: int
     left_out_digest: str
+    privacy: PrivacyInfo | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -174,6 +218,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return (
             f"trained on {training.examples} examples, {len(self.ranker.columns)} features"
             f"{left_out if training.protocol else ''}"
+            f"{'' if training.privacy is None else f'; {training.privacy.line}'}"
         )
 
 

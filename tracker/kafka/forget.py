@@ -22,6 +22,8 @@ DIGEST_BYTES = 16
 
 APPLIED_HEADER = "applied"
 """Header of a tombstone: offset of the request that it ends."""
+MOST_DIGITS = 19
+"""Digits of an offset at most."""
 
 
 class ForgetRequest(msgspec.Struct, omit_defaults=True):
@@ -106,7 +108,7 @@ def pending_of(record: Any) -> PendingForget | None:
         return None
     try:
         value = msgspec.json.decode(record.value, type=ForgetRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = ForgetRequest()
     if not 0.0 <= value.before < 2.0**40:
         value.before = 0.0
@@ -126,8 +128,8 @@ def ended_offset(record: Any) -> int:
     """
     if record.value is not None:
         return -1
-    text = dict(record.headers).get(APPLIED_HEADER, b"")
-    return int(text) if text.isdigit() else int(record.offset)
+    text = dict(record.headers).get(APPLIED_HEADER) or b""
+    return int(text) if text.isdigit() and len(text) <= MOST_DIGITS else int(record.offset)
 
 
 def audit_record(topic: str, audit: Audit) -> Record:

@@ -11,6 +11,9 @@ from tracker.kafka.outbox import Record
 
 MOST_DIGITS = 19
 
+Headers = Sequence[tuple[str, bytes | None]] | None
+"""Headers of a record as it was read."""
+
 SOURCES = 5
 """Kinds of origins. Each has numbers of its own, so that the offsets of a number never go back.
 
@@ -91,14 +94,14 @@ def state_record(topic: str, target: int, origin: Origin, state: JoiningState) -
     return Record(topic, target, state.user.encode(), msgspec.json.encode(state), headers)
 
 
-def origin_of(headers: Sequence[tuple[str, bytes]] | None) -> Origin | None:
+def origin_of(headers: Headers) -> Origin | None:
     """Return the origin in the headers of a handed-on record; None if they are no worker's.
 
     >>> origin_of([("partition", b"3"), ("offset", b"12"), ("time", b""), ("time_type", b"1"),
     ...     ("partitioner", b"murmur2")])
     Origin(partition=3, offset=12, time=None, time_type=1, partitioner='murmur2')
     """
-    fields = dict(headers or ())
+    fields = _filled(headers)
     numbers = [fields.get(name, b"-") for name in ("partition", "offset", "time_type")]
     time = fields.get("time", b"-")
     if not all(_is_number(number) for number in numbers) or not (time == b"" or _is_number(time)):
@@ -108,13 +111,13 @@ def origin_of(headers: Sequence[tuple[str, bytes]] | None) -> Origin | None:
     return Origin(partition, offset, int(time) if time else None, time_type, rule)
 
 
-def readdressed_of(headers: Sequence[tuple[str, bytes]] | None) -> Readdressed | None:
+def readdressed_of(headers: Headers) -> Readdressed | None:
     """Return where a record went that was handed on twice; None if the headers do not say it.
 
     >>> readdressed_of([("place", b"3-12"), ("homes", b"1/4")])
     Readdressed(place=(3, 12), homes=((1, 4),))
     """
-    fields = dict(headers or ())
+    fields = _filled(headers)
     place = fields.get("place", b"").split(b"-")
     homes = [home.split(b"/") for home in fields.get("homes", b"").split(b",")]
     if not all(len(pair) == 2 and all(map(_is_number, pair)) for pair in (place, *homes)):
@@ -123,6 +126,11 @@ def readdressed_of(headers: Sequence[tuple[str, bytes]] | None) -> Readdressed |
     if not all(home < count for home, count in pairs):
         return None
     return Readdressed((int(place[0]), int(place[1])), pairs)
+
+
+def _filled(headers: Headers) -> dict[str, bytes]:
+    """Return headers by name; one without a value, as Kafka has them too, is empty."""
+    return {name: value or b"" for name, value in headers or ()}
 
 
 def _is_number(text: bytes) -> bool:

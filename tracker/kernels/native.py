@@ -12,6 +12,7 @@ would be run. So an entry of the cache is written under a lock.
 
 import fcntl
 import hashlib
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -21,9 +22,11 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numba
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import lower_builtin, type_callable
 from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
@@ -65,12 +68,26 @@ def _compile(
 ) -> Callable[P, R]:
     function: Any = kernel
     name = function.__qualname__
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "inline": inline}
     function.__qualname__ = f"{name}-{_digest(function.__module__)}"  # numba names its files so
-    compiled: Any = numba.njit(cache=True, nogil=True, fastmath=fastmath, inline=inline)(function)
+    try:
+        compiled: Any = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no folder for the code
+        _warn_of_no_folder()
+        function.__qualname__ = name
+        return cast(Callable[P, R], numba.njit(**options)(function))
     function.__qualname__ = compiled.__qualname__ = name
     file = compiled._cache._cache_file
     file.save = _one_at_a_time(file.save, Path(file._cache_path))
     return cast(Callable[P, R], compiled)
+
+
+@cache
+def _warn_of_no_folder() -> None:
+    log.warning(
+        "native code is compiled at every start, for minutes: no folder for it can be written; set"
+        " NUMBA_CACHE_DIR to one that can"
+    )
 
 
 def _one_at_a_time(save: Callable[[Any, Any], None], folder: Path) -> Callable[[Any, Any], None]:
@@ -140,10 +157,10 @@ def _lowered(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 
 
 def copy_bytes(target: NDArray[Any], at: int, source: NDArray[Any], start: int, count: int) -> None:
-    """Copy bytes from one uint8 array to another; both must hold them, nothing is checked.
+    """Copy bytes from one uint8 array to another; both must hold them.
 
-    A loop over bytes costs three times as much in a kernel, for it is compiled for arrays that may
-    overlap.
+    That is checked only with NUMBA_BOUNDSCHECK=1, as indices are. A loop over bytes costs three
+    times as much in a kernel, for it is compiled for arrays that may overlap.
     """
     target[at : at + count] = source[start : start + count]
 
@@ -156,12 +173,30 @@ def _typed_copy(_context: Any) -> Callable[[Any, Any, Any, Any, Any], Any]:
 @lower_builtin(copy_bytes, types.Array, types.Integer, types.Array, types.Integer, types.Integer)
 def _lowered_copy(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Emit an `llvm.memcpy`."""
-    places = []
-    for array, place in ((0, 1), (2, 3)):
-        kind = signature.args[array]
-        data = context.make_array(kind)(context, builder, arguments[array]).data
-        offset = context.cast(builder, arguments[place], signature.args[place], types.intp)
-        places.append(builder.gep(builder.bitcast(data, cgutils.voidptr_t), [offset]))
     count = context.cast(builder, arguments[4], signature.args[4], types.intp)
+    places = []
+    for position, place in ((0, 1), (2, 3)):
+        kind = signature.args[position]
+        array = context.make_array(kind)(context, builder, arguments[position])
+        offset = context.cast(builder, arguments[place], signature.args[place], types.intp)
+        if getattr(config, "BOUNDSCHECK", 0):
+            _emit_check(context, builder, array, offset, count)
+        data = builder.bitcast(array.data, cgutils.voidptr_t)
+        places.append(builder.gep(data, [offset]))
     cgutils.raw_memcpy(builder, places[0], places[1], count, 1)
     return context.get_dummy_value()
+
+
+def _emit_check(context: Any, builder: Any, array: Any, offset: Any, count: Any) -> None:
+    """Emit an IndexError for bytes that a one-dimensional array does not hold."""
+    (size,) = cgutils.unpack_tuple(builder, array.shape, 1)
+    zero = context.get_constant(types.intp, 0)
+    wrong = builder.or_(
+        builder.icmp_signed("<", offset, zero),
+        builder.or_(
+            builder.icmp_signed("<", count, zero),
+            builder.icmp_signed(">", builder.add(offset, count), size),
+        ),
+    )
+    with builder.if_then(wrong, likely=False):
+        context.call_conv.return_user_exc(builder, IndexError, ("bytes out of bounds",))

@@ -215,8 +215,8 @@ def _names(record: Received, user_id: str) -> bool:
     return isinstance(value, dict) and value.get("user_id") == user_id
 
 
-def _headers(headers: Iterable[tuple[str, bytes]]) -> Json:
-    return {name: value.decode(errors="replace") for name, value in headers}
+def _headers(headers: Iterable[tuple[str, bytes | None]]) -> Json:
+    return {name: (value or b"").decode(errors="replace") for name, value in headers}
 
 
 def _json_or_bytes(value: bytes) -> Any:

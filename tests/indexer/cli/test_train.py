@@ -15,6 +15,7 @@ from tests.indexer.cli.test_learning import Shop, words
 from tests.logs import group_events
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import LAYOUT
+from tracker.scoring.retrieval import Retrieval
 from tracker.users.config import InterestConfig
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
@@ -141,6 +142,54 @@ def test_the_ranker_can_be_trained_alone(shop: Shop) -> None:
     artifact = Artifact.load(shop.root)
     assert artifact.models.tower is None
     assert artifact.manifest.without("tower").endswith("`--no-encoder` was given to the training")
+
+
+def test_a_private_training_says_and_publishes_what_it_spent_and_what_it_cost(shop: Shop) -> None:
+    done = shop.run("train", "--epsilon", 8, "--delta", 1e-4)
+    private, plain, _ = done.stdout.splitlines()
+    assert private.startswith("private: epsilon 7.")  # no probability could be learned
+    assert " of 8 spent at delta 0.0001; NDCG@10 " in private
+    assert plain.startswith("not private: counts, trends and neighbours of items in the workers")
+    assert "the scale of ratings (give --rating-scale)" in plain
+    assert "no encoder: it cannot be trained under differential privacy" in done.stderr
+    artifact = Artifact.load(shop.root)
+    manifest = artifact.manifest
+    assert manifest.training is not None
+    privacy = manifest.training.privacy
+    assert privacy is not None
+    assert (privacy.epsilon, privacy.delta) == (8.0, 1e-4)
+    assert 7.0 < privacy.spent <= 8.0
+    assert privacy.line == private
+    assert privacy.fits["ranker"].users == 100
+    assert 0.0 < privacy.ndcg_at_10_without <= 1.0
+    assert artifact.models.tower is None
+    assert artifact.models.ranker is not None
+    assert manifest.interest.half_lives_seconds == InterestConfig().half_lives_seconds
+    assert manifest.ranker is not None
+    assert manifest.ranker.retrieval == Retrieval()
+    assert private in CliRunner().invoke(main, ["show", "--out", str(shop.root)]).stdout
+    assert shop.build().exit_code == 0
+    assert Artifact.load(shop.root).manifest.training == manifest.training
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (("--epsilon", 4), "--epsilon without --delta; a budget has both"),
+        (("--delta", 1e-6), "--delta without --epsilon; a budget has both"),
+        (("--epsilon", 4, "--delta", 1e-6, "--dim", 8), "--dim with --epsilon: then no user encod"),
+        (("--epsilon", 4, "--delta", 1e-6, "--users", "u"), "--users with --epsilon: attributes"),
+        (("--epsilon", 4, "--delta", 0.02), "delta 0.02 is too large for 100 users"),
+        (("--epsilon", 1e-5, "--delta", 1e-6), "epsilon 1e-05 is too small: with delta 1e-06"),
+    ],
+)
+def test_a_privacy_budget_that_cannot_be_kept_is_refused_in_a_line(
+    shop: Shop, asked: tuple[object, ...], line: str
+) -> None:
+    done = shop.run("train", *asked, code=REFUSED)
+    (said,) = [one for one in done.stderr.splitlines() if one.startswith("indexer: ")]
+    assert said.startswith(f"indexer: {line}")
+    assert not (shop.root / "LATEST").exists()
 
 
 def test_a_training_chooses_the_candidates_and_a_later_build_keeps_them(shop: Shop) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from indexer.replay.ranker_examples import HARD, Examples, collect_examples
 from indexer.replay.replay import Replay
-from indexer.train.ranker import THINNED, Epoch, RankerOptions, _Data, fit_ranker
+from indexer.train.ranker import THINNED, Epoch, RankerOptions, RankerTensors, fit_ranker
 from tests.logs import group_artifact, group_events, read_events
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import COLUMNS
@@ -189,14 +189,14 @@ def test_a_thinned_sample_stands_for_as_many_items_and_each_candidate_has_its_tu
     offsets = torch.zeros(4, places)
     offsets[:, 1 + HARD :] = math.log(7.0)
     numbers = torch.arange(places, dtype=torch.float16).view(1, places, 1).repeat(4, 1, 2)
-    data = _Data(numbers, offsets, torch.tensor([1]), torch.zeros(1), torch.ones(1))
+    data = RankerTensors(numbers, offsets, torch.tensor([1]), torch.zeros(1), torch.ones(1))
     steps = [data.thinned(np.array([2, 0]), step) for step in range(THINNED)]
     stands_for = sum(float(some[1][0].exp().sum()) for some in steps) / THINNED
     assert stands_for == pytest.approx(float(offsets[0].exp().sum()), rel=1e-5)
     tails = [set(some[0][0, 1 + HARD :, 0].tolist()) for some in steps]
     assert set.union(*tails) == set(range(1 + HARD, places))
     assert sum(map(len, tails)) == 50
-    few = _Data(
+    few = RankerTensors(
         numbers[:, :100], offsets[:, :100], torch.tensor([1]), torch.zeros(1), torch.ones(1)
     )
     assert few.thinned(np.array([1]), 1)[0].shape == (1, 100, 1)

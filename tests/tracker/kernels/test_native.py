@@ -8,11 +8,19 @@ from threading import Thread
 from typing import Any, cast
 
 import numpy as np
-from numba.core.caching import IndexDataCacheFile
+import pytest
+from numba.core import config
+from numba.core.caching import CacheImpl, IndexDataCacheFile
 from numpy.typing import NDArray
 
 from tests.paths import ROOT
-from tracker.kernels.native import _one_at_a_time, native, reordered
+from tracker.kernels.native import (
+    _one_at_a_time,
+    _warn_of_no_folder,
+    copy_bytes,
+    native,
+    reordered,
+)
 
 
 @native
@@ -37,6 +45,37 @@ def test_a_kernel_gives_what_its_plain_function_gives() -> None:
 def test_sums_may_be_reordered_and_nan_stays_nan() -> None:
     assert total(np.arange(100.0)) == 4950.0
     assert np.isnan(total(np.array([1.0, np.nan])))
+
+
+def test_bytes_that_an_array_does_not_hold_are_refused_if_bounds_are_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @native
+    def copy(target: Any, at: int, source: Any, start: int, count: int) -> None:
+        copy_bytes(target, at, source, start, count)
+
+    monkeypatch.setattr(config, "BOUNDSCHECK", 1)
+    target, source = np.zeros(4, np.uint8), np.arange(1, 6, dtype=np.uint8)
+    copy(target, 1, source, 2, 3)
+    assert target.tolist() == [0, 3, 4, 5]
+    for at, start, count in ((2, 0, 3), (0, 3, 3), (-1, 0, 2), (0, -1, 2), (0, 0, -1)):
+        with pytest.raises(IndexError, match="bytes out of bounds"):
+            copy(target, at, source, start, count)
+    assert target.tolist() == [0, 3, 4, 5]
+
+
+def test_kernels_work_where_no_folder_for_their_code_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    _warn_of_no_folder.cache_clear()
+
+    def next_of(number: int) -> int:
+        return number + 1
+
+    assert [native(next_of)(1), reordered(next_of)(2)] == [2, 3]
+    (line,) = caplog.messages
+    assert line.endswith("no folder for it can be written; set NUMBA_CACHE_DIR to one that can")
 
 
 def test_forms_of_a_kernel_that_two_processes_compile_at_once_get_numbers_of_their_own(

@@ -97,8 +97,17 @@ def test_tombstone_ends_requests_up_to_its_offset_and_one_of_another_program_all
         offset = 9
 
     assert ended_offset(Record) == 7
-    Record.headers = ()
-    assert ended_offset(Record) == 9
+    for of_another in ((), (("applied", None),), (("applied", b"9" * 5000),)):
+        Record.headers = of_another  # type: ignore[assignment]
+        assert ended_offset(Record) == 9
+
+
+def test_value_that_is_nested_too_deep_is_an_empty_request() -> None:
+    class Record:
+        key, offset, timestamp = b"ada", 7, 1000
+        value = b'{"x":' + b"[" * 100_000
+
+    assert pending_of(Record) == PendingForget(b"ada", 7, 1.0, ForgetRequest())
 
 
 def test_time_until_is_told_in_utc_or_as_unbounded() -> None:

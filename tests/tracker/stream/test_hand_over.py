@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tracker.kafka.hand_over_records import Origin, Readdressed, headers_of, ori
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
 from tracker.store.partition_store import decode_position
-from tracker.stream.hand_over import SURE_ROWS
+from tracker.stream.hand_over import HAND_OVER_REASONS, SURE_ROWS
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 HERE = users_of(0, "murmur2", 3)
@@ -94,6 +95,22 @@ def test_its_owner_makes_the_state_and_a_list_that_names_the_origin(worlds: Any)
     blocks = [r for r in owner.commit() if r.topic == "t-items"]
     (item,) = decode_blocks([block.value or b"" for block in blocks])
     assert (item["source_partition"], item["source_offset"]) == (2 + 4, 40)
+
+
+def test_headers_without_a_value_are_no_worker_s(worlds: Any) -> None:
+    source, owner = worlds(), worlds(partition=2)
+    source.send(like(AWAY[0]))
+    (good,) = as_read(handed(source), 40)
+    names = [name for name, _ in good.headers]
+    for without in (*names[:2], *names[3:]):  # an empty time is none
+        some = tuple((name, None if name == without else value) for name, value in good.headers)
+        bad = replace(good, headers=some)
+        (refused,) = rejections(receive(owner, [bad]))
+        assert refused["reason"] in HAND_OVER_REASONS
+    again = (*good.headers, ("place", None), ("homes", None))
+    taken = replace(good, offset=41, headers=again)
+    assert rejections(receive(owner, [taken])) == []
+    assert owner.head(AWAY[0], "events") == 1
 
 
 def test_events_without_a_key_are_handed_on_too(worlds: Any) -> None:
@@ -419,7 +436,7 @@ def test_a_visitor_of_another_partition_joins_once(worlds: Any, keyed_by: str) -
     assert home.count("outcomes", outcome="joined") == 1
     assert visitors.count("outcomes", outcome="handed_on") == 1
     assert not any(key.startswith("\0") for key in home.users.store.arena._slots)
-    again = as_read([Record("", 0, one.key, one.value, one.headers) for one in seen], 100)
+    again = [replace(one, offset=100 + at) for at, one in enumerate(seen)]
     home.restart()
     receive(home, again)  # a source that was torn may hand on once more
     assert home.head(user, "events") == 10

@@ -260,6 +260,12 @@ def test_one_user_does_not_lead_a_trend_that_forty_others_made() -> None:
     assert chosen > 39.9
 
 
+def test_many_users_move_an_item_by_five_events_each_at_most() -> None:
+    world = World(users=30)
+    world.send(*(event for user in range(30) for event in flood(20, user)))
+    assert world.item_states.head["positives"][world.item_slots[hash_id("i3")]] == 30 * 5
+
+
 def test_retractions_and_forgetting_take_out_of_an_item_exactly_what_was_told() -> None:
     for forgets in (False, True):
         world = World()
