@@ -98,7 +98,9 @@ def shown() -> list[Place]:
 def test_every_block_of_commands_is_run_or_says_why_not() -> None:
     for page, text in shown():
         here = any(page == name and text.startswith(start) for name, start in WALK)
-        assert here or any(text.startswith(start) for start in ELSEWHERE), (page, text)
+        assert here or any(text.startswith(start) for start in ELSEWHERE), (
+            f"{page}: give these commands a place in WALK or ELSEWHERE:\n{text}"
+        )
     texts = [text for _, text in shown()]
     for start, reason in ELSEWHERE.items():
         assert any(text.startswith(start) for text in texts), start
