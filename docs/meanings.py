@@ -23,8 +23,11 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "states": (
         "data_dir", "commit_interval_seconds", "linger_seconds", "chunk_events", "state_rows",
-        "item_state_rows", "state_idle_days", "forget_hash_days", "erase_seconds", "damaged_rows",
-        "item_block_format",
+        "item_state_rows", "damaged_rows", "item_block_format",
+    ),
+    "personal": (
+        "pseudonym_key_file", "pseudonym_former_key_file", "log_user_ids", "state_idle_days",
+        "forget_hash_days", "erase_seconds",
     ),
     "topics": ("event_partitions", "item_partitions", "replication_factor"),
     "group": (
@@ -34,7 +37,7 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
     "web": (
         "web_host", "web_port", "web_token", "web_token_file", "web_read_token",
         "web_read_token_file", "web_advertise", "web_forward", "web_rate", "explain",
-        "health_stall_seconds", "log_user_ids", "log_level", "log_format", "tracing",
+        "health_stall_seconds", "log_level", "log_format", "tracing",
     ),
 }  # fmt: skip
 
@@ -52,6 +55,8 @@ ALLOWED = {
     "artifacts": "path or URL",
     "artifact_public_key": "base64",
     "data_dir": "path",
+    "pseudonym_key_file": "path",
+    "pseudonym_former_key_file": "path",
     "events_format": "one of these, or a path that ends in `.toml`",
     "kinds_file": "path",
     "unknown_kinds": "`reject` or a number from -1000 to 1000",
@@ -300,7 +305,7 @@ USER_HEADER = {
 }
 
 POSITION = {
-    "format": "1, 2 with a `hand_over`, or 3 of a replay.",
+    "format": "1, 2 with a `hand_over`, 3 of a replay, or 4 with `pseudonyms`.",
     "position": "Offset of the next record to apply.",
     "topic": "The source topic.",
     "topic_id": "Its id in Kafka; empty if the broker gives none.",
@@ -314,6 +319,8 @@ POSITION = {
     "replays": "Only for users: tracker whose events `tracker replay` builds the states from; empty"
     " if it does not.",
     "successor": "Tracker that has replaced these states by a replay; empty for none.",
+    "pseudonyms": "Only for users: fingerprint of the key of their"
+    " [pseudonyms](../how-to/personal-data.md#pseudonyms); empty for none.",
     "version": "Only for users: version of the latest list.",
     "transactions": "Whether the states were committed in transactions: no other worker may write.",
     "hand_over": "The same of events that were handed on, below; null without that topic.",

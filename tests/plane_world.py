@@ -21,6 +21,7 @@ from tracker.items.rows import ItemRows
 from tracker.items.vectors import ItemVectors
 from tracker.kafka.cluster import Cluster, TopicInfo, topics_of
 from tracker.kafka.outbox import Record
+from tracker.kafka.pseudonyms import pseudonyms_of
 from tracker.settings import Settings, load_settings
 from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import PartitionStore
@@ -161,6 +162,7 @@ class WorkerState:
             self.metrics,
             lambda: self.now,
             dialect=load_dialect(self.settings.events_format),
+            pseudonyms=pseudonyms_of(self.settings),
         )
         self.capacity = capacity
         self.partition = partition
@@ -181,7 +183,8 @@ class WorkerState:
             rows,
             self.capacity,
         )
-        users.open("t-events", "id-t-events", 4, 0, 10**9)
+        key = self.context.pseudonyms.fingerprint
+        users.open("t-events", "id-t-events", 4, 0, 10**9, pseudonyms=key)
         if self.context.cluster.hands_over:
             users.open_hand_over("t-handover", "id-t-handover", 0, 10**9)
         self.rows = rows

@@ -35,6 +35,9 @@ LogFormat = Literal["text", "json"]
 MIN_TOKEN = 16
 """Characters of a token at least."""
 
+MIN_KEY = 32
+"""Characters of the key of pseudonyms at least."""
+
 EXPECTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -366,6 +369,16 @@ class Settings(BaseSettings):
     log_user_ids: bool = Field(
         False, description="name users by their ids in the log; otherwise they are hidden"
     )
+    pseudonym_key_file: Annotated[Path | None, Optional] = Field(
+        None,
+        description="file with the key of pseudonyms, 32 characters or more: states, changelogs,"
+        " lists and logs have keyed hashes in place of users' ids",
+    )
+    pseudonym_former_key_file: Annotated[Path | None, Optional] = Field(
+        None,
+        description="file with the key before that one, by which users who were forgotten under it"
+        " stay so",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         "INFO", description="lowest level of messages in the log on stderr"
     )
@@ -471,6 +484,29 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"{variable} is {path}, with {len(text)} characters; {MIN_TOKEN} or more are"
                 " expected"
+            )
+        return text
+
+    def pseudonym_key(
+        self, name: Literal["pseudonym_key_file", "pseudonym_former_key_file"]
+    ) -> str | None:
+        """Return the key of pseudonyms that a file holds; None if the variable is not set.
+
+        Raises:
+            SettingsError: the file cannot be read, or holds too little.
+        """
+        path: Path | None = getattr(self, name)
+        if path is None:
+            return None
+        variable = f"{PREFIX}{name.upper()}"
+        try:
+            text = path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{variable} is {path}: it cannot be read ({error})") from error
+        if len(text) < MIN_KEY:
+            raise SettingsError(
+                f"{variable} is {path}, with {len(text)} characters; {MIN_KEY} or more are"
+                " expected: `openssl rand -base64 32` makes a key"
             )
         return text
 

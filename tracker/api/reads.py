@@ -29,7 +29,8 @@ class Copy:
     """A user's state, copied between two chunks of its partition.
 
     Attributes:
-        user_id: the user.
+        user_id: the user, as asked for.
+        name: the name under which the user is kept.
         partition: number of the partition.
         side: of the partition.
         moment: the state of the partition.
@@ -39,6 +40,7 @@ class Copy:
     """
 
     user_id: str
+    name: str
     partition: int
     side: UserSide
     moment: Moment
@@ -78,8 +80,13 @@ class Reads:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def partition_of(self, user_id: str) -> int | None:
-        """Return the partition of a user; None where the producers' rule is not known."""
+        """Return the partition of a user; None where the producers' rule is not known.
+
+        A pseudonym does not tell it either: who asks for one is answered by whoever has the user.
+        """
         context = self._host.context
+        if context.pseudonyms.is_pseudonym(user_id):
+            return None
         count = context.cluster.partitions(context.cluster.topics.events)
         return partition_of(user_id, count, context.settings.partitioner)
 
@@ -110,8 +117,9 @@ class Reads:
             raise ProblemError(503, "this worker has no partition now")
         first: Copy | None = None
         others = []
+        name = self._host.context.pseudonyms.of_any(user_id)
         for partition in order:
-            state = await self._find(partition, user_id)
+            state = await self._find(partition, name)
             if state is None:
                 continue
             if first is not None:
@@ -120,11 +128,11 @@ class Reads:
             user, moment = state
             expected = likely if likely not in (None, partition.number) else None
             side = cast(UserSide, partition.side)
-            first = Copy(user_id, partition.number, side, moment, user, expected)
+            first = Copy(user_id, name, partition.number, side, moment, user, expected)
         if first is None:
             side = cast(UserSide, order[0].side)
             moment = await self._moment(order[0])
-            return Copy(user_id, order[0].number, side, moment, side.new_user())
+            return Copy(user_id, name, order[0].number, side, moment, side.new_user())
         return replace(first, others=tuple(others))
 
     def now(self) -> float:
@@ -155,15 +163,16 @@ class Reads:
         if likely is not None and likely not in partitions:
             raise ProblemError(503, "the user's partition is moving", partition=likely)
         offset = -1
+        name = self._host.context.pseudonyms.of_any(user_id)
         for partition in partitions.values():
             side = cast(UserSide, partition.side)
-            offset = max(offset, await _asked(partition, partial(side.last_offset, user_id)))
+            offset = max(offset, await _asked(partition, partial(side.last_offset, name)))
         return offset
 
     async def _moment(self, partition: Partition) -> Moment:
         return await _asked(partition, cast(UserSide, partition.side).moment)
 
-    async def _find(self, partition: Partition, user_id: str) -> tuple[FoundUser, Moment] | None:
+    async def _find(self, partition: Partition, name: str) -> tuple[FoundUser, Moment] | None:
         """Copy a user's row and the state of the partition, between the same two chunks if it can.
 
         A row that is only in the database has not changed since.
@@ -172,7 +181,7 @@ class Reads:
         keeper = self._host.context.keeper
 
         def in_memory() -> tuple[FoundUser, Moment] | None:
-            user = side.cached_user(user_id)
+            user = side.cached_user(name)
             return None if user is None else (user, side.moment())
 
         for _ in range(2):
@@ -180,7 +189,7 @@ class Reads:
             if state is not None:
                 return state
             try:
-                stored = await self.run(lambda: side.stored_user(user_id))
+                stored = await self.run(lambda: side.stored_user(name))
                 return None if stored is None else (stored, await self._moment(partition))
             except NewerArtifactError as newer:
                 problem: Exception = newer

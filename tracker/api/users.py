@@ -78,7 +78,7 @@ class Users:
                 "partition": copy.partition,
                 "also_in_partitions": list(copy.others),
                 "expected_partition": copy.expected,
-                "set_aside": copy.user.set_aside or copy.side.is_set_aside(copy.user_id),
+                "set_aside": copy.user.set_aside or copy.side.is_set_aside(copy.name),
             }
             return msgspec.convert(answer | more, UserAnswer)
 
@@ -109,7 +109,7 @@ class Users:
         def work() -> OutlookAnswer:
             at = copy.now if query.at is None else query.at
             answer = outlook(
-                copy.user_id, copy.user.rows.states, copy.user.slot, artifact, at, query.scene
+                copy.name, copy.user.rows.states, copy.user.slot, artifact, at, query.scene
             )
             note = "" if artifact.models.tower is not None else artifact.manifest.without("tower")
             return OutlookAnswer(
@@ -129,7 +129,7 @@ class Users:
         """Make the list of a copy."""
         steps = self.lists.make(
             copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
-            copy.user_id, list_request,
+            copy.name, list_request,
         )  # fmt: skip
         return list_answer(copy.user_id, copy.known, copy.moment.offset, list_request, *steps)
 
@@ -189,7 +189,7 @@ class Users:
         def work() -> WhyAnswer:
             steps = self.lists.make(
                 copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
-                copy.user_id, list_request,
+                copy.name, list_request,
             )  # fmt: skip
             return why(copy, call.path["item_id"], list_request, *steps)
 

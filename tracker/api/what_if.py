@@ -46,12 +46,12 @@ class WhatIf:
         carry_over(rows.states, np.array([slot]), serving.artifact)
         other = rows.copy_row(slot)
         make = self._users.lists.make
-        before = make(serving, learned, rows, copy.user.slot, copy.user_id, list_request)
+        before = make(serving, learned, rows, copy.user.slot, copy.name, list_request)
         self._change(other, copy, body)
         if body.add:
             serving.recommender.update(other, self._users.batch(body.add, list_request.now))
         slot = 0 if copy.known or body.add else -1
-        after = make(serving, learned, other, slot, copy.user_id, list_request)
+        after = make(serving, learned, other, slot, copy.name, list_request)
         old, new = list_items(*before), list_items(*after)
         requests: RequestBatch = before[1]
         return WhatIfAnswer(

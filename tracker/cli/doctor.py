@@ -19,6 +19,7 @@ from tracker.kafka.cluster import BrokerError, TopicError, supports_transactions
 from tracker.kafka.connect import admin_client
 from tracker.kafka.key_sample import KeySample, sample_keys, sampled_of_each
 from tracker.kafka.partitioner import ONE_RULE, remedy
+from tracker.kafka.pseudonyms import pseudonyms_of
 from tracker.kafka.records import CODECS, CodecError, check_codecs
 from tracker.kafka.rights import RightsError, check_rights
 from tracker.kafka.topics import TopicReport, TopicsError, ensure_topics
@@ -70,6 +71,7 @@ async def check_all(
         add(Check("settings", "fail", str(error)))
         return checks
     add(check_settings(settings), check_kinds(settings), check_data_dir(settings), check_codec())
+    add(check_pseudonyms(settings))
     dialect = check_format(settings)
     add(dialect, *check_artifact(settings))
     try:
@@ -230,6 +232,17 @@ def check_kinds(settings: Settings) -> Check:
     except KindsFileError as error:
         return Check("kinds", "fail", f"{error}; TRACKER_KINDS_FILE names it")
     return Check("kinds", "ok", f"{len(kinds.table)} kinds from {settings.kinds_file}")
+
+
+def check_pseudonyms(settings: Settings) -> Check:
+    """Check that the keys of pseudonyms can be read, and tell them by their fingerprints."""
+    try:
+        pseudonyms = pseudonyms_of(settings)
+    except SettingsError as error:
+        return Check("pseudonyms", "fail", str(error))
+    if not pseudonyms:
+        return Check("pseudonyms", "ok", "none: states and lists have the ids of users")
+    return Check("pseudonyms", "ok", f"by the key {pseudonyms.fingerprint}")
 
 
 def check_format(settings: Settings) -> Check:

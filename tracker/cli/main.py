@@ -36,6 +36,7 @@ for command in (
     operate.doctor,
     operate.reset_state,
     operate.forget,
+    operate.pseudonym_command,
     operate.acls,
     operate.reset_learning_command,
     operate.mend_times_command,

@@ -20,6 +20,7 @@ from tracker.cli.shared import (
     yes_option,
 )
 from tracker.demo.broker import start_broker
+from tracker.kafka.pseudonyms import KEY_VARIABLE, pseudonyms_of
 from tracker.kafka.rights import ROLES, Role, rights_of
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings
@@ -177,6 +178,22 @@ def forget(settings: Settings, user: str, wait: float, as_json: bool) -> None:
         print_forget(report)
     if not report.complete:
         sys.exit(FAILED)
+
+
+@click.command("pseudonym")
+@settings_options()
+@click.argument("users", nargs=-1, metavar="[USER]...")
+def pseudonym_command(settings: Settings, users: tuple[str, ...]) -> None:
+    """Print the pseudonym of each USER.
+
+    Without USER, the ids are the lines of standard input. The key is that of
+    TRACKER_PSEUDONYM_KEY_FILE. The exit code is 1 if it is not set.
+    """
+    pseudonyms = pseudonyms_of(settings)
+    if not pseudonyms:
+        raise click.ClickException(f"{KEY_VARIABLE} is not set, so users keep their ids")
+    for user in users or (line.rstrip("\r\n") for line in sys.stdin):
+        click.echo(pseudonyms.of(user))
 
 
 @click.command("reset-learning")

@@ -203,6 +203,8 @@ def _settings(options: DemoOptions, address: str, folder: Path) -> Settings:
         "web_port": free_port(),
         "event_partitions": EVENT_PARTITIONS,
         "item_partitions": ITEM_PARTITIONS,
+        "pseudonym_key_file": None,  # the story names its users
+        "pseudonym_former_key_file": None,
         "session_timeout_seconds": 6.0,  # the embedded broker lets nobody in before half of it
     }
     if options.broker is None:

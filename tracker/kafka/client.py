@@ -23,6 +23,7 @@ from tracker.events.wire import RejectedEventError
 from tracker.kafka.cluster import TopicError, describe_topics, topics_of, unreachable
 from tracker.kafka.connect import consumer, producer
 from tracker.kafka.partitioner import ProducerPartitioner
+from tracker.kafka.pseudonyms import pseudonyms_of
 from tracker.kafka.records import read_every_record
 from tracker.settings import Settings
 
@@ -421,7 +422,7 @@ async def watch(
 
     Args:
         settings: where the brokers are.
-        user_id: yield only this user's recommendations; None for all.
+        user_id: yield only this user's recommendations, by id or pseudonym; None for all.
         from_beginning: whether to start at the earliest recommendation in the topic.
         ready: see `read_topic`.
 
@@ -429,7 +430,7 @@ async def watch(
         BrokerError: the broker cannot be used.
         TopicError: the topic does not exist.
     """
-    key = None if user_id is None else user_id.encode()
+    key = None if user_id is None else pseudonyms_of(settings).of_any(user_id).encode()
     topic = topics_of(settings).recommendations
     reader = read_topic(settings, topic, from_beginning, follow=True, ready=ready)
     async with aclosing(reader) as records:

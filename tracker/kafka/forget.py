@@ -27,7 +27,7 @@ MOST_DIGITS = 19
 
 
 class ForgetRequest(msgspec.Struct, omit_defaults=True):
-    """The value of a request; its key is the user's id.
+    """The value of a request; its key is the user's id or pseudonym.
 
     Attributes:
         request: id of the request, which the audit records carry; by default the record's place.
@@ -68,14 +68,16 @@ class Forgetting(msgspec.Struct, array_like=True, gc=False):
     Attributes:
         at: events up to this time are dropped, in seconds.
         until: the hash itself is deleted then, in seconds.
+        key: fingerprint of the key of the pseudonym that the hash is of; empty if it is of the id.
     """
 
     at: float
     until: float
+    key: str = ""
 
 
 class PendingForget(NamedTuple):
-    """A request that a partition has not applied: its user, its offset and time, and its value."""
+    """A request that a partition has not applied: its key, its offset and time, and its value."""
 
     key: bytes
     offset: int
@@ -84,7 +86,7 @@ class PendingForget(NamedTuple):
 
     @property
     def user(self) -> str:
-        """The user's id; bytes that are not UTF-8, as no event has them, are replaced."""
+        """The user's id or pseudonym; bytes that are not UTF-8, as none has, are replaced."""
         return self.key.decode(errors="replace")
 
     @property

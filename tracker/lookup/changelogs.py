@@ -13,9 +13,18 @@ from tracker.items.states import problem_of
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.partitioner import ONE_RULE, partition_of
+from tracker.kafka.pseudonyms import Pseudonyms, check_names, pseudonyms_of
 from tracker.kafka.unreadable import UnreadableRows
-from tracker.kernels.row_bytes import USER_PREFIX, is_item_key, item_of, user_key, user_of
+from tracker.kernels.row_bytes import (
+    POSITION_KEY,
+    USER_PREFIX,
+    is_item_key,
+    item_of,
+    user_key,
+    user_of,
+)
 from tracker.settings import Settings
+from tracker.store.partition_store import decode_position, is_position
 from tracker.users.states import ANY_ARTIFACT, NewerArtifactError, UserStates
 
 log = logging.getLogger(__name__)
@@ -25,7 +34,7 @@ MOST_WAITING = 100_000
 
 
 async def user_row(settings: Settings, user_id: str) -> bytes | None:
-    """Return the last committed row of a user; None if there is none.
+    """Return the last committed row of a user, by id or pseudonym; None if there is none.
 
     The partition in which TRACKER_PARTITIONER puts the user is read first, then all. If several
     have a row of the user, the latest is returned, and a warning names them.
@@ -33,17 +42,23 @@ async def user_row(settings: Settings, user_id: str) -> bytes | None:
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: the changelog does not exist.
+        PseudonymError: the states were made with another key of pseudonyms, or without one.
     """
-    topic = topics_of(settings).users_changelog
+    topic, pseudonyms = topics_of(settings).users_changelog, pseudonyms_of(settings)
+    key = user_key(pseudonyms.of_any(user_id))
 
     def likely(partitions: int) -> int | None:
+        if pseudonyms.is_pseudonym(user_id):
+            return None
         return partition_of(user_id, partitions, settings.partitioner)
 
     for choose in (likely, None):
         rows: dict[int, Received] = {}
         async with aclosing(read_topic(settings, topic, choose=choose)) as records:
             async for record in records:
-                if record.key != user_key(user_id):
+                if record.key == POSITION_KEY:
+                    check_key(topic, record.value, pseudonyms)
+                if record.key != key:
                     continue
                 rows.pop(record.partition, None)
                 if record.value is not None:
@@ -64,12 +79,14 @@ async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None
 
     A user of whom several partitions have a row is yielded once, with that of the partition where
     TRACKER_PARTITIONER puts the user if there is one; a line in the log counts such users. Rows of
-    other partitions' users wait until the end for that, up to MOST_WAITING.
+    other partitions' users wait until the end for that, up to MOST_WAITING. A pseudonym does not
+    tell the user's partition: then the first row counts.
     """
     hashes = np.zeros(0, np.uint64)
     waiting: dict[str, bytes] = {}
     twice: set[str] = set()
     number = 0
+    has_pseudonyms = bool(pseudonyms_of(settings))
     async with aclosing(_rows_by_partition(settings)) as parts:
         async for rows, partitions in parts:
             ids = np.array([hash_id(user) for user in rows], np.uint64)
@@ -77,7 +94,9 @@ async def user_rows(settings: Settings) -> AsyncGenerator[dict[str, bytes], None
             twice.update(user for user, is_again in zip(rows, again, strict=True) if is_again)
             fresh: dict[str, bytes] = {}
             for (user, row), is_again in zip(rows.items(), again, strict=True):
-                place = partition_of(user, partitions, settings.partitioner)
+                place = None
+                if not has_pseudonyms:
+                    place = partition_of(user, partitions, settings.partitioner)
                 if is_again:
                     continue
                 if place not in (None, number) and len(waiting) < MOST_WAITING:
@@ -114,11 +133,13 @@ async def _rows_by_partition(
         count = partitions
         return number
 
-    topic = topics_of(settings).users_changelog
+    topic, pseudonyms = topics_of(settings).users_changelog, pseudonyms_of(settings)
     while number < count:
         rows: dict[str, bytes] = {}
         async with aclosing(read_topic(settings, topic, choose=choose)) as records:
             async for record in records:
+                if record.key == POSITION_KEY:
+                    check_key(topic, record.value, pseudonyms)
                 if record.key is None or not record.key.startswith(USER_PREFIX):
                     continue
                 user_id = user_of(record.key)
@@ -128,6 +149,17 @@ async def _rows_by_partition(
                     rows[user_id] = record.value
         yield rows, count
         number += 1
+
+
+def check_key(topic: str, position: bytes | None, pseudonyms: Pseudonyms) -> None:
+    """Check by a position that states have the key of pseudonyms that is set.
+
+    Raises:
+        PseudonymError: they have not.
+    """
+    if position is not None and is_position(position):
+        stored = decode_position(position).pseudonyms
+        check_names(f"the states in {topic}", stored, pseudonyms.fingerprint)
 
 
 async def item_rows(settings: Settings) -> AsyncGenerator[tuple[int, bytes | None], None]:

@@ -12,6 +12,7 @@ from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import TopicError, describe_topics, topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.forget import AUDIT_PREFIX, Audit, ended_offset, new_request
+from tracker.kafka.pseudonyms import pseudonyms_of
 from tracker.kafka.topics import MOST_COMPACTION_LAG_MS, configs_of
 from tracker.settings import Settings
 
@@ -75,7 +76,7 @@ async def forget_user(settings: Settings, user_id: str, wait_seconds: float) -> 
 
     Args:
         settings: where the brokers are.
-        user_id: id of the user.
+        user_id: id or pseudonym of the user; with a key, the request has the pseudonym.
         wait_seconds: time to wait; the request is valid whether or not a worker runs now.
 
     Raises:
@@ -83,8 +84,8 @@ async def forget_user(settings: Settings, user_id: str, wait_seconds: float) -> 
         TopicError: the forget topic does not exist.
         ForgetError: the id is empty, or is not one of a user.
     """
-    key = user_id.encode()
-    if not key or key.startswith(b"\0"):
+    key = pseudonyms_of(settings).of_any(user_id).encode()
+    if not user_id or user_id.startswith("\0"):
         raise ForgetError(f"the user id is {user_id!r}; a text without a leading NUL is expected")
     topic = topics_of(settings).forget
     info = (await describe_topics(settings)).get(topic)

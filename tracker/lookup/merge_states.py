@@ -15,9 +15,17 @@ from tracker.kafka.hand_over_records import JoiningState, Origin, state_record
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
 from tracker.kafka.producers import send_fenced
+from tracker.kafka.pseudonyms import UNPLACED, Pseudonyms, pseudonyms_of
 from tracker.kafka.reset import check_reset
-from tracker.kernels.row_bytes import USER_PREFIX, owed_key, seen_key, user_key, user_of
-from tracker.lookup.changelogs import StateReader
+from tracker.kernels.row_bytes import (
+    POSITION_KEY,
+    USER_PREFIX,
+    owed_key,
+    seen_key,
+    user_key,
+    user_of,
+)
+from tracker.lookup.changelogs import StateReader, check_key
 from tracker.settings import Settings
 from tracker.users.states import StateFormatError
 
@@ -83,7 +91,8 @@ async def merge_states(
         BrokerError: the broker cannot be used.
         ResetError: a worker runs.
         TopicError: the events topic does not exist.
-        MergeError: workers with these settings would not take handed-on states.
+        MergeError, PseudonymError: workers with these settings would not take handed-on states, or
+            users have pseudonyms.
         NewerArtifactError, ArtifactError: as `StateReader.read`.
     """
     # 1. Check.
@@ -93,6 +102,9 @@ async def merge_states(
         )
     if settings.hand_over != "on":
         raise MergeError("TRACKER_HAND_OVER=off: workers would not take the states; set it to on")
+    pseudonyms = pseudonyms_of(settings)
+    if pseudonyms:
+        raise MergeError(UNPLACED)
     await check_reset(settings)
     names, topics = topics_of(settings), await describe_topics(settings)
     events, hand_over = topics.get(names.events), topics.get(names.hand_over)
@@ -104,7 +116,7 @@ async def merge_states(
     transactions = await supports_transactions(settings)
     reader, merged = StateReader(settings, artifact), Merged()
     tables = [
-        await _user_rows(settings, names.users_changelog, partition)
+        await _user_rows(settings, names.users_changelog, partition, pseudonyms)
         for partition in range(events.partitions)
     ]
     for partition, rows in enumerate(tables):
@@ -152,11 +164,15 @@ async def merge_states(
     return merged
 
 
-async def _user_rows(settings: Settings, topic: str, partition: int) -> dict[bytes, Row]:
+async def _user_rows(
+    settings: Settings, topic: str, partition: int, pseudonyms: Pseudonyms
+) -> dict[bytes, Row]:
     """Return the last rows of users and of their seen sets, by key."""
     rows: dict[bytes, Row] = {}
     async with aclosing(read_topic(settings, topic, choose=lambda _: partition)) as records:
         async for record in records:
+            if record.key == POSITION_KEY:
+                check_key(topic, record.value, pseudonyms)
             if record.key is None or record.key[:1] not in (USER_PREFIX, seen_key("")):
                 continue
             if record.value is None:

@@ -43,6 +43,7 @@ from tracker.kafka.hand_over_records import (
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
 from tracker.kafka.producers import fenced_producer
+from tracker.kafka.pseudonyms import UNPLACED, pseudonyms_of
 from tracker.kafka.reset import check_reset
 from tracker.kernels.row_bytes import (
     ASIDE_PREFIX,
@@ -172,8 +173,8 @@ async def move_states(
     Raises:
         BrokerError: the broker cannot be used.
         ResetError: a worker runs.
-        MoveError: the partitioner is not known, nothing would be handed on, or there are no
-            transactions.
+        MoveError: the partitioner is not known, nothing would be handed on, users have pseudonyms,
+            or there are no transactions.
         PositionError: a position cannot be read.
     """
     # 1. Check.
@@ -193,6 +194,8 @@ async def move_states(
             f"a replay builds the states of {settings.name}, or has taken over from them: finish it"
             " first, and move the states of the tracker that is served"
         )
+    if pseudonyms_of(settings) or any(position.pseudonyms for position in positions.values()):
+        raise MoveError(UNPLACED)
     # 2. Make partitions.
     grown = await _grow(settings, topics, after)
     if grown:

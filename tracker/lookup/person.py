@@ -11,11 +11,12 @@ import numpy as np
 from tracker.artifact.artifact import Artifact
 from tracker.events.wire import hash_id
 from tracker.items.vectors import ItemVectors
-from tracker.kafka.client import Received, read_topic
+from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import Topics, describe_topics, topics_of
+from tracker.kafka.pseudonyms import Pseudonyms, pseudonyms_of
 from tracker.kafka.records import read_every_record
-from tracker.kernels.row_bytes import keys_of_user, owed_key, seen_key, user_key
-from tracker.lookup.changelogs import StateReader
+from tracker.kernels.row_bytes import POSITION_KEY, keys_of_user, owed_key, seen_key, user_key
+from tracker.lookup.changelogs import StateReader, check_key
 from tracker.settings import Settings
 from tracker.users.config import InterestConfig
 from tracker.users.seen import SeenFormatError, SeenSets
@@ -41,32 +42,37 @@ async def export_user(
     Args:
         settings: where the brokers are.
         artifact: names of items, and attributes of users.
-        user_id: id of the user.
+        user_id: id of the user; with a pseudonym, what has the id cannot be found.
         records: whether to read the topics of step 2.
 
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: a topic does not exist.
+        PseudonymError: the states were made with another key of pseudonyms, or without one.
         NewerArtifactError, ArtifactError: as `StateReader.read`.
     """
-    names = topics_of(settings)
+    names, pseudonyms = topics_of(settings), pseudonyms_of(settings)
+    name = pseudonyms.of_any(user_id)
     # 1. Read the changelog.
-    rows = await _rows(settings, names, user_id)
+    rows = await _rows(settings, names, name, pseudonyms)
     reader = StateReader(settings, artifact)
     states = [
-        describe_rows(user_id, partition, rows[partition], reader, artifact)
+        describe_rows(name, partition, rows[partition], reader, artifact)
         for partition in sorted(rows)
         if rows[partition]
     ]
     person: Json = {"user_id": user_id, "states": states}
+    if pseudonyms:
+        person["pseudonym"] = name
     # 2. Read the other topics.
     if records:
         topics = [names.events, names.recommendations, names.rejected]
         if names.hand_over in await describe_topics(settings):
             topics.append(names.hand_over)
-        person["records"] = {topic: await _records(settings, topic, user_id) for topic in topics}
+        both = list(dict.fromkeys((user_id, name)))
+        person["records"] = {topic: await _records(settings, topic, both) for topic in topics}
     # 3. Look up the attributes.
-    person["attributes"] = _attributes(user_id, artifact)
+    person["attributes"] = _attributes(name, artifact)
     is_known = states or person["attributes"] or any(person.get("records", {}).values())
     return person if is_known else None
 
@@ -77,7 +83,7 @@ def describe_rows(
     """Return the rows that a partition has of a user, field by field.
 
     Args:
-        user_id: id of the user.
+        user_id: name under which the user is kept.
         partition: number of the partition.
         rows: values by key: of the row, the seen set, the owed list, and those set aside.
         reader: reads states.
@@ -174,11 +180,15 @@ def _attributes(user_id: str, artifact: Artifact) -> list[int]:
     return [number for number in numbers.tolist() if number]
 
 
-async def _rows(settings: Settings, names: Topics, user_id: str) -> dict[int, dict[bytes, bytes]]:
-    keys = keys_of_user(user_id)
+async def _rows(
+    settings: Settings, names: Topics, name: str, pseudonyms: Pseudonyms
+) -> dict[int, dict[bytes, bytes]]:
+    keys = keys_of_user(name)
     rows: dict[int, dict[bytes, bytes]] = {}
     async with aclosing(read_topic(settings, names.users_changelog)) as records:
         async for record in records:
+            if record.key == POSITION_KEY:
+                check_key(names.users_changelog, record.value, pseudonyms)
             if record.key not in keys:
                 continue
             mine = rows.setdefault(record.partition, {})
@@ -189,15 +199,16 @@ async def _rows(settings: Settings, names: Topics, user_id: str) -> dict[int, di
     return rows
 
 
-async def _records(settings: Settings, topic: str, user_id: str) -> list[Json]:
-    """Return the records of a topic that have the user's id as their key, or in their value."""
+async def _records(settings: Settings, topic: str, names: list[str]) -> list[Json]:
+    """Return the records of a topic that have a name of the user as key, or in their value."""
     read_every_record([topic])
-    key = user_id.encode()
-    quoted = msgspec.json.encode(user_id)
+    keys = [name.encode() for name in names]
+    quoted = [msgspec.json.encode(name) for name in names]
     mine = []
     async with aclosing(read_topic(settings, topic)) as records:
         async for record in records:
-            if record.key == key or (quoted in (record.value or b"") and _names(record, user_id)):
+            value = record.value or b""
+            if record.key in keys or (any(q in value for q in quoted) and _is_of(value, names)):
                 mine.append(
                     {
                         "partition": record.partition,
@@ -210,9 +221,9 @@ async def _records(settings: Settings, topic: str, user_id: str) -> list[Json]:
     return mine
 
 
-def _names(record: Received, user_id: str) -> bool:
-    value = _json_or_bytes(record.value or b"")
-    return isinstance(value, dict) and value.get("user_id") == user_id
+def _is_of(value: bytes, names: list[str]) -> bool:
+    fields = _json_or_bytes(value)
+    return isinstance(fields, dict) and fields.get("user_id") in names
 
 
 def _headers(headers: Iterable[tuple[str, bytes | None]]) -> Json:

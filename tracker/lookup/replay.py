@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import TopicPartition
@@ -24,9 +25,16 @@ from tracker.kafka.cluster import (
     unreachable,
 )
 from tracker.kafka.connect import admin_client, consumer
-from tracker.kafka.forget import SALT_BYTES, ForgetRequest, Forgetting, digest_of
+from tracker.kafka.forget import (
+    SALT_BYTES,
+    ForgetRequest,
+    Forgetting,
+    PendingForget,
+    digest_of,
+)
 from tracker.kafka.outbox import Record
 from tracker.kafka.producers import fenced_producer
+from tracker.kafka.pseudonyms import Pseudonyms, check_names, pseudonyms_of
 from tracker.kafka.reset import check_reset
 from tracker.kafka.topics import ensure_topics
 from tracker.kernels.row_bytes import (
@@ -34,6 +42,7 @@ from tracker.kernels.row_bytes import (
     OWED_PREFIX,
     POSITION_KEY,
     USER_PREFIX,
+    owed_key,
     user_of,
 )
 from tracker.lookup.changes import in_transaction, open_requests, positions_of, records_of
@@ -121,6 +130,9 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
     topics = await describe_topics(settings)
     positions = await positions_of(settings, names.users_changelog, topics)
     if positions:
+        for one in positions.values():
+            mine = pseudonyms_of(settings).fingerprint
+            check_names(f"the states of {settings.name}", one.pseudonyms, mine)
         before = await positions_of(live, topics_of(live).users_changelog, await _existing(live))
         if not any(one.replays for one in positions.values()) and any(
             one.successor == settings.name for one in before.values()
@@ -142,16 +154,16 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
     reached, begins = await committed(settings, of), await begins_of(settings)
     starts = {p: max(begins[p], min(at, reached.get(p, 0))) for p, at in starts.items()}
     # 3. Write positions.
-    events = topics[names.events]
+    events, key = topics[names.events], pseudonyms_of(settings).fingerprint
     out: list[Record] = []
     for partition, offset in starts.items():
         position = Position(
             FORMAT, offset, names.events, events.topic_id, events.partitions,
-            transactions=True, replays=of,
+            transactions=True, replays=of, pseudonyms=key,
         )  # fmt: skip
         hashes = await _rows(live, topics_of(live).users_changelog, partition, FORGOTTEN_PREFIX)
-        for key, value in hashes.items():
-            out.append(Record(names.users_changelog, partition, key, value))
+        for hash_key, value in hashes.items():
+            out.append(Record(names.users_changelog, partition, hash_key, value))
         row = encode_position(position)
         out.append(Record(names.users_changelog, partition, POSITION_KEY, row))
     async with in_transaction(settings, 0, LAST_SECONDS) as send:
@@ -193,12 +205,19 @@ async def retire(settings: Settings, of: str, successor: str) -> dict[int, int]:
     Raises:
         BrokerError: the broker cannot be used.
         ResetError: a live worker runs.
-        ReplayError: they have another successor, or no position.
+        ReplayError: they have another successor, or no position; or their names of users are others
+            than those of the successor, and something cannot be carried over.
         StartedError: a worker has started meanwhile.
     """
     live = _live(settings, of)
     await check_reset(live)
     names, topics = topics_of(live), await describe_topics(live)
+    if successor:
+        before = await positions_of(live, names.users_changelog, topics)
+        key = pseudonyms_of(settings).fingerprint
+        for partition, position in before.items():
+            if position.pseudonyms != key:  # before anybody is fenced
+                await _take_over(settings, live, partition, position)
     for table, changelog in (("users", names.users_changelog), ("items", names.items_changelog)):
         for partition in range(topics[changelog].partitions):
             await (await fenced_producer(live, table, partition, True)).stop()
@@ -258,32 +277,103 @@ async def change_over(settings: Settings, of: str, reached: dict[int, int]) -> N
         # 2. Owed lists.
         origins = (before[partition].hand_over or HandOverPosition(0)).origins
         own = await _rows(settings, names.users_changelog, partition, OWED_PREFIX)
-        theirs = await _rows(live, old.users_changelog, partition, OWED_PREFIX)
+        over = await _take_over(settings, live, partition, before[partition])
         waiting = {key: value for key, value in own.items() if _waits(value, origins)}
-        lists: dict[bytes, bytes | None] = {**dict.fromkeys(own), **theirs, **waiting}
+        lists: dict[bytes, bytes | None] = {**dict.fromkeys(own), **over.lists, **waiting}
         # 3. Forgotten users.
-        hashes = await _rows(live, old.users_changelog, partition, FORGOTTEN_PREFIX)
-        present = await _rows(settings, names.users_changelog, partition, FORGOTTEN_PREFIX)
-        new = {key: value for key, value in hashes.items() if present.get(key) != value}
-        if new:
+        if over.hashes:
             users = await _rows(settings, names.users_changelog, partition, USER_PREFIX)
-            for user, at in _forgotten(map(user_of, users), new):
+            for user, at in _forgotten(map(user_of, users), over.hashes):
                 value = msgspec.json.encode(ForgetRequest(before=at, everywhere=True))
                 out.append(Record(names.forget, partition, user.encode(), value))
-        for pending in await open_requests(
-            live, old.forget, partition, before[partition].forgotten
-        ):
+        for pending in over.requests:
             request = msgspec.structs.replace(pending.value, before=pending.before)
             value = msgspec.json.encode(request)
             out.append(Record(names.forget, partition, pending.key, value))
         # 4. Positions.
         position.position = max(position.position, reached[partition])
         position.replays, position.version = "", version
-        rows = {**lists, **new, POSITION_KEY: encode_position(position)}
+        rows = {**lists, **over.hashes, POSITION_KEY: encode_position(position)}
         out += [Record(names.users_changelog, partition, key, row) for key, row in rows.items()]
     async with in_transaction(settings, 0, LAST_SECONDS) as send:
         for record in out:
             await send(record)
+
+
+class Over(NamedTuple):
+    """Parts of a partition of the live states that new ones take over.
+
+    Attributes:
+        lists: those that the live states owe, by key.
+        hashes: of users who were forgotten since the replay has begun, by key.
+        requests: to forget users, which are open.
+    """
+
+    lists: dict[bytes, bytes]
+    hashes: dict[bytes, bytes]
+    requests: list[PendingForget]
+
+
+async def _take_over(
+    settings: Settings, live: Settings, partition: int, position: Position
+) -> Over:
+    """Return what new states take over of a partition, under the names that users have there.
+
+    Args:
+        settings: of the new states.
+        live: of the live ones.
+        partition: number of the partition.
+        position: that of the live states.
+
+    Raises:
+        ReplayError: as `under_new_names`.
+    """
+    names, old = topics_of(settings), topics_of(live)
+    lists = await _rows(live, old.users_changelog, partition, OWED_PREFIX)
+    hashes = await _rows(live, old.users_changelog, partition, FORGOTTEN_PREFIX)
+    present = await _rows(settings, names.users_changelog, partition, FORGOTTEN_PREFIX)
+    hashes = {key: value for key, value in hashes.items() if present.get(key) != value}
+    requests = await open_requests(live, old.forget, partition, position.forgotten)
+    over = Over(lists, hashes, requests)
+    return under_new_names(over, position.pseudonyms, pseudonyms_of(settings), live.name)
+
+
+def under_new_names(over: Over, stored: str, pseudonyms: Pseudonyms, of: str) -> Over:
+    """Return what new states take over, under the names that users have there.
+
+    If users had their ids so far, these give the pseudonyms. Pseudonyms of another key give
+    nothing, and the hash of an id does not say whose pseudonym is to be forgotten.
+
+    Args:
+        over: under the names that users had.
+        stored: fingerprint of the key of these; empty if they are ids.
+        pseudonyms: names that users have now.
+        of: name of the live tracker.
+
+    Raises:
+        ReplayError: something cannot be carried over; the message says how it is avoided.
+    """
+    if stored == pseudonyms.fingerprint:
+        return over
+    if over.hashes:
+        raise ReplayError(
+            f"{len(over.hashes)} users were forgotten since the replay has begun, and nothing tells"
+            " whose new states these are, since users have other names there: delete those with"
+            f" `tracker reset-state --everything`, start the workers of {of} again, and begin the"
+            " replay again"
+        )
+    if not stored:
+        lists = {owed_key(pseudonyms.of(user_of(key))): row for key, row in over.lists.items()}
+        named = [one._replace(key=pseudonyms.of_any(one.user).encode()) for one in over.requests]
+        return Over(lists, {}, named)
+    if over.lists or over.requests:
+        raise ReplayError(
+            f"{len(over.lists)} users wait for lists and {len(over.requests)} are still to be"
+            f" forgotten, under pseudonyms of the key {stored}, which other names do not tell:"
+            f" start the workers of {of} again with TRACKER_EMIT_MIN_INTERVAL_SECONDS=0 until none"
+            " is left (tracker_owed_lists), stop them, and run this again"
+        )
+    return over
 
 
 def _live(settings: Settings, of: str) -> Settings:

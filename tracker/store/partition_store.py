@@ -13,6 +13,7 @@ import msgspec
 
 from tracker.explained import Explained
 from tracker.kafka.outbox import Record
+from tracker.kafka.pseudonyms import check_names
 from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
 from tracker.store.arena import Arena
 from tracker.store.committer import Committer
@@ -33,6 +34,10 @@ HAND_OVER_FORMAT = 2
 REPLAY_FORMAT = 3
 """Format of one of states that are built by a replay, or of those that one has replaced: a version
 that knows only 2 would go on with them."""
+
+PSEUDONYM_FORMAT = 4
+"""Format of one of states that name users by pseudonyms: a version that knows only 3 would look for
+their ids."""
 
 MOVE = (
     "stop all workers, and run `tracker move-states`, which moves states and what is owed to where"
@@ -87,6 +92,8 @@ class Position(msgspec.Struct):
         replays: name of the tracker whose events `tracker replay` builds the states of; empty if
             it does not, or has changed over.
         successor: name of the tracker that has taken over from these states; empty for none.
+        pseudonyms: fingerprint of the key of the users' pseudonyms; empty if they have none, and
+            for items.
     """
 
     format: int
@@ -104,6 +111,7 @@ class Position(msgspec.Struct):
     forgotten: int = -1
     replays: str = ""
     successor: str = ""
+    pseudonyms: str = ""
 
 
 class StateRows(Protocol[AnyKey]):
@@ -188,6 +196,7 @@ class PartitionStore(Generic[Key]):
         end: int,
         transactions: bool = False,
         replays: str = "",
+        pseudonyms: str = "",
     ) -> None:
         """Restore the position, or start from the earliest offset.
 
@@ -199,8 +208,10 @@ class PartitionStore(Generic[Key]):
             end: end offset of the source partition.
             transactions: whether commits are transactions.
             replays: name of the tracker whose events are replayed; empty for a worker that serves.
+            pseudonyms: fingerprint of the key of pseudonyms; empty for none, and for items.
 
         Raises:
+            PseudonymError: the states were made with another key, or without one.
             PositionError: the topic was deleted and created again, its number of partitions has
                 changed, the states were committed in transactions and now cannot be, or a replay
                 builds them or has replaced them.
@@ -208,12 +219,19 @@ class PartitionStore(Generic[Key]):
         (value,) = self._get([POSITION_KEY])
         if value is None:
             self._position = Position(
-                FORMAT, begin, topic, topic_id, partitions, transactions=transactions
+                FORMAT,
+                begin,
+                topic,
+                topic_id,
+                partitions,
+                transactions=transactions,
+                pseudonyms=pseudonyms,
             )
             self._moved = True  # committed before any event: a crash starts here again
             return
         position = decode_position(value)
         check_role(position, replays)
+        check_names(f"the states of {topic}", position.pseudonyms, pseudonyms)
         if position.transactions and not transactions:
             raise PositionError(
                 f"the states of {topic} were committed in transactions, and the brokers now say"
@@ -477,6 +495,8 @@ def encode_position(position: Position) -> bytes:
     position.format = FORMAT if position.hand_over is None else HAND_OVER_FORMAT
     if position.replays or position.successor:
         position.format = REPLAY_FORMAT
+    if position.pseudonyms:
+        position.format = PSEUDONYM_FORMAT
     return msgspec.json.encode(position)
 
 
@@ -499,10 +519,10 @@ def decode_position(value: bytes) -> Position:
         position = msgspec.json.decode(value, type=Position)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PositionError(f"the position record cannot be read ({error}); {RESET}") from error
-    if position.format not in (FORMAT, HAND_OVER_FORMAT, REPLAY_FORMAT):
+    if not FORMAT <= position.format <= PSEUDONYM_FORMAT:
         raise PositionError(
             f"the position record has format {position.format}, and this version reads {FORMAT} to"
-            f" {REPLAY_FORMAT};"
+            f" {PSEUDONYM_FORMAT};"
             f" run the version that wrote it; otherwise {RESET}"
         )
     return position

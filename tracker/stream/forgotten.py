@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
 from tracker.kafka.forget import DIGEST_BYTES, SALT_BYTES, Forgetting, digest_of
+from tracker.kafka.pseudonyms import Pseudonyms, check_forgotten
 from tracker.kernels.row_bytes import FORGOTTEN_PREFIX
 
 
@@ -29,11 +30,13 @@ class Forgotten:
     Args:
         notes: stores the hashes.
         seconds: time that a hash is kept.
+        pseudonyms: the names of users, which the hashes are of.
     """
 
-    def __init__(self, notes: Notes, seconds: float) -> None:
+    def __init__(self, notes: Notes, seconds: float, pseudonyms: Pseudonyms | None = None) -> None:
         self._notes = notes
         self._seconds = seconds
+        self._pseudonyms = Pseudonyms() if pseudonyms is None else pseudonyms
         self._entries: dict[bytes, dict[bytes, Forgetting]] = {}
         self._latest = -np.inf
 
@@ -42,7 +45,11 @@ class Forgotten:
         return bool(self._entries)
 
     def restore(self, records: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Take over the hashes of the partition's former owner; return those that are damaged."""
+        """Take over the hashes of the partition's former owner; return those that are damaged.
+
+        Raises:
+            PseudonymError: a hash is of a pseudonym of an unknown key.
+        """
         unreadable = []
         for key, value in records:
             try:
@@ -54,28 +61,37 @@ class Forgotten:
                 unreadable.append((key, value))
                 continue
             self._keep(key[1 : 1 + SALT_BYTES], key[1 + SALT_BYTES :], entry)
+        check_forgotten(
+            self._pseudonyms,
+            [entry.key for entries in self._entries.values() for entry in entries.values()],
+        )
         return unreadable
 
     def add(self, user: str, at: float, now: float) -> None:
         """Note that a user was forgotten.
 
         Args:
-            user: id of the user.
+            user: name under which the user was kept.
             at: events up to this time are dropped from now on.
             now: wall time, in seconds.
         """
         salt = next(iter(self._entries), None) or os.urandom(SALT_BYTES)
         digest = digest_of(salt, user)
-        entry = Forgetting(at, now + self._seconds)
+        entry = Forgetting(at, now + self._seconds, self._pseudonyms.fingerprint)
         self._keep(salt, digest, entry)
         self._notes.note(FORGOTTEN_PREFIX + salt + digest, msgspec.json.encode(entry))
 
     def forgotten_at(self, user: str) -> float | None:
-        """Return the time up to which a user was forgotten; None if the user was not."""
+        """Return the time up to which a user was forgotten; None if the user was not.
+
+        Args:
+            user: id of the user; hashes of every name that it may have had count.
+        """
         times = [
             entries[digest].at
+            for name in self._pseudonyms.every_name(user)
             for salt, entries in self._entries.items()
-            if (digest := digest_of(salt, user)) in entries
+            if (digest := digest_of(salt, name)) in entries
         ]
         return max(times, default=None)
 

@@ -26,7 +26,7 @@ from tracker.kafka.hand_over_records import (
 )
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import fitting, partition_of, remedy
-from tracker.kernels.row_bytes import USER_PREFIX, user_of
+from tracker.kernels.row_bytes import HIDDEN, USER_PREFIX, user_of
 from tracker.settings import Partitioner
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.key_check import KeyCheck
@@ -126,6 +126,8 @@ class HandOver:
         self._store = store
         self._ends = ends
         self._needed_read: int | None = None
+        self._user_ids = context.settings.log_user_ids
+        self._has_pseudonyms = bool(context.pseudonyms)
         self._may_hand_on = (
             context.settings.hand_over == "on" and context.cluster.hands_over and keys.knows_places
         )
@@ -134,8 +136,9 @@ class HandOver:
     def opened(self) -> None:
         """Begin to hand on, unless the states say that all producers have another partitioner.
 
-        Users whose states lie elsewhere are looked for once, and named: their new events go to
-        their own partition, where their states begin anew.
+        Users whose states lie elsewhere are looked for once, and counted: their new events go to
+        their own partition, where their states begin anew. A pseudonym does not tell where its user
+        belongs, so with pseudonyms nobody is looked for.
         """
         reached = self._store.progress.hand_over
         if not self._may_hand_on or reached is None:
@@ -143,14 +146,14 @@ class HandOver:
         self.hands_on = True
         if reached.partitioner == self._partitioner:
             return
-        rows = self._store.scan(USER_PREFIX, most=SAMPLE_ROWS)
+        rows = [] if self._has_pseudonyms else self._store.scan(USER_PREFIX, most=SAMPLE_ROWS)
         users = [key[len(USER_PREFIX) :] for key, _ in rows]
         away = self._keys.targets_of(users) if users else np.zeros(0, np.int64)
         places = np.flatnonzero(away != self._partition)
         if len(places):
             here = {(user, self._partition) for user in users}
             fit = fitting(here, self._partitions, self._partitioner)
-            first = user_of(rows[int(places[0])][0])
+            first = user_of(rows[int(places[0])][0]) if self._user_ids else HIDDEN
             if fit is not None and len(users) >= SURE_ROWS:
                 self.hands_on = False
                 log.warning(
@@ -230,8 +233,10 @@ class HandOver:
         by_offset = {record.offset: record for record in records or ()}
         for number, (at, was) in enumerate(batch.joined.items()):
             record = by_offset.get(int(batch.offsets[at]))
-            if record is not None and not self._was_at_home(record, was):
-                homes[number] = -1
+            if record is not None and (
+                record.state is not None or not self._was_at_home(record, was)
+            ):
+                homes[number] = -1  # a state that was handed on is where it belongs
         users = [batch.users[place] for place in batch.joined]
         targets = self._keys.targets_of([user.encode() for user in users]).tolist()
         places = {} if records is None else {record.offset: record.place for record in records}
@@ -334,6 +339,8 @@ class HandOver:
         away, _ = self._keys.away([user.encode() for user in batch.users])
         own = np.ones(len(batch), np.bool_)
         own[away] = False
+        if self._has_pseudonyms:  # a state that was handed on names its user by a pseudonym
+            own |= np.array([record.state is not None for record in records], np.bool_)[index]
         if any(record.homes for record in records):
             for at in np.flatnonzero(own).tolist():
                 own[at] = self._was_at_home(records[int(index[at])], batch.users[at])

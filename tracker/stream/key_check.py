@@ -124,6 +124,7 @@ class KeyCheck:
         self._rule = -1 if self._partitions == 1 else RULES.get(self._partitioner, -1)
         self._log_once = context.log_once
         self._user_ids = context.settings.log_user_ids
+        self._pseudonyms = context.pseudonyms
 
     @property
     def knows_places(self) -> bool:
@@ -186,6 +187,8 @@ class KeyCheck:
         user, key = event.user, repr((event.key or b"").decode(errors="replace"))
         if not self._user_ids:
             user = key = HIDDEN
+        elif self._pseudonyms:
+            user, key = self._pseudonyms.of(user), HIDDEN
         if cause == "other_partition":
             fit = fitting(
                 {(user, self._partition) for user in users}, self._partitions, self._partitioner

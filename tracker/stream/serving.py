@@ -18,6 +18,7 @@ from tracker.events.wire import Rejection
 from tracker.explained import first_line
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import Cluster
+from tracker.kafka.pseudonyms import Pseudonyms
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
@@ -367,6 +368,7 @@ class Context:
         forget_feed: requests to forget a user; None if there is no topic of them.
         replay: the replay that builds the states; None for a worker that serves.
         caches: of ids, scenes and values in events.
+        pseudonyms: the names under which users are kept.
     """
 
     settings: Settings
@@ -382,6 +384,7 @@ class Context:
     forget_feed: ForgetFeed | None = None
     replay: Replay | None = None
     caches: TextCaches = field(default_factory=TextCaches)
+    pseudonyms: Pseudonyms = field(default_factory=Pseudonyms)
 
     @property
     def idle_seconds(self) -> float | None:

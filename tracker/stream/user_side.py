@@ -33,6 +33,7 @@ from tracker.kafka.unreadable import REMEDIES, UnreadableRows
 from tracker.kernels.row_bytes import (
     ASIDE_PREFIX,
     FORGOTTEN_PREFIX,
+    HIDDEN,
     OWED_PREFIX,
     SEEN_PREFIX,
     USER_PREFIX,
@@ -218,10 +219,14 @@ class UserSide(Side[str]):
         self._item_events: list[NDArray[Any]] = []
         self._joining: dict[str, int] = {}  # slots of the users who join others in this chunk
         self._joined_before: set[str] = set()  # of these, those whose row is from after the join
+        self._pseudonyms = context.pseudonyms
+        self._ids: dict[str, str] = {}  # ids by pseudonym of the users who join in this chunk
         self._held_records: list[Record] = []  # recommendations that belong into the next commit
         self._moved_at = context.clock()  # wall time of the last chunk
         self._latest_users: deque[str] = deque(maxlen=LATEST_USERS)
-        self._forgotten = Forgotten(store, context.settings.forget_hash_days * DAY_SECONDS)
+        self._forgotten = Forgotten(
+            store, context.settings.forget_hash_days * DAY_SECONDS, context.pseudonyms
+        )
         self._items_back: list[NDArray[Any]] = []  # item events of users who were forgotten
         self._forget_records: list[Record] = []  # for the forget topic, in the next commit
         self._tombstones: list[Record] = []  # for the commit after it, without transactions
@@ -260,7 +265,8 @@ class UserSide(Side[str]):
 
         1. Decode the records; those that are not events are rejected. If a verdict depends on the
            clock, the clock is committed first. Events of users of other partitions are left out;
-           they are handed on with the next commit.
+           they are handed on with the next commit. From here on users have their pseudonyms, if
+           there is a key.
         2. Find the users' rows, and load missing ones.
         3. Learn from some events, apply all in order, and make the lists that the policy wants.
         4. Advance the position.
@@ -304,6 +310,8 @@ class UserSide(Side[str]):
             batch, rejected = self._hand_over.keep_own(records, batch, rejected)
         else:
             batch, misplaced = self._hand_over.split(batch)
+        if self._pseudonyms:
+            batch, leaving = self._renamed(batch, leaving, records if handed else ())
         # 2. Find the users' rows. Nothing is counted or changed before this has succeeded.
         slots = np.zeros(0, np.int64)
         if len(batch) or leaving:
@@ -590,7 +598,7 @@ class UserSide(Side[str]):
 
     def _forget(self, pending: PendingForget) -> None:
         """Apply one request; see `apply_request`."""
-        user, now = pending.user, self._context.clock()
+        user, now = self._pseudonyms.of_any(pending.user), self._context.clock()
         self._serving()
         names, partitions = self._context.cluster.topics, self._source_partitions
         keys = keys_of_user(user)
@@ -616,7 +624,9 @@ class UserSide(Side[str]):
             self._latest_users = deque(
                 (name for name in self._latest_users if name != user), LATEST_USERS
             )
-            self._held_records = [r for r in self._held_records if r.key != pending.key]
+            self._held_records = [r for r in self._held_records if r.key != user.encode()]
+        if self._pseudonyms:  # what was rejected has ids, and the request need not have one
+            self._context.rejections.clear()
         for entry in list(self._context.rejections):
             if pending.key in entry.value:
                 with contextlib.suppress(ValueError):  # it has just left
@@ -638,7 +648,8 @@ class UserSide(Side[str]):
         is_safe = self._context.cluster.transactions  # else the end comes after the deletion
         (self._forget_records if is_safe else self._tombstones).append(end)
         self._forget_records.append(audit_record(names.forget, audit))
-        self._forget_records += relays(names.forget, pending, self._partition, partitions)
+        named = pending._replace(key=user.encode()) if self._pseudonyms else pending
+        self._forget_records += relays(names.forget, named, self._partition, partitions)
         self.store.progress.forgotten = pending.offset
         self.store.advance(self.store.progress.position)
         self._metrics.forgotten.inc()
@@ -740,6 +751,32 @@ class UserSide(Side[str]):
         if slots:
             self.store.arena.evict(np.array(slots))
 
+    def _renamed(
+        self, batch: EventBatch, leaving: Sequence[Leaving], records: Sequence[Any]
+    ) -> tuple[EventBatch, list[Leaving]]:
+        """Return events and users who leave, with pseudonyms in the place of ids.
+
+        Args:
+            batch: events of users of this partition.
+            leaving: users whose states go elsewhere.
+            records: of the chunk, if they were handed on. States among them name their users by
+                pseudonyms already, and what joins by a key that is no user's.
+        """
+        of = self._pseudonyms.of
+        states = {record.offset for record in records if record.state is not None}
+        users = self._pseudonyms.of_all(batch.users)
+        joined: dict[int, str] = {}
+        self._ids = {}
+        for place, was in batch.joined.items():
+            if int(batch.offsets[place]) in states:
+                users[place], joined[place] = batch.users[place], was
+            else:
+                joined[place] = of(was)
+                self._ids[joined[place]] = was
+        return replace(batch, users=users, joined=joined), [
+            replace(one, user=of(one.user), was=of(one.was)) for one in leaving
+        ]
+
     def _hand_on_states(self, leaving: Sequence[Leaving], handed: bool) -> None:
         """Hand the states of users on whom users of other partitions turned out to be."""
         head = self._rows.states.head
@@ -833,12 +870,15 @@ class UserSide(Side[str]):
         partitions = self._context.cluster.partitions(topic)
         if self._settings.partitioner == "given" or self._hand_over.hands_on:
             return
-        home = partition_of(was, partitions, self._settings.partitioner)
+        was_id = self._ids.get(was, was)
+        home = partition_of(was_id, partitions, self._settings.partitioner)
         if home == self._partition:
             return
         self._metrics.joins_elsewhere.inc()
         if "joins elsewhere" not in self._context.log_once:
             self._context.log_once.add("joins elsewhere")
+            if not self._settings.log_user_ids:
+                was = user = HIDDEN
             log.warning(
                 "%s-%d, offset %d: user %s was %s, whose events are in partition %d: that state"
                 " stays there, and does not join, since nothing is handed on. Set"

@@ -230,6 +230,7 @@ class Plane:
                     ends[tp] or 0,
                     self._context.cluster.transactions,
                     self._replays(tp),
+                    self._key_of(tp),
                 )
                 self._report_loss(
                     partition, tp.topic, partition.store.progress.position, begins[tp] or 0
@@ -280,7 +281,14 @@ class Plane:
             if good is None and latest is None:
                 decode_position(value)  # raises with the remedy
             position = (
-                Position(FORMAT, 0, tp.topic, topic.topic_id, topic.partitions)
+                Position(
+                    FORMAT,
+                    0,
+                    tp.topic,
+                    topic.topic_id,
+                    topic.partitions,
+                    pseudonyms=self._key_of(tp),
+                )
                 if good is None
                 else decode_position(good)
             )
@@ -435,6 +443,10 @@ class Plane:
         """Return the name of the tracker that is replayed; positions of items have none."""
         replay = self._context.replay
         return replay.of if replay is not None and self._tables[tp.topic] == "users" else ""
+
+    def _key_of(self, tp: TP) -> str:
+        """Return the fingerprint of the key of pseudonyms; rows of items have none."""
+        return self._context.pseudonyms.fingerprint if self._tables[tp.topic] == "users" else ""
 
     def _handed(self, tp: TP) -> TP | None:
         """Return the partition of handed-on events beside one of the events topic."""

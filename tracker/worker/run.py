@@ -12,6 +12,7 @@ from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
+from tracker.kafka.pseudonyms import pseudonyms_of
 from tracker.kafka.rights import check_rights
 from tracker.kafka.topics import check_changelogs
 from tracker.kafka.unreadable import UnreadableRows
@@ -70,7 +71,7 @@ part of a list's latency."""
 def run_worker(settings: Settings, replay: Replay | None = None) -> int:
     """Run a worker until it is told to stop, or a replay until it has reached its limits.
 
-    1. Lock the data directory; check that the web port is free; read kinds and artifact.
+    1. Lock the data directory; check that the web port is free; read kinds, artifact and keys.
     2. Wait for the brokers and check the topics.
     3. Compile the kernels, which takes a minute or two the first time; check the port again.
     4. Join the group and process events.
@@ -96,6 +97,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     kinds = _kinds(settings, interest.rating_min, interest.rating_max)
     serving = make_serving(artifact, settings)
     dialect = load_dialect(settings.events_format)
+    pseudonyms = pseudonyms_of(settings)
 
     # 2. Wait for the brokers.
     cluster = asyncio.run(wait_for_cluster(settings, START_SECONDS))
@@ -141,7 +143,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     trace = start_tracing() if settings.tracing else no_trace
     context = Context(
         settings, cluster, keeper, kinds, metrics, trace=trace, dialect=dialect,
-        forget_feed=forget_feed, replay=replay,
+        forget_feed=forget_feed, replay=replay, pseudonyms=pseudonyms,
     )  # fmt: skip
     plane = Plane(context)
     app = build_app(context, plane)

@@ -64,6 +64,7 @@ COMMANDS = [
     "replay",
     "export-user",
     "forget",
+    "pseudonym",
     "acls",
     "demo",
 ]
@@ -101,6 +102,20 @@ def test_help_comes_without_loading_what_takes_seconds() -> None:
 def test_all_commands_are_listed() -> None:
     result = run("--help")
     assert all(command in result.output for command in COMMANDS)
+
+
+def test_pseudonyms_of_arguments_and_of_lines_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = run("pseudonym", "ada")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "TRACKER_PSEUDONYM_KEY_FILE is not set" in refused.stderr
+    (tmp_path / "key").write_text("k" * 32)
+    monkeypatch.setenv("TRACKER_PSEUDONYM_KEY_FILE", str(tmp_path / "key"))
+    assert run("pseudonym", "ada").stdout == "~FxagMGLQLs3YITlZVQlxg9xq\n"
+    lines = run("pseudonym", stdin="ada\nbob\n").stdout.splitlines()
+    assert lines[0] == "~FxagMGLQLs3YITlZVQlxg9xq"
+    assert len(lines) == 2
 
 
 def test_topics_are_created_and_told_as_json_and_as_a_table(tansu: str, prefix: str) -> None:

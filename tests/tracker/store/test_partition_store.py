@@ -18,6 +18,7 @@ from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import (
     FORMAT,
     HAND_OVER_FORMAT,
+    PSEUDONYM_FORMAT,
     REPLAY_FORMAT,
     HandOverPosition,
     PartitionStore,
@@ -264,8 +265,8 @@ def test_topic_whose_id_nobody_gives_is_not_refused(database: Any) -> None:
 def test_damaged_or_unknown_position_record_is_refused_by_name() -> None:
     with pytest.raises(PositionError, match="cannot be read"):
         decode_position(b"{")
-    other = msgspec.json.encode(Position(REPLAY_FORMAT + 1, 0, "events", "", 1))
-    with pytest.raises(PositionError, match=f"format {REPLAY_FORMAT + 1}, and this version"):
+    other = msgspec.json.encode(Position(PSEUDONYM_FORMAT + 1, 0, "events", "", 1))
+    with pytest.raises(PositionError, match=f"format {PSEUDONYM_FORMAT + 1}, and this version"):
         decode_position(other)
 
 
@@ -298,6 +299,13 @@ def test_positions_of_a_replay_are_written_in_a_format_that_older_versions_refus
         assert decode_position(encode_position(position)).format == HAND_OVER_FORMAT
     golden = decode_position((GOLDEN / "position_3.json").read_bytes())
     assert (golden.replays, golden.successor, golden.position) == ("shop", "shop2", 42)
+
+
+def test_positions_with_pseudonyms_are_written_in_a_format_that_older_versions_refuse() -> None:
+    position = Position(FORMAT, 3, "events", "", 1, replays="shop", pseudonyms="abc")
+    assert decode_position(encode_position(position)).format == PSEUDONYM_FORMAT
+    golden = decode_position((GOLDEN / "position_4.json").read_bytes())
+    assert (golden.pseudonyms, golden.position) == ("f4d006f80a108897", 42)
 
 
 @pytest.mark.parametrize(

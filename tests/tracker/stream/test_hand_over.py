@@ -351,10 +351,11 @@ def test_partition_whose_users_all_lie_by_another_rule_hands_nothing_on(
     assert "TRACKER_PARTITIONER=crc32" in caplog.text
 
 
-def test_users_whose_states_lie_elsewhere_are_named_once(
-    worlds: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("may_name", "name"), [(True, AWAY[0]), (False, "(hidden)")])
+def test_users_whose_states_lie_elsewhere_are_counted_once(
+    worlds: Any, caplog: pytest.LogCaptureFixture, may_name: bool, name: str
 ) -> None:
-    worker = worlds(hand_over="off")
+    worker = worlds(hand_over="off", log_user_ids=may_name)
     worker.send(*[like(user) for user in [*HERE, AWAY[0]]])
     worker.commit()
     worker.context = _with(worker, hand_over="on")
@@ -363,7 +364,7 @@ def test_users_whose_states_lie_elsewhere_are_named_once(
         worker.commit()
     lines = [r.getMessage() for r in caplog.records if "users looked at" in r.getMessage()]
     assert len(lines) == 1
-    assert f"1 of 4 users looked at belong to other partitions, the first is {AWAY[0]}" in lines[0]
+    assert f"1 of 4 users looked at belong to other partitions, the first is {name}" in lines[0]
     worker.send(like(AWAY[0]))
     assert len(handed(worker)) == 1
 
