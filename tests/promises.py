@@ -233,6 +233,28 @@ PROMISES = (
         _set("tracker.kafka.rights.missing_rights", _no_rights),
         ("tests/tracker/kafka/test_rights.py -k named",),
     ),
+    Promise(
+        "pseudonyms",
+        "with a key no id of a user is in states, lists or the log",
+        _set("tracker.kafka.pseudonyms._name", lambda maker, user_id: user_id),
+        (
+            "tests/tracker/stream/test_pseudonyms.py -k no_record_of_a_state",
+            "tests/tracker/stream/test_pseudonyms.py -k handed_on_has_no_id",
+            "tests/tracker/stream/test_pseudonyms.py -k log_has_pseudonyms",
+        ),
+    ),
+    Promise(
+        "key-of-states",
+        "states of another key of pseudonyms are not served",
+        _set("tracker.store.partition_store.check_names", _nothing),
+        ("tests/tracker/stream/test_pseudonyms.py -k refuses_states_of_another_key",),
+    ),
+    Promise(
+        "key-of-the-forgotten",
+        "who was forgotten under a former key does not come back",
+        _set("tracker.stream.forgotten.check_forgotten", _nothing),
+        ("tests/tracker/stream/test_pseudonyms.py -k forgotten_under_other_names",),
+    ),
 )
 
 
