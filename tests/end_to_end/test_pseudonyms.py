@@ -234,7 +234,7 @@ def test_no_byte_of_an_id_is_kept_and_owed_lists_come_under_the_right_key(
 @pytest.mark.kafka
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_pseudonyms_are_turned_on_and_off_by_a_replay(
+def test_pseudonyms_are_turned_on_by_a_replay(
     kafka: KafkaBroker, prefix: str, tmp_path: Path
 ) -> None:
     build_shop(tmp_path / "artifacts")
@@ -246,7 +246,6 @@ def test_pseudonyms_are_turned_on_and_off_by_a_replay(
         plain = settings_of(kafka.address, f"{prefix}-plain", tmp_path, None)
         keyed = settings_of(kafka.address, f"{prefix}-keyed", tmp_path, KEY, stream=plain.name)
         early = settings_of(kafka.address, plain.name, tmp_path, KEY)
-        off = settings_of(kafka.address, f"{prefix}-off", tmp_path, None, stream=plain.name)
         log = tmp_path / "workers.log"
         async with own_topics(plain, delete=False):
             with worker_process(plain, log) as worker:
@@ -284,12 +283,40 @@ def test_pseudonyms_are_turned_on_and_off_by_a_replay(
                 assert ask(keyed, f"/v1/users/{GONE}")[0] == 404
                 keys = await keys_of(keyed, topics_of(keyed).recommendations)
                 assert all(NAMES.of(key.decode()).encode() in keys for key in expected.owed)
+                assert worker.stop(30) == 0
+        assert b"Traceback" not in log.read_bytes()
+        rejected = [r async for r in read_topic(keyed, topics_of(keyed).rejected)]
+        assert [msgspec.json.decode(r.value or b"{}") for r in rejected] == []
+
+    asyncio.run(go())
+
+
+@pytest.mark.kafka
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_pseudonyms_are_turned_off_by_a_replay_once_nothing_is_owed(
+    kafka: KafkaBroker, prefix: str, tmp_path: Path
+) -> None:
+    build_shop(tmp_path / "artifacts")
+    artifact = Artifact.load(tmp_path / "artifacts", device="cpu")
+    lines = with_ids(shop_events(EVENTS, USERS, seed=29))
+
+    async def go() -> None:
+        keyed = settings_of(kafka.address, f"{prefix}-keyed", tmp_path, KEY)
+        off = settings_of(kafka.address, f"{prefix}-off", tmp_path, None, stream=keyed.name)
+        log = tmp_path / "workers.log"
+        async with own_topics(keyed, delete=False):
+            with worker_process(keyed, log) as worker:
+                await until_ready(worker, keyed)
+                sent = await send(keyed, lines[: EVENTS // 2], 0)
+                await all_applied(keyed, sent, 120)
                 assert (await forget_user(keyed, HERE[5], 30)).complete
-                await send(keyed, with_ids(shop_events(50, 40, seed=31)), 2)
-                await asyncio.sleep(3.0)
+                sent += await send(keyed, lines[EVENTS // 2 :], 1)
+                await all_applied(keyed, sent, 120)
+                await asyncio.sleep(2.0)
                 assert worker.stop(30) == 0
             await asyncio.sleep(SESSION + 2.0)
-            # 3. Turned off: refused as long as lists are owed or the forgotten are not known.
+            # Turned off: refused as long as lists are owed or the forgotten are not known.
             await ensure_topics(off)
             with command(off, keyed.name, log) as replay:
                 assert await asyncio.to_thread(replay.wait, 200) != 0
@@ -311,7 +338,5 @@ def test_pseudonyms_are_turned_on_and_off_by_a_replay(
             assert (0, HERE[5].encode()) not in now.users
             assert (1, THERE[5].encode()) in now.users
         assert b"Traceback" not in log.read_bytes()
-        rejected = [r async for r in read_topic(keyed, topics_of(keyed).rejected)]
-        assert [msgspec.json.decode(r.value or b"{}") for r in rejected] == []
 
     asyncio.run(go())
