@@ -130,9 +130,9 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
     topics = await describe_topics(settings)
     positions = await positions_of(settings, names.users_changelog, topics)
     if positions:
-        for one in positions.values():
-            mine = pseudonyms_of(settings).fingerprint
-            check_names(f"the states of {settings.name}", one.pseudonyms, mine)
+        mine = pseudonyms_of(settings).fingerprint
+        for position in positions.values():
+            check_names(f"the states of {settings.name}", position.pseudonyms, mine)
         before = await positions_of(live, topics_of(live).users_changelog, await _existing(live))
         if not any(one.replays for one in positions.values()) and any(
             one.successor == settings.name for one in before.values()
