@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -61,11 +60,6 @@ async def wait_for_cluster(settings: Settings, seconds: float) -> Cluster:
             log.warning("%s; retrying in %g s", error, wait)
             await asyncio.sleep(wait)
             wait = min(2.0 * wait, RETRY_SECONDS_MOST)
-
-
-SWITCH_SECONDS = 0.0005
-"""Time after which a thread that runs Python gives way to the event loop; Python's 0.005 is a large
-part of a list's latency."""
 
 
 def run_worker(settings: Settings, replay: Replay | None = None) -> int:
@@ -151,7 +145,6 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     app.worker_init()
     app.worker_init_post_autodiscover()
     calm_garbage_collector()
-    sys.setswitchinterval(SWITCH_SECONDS)
     # 4. Join the group.
     worker = TrackerWorker(app, settings)
     loop.set_default_executor(ThreadPoolExecutor(4, thread_name_prefix="aside"))

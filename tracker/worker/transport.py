@@ -90,7 +90,7 @@ MARKERS = 2
 """Offsets without a record between two transactions; nothing else is asked about such a gap."""
 
 SMALL_FETCH = 256
-"""Records of a fetch below which the next one waits for more."""
+"""Records of a fetch, and offsets not fetched, below which the next fetch waits for more."""
 
 REST = 1.0
 """While few events come, the event loop rests for as many times as long as it has worked."""
@@ -349,7 +349,8 @@ class ChunkConsumer(driver.Consumer):
             return
         self._mean_work += (work - self._mean_work) * WORK_SHARE
         pace = 0.0
-        if len(counts) == len(records) and sum(counts) < SMALL_FETCH:
+        waiting = sum(self.unread(tp) or 0 for tp in records)
+        if len(counts) == len(records) and sum(counts) + waiting < SMALL_FETCH:
             fixed = self.transport.linger_seconds
             rest = min((1.0 + REST) * self._mean_work, MOST_PACE_SECONDS)
             pace = rest if fixed is None else fixed
