@@ -80,6 +80,8 @@ ELSEWHERE = {
     "export TRACKER_EVENT_PARTITIONS=12 TRACKER_REPLICATION_FACTOR=3": "it needs three brokers",
     "cp tracker/demo_data/*.jsonl .\ntracker topics": "README.md has it in two blocks",
     "python -m benchmarks.streams": "tests/project/test_streams_benchmark.py",
+    "pip install 'interest-tracker[cpu,privacy]'": "tests/indexer/cli/test_train.py",
+    "openssl rand -base64 32": "tests/end_to_end/test_pseudonyms.py",
     "docker": "it needs Docker: tests/project/test_deploy.py reads the files",
     "kubectl": "it needs Kubernetes: tests/project/test_deploy.py reads the files",
     "indexer finetune": "tests/indexer/finetune",
