@@ -349,7 +349,8 @@ class ChunkConsumer(driver.Consumer):
             return
         self._mean_work += (work - self._mean_work) * WORK_SHARE
         pace = 0.0
-        waiting = sum(self.unread(tp) or 0 for tp in records)
+        sources = [tp for tp in self.assignment() if self._is_source(tp)]
+        waiting = sum(self.unread(tp) or 0 for tp in sources)  # of those without room too
         if len(counts) == len(records) and sum(counts) + waiting < SMALL_FETCH:
             fixed = self.transport.linger_seconds
             rest = min((1.0 + REST) * self._mean_work, MOST_PACE_SECONDS)

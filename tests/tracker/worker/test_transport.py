@@ -446,7 +446,7 @@ FETCHES: list[dict[TP, list[FakeRecord]]] = [
 
 def test_fetch_that_brought_few_events_lets_the_next_one_wait() -> None:
     consumer = bare()
-    consumer.unread = lambda tp: 0
+    consumer.unread, consumer.assignment = lambda tp: 0, lambda: {EVENTS, CHANGES}
     consumer.transport.linger_seconds = 0.5
     waits = []
     for brought in FETCHES:
@@ -458,6 +458,7 @@ def test_fetch_that_brought_few_events_lets_the_next_one_wait() -> None:
 def test_fetch_does_not_wait_while_many_records_are_not_fetched_yet() -> None:
     consumer = bare()
     consumer.transport.linger_seconds = 0.5
+    consumer.assignment = lambda: {EVENTS, CHANGES}
     waits = []
     for unread in (0, None, SMALL_FETCH - 2, SMALL_FETCH - 1):
         consumer.unread = lambda tp, unread=unread: unread
@@ -470,7 +471,7 @@ def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer = bare()
-    consumer.unread = lambda tp: 0
+    consumer.unread, consumer.assignment = lambda tp: 0, lambda: {EVENTS, CHANGES}
     clock = iter([0.0, *(0.002 * n for n in range(1, 100)), 1.0, 2.0])
     monkeypatch.setattr("tracker.worker.transport.time.thread_time", lambda: next(clock))
     for _ in range(100):
