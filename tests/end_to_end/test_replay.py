@@ -34,7 +34,7 @@ from tracker.demo.processes import ChildProcess
 from tracker.events.lines import Line
 from tracker.events.wire import Event, Recommendation, encode_event, hash_id
 from tracker.kafka.client import read_topic, send_events
-from tracker.kafka.cluster import topics_of
+from tracker.kafka.cluster import TopicError, topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.partitioner import partition_of
 from tracker.kafka.topics import ensure_topics
@@ -93,6 +93,8 @@ async def killed_at(settings: Settings, of: str, log: Path, least: int, *more: s
                 break
             except TimeoutError:
                 continue
+            except TopicError:  # the command has not made its topics yet
+                await asyncio.sleep(0.2)
         assert replay.returncode is None, replay.tail()
         replay.send_signal(signal.SIGKILL)
         replay.wait(10)
