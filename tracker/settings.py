@@ -72,6 +72,24 @@ def _is_key(text: str) -> bool:
         return False
 
 
+def _secret_text(variable: str, path: Path, least: int, remedy: str = "") -> str:
+    """Return the secret that a file holds.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds too little.
+    """
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable} is {path}: it cannot be read ({error})") from error
+    if len(text) < least:
+        raise SettingsError(
+            f"{variable} is {path}, with {len(text)} characters; {least} or more are"
+            f" expected{remedy}"
+        )
+    return text
+
+
 Optional = BeforeValidator(_empty_is_none)
 
 
@@ -475,17 +493,7 @@ class Settings(BaseSettings):
         path: Path | None = getattr(self, f"{name}_file")
         if secret is not None or path is None:
             return None if secret is None else secret.get_secret_value()
-        variable = f"{PREFIX}{name.upper()}_FILE"
-        try:
-            text = path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{variable} is {path}: it cannot be read ({error})") from error
-        if len(text) < MIN_TOKEN:
-            raise SettingsError(
-                f"{variable} is {path}, with {len(text)} characters; {MIN_TOKEN} or more are"
-                " expected"
-            )
-        return text
+        return _secret_text(f"{PREFIX}{name.upper()}_FILE", path, MIN_TOKEN)
 
     def pseudonym_key(
         self, name: Literal["pseudonym_key_file", "pseudonym_former_key_file"]
@@ -498,17 +506,8 @@ class Settings(BaseSettings):
         path: Path | None = getattr(self, name)
         if path is None:
             return None
-        variable = f"{PREFIX}{name.upper()}"
-        try:
-            text = path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{variable} is {path}: it cannot be read ({error})") from error
-        if len(text) < MIN_KEY:
-            raise SettingsError(
-                f"{variable} is {path}, with {len(text)} characters; {MIN_KEY} or more are"
-                " expected: `openssl rand -base64 32` makes a key"
-            )
-        return text
+        remedy = ": `openssl rand -base64 32` makes a key"
+        return _secret_text(f"{PREFIX}{name.upper()}", path, MIN_KEY, remedy)
 
     def password(self) -> str:
         """Return the SASL password, from its file if that is set; empty if there is none.
