@@ -147,6 +147,15 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         cast(Any, self.transport).pace.apply_to(cast(Any, self._consumer)._fetcher)
 
+    async def on_thread_stop(self) -> None:
+        """Stop the consumer; aiokafka fails at that if no broker answers, with nothing to save."""
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            log.warning("the consumer did not close: no broker answers")
+        except KafkaError as error:
+            log.warning("the consumer did not close: %s", first_line(error))
+
 
 class ChunkConsumer(driver.Consumer):
     """Yields one message per chunk of a source topic, and applies changelogs in bulk.

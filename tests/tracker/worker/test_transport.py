@@ -22,6 +22,7 @@ from tracker.worker.transport import (
     SMALL_FETCH,
     ChunkConsumer,
     ChunkSchema,
+    ChunkThread,
     NoOwner,
     RecoveryEnd,
 )
@@ -493,3 +494,18 @@ def test_chunks_that_come_together_are_told_to_the_owner_if_they_are_small() -> 
     )
     assert len(found) == 3
     assert consumer.transport.owner.expected == [[EVENTS, OTHER]]
+
+
+def test_consumer_that_cannot_be_stopped_without_a_broker_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(self: Any) -> None:
+        raise asyncio.CancelledError
+
+    base = "faust.transport.drivers.aiokafka.AIOKafkaConsumerThread.on_thread_stop"
+    monkeypatch.setattr(base, fail)
+    thread: Any = object.__new__(ChunkThread)
+    asyncio.run(thread.on_thread_stop())
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "the consumer did not close"
+    ]
