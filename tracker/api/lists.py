@@ -18,11 +18,10 @@ from tracker.events.wire import Parts, hash_id, scene_code
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.recommend.channels import CHANNEL, CHANNELS
-from tracker.recommend.explanation import Explanation
 from tracker.recommend.inspection import Inspection
 from tracker.recommend.labels import Words
 from tracker.recommend.list_json import interest_names
-from tracker.recommend.lists import RecommendedBatch
+from tracker.recommend.lists import Explanation, RecommendedBatch
 from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.parts import GROUPS

@@ -1,6 +1,5 @@
-"""Explanation: what speaks for the items of lists: interests, own events, parts of the scores."""
+"""explanation_of: what speaks for the items of lists: interests, own events, parts of scores."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,44 +8,17 @@ from numpy.typing import NDArray
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.arithmetic import add_scaled, decay, dot
 from tracker.kernels.native import native
-from tracker.recommend.lists import RecommendedBatch
+from tracker.recommend.lists import Explanation, RecommendedBatch
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.shortlist import Shortlist
 from tracker.scoring.blend import Ranker
-from tracker.scoring.parts import GroupParts, list_parts
+from tracker.scoring.parts import list_parts
 from tracker.users.columns import RequestColumns, RowColumns, rows_of
 from tracker.users.readings import Histories, every_interest
 from tracker.users.rows import RequestBatch
 from tracker.users.states import RING_IN_SUMS
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Explanations of the lists of B users: of K items each, and of S interests, strongest first.
-
-    Attributes:
-        labels: (B, S) int32 into the label table, -1 padded.
-        medoids: (B, S) int64 catalogue rows of the most typical items, -1 for none.
-        births: (B, S) int64 order in which the interests began, 0 for the oldest, -1 padded.
-        interests: (B, K) int64 the interest that an item is nearest to, -1 for none.
-        shares: (B, K, 3) float32 of the user's events on the items of `because_rows`, in what all
-            of the user's events say for the item, by a decayed sum.
-        others: (B, K) float32 the share of the other events of the ring.
-        earlier: (B, K) float32 the share of events that have left the ring; all shares of an item
-            add up to 1, or to 0 where no event speaks for it.
-        parts: of the scores, if they were asked for.
-    """
-
-    labels: NDArray[np.int32]
-    medoids: NDArray[np.int64]
-    births: NDArray[np.int64]
-    interests: NDArray[np.int64]
-    shares: NDArray[np.float32]
-    others: NDArray[np.float32]
-    earlier: NDArray[np.float32]
-    parts: GroupParts | None = None
 
 
 class _Rule(NamedTuple):

@@ -13,9 +13,8 @@ from tracker.events.wire import Interest, Parts, Recommendation, RecommendedItem
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.native import copy_bytes, inlined, native, prefetch
 from tracker.recommend.channels import CHANNELS
-from tracker.recommend.explanation import Explanation
 from tracker.recommend.labels import MOST_BYTES, Texts, Words, joined
-from tracker.recommend.lists import RecommendedBatch
+from tracker.recommend.lists import Explanation, RecommendedBatch
 from tracker.scoring.parts import GROUPS
 
 Array = NDArray[Any]

@@ -1,8 +1,8 @@
-"""RecommendedBatch: the lists of a batch of users as arrays, with their reasons and interests."""
+"""RecommendedBatch: lists of a batch of users as arrays, with reasons, interests, explanations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,10 @@ from tracker.kernels.row_lists import keep_best
 from tracker.recommend.candidates import Candidates
 from tracker.recommend.channels import CHANNEL
 from tracker.recommend.options import RecommendOptions
+from tracker.scoring.parts import GroupParts
 from tracker.users.columns import RequestColumns
 from tracker.users.readings import Histories, strongest_interests
 from tracker.users.rows import RequestBatch
-
-if TYPE_CHECKING:
-    from tracker.recommend.explanation import Explanation
 
 Array = NDArray[Any]
 
@@ -27,6 +25,33 @@ BECAUSE = 3
 """Most of the user's own items named as reasons of one recommended item."""
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Explanations of the lists of B users: of K items each, and of S interests, strongest first.
+
+    Attributes:
+        labels: (B, S) int32 into the label table, -1 padded.
+        medoids: (B, S) int64 catalogue rows of the most typical items, -1 for none.
+        births: (B, S) int64 order in which the interests began, 0 for the oldest, -1 padded.
+        interests: (B, K) int64 the interest that an item is nearest to, -1 for none.
+        shares: (B, K, 3) float32 of the user's events on the items of `because_rows`, in what all
+            of the user's events say for the item, by a decayed sum.
+        others: (B, K) float32 the share of the other events of the ring.
+        earlier: (B, K) float32 the share of events that have left the ring; all shares of an item
+            add up to 1, or to 0 where no event speaks for it.
+        parts: of the scores, if they were asked for.
+    """
+
+    labels: NDArray[np.int32]
+    medoids: NDArray[np.int64]
+    births: NDArray[np.int64]
+    interests: NDArray[np.int64]
+    shares: NDArray[np.float32]
+    others: NDArray[np.float32]
+    earlier: NDArray[np.float32]
+    parts: GroupParts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +77,7 @@ class RecommendedBatch:
     changes: NDArray[np.float32]
     list_hash: NDArray[np.uint64]
     probabilities: NDArray[np.float32]
-    explanation: "Explanation | None" = None
+    explanation: Explanation | None = None
 
     def __len__(self) -> int:
         """Return the number of users."""

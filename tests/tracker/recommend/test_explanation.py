@@ -7,8 +7,8 @@ import pytest
 
 from tests.worlds import START, World, likes
 from tracker.recommend import explanation as module
-from tracker.recommend.explanation import Explanation, sum_for_shares
-from tracker.recommend.lists import joined_batches
+from tracker.recommend.explanation import sum_for_shares
+from tracker.recommend.lists import Explanation, joined_batches
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from tracker.events.wire import Recommendation
-from tracker.recommend.explanation import Explanation
 from tracker.recommend.list_json import ListEncoder, _number, to_recommendations
-from tracker.recommend.lists import RecommendedBatch
+from tracker.recommend.lists import Explanation, RecommendedBatch
 from tracker.scoring.parts import GROUPS, GroupParts
 
 ITEMS: Any = SimpleNamespace(

@@ -1,6 +1,9 @@
-// Small helpers: elements, and charts in the colours of the page.
+// Small helpers: elements, messages, and charts in the colours of the page.
 
-import { clock, duration, number, percent } from "./words.js";
+import { Problem } from "./api.js";
+import { clock, duration, number, percent, word } from "./words.js";
+
+const message = document.getElementById("message");
 
 /** Texts of the ticks of a time axis, in the reader's form. */
 const clocks = (_, ticks, axis, space, step) => ticks.map((tick) => clock(tick, step < 60));
@@ -21,6 +24,18 @@ export function el(name, fields = {}, ...children) {
 export const fill = (node, ...children) => { node.replaceChildren(...children.filter((child) => child != null)); return node; };
 export const colour = (index) => getComputedStyle(document.documentElement).getPropertyValue(`--s${index % 8}`).trim();
 export const theme = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+export function say(text) { message.textContent = text; }
+
+/** Tell an error in words; one about the token opens the field for it. */
+export function tell(error) {
+  if (error.name === "AbortError") return;
+  if (error instanceof Problem) {
+    document.getElementById("token").hidden = error.status !== 401;
+    say(error.status === 503 ? `${word("retry")} ${error.message}` : error.message);
+  } else if (error instanceof TypeError) say(word("offline"));
+  else { say(String(error)); console.error(error); }
+}
 
 /** A stack of shares over time: `times` in seconds, `labels`, and `shares[label][n]`. */
 export function stack(holder, times, labels, shares, describe) {

@@ -1,8 +1,7 @@
 // The items: search, what is known of one, its trend by half-life, similar ones, and the map.
 
 import { ask, enc } from "./api.js";
-import { bars, colour, el, fill, rates, theme } from "./dom.js";
-import { tell } from "./main.js";
+import { bars, colour, el, fill, rates, tell, theme } from "./dom.js";
 import { duration, moment, number, percent, word } from "./words.js";
 
 export function itemsView(root, signal, [itemId = "", text = ""]) {

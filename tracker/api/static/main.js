@@ -1,6 +1,7 @@
-// The page: views by the address, language, theme, token and messages.
+// The page: views by the address, language, theme and token.
 
-import { Problem, keepToken } from "./api.js";
+import { keepToken } from "./api.js";
+import { say } from "./dom.js";
 import { itemsView } from "./items.js";
 import { userView } from "./user.js";
 import { isChinese, otherLanguage, translate, word } from "./words.js";
@@ -8,20 +9,7 @@ import { workerView } from "./worker.js";
 
 const VIEWS = { user: userView, items: itemsView, worker: workerView };
 const place = document.getElementById("view");
-const message = document.getElementById("message");
 let ending = new AbortController();
-
-export function say(text) { message.textContent = text; }
-
-/** Tell an error in words; one about the token opens the field for it. */
-export function tell(error) {
-  if (error.name === "AbortError") return;
-  if (error instanceof Problem) {
-    document.getElementById("token").hidden = error.status !== 401;
-    say(error.status === 503 ? `${word("retry")} ${error.message}` : error.message);
-  } else if (error instanceof TypeError) say(word("offline"));
-  else { say(String(error)); console.error(error); }
-}
 
 function open() {
   const [, name = "user", ...rest] = location.hash.split("/");

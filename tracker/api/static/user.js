@@ -1,8 +1,7 @@
 // A user: interests that move, the list with its reasons, events by a click, and what-if.
 
 import { ask, enc, follow } from "./api.js";
-import { bars, colour, el, fill, stack } from "./dom.js";
-import { say, tell } from "./main.js";
+import { bars, colour, el, fill, say, stack, tell } from "./dom.js";
 import { duration, moment, number, percent, signed, word } from "./words.js";
 
 const KINDS = { view: "view", like: "like", buy: "purchase", dislike: "dislike" };

@@ -1,8 +1,7 @@
 // The workers: rates from the metrics, partitions and owners, rejections, versions of the index.
 
 import { ask, askHealth, askText, enc } from "./api.js";
-import { el, fill } from "./dom.js";
-import { say, tell } from "./main.js";
+import { el, fill, say, tell } from "./dom.js";
 import { clock, moment, number, percent, word } from "./words.js";
 
 export function workerView(root, signal) {
