@@ -62,6 +62,13 @@ def source(*results: Result) -> str:
     return "\n\n".join(parts)
 
 
+def figure(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *results: Result, text: str = ""
+) -> str:
+    """Return a block: a sentence if there is one, a table, and how to get its figures."""
+    return "\n\n".join([*([text] if text else []), table(head, rows), source(*results)])
+
+
 def short_name(model: str) -> str:
     """Return the name of a model for a sentence or a plot."""
     return NAMES.get(model, model).replace("**", "").partition(":")[0]
@@ -97,6 +104,28 @@ def gain(found: Sequence[float] | None) -> str:
 def whole(value: float) -> str:
     """Return a whole number with its thousands apart."""
     return f"{value:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun.
+
+    >>> counted(1, "seed"), counted(2, "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{whole(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def with_range(values: Iterable[float], form: str = "{:.1f}") -> str:
+    """Return the median of runs and their range; of one run only its value.
+
+    >>> with_range([3.0, 1.0, 2.0], "{:.0f}"), with_range([4.0])
+    ('2<br>1 to 3', '4.0')
+    """
+    found = list(values)
+    middle = form.format(statistics.median(found))
+    if len(found) == 1:
+        return middle
+    return f"{middle}<br>{form.format(min(found))} to {form.format(max(found))}"
 
 
 def rows_of(result: Result, part: str = "all") -> dict[str, dict[str, Any]]:
@@ -296,9 +325,8 @@ def throughput(results: Results) -> str:
         line = [f"**{system}**" if system == "tracker" else system]
         for law in laws:
             runs, ours = figures[law][system], median_rate(figures[law]["tracker"])
-            rates = [run["events_per_second"] for run in runs]
             line += [
-                f"{whole(median_rate(runs))}<br>{whole(min(rates))} to {whole(max(rates))}",
+                with_range((run["events_per_second"] for run in runs), "{:,.0f}"),
                 "" if system == "tracker" else f"{ours / median_rate(runs):.2f}",
                 f"{statistics.median(run['cpu_microseconds'] for run in runs):.0f} µs",
             ]
@@ -317,12 +345,27 @@ def throughput(results: Results) -> str:
         f" range of the runs. The tracker sent {lists} lists: by default one list per user and"
         " chunk. The others answer each event."
     )
-    return "\n\n".join([text, table(head, lines), source(result)])
+    return figure(head, lines, result, text=text)
 
 
 def median_rate(runs: Sequence[Mapping[str, float]]) -> float:
     """Return the median of the runs' events per second."""
     return statistics.median(run["events_per_second"] for run in runs)
+
+
+QUANTILE_TITLES = ("p50, ms", "p95, ms", "p99, ms")
+
+
+def quantiles(runs: Sequence[Mapping[str, float]], form: str, before: str = "") -> list[str]:
+    """Return the cells of QUANTILE_TITLES, each with the range of the runs.
+
+    Args:
+        runs: figures of each run.
+        form: format of a number.
+        before: what stands before `p50`, `p95` and `p99` in their names.
+    """
+    names = (f"{before}{name}" for name in ("p50", "p95", "p99"))
+    return [with_range((run[name] for run in runs), form) for name in names]
 
 
 def latency(results: Results) -> str:
@@ -332,13 +375,9 @@ def latency(results: Results) -> str:
     for system in SYSTEMS:
         for rate, runs in by_rate(result, system).items():
             line = [f"**{system}**" if system == "tracker" else system, whole(rate), str(len(runs))]
-            for name in ("p50", "p95", "p99"):
-                found = [run[name] for run in runs]
-                middle = f"{statistics.median(found):.0f}"
-                line.append(f"{middle}<br>{min(found):.0f} to {max(found):.0f}")
-            lines.append(line)
-    head = ["", "events/s", "runs", "p50, ms", "p95, ms", "p99, ms"]
-    return "\n\n".join([table(head, lines), source(result)])
+            lines.append(line + quantiles(runs, "{:.0f}"))
+    head = ["", "events/s", "runs", *QUANTILE_TITLES]
+    return figure(head, lines, result)
 
 
 def http_api(results: Results) -> str:
@@ -353,20 +392,17 @@ def http_api(results: Results) -> str:
     }
     lines = []
     for title, part in rows.items():
-        line = [title]
-        for name in ("p50", "p95", "p99"):
-            found = [one[part][name] for one in figures["rounds"]]
-            line.append(f"{statistics.median(found):.1f}<br>{min(found):.1f} to {max(found):.1f}")
-        lines.append(line)
+        lines.append([title, *quantiles([one[part] for one in figures["rounds"]], "{:.1f}")])
     answers = [one["busy"]["p99"] / one["idle"]["p99"] for one in figures["rounds"]]
     lists = [one["both"]["p99"] / one["alone"]["p99"] for one in figures["rounds"]]
     text = (
         f"{figures['requests']:g} requests a second for lists, {whole(figures['events'])} events a"
-        f" second, {whole(figures['items'])} items, {len(answers)} rounds. While events stream, the"
-        f" p99 of answers is {statistics.median(answers):.1f} times what it is otherwise; while"
-        f" clients ask, that of lists on the topic is {statistics.median(lists):.2f} times."
+        f" second, {whole(figures['items'])} items, {counted(len(answers), 'round')}."
+        f" While events stream, the p99 of answers is {statistics.median(answers):.1f} times what"
+        f" it is otherwise. While clients ask, that of lists on the topic is"
+        f" {statistics.median(lists):.2f} times what it is otherwise."
     )
-    return "\n\n".join([text, table(["", "p50, ms", "p95, ms", "p99, ms"], lines), source(result)])
+    return figure(["", *QUANTILE_TITLES], lines, result, text=text)
 
 
 def by_rate(result: Result, system: str = "tracker") -> dict[float, list[dict[str, float]]]:
@@ -389,14 +425,14 @@ def faults_three(results: Results) -> str:
 
 def _walk(result: Result) -> str:
     figures = result["figures"]
-    count, seeds = figures["numbers"], len(figures["seeds"])
+    count, seeds = figures["numbers"], counted(len(figures["seeds"]), "seed")
     brokers = "one broker" if figures["brokers"] == 1 else f"{figures['brokers']} brokers"
     text = (
         f"Apache Kafka {figures['kafka']} (`transaction.version`"
         f" {figures['transaction_version']}), {brokers}, {figures['workers']} workers, a session"
         f" timeout of {figures['session_timeout']:g} s. {whole(figures['faults'])} actions by"
-        f" {seeds} seeds, {whole(count['events'])} events, {whole(count['rejected'])} records that"
-        f" are none. Compared: {whole(count['users'])} users, {whole(count['items'])} items,"
+        f" {seeds}, {whole(count['events'])} events, {whole(count['rejected'])} records that"
+        f" are not events. Compared: {whole(count['users'])} users, {whole(count['items'])} items,"
         f" {whole(count['lists'])} lists, of which {whole(count['repeated'])} repeated another with"
         " the same id."
     )
@@ -446,7 +482,7 @@ def faults_trained(results: Results) -> str:
         "", "workers", "events", "faults", "wrong users", "wrong items", "without a list",
         "workers that hung or died by themselves",
     ]  # fmt: skip
-    return "\n\n".join([table(head, lines), source(results["faults-trained"])])
+    return figure(head, lines, results["faults-trained"])
 
 
 def ablation(results: Results) -> str:
@@ -464,7 +500,7 @@ def ablation(results: Results) -> str:
         )  # fmt: skip
     head = ["", "HR@10", "NDCG@10", "difference in NDCG@10"]
     count = f"{whole(result['figures']['targets'])} targets."
-    return "\n\n".join([count, table(head, lines), source(result)])
+    return figure(head, lines, result, text=count)
 
 
 def streams(results: Results) -> str:
@@ -484,7 +520,7 @@ def streams(results: Results) -> str:
         )  # fmt: skip
     head = ["HR@10", "as served", "every item ranked", "best simple method", "best possible",
             "share of the gap", "bars"]  # fmt: skip
-    return "\n\n".join([table(head, lines), source(result)])
+    return figure(head, lines, result)
 
 
 def stream_baselines(results: Results) -> str:
@@ -517,7 +553,7 @@ def training_sizes(results: Results) -> str:
             )
         lines.append(line)
     head = ["events", "items", "processor time", "memory", "before: time", "before: memory"]
-    return "\n\n".join([table(head, lines), source(result)])
+    return figure(head, lines, result)
 
 
 def carry_over(results: Results) -> str:
@@ -544,7 +580,7 @@ def carry_over(results: Results) -> str:
         f" from their rings, in {swap['seconds']:.1f} s. A swap without a refit rebuilt"
         f" {whole(same['rebuilt'])} states, and {equal}."
     )
-    return "\n\n".join([text, table(head, lines), source(result)])
+    return figure(head, lines, result, text=text)
 
 
 def late_events(results: Results) -> str:
@@ -558,7 +594,7 @@ def late_events(results: Results) -> str:
              f"{one['in_order']:.1f}", f"{one['late']:.1f}"]
         )  # fmt: skip
     head = ["events of the user", "user encoder", "in order, µs", "late, µs"]
-    return "\n\n".join([table(head, lines), source(result)])
+    return figure(head, lines, result)
 
 
 def neighbours(results: Results) -> str:
@@ -572,7 +608,7 @@ def neighbours(results: Results) -> str:
                  f"{percent(one['strength'])}"]
             )  # fmt: skip
     head = ["", "strongest", "the same items", "of the strength"]
-    return "\n\n".join([table(head, lines), source(*(results[name] for name in names))])
+    return figure(head, lines, *(results[name] for name in names))
 
 
 RULES = {
@@ -600,9 +636,9 @@ def whitening(measure: str) -> Block:
             for name, sizes in result["figures"]["catalogues"].items()
             for one in sizes
             if measure in one["rules"]["mean"]
-            and (measure == "own_category" or one["targets"] >= 500)
+            and (measure == "own_category" or one["targets"] >= FEWEST_TARGETS)
         ]
-        return "\n\n".join([table(["", *RULES.values()], lines), source(result)])
+        return figure(["", *RULES.values()], lines, result)
 
     return block
 
@@ -629,7 +665,7 @@ def new_users(results: Results) -> str:
         f" {whole(found['targets'])} targets."
     )
     head = ["", "HR@10", "NDCG@10", "tracker less it, NDCG@10"]
-    return "\n\n".join([text, table(head, lines), source(result)])
+    return figure(head, lines, result, text=text)
 
 
 def scene_change(results: Results) -> str:
@@ -697,8 +733,7 @@ def bytes_per_user(results: Results) -> str:
                      whole(one["p50"]), whole(one["p99"]), whole(one["max"])]
                 )  # fmt: skip
     head = ["", "rows", "mean", "median", "p99", "max"]
-    sources = source(*(results[name] for name in names))
-    return "\n\n".join([text, table(head, lines), sources])
+    return figure(head, lines, *(results[name] for name in names), text=text)
 
 
 def interests(results: Results) -> str:
@@ -725,7 +760,7 @@ def finetune(results: Results) -> str:
         )
     ]
     head = ["", "HR@10 before", "after", "NDCG@10 before", "after"]
-    return "\n\n".join([table(head, lines), source(result)])
+    return figure(head, lines, result)
 
 
 METRICS = ("hit_rate_at_10", "ndcg_at_10")
@@ -760,8 +795,7 @@ def demonstration(results: Results) -> str:
     ]  # fmt: skip
     rate = f"{results['demo']['figures']['paced_rate']:.0f}"
     text = f"Latency at {rate} events/s; the other columns at full speed."
-    sources = source(*(results[name] for name in DEMOS))
-    return "\n\n".join([text, table(head, lines), sources])
+    return figure(head, lines, *(results[name] for name in DEMOS), text=text)
 
 
 def privacy(results: Results) -> str:
@@ -800,7 +834,7 @@ def privacy(results: Results) -> str:
         "", "epsilon spent", "noise", "NDCG@10 as served", "every item ranked",
         "HR@10 as served", "AUC of the probability",
     ]  # fmt: skip
-    return "\n\n".join([table(head, rows), source(result)])
+    return figure(head, rows, result)
 
 
 def trend_attack(results: Results) -> str:
@@ -826,4 +860,4 @@ def trend_attack(results: Results) -> str:
         "Attack by", "of all events", "likes sent", "counted, no cap", "place", "in lists",
         "**counted, with the cap**", "**place**", "**in lists**",
     ]  # fmt: skip
-    return "\n\n".join([table(head, rows), source(result)])
+    return figure(head, rows, result)

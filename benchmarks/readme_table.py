@@ -14,14 +14,14 @@ CHINESE = {
     "item_knn": "物品最近邻",
     "ease": "EASE",
     "own_frequent": "用户自己最常买的",
-    "content": "仅内容",
-    "last_item": "与上一个一起被选的",
-    "best_trend": "最佳半衰期的趋势",
-    "transitions": "先后转移",
-    "trend_and_transitions": "趋势加先后转移",
-    "recent_popularity": "最近事件的流行度",
-    "live_neighbours": "衰减的邻居",
-    "own_recent": "用户自己最近选的",
+    "content": "只用内容",
+    "last_item": "与上一件共同出现的物品",
+    "best_trend": "最佳半衰期的近期趋势",
+    "transitions": "物品转移",
+    "trend_and_transitions": "近期趋势加物品转移",
+    "recent_popularity": "最近事件中的流行度",
+    "live_neighbours": "带衰减的近邻",
+    "own_recent": "用户自己最近选过的",
 }
 """What the Chinese README calls a simple method."""
 
@@ -54,7 +54,7 @@ def _throughput(results: Results) -> Row:
         ),
         zh=(
             "单个 worker 的吞吐量（与 broker 共用两个核）",
-            f"{ours} 事件/秒；Bytewax {bytewax}，Quix Streams {quix}，普通 Faust agent {faust}",
+            f"每秒 {ours} 个事件；Bytewax {bytewax}，Quix Streams {quix}，普通 Faust agent {faust}",
         ),
     )
 
@@ -68,7 +68,7 @@ def _latency(results: Results) -> Row:
     return Row(
         "speed#latency",
         en=(f"Latency from event to list, at {whole(rate)} events/s", times),
-        zh=(f"从事件到推荐列表的延迟（每秒 {whole(rate)} 个事件）", times),
+        zh=(f"从事件到列表的延迟（每秒 {whole(rate)} 个事件）", times.replace(", ", "，")),
     )
 
 
@@ -84,7 +84,7 @@ def _faults(results: Results) -> Row:
             f"{count['wrong_users']} of {users} users, {count['wrong_items']} of {items} items",
         ),
         zh=(
-            f"经过 {faults} 次故障及其他操作（其中 {kills} 次杀死 worker）后，错误的状态",
+            f"经过 {faults} 次故障及其他操作（其中 {kills} 次强杀 worker）后，出错的状态",
             f"{users} 个用户中 {count['wrong_users']} 个，"
             f"{items} 个物品中 {count['wrong_items']} 个",
         ),
@@ -116,7 +116,10 @@ def _new_users(results: Results) -> Row:
             "First purchases of users never seen before, in the list of ten",
             f"{tracker}; plain popularity {popularity}",
         ),
-        zh=("从未见过的用户的最初几次购买在前十名中", f"{tracker}；仅按流行度 {popularity}"),
+        zh=(
+            "从未见过的用户，最初几次购买在十项列表里的比例",
+            f"{tracker}；只按流行度 {popularity}",
+        ),
     )
 
 
@@ -129,7 +132,7 @@ def _probabilities(results: Results) -> Row:
             "Will the user rate this film well? AUC within users",
             f"{tracker}; the film's mean rating {mean}",
         ),
-        zh=("用户会给这部电影高分吗？用户内 AUC", f"{tracker}；电影平均评分 {mean}"),
+        zh=("用户会给这部电影打高分吗？用户内 AUC", f"{tracker}；只用电影平均分 {mean}"),
     )
 
 
@@ -147,8 +150,8 @@ def _recommend(results: Results) -> Row:
             f"{trained} with everything trained, {plain} with nothing trained",
         ),
         zh=(
-            f"生成一个列表的处理器时间（{items} 个物品）",
-            f"全部训练后 {trained}，未训练 {plain}",
+            f"生成一个列表的 CPU 时间（{items} 个物品）",
+            f"全部训练后 {trained}，完全未训练 {plain}",
         ),
     )
 
@@ -164,8 +167,8 @@ def _bytes(results: Results) -> Row:
             f"at most {largest}; mean on films {mean}; with a long history up to {seen} more",
         ),
         zh=(
-            "每个用户状态的字节数",
-            f"最多 {largest}；电影数据上平均 {mean}；历史很长时再加最多 {seen}",
+            "一个用户状态的字节数",
+            f"最多 {largest}；电影数据上平均 {mean}；历史很长时最多再加 {seen}",
         ),
     )
 
@@ -174,8 +177,12 @@ ROWS: tuple[Callable[[Results], Row], ...] = (
     _throughput,
     _latency,
     _faults,
-    _quality("films", "Next film in the list of ten", "下一部电影在前十名中"),
-    _quality("groceries", "Next purchase (groceries) in the list of ten", "下一次购买在前十名中"),
+    _quality("films", "Next film in the list of ten", "下一部电影在十项列表里的比例"),
+    _quality(
+        "groceries",
+        "Next purchase (groceries) in the list of ten",
+        "下一件商品（超市）在十项列表里的比例",
+    ),
     _new_users,
     _probabilities,
     _recommend,

@@ -2,10 +2,19 @@
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.blocks import Results, source, table, whole
+from benchmarks.blocks import (
+    QUANTILE_TITLES,
+    Results,
+    figure,
+    quantiles,
+    source,
+    table,
+    whole,
+    with_range,
+)
 from benchmarks.results import read_results
 
 CORE_MICROSECONDS = 1e6
@@ -29,15 +38,6 @@ SPARE = 1.5
 """Disk beside the rows themselves, until RocksDB or Kafka has compacted. Assumed."""
 
 
-def _range(values: Iterable[float], form: str = "{:.1f}") -> str:
-    """Return the median, and the range of several."""
-    found = list(values)
-    middle = form.format(statistics.median(found))
-    if len(found) == 1:
-        return middle
-    return f"{middle}<br>{form.format(min(found))} to {form.format(max(found))}"
-
-
 def start(results: Results) -> str:
     """Return the seconds from the command to ready."""
     result = results["start"]
@@ -53,14 +53,14 @@ def start(results: Results) -> str:
         lines.append(
             [
                 title,
-                _range(run["seconds"] for run in runs),
+                with_range(run["seconds"] for run in runs),
                 "" if times[0] is None else f"{times[0]:.1f}",
-                _range(run["processor"] for run in runs),
+                with_range(run["processor"] for run in runs),
                 "" if times[1] is None else f"{times[1]:.1f}",
             ]
         )
     head = ["", "seconds", "times the imports", "processor seconds", "times the imports"]
-    return "\n\n".join([table(head, lines), source(result)])
+    return figure(head, lines, result)
 
 
 def idle(results: Results) -> str:
@@ -69,27 +69,21 @@ def idle(results: Results) -> str:
     rates: dict[float, list[float]] = {}
     for run in result["figures"]["runs"]:
         rates.setdefault(run["rate"], []).append(100.0 * run["core"])
-    lines = [[whole(rate), _range(found, "{:.1f} %")] for rate, found in sorted(rates.items())]
-    return "\n\n".join([table(["events/s", "share of a core"], lines), source(result)])
+    lines = [[whole(rate), with_range(found, "{:.1f} %")] for rate, found in sorted(rates.items())]
+    return figure(["events/s", "share of a core"], lines, result)
 
 
 def swap(results: Results) -> str:
     """Return the latency before and during a change of the artifact."""
     result = results["swap"]
-    figures, lines = result["figures"], []
-    for part in ("before", "during"):
-        quantiles = (
-            _range((run[f"{part}_{name}"] for run in figures["runs"]), "{:.0f}")
-            for name in ("p50", "p95", "p99")
-        )
-        lines.append([part, *quantiles])
-    runs = figures["runs"]
+    figures, runs = result["figures"], result["figures"]["runs"]
+    lines = [[part, *quantiles(runs, "{:.0f}", f"{part}_")] for part in ("before", "during")]
     text = (
         f"{whole(figures['items'])} items, {whole(figures['rate'])} events/s. The change took"
-        f" {_range(run['seconds'] for run in runs)} s; the worker had"
+        f" {with_range(run['seconds'] for run in runs)} s; the worker had"
         f" {whole(max(run['memory_mib'] for run in runs))} MiB at most."
     )
-    return "\n\n".join([text, table(["", "p50, ms", "p95, ms", "p99, ms"], lines), source(result)])
+    return figure(["", *QUANTILE_TITLES], lines, result, text=text)
 
 
 def recover(results: Results) -> str:
@@ -108,7 +102,7 @@ def recover(results: Results) -> str:
         for run in result["figures"]["runs"]
     ]
     head = ["users", "rows", "MB", "recovery, s", "bare, s", "bare / recovery", "memory, MiB"]
-    return "\n\n".join([table(head, lines), source(result)])
+    return figure(head, lines, result)
 
 
 def search(results: Results) -> str:
@@ -129,14 +123,14 @@ def search(results: Results) -> str:
         )
     ]
     head = ["", "items", "recall ≥", "recall", "batch, µs", "single, µs", "setting"]
-    return "\n\n".join([table(head, lines), source(result)])
+    return figure(head, lines, result)
 
 
 def encode(results: Results) -> str:
     """Return the texts a second of both encoders."""
     result = results["encode"]
     figures = result["figures"]
-    lines = [[name, _range(found, "{:.0f}")] for name, found in figures["runs"].items()]
+    lines = [[name, with_range(found, "{:.0f}")] for name, found in figures["runs"].items()]
     text = f"The least cosine between both vectors of a text is {figures['least_cosine']:.4f}."
     return "\n\n".join([table(["", "texts/s"], lines), text, source(result)])
 
@@ -148,12 +142,12 @@ def scale(results: Results) -> str:
     by_workers: dict[int, list[float]] = {}
     for run in figures["runs"]:
         by_workers.setdefault(run["workers"], []).append(run["events_per_second"])
-    lines = [[f"{n}, measured", _range(found, "{:,.0f}")] for n, found in by_workers.items()]
+    lines = [[f"{n}, measured", with_range(found, "{:,.0f}")] for n, found in by_workers.items()]
     lines += [
         [f"{one['workers']}, simulated", whole(one["events_per_second"])]
         for one in figures["simulation"]
     ]
-    text = f"The pause of a rebalance: {_range(figures['pause_ms'], '{:.0f}')} ms."
+    text = f"The pause of a rebalance: {with_range(figures['pause_ms'], '{:.0f}')} ms."
     return "\n\n".join([table(["workers", "events/s"], lines), text, source(result)])
 
 
@@ -210,16 +204,14 @@ def sizing(results: Results) -> str:
         f" untrained version; a trained one takes two to three times as long. The rows of a user"
         f" take {whole(costs['user'])} bytes. A worker is busy for {100 * BUSY:.0f} % of a core at"
         f" the peak. Assumed, not measured:"
-        f" {WORKER_GB:g} GB for a worker without users and items, {ITEM_BYTES} bytes an item,"
+        f" {WORKER_GB:g} GB for libraries and states of items, {ITEM_BYTES:,} bytes an item,"
         f" {SPARE:g} times the rows on disk."
     )
     head = [
         "events/s", "users", "items", "workers", "partitions", "memory each", "disk each",
         "changelog",
     ]  # fmt: skip
-    return "\n\n".join(
-        [text, table(head, lines), source(results["pipeline"], results["bytes-films"])]
-    )
+    return figure(head, lines, results["pipeline"], results["bytes-films"], text=text)
 
 
 def page(results: Results) -> str:
@@ -240,7 +232,7 @@ def page(results: Results) -> str:
         f" {figures['visits']} visits, in seconds:"
     )
     head = ["", "first visit", "median", "most"]
-    return "\n\n".join([text, table(head, lines), source(result)])
+    return figure(head, lines, result, text=text)
 
 
 def operator_walk(results: Results) -> str:

@@ -67,7 +67,7 @@ def settings(fields: tuple[str, ...]) -> str:
     rows = []
     for name in fields:
         info = Settings.model_fields[name]
-        default = "" if info.default is None else f"`{info.default}`"
+        default = "" if info.default in (None, "") else f"`{info.default}`"
         rows.append(
             [f"`{PREFIX}{name.upper()}`", plain(info.description or ""), default, allowed(name)]
         )
@@ -226,7 +226,7 @@ def option_row(option: click.Option, context: click.Context) -> list[str]:
     notes = [f"Default: {plain(default.rstrip(']'))}."] if default else []
     shows = context.show_default if option.show_default is None else option.show_default
     value = option.get_default(context)
-    if shows and isinstance(value, int | float | str) and not option.is_flag:
+    if shows and value != "" and isinstance(value, int | float | str) and not option.is_flag:
         notes.append(
             f"Default: `{value:g}`." if isinstance(value, float) else f"Default: `{value}`."
         )
@@ -234,7 +234,7 @@ def option_row(option: click.Option, context: click.Context) -> list[str]:
         notes.append(f"Or set `{option.envvar}`.")
     if option.required:
         notes.append("Required.")
-    if option.multiple and "several times" not in text:
+    if option.multiple and "repeat" not in text.lower():
         notes.append("May be repeated.")
     return [names, " ".join(filter(None, [plain(text.strip()), *notes]))]
 

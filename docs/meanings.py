@@ -75,9 +75,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "user_id": "The user. The record's key is the same text.",
         "item_id": "The item. Needed for an action.",
         "kind": "What the user did: one of the [kinds](kinds.md). Needed for an action.",
-        "timestamp": "When: a number, or ISO 8601 text: see [Time](#time). Text without a zone is"
-        " UTC."
-        " Needed for an action.",
+        "timestamp": "When it happened: a number, or ISO 8601 text. See [Time](#time). Needed for"
+        " an action.",
         "scene": "Where it happened, for example `home`, `search`, `cart`.",
         "value": "A quantity, a rating, or seconds of dwell time. The curve of the kind reads it.",
         "event_id": "Your id of this event. You retract the event by it, and a repeat is ignored.",
@@ -112,27 +111,27 @@ FIELDS: dict[str, dict[str, str]] = {
     },
     "recommendeditem": {
         "item_id": "The item.",
-        "score": "What the ranking gave it. It has no unit; do not compare two lists by it.",
+        "score": "Higher is better. It has no unit: do not compare two lists by it.",
         "channel": "Where the item came from: see [Channels](#channels).",
         "because": "Up to three of the user's own items that speak for it.",
         "probability": "How likely a positive event of the user on this item is. Only with a"
         " trained artifact.",
         "interest": "The label of the user's interest that the item is nearest to.",
-        "shares": "The shares of the events on the items of `because`, in what all of the user's"
-        " events say for the item.",
-        "earlier": "The share of events that are no longer among the latest.",
+        "shares": "For each item of `because`, how much the events on it say for this item: a share"
+        " of what all of the user's events say.",
+        "earlier": "The share of events that are no longer in the ring.",
         "parts": "The [parts of the score](#what-speaks-for-an-item), with"
         " `TRACKER_EXPLAIN=parts`.",
     },
     "parts": {
         "base": "The score of the mean candidate of this list.",
         "groups": "What the item's features add to that, by group.",
-        "diversity": "What the item lost in the order of the list by being like items above it."
-        " It is no part of the score.",
+        "diversity": "What the item lost in the order of the list, because it is like items above"
+        " it. It is not part of the score.",
     },
     "interest": {
-        "label": "First category of the interest's most typical item; a word of that item follows"
-        " if an older interest of the user has this label.",
+        "label": "First category of the interest's most typical item. If an older interest of the"
+        " user has this label, a word of the item follows.",
         "strength": "Share of all interests, 0 to 1.",
         "change": "The share now minus the share a day before.",
     },
@@ -222,6 +221,7 @@ METRICS = {
     "tracker_joins_elsewhere": "It stays there, since nothing is handed on: see [Join"
     " users](events.md#join-two-users).",
     "tracker_dropped": "Most often a list is too large.",
+    "tracker_not_of_items": "See [One user's share](../design/items.md#one-users-share).",
     "tracker_deleted_states": "The time is `TRACKER_STATE_IDLE_DAYS`.",
     "tracker_next_events": "`in_list` is `yes` or `no`. The share of `yes` is the live hit rate.",
     "tracker_recommended_items": "`seen` counts items that the user has had before.",
@@ -311,19 +311,21 @@ POSITION = {
     "topic_id": "Its id in Kafka; empty if the broker gives none.",
     "partitions": "Its number of partitions.",
     "stream_time": "Latest event time of the partition, seconds.",
-    "sources": "Only for items: per partition of the events topic, and after these of the topics of"
-    " handed-on events and of requests to forget, the last offset applied.",
-    "clock": "Worker's clock by which events of the future were told up to `clock_end`, seconds.",
-    "clock_end": "Records before this offset are judged by `clock` whenever they are read.",
+    "sources": "Only for items: the last offset applied of each partition of the events topic. The"
+    " topics of handed-on events and of requests to forget follow.",
+    "clock": "Worker's clock, seconds. It decides which records before `clock_end` are of the"
+    " future.",
+    "clock_end": "Records before this offset are judged by `clock`, whenever they are read.",
     "forgotten": "Only for users: offset of the last request to forget a user that was applied.",
-    "replays": "Only for users: tracker whose events `tracker replay` builds the states from; empty"
-    " if it does not.",
-    "successor": "Tracker that has replaced these states by a replay; empty for none.",
+    "replays": "Only for users: name of the tracker from whose events `tracker replay` builds the"
+    " states; empty if there is no replay.",
+    "successor": "Name of the tracker whose states have replaced these by a replay; empty for"
+    " none.",
     "pseudonyms": "Only for users: fingerprint of the key of their"
     " [pseudonyms](../how-to/personal-data.md#pseudonyms); empty for none.",
     "version": "Only for users: version of the latest list.",
     "transactions": "Whether the states were committed in transactions: no other worker may write.",
-    "hand_over": "The same of events that were handed on, below; null without that topic.",
+    "hand_over": "Position in the topic of handed-on events, below; null without that topic.",
 }
 
 HAND_OVER = {

@@ -117,8 +117,8 @@ class Settings(BaseSettings):
     stream: str = Field(
         "",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$",
-        description="prefix of the topics of events, lists and rejections, if another one: states"
-        " that `tracker replay` has built are served so",
+        description="prefix of the topics of events, lists and rejections, if it is not that of"
+        " TRACKER_NAME: for states that `tracker replay` has built",
     )
     brokers: str = Field(
         "localhost:9092", min_length=1, description="Kafka brokers, HOST:PORT, separated by commas"
@@ -249,9 +249,9 @@ class Settings(BaseSettings):
         None,
         ge=0.0,
         le=1.0,
-        description="minimum time between two fetches of events while few come, so that their lists"
-        " are made together; without it, the time that leaves the event loop idle for half of it,"
-        " at most 0.02",
+        description="minimum time between two fetches while few events come, so that their lists"
+        " are made together; not set: so long that the event loop is idle for half of it, at most"
+        " 0.02",
     )
     chunk_events: int = Field(
         1000,
@@ -281,8 +281,8 @@ class Settings(BaseSettings):
     forget_hash_days: float = Field(
         30.0,
         ge=1.0,
-        description="time for which the salted hash of a forgotten user is kept: by it, late events"
-        " from before the request are dropped; at least the retention of events",
+        description="time for which the salted hash of a forgotten user is kept, so that late"
+        " events from before the request are dropped; at least the retention of events",
     )
     erase_seconds: float = Field(
         600.0,
@@ -394,8 +394,8 @@ class Settings(BaseSettings):
     )
     pseudonym_former_key_file: Annotated[Path | None, Optional] = Field(
         None,
-        description="file with the key before that one, by which users who were forgotten under it"
-        " stay so",
+        description="file with the former key, so that users who were forgotten under it stay"
+        " forgotten",
     )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         "INFO", description="lowest level of messages in the log on stderr"

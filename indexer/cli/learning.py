@@ -144,7 +144,7 @@ class BudgetFlags:
 )  # fmt: skip
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N",
-    help="Maximum time of the training. What there was no time for is said. Texts are encoded in"
+    help="Maximum time of the training. The output says what was left out. Texts are encoded in"
     " any case.  [default: as long as it takes]",
 )  # fmt: skip
 @click.option("--no-encoder", is_flag=True, help="Train the ranker only, without a user encoder.")

@@ -11,18 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import KafkaBroker
+from tests.end_to_end.steps import all_applied, differences, send_lines, settings_of
 from tests.end_to_end.test_bad_tables import send, until
-from tests.end_to_end.test_outages import all_applied
 from tests.faults import undisturbed
-from tests.shop import START, build_shop, shop_events, shop_settings
-from tests.states import Rows, item_differences, read_rows, user_differences, without_list
+from tests.shop import START, build_shop, shop_events
+from tests.states import Rows, read_rows, without_list
 from tests.tracker.worker.test_web import get
-from tracker.artifact.artifact import Artifact
 from tracker.demo.audit import read_events
 from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event
-from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.partitioner import partition_of
 from tracker.kernels.row_bytes import user_key
@@ -33,14 +31,9 @@ DATABASES = ("users-0", "users-1", "items-0")
 NOBODY = "a user without any good row"
 
 
-def settings_of(address: str, name: str, folder: Path) -> Settings:
-    return shop_settings(
-        address,
-        name,
-        folder,
-        event_partitions=PARTITIONS,
-        data_dir=folder / name,
-        commit_interval_seconds=0.5,
+def tracker_of(address: str, name: str, folder: Path) -> Settings:
+    return settings_of(
+        address, name, folder, event_partitions=PARTITIONS, session_timeout_seconds=10.0
     )
 
 
@@ -53,10 +46,6 @@ def flip(folder: Path, pattern: str, tables: str = "") -> list[Path]:
             data[place] ^= 0xFF
         path.write_bytes(data)
     return paths
-
-
-async def send_lines(settings: Settings, lines: list[Line]) -> None:
-    assert (await send_events(settings, iter(lines))).confirmed == len(lines)
 
 
 async def supervised(settings: Settings, log: Path, events: int) -> int:
@@ -152,14 +141,11 @@ def test_damaged_files_and_rows_cost_no_event_and_no_other_user(
     lines += shop_events(EVENTS // 4, USERS, seed=12)
 
     async def go() -> None:
-        one = settings_of(kafka.address, f"{prefix}-calm", tmp_path)
-        other = settings_of(kafka.address, f"{prefix}-hurt", tmp_path)
+        one = tracker_of(kafka.address, f"{prefix}-calm", tmp_path)
+        other = tracker_of(kafka.address, f"{prefix}-hurt", tmp_path)
         expected = await undisturbed(one, lambda: send_lines(one, lines), tmp_path / "calm")
         found = await hurt(other, lines, tmp_path / "hurt.log")
-        artifact = Artifact.load(tmp_path / "artifacts", device="cpu")
-        config, hidden = artifact.manifest.interest, artifact.models.hidden
-        assert user_differences(expected, found, config, hidden, {NOBODY.encode()}) == []
-        assert item_differences(expected, found) == []
+        assert differences(expected, found, tmp_path / "artifacts", {NOBODY.encode()}) == []
         assert not found.owed
         assert await without_list(other, await read_events(other)) == []
 

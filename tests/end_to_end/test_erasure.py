@@ -11,17 +11,16 @@ import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tests.brokers import KafkaBroker
-from tests.shop import START, build_shop, shop_events
-from tests.states import read_rows
+from tests.end_to_end.steps import all_applied
+from tests.shop import START, build_shop, shop_events, shop_settings
 from tracker.demo.local import own_topics, until_ready, worker_process
-from tracker.demo.processes import free_port
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event
 from tracker.kafka.client import send_events
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import admin_client
 from tracker.lookup.forget import forget_user
-from tracker.settings import Settings, load_settings
+from tracker.settings import Settings
 
 USER = "7f3kq9x2-ada-lovelace-z81m"
 NEEDLE = b"ada-lovelace-z81m"  # a key that shares its beginning with another is stored without it
@@ -45,15 +44,11 @@ SECONDS = 240.0
 def crew(address: str, name: str, folder: Path) -> list[Settings]:
     build_shop(folder / "artifacts")
     return [
-        load_settings(
-            {},
-            name=name,
-            brokers=address,
-            artifacts=str(folder / "artifacts"),
+        shop_settings(
+            address,
+            name,
+            folder,
             data_dir=folder / f"data-{number}",
-            web_port=free_port(),
-            event_partitions=2,
-            item_partitions=1,
             standbys=1,
             commit_interval_seconds=0.2,
             erase_seconds=2.0,
@@ -105,17 +100,6 @@ def list_files(folders: list[Path], patterns: tuple[str, ...]) -> list[tuple[str
     ]
 
 
-async def applied(settings: Settings, count: int) -> None:
-    topic = topics_of(settings).users_changelog
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        positions = (await read_rows(settings)).positions
-        if sum(at for (name, _), at in positions.items() if name == topic) >= count:
-            return
-        await asyncio.sleep(0.5)
-    raise TimeoutError(f"{count} events were sent, positions are {positions}")
-
-
 def status_of(settings: Settings, user: str) -> int:
     try:
         url = f"http://127.0.0.1:{settings.web_port}/v1/users/{user}"
@@ -154,7 +138,7 @@ def test_no_byte_of_a_forgotten_user_is_left_in_compacted_topics_and_databases(
                 mine = events_of(USER, 60, START)
                 sent = await send_events(first, iter(mine + lines))
                 assert sent.confirmed == len(lines) + len(mine)
-                await applied(first, sent.confirmed)
+                await all_applied(first, sent.confirmed, SECONDS)
                 for _ in range(60):  # a rebalance under load leaves a user without a worker
                     if statuses(settings) == {200}:
                         break
@@ -188,7 +172,7 @@ def test_no_byte_of_a_forgotten_user_is_left_in_compacted_topics_and_databases(
                 assert any(name.endswith(".sst") for name, _ in told["databases"])
 
                 late = await send_events(first, iter(events_of(USER, 5, START)))
-                await applied(first, count + late.confirmed)
+                await all_applied(first, count + late.confirmed, SECONDS)
                 assert statuses(settings) == {404}
                 assert files_with(NEEDLE, data, ("",)) == []
                 logs = [(tmp_path / f"worker-{n}.log").read_bytes() for n in range(2)]

@@ -5,8 +5,6 @@ Run it by make test ARGS='-m long -k segment'.
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -14,11 +12,12 @@ from urllib.request import Request, urlopen
 import msgspec
 import pytest
 
+from tests.end_to_end.steps import output_of
 from tests.end_to_end.test_bad_tables import until
 from tests.shop import build_shop, shop_items, shop_settings
 from tests.tracker.dialects.test_loading import block
 from tests.tracker.worker.test_web import get
-from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
+from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings
@@ -33,16 +32,6 @@ MORE: list[dict[str, Any]] = [
     {"type": "track", "event": "Product Viewed", "userId": "emi", "mesageId": "h4",
      "timestamp": "2026-05-12T09:02:00Z", "properties": {"product_id": "i3"}},
 ]  # fmt: skip
-
-
-def tracker(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tracker", *arguments, "--format", "segment"],
-        env=worker_environment(settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def post(settings: Settings, events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,8 +66,10 @@ def test_a_worker_reads_records_of_segment_as_the_command_and_http_send_them(
         async with own_topics(settings, delete=False):
             with worker_process(settings, tmp_path / "worker.log") as worker:
                 await until_ready(worker, settings)
-                sent = await asyncio.to_thread(tracker, settings, "send", str(path))
-                assert f"{len(records)} of {len(records)} events confirmed" in sent.stdout, sent
+                sent = await asyncio.to_thread(
+                    output_of, settings, "send", str(path), "--format", "segment"
+                )
+                assert f"{len(records)} of {len(records)} events confirmed" in sent
                 assert {*await events(settings)} == {*records}  # as they are
                 answer = await asyncio.to_thread(post, settings, MORE)
                 assert (answer["sent"], answer["refused"]) == (2, 3)

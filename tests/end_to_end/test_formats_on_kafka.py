@@ -5,8 +5,6 @@ Run it by make test ARGS='-m long -k formats_on_kafka'.
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,17 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.brokers import KafkaBroker
+from tests.end_to_end.steps import IN_TWO_PLACES, output_of, rejected
 from tests.end_to_end.test_bad_tables import until
-from tests.shop import build_shop, shop_items
+from tests.shop import build_shop, shop_items, shop_settings
 from tests.states import read_rows
-from tests.tracker.stream.test_key_check import users_of
-from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
-from tracker.demo.processes import free_port
-from tracker.kafka.client import read_topic
+from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.kafka.cluster import topics_of
-from tracker.kafka.partitioner import HASHES, partition_of
-from tracker.settings import Settings, load_settings
+from tracker.kafka.partitioner import HASHES
+from tracker.settings import Settings
 
 PARTITIONS = 4
-USERS = [user for user in users_of(1, "crc32", 8) if partition_of(user, PARTITIONS, "murmur2") == 3]
-ADA, VISITOR = USERS[:2]
+ADA, VISITOR = IN_TWO_PLACES[:2]
 CODECS = ("lz4", "zstd", "snappy", "gzip")
 
 Fields = dict[str, Any]
@@ -62,29 +57,14 @@ async def send(settings: Settings, partitioner: str, user: str, *records: Fields
 
 def settings_of(kafka: KafkaBroker, name: str, folder: Path, **more: Any) -> Settings:
     build_shop(folder / "artifacts", [*shop_items(60)])
-    return load_settings(
-        {},
-        name=name,
-        brokers=kafka.address,
-        artifacts=str(folder / "artifacts"),
-        data_dir=folder / "data",
-        web_port=free_port(),
+    return shop_settings(
+        kafka.address,
+        name,
+        folder,
         event_partitions=PARTITIONS,
-        item_partitions=1,
         commit_interval_seconds=0.2,
         **more,
     )
-
-
-def tracker(settings: Settings, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tracker", *arguments],
-        env=worker_environment(settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout + done.stderr
 
 
 async def events_of(settings: Settings, user: str, expected: int) -> list[tuple[str, str, bool]]:
@@ -96,10 +76,6 @@ async def events_of(settings: Settings, user: str, expected: int) -> list[tuple[
     )
     history = json.loads(body)["history"]
     return sorted((one["item_id"], one["kind"], one["retracted"]) for one in history)
-
-
-async def rejected(settings: Settings) -> list[Any]:
-    return [record async for record in read_topic(settings, topics_of(settings).rejected)]
 
 
 def segment(event: str, number: int, **fields: Any) -> Fields:
@@ -136,7 +112,7 @@ def test_the_halves_of_a_user_of_segment_become_one_state_that_a_visitor_joins(
                 1: 1,
             }
             assert "1 of these users" in await asyncio.to_thread(
-                tracker, settings, "merge-states", "--yes"
+                output_of, settings, "merge-states", "--yes"
             )
             with worker_process(settings, tmp_path / "worker.log") as worker:
                 await until_ready(worker, settings)

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import KafkaBroker
+from tests.end_to_end.steps import all_applied, send_lines
 from tests.shop import build_shop, shop_events, shop_settings
-from tests.states import read_rows, without_list
+from tests.states import without_list
 from tracker.demo.audit import read_events
 from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
 from tracker.demo.processes import ChildProcess
-from tracker.kafka.client import send_events
-from tracker.kafka.cluster import topics_of
 from tracker.settings import Settings
 
 EVENTS = 4000
@@ -34,17 +33,6 @@ def settings_of(address: str, name: str, folder: Path, event_partitions: int = 2
     )
 
 
-async def all_applied(settings: Settings, count: int, seconds: float) -> None:
-    """Wait until the committed positions have reached the number of events."""
-    events = topics_of(settings).users_changelog
-    for _ in range(int(seconds)):
-        positions = (await read_rows(settings)).positions
-        if sum(at for (topic, _), at in positions.items() if topic == events) >= count:
-            return
-        await asyncio.sleep(1.0)
-    raise TimeoutError(f"positions are {positions} after {seconds} s; {count} events were sent")
-
-
 @pytest.mark.kafka
 @pytest.mark.timeout(400)
 def test_a_broker_killed_under_load_costs_time_and_nothing_else(
@@ -58,12 +46,11 @@ def test_a_broker_killed_under_load_costs_time_and_nothing_else(
             try:
                 await until_ready(worker, settings)
                 half = len(lines) // 2
-                assert (await send_events(settings, iter(lines[:half]))).confirmed == half
+                await send_lines(settings, lines[:half])
                 broker.kill()
                 await asyncio.sleep(4.0)
                 broker.start()
-                sent = await send_events(settings, iter(lines[half:]))
-                assert sent.confirmed == len(lines) - half
+                await send_lines(settings, lines[half:])
                 applied = asyncio.create_task(all_applied(settings, len(lines), 120))
                 while not applied.done():  # a commit of unknown outcome ends it, as it should
                     if worker.returncode is not None:
@@ -95,7 +82,7 @@ def test_a_full_disk_ends_the_worker_with_a_reason_and_a_larger_one_goes_on(
 
     async def go() -> None:
         async with own_topics(settings, delete=True):
-            assert (await send_events(settings, iter(lines))).confirmed == len(lines)
+            await send_lines(settings, lines)
             with ChildProcess(
                 "tracker worker on a full disk",
                 [sys.executable, "-c", limited, "worker"],

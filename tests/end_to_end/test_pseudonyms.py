@@ -13,14 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.brokers import KafkaBroker
+from tests.end_to_end.steps import (
+    all_applied,
+    no_list_waits,
+    refusal,
+    rejected,
+    send_lines,
+    session_ends,
+    settings_of,
+)
 from tests.end_to_end.test_erasure import files_with
-from tests.end_to_end.test_outages import all_applied
-from tests.end_to_end.test_replay import command, refusal, to_its_end
-from tests.shop import START, build_shop, shop_events, shop_settings
+from tests.end_to_end.test_replay import replay_command, to_its_end
+from tests.shop import START, build_shop, shop_events
 from tests.states import EMISSION, PLACE, Rows, read_rows, user_differences, without_list
 from tracker.artifact.artifact import Artifact
 from tracker.demo.audit import read_events
@@ -45,7 +52,6 @@ from tracker.settings import Settings
 KEY, OTHER = "one key of the shop, for a test only", "another key of the shop, for a test"
 NAMES = Pseudonyms(KEY)
 NEEDLE = b"needle"
-SESSION = 6.0
 USERS, EVENTS = 200, 3000
 IDS = [f"needle-u{number}" for number in range(USERS)]
 HERE, THERE = ([user for user in IDS if partition_of(user, 2, "murmur2") == n] for n in (0, 1))
@@ -58,15 +64,14 @@ KEPT = (*STATES, "-recommendations-", "__consumer_offsets", "__transaction")
 """Topics of the tracker and the brokers, but for those of records as producers wrote them."""
 
 
-def settings_of(address: str, name: str, folder: Path, key: str | None, **more: Any) -> Settings:
+def tracker_of(address: str, name: str, folder: Path, key: str | None, **more: Any) -> Settings:
     if key is not None:
         path = folder / f"key-{Pseudonyms(key).fingerprint}"
         path.write_text(f"{key}\n")
         more["pseudonym_key_file"] = path
-    return shop_settings(
-        address, name, folder, data_dir=folder / name, commit_interval_seconds=0.2,
-        session_timeout_seconds=SESSION, emit_min_interval_seconds=3600.0, log_user_ids=True,
-        **more,
+    return settings_of(
+        address, name, folder, commit_interval_seconds=0.2, emit_min_interval_seconds=3600.0,
+        log_user_ids=True, **more,
     )  # fmt: skip
 
 
@@ -80,7 +85,7 @@ def with_ids(lines: Iterable[Line]) -> list[Line]:
 
 async def send(settings: Settings, lines: list[Line], part: int) -> int:
     """Send events, some in a wrong partition, and users who join those of the other partition."""
-    assert (await send_events(settings, iter(lines))).confirmed == len(lines)
+    await send_lines(settings, lines)
     topic = topics_of(settings).events
     odd: list[tuple[str, int, Any]] = [
         (user, 0, Event(user, f"i{at}", "like", START + part * 100, event_id=f"{part}-{at}"))
@@ -155,9 +160,9 @@ def test_no_byte_of_an_id_is_kept_and_owed_lists_come_under_the_right_key(
     lines = with_ids(shop_events(EVENTS, USERS, seed=23))
 
     async def go(broker: KafkaBroker) -> None:
-        settings = settings_of(broker.address, prefix, tmp_path, KEY)
-        none = settings_of(broker.address, prefix, tmp_path, None)
-        other = settings_of(broker.address, prefix, tmp_path, OTHER)
+        settings = tracker_of(broker.address, prefix, tmp_path, KEY)
+        none = tracker_of(broker.address, prefix, tmp_path, None)
+        other = tracker_of(broker.address, prefix, tmp_path, OTHER)
         names, kafka = topics_of(settings), tmp_path / "kafka" / "data"
         log = tmp_path / "worker.log"
         async with own_topics(settings, delete=False):
@@ -174,17 +179,14 @@ def test_no_byte_of_an_id_is_kept_and_owed_lists_come_under_the_right_key(
                 worker.wait(10)
             assert len((await read_rows(settings)).owed) > USERS / 2
             assert len(await without_list(settings, await truth_by_pseudonym(settings))) > USERS / 2
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             # 2. Without the key, or with another one, no worker starts.
             assert "TRACKER_PSEUDONYM_KEY_FILE is not set" in await refusal(none, log)
             assert "to change the key, build them again" in await refusal(other, log)
             # 3. With it the owed lists come, and questions are answered.
             with worker_process(settings, log) as worker:
                 await until_ready(worker, settings)
-                for _ in range(60):
-                    await asyncio.sleep(1.0)
-                    if not (await read_rows(settings)).owed:
-                        break
+                await no_list_waits(settings)
                 truth = await truth_by_pseudonym(settings)
                 assert await without_list(settings, truth) == []
                 ada = THERE[0]
@@ -209,7 +211,7 @@ def test_no_byte_of_an_id_is_kept_and_owed_lists_come_under_the_right_key(
                 assert ask(settings, f"/v1/users/{ada}")[0] == 404
                 assert worker.stop(30) == 0, worker.tail()
             # 4. Commands that would have to know partitions refuse.
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             with pytest.raises(MoveError, match="pseudonym does not tell"):
                 await move_states(settings)
             with pytest.raises(MergeError, match="pseudonym does not tell"):
@@ -243,9 +245,9 @@ def test_pseudonyms_are_turned_on_by_a_replay(
     gone = [Line("gone", encode_event(Event(GONE, "i3", "like", START)))]
 
     async def go() -> None:
-        plain = settings_of(kafka.address, f"{prefix}-plain", tmp_path, None)
-        keyed = settings_of(kafka.address, f"{prefix}-keyed", tmp_path, KEY, stream=plain.name)
-        early = settings_of(kafka.address, plain.name, tmp_path, KEY)
+        plain = tracker_of(kafka.address, f"{prefix}-plain", tmp_path, None)
+        keyed = tracker_of(kafka.address, f"{prefix}-keyed", tmp_path, KEY, stream=plain.name)
+        early = tracker_of(kafka.address, plain.name, tmp_path, KEY)
         log = tmp_path / "workers.log"
         async with own_topics(plain, delete=False):
             with worker_process(plain, log) as worker:
@@ -262,7 +264,7 @@ def test_pseudonyms_are_turned_on_by_a_replay(
             expected = await read_rows(plain)
             assert len(expected.owed) > USERS / 2
             # 1. Turned on over states with ids: refused. By a replay: the same states.
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             assert "to turn pseudonyms on, build them again" in await refusal(early, log)
             await ensure_topics(keyed)
             await to_its_end(keyed, plain.name, log)
@@ -274,10 +276,7 @@ def test_pseudonyms_are_turned_on_by_a_replay(
             # 2. The owed lists come, under pseudonyms; who was forgotten stays so.
             with worker_process(keyed, log) as worker:
                 await until_ready(worker, keyed)
-                for _ in range(60):
-                    await asyncio.sleep(1.0)
-                    if not (await read_rows(keyed)).owed:
-                        break
+                await no_list_waits(keyed)
                 await send_events(keyed, iter(gone))
                 await all_applied(keyed, sent + 1, 60)
                 assert ask(keyed, f"/v1/users/{GONE}")[0] == 404
@@ -285,8 +284,7 @@ def test_pseudonyms_are_turned_on_by_a_replay(
                 assert all(NAMES.of(key.decode()).encode() in keys for key in expected.owed)
                 assert worker.stop(30) == 0
         assert b"Traceback" not in log.read_bytes()
-        rejected = [r async for r in read_topic(keyed, topics_of(keyed).rejected)]
-        assert [msgspec.json.decode(r.value or b"{}") for r in rejected] == []
+        assert await rejected(keyed) == []
 
     asyncio.run(go())
 
@@ -302,8 +300,8 @@ def test_pseudonyms_are_turned_off_by_a_replay_once_nothing_is_owed(
     lines = with_ids(shop_events(EVENTS, USERS, seed=29))
 
     async def go() -> None:
-        keyed = settings_of(kafka.address, f"{prefix}-keyed", tmp_path, KEY)
-        off = settings_of(kafka.address, f"{prefix}-off", tmp_path, None, stream=keyed.name)
+        keyed = tracker_of(kafka.address, f"{prefix}-keyed", tmp_path, KEY)
+        off = tracker_of(kafka.address, f"{prefix}-off", tmp_path, None, stream=keyed.name)
         log = tmp_path / "workers.log"
         async with own_topics(keyed, delete=False):
             with worker_process(keyed, log) as worker:
@@ -315,13 +313,13 @@ def test_pseudonyms_are_turned_off_by_a_replay_once_nothing_is_owed(
                 await all_applied(keyed, sent, 120)
                 await asyncio.sleep(2.0)
                 assert worker.stop(30) == 0
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             # Turned off: refused as long as lists are owed or the forgotten are not known.
             await ensure_topics(off)
-            with command(off, keyed.name, log) as replay:
+            with replay_command(off, keyed.name, log) as replay:
                 assert await asyncio.to_thread(replay.wait, 200) != 0
                 assert "TRACKER_PSEUDONYM_FORMER_KEY_FILE" in replay.tail(20)
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             known = off.model_copy(update={"pseudonym_former_key_file": keyed.pseudonym_key_file})
             await to_its_end(known, keyed.name, log)
             with pytest.raises(ReplayError, match="users wait for lists"):
@@ -331,7 +329,7 @@ def test_pseudonyms_are_turned_off_by_a_replay_once_nothing_is_owed(
                 await until_ready(worker, calm)
                 await asyncio.sleep(5.0)
                 assert worker.stop(30) == 0
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             await to_its_end(known, keyed.name, log, "--change-over")
             now, then = await read_rows(known), await read_rows(keyed)
             assert differences(under_pseudonyms(now), then, artifact) == []

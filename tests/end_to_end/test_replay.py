@@ -5,35 +5,38 @@ Takes minutes: make test ARGS='-m long -k test_replay'.
 
 import asyncio
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.brokers import KafkaBroker
-from tests.end_to_end.test_outages import all_applied
+from tests.end_to_end.steps import (
+    all_applied,
+    command,
+    differences,
+    lists_of,
+    refusal,
+    send_lines,
+    session_ends,
+    settings_of,
+)
 from tests.faults import undisturbed
-from tests.shop import START, build_shop, shop_events, shop_settings
+from tests.shop import START, build_shop, shop_events
 from tests.states import (
     EMISSION,
     PLACE,
     Rows,
-    item_differences,
     read_rows,
-    user_differences,
     without_list,
 )
 from tests.tracker.stream.test_key_check import users_of
-from tracker.artifact.artifact import Artifact
 from tracker.demo.audit import read_events
-from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
+from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.demo.processes import ChildProcess
 from tracker.events.lines import Line
-from tracker.events.wire import Event, Recommendation, encode_event, hash_id
-from tracker.kafka.client import read_topic, send_events
+from tracker.events.wire import Event, encode_event, hash_id
 from tracker.kafka.cluster import TopicError, topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.partitioner import partition_of
@@ -43,23 +46,20 @@ from tracker.lookup.forget import forget_user
 from tracker.settings import Settings
 
 EVENTS, USERS, PARTITIONS = 24_000, 3000, 4
-SESSION = 6.0
 AWAY = [user for user in users_of(0, "crc32", 100) if partition_of(user, PARTITIONS, "murmur2")]
 GONE = ("gone-before", "gone-between")
 
 
-def settings_of(address: str, name: str, folder: Path, **more: Any) -> Settings:
-    return shop_settings(
-        address, name, folder, data_dir=folder / name, event_partitions=PARTITIONS,
-        item_partitions=2, commit_interval_seconds=0.5, session_timeout_seconds=SESSION, **more,
-    )  # fmt: skip
+def tracker_of(address: str, name: str, folder: Path, **more: Any) -> Settings:
+    return settings_of(
+        address, name, folder, event_partitions=PARTITIONS, item_partitions=2, **more
+    )
 
 
 async def send(settings: Settings, lines: list[Line], part: int) -> None:
     """Send a third of the events, and events of users in the partition of another rule."""
     third = len(lines) // 3
-    mine = lines[part * third : (part + 1) * third]
-    assert (await send_events(settings, iter(mine))).confirmed == third
+    await send_lines(settings, lines[part * third : (part + 1) * third])
     async with producer(settings) as client:
         for number, user in enumerate(AWAY * 3):
             place = START + part * 1000 + number
@@ -70,8 +70,7 @@ async def send(settings: Settings, lines: list[Line], part: int) -> None:
 
 async def send_gone(settings: Settings) -> None:
     likes = [Event(user, f"only-{user}", "like", START, event_id=user) for user in GONE]
-    lines = [Line("gone", encode_event(event)) for event in likes]
-    assert (await send_events(settings, iter(lines))).confirmed == len(GONE)
+    await send_lines(settings, [Line("gone", encode_event(event)) for event in likes])
 
 
 async def send_all(settings: Settings, lines: list[Line]) -> None:
@@ -79,14 +78,13 @@ async def send_all(settings: Settings, lines: list[Line]) -> None:
         await send(settings, lines, part)
 
 
-def command(settings: Settings, of: str, log: Path, *more: str) -> ChildProcess:
-    words = [sys.executable, "-m", "tracker", "replay", "--of", of, *more]
-    return ChildProcess("replay", words, log, worker_environment(settings))
+def replay_command(settings: Settings, of: str, log: Path, *more: str) -> ChildProcess:
+    return command(settings, log, "replay", "--of", of, *more)
 
 
 async def killed_at(settings: Settings, of: str, log: Path, least: int, *more: str) -> None:
     """Run the command, and kill it when the new states have applied some events."""
-    with command(settings, of, log, *more) as replay:
+    with replay_command(settings, of, log, *more) as replay:
         while replay.returncode is None:
             try:
                 await all_applied(settings, least, 1)
@@ -101,16 +99,8 @@ async def killed_at(settings: Settings, of: str, log: Path, least: int, *more: s
 
 
 async def to_its_end(settings: Settings, of: str, log: Path, *more: str) -> None:
-    with command(settings, of, log, *more) as replay:
+    with replay_command(settings, of, log, *more) as replay:
         assert await asyncio.to_thread(replay.wait, 200) == 0, replay.tail(30)
-
-
-async def refusal(settings: Settings, log: Path) -> str:
-    with worker_process(settings, log) as worker:
-        assert await asyncio.to_thread(worker.wait, 120) == 1, worker.tail()
-        text = worker.tail(5)
-    await asyncio.sleep(SESSION + 2.0)  # the group forgets the worker that has ended
-    return text
 
 
 async def replayed(
@@ -129,7 +119,7 @@ async def replayed(
             # 1. A replay is killed in the middle, and goes on beside the live worker.
             await ensure_topics(new)
             await killed_at(new, live.name, replays, part // 3)
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             await to_its_end(new, live.name, replays)
             assert f"caught up with {live.name}" in replays.read_text()
             assert (await forget_user(live, GONE[1], 30)).complete
@@ -139,15 +129,15 @@ async def replayed(
             if kill:
                 worker.send_signal(signal.SIGKILL)
                 worker.wait(10)
-                await asyncio.sleep(SESSION + 2.0)
+                await session_ends()
             else:
                 assert worker.stop(30) == 0
         # 3. The change-over is killed, and goes on; the live states are nobody's any more.
-        with command(new, live.name, replays, "--change-over") as over:
+        with replay_command(new, live.name, replays, "--change-over") as over:
             await asyncio.sleep(6.0)
             over.send_signal(signal.SIGKILL)
             over.wait(10)
-        await asyncio.sleep(SESSION + 2.0)
+        await session_ends()
         await to_its_end(new, live.name, replays, "--change-over")
         assert f"TRACKER_NAME={new.name}" in await refusal(live, log)
         # 4. The new states are served.
@@ -161,14 +151,8 @@ async def replayed(
     return await read_rows(new)
 
 
-async def lists_of(settings: Settings) -> Counter[str]:
-    topic = topics_of(settings).recommendations
-    return Counter(
-        [
-            msgspec.json.decode(record.value or b"", type=Recommendation).id
-            async for record in read_topic(settings, topic)
-        ]
-    )
+async def list_ids(settings: Settings) -> Counter[str]:
+    return Counter(one.id for one in await lists_of(settings))
 
 
 @pytest.mark.kafka
@@ -182,25 +166,22 @@ def test_replayed_states_are_those_of_living_it_and_no_list_is_lost_at_the_chang
     lines = shop_events(EVENTS, USERS, seed=17)
 
     async def go() -> None:
-        one = settings_of(kafka.address, f"{prefix}-calm", tmp_path)
-        live = settings_of(kafka.address, f"{prefix}-live", tmp_path)
-        new = settings_of(kafka.address, f"{prefix}-new", tmp_path, stream=live.name)
+        one = tracker_of(kafka.address, f"{prefix}-calm", tmp_path)
+        live = tracker_of(kafka.address, f"{prefix}-live", tmp_path)
+        new = tracker_of(kafka.address, f"{prefix}-new", tmp_path, stream=live.name)
         expected = await undisturbed(one, lambda: send_all(one, lines), tmp_path / "calm")
         found = await replayed(live, new, lines, tmp_path, kill)
         for user in GONE:
             assert not [place for place in found.users if place[1] == user.encode()]
             found.items.pop(item_key(hash_id(f"only-{user}"))[1:], None)
-        artifact = Artifact.load(tmp_path / "artifacts", device="cpu")
-        config, hidden = artifact.manifest.interest, artifact.models.hidden
         unlike = (*EMISSION, *PLACE)
-        assert user_differences(expected, found, config, hidden, unlike=unlike) == []
-        assert item_differences(expected, found) == []
+        assert differences(expected, found, tmp_path / "artifacts", unlike=unlike) == []
         assert len(expected.users) > 2000
         assert not found.owed
         assert await without_list(new, await read_events(new)) == []
-        repeats = {name: n for name, n in (await lists_of(new)).items() if n > 1}
+        repeats = {name: n for name, n in (await list_ids(new)).items() if n > 1}
         if not kill:
             assert repeats == {}  # all have their event's id, so another id would be another event
-        assert len(await lists_of(new)) > 1000
+        assert len(await list_ids(new)) > 1000
 
     asyncio.run(go())

@@ -19,28 +19,22 @@ from indexer.data.catalog import Catalog
 from indexer.items.assemble import build_artifact
 from indexer.items.options import BuildOptions
 from tests.brokers import KafkaBroker
-from tests.end_to_end.test_outages import all_applied
+from tests.end_to_end.steps import all_applied, differences, refusal, session_ends
 from tests.end_to_end.test_replay import (
     AWAY,
-    SESSION,
     killed_at,
-    lists_of,
-    refusal,
+    list_ids,
     send,
-    settings_of,
     to_its_end,
+    tracker_of,
 )
 from tests.shop import LetterEncoder, build_shop, shop_events, shop_items
 from tests.states import (
     EMISSION,
     PLACE,
-    Rows,
-    item_differences,
     read_rows,
-    user_differences,
     without_list,
 )
-from tracker.artifact.artifact import Artifact
 from tracker.demo.audit import read_events
 from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.events.lines import Line
@@ -52,6 +46,7 @@ from tracker.settings import Settings
 pytestmark = [pytest.mark.kafka, pytest.mark.long, pytest.mark.timeout(900)]
 
 LINES = 6000
+UNLIKE = (*EMISSION, *PLACE)
 PART = LINES // 3 + 3 * len(AWAY)
 """Records of one of the three parts that `send` sends."""
 
@@ -69,7 +64,7 @@ class World:
 
     def one(self, name: str, **more: Any) -> Settings:
         """Return settings of another tracker."""
-        return settings_of(self.kafka.address, f"{self.name}-{name}", self.folder, **more)
+        return tracker_of(self.kafka.address, f"{self.name}-{name}", self.folder, **more)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -78,8 +73,8 @@ class World:
 @pytest.fixture
 def world(kafka: KafkaBroker, prefix: str, tmp_path: Path) -> World:
     build_shop(tmp_path / "artifacts")
-    live = settings_of(kafka.address, f"{prefix}-live", tmp_path)
-    new = settings_of(kafka.address, f"{prefix}-new", tmp_path, stream=live.name)
+    live = tracker_of(kafka.address, f"{prefix}-live", tmp_path)
+    new = tracker_of(kafka.address, f"{prefix}-new", tmp_path, stream=live.name)
     return World(kafka, prefix, tmp_path, shop_events(LINES, 700, seed=23), live, new)
 
 
@@ -90,7 +85,7 @@ async def lives(world: World, settings: Settings, count: int) -> None:
         await all_applied(settings, count, 240)
         await asyncio.sleep(4.0)  # what was handed on, and item events
         assert worker.stop(30) == 0
-    await asyncio.sleep(SESSION + 2.0)
+    await session_ends()
 
 
 async def copied(source: Settings, target: Settings, starts: dict[int, int]) -> int:
@@ -107,13 +102,6 @@ async def copied(source: Settings, target: Settings, starts: dict[int, int]) -> 
             await client.send(topics_of(target).events, record.value, record.key, record.partition)
         await client.flush()
     return count
-
-
-def differences(expected: Rows, found: Rows, root: Path) -> list[str]:
-    artifact = Artifact.load(root, device="cpu")
-    config, hidden = artifact.manifest.interest, artifact.models.hidden
-    users = user_differences(expected, found, config, hidden, unlike=(*EMISSION, *PLACE))
-    return users + item_differences(expected, found)
 
 
 def test_replay_from_an_offset_and_from_a_time_has_the_states_of_the_events_from_there_on(
@@ -146,7 +134,10 @@ def test_replay_from_an_offset_and_from_a_time_has_the_states_of_the_events_from
             await to_its_end(new, live.name, world.log("replays"), "--change-over")
             await to_its_end(new, live.name, world.log("replays"), "--give-back")
             found = await read_rows(new)
-            assert differences(await read_rows(calm), found, world.folder / "artifacts") == []
+            assert (
+                differences(await read_rows(calm), found, world.folder / "artifacts", unlike=UNLIKE)
+                == []
+            )
             assert len(found.users) > 200
             said = f"{sum(starts[name].values())} records before the start are not in the states"
             assert said in world.log("replays").read_text()
@@ -183,7 +174,7 @@ def test_replay_by_other_weights_and_half_lives_has_the_states_of_having_lived_b
         await to_its_end(new, live.name, world.log("replays"))
         await to_its_end(new, live.name, world.log("replays"), "--change-over")
         expected, found = await read_rows(calm), await read_rows(new)
-        assert differences(expected, found, root) == []
+        assert differences(expected, found, root, unlike=UNLIKE) == []
         before = await read_rows(live)
         assert all(len(before.users[name]) != len(row) for name, row in found.users.items())
         assert len(found.users) > 200
@@ -204,16 +195,16 @@ def test_states_that_are_given_back_go_on_from_where_they_were(world: World) -> 
             await to_its_end(new, live.name, world.log("replays"), "--change-over")
             await send(live, world.lines, 1)
             await lives(world, new, 2 * PART)
-            between = await lists_of(live)
+            between = await list_ids(live)
             assert f"TRACKER_NAME={new.name}" in await refusal(live, world.log("refused"))
             await to_its_end(new, live.name, world.log("replays"), "--give-back")
             await send(live, world.lines, 2)
             await lives(world, live, 3 * PART)
         expected, found = await read_rows(calm), await read_rows(live)
-        assert differences(expected, found, world.folder / "artifacts") == []
+        assert differences(expected, found, world.folder / "artifacts", unlike=UNLIKE) == []
         assert not found.owed
         assert await without_list(live, await read_events(live)) == []
-        after = await lists_of(live)
+        after = await list_ids(live)
         assert max(after.values()) <= 2
         repeats = [name for name, count in after.items() if count == 2]
         assert len(repeats) > 50  # what came meanwhile got its list twice, with the same id
@@ -231,7 +222,7 @@ def test_replay_ends_though_its_events_are_deleted_before_it_has_read_them(world
                 await send(live, world.lines, part)
             await lives(world, live, 3 * PART)
             await killed_at(new, live.name, log, 100)
-            await asyncio.sleep(SESSION + 2.0)
+            await session_ends()
             admin = AdminClient({"bootstrap.servers": world.kafka.address})
             every = [TopicPartition(topic, number, -1) for number in range(4)]
             for deleted in admin.delete_records(every).values():

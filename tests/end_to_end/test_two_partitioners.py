@@ -5,22 +5,19 @@ from collections import Counter
 from pathlib import Path
 
 import aiohttp
-import msgspec
 import pytest
 
+from tests.end_to_end.steps import IN_TWO_PLACES, lists_of
 from tests.shop import START, build_shop, shop_settings
 from tests.states import read_rows
-from tests.tracker.stream.test_key_check import users_of
 from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.events.wire import Event, Recommendation, encode_event
-from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer
-from tracker.kafka.partitioner import HASHES, partition_of
+from tracker.kafka.partitioner import HASHES
 from tracker.settings import Settings
 
 PARTITIONS = 4
-USERS = [user for user in users_of(1, "crc32", 8) if partition_of(user, PARTITIONS, "murmur2") == 3]
 
 
 async def send(settings: Settings, partitioner: str, *events: Event) -> None:
@@ -43,7 +40,7 @@ async def counts(settings: Settings) -> dict[str, float]:
 
 
 async def run(settings: Settings, log: Path) -> tuple[dict[str, float], list[Recommendation]]:
-    user = USERS[0]
+    user = IN_TWO_PLACES[0]
     likes = [Event(user, f"i{n}", "like", START + n, event_id=f"e{n}") for n in range(6)]
     async with own_topics(settings, delete=False):
         with worker_process(settings, log) as worker:
@@ -58,11 +55,7 @@ async def run(settings: Settings, log: Path) -> tuple[dict[str, float], list[Rec
             await asyncio.sleep(1.5)  # a last commit, so that item events are applied
             found = await counts(settings)
             assert worker.stop(30) == 0
-    lists = [
-        msgspec.json.decode(record.value or b"", type=Recommendation)
-        async for record in read_topic(settings, topics_of(settings).recommendations)
-    ]
-    return found, lists
+    return found, await lists_of(settings)
 
 
 @pytest.mark.timeout(300)

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.steps import send_lines
 from tests.end_to_end.test_security import list_of
 from tests.paths import ROOT
-from tests.shop import START, build_shop
+from tests.shop import START, build_shop, shop_settings
 from tracker.demo.local import until_ready, worker_environment
-from tracker.demo.processes import ChildProcess, free_port
+from tracker.demo.processes import ChildProcess
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event
-from tracker.kafka.client import send_events
 from tracker.kafka.topics import ensure_topics
-from tracker.settings import load_settings
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(500)]
 
@@ -51,10 +50,9 @@ def test_worker_needs_no_rights_and_writes_to_its_data_and_caches_alone(
     for name in ("data", "kernels"):
         (open_folder / name).mkdir()
         os.chown(open_folder / name, int(USER), int(USER))
-    settings = load_settings(
-        {}, name=prefix, brokers=tansu, artifacts=str(open_folder / "artifacts"),
-        data_dir=open_folder / "data" / "state", web_port=free_port(), event_partitions=2,
-        item_partitions=1, commit_interval_seconds=0.2,
+    settings = shop_settings(
+        tansu, prefix, open_folder, data_dir=open_folder / "data" / "state",
+        commit_interval_seconds=0.2,
     )  # fmt: skip
     environment = worker_environment(settings) | {
         "NUMBA_CACHE_DIR": str(open_folder / "kernels"), "HOME": "/nonexistent",
@@ -73,7 +71,7 @@ def test_worker_needs_no_rights_and_writes_to_its_data_and_caches_alone(
         log = open_folder / "worker.log"
         with ChildProcess("tracker worker", command, log, environment, cwd=Path("/")) as worker:
             await until_ready(worker, settings, seconds=400.0)
-            assert (await send_events(settings, iter([line]))).confirmed == 1
+            await send_lines(settings, [line])
             await list_of(settings, "ada", worker)
             assert worker.stop(30) == 0
         assert "Traceback" not in log.read_text()

@@ -25,7 +25,7 @@ from indexer.cli.main import main as indexer_cli
 from indexer.data.catalog import Item
 from indexer.data.schemas import FORMATS, render, schema_of
 from tests.paths import ROOT
-from tests.project.markdown import PAGES, Block, blocks, by_hand, name_of, prose
+from tests.project.markdown import PAGES, Block, blocks, by_hand, links, name_of, prose
 from tracker.cli.main import cli as tracker_cli
 from tracker.events.kinds import Kinds
 from tracker.events.wire import (
@@ -388,3 +388,14 @@ def test_every_function_on_that_page_has_its_path() -> None:
     named = set(re.findall(r"`((?:[A-Z]\w+|\w+)\.\w+|[a-z]+_\w+)`", page)) - {"ram"}
     assert {name for name in named if "/" not in name} <= {name for _, name in walked_functions()}
     assert len(walked_functions()) > 30
+
+
+def test_both_readmes_have_the_same_commands_and_link_to_the_same_pages() -> None:
+    english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
+    others = {english.name, chinese.name}
+    assert sorted(set(links(english)) - others) == sorted(set(links(chinese)) - others)
+    bare = [
+        [re.sub(r" *#.*", "", block.text) for block in blocks(page, "sh", "python")]
+        for page in (english, chinese)
+    ]
+    assert bare[0] == bare[1]

@@ -30,9 +30,9 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def map_in_readme() -> set[str]:
-    """Return the rooms and modules that the block of the README's map names, as paths."""
-    section = (ROOT / "README.md").read_text().split("\n## The map\n")[1].split("\n## ")[0]
+def map_in_readme(readme: str, title: str) -> set[str]:
+    """Return the rooms and modules that the block of a README's map names, as paths."""
+    section = (ROOT / readme).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
     package, found = "", set()
     for line in section.split("```")[1].splitlines():
         if top := re.fullmatch(r"(\w+)/", line):
@@ -42,10 +42,13 @@ def map_in_readme() -> set[str]:
     return found
 
 
-def test_the_readme_names_every_room_and_no_other() -> None:
+@pytest.mark.parametrize(
+    ("readme", "title"), [("README.md", "The map"), ("README.zh-CN.md", "代码地图")]
+)
+def test_the_readme_names_every_room_and_no_other(readme: str, title: str) -> None:
     rooms = {name_of(folder) for folder in FOLDERS if folder.name not in PACKAGES}
     loose = {name_of(path) for path in MODULES if path.parent.name in PACKAGES}
-    assert map_in_readme() == rooms | loose
+    assert map_in_readme(readme, title) == rooms | loose
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -21,3 +21,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield build
     for worker in workers:
         worker.close()
+
+
+@pytest.fixture
+def worker(make: Make) -> WorkerState:
+    """Make the state of one worker with default settings."""
+    return make()

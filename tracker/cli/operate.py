@@ -144,9 +144,8 @@ def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
 def acls(settings: Settings, role: Role, principal: str, group: str) -> None:
     """Print the commands that give PRINCIPAL the rights of ROLE.
 
-    These are the fewest that the role needs on a cluster with access control. PRINCIPAL is a user
-    of the cluster, as User:tracker. Pipe the lines into a shell, with Kafka's own tools in the
-    path.
+    The role needs no others on a cluster with access control. PRINCIPAL is a user of the cluster,
+    for example User:tracker. Pipe the lines into a shell, with Kafka's own tools in the path.
     """
     for right in rights_of(settings, role, group):
         click.echo(right.command(settings.brokers, principal))
@@ -219,9 +218,9 @@ def reset_learning_command(settings: Settings, yes: bool) -> None:
 def mend_times_command(settings: Settings, yes: bool) -> None:
     """Mend states with times past the clock.
 
-    An event of the future has left them. Stop all workers first. Stream time goes back to the
-    clock. A user's state is made again from the recent events in it, an item's from the item events
-    that the topic still keeps. The output says what was lost.
+    An event of the future leaves such times. Stop all workers first. Stream time goes back to the
+    clock. A user's state is made again from the recent events in it. An item's state is made again
+    from the item events that the topic still keeps. The output says what was lost.
     """
     from tracker.lookup.mend_times import mend_times
 
@@ -239,9 +238,9 @@ def mend_times_command(settings: Settings, yes: bool) -> None:
 def merge_states_command(settings: Settings, yes: bool) -> None:
     """Move states to the partitions of their users.
 
-    Producers with different partitioners, or a changed TRACKER_PARTITIONER, leave states where
-    nobody looks. Stop all workers first. Each such state goes to its user's partition, where the
-    workers join it with the one that is there, once.
+    Producers with different partitioners, or a changed TRACKER_PARTITIONER, leave states in
+    partitions where no worker looks for them. Stop all workers first. Each such state goes to its
+    user's partition. There the workers join it once with the state that is there.
     """
     from tracker.lookup.merge_states import merge_states
 
@@ -260,10 +259,10 @@ def merge_states_command(settings: Settings, yes: bool) -> None:
 def move_states_command(settings: Settings, yes: bool) -> None:
     """Move states after partitions were added.
 
-    They were added to the events topic. Stop all workers first. Each state goes, with what its
-    user has seen and waits for, to where TRACKER_PARTITIONER puts the user by the new number.
-    Records that still lie in the old partitions are handed on when the workers run. If it is cut
-    off, run it again. Memory: the rows of one partition.
+    Use it if the events topic has more partitions than before. Stop all workers first. Each state
+    goes to the partition that TRACKER_PARTITIONER chooses by the new number, with what its user has
+    seen and waits for. Records in the old partitions are handed on when the workers run. If it is
+    cut off, run it again. It needs memory for the rows of one partition.
     """
     from tracker.lookup.move_states import move_states
 

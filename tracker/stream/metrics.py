@@ -124,9 +124,12 @@ class Metrics:
             "unknown_items", "events of items that are not in the catalogue"
         )
         self.not_of_items = counter(
-            "not_of_items", "events that no item was told of, since the user had added enough to it"
+            "not_of_items",
+            "events that did not change their item, because their user had reached the cap",
         )
-        self.replayed = counter("replayed", "events and item events that were applied before")
+        self.replayed = counter(
+            "replayed", "events and item events read again, and not applied twice"
+        )
         self.skipped = counter(
             "skipped_offsets", "offsets that retention deleted before they were applied"
         )
@@ -142,7 +145,8 @@ class Metrics:
         self.deleted = counter("deleted_states", "states deleted after the idle time", ("table",))
         self.forgotten = counter("forgotten_users", "requests to forget a user, applied")
         self.forgotten_events = counter(
-            "forgotten_events", "events of before their users were forgotten, dropped"
+            "forgotten_events",
+            "events dropped, because they are older than the request to forget their user",
         )
         self.rebuilt = counter(
             "rebuilt_states", "states rebuilt from their ring for a new artifact"
@@ -168,7 +172,7 @@ class Metrics:
         registry.register(self.interest_drift)
         self.next_events = counter(
             "next_events",
-            "first positive events after a list, by whether their item stood in it",
+            "first positive events after a list, by whether their item was in it",
             ("in_list",),
         )
         self.recommended_items = counter(
@@ -181,7 +185,7 @@ class Metrics:
         self.coverage = Coverage(clock)
         gauge(
             "catalogue_coverage_ratio",
-            "share of the catalogue that stood in lists in this clock hour and the one before",
+            "share of the catalogue that was in lists in this clock hour and the one before",
         ).set_function(self.coverage.share)
         self.requests = counter(
             "http_requests", "requests of the HTTP API, by route and status", ("route", "status")

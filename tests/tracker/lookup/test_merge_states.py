@@ -1,15 +1,13 @@
 """States in the wrong partition are moved to the user's own, and joined there once."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.brokers import KafkaBroker
-from tests.plane_world import FakeRecord, WorkerState, like
+from tests.plane_world import FakeRecord, Make, WorkerState, like
 from tests.tracker.stream.test_hand_over import AWAY, HERE, receive, rejections
 from tracker.explained import Explained
 from tracker.kafka.client import read_topic
@@ -25,15 +23,13 @@ HOME = 2
 
 
 @pytest.fixture
-def halves(tmp_path: Path) -> Iterator[tuple[WorkerState, WorkerState]]:
+def halves(make: Make) -> tuple[WorkerState, WorkerState]:
     """Partitions 0 and 2, in both of which a user had events while nothing was handed on."""
-    away = WorkerState(tmp_path / "away", partition=0, hand_over="off")
-    home = WorkerState(tmp_path / "home", partition=HOME, hands_over=True)
+    away = make(hand_over="off")
+    home = make(partition=HOME, hands_over=True)
     away.send(like(SPLIT, 0), like(SPLIT, 1), like(MOVED, 2), like(STAYS, 3))
     home.send(like(SPLIT, 4), like(SPLIT, 5), like(SPLIT, 6))
-    yield away, home
-    away.close()
-    home.close()
+    return away, home
 
 
 def settings_of(address: str, name: str, **more: Any) -> Settings:

@@ -1,8 +1,6 @@
 """States are moved to the partitions of their users; the whole of it is in end_to_end."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.paths import GOLDEN
-from tests.plane_world import NOW, WorkerState, like, lists
+from tests.plane_world import NOW, Make, WorkerState, like, lists
 from tests.tracker.lookup.test_merge_states import settings_of
 from tests.tracker.stream.test_hand_over import AWAY, HERE, as_read, receive, rejections
 from tracker.events.wire import encode_event
@@ -27,10 +25,8 @@ from tracker.users.layout import in_new_partition, is_whole, last_time_of, offse
 
 
 @pytest.fixture
-def owner(tmp_path: Path) -> Iterator[WorkerState]:
-    world = WorkerState(tmp_path / "owner", partition=2, hands_over=True)
-    yield world
-    world.close()
+def owner(make: Make) -> WorkerState:
+    return make(partition=2, hands_over=True)
 
 
 def test_row_of_a_user_has_no_offset_of_the_old_partition_and_is_whole() -> None:

@@ -1,20 +1,9 @@
 """When a partition commits: first, by the timer, beside its chunks, and again."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.plane_world import RunningPartition, WorkerState, like, run_partition
 from tracker.store.committer import CommitUnknownError
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerState]:
-    made = WorkerState(tmp_path)
-    yield made
-    made.close()
 
 
 def test_position_is_committed_before_the_first_chunk(worker: WorkerState) -> None:

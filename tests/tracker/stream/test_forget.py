@@ -1,15 +1,13 @@
 """A forgotten user is gone from states and items, late events are dropped, and it is exact."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from tests.plane_world import NOW, FakeRecord, WorkerState, like, lists
+from tests.plane_world import NOW, FakeRecord, Make, WorkerState, like, lists
 from tracker.events.wire import hash_id
 from tracker.items.states import ItemStates
 from tracker.kafka.forget import ForgetRequest, PendingForget
@@ -43,17 +41,8 @@ def with_feed(worker: WorkerState) -> FakeFeed:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerState]:
-    state = WorkerState(tmp_path / "a", emit_min_interval_seconds=0.0)
-    yield state
-    state.close()
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[WorkerState]:
-    state = WorkerState(tmp_path / "b", emit_min_interval_seconds=0.0)
-    yield state
-    state.close()
+def other(make: Make) -> WorkerState:
+    return make()
 
 
 def apply_requests(worker: WorkerState) -> None:
@@ -205,8 +194,8 @@ def test_an_aborted_commit_keeps_the_deletion_and_writes_no_seen_set_of_others(
     assert rows.get(b"sbob") is None  # bob's ring has never overflowed
 
 
-def test_what_is_owed_goes_too(tmp_path: Path) -> None:
-    worker = WorkerState(tmp_path, emit_min_interval_seconds=60.0)
+def test_what_is_owed_goes_too(make: Make) -> None:
+    worker = make(emit_min_interval_seconds=60.0)
     feed = with_feed(worker)
     worker.send(like("ada", 1))
     worker.send(like("ada", 2), like("bob", 2))
@@ -221,7 +210,6 @@ def test_what_is_owed_goes_too(tmp_path: Path) -> None:
     assert worker.users.pending() == 1
     worker.now += 61
     assert [one.user_id for one in lists(worker.users.emit_due())] == ["bob"]
-    worker.close()
 
 
 def test_request_to_one_partition_is_sent_on_to_the_others(worker: WorkerState) -> None:
@@ -272,13 +260,12 @@ def test_a_quiet_partition_writes_now_and_then_so_that_its_topics_are_compacted(
 
 
 def test_without_transactions_the_request_ends_after_the_deletion_is_committed(
-    tmp_path: Path,
+    make: Make,
 ) -> None:
-    worker = WorkerState(tmp_path, transactions=False)
+    worker = make(transactions=False)
     feed = with_feed(worker)
     worker.send(*ADA_EVENTS)
     feed.ask("ada")
     apply_requests(worker)
     ends = [[r for r in worker.commit() if r.value is None] for _ in range(2)]
     assert ([len(one) for one in ends]) == [0, 1]
-    worker.close()

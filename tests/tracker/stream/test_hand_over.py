@@ -1,9 +1,9 @@
 """Events outside their user's partition are handed on to its owner, and taken there once."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.paths import GOLDEN
-from tests.plane_world import NOW, FakeRecord, WorkerState, like, lists, run_partition
+from tests.plane_world import NOW, FakeRecord, Make, WorkerState, like, lists, run_partition
 from tests.tracker.stream.test_key_check import users_of
 from tracker.events.item_events import decode_blocks
 from tracker.events.wire import Event, OtherEvent, encode_event
@@ -27,17 +27,8 @@ AWAY = [user for user in users_of(0, "crc32", 200) if partition_of(user, 4, "mur
 
 
 @pytest.fixture
-def worlds(tmp_path: Path) -> Iterator[Any]:
-    made: list[WorkerState] = []
-
-    def make(partition: int = 0, hands_over: bool = True, **more: Any) -> WorkerState:
-        folder = tmp_path / str(len(made))
-        made.append(WorkerState(folder, partition=partition, hands_over=hands_over, **more))
-        return made[-1]
-
-    yield make
-    for worker in made:
-        worker.close()
+def worlds(make: Make) -> Make:
+    return partial(make, hands_over=True)
 
 
 def handed(worker: WorkerState) -> list[Record]:

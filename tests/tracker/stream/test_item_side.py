@@ -1,16 +1,15 @@
 """ItemSide: every item event once, whatever is sent again."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from tests.plane_world import NOW, FakeRecord, WorkerState, like
+from tests.plane_world import NOW, FakeRecord, Make, WorkerState, like
 from tracker.events.item_events import ITEM_EVENT, decode_block, decode_blocks, encode_block
 from tracker.events.wire import hash_id
 from tracker.items.config import ItemCounts
@@ -22,13 +21,6 @@ from tracker.stream.serving import make_serving
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 Blocks = list[bytes]
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerState]:
-    made = WorkerState(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -124,10 +116,10 @@ def test_items_are_owed_nothing(worker: WorkerState) -> None:
 
 
 def test_items_in_any_chunks_give_the_same_counts(
-    worker: WorkerState, blocks: Any, tmp_path: Path
+    worker: WorkerState, blocks: Any, make: Make
 ) -> None:
     made = [block for item in (1, 2, 1, 3, 1) for block in blocks(item)]
-    other = WorkerState(tmp_path / "other")
+    other = make()
     worker.items.process(sources(*made), len(made))
     for at, block in enumerate(made):
         other.items.process(sources(block, start=at), at + 1)
@@ -141,7 +133,6 @@ def test_items_in_any_chunks_give_the_same_counts(
             states, slot = found
             rows.append(states.columns.counts[slot])
         np.testing.assert_allclose(rows[0], rows[1], rtol=1e-12)
-    other.close()
 
 
 def made_up(n: int = 1, **fields: Any) -> np.ndarray:
@@ -201,8 +192,8 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_chunk_of_more_items_than_fit_is_applied_in_parts(tmp_path: Path) -> None:
-    worker = WorkerState(tmp_path, capacity=50)
+def test_chunk_of_more_items_than_fit_is_applied_in_parts(make: Make) -> None:
+    worker = make(capacity=50)
     events = made_up(201)
     events["source_offset"] = np.arange(201) // 2  # two items of each offset
     assert drain(worker, sources(encode_block(events[:120]), encode_block(events[120:]))) == 4
@@ -214,12 +205,11 @@ def test_chunk_of_more_items_than_fit_is_applied_in_parts(tmp_path: Path) -> Non
         assert states.head["positives"][slot] == 1
     assert worker.items.store.progress.sources == {0: 100}
     assert worker.count("item_events") == 201
-    worker.close()
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_parts_of_a_chunk_do_not_count_as_replayed(tmp_path: Path) -> None:
-    worker = WorkerState(tmp_path, capacity=50)
+def test_parts_of_a_chunk_do_not_count_as_replayed(make: Make) -> None:
+    worker = make(capacity=50)
     records = sources(encode_block(made_up(120)))
     for _ in range(2):
         with pytest.raises(ArenaFullError):
@@ -228,7 +218,6 @@ def test_parts_of_a_chunk_do_not_count_as_replayed(tmp_path: Path) -> None:
     worker.items.process(records, 1)
     assert worker.count("replayed") == 0
     assert worker.count("item_events") == 120
-    worker.close()
 
 
 def test_offset_past_the_end_of_its_source_is_rejected_once_the_end_was_read(
@@ -320,11 +309,11 @@ def counting(worker: WorkerState, scales: ItemCounts) -> None:
 
 
 def test_versions_that_count_by_other_half_lives_lose_nothing_that_both_have(
-    worker: WorkerState, blocks: Any, tmp_path: Path
+    worker: WorkerState, blocks: Any, make: Make
 ) -> None:
     first = ItemCounts(more_seconds=(600.0, 3600.0))
     second = ItemCounts(more_seconds=(21600.0,)).after(first)
-    other = WorkerState(tmp_path / "other")
+    other = make()
     counting(other, first)
     every = [block for item in (1, 2, 1, 3, 1, 2) for block in blocks(item)]
     for at, block in enumerate(every):
@@ -345,4 +334,3 @@ def test_versions_that_count_by_other_half_lives_lose_nothing_that_both_have(
             states, slot = found
             counts.append(states.columns.counts[slot].tolist())
         assert counts[0] == counts[1]
-    other.close()

@@ -1,7 +1,5 @@
 """Live quality: next events against last lists, channels, and coverage of the catalogue."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +9,6 @@ from tests.plane_world import WorkerState, like, lists, small_artifact
 from tracker.events.wire import Event
 from tracker.stream.live_quality import COVERAGE_SECONDS, Coverage
 from tracker.stream.serving import make_serving
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerState]:
-    made = WorkerState(tmp_path)
-    yield made
-    made.close()
 
 
 def hits(worker: WorkerState) -> tuple[float, float]:

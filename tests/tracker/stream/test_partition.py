@@ -2,14 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.plane_world import (
     NOW,
+    Make,
     RunningPartition,
     WorkerState,
     like,
@@ -33,10 +33,8 @@ from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerState]:
-    made = WorkerState(tmp_path, capacity=20)
-    yield made
-    made.close()
+def worker(make: Make) -> WorkerState:
+    return make(capacity=20)
 
 
 def test_chunks_are_applied_in_order_and_committed_at_the_end(worker: WorkerState) -> None:
@@ -255,8 +253,8 @@ def test_partition_waits_while_too_many_item_events_wait_for_a_commit(
     run_partition(worker, work)
 
 
-def test_owed_list_goes_out_when_it_is_due(tmp_path: Path) -> None:
-    worker = WorkerState(tmp_path, emit_min_interval_seconds=10.0)
+def test_owed_list_goes_out_when_it_is_due(make: Make) -> None:
+    worker = make(emit_min_interval_seconds=10.0)
 
     async def work(running: RunningPartition) -> None:
         running.accept(0, worker.records(like("a", 0)))
@@ -270,7 +268,6 @@ def test_owed_list_goes_out_when_it_is_due(tmp_path: Path) -> None:
     assert {one.id for one in lists(running.outbox.records)} == {
         f"t-events-0-{n}" for n in range(3)
     }
-    worker.close()
 
 
 def test_question_is_answered_between_chunks(worker: WorkerState) -> None:

@@ -1,9 +1,8 @@
 """Learning in a worker: which events teach, what is committed with the position, what is undone."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,20 +37,15 @@ def trained(sequence: int = 1, seed: int = 0) -> Artifact:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    made: list[WorkerState] = []
-
+def make(make: Make) -> Make:
     def build(**settings: Any) -> WorkerState:
-        worker = WorkerState(tmp_path / str(len(made)), **settings)
-        made.append(worker)
+        worker = make(**settings)
         worker.keeper.current = make_serving(trained(), worker.settings)
         worker.restart()
         worker.send(*(like(f"u{n}", n) for n in range(4)))  # users are known from here on
         return worker
 
-    yield build
-    for worker in made:
-        worker.close()
+    return build
 
 
 def learner(worker: WorkerState) -> Learner:

@@ -1,17 +1,16 @@
 """With a key, no id of a user is in states, in what is sent, or in the log; all else is equal."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.api_world import ApiWorld, user_in, with_api
-from tests.plane_world import NOW, WorkerState, like, lists
+from tests.plane_world import NOW, Make, WorkerState, like, lists
 from tests.tracker.stream.test_forget import apply_requests, with_feed
 from tests.tracker.stream.test_hand_over import as_read, handed, receive
-from tracker.events.wire import OtherEvent
+from tracker.events.wire import OtherEvent, hash_id
 from tracker.kafka.forget import pending_of
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
@@ -26,21 +25,16 @@ ADA, BOB, EVE = NEEDLES[:3]
 
 
 @pytest.fixture
-def worlds(tmp_path: Path) -> Iterator[Any]:
-    made: list[WorkerState] = []
-
-    def make(key: str | None = KEY, former: str | None = None, **more: Any) -> WorkerState:
+def worlds(tmp_path: Path, make: Make) -> Make:
+    def build(key: str | None = KEY, former: str | None = None, **more: Any) -> WorkerState:
         for name, text in (("key", key), ("former_key", former)):
             if text is not None:
-                path = tmp_path / f"{len(made)}-{name}"
+                path = tmp_path / f"{hash_id(text)}"
                 path.write_text(text)
                 more[f"pseudonym_{name}_file"] = path
-        made.append(WorkerState(tmp_path / str(len(made)), **more))
-        return made[-1]
+        return make(**more)
 
-    yield make
-    for worker in made:
-        worker.close()
+    return build
 
 
 def rows_of(worker: WorkerState) -> dict[bytes, bytes]:

@@ -1,16 +1,14 @@
 """A replay goes no further than live workers have committed, and sends nothing."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.plane_world import RunningPartition, WorkerState, like, run_partition
+from tests.plane_world import Make, RunningPartition, WorkerState, like, run_partition
 from tests.tracker.stream.test_hand_over import AWAY, HERE, as_read, handed, receive
 from tracker.kernels.row_bytes import OWED_PREFIX
 from tracker.lookup.replay import _waits
@@ -19,20 +17,15 @@ from tracker.stream.replay import Replay
 
 
 @pytest.fixture
-def worlds(tmp_path: Path) -> Iterator[Any]:
-    made: list[WorkerState] = []
-
-    def make(partition: int = 0, replays: bool = True) -> WorkerState:
-        world = WorkerState(tmp_path / str(len(made)), partition=partition, hands_over=True)
-        made.append(world)
+def worlds(make: Make) -> Make:
+    def build(partition: int = 0, replays: bool = True) -> WorkerState:
+        world = make(partition=partition, hands_over=True)
         if replays:
             world.context = replace(world.context, replay=Replay("live"))
             world.restart()
         return world
 
-    yield make
-    for world in made:
-        world.close()
+    return build
 
 
 def test_states_are_built_and_neither_lists_nor_rejections_are_sent(worlds: Any) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.plane_world import WorkerState
+from tests.plane_world import Make, WorkerState
 from tests.shop import START, build_shop, shop_events, shop_items, shop_settings
 from tracker.demo.local import own_topics, until_ready, worker_process
 from tracker.events import lines as event_lines
@@ -28,10 +27,8 @@ def health(worker: WorkerState, *, rebalancing: bool = False) -> Health:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[WorkerState]:
-    made = WorkerState(tmp_path, health_stall_seconds=5.0)
-    yield made
-    made.close()
+def worker(make: Make) -> WorkerState:
+    return make(health_stall_seconds=5.0)
 
 
 class Probes:
