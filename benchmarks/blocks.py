@@ -539,20 +539,35 @@ def _of_model(row: Mapping[str, float] | None) -> str:
 
 
 def training_sizes(results: Results) -> str:
-    """Return time and memory of trainings by events and items."""
-    result = results["train"]
-    lines = []
-    for one in result["figures"]["points"]:
-        line = [whole(one["events"]), whole(one["items"])]
-        for which in ("own", "other"):
-            took = (one.get(which) or {}).get("train")
-            line += (
-                ["", ""]
-                if took is None
-                else [f"{took['processor']:,.0f} s", f"{took['memory_mib']:,.0f} MiB"]
-            )
-        lines.append(line)
-    head = ["events", "items", "processor time", "memory", "before: time", "before: memory"]
+    """Return time, memory and quality of trainings and evaluations, by events and items."""
+    result, lines = results["train"], []
+    for point in result["figures"]["points"]:
+        size = f"{whole(point['events'])} events, {whole(point['items'])} items"
+        by_checkout = {which: point[which] for which in ("own", "other") if point.get(which)}
+        for which, found in by_checkout.items():
+            line = [
+                size if point["events"] else "all films",
+                "this" if which == "own" else "before",
+            ]
+            for command in ("train", "evaluate"):
+                took = found.get(command)
+                line += (
+                    [""] * 3
+                    if took is None
+                    else [
+                        f"{took['processor']:,.0f} s",
+                        f"{took['clock']:,.0f} s",
+                        f"{took['memory_mib']:,.0f} MiB",
+                    ]
+                )
+            rate, quality = found.get("events_per_second"), found.get("ndcg_at_10", {})
+            line.append("" if rate is None else whole(rate))
+            line.append(share(quality["tracker"]) if "tracker" in quality else "")
+            lines.append(line)
+    head = [""]
+    for command in ("training", "evaluation"):
+        head += [f"{command}: processor", "clock", "memory"]
+    head = [head[0], "version", *head[1:], "events/s", "NDCG@10"]
     return figure(head, lines, result)
 
 

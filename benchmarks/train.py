@@ -1,12 +1,13 @@
-"""Time, memory and quality of trainings by the number of events and items, beside another checkout.
+"""Time, memory and quality of trainings and evaluations by size, beside another checkout.
 
-    python -m benchmarks.train --work sizes --result train
-    python -m benchmarks.train --work sizes --other ../before --events 300000 --items 9000
+    python -m benchmarks.train --evaluate --result train
+    python -m benchmarks.train --evaluate --beside ../before --events 100000 --items 9000
+    python -m benchmarks.train --evaluate --beside ../before --films DATA
 
-Each point is a made-up stream of news. Its items are built first, so the encoding of texts is not
-counted. Then `indexer train` and, with `--evaluate`, `indexer evaluate` run with default flags, in
-this checkout and in the other one in turn; the other one has an environment `.venv` of its own. A
-point that takes longer than `--minutes` is ended, and no larger one is begun.
+Each point is a made-up stream of news, or all films of `DATA/movietweetings`. Its items are built
+first, so the encoding of texts is not counted. Then `indexer train` and, with `--evaluate`,
+`indexer evaluate` run with default flags, in this checkout and in the other one in turn; the other
+one has an environment `.venv` of its own. A command that takes longer than `--minutes` is ended.
 
 Processor time is that of a command and its processes; memory is the largest of any of them. What is
 measured stays in the folder and is not measured again.
@@ -37,32 +38,49 @@ USUAL_EVENTS, USUAL_ITEMS = 100_000, 9000
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A stream of news of some size."""
+    """Items and events to train on, in files; `events` and `items` are numbers, 0 for films."""
 
-    events: int
-    items: int
+    name: str
+    item_file: Path
+    event_file: Path
+    events: int = 0
+    items: int = 0
+
+    @classmethod
+    def of_films(cls, data: Path) -> "Point":
+        """Return all films of a folder of data."""
+        folder = data.absolute() / "movietweetings"
+        return cls("films", folder / "items.jsonl.gz", folder / "events.jsonl.gz")
+
+    @classmethod
+    def of_news(cls, work: Path, events: int, items: int) -> "Point":
+        """Return a stream of news of some size, which is made when it is measured."""
+        name = f"{events}-{items}"
+        data = work / name / "data"
+        return cls(name, data / "items.jsonl", data / "events.jsonl", events, items)
 
     @property
     def stream(self) -> Stream:
-        """Return the stream: as long in time as it is in events, six events a user."""
+        """Return the stream of news: as long in time as in events, six events a user."""
         days = max(1.0, NEWS_LARGE.days * self.events / NEWS_LARGE.events)
         users = max(100, self.events // 6)
         return replace(NEWS_LARGE, events=self.events, items=self.items, users=users, days=days)
 
-    @property
-    def name(self) -> str:
-        """Return the name of its folder."""
-        return f"{self.events}-{self.items}"
+    def prepare(self) -> None:
+        """Make the stream of news, if it is not there."""
+        folder = self.event_file.parent
+        if self.events and not (folder / "truth.json").exists():
+            write(make(self.stream), folder)
 
 
-def points(events: Sequence[int], items: Sequence[int]) -> Iterator[Point]:
-    """Yield the points of both curves, or the one point that is given, each once."""
+def points(work: Path, events: Sequence[int], items: Sequence[int]) -> Iterator[Point]:
+    """Yield the points of both curves, or those of the sizes that are given, each once."""
     if events and items:
-        yield from (Point(one, other) for one in events for other in items)
-        return
-    found = [Point(one, USUAL_ITEMS) for one in (events or ([] if items else EVENTS))]
-    found += [Point(USUAL_EVENTS, one) for one in (items or ([] if events else ITEMS))]
-    yield from dict.fromkeys(found)
+        sizes = [(one, other) for one in events for other in items]
+    else:
+        sizes = [(one, USUAL_ITEMS) for one in (events or ([] if items else EVENTS))]
+        sizes += [(USUAL_EVENTS, one) for one in (items or ([] if events else ITEMS))]
+    yield from (Point.of_news(work, *size) for size in dict.fromkeys(sizes))
 
 
 def run(checkout: Path, words: Sequence[str], seconds: float) -> dict[str, float] | None:
@@ -73,7 +91,7 @@ def run(checkout: Path, words: Sequence[str], seconds: float) -> dict[str, float
     """
     print(f"{checkout.name}: indexer {' '.join(words)}", file=sys.stderr, flush=True)
     command = [str(checkout / ".venv" / "bin" / "python"), "-m", "indexer", *words]
-    started = time.monotonic()
+    load, started = os.getloadavg()[0], time.monotonic()
     process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL)
     while True:
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -90,37 +108,47 @@ def run(checkout: Path, words: Sequence[str], seconds: float) -> dict[str, float
         "clock": time.monotonic() - started,
         "processor": usage.ru_utime + usage.ru_stime,
         "memory_mib": usage.ru_maxrss / 1024.0,
+        "load_before": load,
     }
 
 
 def measure(
-    point: Point, checkout: Path, folder: Path, evaluates: bool, seconds: float
+    point: Point, checkout: Path, folder: Path, evaluation: Sequence[str] | None, seconds: float
 ) -> dict[str, Any] | None:
-    """Train on one point by one checkout; return what it took, None if it was ended."""
-    data, kept = folder / "data", folder / checkout.name / "figures.json"
+    """Train on a point by one checkout; return what it took, None if it was ended.
+
+    Args:
+        point: files to train on.
+        checkout: whose code runs.
+        folder: of what is measured of the point.
+        evaluation: options of an evaluation of the version; None for none.
+        seconds: a command may take.
+    """
+    own = folder / checkout.name
+    kept, built, out = own / "figures.json", own / "built", own / "artifacts"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
-    if not (data / "truth.json").exists():
-        write(make(point.stream), data)
-    files = ["--items", str(data / "items.jsonl"), "--events", str(data / "events.jsonl")]
-    built, out = folder / "built", kept.parent / "artifacts"
+    point.prepare()
+    items = ["--items", str(point.item_file)]
     if not (built / "LATEST").exists():
-        run(checkout, ["build", files[1], "--out", str(built)], 1e9)
+        run(checkout, ["build", str(point.item_file), "--out", str(built)], 1e9)
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(built, out)
-    told = [*files, "--protocol", "gts", "--out", str(out)]
+    told = [*items, "--events", str(point.event_file), "--protocol", "gts", "--out", str(out)]
     figures: dict[str, Any] = {"train": run(checkout, ["train", *told], seconds)}
     if figures["train"] is None:
         return None
-    if evaluates:
-        report = kept.parent / "evaluation.json"
-        figures["evaluate"] = run(checkout, ["evaluate", *told, "--json", str(report)], seconds)
+    if evaluation is not None:
+        report = own / "evaluation.json"
+        command = ["evaluate", *told, *evaluation, "--json", str(report)]
+        figures["evaluate"] = run(checkout, command, seconds)
         if figures["evaluate"] is not None:
             said = json.loads(report.read_text())
-            figures["hit_rate_at_10"] = {
-                row["model"]: row["hit_rate_at_10"] for row in said["rows"] if row["slice"] == "all"
-            }
+            every = [row for row in said["rows"] if row["slice"] == "all"]
+            for metric in ("hit_rate_at_10", "ndcg_at_10"):
+                figures[metric] = {row["model"]: row[metric] for row in every}
+            figures["targets"] = every[0]["n"]
             figures["events_per_second"] = said["events_per_second"]
     kept.write_text(json.dumps(figures, indent=1) + "\n")
     return figures
@@ -144,28 +172,38 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "sizes")
-    parser.add_argument("--other", type=Path, help="a second checkout, with its .venv")
+    parser.add_argument("--beside", type=Path, help="a second checkout, with its .venv")
+    parser.add_argument("--films", type=Path, metavar="DATA", help="folder of `movietweetings`")
     parser.add_argument("--events", type=int, nargs="*", default=[])
     parser.add_argument("--items", type=int, nargs="*", default=[])
     parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--targets", type=int, help="of an evaluation; by default as many as usual")
     parser.add_argument("--minutes", type=float, default=40.0, help="of one command at most")
     add_option(parser)
     given = parser.parse_args()
     # The path is not resolved further: .venv/bin/python is a link that must stay one.
-    checkouts = [ROOT, *([given.other.absolute()] if given.other else [])]
+    checkouts = [ROOT, *([given.beside.absolute()] if given.beside else [])]
     found: list[dict[str, Any]] = []
     ended: list[str] = []
-    for point in points(given.events, given.items):
+    work = given.work.absolute()
+    wanted = [Point.of_films(given.films)] if given.films else []
+    if given.events or given.items or not wanted:
+        wanted += points(work, given.events, given.items)
+    evaluation = None
+    if given.evaluate:
+        evaluation = [] if given.targets is None else ["--targets", str(given.targets)]
+    for point in wanted:
         by_checkout = {}
         for number, checkout in enumerate(checkouts):
-            folder = given.work.absolute() / point.name
-            figures = measure(point, checkout, folder, given.evaluate, 60.0 * given.minutes)
+            figures = measure(point, checkout, work / point.name, evaluation, 60.0 * given.minutes)
             by_checkout["other" if number else "own"] = figures
             if figures is None:
                 ended.append(f"{point.name} by {checkout.name}")
             else:
                 print(f"{point.name} {checkout.name}: {json.dumps(figures)}", flush=True)
-        found.append({"events": point.events, "items": point.items, **by_checkout})
+        found.append(
+            {"name": point.name, "events": point.events, "items": point.items, **by_checkout}
+        )
     for size in ("events", "items"):
         other, usual = ("items", USUAL_ITEMS) if size == "events" else ("events", USUAL_EVENTS)
         curve = [one for one in found if one[other] == usual and one["own"] is not None]

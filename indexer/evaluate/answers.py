@@ -197,9 +197,12 @@ def ask_tracker(
     scored: Future[None] | None = None
     start = 0
     width = 4 * len(ranked) * len(COLUMNS) * len(variants)
-    for batch in target_batches(log, replay.rows, targets, width):
-        shape = len(batch), len(variants), len(ranked), len(COLUMNS)
-        columns = np.zeros(shape, np.float32)
+    tables: list[NDArray[np.float32]] = []  # two by turns, for one is filled while one is scored
+    for number, batch in enumerate(target_batches(log, replay.rows, targets, width)):
+        if not number:
+            shape = len(batch), len(variants), len(ranked), len(COLUMNS)
+            tables = [np.zeros(shape, np.float32), np.zeros(shape, np.float32)]
+        columns = tables[number % 2][: len(batch)]
         learned: list[tuple[Ranker, NDArray[np.float32]]] = []
         for b, event in enumerate(batch.events.tolist()):
             between(event)
@@ -247,7 +250,7 @@ def _read(
         event: its position in the log.
         rows: of the catalogue.
         variants: the first is the whole tracker.
-        out: (V, C, F) zeros.
+        out: (V, C, F), zeros or what an earlier call wrote.
         executor: computes the columns that the variants have in common.
     """
     recommender, count = replay.recommender, len(variants)
@@ -256,12 +259,16 @@ def _read(
     scenes = np.array([variant.scenes for variant in variants])
     attributes = np.array([variant.attributes for variant in variants])
     requests = replay.asked(np.full(count, event), scenes, attributes)
-    recommender.columns(requests, np.tile(rows, (count, 1)), ranker_columns & _VARIED, out)
+    varied = _VARIED if count > 1 else np.zeros_like(_VARIED)
+    if varied.any():
+        recommender.columns(requests, np.tile(rows, (count, 1)), ranker_columns & varied, out)
+    else:
+        recommender.reader.encoder_queries(requests)  # in this thread: it is remembered
 
     def common() -> None:
         one = slice(0, 1)
-        recommender.columns(requests.part(one), rows[None], ranker_columns & ~_VARIED, out[one])
-        np.copyto(out[1:], out[0], where=~_VARIED)
+        recommender.columns(requests.part(one), rows[None], ranker_columns & ~varied, out[one])
+        np.copyto(out[1:], out[0], where=~varied)
 
     replay.read_beside(executor, common)
 

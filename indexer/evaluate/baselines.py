@@ -184,8 +184,8 @@ class Ease:
 
     @staticmethod
     def bytes_needed(items: int) -> int:
-        """Return the bytes that fitting takes at most: four matrices of doubles."""
-        return 4 * 8 * items * items
+        """Return the bytes that fitting takes at most: four matrices of single precision."""
+        return 4 * 4 * items * items
 
     def scores(self, batch: TargetBatch) -> Scores:
         """Return the weighed sum of the past items' rows of the matrix."""

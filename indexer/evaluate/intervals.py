@@ -61,9 +61,7 @@ def ratio_intervals(
         resamples: number of resamples.
     """
     codes, count = _groups(users)
-    above, below = np.zeros((count, parts.shape[1])), np.zeros((count, parts.shape[1]))
-    np.add.at(above, codes, parts)
-    np.add.at(below, codes, wholes)
+    above, below = _sums(parts, codes, count), _sums(wholes, codes, count)
 
     def ratios(draws: Floats) -> Floats:
         whole = draws @ below
@@ -140,6 +138,12 @@ def _bootstrap(
         )
         intervals.append(Interval(float(low), float(high)))
     return intervals
+
+
+def _sums(values: Floats, codes: Integers, count: int) -> Floats:
+    """Return the sums (count, M) of the lines (n, M) of each code, in their order."""
+    sums = [np.bincount(codes, column, count) for column in values.T]
+    return np.stack(sums, axis=1) if sums else np.zeros((count, 0))
 
 
 def _groups(users: Integers) -> tuple[Integers, int]:

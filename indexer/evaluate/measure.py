@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from indexer.evaluate import metrics
 from indexer.evaluate.answers import TRACKER, Answers
-from indexer.evaluate.intervals import Interval, paired_interval, ratio_intervals
+from indexer.evaluate.intervals import Interval, ratio_intervals
 from indexer.evaluate.metrics import Floats
 from indexer.evaluate.result import Difference, Row
 from indexer.evaluate.targets import Flags, Integers
@@ -104,29 +104,32 @@ def differences(answers: Mapping[str, Answers], users: Integers, seed: int) -> l
     Of two variants, one is always the tracker itself.
     """
     variants = [name for name in answers if name.startswith(TRACKER)]
-    return [
-        difference
+    pairs = [
+        (model, other)
         for model in variants
         for other in answers
         if other != model and (TRACKER in (model, other) or other not in variants)
-        for difference in _difference(model, other, answers, users, seed)
+    ]
+    if not pairs or not len(users):
+        return []
+    values = [
+        {name: value(own.ranks, 10) for name, own in answers.items()}
+        for value in _COMPARED.values()
+    ]
+    apart = np.stack(
+        [by_model[model] - by_model[other] for model, other in pairs for by_model in values], axis=1
+    )
+    # One call draws the users once for all of them.
+    intervals = ratio_intervals(apart, np.ones_like(apart), users, seed)
+    cases = [(model, other, metric) for model, other in pairs for metric in _COMPARED]
+    return [
+        Difference(*case, float(mean), None if math.isnan(ci.low) else (ci.low, ci.high))
+        for case, mean, ci in zip(cases, apart.mean(axis=0), intervals, strict=True)
     ]
 
 
-def _difference(
-    model: str, other: str, answers: Mapping[str, Answers], users: Integers, seed: int
-) -> list[Difference]:
-    rows = []
-    for metric, value in (
-        ("hit_rate_at_10", metrics.hits_at_k),
-        ("ndcg_at_10", metrics.gains_at_k),
-    ):
-        values, others = value(answers[model].ranks, 10), value(answers[other].ranks, 10)
-        if len(values):
-            interval = paired_interval(values, others, users, seed)
-            ci = None if math.isnan(interval.low) else (interval.low, interval.high)
-            rows.append(Difference(model, other, metric, float((values - others).mean()), ci))
-    return rows
+_COMPARED = {"hit_rate_at_10": metrics.hits_at_k, "ndcg_at_10": metrics.gains_at_k}
+"""The metrics whose differences are reported."""
 
 
 def or_none(value: float) -> float | None:

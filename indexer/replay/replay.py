@@ -29,6 +29,9 @@ Rows = NDArray[np.int64]
 K = 10
 """Length of the lists whose candidates are learned from."""
 
+AT_ONCE = 16_384
+"""Events that are applied together at most, so that memory does not grow with their number."""
+
 
 class RememberingReader(Reader):
     """A reader that is asked several times about the same users at the same moment.
@@ -172,12 +175,14 @@ class Replay:
     def advance(self, stop: int) -> None:
         """Apply the events from `position` up to `stop`, not included, in their order.
 
-        For the learner they are one chunk: the fewer at a time, the more of them teach. What it
-        learned is given by `online_ranker`; the recommender's own ranker stays as published.
-        Item states are brought up once for all of them: exact for what is asked at `stop`.
+        For the learner they are one chunk, up to AT_ONCE: the fewer at a time, the more of them
+        teach. What it learned is given by `online_ranker`; the recommender's own ranker stays as
+        published. Item states are brought up once a chunk: exact for what is asked at `stop`.
         """
-        if stop <= self.position:
-            return
+        while self.position < stop:
+            self._advance(min(stop, self.position + AT_ONCE))
+
+    def _advance(self, stop: int) -> None:
         events = np.arange(self.position, stop)
         self.position = stop
         if self._skip is not None:

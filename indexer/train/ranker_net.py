@@ -29,7 +29,12 @@ class Net(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return scores (B, C) of features (B, C, P) float32."""
-        x = (features - self.get_buffer("shift")) / self.get_buffer("scale")  # (B, C, P)
+        return self.of_standardised(
+            (features - self.get_buffer("shift")) / self.get_buffer("scale")
+        )
+
+    def of_standardised(self, x: Tensor) -> Tensor:
+        """Return scores (B, C) of standardised features (B, C, P)."""
         hidden = torch.relu(self.second(torch.relu(self.first(x))))  # (B, C, G)
         scores: Tensor = (self.last(hidden) + self.skip(x)).squeeze(-1)  # (B, C)
         return scores

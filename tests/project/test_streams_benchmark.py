@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import corners
+from benchmarks import blocks, corners, train
 from benchmarks.corners import missed, verdict
+from benchmarks.results import Stored
 from benchmarks.streams import CORNERS, Stream, make, with_settings, write
 from tests.paths import ROOT
 
@@ -174,3 +175,40 @@ def test_a_stream_that_was_measured_is_not_measured_again(
     assert len(ran) == 3
     corners.measure("one", replace(stream, seed=1), tmp_path)
     assert len(ran) == 6
+
+
+def test_sizes_are_two_curves_or_those_that_are_given_and_films(tmp_path: Path) -> None:
+    usual = [(one.events, one.items) for one in train.points(tmp_path, [], [])]
+    assert len(usual) == len(set(usual)) == len(train.EVENTS) + len(train.ITEMS)
+    own = list(train.points(tmp_path, [100, 200], [50]))
+    assert [(one.events, one.items) for one in own] == [(100, 50), (200, 50)]
+    assert own[0].stream.events == 100
+    own[0].prepare()
+    assert len(own[0].event_file.read_text().splitlines()) == 100
+    films = train.Point.of_films(tmp_path)
+    films.prepare()  # nothing to make
+    assert films.item_file == tmp_path / "movietweetings" / "items.jsonl.gz"
+
+
+def test_the_figure_of_sizes_shows_both_versions_and_what_was_not_run() -> None:
+    took = {"processor": 90.0, "clock": 60.0, "memory_mib": 800.0}
+    own = {
+        "train": took, "evaluate": took, "events_per_second": 700.0, "ndcg_at_10": {"tracker": 0.3},
+    }  # fmt: skip
+    points = [
+        {"events": 1000, "items": 50, "own": own, "other": {"train": took}},
+        {"events": 0, "items": 0, "own": own, "other": None},
+    ]
+    result = {
+        "commands": ["python -m benchmarks.train"], "commit": "1234567", "date": "2026-01-01",
+        "machine": {"cores": 2, "model": "a", "memory_gib": 8, "load_average": 0.0},
+        "figures": {"points": points},
+    }  # fmt: skip
+    lines = blocks.training_sizes(Stored(train=result)).splitlines()
+    rows = [line for line in lines if line.startswith("| 1,000 events") or "all films" in line]
+    figures = "90 s | 60 s | 800 MiB"
+    assert rows == [
+        f"| 1,000 events, 50 items | this | {figures} | {figures} | 700 | 0.3000 |",
+        f"| 1,000 events, 50 items | before | {figures} |  |  |  |  |  |",
+        f"| all films | this | {figures} | {figures} | 700 | 0.3000 |",
+    ]

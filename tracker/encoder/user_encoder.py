@@ -78,8 +78,7 @@ class UserEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        if config.format != 1:
-            raise EncoderFileError(f"user encoder of format {config.format}; expected 1")
+        _check_format(config)
         self.config = config
         dim = config.dim
         self.dim = dim
@@ -135,7 +134,7 @@ class UserEncoder(nn.Module):
         Texts are whitened and of unit length, zeros for none.
         """
         # Unit length of F components to components of size 1; no text stays nothing.
-        some = (texts != 0).any(dim=-1, keepdim=True)
+        some: Tensor = torch.linalg.vector_norm(texts, ord=1, dim=-1, keepdim=True) > 0
         factor = math.sqrt(self.config.text_dim)
         scaled = _dropped(texts, self.drop.p, factor) if self.training else texts * factor
         projected: Tensor = self.text(scaled)
@@ -335,13 +334,23 @@ def load_encoder(path: Path) -> tuple[UserEncoder, NDArray[np.uint64]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = msgspec.json.decode(metadata.get("config", ""), type=EncoderConfig)
         hashes = tensors.pop("id_hashes")
-        with torch.device("meta"):  # a configuration asks for no more memory than its file has
-            described = UserEncoder(config)
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        _check_format(config)
+        expected = _sizes(config)
+        # A configuration asks for no more memory than its file has. Torch's own way to ask for
+        # none, the device "meta", imports what compiles models: seconds at each start.
+        model = None
+        if expected.items() <= shapes.items():
+            model = UserEncoder(config)
+            expected = {name: tuple(value.shape) for name, value in _weights(model)}
     except (OSError, SafetensorError, msgspec.MsgspecError, KeyError, RuntimeError) as error:
         raise EncoderFileError(f"{path}: not a user encoder: {first_line(error)}") from error
-    expected = {name: tuple(value.shape) for name, value in _weights(described)}
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    if shapes != expected or len(hashes) != config.ids or hashes.dtype != torch.int64:
+    if (
+        model is None
+        or shapes != expected
+        or len(hashes) != config.ids
+        or hashes.dtype != torch.int64
+    ):
         differing = sorted(set(shapes.items()) ^ set(expected.items()))
         raise EncoderFileError(
             f"{path}: weights are not those of its configuration {json.dumps(metadata)[:200]};"
@@ -354,9 +363,23 @@ def load_encoder(path: Path) -> tuple[UserEncoder, NDArray[np.uint64]]:
             f"{path}: values of a kind have mean and deviation {bad_values[0]}; finite numbers, the"
             " deviation not 0, are expected; train again"
         )
-    model = UserEncoder(config)
     model.load_state_dict(tensors)
     return model.eval(), hashes.numpy().view(np.uint64)
+
+
+def _check_format(config: EncoderConfig) -> None:
+    if config.format != 1:
+        raise EncoderFileError(f"user encoder of format {config.format}; expected 1")
+
+
+def _sizes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights that have every number of a configuration in them."""
+    dim = config.dim
+    return {
+        "id_vectors": (config.ids + 1, dim),
+        "text.0.weight": (2 * dim, config.text_dim),
+        "head.2.weight": (dim, dim),
+    }
 
 
 def _weights(model: UserEncoder) -> list[tuple[str, Tensor]]:

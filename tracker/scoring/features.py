@@ -105,6 +105,7 @@ TREND_KNEE = math.log2(10.0)
 
 _LOG2_20 = math.log2(20.0)
 _MASS_HALF = 0.5
+_NOTHING = -120.0  # a power of two of which nothing is left beside 1, whatever the half-lives
 _AHEAD = 2  # candidates whose rows are asked for before their turn
 _RECENT_60 = 12  # events that count .6 each: .6 ** 12 is .002
 _LEAST_AGE_SECONDS, _MONTH_SECONDS = 60.0, 2592000.0
@@ -149,10 +150,17 @@ def fastest_of(half_lives: Array) -> int:
 
 @native
 def rising_value(log2_counts: Array, half_lives: Array, one: int, other: int, age: float) -> float:
-    """Return how much more an item's events come by one half-life than by a longer one."""
+    """Return how much more an item's events come by one half-life than by a longer one.
+
+    A count below 2^-120 is none: beside 1 it is rounded away, so that no power is computed.
+    """
     late = max(age, 0.0)
-    fast = math.pow(2.0, log2_counts[one] - late / half_lives[one])
-    slow = math.pow(2.0, log2_counts[other] - late / half_lives[other])
+    fast_power = log2_counts[one] - late / half_lives[one]
+    slow_power = log2_counts[other] - late / half_lives[other]
+    fast = math.pow(2.0, fast_power) if fast_power > _NOTHING else 0.0
+    slow = math.pow(2.0, slow_power) if slow_power > _NOTHING else 0.0
+    if fast == 0.0 and slow == 0.0:
+        return 0.0
     return math.log2((fast * half_lives[other] / half_lives[one] + 1.0) / (slow + 1.0))
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -36,14 +37,22 @@ def test_a_parameter_without_a_gradient_stays() -> None:
     assert weight.tolist() != [1.0, 1.0]
 
 
-def test_what_compiles_models_is_not_imported() -> None:
+def test_what_compiles_models_is_not_imported(tmp_path: Path) -> None:
     script = (
         "import sys, torch\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
         "from indexer.encoder.optimizer import AdamW\n"
         "weight = torch.nn.Parameter(torch.ones(2))\n"
         "weight.sum().backward()\n"
         "AdamW([weight], 0.1).step()\n"
+        "from tracker.encoder.user_encoder import *\n"
+        "path = Path(sys.argv[1])\n"
+        "encoder = UserEncoder(EncoderConfig(dim=4, text_dim=3))\n"
+        "save_encoder(encoder, np.zeros(0, np.uint64), path)\n"
+        "load_encoder(path)\n"
         "assert 'torch._dynamo' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    command = [sys.executable, "-c", script, str(tmp_path / "encoder.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -36,7 +36,7 @@ def test_weights_are_the_closed_form_also_of_items_that_the_same_users_chose(
     found = ease_weights(items, users, regularisation)
     assert found.dtype == np.float32
     expected = closed_form(users, items, regularisation)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
 
 
 def test_without_events_there_are_no_weights() -> None:

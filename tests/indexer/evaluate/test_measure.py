@@ -5,6 +5,7 @@ import pytest
 
 from indexer.evaluate import metrics
 from indexer.evaluate.answers import Answers
+from indexer.evaluate.intervals import paired_interval
 from indexer.evaluate.measure import differences, measure_model, measure_slice
 
 RANDOM = np.random.default_rng(0)
@@ -52,6 +53,16 @@ def test_a_row_is_what_each_metric_says_of_its_slice() -> None:
             assert getattr(row, metric) == pytest.approx(value), metric
             low, high = row.ci[metric]
             assert low < value < high
+
+
+def test_differences_that_are_drawn_together_have_the_intervals_of_each_alone() -> None:
+    users = RANDOM.integers(0, 40, TARGETS)
+    found = {name: answers(seed) for seed, name in enumerate(("tracker", "popularity", "ease"))}
+    for one in differences(found, users, 3):
+        value = metrics.hits_at_k if one.metric == "hit_rate_at_10" else metrics.gains_at_k
+        own, other = (value(found[name].ranks, 10) for name in (one.model, one.against))
+        assert one.mean == pytest.approx((own - other).mean())
+        assert one.ci == pytest.approx(paired_interval(own, other, users, 3))
 
 
 def test_the_tracker_is_compared_with_all_and_its_variants_with_the_baselines() -> None:

@@ -42,6 +42,27 @@ def test_replay_event_by_event_and_at_once_give_the_same_states(log: EventLog) -
     assert at_once.view.columns.counts[:, COUNT.never].sum() == len(log)
 
 
+def test_many_events_are_applied_some_at_a_time(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parted = Replay(group_artifact(), log), Replay(group_artifact(), log)
+    whole.advance(len(log))
+    monkeypatch.setattr("indexer.replay.replay.AT_ONCE", 7)
+    sizes = []
+    update = parted.recommender.update
+
+    def counting(users: Any, batch: Any) -> Any:
+        sizes.append(len(batch))
+        return update(users, batch)
+
+    monkeypatch.setattr(parted.recommender, "update", counting)
+    parted.advance(len(log))
+    assert sum(sizes) == len(log)
+    assert max(sizes) == 7
+    slots = np.arange(len(log.user_ids))
+    assert parted.users.states.pack(slots) == whole.users.states.pack(slots)
+
+
 def test_what_is_skipped_never_reaches_the_states(log: EventLog) -> None:
     skip = np.zeros(len(log), np.bool_)
     skip[::2] = True

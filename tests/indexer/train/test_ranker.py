@@ -200,3 +200,21 @@ def test_a_thinned_sample_stands_for_as_many_items_and_each_candidate_has_its_tu
         numbers[:, :100], offsets[:, :100], torch.tensor([1]), torch.zeros(1), torch.ones(1)
     )
     assert few.thinned(np.array([1]), 1)[0].shape == (1, 100, 1)
+
+
+def test_a_step_standardises_every_number_of_half_precision_as_torch_does() -> None:
+    places = 1 + HARD + 50
+    bits = np.random.default_rng(0).integers(0, 1 << 16, (5, places, 3)).astype(np.uint16)
+    bits[(bits & 0x7C00) == 0x7C00] = 0x8001  # infinity and NaN, made the least number below 0
+    columns, shift, scale = (
+        torch.tensor([2, 0]),
+        torch.tensor([0.3, -7.0]),
+        torch.tensor([3.0, 0.7]),
+    )
+    numbers, nothing = torch.from_numpy(bits.view(np.float16)), torch.zeros(5, places)
+    data = RankerTensors(numbers, nothing, columns, shift, scale)
+    for step in range(THINNED):
+        features, offsets = data.thinned(np.array([4, 1]), step)
+        x, same = data.standardised(np.array([4, 1]), step)
+        assert torch.equal(x, (features - shift) / scale)
+        assert torch.equal(same, offsets)

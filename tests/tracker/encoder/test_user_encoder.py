@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tracker.encoder.cells import CellName, linear_scan, make_cell
@@ -264,6 +266,15 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
         load_encoder(path)
     with pytest.raises(EncoderFileError, match="format 2; expected 1"):
         UserEncoder(EncoderConfig(format=2))
+    for field in ("ids", "dim", "text_dim"):  # of an encoder that no memory holds
+        save_encoder(encoder(), np.arange(5, dtype=np.uint64), path)
+        with safe_open(path, "pt") as file:
+            asking = msgspec.json.decode(file.metadata()["config"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        asking[field] = 10**12
+        save_file(tensors, path, {"config": msgspec.json.encode(asking).decode()})
+        with pytest.raises(EncoderFileError, match="weights are not those of its configuration"):
+            load_encoder(path)
 
 
 def test_hashes_that_do_not_fit_the_encoder_are_not_written(tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ import pytest
 from tests.worlds import DAY, START, World, likes
 from tracker.items.config import FORMER
 from tracker.scoring.context import COLUMNS
-from tracker.scoring.features import FEATURES, FORMER_NAMES, neighbour_value, trend_value
+from tracker.scoring.features import (
+    FEATURES,
+    FORMER_NAMES,
+    neighbour_value,
+    rising_value,
+    trend_value,
+)
 
 NOW = START + 1000.0
 
@@ -180,6 +186,19 @@ def test_rising_is_positive_for_what_is_chosen_more_and_negative_for_what_is_cho
     assert more["rising_fast"] > 2.0
     night = features_of(world, 0, [1], now=START + 29 * DAY + 3600.0)[0]
     assert 0.0 < night["rising_fast"] < more["rising_fast"]
+
+
+def test_powers_that_are_left_out_would_have_changed_nothing() -> None:
+    random = np.random.default_rng(0)
+    half_lives = np.array([300.0, 86_400.0, 3.0e7])
+    for age in np.exp(random.uniform(0.0, 20.0, 400)).tolist():
+        logs = np.where(random.random(3) < 0.1, -np.inf, random.uniform(-30.0, 12.0, 3))
+        for one, other in ((0, 1), (1, 2), (0, 2)):
+            powers = [2.0 ** (logs[h] - age / half_lives[h]) for h in (one, other)]
+            ratio = half_lives[other] / half_lives[one]
+            expected = math.log2((powers[0] * ratio + 1.0) / (powers[1] + 1.0))
+            found = rising_value(logs, half_lives, one, other, age)
+            assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 def test_rankers_from_before_find_their_columns_under_the_new_names() -> None:
