@@ -229,11 +229,13 @@ class Tower:
         return [torch.from_numpy(array).to(self.steps.device) for array in arrays]
 
     def rebuild(self, states: UserStates, slots: Slots, items: ItemVectors) -> None:
-        """Rebuild the states of rows from their rings."""
+        """Rebuild the states of rows from their rings; without events they are zeros."""
+        states.hidden[slots] = 0.0
+        states.head["encoder"][slots] = self.code
+        slots = slots[states.head["n_ring"][slots] > 0]
         for start in range(0, len(slots), REBUILT):
             part = slots[start : start + REBUILT]
             states.hidden[part] = self.steps.rebuild(*_ring_events(states, part, items))
-            states.head["encoder"][part] = self.code
 
 
 def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -131,6 +131,26 @@ def test_a_state_of_another_encoder_is_made_anew_from_the_ring() -> None:
     assert tower_of(world).carry_over(world.states, slots, world.items) == 0
 
 
+def test_users_without_events_need_no_pass_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_with(fitted())
+    world.send(*likes(0, range(3)))
+    tower = tower_of(world)
+    rebuild, sizes = tower.steps.rebuild, []
+
+    def counting(rows: Any, *others: Any) -> Any:
+        sizes.append(len(rows))
+        return rebuild(rows, *others)
+
+    monkeypatch.setattr(tower.steps, "rebuild", counting)
+    world.states.hidden[:] = 9.0
+    world.states.head["encoder"] = 5
+    assert tower.carry_over(world.states, np.array([0, 1, 2]), world.items) == 3
+    assert sizes == [1]
+    assert not world.states.hidden[1:3].any()
+    assert tower.carry_over(world.states, np.array([1, 2]), world.items) == 0
+    assert sizes == [1]
+
+
 def test_a_read_carries_over_and_what_is_current_stays_as_it_is() -> None:
     world = world_with(fitted())
     world.send(*likes(0, range(5)))
