@@ -21,7 +21,7 @@ import aiohttp
 import numpy as np
 
 from benchmarks.results import add_option, store
-from benchmarks.systems import Systems
+from benchmarks.systems import Systems, cpu_seconds
 from tests.brokers import KafkaBroker
 from tracker.demo.processes import ChildProcess
 
@@ -30,7 +30,11 @@ SLACK_SECONDS = 2.0
 
 
 async def ask(url: str, users: int, rate: float, seconds: float) -> dict[str, float]:
-    """Ask for lists at a rate; return quantiles in milliseconds, and the number of each status."""
+    """Ask for lists at a rate; return quantiles in milliseconds, and the number of each status.
+
+    `share` is the processor time of this process, as a share of a core: one that is busy all the
+    time would measure itself.
+    """
     chance = np.random.default_rng(5)
     loop = asyncio.get_running_loop()
     times: list[float] = []
@@ -49,7 +53,7 @@ async def ask(url: str, users: int, rate: float, seconds: float) -> dict[str, fl
         for user in chance.integers(0, users, 40).tolist():  # connections, and what is made once
             await one(session, user, loop.time())
         times.clear()
-        begin = loop.time()
+        begin, spent = loop.time(), time.process_time()
         tasks = []
         for n, user in enumerate(chance.integers(0, users, int(rate * seconds)).tolist()):
             due = begin + n / rate
@@ -57,8 +61,12 @@ async def ask(url: str, users: int, rate: float, seconds: float) -> dict[str, fl
                 await asyncio.sleep(due - loop.time())
             tasks.append(asyncio.create_task(one(session, user, due)))
         await asyncio.gather(*tasks)
+        share = (time.process_time() - spent) / (loop.time() - begin)
     p50, p95, p99 = (1000.0 * np.percentile(times, [50, 95, 99])).tolist()
-    return {"p50": p50, "p95": p95, "p99": p99, "answers": len(times), "refused": refused}
+    return {
+        "p50": p50, "p95": p95, "p99": p99, "answers": len(times), "refused": refused,
+        "share": share,
+    }  # fmt: skip
 
 
 class HttpBench(Systems):
@@ -90,6 +98,7 @@ class HttpBench(Systems):
         arguments = self.arguments
         seconds = arguments.seconds + 2 * SLACK_SECONDS
         begun = self.ends(f"{name}-recommendations")
+        started, spent = time.monotonic(), cpu_seconds(process.pid)
         count = int(arguments.events * seconds)
         asking = None
         words = [
@@ -104,6 +113,7 @@ class HttpBench(Systems):
         answer = json.loads(asking.communicate()[0]) if asking is not None else {}
         if sending.wait() != 0:
             raise SystemExit("the events could not be sent")
+        share = (cpu_seconds(process.pid) - spent) / (time.monotonic() - started)
         self.committed(process, name, sent + count)
         appended = {(part, off): ms for ms, part, off, _, _ in self.read(f"{name}-events")}
         last = max(appended.values())
@@ -117,7 +127,8 @@ class HttpBench(Systems):
         if not latencies or self.ends(f"{name}-recommendations") == begun:
             raise SystemExit("no lists came")
         p50, p95, p99 = np.percentile(latencies, [50, 95, 99]).tolist()
-        return {"p50": p50, "p95": p95, "p99": p99, "lists": len(latencies)}, answer, sent + count
+        lists = {"p50": p50, "p95": p95, "p99": p99, "lists": len(latencies), "share": share}
+        return lists, answer, sent + count
 
 
 Round = tuple[dict[str, float], dict[str, float], int]
@@ -125,7 +136,11 @@ Round = tuple[dict[str, float], dict[str, float], int]
 
 
 def measure(bench: HttpBench) -> list[dict[str, dict[str, float]]]:
-    """Return the quantiles of each round, in milliseconds."""
+    """Return the quantiles of each round, in milliseconds.
+
+    `share` of lists is the worker's processor time as a share of a core, `microseconds` what an
+    answer costs it while nothing streams.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -137,7 +152,9 @@ def measure(bench: HttpBench) -> list[dict[str, dict[str, float]]]:
         bench.committed(process, name, 10_000)
         sent = 10_000
         for number in range(bench.arguments.rounds):
+            spent = cpu_seconds(process.pid)
             idle = json.loads(bench.requests(url).communicate()[0])
+            idle["microseconds"] = 1e6 * (cpu_seconds(process.pid) - spent) / idle["answers"]
             alone, _, sent = bench.stream(process, name, sent, None)
             both, busy, sent = bench.stream(process, name, sent, url)
             rounds.append({"idle": idle, "busy": busy, "alone": alone, "both": both})

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any
 
-import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker.api.messages import (
     Explain,
@@ -14,13 +15,15 @@ from tracker.api.messages import (
     ListItem,
     Reason,
 )
+from tracker.api.reads import Copy
+from tracker.artifact.artifact import Artifact
 from tracker.events.wire import Parts, hash_id, scene_code
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.recommend.channels import CHANNEL, CHANNELS
 from tracker.recommend.inspection import Inspection
 from tracker.recommend.labels import Words
-from tracker.recommend.list_json import interest_names
+from tracker.recommend.list_json import interest_names, rounded
 from tracker.recommend.lists import Explanation, RecommendedBatch
 from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
@@ -28,6 +31,9 @@ from tracker.scoring.parts import GROUPS
 from tracker.stream.serving import Serving
 from tracker.users.readings import Histories, every_interest, read_histories, shares_of
 from tracker.users.rows import RequestBatch, UserRows
+
+PLACES = 6
+"""Decimals of scores and shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,131 +91,168 @@ class ListMaker:
 
 
 def list_answer(
-    user_id: str | None,
-    is_known: bool,
-    offset: int,
+    copy: Copy | None,
     list_request: ListRequest,
     recommender: Recommender,
     requests: RequestBatch,
     inspection: Inspection,
     words: Words,
 ) -> ListAnswer:
-    """Return a list as it is sent."""
-    artifact = recommender.artifact
-    return ListAnswer(
-        user_id,
-        is_known,
-        list_request.now,
-        list_request.scene,
-        offset,
-        artifact.manifest.version,
-        list_items(recommender, requests, inspection, words),
-        interest_shares(requests, words, artifact.vectors),
-    )
+    """Return a list as it is sent; `copy` is that of the user, None for a guest."""
+    batch, artifact = inspection.batch, recommender.artifact
+    return list_answers([copy], [list_request], artifact, batch, requests, words)[0]
+
+
+def list_answers(
+    copies: Sequence[Copy | None],
+    list_requests: Sequence[ListRequest],
+    artifact: Artifact,
+    batch: RecommendedBatch,
+    requests: RequestBatch,
+    words: Words,
+) -> list[ListAnswer]:
+    """Return the lists of B users as they are sent."""
+    lists = items_of_lists(batch, requests, words, artifact.vectors)
+    interests = interest_shares(requests, words, artifact.vectors)
+    return [
+        ListAnswer(
+            None if copy is None else copy.user_id,
+            copy is not None and copy.known,
+            request.now,
+            request.scene,
+            -1 if copy is None else copy.moment.offset,
+            artifact.manifest.version,
+            items,
+            some,
+        )
+        for copy, request, items, some in zip(copies, list_requests, lists, interests, strict=True)
+    ]
 
 
 def interest_shares(
     requests: RequestBatch, words: Words, items: ItemVectors
-) -> list[InterestShare]:
-    """Return the interests of one user, strongest first."""
+) -> list[list[InterestShare]]:
+    """Return the interests of each of B users, strongest first."""
     histories = read_histories(requests, items)
-    names = interests_of(histories, requests, words, items)
     shares, moves = shares_of(histories.strengths, histories.changes)
+    exists = (shares > 0.0).tolist()
+    strengths, changes = rounded(shares, PLACES), rounded(moves, PLACES)
     return [
-        InterestShare(name, round(float(shares[0, place]), 6), round(float(moves[0, place]), 6))
-        for place, name in names.items()
-        if shares[0, place] > 0.0
+        [
+            InterestShare(name, strengths[user][place], changes[user][place])
+            for place, name in names.items()
+            if exists[user][place]
+        ]
+        for user, names in enumerate(interests_of(histories, requests, words, items))
     ]
 
 
 def interests_of(
     histories: Histories, requests: RequestBatch, words: Words, items: ItemVectors
-) -> dict[int, str]:
-    """Return the names of one user's interests by their places, strongest first."""
+) -> list[dict[int, str]]:
+    """Return the names of the interests of each of B users by their places, strongest first."""
     labels, medoids, places, births = every_interest(histories, requests, items)
     spans = words.spans(labels, medoids, births)
-    return {
-        place: words.name(label, *span)
-        for place, label, span in zip(
-            places[0].tolist(), labels[0].tolist(), spans[0].tolist(), strict=True
-        )
-        if place >= 0
-    }
+    return [
+        {
+            place: words.name(label, *span)
+            for place, label, span in zip(*of_user, strict=True)
+            if place >= 0
+        }
+        for of_user in zip(places.tolist(), labels.tolist(), spans.tolist(), strict=True)
+    ]
 
 
 def list_items(
     recommender: Recommender, requests: RequestBatch, inspection: Inspection, words: Words
 ) -> list[ListItem]:
     """Return the items of one user's list, with what is fields of them."""
-    vectors, batch = recommender.artifact.vectors, inspection.batch
-    explanation = batch.explanation
-    names = interest_names(batch, words)[0]
-    probabilities = batch.probabilities[0]
-    items = []
-    for place, row in enumerate(batch.rows[0].tolist()):
-        if row < 0:
-            break
-        item = ListItem(
-            vectors.ids[row],
-            vectors.label(row),
-            round(float(batch.scores[0, place]), 6),
-            CHANNELS[batch.channels[0, place]],
-            None if np.isnan(probabilities[place]) else round(float(probabilities[place]), 6),
-            demoted=bool(batch.channels[0, place] == CHANNEL.seen),
-        )
-        if explanation is not None:
-            item = msgspec.structs.replace(
-                item,
-                **_reasons(explanation, place, batch, names, requests, vectors),
-                parts=_parts(explanation, place),
+    vectors = recommender.artifact.vectors
+    return items_of_lists(inspection.batch, requests, words, vectors)[0]
+
+
+def items_of_lists(
+    batch: RecommendedBatch, requests: RequestBatch, words: Words, vectors: ItemVectors
+) -> list[list[ListItem]]:
+    """Return the items of the lists of B users, with what is fields of them."""
+    scores, probabilities = rounded(batch.scores, PLACES), rounded(batch.probabilities, PLACES)
+    channels, reasons = batch.channels.tolist(), _reasons(batch, requests, words, vectors)
+    return [
+        [
+            ListItem(
+                vectors.ids[row],
+                vectors.label(row),
+                scores[user][place],
+                CHANNELS[channels[user][place]],
+                None if isnan(probabilities[user][place]) else probabilities[user][place],
+                demoted=channels[user][place] == CHANNEL.seen,
+                **({} if reasons is None else reasons[user][place]),
             )
-        items.append(item)
-    return items
+            for place, row in enumerate(rows)
+            if row >= 0
+        ]
+        for user, rows in enumerate(batch.rows.tolist())
+    ]
 
 
 def _reasons(
-    explanation: Explanation,
-    place: int,
-    batch: RecommendedBatch,
-    names: Sequence[str],
-    requests: RequestBatch,
-    vectors: ItemVectors,
-) -> dict[str, Any]:
-    """Return interest and shares of an item, by field."""
-    interest = int(explanation.interests[0, place])
-    fields: dict[str, Any] = {"interest": names[interest] if interest >= 0 else None}
-    shares = explanation.shares[0, place]
-    if shares.sum() + explanation.others[0, place] + explanation.earlier[0, place] > 0.0:
-        ring = requests.states.ring[int(requests.slots[0])]
-        reasons = zip(
-            batch.because[0, place], batch.because_rows[0, place].tolist(), shares, strict=True
-        )
-        fields["because"] = [
-            Reason(
-                vectors.ids[row],
-                vectors.label(row),
-                float(ring["time"][(ring["item"] == item) & (ring["weight"] > 0.0)].max()),
-                round(float(share), 6),
-            )
-            for item, row, share in reasons
-            if row >= 0
-        ]
-        fields["others"] = round(float(explanation.others[0, place]), 6)
-        fields["earlier"] = round(float(explanation.earlier[0, place]), 6)
-    return fields
-
-
-def _parts(explanation: Explanation, place: int) -> Parts | None:
-    """Return the parts of an item's score, of the groups that any item of the list has."""
-    if explanation.parts is None:
+    batch: RecommendedBatch, requests: RequestBatch, words: Words, vectors: ItemVectors
+) -> list[list[dict[str, Any]]] | None:
+    """Return what is told of the items of lists (B, K), by field; None for nothing."""
+    explanation = batch.explanation
+    if explanation is None:
         return None
-    groups = explanation.parts.groups[0]
-    return Parts(
-        round(float(explanation.parts.bases[0]), 6),
-        {
-            name: round(float(groups[place, group]), 6)
-            for group, name in enumerate(GROUPS)
-            if groups[:, group].any()
-        },
-        round(float(explanation.parts.losses[0, place]), 6),
-    )
+    names, times = interest_names(batch, words), _latest_times(batch, requests).tolist()
+    sums = explanation.shares.sum(axis=2) + explanation.others + explanation.earlier
+    columns = [
+        explanation.interests.tolist(),
+        (sums > 0.0).tolist(),
+        batch.because_rows.tolist(),
+        rounded(explanation.shares, PLACES),
+        times,
+        rounded(explanation.others, PLACES),
+        rounded(explanation.earlier, PLACES),
+    ]
+    lists: list[list[dict[str, Any]]] = []
+    for user, columns_of_user in enumerate(zip(*columns, strict=True)):
+        parts = _parts(explanation, user)
+        items: list[dict[str, Any]] = []
+        for place, entry in enumerate(zip(*columns_of_user, strict=True)):
+            interest, has_shares, rows, shares, latest, others, earlier = entry
+            fields: dict[str, Any] = {
+                "interest": names[user][interest] if interest >= 0 else None,
+                "parts": None if parts is None else parts[place],
+            }
+            if has_shares:
+                fields["because"] = [
+                    Reason(vectors.ids[row], vectors.label(row), time, share)
+                    for row, time, share in zip(rows, latest, shares, strict=True)
+                    if row >= 0
+                ]
+                fields["others"], fields["earlier"] = others, earlier
+            items.append(fields)
+        lists.append(items)
+    return lists
+
+
+def _latest_times(batch: RecommendedBatch, requests: RequestBatch) -> NDArray[np.float64]:
+    """Return the times (B, K, 3) of the latest positive events on the items of reasons."""
+    rings = requests.states.ring[np.maximum(requests.slots, 0)]
+    items, times = rings["item"][:, None, None], rings["time"][:, None, None]
+    is_of = (items == batch.because[..., None]) & (rings["weight"] > 0.0)[:, None, None]
+    latest: NDArray[np.float64] = np.where(is_of, times, -np.inf).max(axis=3)
+    return latest
+
+
+def _parts(explanation: Explanation, user: int) -> list[Parts] | None:
+    """Return the parts of items' scores, of the groups that any item of the list has."""
+    parts = explanation.parts
+    if parts is None:
+        return None
+    (base,) = rounded(parts.bases[user : user + 1], PLACES)
+    groups, losses = rounded(parts.groups[user], PLACES), rounded(parts.losses[user], PLACES)
+    used = [name for name in GROUPS if parts.groups[user][:, GROUPS.index(name)].any()]
+    return [
+        Parts(base, {name: values[GROUPS.index(name)] for name in used}, loss)
+        for values, loss in zip(groups, losses, strict=True)
+    ]

@@ -62,8 +62,9 @@ class Copy:
 class Reads:
     """Copies users' states, and runs work on the copies.
 
-    The copy is taken between two chunks and costs them microseconds. What is made of it is made in
-    a thread, one read at a time, while the stream goes on.
+    The copy is taken between two chunks and costs them microseconds. Work on it is done in a
+    thread, one read at a time, while the stream goes on; the usual lists, which take less time than
+    a thread would wait for the interpreter, are made by `LiveLists`.
 
     Args:
         host: the worker.
@@ -104,8 +105,13 @@ class Reads:
         finally:
             self._waiting -= 1
 
-    async def copy(self, user_id: str) -> Copy:
+    async def copy(self, user_id: str, everywhere: bool = False) -> Copy:
         """Copy a user's state.
+
+        Args:
+            user_id: the user.
+            everywhere: look into all partitions of this worker, for `Copy.others`; by default the
+                first one that has the user ends the search.
 
         Raises:
             ProblemError: the partition is moving, busy, or holds a row that is too new.
@@ -129,6 +135,8 @@ class Reads:
             expected = likely if likely not in (None, partition.number) else None
             side = cast(UserSide, partition.side)
             first = Copy(user_id, name, partition.number, side, moment, user, expected)
+            if not everywhere:
+                return first
         if first is None:
             side = cast(UserSide, order[0].side)
             moment = await self._moment(order[0])
@@ -173,24 +181,18 @@ class Reads:
         return await _asked(partition, cast(UserSide, partition.side).moment)
 
     async def _find(self, partition: Partition, name: str) -> tuple[FoundUser, Moment] | None:
-        """Copy a user's row and the state of the partition, between the same two chunks if it can.
-
-        A row that is only in the database has not changed since.
-        """
+        """Copy a user's row and the state of the partition, between the same two chunks."""
         side = cast(UserSide, partition.side)
         keeper = self._host.context.keeper
 
-        def in_memory() -> tuple[FoundUser, Moment] | None:
-            user = side.cached_user(name)
-            return None if user is None else (user, side.moment())
+        def find() -> tuple[FoundUser, Moment] | None:
+            moment = side.moment()  # first: the rows follow the artifact in use
+            user = side.find_user(name)
+            return None if user is None else (user, moment)
 
         for _ in range(2):
-            state = await _asked(partition, in_memory)
-            if state is not None:
-                return state
             try:
-                stored = await self.run(lambda: side.stored_user(name))
-                return None if stored is None else (stored, await self._moment(partition))
+                return await _asked(partition, find)
             except NewerArtifactError as newer:
                 problem: Exception = newer
                 if not await keeper.catch_up(newer.sequence):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +32,8 @@ BODY_SECONDS = 10.0
 
 ANSWER_SECONDS = 10.0
 """Time in which an answer has to be made."""
+
+SCOPES: dict[str, Scope] = {route.name: route.scope for route in ROUTES}
 
 SAFE_HEADERS = {
     "Cache-Control": "no-store",
@@ -125,8 +128,7 @@ class Server:
             raise ProblemError(
                 400, "a token in the query would stand in logs; send it as the header Authorization"
             )
-        name = request.match_info.route.name
-        scope: Scope = next((route.scope for route in ROUTES if route.name == name), "read")
+        scope = SCOPES.get(request.match_info.route.name or "", "read")
         self.access.count(request.remote)
         self.access.check(request.remote, request.host, request.headers, scope)
         return await handler(request)
@@ -208,8 +210,7 @@ def _id_of(name: str, text: str) -> str:
 
 def _query_of(request: web.Request, kind: type[msgspec.Struct]) -> Any:
     values: dict[str, Any] = {}
-    fields = msgspec.structs.fields(kind)
-    lists = {field.name for field in fields if field.default_factory is list}
+    lists = _lists_of(kind)
     for name in request.query:
         many = request.query.getall(name)
         if len(many) > 1 and name not in lists:
@@ -221,6 +222,12 @@ def _query_of(request: web.Request, kind: type[msgspec.Struct]) -> Any:
         raise ProblemError(400, f"the query is wrong: {error}") from error
     _check_numbers(query)
     return query
+
+
+@cache
+def _lists_of(kind: type[msgspec.Struct]) -> set[str]:
+    """Return the names of the fields that are lists."""
+    return {field.name for field in msgspec.structs.fields(kind) if field.default_factory is list}
 
 
 async def _body_of(request: web.Request) -> bytes:

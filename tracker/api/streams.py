@@ -82,8 +82,6 @@ class Streams:
         return response
 
     async def _list(self, call: Call) -> bytes:
-        copy = await self._reads.copy(call.path["user_id"])
-        list_request = self._users.list_request(call.query, copy.now, call.query.explain)
-        answer = await self._reads.run(lambda: self._users.list_of(copy, list_request))
+        answer = await self._users.list_for(call.path["user_id"], call.query)
         data = msgspec.json.encode(answer)
         return b"event: list\nid: %d\ndata: " % answer.offset + data + b"\n\n"

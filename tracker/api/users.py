@@ -8,6 +8,7 @@ import numpy as np
 
 from tracker.api.host import Host
 from tracker.api.lists import ListMaker, ListRequest, interests_of, list_answer
+from tracker.api.live_lists import LiveLists
 from tracker.api.messages import (
     Explain,
     GuestBody,
@@ -57,6 +58,7 @@ class Users:
         self._settings = host.context.settings
         self._reads = reads
         self.lists = ListMaker()
+        self._live = LiveLists(self._settings)
 
     async def seen(self, call: Call) -> SeenUsers:
         """Return the users of the latest events."""
@@ -70,7 +72,7 @@ class Users:
 
     async def user(self, call: Call) -> UserAnswer:
         """Describe a user."""
-        copy, now = await self._known(call), call.query.at
+        copy, now = await self._known(call, everywhere=True), call.query.at
 
         def work() -> UserAnswer:
             answer = self._described(copy, copy.now if now is None else now)
@@ -121,17 +123,23 @@ class Users:
 
     async def recommendations(self, call: Call) -> ListAnswer:
         """Return a list of a user."""
-        copy = await self._reads.copy(call.path["user_id"])
-        list_request = self.list_request(call.query, copy.now, call.query.explain)
-        return await self._reads.run(lambda: self.list_of(copy, list_request))
+        return await self.list_for(call.path["user_id"], call.query)
 
-    def list_of(self, copy: Copy, list_request: ListRequest) -> ListAnswer:
-        """Make the list of a copy."""
+    async def list_for(self, user_id: str, query: ListQuery) -> ListAnswer:
+        """Return the list of a user that a query asks for."""
+        copy = await self._reads.copy(user_id)
+        list_request = self.list_request(query, copy.now, query.explain)
+        if query.at is None and self._live.takes(list_request):
+            return await self._live.make(copy, list_request)
+        return await self._reads.run(lambda: self._list_of(copy, list_request))
+
+    def _list_of(self, copy: Copy, list_request: ListRequest) -> ListAnswer:
+        """Make the list of a copy alone."""
         steps = self.lists.make(
             copy.moment.serving, copy.moment.learned, copy.user.rows, copy.user.slot,
             copy.name, list_request,
         )  # fmt: skip
-        return list_answer(copy.user_id, copy.known, copy.moment.offset, list_request, *steps)
+        return list_answer(copy, list_request, *steps)
 
     async def guest(self, call: Call) -> ListAnswer:
         """Return a list for the events of somebody without an id."""
@@ -143,7 +151,7 @@ class Users:
             rows = self.rows_of_guest(moment, body.events, list_request.now)
             slot = 0 if body.events else -1
             steps = self.lists.make(moment.serving, moment.learned, rows, slot, None, list_request)
-            return list_answer(None, False, -1, list_request, *steps)
+            return list_answer(None, list_request, *steps)
 
         return await self._reads.run(work)
 
@@ -280,13 +288,13 @@ class Users:
             int(head["evicted"]), entries,
         )  # fmt: skip
 
-    async def _known(self, call: Call) -> Copy:
-        """Return the copy of a user who is known.
+    async def _known(self, call: Call, everywhere: bool = False) -> Copy:
+        """Return the copy of a user who is known; see `Reads.copy`.
 
         Raises:
             ProblemError: 404.
         """
-        copy = await self._reads.copy(call.path["user_id"])
+        copy = await self._reads.copy(call.path["user_id"], everywhere)
         if not copy.known:
             raise ProblemError(
                 404, "nothing is known of this user: no event has come, or its state was deleted",
@@ -304,7 +312,7 @@ class Users:
             copy.user.rows, np.array([slot]), np.array([now]), np.zeros(1, np.uint32), None
         )
         items, words = artifact.vectors, copy.moment.serving.encoder.words
-        names = interests_of(read_histories(requests, items), requests, words, items)
+        (names,) = interests_of(read_histories(requests, items), requests, words, items)
         interests: Any = answer["interests"]
         for name, interest in zip(names.values(), interests, strict=False):
             interest["label"] = name

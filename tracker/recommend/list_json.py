@@ -79,7 +79,7 @@ def to_recommendations(
         versions: B versions of lists.
     """
     names = interest_names(batch, words)
-    strengths, changes = _rounded(batch.strengths), _rounded(batch.changes)
+    strengths, changes = rounded(batch.strengths), rounded(batch.changes)
     return [
         Recommendation(
             record_ids[b],
@@ -118,7 +118,7 @@ def interest_names(batch: RecommendedBatch, words: Words) -> list[list[str]]:
 def _items_of(
     batch: RecommendedBatch, b: int, items: ItemVectors, names: list[str]
 ) -> list[RecommendedItem]:
-    scores, chances = _rounded(batch.scores), _rounded(batch.probabilities)
+    scores, chances = rounded(batch.scores), rounded(batch.probabilities)
     return [
         RecommendedItem(
             items.ids[row],
@@ -145,27 +145,26 @@ def _explained_fields(
     fields: dict[str, Any] = {"interest": names[interest] if interest >= 0 else None}
     if explanation.shares[b, i].sum() + explanation.others[b, i] + explanation.earlier[b, i] > 0.0:
         count = int((batch.because_rows[b, i] >= 0).sum())
-        fields["shares"] = _rounded(explanation.shares)[b][i][:count]  # type: ignore[index]
-        fields["earlier"] = _rounded(explanation.earlier)[b][i]
+        fields["shares"] = rounded(explanation.shares)[b][i][:count]
+        fields["earlier"] = rounded(explanation.earlier)[b][i]
     if explanation.parts is not None:
         groups, parts = explanation.parts.groups[b], explanation.parts
         fields["parts"] = Parts(
-            _rounded(parts.bases[None], 6)[0][b],
+            rounded(parts.bases[None], 6)[0][b],
             {
-                name: _rounded(groups, 6)[i][group]
+                name: rounded(groups, 6)[i][group]
                 for group, name in enumerate(GROUPS)
                 if groups[:, group].any()
             },
-            _rounded(parts.losses, 6)[b][i],
+            rounded(parts.losses, 6)[b][i],
         )
     return fields
 
 
-def _rounded(values: NDArray[np.float32], places: int = 4) -> list[list[float]]:
-    """Return numbers with the four decimals that `_number` writes, or with more."""
+def rounded(values: NDArray[np.float32], places: int = 4) -> Any:
+    """Return numbers with the four decimals that `_number` writes, or with more, as lists."""
     scale = 10.0**places
-    rounded: list[list[float]] = (np.rint(values.astype(np.float64) * scale) / scale).tolist()
-    return rounded
+    return (np.rint(values.astype(np.float64) * scale) / scale).tolist()
 
 
 class ListEncoder:

@@ -9,12 +9,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tracker.kafka.outbox import Record
-from tracker.kernels.row_bytes import Slots
 from tracker.recommend.options import LearnedModels
 from tracker.stream.list_maker import ListJob, Lists, count_items, make_lists
 from tracker.stream.serving import Context
 from tracker.users.config import InterestConfig
-from tracker.users.layout import ByteColumns
 from tracker.users.rows import UserRows
 
 MOST_TOGETHER = 64
@@ -84,7 +82,7 @@ class ListsTogether:
         first = jobs[0].rows
         rows.follow(serving.config, first.states.hidden.shape[1], first.newest)
         for job, part in zip(jobs, parts, strict=True):
-            _copy_rows(rows, part.start, job.rows, job.lists.slots)
+            rows.put_rows(part.start, job.rows, job.lists.slots)
         # 2. Make and encode the lists.
         answers = make_lists(
             context, rows, _joined([job.lists for job in jobs]), serving, LearnedModels()
@@ -152,20 +150,6 @@ class ListsTogether:
         if self._rows.states.capacity < rows:
             self._rows.grow(max(rows, MOST_TOGETHER))
         return self._rows
-
-
-def _copy_rows(arena: UserRows, start: int, rows: UserRows, slots: Slots) -> None:
-    """Copy rows (B,) into those of an arena from `start` on, of the same layout, to be read."""
-    places = slice(start, start + len(slots))
-    for name in ByteColumns._fields:
-        getattr(arena.states, name)[places] = getattr(rows.states, name)[slots]
-    seen = rows.seen_slots[slots]
-    arena.seen_slots[places] = np.where(seen >= 0, np.arange(places.start, places.stop), -1)
-    long = np.flatnonzero(seen >= 0)
-    if len(long):
-        arena.seen.grow(arena.states.capacity)
-        for name in ("bits", "counts", "active"):
-            getattr(arena.seen, name)[start + long] = getattr(rows.seen, name)[seen[long]]
 
 
 def _joined(parts: Sequence[Lists]) -> Lists:

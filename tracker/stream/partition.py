@@ -25,7 +25,7 @@ from tracker.store.partition_store import PartitionStore
 from tracker.stream.background import TaskEndedError
 from tracker.stream.commit_schedule import CommitScheduler
 from tracker.stream.lists_together import ListsTogether
-from tracker.stream.serving import Context
+from tracker.stream.serving import Context, Serving
 from tracker.stream.side import DamagedRowsError, OpenVerdictError, Side
 from tracker.stream.source_ends import UnknownOffsetError
 from tracker.users.states import NewerArtifactError
@@ -169,6 +169,8 @@ class Partition:
         self._queue: deque[_QueuedChunk] = deque()
         self._queries: deque[_Query] = deque()
         self._wake = asyncio.Event()
+        self._rests = False  # nothing is done with the states, and nothing is half done
+        self._lists_for: Serving | None = None  # of the lists that are being made
         self._closing = False
         self._failed = False
         self.waits_for: str | None = None
@@ -230,8 +232,9 @@ class Partition:
     async def query(self, run: Callable[[], Result]) -> Result:
         """Run a query between two chunks, and return its answer.
 
-        It runs on the event loop, and chunks wait for it: it may copy what is in memory, and
-        nothing else. It takes no room in the queue of chunks, so no fetch is held back for it.
+        It runs on the event loop, at once unless a chunk is under way in a thread, and chunks wait
+        for it: it may copy what is kept of a user, and nothing else. It takes no room in the queue
+        of chunks, so no fetch is held back for it.
 
         Raises:
             BusyError: MOST_QUERIES wait.
@@ -239,12 +242,25 @@ class Partition:
         """
         if self._closing or self._task is None:
             raise RevokedError(f"{self.name} is not open")
+        if self._is_between_chunks:
+            return run()
         if len(self._queries) >= MOST_QUERIES:
             raise BusyError(f"{MOST_QUERIES} questions wait for {self.name}")
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queries.append(_Query(run, answer))
         self._wake.set()
         return await answer
+
+    @property
+    def _is_between_chunks(self) -> bool:
+        """True while the partition waits for something to do, or for lists of its last chunk.
+
+        These are of the artifact that was in use as the chunk was processed. Once there is another
+        one, the rows stay as they are until the lists are made.
+        """
+        return self._rests or (
+            self._lists_for is not None and self._lists_for is self._context.keeper.current
+        )
 
     async def close(self) -> None:
         """Finish the current chunk, commit and close; queued chunks are dropped."""
@@ -328,11 +344,14 @@ class Partition:
         if seconds <= 0:
             return
         self._wake.clear()
+        self._rests = True
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             pass
+        finally:
+            self._rests = False
 
     async def _apply(self, chunk: Chunk) -> None:
         """Apply a chunk that follows the position; otherwise drop it, cut it or fetch it again.
@@ -377,7 +396,11 @@ class Partition:
             else:
                 job = self.side.take_lists()
                 if job is not None and self._lists is not None:
-                    out = [*out, *await self._lists.make(self.name, job)]
+                    self._lists_for = job.serving
+                    try:
+                        out = [*out, *await self._lists.make(self.name, job)]
+                    finally:
+                        self._lists_for = None
                 self._outbox.put(out)
         if not fits:  # records of many events each: the users of half of them may fit
             half = len(records) // 2

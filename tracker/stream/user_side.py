@@ -505,18 +505,16 @@ class UserSide(Side[str]):
         return []
 
     def find_user(self, user: str) -> FoundUser | None:
-        """Copy a user's row: from memory, or as of the last commit; None if nothing is kept.
+        """Copy a user's row, between two chunks: from memory, or else as of the last commit.
 
         Nothing is loaded or written, so that reads neither crowd users out of memory nor cost a
-        commit. `cached_user` is for the time between two chunks, `stored_user` for any time.
+        commit. A row that is only in the database has not changed since. None if nothing is kept.
 
         Raises:
             NewerArtifactError, NewerRowError: as `process`.
         """
         copy = self.cached_user(user)
-        if copy is None:
-            return self.stored_user(user)
-        return replace(copy, set_aside=copy.set_aside or self.is_set_aside(user))
+        return self.stored_user(user) if copy is None else copy
 
     def is_set_aside(self, user: str) -> bool:
         """Return whether a row of a user was set aside; any thread may ask."""

@@ -15,6 +15,7 @@ from tests.plane_world import (
     like,
     lists,
     run_partition,
+    small_artifact,
     written_by,
 )
 from tracker.events.wire import encode_event
@@ -22,13 +23,16 @@ from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
+from tracker.stream.lists_together import ListsTogether
 from tracker.stream.partition import (
     MOST_QUERIES,
     SMALL_BYTES,
+    SMALL_RECORDS,
     WAITING_CHUNKS,
     BusyError,
     RevokedError,
 )
+from tracker.stream.serving import make_serving
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 
@@ -284,19 +288,64 @@ def test_question_is_answered_between_chunks(worker: WorkerState) -> None:
     assert answers == [1]
 
 
-def test_questions_take_no_room_of_chunks_and_too_many_are_refused(worker: WorkerState) -> None:
+def test_questions_during_a_chunk_take_no_room_of_chunks_and_too_many_are_refused(
+    worker: WorkerState,
+) -> None:
+    process, begun, go_on = worker.users.process, threading.Event(), threading.Event()
+
+    def slow(records: Any, end: int, handed: bool = False, together: bool = False) -> Any:
+        begun.set()
+        assert go_on.wait(60.0)
+        return process(records, end)
+
+    worker.users.process = slow  # type: ignore[method-assign]
+
     async def work(running: RunningPartition) -> None:
         partition = running.partition
-        asked = [asyncio.ensure_future(partition.query(lambda: 7)) for _ in range(MOST_QUERIES)]
+        running.accept(0, worker.records(*[like("a", 0)] * (SMALL_RECORDS + 1)))
+        await running.until(begun.is_set)
+        asked = [
+            asyncio.ensure_future(partition.query(lambda: worker.head("a", "events")))
+            for _ in range(MOST_QUERIES)
+        ]
         await asyncio.sleep(0)
         assert partition.room("t-events")
         with pytest.raises(BusyError, match="64 questions wait"):
             await partition.query(lambda: 7)
         asked[0].cancel()
-        assert await asyncio.gather(*asked[1:]) == [7] * (MOST_QUERIES - 1)
+        assert not any(one.done() for one in asked[1:])
+        go_on.set()
+        assert await asyncio.gather(*asked[1:]) == [SMALL_RECORDS + 1] * (MOST_QUERIES - 1)
         assert await partition.query(lambda: 8) == 8
 
-    run_partition(worker, work)
+    try:
+        run_partition(worker, work)
+    finally:
+        go_on.set()
+
+
+def test_question_is_answered_at_once_while_lists_wait_unless_another_artifact_is_in_use(
+    worker: WorkerState,
+) -> None:
+    together = ListsTogether(worker.context)
+    together.expect(["t-events-0", "t-events-1"])  # that of partition 1 never comes
+
+    async def work(running: RunningPartition) -> None:
+        running.accept(0, worker.records(like("a", 0)))
+        await running.until(lambda: running.partition._lists_for is not None)
+        asked = running.partition.query(lambda: worker.head("a", "events"))
+        with pytest.raises(StopIteration, match="1"):  # it does not wait for anything
+            asked.send(None)
+        worker.keeper.current = make_serving(small_artifact(), worker.settings)
+        later = asyncio.ensure_future(running.partition.query(lambda: list(running.done)))
+        await asyncio.sleep(0)
+        assert not later.done()
+        together.pass_by("t-events-1")
+        assert await later == [1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tracker.stream.lists_together.HOLD_SECONDS", 60.0)
+        run_partition(worker, work, lists=together)
 
 
 def test_questions_to_a_partition_that_closes_are_refused(worker: WorkerState) -> None:

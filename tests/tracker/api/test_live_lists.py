@@ -1,0 +1,131 @@
+"""Live lists: those that are made in one call are those that are made one by one."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.plane_world import NOW, WorkerState
+from tests.tracker.stream.test_lists_together import USERS, some_events, workers
+from tracker.api.lists import ListMaker, ListRequest, list_answer
+from tracker.api.live_lists import MOST_AT_ONCE, MOST_ITEMS, LiveLists
+from tracker.api.messages import ListAnswer
+from tracker.api.problems import ProblemError
+from tracker.api.reads import MOST_WAITING, Copy
+from tracker.recommend.options import LearnedModels
+from tracker.scoring.calibration import Calibration
+
+
+def copy_of(worker: WorkerState, user: str) -> Copy:
+    """Copy a user as `Reads` does."""
+    side = worker.users
+    moment = side.moment()
+    return Copy(user, user, worker.partition, side, moment, side.find_user(user) or side.new_user())
+
+
+def wanted(scene: str | None = None, k: int = 10, now: float = NOW, **more: Any) -> ListRequest:
+    """Return a request for a list as `Users` makes it."""
+    plain = ListRequest(k, scene, now, [], None, "reasons")
+    return replace(plain, **more)
+
+
+def alone(copy: Copy, list_request: ListRequest) -> ListAnswer:
+    """Make a list as one that has wishes is made."""
+    moment = copy.moment
+    steps = ListMaker().make(
+        moment.serving, moment.learned, copy.user.rows, copy.user.slot, copy.name, list_request
+    )
+    return list_answer(copy, list_request, *steps)
+
+
+@pytest.mark.parametrize("explain", ["off", "reasons", "parts"])
+def test_lists_of_one_call_are_those_made_one_by_one(tmp_path: Path, explain: str) -> None:
+    random = np.random.default_rng(5)
+    with workers(tmp_path, explain=explain) as parts:
+        live = LiveLists(parts[0].settings)
+        told = 0
+        for chunk in range(25):
+            for part in parts:
+                part.send(*some_events(random, part.partition, chunk))
+            places = random.integers(0, [[len(parts)], [USERS + 1]], (2, random.integers(1, 9)))
+            copies = [copy_of(parts[n], f"p{n}-u{user}") for n, user in places.T.tolist()]
+            asked = [
+                wanted(str(scene), 5 + chunk % 2, NOW + chunk, explain=explain)
+                for scene in random.choice(["home", "search", "new"], len(copies))
+            ]
+            answers = live.make_all(copies, asked)
+            assert answers == [alone(*one) for one in zip(copies, asked, strict=True)]
+            told += sum(len(item.because) for answer in answers for item in answer.items)
+        assert bool(told) == (explain != "off")
+
+
+def test_only_a_list_like_those_of_the_stream_is_made_so(tmp_path: Path) -> None:
+    with workers(tmp_path) as parts:
+        live = LiveLists(parts[0].settings)
+        assert live.takes(wanted("cart", MOST_ITEMS))
+        assert not live.takes(wanted(k=MOST_ITEMS + 1))
+        others: list[dict[str, Any]] = [
+            {"exclude": ["i1"]},
+            {"diversity": 0.3},
+            {"explain": "parts"},
+        ]
+        for other in others:
+            assert not live.takes(wanted(**other))
+    with workers(tmp_path / "long", k=MOST_ITEMS + 1) as parts:
+        assert LiveLists(parts[0].settings).takes(wanted(k=MOST_ITEMS + 1))
+
+
+def test_those_that_wait_are_made_together_by_length_models_and_no_more_than_the_bound(
+    tmp_path: Path,
+) -> None:
+    with workers(tmp_path) as parts:
+        live = LiveLists(parts[0].settings)
+        sizes: list[int] = []
+        make_all = live.make_all
+
+        def counted(copies: list[Copy], asked: list[ListRequest]) -> list[ListAnswer]:
+            sizes.append(len(copies))
+            return make_all(copies, asked)
+
+        live.make_all = counted  # type: ignore[method-assign,assignment]
+        copy = copy_of(parts[0], "somebody")
+        learned = replace(
+            copy.moment, learned=LearnedModels(calibration=Calibration(1.0, 0.0, 1.0, 0.0))
+        )
+        copies = [copy] * (MOST_AT_ONCE + 3) + [replace(copy, moment=learned)]
+
+        async def ask() -> list[ListAnswer]:
+            tasks = [asyncio.create_task(live.make(one, wanted(k=5))) for one in copies]
+            tasks.append(asyncio.create_task(live.make(copy, wanted(k=6))))
+            gone = asyncio.create_task(live.make(copy, wanted(k=7)))
+            await asyncio.sleep(0)
+            gone.cancel()
+            return await asyncio.gather(*tasks)
+
+        answers = asyncio.run(ask())
+        assert sizes == [MOST_AT_ONCE, 3, 1, 1]
+        assert [len(answer.items) for answer in answers] == [5] * len(copies) + [6]
+
+
+def test_a_bug_is_told_to_those_whose_lists_it_ends_and_too_many_are_refused(
+    tmp_path: Path,
+) -> None:
+    with workers(tmp_path) as parts:
+        live = LiveLists(parts[0].settings)
+        copy = copy_of(parts[0], "somebody")
+        broken = replace(copy, moment=replace(copy.moment, serving=None))  # type: ignore[arg-type]
+
+        async def ask() -> list[ListAnswer | BaseException]:
+            some = [broken, *[copy] * MOST_WAITING]
+            return await asyncio.gather(
+                *(live.make(one, wanted()) for one in some), return_exceptions=True
+            )
+
+        first, *others, last = asyncio.run(ask())
+        assert isinstance(first, AttributeError)
+        assert all(isinstance(one, ListAnswer) for one in others)
+        assert isinstance(last, ProblemError)
+        assert last.status == 429
