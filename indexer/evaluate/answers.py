@@ -262,8 +262,9 @@ def _read(
     varied = _VARIED if count > 1 else np.zeros_like(_VARIED)
     if varied.any():
         recommender.columns(requests, np.tile(rows, (count, 1)), ranker_columns & varied, out)
-    else:
-        recommender.reader.encoder_queries(requests)  # in this thread: it is remembered
+    else:  # what changes or fills the memory of the reader is done in this thread
+        recommender.reader.histories(requests)
+        recommender.reader.encoder_queries(requests)
 
     def common() -> None:
         one = slice(0, 1)
