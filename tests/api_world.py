@@ -27,7 +27,7 @@ class ApiWorld:
     """A worker with partition 0 of the events topic, and a client of its API.
 
     `addresses` are what the group has told, `sent` what went to Kafka, `moving` and `reasons` what
-    the worker says of itself.
+    the worker says of itself. Kafka confirms once `confirms` is set.
     """
 
     def __init__(self, worker: WorkerState, running: RunningPartition) -> None:
@@ -39,6 +39,7 @@ class ApiWorld:
         self.moving = False
         self.reasons: list[str] = []
         self.failure: Exception | None = None
+        self.confirms: asyncio.Event | None = None  # None: at once
         host = Host(
             worker.context,
             lambda: self.open,
@@ -54,6 +55,8 @@ class ApiWorld:
         self.client: TestClient[Any, Any]
 
     async def _send(self, topic: str, partition: int, key: bytes, value: bytes) -> int:
+        if self.confirms is not None:
+            await self.confirms.wait()
         if self.failure is not None:
             raise self.failure
         self.sent.append((topic, partition, key, value))

@@ -1,6 +1,7 @@
 """Events that come over HTTP, checked as the worker checks records, and sent to Kafka."""
 
 import asyncio
+from functools import partial
 
 import msgspec
 
@@ -18,6 +19,10 @@ SEND_SECONDS = 8.0
 """Time in which Kafka has to confirm the events of a request."""
 
 
+MOST_WAITING_BYTES = 16 * 1024 * 1024
+"""Bytes of events that wait for Kafka; while it does not answer, further ones are refused."""
+
+
 class Sending:
     """Sends events to the events topic.
 
@@ -27,6 +32,7 @@ class Sending:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._waiting_bytes = 0
 
     async def events(self, call: Call) -> SentAnswer:
         """Send the events of a body, and return the offset of each, or why it was not sent.
@@ -35,8 +41,13 @@ class Sending:
         timestamp gets the worker's clock.
 
         Raises:
-            ProblemError: the partitioner is not known here, or Kafka does not confirm.
+            ProblemError: the partitioner is not known here, Kafka does not confirm, or it has not
+                confirmed so much that no more is taken.
         """
+        if self._waiting_bytes >= MOST_WAITING_BYTES:
+            raise ProblemError(
+                503, f"{self._waiting_bytes} bytes of events wait for Kafka, which does not confirm"
+            )
         context = self._host.context
         settings, topic = context.settings, context.cluster.topics.events
         partitions = context.cluster.partitions(topic)
@@ -72,8 +83,10 @@ class Sending:
                     "TRACKER_PARTITIONER is given: the partition of an event is not known here;"
                     " send it with your own producer",
                 )
-            sent = self._host.send(topic, number, user.encode(), value)
-            sending[index] = number, asyncio.ensure_future(sent)
+            sent = asyncio.ensure_future(self._host.send(topic, number, user.encode(), value))
+            self._waiting_bytes += len(value)
+            sent.add_done_callback(partial(self._confirmed, len(value)))
+            sending[index] = number, sent
         if sending:
             await asyncio.wait([future for _, future in sending.values()], timeout=SEND_SECONDS)
         for index, (number, future) in sending.items():
@@ -91,3 +104,9 @@ class Sending:
         if sending and not stored:
             raise ProblemError(503, f"Kafka did not store the events: {events[0].message}")
         return SentAnswer(stored, len(events) - stored, events)
+
+    def _confirmed(self, size: int, sent: asyncio.Future[int]) -> None:
+        """Count an event as no longer waiting, also if nobody asks for its offset any more."""
+        self._waiting_bytes -= size
+        if not sent.cancelled():
+            sent.exception()

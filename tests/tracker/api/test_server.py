@@ -1,6 +1,7 @@
 """Requests are checked, forwarded once, and refused as problems; nothing of them is logged."""
 
 import asyncio
+import gc
 import io
 import logging
 from pathlib import Path
@@ -11,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from tests.api_world import ApiWorld, user_in, with_api
 from tests.plane_world import NOW, like
+from tracker.api import sending
 from tracker.api.forward import HOP
 
 ADA, ELSEWHERE = user_in(0), user_in(1)
@@ -245,3 +247,28 @@ def test_events_need_to_know_the_partitioner(tmp_path: Path) -> None:
         assert "TRACKER_PARTITIONER is given" in problem["detail"]
 
     with_api(tmp_path, work, partitioner="given")
+
+
+def test_events_that_wait_for_kafka_are_bounded_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sending, "SEND_SECONDS", 0.05)
+    monkeypatch.setattr(sending, "MOST_WAITING_BYTES", 200)
+    body = {"events": [{"user_id": ADA, "item_id": "i1", "kind": "like"}] * 4}
+
+    async def work(world: ApiWorld) -> None:
+        world.confirms = asyncio.Event()
+        status, problem = await world.ask("/events", "POST", body)
+        assert (status, "did not confirm within" in problem["detail"]) == (503, True)
+        status, problem = await world.ask("/events", "POST", body)
+        assert (status, "bytes of events wait for Kafka" in problem["detail"]) == (503, True)
+        world.failure = ConnectionError("no broker")
+        world.confirms.set()
+        await asyncio.sleep(0.05)
+        world.failure = None
+        assert (await world.ask("/events", "POST", body))[0] == 202
+        assert len(world.sent) == 4
+
+    with_api(tmp_path, work)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
