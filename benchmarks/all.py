@@ -77,12 +77,16 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "privacy": [_python("privacy", "--data", str(data), "--work", str(work / "privacy"))],
         "trend-attack": [_python("trend_attack")],
         "faults": [
-            _faults("--seed", *map(str, range(1, 21)), "--actions", "100",
+            _faults("--seed", *map(str, range(1001, 1021)), "--actions", "100",
                     "--folder", str(work / "walks")),
         ],
         "faults-three": [
             _faults("--brokers", "3", "--seed", "101", "102", "--actions", "60",
                     "--folder", str(work / "walks-three")),
+        ],
+        "faults-plain": [
+            _faults("--plain", "--seed", "301", "302", "--actions", "60",
+                    "--folder", str(work / "walks-plain")),
         ],
         "faults-trained": [
             _faults("--trained", "--workers", "2", "--kills", "3", "--terms", "1",

@@ -423,6 +423,11 @@ def faults_three(results: Results) -> str:
     return _walk(results["faults-three"])
 
 
+def faults_plain(results: Results) -> str:
+    """Return the same of walks whose lists are compared with those of an undisturbed worker."""
+    return _walk(results["faults-plain"])
+
+
 def _walk(result: Result) -> str:
     figures = result["figures"]
     count, seeds = figures["numbers"], counted(len(figures["seeds"]), "seed")
@@ -436,6 +441,8 @@ def _walk(result: Result) -> str:
         f" {whole(count['lists'])} lists, of which {whole(count['repeated'])} repeated another with"
         " the same id."
     )
+    if compared := count.get("compared_lists", 0):
+        text += f" {whole(compared)} of them were compared with those of an undisturbed worker."
     names = (
         ("records that the broker had confirmed and lost", "lost"),
         ("wrong users", "wrong_users"),

@@ -36,6 +36,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "demonstration": blocks.demonstration,
     "faults": blocks.faults,
     "faults-three": blocks.faults_three,
+    "faults-plain": blocks.faults_plain,
     "faults-trained": blocks.faults_trained,
     "films": blocks.quality("films"),
     "films-loo": blocks.quality("films-loo"),

@@ -218,7 +218,7 @@ def made_up() -> Stored:
     took = {"train": {"processor": 9.0, "clock": 9.0, "memory_mib": 800.0}}
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
-        **dict.fromkeys(("faults", "faults-three"), walk),
+        **dict.fromkeys(("faults", "faults-three", "faults-plain"), walk),
         **speed(),
         "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),

@@ -41,22 +41,30 @@ class WatchedCrew(Crew):
         ends: ends that nobody had asked for.
     """
 
-    def __init__(self, base: Settings, count: int, folder: Path) -> None:
+    def __init__(self, base: Settings, count: int, folder: Path, plain: bool = False) -> None:
+        """Prepare the workers; the lists of `plain` ones depend on their user alone."""
         super().__init__(base, count, folder)
+        self.plain = plain
         self.held: set[int] = set(range(count))
         self.ends: list[End] = []
         self.started_at: dict[int, float] = {}
 
     def start(self, number: int, file_bytes: int | None = None) -> None:
         """Start a worker; with `file_bytes` no file of it may grow beyond that."""
-        settings = self.settings[number]
-        command = [sys.executable, "-m", "tracker", "worker"]
+        settings, log = self.settings[number], self.log(number)
+        first = []
+        if self.plain:
+            first.append("from tests.walk.plain import without_others; without_others()")
         if file_bytes is not None:
             limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({file_bytes}, -1))"
-            program = f"import resource; {limit}; from tracker.cli.main import main; main()"
+            first.append(f"import resource; {limit}")
+            log = log.with_suffix(f".full-{time.time():.0f}.log")  # the log is a file, too
+        command = [sys.executable, "-m", "tracker", "worker"]
+        if first:
+            program = "; ".join([*first, "from tracker.cli.main import main", "main()"])
             command = [sys.executable, "-c", program, "worker"]
         self.workers[number] = ChildProcess(
-            "tracker worker", command, self.log(number), worker_environment(settings)
+            "tracker worker", command, log, worker_environment(settings)
         )
         self.started_at[number] = time.time()
         self.held.discard(number)

@@ -4,7 +4,7 @@ import itertools
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.items.config import ItemCounts
 from tracker.items.states import ItemStates
 from tracker.kafka.client import read_topic
+from tracker.settings import Settings
 from tracker.stream.waiting_items import decode_waiting
 from tracker.users.seen import SeenSets
 from tracker.users.states import UserStates
@@ -47,6 +48,8 @@ EXACT = (
 )  # fmt: skip
 MOST_WAITING_POSITIVE, MOST_WAITING = 5, 10
 """Positive events, and events in all, that may wait of an item that has no row."""
+TIES = 1e-5
+"""Scores of which the items may change places."""
 BEFORE_SECONDS = 1.0
 """A pause that began longer before an action is not of that action."""
 
@@ -61,6 +64,8 @@ class Verdict:
     items: int = 0
     lists: int = 0
     repeated: int = 0
+    compared_lists: int = 0
+    """Of a plain walk: lists whose items were compared with those of an undisturbed worker."""
     most_states: int = 1
     unsure_users: int = 0
     unsure_items: int = 0
@@ -101,6 +106,8 @@ class Lists:
     artifact: str
     version: int
     times: list[float]
+    timestamp: float = 0.0
+    scores: tuple[float, ...] = ()
 
 
 class Versions:
@@ -133,8 +140,19 @@ class Versions:
         return self.contents[version]
 
 
-async def judge(walk: Walk, rows: Rows) -> Verdict:
-    """Compare what a walk left with the model."""
+Place = tuple[int, int]
+"""Partition and offset of an event."""
+
+
+async def judge(walk: Walk, rows: Rows, calm: Mapping[Place, Lists] | None = None) -> Verdict:
+    """Compare what a walk left with the model.
+
+    Args:
+        walk: that has ended.
+        rows: that it left.
+        calm: the lists that an undisturbed worker made of the same events, if the walk is plain; in
+            each partition, the offset of an event is its number there.
+    """
     journal, settings = walk.journal, walk.settings
     verdict = Verdict()
     versions = Versions(walk.artifacts)
@@ -145,12 +163,14 @@ async def judge(walk: Walk, rows: Rows) -> Verdict:
     async with aclosing(read_topic(settings, walk.topics.events)) as source:
         async for record in source:
             records.append(Record(record.partition, record.offset, record.key, record.value))
-    lists = await _lists(walk, verdict)
+    lists = await read_lists(walk.settings, walk.topics.recommendations, verdict)
     actions = {(r.partition, r.offset): read_event(r.value) for r in records}
     verdict.events = sum(action is not None for action in actions.values())
     _compare_lost(walk, records, verdict)
     await _compare_rejections(walk, actions, verdict)
     _compare_lists(actions, lists, versions, verdict)
+    if calm is not None:
+        compare_plain(lists, calm, places_in_order(records), verdict)
     model = _model(records, actions, journal, contents, lists, verdict, free=False)
     verdict.users, verdict.items = len(rows.users), len(rows.items)
     verdict.most_states = model.most_states
@@ -243,10 +263,10 @@ def possible_steps(
     return possible
 
 
-async def _lists(walk: Walk, verdict: Verdict) -> dict[tuple[int, int], Lists]:
-    """Read the lists by partition and offset of their event."""
-    lists: dict[tuple[int, int], Lists] = {}
-    async with aclosing(read_topic(walk.settings, walk.topics.recommendations)) as source:
+async def read_lists(settings: Settings, topic: str, verdict: Verdict) -> dict[Place, Lists]:
+    """Read the lists by partition and offset of their event; count repeats."""
+    lists: dict[Place, Lists] = {}
+    async with aclosing(read_topic(settings, topic)) as source:
         async for record in source:
             fields = json.loads(record.value or b"{}")
             partition, offset = (int(part) for part in fields["id"].rsplit("-", 2)[1:])
@@ -266,6 +286,8 @@ async def _lists(walk: Walk, verdict: Verdict) -> dict[tuple[int, int], Lists]:
                 fields["artifact"],
                 fields.get("version", 0),  # lists of earlier versions of the tracker have none
                 [record.appended],
+                fields["timestamp"],
+                tuple(item["score"] for item in fields["items"]),
             )
             if record.key != fields["user_id"].encode():
                 verdict.wrong_lists.append(f"list {fields['id']} has the key {record.key!r}")
@@ -309,6 +331,47 @@ def _compare_lists(
                 f"user {user}: the list of the largest version is of {latest[user][1]}, the last"
                 f" event is {place}"
             )
+
+
+def places_in_order(records: Sequence[Record]) -> dict[Place, Place]:
+    """Return for each record its partition and its number there."""
+    counts: dict[int, int] = defaultdict(int)
+    found: dict[Place, Place] = {}
+    for record in sorted(records, key=lambda one: (one.partition, one.offset)):
+        found[record.partition, record.offset] = (record.partition, counts[record.partition])
+        counts[record.partition] += 1
+    return found
+
+
+def compare_plain(
+    lists: Mapping[Place, Lists],
+    calm: Mapping[Place, Lists],
+    order: Mapping[Place, Place],
+    verdict: Verdict,
+) -> None:
+    """Compare lists with those that an undisturbed worker made of the same events.
+
+    Items are equal but for ties of the score. Lists are passed over that one of them made together
+    with a later event of the user, or for another time.
+    """
+    for place, made in lists.items():
+        other = calm.get(order.get(place, place))
+        if other is None or other.user != made.user or other.timestamp != made.timestamp:
+            continue
+        verdict.compared_lists += 1
+        name = f"list {place} of {made.user}"
+        if len(made.items) != len(other.items):
+            verdict.wrong_lists.append(
+                f"{name} has {len(made.items)} items, undisturbed {len(other.items)}"
+            )
+            continue
+        rows = zip(made.items, other.items, made.scores, other.scores, strict=True)
+        for at, (one, wanted, score, expected) in enumerate(rows):
+            if abs(score - expected) > TIES * (1.0 + abs(expected)):
+                verdict.wrong_lists.append(
+                    f"{name} has at {at} {one} of {score:g}, undisturbed {wanted} of {expected:g}"
+                )
+                break
 
 
 def _compare_lost(walk: Walk, records: list[Record], verdict: Verdict) -> None:

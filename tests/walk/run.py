@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.results import add_option, store
 from tests.faults import SESSION_SECONDS
 from tests.walk.brokers import Brokers
+from tests.walk.calm import calm_lists
 from tests.walk.judge import judge
 from tests.walk.walk import Plan, Walk
 
@@ -34,7 +35,7 @@ def walk(plan: Plan, folder: Path) -> Result:
     async def go() -> Result:
         one = Walk(folder, plan, brokers)
         rows = await one.run()
-        verdict = await judge(one, rows)
+        verdict = await judge(one, rows, await calm_lists(one) if plan.plain else None)
         lists = {
             name: value[:NAMED]
             for name, value in asdict(verdict).items()
@@ -97,6 +98,14 @@ def merged(results: Sequence[Result]) -> Result:
     }
 
 
+def command_of(result: Result) -> str:
+    """Return the command that walks so again."""
+    plan = result["plan"]
+    told = f" --brokers {plan['brokers']}" if plan["brokers"] > 1 else ""
+    told += " --plain" if plan.get("plain") else ""
+    return f"python -m tests.faults{told} --seed {plan['seed']} --actions {result['actions']}"
+
+
 def table(result: Result) -> str:
     """Return a table for people."""
     numbers = result["numbers"]
@@ -107,7 +116,8 @@ def table(result: Result) -> str:
         f" session timeout {result['session_timeout']:g} s",
         f"seeds {', '.join(map(str, result['seeds']))}: {result['faults']} actions,"
         f" {numbers['events']} events, {numbers['users']} users and {numbers['items']} items"
-        f" compared, {numbers['lists']} lists, of which {numbers['repeated']} repeats by id",
+        f" compared, {numbers['lists']} lists, of which {numbers['repeated']} repeats by id and"
+        f" {numbers['compared_lists']} compared with those of an undisturbed worker",
         f"lost {numbers['lost']}, wrong users {numbers['wrong_users']}, wrong items"
         f" {numbers['wrong_items']}, wrong lists {numbers['wrong_lists']}, users without their list"
         f" {numbers['without_list']}, wrong rejections {numbers['wrong_rejections']}, wrong ends"
@@ -134,6 +144,10 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("actions", "workers", "brokers", "users"):
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name))
     parser.add_argument("--minutes", type=float, default=0.0, help="no action begins after that")
+    parser.add_argument(
+        "--plain", action="store_true",
+        help="without trend, neighbours and new indexes: lists are those of an undisturbed worker",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="keep all here; go on with what is there")
     add_option(parser)
     options = parser.parse_args(arguments)
@@ -149,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             plan = Plan(
                 seed, options.actions, options.workers, options.brokers,
-                users=options.users, minutes=options.minutes,
+                users=options.users, minutes=options.minutes, plain=options.plain,
             )  # fmt: skip
             result = walk(plan, folder)
             kept.write_text(json.dumps(result))
@@ -166,10 +180,6 @@ def main(arguments: Sequence[str]) -> int:
     found = merged(results)
     if len(results) > 1:
         sys.stdout.write(table(found) + "\n")
-    brokers = f" --brokers {options.brokers}" if options.brokers > 1 else ""
-    commands = [
-        f"python -m tests.faults{brokers} --seed {one['plan']['seed']} --actions {one['actions']}"
-        for one in results
-    ]
+    commands = [command_of(one) for one in results]
     store(options.result, found, commands)
     return 0 if found["clean"] else 1

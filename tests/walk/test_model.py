@@ -11,7 +11,16 @@ import pytest
 from tests.plane_world import FakeRecord, WorkerState
 from tests.states import Rows
 from tests.walk.events import START, Sent, burst, stream
-from tests.walk.judge import Commits, Lists, Versions, compare_items, compare_users, pauses
+from tests.walk.judge import (
+    Commits,
+    Lists,
+    Verdict,
+    Versions,
+    compare_items,
+    compare_plain,
+    compare_users,
+    pauses,
+)
 from tests.walk.model import Action, Content, Model, hash_of, read_event
 from tests.walk.walk import Done, Journal
 from tests.worlds import checkerboard
@@ -191,3 +200,27 @@ def test_pause_is_of_the_action_that_begins_in_it(began: float) -> None:
     found = pauses(journal, lists, 1)
     assert found["kill"] == [{"seconds": 6.75, "clean": 1.0}]
     assert found["late"] == [{"seconds": 0.25, "clean": 0.0}]
+
+
+def made_of(scores: dict[str, float], time: float = 5.0) -> Lists:
+    items = [(item, "content") for item in scores]
+    return Lists("u", items, "v", 1, [1.0], time, tuple(scores.values()))
+
+
+@pytest.mark.parametrize(
+    ("other", "wrong", "compared"),
+    [
+        (made_of({"a": 3.0, "b": 2.0, "c": 2.0}), 0, 1),
+        (made_of({"a": 3.0, "c": 2.0, "b": 2.0}), 0, 1),  # a tie
+        (made_of({"a": 3.0, "d": 2.5, "b": 2.0}), 1, 1),
+        (made_of({"a": 3.0, "b": 2.0}), 1, 1),
+        (made_of({"d": 9.0}, time=6.0), 0, 0),  # made for another time
+    ],
+)
+def test_list_of_a_plain_walk_differs_from_an_undisturbed_one_by_ties_alone(
+    other: Lists, wrong: int, compared: int
+) -> None:
+    verdict = Verdict()
+    made = made_of({"a": 3.0, "b": 2.0, "c": 2.0})
+    compare_plain({(0, 7): made}, {(0, 3): other}, {(0, 7): (0, 3)}, verdict)
+    assert (len(verdict.wrong_lists), verdict.compared_lists) == (wrong, compared)

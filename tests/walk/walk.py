@@ -25,11 +25,11 @@ from indexer.data.catalog import Catalog
 from indexer.items.assemble import build_artifact
 from indexer.items.options import BuildOptions
 from indexer.items.publish import rollback
-from tests.faults import FROZEN_SECONDS, SESSION_SECONDS, until_done
+from tests.faults import HANG_SECONDS, SESSION_SECONDS, until_done
 from tests.shop import LetterEncoder, shop_items
 from tests.states import Rows
 from tests.walk.brokers import Brokers
-from tests.walk.crew import WatchedCrew
+from tests.walk.crew import BUG, WatchedCrew
 from tests.walk.events import SECONDS_AN_EVENT, START, Sent, burst, stream
 from tracker.artifact.versions import latest_version, sequence_of
 from tracker.kafka.cluster import client_arguments, describe_topics, group_of, topics_of
@@ -41,6 +41,10 @@ from tracker.settings import Settings, load_settings
 logger = logging.getLogger(__name__)
 
 READY_SECONDS = 120.0
+FROZEN_SECONDS = SESSION_SECONDS + 2.0
+FULL_SECONDS = 8.0
+CALM = 0.4
+"""Share of the actions, but for the quick ones, which wait until all workers are ready."""
 K = 10
 ITEMS_AT_FIRST = 300
 CODECS = ("gzip", "snappy", "lz4", "zstd")
@@ -60,6 +64,8 @@ THREE_BROKERS = {
 }  # fmt: skip
 """Actions with three brokers, and their weights."""
 
+ON_THE_INDEX = ("publish", "roll back", "refit", "shrink")
+
 QUICK = {"late", "repeated", "retracted", "rubbish", "compressed"}
 """Actions after which nobody waits."""
 
@@ -78,6 +84,15 @@ class Plan:
     item_partitions: int = 2
     minutes: float = 0.0
     """Time after which no further action begins; 0 for no limit."""
+    plain: bool = False
+    """Whether lists depend on their user alone, so that an undisturbed worker's are the same."""
+
+    @property
+    def table(self) -> dict[str, int]:
+        """The actions, and their weights."""
+        table = ONE_BROKER if self.brokers == 1 else THREE_BROKERS
+        unlike = ON_THE_INDEX if self.plain else ()
+        return {name: weight for name, weight in table.items() if name not in unlike}
 
 
 @dataclass
@@ -164,9 +179,10 @@ class Walk:
             "replication_factor": min(3, plan.brokers),
             "k": K,
         }
+        self.base = base
         self.settings = load_settings({}, brokers=brokers.address, **base)
         theirs = load_settings({}, brokers=brokers.workers_address, **base)
-        self.crew = WatchedCrew(theirs, plan.workers, folder / "workers")
+        self.crew = WatchedCrew(theirs, plan.workers, folder / "workers", plan.plain)
         self.topics = topics_of(self.settings)
         self.confirmed: list[tuple[int, int, str]] = []
         self.stop_load = asyncio.Event()
@@ -224,7 +240,7 @@ class Walk:
         raise TimeoutError("the brokers do not answer")
 
     async def _actions(self) -> None:
-        table = ONE_BROKER if self.plan.brokers == 1 else THREE_BROKERS
+        table = self.plan.table
         deadline = time.monotonic() + (self.plan.minutes * 60.0 or float("inf"))
         for number in range(len(self.journal.done), self.plan.actions):
             if time.monotonic() > deadline:
@@ -233,10 +249,10 @@ class Walk:
             action = chance.choices(list(table), list(table.values()))[0]
             calm = False
             if action not in QUICK:
-                await asyncio.sleep(chance.uniform(0.5, 2.5))
-                if chance.random() < 0.75:
+                await asyncio.sleep(chance.uniform(0.2, 1.6))
+                if chance.random() < CALM:
                     calm = await self.crew.all_ready(READY_SECONDS)
-                    await asyncio.sleep(chance.uniform(1.0, 2.0))
+                    await asyncio.sleep(chance.uniform(1.0, 1.5))
             done = Done(number, action, time.time(), calm)
             logger.info("%d %s%s", number, action, "" if calm else " at once")
             work: Callable[[random.Random], Awaitable[str | None]] = getattr(
@@ -349,26 +365,27 @@ class Walk:
             elif problem := await self.crew.end(number):
                 self.journal.hung.append(problem)
             self.crew.start(number)
-            await asyncio.sleep(chance.uniform(1.0, 5.0))
+            await asyncio.sleep(chance.uniform(1.0, 3.0))
         return f"{times} times"
 
     async def do_full_disk(self, chance: random.Random) -> str:
         number = self._one(chance)
         await self.crew.kill(number)
-        self.crew.start(number, file_bytes=chance.choice((16, 64, 128)) * 1024)
+        self.crew.start(number, file_bytes=chance.choice((4, 16, 64)) * 1024)
         self.crew.held.add(number)
         full = self.crew.one(number)
-        for _ in range(200):
-            if full.returncode is not None:
-                break
+        until = time.monotonic() + FULL_SECONDS
+        while full.returncode is None and time.monotonic() < until:
             await asyncio.sleep(0.1)
+        how = "it ended by itself"
+        if full.returncode is None:  # at the latest on its end it writes what it has in memory
+            await asyncio.to_thread(full.stop, HANG_SECONDS)
+            how = "it was told to stop"
         code = full.returncode
-        if code is None:
-            await self.crew.kill(number)
-        elif code != 1:
-            self.journal.hung.append(f"on a full disk a worker ended with {code}: {full.tail()}")
+        if code not in (0, 1, -signal.SIGTERM) or BUG in full.tail(30):
+            self.journal.hung.append(f"on a full disk a worker ended with {code}: {full.tail(30)}")
         self.crew.start(number)
-        return f"worker {number}, {'it went on' if code is None else 'it ended'}"
+        return f"worker {number}, {how}, {code}"
 
     async def do_damage(self, chance: random.Random) -> str:
         number = self._one(chance)
@@ -402,7 +419,7 @@ class Walk:
     async def do_broker_slow(self, chance: random.Random) -> str:
         assert self.brokers.proxy is not None
         self.brokers.proxy.delay = 1.0
-        seconds = chance.uniform(4.0, 10.0)
+        seconds = chance.uniform(3.0, 7.0)
         await asyncio.sleep(seconds)
         self.brokers.proxy.delay = 0.0
         return f"1 s a request for {seconds:.1f} s"
