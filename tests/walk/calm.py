@@ -20,7 +20,8 @@ async def calm_lists(walk: Walk) -> dict[Place, Lists]:
         TimeoutError: the worker is not ready, or does not come to the end.
     """
     name = f"{walk.settings.name}-calm"
-    settings = load_settings({}, brokers=walk.brokers.address, **{**walk.base, "name": name})
+    told = {**walk.base, "name": name, "emit": "event"}  # a list of each event: all are compared
+    settings = load_settings({}, brokers=walk.brokers.address, **told)
     topics = topics_of(settings)
     await ensure_topics(settings)
     async with (

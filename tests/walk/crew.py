@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults import HANG_SECONDS, Crew
+from tests.walk.nursery import ForkedWorker, Nursery
 from tracker.demo.local import answers_ok, worker_environment
-from tracker.demo.processes import ChildProcess
 from tracker.settings import Settings
 
 WATCH_SECONDS = 0.25
@@ -45,6 +44,8 @@ class WatchedCrew(Crew):
         """Prepare the workers; the lists of `plain` ones depend on their user alone."""
         super().__init__(base, count, folder)
         self.plain = plain
+        folder.mkdir(parents=True, exist_ok=True)
+        self.nursery = Nursery(folder / "nursery.log")
         self.held: set[int] = set(range(count))
         self.ends: list[End] = []
         self.started_at: dict[int, float] = {}
@@ -59,12 +60,8 @@ class WatchedCrew(Crew):
             limit = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({file_bytes}, -1))"
             first.append(f"import resource; {limit}")
             log = log.with_suffix(f".full-{time.time():.0f}.log")  # the log is a file, too
-        command = [sys.executable, "-m", "tracker", "worker"]
-        if first:
-            program = "; ".join([*first, "from tracker.cli.main import main", "main()"])
-            command = [sys.executable, "-c", program, "worker"]
-        self.workers[number] = ChildProcess(
-            "tracker worker", command, log, worker_environment(settings)
+        self.workers[number] = ForkedWorker(
+            self.nursery, log, worker_environment(settings), "; ".join(first)
         )
         self.started_at[number] = time.time()
         self.held.discard(number)
@@ -124,3 +121,4 @@ class WatchedCrew(Crew):
                 worker.send_signal(signal.SIGKILL)
                 with contextlib.suppress(Exception):
                     worker.wait(5.0)
+        self.nursery.close()

@@ -156,9 +156,6 @@ async def judge(walk: Walk, rows: Rows, calm: Mapping[Place, Lists] | None = Non
     journal, settings = walk.journal, walk.settings
     verdict = Verdict()
     versions = Versions(walk.artifacts)
-    contents = [
-        replace(versions.content(step.version), earlier=step.earlier) for step in journal.steps
-    ]
     records: list[Record] = []
     async with aclosing(read_topic(settings, walk.topics.events)) as source:
         async for record in source:
@@ -166,6 +163,13 @@ async def judge(walk: Walk, rows: Rows, calm: Mapping[Place, Lists] | None = Non
     lists = await read_lists(walk.settings, walk.topics.recommendations, verdict)
     actions = {(r.partition, r.offset): read_event(r.value) for r in records}
     verdict.events = sum(action is not None for action in actions.values())
+    # Versions that differ in no item of an event are one: there are fewer possible states.
+    used = frozenset(action.item for action in actions.values() if action is not None)
+    contents = [
+        replace(content, items=content.items & used, earlier=step.earlier)
+        for step in journal.steps
+        for content in [versions.content(step.version)]
+    ]
     _compare_lost(walk, records, verdict)
     await _compare_rejections(walk, actions, verdict)
     _compare_lists(actions, lists, versions, verdict)

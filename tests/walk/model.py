@@ -12,7 +12,7 @@ user has several possible states, of which one has to be the stored one.
 import json
 import math
 import struct
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, field
 
 import xxhash
@@ -226,6 +226,16 @@ class User:
     too_old: int = 0
     duplicates: int = 0
     evicted: int = 0
+
+    def copy(self) -> "User":
+        """Return a state that changes without this one: ten times as fast as a deep copy."""
+        new = copy(self)
+        new.ring = [copy(entry) for entry in self.ring]
+        new.terms, new.interests = dict(self.terms), set(self.interests)
+        seen = self.seen
+        new.seen = SeenSet([set(bits) for bits in seen.bits], list(seen.counts), seen.active)
+        new.pending = list(self.pending)
+        return new
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -490,7 +500,7 @@ class Model:
                 if self.free or step >= state.step:
                     choices.setdefault(content, step)
             for content, step in (choices or {c: s for s, c in possible.items()}).items():
-                new = state if len(states) * len(choices) == 1 else deepcopy(state)
+                new = state if len(states) * len(choices) == 1 else state.copy()
                 new.step = step
                 deltas.add(new.apply(action, offset, self.numbers, content))
                 after.setdefault(new.kind, new)

@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 READY_SECONDS = 120.0
 FROZEN_SECONDS = SESSION_SECONDS + 2.0
 FULL_SECONDS = 8.0
-CALM = 0.4
-"""Share of the actions, but for the quick ones, which wait until all workers are ready."""
+CALM = 0.25
+"""Share of the actions, but for the quick ones, that wait until all workers are ready."""
 K = 10
 ITEMS_AT_FIRST = 300
 CODECS = ("gzip", "snappy", "lz4", "zstd")
@@ -78,7 +78,7 @@ class Plan:
     actions: int = 100
     workers: int = 2
     brokers: int = 1
-    rate: float = 60.0
+    rate: float = 40.0
     users: int = 400
     partitions: int = 4
     item_partitions: int = 2

@@ -18,7 +18,7 @@ from tracker.store.database import open_database
 from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.eraser import ErasableOptions, Eraser
-from tracker.worker.plane import Plane, finish
+from tracker.worker.plane import EXPECTED, Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
 from tracker.worker.replay_end import ReplayEnd
 from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport, RecoveryEnd
@@ -52,6 +52,8 @@ class TrackerApp(faust.App):
     plane: Plane
     keeper: ArtifactKeeper
     aside: list[ForgetFeed | Eraser | ReplayEnd]
+    commit_seconds: float
+    """Maximum time of the last commits: a connection that is half open answers none."""
 
     async def on_start(self) -> None:
         """Start the producer and the item feed before partitions are assigned."""
@@ -65,18 +67,30 @@ class TrackerApp(faust.App):
         """Stop fetching, commit every partition and the group's offsets, leave the group, and end.
 
         The commits come first, and then the others may have the partitions. A step that fails or
-        hangs does not keep the next from being taken.
+        hangs does not keep the next from being taken. If the commits are not answered, nothing
+        would be: the process leaves the group and ends, and the next owner applies again what is
+        not committed.
         """
+        is_answered = True
         consumer = cast(ChunkConsumer | None, self._consumer)
         if consumer is not None:
             consumer.stop_flow()
         self.flow_control.suspend()
         try:
-            await self.plane.release_all()
+            async with asyncio.timeout(self.commit_seconds):
+                await self.plane.release_all()
+        except TimeoutError:
+            is_answered = False
+            log.warning(
+                "the last commit is not answered for %g s: the next owner applies its events again",
+                self.commit_seconds,
+            )
         finally:
             if consumer is not None:
                 await finish("the commit of the group's offsets", consumer.commit())
                 await finish("the membership of the group", consumer.leave())
+            if not is_answered:
+                self.plane.end()
             try:
                 await self.plane.stop()
             finally:
@@ -86,8 +100,11 @@ class TrackerApp(faust.App):
                 await super().on_stop()
 
     def _crash(self, reason: BaseException) -> None:
-        """End by a line that names a missing right, if a part of Faust has crashed for it."""
-        if denial_of(reason) is not None:
+        """End by a line that says why, if a part of Faust has crashed by what is no bug.
+
+        That is a missing right, or a damaged database that the consumer writes to.
+        """
+        if denial_of(reason) is not None or isinstance(reason, EXPECTED):
             self.plane.fatal(reason)
         super()._crash(reason)
 
@@ -166,6 +183,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         worker_redirect_stdouts=False,
     )
     app.plane = plane
+    app.commit_seconds = settings.shutdown_seconds / 2
     app.keeper = context.keeper
     app.aside = [] if context.forget_feed is None else [context.forget_feed]
     transport = ChunkTransport(app.conf.broker_consumer, app)

@@ -61,7 +61,7 @@ def exit_now(status: int) -> None:
     os._exit(status)
 
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 3.0
 """Maximum time of one step of stopping that comes after the commits."""
 
 
@@ -378,6 +378,10 @@ class Plane:
         else:
             log.critical("the worker stops because of a bug; please report it", exc_info=error)
         self._on_exit(1)
+
+    def end(self) -> None:
+        """End the process in order, without closing what may hang: there is nothing to save."""
+        self._on_exit(0)
 
     def task_died(self, name: str, error: BaseException) -> None:
         """End the process, because a background task has ended by itself."""

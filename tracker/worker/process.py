@@ -66,8 +66,9 @@ class FloodFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is written."""
         text = str(record.msg)
-        if record.exc_info and denial_of(record.exc_info[1]) is not None:
-            record.exc_info = None  # no bug: which right is missing is said in a line of its own
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and (denial_of(error) is not None or isinstance(error, Explained)):
+            record.exc_info = None  # no bug: its message, or a line of its own, says what to do
         if record.levelno < logging.WARNING and "[^" in record.getMessage():
             return False  # a service of Faust's that starts or stops
         if text.startswith(OFF_TOPIC):

@@ -1,6 +1,7 @@
 """The Faust application around the plane."""
 
 import asyncio
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from faust.types import TP
 from faust.types.auth import AuthProtocol, SASLMechanism
 
 from tests.plane_world import WorkerState
+from tracker.store.database import DamagedDatabaseError
 from tracker.worker.app import BLOCKS_A_CHUNK, TrackerApp, build_app
 from tracker.worker.plane import Plane
 
@@ -124,3 +126,45 @@ def test_stopping_commits_first_whatever_else_fails(
     assert "a partition cannot close" in str(error.value.__context__)
     assert steps == ["partitions", "group", "leave", "plane", "keeper", "faust"]
     assert "the item feed did not close: the feed died" in caplog.text
+
+
+def test_damaged_database_of_the_consumer_ends_the_worker_by_its_own_message(
+    worker: WorkerState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, plane = built(worker)
+    codes: list[int] = []
+    monkeypatch.setattr(plane, "_on_exit", codes.append)
+    app._crash(DamagedDatabaseError("users-1.db", Exception("Corruption: a block")))
+    assert codes == [1]
+    assert "because of a bug" not in caplog.text
+    assert "the worker stops: the database users-1.db is damaged" in caplog.text
+
+
+def test_last_commit_that_nobody_answers_does_not_keep_the_worker_in_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = WorkerState(tmp_path / "worker", data_dir=tmp_path / "data", shutdown_seconds=1.0)
+    app, plane = built(worker)
+    steps: list[str] = []
+
+    def step(name: str, seconds: float = 0.0) -> Any:
+        async def take(*_: Any) -> None:
+            await asyncio.sleep(seconds)
+            steps.append(name)
+
+        return take
+
+    monkeypatch.setattr(plane, "release_all", step("partitions", 20.0))
+    monkeypatch.setattr(plane, "stop", step("plane"))
+    monkeypatch.setattr(plane, "_on_exit", lambda status: steps.append(f"exit {status}"))
+    app.keeper = SimpleNamespace(stop=step("keeper"))  # type: ignore[assignment]
+    app._consumer = SimpleNamespace(  # type: ignore[assignment]
+        stop_flow=lambda: None, commit=step("group"), leave=step("leave")
+    )
+    monkeypatch.setattr(faust.App, "on_stop", step("faust"))
+    began = time.monotonic()
+    asyncio.run(app.on_stop())
+    assert time.monotonic() - began < 1.0
+    assert steps[:3] == ["group", "leave", "exit 0"]
+    assert "the last commit is not answered" in caplog.text
+    worker.close()

@@ -15,6 +15,7 @@ from aiokafka.errors import GroupAuthorizationFailedError
 
 from tracker.demo.processes import free_port
 from tracker.explained import ONCE
+from tracker.store.database import DatabaseError
 from tracker.worker.process import (
     OWN_LINES,
     FloodFilter,
@@ -81,12 +82,15 @@ def test_chatter_of_services_is_left_out_but_not_their_warnings() -> None:
     assert not flood.filter(line("faust.x", "Topic creation disabled! Can't create topic y"))
 
 
-def test_denial_is_shown_without_a_traceback_and_a_bug_with_one() -> None:
-    flood = FloodFilter()
-    for error, is_bug in ((GroupAuthorizationFailedError("shop"), False), (KeyError("a"), True)):
+def test_denial_or_full_disk_is_shown_without_a_traceback_and_a_bug_with_one() -> None:
+    for error, is_bug in (
+        (GroupAuthorizationFailedError("shop"), False),
+        (DatabaseError("the disk is full"), False),
+        (KeyError("a"), True),
+    ):
         crash = line("faust.transport.consumer", "Crashed reason=%r", logging.ERROR, error)
         crash.exc_info = (type(error), error, None)
-        assert flood.filter(crash) or is_bug
+        assert FloodFilter().filter(crash)
         assert (crash.exc_info is not None) == is_bug
 
 
