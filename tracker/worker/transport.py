@@ -4,13 +4,14 @@ On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, cast
 
 import faust
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -413,7 +414,7 @@ class ChunkConsumer(driver.Consumer):
                 write_records(database, rows, changes[-1].offset, min(appended, time.time()))
                 self._read_offset[tp] = changes[-1].offset
                 offsets[tp] = max(_known(offsets[tp]), changes[-1].offset)
-            position = await self._thread.position(tp)
+            position = await self._position(tp)
             if position is not None and position - 1 > _known(offsets[tp]):
                 offsets[tp] = position - 1
             self._note_time(tp, position)
@@ -421,6 +422,13 @@ class ChunkConsumer(driver.Consumer):
             recovery.flush_buffers()
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()
+
+    async def _position(self, tp: TP) -> int | None:
+        """Return the offset of the next record; None if a rebalance took the partition away."""
+        with contextlib.suppress(IllegalStateError):
+            position: int | None = await self._thread.position(tp)
+            return position
+        return None
 
     def _note_time(self, tp: TP, position: int | None) -> None:
         """Note now and then that a database has all of its changelog."""
@@ -478,7 +486,8 @@ class ChunkConsumer(driver.Consumer):
 
     async def _seek_to(self, tp: TP, offset: int) -> None:
         self._read_offset[tp] = None  # or Faust drops records that it believes to have read
-        await self._thread.call_thread(self._thread._ensure_consumer().seek, tp, offset)
+        with contextlib.suppress(IllegalStateError):  # taken away: it is sought when it comes back
+            await self._thread.call_thread(self._thread._ensure_consumer().seek, tp, offset)
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit for the group: the position of the state's last commit."""

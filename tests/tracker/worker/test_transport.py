@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 from rocksdict import Options, Rdict
 
@@ -322,6 +323,24 @@ def test_record_of_a_changelog_without_a_key_of_ours_is_passed_over(
     assert counted == [("items", "key")] * 3
     assert "users-changelog-0: passed over the row at offset 10 with key none" in caplog.text
     assert recovery.ended == [True]
+
+
+def test_partition_that_a_rebalance_takes_away_meanwhile_is_neither_asked_nor_sought(
+    tmp_path: Path,
+) -> None:
+    consumer = bare()
+    _, recovery = recovering(consumer, tmp_path)
+
+    async def taken(*_: object) -> int:
+        raise IllegalStateError("the partition is not assigned")
+
+    thread = SimpleNamespace(position=taken, call_thread=taken)
+    thread._ensure_consumer = lambda: SimpleNamespace(seek=None)
+    consumer._thread = thread
+    asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
+    assert recovery.active_offsets[CHANGES] == 4
+    asyncio.run(consumer._seek_to(EVENTS, 5))
+    assert consumer._read_offset[EVENTS] is None
 
 
 def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
