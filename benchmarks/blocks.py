@@ -430,7 +430,7 @@ def faults_plain(results: Results) -> str:
 
 def _walk(result: Result) -> str:
     figures = result["figures"]
-    count, seeds = figures["numbers"], counted(len(figures["seeds"]), "seed")
+    count, seeds = figures["numbers"], counted(len(set(figures["seeds"])), "seed")
     brokers = "one broker" if figures["brokers"] == 1 else f"{figures['brokers']} brokers"
     text = (
         f"Apache Kafka {figures['kafka']} (`transaction.version`"
@@ -443,6 +443,11 @@ def _walk(result: Result) -> str:
     )
     if compared := count.get("compared_lists", 0):
         text += f" {whole(compared)} of them were compared with those of an undisturbed worker."
+    if unsure := count.get("unsure_users", 0):
+        text += (
+            f" Of {whole(unsure)} users more than one state may be right, because it is known only"
+            " roughly when a worker took up another index."
+        )
     names = (
         ("records that the broker had confirmed and lost", "lost"),
         ("wrong users", "wrong_users"),
