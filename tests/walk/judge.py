@@ -50,8 +50,8 @@ MOST_WAITING_POSITIVE, MOST_WAITING = 5, 10
 """Positive events, and events in all, that may wait of an item that has no row."""
 TIES = 1e-5
 """Scores of which the items may change places."""
-BEFORE_SECONDS = 1.0
-"""A pause that began longer before an action is not of that action."""
+LATER_SECONDS = 20.0
+"""An action that begins so much after another one leaves it alone."""
 
 
 @dataclass
@@ -564,14 +564,14 @@ def pauses(
     """Return the longest time without a list in a partition after each action, by action.
 
     A gap belongs to the first action that begins in it, else to the one before it. It is `clean`
-    if all workers were ready and lists came when the action began, and no other action began
-    before it was over.
+    if all workers were ready when the action began, and the next one waited for them again, or
+    began much later. That does not depend on the length of the gap.
     """
     by_partition: dict[int, list[float]] = defaultdict(list)
     for (partition, _), made in lists.items():
         by_partition[partition] += made.times
     actions = journal.done
-    longest: dict[int, tuple[float, bool]] = {}
+    longest: dict[int, float] = {}
     for partition in range(partitions):
         times = sorted(time for time in by_partition[partition] if time <= journal.ended)
         at = 0
@@ -585,14 +585,11 @@ def pauses(
                 continue
             if not actions or any(start < moment < end for moment in journal.breaks):
                 continue
-            action = actions[inside]
-            alone = inside + 1 >= len(actions) or actions[inside + 1].began > end
-            alone &= start > action.began - BEFORE_SECONDS
-            length = end - start
-            if length > longest.get(inside, (0.0, True))[0]:
-                longest[inside] = (length, action.calm and alone)
+            longest[inside] = max(longest.get(inside, 0.0), end - start)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for number, action in enumerate(actions):
-        length, clean = longest.get(number, (0.0, action.calm))
-        found[action.action].append({"seconds": round(length, 2), "clean": float(clean)})
+        after = actions[number + 1] if number + 1 < len(actions) else None
+        alone = after is None or after.calm or after.began > action.began + LATER_SECONDS
+        length = round(longest.get(number, 0.0), 2)
+        found[action.action].append({"seconds": length, "clean": float(action.calm and alone)})
     return dict(found)
