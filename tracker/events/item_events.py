@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.native import native
+from tracker.kernels.native import copy_bytes, native
 from tracker.kernels.row_bytes import checksum
 
 Array = NDArray[Any]
@@ -79,7 +79,7 @@ def _trim(rows: Array, fixed: int, out: Array) -> int:
     at = 0
     for i in range(rows.shape[0]):
         n = fixed + 8 * int(rows[i, fixed - 1])
-        out[at : at + n] = rows[i, :n]
+        copy_bytes(out, at, rows[i], 0, n)
         at += n
     return at
 
@@ -94,7 +94,7 @@ def _expand(data: Array, at: int, fixed: int, rows: Array) -> int:
         n = fixed + 8 * recents
         if n > rows.shape[1] or at + n > data.shape[0]:
             return -1
-        rows[i, :n] = data[at : at + n]
+        copy_bytes(rows[i], 0, data, at, n)
         at += n
     return at
 

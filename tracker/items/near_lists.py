@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tracker.items.counts import PAIR
 from tracker.items.layout import NEIGHBOURS
 from tracker.items.vectors import row_of_hash
-from tracker.kernels.arithmetic import whole
+from tracker.kernels.arithmetic import copy_row, whole
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
@@ -71,14 +71,14 @@ def _settle(rows: Array, counts: Array, place: int, n: int) -> None:
         or (counts[place - 1, PAIR.together] == together and rows[place - 1] > row)
     ):
         rows[place] = rows[place - 1]
-        counts[place] = counts[place - 1]
+        copy_row(counts[place], counts[place - 1])
         place -= 1
     while place + 1 < n and (
         counts[place + 1, PAIR.together] > together
         or (counts[place + 1, PAIR.together] == together and rows[place + 1] < row)
     ):
         rows[place] = rows[place + 1]
-        counts[place] = counts[place + 1]
+        copy_row(counts[place], counts[place + 1])
         place += 1
     rows[place] = row
     counts[place, PAIR.together] = together
@@ -95,7 +95,7 @@ def _drop(lists: NearList, row: int, other: int) -> None:
         if rows[k] == other:
             for later in range(k, n - 1):
                 rows[later] = rows[later + 1]
-                counts[later] = counts[later + 1]
+                copy_row(counts[later], counts[later + 1])
             lists.n[row] = n - 1
             return
 
@@ -118,7 +118,7 @@ def _put(lists: NearList, row: int, other: int, pair: Array) -> None:
         else:
             return
         rows[place] = other
-    counts[place] = pair
+    copy_row(counts[place], pair)
     if place == n:
         n += 1
         lists.n[row] = n

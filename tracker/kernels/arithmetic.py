@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.kernels.native import native, reordered
+from tracker.kernels.native import inlined, native, reordered
 
 Array = NDArray[Any]
 
@@ -48,6 +48,16 @@ def three_dots(queries: Array, vector: Array, out: Array) -> None:
     out[0] = first
     out[1] = second
     out[2] = third
+
+
+@inlined
+def copy_row(target: Array, source: Array) -> None:
+    """Copy one row to another of its length.
+
+    `target[:] = source` compiles the check of both shapes into the kernel, with its message.
+    """
+    for d in range(len(source)):
+        target[d] = source[d]
 
 
 @reordered

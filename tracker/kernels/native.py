@@ -26,6 +26,8 @@ from numba.core import cgutils, config, types
 from numba.extending import lower_builtin, type_callable
 from numpy.typing import NDArray
 
+from tracker.kernels.parts import PartCompiler
+
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -63,23 +65,63 @@ def inlined(kernel: Callable[P, R]) -> Callable[P, R]:
     return _compile(kernel, False, inline="always")
 
 
+def is_cached(kernel: Callable[..., Any]) -> bool:
+    """Return whether the cache has code of a kernel, for whatever types; False if none is kept."""
+    compiled: Any = kernel
+    file = getattr(compiled._cache, "_cache_file", None)
+    return file is not None and Path(file._index_path).exists()
+
+
+def can_be_cached(kernel: Callable[..., Any]) -> bool:
+    """Return whether code of a kernel is kept on disk."""
+    compiled: Any = kernel
+    return hasattr(compiled._cache, "_cache_file")
+
+
 def _compile(
     kernel: Callable[P, R], fastmath: bool | set[str], inline: Literal["never", "always"] = "never"
 ) -> Callable[P, R]:
+    """Return a kernel to be called from Python; other kernels that call it get a part.
+
+    No kernel is called from C, so it has no wrapper for that. A part has none for Python either:
+    with many arrays to unpack, that is as much code as the kernel. numba has a form for each value
+    of an argument that it knows, as in `f(x, 0)`; a part has one for all values.
+    """
+    options: dict[str, Any] = {
+        "nogil": True, "fastmath": fastmath, "inline": inline, "no_cfunc_wrapper": True
+    }  # fmt: skip
+    compiled = _dispatcher(kernel, options)
+
+    @cache
+    def part() -> Any:
+        others = {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+        return numba.njit(**options, **others)(kernel)
+
+    def call_template(arguments: Any, named: dict[str, Any]) -> Any:
+        plain = {name: types.unliteral(kind) for name, kind in named.items()}
+        return part().get_call_template(tuple(map(types.unliteral, arguments)), plain)
+
+    compiled.part = part
+    compiled.get_call_template = call_template
+    compiled.get_overload = lambda signature: part().get_overload(signature)
+    return cast(Callable[P, R], compiled)
+
+
+def _dispatcher(kernel: Callable[P, R], options: dict[str, Any]) -> Any:
+    """Return numba's dispatcher of a kernel, with its code in the cache."""
     function: Any = kernel
     name = function.__qualname__
-    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "inline": inline}
     function.__qualname__ = f"{name}-{_digest(function.__module__)}"  # numba names its files so
     try:
         compiled: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # there is no folder for the code
         _warn_of_no_folder()
         function.__qualname__ = name
-        return cast(Callable[P, R], numba.njit(**options)(function))
+        return numba.njit(**options)(function)
     function.__qualname__ = compiled.__qualname__ = name
     file = compiled._cache._cache_file
     file.save = _one_at_a_time(file.save, Path(file._cache_path))
-    return cast(Callable[P, R], compiled)
+    return compiled
 
 
 @cache

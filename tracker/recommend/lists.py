@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.vectors import ItemVectors
-from tracker.kernels.arithmetic import decay, dot
+from tracker.kernels.arithmetic import copy_row, decay, dot
 from tracker.kernels.native import native
 from tracker.kernels.row_lists import keep_best
 from tracker.recommend.candidates import Candidates
@@ -228,7 +228,7 @@ def explain(
         for j in range(n_past):
             entry = ring[u, history[b, j]]
             past_rows[j] = ring_rows[b, history[b, j]]
-            past[j] = vectors[past_rows[j]]
+            copy_row(past[j], vectors[past_rows[j]])
             gains[j] = entry["weight"] * decay(requests.now[b] - entry["time"], half_life)
         for i in range(picks.shape[1]):
             lists.rows[b, i] = -1

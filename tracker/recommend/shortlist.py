@@ -10,6 +10,7 @@ from tracker.items.vectors import ItemVectors, VectorColumns
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, decay, dot, to_unit
 from tracker.kernels.native import native, prefetch
+from tracker.kernels.row_lists import kth_largest
 from tracker.recommend.candidates import Candidates, find_candidates
 from tracker.recommend.channels import CHANNELS
 from tracker.recommend.columns import Columns
@@ -123,6 +124,7 @@ def cut_candidates(
     taste = np.empty(short.shape[1], np.float32)
     dislike = np.empty(short.shape[1], np.float32)
     scores = np.empty(rows.shape[1], np.float32)
+    ordered = np.empty(rows.shape[1], np.float32)
     counts = np.empty(len(CHANNELS), np.int64)
     by_walk = False
     for i in range(len(_WALK_COLUMNS)):
@@ -197,7 +199,9 @@ def cut_candidates(
                     score += np.float32(1e5)
                 counts[channels[b, c]] += 1
                 scores[c] = score
-            threshold = np.partition(scores[:n], n - limit)[n - limit]
+            for c in range(n):
+                ordered[c] = scores[c]
+            threshold = kth_largest(ordered, n, limit)
         above = 0
         if n > limit:
             for c in range(n):

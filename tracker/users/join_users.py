@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.vectors import row_of_hash
-from tracker.kernels.arithmetic import forward_decay_merge, whole
+from tracker.kernels.arithmetic import copy_row, forward_decay_merge, whole
 from tracker.kernels.native import native
 from tracker.users.add_event import all_known, refill
 from tracker.users.columns import (
@@ -97,8 +97,9 @@ def _join_interests(
     """Put the other user's interests in the place of none, or its events of the ring into them."""
     head = rows.head[user]
     if head["n_slots"] == 0:
-        rows.interest_heads[user] = rows.interest_heads[other]
-        rows.interest_means[user] = rows.interest_means[other]
+        for s in range(rows.interest_heads.shape[1]):
+            rows.interest_heads[user, s] = rows.interest_heads[other, s]
+            copy_row(rows.interest_means[user, s], rows.interest_means[other, s])
         head["n_slots"] = rows.head[other]["n_slots"]
         return
     for r in range(whole(rows.head[other]["n_ring"])):

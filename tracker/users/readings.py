@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.items.vectors import ItemVectors, RowTable, row_of_hash
-from tracker.kernels.arithmetic import decay, whole
+from tracker.kernels.arithmetic import copy_row, decay, whole
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
 from tracker.users.interests import interest_strength, unit_mean
@@ -216,7 +216,7 @@ def _make_queries(
             masses[b, rank] = strengths[b, interest]
             owners[b, rank] = -1
             if masses[b, rank] > 0.0:
-                queries[count] = interests[b, interest]
+                copy_row(queries[count], interests[b, interest])
                 owners[b, rank] = count
                 count += 1
     return count

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.explained import Explained
-from tracker.kernels.native import native
+from tracker.kernels.native import copy_bytes, native
 from tracker.kernels.row_bytes import (
     DAMAGED,
     OTHER_FORMAT,
@@ -148,7 +148,7 @@ def _pack(bits: Array, counts: Array, active: Array, slots: Array, out: Array) -
                         n_set += 1
             if n_set < 0:
                 byte = start + size
-                data[start:byte] = bits[slot, g]
+                copy_bytes(data, start, bits[slot, g], 0, size)
                 n_set = _DENSE
             sparse[g] = n_set
         while byte % 8:
@@ -217,7 +217,7 @@ def _unpack(
         for g in range(2):
             n = np.int64((words[start + 2] >> np.uint64(16 * g)) & low)
             if n == _DENSE:
-                bits[slot, g] = data[byte : byte + size]
+                copy_bytes(bits[slot, g], 0, data, byte, size)
                 byte += size
             else:
                 for _ in range(n):

@@ -1,5 +1,6 @@
 """The decorator of kernels."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from tests.paths import ROOT
 from tracker.kernels.native import (
     _one_at_a_time,
     _warn_of_no_folder,
+    can_be_cached,
     copy_bytes,
+    is_cached,
     native,
     reordered,
 )
@@ -47,6 +50,59 @@ def test_sums_may_be_reordered_and_nan_stays_nan() -> None:
     assert np.isnan(total(np.array([1.0, np.nan])))
 
 
+@native
+def sum_of(number: int, more: int) -> int:
+    return number + more
+
+
+@native
+def sum_of_several(number: int) -> int:
+    return sum_of(number, 1) + sum_of(number, 2) + sum_of(number, number)
+
+
+def test_what_a_kernel_calls_is_compiled_once_for_all_values_and_can_be_called_from_python() -> (
+    None
+):
+    assert sum_of_several(5) == 6 + 7 + 10
+    called: Any = sum_of
+    assert len(called.part().signatures) == 1
+    assert not called.signatures
+    assert sum_of(5, 1) == 6
+    assert len(called.signatures) == 1
+
+
+@native
+def totals(rows: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    for i in range(len(rows)):
+        out[i] = total(rows[i]) + 0.0
+
+
+def test_a_reordered_sum_is_the_same_from_python_and_from_a_kernel() -> None:
+    rows = np.random.default_rng(5).normal(size=(20, 1003))
+    out = np.empty(20)
+    totals(rows, out)
+    assert out.tolist() == [total(row) for row in rows]
+
+
+@native
+def value_at(values: Any, place: int) -> float:
+    return float(values[place])
+
+
+@native
+def value_after(values: Any, place: int) -> float:
+    return value_at(values, place + 1)
+
+
+def test_an_index_out_of_bounds_in_what_a_kernel_calls_is_an_error_if_bounds_are_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(config, "BOUNDSCHECK", 1)
+    assert value_after(np.arange(3.0), 1) == 2.0
+    with pytest.raises(IndexError):
+        value_after(np.arange(3.0), 2)
+
+
 def test_bytes_that_an_array_does_not_hold_are_refused_if_bounds_are_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -74,6 +130,8 @@ def test_kernels_work_where_no_folder_for_their_code_can_be_written(
         return number + 1
 
     assert [native(next_of)(1), reordered(next_of)(2)] == [2, 3]
+    assert not can_be_cached(native(next_of))
+    assert not is_cached(native(next_of))
     (line,) = caplog.messages
     assert line.endswith("no folder for it can be written; set NUMBA_CACHE_DIR to one that can")
 
@@ -108,6 +166,7 @@ def test_code_is_cached_under_a_digest_of_all_it_can_depend_on(tmp_path: Path) -
         "__init__.py": "",
         "kernels/__init__.py": "",
         "kernels/native.py": (ROOT / "tracker" / "kernels" / "native.py").read_text(),
+        "kernels/parts.py": (ROOT / "tracker" / "kernels" / "parts.py").read_text(),
         "kernels/arithmetic.py": "def halve(x): return x / 2\n",
         "items/__init__.py": "",
         "items/weights.py": "from tracker.kernels.arithmetic import halve\n",
@@ -138,6 +197,7 @@ def test_code_is_cached_under_a_digest_of_all_it_can_depend_on(tmp_path: Path) -
     changes = {name for name in sources if digest_with(name) != before}
     assert changes == {
         "kernels/native.py",
+        "kernels/parts.py",
         "kernels/arithmetic.py",
         "items/weights.py",
         "users/columns.py",
@@ -147,3 +207,20 @@ def test_code_is_cached_under_a_digest_of_all_it_can_depend_on(tmp_path: Path) -
 
 def test_a_kernel_keeps_its_name() -> None:
     assert cast(Any, doubled).__qualname__ == "doubled"
+
+
+def test_a_kernel_is_cached_once_it_was_called(tmp_path: Path) -> None:
+    source = tmp_path / "kernel_of_test.py"
+    source.write_text(
+        "from tracker.kernels.native import native\n\n\n"
+        "@native\ndef twice(number: float) -> float:\n    return 2 * number\n"
+    )
+    spec = importlib.util.spec_from_file_location("kernel_of_test", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not is_cached(module.twice)
+    assert can_be_cached(module.twice)
+    assert module.twice(2.0) == 4.0
+    assert is_cached(module.twice)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tracker.kernels.row_lists import find_place, keep_best, places_for
+from tracker.kernels.row_lists import find_place, keep_best, kth_largest, places_for
 
 
 @pytest.mark.parametrize("mode", ["native", "python"])
@@ -26,3 +26,16 @@ def test_a_set_has_a_power_of_two_of_places_and_is_at_most_a_quarter_full() -> N
         places = places_for(rows)
         assert places >= max(64, 4 * rows)
         assert places & (places - 1) == 0
+
+
+@pytest.mark.parametrize("mode", ["native", "python"])
+def test_the_kth_largest_is_that_of_the_sorted_values(mode: str) -> None:
+    kth = kth_largest if mode == "native" else kth_largest.py_func  # type: ignore[attr-defined]
+    rng = np.random.default_rng(3)
+    for n in (1, 2, 3, 7, 40):
+        for values in (rng.normal(size=n), rng.integers(0, 3, n), np.arange(n), -np.arange(n)):
+            most = values.astype(np.float32)
+            for k in range(1, n + 1):
+                assert kth(most.copy(), n, k) == np.sort(most)[n - k]
+    behind = np.array([1.0, 5.0, 9.0], np.float32)
+    assert kth(behind, 2, 1) == 5.0
