@@ -33,6 +33,7 @@ for command in (
     operate.broker,
     operate.topics,
     operate.worker,
+    operate.compile_command,
     operate.doctor,
     operate.reset_state,
     operate.forget,

@@ -83,6 +83,20 @@ def worker(settings: Settings) -> None:
     sys.exit(run_worker(settings))
 
 
+@click.command("compile")
+@settings_options("artifacts")
+def compile_command(settings: Settings) -> None:
+    """Compile native code for the artifact in use, so that a worker starts at once.
+
+    A worker compiles what is missing when it starts, which takes a minute the first time. Run this
+    after an installation or an upgrade, as the user and on the kind of processor that the worker
+    will have, with the same NUMBA_CACHE_DIR. No broker is needed.
+    """
+    from tracker.worker.compilation import compile_kernels
+
+    click.echo(f"native code is ready after {compile_kernels(settings):.1f} s")
+
+
 @click.command()
 @overrides_options("artifacts")
 @json_option

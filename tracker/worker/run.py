@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tracker.dialects.loading import load_dialect
-from tracker.events.kinds import Kinds
 from tracker.explained import Explained
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
@@ -23,6 +22,7 @@ from tracker.stream.replay import Replay
 from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving
 from tracker.stream.tracing import no_trace, start_tracing
 from tracker.worker.app import TrackerWorker, build_app
+from tracker.worker.compilation import kinds_of, second_compiler
 from tracker.worker.data_dir import locked
 from tracker.worker.plane import Plane
 from tracker.worker.process import calm_garbage_collector, check_port, set_up_logging
@@ -67,7 +67,7 @@ def run_worker(settings: Settings, replay: Replay | None = None) -> int:
 
     1. Lock the data directory; check that the web port is free; read kinds, artifact and keys.
     2. Wait for the brokers and check the topics.
-    3. Compile the kernels, which takes a minute or two the first time; check the port again.
+    3. Compile the kernels, the first time only, in two processes; check the port again.
     4. Join the group and process events.
 
     Returns:
@@ -87,8 +87,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     # 1. Check the web port, read kinds, artifact and format.
     _check_web_port(settings)
     artifact = load_artifact(settings)
-    interest = artifact.manifest.interest
-    kinds = _kinds(settings, interest.rating_min, interest.rating_max)
+    kinds = kinds_of(settings, artifact)
     serving = make_serving(artifact, settings)
     dialect = load_dialect(settings.events_format)
     pseudonyms = pseudonyms_of(settings)
@@ -106,7 +105,8 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     def warm(serving: Serving) -> None:
         warm_up(serving, kinds, settings.k)
 
-    warm(serving)
+    with second_compiler(settings, artifact, kinds):
+        warm(serving)
     _check_web_port(settings)
 
     unreadable = UnreadableRows("items", metrics.count_unreadable)
@@ -162,7 +162,3 @@ def _run(settings: Settings, replay: Replay | None) -> int:
 def _check_web_port(settings: Settings) -> None:
     if settings.web_port:
         asyncio.run(check_port(settings.web_host, settings.web_port))
-
-
-def _kinds(settings: Settings, rating_min: float, rating_max: float) -> Kinds:
-    return Kinds.of_settings(settings.kinds_file, settings.unknown_kinds, rating_min, rating_max)

@@ -7,7 +7,7 @@ import numpy as np
 
 from tracker.events.arrivals import Arrivals
 from tracker.events.batch import EventBatch, EventReader
-from tracker.events.item_events import decode_block, encode_block
+from tracker.events.item_events import ITEM_EVENT, decode_block, encode_block
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Event, encode_event
 from tracker.items.rows import ItemRows
@@ -25,7 +25,7 @@ EVENTS = 80
 """Number of events: more than the ring of a user holds."""
 
 
-def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
+def warm_up(serving: Serving, kinds: Kinds, k: int, lists_first: bool = False) -> None:
     """Call everything that a chunk needs once: events, carry-over, lists, learning, joins, items.
 
     Native code is compiled at its first call, which takes half a minute; later starts load it from
@@ -36,58 +36,92 @@ def warm_up(serving: Serving, kinds: Kinds, k: int) -> None:
         serving: an artifact with its recommender; its item view is not changed.
         kinds: weights of kinds.
         k: items in a list.
+        lists_first: take the parts in another order, as a process does that compiles beside one
+            that begins with the events.
     """
     started_at = time.monotonic()
-    log.info("compiling kernels, or loading them from the cache; the first time takes a minute")
-    recommender = serving.recommender
-    rows = UserRows(serving.config)
-    rows.grow(4)
-    batch = _events(serving, kinds)
-    applied = recommender.update(rows, batch)
-    slots, now = np.array([0, 1, -1], np.int64), np.full(3, float(batch.times[-1]))
-    rows.states.head["basis"] = 0
-    rows.states.head["encoder"] = 0
-    recommender.carry_over(rows.states, slots)
-    learner = Learner(kinds)
-    learner.follow(serving.artifact.models)
-    requests = RequestBatch(rows, slots, now, np.zeros(3, np.uint32))
-    recommended = recommender.recommend(requests, k, learner.served)
-    lists = LastLists()
-    lists.keep(rows.states, np.arange(3), recommended, serving.sequence)
-    lists.judge(rows.states, batch, applied.outcomes, serving.sequence)
-    ranker = learner.served.ranker
-    if isinstance(ranker, OnlineRanker):
-        ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
-    serving.encoder.encode(
-        recommended,
-        serving.version,
-        ["a", "b", "c"],
-        ["a", "b", "c"],
-        now.tolist(),
-        [None] * 3,
-        [0.0] * 3,
-        [0] * 3,
-    )
-    stored = dict(rows.dump(["a", "b"], slots[:2]))
-    rows.clear(slots[:2])
-    rows.load(["a", "b"], slots[:2], lambda keys: [stored.get(key) for key in keys])
-    recommender.join(rows, 0, 1, batch.take(np.zeros(1, np.int64)))
+    parts = _Parts(serving, kinds, k)
+    order = [parts.events, parts.rows, parts.items, parts.lists]
+    if lists_first:
+        order.reverse()
+    for part in order:
+        part()
+    log.info("kernels ready after %.1f s", time.monotonic() - started_at)
 
-    scales = serving.artifact.manifest.item_counts
-    items = ItemRows(scales)
-    items.grow(4)
-    if len(applied.item_events):
-        item_events = decode_block(encode_block(applied.item_events, 2))
-        _, places = np.unique(item_events["item"], return_inverse=True)
-        items.grow(int(places.max()) + 1)
-        items.apply(places.astype(np.int64), item_events)
-        packed = items.states.pack(np.unique(places).astype(np.int64))
-        items.states.unpack(np.arange(len(packed)), packed)
-        view = type(serving.view)(serving.artifact.vectors, scales)
-        view.update(packed, np.unique(item_events["item"]))
-    partitions_of_all([b"a"], RULES["murmur2"], 2)
-    seconds = time.monotonic() - started_at
-    log.info("kernels ready after %.1f s", seconds)
+
+class _Parts:
+    """The parts of a warm-up. They share rows of users, and can be called in any order."""
+
+    def __init__(self, serving: Serving, kinds: Kinds, k: int) -> None:
+        self._serving = serving
+        self._kinds = kinds
+        self._k = k
+        self._users = UserRows(serving.config)
+        self._users.grow(4)
+        self._users.clear(np.arange(3))
+        self._batch = _events(serving, kinds)
+        self._item_events = np.zeros(2, ITEM_EVENT)
+        self._item_events["item"] = [1, 2]
+        self._item_events["weight"] = self._item_events["sign"] = 1
+
+    def events(self) -> None:
+        """Apply events to users, and carry the states of an older encoder over."""
+        recommender, users, batch = self._serving.recommender, self._users, self._batch
+        applied = recommender.update(users, batch)
+        self._item_events = applied.item_events
+        users.states.head["basis"] = 0
+        users.states.head["encoder"] = 0
+        recommender.carry_over(users.states, np.array([0, 1, -1], np.int64))
+        LastLists().judge(users.states, batch, applied.outcomes, self._serving.sequence)
+
+    def lists(self) -> None:
+        """Make lists of two users and of one without a state, and learn."""
+        serving, users = self._serving, self._users
+        slots = np.array([0, 1, -1], np.int64)
+        now = np.full(3, float(self._batch.times[-1]))
+        learner = Learner(self._kinds)
+        learner.follow(serving.artifact.models)
+        requests = RequestBatch(users, slots, now, np.zeros(3, np.uint32))
+        recommended = serving.recommender.recommend(requests, self._k, learner.served)
+        LastLists().keep(users.states, np.arange(3), recommended, serving.sequence)
+        ranker = learner.served.ranker
+        if isinstance(ranker, OnlineRanker):
+            ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
+        serving.encoder.encode(
+            recommended,
+            serving.version,
+            ["a", "b", "c"],
+            ["a", "b", "c"],
+            now.tolist(),
+            [None] * 3,
+            [0.0] * 3,
+            [0] * 3,
+        )
+
+    def rows(self) -> None:
+        """Store rows of users, read them again, and join them."""
+        users, slots = self._users, np.arange(2)
+        stored = dict(users.dump(["a", "b"], slots))
+        users.clear(slots)
+        users.load(["a", "b"], slots, lambda keys: [stored.get(key) for key in keys])
+        first = self._batch.take(np.zeros(1, np.int64))
+        self._serving.recommender.join(users, 0, 1, first)
+
+    def items(self) -> None:
+        """Apply item events to items, and read the rows of those."""
+        scales = self._serving.artifact.manifest.item_counts
+        items = ItemRows(scales)
+        items.grow(4)
+        if len(self._item_events):
+            item_events = decode_block(encode_block(self._item_events, 2))
+            _, places = np.unique(item_events["item"], return_inverse=True)
+            items.grow(int(places.max()) + 1)
+            items.apply(places.astype(np.int64), item_events)
+            packed = items.states.pack(np.unique(places).astype(np.int64))
+            items.states.unpack(np.arange(len(packed)), packed)
+            view = type(self._serving.view)(self._serving.artifact.vectors, scales)
+            view.update(packed, np.unique(item_events["item"]))
+        partitions_of_all([b"a"], RULES["murmur2"], 2)
 
 
 def _events(serving: Serving, kinds: Kinds) -> EventBatch:

@@ -51,6 +51,7 @@ COMMANDS = [
     "broker",
     "topics",
     "worker",
+    "compile",
     "send",
     "watch",
     "show",
@@ -491,6 +492,20 @@ def test_items_without_events_are_no_demonstration(tmp_path: Path) -> None:
     result = run("demo", "--items", str(tmp_path / "items.jsonl"))
     assert result.exit_code == 2
     assert "belong together" in result.stderr
+
+
+def test_native_code_is_compiled_for_the_artifact_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.worker.compilation.warm_up", lambda *_, **__: None)
+    monkeypatch.setattr("tracker.worker.compilation.is_cached", lambda _: True)
+    result = run("compile", "--artifacts", str(tmp_path))
+    assert result.exit_code == 1
+    assert f"{tmp_path}" in result.stderr
+    build_shop(tmp_path)
+    result = run("compile", "--artifacts", str(tmp_path))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("native code is ready after ")
 
 
 @pytest.mark.broker

@@ -34,6 +34,7 @@ def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:
     for items in (1, 40):
         serving = make_serving(small_artifact(items=items), settings)
         warm_up(serving, Kinds.default(), settings.k)
+        warm_up(serving, Kinds.default(), settings.k, lists_first=True)
         assert np.isinf(serving.view.columns.log2_counts).all()
 
 
