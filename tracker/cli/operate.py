@@ -86,11 +86,11 @@ def worker(settings: Settings) -> None:
 @click.command("compile")
 @settings_options("artifacts")
 def compile_command(settings: Settings) -> None:
-    """Compile native code for the artifact in use, so that a worker starts at once.
+    """Compile native code, so that a worker starts at once.
 
-    A worker compiles what is missing when it starts, which takes a minute the first time. Run this
-    after an installation or an upgrade, as the user and on the kind of processor that the worker
-    will have, with the same NUMBA_CACHE_DIR. No broker is needed.
+    A worker compiles what is missing when it starts. Run this after an installation or an upgrade,
+    as the user and on the kind of processor that the worker will have, with the same artifact and
+    NUMBA_CACHE_DIR. No broker is needed.
     """
     from tracker.worker.compilation import compile_kernels
 

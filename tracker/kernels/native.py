@@ -94,7 +94,7 @@ def _compile(
 
     @cache
     def part() -> Any:
-        others = {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
+        others: dict[str, Any] = {"no_cpython_wrapper": True, "pipeline_class": PartCompiler}
         return numba.njit(**options, **others)(kernel)
 
     def call_template(arguments: Any, named: dict[str, Any]) -> Any:

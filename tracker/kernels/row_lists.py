@@ -74,20 +74,20 @@ def kth_largest(values: Array, n: int, k: int) -> Any:
     low, high, place = 0, n - 1, k - 1
     while low < high:
         pivot = values[(low + high) >> 1]
-        left, right = low, high
-        while left <= right:
-            while values[left] > pivot:
-                left += 1
-            while values[right] < pivot:
-                right -= 1
-            if left <= right:
-                values[left], values[right] = values[right], values[left]
-                left += 1
-                right -= 1
-        if place <= right:
-            high = right
-        elif place >= left:
-            low = left
+        up, down = low, high
+        while up <= down:
+            while values[up] > pivot:
+                up += 1
+            while values[down] < pivot:
+                down -= 1
+            if up <= down:
+                values[up], values[down] = values[down], values[up]
+                up += 1
+                down -= 1
+        if place <= down:
+            high = down
+        elif place >= up:
+            low = up
         else:
             break
     return values[place]

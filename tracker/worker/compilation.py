@@ -14,6 +14,7 @@ from tracker.kernels.native import can_be_cached, is_cached
 from tracker.recommend.candidates import merge
 from tracker.settings import Settings
 from tracker.stream.serving import load_artifact, make_serving
+from tracker.users.config import InterestConfig
 from tracker.worker.warm_up import warm_up
 
 log = logging.getLogger(__name__)
@@ -30,15 +31,14 @@ def compile_kernels(settings: Settings) -> float:
     """
     started_at = time.monotonic()
     artifact = load_artifact(settings)
-    kinds = kinds_of(settings, artifact)
+    kinds = kinds_of(settings, artifact.manifest.interest)
     with second_compiler(settings, artifact, kinds):
         warm_up(make_serving(artifact, settings), kinds, settings.k)
     return time.monotonic() - started_at
 
 
-def kinds_of(settings: Settings, artifact: Artifact) -> Kinds:
+def kinds_of(settings: Settings, interest: InterestConfig) -> Kinds:
     """Return the kinds of events and their weights, by the settings and the artifact's scale."""
-    interest = artifact.manifest.interest
     return Kinds.of_settings(
         settings.kinds_file, settings.unknown_kinds, interest.rating_min, interest.rating_max
     )

@@ -87,7 +87,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     # 1. Check the web port, read kinds, artifact and format.
     _check_web_port(settings)
     artifact = load_artifact(settings)
-    kinds = kinds_of(settings, artifact)
+    kinds = kinds_of(settings, artifact.manifest.interest)
     serving = make_serving(artifact, settings)
     dialect = load_dialect(settings.events_format)
     pseudonyms = pseudonyms_of(settings)

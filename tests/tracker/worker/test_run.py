@@ -13,7 +13,9 @@ from tests.shop import build_shop, shop_items
 from tracker.kafka.cluster import BrokerError
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
+from tracker.users.config import InterestConfig
 from tracker.worker import run as worker_module
+from tracker.worker.compilation import kinds_of
 from tracker.worker.data_dir import locked
 from tracker.worker.run import run_worker, wait_for_cluster
 
@@ -94,10 +96,11 @@ def test_worker_with_a_broken_table_of_kinds_names_the_file(
 def test_worker_takes_weights_from_the_file_and_the_settings(tmp_path: Path) -> None:
     kinds = tmp_path / "kinds.toml"
     kinds.write_text("[kinds]\nlike = 7.0\n")
-    own = worker_module._kinds(load_settings({}, kinds_file=kinds, unknown_kinds="0.5"), 1.0, 5.0)
+    scale = InterestConfig(dim=2, rating_min=1.0, rating_max=5.0)
+    own = kinds_of(load_settings({}, kinds_file=kinds, unknown_kinds="0.5"), scale)
     assert own.weight("like", None) == 7.0
     assert own.weight("teleport", None) == 0.5
-    default = worker_module._kinds(load_settings({}), 0.0, 10.0)
+    default = kinds_of(load_settings({}), InterestConfig(dim=2, rating_min=0.0, rating_max=10.0))
     assert default.rating_max == 10.0
 
 
