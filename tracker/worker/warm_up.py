@@ -72,10 +72,9 @@ class _Parts:
         users.states.head["basis"] = 0
         users.states.head["encoder"] = 0
         recommender.carry_over(users.states, np.array([0, 1, -1], np.int64))
-        LastLists().judge(users.states, batch, applied.outcomes, self._serving.sequence)
 
     def lists(self) -> None:
-        """Make lists of two users and of one without a state, and learn."""
+        """Make lists of two users and of one without a state, judge them, and learn."""
         serving, users = self._serving, self._users
         slots = np.array([0, 1, -1], np.int64)
         now = np.full(3, float(self._batch.times[-1]))
@@ -83,7 +82,10 @@ class _Parts:
         learner.follow(serving.artifact.models)
         requests = RequestBatch(users, slots, now, np.zeros(3, np.uint32))
         recommended = serving.recommender.recommend(requests, self._k, learner.served)
-        LastLists().keep(users.states, np.arange(3), recommended, serving.sequence)
+        lists = LastLists()
+        lists.keep(users.states, np.arange(3), recommended, serving.sequence)
+        outcomes = np.zeros(len(self._batch), np.uint8)
+        lists.judge(users.states, self._batch, outcomes, serving.sequence)
         ranker = learner.served.ranker
         if isinstance(ranker, OnlineRanker):
             ranker.learn(np.zeros((2, len(COLUMNS)), np.float32), 0)
