@@ -76,6 +76,8 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "finetune": [_python("finetune", *film_items, *films, "--work", str(work))],
         "privacy": [_python("privacy", "--data", str(data), "--work", str(work / "privacy"))],
         "trend-attack": [_python("trend_attack")],
+        "promises": [[sys.executable, "-m", "tests.promises"]],
+        "soak": [_python("soak", "--minutes", "60", "--away", "10")],
         "faults": [
             _faults("--seed", *map(str, range(1001, 1021)), "--actions", "100",
                     "--folder", str(work / "walks")),
