@@ -39,9 +39,6 @@ POST_SECONDS = 0.5
 """Time between two requests that send events."""
 
 POST_EVENTS = 20
-WARM_SECONDS = 120.0
-"""Time at the beginning that is not judged: code is compiled and loaded, caches fill."""
-
 CAUGHT_UP_SECONDS = 400.0
 
 
@@ -350,7 +347,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         try:
             for thread in threads:
                 thread.start()
-            time.sleep(WARM_SECONDS)
+            time.sleep(60.0 * arguments.warm)
             for part, minutes in (("even", arguments.minutes), ("away", arguments.away)):
                 if not minutes:
                     continue
@@ -383,6 +380,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--warm", type=float, default=2.0, help="minutes that are not judged")
     parser.add_argument("--minutes", type=float, default=25.0, help="at an even rate")
     parser.add_argument("--away", type=float, default=10.0, help="minutes without a broker")
     parser.add_argument("--rate", type=float, default=1000.0, help="events a second")

@@ -476,6 +476,19 @@ PROMISES = (
         said=("times, and refuses tokens in a query",),
     ),
     Promise(
+        "waiting-item-events",
+        "item events that wait for a commit are bounded in bytes",
+        set_to("tracker.stream.partition.Partition.room", lambda partition, topic: True),
+        ("tests/tracker/stream/test_partition.py -k too_many_item_events_wait",),
+    ),
+    Promise(
+        "waiting-posts",
+        "events by HTTP that wait for Kafka are bounded in bytes",
+        ways.unbounded_posts,
+        ("tests/tracker/api/test_server.py -k wait_for_kafka",),
+        said=("times, and refuses tokens in a query",),
+    ),
+    Promise(
         "no-ids-in-logs",
         "no id of a user is in the log by default",
         ways.ids_in_logs,

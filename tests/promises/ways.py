@@ -145,6 +145,19 @@ def unchecked_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tracker.artifact.artifact.verify", find)
 
 
+def unbounded_posts(patch: pytest.MonkeyPatch) -> None:
+    """Forget how many bytes wait for Kafka, before each request."""
+    from tracker.api.sending import Sending
+
+    send = Sending.events
+
+    async def unbounded(sending: Any, call: Any) -> Any:
+        sending._waiting_bytes = 0
+        return await send(sending, call)
+
+    patch.setattr(Sending, "events", unbounded)
+
+
 def ids_in_logs(patch: pytest.MonkeyPatch) -> None:
     """Let the log have ids by default."""
     from tracker.settings import Settings
