@@ -77,7 +77,6 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "privacy": [_python("privacy", "--data", str(data), "--work", str(work / "privacy"))],
         "trend-attack": [_python("trend_attack")],
         "promises": [[sys.executable, "-m", "tests.promises"]],
-        "soak": [_python("soak", "--minutes", "60", "--away", "10")],
         "faults": [
             _faults("--seed", *map(str, range(1001, 1021)), "--actions", "100",
                     "--folder", str(work / "walks")),

@@ -16,18 +16,7 @@ from typing import Any
 
 from benchmarks import blocks, safety_blocks, speed_blocks
 from benchmarks.blocks import Results
-from benchmarks.plots import (
-    OTHERS,
-    OURS,
-    SERVED,
-    WORSE,
-    Bar,
-    bars,
-    curves,
-    lines,
-    over_time,
-    shares,
-)
+from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines, shares
 from benchmarks.readme_table import readme_table
 from benchmarks.results import ROOT, NotMeasuredError, read_results
 
@@ -166,18 +155,6 @@ def plot_interests(results: Results) -> str:
     return shares([(one["time"], one["interests"]) for one in moments])
 
 
-def plot_soak(results: Results) -> str:
-    """Return memory and open files of a worker over the minutes of a long run."""
-    seen = [one for one in results["soak"]["figures"]["samples"] if one[2]]
-    return over_time(
-        {
-            "memory, MiB": [(one[0] / 60.0, one[2]) for one in seen],
-            "open files": [(one[0] / 60.0, one[3]) for one in seen],
-        },
-        "minutes",
-    )
-
-
 PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "films": (
         "NDCG@10 of all models on films",
@@ -189,7 +166,6 @@ PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "calibration": ("Share of positive events by probability", plot_calibration),
     "interests": ("Shares of one user's interests over time, by genre", plot_interests),
     "throughput": ("Events per second of the programs", plot_throughput),
-    "soak": ("Memory and open files of a worker over time", plot_soak),
 }
 """Plots by the name of their file in docs/figures/, without .svg: description and drawing."""
 

@@ -137,28 +137,6 @@ def lines(
     return _svg(draw, (7.2, 3.4), {"places": list(places), **data})
 
 
-def over_time(points: Mapping[str, Sequence[tuple[float, float]]], label: str) -> str:
-    """Return values over time, one part for each, which begin at zero.
-
-    Args:
-        points: (time, value) of each part, by the label of its vertical axis.
-        label: of the time.
-    """
-
-    def draw(figure: Figure) -> None:
-        parts = figure.subplots(len(points), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (name, found) in zip(parts, points.items(), strict=True):
-            xs, ys = zip(*found, strict=True)
-            axes.plot(xs, ys, ".", markersize=3, color=OURS)
-            axes.set_ylim(0.0, 1.15 * max(ys))
-            axes.set_ylabel(name)
-            axes.grid(axis="y", color=GRID, linewidth=0.6)
-        parts[-1].set_xlabel(label)
-
-    data = {name: [list(one) for one in found] for name, found in points.items()}
-    return _svg(draw, (7.2, 1.8 * len(points)), data)
-
-
 def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
     """Return stacked shares over time, with a tick for each moment.
 

@@ -157,24 +157,6 @@ def speed() -> dict[str, Any]:
     }
 
 
-def soak() -> dict[str, Any]:
-    """Return a small result of a long run."""
-    half = dict.fromkeys(
-        ("minutes", "memory_mib", "memory_growth_mib_an_hour", "files", "most_files", "threads",
-         "p50_ms", "p99_ms", "core", "events_a_second", "load"), 2.0
-    )  # fmt: skip
-    part = {"most_memory_mib": 2.0, "most_files": 3, "most_threads": 4, "ends": 0}
-    return {
-        "halves": {"first": half, "second": half},
-        "parts": dict.fromkeys(("even", "away", "back"), part),
-        "posts": {"even: 202": 9}, "sender": {"sent": 9, "confirmed": 9},
-        "samples": [[10.0, "even", 500.0, 90], [20.0, "away", 0.0, 0]],
-        **dict.fromkeys(("rate", "minutes", "away", "users", "stored_by_http"), 9),
-        **dict.fromkeys(("unconfirmed_by_http", "offsets", "committed"), 9),
-        "longest_post_seconds": 8.0,
-    }  # fmt: skip
-
-
 def made_up() -> Stored:
     """Return a small result of every name, to run every block on."""
     run = {"events_per_second": 1000.0, "cpu_microseconds": 70.0, "outputs": 5, "events": 10}
@@ -266,7 +248,6 @@ def made_up() -> Stored:
         "privacy": {"without": private | {"privacy": None}, "1": private},
         "trend-attack": {"with": [attack], "without": [attack]},
         "promises": {"one": {"promise": "it is so", "failed": ["a/b.py::test_c[1]"]}},
-        "soak": soak(),
         "interests": {
             "user": "7",
             "moments": [
