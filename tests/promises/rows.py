@@ -464,7 +464,7 @@ PROMISES = (
     Promise(
         "bounded-bodies",
         "a body of any size does not fill the memory",
-        set_to("tracker.api.server.MOST_BODY_BYTES", 2**40),
+        ways.bodies_of_any_size,
         ("tests/tracker/api/test_server.py -k bounded_size",),
         said=("times, and refuses tokens in a query",),
     ),
