@@ -142,13 +142,14 @@ def main(arguments: list[str]) -> int:
             figures[row.name] = {"promise": row.promise, "failed": sorted(failed)}
     took = time.monotonic() - begun
     print(f"{len(figures)} of {len(rows)} promises hold ({took:.0f} s)")  # noqa: T201
-    if options.result is not None and len(figures) == len(rows):
+    all_hold = len(figures) == len(rows)
+    if options.result is not None and all_hold:
         stored = read_results().get(options.result, {"figures": {}, "commands": []})
         figures = stored["figures"] | figures  # promises that were not named stay
         names = [row.name for row in PROMISES if row.name in figures]
         commands = list(dict.fromkeys([*stored["commands"], own_command()]))
         store(options.result, {name: figures[name] for name in names}, commands)
-    return 0 if len(figures) == len(rows) else 1
+    return 0 if all_hold else 1
 
 
 if __name__ == "__main__":

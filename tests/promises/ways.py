@@ -82,16 +82,14 @@ def unclipped(patch: pytest.MonkeyPatch) -> None:
 
 def own_ids(patch: pytest.MonkeyPatch) -> None:
     """Give each producer a transactional id of its own, so that nobody is fenced."""
-    from tracker.kafka import producers
-
-    make = producers.AIOKafkaProducer
+    from aiokafka import AIOKafkaProducer
 
     def unlike(**arguments: Any) -> Any:
         if "transactional_id" in arguments:
             arguments["transactional_id"] += f"-{uuid.uuid4()}"
-        return make(**arguments)
+        return AIOKafkaProducer(**arguments)
 
-    patch.setattr(producers, "AIOKafkaProducer", unlike)
+    patch.setattr("tracker.kafka.producers.AIOKafkaProducer", unlike)
 
 
 def commit_whatever_failed(patch: pytest.MonkeyPatch) -> None:
