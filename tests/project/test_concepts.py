@@ -87,7 +87,7 @@ def test_the_example_of_a_late_event_is_right() -> None:
         ),
         ("time", f"at most {MAX_FUTURE_SECONDS / 60:.0f} minutes ahead"),
         ("words", f"Up to {load_settings({}).chunk_events:,} events of one partition"),
-        ("words", f"in a user's state, at most {CONFIG.ring}"),
+        ("words", f"the last {CONFIG.ring - CONFIG.ring_evict + 1} to {CONFIG.ring} by default"),
     ],
 )
 def test_a_number_in_the_text_is_that_of_the_code(page: str, sentence: str) -> None:

@@ -127,7 +127,8 @@ class FoundUser:
         slot: slot of the user in them, 0; -1 for a user of whom nothing is kept.
         now: latest event time that the partition or the user has seen, in seconds; not much past
             the worker's clock.
-        set_aside: whether a row of the user cannot be read.
+        set_aside: whether this copy shows that a row of the user cannot be read;
+            `UserSide.is_set_aside` knows of those that were set aside before, too.
     """
 
     rows: UserRows

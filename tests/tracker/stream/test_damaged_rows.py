@@ -104,11 +104,7 @@ def test_user_row_that_cannot_be_read_is_set_aside_and_the_user_goes_on(
     assert "its user goes on without it" in line
     worker.restart()
     assert (worker.head("a", "events"), worker.head("b", "events")) == (1, 2)
-    found, other = worker.users.find_user("a"), worker.users.find_user("b")
-    assert found is not None
-    assert found.set_aside
-    assert other is not None
-    assert not other.set_aside
+    assert [worker.users.is_set_aside(user) for user in ("a", "b")] == [True, False]
     assert worker.count("unreadable_rows", table="users", problem=problem) == 1
 
 
