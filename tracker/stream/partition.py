@@ -40,9 +40,10 @@ Result = TypeVar("Result")
 WAITING_CHUNKS = 4
 """Chunks that a partition queues before its fetches pause; under load each chunk gets larger."""
 
-SMALL_RECORDS, SMALL_BYTES = 32, 2048
-"""Limits of a chunk that is processed on the event loop. At a moderate rate a chunk holds an event
-or two, and handing it to a thread and back takes longer than processing it."""
+SMALL_RECORDS, SMALL_BYTES = 32, 5000
+"""Limits of a chunk that is processed on the event loop: 32 events of the usual size. Handing such
+a chunk to a thread and back takes longer than processing it, and answers over HTTP wait for a chunk
+that is in a thread."""
 
 RETRY_SECONDS = 0.2
 """Wait before a state's artifact is looked for again."""
