@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from numba.core import config
+from numba.core import config, types
 from numba.core.caching import CacheImpl, IndexDataCacheFile
 from numpy.typing import NDArray
 
@@ -65,6 +65,8 @@ def test_what_a_kernel_calls_is_compiled_once_for_all_values_and_can_be_called_f
 ):
     assert sum_of_several(5) == 6 + 7 + 10
     called: Any = sum_of
+    for more in (types.literal(1), types.literal(2), types.int64):  # the caller may be cached
+        called.get_call_template((types.int64, more), {})
     assert len(called.part().signatures) == 1
     assert not called.signatures
     assert sum_of(5, 1) == 6
