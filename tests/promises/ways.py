@@ -143,18 +143,6 @@ def unchecked_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tracker.artifact.artifact.verify", find)
 
 
-def bodies_of_any_size(patch: pytest.MonkeyPatch) -> None:
-    """Read bodies of any size; what counts is the bound of the outermost application."""
-    from aiohttp import web
-
-    make = web.Application.__init__
-
-    def unbounded(app: Any, **options: Any) -> None:
-        make(app, **(options | {"client_max_size": 2**40}))
-
-    patch.setattr(web.Application, "__init__", unbounded)
-
-
 def unbounded_posts(patch: pytest.MonkeyPatch) -> None:
     """Forget how many bytes wait for Kafka, before each request."""
     from tracker.api.sending import Sending

@@ -73,9 +73,7 @@ class Server:
         self.access = access
         self._forwarder = Forwarder(host)
         self._description = msgspec.json.encode(describe_api(version("interest-tracker")))
-        self.app = web.Application(
-            middlewares=[self._answer], client_max_size=MOST_BODY_BYTES, logger=log
-        )
+        self.app = web.Application(middlewares=[self._answer], logger=log)
         for route in ROUTES:
             if route.name in handlers:
                 handler = self._handler(route, handlers[route.name])
@@ -233,9 +231,12 @@ def _lists_of(kind: type[msgspec.Struct]) -> set[str]:
 async def _body_of(request: web.Request) -> bytes:
     if request.content_type != JSON_TYPE:
         raise ProblemError(415, f"a body of Content-Type {JSON_TYPE} is expected")
+    bounded = request.clone(
+        client_max_size=MOST_BODY_BYTES
+    )  # the outermost application has its own
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
+            return await bounded.read()
     except TimeoutError as error:
         raise ProblemError(400, f"the body did not arrive within {BODY_SECONDS:g} s") from error
 
