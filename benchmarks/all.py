@@ -93,6 +93,9 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             _faults("--trained", "--workers", "2", "--kills", "3", "--terms", "1",
                     "--freezes", "1", "--events", "10000", "--users", "1000", "--seed", "3"),
         ],
+        "soak": [
+            _python("soak", "--minutes", "60", "--away", "10", "--folder", str(work / "soak")),
+        ],
         "demo": [_python("demonstration")],
         "demo-films": [_python("demonstration", *film_items, *films)],
         "demo-films-kafka": [_python("demonstration", *film_items, *films, "--kafka")],

@@ -16,7 +16,19 @@ from typing import Any
 
 from benchmarks import blocks, safety_blocks, speed_blocks
 from benchmarks.blocks import Results
-from benchmarks.plots import OTHERS, OURS, SERVED, WORSE, Bar, bars, curves, lines, shares
+from benchmarks.plots import (
+    OTHERS,
+    OURS,
+    SERVED,
+    WORSE,
+    Bar,
+    Panel,
+    bars,
+    curves,
+    lines,
+    panels,
+    shares,
+)
 from benchmarks.readme_table import readme_table
 from benchmarks.results import ROOT, NotMeasuredError, read_results
 
@@ -155,6 +167,32 @@ def plot_interests(results: Results) -> str:
     return shares([(one["time"], one["interests"]) for one in moments])
 
 
+def plot_soak(results: Results) -> str:
+    """Return memory, files, what waits, and how late lists are, over a long run."""
+    figures = results["soak"]["figures"]
+    samples, late = figures["samples"], figures["latency_ms"]
+
+    def curve(title: str, name: str, unit: float = 1.0) -> Panel:
+        values = [unit * one[name] if name in one else None for one in samples]
+        return Panel(title, [one["seconds"] / 60 for one in samples], values)
+
+    def lateness(title: str, name: str) -> Panel:
+        known = {round(one["seconds"]): one[name] for one in late}
+        last = round(max(known))
+        every = range(0, last + 1, round(figures["step_seconds"]))
+        return Panel(title, [at / 60 for at in every], [known.get(at) for at in every], log=True)
+
+    return panels(
+        [
+            curve("memory, MiB", "memory_mib"),
+            curve("open files", "files"),
+            curve("what waits for the broker, KiB", "waiting_bytes", 1 / 1024),
+            lateness("how late lists are, 99 of 100, ms", "p99"),
+        ],
+        (figures["leave"] / 60, figures["back"] / 60) if "back" in figures else None,
+    )
+
+
 PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "films": (
         "NDCG@10 of all models on films",
@@ -165,6 +203,7 @@ PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "ablation": ("Difference in NDCG@10 of each variant", plot_ablation),
     "calibration": ("Share of positive events by probability", plot_calibration),
     "interests": ("Shares of one user's interests over time, by genre", plot_interests),
+    "soak": ("Memory, open files, what waits, and how late lists are, over time", plot_soak),
     "throughput": ("Events per second of the programs", plot_throughput),
 }
 """Plots by the name of their file in docs/figures/, without .svg: description and drawing."""

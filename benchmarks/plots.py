@@ -137,6 +137,43 @@ def lines(
     return _svg(draw, (7.2, 3.4), {"places": list(places), **data})
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One curve over time: its title, and minutes and values; None where nothing is known."""
+
+    title: str
+    minutes: Sequence[float]
+    values: Sequence[float | None]
+    log: bool = False
+
+
+def panels(found: Sequence[Panel], away: tuple[float, float] | None) -> str:
+    """Return curves over the same minutes, one below the other.
+
+    Args:
+        found: the curves.
+        away: minutes between which the broker was away, shaded; None for no such time.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
+        for one, panel in zip(axes, found, strict=True):
+            values = [float("nan") if value is None else value for value in panel.values]
+            one.plot(panel.minutes, values, color=OURS, linewidth=1.2)
+            one.set_title(panel.title, color=INK, fontsize=10.0, loc="left")
+            if panel.log:
+                one.set_yscale("log")
+            else:
+                one.set_ylim(bottom=0.0)
+            one.grid(axis="y", color=GRID, linewidth=0.6)
+            if away is not None:
+                one.axvspan(*away, color=GRID, alpha=0.5, linewidth=0.0)
+        axes[-1].set_xlabel("minutes; the broker is away in the grey part")
+
+    data = [[one.title, list(one.minutes), list(one.values)] for one in found]
+    return _svg(draw, (7.2, 0.7 + 1.5 * len(found)), [data, away])
+
+
 def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
     """Return stacked shares over time, with a tick for each moment.
 

@@ -1,8 +1,10 @@
-"""Blocks of docs/figures/ about what holds: the promises."""
+"""Blocks of docs/figures/ about what holds: the promises, and a long run."""
 
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.blocks import Results, source, table
+from benchmarks.blocks import Results, source, table, whole
 
 
 def promises(results: Results) -> str:
@@ -25,6 +27,71 @@ def promises(results: Results) -> str:
     )
 
 
+def soak(results: Results) -> str:
+    """Return what a long run held at its begin, before and after the broker was away, and last."""
+    result = results["soak"]
+    figures = result["figures"]
+    leave, back, end = figures["leave"], figures["back"], 60.0 * figures["minutes"]
+    parts = {
+        "first ten minutes": (0.0, PART_SECONDS),
+        "ten minutes before": (leave - PART_SECONDS, leave),
+        "broker away": (leave, back),
+        "ten minutes after": (back, back + PART_SECONDS),
+        "last ten minutes": (end - PART_SECONDS, end),
+    }
+    rows = []
+    for name, (begin, until) in parts.items():
+        samples = [one for one in figures["samples"] if begin <= one["seconds"] < until]
+        lists = [one for one in figures["latency_ms"] if begin <= one["seconds"] < until]
+        rows.append(
+            [
+                name,
+                _range(samples, "memory_mib", 1.0),
+                _range(samples, "files", 1.0),
+                _range(samples, "waiting_bytes", 1 / 1024),
+                _middle(lists, "p50"),
+                _middle(lists, "p99"),
+            ]
+        )
+    ends = [one["seconds"] for one in figures["ends"]]
+    if ends:
+        ended = (
+            f"The worker ended {len(ends)} times by itself, between minute {ends[0] / 60:.0f} and"
+            f" {ends[-1] / 60:.0f}, and was started again."
+        )
+    else:
+        ended = "The worker did not end."
+    text = (
+        f"{figures['minutes']:g} minutes, {figures['rate']:g} events/s, {whole(figures['users'])}"
+        f" users, {whole(figures['items'])} items. The broker was killed after"
+        f" {leave / 60:.0f} minutes, and started again {(back - leave) / 60:.0f} minutes later."
+        f" {ended} The first list came {figures['first_list_seconds']:.0f} s after the broker's"
+        f" start, and all that had waited was answered {figures['caught_up_seconds']:.0f} s after"
+        f" it. Of {whole(figures['events'])} events, {whole(figures['sent'] - figures['events'])}"
+        f" were lost; {whole(figures['without_list'])} users are without a list of their last one."
+    )
+    head = ("", "memory, MiB", "open files", "waits for the broker, KiB", "p50, ms", "p99, ms")
+    return "\n\n".join([text, table(head, rows), source(result)])
+
+
+PART_SECONDS = 600.0
+"""Length of the parts of a long run that its table shows."""
+
+
+def _range(samples: Sequence[Mapping[str, float]], name: str, unit: float) -> str:
+    """Return the least and the largest of a figure."""
+    found = [one[name] * unit for one in samples if name in one]
+    return f"{whole(min(found))} to {whole(max(found))}" if found else "-"
+
+
+def _middle(lists: Sequence[Mapping[str, float]], name: str) -> str:
+    """Return the median of the windows, and the largest."""
+    found = [one[name] for one in lists]
+    if not found:
+        return "-"
+    return f"{whole(statistics.median(found))}, at most {whole(max(found))}"
+
+
 def _name_of(test: str) -> str:
     """Return a test as `file: name`, without the folders and the parameters."""
     if "::" not in test:
@@ -34,4 +101,4 @@ def _name_of(test: str) -> str:
     return f"{file.rsplit('/', 1)[-1].removesuffix('.py')}: {words}"
 
 
-BLOCKS: dict[str, Any] = {"promises": promises}
+BLOCKS: dict[str, Any] = {"promises": promises, "soak": soak}

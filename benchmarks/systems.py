@@ -118,14 +118,7 @@ class Systems:
 
     def prepare(self) -> None:
         """Build the artifact with the product's own indexer, and the rivals' copy of its index."""
-        items = [
-            Item(item_id=f"item{row:07d}", title=f"Product {row}", categories=[f"Dept {row % 40}"])
-            for row in range(self.items)
-        ]
-        if not (self.folder / "artifacts" / "LATEST").exists():
-            build_artifact(
-                Catalog(items), SyntheticEncoder(), self.folder / "artifacts", BuildOptions()
-            )
+        build(self.folder / "artifacts", self.items)
         artifact = Artifact.load(self.folder / "artifacts")
         info = artifact.manifest.index
         print(
@@ -170,14 +163,32 @@ class Systems:
                 ).encode(),
             )
 
-    def send(self, topic: str, count: int, zipf: bool, seed: int, rate: float | None) -> None:
-        """Produce events keyed by user, at a rate (open loop) or as fast as it goes."""
+    def send(
+        self,
+        topic: str,
+        count: int,
+        zipf: bool,
+        seed: int,
+        rate: float | None,
+        more: Mapping[str, str | int | bool] | None = None,
+    ) -> None:
+        """Produce events keyed by user, at a rate (open loop) or as fast as it goes.
+
+        Args:
+            topic: of the events.
+            count: of events.
+            zipf: whether few users send most events.
+            seed: of the events.
+            rate: events a second; None for as many as possible.
+            more: settings of the producer.
+        """
         producer = Producer(
             {
                 "bootstrap.servers": self.broker,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5 if rate is None else 2,
                 "queue.buffering.max.messages": 1_000_000,
+                **(more or {}),
             }
         )
         begin = time.perf_counter()
@@ -206,6 +217,10 @@ class Systems:
 
     def read(self, topic: str) -> list["Stored"]:
         """Return every record of a topic."""
+        return list(self.stream(topic))
+
+    def stream(self, topic: str) -> Iterator["Stored"]:
+        """Yield every record of a topic, of each partition in order."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.broker,
@@ -216,24 +231,20 @@ class Systems:
             }
         )
         consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
-        found: list[Stored] = []
         ended = 0
         while ended < PARTITIONS:
             for message in consumer.consume(10_000, 1.0):
                 if message.error():
                     ended += 1
                 else:
-                    found.append(
-                        Stored(
-                            message.timestamp()[1],
-                            message.partition(),
-                            message.offset(),
-                            message.key(),
-                            message.value(),
-                        )
+                    yield Stored(
+                        message.timestamp()[1],
+                        message.partition(),
+                        message.offset(),
+                        message.key(),
+                        message.value(),
                     )
         consumer.close()
-        return found
 
     @contextmanager
     def running(self, command: list[str], env: Mapping[str, str]) -> Iterator[ChildProcess]:
@@ -354,6 +365,27 @@ class Systems:
                 raise SystemExit(f"the tracker stands at {last} of {count}: {process.tail()}")
             time.sleep(0.5)
         consumer.close()
+
+
+def build(root: Path, items: int) -> None:
+    """Build one version of a made-up catalogue with the product's own indexer, unless one is there.
+
+    Args:
+        root: folder of the artifacts.
+        items: of the catalogue.
+    """
+    if not (root / "LATEST").exists():
+        catalog = Catalog(
+            [
+                Item(
+                    item_id=f"item{row:07d}",
+                    title=f"Product {row}",
+                    categories=[f"Dept {row % 40}"],
+                )
+                for row in range(items)
+            ]
+        )
+        build_artifact(catalog, SyntheticEncoder(), root, BuildOptions())
 
 
 def cpu_seconds(pid: int) -> float:

@@ -232,6 +232,7 @@ METRICS = {
     "tracker_predicted_probability": "Divided by the labelled events, it should be the share of"
     " positive ones.",
     "tracker_refused_artifacts": "The one before stays in use.",
+    "tracker_waiting_bytes": "A partition with more than 32 MiB of them reads no more events.",
     "tracker_learning": "See [Online learning](#online-learning).",
 }
 """What is to be said after the help text of the code."""

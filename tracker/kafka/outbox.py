@@ -155,6 +155,9 @@ class Outbox:
         on_dropped: called with the topic of a dropped record, and the reason.
         seconds: maximum time in which the broker accepts records.
         trace: encloses the sending of what was put at once.
+
+    Attributes:
+        waiting_bytes: size of the records that the broker has not accepted yet.
     """
 
     def __init__(
@@ -169,19 +172,19 @@ class Outbox:
         self._on_dropped = on_dropped
         self._seconds = seconds
         self._tail: asyncio.Task[None] | None = None
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
 
     @property
     def full(self) -> bool:
         """True if so much is unsent that the partition should accept no more chunks."""
-        return self._waiting_bytes > MAX_WAITING_BYTES
+        return self.waiting_bytes > MAX_WAITING_BYTES
 
     def put(self, records: Sequence[Record]) -> None:
         """Send records in the background, after those put before."""
         if not records:
             return
         size = sum(record.size for record in records)
-        self._waiting_bytes += size
+        self.waiting_bytes += size
         before = self._tail
         self._tail = asyncio.create_task(self._send(before, records, size))
         self._tail.add_done_callback(_retrieve)
@@ -229,7 +232,7 @@ class Outbox:
                 " enough replicas in sync (min.insync.replicas); the worker stops, and after a"
                 " restart the events are processed again"
             ) from error
-        self._waiting_bytes -= size
+        self.waiting_bytes -= size
 
     async def _deliver(
         self, records: Sequence[Record], sent: list[tuple["asyncio.Future[Any]", Sequence[Record]]]

@@ -201,6 +201,10 @@ class Metrics:
         self.broker_silence = gauge(
             "broker_silence_seconds", "seconds since the brokers last answered; 0 while they do"
         )
+        self.waiting_bytes = gauge(
+            "waiting_bytes",
+            "bytes of lists, rejections and item events that the brokers have not accepted yet",
+        )
         self.rows = gauge("rows", "states in memory", ("table", "partition"))
         self.dirty_rows = gauge(
             "dirty_rows", "states changed since the last snapshot", ("table", "partition")

@@ -194,6 +194,11 @@ class Partition:
         )
 
     @property
+    def waiting_bytes(self) -> int:
+        """Size of what the partition has made and the brokers have not accepted, in bytes."""
+        return self._outbox.waiting_bytes + self.side.outgoing_bytes
+
+    @property
     def lag(self) -> int:
         """Number of records that are not in the state."""
         return sum(self.lags().values())

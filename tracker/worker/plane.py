@@ -392,6 +392,7 @@ class Plane:
         """Update the gauges."""
         metrics = self._context.metrics
         metrics.broker_silence.set(self._watch.silence_seconds)
+        metrics.waiting_bytes.set(sum(one.waiting_bytes for one in self._open.values()))
         for tp, partition in list(self._open.items()):
             number, table = str(tp.partition), partition.side.table
             for topic, lag in partition.lags().items():

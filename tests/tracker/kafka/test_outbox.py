@@ -115,8 +115,10 @@ def test_outbox_is_full_with_too_much_unsent() -> None:
         was_full = [outbox.full]
         outbox.put(records(b"x" * (MAX_RECORD_BYTES - 1)) * (MAX_WAITING_BYTES // 400_000))
         was_full.append(outbox.full)
+        assert outbox.waiting_bytes > MAX_WAITING_BYTES
         await outbox.wait(outbox.mark())
         was_full.append(outbox.full)
+        assert outbox.waiting_bytes == 0
         await outbox.wait(None)
         assert was_full == [False, True, False]
 

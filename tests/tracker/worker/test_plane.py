@@ -151,6 +151,8 @@ def test_partitions_are_fenced_opened_fed_and_released(worker: Worker) -> None:
             "tracker_rows", {"table": "users", "partition": "0"}
         )
         assert rows == 1
+        waiting = worker.context.metrics.registry.get_sample_value("tracker_waiting_bytes")
+        assert waiting == sum(one.waiting_bytes for one in plane.partitions.values())
         await plane.release([events])
         assert set(plane.partitions) == {other, items}
         assert plane.committed(events) == 1
