@@ -118,6 +118,10 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "pipeline": [
             _python("pipeline", "--events", "120000", "--faust-events", "8000", "--repeat", "5"),
         ],
+        "trained": [
+            _python("trained", "--films", str(data), "--folder", str(work / "trained"),
+                    "--repeat", "5"),
+        ],
         "scale": [_python("scale", "--repeat", "3")],
     }  # fmt: skip
     for name, words in found.items():
@@ -128,7 +132,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
 
 SPEED = (
     "encode", "step", "train", "search", "start", "idle", "swap", "recover", "pipeline", "latency",
-    "http-api", "scale",
+    "http-api", "trained", "scale",
 )  # fmt: skip
 """What `make bench` measures."""
 

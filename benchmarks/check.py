@@ -74,6 +74,17 @@ def _swap(results: Stored) -> float:
     return float(statistics.median(run["during_p99"] / run["before_p99"] for run in runs))
 
 
+def _trained(results: Stored) -> float:
+    runs = results["trained"]["figures"]["runs"]
+    rate = "events_per_second"
+    return float(
+        statistics.median(
+            one[rate] / other[rate]
+            for one, other in zip(runs["trained"], runs["untrained"], strict=True)
+        )
+    )
+
+
 BOUNDS = [
     Bound("throughput beside Quix Streams", _beside("Quix Streams"), least=2.2),
     Bound("throughput beside Bytewax", _beside("Bytewax"), least=2.2),
@@ -84,6 +95,7 @@ BOUNDS = [
         _beside("Quix Streams", "cpu_microseconds"),
         most=0.6,
     ),
+    Bound("throughput, trained beside untrained", _trained, least=0.6),
     *(
         Bound(f"p99 at {rate:,.0f} events/s beside {rival}", _p99(rival, rate), most=most)
         for rate in (200.0, 1000.0, 2000.0)

@@ -151,6 +151,33 @@ def scale(results: Results) -> str:
     return "\n\n".join([table(["workers", "events/s"], lines), text, source(result)])
 
 
+def trained(results: Results) -> str:
+    """Return the throughput of a trained version beside the same items untrained."""
+    result = results["trained"]
+    figures, lines = result["figures"], []
+    runs = figures["runs"]
+    ratios = [
+        one["events_per_second"] / other["events_per_second"]
+        for one, other in zip(runs["trained"], runs["untrained"], strict=True)
+    ]
+    for version, found in runs.items():
+        lines.append(
+            [
+                version,
+                with_range((run["events_per_second"] for run in found), "{:,.0f}"),
+                with_range(ratios, "{:.2f}") if version == "trained" else "",
+                f"{statistics.median(run['cpu_microseconds'] for run in found):.0f} µs",
+            ]
+        )
+    first = runs["trained"][0]
+    text = (
+        f"{whole(figures['items'])} items, {whole(figures['users'])} users,"
+        f" {whole(first['events'])} events, {len(ratios)} runs of each, in turn."
+    )
+    head = ["", "events/s", "trained / untrained", "processor time per event"]
+    return figure(head, lines, result, text=text)
+
+
 def needs(rate: float, users: float, items: float, costs: Mapping[str, float]) -> dict[str, float]:
     """Return what a deployment needs.
 
@@ -267,7 +294,7 @@ def dashboard(results: Results) -> str:
 BLOCKS: dict[str, Any] = {
     "page": page, "operator-walk": operator_walk, "dashboard": dashboard,
     "start": start, "idle": idle, "swap": swap, "recover": recover, "search": search,
-    "encode": encode, "scale": scale, "sizing": sizing,
+    "encode": encode, "scale": scale, "sizing": sizing, "trained": trained,
 }  # fmt: skip
 
 

@@ -112,6 +112,7 @@ class Systems:
         self.states.mkdir(parents=True)
         self.broker = broker
         self.items = items
+        self.item_ids: Sequence[str] = [f"item{row:07d}" for row in range(items)]
         self.users = users
         self.admin = AdminClient({"bootstrap.servers": broker})
         self.runs = 0
@@ -155,7 +156,7 @@ class Systems:
                 json.dumps(
                     {
                         "user_id": user,
-                        "item_id": f"item{items[n]:07d}",
+                        "item_id": self.item_ids[items[n]],
                         "kind": kind,
                         "timestamp": round(start + n * 0.001, 3),
                         "scene": "home",
@@ -334,10 +335,10 @@ class Systems:
         with self.running([sys.executable, "-m", "tracker", "worker"], env) as process:
             yield process
 
-    def rate_of_tracker(self, name: str, count: int) -> Rate:
+    def rate_of_tracker(self, name: str, count: int, **settings: str) -> Rate:
         """Run the tracker until it has committed all its events; return its rate."""
         output = f"{name}-recommendations"
-        with self.tracker(name) as p:
+        with self.tracker(name, **settings) as p:
             self.wait(p, output, 1, 300)
             cpu = cpu_seconds(p.pid)
             self.committed(p, name, count)
