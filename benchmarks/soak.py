@@ -127,12 +127,12 @@ def late(systems: Systems) -> tuple[NDArray[np.int64], NDArray[np.int64], int, i
     """
     appended: list[list[int]] = [[] for _ in range(PARTITIONS)]
     last: dict[bytes, int] = {}
-    for event in systems.stream(f"{NAME}-events"):
+    for event in systems.records(f"{NAME}-events"):
         appended[event.partition].append(event.ms)
         last[event.key] = event.offset
     answered: dict[bytes, int] = {}
     times: list[tuple[int, int]] = []
-    for one in systems.stream(f"{NAME}-recommendations"):
+    for one in systems.records(f"{NAME}-recommendations"):
         _, partition, offset = json.loads(one.value)["id"].rsplit("-", 2)
         times.append((appended[int(partition)][int(offset)], one.ms))
         answered[one.key] = max(answered.get(one.key, -1), int(offset))

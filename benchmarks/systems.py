@@ -218,9 +218,9 @@ class Systems:
 
     def read(self, topic: str) -> list["Stored"]:
         """Return every record of a topic."""
-        return list(self.stream(topic))
+        return list(self.records(topic))
 
-    def stream(self, topic: str) -> Iterator["Stored"]:
+    def records(self, topic: str) -> Iterator["Stored"]:
         """Yield every record of a topic, of each partition in order."""
         consumer = Consumer(
             {

@@ -565,7 +565,8 @@ def pauses(
 
     A gap belongs to the first action that begins in it, else to the one before it. It is `clean`
     if all workers were ready when the action began, and the next one waited for them again, or
-    began much later. That does not depend on the length of the gap.
+    began much later. That does not depend on the length of the gap. After a broker that was killed
+    alone, `after` is the time from when it listened again to the last partition's first list.
     """
     by_partition: dict[int, list[float]] = defaultdict(list)
     for (partition, _), made in lists.items():
@@ -591,5 +592,13 @@ def pauses(
         after = actions[number + 1] if number + 1 < len(actions) else None
         alone = after is None or after.calm or after.began > action.began + LATER_SECONDS
         length = round(longest.get(number, 0.0), 2)
-        found[action.action].append({"seconds": length, "clean": float(action.calm and alone)})
+        pause = {"seconds": length, "clean": float(action.calm and alone)}
+        until = journal.ended if after is None else after.began
+        if action.back and pause["clean"]:
+            firsts = [
+                next((time for time in sorted(times) if time >= action.back), until)
+                for times in by_partition.values()
+            ]
+            pause["after"] = round(max(firsts) - action.back, 2)
+        found[action.action].append(pause)
     return dict(found)

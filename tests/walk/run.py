@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import add_option, store
+from benchmarks.results import add_option, commit, store
 from tests.faults import SESSION_SECONDS
 from tests.walk.brokers import Brokers
 from tests.walk.calm import calm_lists
@@ -48,6 +48,7 @@ def walk(plan: Plan, folder: Path) -> Result:
         }
         return {
             "plan": asdict(plan),
+            "commit": commit(),
             "seconds": round(time.monotonic() - started),
             "actions": len(one.journal.done),
             "numbers": numbers,
@@ -79,10 +80,17 @@ def merged(results: Sequence[Result]) -> Result:
             "clean_median": statistics.median(clean) if clean else None,
             "clean_longest": max(clean) if clean else None,
         }
+        after = [one["after"] for one in found if "after" in one]
+        if after:
+            table[action] |= {"after_median": statistics.median(after), "after_longest": max(after)}
     names = results[0]["numbers"]
     numbers = {name: sum(one["numbers"][name] for one in results) for name in names}
     numbers["most_states"] = max(one["numbers"]["most_states"] for one in results)
+    commits: dict[str, list[int]] = {}
+    for one in results:
+        commits.setdefault(one["commit"], []).append(one["plan"]["seed"])
     return {
+        "commits": commits,
         "seeds": [one["plan"]["seed"] for one in results],
         "kafka": results[0]["kafka"],
         "transaction_version": results[0]["transaction_version"],
@@ -103,6 +111,8 @@ def command_of(result: Result) -> str:
     plan = result["plan"]
     told = f" --brokers {plan['brokers']}" if plan["brokers"] > 1 else ""
     told += " --plain" if plan.get("plain") else ""
+    if plan.get("only"):
+        told += " --only " + " ".join(f'"{name}"' for name in plan["only"])
     return f"python -m tests.faults{told} --seed {plan['seed']} --actions {result['actions']}"
 
 
@@ -148,9 +158,16 @@ def main(arguments: Sequence[str]) -> int:
         "--plain", action="store_true",
         help="without trend, neighbours and new indexes: lists are those of an undisturbed worker",
     )  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="ACTION",
+        help="draw from these alone, and wait before each until all workers are ready",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="keep all here; go on with what is there")
     add_option(parser)
     options = parser.parse_args(arguments)
+    every = Plan(brokers=options.brokers, plain=options.plain).table
+    if unknown := set(options.only) - set(every):
+        parser.error(f"no action is called {', '.join(sorted(unknown))}: {', '.join(every)}")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     results: list[Result] = []
@@ -164,6 +181,7 @@ def main(arguments: Sequence[str]) -> int:
             plan = Plan(
                 seed, options.actions, options.workers, options.brokers,
                 users=options.users, minutes=options.minutes, plain=options.plain,
+                only=tuple(options.only),
             )  # fmt: skip
             result = walk(plan, folder)
             kept.write_text(json.dumps(result))

@@ -202,6 +202,17 @@ def test_pause_is_of_the_action_that_begins_in_it(began: float) -> None:
     assert found["late"] == [{"seconds": 0.25, "clean": 0.0}]
 
 
+def test_what_of_a_pause_is_after_the_broker_came_back_is_told_apart() -> None:
+    journal = Journal(Path("none"), ended=200.0)
+    journal.done = [Done(0, "broker killed", 100.0, True, back=120.0), Done(1, "kill", 150.0, True)]
+    lists = {
+        (0, 0): Lists("u", [], "v", 1, [99.0, 121.5, 140.0]),
+        (1, 0): Lists("v", [], "v", 1, [99.5, 123.0, 140.0]),
+    }
+    (found,) = pauses(journal, lists, 2)["broker killed"]
+    assert found == {"seconds": 23.5, "clean": 1.0, "after": 3.0}
+
+
 def made_of(scores: dict[str, float], time: float = 5.0) -> Lists:
     items = [(item, "content") for item in scores]
     return Lists("u", items, "v", 1, [1.0], time, tuple(scores.values()))

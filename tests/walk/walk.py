@@ -86,13 +86,24 @@ class Plan:
     """Time after which no further action begins; 0 for no limit."""
     plain: bool = False
     """Whether lists depend on their user alone, so that an undisturbed worker's are the same."""
+    only: tuple[str, ...] = ()
+    """The actions to draw from, each when all workers are ready again; empty for all of them."""
 
     @property
     def table(self) -> dict[str, int]:
         """The actions, and their weights."""
         table = ONE_BROKER if self.brokers == 1 else THREE_BROKERS
         unlike = ON_THE_INDEX if self.plain else ()
-        return {name: weight for name, weight in table.items() if name not in unlike}
+        return {
+            name: weight
+            for name, weight in table.items()
+            if name not in unlike and name in (self.only or table)
+        }
+
+    @property
+    def calm(self) -> float:
+        """The share of the actions that wait until all workers are ready."""
+        return 1.0 if self.only else CALM
 
 
 @dataclass
@@ -121,6 +132,8 @@ class Done:
     began: float
     calm: bool
     text: str = ""
+    back: float = 0.0
+    """When the only broker listened again that the action had killed; 0 if it killed none."""
 
 
 @dataclass
@@ -188,6 +201,7 @@ class Walk:
         self.stop_load = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._producer: AIOKafkaProducer | None = None
+        self._back = 0.0
 
     async def run(self) -> Rows:
         """Walk, and return the rows that are there in the end."""
@@ -250,7 +264,7 @@ class Walk:
             calm = False
             if action not in QUICK:
                 await asyncio.sleep(chance.uniform(0.2, 1.6))
-                if chance.random() < CALM:
+                if chance.random() < self.plan.calm:
                     calm = await self.crew.all_ready(READY_SECONDS)
                     await asyncio.sleep(chance.uniform(1.0, 1.5))
             done = Done(number, action, time.time(), calm)
@@ -258,7 +272,9 @@ class Walk:
             work: Callable[[random.Random], Awaitable[str | None]] = getattr(
                 self, "do_" + action.replace(" ", "_"), self._burst(action)
             )
+            self._back = 0.0
             done.text = await work(chance) or ""
+            done.back = self._back
             self.journal.done.append(done)
             self.journal.keep()
 
@@ -414,6 +430,8 @@ class Walk:
         away = chance.uniform(0.5, 6.0)
         await asyncio.sleep(away)
         await asyncio.to_thread(self.brokers.restart, number)
+        if len(self.brokers.all) == 1:
+            self._back = time.time()
         return f"away for {away:.1f} s"
 
     async def do_broker_slow(self, chance: random.Random) -> str:

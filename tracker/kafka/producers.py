@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
+    NodeNotReadyError,
 )
 
 from tracker.explained import first_line
@@ -32,14 +34,7 @@ async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProduc
     arguments = client_arguments(settings)
 
     def make() -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            acks="all",
-            enable_idempotence=idempotent,
-            linger_ms=0,
-            max_batch_size=MAX_BATCH_BYTES,
-            request_timeout_ms=int(REQUEST_SECONDS * 1000),
-            **arguments,
-        )
+        return _producer(acks="all", enable_idempotence=idempotent, **arguments)
 
     return await _start(make, "the producer of recommendations")
 
@@ -69,12 +64,7 @@ async def fenced_producer(
     )
 
     def make() -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            linger_ms=0,
-            max_batch_size=MAX_BATCH_BYTES,
-            request_timeout_ms=int(REQUEST_SECONDS * 1000),
-            **arguments,
-        )
+        return _producer(**arguments)
 
     return await _start(make, f"the producer {name}")
 
@@ -122,6 +112,31 @@ async def send_fenced(
         raise unreachable(settings, error) from error
     finally:
         await producer.stop()
+
+
+def _producer(**arguments: Any) -> AIOKafkaProducer:
+    """Return a producer that looks for its coordinator again if the connection is closed meanwhile.
+
+    aiokafka (0.14) tries again after each other error of a broker that is away. This one ends all
+    sending, and so the worker, with an error that does not say whether a commit has happened.
+    """
+    made = AIOKafkaProducer(
+        linger_ms=0,
+        max_batch_size=MAX_BATCH_BYTES,
+        request_timeout_ms=int(REQUEST_SECONDS * 1000),
+        **arguments,
+    )
+    lookup = made.client.coordinator_lookup
+
+    async def look_again(kind: int, key: str) -> int:
+        try:
+            found: int = await lookup(kind, key)
+        except KafkaConnectionError as error:
+            raise NodeNotReadyError(str(error)) from error
+        return found
+
+    made.client.coordinator_lookup = look_again
+    return made
 
 
 async def _start(make: Callable[[], AIOKafkaProducer], name: str) -> AIOKafkaProducer:

@@ -30,17 +30,15 @@ from tracker.worker.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 2.0
-"""Wait after the first failure; doubled after each further one."""
-
-RETRY_SECONDS_MOST = 16.0
+RETRY_SECONDS = 1.0
+"""Wait after a failure. It does not grow: a worker has to be there soon after the brokers."""
 
 START_SECONDS = 60.0
 """Time a starting worker waits for the brokers."""
 
 
 async def wait_for_cluster(settings: Settings, seconds: float) -> Cluster:
-    """Check the topics; while no broker answers, retry with growing waits, `seconds` at most.
+    """Check the topics; while no broker answers, retry for `seconds` at most.
 
     Raises:
         BrokerError: no broker answered in time, or it refuses us.
@@ -48,18 +46,17 @@ async def wait_for_cluster(settings: Settings, seconds: float) -> Cluster:
         TopicError, TopicsError: a topic is missing or does not fit.
     """
     loop = asyncio.get_running_loop()
-    deadline, wait = loop.time() + seconds, RETRY_SECONDS
+    deadline = loop.time() + seconds
     while True:
         try:
             await check_rights(settings, "worker")
             cluster = await check_topics(settings)
             return replace(cluster, tombstone_seconds=await check_changelogs(settings))
         except BrokerError as error:
-            if loop.time() + wait > deadline:
+            if loop.time() + RETRY_SECONDS > deadline:
                 raise
-            log.warning("%s; retrying in %g s", error, wait)
-            await asyncio.sleep(wait)
-            wait = min(2.0 * wait, RETRY_SECONDS_MOST)
+            log.warning("%s; retrying every %g s", error, RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def run_worker(settings: Settings, replay: Replay | None = None) -> int:

@@ -40,8 +40,9 @@ def test_cluster_is_waited_for_and_then_given_up(
     settings = load_settings({}, brokers="127.0.0.1:1")
     with pytest.raises(BrokerError, match="TRACKER_BROKERS"):
         asyncio.run(wait_for_cluster(settings, 0.5))
-    waits = re.findall(r"retrying in ([\d.]+) s", caplog.text)
-    assert waits == ["0.1", "0.2"]
+    waits = re.findall(r"retrying every ([\d.]+) s", caplog.text)
+    assert len(waits) >= 2
+    assert set(waits) == {"0.1"}  # no longer after a while: a broker that is back is seen soon
 
 
 def refusal(settings: Settings, capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,0 +1,42 @@
+"""Producers: a coordinator that is looked for while its broker goes away is looked for again."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka.client import CoordinationType
+from aiokafka.errors import KafkaConnectionError
+
+from tracker.kafka import producers
+
+
+def test_a_connection_closed_while_the_coordinator_is_looked_for_ends_no_producer() -> None:
+    asked: list[str] = []
+
+    async def send(node: int, request: Any, **more: Any) -> Any:
+        asked.append(type(request).__name__)
+        if len(asked) == 1:
+            raise KafkaConnectionError("Connection at 127.0.0.1:9092 closed")
+        return SimpleNamespace(error_code=0, coordinator_id=7)
+
+    async def nothing() -> None:
+        return None
+
+    async def ready(node: int, group: Any) -> bool:
+        return True
+
+    async def go() -> int:
+        made = producers._producer(bootstrap_servers="127.0.0.1:1", transactional_id="commits")
+        client = made.client
+        client.send, client.get_random_node = send, lambda: 1
+        client.force_metadata_update, client.ready = nothing, ready
+        try:
+            found: int = await made._sender._find_coordinator(
+                CoordinationType.TRANSACTION, "commits"
+            )
+        finally:
+            made._closed = True  # it was never started
+        return found
+
+    assert asyncio.run(go()) == 7
+    assert len(asked) == 2
