@@ -89,6 +89,18 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             _faults("--plain", "--seed", "301", "302", "--actions", "60",
                     "--folder", str(work / "walks-plain")),
         ],
+        "faults-again": [
+            _faults("--seed", *map(str, range(402, 410)), "--actions", "60",
+                    "--folder", str(work / "walks-again")),
+        ],
+        "faults-three-again": [
+            _faults("--brokers", "3", "--seed", "501", "--actions", "60",
+                    "--folder", str(work / "walks-three-again")),
+        ],
+        "broker-killed": [
+            _faults("--only", "broker killed", "--seed", "601", "--actions", "12",
+                    "--folder", str(work / "walks-killed")),
+        ],
         "faults-trained": [
             _faults("--trained", "--workers", "2", "--kills", "3", "--terms", "1",
                     "--freezes", "1", "--events", "10000", "--users", "1000", "--seed", "3"),

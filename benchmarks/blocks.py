@@ -423,6 +423,53 @@ def faults_three(results: Results) -> str:
     return _walk(results["faults-three"])
 
 
+def faults_again(results: Results) -> str:
+    """Return the same of later walks with one broker."""
+    return _walk(results["faults-again"])
+
+
+def faults_three_again(results: Results) -> str:
+    """Return the same of later walks with three brokers."""
+    return _walk(results["faults-three-again"])
+
+
+def broker_killed(results: Results) -> str:
+    """Return the pauses of walks in which nothing happens but that the broker is killed."""
+    return _walk(results["broker-killed"])
+
+
+WALKS = ("faults", "faults-again", "faults-three", "faults-three-again", "faults-plain",
+         "broker-killed")  # fmt: skip
+"""Results of walks that a model judged."""
+
+
+def walks(results: Results) -> dict[str, int]:
+    """Return the sums over all walks: actions, seeds, kills, users, items, and what was wrong."""
+    found = [results[name]["figures"] for name in WALKS if name in results]
+    names = ("users", "items", "lists", "lost", "wrong_users", "wrong_items", "wrong_lists",
+             "without_list")  # fmt: skip
+    return {
+        "actions": sum(one["faults"] for one in found),
+        "seeds": sum(len(set(one["seeds"])) for one in found),
+        "kills": sum(one["actions"].get("kill", {"times": 0})["times"] for one in found),
+        **{name: sum(one["numbers"][name] for one in found) for name in names},
+    }
+
+
+def faults_total(results: Results) -> str:
+    """Return what all walks found together."""
+    results["faults"]
+    all_of = walks(results)
+    return (
+        f"All walks together: {whole(all_of['actions'])} actions by {all_of['seeds']} seeds,"
+        f" {whole(all_of['users'])} users, {whole(all_of['items'])} items and"
+        f" {whole(all_of['lists'])} lists compared. Lost: {all_of['lost']}. Wrong users:"
+        f" {all_of['wrong_users']}, items: {all_of['wrong_items']}, lists:"
+        f" {all_of['wrong_lists']}. Users without a list of their last event:"
+        f" {all_of['without_list']}."
+    )
+
+
 def faults_plain(results: Results) -> str:
     """Return the same of walks whose lists are compared with those of an undisturbed worker."""
     return _walk(results["faults-plain"])
@@ -448,6 +495,18 @@ def _walk(result: Result) -> str:
             f" Of {whole(unsure)} users more than one state may be right, because it is known only"
             " roughly when a worker took up another index."
         )
+    if len(commits := figures.get("commits", {})) > 1:
+        by_commit = (
+            f"`{one}`: {', '.join(map(str, of_it))}" for one, of_it in sorted(commits.items())
+        )
+        text += f" Seeds by commit: {'; '.join(by_commit)}."
+    for action, row in figures["actions"].items():
+        if "after_median" in row:
+            text += (
+                f" The time of a *{action}* until the broker listens again is its own. From then to"
+                f" the last partition's first list it took {row['after_median']:.1f} s in the"
+                f" median, {row['after_longest']:.1f} s at most."
+            )
     names = (
         ("records that the broker had confirmed and lost", "lost"),
         ("wrong users", "wrong_users"),

@@ -73,10 +73,10 @@ def _latency(results: Results) -> Row:
 
 
 def _faults(results: Results) -> Row:
-    figures = results["faults"]["figures"]
-    count, faults = figures["numbers"], whole(figures["faults"])
+    results["faults"]
+    count = blocks.walks(results)
+    faults, kills = whole(count["actions"]), count["kills"]
     users, items = whole(count["users"]), whole(count["items"])
-    kills = figures["actions"]["kill"]["times"]
     return Row(
         "faults",
         en=(

@@ -98,7 +98,7 @@ class Supervisor:
             found["files"] = len(list((place / "fd").iterdir()))
             found["processor_seconds"] = cpu_seconds(self._process.pid)
             return found | metrics_of(self.port)
-        except OSError:  # it has just ended, or does not serve yet
+        except (OSError, KeyError):  # it has just ended, or does not serve yet
             return found
 
     def stop(self) -> int:

@@ -17,7 +17,7 @@ from tracker.demo.processes import ChildProcess, free_port, wait_for_port
 
 HERE = ROOT / "tests" / "kafka"
 FETCH_SECONDS = 600.0
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 JAVA_AT_LEAST = 17
 
 PROPERTIES = """\
