@@ -33,6 +33,9 @@ STEP_SECONDS = 10.0
 PAUSES = (10.0, 20.0, 40.0, 60.0)
 """Seconds before a worker that has ended is started again; the last one for every further time."""
 
+PATIENT = "broker.session.timeout.ms=9000\n"
+"""Kafka's default: with that of the tests, a busy machine takes the broker for dead."""
+
 NAME = "soak"
 GAUGES = {
     "tracker_waiting_bytes": "waiting_bytes",
@@ -243,7 +246,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="everything is kept here")
     add_option(parser)
     given = parser.parse_args()
-    with KafkaBroker(given.folder / f"kafka-{os.getpid()}") as broker:
+    with KafkaBroker(given.folder / f"kafka-{os.getpid()}", extra=PATIENT) as broker:
         systems = Systems(given.folder, broker.address, given.items, given.users)
         build(given.folder / "artifacts", given.items)
         found = soak(systems, broker, given.rate, given.minutes, given.away)
