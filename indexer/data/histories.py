@@ -250,7 +250,7 @@ def core(histories: EventLog, minimum: int) -> EventLog:
             int(histories.users[position]),
             int(batch.retracts[position]),
         ) in kept_ids
-    return histories.take(np.flatnonzero(keep))
+    return histories if keep.all() else histories.take(np.flatnonzero(keep))
 
 
 def split(histories: EventLog, protocol: Protocol) -> Split:

@@ -101,8 +101,8 @@ def collect_interests(
     for start, stop in groups_of(log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))
-        states = replay.users.states
-        units, weights = read_interests(states, log.users[group], log.batch.times[group])
+        requests = replay.asked(group)
+        units, weights = read_interests(requests.states, requests.slots, requests.now)
         vectors.append(units.astype(np.float16))
         masses.append(weights)
         progress(stop)

@@ -378,7 +378,8 @@ def _interests(data: TowerData) -> TargetInterests | None:
     if len(known_scenes(data.log.batch.scenes[data.targets])) < 2 or not data.options.attention:
         return None
     targets = np.union1d(evenly_spread(data.targets, options.targets), data.validation)
-    replay = Replay(in_memory(data.catalogue), data.log, None, Blend(), ~data.whole.events)
+    skip = ~data.whole.events
+    replay = Replay(in_memory(data.catalogue), data.log, None, Blend(), skip, forgets=True)
     return collect_interests(replay, targets)
 
 

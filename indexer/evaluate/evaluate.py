@@ -343,7 +343,7 @@ def judge(
     trained = inputs.artifact.manifest.ranker is not None
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude")
     learner = Learner(inputs.kinds) if trained else None
-    replay = Replay(inputs.artifact, inputs.log, serving, learner=learner)
+    replay = Replay(inputs.artifact, inputs.log, serving, learner=learner, forgets=True)
     question = Question(
         parts, options.repeats, inputs.log.scene_names, options.seed, options.core > 1, labels
     )

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.data.holdout import evenly_spread
 from indexer.replay.replay import Replay
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
@@ -165,7 +166,7 @@ def measure_costs(recommender: Recommender, example: RequestBatch, replay: Repla
     live = recommender.artifact.vectors.live
     if live < 400:
         return USUAL
-    users = np.unique(np.linspace(0, len(replay.log.user_ids) - 1, _USERS).astype(np.int64))
+    users = evenly_spread(replay.slots.present(), _USERS)
     requests = replay.asked_of(users, float(example.now[0]), np.repeat(example.scenes, len(users)))
     results = recommender.reader.search(requests)
     vectors, _, _ = interest_queries(results.histories, recommender.options.searches)

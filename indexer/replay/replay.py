@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
+from indexer.replay.user_slots import UserSlots
 from tracker.artifact.artifact import Artifact
 from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
@@ -137,7 +138,7 @@ class Replay:
 
     User states, item states and the item view are those of a worker, and events go through
     `Recommender.update`; only Kafka and the stores are missing. What is asked for before an event
-    is answered from the states before it. A user's arena slot is its position in `log.user_ids`.
+    is answered from the states before it.
 
     Args:
         artifact: vectors, index and what shapes the state.
@@ -146,6 +147,8 @@ class Replay:
         ranker: what scores candidates.
         skip: (E,) bool, events that are left out of the states, if any.
         learner: learns from what is applied, as a worker's does; None for frozen weights.
+        forgets: the rows of users without further events are used again, which saves memory; else a
+            user's slot is its position in `log.user_ids`.
     """
 
     def __init__(
@@ -156,13 +159,14 @@ class Replay:
         ranker: Ranker | None = None,
         skip: NDArray[np.bool_] | None = None,
         learner: Learner | None = None,
+        forgets: bool = False,
     ) -> None:
         self.log = log
         self.position = 0
         self.view = ItemView(artifact.vectors, artifact.manifest.item_counts)
         self.recommender = Recommender(artifact, self.view, options, ranker, RememberingReader)
         self.users = UserRows(artifact.manifest.interest)
-        self.users.grow(max(1, len(log.user_ids)))
+        self.slots = UserSlots(log, self.users, forgets)
         self.rows = artifact.vectors.row_of(log.batch.items)
         self.user_hashes = np.array([hash_id(user) for user in log.user_ids], np.uint64)
         self._items = ItemStates(len(log.item_hashes) + 1, artifact.manifest.item_counts)
@@ -183,14 +187,14 @@ class Replay:
             self._advance(min(stop, self.position + AT_ONCE))
 
     def _advance(self, stop: int) -> None:
-        events = np.arange(self.position, stop)
-        self.position = stop
+        first, self.position = self.position, stop
+        events = np.arange(first, stop)
         if self._skip is not None:
             events = events[~self._skip[events]]
         if not len(events):
             return
         batch = self.log.batch.take(events)
-        batch.slots[:] = self.log.users[events]
+        batch.slots[:] = self.slots.of(self.log.users[events], first)
         batch.offsets[:] = events
         if self.learner is not None:
             self.learner.learn(self.recommender, self.users, batch, batch.times, K)
@@ -282,7 +286,8 @@ class Replay:
         users, batch = self.log.users[events], self.log.batch
         where = np.where(scenes, batch.scenes[events], np.uint32(0))
         hashes = np.where(attributes, self.user_hashes[users], np.uint64(0))
-        return RequestBatch(self.users, users, batch.times[events], where, hashes)
+        slots = self.slots.of(users, self.position)
+        return RequestBatch(self.users, slots, batch.times[events], where, hashes)
 
     def asked_of(
         self, users: NDArray[np.int64], now: float, scenes: NDArray[np.uint32] | None = None
@@ -290,7 +295,8 @@ class Replay:
         """Return users by their positions in `log.user_ids` (B,), at a time, in scenes (B,)."""
         where = np.zeros(len(users), np.uint32) if scenes is None else scenes
         times = np.full(len(users), now)
-        return RequestBatch(self.users, users, times, where, self.user_hashes[users])
+        slots = self.slots.of(users, self.position)
+        return RequestBatch(self.users, slots, times, where, self.user_hashes[users])
 
     def columns(self, events: NDArray[np.int64], rows: Rows) -> NDArray[np.float32]:
         """Compute what a ranker reads of given rows (B, C) for the users of B coming events.

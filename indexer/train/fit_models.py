@@ -193,7 +193,7 @@ def collect_for_ranker(
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
     info = RankerInfo([], options.ranker.hidden, retrieval=Retrieval(per_search=PER_SEARCH))
     trained = trained_with(info, serving)
-    replay = Replay(artifact, inputs.log, trained, Blend(), targets.skip)
+    replay = Replay(artifact, inputs.log, trained, Blend(), targets.skip, forgets=True)
     report = progress.examples(len(targets.events))
     collector = PoolCollector(fit_score)
     examples = collect_examples(

@@ -81,7 +81,7 @@ def train_prediction(
     fitted = np.ones(len(log), np.bool_) if skip is None else ~skip
     rule = label_rule(log, kinds, fitted, options.positive_rating)
     labelled = label_events(log, rule, fitted)
-    replay = Replay(artifact, log, None, Blend(), skip)
+    replay = Replay(artifact, log, None, Blend(), skip, forgets=True)
     prediction = fit_prediction(replay, labelled, fitted, options, progress)
     if prediction is None:
         why = learned_from(replay, labelled, options.seed).too_few()

@@ -128,7 +128,7 @@ def _prediction(
     log, skip, settings = inputs.log, inputs.targets.skip, options.prediction
     fitted = np.ones(len(log), np.bool_) if skip is None else ~skip
     rule = label_rule(log, inputs.kinds, fitted, settings.positive_rating)
-    replay = Replay(in_memory(parts), log, None, Blend(), skip)
+    replay = Replay(in_memory(parts), log, None, Blend(), skip, forgets=True)
     later = learned_from(replay, label_events(log, rule, fitted), options.seed)
     if why := later.too_few():
         return None, why

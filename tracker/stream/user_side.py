@@ -613,7 +613,7 @@ class UserSide(Side[str]):
             if n_back:
                 self._items_back.append(back)
             # 2. Delete the rows, and what is owed.
-            self._rows.erase(slot)
+            self._rows.erase(np.array([slot]))
             self.store.mark_dirty(np.array([slot]))
             self._emptied.add(user)
             for key in keys:

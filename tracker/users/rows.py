@@ -174,13 +174,12 @@ class UserRows:
             rows = [row for place, row in enumerate(rows) if place not in set(places)] + last
         return rows
 
-    def erase(self, slot: int) -> None:
-        """Empty a row, its seen set too: the next snapshot deletes it unless events come."""
-        slots = np.array([slot])
+    def erase(self, slots: Slots) -> None:
+        """Empty rows, their seen sets too: the next snapshot deletes them unless events come."""
         self.clear(slots)
         self.states.clear(slots)
-        self._seen_kept[slot] = 0
-        self._emptied.discard(slot)
+        self._seen_kept[slots] = 0
+        self._emptied.difference_update(slots.tolist())
 
     def is_empty(self, slots: Slots) -> NDArray[np.bool_]:
         """Return which rows hold nothing at all, not even the offset of a record."""
