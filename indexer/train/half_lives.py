@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
 from indexer.data.holdout import evenly_spread
+from indexer.train.linear_fit import fit_linear
 from tracker.items.config import DAY, HOUR, MINUTE
 from tracker.kernels.arithmetic import decay, dot
 from tracker.kernels.native import native
@@ -37,9 +38,8 @@ error over users alone is too small, and a smaller gain is not worth rebuilding 
 MASS_HALF = 0.5
 """The half of a sum's confidence M / (M + .5), as in the ranker's features."""
 
-RIDGE = 1e-2
-STEPS = 6
-"""Steps of Newton's method, from zero; the loss is convex and the columns lie in -1..1."""
+RIDGE = 5e-3
+"""Penalty of squared weights, over the number of targets."""
 
 
 class HalfLives(msgspec.Struct, frozen=True):
@@ -183,15 +183,10 @@ def _fit(
     columns: NDArray[np.float32], offsets: NDArray[np.float32], places: list[int]
 ) -> tuple[NDArray[np.float64], float]:
     """Return the weights (H,) of least softmax loss over some columns, and the loss in nats."""
-    x = columns[..., places].astype(np.float64)
-    weights = np.zeros(len(places))
-    for _ in range(STEPS):
-        chances = np.exp(x @ weights + offsets)
-        chances /= chances.sum(axis=1, keepdims=True)
-        means = np.einsum("qc,qch->qh", chances, x)
-        gradient = (means - x[:, 0]).sum(axis=0) + RIDGE * weights
-        spread = np.einsum("qch,qc,qcg->hg", x, chances, x, optimize=True) - means.T @ means
-        weights -= np.linalg.solve(spread + RIDGE * np.eye(len(places)), gradient)
+    x = np.ascontiguousarray(columns[..., places])
+    weights = fit_linear(
+        lambda part: (x[part], offsets[part]), len(x), np.zeros(len(places)), RIDGE / len(x)
+    )
     return weights, float(softmax_losses(x @ weights + offsets).mean())
 
 

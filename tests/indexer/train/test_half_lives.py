@@ -107,5 +107,18 @@ def test_columns_are_cosines_with_the_sums_that_states_keep(
             assert columns[q, 0, h] == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_taste_that_tells_nearly_all_is_weighed_by_finite_numbers() -> None:
+    """A full step of Newton's method goes far too far here, and the next one is not a number."""
+    random = np.random.default_rng(0)
+    columns = (0.02 * random.normal(size=(400, 65, 2))).astype(np.float32)
+    for place, share in ((0, 0.97), (1, 0.9)):
+        columns[:, 0, place] += np.where(random.random(400) < share, 0.9, 0.0)
+    nothing = np.zeros((400, 65), np.float32)
+    fits = [half_lives._fit(columns, nothing, places) for places in ([0], [1], [0, 1])]
+    assert all(np.isfinite(weights).all() for weights, _ in fits)
+    first, second, both = (loss for _, loss in fits)
+    assert both < first < second < np.log(65)
+
+
 def test_periods_are_named_as_people_say_them() -> None:
     assert periods(DEFAULT) == "30 min, 1 d, 7 d, 60 d"
