@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.all import commands
-from benchmarks.blocks import RULES
+from benchmarks.blocks import RULES, WALKS
 from benchmarks.figures import BLOCKS, PAGES, render, stale
 from benchmarks.plots import DARK, OURS, Bar, bars, stamp
 from benchmarks.readme_table import readme_table
@@ -139,6 +139,7 @@ def speed() -> dict[str, Any]:
     row = {"library": "tracker", "items": 9, "made_up": False, "at_least": 0.95, "recall": 0.96}
     row |= {"batch": 9.0, "single": 9.0, "setting": "flat"}
     one = {"workers": 1, "events_per_second": 9.0}
+    ran = {"events": 9, "events_per_second": 9.0, "cpu_microseconds": 5.0}
     visit = dict.fromkeys(("first_screen", "first_paint", "first_list", "moved"), 0.5)
     page = {"address_seconds": 9.0, "first_visit": visit, "median": visit, "most": visit}
     step = {"done": "nothing", "seconds": 1.0, "attention": ["Nothing."], "alerts": {"A": "firing"}}
@@ -153,6 +154,7 @@ def speed() -> dict[str, Any]:
         "search": {"rows": [row]},
         "encode": {"runs": {"tracker": [9.0]}, "least_cosine": 0.999},
         "step": {"microseconds": {"1": 9.0}},
+        "trained": {"items": 9, "users": 9, "runs": {"trained": [ran], "untrained": [ran]}},
         "scale": {"runs": [one], "simulation": [one], "pause_ms": [9.0]},
     }
 
@@ -177,10 +179,12 @@ def made_up() -> Stored:
     wrong = ("wrong_users", "wrong_items", "wrong_lists", "without_list", "wrong_rejections")
     pause = {"times": 3, "longest": 9.0, "clean": 1, "clean_median": 7.0, "clean_longest": 7.0}
     none = {"times": 1, "longest": 9.0, "clean": 0, "clean_median": None, "clean_longest": None}
+    after = {"after_median": 1.0, "after_longest": 2.0}
     walk = {
         "seeds": [1, 2], "kafka": "4.1.0", "transaction_version": 2, "brokers": 1, "workers": 2,
         "session_timeout": 6.0, "faults": 9, "numbers": dict.fromkeys((*counts, *wrong), 0)
-        | {"wrong_ends": 0}, "actions": {"kill": pause, "storm": none},
+        | {"wrong_ends": 0}, "actions": {"kill": pause | after, "storm": none},
+        "commits": {"0123456": [1], "6543210": [2]},
     }  # fmt: skip
     sizes = {"rows": 9, "mean": 8.0, "p50": 7.0, "p99": 6.0, "max": 5}
     most = {"state": 4000, "state_with_encoder": 4200, "seen": 4100}
@@ -218,7 +222,24 @@ def made_up() -> Stored:
     took = {"train": {"processor": 9.0, "clock": 9.0, "memory_mib": 800.0}}
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
-        **dict.fromkeys(("faults", "faults-three", "faults-plain"), walk),
+        **dict.fromkeys(WALKS, walk),
+        "soak": {
+            "minutes": 30.0,
+            "rate": 300.0,
+            "users": 9,
+            "items": 8,
+            "events": 7,
+            "sent": 7,
+            "without_list": 0,
+            "leave": 600.0,
+            "back": 1200.0,
+            "first_list_seconds": 2.0,
+            "caught_up_seconds": 9.0,
+            "step_seconds": 10.0,
+            "ends": [{"seconds": 720.0, "code": 1, "line": "no broker"}],
+            "samples": [{"seconds": 5.0, "memory_mib": 9.0, "files": 9.0, "waiting_bytes": 2e3}],
+            "latency_ms": [{"seconds": 0.0, "p50": 1.0, "p99": 3.0}],
+        },
         **speed(),
         "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),
