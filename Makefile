@@ -12,6 +12,10 @@ BOUNDS ?= tests/tracker/kernels tests/tracker/events tests/tracker/users tests/t
 MINUTES ?= 10
 BIN := .venv/bin
 
+# Bytecode is kept, even if the environment (that of many images) says otherwise: without it each
+# process compiles all modules and rewrites all tests again, 20 seconds of processor time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test quick browser faults fuzz bounds promises check format lint types bench bench-check figures pages docs schemas sbom audit clean
 
 help:

@@ -9,12 +9,11 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.dates import ConciseDateFormatter
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, PAPER, GRID = "#1f2328", "#fffffe", "#d0d7de"
 OURS, SERVED, OTHERS, WORSE = "#1f6feb", "#79a8e8", "#8c959f", "#c2410c"
@@ -73,7 +72,7 @@ def bars(
         form: of the number beside a bar.
     """
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots(1, len(groups), sharey=False, squeeze=False)[0]
         for one, (title, found) in zip(axes, groups.items(), strict=True):
             _bars(one, list(found), zero, form)
@@ -93,7 +92,7 @@ def curves(points: Mapping[str, Sequence[tuple[float, float]]], labels: tuple[st
         labels: of both axes.
     """
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
         axes.plot([0.0, 1.0], [0.0, 1.0], color=GRID, linewidth=1.0)
         for (name, found), colour in zip(points.items(), (OURS, WORSE, OTHERS), strict=False):
@@ -117,7 +116,7 @@ def lines(
         labels: of both axes.
     """
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
         for shift, (name, found) in enumerate(points.items()):
             at = [n + 0.05 * (shift - (len(points) - 1) / 2) for n in range(len(places))]
@@ -155,7 +154,7 @@ def panels(found: Sequence[Panel], away: tuple[float, float] | None) -> str:
         away: minutes between which the broker was away, shaded; None for no such time.
     """
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
         for one, panel in zip(axes, found, strict=True):
             values = [float("nan") if value is None else value for value in panel.values]
@@ -180,8 +179,9 @@ def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
     Args:
         moments: seconds, and the shares by name; the names with most are shown, the rest as one.
     """
+    from matplotlib.dates import ConciseDateFormatter
 
-    def draw(figure: Figure) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
         most: dict[str, float] = {}
         for _, found in moments:
@@ -212,7 +212,7 @@ def vars_of(bar: Bar) -> list[Any]:
     return [bar.name, bar.value, bar.low, bar.high, bar.colour]
 
 
-def _bars(axes: Axes, found: list[Bar], zero: bool, form: str) -> None:
+def _bars(axes: "Axes", found: list[Bar], zero: bool, form: str) -> None:
     places = range(len(found) - 1, -1, -1)
     values, errors = _errors(found)
     colours = [one.colour for one in found]
@@ -247,7 +247,10 @@ def _errors(found: Sequence[Bar]) -> tuple[list[float], list[list[float]]]:
     return [one.value for one in found], [below, [max(0.0, one.high - one.value) for one in found]]
 
 
-def _svg(draw: Callable[[Figure], None], size: tuple[float, float], data: Any) -> str:
+def _svg(draw: Callable[["Figure"], None], size: tuple[float, float], data: Any) -> str:
+    import matplotlib as mpl  # a second, which only who draws pays
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)

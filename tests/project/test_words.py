@@ -47,16 +47,36 @@ MOST_ARGUMENTS = 10
 """Things that travel together are a named tuple or a dataclass, not a longer list."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+NAMED = (
+    ast.Module,
+    ast.ClassDef,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.Name,
+    ast.Attribute,
+    ast.arg,
+)
 
 
 @cache
 def nodes() -> list[tuple[str, ast.AST]]:
-    """Return every node of the sources, with its place."""
-    return [
-        (f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", node)
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
-    ]
+    """Return every node of the sources that has a name or a docstring, with its place."""
+    kinds = (
+        ast.Module,
+        ast.ClassDef,
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.Name,
+        ast.Attribute,
+        ast.arg,
+    )
+    found: list[tuple[str, ast.AST]] = []
+    for path in SOURCES:
+        name = path.relative_to(ROOT)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, kinds):
+                found.append((f"{name}:{getattr(node, 'lineno', 1)}", node))
+    return found
 
 
 def docstrings() -> Iterator[tuple[str, str]]:

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from sklearn import metrics as sklearn_metrics
 
 from indexer.evaluate.metrics import (
     auc,
@@ -26,6 +25,8 @@ from indexer.evaluate.metrics import (
     recall_at_k,
     user_auc,
 )
+
+theirs = pytest.mark.xdist_group("scikit-learn")  # it loads for seconds, in one process only
 
 INF = math.inf
 NOTHING = np.zeros(0)
@@ -69,7 +70,10 @@ def test_ranking_metrics_by_hand() -> None:
     assert mrr(ranks) == pytest.approx((1 + 1 / 3 + 0.1 + 1 / 10.5) / 5)
 
 
+@theirs
 def test_ranking_metrics_agree_with_scikit_learn() -> None:
+    from sklearn import metrics as sklearn_metrics
+
     generator = np.random.default_rng(5)
     table = generator.permuted(np.tile(np.arange(50, dtype=np.float32), (200, 1)), axis=1)
     targets = generator.integers(0, 50, 200)
@@ -107,7 +111,10 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
     assert diversity_at_k(np.array([[0, 3, -1], [0, -1, -1]]), vectors) == pytest.approx(0.0)
 
 
+@theirs
 def test_auc_log_loss_and_labels_agree_with_scikit_learn() -> None:
+    from sklearn import metrics as sklearn_metrics
+
     generator = np.random.default_rng(1)
     probabilities = np.round(generator.random(500), 1)  # many ties, and 0 and 1 themselves
     labels = generator.random(500) < probabilities * 0.7 + 0.1

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
 from tests.tiny_bert import SPECIAL, make_bert
@@ -48,6 +47,8 @@ def test_a_long_text_is_cut_to_what_the_model_takes(folder: Path) -> None:
 
 def roberta(path: Path, kind: str = "Roberta", **changes: Any) -> Path:
     """Make a model whose first position is the one after the padding index."""
+    import transformers  # a second, which only processes pay that need it
+
     path.mkdir(exist_ok=True)
     (path / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]), encoding="utf-8")
     bert: Any = transformers

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 
 from tracker.items.item_map import fit_map, map_places
 
@@ -15,7 +14,10 @@ def cloud(items: int, dim: int = 12) -> np.ndarray:
     return vectors
 
 
+@pytest.mark.xdist_group("scikit-learn")  # it loads for seconds, in one process only
 def test_the_directions_are_those_of_another_implementation() -> None:
+    from sklearn.decomposition import PCA
+
     vectors = cloud(500)
     projection = fit_map(vectors)
     directions = projection[:-1] / np.linalg.norm(projection[:-1], axis=0)
