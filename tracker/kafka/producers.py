@@ -120,23 +120,23 @@ def _producer(**arguments: Any) -> AIOKafkaProducer:
     aiokafka (0.14) tries again after each other error of a broker that is away. This one ends all
     sending, and so the worker, with an error that does not say whether a commit has happened.
     """
-    made = AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         linger_ms=0,
         max_batch_size=MAX_BATCH_BYTES,
         request_timeout_ms=int(REQUEST_SECONDS * 1000),
         **arguments,
     )
-    lookup = made.client.coordinator_lookup
+    lookup = producer.client.coordinator_lookup
 
     async def look_again(kind: int, key: str) -> int:
         try:
-            found: int = await lookup(kind, key)
+            coordinator: int = await lookup(kind, key)
         except KafkaConnectionError as error:
             raise NodeNotReadyError(str(error)) from error
-        return found
+        return coordinator
 
-    made.client.coordinator_lookup = look_again
-    return made
+    producer.client.coordinator_lookup = look_again
+    return producer
 
 
 async def _start(make: Callable[[], AIOKafkaProducer], name: str) -> AIOKafkaProducer:
