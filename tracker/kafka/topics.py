@@ -30,8 +30,6 @@ CHANGELOG = {
 MOST_COMPACTION_LAG_MS = 365 * 24 * 3600 * 1000
 FORGET_LOG = {**CHANGELOG, **LOG_APPEND_TIME}
 
-DAY_MS = "86400000"
-
 CREATE_TIME = {
     "events": "records carry the senders' clocks, so events of the future are told by the worker's "
     "clock alone, an event near that limit waits for a commit, and latency and retractions without "
