@@ -33,11 +33,11 @@ def soak(results: Results) -> str:
     figures = result["figures"]
     leave, back, end = figures["leave"], figures["back"], 60.0 * figures["minutes"]
     parts = {
-        "first ten minutes": (0.0, PART_SECONDS),
-        "ten minutes before": (leave - PART_SECONDS, leave),
+        "first five minutes": (0.0, PART_SECONDS),
+        "five minutes before": (leave - PART_SECONDS, leave),
         "broker away": (leave, back),
-        "ten minutes after": (back, back + PART_SECONDS),
-        "last ten minutes": (end - PART_SECONDS, end),
+        "five minutes after": (back, back + PART_SECONDS),
+        "last five minutes": (end - PART_SECONDS, end),
     }
     rows = []
     for name, (begin, until) in parts.items():
@@ -74,7 +74,7 @@ def soak(results: Results) -> str:
     return "\n\n".join([text, table(head, rows), source(result)])
 
 
-PART_SECONDS = 600.0
+PART_SECONDS = 300.0
 """Length of the parts of a long run that its table shows."""
 
 
