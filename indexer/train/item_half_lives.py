@@ -104,9 +104,6 @@ def choose_item_counts(
     5. Choose the half-lives by which the trend finds items: the best one, and others that find
        more.
 
-    With `repeats`, targets that their users chose before are left out if enough others are there:
-    a count of minutes holds the user's own last events, which features of the user tell better.
-
     Args:
         log: the events.
         rows: (E,) catalogue rows, -1 unknown.
@@ -119,9 +116,6 @@ def choose_item_counts(
         None if there are fewer than MIN_TARGETS.
     """
     events = events[(rows[events] >= 0) & (rows[events] < live)]
-    if repeats:
-        new = events[_is_first(log.users, rows)[events]]
-        events = new if len(new) >= MIN_TARGETS else events
     if len(events) < MIN_TARGETS or live < 2:
         return None
     events = evenly_spread(events, min(MAX_TARGETS, max(MIN_TARGETS, MAX_CELLS // live)))
@@ -176,14 +170,6 @@ def choose_item_counts(
         error,
         {f"{s:g}": float((ranks[:, h] <= 10.0).mean()) for h, s in enumerate(grid)},
     )
-
-
-def _is_first(users: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return (E,) bool, the first event of each user and item."""
-    pairs = users * (rows.max(initial=0) + 2) + rows + 1
-    first = np.zeros(len(rows), np.bool_)
-    first[np.unique(pairs, return_index=True)[1]] = True
-    return first
 
 
 def _best_short(
