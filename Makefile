@@ -57,11 +57,11 @@ help:
 	touch $@
 
 .venv/.test: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,privacy,xlsx,docs,test]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,privacy,xlsx,ray,docs,test]'
 	touch .venv/.demo $@
 
 .venv/.bench: .venv/.made pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,privacy,xlsx,docs,test,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cpu,otel,demo,train,privacy,xlsx,ray,docs,test,bench]'
 	touch .venv/.demo .venv/.test $@
 
 demo: .venv/.demo

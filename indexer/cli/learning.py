@@ -26,6 +26,7 @@ from indexer.cli.console import (
     say,
 )
 from indexer.cli.options import (
+    ClusterFlags,
     EncoderFlags,
     InputFlags,
     ProtocolFlags,
@@ -41,6 +42,7 @@ from indexer.cli.options import (
     model_option,
     positive_rating_option,
     rating_scale_option,
+    ray_option,
     repeats_option,
     seed_option,
     signing_key_option,
@@ -172,11 +174,11 @@ class BudgetFlags:
 )
 @kinds_option
 @signing_key_option
+@ray_option
 @json_option
 @gather(
     inputs=InputFlags, protocol=ProtocolFlags, encoder=EncoderFlags, tower=TowerFlags,
-    reports=ReportFlags,
-    budget=BudgetFlags,
+    reports=ReportFlags, budget=BudgetFlags,
 )  # fmt: skip
 def train(
     inputs: InputFlags,
@@ -201,6 +203,7 @@ def train(
     does not cover is printed.
     """
     with failures():
+        encoder = encoder.settled()
         privacy = budget.privacy(tower, bool(inputs.users))
         catalog = inputs.read_items()
         for line in catalog.notes:
@@ -227,8 +230,9 @@ def train(
         )  # fmt: skip
         try:
             users = inputs.read_users()
-            text_encoder = encoder.load()
             with ExitStack() as stack:
+                shards = stack.enter_context(encoder.cluster.shards())
+                text_encoder = encoder.load(shards=shards)
                 board = None if reports.tensorboard is None else Board(reports.tensorboard)
                 if board is not None:
                     stack.callback(board.close)
@@ -242,7 +246,7 @@ def train(
                 )
                 result = fit(
                     catalog, inputs.events, kinds, text_encoder, root, options, time.time(),
-                    callbacks, users,
+                    callbacks, users, shards,
                 )  # fmt: skip
         except RecallError as error:
             fail(str(error), RECALL_TOO_LOW)
@@ -297,6 +301,7 @@ def train(
 )
 @users_option
 @kinds_option
+@ray_option
 @click.option(
     "--json",
     "json_file",
@@ -309,10 +314,11 @@ def train(
     metavar="FILE",
     help="Write a web page with plots to FILE.",
 )
-@gather(inputs=InputFlags, protocol=ProtocolFlags)
+@gather(inputs=InputFlags, protocol=ProtocolFlags, cluster=ClusterFlags)
 def evaluate(
     inputs: InputFlags,
     protocol: ProtocolFlags,
+    cluster: ClusterFlags,
     root: str,
     version: str | None,
     most: int | None,
@@ -346,8 +352,9 @@ def evaluate(
         with ExitStack() as stack:
             progress = _bar_of(stack, "replaying events")
             users = inputs.read_users()
+            shards = stack.enter_context(cluster.shards())
             evaluation = judge(
-                catalog, inputs.events, kinds, root, options, time.time(), progress, users
+                catalog, inputs.events, kinds, root, options, time.time(), progress, users, shards
             )
         if html is not None:
             html.write_text(as_html(evaluation), encoding="utf-8")

@@ -33,6 +33,7 @@ from indexer.cli.options import (
     gather,
     json_option,
     model_option,
+    ray_option,
     signing_key_option,
     users_option,
 )
@@ -143,6 +144,7 @@ def main() -> None:
 @users_option
 @signing_key_option
 @click.option("--skip-bad-items", is_flag=True, help="Leave out items that cannot be used.")
+@ray_option
 @json_option
 @gather(inputs=InputFlags, encoder=EncoderFlags, flags=BuildFlags)
 def build(
@@ -163,6 +165,7 @@ def build(
     """
     started = time.perf_counter()
     with failures():
+        encoder = encoder.settled()
         catalog = inputs.read_items(skip_bad=skip_bad_items)
         check_root(root)
         # They bring torch and FAISS along, which take seconds: not for a wrong file of items.
@@ -177,8 +180,8 @@ def build(
             say(note)
         try:
             users = inputs.read_users()
-            text_encoder = encoder.load(batch_size)
-            with encoding_bar() as progress:
+            with encoder.cluster.shards() as shards, encoding_bar() as progress:
+                text_encoder = encoder.load(batch_size, shards)
                 built = build_artifact(
                     catalog, text_encoder, root, flags.options(signing_key), progress, users
                 )

@@ -1,13 +1,15 @@
 """Options that commands share, and their values gathered into dataclasses."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import click
 
+from indexer.cli.console import fail, say
 from indexer.data.catalog import Catalog, read_items
 from tracker.dialects.loading import FORMATS
 from tracker.events.dialect import OWN
@@ -18,6 +20,7 @@ from tracker.events.times import UNITS, Unit
 if TYPE_CHECKING:
     from indexer.data.users import Users
     from indexer.items.item_encoder import ItemEncoder
+    from indexer.shards import Shards
 
 P = ParamSpec("P")
 
@@ -170,6 +173,12 @@ device_option = click.option(
     show_default=True,
     help="Device to compute on; auto is a GPU if there is one.",
 )
+ray_option = click.option(
+    "--ray",
+    metavar="ADDRESS|local",
+    help="Compute on the processors of a Ray cluster, at the address of its head, or on those of"
+    " this machine with local. The figures do not depend on it.  [default: in this process]",
+)
 
 
 @dataclass(frozen=True)
@@ -230,13 +239,37 @@ class ProtocolFlags:
 
 
 @dataclass(frozen=True)
+class ClusterFlags:
+    """The Ray cluster that computes beside this process; None for none."""
+
+    ray: str | None
+
+    @contextmanager
+    def shards(self) -> "Iterator[Shards | None]":
+        """Connect to the cluster during the `with` block; None without one.
+
+        Raises:
+            ShardsError: see `ray_shards`.
+        """
+        from indexer.shards import ray_shards
+
+        if self.ray is None:
+            yield None
+            return
+        with ray_shards(self.ray) as shards:
+            say(f"Ray: {shards.count} processor cores")
+            yield shards
+
+
+@dataclass(frozen=True)
 class EncoderFlags:
-    """The text encoder and its device."""
+    """The text encoder, its device, and the Ray cluster that computes; None for this process."""
 
     model: str | None
     device: Literal["auto", "cpu", "cuda"]
+    ray: str | None = None
 
-    def load(self, batch_size: int = 64) -> "ItemEncoder":
+    def load(self, batch_size: int = 64, shards: "Shards | None" = None) -> "ItemEncoder":
         """Find the model; it is read when the first text is encoded.
 
         Raises:
@@ -244,7 +277,25 @@ class EncoderFlags:
         """
         from indexer.items.item_encoder import ItemEncoder
 
-        return ItemEncoder(self.model, self.device, batch_size)
+        return ItemEncoder(self.model, self.device, batch_size, shards)
+
+    @property
+    def cluster(self) -> ClusterFlags:
+        """The cluster that computes beside this process."""
+        return ClusterFlags(self.ray)
+
+    def settled(self) -> "EncoderFlags":
+        """Return the flags with the device of a cluster, a processor; exit if a GPU is asked for.
+
+        Without a cluster nothing changes.
+        """
+        if self.ray is None:
+            return self
+        if self.device == "cuda":
+            fail(
+                "--device cuda with --ray: a cluster computes on processors; leave one of them out"
+            )
+        return replace(self, device="cpu")
 
 
 def gather(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:

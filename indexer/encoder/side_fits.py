@@ -1,16 +1,19 @@
-"""Fits of encoders in processes of their own, next to the one that reports its progress."""
+"""Fits of encoders in other processes, here or elsewhere, next to the one that reports progress."""
 
 import math
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +24,9 @@ from indexer.encoder.learner import EncoderOptions, Trained
 from indexer.encoder.scores import Items
 from indexer.encoder.sequences import Sequences
 from indexer.encoder.trend import Trend
+from indexer.shards import Shards
 from tracker.encoder.user_encoder import EncoderConfig
+from tracker.files import new_file
 
 _PATIENCE = 5.0
 """Seconds that a process may take to stop."""
@@ -54,7 +59,10 @@ class Fit:
 
 @contextmanager
 def side_fits(
-    fits: Sequence[Fit], processes: int, waiting: Callable[[], None] = lambda: None
+    fits: Sequence[Fit],
+    processes: int,
+    waiting: Callable[[], None] = lambda: None,
+    shards: Shards | None = None,
 ) -> Iterator[None]:
     """Run fits in other processes during the `with` block, and wait for them at its end.
 
@@ -67,9 +75,14 @@ def side_fits(
         fits: the fits.
         processes: number of processes at most.
         waiting: called when the block ends before they do.
+        shards: what runs the fits instead, one each; here each leaves its checkpoint all the same.
     """
     if not fits:
         yield
+        return
+    if shards is not None:
+        with _fits_on(shards, fits, waiting):
+            yield
         return
     spawn = multiprocessing.get_context("spawn")
     shares = [list(fits[number::processes]) for number in range(min(processes, len(fits)))]
@@ -93,6 +106,49 @@ def side_fits(
             if worker.pid is not None:
                 worker.terminate()
                 worker.join(_PATIENCE)
+
+
+class _Start(NamedTuple):
+    """A fit for another machine: the checkpoint so far, None for none, and the seconds it has."""
+
+    fit: Fit
+    checkpoint: bytes | None
+    seconds: float
+
+
+@contextmanager
+def _fits_on(shards: Shards, fits: Sequence[Fit], waiting: Callable[[], None]) -> Iterator[None]:
+    """Run fits on shards during the `with` block, and write their checkpoints at its end."""
+    threads, now = torch.get_num_threads(), time.monotonic()
+    starts = [
+        _Start(
+            fit, fit.checkpoint.read_bytes() if fit.checkpoint.exists() else None, fit.until - now
+        )
+        for fit in fits
+    ]
+    torch.set_num_threads(1)
+    try:
+        checkpoints = shards.map(_resume_elsewhere, None, starts)
+        yield
+        waiting()
+        for fit, checkpoint in zip(fits, checkpoints, strict=True):
+            if checkpoint is not None:
+                with new_file(fit.checkpoint) as file:
+                    file.write_bytes(checkpoint)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _resume_elsewhere(_: None, start: _Start) -> bytes | None:
+    """Run a fit to its end in this process, and return its checkpoint; None if it has no epoch."""
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / start.fit.checkpoint.name
+        if start.checkpoint is not None:
+            path.write_bytes(start.checkpoint)
+        until = time.monotonic() + start.seconds  # the clocks of machines differ
+        replace(start.fit, checkpoint=path, until=until).resume()
+        return path.read_bytes() if path.exists() else None
 
 
 def _start(workers: Sequence[BaseProcess]) -> None:

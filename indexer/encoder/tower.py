@@ -42,6 +42,7 @@ from indexer.evaluate.metrics import gains_at_k
 from indexer.items.assemble import in_memory
 from indexer.items.tower_items import FittedTower, make_tower
 from indexer.replay.replay import Replay
+from indexer.shards import Shards
 from tracker.encoder.interests import interest_names
 from tracker.encoder.scene_attention import SceneAttention
 from tracker.encoder.steps import with_bias
@@ -105,6 +106,7 @@ def fit_tower(
     folder: Path | None = None,
     progress: TowerProgress | None = None,
     budget: Budget | None = None,
+    shards: Shards | None = None,
 ) -> TowerFit:
     """Fit encoder and attention on the events before the ranker's examples.
 
@@ -118,6 +120,7 @@ def fit_tower(
         folder: where checkpoints are kept, so that an interrupted training can be resumed.
         progress: callbacks.
         budget: the time of the training; None for as long as it takes.
+        shards: what fits the other settings; None for processes of this machine.
     """
     progress = TowerProgress() if progress is None else progress
     budget = Budget(None) if budget is None else budget
@@ -132,7 +135,7 @@ def fit_tower(
             _side_fit(data, setting, Path(temporary) if folder is None else folder, until)
             for setting in settings[1:]
         ]
-        with side_fits(others, processes, progress.waiting):
+        with side_fits(others, processes, progress.waiting, shards):
             first = _fit_encoder(
                 data, part, "encoder", data.config, options, data.validation, folder, progress,
                 until=until,
@@ -167,6 +170,7 @@ def refit_beside(
     folder: Path | None,
     budget: Budget,
     waiting: Callable[[], None] = lambda: None,
+    shards: Shards | None = None,
 ) -> Iterator[None]:
     """Run the encoder's part of `refit_tower` in another process during the `with` block.
 
@@ -179,8 +183,14 @@ def refit_beside(
         folder: where checkpoints are kept.
         budget: the time of the training.
         waiting: called when the block ends before the other process.
+        shards: what runs it instead of a process of this machine.
     """
-    if fit is None or folder is None or data.device.type == "cuda" or cores() < 2:
+    if (
+        fit is None
+        or folder is None
+        or data.device.type == "cuda"
+        or (shards is None and cores() < 2)
+    ):
         yield
         return
     seconds = fit.encoder.curve[-1].seconds
@@ -193,7 +203,7 @@ def refit_beside(
         part.sequences, part.items, config, part.events, _NO_VALIDATION, options, data.device,
         data.trend, _refit_file(folder), budget.until(), fit.encoder.trained,
     )  # fmt: skip
-    with side_fits([one], 1, waiting):
+    with side_fits([one], 1, waiting, shards):
         yield
 
 

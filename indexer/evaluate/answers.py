@@ -20,7 +20,14 @@ from indexer.evaluate.baselines import (
 )
 from indexer.evaluate.live_baselines import OwnRecent, live_baselines
 from indexer.evaluate.metrics import Floats, rank_and_list
-from indexer.evaluate.targets import Flags, TargetBatch, Targets, target_batches
+from indexer.evaluate.targets import (
+    WHOLE_LOG,
+    Flags,
+    Share,
+    TargetBatch,
+    Targets,
+    target_batches,
+)
 from indexer.replay.replay import Replay, Rows
 from tracker.scoring.blend import Ranker
 from tracker.scoring.context import C_ENCODER, COLUMNS, MODELLED
@@ -70,6 +77,13 @@ class Answers:
     def of_size(cls, targets: int) -> "Answers":
         """Return answers to be filled in."""
         return cls(np.full(targets, math.inf), np.full((targets, K), -1))
+
+    def take(self, other: "Answers", which: Flags) -> None:
+        """Take another's answers at some targets; mask (Q,) bool."""
+        self.ranks[which], self.lists[which] = other.ranks[which], other.lists[which]
+        for own, theirs in ((self.candidates, other.candidates), (self.cut, other.cut)):
+            if own is not None and theirs is not None:
+                own[which] = theirs[which]
 
 
 def make_baselines(
@@ -175,15 +189,17 @@ def ask_tracker(
     variants: Sequence[Variant],
     executor: Executor,
     between: Callable[[int], None],
+    share: Share = WHOLE_LOG,
 ) -> dict[str, Answers]:
-    """Ask the tracker at every target, from the states just before it.
+    """Ask the tracker at every target of a share, from the states just before it.
 
     1. Apply the events before the target to the states.
     2. Compute the ranker's columns of the catalogue for each variant, most of it in `executor`.
     3. Recommend the list as served, for `tracker_served`.
     4. Score the catalogue of a batch of targets by the ranker, in `executor`.
 
-    If the replay has a learner, its ranker answers too, for `tracker_online`.
+    If the replay has a learner, its ranker answers too, for `tracker_online`. The states stop at
+    each target, of the share or not, for what a learner learns depends on where they stop.
     """
     log, recommender = replay.log, replay.recommender
     names = [variant.name for variant in variants]
@@ -196,13 +212,19 @@ def ask_tracker(
     ranked = np.flatnonzero(targets.ranked)
     scored: Future[None] | None = None
     start = 0
-    width = 4 * len(ranked) * len(COLUMNS) * len(variants)
+    width = batch_bytes(targets, variants)
     tables: list[NDArray[np.float32]] = []  # two by turns, for one is filled while one is scored
     for number, batch in enumerate(target_batches(log, replay.rows, targets, width)):
-        if not number:
+        if not share.has(number):
+            for event in batch.events.tolist():
+                between(event)
+                replay.advance(event)
+            start += len(batch)
+            continue
+        if not tables:
             shape = len(batch), len(variants), len(ranked), len(COLUMNS)
             tables = [np.zeros(shape, np.float32), np.zeros(shape, np.float32)]
-        columns = tables[number % 2][: len(batch)]
+        columns = tables[number // share.of % 2][: len(batch)]
         learned: list[tuple[Ranker, NDArray[np.float32]]] = []
         for b, event in enumerate(batch.events.tolist()):
             between(event)
@@ -229,6 +251,11 @@ def ask_tracker(
     if scored is not None:
         scored.result()
     return {TRACKER: whole.pop(TRACKER), TRACKER_SERVED: served} | whole
+
+
+def batch_bytes(targets: Targets, variants: Sequence[Variant]) -> int:
+    """Return the bytes of the columns of one target."""
+    return 4 * int(targets.ranked.sum()) * len(COLUMNS) * len(variants)
 
 
 _VARIED = np.isin(COLUMNS, ["scene_short", "scene_long", *MODELLED])

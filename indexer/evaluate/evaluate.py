@@ -35,6 +35,7 @@ from indexer.evaluate.answers import (
     users_with_attributes,
     variants_of,
 )
+from indexer.evaluate.ask_shards import Questions, ask_shards
 from indexer.evaluate.bar import measure_served
 from indexer.evaluate.measure import differences, measure_model, measure_slice
 from indexer.evaluate.probabilities import (
@@ -49,6 +50,7 @@ from indexer.evaluate.probabilities import (
 from indexer.evaluate.result import Evaluation
 from indexer.evaluate.targets import Flags, Integers, Targets, slices, targets_of
 from indexer.replay.replay import Replay, Rows
+from indexer.shards import Shards
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.versions import Root
 from tracker.dialects.loading import load_dialect
@@ -91,7 +93,10 @@ class Question:
 
 
 def evaluate(
-    replay: Replay, question: Question, progress: Callable[[int], None] = lambda position: None
+    replay: Replay,
+    question: Question,
+    progress: Callable[[int], None] = lambda position: None,
+    shards: Shards | None = None,
 ) -> Evaluation:
     """Replay a log through a recommender, and report its metrics next to those of baselines.
 
@@ -103,6 +108,7 @@ def evaluate(
         replay: at its start; its recommender masks seen items unless `repeats`.
         question: targets and labelled events.
         progress: called with the position in the log.
+        shards: what asks the tracker; None for this process. The figures do not depend on it.
     """
     start = time.perf_counter()
     log, rows, split = replay.log, replay.rows, question.split
@@ -119,8 +125,17 @@ def evaluate(
         progress(event)
 
     # 2. Ask all models in one pass.
-    answers = ask_all(replay, targets, baselines, variants_of(replay, targets), between)
-    recorder.advance(len(log))
+    if shards is None:
+        answers = ask_all(replay, targets, baselines, variants_of(replay, targets), between)
+        recorder.advance(len(log))
+    else:
+        options, variants = replay.recommender.options, variants_of(replay, targets)
+        questions = Questions(
+            artifact, log, options, replay.learner, targets, variants, recorder.events
+        )
+        together = ask_shards(shards, questions, rows, baselines)
+        answers = together.answers
+        recorder.published[:], recorder.online[:] = together.published, together.online
     labelled = _labelled_answers(log, question, recorder)
     # 3. Measure.
     counts = np.bincount(rows[targets.fitted], minlength=len(full)).astype(np.float64)
@@ -309,6 +324,7 @@ def judge(
     not_after: float,
     progress: Callable[[int], Callable[[int], None]] = lambda total: lambda position: None,
     users: Users | None = None,
+    shards: Shards | None = None,
 ) -> Evaluation:
     """Evaluate a version on the targets of a protocol.
 
@@ -326,6 +342,7 @@ def judge(
         not_after: float seconds, now.
         progress: takes the number of events, and returns a callback for the position in the log.
         users: users' attributes, in place of those that the artifact has.
+        shards: what asks the tracker, see `evaluate`.
 
     Raises:
         JudgeError: there are no targets, or the artifact has no item of the catalogue.
@@ -347,7 +364,7 @@ def judge(
     question = Question(
         parts, options.repeats, inputs.log.scene_names, options.seed, options.core > 1, labels
     )
-    report = evaluate(replay, question, progress(len(inputs.log)))
+    report = evaluate(replay, question, progress(len(inputs.log)), shards)
     notes = [inputs.note, sample_note]
     if not trained:
         notes.append("nothing was trained: the tracker ranks by its fixed blend")

@@ -21,6 +21,7 @@ from indexer.evaluate.intervals import (
 from indexer.evaluate.measure import defined_intervals, or_none
 from indexer.evaluate.metrics import Flags, Floats, Integers
 from indexer.evaluate.result import CalibrationBin, Row
+from indexer.evaluate.targets import WHOLE_LOG, Share
 from indexer.replay.replay import Replay
 
 ITEM_MEAN, USER_MEAN = "item_mean", "user_mean"
@@ -62,13 +63,15 @@ class ProbabilityRecorder:
     Args:
         replay: the replay.
         events: (L,) ascending positions of the events.
+        share: those of them to record; the states stop at all of them.
     """
 
-    def __init__(self, replay: Replay, events: Integers) -> None:
+    def __init__(self, replay: Replay, events: Integers, share: Share = WHOLE_LOG) -> None:
         self.published = np.full(len(events), math.nan)
         self.online = np.full(len(events), math.nan)
         self.events = events
         self._replay = replay
+        self._share = share
         self._next = 0
 
     def advance(self, position: int) -> None:
@@ -76,9 +79,10 @@ class ProbabilityRecorder:
         while self._next < len(self.events) and self.events[self._next] <= position:
             event = int(self.events[self._next])
             self._replay.advance(event)
-            self.published[self._next] = self._replay.probability(event)
-            if self._replay.learner is not None:
-                self.online[self._next] = self._replay.probability(event, learned=True)
+            if self._share.has(self._next):
+                self.published[self._next] = self._replay.probability(event)
+                if self._replay.learner is not None:
+                    self.online[self._next] = self._replay.probability(event, learned=True)
             self._next += 1
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,21 @@ Rows = NDArray[np.int64]
 
 AT_ONCE, PART_BYTES = 256, 16 << 20
 """Targets that are scored together at most, and the bytes of their table, about."""
+
+
+class Share(NamedTuple):
+    """The part of one of several workers: each `of`-th of the batches, from `number` on."""
+
+    number: int
+    of: int
+
+    def has(self, place: int) -> bool:
+        """Return whether a place is of this share."""
+        return place % self.of == self.number
+
+
+WHOLE_LOG = Share(0, 1)
+"""The share of the only worker."""
 
 
 @dataclass(frozen=True, slots=True)

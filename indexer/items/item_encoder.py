@@ -4,9 +4,8 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.shards import Shards, Threads
 from tracker.artifact.manifest import EncoderInfo, TrainingInfo
 from tracker.explained import Explained, first_line
 from tracker.kernels.device import Device, torch_device
@@ -152,7 +152,11 @@ class TextModel:
         return mean
 
     def encode(
-        self, texts: Sequence[str], batch_size: int, progress: Progress | None = None
+        self,
+        texts: Sequence[str],
+        batch_size: int,
+        progress: Progress | None = None,
+        shards: Shards | None = None,
     ) -> Encodings:
         """Return the vectors of texts.
 
@@ -165,6 +169,8 @@ class TextModel:
             texts: N texts.
             batch_size: number of texts to encode at once.
             progress: called with the number of texts just done.
+            shards: what encodes the batches; by default the cores of this machine. The vectors do
+                not depend on it, for the batches are the same.
 
         Returns:
             (N, W) float16, of any length, in the order of the texts.
@@ -174,29 +180,32 @@ class TextModel:
                 of the width it names.
         """
         encodings = np.zeros((len(texts), self.info.width), np.float16)
-        # A batch is small: one thread each on several batches is faster than several threads on
-        # one, and by far if the processor is shared: no thread waits at every layer.
-        workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.device == "cpu" else 1
-        one_thread = None if self.device == "cuda" else partial(torch.set_num_threads, 1)
-        with ThreadPoolExecutor(workers, "encode", one_thread) as pool:
-            for start in range(0, len(texts), _CHUNK):
-                chunk = texts[start : start + _CHUNK]
-                # 1. Split texts into tokens, and sort them by length.
-                tokens = self.tokens(chunk)
-                order = np.argsort([-len(ids) for ids in tokens], kind="stable")
-                batches = [
-                    order[first : first + batch_size] for first in range(0, len(order), batch_size)
-                ]
-                # 2. Encode batch by batch.
-                parts = pool.map(self._checked, ([tokens[i] for i in rows] for rows in batches))
-                for rows, vectors in zip(batches, parts, strict=True):
-                    # 3. Round to float16.
-                    encodings[start + rows] = vectors
-                    if progress is not None:
-                        progress(len(rows))
+        if shards is None:
+            workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.device == "cpu" else 1
+            shards = Threads(workers)
+        for start in range(0, len(texts), _CHUNK):
+            chunk = texts[start : start + _CHUNK]
+            # 1. Split texts into tokens, and sort them by length.
+            tokens = self.tokens(chunk)
+            order = np.argsort([-len(ids) for ids in tokens], kind="stable")
+            batches = [
+                order[first : first + batch_size] for first in range(0, len(order), batch_size)
+            ]
+            # 2. Encode batch by batch.
+            parts = shards.map(_encode_batch, self, [[tokens[i] for i in rows] for rows in batches])
+            for rows, vectors in zip(batches, parts, strict=True):
+                # 3. Round to float16.
+                encodings[start + rows] = vectors
+                if progress is not None:
+                    progress(len(rows))
         return encodings
 
-    def _checked(self, tokens: list[list[int]]) -> Encodings:
+    def checked(self, tokens: list[list[int]]) -> Encodings:
+        """Return the vectors of a batch (B, W) float16.
+
+        Raises:
+            EncoderError: see `encode`.
+        """
         with torch.inference_mode():
             vectors: NDArray[np.float32] = self.vectors(tokens).cpu().numpy()
         if vectors.shape[1] != self.info.width:
@@ -218,6 +227,14 @@ class TextModel:
         return vectors.astype(np.float16)
 
 
+def _encode_batch(model: TextModel, tokens: list[list[int]]) -> Encodings:
+    # A batch is small: one thread each on several batches is faster than several threads on one,
+    # and by far if the processor is shared: no thread waits at every layer.
+    if model.device == "cpu":
+        torch.set_num_threads(1)
+    return model.checked(tokens)
+
+
 class ItemEncoder:
     """A transformers model; the vector of a text is the mean of its last hidden state.
 
@@ -226,7 +243,11 @@ class ItemEncoder:
     """
 
     def __init__(
-        self, model: str | None = None, device: Device = "auto", batch_size: int = BATCH_SIZE
+        self,
+        model: str | None = None,
+        device: Device = "auto",
+        batch_size: int = BATCH_SIZE,
+        shards: Shards | None = None,
     ) -> None:
         """Find the model.
 
@@ -235,6 +256,7 @@ class ItemEncoder:
                 HF_HUB_OFFLINE=1); by default MiniLM, from its package.
             device: `auto` is the GPU if there is one.
             batch_size: number of texts to encode at once.
+            shards: what encodes them; by default the cores of this machine.
 
         Raises:
             EncoderError: the model does not exist, or it is not a text encoder.
@@ -245,6 +267,7 @@ class ItemEncoder:
             raise ValueError(f"batch_size is {batch_size}; 1 or more expected")
         self._device = torch_device(device).type
         self._batch_size = batch_size
+        self._shards = shards
         self._folder, name = _find(model)
         config = _read_config(self._folder, name)
         self.info = EncoderInfo(
@@ -263,7 +286,7 @@ class ItemEncoder:
         """
         if not len(texts):
             return np.zeros((0, self.info.width), np.float16)
-        return self._model.encode(texts, self._batch_size, progress)
+        return self._model.encode(texts, self._batch_size, progress, self._shards)
 
     def text_model(self, weights: torch.dtype | None = None) -> TextModel:
         """Read the model.

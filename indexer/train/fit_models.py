@@ -23,6 +23,7 @@ from indexer.replay.array_files import load_arrays, save_arrays
 from indexer.replay.pools import PER_SEARCH, PoolCollector, Pools
 from indexer.replay.ranker_examples import Examples, collect_examples
 from indexer.replay.replay import Replay
+from indexer.shards import Shards
 from indexer.train.inputs import Inputs
 from indexer.train.options import TrainOptions, TrainProgress
 from indexer.train.prediction import train_prediction
@@ -81,6 +82,7 @@ def fit_models(
     folder: Path | None,
     progress: TrainProgress,
     budget: Budget | None = None,
+    shards: Shards | None = None,
 ) -> FittedModels:
     """Fit all models on the events: step 4 of `train`.
 
@@ -98,6 +100,7 @@ def fit_models(
         folder: where finished parts are kept; None for nowhere.
         progress: callbacks.
         budget: the time of the training; None for as long as it takes.
+        shards: what fits the encoder's other settings, and refits it; None for this machine.
 
     Raises:
         TrainingError: the events cannot teach a ranker.
@@ -117,14 +120,14 @@ def fit_models(
         progress.encoder, progress.epoch,
         lambda: progress.note("the encoder's other settings are still being fitted"),
     )  # fmt: skip
-    first = None if data is None else fit_tower(data, folder, steps, budget)
+    first = None if data is None else fit_tower(data, folder, steps, budget, shards)
 
     def still_refitting() -> None:
         progress.note("the encoder is still being refitted")
 
     with ExitStack() as stack:
         if data is not None:
-            stack.enter_context(refit_beside(data, first, folder, budget, still_refitting))
+            stack.enter_context(refit_beside(data, first, folder, budget, still_refitting, shards))
         # 2. Fit the probability.
         prediction, prediction_note = train_prediction(
             in_memory(parts), inputs.log, inputs.kinds, inputs.targets.skip,

@@ -19,6 +19,7 @@ from indexer.encoder.budget import Budget
 from indexer.encoder.options import settled
 from indexer.items.assemble import Assembled, Built, assemble, with_half_lives, write_version
 from indexer.items.item_encoder import Encoder
+from indexer.shards import Shards
 from indexer.train.curve import write_curve
 from indexer.train.fit_models import FittedModels, fit_models
 from indexer.train.half_lives import HalfLives, choose_half_lives
@@ -93,6 +94,7 @@ def train(
     not_after: float,
     progress: TrainProgress | None = None,
     users: Users | None = None,
+    shards: Shards | None = None,
 ) -> Trained:
     """Fit an encoder, a ranker and a prediction, and publish one version that has them.
 
@@ -115,6 +117,7 @@ def train(
         not_after: float seconds, now.
         progress: callbacks.
         users: the users' attributes.
+        shards: see `fit_models`; what is fitted does not depend on it.
 
     Raises:
         TrainingError: the events cannot teach a ranker.
@@ -148,7 +151,7 @@ def train(
     # 4. Fit the models.
     folder = open_workplace(root, _fingerprint(inputs, parts, options))
     if spending is None:
-        fitted = fit_models(inputs, parts, options, folder, progress, budget)
+        fitted = fit_models(inputs, parts, options, folder, progress, budget, shards)
     else:
         fitted = fit_models_privately(inputs, parts, options, spending, folder, progress)
     # 5. Write the version.

@@ -76,7 +76,7 @@ def test_every_upper_bound_has_its_reason_beside_or_above_it() -> None:
     ("folder", "extras"),
     [
         ("tracker", ("cpu", "demo", "otel", "xlsx")),
-        ("indexer", ("cpu", "demo", "train", "privacy")),
+        ("indexer", ("cpu", "demo", "train", "privacy", "ray")),
         ("tests", ("cpu", "demo", "otel", "train", "privacy", "xlsx", "test")),
         ("docs", ("cpu", "demo", "train", "docs")),
         ("benchmarks", ("cpu", "demo", "train", "test", "bench")),

@@ -74,6 +74,10 @@ class ItemIndex:
         if self.device == "cuda":
             self._gpu = _to_gpu(index if self.kind == "flat" else index.refine_index, float16)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a copy in another process is made: on its CPU."""
+        return type(self), (self._cpu,)
+
     @classmethod
     def flat(cls, vectors: Vectors) -> "ItemIndex":
         """Return an exact index of vectors (N, D) on the CPU."""

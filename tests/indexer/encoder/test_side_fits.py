@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from indexer.encoder.tower_data import make_tower_data
 from tests.indexer.encoder.test_fit import CONFIG, CPU, OPTIONS, parts, world
 from tests.indexer.encoder.test_tower import ITEMS, events_of, made
 from tests.paths import ROOT
+from tests.shards import Copies
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
 
@@ -75,6 +77,31 @@ def test_what_a_killed_process_left_is_done_by_whoever_takes_it_up(tmp_path: Pat
     assert not fit.checkpoint.exists()
     there = fit.resume()
     assert len(there.curve) == OPTIONS.epochs
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_what_is_fitted_on_workers_elsewhere_is_what_would_be_fitted_here(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    here = fit_of(tmp_path / "here").resume()
+    fits = [fit_of(tmp_path), fit_of(tmp_path, "two")]
+    said: list[str] = []
+    with side_fits(fits, 1, lambda: said.append("waiting"), Copies(2)):
+        said.append("beside")
+    assert said == ["beside", "waiting"]
+    for fit in fits:
+        left = fit.checkpoint.read_bytes()
+        assert weights(fit.resume()) == weights(here)
+        assert fit.checkpoint.read_bytes() == left  # nothing was left to do
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_worker_elsewhere_takes_up_what_was_begun_and_heeds_its_time(tmp_path: Path) -> None:
+    whole, begun = fit_of(tmp_path), fit_of(tmp_path, "two")
+    whole.resume()
+    begun.checkpoint.write_bytes(whole.checkpoint.read_bytes())
+    with side_fits([replace(begun, until=0.0)], 1, shards=Copies(1)):
+        pass
+    assert begun.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
 
 
 def test_processes_end_where_what_they_stand_beside_fails(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
+from tests.shards import Copies
 from tests.tiny_bert import SPECIAL, make_bert
 from tracker.kernels.device import DeviceError
 
@@ -31,6 +32,13 @@ def test_texts_are_encoded_in_their_order_whatever_the_batches(folder: Path) -> 
         assert together.dtype == np.float16
         np.testing.assert_allclose(together, alone, atol=0.03)  # bfloat16 where it is fast
     assert not np.allclose(alone[0], alone[1], atol=0.03)
+
+
+def test_vectors_of_several_workers_are_those_of_one(folder: Path) -> None:
+    texts = [" ".join(WORDS[(n + k) % 6] for k in range(n % 7)) for n in range(40)]
+    alone = ItemEncoder(str(folder), "cpu", batch_size=4).encode(texts)
+    found = ItemEncoder(str(folder), "cpu", 4, Copies(3)).encode(texts)
+    np.testing.assert_array_equal(found, alone)
 
 
 def test_progress_counts_every_text_once(folder: Path) -> None:
