@@ -251,7 +251,7 @@ class Settings(BaseSettings):
         le=1.0,
         description="minimum time between two fetches while few events come, so that their lists"
         " are made together; not set: so long that the event loop is idle for half of it, at most"
-        " 0.02",
+        " 0.014",
     )
     chunk_events: int = Field(
         1000,

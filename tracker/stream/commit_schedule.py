@@ -21,18 +21,30 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.2
 """Wait after an aborted commit."""
 
+GOLDEN = 0.6180339887
+"""Multiples of it, without their whole part, lie evenly between 0 and 1 however many there are."""
+
+
+def place_of(number: int, table: str) -> float:
+    """Return where in the interval a partition commits, from 0 to 1: far from all others.
+
+    Commits at the same time keep the brokers busy, and lists wait for them.
+    """
+    return GOLDEN * (2 * number + (table == "items")) % 1.0
+
 
 class CommitScheduler:
     """Commits a partition at an interval, in the background, one commit at a time.
 
     A commit begins with a snapshot, which `commit_if_due` and `commit_all` take between two chunks.
     It is then written while the next chunks are processed. An aborted commit is repeated with
-    the next snapshot; any other failure is passed to `on_commit` and ends the worker.
+    the next snapshot; any other failure is passed to `on_commit` and ends the worker. Each
+    partition keeps its place in the interval.
 
     Args:
         context: what the partitions of a worker share; its settings have the interval.
         name: partition name, for log lines.
-        number: partition number; spreads the partitions' commits over the interval.
+        number: partition number.
         side: states and position, and the records that go out with them.
         outbox: sends the recommendations that a commit waits for.
         threads: pool that takes the snapshots.
@@ -58,7 +70,7 @@ class CommitScheduler:
         self._on_commit = on_commit
         self._task: asyncio.Task[None] | None = None
         self._aborted: list[Record] = []  # outgoing records of an aborted commit
-        self._next_at = time.monotonic() + self._interval * (0.5 + (number % 8) / 16)
+        self._next_at = time.monotonic() + self._interval * (0.5 + place_of(number, side.table))
 
     @property
     def due_at(self) -> float | None:
@@ -98,7 +110,9 @@ class CommitScheduler:
         self._side.store.settle()
         loop = asyncio.get_running_loop()
         snapshot, outgoing = await loop.run_in_executor(self._threads, self._take_snapshot)
-        self._next_at = time.monotonic() + self._interval
+        late = time.monotonic() - self._next_at
+        if late >= 0.0:  # not so if `commit_all` began it
+            self._next_at += self._interval * (1.0 + late // self._interval)
         self._task = asyncio.create_task(self._commit(snapshot, outgoing, self._outbox.mark()))
         self._task.add_done_callback(self._report)
 

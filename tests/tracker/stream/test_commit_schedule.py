@@ -2,8 +2,12 @@
 
 import asyncio
 
+import numpy as np
+import pytest
+
 from tests.plane_world import RunningPartition, WorkerState, like, run_partition
 from tracker.store.committer import CommitUnknownError
+from tracker.stream.commit_schedule import place_of
 
 
 def test_position_is_committed_before_the_first_chunk(worker: WorkerState) -> None:
@@ -68,3 +72,29 @@ def test_recommendation_that_cannot_be_sent_keeps_its_events_uncommitted(
 
     run_partition(worker, work)
     assert worker.users.store.committed == 0
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 4, 12, 50])
+def test_commits_of_partitions_lie_evenly_in_the_interval(partitions: int) -> None:
+    places = np.sort(
+        [place_of(number, table) for number in range(partitions) for table in ("users", "items")]
+    )
+    gaps = np.diff([*places, places[0] + 1.0])
+    assert places[0] >= 0.0
+    assert places[-1] < 1.0
+    assert gaps.max() < 2.0 / len(places)
+
+
+def test_commit_that_comes_late_keeps_the_times_of_the_later_ones(worker: WorkerState) -> None:
+    async def work(running: RunningPartition) -> None:
+        commits = running.partition._commits
+        due = commits._next_at
+        worker.committer.gate = asyncio.Event()
+        running.accept(0, worker.records(like("a", 0)))
+        await running.until(lambda: commits._next_at != due)
+        turns = (commits._next_at - due) / commits._interval
+        assert turns >= 1.0
+        assert abs(turns - round(turns)) < 1e-6
+        worker.committer.gate.set()
+
+    run_partition(worker, work)
