@@ -503,9 +503,10 @@ def _walk(result: Result) -> str:
     for action, row in figures["actions"].items():
         if "after_median" in row:
             text += (
-                f" The time of a *{action}* until the broker listens again is its own. From then to"
-                f" the last partition's first list it took {row['after_median']:.1f} s in the"
-                f" median, {row['after_longest']:.1f} s at most."
+                f" A part of the pause of *{action}* is the time until the broker listens again."
+                f" From then to the last partition's first list it took"
+                f" {row['after_median']:.1f} s in the median of {row['after_times']} that were"
+                f" alone, {row['after_longest']:.1f} s at most."
             )
     names = (
         ("records that the broker had confirmed and lost", "lost"),

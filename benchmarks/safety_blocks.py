@@ -56,8 +56,8 @@ def soak(results: Results) -> str:
     ends = [one["seconds"] for one in figures["ends"]]
     if ends:
         ended = (
-            f"The worker ended {len(ends)} times by itself, between minute {ends[0] / 60:.0f} and"
-            f" {ends[-1] / 60:.0f}, and was started again."
+            f"The worker ended by itself and was started again: {len(ends)}, in minute"
+            f" {', '.join(f'{one / 60:.0f}' for one in ends)}."
         )
     else:
         ended = "The worker did not end."

@@ -179,7 +179,7 @@ def made_up() -> Stored:
     wrong = ("wrong_users", "wrong_items", "wrong_lists", "without_list", "wrong_rejections")
     pause = {"times": 3, "longest": 9.0, "clean": 1, "clean_median": 7.0, "clean_longest": 7.0}
     none = {"times": 1, "longest": 9.0, "clean": 0, "clean_median": None, "clean_longest": None}
-    after = {"after_median": 1.0, "after_longest": 2.0}
+    after = {"after_times": 3, "after_median": 1.0, "after_longest": 2.0}
     walk = {
         "seeds": [1, 2], "kafka": "4.1.0", "transaction_version": 2, "brokers": 1, "workers": 2,
         "session_timeout": 6.0, "faults": 9, "numbers": dict.fromkeys((*counts, *wrong), 0)

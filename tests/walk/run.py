@@ -82,7 +82,11 @@ def merged(results: Sequence[Result]) -> Result:
         }
         after = [one["after"] for one in found if "after" in one]
         if after:
-            table[action] |= {"after_median": statistics.median(after), "after_longest": max(after)}
+            table[action] |= {
+                "after_times": len(after),
+                "after_median": statistics.median(after),
+                "after_longest": max(after),
+            }
     names = results[0]["numbers"]
     numbers = {name: sum(one["numbers"][name] for one in results) for name in names}
     numbers["most_states"] = max(one["numbers"]["most_states"] for one in results)
