@@ -480,6 +480,7 @@ PROMISES = (
         "item events that wait for a commit are bounded in bytes",
         set_to("tracker.stream.partition.Partition.room", lambda partition, topic: True),
         ("tests/tracker/stream/test_partition.py -k too_many_item_events_wait",),
+        said=("**No broker answers**",),
     ),
     Promise(
         "waiting-posts",
