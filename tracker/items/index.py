@@ -1,5 +1,7 @@
 """ItemIndex: FAISS search on CPU or GPU, a query vector to the k best rows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,8 +97,8 @@ class ItemIndex:
             DeviceError: `cuda` without a GPU.
         """
         try:
-            _limit_reading(path.stat().st_size)
-            index = faiss.read_index(str(path))
+            with _bounded_reading(path.stat().st_size):
+                index = faiss.read_index(str(path))
         except (RuntimeError, MemoryError) as error:
             raise IndexFileError(f"{path}: not a FAISS index: {first_line(error)}") from error
         try:
@@ -206,10 +208,20 @@ def _flat_vectors(index: Any, kind: Kind) -> NDArray[np.float32]:
     return view
 
 
-def _limit_reading(file_bytes: int) -> None:
-    """Bound what FAISS allocates for a file by what the file can hold."""
+@contextmanager
+def _bounded_reading(file_bytes: int) -> Iterator[None]:
+    """Bound what FAISS allocates for a file by what the file can hold; then as it was before."""
+    before = (
+        faiss.get_deserialization_vector_byte_limit(),
+        faiss.get_deserialization_loop_limit(),
+    )
     faiss.set_deserialization_vector_byte_limit(max(1, file_bytes))
     faiss.set_deserialization_loop_limit(max(1, file_bytes))
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before[0])
+        faiss.set_deserialization_loop_limit(before[1])
 
 
 def _problem_of(index: Any, kind: Kind) -> str | None:

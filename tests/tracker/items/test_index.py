@@ -122,6 +122,15 @@ def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
         ItemIndex.load(path)
 
 
+def test_bound_of_one_file_is_none_of_what_faiss_reads_later(tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    ItemIndex.flat(VECTORS[:2]).save(path)
+    larger = faiss.IndexFlatIP(16)
+    larger.add(VECTORS)
+    ItemIndex.load(path)
+    assert faiss.deserialize_index(faiss.serialize_index(larger)).ntotal == len(VECTORS)
+
+
 def test_an_index_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "index.faiss"
     faiss.write_index(faiss.IndexHNSWFlat(16, 8), str(path))
