@@ -64,7 +64,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         name for name in COLUMNS if name.startswith(("content_", "interest_", "slot", "negative"))
     ),
     "no context of the user": CONTEXT,
-    "no repeats": ("repeats", "repeat_recency", "repeat_95"),
+    "no repeats": ("repeats", "repeat_recency"),
     "no scene columns": ("scene_short", "scene_long"),
     NO_ENCODER: ("encoder",),
 }

@@ -55,7 +55,6 @@ class _FeatureColumns(NamedTuple):
     idle: int = 31
     rising: int = 32
     rising_fast: int = 33
-    repeat_95: int = 34
 
 
 FEATURE = _FeatureColumns()
@@ -82,8 +81,7 @@ FEATURES = _FeatureColumns._fields
   half-life. `neighbours_live`: as `long`, over sqrt((n_i + 1)(n_j + 1)) of the counts decayed
   likewise. `next`: of transitions from the last item.
 - `repeats`: log2 of 1 + the item's own positive events in the ring. `repeat_recency`:
-  log2(1 + 30 days / age of the last of them), 0 without one. `repeat_95`: log2(1 + 20 x), with x
-  the sum over these events, weighted by .95 for each event since.
+  log2(1 + 30 days / age of the last of them), 0 without one.
 - `idle`: log2 of 1 + minutes since the item's latest event, 0 where `no_event` is 1.
 """
 
@@ -237,7 +235,6 @@ def fill_features(
     content = content or column_mask[FEATURE.content_last]
     ages = column_mask[FEATURE.age] or column_mask[FEATURE.no_event]
     repeats = column_mask[FEATURE.repeats] or column_mask[FEATURE.repeat_recency]
-    repeats = repeats or column_mask[FEATURE.repeat_95]
     in_scene = column_mask[FEATURE.scene_short] or column_mask[FEATURE.scene_long]
     rising = column_mask[FEATURE.rising] or column_mask[FEATURE.rising_fast]
     fastest = fastest_of(half_lives_of_items)
@@ -411,17 +408,13 @@ def _fill_repeats(
 ) -> None:
     repeats = 0
     recency = 0.0
-    decayed, weight_95 = 0.0, 1.0
     for j in range(n_past):
         if ring_rows[history[j]] == row:
             repeats += 1
             age = max(now - ring[u, history[j]]["time"], _LEAST_AGE_SECONDS)
             recency = max(recency, _MONTH_SECONDS / age)
-            decayed += weight_95
-        weight_95 *= 0.95
     x[FEATURE.repeats] = 0.0 if repeats == 0 else math.log2(1.0 + repeats)
     x[FEATURE.repeat_recency] = 0.0 if repeats == 0 else math.log2(1.0 + recency)
-    x[FEATURE.repeat_95] = 0.0 if repeats == 0 else math.log2(1.0 + 20.0 * decayed)
 
 
 @inlined

@@ -143,17 +143,7 @@ def test_repeats_count_the_users_own_positive_events_of_the_item() -> None:
     assert twice["repeats"] == pytest.approx(math.log2(3), abs=1e-6)
     assert once["repeats"] == 1.0
     assert twice["repeat_recency"] == pytest.approx(1.0, abs=1e-4)
-    assert [refused[name] for name in ("repeats", "repeat_recency", "repeat_95")] == [0.0] * 3
-
-
-def test_repeats_fade_by_each_of_the_users_events_since() -> None:
-    world = World(20)
-    world.send(*likes(0, [3, 4, 3, 5], time=START))
-    lately, before, none = features_of(world, 0, [3, 4, 6])
-    assert lately["repeat_95"] == pytest.approx(math.log2(1 + 20 * (0.95 + 0.95**3)), abs=1e-5)
-    assert before["repeat_95"] == pytest.approx(math.log2(1 + 20 * 0.95**2), abs=1e-5)
-    assert none["repeat_95"] == 0.0
-    assert lately["repeat_95"] > before["repeat_95"]
+    assert (refused["repeats"], refused["repeat_recency"]) == (0.0, 0.0)
 
 
 def test_scene_trend_counts_the_users_scene_only() -> None:
