@@ -228,9 +228,9 @@ class Outbox:
             raise SendError(
                 f"{', '.join(_unwritten(records, sent))} cannot be written for"
                 f" {time.monotonic() - started_at:.0f} s (TRACKER_SEND_SECONDS is"
-                f" {self._seconds:g}), and no commit goes on without it: look whether the topic has"
-                " enough replicas in sync (min.insync.replicas); the worker stops, and after a"
-                " restart the events are processed again"
+                f" {self._seconds:g}), and no commit goes on without it: look whether the brokers"
+                " answer, and whether the topic has enough replicas in sync (min.insync.replicas);"
+                " the worker stops, and after a restart the events are processed again"
             ) from error
         self.waiting_bytes -= size
 

@@ -119,9 +119,9 @@ class Committer:
             raise CommitUnknownError(
                 f"{self._unwritten()} cannot be written for {self._answer_seconds:g} s"
                 f" (TRACKER_SEND_SECONDS), so a commit of {self._changelog}-{self._partition} is"
-                " given up: look whether the topic has enough replicas in sync"
-                " (min.insync.replicas); the worker stops, and after a restart it resumes from the"
-                " last committed position"
+                " given up: look whether the brokers answer, and whether the topic has enough"
+                " replicas in sync (min.insync.replicas); the worker stops, and after a restart it"
+                " resumes from the last committed position"
             ) from error
         except _ExpiredError as expired:
             await self._begin_again(offset_of(database))
@@ -199,8 +199,8 @@ class Committer:
             return (
                 f"{self._unwritten()} could not be written for {seconds:.0f} s, and the transaction"
                 f" of {place} is over: it took longer than TRACKER_TRANSACTION_TIMEOUT_SECONDS"
-                " (look whether the topic has enough replicas in sync), or another worker owns the"
-                " partition; restart it"
+                " (look whether the brokers answer, and whether the topic has enough replicas in"
+                " sync), or another worker owns the partition; restart it"
             )
         return (
             f"another worker owns {place} now and has fenced this one, which sent no heartbeat for"
