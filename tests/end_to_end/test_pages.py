@@ -74,6 +74,7 @@ ELSEWHERE = {
     "curl -s http://127.0.0.1:6066/v1/score": "it needs a probability: tests/tracker/api",
     "TRACKER_WEB_TOKEN_FILE": "tests/tracker/api/test_access.py",
     "tracker replay": "tests/end_to_end/test_replay.py",
+    "ray start": "it needs several machines: tests/indexer/test_shards.py",
     "export TRACKER_NAME=shop2": "tests/end_to_end/test_replay.py",
     "tracker acls worker User:tracker | sh": "tests/end_to_end/test_security.py",
     "export TRACKER_SECURITY_PROTOCOL": "tests/end_to_end/test_security.py",

@@ -31,6 +31,10 @@ MAX_BATCH_RECORDS = 1_000_000
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 
 
+_MAGIC_AT = 16
+"""Position of a batch's format version."""
+
+
 class CodecError(RuntimeError):
     """The libraries of a codec are not there."""
 
@@ -62,8 +66,10 @@ class _KeptRecords(MemoryRecords):
 
 def _is_sound(data: bytes, batch: Any) -> bool:
     """Return whether the checksum of a batch is right; by aiokafka itself in older formats."""
-    if len(data) < HEADER.size or data[16] < MAGIC:
+    if len(data) <= _MAGIC_AT or data[_MAGIC_AT] < MAGIC:
         return bool(batch.validate_crc())
+    if len(data) < HEADER.size:
+        return False  # aiokafka would read past its end
     checksum: int = HEADER.unpack_from(data)[4]
     return checksum == crc32c(memoryview(data)[CHECKED_FROM:])
 
@@ -114,7 +120,7 @@ class _SourceRecords(fetcher.PartitionRecords):
     def _rest_of(self, batch: bytes, why: str, damaged: bool) -> Iterator[Any]:
         """Yield the records of a batch one by one, or one record that stands for all of them."""
         first, last, time = self._bounds(batch)
-        if not damaged and len(batch) >= HEADER.size and batch[16] >= 2:
+        if not damaged and len(batch) >= HEADER.size and batch[_MAGIC_AT] >= 2:
             try:
                 reader = _DefaultRecordBatchPy(batch)
                 reader._maybe_uncompress()
@@ -137,7 +143,7 @@ class _SourceRecords(fetcher.PartitionRecords):
     def _bounds(self, batch: bytes) -> tuple[int, int, int]:
         """Return first and last offset of a batch, and its time in milliseconds."""
         at = self.next_fetch_offset
-        if len(batch) < HEADER.size or batch[16] < 2:
+        if len(batch) < HEADER.size or batch[_MAGIC_AT] < 2:
             return at, at, 0
         fields = HEADER.unpack_from(batch)
         last = fields[0] + fields[6]
