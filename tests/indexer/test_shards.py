@@ -111,8 +111,6 @@ def test_ray_gives_what_this_process_gives(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if "no Ray cluster at local: " not in done.stderr:
             break
-    else:
-        pytest.skip("this machine is too busy: no node of Ray has started in time")
     assert done.returncode == 0, done.stderr[-3000:]
     words = [line for line in done.stdout.splitlines() if " " not in line]
     assert words == ["TypeError", "ShardsError", "evaluated", "encoded", "fitted"]

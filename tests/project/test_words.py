@@ -61,20 +61,11 @@ NAMED = (
 @cache
 def nodes() -> list[tuple[str, ast.AST]]:
     """Return every node of the sources that has a name or a docstring, with its place."""
-    kinds = (
-        ast.Module,
-        ast.ClassDef,
-        ast.FunctionDef,
-        ast.AsyncFunctionDef,
-        ast.Name,
-        ast.Attribute,
-        ast.arg,
-    )
     found: list[tuple[str, ast.AST]] = []
     for path in SOURCES:
         name = path.relative_to(ROOT)
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, kinds):
+            if isinstance(node, NAMED):
                 found.append((f"{name}:{getattr(node, 'lineno', 1)}", node))
     return found
 
