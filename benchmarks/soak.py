@@ -2,26 +2,28 @@
 
 Events come at their rate the whole time; while the broker is away the producer keeps them, and
 sends them afterwards. A worker that ends is started again, as a supervisor would. Every ten seconds
-memory, open files and what waits for the broker are noted; how late lists were is read from the
-topics at the end, and so is whether each user's last event has one.
+memory, open files and what waits for the broker are noted. A reader beside it notes how late each
+list is, and whether each user's last event has one; so the broker may delete what has been read.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.soak --minutes 60 --away 10 --rate 300
+    OMP_NUM_THREADS=1 python -m benchmarks.soak --minutes 60 --away 10 --rate 5000
 """
 
 import argparse
-import json
 import os
 import sys
 import threading
 import time
 import urllib.request
+from array import array
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from numpy.typing import NDArray
 
-from benchmarks.latency import WARM, WARM_RATE, quantiles
+from benchmarks.latency import WARM, WARM_RATE
 from benchmarks.results import add_option, store
 from benchmarks.systems import PARTITIONS, Systems, build, cpu_seconds
 from tests.brokers import KafkaBroker
@@ -33,8 +35,25 @@ STEP_SECONDS = 10.0
 PAUSES = (10.0, 20.0, 40.0, 60.0)
 """Seconds before a worker that has ended is started again; the last one for every further time."""
 
-PATIENT = "broker.session.timeout.ms=9000\n"
-"""Kafka's default: with that of the tests, a busy machine takes the broker for dead."""
+BROKER = """\
+broker.session.timeout.ms=9000
+log.segment.bytes=67108864
+log.retention.bytes=1500000000
+log.retention.check.interval.ms=30000
+"""
+"""Settings of the broker.
+
+The session timeout is Kafka's default: with that of the tests, a busy machine takes the broker for
+dead. Logs are deleted and compacted in small pieces, so that an hour needs little disk.
+"""
+
+PRODUCER: dict[str, str | int | bool] = {
+    "message.timeout.ms": 0,
+    "enable.idempotence": True,
+    "queue.buffering.max.messages": 10_000_000,
+    "queue.buffering.max.kbytes": 2_097_151,
+}
+"""Settings of the producer: it keeps all events while the broker is away."""
 
 NAME = "soak"
 GAUGES = {
@@ -121,27 +140,80 @@ def metrics_of(port: int) -> Sample:
     return found
 
 
-def late(systems: Systems) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int]:
-    """Read what the broker has, and compare.
+class ListId(msgspec.Struct):
+    """What is read of a list.
 
-    Returns:
-        of each list the time of its event's append and its own, (N,) milliseconds, the number of
-        events, and the users whose last event no list answers.
+    Attributes:
+        id: topic, partition and offset of its event, with hyphens between.
     """
-    appended: list[list[int]] = [[] for _ in range(PARTITIONS)]
-    last: dict[bytes, int] = {}
-    for event in systems.records(f"{NAME}-events"):
-        appended[event.partition].append(event.ms)
-        last[event.key] = event.offset
-    answered: dict[bytes, int] = {}
-    times: list[tuple[int, int]] = []
-    for one in systems.records(f"{NAME}-recommendations"):
-        _, partition, offset = json.loads(one.value)["id"].rsplit("-", 2)
-        times.append((appended[int(partition)][int(offset)], one.ms))
-        answered[one.key] = max(answered.get(one.key, -1), int(offset))
-    missing = sum(answered.get(user, -1) < offset for user, offset in last.items())
-    found = np.array(times, np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1], sum(map(len, appended)), missing
+
+    id: str
+
+
+class Reader(threading.Thread):
+    """Reads events and lists while they come, and keeps their times of append."""
+
+    def __init__(self, systems: Systems) -> None:
+        super().__init__(daemon=True)
+        self._broker = systems.broker
+        self._events = f"{NAME}-events"
+        self._topics = (self._events, f"{NAME}-recommendations")
+        self._stop = threading.Event()
+        self.appended = [array("q") for _ in range(PARTITIONS)]
+        self.lists = [array("q") for _ in range(PARTITIONS)]
+        self.offsets = [array("q") for _ in range(PARTITIONS)]
+        self.last: dict[bytes, int] = {}
+        self.answered: dict[bytes, int] = {}
+
+    def run(self) -> None:
+        """Read until `stop`."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._broker,
+                "group.id": "bench-soak",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            }
+        )
+        consumer.assign(
+            [
+                TopicPartition(topic, partition, OFFSET_BEGINNING)
+                for topic in self._topics
+                for partition in range(PARTITIONS)
+            ]
+        )
+        head = msgspec.json.Decoder(ListId)
+        while not self._stop.is_set():
+            for message in consumer.consume(10_000, 0.5):
+                if message.error():
+                    continue  # the broker is away
+                ms, user = message.timestamp()[1], message.key()
+                if message.topic() == self._events:
+                    self.appended[message.partition()].append(ms)
+                    self.last[user] = message.offset()
+                    continue
+                _, partition, offset = head.decode(message.value()).id.rsplit("-", 2)
+                self.lists[int(partition)].append(ms)
+                self.offsets[int(partition)].append(int(offset))
+                self.answered[user] = max(self.answered.get(user, -1), int(offset))
+        consumer.close()
+
+    def stop(self) -> None:
+        """End the reading."""
+        self._stop.set()
+        self.join()
+
+    def missing(self) -> int:
+        """Return the number of users whose last event no list answers."""
+        return sum(self.answered.get(user, -1) < offset for user, offset in self.last.items())
+
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return of each list the time of its event's append and its own, (N,) milliseconds."""
+        events = [
+            np.frombuffer(appended, np.int64)[np.frombuffer(offsets, np.int64)]
+            for appended, offsets in zip(self.appended, self.offsets, strict=True)
+        ]
+        return np.concatenate(events), np.concatenate(self.lists)
 
 
 def windows(
@@ -158,12 +230,18 @@ def windows(
     500.0
     """
     places = ((events - began) // (1000 * STEP_SECONDS)).astype(np.int64)
+    order = np.argsort(places, kind="stable")
+    late, places = (lists - events)[order], places[order]
     found = []
     for place in np.unique(places[places >= 0]):
-        took = (lists - events)[places == place]
+        took = late[slice(*np.searchsorted(places, [place, place + 1]))]
+        p50, p95, p99 = np.percentile(took, [50, 95, 99])
         found.append(
-            {"seconds": float(place) * STEP_SECONDS, "lists": len(took), **quantiles(list(took))}
-        )
+            {
+                "seconds": float(place) * STEP_SECONDS, "lists": len(took),
+                "p50": float(p50), "p95": float(p95), "p99": float(p99),
+            }
+        )  # fmt: skip
     return found
 
 
@@ -175,6 +253,8 @@ def soak(
     events = f"{NAME}-events"
     count = int(rate * 60.0 * minutes)
     worker = Supervisor(systems, time.monotonic())
+    reader = Reader(systems)
+    reader.start()
     samples: list[Sample] = []
     try:
         systems.send(events, WARM, False, 1, WARM_RATE)
@@ -184,9 +264,8 @@ def soak(
         began, clock = time.monotonic(), 1000 * time.time()
         worker.began = began
         leave, back = (60.0 * (minutes + sign * away) / 2 for sign in (-1.0, 1.0))
-        kept = {"message.timeout.ms": 0, "enable.idempotence": True}
         sending = threading.Thread(
-            target=systems.send, args=(events, count, False, 2, rate), kwargs={"more": kept}
+            target=systems.send, args=(events, count, False, 2, rate), kwargs={"more": PRODUCER}
         )
         sending.start()
         noted: dict[str, float] = {}
@@ -209,10 +288,12 @@ def soak(
         code = worker.stop()
     finally:
         worker.stop()
-    appended, listed, total, missing = late(systems)
+    reader.stop()
+    appended, listed = reader.pairs()
     found: dict[str, Any] = {
         "minutes": minutes, "rate": rate, "items": systems.items, "users": systems.users,
-        "events": total, "sent": count + WARM, "lists": len(listed), "without_list": missing,
+        "events": sum(map(len, reader.appended)), "sent": count + WARM, "lists": len(listed),
+        "without_list": reader.missing(),
         "ends": worker.ends, "exit_code": code, **noted,
         "step_seconds": STEP_SECONDS, "samples": samples,
         "latency_ms": windows(appended, listed, clock),
@@ -240,13 +321,13 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--away", type=float, default=10.0, help="minutes without a broker")
-    parser.add_argument("--rate", type=float, default=300.0, help="events a second")
+    parser.add_argument("--rate", type=float, default=5000.0, help="events a second")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, required=True, help="everything is kept here")
     add_option(parser)
     given = parser.parse_args()
-    with KafkaBroker(given.folder / f"kafka-{os.getpid()}", extra=PATIENT) as broker:
+    with KafkaBroker(given.folder / f"kafka-{os.getpid()}", extra=BROKER) as broker:
         systems = Systems(given.folder, broker.address, given.items, given.users)
         build(given.folder / "artifacts", given.items)
         found = soak(systems, broker, given.rate, given.minutes, given.away)

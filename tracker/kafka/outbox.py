@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -247,7 +247,7 @@ class Outbox:
                 by_target.setdefault((record.topic, record.partition), []).append(record)
         for (topic, partition), group in by_target.items():
             for batch, packed in fill_batches(group, False):
-                future = await self._producer.send_batch(batch, topic, partition=partition)
+                future = await self._queue(batch, topic, partition)
                 sent.append((future, packed))
         answers = await asyncio.gather(*(future for future, _ in sent), return_exceptions=True)
         for answer, (_, packed) in zip(answers, sent, strict=True):
@@ -256,13 +256,21 @@ class Outbox:
             elif isinstance(answer, BaseException):
                 raise answer
 
+    async def _queue(self, batch: RecordBatch, topic: str, partition: int) -> "asyncio.Future[Any]":
+        """Hand a batch to the producer as soon as it has room; return the future of its answer."""
+        while True:
+            with suppress(KafkaTimeoutError):  # the producer's own, shorter patience
+                answer: asyncio.Future[Any] = await self._producer.send_batch(
+                    batch, topic, partition=partition
+                )
+                return answer
+            await asyncio.sleep(0)
+
     async def _send_singly(self, records: Sequence[Record]) -> None:
         for record in records:
             ((batch, _),) = fill_batches([record], False)
             try:
-                await (
-                    await self._producer.send_batch(batch, record.topic, partition=record.partition)
-                )
+                await (await self._queue(batch, record.topic, record.partition))
             except REFUSED as error:
                 self._drop(
                     record, f"the broker refuses its {record.size} bytes: {type(error).__name__}"

@@ -109,6 +109,23 @@ def test_failure_is_raised_by_the_commit_and_by_every_later_one() -> None:
     asyncio.run(run())
 
 
+def test_batch_waits_for_room_in_the_producer_as_long_as_the_setting_says() -> None:
+    class FullProducer(FakeProducer):
+        refusals = 3
+
+        async def send_batch(
+            self, batch: RecordBatch, topic: str, *, partition: int
+        ) -> "asyncio.Future[None]":
+            if self.refusals:
+                self.refusals -= 1
+                raise KafkaTimeoutError
+            return await super().send_batch(batch, topic, partition=partition)
+
+    producer = FullProducer()
+    send(producer, records(b"1"))
+    assert producer.sent == [("t", 0, [b"1"])]
+
+
 def test_outbox_is_full_with_too_much_unsent() -> None:
     async def run() -> None:
         outbox = Outbox(FakeProducer(), lambda topic, reason: None)
