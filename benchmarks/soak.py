@@ -158,7 +158,7 @@ class Reader(threading.Thread):
         self._broker = systems.broker
         self._events = f"{NAME}-events"
         self._topics = (self._events, f"{NAME}-recommendations")
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.appended = [array("q") for _ in range(PARTITIONS)]
         self.lists = [array("q") for _ in range(PARTITIONS)]
         self.offsets = [array("q") for _ in range(PARTITIONS)]
@@ -183,7 +183,7 @@ class Reader(threading.Thread):
             ]
         )
         head = msgspec.json.Decoder(ListId)
-        while not self._stop.is_set():
+        while not self._ended.is_set():
             for message in consumer.consume(10_000, 0.5):
                 if message.error():
                     continue  # the broker is away
@@ -200,7 +200,7 @@ class Reader(threading.Thread):
 
     def stop(self) -> None:
         """End the reading."""
-        self._stop.set()
+        self._ended.set()
         self.join()
 
     def missing(self) -> int:
