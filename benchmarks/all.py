@@ -90,11 +90,11 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                     "--folder", str(work / "walks-plain")),
         ],
         "faults-again": [
-            _faults("--seed", *map(str, range(402, 410)), "--actions", "60",
+            _faults("--seed", *map(str, range(402, 412)), "--actions", "60",
                     "--folder", str(work / "walks-again")),
         ],
         "faults-three-again": [
-            _faults("--brokers", "3", "--seed", "501", "--actions", "60",
+            _faults("--brokers", "3", "--seed", "502", "--actions", "30",
                     "--folder", str(work / "walks-three-again")),
         ],
         "broker-killed": [
