@@ -375,8 +375,8 @@ class Settings(BaseSettings):
         120.0,
         ge=1.0,
         le=3600.0,
-        description="time in which the brokers have to take lists, rejections or a commit; then the"
-        " worker names the topic and stops",
+        description="time in which brokers that answer have to take lists, rejections or a commit;"
+        " then the worker names the topic and stops",
     )
     shutdown_seconds: float = Field(
         20.0,

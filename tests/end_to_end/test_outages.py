@@ -17,6 +17,8 @@ from tracker.demo.processes import ChildProcess
 from tracker.settings import Settings
 
 EVENTS = 4000
+PATIENCE = 12.0
+AWAY = 24.0  # longer than a look for brokers takes to come, and than the worker has patience
 FILE_BYTES = 64 * 1024
 DISK_EVENTS = 24_000  # about three memtables of rows: the first flush meets the limit
 
@@ -30,6 +32,7 @@ def settings_of(address: str, name: str, folder: Path, event_partitions: int = 2
         event_partitions=event_partitions,
         chunk_events=50,
         commit_interval_seconds=0.2,
+        send_seconds=PATIENCE,
     )
 
 
@@ -48,7 +51,7 @@ def test_a_broker_killed_under_load_costs_time_and_nothing_else(
                 half = len(lines) // 2
                 await send_lines(settings, lines[:half])
                 broker.kill()
-                await asyncio.sleep(4.0)
+                await asyncio.sleep(AWAY)
                 broker.start()
                 await send_lines(settings, lines[half:])
                 applied = asyncio.create_task(all_applied(settings, len(lines), 120))
@@ -60,6 +63,7 @@ def test_a_broker_killed_under_load_costs_time_and_nothing_else(
                 await applied
                 assert await without_list(settings, await read_events(settings)) == []
                 assert worker.stop(30) == 0, worker.tail()
+                assert "cannot be written" not in (tmp_path / "worker.log").read_text()
             finally:
                 worker.stop()
 

@@ -483,6 +483,20 @@ PROMISES = (
         said=("**No broker answers**",),
     ),
     Promise(
+        "patience-without-brokers",
+        "the time in which no broker answers does not end a worker",
+        set_to("tracker.kafka.patience.Patience.limit", lambda self: asyncio.timeout(self.seconds)),
+        ("tests/tracker/kafka/test_patience.py -k no_time_passes",),
+        said=("**No broker answers**",),
+    ),
+    Promise(
+        "transaction-after-a-silence",
+        "a transaction that ended while no broker answered is tried again",
+        set_to("tracker.kafka.patience.Patience.was_silent", lambda self, since: False),
+        ("tests/tracker/store/test_committer.py -k ended_while_no_broker_answered",),
+        said=("**No broker answers**",),
+    ),
+    Promise(
         "waiting-posts",
         "events by HTTP that wait for Kafka are bounded in bytes",
         ways.unbounded_posts,

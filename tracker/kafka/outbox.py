@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tracker.events.wire import Rejection
 from tracker.explained import Explained, first_line
+from tracker.kafka.patience import DEFAULT, Patience
 from tracker.kafka.record_batch import RecordBatch, record_bytes
 from tracker.kafka.record_format import HEADER
 
@@ -153,7 +154,7 @@ class Outbox:
     Args:
         producer: producer of all outboxes, started.
         on_dropped: called with the topic of a dropped record, and the reason.
-        seconds: maximum time in which the broker accepts records.
+        patience: in which the brokers have to accept records.
         trace: encloses the sending of what was put at once.
 
     Attributes:
@@ -164,13 +165,13 @@ class Outbox:
         self,
         producer: Any,
         on_dropped: Callable[[str, str], None],
-        seconds: float = 120.0,
+        patience: Patience = DEFAULT,
         trace: Callable[..., AbstractContextManager[object]] = lambda name: nullcontext(),
     ) -> None:
         self._producer = producer
         self._trace = trace
         self._on_dropped = on_dropped
-        self._seconds = seconds
+        self._patience = patience
         self._tail: asyncio.Task[None] | None = None
         self.waiting_bytes = 0
 
@@ -222,15 +223,16 @@ class Outbox:
         sent: list[tuple[asyncio.Future[Any], Sequence[Record]]] = []
         started_at = time.monotonic()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with self._patience.limit():
                 await self._deliver(records, sent)
         except (TimeoutError, KafkaTimeoutError) as error:
             raise SendError(
                 f"{', '.join(_unwritten(records, sent))} cannot be written for"
                 f" {time.monotonic() - started_at:.0f} s (TRACKER_SEND_SECONDS is"
-                f" {self._seconds:g}), and no commit goes on without it: look whether the brokers"
-                " answer, and whether the topic has enough replicas in sync (min.insync.replicas);"
-                " the worker stops, and after a restart the events are processed again"
+                f" {self._patience.seconds:g}), and no commit goes on without it: look whether the"
+                " brokers answer, and whether the topic has enough replicas in sync"
+                " (min.insync.replicas); the worker stops, and after a restart the events are"
+                " processed again"
             ) from error
         self.waiting_bytes -= size
 

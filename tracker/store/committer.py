@@ -20,12 +20,19 @@ from aiokafka.errors import (
 
 from tracker.explained import Explained, first_line
 from tracker.kafka.outbox import MAX_BATCH_BYTES, REFUSED, Record, fill_batches, parts_of
+from tracker.kafka.patience import DEFAULT, Patience
 from tracker.kafka.record_batch import RecordBatch, record_bytes
 from tracker.store.database import offset_of, write_records
 
 log = logging.getLogger(__name__)
 
 FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
+
+FORGOTTEN = (
+    "the brokers had forgotten the transactional id, after transactional.id.expiration.ms without a"
+    " commit"
+)
+SILENT = "no broker answered for longer than TRACKER_TRANSACTION_TIMEOUT_SECONDS"
 
 STOP_SECONDS = 5.0
 """Maximum time in which a producer of an expired id is closed."""
@@ -51,7 +58,11 @@ class CommitUnknownError(Explained):
 
 
 class _ExpiredError(Exception):
-    """The brokers have forgotten the transactional id, or another owner began it after that."""
+    """The brokers have ended what the producer began; its argument says why.
+
+    They have forgotten its transactional id, or its transaction has lasted too long. Or another
+    owner has begun the id since; what it has committed tells.
+    """
 
 
 Renew = Callable[[int], Awaitable[AIOKafkaProducer | None]]
@@ -66,8 +77,9 @@ class Committer:
         transactions: whether the producer has a transactional id.
         changelog: changelog topic of the records.
         partition: partition of the changelog, the same number as that of the source.
-        renew: starts another producer when the id has expired; by default the worker ends.
-        answer_seconds: maximum time of one commit to Kafka.
+        renew: starts another producer when id or transaction has expired; by default the worker
+            ends.
+        patience: in which the brokers have to take a commit.
     """
 
     def __init__(
@@ -77,14 +89,14 @@ class Committer:
         changelog: str,
         partition: int,
         renew: Renew | None = None,
-        answer_seconds: float = 120.0,
+        patience: Patience = DEFAULT,
     ) -> None:
         self._producer = producer
         self._transactions = transactions
         self._changelog = changelog
         self._partition = partition
         self._renew = renew
-        self._answer_seconds = answer_seconds
+        self._patience = patience
         self._sent: list[tuple[str, asyncio.Future[Any]]] = []  # of the commit under way, by topic
 
     async def write(
@@ -113,11 +125,11 @@ class Committer:
         self._sent = []
         send = self._send_in_transaction if self._transactions else self._send_in_order
         try:
-            async with asyncio.timeout(self._answer_seconds):
+            async with self._patience.limit():
                 last_offset = await send(records, outgoing)
         except TimeoutError as error:
             raise CommitUnknownError(
-                f"{self._unwritten()} cannot be written for {self._answer_seconds:g} s"
+                f"{self._unwritten()} cannot be written for {self._patience.seconds:g} s"
                 f" (TRACKER_SEND_SECONDS), so a commit of {self._changelog}-{self._partition} is"
                 " given up: look whether the brokers answer, and whether the topic has enough"
                 " replicas in sync (min.insync.replicas); the worker stops, and after a restart it"
@@ -125,10 +137,7 @@ class Committer:
             ) from error
         except _ExpiredError as expired:
             await self._begin_again(offset_of(database))
-            raise CommitAbortedError(
-                "the brokers had forgotten the transactional id, after"
-                " transactional.id.expiration.ms without a commit; a new producer has begun"
-            ) from expired
+            raise CommitAbortedError(f"{expired}; a new producer has begun") from expired
         # 2. Write the same to RocksDB.
         await asyncio.to_thread(write_records, database, records, last_offset, time.time())
 
@@ -137,7 +146,7 @@ class Committer:
         await self._producer.stop()
 
     async def _begin_again(self, offset: int) -> None:
-        """Replace the producer whose id has expired.
+        """Replace the producer whose id or transaction has expired.
 
         Raises:
             FencedError: another owner has committed since: its records follow ours.
@@ -178,18 +187,18 @@ class Committer:
                 ) from error
             except (KafkaError, OSError) as error:
                 if _is_caused_by(error, InvalidProducerIdMapping):
-                    raise _ExpiredError from error  # no partition was added: nothing was written
+                    raise _ExpiredError(FORGOTTEN) from error  # nothing was written
                 if _is_caused_by(error, *FENCED):
                     raise ProducerFenced from error
                 await producer.abort_transaction()
                 raise CommitAbortedError(first_line(error)) from error
             await producer.commit_transaction()
-        except FENCED as error:
-            raise FencedError(self._fenced(time.monotonic() - started_at)) from error
         except (KafkaError, OSError, AssertionError) as error:
-            if _is_caused_by(error, *FENCED):
-                raise FencedError(self._fenced(time.monotonic() - started_at)) from error
-            raise self._unknown(error) from error
+            if not _is_caused_by(error, *FENCED):
+                raise self._unknown(error) from error
+            if self._patience.was_silent(started_at):
+                raise _ExpiredError(SILENT) from error
+            raise FencedError(self._fenced(time.monotonic() - started_at)) from error
         return int(last.result().offset) + count - 1
 
     def _fenced(self, seconds: float = 0.0) -> str:

@@ -22,6 +22,7 @@ from tracker.kafka.client import is_at_end
 from tracker.kafka.cluster import BrokerError, TopicInfo, describe_topics, unreachable
 from tracker.kafka.denials import denial_of
 from tracker.kafka.outbox import Outbox
+from tracker.kafka.patience import Patience
 from tracker.kafka.producers import fenced_producer, plain_producer
 from tracker.kafka.rights import check_rights, denied_now
 from tracker.kernels.row_bytes import POSITION_KEY
@@ -113,6 +114,9 @@ class Plane:
             self.fatal,
             self.task_died,
         )
+        self._patience = Patience(
+            context.settings.send_seconds, lambda: self._watch.answered_seconds
+        )
         self._rights = RightsWatch(lambda: check_rights(context.settings, "worker"), self.task_died)
         self._dying = False
         self.assigned = False  # whether an assignment was ever completed
@@ -123,6 +127,11 @@ class Plane:
     def partitions(self) -> Mapping[TP, Partition]:
         """The open partitions."""
         return self._open
+
+    @property
+    def answered_seconds(self) -> float:
+        """The time for which the brokers have answered without a break; 0 if they do not."""
+        return self._watch.answered_seconds
 
     @property
     def threads(self) -> Executor:
@@ -415,9 +424,7 @@ class Plane:
             return None
 
         producer = await fenced_producer(settings, table, tp.partition, transactions)
-        return Committer(
-            producer, transactions, changelog, tp.partition, renew, settings.send_seconds
-        )
+        return Committer(producer, transactions, changelog, tp.partition, renew, self._patience)
 
     def _partition(self, tp: TP, committer: Committer, together: int) -> Partition:
         assert self.consumer is not None
@@ -430,7 +437,7 @@ class Plane:
         outbox = Outbox(
             self._producer,
             self._dropped,
-            self._context.settings.send_seconds,
+            self._patience,
             self._context.trace,
         )
         handed, other = None, self._handed(tp)

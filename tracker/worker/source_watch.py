@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -19,6 +20,9 @@ LOOK_SECONDS = 10.0
 
 ANSWER_SECONDS = 10.0
 """Time in which the brokers have to answer; one that is frozen accepts a connection."""
+
+FROZEN_SECONDS = 2.0
+"""A look that took so much longer than `ANSWER_SECONDS` tells of a worker that was frozen."""
 
 
 class SourceWatch(PeriodicTask):
@@ -54,19 +58,31 @@ class SourceWatch(PeriodicTask):
         self._clock = clock
         self._answered_at = clock()
         self._is_answered = True
+        self._silent_at = -math.inf  # time of the last look without an answer
 
     @property
     def silence_seconds(self) -> float:
         """The time since the brokers last answered; 0 if they answered the last time."""
         return 0.0 if self._is_answered else self._clock() - self._answered_at
 
+    @property
+    def answered_seconds(self) -> float:
+        """The time for which the brokers have answered every look; 0 if not the last one.
+
+        An owner that was frozen itself must not take that for the brokers' silence: another worker
+        has its partitions by now.
+        """
+        return self._clock() - self._silent_at if self._is_answered else 0.0
+
     async def look(self) -> None:
         """Compare once."""
+        began_at = self._clock()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 topics = await self._describe()
         except (BrokerError, OSError):  # among them TimeoutError
-            self._is_answered = False
+            if self._clock() - began_at <= ANSWER_SECONDS + FROZEN_SECONDS:
+                self._silent_at, self._is_answered = self._clock(), False
             return
         self._answered_at, self._is_answered = self._clock(), True
         doubts = set()

@@ -61,8 +61,8 @@ class Health:
         """Return the reasons to restart the worker; none if it is alive.
 
         Each partition counts alone: one that is stuck is not hidden by others that commit. What is
-        only applied does not count as done. Partitions that wait for another version are left out:
-        a restart does not help.
+        only applied does not count as done. Partitions that wait for another version are left out,
+        and so is the time in which no broker answered: a restart does not help.
         """
         most = self._context.settings.health_stall_seconds
         keeper = self._context.keeper
@@ -79,8 +79,9 @@ class Health:
             name: self._steps[name] if self._steps.get(name, (None,))[0] == step else (step, now)
             for name, step in steps.items()
         }
+        answered = self._plane.answered_seconds
         for name, (_, seen_at) in self._steps.items():
-            seconds = now - seen_at
+            seconds = min(now - seen_at, answered)
             if name == "recovery":
                 if seconds > most + HAND_OUT_SECONDS:
                     reasons.append(f"partitions are handed out or recovered since {seconds:.0f} s")

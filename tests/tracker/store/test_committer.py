@@ -31,6 +31,7 @@ from tracker.kafka.cluster import (
     topics_of,
 )
 from tracker.kafka.outbox import Outbox, Record, SendError
+from tracker.kafka.patience import Patience
 from tracker.kafka.producers import fenced_producer, plain_producer
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
@@ -286,6 +287,21 @@ def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]
         yield broker
 
 
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """Apache Kafka that looks each .2 s for transactions that have lasted too long."""
+    extra = "transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n"
+    with KafkaBroker(tmp_path_factory.mktemp("impatient"), extra=extra) as broker:
+        yield broker
+
+
+def short_transactions(address: str, name: str) -> Settings:
+    return load_settings(
+        {}, brokers=address, name=name, event_partitions=2, item_partitions=2,
+        transaction_timeout_seconds=1.0,
+    )  # fmt: skip
+
+
 def plane_of(settings: Settings) -> Plane:
     topics = topics_of(settings)
     info = {topics.events: TopicInfo(topics.events, 2, "")}
@@ -336,6 +352,91 @@ def test_frozen_owner_does_not_begin_again_where_another_has_committed_since(
         finally:
             await owner.stop()
             await frozen.stop()
+        rows = await read(settings, f"{prefix}-users-changelog", 5)
+        assert [row.value for row in rows if row.key == b"ua"] == [b"1"]
+
+    run(settings, work)
+    other_database.close()
+
+
+async def outlasted(settings: Settings, patience: Patience, database: Any) -> Committer:
+    """Return a committer whose next commit lasts longer than the brokers let a transaction last.
+
+    With `lambda: 1.0` the brokers have answered for a second only, so there was a silence.
+    """
+    plane = plane_of(settings)
+    plane._patience = patience
+    found = await plane._committer(TP(f"{settings.name}-events", 0))
+    await found.write(database, RECORDS, [])
+    send, slow = found._producer.send_batch, [True]
+
+    async def late(batch: Any, topic: str, *, partition: int) -> Any:
+        answer = await send(batch, topic, partition=partition)
+        if slow.pop() if slow else False:
+            await asyncio.shield(answer)  # the transaction has begun
+            await asyncio.sleep(4.0)
+        return answer
+
+    found._producer.send_batch = late
+    return found
+
+
+@pytest.mark.kafka
+def test_owner_whose_transaction_ended_while_no_broker_answered_tries_again(
+    impatient: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = short_transactions(impatient.address, prefix)
+
+    async def work() -> None:
+        one = await outlasted(settings, Patience(60.0, lambda: 1.0), database)
+        try:
+            with pytest.raises(CommitAbortedError, match=r"no broker answered.*new producer"):
+                await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
+            await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
+        finally:
+            await one.stop()
+        rows = await read(settings, f"{prefix}-users-changelog", 6)
+        assert [row.value for row in rows if row.key == b"ua"] == [b"1", b"2"]
+
+    run(settings, work)
+
+
+@pytest.mark.kafka
+def test_owner_whose_transaction_ended_ends_where_the_brokers_had_answered(
+    impatient: KafkaBroker, prefix: str, database: Any
+) -> None:
+    settings = short_transactions(impatient.address, prefix)
+
+    async def work() -> None:
+        one = await outlasted(settings, Patience(60.0), database)
+        try:
+            with pytest.raises(FencedError):
+                await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
+        finally:
+            await one.stop()
+
+    run(settings, work)
+
+
+@pytest.mark.kafka
+def test_owner_after_a_silence_does_not_go_on_where_another_has_committed_since(
+    impatient: KafkaBroker, prefix: str, database: Any, tmp_path: Path
+) -> None:
+    settings = short_transactions(impatient.address, prefix)
+    other_database = Rdict(str(tmp_path / "other"), options=Options(raw_mode=True))
+
+    async def work() -> None:
+        one = await outlasted(settings, Patience(60.0, lambda: 1.0), database)
+        late = asyncio.create_task(one.write(database, [(b"ua", b"late"), (b"p", b"7")], []))
+        await asyncio.sleep(1.0)
+        owner = await plane_of(settings)._committer(TP(f"{prefix}-events", 0))
+        try:
+            await owner.write(other_database, [(b"p", b"8")], [])
+            with pytest.raises(FencedError, match="another worker owns"):
+                await late
+        finally:
+            await owner.stop()
+            await one.stop()
         rows = await read(settings, f"{prefix}-users-changelog", 5)
         assert [row.value for row in rows if row.key == b"ua"] == [b"1"]
 
@@ -423,7 +524,7 @@ def test_lists_that_wait_for_a_topic_that_cannot_be_written_name_topic_and_time(
     async def work() -> None:
         producer = await plain_producer(settings, True)
         async with topic_that_goes(settings, gone.topic) as delete:
-            outbox = Outbox(producer, lambda *_: None, 0.7)
+            outbox = Outbox(producer, lambda *_: None, Patience(0.7))
             outbox.put([here, gone])
             await outbox.wait(outbox.mark())
             await delete()

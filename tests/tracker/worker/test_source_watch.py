@@ -1,6 +1,7 @@
 """What ends a worker whose source topic is no longer the one that its states belong to."""
 
 import asyncio
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +82,29 @@ def test_a_broker_that_takes_the_question_and_does_not_answer_is_silent(
     assert watched.look() == ""
     watched.now += 5.0
     assert watched.watch.silence_seconds == 5.0
+
+
+def test_the_time_with_answers_begins_after_the_last_look_without_one(watched: Watched) -> None:
+    topics = watched.topics
+    watched.look()
+    assert watched.watch.answered_seconds == math.inf
+    watched.topics = None
+    watched.look()
+    watched.now += 30.0
+    assert watched.watch.answered_seconds == 0.0
+    watched.topics = topics
+    watched.look()
+    assert watched.watch.answered_seconds == 30.0
+
+
+def test_a_worker_that_was_frozen_does_not_take_that_for_silence(watched: Watched) -> None:
+    async def frozen() -> dict[str, TopicInfo]:
+        watched.now += 60.0
+        raise BrokerError("no answer")
+
+    watched.watch._describe = frozen
+    watched.look()
+    assert watched.watch.answered_seconds == math.inf
 
 
 def test_a_topic_that_was_made_again_ends_the_worker_at_once(watched: Watched) -> None:

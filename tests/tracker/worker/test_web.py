@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from tracker.worker.web import Health, own_address
 
 
 def health(worker: WorkerState, *, rebalancing: bool = False) -> Health:
-    plane: Any = SimpleNamespace(partitions={}, waiting=[])
+    plane: Any = SimpleNamespace(partitions={}, waiting=[], answered_seconds=math.inf)
     return Health(worker.context, plane, lambda: rebalancing)
 
 
@@ -45,7 +46,10 @@ class Probes:
             )
             for name in ("t-events-0", "t-events-1")
         )
-        plane: Any = SimpleNamespace(partitions={0: self.one, 1: self.other})
+        plane: Any = SimpleNamespace(
+            partitions={0: self.one, 1: self.other}, answered_seconds=math.inf
+        )
+        self.plane = plane
         self.health = Health(
             worker.context,
             plane,
@@ -92,6 +96,18 @@ def test_what_is_applied_and_not_committed_is_not_done(worker: WorkerState) -> N
     probes.one.store.is_behind = True
     assert probes.after(0.0) == []
     assert len(probes.after(6.0)) == 1
+
+
+def test_a_worker_that_waits_for_silent_brokers_lives(worker: WorkerState) -> None:
+    probes = Probes(worker)
+    probes.one.lag = 5
+    assert probes.after(0.0) == []
+    probes.plane.answered_seconds = 0.0  # a restart does not help
+    assert probes.after(100.0) == []
+    probes.plane.answered_seconds = 4.0
+    assert probes.after(4.0) == []
+    probes.plane.answered_seconds = 6.0
+    assert probes.after(2.0) == ["t-events-0: 5 records wait, and nothing was committed for 6 s"]
 
 
 def test_a_recovery_has_to_move(worker: WorkerState) -> None:
