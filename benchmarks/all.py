@@ -106,7 +106,12 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                     "--freezes", "1", "--events", "10000", "--users", "1000", "--seed", "3"),
         ],
         "soak": [
-            _python("soak", "--minutes", "60", "--away", "10", "--folder", str(work / "soak")),
+            _python("soak", "--minutes", "60", "--away", "10", "--rate", "2000",
+                    "--folder", str(work / "soak")),
+        ],
+        "outage": [
+            _python("soak", "--minutes", "20", "--away", "10", "--rate", "2000",
+                    "--folder", str(work / "outage")),
         ],
         "demo": [_python("demonstration")],
         "demo-films": [_python("demonstration", *film_items, *films)],

@@ -10,7 +10,7 @@ that is replaced. Outside of these marks a page has no number of its own (tests 
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +172,17 @@ def plot_interests(results: Results) -> str:
 
 
 def plot_soak(results: Results) -> str:
-    """Return memory, files, what waits, and how late lists are, over a long run."""
-    figures = results["soak"]["figures"]
+    """Return the curves of an hour's run."""
+    return _curves_of_run(results["soak"]["figures"])
+
+
+def plot_outage(results: Results) -> str:
+    """Return the curves of a run whose broker was away."""
+    return _curves_of_run(results["outage"]["figures"])
+
+
+def _curves_of_run(figures: Mapping[str, Any]) -> str:
+    """Return memory, files, what waits, and how late lists are, over time."""
     samples, late = figures["samples"], figures["latency_ms"]
 
     def curve(title: str, name: str, unit: float = 1.0) -> Panel:
@@ -207,7 +216,8 @@ PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "ablation": ("Difference in NDCG@10 of each variant", plot_ablation),
     "calibration": ("Share of positive events by probability", plot_calibration),
     "interests": ("Shares of one user's interests over time, by genre", plot_interests),
-    "soak": ("Memory, open files, what waits, and how late lists are, over time", plot_soak),
+    "soak": ("Memory, open files, what waits, and how late lists are, over an hour", plot_soak),
+    "outage": ("The same while the broker is away, and afterwards", plot_outage),
     "throughput": ("Events per second of the programs", plot_throughput),
 }
 """Plots by the name of their file in docs/figures/, without .svg: description and drawing."""
