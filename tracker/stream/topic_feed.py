@@ -17,7 +17,10 @@ READ_RECORDS = 2000
 """Maximum number of records of one fetch."""
 
 FETCH_SECONDS = 0.25
-"""Maximum time of a fetch."""
+"""Maximum time of a fetch until the feed has caught up: an empty one tells where the topic ends."""
+
+QUIET_FETCH_SECONDS = 1.0
+"""The same from then on: what comes is sent at once, and each empty fetch takes a millisecond."""
 
 QUIET_SECONDS = 60.0
 """Time without a record after which a feed that has not caught up counts as stalled."""
@@ -103,9 +106,10 @@ class TopicFeed(TopicReader):
         self._begin()
         ends: dict[TopicPartition, int] = {}
         behind = set(self._parts)
+        fetch_ms = self._fetch_ms
         while True:
             self._task.beat()
-            fetched = await consumer.getmany(timeout_ms=self._fetch_ms, max_records=READ_RECORDS)
+            fetched = await consumer.getmany(timeout_ms=fetch_ms, max_records=READ_RECORDS)
             records = [record for part in fetched.values() for record in part]
             if records:
                 await asyncio.to_thread(self._place, records)
@@ -126,3 +130,5 @@ class TopicFeed(TopicReader):
             self._on_lag(lag)
             if not behind:
                 self._caught_up.set()
+                fetch_ms = int(QUIET_FETCH_SECONDS * 1000)
+                consumer._fetcher._fetch_max_wait_ms = fetch_ms

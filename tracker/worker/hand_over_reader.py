@@ -12,7 +12,7 @@ from tracker.stream.background import OnDeath, log_death
 from tracker.stream.partition import Chunk
 from tracker.stream.topic_reader import ANSWER_SECONDS, TopicReader
 
-FETCH_SECONDS = 0.2
+FETCH_SECONDS = 0.5
 """Maximum time of a fetch; partitions that come or go are noticed after it."""
 
 HELD_SECONDS = 0.02
