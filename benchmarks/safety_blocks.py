@@ -73,7 +73,7 @@ def _run(result: Mapping[str, Any]) -> str:
     else:
         ended = "The worker did not end."
     text = (
-        f"{figures['minutes']:g} minutes, {figures['rate']:g} events/s, {whole(figures['users'])}"
+        f"{figures['minutes']:g} minutes, {whole(figures['rate'])} events/s, {whole(figures['users'])}"
         f" users, {whole(figures['items'])} items. The broker was killed after"
         f" {leave / 60:.0f} minutes, and started again {(back - leave) / 60:.0f} minutes later."
         f" {ended} The first list came {figures['first_list_seconds']:.0f} s after the broker's"
