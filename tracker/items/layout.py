@@ -146,6 +146,18 @@ def _copy_words(target: Array, source: Array, n: int) -> None:
 
 
 @native
+def clear_items(slots: Slots, arena: RowArrays) -> None:
+    """Empty rows: all is 0, and the first and the latest time are NaN."""
+    for slot in slots:
+        arena.head_words[slot, :] = 0
+        arena.counted_words[slot, :] = 0
+        arena.scene_words[slot, :] = 0
+        arena.neighbour_words[slot, :] = 0
+        arena.head[slot]["first_time"] = np.nan
+        arena.head[slot]["last_time"] = np.nan
+
+
+@native
 def _is_former(half_lives: Array) -> bool:
     """Return whether an arena counts by the half-lives of FORMER_FORMAT and by no others."""
     if len(half_lives) != len(FORMER_SECONDS):

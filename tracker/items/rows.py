@@ -21,6 +21,7 @@ class ItemRows:
 
     Args:
         scales: half-lives of the counts.
+        most: rows up to which growth copies nothing.
 
     Attributes:
         states: the arrays.
@@ -28,8 +29,8 @@ class ItemRows:
         on_damaged: called before with the keys of damaged rows; it may raise, and nothing is read.
     """
 
-    def __init__(self, scales: ItemCounts | None = None) -> None:
-        self.states = ItemStates(0, scales)
+    def __init__(self, scales: ItemCounts | None = None, most: int = 0) -> None:
+        self.states = ItemStates(0, scales, most)
         self.on_unreadable: OnUnreadable = lambda key, row, problem: None
         self.on_damaged: Callable[[list[bytes]], object] = lambda keys: None
 

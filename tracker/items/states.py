@@ -23,11 +23,13 @@ from tracker.items.layout import (
     SCENES,
     RowArrays,
     check_items,
+    clear_items,
     fit_row,
     pack_items,
     unpack_items,
 )
 from tracker.kernels.native import native
+from tracker.kernels.room import Room
 from tracker.kernels.row_bytes import (
     DAMAGED,
     Slots,
@@ -73,15 +75,17 @@ class ItemStates:
     Args:
         capacity: number of rows.
         scales: half-lives of the counts.
+        most: rows up to which growth copies nothing.
     """
 
-    def __init__(self, capacity: int, scales: ItemCounts | None = None) -> None:
+    def __init__(self, capacity: int, scales: ItemCounts | None = None, most: int = 0) -> None:
         self.scales = ItemCounts() if scales is None else scales
         self.half_lives = self.scales.half_lives
         self.head: Array = np.zeros(capacity, ITEM_HEAD)
         self.counted: Array = np.zeros((capacity, len(self.half_lives)), COUNTED)
         self.scenes: Array = np.zeros((capacity, SCENES), SCENE)
         self.neighbours: Array = np.zeros((capacity, NEIGHBOURS), NEIGHBOUR)
+        self._room = Room(most)
         self.head["first_time"] = np.nan
         self.head["last_time"] = np.nan
 
@@ -119,17 +123,14 @@ class ItemStates:
         old = self.capacity
         if capacity <= old:
             return
-        larger = ItemStates(capacity, self.scales)
         for name in ("head", "counted", "scenes", "neighbours"):
-            getattr(larger, name)[:old] = getattr(self, name)
-            setattr(self, name, getattr(larger, name))
+            setattr(self, name, self._room.longer(name, getattr(self, name), capacity))
+        self.head["first_time"][old:] = np.nan
+        self.head["last_time"][old:] = np.nan
 
     def clear(self, slots: Slots) -> None:
         """Empty rows."""
-        for column in (self.head, self.counted, self.scenes, self.neighbours):
-            column[slots] = np.zeros((), column.dtype)
-        self.head["first_time"][slots] = np.nan
-        self.head["last_time"][slots] = np.nan
+        clear_items(slots, self._arrays)
 
     def copy_rows(self, slots: Slots) -> "ItemStates":
         """Return rows (n,) as an arena of their own, which later events do not change."""

@@ -239,6 +239,7 @@ class ItemView:
         self.version = 0
         self.columns = ItemColumns.of_size(n, self.scales.half_lives)
         self.neighbours = NearLists.of_size(n)
+        self._arrived = ItemStates(0, self.scales)  # for the rows that `update` reads
         self._trends: dict[tuple[Any, ...], _Trend] = {}
         self._lately: dict[tuple[Any, ...], _Late] = {}
         self._refresh = REFRESH_SECONDS * max(1.0, n / REFRESH_ITEMS)
@@ -280,15 +281,17 @@ class ItemView:
         placed = 0
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
-            states = ItemStates(len(part), self.scales)
+            states = self._arrived
+            states.grow(len(part))
             states.unpack(np.arange(len(part)), part)
+            head = states.head[: len(part)]
             for field in ("ref_time", "first_time", "last_time"):
-                np.minimum(states.head[field], latest, out=states.head[field])
+                np.minimum(head[field], latest, out=head[field])
             placed += self.update_from(states, items[start : start + _BATCH])
         return placed
 
     def update_from(self, states: ItemStates, items: NDArray[np.uint64]) -> int:
-        """Place every row of an arena, of the items with these hashes; how many were placed.
+        """Place the first M rows of an arena, of the items with these M hashes; how many were.
 
         The arena goes over to the view's half-lives, if it has others.
         """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tracker.items.near_lists import NearLists
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemColumns, ItemView
-from tracker.kernels.native import inlined, native
+from tracker.kernels.native import inlined, native, prefetch
 from tracker.kernels.row_lists import find_place, places_for
 from tracker.recommend.channels import (
     CHANNEL,
@@ -29,6 +29,7 @@ from tracker.recommend.neighbour_walk import (
     WALK_SUMS,
     WalkOptions,
     new_walk,
+    prefetch_walk,
     read_walk,
     walk_neighbours,
 )
@@ -255,6 +256,10 @@ def merge(
                         seen_rows[n_seen] = row
                         n_seen += 1
         # 1. Sum the live neighbours of the latest items.
+        if b + 1 < len(rows) and histories.n_history[b + 1] > 0:
+            ahead = ring_rows[b + 1, histories.history[b + 1, 0]]
+            prefetch_walk(near, items, ahead)
+            prefetch(channel_rows.similar, ahead)
         now = requests.now[b]
         n_walked = walk_neighbours(b, now, histories, walk_options, near, items, walk)
         # 2. Let the channels take turns, up to their quotas.

@@ -235,8 +235,8 @@ class ListEncoder:
             heads, middles, self._ids, self._labels, self._channels, self._groups, self.words.text
         )
         _write_records(lists, self._reasons(batch), pieces, buffer, ends)
-        records = buffer.tobytes()
         edges = [0, *ends.tolist()]
+        records = buffer[: edges[-1]].tobytes()
         return [records[a:b] for a, b in pairwise(edges)]
 
     def _reasons(self, batch: RecommendedBatch) -> "_Reasons":

@@ -10,7 +10,7 @@ from tracker.items.counts import COUNT, PAIR, pair_norm
 from tracker.items.near_lists import NearLists
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import decay
-from tracker.kernels.native import native, prefetch
+from tracker.kernels.native import inlined, native, prefetch
 from tracker.kernels.row_lists import first_place
 from tracker.users.readings import Histories
 
@@ -84,6 +84,18 @@ def _find(table: Array, rows: Array, row: int) -> int:
     return slot
 
 
+@inlined
+def prefetch_walk(near: NearLists, items: ItemColumns, item: int) -> None:
+    """Ask for what a walk reads of an item."""
+    prefetch(near.before.n, item)
+    prefetch(near.after.n, item)
+    prefetch(near.before.rows, item)
+    prefetch(near.before.counts, item)
+    prefetch(near.after.rows, item)
+    prefetch(near.after.counts, item)
+    prefetch(items.counts, item)
+
+
 @native
 def walk_neighbours(
     b: int,
@@ -122,11 +134,7 @@ def walk_neighbours(
     for j in range(n_walked):
         item = ring_rows[history[j]]
         if j + 1 < n_walked:
-            ahead = ring_rows[history[j + 1]]
-            prefetch(before_rows, ahead)
-            prefetch(before_counts, ahead)
-            prefetch(after_rows, ahead)
-            prefetch(after_counts, ahead)
+            prefetch_walk(near, items, ring_rows[history[j + 1]])
         scale = np.float32(1.0 / pair_norm(popularity[item, COUNT.never]))
         share = np.float32(0.0)
         live = np.float32(0.0)
@@ -186,8 +194,10 @@ def read_walk(
     long_half_life = items.half_lives[COUNT.long]
     for i in range(n_rows):
         if i + _AHEAD < n_rows:
-            prefetch(popularity, rows[i + _AHEAD])
-            prefetch(ref_times, rows[i + _AHEAD])
+            ahead = rows[i + _AHEAD]
+            if table[_find(table, walk_rows, ahead)] >= 0:
+                prefetch(popularity, ahead)
+                prefetch(ref_times, ahead)
         place = table[_find(table, walk_rows, rows[i])]
         if place < 0:
             via[i] = -1

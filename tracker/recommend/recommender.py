@@ -35,8 +35,8 @@ from tracker.users.states import UserStates
 Step = Callable[[str], AbstractContextManager[object]]
 """Encloses a step by its name: `search`, or `rank`."""
 
-_PART = 256
-"""Users whose lists are made at a time, so that memory for candidates is bounded."""
+_PART = 1024
+"""Users whose lists are made at a time, so that memory for candidates is bounded: about 10 MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ from tracker.kernels.native import native, prefetch
 
 Array = NDArray[Any]
 
-_AHEAD = 8  # candidates whose vectors are asked for before their turn
-
 
 @native
 def select(
@@ -36,12 +34,13 @@ def select(
         picks: (B, k) int64, filled with positions in rows, -1 padded.
     """
     capacity = rows.shape[1]
-    dim = vectors.shape[1]
-    near = np.empty((capacity, dim), np.float32)
     value = np.empty(capacity, np.float32)
     cosine = np.empty(capacity, np.float32)
+    compared = np.empty(capacity, np.int64)
     free = np.empty(capacity, np.bool_)
+    order = np.empty(capacity, np.int64)
     keep = np.float32(1.0 - diversity)
+    weight, nothing = np.float32(diversity), np.float32(0.0)
     for b in range(len(n_rows)):
         n = n_rows[b]
         picks[b, :] = -1
@@ -56,12 +55,17 @@ def select(
         for c in range(n):
             value[c] = keep * (scores[b, c] - low) / span
             cosine[c] = np.float32(-1.0)
+            compared[c] = 0
             free[c] = True
+            # The unseen and the seen ones are ordered by falling value, each by themselves.
+            first = 0 if c < n_unseen[b] else n_unseen[b]
+            place = c
+            while place > first and value[order[place - 1]] < value[c]:
+                order[place] = order[place - 1]
+                place -= 1
+            order[place] = c
             if diversity > 0.0:
-                if c + _AHEAD < n:
-                    prefetch(vectors, rows[b, c + _AHEAD])
-                near[c] = vectors[rows[b, c]]
-        last = -1
+                prefetch(vectors, rows[b, c])
         start = 0
         end = n_unseen[b]
         for i in range(k):
@@ -72,13 +76,22 @@ def select(
                 end = n
             best = -1
             best_value = np.float32(0.0)
-            for c in range(start, end):
+            for place in range(start, end):
+                c = order[place]
                 if not free[c]:
                     continue
                 gain = value[c]
-                if diversity > 0.0 and last >= 0:
-                    cosine[c] = max(cosine[c], np.float32(dot(near[last], near[c])))
-                    gain -= np.float32(diversity) * cosine[c]
+                # A comparison with a pick can only lower the gain, so that many need none.
+                if best >= 0 and gain + (weight if i > 0 else nothing) < best_value:
+                    break
+                if diversity > 0.0 and i > 0:
+                    if best >= 0 and gain - weight * cosine[c] < best_value:
+                        continue
+                    for p in range(compared[c], i):
+                        near = np.float32(dot(vectors[rows[b, picks[b, p]]], vectors[rows[b, c]]))
+                        cosine[c] = max(cosine[c], near)
+                    compared[c] = i
+                    gain -= weight * cosine[c]
                 if best < 0 or gain > best_value:
                     best = c
                     best_value = gain
@@ -86,11 +99,5 @@ def select(
                     best = c
             if best < 0:
                 break
-            if diversity > 0.0 and i + 1 == n_unseen[b]:
-                # The seen ones were not compared on the way here.
-                for c in range(n_unseen[b], n):
-                    for p in range(i):
-                        cosine[c] = max(cosine[c], np.float32(dot(near[picks[b, p]], near[c])))
             free[best] = False
             picks[b, i] = best
-            last = best

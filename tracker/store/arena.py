@@ -101,11 +101,15 @@ class Arena(Generic[Key]):
         new = list(dict.fromkeys(keys[index] for index in absent))
         if len(self._free) < len(new):
             self._make_room(len(new))
-        allocated = [self._free.pop() for _ in new]
+        allocated = self._free[: -len(new) - 1 : -1]
+        del self._free[-len(new) :]
+        self._slots.update(zip(new, allocated, strict=True))
         for key, slot in zip(new, allocated, strict=True):
-            self._slots[key] = slot
             self._keys[slot] = key
-        slots[absent] = [self._slots[keys[index]] for index in absent]
+        if len(new) < len(absent):
+            slots[absent] = [self._slots[keys[index]] for index in absent]
+        else:
+            slots[absent] = allocated
         new_slots = np.array(allocated, np.int64)
         self._last_use[new_slots] = self._tick
         return slots, new, new_slots

@@ -134,6 +134,21 @@ class ByteColumns(NamedTuple):
 
 
 @native
+def clear_rows(slots: Slots, columns: ByteColumns) -> None:
+    """Set every byte of rows to 0."""
+    for slot in slots:
+        columns.head[slot, :] = 0
+        columns.masses[slot, :] = 0
+        columns.sums[slot, :] = 0
+        columns.negative[slot, :] = 0
+        columns.hidden[slot, :] = 0
+        columns.pending[slot, :] = 0
+        columns.interest_heads[slot, :] = 0
+        columns.interest_means[slot, :] = 0
+        columns.ring[slot, :] = 0
+
+
+@native
 def _row_bytes(
     sizes: Array, hidden_width: int, n_interests: int, n_pending: int, n_ring: int, mean_bytes: int
 ) -> int:

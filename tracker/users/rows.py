@@ -32,13 +32,17 @@ class UserRows:
     `newest` is the number of the newest artifact that rows to be loaded may name. `on_unreadable`
     is called with each row that was loaded as an empty one, and `on_damaged` before with the keys
     of those that are damaged: it may raise, and nothing is loaded.
+
+    Args:
+        config: of the artifact.
+        most: rows up to which growth copies nothing.
     """
 
-    def __init__(self, config: InterestConfig) -> None:
+    def __init__(self, config: InterestConfig, most: int = 0) -> None:
         self.on_unreadable: OnUnreadable = lambda key, row, problem: None
         self.on_damaged: Callable[[list[bytes]], object] = lambda keys: None
         self.newest = ANY_ARTIFACT
-        self.states = UserStates(config, 0)
+        self.states = UserStates(config, 0, most=most)
         self.seen = SeenSets(config, 0)
         self.seen_slots = np.zeros(0, np.int64)
         self._seen_kept = np.zeros(0, np.int64)  # `evicted` of each user as the seen row was kept

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.explained import Explained
+from tracker.kernels.room import Room
 from tracker.kernels.row_bytes import (
     DAMAGED,
     NEWER_ARTIFACT,
@@ -30,6 +31,7 @@ from tracker.users.layout import (
     RING,
     ByteColumns,
     check_rows,
+    clear_rows,
     pack_rows,
     unpack_rows,
 )
@@ -113,6 +115,12 @@ class UserStates:
     `interest_means` (C, S, D) int16 in units of 1 / FIXED_ONE; `ring` (C, R) RING. What lies beyond
     `n_ring`, `n_slots` (interests) and `n_pending` of the head means nothing. A cleared row is
     zero, with offsets of -1.
+
+    Args:
+        config: of the artifact.
+        capacity: rows at the beginning.
+        hidden: width of the user encoder's states.
+        most: rows up to which growth copies nothing.
     """
 
     head: Array
@@ -125,7 +133,9 @@ class UserStates:
     interest_means: Array
     ring: Array
 
-    def __init__(self, config: InterestConfig, capacity: int, hidden: int = 0) -> None:
+    def __init__(
+        self, config: InterestConfig, capacity: int, hidden: int = 0, most: int = 0
+    ) -> None:
         h, d, s = len(config.half_lives_seconds), config.dim, config.slots
         self.config = config
         self.head = np.zeros(capacity, HEAD)
@@ -139,6 +149,7 @@ class UserStates:
         self.interest_heads = np.zeros((capacity, s), INTEREST)
         self.interest_means = np.zeros((capacity, s, d), np.int16)
         self.ring = np.zeros((capacity, config.ring), RING)
+        self._room = Room(most)
 
     @property
     def capacity(self) -> int:
@@ -150,10 +161,10 @@ class UserStates:
         old = self.capacity
         if capacity <= old:
             return
-        larger = UserStates(self.config, capacity, self.hidden.shape[1])
         for name in _COLUMNS:
-            getattr(larger, name)[:old] = getattr(self, name)
-            setattr(self, name, getattr(larger, name))
+            setattr(self, name, self._room.longer(name, getattr(self, name), capacity))
+        self.head["last_offset"][old:] = -1
+        self.head["emitted_offset"][old:] = -1
 
     def set_hidden(self, width: int) -> None:
         """Set the width of the encoder's states; if it changes they are zeros until rebuilt."""
@@ -163,8 +174,7 @@ class UserStates:
 
     def clear(self, slots: Slots) -> None:
         """Reset rows to those of users without events."""
-        for name in _COLUMNS:
-            getattr(self, name)[slots] = np.zeros((), getattr(self, name).dtype)
+        clear_rows(slots, self._columns_as_bytes())
         self.head["last_offset"][slots] = -1
         self.head["emitted_offset"][slots] = -1
 

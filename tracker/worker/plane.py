@@ -476,15 +476,13 @@ class Plane:
         settings = self._context.settings
         if self._tables[tp.topic] == "users":
             least = 2 * max(settings.chunk_events, MAX_EVENTS)
-            rows = UserRows(self._context.keeper.current.config)
-            users: PartitionStore[str] = PartitionStore(
-                database, committer, rows, max(least, settings.state_rows // together)
-            )
+            most = max(least, settings.state_rows // together)
+            rows = UserRows(self._context.keeper.current.config, most)
+            users: PartitionStore[str] = PartitionStore(database, committer, rows, most)
             return UserSide(self._context, tp.partition, rows, users, self._ends)
-        item_rows = ItemRows(self._context.keeper.current.artifact.manifest.item_counts)
-        items: PartitionStore[int] = PartitionStore(
-            database, committer, item_rows, max(10_000, settings.item_state_rows // together)
-        )
+        most = max(10_000, settings.item_state_rows // together)
+        item_rows = ItemRows(self._context.keeper.current.artifact.manifest.item_counts, most)
+        items: PartitionStore[int] = PartitionStore(database, committer, item_rows, most)
         return ItemSide(self._context, tp.partition, item_rows, items, self._ends)
 
     def _event_partitions(self) -> int:

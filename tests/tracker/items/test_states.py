@@ -258,6 +258,17 @@ def test_growing_keeps_rows_and_copies_do_not_follow_later_events() -> None:
     assert np.isnan(states.head["first_time"][8])
 
 
+def test_growing_within_the_room_copies_nothing_and_new_rows_are_those_of_nothing() -> None:
+    states = ItemStates(0, most=8)
+    states.grow(2)
+    states.unpack(np.array([1]), full().pack(np.array([1])))
+    neighbours, row = states.neighbours, states.pack(np.array([1]))
+    states.grow(7)
+    assert np.shares_memory(states.neighbours, neighbours)
+    assert states.pack(np.array([1])) == row
+    assert states.pack(np.array([0, 6])) == ItemStates(1).pack(np.array([0])) * 2
+
+
 def test_another_format_is_refused_by_name() -> None:
     row = full().pack(np.array([1]))[0]
     with pytest.raises(ItemStateFormatError, match="item row 0 of 1 has format 7; format 3 is"):

@@ -97,6 +97,26 @@ def test_weights_and_tallies_stand_at_the_catalogue_row_of_the_item() -> None:
     assert not view.columns.weight_sums[4].any()
 
 
+def test_what_one_update_read_does_not_come_back_with_a_later_one() -> None:
+    world = World()
+    world.choose(3, scene=9, recent=[7, 8])
+    world.choose(4)
+    world.choose(5, scene=6, recent=[1, 2])
+    world.show(3, 5)
+    world.show(4)
+    fresh = World()
+    fresh.states = world.states
+    for row in (3, 5, 4):
+        fresh.show(row)
+    for one, other in zip(world.view.columns, fresh.view.columns, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert world.near(4) == {} == world.back(4)
+    world.view.update([None], np.array([1003 + 1], np.uint64))
+    assert world.near(3) == {}
+    assert np.isnan(world.view.columns.first_times[3])
+    assert not world.view.columns.scenes[3].any()
+
+
 def test_neighbours_stand_in_both_lists() -> None:
     world = World()
     world.choose(3, recent=[7, 8])

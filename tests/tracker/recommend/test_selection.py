@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tracker.kernels.arithmetic import dot
 from tracker.recommend.selection import select
 
 AXES = np.eye(4, dtype=np.float32)
@@ -68,3 +69,50 @@ def test_seen_items_are_left_out_unless_there_is_nothing_else(pick: Any) -> None
 def test_fewer_candidates_than_wanted_end_in_minus_one(pick: Any) -> None:
     assert pick([0.5], k=3) == [0, -1, -1]
     assert pick([], k=2) == [-1, -1]
+
+
+def test_picks_are_those_of_a_comparison_of_all_with_all() -> None:
+    random = np.random.default_rng(5)
+    users, size, k = 60, 12, 6
+    vectors = random.normal(size=(40, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = np.array([random.permutation(40)[:size] for _ in range(users)], np.int32)
+    scores = np.round(random.normal(size=(users, size)), 1).astype(np.float32)
+    n_rows = random.integers(0, size + 1, users)
+    n_unseen = np.minimum(random.integers(0, size + 1, users), n_rows)
+    for diversity in (0.1, 0.6, 1.0):
+        picks = np.empty((users, k), np.int64)
+        select(k, diversity, True, vectors, rows, scores, n_rows, n_unseen, picks)
+        for b in range(users):
+            expected = _slowly(
+                k, diversity, vectors[rows[b]], rows[b], scores[b, : n_rows[b]], int(n_unseen[b])
+            )
+            assert picks[b].tolist() == expected + [-1] * (k - len(expected))
+
+
+def _slowly(
+    k: int,
+    diversity: float,
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    unseen: int,
+) -> list[int]:
+    """Return the picks of one user, each by the gains of all that are left."""
+    if not len(scores):
+        return []
+    span = scores.max() - scores.min() if scores.max() > scores.min() else np.float32(1.0)
+    values = np.float32(1.0 - diversity) * (scores - scores.min()) / span
+    picked: list[int] = []
+    for turn in range(min(k, len(scores))):
+        left = range(unseen) if turn < unseen else range(unseen, len(scores))
+        gains = {
+            c: values[c]
+            if not turn
+            else values[c]
+            - np.float32(diversity) * np.float32(max(dot(vectors[p], vectors[c]) for p in picked))
+            for c in left
+            if c not in picked
+        }
+        picked.append(min(gains, key=lambda c: (-gains[c], rows[c])))
+    return picked

@@ -30,6 +30,16 @@ def test_new_keys_get_a_slot_each_and_are_named_once() -> None:
     assert arena.slot("nobody") == -1
 
 
+def test_a_new_key_that_repeats_beside_others_has_one_slot() -> None:
+    arena, _, _ = make(100)
+    (known,), _, _ = arena.slots_of(["a"])
+    slots, new, new_slots = arena.slots_of(["b", "a", "c", "b", "d"])
+    assert new == ["b", "c", "d"]
+    assert slots.tolist() == [new_slots[0], known, new_slots[1], new_slots[0], new_slots[2]]
+    assert len(set(slots.tolist())) == 4
+    assert arena.keys(new_slots) == new
+
+
 def test_least_recently_used_rows_are_evicted_first() -> None:
     arena, _, evicted = make(4)
     first, _, _ = arena.slots_of(["a", "b"])

@@ -110,6 +110,19 @@ def test_growing_keeps_rows_and_copies_do_not_follow_later_events() -> None:
     assert users.states.pack(np.arange(2)) != before[:2]
 
 
+def test_growing_within_the_room_copies_nothing_and_new_rows_are_those_of_nobody() -> None:
+    states = UserStates(SMALL, 0, most=8)
+    states.grow(2)
+    states.unpack(np.array([1]), lived_in().states.pack(np.array([0])))
+    ring, row = states.ring, states.pack(np.array([1]))
+    states.grow(7)
+    assert np.shares_memory(states.ring, ring)
+    assert states.pack(np.array([1])) == row
+    nobody = UserStates(SMALL, 1).pack(np.array([0]))
+    assert states.pack(np.array([0, 5, 6])) == nobody * 3
+    assert states.capacity == 7
+
+
 def test_another_format_number_is_refused_by_name() -> None:
     row = bytearray(lived_in().states.pack(np.array([0]))[0])
     row[0] = 9
