@@ -301,6 +301,7 @@ def merge(
         candidates.n_rows[b] = n
         read_walk(
             walk,
+            n_walked,
             now,
             walk_options.whole,
             items,

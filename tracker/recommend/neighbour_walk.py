@@ -180,6 +180,7 @@ def walk_neighbours(
 @native
 def read_walk(
     walk: Walk,
+    n_walked: int,
     now: float,
     whole: bool,
     items: ItemColumns,
@@ -188,7 +189,23 @@ def read_walk(
     walk_sums: Array,
     via: Array,
 ) -> None:
-    """Write the normalised sums of rows (C, WALK_SUMS), and the best neighbour of each (C,)."""
+    """Write the normalised sums of rows (C, WALK_SUMS), and the best neighbour of each (C,).
+
+    Args:
+        walk: of the user.
+        n_walked: rows that it found.
+        now: seconds.
+        whole: all sums are wanted.
+        items: their live statistics.
+        rows: of which the first `n_rows` are read.
+        n_rows: of the candidates.
+        walk_sums: filled.
+        via: filled.
+    """
+    if n_walked == 0:
+        walk_sums[:n_rows] = 0.0
+        via[:n_rows] = -1
+        return
     table, walk_rows, walk_via, sums = walk
     popularity, ref_times = items.counts, items.ref_times
     long_half_life = items.half_lives[COUNT.long]
@@ -231,8 +248,8 @@ def _walk_rows(
     walk = new_walk()
     via = np.empty(rows.shape[1], np.int8)
     for b in range(len(rows)):
-        walk_neighbours(b, now[b], histories, options, near, items, walk)
-        read_walk(walk, now[b], options.whole, items, rows[b], n_rows[b], walk_sums[b], via)
+        n = walk_neighbours(b, now[b], histories, options, near, items, walk)
+        read_walk(walk, n, now[b], options.whole, items, rows[b], n_rows[b], walk_sums[b], via)
 
 
 def walk_rows(

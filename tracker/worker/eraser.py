@@ -25,6 +25,10 @@ KEPT_LOGS = 2
 
 LOG_BYTES = 1024 * 1024
 
+MEMORY_FILTER_SHARE = 0.02
+"""Share of a write buffer for a filter of its keys. Most rows that are looked for are those of new
+users and items: without it, each look searches the buffers, which costs three times as much."""
+
 UNUSED_SECONDS = 24 * 3600.0
 """Time after which the database of a partition that this worker no longer has is deleted."""
 
@@ -39,6 +43,8 @@ class ErasableOptions(RocksDBOptions):
         options.set_keep_log_file_num(KEPT_LOGS)
         options.set_max_log_file_size(LOG_BYTES)
         options.set_max_compaction_bytes(2**50)  # never in parts, whose bounds would be logged
+        options.set_memtable_whole_key_filtering(True)
+        options.set_memtable_prefix_bloom_ratio(MEMORY_FILTER_SHARE)
         return options
 
 
