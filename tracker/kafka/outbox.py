@@ -155,7 +155,7 @@ class Outbox:
         producer: producer of all outboxes, started.
         on_dropped: called with the topic of a dropped record, and the reason.
         patience: in which the brokers have to accept records.
-        trace: encloses the sending of what was put at once.
+        trace: encloses the sending of what goes out together, in the trace of the first of it.
 
     Attributes:
         waiting_bytes: size of the records that the broker has not accepted yet.
@@ -173,6 +173,7 @@ class Outbox:
         self._on_dropped = on_dropped
         self._patience = patience
         self._tail: asyncio.Task[None] | None = None
+        self._waiting: list[Record] | None = None  # of the last task, until it takes them
         self.waiting_bytes = 0
 
     @property
@@ -181,13 +182,19 @@ class Outbox:
         return self.waiting_bytes > MAX_WAITING_BYTES
 
     def put(self, records: Sequence[Record]) -> None:
-        """Send records in the background, after those put before."""
+        """Send records in the background, after those put before.
+
+        What is put while others are on their way waits for these, and goes out together: with a
+        slow broker, batches become large instead of many.
+        """
         if not records:
             return
-        size = sum(record.size for record in records)
-        self.waiting_bytes += size
-        before = self._tail
-        self._tail = asyncio.create_task(self._send(before, records, size))
+        self.waiting_bytes += sum(record.size for record in records)
+        if self._waiting is not None:
+            self._waiting += records
+            return
+        self._waiting = list(records)
+        self._tail = asyncio.create_task(self._send(self._tail))
         self._tail.add_done_callback(_retrieve)
 
     def mark(self) -> "asyncio.Task[None] | None":
@@ -209,17 +216,15 @@ class Outbox:
                     " worker stops, and after a restart their events are processed again"
                 ) from error
 
-    async def _send(
-        self, before: "asyncio.Task[None] | None", records: Sequence[Record], size: int
-    ) -> None:
+    async def _send(self, before: "asyncio.Task[None] | None") -> None:
         with self._trace("send"):
-            await self._send_after(before, records, size)
+            await self._send_after(before)
 
-    async def _send_after(
-        self, before: "asyncio.Task[None] | None", records: Sequence[Record], size: int
-    ) -> None:
+    async def _send_after(self, before: "asyncio.Task[None] | None") -> None:
         if before is not None:
             await asyncio.shield(before)
+        assert self._waiting is not None  # it is until this task takes it
+        records, self._waiting = self._waiting, None
         sent: list[tuple[asyncio.Future[Any], Sequence[Record]]] = []
         started_at = time.monotonic()
         try:
@@ -234,7 +239,7 @@ class Outbox:
                 " (min.insync.replicas); the worker stops, and after a restart the events are"
                 " processed again"
             ) from error
-        self.waiting_bytes -= size
+        self.waiting_bytes -= sum(record.size for record in records)
 
     async def _deliver(
         self, records: Sequence[Record], sent: list[tuple["asyncio.Future[Any]", Sequence[Record]]]

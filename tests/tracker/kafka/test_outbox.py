@@ -68,7 +68,25 @@ def test_records_go_out_in_order_in_as_few_batches_as_they_need() -> None:
     producer = FakeProducer()
     large = [bytes([n]) * (MAX_BATCH_BYTES // 2 - 200) for n in range(3)]
     send(producer, records(*large), [], records(b"4"))
-    assert [values for _, _, values in producer.sent] == [large[:2], large[2:], [b"4"]]
+    assert [values for _, _, values in producer.sent] == [large[:2], [large[2], b"4"]]
+
+
+def test_records_that_wait_for_others_go_out_together() -> None:
+    async def run() -> list[list[bytes]]:
+        producer = FakeProducer()
+        outbox = Outbox(producer, lambda topic, reason: None)
+        outbox.put(records(b"1"))
+        await asyncio.sleep(0)  # it is on its way
+        for value in (b"2", b"3", b"4"):
+            outbox.put(records(value))
+            mark = outbox.mark()
+        await outbox.wait(mark)
+        outbox.put(records(b"5"))
+        await outbox.wait(outbox.mark())
+        assert outbox.waiting_bytes == 0
+        return [values for _, _, values in producer.sent]
+
+    assert asyncio.run(run()) == [[b"1"], [b"2", b"3", b"4"], [b"5"]]
 
 
 def test_each_target_has_batches_of_its_own() -> None:
