@@ -33,7 +33,12 @@ class Room:
         """
         room = self._columns.get(name)
         if room is None or column.base is not room or len(room) < rows:
-            room = np.zeros((max(rows, self._most), *column.shape[1:]), column.dtype)
+            shape = column.shape[1:]
+            try:
+                room = np.zeros((max(rows, self._most), *shape), column.dtype)
+            except MemoryError:  # the system promises no more than it has: grow step by step
+                self._most = 0
+                room = np.zeros((rows, *shape), column.dtype)
             room[: len(column)] = column
             self._columns[name] = room
         return room[:rows]

@@ -37,3 +37,10 @@ def test_columns_of_two_names_do_not_share_room() -> None:
     first = room.longer("first", np.zeros(1), 2)
     second = room.longer("second", np.zeros(1), 2)
     assert not np.shares_memory(first, second)
+
+
+def test_a_column_grows_step_by_step_where_the_system_promises_no_room() -> None:
+    room = Room(most=2**45)
+    column = room.longer("sums", np.array([7.0]), 2)
+    longer = room.longer("sums", column, 3)
+    assert longer.tolist() == [7.0, 0.0, 0.0]
