@@ -16,6 +16,8 @@ RESAMPLES, AREA_RESAMPLES = 1000, 200
 
 _LEVEL = 0.95
 _CHUNK_BYTES = 64 << 20
+_AT_ONCE = 1 << 16
+"""Users drawn at once, for all resamples together: numpy takes longer to be called than to draw."""
 
 
 class Interval(NamedTuple):
@@ -126,8 +128,7 @@ def _bootstrap(
     parts = []
     for start in range(0, resamples, at_once):
         draws = np.empty((min(at_once, resamples - start), users))
-        for row in draws:
-            row[:] = np.bincount(generator.integers(0, users, users), minlength=users)
+        _draw(generator, draws)
         parts.append(statistics(draws))
     edge = (1.0 - _LEVEL) / 2.0
     intervals = []
@@ -138,6 +139,17 @@ def _bootstrap(
         )
         intervals.append(Interval(float(low), float(high)))
     return intervals
+
+
+def _draw(generator: np.random.Generator, draws: Floats) -> None:
+    """Fill draws (R, users): how often each user is drawn in each of R resamples."""
+    users = draws.shape[1]
+    some = max(1, _AT_ONCE // users)
+    for start in range(0, len(draws), some):
+        part = draws[start : start + some]
+        choices = generator.integers(0, users, part.shape)
+        choices += users * np.arange(len(part))[:, None]
+        part[:] = np.bincount(choices.ravel(), minlength=part.size).reshape(part.shape)
 
 
 def _sums(values: Floats, codes: Integers, count: int) -> Floats:
