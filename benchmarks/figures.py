@@ -23,6 +23,7 @@ from benchmarks.plots import (
     WORSE,
     Bar,
     Panel,
+    Plot,
     bars,
     curves,
     lines,
@@ -90,10 +91,10 @@ def _bar(name: str, row: dict[str, Any], metric: str) -> Bar:
     return Bar(title, row[metric], low, high, colour.get(name, OTHERS))
 
 
-def plot_quality(**names: str) -> Callable[[Results], str]:
+def plot_quality(**names: str) -> Callable[[Results], Plot]:
     """Return the plot of NDCG@10 by model, a part for each case; a title for each name."""
 
-    def plot(results: Results) -> str:
+    def plot(results: Results) -> Plot:
         groups = {
             title: [
                 _bar(row["model"], row, "ndcg_at_10")
@@ -106,7 +107,7 @@ def plot_quality(**names: str) -> Callable[[Results], str]:
     return plot
 
 
-def plot_history(results: Results) -> str:
+def plot_history(results: Results) -> Plot:
     """Return NDCG@10 over the length of the user's history."""
     result = results["films"]
     parts = [
@@ -125,7 +126,7 @@ def plot_history(results: Results) -> str:
     return lines([name for name, _ in parts], points, ("events before the target", "NDCG@10"))
 
 
-def plot_ablation(results: Results) -> str:
+def plot_ablation(results: Results) -> Plot:
     """Return each variant's difference from its comparison."""
     found = [
         Bar(one["name"], mean, low, high, WORSE if high < 0 else OTHERS)
@@ -136,7 +137,7 @@ def plot_ablation(results: Results) -> str:
     return bars({"": found}, "difference in NDCG@10 with its 95 % interval", zero=False)
 
 
-def plot_calibration(results: Results) -> str:
+def plot_calibration(results: Results) -> Plot:
     """Return the share of positive events over the probability."""
     points = {
         name: [(one["probability"], one["positives"]) for one in bins]
@@ -146,7 +147,7 @@ def plot_calibration(results: Results) -> str:
     return curves(points, ("mean probability of a tenth of the events", "share that was positive"))
 
 
-def plot_throughput(results: Results) -> str:
+def plot_throughput(results: Results) -> Plot:
     """Return events per second of the systems, with the range of the runs."""
     figures, groups = results["pipeline"]["figures"], {}
     colours = {"tracker": OURS}
@@ -165,23 +166,23 @@ def plot_throughput(results: Results) -> str:
 FILMS = {"films": "the last tenth of the time", "films_loo": "the last film of each user"}
 
 
-def plot_interests(results: Results) -> str:
+def plot_interests(results: Results) -> Plot:
     """Return how one user's interests rose and fell."""
     moments = results["interests"]["figures"]["moments"]
     return shares([(one["time"], one["interests"]) for one in moments])
 
 
-def plot_soak(results: Results) -> str:
+def plot_soak(results: Results) -> Plot:
     """Return the curves of an hour's run."""
     return _curves_of_run(results["soak"]["figures"])
 
 
-def plot_outage(results: Results) -> str:
+def plot_outage(results: Results) -> Plot:
     """Return the curves of a run whose broker was away."""
     return _curves_of_run(results["outage"]["figures"])
 
 
-def _curves_of_run(figures: Mapping[str, Any]) -> str:
+def _curves_of_run(figures: Mapping[str, Any]) -> Plot:
     """Return memory, files, what waits, and how late lists are, over time."""
     samples, late = figures["samples"], figures["latency_ms"]
 
@@ -206,7 +207,7 @@ def _curves_of_run(figures: Mapping[str, Any]) -> str:
     )
 
 
-PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
+PLOTS: dict[str, tuple[str, Callable[[Results], Plot]]] = {
     "films": (
         "NDCG@10 of all models on films",
         plot_quality(**FILMS),
@@ -220,15 +221,15 @@ PLOTS: dict[str, tuple[str, Callable[[Results], str]]] = {
     "outage": ("The same while the broker is away, and afterwards", plot_outage),
     "throughput": ("Events per second of the programs", plot_throughput),
 }
-"""Plots by the name of their file in docs/figures/, without .svg: description and drawing."""
+"""Plots by the name of their file in docs/figures/, without .svg: description, and its maker."""
 
 
 def _image(name: str) -> blocks.Block:
     """Return the block that shows a plot."""
 
     def block(results: Results) -> str:
-        description, draw = PLOTS[name]
-        draw(results)
+        description, plot_of = PLOTS[name]
+        plot_of(results)  # raises what is not measured
         return f"![{description}]({name}.svg)"
 
     return block
@@ -264,20 +265,17 @@ def stale(results: Results) -> dict[Path, str]:
         text = path.read_text(encoding="utf-8")
         if (made := render(text, results, READMES.get(path, "en"))) != text:
             found[path] = made
-    for name, (_, draw) in PLOTS.items():
+    for name, (_, plot_of) in PLOTS.items():
         path = PAGES / f"{name}.svg"
         try:
-            made = draw(results)
+            plot = plot_of(results)
         except NotMeasuredError:
             continue
         # Another release of matplotlib draws the same data otherwise; that is not stale.
-        if not path.exists() or _stamp(path.read_text(encoding="utf-8")) != _stamp(made):
-            found[path] = made
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text.rstrip().rpartition("\n")[2] != plot.stamp():
+            found[path] = plot.svg()
     return found
-
-
-def _stamp(svg: str) -> str:
-    return svg.rstrip().rpartition("\n")[2]
 
 
 def main() -> int:

@@ -60,9 +60,50 @@ def stamp(data: Any) -> str:
     return f"<!-- data {digest(data)} -->"
 
 
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot that is drawn when it is wanted: whether it is up to date, its data tell.
+
+    Attributes:
+        draw: draws it on a figure.
+        size: width and height, in inches.
+        data: all that it shows.
+    """
+
+    draw: Callable[["Figure"], None]
+    size: tuple[float, float]
+    data: Any
+
+    def stamp(self) -> str:
+        """Return the comment at the end of the picture, which names the data."""
+        return stamp(self.data)
+
+    def svg(self) -> str:
+        """Return the picture."""
+        import matplotlib as mpl  # a second, which only who draws pays
+        from matplotlib.figure import Figure
+
+        with mpl.rc_context(_SETTINGS):
+            figure = Figure(figsize=self.size, layout="constrained")
+            self.draw(figure)
+            written = io.StringIO()
+            figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+        text = written.getvalue()
+        text = text[text.index("<svg") :]
+        sheet = "".join(
+            f'[style*="{part}: {light}"]{{{part}:{dark}!important}}'
+            for light, dark in DARK.items()
+            for part in ("fill", "stroke")
+        )
+        style = f"<style>@media (prefers-color-scheme: dark){{{sheet}}}</style>"
+        begin = text.index(">") + 1
+        text = f"{text[:begin]}\n{style}{text[begin:]}".rstrip()
+        return "\n".join(line.rstrip() for line in text.splitlines()) + f"\n{self.stamp()}\n"
+
+
 def bars(
     groups: Mapping[str, Sequence[Bar]], label: str, zero: bool = True, form: str = "{:.3f}"
-) -> str:
+) -> Plot:
     """Return horizontal bars with intervals, one part for each group.
 
     Args:
@@ -81,10 +122,10 @@ def bars(
 
     longest = max(len(found) for found in groups.values())
     data = {name: [vars_of(one) for one in found] for name, found in groups.items()}
-    return _svg(draw, (4.4 * len(groups) if len(groups) > 1 else 7.2, 0.9 + 0.32 * longest), data)
+    return Plot(draw, (4.4 * len(groups) if len(groups) > 1 else 7.2, 0.9 + 0.32 * longest), data)
 
 
-def curves(points: Mapping[str, Sequence[tuple[float, float]]], labels: tuple[str, str]) -> str:
+def curves(points: Mapping[str, Sequence[tuple[float, float]]], labels: tuple[str, str]) -> Plot:
     """Return lines through points in the unit square, and its diagonal.
 
     Args:
@@ -102,12 +143,12 @@ def curves(points: Mapping[str, Sequence[tuple[float, float]]], labels: tuple[st
         axes.set_ylabel(labels[1])
         axes.legend(loc="upper left")
 
-    return _svg(draw, (4.8, 4.2), {name: list(found) for name, found in points.items()})
+    return Plot(draw, (4.8, 4.2), {name: list(found) for name, found in points.items()})
 
 
 def lines(
     places: Sequence[str], points: Mapping[str, Sequence[Bar]], labels: tuple[str, str]
-) -> str:
+) -> Plot:
     """Return a line with intervals over named places for each model.
 
     Args:
@@ -133,7 +174,7 @@ def lines(
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
     data = {name: [vars_of(one) for one in found] for name, found in points.items()}
-    return _svg(draw, (7.2, 3.4), {"places": list(places), **data})
+    return Plot(draw, (7.2, 3.4), {"places": list(places), **data})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +187,7 @@ class Panel:
     log: bool = False
 
 
-def panels(found: Sequence[Panel], away: tuple[float, float] | None) -> str:
+def panels(found: Sequence[Panel], away: tuple[float, float] | None) -> Plot:
     """Return curves over the same minutes, one below the other.
 
     Args:
@@ -170,10 +211,10 @@ def panels(found: Sequence[Panel], away: tuple[float, float] | None) -> str:
         axes[-1].set_xlabel("minutes; the broker is away in the grey part")
 
     data = [[one.title, list(one.minutes), list(one.values)] for one in found]
-    return _svg(draw, (7.2, 0.7 + 1.5 * len(found)), [data, away])
+    return Plot(draw, (7.2, 0.7 + 1.5 * len(found)), [data, away])
 
 
-def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
+def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> Plot:
     """Return stacked shares over time, with a tick for each moment.
 
     Args:
@@ -204,7 +245,7 @@ def shares(moments: Sequence[tuple[float, Mapping[str, float]]]) -> str:
         )
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
-    return _svg(draw, (7.2, 3.4), [[time, dict(found)] for time, found in moments])
+    return Plot(draw, (7.2, 3.4), [[time, dict(found)] for time, found in moments])
 
 
 def vars_of(bar: Bar) -> list[Any]:
@@ -245,25 +286,3 @@ def _errors(found: Sequence[Bar]) -> tuple[list[float], list[list[float]]]:
     """Return the values, and how far below and above them the intervals reach."""
     below = [max(0.0, one.value - one.low) for one in found]
     return [one.value for one in found], [below, [max(0.0, one.high - one.value) for one in found]]
-
-
-def _svg(draw: Callable[["Figure"], None], size: tuple[float, float], data: Any) -> str:
-    import matplotlib as mpl  # a second, which only who draws pays
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    text = written.getvalue()
-    text = text[text.index("<svg") :]
-    sheet = "".join(
-        f'[style*="{part}: {light}"]{{{part}:{dark}!important}}'
-        for light, dark in DARK.items()
-        for part in ("fill", "stroke")
-    )
-    style = f"<style>@media (prefers-color-scheme: dark){{{sheet}}}</style>"
-    begin = text.index(">") + 1
-    text = f"{text[:begin]}\n{style}{text[begin:]}".rstrip()
-    return "\n".join(line.rstrip() for line in text.splitlines()) + f"\n{stamp(data)}\n"

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import results
 from benchmarks.all import commands
 from benchmarks.blocks import RULES, WALKS
-from benchmarks.figures import BLOCKS, PAGES, render, stale
+from benchmarks.figures import BLOCKS, PAGES, PLOTS, render, stale
 from benchmarks.plots import DARK, OURS, Bar, bars, stamp
 from benchmarks.readme_table import readme_table
 from benchmarks.results import (
@@ -95,13 +95,13 @@ def test_other_tables_of_the_readme_are_left_alone() -> None:
 
 def test_a_plot_has_dark_colours_and_says_which_data_it_shows() -> None:
     groups = {"films": [Bar("ours", 0.3, 0.2, 0.4, OURS), Bar("theirs", 0.1, 0.1, 0.1)]}
-    svg = bars(groups, "NDCG@10")
-    assert svg == bars(groups, "NDCG@10")
+    svg = bars(groups, "NDCG@10").svg()
+    assert svg == bars(groups, "NDCG@10").svg()
     assert svg.count("<svg") == 1
     assert f'[style*="fill: {OURS}"]{{fill:{DARK[OURS]}!important}}' in svg
-    assert svg.rstrip().endswith("-->")
+    assert svg.rstrip().splitlines()[-1] == bars(groups, "NDCG@10").stamp()
     other = {"films": [Bar("ours", 0.31, 0.2, 0.4, OURS), Bar("theirs", 0.1, 0.1, 0.1)]}
-    assert svg.rstrip().splitlines()[-1] != bars(other, "NDCG@10").rstrip().splitlines()[-1]
+    assert svg.rstrip().splitlines()[-1] != bars(other, "NDCG@10").stamp()
     assert stamp(1) != stamp(2)
 
 
@@ -324,6 +324,12 @@ def test_a_block_is_made_of_results(name: str) -> None:
     for line in text.splitlines():
         if line.startswith("|"):
             assert line.endswith(" |")
+
+
+@pytest.mark.parametrize("name", sorted(PLOTS))
+def test_a_plot_is_drawn_of_results(name: str) -> None:
+    plot = PLOTS[name][1](made_up())
+    assert plot.svg().endswith(f"{plot.stamp()}\n")
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
