@@ -71,8 +71,10 @@ demo: .venv/.demo
 test: .venv/.test
 	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadgroup --cov --cov-report=term $(ARGS)
 
+# All of tests/end_to_end needs a broker: it is not even imported.
 quick: .venv/.test
-	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup -m "not broker and not training" $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup -m "not broker and not training" \
+	  --ignore tests/end_to_end $(ARGS)
 
 browser: .venv/.test
 	$(BIN)/python -m tests.browser $(ARGS)

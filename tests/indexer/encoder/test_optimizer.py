@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -21,6 +22,7 @@ def fitted(optimizer_of: type, steps: int = 20) -> torch.Tensor:
     return weight.detach()
 
 
+@pytest.mark.training
 def test_steps_are_those_of_torch() -> None:
     def theirs(parameters: list[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)

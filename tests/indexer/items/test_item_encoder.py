@@ -13,6 +13,8 @@ from tests.shards import Copies
 from tests.tiny_bert import SPECIAL, make_bert
 from tracker.kernels.device import DeviceError
 
+pytestmark = pytest.mark.xdist_group("transformers")  # it loads for seconds, in one process only
+
 WORDS = ("red", "green", "blue", "cup", "axe", "boot")
 
 

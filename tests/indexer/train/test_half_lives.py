@@ -55,6 +55,7 @@ def choice(log: EventLog, most: int = 10**9) -> HalfLives | None:
     return choose_half_lives(log, rows_of(log), vectors(), targets, DEFAULT)
 
 
+@pytest.mark.training
 def test_tastes_that_last_for_years_get_longer_half_lives(tmp_path: Path) -> None:
     found = choice(log_of(tmp_path, gap=30 * DAY, lasting=9000 * DAY))
     assert found is not None
@@ -62,12 +63,14 @@ def test_tastes_that_last_for_years_get_longer_half_lives(tmp_path: Path) -> Non
     assert found.loss < found.loss_in_force - 2.0 * found.error
 
 
+@pytest.mark.training
 def test_tastes_of_minutes_get_shorter_ones(tmp_path: Path) -> None:
     found = choice(log_of(tmp_path, gap=90.0, lasting=900.0))
     assert found is not None
     assert min(found.seconds) < min(DEFAULT)
 
 
+@pytest.mark.training
 def test_those_in_force_stay_where_nothing_is_clearly_better(tmp_path: Path) -> None:
     """Nobody's taste lasts: no half-life tells what comes next."""
     found = choice(log_of(tmp_path, gap=HOUR, lasting=1.0))
@@ -75,6 +78,7 @@ def test_those_in_force_stay_where_nothing_is_clearly_better(tmp_path: Path) -> 
     assert found.seconds == DEFAULT
 
 
+@pytest.mark.training
 def test_too_few_targets_choose_nothing(tmp_path: Path) -> None:
     log = log_of(tmp_path, gap=HOUR, lasting=DAY)
     assert choice(log, MIN_TARGETS - 1) is None

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog, read_event_log
@@ -11,6 +12,8 @@ from indexer.train.item_half_lives import MIN_TARGETS, ItemHalfLives, choose_ite
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id
 from tracker.items.config import DAY, HOUR, ItemCounts
+
+pytestmark = pytest.mark.training  # weights are fitted for each choice
 
 START = 1.7e9
 ITEMS = 80

@@ -1,6 +1,7 @@
 """SceneAttention starts as the encoder alone, and an unseen scene stays the shared model."""
 
 import numpy as np
+import pytest
 import torch
 
 from tracker.encoder.interests import unit_interests
@@ -103,6 +104,7 @@ def test_the_order_of_interests_does_not_matter() -> None:
     torch.testing.assert_close(found, other)
 
 
+@pytest.mark.training
 def test_a_scene_of_its_own_is_learned() -> None:
     torch.manual_seed(0)
     model = SceneAttention(CONFIG).train()

@@ -181,22 +181,26 @@ def test_code_is_cached_under_a_digest_of_all_it_can_depend_on(tmp_path: Path) -
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text)
     script = (
-        "import tracker.users.kernel, tracker.users.unrelated\n"
-        "from tracker.kernels.native import _digest\n"
-        "print(_digest('tracker.users.kernel'))\n"
+        "import sys\n"
+        "from importlib import import_module, invalidate_caches\n"
+        "from pathlib import Path\n"
+        "for name in ('', *sys.argv[1:]):\n"
+        "    for known in [one for one in sys.modules if one.partition('.')[0] == 'tracker']:\n"
+        "        del sys.modules[known]\n"
+        "    path = Path('tracker', name or '__init__.py')\n"
+        "    text = path.read_text()\n"
+        "    path.write_text(text + ('# changed\\n' if name else ''))\n"
+        "    invalidate_caches()\n"
+        "    import_module('tracker.users.kernel'), import_module('tracker.users.unrelated')\n"
+        "    print(import_module('tracker.kernels.native')._digest('tracker.users.kernel'))\n"
+        "    path.write_text(text)\n"
     )
-
-    def digest_with(changed: str | None = None) -> str:
-        for name, text in sources.items():
-            (package / name).write_text(text + ("# changed\n" if name == changed else ""))
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run(
-            [sys.executable, "-c", script],
-            env=environment, check=True, capture_output=True, text=True, cwd=tmp_path,
-        ).stdout  # fmt: skip
-
-    before = digest_with()
-    changes = {name for name in sources if digest_with(name) != before}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    before, *after = subprocess.run(
+        [sys.executable, "-c", script, *sources],
+        env=environment, check=True, capture_output=True, text=True, cwd=tmp_path,
+    ).stdout.split()  # fmt: skip
+    changes = {name for name, digest in zip(sources, after, strict=True) if digest != before}
     assert changes == {
         "kernels/native.py",
         "kernels/parts.py",
