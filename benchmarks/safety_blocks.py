@@ -48,7 +48,7 @@ def _run(result: Mapping[str, Any]) -> str:
         "five minutes after": (back, back + PART_SECONDS),
         "last five minutes": (end - PART_SECONDS, end),
     }
-    rows = []
+    rows: list[list[str]] = []
     for name, (begin, until) in parts.items():
         if (begin, until) in list(parts.values())[: len(rows)]:
             continue  # a short run has been told already
@@ -73,10 +73,10 @@ def _run(result: Mapping[str, Any]) -> str:
     else:
         ended = "The worker did not end."
     text = (
-        f"{figures['minutes']:g} minutes, {whole(figures['rate'])} events/s, {whole(figures['users'])}"
-        f" users, {whole(figures['items'])} items. The broker was killed after"
-        f" {leave / 60:.0f} minutes, and started again {(back - leave) / 60:.0f} minutes later."
-        f" {ended} The first list came {figures['first_list_seconds']:.0f} s after the broker's"
+        f"{figures['minutes']:g} minutes, {whole(figures['rate'])} events/s,"
+        f" {whole(figures['users'])} users, {whole(figures['items'])} items."
+        f" The broker was killed after {leave / 60:.0f} minutes, and started again"
+        f" {(back - leave) / 60:.0f} minutes later. {ended} The first list came {figures['first_list_seconds']:.0f} s after the broker's"
         f" start, and all that had waited was answered {figures['caught_up_seconds']:.0f} s after"
         f" it. Of {whole(figures['events'])} events, {whole(figures['sent'] - figures['events'])}"
         f" were lost; {whole(figures['without_list'])} users are without a list of their last one."

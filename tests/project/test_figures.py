@@ -219,7 +219,7 @@ def made_up() -> Stored:
         "place": 9,
         "in_lists": 0.0,
     }
-    run: dict[str, Any] = {
+    hour: dict[str, Any] = {
         "minutes": 30.0,
         "rate": 300.0,
         "users": 9,
@@ -240,7 +240,7 @@ def made_up() -> Stored:
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
         **dict.fromkeys(WALKS, walk),
-        **dict.fromkeys(("soak", "outage"), run),
+        **dict.fromkeys(("soak", "outage"), hour),
         **speed(),
         "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),
