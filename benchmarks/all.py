@@ -110,7 +110,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                     "--folder", str(work / "soak")),
         ],
         "outage": [
-            _python("soak", "--minutes", "20", "--away", "10", "--rate", "2000",
+            _python("soak", "--minutes", "14", "--away", "10", "--rate", "2000",
                     "--folder", str(work / "outage")),
         ],
         "demo": [_python("demonstration")],

@@ -41,17 +41,17 @@ def _run(result: Mapping[str, Any]) -> str:
     """Return what a run held at its begin, before and after the broker was away, and last."""
     figures = result["figures"]
     leave, back, end = figures["leave"], figures["back"], 60.0 * figures["minutes"]
-    parts = {
-        "first five minutes": (0.0, PART_SECONDS),
-        "five minutes before": (leave - PART_SECONDS, leave),
-        "broker away": (leave, back),
-        "five minutes after": (back, back + PART_SECONDS),
-        "last five minutes": (end - PART_SECONDS, end),
-    }
-    rows: list[list[str]] = []
+    parts = {"before": (0.0, leave), "broker away": (leave, back), "after": (back, end)}
+    if leave > 2 * PART_SECONDS:
+        parts = {
+            "first five minutes": (0.0, PART_SECONDS),
+            "five minutes before": (leave - PART_SECONDS, leave),
+            "broker away": (leave, back),
+            "five minutes after": (back, back + PART_SECONDS),
+            "last five minutes": (end - PART_SECONDS, end),
+        }
+    rows = []
     for name, (begin, until) in parts.items():
-        if (begin, until) in list(parts.values())[: len(rows)]:
-            continue  # a short run has been told already
         samples = [one for one in figures["samples"] if begin <= one["seconds"] < until]
         lists = [one for one in figures["latency_ms"] if begin <= one["seconds"] < until]
         rows.append(
