@@ -344,18 +344,19 @@ class Partition:
         commit_at = self._commits.due_at
         if commit_at is not None:  # the end of a running commit wakes us
             seconds = min(seconds, commit_at - time.monotonic())
-        list_at = self.side.due_at(self.side.waits_for_end and self.lag == 0)
+        list_at = self.side.due_at(self.lag == 0)
         if list_at is not None:
             seconds = min(seconds, list_at - self._context.clock())
         if seconds <= 0:
             return
         self._wake.clear()
         self._rests = True
-        timer = asyncio.get_running_loop().call_later(seconds, self._wake.set)
         try:
-            await self._wake.wait()
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
         finally:
-            timer.cancel()
             self._rests = False
 
     async def _apply(self, chunk: Chunk) -> None:
@@ -423,7 +424,7 @@ class Partition:
             self._outbox.put(await self._run_with_room(self.side.apply_request))
 
     async def _emit_due(self) -> None:
-        list_at = self.side.due_at(self.side.waits_for_end and self.lag == 0)
+        list_at = self.side.due_at(self.lag == 0)
         if list_at is not None and list_at <= self._context.clock():
             self._outbox.put(await self._run_with_room(self.side.emit_due))
 

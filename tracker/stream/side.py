@@ -164,11 +164,6 @@ class Side(ABC, Generic[Key]):
         """Return the latest time, in seconds, that stream time may have now."""
         return self._context.clock() + MAX_FUTURE_SECONDS
 
-    @property
-    def waits_for_end(self) -> bool:
-        """True if `due_at` has to know whether all events of the log are in the state."""
-        return False
-
     def due_at(self, at_end: bool) -> float | None:
         """Return the wall time in seconds at which `emit_due` has work; None for no such time.
 

@@ -376,11 +376,6 @@ class UserSide(Side[str]):
         job, self._job = self._job, None
         return job
 
-    @property
-    def waits_for_end(self) -> bool:
-        """True while lists wait for the end of a backlog."""
-        return self._policy.has_backlog
-
     def due_at(self, at_end: bool) -> float | None:
         """Return the wall time in seconds at which the next pending list is due; None if none is.
 

@@ -1,8 +1,9 @@
-"""The Faust application: topics and tables around the data plane."""
+"""The Faust application: topics, tables and agents around the data plane."""
 
 import asyncio
 import logging
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from tracker.worker.eraser import ErasableOptions, Eraser
 from tracker.worker.plane import EXPECTED, Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
 from tracker.worker.replay_end import ReplayEnd
-from tracker.worker.transport import ChunkConsumer, ChunkTransport, RecoveryEnd
+from tracker.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport, RecoveryEnd
 from tracker.worker.web import Health, add_api, add_pages, limit_connections, own_address
 
 log = logging.getLogger(__name__)
@@ -51,16 +52,12 @@ class TrackerApp(faust.App):
     plane: Plane
     keeper: ArtifactKeeper
     aside: list[ForgetFeed | Eraser | ReplayEnd]
-    sources: list[Any]
-    """The topics that the group reads, whose chunks the consumer hands to the plane."""
     commit_seconds: float
     """Maximum time of the last commits: a connection that is half open answers none."""
 
     async def on_start(self) -> None:
         """Start the producer and the item feed before partitions are assigned."""
         await super().on_start()
-        for topic in self.sources:
-            self.topics.add(topic)
         await self.plane.start()
         self.keeper.start()
         for task in self.aside:
@@ -165,6 +162,8 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         datadir=settings.data_dir,
         key_serializer="raw",
         value_serializer="raw",
+        agent_supervisor="mode.CrashingSupervisor",
+        stream_buffer_maxsize=1_000_000,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         table_standby_replicas=settings.standbys,
@@ -217,10 +216,8 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         end = ReplayEnd(settings, context.replay, plane.partitions, plane.task_died)
         app.aside.append(end)
     app.aside.append(Eraser(settings.erase_seconds, tables, plane.task_died))
-    app.sources = [
-        app.topic(topic, partitions=cluster.partitions(topic))
-        for topic in (topics.events, topics.items)
-    ]
+    _agent(app, plane, topics.events, cluster.partitions(topics.events))
+    _agent(app, plane, topics.items, cluster.partitions(topics.items))
 
     def recovery_steps() -> object:
         tables: Any = app.tables
@@ -275,6 +272,16 @@ def _table(app: faust.App, name: str, partitions: int, open_files: int) -> Any:
 
     options.open = open_path
     return table
+
+
+def _agent(app: faust.App, plane: Plane, topic: str, partitions: int) -> None:
+    source = app.topic(topic, schema=ChunkSchema(allow_empty=True), partitions=partitions)
+
+    @app.agent(source, name=topic)
+    async def agent(stream: Any) -> AsyncIterator[None]:
+        async for event in stream.noack().events():
+            plane.accept(event.value, event.ack)
+            yield
 
 
 def _credentials(settings: Settings) -> Any:

@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, cast
 
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+import faust
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP
+from faust.types import TP, ConsumerMessage
 
 from tracker.explained import first_line
 from tracker.kafka.fetch_pace import FetchPace
@@ -29,7 +30,7 @@ class Owner(Protocol):
 
     The consumer calls `fence` at each assignment, before Faust recovers the tables, and `release`
     at each revocation, before Faust forgets the partitions. `position`, `committed` and `room` are
-    called between two fetches, and must not block. `accept` is called with each chunk.
+    called between two fetches, and must not block.
     """
 
     async def fence(self, tps: Collection[TP]) -> None:
@@ -49,9 +50,6 @@ class Owner(Protocol):
 
     def expect(self, tps: Collection[TP]) -> None:
         """Expect small chunks of these source partitions, which come next."""
-
-    def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
-        """Take a chunk over; `on_done` is called when it is applied or dropped."""
 
 
 class NoOwner:
@@ -77,10 +75,6 @@ class NoOwner:
 
     def expect(self, tps: Collection[TP]) -> None:
         """No-op."""
-
-    def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
-        """Drop the chunk."""
-        on_done()
 
 
 FETCH_WAIT_MILLISECONDS = 100
@@ -154,27 +148,6 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         """Start the consumer; its fetches keep the pace that the transport sets."""
         await super().on_start()
         cast(Any, self.transport).pace.apply_to(cast(Any, self._consumer)._fetcher)
-
-    async def getmany(self, active_partitions: Any, timeout: float) -> Any:
-        """Fetch records in the thread: it and the event loop wake each other once.
-
-        Faust's queue of calls takes several tasks for that.
-        """
-        consumer, loop = self._ensure_consumer(), asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-
-        def begin() -> None:
-            fetch = self._fetch_records(
-                consumer, active_partitions, timeout, cast(Any, consumer)._max_poll_records
-            )
-            self._fetch = self.thread_loop.create_task(fetch)
-            self._fetch.add_done_callback(hand_back)
-
-        def hand_back(fetch: "asyncio.Task[Any]") -> None:
-            loop.call_soon_threadsafe(_settle, answer, fetch)
-
-        self.thread_loop.call_soon_threadsafe(begin)
-        return await answer
 
     async def on_thread_stop(self) -> None:
         """Stop the consumer; aiokafka fails at that if no broker answers, with nothing to save."""
@@ -257,39 +230,34 @@ class ChunkConsumer(driver.Consumer):
             return None
         return assignment.state_value(tp)
 
+    def ack(self, message: Any) -> bool:
+        """Acknowledge a chunk, freeing its place in the queue."""
+        acknowledged: bool = super().ack(message)
+        self.wake()
+        return acknowledged
+
     def wake(self) -> None:
         """Check again which partitions have room."""
         self._room.set()
 
-    async def _drain_messages(self, fetcher: Any) -> None:
-        """Fetch until Faust stops the consumer or its fetcher.
-
-        Faust would carry each chunk to an agent, through a stream and a dozen tasks.
-        """
-        consumer_stopped = cast(Any, self)._stopped.is_set
-        try:
-            while not (consumer_stopped() or fetcher._stopped.is_set()):
-                await self.fetch()
-        except (asyncio.CancelledError, ConsumerStoppedError):
-            if not self.app.should_stop:
-                raise
-
-    async def fetch(self) -> None:
-        """Fetch records, and hand their chunks to the owner, taking turns between partitions."""
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Fetch records, and yield one message per chunk, taking turns between partitions."""
         while self._rewind:
             tp, offset = self._rewind.popitem()
             if tp in self.assignment():
                 self._next[tp] = offset
                 await self._seek_to(tp, offset)
-        records = await self._fetched()
+        records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if not records or self.should_stop or not self.flow_active:
-            return  # without flow, everything is sought again before it resumes
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            return  # everything is sought again before flow resumes
+        others = {tp: part for tp, part in records.items() if not self._is_source(tp)}
         queues = [self._chunks(tp, records[tp]) for tp in records if self._is_source(tp)]
         if self._gaps:
             await self._report_gaps()
-        owner = self._owner
-        owner.expect(
+        self._owner.expect(
             [queue[0].tp for queue in queues if queue and len(queue[0].records) <= SMALL_RECORDS]
         )
         for turn in range(max(map(len, queues), default=0)):
@@ -298,7 +266,14 @@ class ChunkConsumer(driver.Consumer):
                     continue
                 if not self.flow_active or self.app.consumer_generation_id != generation:
                     return
-                owner.accept(queue[turn], self.wake)
+                chunk = queue[turn]
+                self._read_offset[chunk.tp] = chunk.records[-1].offset
+                yield chunk.tp, self._message(chunk, generation)
+        for tp, record in self.scheduler.iterate(others) if others else ():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active:
+                yield tp, self._to_message(tp, record)
 
     def _chunks(self, tp: TP, records: Sequence[Any]) -> list[Chunk]:
         """Cut records into chunks that start at the end of the last one.
@@ -342,21 +317,38 @@ class ChunkConsumer(driver.Consumer):
             if deleted > 0:
                 self.transport.report_deleted(tp, start, deleted)
 
-    async def _fetched(self) -> Mapping[TP, Any]:
+    def _message(self, chunk: Chunk, generation: int) -> Any:
+        last = chunk.records[-1]
+        return ConsumerMessage(
+            chunk.tp.topic,
+            chunk.tp.partition,
+            last.offset,
+            (last.timestamp or 0) / 1000.0,  # None in the first message formats
+            last.timestamp_type,
+            None,
+            None,
+            cast(Any, chunk),
+            None,
+            0,
+            0,
+            chunk.tp,
+            generation_id=generation,
+        )
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
         """Fetch partitions that have room, and apply the records of changelogs."""
         if not self.flow_active:
             await self.wait(cast(Any, self.can_resume_flow))
-        active = self._get_active_partitions()
-        if not active:
+        if not self._get_active_partitions():  # Faust would sleep for a second
             await asyncio.sleep(HELD_SECONDS)
-            return {}
-        records: dict[TP, Any] = await self._getmany(active, FETCH_SECONDS)
-        self._set_pace(records, active)
-        if self.flow_active:
-            await self._apply_changelogs(records, active)
-        return records
+            return {}, set()
+        records, active = await super()._wait_next_records(min(timeout, FETCH_SECONDS))
+        self._set_pace(records or {})
+        if records is not None and self.flow_active:
+            await self._apply_changelogs(records, active or ())
+        return records, active
 
-    def _set_pace(self, records: Mapping[TP, Sequence[Any]], active: Collection[TP]) -> None:
+    def _set_pace(self, records: Mapping[TP, Sequence[Any]]) -> None:
         """Set the time to the next fetch: more if this one brought few events, and these alone.
 
         Few large chunks come then instead of many of one event, each of which costs as much.
@@ -368,7 +360,7 @@ class ChunkConsumer(driver.Consumer):
             return
         self._mean_work += (work - self._mean_work) * WORK_SHARE
         pace = 0.0
-        sources = [tp for tp in active if self._is_source(tp)]
+        sources = [tp for tp in self.assignment() if self._is_source(tp)]
         waiting = sum(self.unread(tp) or 0 for tp in sources)  # of those without room too
         if len(counts) == len(records) and sum(counts) + waiting < SMALL_FETCH:
             fixed = self.transport.linger_seconds
@@ -421,6 +413,7 @@ class ChunkConsumer(driver.Consumer):
                 rows = ((r.key, r.value) for r in changes if self._is_row(r))
                 appended = (changes[-1].timestamp or 0) / 1000.0
                 write_records(database, rows, changes[-1].offset, min(appended, time.time()))
+                self._read_offset[tp] = changes[-1].offset
                 offsets[tp] = max(_known(offsets[tp]), changes[-1].offset)
             position = await self._position(tp)
             if position is not None and position - 1 > _known(offsets[tp]):
@@ -493,15 +486,17 @@ class ChunkConsumer(driver.Consumer):
                     await self._seek_to(tp, position)
 
     async def _seek_to(self, tp: TP, offset: int) -> None:
+        self._read_offset[tp] = None  # or Faust drops records that it believes to have read
         with contextlib.suppress(IllegalStateError):  # taken away: it is sought when it comes back
             await self._thread.call_thread(self._thread._ensure_consumer().seek, tp, offset)
 
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        """Return the partitions whose offset Faust is to commit for the group: the sources."""
-        return (tp for tp in self.assignment() if self._is_source(tp))
-
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit for the group: the position of the state's last commit."""
+        if not self._is_source(tp):
+            offset: int | None = super()._new_offset(tp)
+            return offset
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
         position = self._owner.committed(tp)
         before = self._committed_offset[tp]
         return position if position is not None and (before is None or position > before) else None
@@ -601,13 +596,12 @@ class ChunkTransport(driver.Transport):
         self.report_deleted: Callable[[TP, int, int], object] = lambda tp, offset, count: None
 
 
-def _settle(answer: "asyncio.Future[Any]", fetch: "asyncio.Task[Any]") -> None:
-    """Answer a call with the end of its task, unless nobody waits any more."""
-    if answer.done():
-        return
-    if fetch.cancelled():
-        answer.cancel()
-    elif (error := fetch.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(fetch.result())
+class ChunkSchema(faust.Schema[None, Any]):
+    """Passes chunks to the agent unchanged."""
+
+    def loads_key(self, app: Any, message: Any, **kwargs: Any) -> None:
+        """Chunks have no key."""
+
+    def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
+        """Return the chunk."""
+        return message.value

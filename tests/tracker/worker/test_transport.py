@@ -1,17 +1,16 @@
 """ChunkConsumer: chunks without holes, sources held back alone, changelogs in bulk."""
 
 import asyncio
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 from rocksdict import Options, Rdict
 
@@ -23,6 +22,7 @@ from tracker.worker.transport import (
     MOST_PACE_SECONDS,
     SMALL_FETCH,
     ChunkConsumer,
+    ChunkSchema,
     ChunkThread,
     NoOwner,
     RecoveryEnd,
@@ -31,7 +31,6 @@ from tracker.worker.transport import (
 EVENTS = TP("events", 0)
 OTHER = TP("events", 1)
 CHANGES = TP("users-changelog", 0)
-ACTIVE = {EVENTS, CHANGES}
 
 
 class FakeOwner(NoOwner):
@@ -42,7 +41,6 @@ class FakeOwner(NoOwner):
         self.commits: dict[TP, int] = {}
         self.full: set[TP] = set()
         self.expected: list[list[TP]] = []
-        self.accepted: list[Chunk] = []
 
     def position(self, tp: TP) -> int | None:
         return self.positions.get(tp)
@@ -56,17 +54,14 @@ class FakeOwner(NoOwner):
     def room(self, tp: TP) -> bool:
         return tp not in self.full
 
-    def accept(self, chunk: Chunk, on_done: Callable[[], object]) -> None:
-        self.accepted.append(chunk)
-        on_done()
-
 
 def bare() -> Any:
     """A consumer without Kafka behind it."""
     consumer: Any = object.__new__(ChunkConsumer)
     consumer._next, consumer._probed, consumer._rewind, consumer._gaps = {}, {}, {}, {}
-    consumer._unreadable, consumer._noted, consumer._room = {}, {}, asyncio.Event()
+    consumer._read_offset, consumer._unreadable, consumer._noted = {}, {}, {}
     consumer._loop_seconds = consumer._mean_work = 0.0
+    consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
     consumer.transport = SimpleNamespace(
         chunk_records={"events": 3},
@@ -134,7 +129,8 @@ def test_records_that_retention_deleted_while_the_worker_ran_are_reported(
 
     consumer.earliest_offsets = earliest
     consumer._next[EVENTS] = consumer._probed[EVENTS] = 5
-    assert ranges(fetched(consumer, {EVENTS: records(12)})) == [(5, 13, 1)]
+    ((_, message),) = fetched(consumer, {EVENTS: records(12)})
+    assert ranges([message.value]) == [(5, 13, 1)]
     assert reported == deleted
 
 
@@ -160,38 +156,48 @@ def test_records_of_a_chunk_past_a_position_are_found() -> None:
 
 def fetched(
     consumer: Any, found: dict[TP, list[FakeRecord]], *, generation: list[int] | None = None
-) -> list[Chunk]:
-    """Return the chunks that the owner gets of one fetch."""
+) -> list[tuple[TP, Any]]:
+    """Run one getmany over what a fetch brought."""
     generations = iter(generation or [])
 
     class App:
+        topics = SimpleNamespace(acks_enabled_for=lambda topic: True)
+
         @property
         def consumer_generation_id(self) -> int:
             return next(generations, 7)
 
-    async def fetch() -> Any:
-        return found
+    async def wait(timeout: float) -> Any:
+        return found, set(found)
 
     consumer.app = App()
     consumer.flow_active = True
-    consumer._fetched = fetch
+    consumer.scheduler = SimpleNamespace(
+        iterate=lambda rest: ((tp, record) for tp, many in rest.items() for record in many)
+    )
+    consumer._to_message = lambda tp, record: ("message", record.offset)
+    consumer._wait_next_records = wait
     consumer.assignment = lambda: {EVENTS, OTHER}
     consumer._stopped = SimpleNamespace(is_set=lambda: False)
     consumer._crashed = SimpleNamespace(is_set=lambda: False)
-    asyncio.run(consumer.fetch())
-    accepted: list[Chunk] = consumer.transport.owner.accepted
-    return accepted
+
+    async def run() -> list[tuple[TP, Any]]:
+        return [pair async for pair in consumer.getmany(1.0)]
+
+    return asyncio.run(run())
 
 
-def test_partitions_take_turns() -> None:
-    found = fetched(bare(), {EVENTS: records(0, 1, 2, 3), OTHER: records(5)})
-    assert [(chunk.tp.partition, chunk.start) for chunk in found] == [(0, 0), (1, 5), (0, 3)]
-
-
-def test_chunk_that_is_done_has_the_room_looked_at_again() -> None:
+def test_partitions_take_turns_and_other_topics_come_as_they_are() -> None:
     consumer = bare()
-    fetched(consumer, {EVENTS: records(0)})
-    assert consumer._room.is_set()
+    found = fetched(
+        consumer,
+        {EVENTS: records(0, 1, 2, 3), OTHER: records(5), TP("replies", 0): records(9)},
+    )
+    assert [(tp.partition, message.value.start) for tp, message in found[:3]] == [
+        (0, 0), (1, 5), (0, 3),
+    ]  # fmt: skip
+    assert found[3][1] == ("message", 9)
+    assert consumer._read_offset[EVENTS] == 3
 
 
 def test_new_generation_ends_a_fetch() -> None:
@@ -228,7 +234,7 @@ def test_rewinding_seeks_before_the_next_fetch() -> None:
     consumer.rewind(TP("events", 9), 4)  # not ours any more
     found = fetched(consumer, {EVENTS: records(4)})
     assert sought == [(EVENTS, 4)]
-    assert found[0].start == 4
+    assert found[0][1].value.start == 4
 
 
 def test_only_sources_without_room_are_left_out_of_a_fetch(
@@ -334,6 +340,7 @@ def test_partition_that_a_rebalance_takes_away_meanwhile_is_neither_asked_nor_so
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
     assert recovery.active_offsets[CHANGES] == 4
     asyncio.run(consumer._seek_to(EVENTS, 5))
+    assert consumer._read_offset[EVENTS] is None
 
 
 def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
@@ -387,15 +394,11 @@ def test_group_offset_is_that_of_the_last_commit_and_never_goes_back() -> None:
     consumer = bare()
     assert consumer._new_offset(EVENTS) is None
     consumer.transport.owner.commits[EVENTS] = 8
+    consumer._acked[EVENTS].append(99)
     assert consumer._new_offset(EVENTS) == 8
+    assert consumer._acked[EVENTS] == []
     consumer._committed_offset[EVENTS] = 8
     assert consumer._new_offset(EVENTS) is None
-
-
-def test_offsets_of_the_sources_alone_are_committed_for_the_group() -> None:
-    consumer = bare()
-    consumer.assignment = lambda: {EVENTS, OTHER, CHANGES}
-    assert set(consumer._filter_tps_with_pending_acks()) == {EVENTS, OTHER}
 
 
 def test_offsets_not_fetched_are_told_once_they_are_known() -> None:
@@ -436,6 +439,14 @@ def test_ends_of_logs_come_from_where_they_can_be_trusted(monkeypatch: pytest.Mo
     assert asyncio.run(consumer.highwaters(EVENTS)) == {EVENTS: 50}
 
 
+def test_schema_hands_chunks_over_as_they_are() -> None:
+    chunk = Chunk(EVENTS, 0, 1, records(0))
+    schema: Any = ChunkSchema(allow_empty=True)
+    message = SimpleNamespace(value=chunk)
+    assert schema.loads_value(None, message) is chunk
+    assert schema.loads_key(None, message) is None
+
+
 def test_transport_without_an_owner_holds_nothing_back() -> None:
     owner = NoOwner()
     assert owner.room(EVENTS)
@@ -443,9 +454,6 @@ def test_transport_without_an_owner_holds_nothing_back() -> None:
     asyncio.run(owner.fence([EVENTS]))
     asyncio.run(owner.release([EVENTS]))
     owner.expect([EVENTS])
-    done: list[bool] = []
-    owner.accept(Chunk(EVENTS, 0, 1, records(0)), lambda: done.append(True))
-    assert done == [True]
 
 
 FETCHES: list[dict[TP, list[FakeRecord]]] = [
@@ -458,11 +466,11 @@ FETCHES: list[dict[TP, list[FakeRecord]]] = [
 
 def test_fetch_that_brought_few_events_lets_the_next_one_wait() -> None:
     consumer = bare()
-    consumer.unread = lambda tp: 0
+    consumer.unread, consumer.assignment = lambda tp: 0, lambda: {EVENTS, CHANGES}
     consumer.transport.linger_seconds = 0.5
     waits = []
     for brought in FETCHES:
-        consumer._set_pace(brought, ACTIVE)
+        consumer._set_pace(brought)
         waits.append(consumer.transport.pace.seconds)
     assert waits == [0.5, 0.0, 0.0, 0.0]
 
@@ -470,10 +478,11 @@ def test_fetch_that_brought_few_events_lets_the_next_one_wait() -> None:
 def test_fetch_does_not_wait_while_many_records_are_not_fetched_yet() -> None:
     consumer = bare()
     consumer.transport.linger_seconds = 0.5
+    consumer.assignment = lambda: {EVENTS, CHANGES}
     waits = []
     for unread in (0, None, SMALL_FETCH - 2, SMALL_FETCH - 1):
         consumer.unread = lambda tp, unread=unread: unread
-        consumer._set_pace({EVENTS: records(1)}, ACTIVE)
+        consumer._set_pace({EVENTS: records(1)})
         waits.append(consumer.transport.pace.seconds)
     assert waits == [0.5, 0.5, 0.5, 0.0]
 
@@ -482,15 +491,15 @@ def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer = bare()
-    consumer.unread = lambda tp: 0
+    consumer.unread, consumer.assignment = lambda tp: 0, lambda: {EVENTS, CHANGES}
     clock = iter([0.0, *(0.002 * n for n in range(1, 100)), 1.0, 2.0])
     monkeypatch.setattr("tracker.worker.transport.time.thread_time", lambda: next(clock))
     for _ in range(100):
-        consumer._set_pace({EVENTS: records(1)}, ACTIVE)
+        consumer._set_pace({EVENTS: records(1)})
     assert consumer.transport.pace.seconds == pytest.approx(0.004, rel=1e-3)
-    consumer._set_pace({}, ACTIVE)  # the work of a commit is none of a fetch
+    consumer._set_pace({})  # the work of a commit is none of a fetch
     assert consumer.transport.pace.seconds == pytest.approx(0.004, rel=1e-3)
-    consumer._set_pace({EVENTS: records(1)}, ACTIVE)
+    consumer._set_pace({EVENTS: records(1)})
     assert consumer.transport.pace.seconds == MOST_PACE_SECONDS
 
 
@@ -504,76 +513,6 @@ def test_chunks_that_come_together_are_told_to_the_owner_if_they_are_small() -> 
     )
     assert len(found) == 3
     assert consumer.transport.owner.expected == [[EVENTS, OTHER]]
-
-
-def in_a_thread(fetch: Callable[..., Any]) -> Any:
-    """Return what a call of the consumer's thread gives, made by `fetch` on a loop of its own."""
-    thread: Any = object.__new__(ChunkThread)
-    thread.thread_loop = asyncio.new_event_loop()
-    thread._ensure_consumer = lambda: SimpleNamespace(_max_poll_records=9)
-    thread._fetch_records = fetch
-    runner = threading.Thread(target=thread.thread_loop.run_forever)
-    runner.start()
-    try:
-        return asyncio.run(thread.getmany({EVENTS}, 0.5))
-    finally:
-        thread.thread_loop.call_soon_threadsafe(thread.thread_loop.stop)
-        runner.join()
-        thread.thread_loop.close()
-
-
-def test_fetch_in_the_consumers_thread_is_answered_on_the_loop_that_asks() -> None:
-    async def fetch(consumer: Any, *arguments: Any) -> Any:
-        return threading.current_thread() is threading.main_thread(), arguments
-
-    assert in_a_thread(fetch) == (False, ({EVENTS}, 0.5, 9))
-
-
-@pytest.mark.parametrize("error", [IllegalStateError, asyncio.CancelledError])
-def test_fetch_that_fails_in_the_consumers_thread_fails_for_who_asks(
-    error: type[BaseException],
-) -> None:
-    async def fetch(consumer: Any, *arguments: Any) -> Any:
-        raise error
-
-    with pytest.raises(error):
-        in_a_thread(fetch)
-
-
-@pytest.mark.parametrize("stops", ["consumer", "fetcher"])
-def test_fetches_follow_each_other_until_faust_stops_the_consumer_or_its_fetcher(
-    stops: str,
-) -> None:
-    consumer, fetcher = bare(), SimpleNamespace(_stopped=asyncio.Event())
-    consumer._stopped = asyncio.Event()
-    fetches = []
-
-    async def fetch() -> None:
-        fetches.append(1)
-        if len(fetches) == 3:
-            (consumer if stops == "consumer" else fetcher)._stopped.set()
-
-    consumer.fetch = fetch
-    asyncio.run(consumer._drain_messages(fetcher))
-    assert len(fetches) == 3
-
-
-@pytest.mark.parametrize("error", [ConsumerStoppedError, asyncio.CancelledError])
-def test_consumer_that_has_stopped_ends_the_fetches_in_silence_only_while_the_worker_stops(
-    error: type[BaseException],
-) -> None:
-    consumer, fetcher = bare(), SimpleNamespace(_stopped=asyncio.Event())
-    consumer._stopped = asyncio.Event()
-
-    async def fetch() -> None:
-        raise error
-
-    consumer.fetch = fetch
-    consumer.app = SimpleNamespace(should_stop=True)
-    asyncio.run(consumer._drain_messages(fetcher))
-    consumer.app.should_stop = False
-    with pytest.raises(error):
-        asyncio.run(consumer._drain_messages(fetcher))
 
 
 def test_consumer_that_cannot_be_stopped_without_a_broker_is_one_line(
