@@ -90,8 +90,8 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                     "--folder", str(work / "walks-plain")),
         ],
         "faults-again": [
-            _faults("--seed", *"402 403 404 406 407 409 410 411 421".split(), "--actions", "60",
-                    "--folder", str(work / "walks-again")),
+            _faults("--seed", "402", "403", "404", "406", "407", "409", "410", "411", "421",
+                    "--actions", "60", "--folder", str(work / "walks-again")),
         ],
         "faults-three-again": [
             _faults("--brokers", "3", "--seed", "502", "--actions", "30",
