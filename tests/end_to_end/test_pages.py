@@ -61,6 +61,8 @@ WALK: list[Place] = [
 ]
 """Blocks in the order in which they are run; `stop` stops the workers."""
 
+INSTALL = ".venv/bin/uv pip install --python .venv/bin/python"
+
 ELSEWHERE = {
     "make demo": "tests/tracker/demo, and whoever sets the project up",
     "python3 -m venv": "whoever sets the project up",
@@ -81,12 +83,12 @@ ELSEWHERE = {
     "export TRACKER_EVENT_PARTITIONS=12 TRACKER_REPLICATION_FACTOR=3": "it needs three brokers",
     "cp tracker/demo_data/*.jsonl .\ntracker topics": "README.md has it in two blocks",
     "python -m benchmarks.streams": "tests/project/test_streams_benchmark.py",
-    "pip install 'interest-tracker[cpu,privacy]'": "tests/indexer/cli/test_train.py",
+    f"{INSTALL} '.[cpu,demo,privacy]'": "tests/indexer/cli/test_train.py",
     "openssl rand -base64 32": "tests/end_to_end/test_pseudonyms.py",
     "docker": "it needs Docker: tests/project/test_deploy.py reads the files",
     "kubectl": "it needs Kubernetes: tests/project/test_deploy.py reads the files",
     "indexer finetune": "tests/indexer/finetune",
-    "pip install 'interest-tracker[otel]'": "it needs a collector of traces",
+    f"{INSTALL} '.[cpu,otel]'": "it needs a collector of traces",
     "indexer train --items items.csv": "it is about the reader's own files",
     "export TRACKER_EVENTS_FORMAT": "it is about the reader's own files",
 }
