@@ -41,9 +41,9 @@ class LiveLists:
     """Makes lists as the stream makes them, of copies of states, by the recommender in use.
 
     It takes a millisecond, and much of that is Python. A thread would have to wait for the
-    interpreter many times meanwhile, up to 5 ms each time, and the stream for the thread. So it is
-    done on the event loop, between two chunks, for all requests that wait: one search and one
-    scoring for all of them.
+    interpreter many times meanwhile, and the stream for the thread. So it is done on the event
+    loop, between two chunks, for all requests that wait: one search and one scoring for all of
+    them.
 
     Args:
         settings: how lists of the stream are made.

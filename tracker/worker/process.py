@@ -1,4 +1,4 @@
-"""The process of a worker: logging without floods, the web port, a deadline, garbage collection."""
+"""The process of a worker: its log, web port, deadline, threads and garbage collection."""
 
 import asyncio
 import contextlib
@@ -35,6 +35,10 @@ FLOODS = ("aiokafka", "faust", "mode", "kafka")
 
 OWN_LINES = 5
 """Lines of ours of one sort that are written in that time, of several partitions for example."""
+
+SWITCH_SECONDS = 0.0005
+"""Maximum time that a thread keeps the interpreter while another one waits for it. Python's 5 ms
+made answers over HTTP and the lists of the same time take twice as long."""
 
 OFF_TOPIC = ("Topic creation disabled",)
 """Beginnings of Faust's lines about topics that `tracker topics` has created."""
@@ -168,6 +172,11 @@ def calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def share_interpreter() -> None:
+    """Set how soon a thread hands the interpreter to one that waits for it."""
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def kill_after(after_seconds: float) -> threading.Timer:

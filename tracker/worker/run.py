@@ -25,7 +25,12 @@ from tracker.worker.app import TrackerWorker, build_app
 from tracker.worker.compilation import kinds_of, second_compiler
 from tracker.worker.data_dir import locked
 from tracker.worker.plane import Plane
-from tracker.worker.process import calm_garbage_collector, check_port, set_up_logging
+from tracker.worker.process import (
+    calm_garbage_collector,
+    check_port,
+    set_up_logging,
+    share_interpreter,
+)
 from tracker.worker.warm_up import warm_up
 
 log = logging.getLogger(__name__)
@@ -142,6 +147,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     app.worker_init()
     app.worker_init_post_autodiscover()
     calm_garbage_collector()
+    share_interpreter()
     # 4. Join the group.
     worker = TrackerWorker(app, settings)
     loop.set_default_executor(ThreadPoolExecutor(4, thread_name_prefix="aside"))

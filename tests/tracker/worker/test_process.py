@@ -18,11 +18,13 @@ from tracker.explained import ONCE
 from tracker.store.database import DatabaseError
 from tracker.worker.process import (
     OWN_LINES,
+    SWITCH_SECONDS,
     FloodFilter,
     PortError,
     calm_garbage_collector,
     check_port,
     set_up_logging,
+    share_interpreter,
 )
 
 
@@ -136,6 +138,15 @@ def test_log_in_json_is_one_object_a_line(root_logger: logging.Logger) -> None:
     except ValueError:
         record = logging.LogRecord("t", logging.ERROR, "", 0, "a bug", (), sys.exc_info())
     assert "ValueError: odd" in json.loads(formatter.format(record))["exc_info"]
+
+
+def test_a_thread_that_waits_for_the_interpreter_soon_has_it() -> None:
+    before = sys.getswitchinterval()
+    try:
+        share_interpreter()
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_collector_leaves_what_is_loaded_alone() -> None:
