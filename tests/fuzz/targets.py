@@ -74,6 +74,7 @@ from tracker.items.counts import apply_item_events
 from tracker.items.states import ItemStateFormatError, ItemStates, problem_of
 from tracker.items.vectors import nearest_rows
 from tracker.kafka.forget import ended_offset, pending_of, relays, tombstone
+from tracker.kafka.pseudonyms import PseudonymError
 from tracker.kafka.records import read_every_record
 from tracker.kernels.row_bytes import (
     FORGOTTEN_PREFIX,
@@ -485,12 +486,13 @@ def read_forget(records: list[tuple[bytes | None, bytes | None, dict[str, bytes 
         relays("forget", pending, 0, 3)
         tombstone("forget", 0, pending)
     forgotten = Forgotten(_Notes(), 5.0)
-    forgotten.restore(
-        [
-            (FORGOTTEN_PREFIX + (key or b"").ljust(32, b"k"), value or b"")
-            for key, value, _ in records
-        ]
-    )
+    with suppress(PseudonymError):
+        forgotten.restore(
+            [
+                (FORGOTTEN_PREFIX + (key or b"").ljust(32, b"k"), value or b"")
+                for key, value, _ in records
+            ]
+        )
     forgotten.forgotten_at("ada")
     forgotten.expire(NOW)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -73,7 +73,7 @@ class Forgetting(msgspec.Struct, array_like=True, gc=False):
 
     at: float
     until: float
-    key: str = ""
+    key: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")] = ""
 
 
 class PendingForget(NamedTuple):

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from aiokafka import TopicPartition
@@ -56,6 +56,8 @@ from tracker.store.partition_store import (
 )
 
 log = logging.getLogger(__name__)
+
+Note = TypeVar("Note", PendingList, Forgetting)
 
 LAST_SECONDS = 300.0
 """Time that the transaction of the change-over may take."""
@@ -400,9 +402,24 @@ async def _rows(
     return rows
 
 
+def _decoded(value: bytes, what: type[Note]) -> Note:
+    """Return a row of the live states that a former owner noted.
+
+    Raises:
+        ReplayError: it is damaged.
+    """
+    try:
+        return msgspec.json.decode(value, type=what)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ReplayError(
+            f"a row of the live states cannot be read ({error}): start their workers once, which"
+            " set such rows aside and name them in their log, stop them, and run this again"
+        ) from error
+
+
 def _waits(value: bytes, origins: dict[int, int]) -> bool:
     """Return whether a list answers an event that was handed on and that nobody had taken."""
-    pending = msgspec.json.decode(value, type=PendingList)
+    pending = _decoded(value, PendingList)
     return pending.offset > origins.get(pending.partition, -1)
 
 
@@ -411,7 +428,7 @@ def _forgotten(users: Iterable[str], hashes: dict[bytes, bytes]) -> Iterable[tup
     by_salt: dict[bytes, dict[bytes, float]] = {}
     for key, value in hashes.items():
         salt, digest = key[1 : 1 + SALT_BYTES], key[1 + SALT_BYTES :]
-        by_salt.setdefault(salt, {})[digest] = msgspec.json.decode(value, type=Forgetting).at
+        by_salt.setdefault(salt, {})[digest] = _decoded(value, Forgetting).at
     for user in users:
         for salt, times in by_salt.items():
             at = times.get(digest_of(salt, user))

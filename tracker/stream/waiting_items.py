@@ -34,6 +34,9 @@ MOST_WAITING = 256
 MOST_EVENTS = 20
 """Events of a waiting item that are kept; if there are more, those taken back leave."""
 
+ITEM_BYTES = 8
+"""Bytes of an item's hash in a key."""
+
 log = logging.getLogger(__name__)
 
 
@@ -63,10 +66,8 @@ class WaitingItems:
         self._few, self._more = {}, {}
         for key, value in self._store.scan(WAITING_PREFIX):
             try:
-                item, events = (
-                    int.from_bytes(key[len(WAITING_PREFIX) :], "big"),
-                    decode_waiting(value),
-                )
+                events = decode_waiting(value)
+                item = _item_of(key, events)
             except (ItemEventFormatError, msgspec.DecodeError) as error:
                 log.error("events of an item that waits for its row are lost: %s", error)
                 self._store.note(key, None)
@@ -150,7 +151,7 @@ class WaitingItems:
 
 
 def _key(item: int) -> bytes:
-    return WAITING_PREFIX + item.to_bytes(8, "big")
+    return WAITING_PREFIX + item.to_bytes(ITEM_BYTES, "big")
 
 
 def encode_waiting(events: Array) -> bytes:
@@ -166,6 +167,21 @@ def decode_waiting(value: bytes) -> Array:
     """
     blocks = [decode_block(block) for block in msgspec.msgpack.decode(value, type=list[bytes])]
     return np.concatenate(blocks) if blocks else np.zeros(0, ITEM_EVENT)
+
+
+def _item_of(key: bytes, events: Array) -> int:
+    """Return the item of a key.
+
+    Raises:
+        ItemEventFormatError: it is no key of an item, or not that of these events.
+    """
+    name = key[len(WAITING_PREFIX) :]
+    if len(name) != ITEM_BYTES:
+        raise ItemEventFormatError(f"its key has {len(name)} bytes, expected {ITEM_BYTES}")
+    item = int.from_bytes(name, "big")
+    if (events["item"] != item).any():
+        raise ItemEventFormatError(f"its key is of item {item}, its events of another one")
+    return item
 
 
 def _is_of_several(events: Array) -> bool:

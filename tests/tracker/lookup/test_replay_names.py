@@ -2,9 +2,10 @@
 
 import pytest
 
-from tracker.kafka.forget import ForgetRequest, PendingForget
+from tracker.kafka.forget import ForgetRequest, Forgetting, PendingForget
 from tracker.kafka.pseudonyms import Pseudonyms
-from tracker.lookup.replay import Over, ReplayError, under_new_names
+from tracker.lookup.replay import Over, ReplayError, _decoded, under_new_names
+from tracker.store.owed import PendingList
 
 KEYED, OTHER, NONE = Pseudonyms("k" * 32), Pseudonyms("o" * 32), Pseudonyms()
 REQUEST = PendingForget(b"bob", 3, 5.0, ForgetRequest("r"))
@@ -41,3 +42,12 @@ def test_users_who_were_forgotten_meanwhile_ask_for_a_new_replay(
 ) -> None:
     with pytest.raises(ReplayError, match=r"1 users were forgotten .* begin the replay again"):
         under_new_names(Over({}, {b"f": b"[2]"}, []), stored, now, "shop")
+
+
+@pytest.mark.parametrize("what", [PendingList, Forgetting])
+@pytest.mark.parametrize("damage", [b"", b"[0", b'["x"]', b"\xff"])
+def test_row_of_the_live_states_that_cannot_be_read_ends_with_what_to_do(
+    what: type, damage: bytes
+) -> None:
+    with pytest.raises(ReplayError, match="start their workers once"):
+        _decoded(damage, what)

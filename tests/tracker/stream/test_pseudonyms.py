@@ -182,6 +182,24 @@ def test_who_was_forgotten_under_other_names_stays_so_with_the_former_key(
             unaware.restart()
 
 
+@pytest.mark.parametrize("damage", [b'[0,0,"0"]', b"[0,0", b'[0,0,"0123456789ABCDEF"]'])
+def test_the_hash_of_a_forgotten_user_that_cannot_be_read_is_named_and_set_aside(
+    worlds: Any, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = worlds(KEY)
+    feed = with_feed(worker)
+    worker.send(like(ADA))
+    feed.ask(ADA, NOW)
+    apply_requests(worker)
+    worker.commit()
+    (key,) = [key for key, _ in rows_of(worker).items() if key[:1] == b"f"]
+    worker.databases["users"][key] = damage
+    worker.restart()
+    assert "key f(hidden): damaged" in caplog.text
+    worker.commit()
+    assert key not in rows_of(worker)
+
+
 def test_the_log_has_pseudonyms_also_where_it_may_have_ids(
     worlds: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

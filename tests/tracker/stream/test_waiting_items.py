@@ -148,13 +148,20 @@ def test_row_of_no_catalogue_ends_when_its_count_has_faded(teller: Teller) -> No
     assert teller.positives(known) == 11
 
 
+@pytest.mark.parametrize("damage", ["events", "a longer key", "the key of another item"])
 def test_waiting_item_that_cannot_be_read_is_lost_with_a_line(
-    teller: Teller, caplog: pytest.LogCaptureFixture
+    damage: str, teller: Teller, caplog: pytest.LogCaptureFixture
 ) -> None:
     teller.tell(77)
     teller.commit()
     (key,) = teller.stored(WAITING_PREFIX)
-    teller.worker.databases["items"][key] = b"\x91\xc4\x03abc"
+    database = teller.worker.databases["items"]
+    row = database[key]
+    del database[key]
+    if damage == "events":
+        database[key] = b"\x91\xc4\x03abc"
+    else:
+        database[key + b"\x01" if damage == "a longer key" else key[:-1] + b"\x01"] = row
     teller.worker.restart()
     assert "is lost" in caplog.text or "are lost" in caplog.text
     teller.commit()
