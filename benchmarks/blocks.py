@@ -575,6 +575,30 @@ def ablation(results: Results) -> str:
     return figure(head, lines, result, text=count)
 
 
+def stream_parts(results: Results) -> str:
+    """Return what each part is worth on each made-up stream: differences that are not chance."""
+    result = results["stream-parts"]
+    found = {
+        name: {variant["name"]: variant for variant in one["variants"]}
+        for name, one in result["figures"]["streams"].items()
+    }
+    names = list(dict.fromkeys(name for one in found.values() for name in one))
+    lines = []
+    for name in names:
+        cells = []
+        for one in found.values():
+            variant = one.get(name)
+            if variant is None:
+                cells.append("")
+            elif "difference" not in variant:
+                cells.append(share(variant["ndcg_at_10"]))
+            else:
+                mean, low, high = variant["difference"]
+                cells.append("chance" if low <= 0.0 <= high else f"{mean:+.4f}")
+        lines.append([f"**{name}**" if name == names[0] else name, *cells])
+    return figure(["NDCG@10", *found], lines, result)
+
+
 def streams(results: Results) -> str:
     """Return what is served on each made-up stream, beside the best baseline and the best list."""
     result = results["streams"]

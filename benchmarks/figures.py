@@ -66,6 +66,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "probabilities": blocks.probabilities("films", "films-all", "groceries"),
     "finetune": blocks.finetune,
     "ablation": blocks.ablation,
+    "stream-parts": blocks.stream_parts,
     "streams": blocks.streams,
     "stream-baselines": blocks.stream_baselines,
     "training-sizes": blocks.training_sizes,

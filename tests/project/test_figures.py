@@ -249,6 +249,9 @@ def made_up() -> Stored:
         **dict.fromkeys(("neighbours-films", "neighbours-groceries"), bounded),
         "whitening": {"catalogues": {"shop": [{"items": 300, "targets": 900, "rules": rules}]}},
         "ablation": {"targets": 9, "variants": [full, less]},
+        "stream-parts": {
+            "streams": {"plain": {"variants": [full, less]}, "taste": {"variants": [full]}}
+        },
         "streams": {"corners": {"plain": stream}},
         "train": {"points": [{"events": 9, "items": 8, "own": took, "other": None}]},
         "carry-over": {
