@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -366,9 +367,14 @@ def walked_functions() -> list[tuple[str, str]]:
     return found
 
 
+@cache
+def statements(path: str) -> list[ast.stmt]:
+    return ast.parse((ROOT / path).read_text()).body
+
+
 @pytest.mark.parametrize(("path", "name"), walked_functions())
 def test_functions_on_the_page_of_one_event_exist(path: str, name: str) -> None:
-    body: list[ast.stmt] = ast.parse((ROOT / path).read_text()).body
+    body = statements(path)
     for part in name.split("."):
         (found,) = [
             node
