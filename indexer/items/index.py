@@ -91,7 +91,8 @@ def build_index(
     # 2. Take the cheapest setting that reaches the recall.
     if kind != "flat":
         target = min_recall + (1 - min_recall) * 0.2
-        setting = _tuned(index, queries(count, random), exact, vectors, target)
+        sample = queries(count, random)
+        setting = _tuned(index, sample, _best(exact, sample), vectors, target)
         _set(index, setting)
     # 3. Measure recall and time with another sample.
     result = ItemIndex(index)
@@ -134,10 +135,17 @@ def recall_at_10(index: ItemIndex, queries: Vectors, exact: ItemIndex, vectors: 
         exact: exact index of the same vectors.
         vectors: (N, D) float32.
     """
-    k = min(10, exact.size)
-    threads = _threads(exact.size)
-    _, best = exact.search(queries, k, threads)
-    rows, _ = index.search(queries, k, threads)
+    return _share_found(index, queries, _best(exact, queries), vectors)
+
+
+def _best(exact: ItemIndex, queries: Vectors) -> Vectors:
+    """Return the scores of the best 10 items of each query, or of all if there are fewer."""
+    return exact.search(queries, min(10, exact.size), _threads(exact.size))[1]
+
+
+def _share_found(index: ItemIndex, queries: Vectors, best: Vectors, vectors: Vectors) -> float:
+    """Return the share of the found items that score at least as well as the last of the best."""
+    rows, _ = index.search(queries, best.shape[1], _threads(len(vectors)))
     scores = np.einsum("bkd,bd->bk", vectors[rows], queries)
     scores[rows < 0] = -np.inf
     return float((scores >= best[:, -1:] - 1e-5).mean())
@@ -226,7 +234,7 @@ def _filled(name: str, sample: Vectors, vectors: Vectors) -> Any:
 
 
 def _tuned(
-    index: Any, queries: Vectors, exact: ItemIndex, vectors: Vectors, target: float
+    index: Any, queries: Vectors, best_scores: Vectors, vectors: Vectors, target: float
 ) -> _Setting:
     """Return the cheapest setting that reaches the target recall, or the one with the best recall.
 
@@ -241,7 +249,7 @@ def _tuned(
         probes = [n for n in _PROBES if n < lists] + [lists] if lists else [0]
         for setting in (_Setting(n, factor) for n in probes):
             _set(index, setting)
-            recall = recall_at_10(ItemIndex(index), queries, exact, vectors)
+            recall = _share_found(ItemIndex(index), queries, best_scores, vectors)
             best = max(best, (recall, setting), key=lambda pair: pair[0])
             if recall >= target:
                 reached.append(setting)
