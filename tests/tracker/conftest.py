@@ -27,3 +27,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def worker(make: Make) -> WorkerState:
     """Make the state of one worker with default settings."""
     return make()
+
+
+@pytest.fixture
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close clients of a broker that is away at once: they have no request to finish."""
+    monkeypatch.setattr("tracker.kafka.connect.SETTLE_SECONDS", 0.01)

@@ -24,6 +24,9 @@ REQUEST_SECONDS = 60.0
 UNREACHABLE_SECONDS = 60.0
 """Time that the brokers may be unreachable while partitions are taken over."""
 
+RETRY_SECONDS = 1.0
+"""Time between two attempts to start a producer."""
+
 
 async def plain_producer(settings: Settings, idempotent: bool) -> AIOKafkaProducer:
     """Start the producer of recommendations and rejections.
@@ -152,7 +155,9 @@ async def _start(make: Callable[[], AIOKafkaProducer], name: str) -> AIOKafkaPro
             away = isinstance(error, (KafkaConnectionError, TimeoutError, OSError))
             if not away or asyncio.get_running_loop().time() > deadline:
                 raise BrokerError(f"{name} cannot start: {first_line(error)}") from error
-            log.warning("%s cannot start yet, retrying in 1 s: %s", name, first_line(error))
-            await asyncio.sleep(1.0)
+            log.warning(
+                "%s cannot start yet, retrying in %g s: %s", name, RETRY_SECONDS, first_line(error)
+            )
+            await asyncio.sleep(RETRY_SECONDS)
         else:
             return producer

@@ -85,6 +85,7 @@ def test_missing_topics_fail_with_the_command_that_creates_them(
     assert found["topic events"].failed
 
 
+@pytest.mark.usefixtures("no_settling")
 def test_broker_that_is_away_keeps_nothing_else_from_being_checked(artifacts: Path) -> None:
     found = examine({}, brokers=f"127.0.0.1:{free_port()}", artifacts=str(artifacts))
     assert found["broker"].failed

@@ -443,6 +443,7 @@ def test_nothing_is_reset_while_a_worker_runs(tansu: str, prefix: str, tmp_path:
 @pytest.mark.parametrize(
     "arguments", [["topics"], ["send", "-"], ["watch"], ["topics", "--check", "--json"]]
 )
+@pytest.mark.usefixtures("no_settling")
 def test_broker_that_is_away_is_one_line_and_code_one(
     arguments: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

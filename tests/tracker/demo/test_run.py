@@ -130,6 +130,7 @@ def test_run_on_kafka_deletes_its_topics(
     assert not [name for name in asyncio.run(topics()) if name.startswith("demo-")]
 
 
+@pytest.mark.usefixtures("no_settling")
 def test_broker_that_is_away_ends_the_run(files: tuple[Path, Path], artifacts: str) -> None:
     options = DemoOptions(loaded(files), f"127.0.0.1:{free_port()}", artifacts)
     with pytest.raises(BrokerError, match="TRACKER_BROKERS"):

@@ -45,17 +45,17 @@ def test_no_time_passes_while_no_broker_answers() -> None:
 def test_the_time_begins_anew_when_brokers_answer_again() -> None:
     brokers = Brokers()
     brokers.back_at = None
-    patience = Patience(0.2, brokers.answered_seconds)
+    patience = Patience(0.1, brokers.answered_seconds)
 
     async def go() -> float:
-        asyncio.get_running_loop().call_later(0.5, setattr, brokers, "back_at", began_at + 0.5)
+        asyncio.get_running_loop().call_later(0.3, setattr, brokers, "back_at", began_at + 0.3)
         with pytest.raises(TimeoutError):
             async with patience.limit():
                 await asyncio.sleep(60.0)
         return time.monotonic() - began_at
 
     began_at = time.monotonic()
-    assert asyncio.run(go()) >= 0.7
+    assert asyncio.run(go()) >= 0.4
 
 
 def test_a_silence_since_a_time_is_known() -> None:

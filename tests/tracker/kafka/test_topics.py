@@ -95,6 +95,7 @@ def test_changelog_that_ages_is_a_problem_and_compacted_events_too(tansu: str, p
     assert "cleanup.policy=compact, expected delete" in reports["events"].problems[0]
 
 
+@pytest.mark.usefixtures("no_settling")
 def test_broker_that_is_away_is_one_clear_line() -> None:
     settings = settings_of(f"127.0.0.1:{free_port()}", "away")
     with pytest.raises(BrokerError, match="TRACKER_BROKERS") as caught:

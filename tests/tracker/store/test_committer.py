@@ -270,10 +270,11 @@ def test_kafka_has_transactions(kafka: KafkaBroker, prefix: str) -> None:
 def test_producer_without_a_broker_gives_up_after_a_while(
     prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(producers, "UNREACHABLE_SECONDS", 0.5)
+    monkeypatch.setattr(producers, "UNREACHABLE_SECONDS", 0.2)
+    monkeypatch.setattr(producers, "RETRY_SECONDS", 0.1)
     with pytest.raises(BrokerError, match="the producer of recommendations cannot start"):
         asyncio.run(plain_producer(made("127.0.0.1:1", prefix), True))
-    assert "cannot start yet" in caplog.text
+    assert "cannot start yet, retrying in 0.1 s" in caplog.text
 
 
 @pytest.fixture(scope="module")

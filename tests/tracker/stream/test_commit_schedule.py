@@ -41,7 +41,11 @@ def test_next_chunk_goes_on_beside_a_slow_commit(worker: WorkerState) -> None:
     assert running.fatal == []
 
 
-def test_aborted_commit_is_tried_again_with_all_it_had(worker: WorkerState) -> None:
+def test_aborted_commit_is_tried_again_with_all_it_had(
+    worker: WorkerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.stream.commit_schedule.RETRY_SECONDS", 0.01)
+
     async def work(running: RunningPartition) -> None:
         worker.committer.aborts = 2
         running.accept(0, worker.records(like("a", 0)))

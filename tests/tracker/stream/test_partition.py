@@ -375,8 +375,9 @@ def test_lag_is_what_was_not_fetched_and_what_waits(worker: WorkerState) -> None
 
 
 def test_partition_waits_for_a_newer_row_and_answers_and_commits_meanwhile(
-    worker: WorkerState, caplog: pytest.LogCaptureFixture
+    worker: WorkerState, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("tracker.stream.partition.NEWER_ROW_SECONDS", 0.1)
     process = worker.users.process
     blocked = True
 

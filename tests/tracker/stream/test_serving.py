@@ -279,7 +279,7 @@ def test_feed_that_does_not_end_holds_up_no_partition_and_no_stop(
 def test_artifact_whose_feed_stalls_is_tried_again_and_not_refused(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(serving, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "RETRY_SECONDS", 0.05)
     feeds_after_the_first(shop, StalledFeed)
 
     async def work(keeper: ArtifactKeeper) -> None:

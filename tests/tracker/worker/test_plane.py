@@ -226,6 +226,7 @@ def test_broker_that_is_away_while_fencing_ends_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(producers, "UNREACHABLE_SECONDS", 0.2)
+    monkeypatch.setattr(producers, "RETRY_SECONDS", 0.1)
     settings = load_settings({}, brokers="127.0.0.1:1", name="t", data_dir=tmp_path)
     serving = make_serving(small_artifact(), settings)
     exits: list[int] = []
