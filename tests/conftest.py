@@ -23,6 +23,7 @@ def in_ci() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marker that keeps tests of one broker in one process, also without xdist."""
+    gc.set_threshold(20_000)  # as in a worker: imports and tests make few cycles
     config.addinivalue_line("markers", "xdist_group: tests that run in the same process")
 
 

@@ -1,7 +1,6 @@
 """Several workers answer as one does, figure by figure."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -27,9 +26,12 @@ from tracker.scoring.prediction import Prediction
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> EventLog:
-    return read_events(tmp_path, group_events())
+pytestmark = pytest.mark.xdist_group("ask_shards")  # what one worker reports is asked once
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
+    return read_events(tmp_path_factory.mktemp("log"), group_events())
 
 
 def compared_artifact() -> Artifact:
@@ -39,9 +41,14 @@ def compared_artifact() -> Artifact:
     return replace(group_artifact(), models=models)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def artifact() -> Artifact:
     return compared_artifact()
+
+
+@pytest.fixture(scope="module")
+def alone(artifact: Artifact, log: EventLog) -> bytes:
+    return report(artifact, log)
 
 
 def report(artifact: Artifact, log: EventLog, shards: Shards | None = None) -> bytes:
@@ -54,15 +61,15 @@ def report(artifact: Artifact, log: EventLog, shards: Shards | None = None) -> b
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_several_workers_report_what_one_reports(
-    artifact: Artifact, log: EventLog, count: int, monkeypatch: pytest.MonkeyPatch
+    artifact: Artifact, log: EventLog, alone: bytes, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("indexer.evaluate.targets.AT_ONCE", 4)  # several batches for each
-    alone = report(artifact, log)
     models = {row.model for row in msgspec.json.decode(alone, type=Evaluation).rows}
     assert models >= {"tracker", "tracker_online", "tracker_served"}
     assert report(artifact, log, Copies(count)) == alone
 
 
-def test_workers_without_a_batch_change_nothing(artifact: Artifact, log: EventLog) -> None:
-    alone = report(artifact, log)
+def test_workers_without_a_batch_change_nothing(
+    artifact: Artifact, log: EventLog, alone: bytes
+) -> None:
     assert report(artifact, log, Copies(40)) == alone

@@ -26,7 +26,7 @@ from indexer.evaluate.metrics import (
     user_auc,
 )
 
-theirs = pytest.mark.xdist_group("scikit-learn")  # it loads for seconds, in one process only
+theirs = pytest.mark.xdist_group("slow to load")  # in one process only
 
 INF = math.inf
 NOTHING = np.zeros(0)

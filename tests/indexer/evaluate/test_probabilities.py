@@ -47,7 +47,7 @@ def test_means_of_items_and_users_stand_beside_what_was_said(tmp_path: Path) -> 
     np.testing.assert_array_equal(found.models[USER_MEAN], np.delete(expected, 4))
 
 
-@pytest.mark.xdist_group("scikit-learn")  # it loads for seconds, in one process only
+@pytest.mark.xdist_group("slow to load")  # in one process only
 def test_a_row_agrees_with_scikit_learn_and_has_intervals_around_its_metrics() -> None:
     from sklearn import metrics as sklearn_metrics
 

@@ -109,6 +109,7 @@ def labelled(count: int = 400, texts: int = 20) -> LabelledTexts:
     return LabelledTexts(users, items, liked, disliked, items % 2 == users % 2)
 
 
+@pytest.mark.xdist_group("slow to load")  # in one process only
 def test_a_head_reads_the_item_and_what_was_liked() -> None:
     events = labelled()
     vectors = torch.zeros(20, 4)
@@ -124,6 +125,7 @@ def test_a_head_reads_the_item_and_what_was_liked() -> None:
     assert ((logits > 0) == same).all()
 
 
+@pytest.mark.xdist_group("slow to load")
 def test_labels_are_told_by_a_head_or_by_that_of_a_lesson() -> None:
     events = labelled()
     train, later = events.take(np.arange(300)), events.take(np.arange(300, 400))

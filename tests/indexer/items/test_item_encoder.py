@@ -13,7 +13,7 @@ from tests.shards import Copies
 from tests.tiny_bert import SPECIAL, make_bert
 from tracker.kernels.device import DeviceError
 
-pytestmark = pytest.mark.xdist_group("transformers")  # it loads for seconds, in one process only
+pytestmark = pytest.mark.xdist_group("slow to load")  # in one process only
 
 WORDS = ("red", "green", "blue", "cup", "axe", "boot")
 

@@ -137,14 +137,14 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Artifact.load(root, device="cpu")
 
 
-@pytest.mark.xdist_group("transformers")  # it loads for seconds, in one process only
+@pytest.mark.xdist_group("slow to load")  # in one process only
 def test_the_nearest_items_of_a_small_catalogue_are_of_the_same_category(shop: Artifact) -> None:
     codes = shop.vectors.label_codes
     same = codes[shop.vectors.similar[:, :5]] == codes[:, None]
     assert same.mean() > 0.8
 
 
-@pytest.mark.xdist_group("transformers")
+@pytest.mark.xdist_group("slow to load")
 def test_one_category_liked_six_times_is_few_interests_and_the_list_is_of_it(
     shop: Artifact, tmp_path: Path
 ) -> None:

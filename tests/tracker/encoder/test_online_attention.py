@@ -23,6 +23,7 @@ from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import Blend
 from tracker.scoring.context import C_ENCODER, COLUMNS
+from tracker.users.config import InterestConfig
 
 DIM, TYPES, WIDTH = 8, 4, 12
 ROWS = np.array([4, 7, 2, 9])
@@ -288,7 +289,7 @@ def test_a_learner_keeps_what_attention_learned_and_starts_again_beside_other_we
     assert again.progress == {}
 
 
-NAMES = interest_names(World(40).config)
+NAMES = interest_names(InterestConfig(dim=16))
 SESSION, LONG = sorted({*NAMES, "encoder"}).index("1800s"), sorted(NAMES).index("5.184e+06s")
 
 

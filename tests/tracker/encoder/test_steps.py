@@ -138,7 +138,7 @@ def test_a_query_and_an_item_of_the_index_give_the_score() -> None:
     assert np.isfinite(never).all()
 
 
-@pytest.mark.xdist_group("torch.export")  # it loads for seconds, in one process only
+@pytest.mark.xdist_group("slow to load")  # in one process only
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_exported_step_is_the_step_for_any_batch(cell: CellName) -> None:
     model = encoder(cell)

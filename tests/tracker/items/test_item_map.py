@@ -14,7 +14,7 @@ def cloud(items: int, dim: int = 12) -> np.ndarray:
     return vectors
 
 
-@pytest.mark.xdist_group("scikit-learn")  # it loads for seconds, in one process only
+@pytest.mark.xdist_group("slow to load")  # in one process only
 def test_the_directions_are_those_of_another_implementation() -> None:
     from sklearn.decomposition import PCA
 

@@ -88,7 +88,7 @@ def test_items_are_written_with_their_vectors_in_every_space(tmp_path: Path) -> 
     assert pq.read_table(path)["encoder"].null_count == 40
 
 
-@pytest.mark.xdist_group("torch.export")  # it loads for seconds, in one process only
+@pytest.mark.xdist_group("slow to load")  # in one process only
 def test_the_step_is_written_for_any_number_of_users(tmp_path: Path) -> None:
     world, path = lived_in(), tmp_path / "step.pt2"
     assert export_step(world.artifact, path) == 16
