@@ -1,7 +1,9 @@
 """Fixtures and rules shared by the tests: which brokers run, and what happens where one cannot."""
 
+import atexit
 import gc
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -63,6 +65,8 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    if "triton" in sys.modules:  # it complains at the exit of what is not deleted
+        atexit.register(gc.unfreeze)
 
 
 def pytest_terminal_summary(
