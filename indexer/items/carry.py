@@ -14,7 +14,7 @@ from indexer.items.whitening import Whitening
 from tracker.artifact.artifact import Sources, read_sources, read_vectors
 from tracker.artifact.manifest import EncoderInfo, Manifest, read_manifest, verify
 from tracker.artifact.models import UNTRAINED, Models, read_models
-from tracker.artifact.versions import Root, latest_version, list_versions
+from tracker.artifact.versions import MissingError, Root, latest_version, list_versions
 from tracker.items.vectors import ItemVectors, Rows, leading
 
 MIN_RETIRED = 10_000
@@ -64,12 +64,20 @@ class ItemRows:
 def read_before(root: Root) -> Before | None:
     """Read the current version and check all of its files; return None if there is no version.
 
+    Without LATEST the newest version counts: a first build was killed before it wrote LATEST, or
+    another one is about to write it.
+
     Raises:
         ArtifactError: it cannot be used.
     """
-    if not list_versions(root):
+    versions = list_versions(root)
+    if not versions:
         return None
-    manifest = read_manifest(root, latest_version(root))
+    try:
+        version = latest_version(root)
+    except MissingError:
+        version = versions[-1]
+    manifest = read_manifest(root, version)
     path = verify(root, manifest)
     return Before(
         manifest,

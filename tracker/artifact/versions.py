@@ -46,6 +46,10 @@ class ArtifactError(Explained):
         super().__init__(without_secrets(message))
 
 
+class MissingError(ArtifactError):
+    """There is no file of that name."""
+
+
 def version_name(sequence: int, digest: str) -> str:
     """Return a version's name: its number and the head of its manifest's SHA-256."""
     return f"{sequence:06d}-{digest[:8]}"
@@ -122,7 +126,8 @@ def read_bytes(root: Root, name: str) -> bytes:
     """Read a small file below a root.
 
     Raises:
-        ArtifactError: it is not there or cannot be read.
+        MissingError: it is not there.
+        ArtifactError: it cannot be read.
     """
     try:
         if is_url(root):
@@ -130,7 +135,7 @@ def read_bytes(root: Root, name: str) -> bytes:
             return bytes(files.cat_file(f"{folder}/{name}"))
         return (local_path(root) / name).read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArtifactError(
+        raise MissingError(
             f"{root}/{name}: not there; build one with `indexer build ITEMS --out {root}`, or name"
             " the folder that holds LATEST"
         ) from error

@@ -275,6 +275,18 @@ def test_an_option_that_cannot_be_met_is_refused(
         build(tmp_path, catalog(20), options)
 
 
+def test_a_first_build_that_was_killed_before_it_wrote_latest_is_carried_over(
+    tmp_path: Path,
+) -> None:
+    first = build(tmp_path, catalog(10))
+    (tmp_path / "LATEST").unlink()
+    again = build(tmp_path, catalog(12))
+    assert again.sequence == 2
+    assert latest_version(tmp_path) == again.version
+    before, after = (Artifact.load(tmp_path, one.version) for one in (first, again))
+    assert after.manifest.basis == before.manifest.basis
+
+
 def test_builds_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         built = list(pool.map(lambda n: build(tmp_path, catalog(10 + n)), range(4)))
