@@ -1,8 +1,8 @@
 """Throughput of a worker with a trained version, beside the same items untrained, in one run.
 
-The items are the films of `DATA/movietweetings`. One version is built, another is trained on its
-ratings with default flags: user encoder, ranker, probability, and online learning in the worker.
-Both workers read the same prefilled topic of made-up events on Apache Kafka, in turn. What a folder
+One version is trained on the ratings of `DATA/movietweetings` with default flags but `--core 5`:
+user encoder, ranker, probability, and online learning in the worker. Another one is built of its
+items. Both workers read the same prefilled topic of made-up events on Apache Kafka, in turn. What a folder
 has already is not built or trained again.
 
     OMP_NUM_THREADS=1 python -m benchmarks.trained --films DATA --folder trained --repeat 5
@@ -16,25 +16,33 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
+
 from benchmarks.quality import FILMS
 from benchmarks.results import add_option, store
 from benchmarks.systems import Rate, open_systems
+from indexer.data.catalog import read_items
 from tracker.artifact.artifact import Artifact
 
 VERSIONS = ("untrained", "trained")
 
 
 def publish(films: Path, folder: Path) -> None:
-    """Build one version of the films, and train another."""
-    items, events = (str(films / FILMS / f"{name}.jsonl.gz") for name in ("items", "events"))
-    commands = {
-        "untrained": ["build", items],
-        "trained": ["train", "--items", items, "--events", events, "--core", "5"],
-    }
-    for version, words in commands.items():
-        if not (folder / version / "LATEST").exists():
-            command = [sys.executable, "-m", "indexer", *words, "--out", str(folder / version)]
-            subprocess.run(command, check=True)
+    """Train a version of the films, and build another one of the same items."""
+    items, events = (films / FILMS / f"{name}.jsonl.gz" for name in ("items", "events"))
+    _indexer(folder / "trained", "train", "--items", items, "--events", events, "--core", "5")
+    same = folder / "items.jsonl"
+    ids = set(Artifact.load(folder / "trained").vectors.ids)
+    kept = [item for item in read_items([items]).items if item.item_id in ids]
+    same.write_bytes(b"\n".join(msgspec.json.encode(item) for item in kept))
+    _indexer(folder / "untrained", "build", same)
+
+
+def _indexer(out: Path, *words: object) -> None:
+    """Run a command of the indexer that publishes into a folder, unless that has a version."""
+    if not (out / "LATEST").exists():
+        command = [sys.executable, "-m", "indexer", *map(str, words), "--out", str(out)]
+        subprocess.run(command, check=True)
 
 
 def main() -> None:
