@@ -2,8 +2,8 @@
 
 One version is trained on the ratings of `DATA/movietweetings` with default flags but `--core 5`:
 user encoder, ranker, probability, and online learning in the worker. Another one is built of its
-items. Both workers read the same prefilled topic of made-up events on Apache Kafka, in turn. What a folder
-has already is not built or trained again.
+items. Both workers read the same prefilled topic of made-up events on Apache Kafka, in turn. What a
+folder has already is not built or trained again.
 
     OMP_NUM_THREADS=1 python -m benchmarks.trained --films DATA --folder trained --repeat 5
 """
