@@ -151,6 +151,8 @@ def strongest(
 ) -> int:  # fmt: skip
     """Write the live rows of a walk with the largest normalised sums; return their number."""
     n = 0
+    if len(rows) == 0:
+        return n
     for i in range(n_walked):
         row = walk_rows[i]
         # With one event at least, sqrt(n + 5) is above 2.449: most rows need no look-up.
