@@ -536,7 +536,7 @@ def test_lists_that_wait_for_a_topic_that_cannot_be_written_name_topic_and_time(
             await outbox.wait(outbox.mark())
             await delete()
             outbox.put([here, gone])
-            with pytest.raises(SendError, match=rf"^{gone.topic} cannot be written for [23] s .*2\.5"):
+            with pytest.raises(SendError, match=rf"^{gone.topic} cannot be written for . s .*2\.5"):
                 await outbox.wait(outbox.mark())
         await end(producer)
 
