@@ -95,6 +95,8 @@ def parquet_rows(
                     yield _with_attributes(fields)
     except pa.ArrowException as error:
         raise InputError(f"{source}: not Parquet: {str(error).splitlines()[0]}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: the name of a column is not UTF-8") from error
 
 
 def _column(column: Any, name: str, place: str) -> list[Any]:

@@ -215,6 +215,10 @@ def header(path: Path) -> None:
     path.write_text("user_id,item\rid\nu,a\n")
 
 
+def odd_column(path: Path) -> None:
+    path.write_bytes(parquet().replace(b"user_id", b"user\x80id"))
+
+
 def upper(path: Path) -> None:
     path.write_text("USER_ID,ITEM_ID,Timestamp\nu,a,5\n")
 
@@ -235,6 +239,7 @@ def upper(path: Path) -> None:
         ("a.csv", upper, r"--columns user=USER_ID,item=ITEM_ID,timestamp=Timestamp$"),
         ("a.parquet", absent, r"a\.parquet: cannot be read: No such file"),
         ("a.pq", text, r"a\.pq: not Parquet: Parquet magic bytes"),
+        ("a.pq", odd_column, r"a\.pq: the name of a column is not UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(
