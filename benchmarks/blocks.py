@@ -543,7 +543,7 @@ def faults_trained(results: Results) -> str:
             "trained, learning online" if plan["trained"] else "not trained",
             str(plan["workers"]),
             whole(plan["events"]),
-            f"{plan['kills']} kills, {plan['terms']} stops, {plan['freezes']} freezes",
+            f"kills: {plan['kills']}, stops: {plan['terms']}, freezes: {plan['freezes']}",
             f"{count['wrong_users']} of {whole(outcome['users'])}",
             f"{count['wrong_items']} of {whole(outcome['items'])}",
             str(count["without_list"]),
