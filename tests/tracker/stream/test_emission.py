@@ -57,6 +57,12 @@ def test_list_within_the_interval_is_postponed_and_due_at_its_end() -> None:
     assert policy.due_at() is None
 
 
+def test_a_last_list_of_the_future_counts_as_one_of_now() -> None:
+    policy = EmitPolicy(FakeNotes(), 10.0, None)
+    assert choose(policy, [1], [NOW + 86400.0], now=NOW) == []
+    assert policy.due_at() == NOW + 10.0  # and not a day later
+
+
 def test_later_events_replace_a_pending_list_and_leave_its_time() -> None:
     policy = EmitPolicy(FakeNotes(), 10.0, None)
     choose(policy, [1], [NOW], now=NOW)
