@@ -5,6 +5,7 @@ Takes minutes: make test ARGS='-m long -k test_replay'.
 
 import asyncio
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from tests.end_to_end.steps import (
     settings_of,
 )
 from tests.faults import undisturbed
+from tests.paths import ROOT
 from tests.shop import START, build_shop, shop_events
+from tests.stalled_replay import STALL
 from tests.states import (
     EMISSION,
     PLACE,
@@ -33,19 +36,21 @@ from tests.states import (
 )
 from tests.tracker.stream.test_key_check import users_of
 from tracker.demo.audit import read_events
-from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
 from tracker.demo.processes import ChildProcess
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event, hash_id
-from tracker.kafka.cluster import TopicError, topics_of
+from tracker.kafka.cluster import topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.partitioner import partition_of
-from tracker.kafka.topics import ensure_topics
 from tracker.kernels.row_bytes import item_key
 from tracker.lookup.forget import forget_user
 from tracker.settings import Settings
 
 EVENTS, USERS, PARTITIONS = 24_000, 3000, 4
+MIDDLE, LATE = 1000, 5200
+"""Offsets of each partition: in the first third of the events, and in the last one."""
+
 AWAY = [user for user in users_of(0, "crc32", 100) if partition_of(user, PARTITIONS, "murmur2")]
 GONE = ("gone-before", "gone-between")
 
@@ -82,20 +87,16 @@ def replay_command(settings: Settings, of: str, log: Path, *more: str) -> ChildP
     return command(settings, log, "replay", "--of", of, *more)
 
 
-async def killed_at(settings: Settings, of: str, log: Path, least: int, *more: str) -> None:
-    """Run the command, and kill it when the new states have applied some events."""
-    with replay_command(settings, of, log, *more) as replay:
-        while replay.returncode is None:
-            try:
-                await all_applied(settings, least, 1)
-                break
-            except TimeoutError:
-                continue
-            except TopicError:  # the command has not made its topics yet
-                await asyncio.sleep(0.2)
-        assert replay.returncode is None, replay.tail()
+async def killed_at(settings: Settings, of: str, log: Path, offset: int, *more: str) -> None:
+    """Kill the command when each partition has committed all before an offset, and stands still."""
+    line = [sys.executable, "-m", "tests.stalled_replay", str(offset), "--of", of, *more]
+    with ChildProcess("replay", line, log, worker_environment(settings), ROOT) as replay:
+        while STALL.format(offset) not in log.read_text():
+            replay.check()
+            await asyncio.sleep(0.2)
         replay.send_signal(signal.SIGKILL)
         replay.wait(10)
+    await session_ends()
 
 
 async def to_its_end(settings: Settings, of: str, log: Path, *more: str) -> None:
@@ -117,9 +118,7 @@ async def replayed(
             assert (await forget_user(live, GONE[0], 30)).complete
             await send(live, lines, 1)
             # 1. A replay is killed in the middle, and goes on beside the live worker.
-            await ensure_topics(new)
-            await killed_at(new, live.name, replays, part // 3)
-            await session_ends()
+            await killed_at(new, live.name, replays, MIDDLE)
             await to_its_end(new, live.name, replays)
             assert f"caught up with {live.name}" in replays.read_text()
             assert (await forget_user(live, GONE[1], 30)).complete
@@ -133,11 +132,7 @@ async def replayed(
             else:
                 assert worker.stop(30) == 0
         # 3. The change-over is killed, and goes on; the live states are nobody's any more.
-        with replay_command(new, live.name, replays, "--change-over") as over:
-            await asyncio.sleep(6.0)
-            over.send_signal(signal.SIGKILL)
-            over.wait(10)
-        await session_ends()
+        await killed_at(new, live.name, replays, LATE, "--change-over")
         await to_its_end(new, live.name, replays, "--change-over")
         assert f"TRACKER_NAME={new.name}" in await refusal(live, log)
         # 4. The new states are served.

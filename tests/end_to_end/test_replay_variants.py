@@ -221,8 +221,7 @@ def test_replay_ends_though_its_events_are_deleted_before_it_has_read_them(world
             for part in range(3):
                 await send(live, world.lines, part)
             await lives(world, live, 3 * PART)
-            await killed_at(new, live.name, log, 100)
-            await session_ends()
+            await killed_at(new, live.name, log, 300)
             admin = AdminClient({"bootstrap.servers": world.kafka.address})
             every = [TopicPartition(topic, number, -1) for number in range(4)]
             for deleted in admin.delete_records(every).values():
