@@ -127,6 +127,12 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         ],
         "encode": [_python("encode", "--repeat", "5")],
         "search": [_python("search", "--artifacts", str(work / "films-all"), *films)],
+        "search-lists": [
+            _python(
+                "search", "--artifacts", str(work / "films-all"), *films,
+                "--k", "40", "--items", "0", "100000",
+            ),
+        ],
         "step": [_python("step")],
         "start": [_python("start", "--repeat", "5")],
         "idle": [_python("idle", "--repeat", "3")],
@@ -149,8 +155,8 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
 
 
 SPEED = (
-    "encode", "step", "train", "search", "start", "idle", "swap", "recover", "pipeline", "latency",
-    "http-api", "trained", "scale",
+    "encode", "step", "train", "search", "search-lists", "start", "idle", "swap", "recover",
+    "pipeline", "latency", "http-api", "trained", "scale",
 )  # fmt: skip
 """What `make bench` measures."""
 

@@ -3,7 +3,7 @@
 Item vectors are those of an artifact, and larger catalogues are drawn from a mixture of Gaussians
 fitted to them. Queries are what the tracker searches for: the interests of states that a replay of
 the events has made. Each library runs on one thread, at the least effort of its own that reaches a
-recall@10 of .95 and of .99 of these queries, in batches of 256 and one by one. Times are of the
+recall@k of .95 and of .99 of these queries, in batches of 256 and one by one. Times are of the
 processor.
 
     OMP_NUM_THREADS=1 python -m benchmarks.search --artifacts ARTIFACTS --events EVENTS
@@ -36,7 +36,6 @@ from tracker.users.rows import RequestBatch
 Vectors = NDArray[np.float32]
 Search = Callable[[Vectors], NDArray[Any]]
 
-K = 10
 BATCH = 256
 QUERIES = 2048
 RECALLS = (0.95, 0.99)
@@ -92,34 +91,34 @@ def recall(found: NDArray[Any], exact: NDArray[Any]) -> float:
     return sum(hits) / exact.size
 
 
-def ours(vectors: Vectors) -> Iterator[tuple[str, Search]]:
+def ours(vectors: Vectors, k: int) -> Iterator[tuple[str, Search]]:
     """Yield the tracker's own index under growing effort."""
     built, info = build_index(vectors, 0.95)
     index: Any = faiss.downcast_index(built._cpu)
     if info.kind == "flat":
-        yield "flat", lambda queries: index.search(queries, K)[1]
+        yield "flat", lambda queries: index.search(queries, k)[1]
         return
     base: Any = faiss.downcast_index(index.base_index)
     probes = EFFORTS if info.kind == "ivf_pq_fastscan" else (0,)
-    settings = [(count, factor) for count in probes for factor in (2, 4, 8, 16, 32)]
+    settings = [(count, factor) for count in probes for factor in (1, 2, 4, 8, 16, 32)]
     for count, factor in sorted(settings, key=lambda one: (one[0] or 1) * 50 + one[1] * 10):
         if count:
             base.nprobe = count
         index.k_factor = factor
-        yield f"{info.kind}, probes {count}, ranked {factor} k", lambda q: index.search(q, K)[1]
+        yield f"{info.kind}, probes {count}, ranked {factor} k", lambda q: index.search(q, k)[1]
 
 
-def hnsw(vectors: Vectors) -> Iterator[tuple[str, Search]]:
+def hnsw(vectors: Vectors, k: int) -> Iterator[tuple[str, Search]]:
     """Yield hnswlib under growing effort."""
     index = hnswlib.Index("ip", vectors.shape[1])
     index.init_index(len(vectors), ef_construction=200, M=16)
     index.add_items(vectors, num_threads=os.cpu_count() or 1)
     for effort in EFFORTS:
         index.set_ef(effort)
-        yield f"M 16, ef {effort}", lambda queries: index.knn_query(queries, K, num_threads=1)[0]
+        yield f"M 16, ef {effort}", lambda queries: index.knn_query(queries, k, num_threads=1)[0]
 
 
-def usearch(vectors: Vectors) -> Iterator[tuple[str, Search]]:
+def usearch(vectors: Vectors, k: int) -> Iterator[tuple[str, Search]]:
     """Yield usearch under growing effort."""
     from usearch.index import Index
 
@@ -127,7 +126,7 @@ def usearch(vectors: Vectors) -> Iterator[tuple[str, Search]]:
     index.add(np.arange(len(vectors)), vectors, threads=os.cpu_count() or 1)
 
     def search(queries: Vectors) -> NDArray[Any]:
-        found = index.search(queries, K, threads=1)
+        found = index.search(queries, k, threads=1)
         keys: NDArray[Any] = np.asarray(found.keys).reshape(len(queries), -1)
         return keys
 
@@ -136,12 +135,12 @@ def usearch(vectors: Vectors) -> Iterator[tuple[str, Search]]:
         yield f"connectivity 16, expansion {effort}", search
 
 
-def scann(vectors: Vectors) -> Iterator[tuple[str, Search]]:
+def scann(vectors: Vectors, k: int) -> Iterator[tuple[str, Search]]:
     """Yield ScaNN under growing effort: a tree, hashed codes, and exact ranking of the best."""
     from scann.scann_ops.py import scann_ops_pybind
 
     leaves = max(1, round(len(vectors) ** 0.5))
-    builder = scann_ops_pybind.builder(vectors, K, "dot_product")
+    builder = scann_ops_pybind.builder(vectors, k, "dot_product")
     sample = min(len(vectors), 250_000)
     builder = builder.tree(leaves, max(1, leaves // 20), training_sample_size=sample)
     searcher = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build()
@@ -150,22 +149,24 @@ def scann(vectors: Vectors) -> Iterator[tuple[str, Search]]:
             probes = max(1, round(share * leaves))
             yield (
                 f"{leaves} leaves, {probes} searched, {ranked} ranked",
-                partial(_scann_search, searcher, probes, ranked),
+                partial(_scann_search, searcher, k, probes, ranked),
             )
 
 
-def _scann_search(searcher: Any, probes: int, ranked: int, queries: Vectors) -> NDArray[Any]:
+def _scann_search(
+    searcher: Any, k: int, probes: int, ranked: int, queries: Vectors
+) -> NDArray[Any]:
     rows: NDArray[Any] = searcher.search_batched(
-        queries, K, pre_reorder_num_neighbors=ranked, leaves_to_search=probes
+        queries, k, pre_reorder_num_neighbors=ranked, leaves_to_search=probes
     )[0]
     return rows
 
 
-def exactly(vectors: Vectors) -> Iterator[tuple[str, Search]]:
+def exactly(vectors: Vectors, k: int) -> Iterator[tuple[str, Search]]:
     """Yield an exact search."""
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    yield "all items", lambda queries: index.search(queries, K)[1]
+    yield "all items", lambda queries: index.search(queries, k)[1]
 
 
 LIBRARIES = {"tracker": ours, "hnswlib": hnsw, "usearch": usearch, "ScaNN": scann, "exact": exactly}
@@ -182,16 +183,16 @@ def microseconds(search: Search, queries: Vectors, size: int, parts: int) -> flo
     return statistics.median(taken)
 
 
-def measure(vectors: Vectors, queries: Vectors, library: str) -> list[dict[str, Any]]:
+def measure(vectors: Vectors, queries: Vectors, library: str, k: int) -> list[dict[str, Any]]:
     """Return the fastest setting of a library that reaches each recall."""
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    exact = index.search(queries, K)[1]
+    exact = index.search(queries, k)[1]
     faiss.omp_set_num_threads(os.cpu_count() or 1)
     begun = time.monotonic()
     tried: list[dict[str, Any]] = []
     build = 0.0
-    for setting, search in LIBRARIES[library](vectors):
+    for setting, search in LIBRARIES[library](vectors, k):
         build = build or time.monotonic() - begun
         faiss.omp_set_num_threads(1)
         reached = recall(search(queries), exact)
@@ -219,6 +220,7 @@ def main() -> None:
     parser.add_argument("--events", type=Path, action="append", required=True)
     parser.add_argument("--core", type=int, default=5)
     parser.add_argument("--items", type=int, nargs="*", default=[0, 100_000, 1_000_000])
+    parser.add_argument("--k", type=int, default=10, help="rows of a search")
     parser.add_argument("--only", nargs="*", choices=LIBRARIES, default=list(LIBRARIES))
     add_option(parser)
     given = parser.parse_args()
@@ -230,10 +232,10 @@ def main() -> None:
     for items in given.items:
         vectors = drawn(real, items, np.random.default_rng(7)) if items else real
         for library in given.only:
-            for one in measure(vectors, queries, library):
+            for one in measure(vectors, queries, library, given.k):
                 rows.append({"items": len(vectors), "made_up": bool(items), **one})
                 print(rows[-1], flush=True)
-    store(given.result, {"rows": rows, "queries": len(queries), "dim": real.shape[1]})
+    store(given.result, {"rows": rows, "queries": len(queries), "dim": real.shape[1], "k": given.k})
 
 
 if __name__ == "__main__":
