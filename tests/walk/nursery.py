@@ -62,8 +62,10 @@ class Nursery:
     def close(self) -> None:
         """End it, and the children that still run."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(10.0)
+        self._process.stdout.close()
 
 
 class ForkedWorker(ChildProcess):
