@@ -5,6 +5,7 @@ Takes minutes: make test ARGS='-m long -k move_states'.
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.end_to_end.steps import (
     settings_of,
 )
 from tests.faults import undisturbed
+from tests.paths import ROOT
 from tests.shop import build_shop, shop_events
 from tests.states import (
     EMISSION,
@@ -28,7 +30,7 @@ from tests.states import (
     Rows,
     read_rows,
 )
-from tracker.demo.local import own_topics, until_ready, worker_process
+from tracker.demo.local import own_topics, until_ready, worker_environment, worker_process
 from tracker.demo.processes import ChildProcess
 from tracker.events.lines import Line
 from tracker.events.wire import decode_event
@@ -56,12 +58,15 @@ def moving_states(settings: Settings, log: Path) -> ChildProcess:
     return command(settings, log, "move-states", "--yes")
 
 
-async def killed_after(settings: Settings, log: Path, line: str) -> None:
-    with moving_states(settings, log) as moving:
-        while moving.returncode is None and line not in log.read_text():
-            await asyncio.sleep(0.01)
+async def killed_after(settings: Settings, log: Path, partition: int) -> None:
+    """Kill the command when it has moved a partition, and stands still."""
+    line = [sys.executable, "-m", "tests.stalled_move", str(partition)]
+    with ChildProcess("move-states", line, log, worker_environment(settings), ROOT) as moving:
+        while f"partition {partition}:" not in log.read_text():
+            moving.check()
+            await asyncio.sleep(0.1)
         moving.send_signal(signal.SIGKILL)
-        assert moving.wait(10) == -signal.SIGKILL, moving.tail()
+        moving.wait(10)
 
 
 async def with_more(settings: Settings, lines: list[Line], folder: Path) -> Rows:
@@ -83,9 +88,9 @@ async def with_more(settings: Settings, lines: list[Line], folder: Path) -> Rows
         last = lines[2 * third :]
         await send_lines(settings, [line for line in last if user_of(line) not in waiting])
         assert "tracker move-states" in await refusal(settings, log)
-        await killed_after(settings, moves, "partition 0:")
+        await killed_after(settings, moves, 0)
         assert "tracker move-states" in await refusal(settings, log)
-        await killed_after(settings, moves, "partition 2:")
+        await killed_after(settings, moves, 2)
         with moving_states(settings, moves) as moving:
             assert await asyncio.to_thread(moving.wait, 120) == 0, moving.tail()
         with moving_states(settings, moves) as moving:
