@@ -78,6 +78,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "privacy": [_python("privacy", "--data", str(data), "--work", str(work / "privacy"))],
         "trend-attack": [_python("trend_attack")],
         "promises": [[sys.executable, "-m", "tests.promises"]],
+        "erasure": [[sys.executable, "-m", "tests.erasure"]],
         "faults": [
             _faults("--seed", *map(str, range(1001, 1021)), "--actions", "100",
                     "--folder", str(work / "walks")),

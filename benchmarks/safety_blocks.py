@@ -1,4 +1,4 @@
-"""Blocks of docs/figures/ about what holds: the promises, and a long run."""
+"""Blocks of docs/figures/ about what holds: promises, erasure, and a long run."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,20 @@ def promises(results: Results) -> str:
             source(result),
         ]
     )
+
+
+def erasure(results: Results) -> str:
+    """Return where the id of a forgotten user was looked for."""
+    result = results["erasure"]
+    rows = [
+        [place["name"], whole(place["files"]), whole(place["bytes"]), whole(place["before"])]
+        for places in result["figures"].values()
+        for place in places
+    ]
+    head = ["Place", "files", "bytes read", "files with the id before"]
+    count = sum(place["files"] for places in result["figures"].values() for place in places)
+    text = f"Afterwards the id was in none of these {whole(count)} files."
+    return "\n\n".join([text, table(head, rows), source(result)])
 
 
 def soak(results: Results) -> str:
@@ -113,4 +127,9 @@ def _name_of(test: str) -> str:
     return f"{file.rsplit('/', 1)[-1].removesuffix('.py')}: {words}"
 
 
-BLOCKS: dict[str, Any] = {"promises": promises, "soak": soak, "outage": outage}
+BLOCKS: dict[str, Any] = {
+    "promises": promises,
+    "erasure": erasure,
+    "soak": soak,
+    "outage": outage,
+}

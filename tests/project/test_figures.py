@@ -273,6 +273,7 @@ def made_up() -> Stored:
         },
         "privacy": {"without": private | {"privacy": None}, "1": private},
         "trend-attack": {"with": [attack], "without": [attack]},
+        "erasure": {"topics": [{"name": "forget", "files": 9, "bytes": 8, "before": 1}]},
         "promises": {"one": {"promise": "it is so", "failed": ["a/b.py::test_c[1]"]}},
         "interests": {
             "user": "7",
