@@ -54,8 +54,17 @@ class ItemFeed(TopicFeed):
         on_death: OnDeath = log_death,
     ) -> None:
         super().__init__(settings, topic, partitions, "items", on_lag, on_death)
-        self._view = view
+        self._view: View | None = view
         self._unreadable = unreadable or UnreadableRows("items")
+
+    async def stop(self) -> None:
+        """Stop reading, and let go of the view.
+
+        A stopped task keeps its last error, whose frames keep this feed until Python collects
+        garbage; the view of a million items has gigabytes.
+        """
+        await super().stop()
+        self._view = None
 
     def _place(self, records: Sequence[Any]) -> None:
         """Place the rows of items in the view, but for those that cannot be read."""
@@ -70,7 +79,8 @@ class ItemFeed(TopicFeed):
     def _update(self, rows: Sequence[Any]) -> None:
         items = np.array([item_of(row.key) for row in rows], np.uint64)
         latest = time.time() + MAX_FUTURE_SECONDS
-        self._view.update([row.value for row in rows], items, latest)
+        if (view := self._view) is not None:
+            view.update([row.value for row in rows], items, latest)
 
     def _is_item(self, record: Any) -> bool:
         key = record.key

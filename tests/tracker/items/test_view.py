@@ -1,5 +1,6 @@
 """ItemView: item rows by catalogue row, neighbours both ways, what is trending."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -338,3 +339,17 @@ def test_the_kernels_do_in_python_what_they_do_in_native_code(
     assert plain.view.new_rows(START, 9).tolist() == native.view.new_rows(START, 9).tolist()
     rows = np.arange(9)
     assert plain.view.log_counts(rows, START) == pytest.approx(native.view.log_counts(rows, START))
+
+
+def resident_bytes() -> int:
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(text.partition("RssAnon:")[2].split()[0])
+
+
+def test_lists_of_a_large_catalogue_take_memory_only_for_items_in_use() -> None:
+    before, items = resident_bytes(), 400_000
+    lists = NearList.of_size(items)
+    assert (lists.rows.shape, lists.counts.shape) == ((items, 64), (items, 64, 3))
+    lists.counts[::1000] = 1.0  # 400 items, none near another
+    assert lists.counts[1000].sum() == 192.0
+    assert resident_bytes() - before < 20_000_000

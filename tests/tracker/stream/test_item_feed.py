@@ -1,6 +1,8 @@
 """ItemFeed: the items' changelog into a view, tombstones and all, and knowing when it is done."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,6 +97,29 @@ def test_empty_changelog_is_read_at_once(tansu: str, prefix: str) -> None:
         await feed.stop()
 
     asyncio.run(work())
+
+
+def test_a_feed_that_has_stopped_keeps_no_view(tansu: str, prefix: str) -> None:
+    settings = load_settings({}, brokers=tansu, name=prefix, item_partitions=2)
+
+    async def work() -> None:
+        await ensure_topics(settings)
+        await send(settings, (item_key(1), b"a"))
+        view = View()
+        feed = ItemFeed(settings, f"{prefix}-items-changelog", 2, view)
+        feed.start()
+        async with asyncio.timeout(10.0):
+            await feed.wait_caught_up()
+        await feed.stop()
+        known = weakref.ref(view)
+        del view, feed
+        assert known() is None
+
+    gc.disable()  # garbage is collected too seldom for a view of gigabytes
+    try:
+        asyncio.run(work())
+    finally:
+        gc.enable()
 
 
 def test_feed_keeps_trying_while_the_broker_is_away(
