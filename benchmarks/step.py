@@ -138,7 +138,7 @@ def measure_together(items: int, turns: int) -> dict[str, dict[str, float]]:
                 *(
                     Event(
                         user_id=f"user{worker.partition}-{random.integers(1000)}",
-                        item_id=vectors.ids[random.integers(items)],
+                        item_id=vectors.ids[int(random.integers(items))],
                         kind="view",
                         timestamp=plane.NOW - 50_000 + chunk + 0.001 * number,
                         scene="home",

@@ -4,7 +4,7 @@ import json
 import mmap
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tracker.artifact.manifest import (
     EncoderInfo,
     IndexInfo,
     Manifest,
+    place_of,
     read_manifest,
     sha256_of,
     verify,
@@ -32,13 +33,13 @@ from tracker.artifact.versions import (
     Root,
     is_copied,
     latest_version,
-    local_copy,
 )
 from tracker.encoder.tower_info import UserAttributes
 from tracker.explained import first_line
 from tracker.files import sync_folder, write_synced
 from tracker.items.config import ItemCounts
 from tracker.items.index import IndexFileError, ItemIndex
+from tracker.items.texts import JsonStrings
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.device import Device, DeviceError
 from tracker.users.config import InterestConfig
@@ -64,7 +65,7 @@ class Sources:
 
 
 class _Items(msgspec.Struct, forbid_unknown_fields=True):
-    ids: list[str]
+    ids: msgspec.Raw
     labels: list[str]
 
 
@@ -89,12 +90,14 @@ class Artifact:
         float16: bool = False,
         encoder_device: Device = "cpu",
         public_key: str | None = None,
+        checked: bool = False,
     ) -> "Artifact":
         """Read a version, and check all of it first.
 
         1. Read the manifest, and refuse a format we do not know.
         2. Download what is remote; compare the SHA-256 of every file.
-        3. Map the vectors, load the index and the models; compare counts and widths.
+        3. Map the vectors, load the index and the models; compare counts and widths, and look at
+           every number.
 
         Args:
             root: a folder, or any URL fsspec knows.
@@ -105,6 +108,8 @@ class Artifact:
             float16: halve the index's memory on a GPU.
             encoder_device: device of a trained user encoder.
             public_key: key that must have signed the manifest; None if it need not be signed.
+            checked: another process has just loaded the version with the same `cache`. Its files
+                are not compared again, nor is each number of vectors and index looked at.
 
         Raises:
             ArtifactError: it cannot be used; the message says what to do.
@@ -115,17 +120,16 @@ class Artifact:
         manifest = read_manifest(root, version, public_key)
         try:
             # 2. Compare the SHA-256 of every file.
-            path = verify(root, manifest, cache)
-            # 3. Load, and compare counts and widths.
-            vectors = read_vectors(path, manifest)
-            index = _read_index(path, manifest, device, float16)
+            path = place_of(root, manifest, cache) if checked else verify(root, manifest, cache)
+            # 3. Load, compare counts and widths, look at every number.
+            vectors = read_vectors(path, manifest, checked)
+            index = _read_index(path, manifest, device, float16, checked)
             models = read_models(path, manifest, encoder_device)
         except DeviceError:
             raise
         except Exception as error:  # files are from outside: whatever they raise is a refusal
             if is_copied(root, cache):  # a damaged copy must not stay
-                names = [LAYOUT.manifest, *manifest.files]
-                shutil.rmtree(local_copy(root, version, names, cache), ignore_errors=True)
+                shutil.rmtree(place_of(root, manifest, cache), ignore_errors=True)
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(
@@ -217,7 +221,7 @@ def write_files(
     Raises:
         OSError: they cannot be written.
     """
-    items = _Items(vectors.ids, vectors.labels)
+    items = {"ids": list(vectors.ids), "labels": vectors.labels}
     write_synced(folder / LAYOUT.items, msgspec.json.encode(items))
     write_synced(folder / LAYOUT.texts, msgspec.json.encode(sources.texts))
     tensors: dict[str, Mapping[str, NDArray[Any]]] = {
@@ -254,28 +258,36 @@ _ROWS = 8192
 _DTYPES = {"F32": np.float32, "F16": np.float16, "U64": np.uint64, "I32": np.int32}
 
 
-def read_texts(path: Path) -> list[str]:
+def read_texts(path: Path) -> Sequence[str]:
     """Read the texts of the items of an artifact's folder, to name interests by their words.
 
     Returns:
         the texts; none if they cannot be read, for lists are made without them too.
     """
     try:
-        texts: list[str] = _json(path / LAYOUT.texts, list[str])
-    except (OSError, ArtifactError):
+        return JsonStrings((path / LAYOUT.texts).read_bytes())
+    except (OSError, ValueError):
         return []
-    return texts
 
 
-def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
+def read_vectors(path: Path, manifest: Manifest, checked: bool = False) -> ItemVectors:
     """Map the items' vectors into memory, from a directory that `verify` has passed.
+
+    Args:
+        path: the directory.
+        manifest: of the version.
+        checked: whether each number has been looked at before.
 
     Raises:
         ArtifactError: a file is not what the manifest says.
     """
     items = _json(path / LAYOUT.items, _Items)
+    try:
+        ids = JsonStrings(memoryview(items.ids))
+    except ValueError as error:
+        raise ArtifactError(f"{path / LAYOUT.items}: ids: {error}; {REBUILD}") from error
     count = manifest.items
-    _agree(path / LAYOUT.items, "ids", len(items.ids), count)
+    _agree(path / LAYOUT.items, "ids", len(ids), count)
     _agree(path / LAYOUT.manifest, "interest.dim", manifest.interest.dim, manifest.dim)
     shapes: dict[str, tuple[int, ...]] = {
         "vectors": (count, manifest.dim),
@@ -290,20 +302,23 @@ def read_vectors(path: Path, manifest: Manifest) -> ItemVectors:
         path / LAYOUT.vectors,
         {name: (dtype, shapes.get(name, (count,))) for name, dtype in _VECTORS.items()},
         _LATER,
+        checked,
     )
     arrays.setdefault("nearest", np.zeros((count, 0), np.int32))
     arrays.setdefault("map_projection", np.zeros((0, 2), np.float32))
-    vectors = ItemVectors(ids=items.ids, labels=items.labels, live=manifest.live, **arrays)
-    problem = vectors.problem()
+    vectors = ItemVectors(ids=ids, labels=items.labels, live=manifest.live, **arrays)
+    problem = None if checked else vectors.problem()
     if problem is not None:
         raise ArtifactError(f"{path / LAYOUT.vectors}: {problem}; {REBUILD}")
     return vectors
 
 
-def _read_index(path: Path, manifest: Manifest, device: Device, float16: bool) -> ItemIndex:
+def _read_index(
+    path: Path, manifest: Manifest, device: Device, float16: bool, checked: bool
+) -> ItemIndex:
     where = path / LAYOUT.index
     try:
-        index = ItemIndex.load(where, device, float16=float16)
+        index = ItemIndex.load(where, device, float16=float16, checked=checked)
     except DeviceError:
         raise
     except IndexFileError as error:
@@ -317,17 +332,18 @@ def _tensors(
     path: Path,
     expected: dict[str, tuple[str, tuple[int, ...]]],
     later: frozenset[str] = frozenset(),
+    checked: bool = False,
 ) -> dict[str, Any]:
     """Map a safetensors file into memory; check names, types, shapes (-1 is any) and numbers.
 
-    Those of `later` may be missing.
+    Those of `later` may be missing. Numbers that are `checked` are not looked at again.
 
     Raises:
         ArtifactError: the file is not what was expected, or a number in it is not finite.
     """
     try:
-        with safe_open(path, "np") as checked:  # header, shapes and places agree with the file
-            names = set(checked.keys())
+        with safe_open(path, "np") as opened:  # header, shapes and places agree with the file
+            names = set(opened.keys())
         with path.open("rb") as file:
             # Copy on write: kernels take one type of array, and nobody writes.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -355,7 +371,8 @@ def _tensors(
         size = int(np.prod(dims, dtype=np.int64))
         array = np.frombuffer(mapped, _DTYPES[dtype], size, start).reshape(dims)
         arrays[name] = np.require(array, requirements="A")
-        if dtype in ("F16", "F32") and (bad := _not_finite(arrays[name])):
+        is_number = dtype in ("F16", "F32")
+        if is_number and not checked and (bad := _not_finite(arrays[name])):
             raise ArtifactError(
                 f"{path}: {bad} of {dims[0]} rows of {name} are not finite, numbers expected;"
                 f" {REBUILD}"

@@ -276,14 +276,22 @@ def read_manifest(root: Root, version: str, public_key: str | None = None) -> Ma
     return manifest
 
 
+def place_of(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
+    """Return the directory that holds a version's files on this machine; see `local_copy`.
+
+    Raises:
+        ArtifactError: they cannot be downloaded or copied.
+    """
+    return local_copy(root, manifest.version, [LAYOUT.manifest, *manifest.files], cache)
+
+
 def verify(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
     """Compare every file of a version with its SHA-256; return the directory that holds them.
 
     Raises:
         ArtifactError: a file is missing, cut short or altered.
     """
-    names = [LAYOUT.manifest, *manifest.files]
-    path = local_copy(root, manifest.version, names, cache)
+    path = place_of(root, manifest, cache)
     for name, expected in manifest.files.items():
         try:
             if (path / name).is_symlink():

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ Root = str | Path
 _VERSION = re.compile(r"(\d{6,12})-[0-9a-f]{8}")
 
 _CACHED_VERSIONS = 4
+
+_HALF_COPY_SECONDS = 86400.0
+"""Age at which a copy that is not whole is nobody's: its process was killed."""
 
 # What the drivers behind fsspec raise, besides OSError, when a store cannot be reached.
 _DRIVER_ERRORS = {
@@ -295,6 +298,11 @@ def _forget_old(home: Path, keep: str) -> None:
     copies.sort(key=lambda path: (path.name == keep, path.stat().st_mtime))
     for path in copies[:-_CACHED_VERSIONS]:
         shutil.rmtree(path, ignore_errors=True)
+    now = (home / keep).stat().st_mtime
+    for path in home.glob(".partial-*"):
+        with suppress(FileNotFoundError):  # its process has just removed it
+            if now - path.stat().st_mtime > _HALF_COPY_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _open(root: Root) -> tuple[Any, str]:

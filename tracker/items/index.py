@@ -88,8 +88,21 @@ class ItemIndex:
         return cls(index)
 
     @classmethod
-    def load(cls, path: Path, device: Device = "cpu", *, float16: bool = False) -> "ItemIndex":
-        """Read an index from its file.
+    def load(
+        cls,
+        path: Path,
+        device: Device = "cpu",
+        *,
+        float16: bool = False,
+        checked: bool = False,
+    ) -> "ItemIndex":
+        """Read an index from its file, and check sizes, rows and numbers.
+
+        Args:
+            path: the file.
+            device: as for the constructor.
+            float16: as for the constructor.
+            checked: whether the file was read and checked before; then only its kind is.
 
         Raises:
             IndexFileError: the file cannot be read as an index of our kinds, or a vector in it is
@@ -103,11 +116,8 @@ class ItemIndex:
             raise IndexFileError(f"{path}: not a FAISS index: {first_line(error)}") from error
         try:
             kind = _kind_of(index)
-            if problem := _problem_of(index, kind):
-                raise IndexFileError(f"{problem}; build it again with `indexer build`")
-            if not np.isfinite(_flat_vectors(index, kind)).all():
-                raise IndexFileError("vectors of the index are not all finite")
-            _search_once(index, kind)
+            if not checked:
+                _check(index, kind)
         except (IndexFileError, RuntimeError) as error:
             raise IndexFileError(f"{path}: {first_line(error)}") from error
         return cls(index, device, float16=float16)
@@ -222,6 +232,20 @@ def _bounded_reading(file_bytes: int) -> Iterator[None]:
     finally:
         faiss.set_deserialization_vector_byte_limit(before[0])
         faiss.set_deserialization_loop_limit(before[1])
+
+
+def _check(index: Any, kind: Kind) -> None:
+    """Check an index that was read from a file.
+
+    Raises:
+        IndexFileError: sizes within it do not agree, or a vector is not finite.
+        RuntimeError: FAISS refuses a search.
+    """
+    if problem := _problem_of(index, kind):
+        raise IndexFileError(f"{problem}; build it again with `indexer build`")
+    if not np.isfinite(_flat_vectors(index, kind)).all():
+        raise IndexFileError("vectors of the index are not all finite")
+    _search_once(index, kind)
 
 
 def _problem_of(index: Any, kind: Kind) -> str | None:

@@ -170,7 +170,7 @@ class ItemVectors:
             (0, 2) from an indexer that kept none.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     hashes: Hashes
     vectors: Vectors
     full: Vectors

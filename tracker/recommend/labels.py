@@ -1,11 +1,12 @@
 """Labels of a user's interests: an item's label, and a word of its text if an older one has it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker.items.texts import JsonStrings, Texts, joined
 from tracker.kernels.native import native
 
 Array = NDArray[Any]
@@ -18,20 +19,6 @@ MOST_BYTES = 24
 
 _NUMBER = -1
 """In place of the beginning of a word: a number tells the interests apart."""
-
-
-class Texts(NamedTuple):
-    """Pieces of text, one after the other; piece i is text[starts[i] : starts[i + 1]]."""
-
-    text: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-
-
-def joined(parts: Sequence[bytes]) -> Texts:
-    """Return pieces as one array."""
-    starts = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=starts[1:])
-    return Texts(np.frombuffer(b"".join(parts), np.uint8), starts)
 
 
 class Words:
@@ -51,8 +38,7 @@ class Words:
 
     def __init__(self, labels: Sequence[str], texts: Sequence[str]) -> None:
         self.names = list(labels)
-        self._labels = joined([label.encode(errors="replace") for label in labels])
-        self._texts = joined([text.encode(errors="replace") for text in texts])
+        self._labels, self._texts = _utf8(labels), _utf8(texts)
 
     @property
     def text(self) -> NDArray[np.uint8]:
@@ -85,6 +71,12 @@ class Words:
             return text
         word = self.text[begin:end].tobytes().decode(errors="replace")
         return f"{text}: {word}" if text else word
+
+
+def _utf8(texts: Sequence[str]) -> Texts:
+    if isinstance(texts, JsonStrings):
+        return texts.utf8()
+    return joined([text.encode(errors="replace") for text in texts])
 
 
 @native

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.wire import Interest, Parts, Recommendation, RecommendedItem
+from tracker.items.texts import JsonStrings, Texts, joined
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.native import copy_bytes, inlined, native, prefetch
 from tracker.recommend.channels import CHANNELS
-from tracker.recommend.labels import MOST_BYTES, Texts, Words, joined
+from tracker.recommend.labels import MOST_BYTES, Words
 from tracker.recommend.lists import Explanation, RecommendedBatch
 from tracker.scoring.parts import GROUPS
 
@@ -309,6 +310,8 @@ class _Pieces(NamedTuple):
 
 def _fragments(texts: Sequence[str]) -> Texts:
     """Return the JSON strings of texts."""
+    if isinstance(texts, JsonStrings):
+        return texts.json()
     encode = msgspec.json.Encoder().encode
     return joined([encode(text) for text in texts])
 

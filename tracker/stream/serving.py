@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.settings import Settings
+from tracker.stream.aside import ProcessEndedError
 from tracker.stream.background import BackgroundTask, OnDeath, log_death
 from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.item_feed import ItemFeed
@@ -42,7 +43,7 @@ CHANGE_SECONDS = 1800.0
 """Time in which a new artifact may be copied, loaded, warmed up and filled with item states."""
 
 RETRY_SECONDS = 30.0
-"""Wait before an artifact is tried again that could not be read, or whose feed has stalled."""
+"""Wait before an artifact is tried again whose check was killed, or whose feed has stalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,9 @@ def same_layout(one: InterestConfig, other: InterestConfig) -> bool:
 class ArtifactKeeper:
     """Holds the artifact in use, and replaces it by the one that LATEST names.
 
-    A new artifact is loaded, checked and warmed up in a thread while the old one serves; its item
-    view reads the items' changelog from the beginning; only then is it used, between two chunks.
+    A new artifact is loaded, checked and warmed up in a thread while the old one serves, a large
+    one in a process of its own before; its item view reads the items' changelog from the beginning;
+    only then is it used, between two chunks.
     One that cannot be used is refused once, and the old one stays. A change runs in a task of its
     own: who waits for it waits with a deadline, and holds nothing.
 
@@ -106,6 +108,7 @@ class ArtifactKeeper:
         metrics: counters and gauges.
         warm_up: compiles the kernels that an artifact needs, so that no chunk waits for them.
         on_death: called if the polling of LATEST ends by itself.
+        check: loads a version in another process, and says whether it has; by default none does.
     """
 
     def __init__(
@@ -115,9 +118,11 @@ class ArtifactKeeper:
         metrics: Metrics,
         warm_up: Callable[[Serving], None],
         on_death: OnDeath = log_death,
+        check: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self._settings = settings
         self._make_feed = feed
+        self._check = check
         self._metrics = metrics
         self._warm_up = warm_up
         self._current: Serving | None = None
@@ -253,7 +258,7 @@ class ArtifactKeeper:
             self._retry = self._problem = None
         try:
             await self._change(version)
-        except FeedStalledError as error:
+        except (FeedStalledError, ProcessEndedError) as error:
             self._retry = version, time.monotonic() + RETRY_SECONDS
             self._problem = f"{version} waits: {error}"
             log.error(
@@ -282,7 +287,11 @@ class ArtifactKeeper:
 
     async def _change(self, version: str) -> None:
         started_at = time.monotonic()
-        serving = await asyncio.to_thread(self._load, version)
+        try:
+            checked = self._check is not None and await self._check(version)
+            serving = await asyncio.to_thread(self._load, version, checked)
+        except ValueError as error:  # options that its ranker asks for, a GPU that is not there
+            raise ArtifactError(f"artifact {version}: {error}") from error
         if not same_layout(serving.config, self.current.config):
             raise ArtifactError(
                 f"artifact {version} has an incompatible state layout ({serving.config}; the one"
@@ -307,17 +316,22 @@ class ArtifactKeeper:
         if old_feed is not None:
             await old_feed.stop()
 
-    def _load(self, version: str) -> Serving:
-        try:
-            serving = make_serving(load_artifact(self._settings, version), self._settings)
-            self._warm_up(serving)
-            return serving
-        except ValueError as error:  # options that its ranker asks for, a GPU that is not there
-            raise ArtifactError(f"artifact {version}: {error}") from error
+    def _load(self, version: str, checked: bool) -> Serving:
+        artifact = load_artifact(self._settings, version, checked)
+        serving = make_serving(artifact, self._settings)
+        self._warm_up(serving)
+        return serving
 
 
-def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
-    """Load an artifact as the settings say; the latest by default.
+def load_artifact(
+    settings: Settings, version: str | None = None, checked: bool = False
+) -> Artifact:
+    """Load an artifact as the settings say.
+
+    Args:
+        settings: where it is, and on which devices it is used.
+        version: the latest by default.
+        checked: whether another process has just loaded it with these settings.
 
     Raises:
         ArtifactError: there is none, or it cannot be used.
@@ -329,6 +343,7 @@ def load_artifact(settings: Settings, version: str | None = None) -> Artifact:
         cache=settings.data_dir / "artifacts",
         encoder_device=settings.device,
         public_key=settings.artifact_public_key,
+        checked=checked,
     )
     if artifact.models.tower is not None:
         artifact.models.tower.serve_on_one_thread()

@@ -1,5 +1,6 @@
-"""Compilation of all kernels, where there are two cores in two processes that fill one cache."""
+"""Other processes: one that compiles beside the worker, one that checks a large new version."""
 
+import asyncio
 import contextlib
 import logging
 import multiprocessing
@@ -9,10 +10,12 @@ import time
 from collections.abc import Iterator
 
 from tracker.artifact.artifact import Artifact
+from tracker.artifact.manifest import read_manifest
 from tracker.events.kinds import Kinds
 from tracker.kernels.native import can_be_cached, is_cached
 from tracker.recommend.candidates import merge
 from tracker.settings import Settings
+from tracker.stream.aside import call_aside
 from tracker.stream.serving import load_artifact, make_serving
 from tracker.users.config import InterestConfig
 from tracker.worker.warm_up import warm_up
@@ -21,6 +24,34 @@ log = logging.getLogger(__name__)
 
 MOST_ITEMS = 200_000
 """Of larger artifacts no second copy is loaded for it: memory is worth more than seconds."""
+
+
+LARGE_ITEMS = 50_000
+"""A version of more items is loaded by another process first; that takes two seconds longer."""
+
+
+async def check_aside(settings: Settings, version: str, kinds: Kinds) -> bool:
+    """Load a large version in another process; return whether it is large.
+
+    There it is copied, compared and checked, and its kernels are compiled. It can then be loaded as
+    `checked`, which takes less than a second, and hardly needs the interpreter.
+
+    Args:
+        settings: of the worker.
+        version: the new one.
+        kinds: weights of kinds.
+
+    Raises:
+        ArtifactError, ValueError: it cannot be used.
+        ProcessEndedError: the process was killed.
+    """
+    root, key = settings.artifacts, settings.artifact_public_key
+    manifest = await asyncio.to_thread(read_manifest, root, version, key)
+    if manifest.items <= LARGE_ITEMS:
+        return False
+    on_cpu = settings.model_copy(update={"index_device": "cpu", "device": "cpu"})
+    await call_aside(_load_and_compile, on_cpu, version, kinds)
+    return True
 
 
 def compile_kernels(settings: Settings) -> float:
@@ -78,9 +109,11 @@ def _compile(settings: Settings, version: str, kinds: Kinds) -> None:
     """Compile everything in the order of the second process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's matter
     with contextlib.suppress(Exception):  # the worker tells what is wrong, if it is its matter too
-        warm_up(
-            make_serving(load_artifact(settings, version), settings),
-            kinds,
-            settings.k,
-            lists_first=True,
-        )
+        _load_and_compile(settings, version, kinds, lists_first=True)
+
+
+def _load_and_compile(
+    settings: Settings, version: str, kinds: Kinds, lists_first: bool = False
+) -> None:
+    serving = make_serving(load_artifact(settings, version), settings)
+    warm_up(serving, kinds, settings.k, lists_first)

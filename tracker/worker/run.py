@@ -22,7 +22,7 @@ from tracker.stream.replay import Replay
 from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving
 from tracker.stream.tracing import no_trace, start_tracing
 from tracker.worker.app import TrackerWorker, build_app
-from tracker.worker.compilation import kinds_of, second_compiler
+from tracker.worker.compilation import check_aside, kinds_of, second_compiler
 from tracker.worker.data_dir import locked
 from tracker.worker.plane import Plane
 from tracker.worker.process import (
@@ -107,6 +107,9 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     def warm(serving: Serving) -> None:
         warm_up(serving, kinds, settings.k)
 
+    async def check(version: str) -> bool:
+        return await check_aside(settings, version, kinds)
+
     with second_compiler(settings, artifact, kinds):
         warm(serving)
     _check_web_port(settings)
@@ -130,7 +133,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    keeper = ArtifactKeeper(settings, feed, metrics, warm, task_died)
+    keeper = ArtifactKeeper(settings, feed, metrics, warm, task_died, check)
     keeper.use(serving)
     forget_feed = None
     if cluster.forgets:

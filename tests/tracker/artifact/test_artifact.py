@@ -145,8 +145,8 @@ def test_vectors_that_are_not_finite_are_refused(
 def test_items_of_another_shape_are_refused(root: Path) -> None:
     manifest = read_manifest(root, latest_version(root))
     path = root / manifest.version
-    (path / LAYOUT.items).write_text('{"ids": [1]}', encoding="utf-8")
-    with pytest.raises(ArtifactError, match="Expected `str`, got `int`"):
+    (path / LAYOUT.items).write_text('{"ids": [1], "labels": []}', encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"json: ids: no JSON array of strings \(byte 1\); go"):
         read_vectors(path, manifest)
 
 
@@ -186,6 +186,28 @@ def test_a_damaged_copy_of_a_remote_version_is_fetched_again(tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match="altered or cut short"):
         Artifact.load(root, cache=tmp_path)
     assert Artifact.load(root, cache=tmp_path).manifest == artifact.manifest
+
+
+def test_a_version_that_another_process_has_checked_is_not_checked_again(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    first = Artifact.load(root, cache=cache)
+    again = Artifact.load(root, cache=cache, checked=True)
+    assert (again.path, again.manifest) == (first.path, first.manifest)
+    assert again.vectors.ids == first.vectors.ids
+    for name in ("vectors", "full", "similar", "nearest", "table_hash", "table_row"):
+        np.testing.assert_array_equal(getattr(again.vectors, name), getattr(first.vectors, name))
+    queries = first.vectors.vectors[:3]
+    for one, other in zip(
+        first.index.search(queries, 5), again.index.search(queries, 5), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    texts = first.path / LAYOUT.texts
+    texts.write_bytes(texts.read_bytes() + b" ")
+    Artifact.load(root, cache=cache, checked=True)
+    with pytest.raises(ArtifactError, match="altered or cut short"):
+        Artifact.load(root, cache=cache)
 
 
 def test_an_artifact_without_files_serves_tests() -> None:

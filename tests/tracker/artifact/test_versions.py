@@ -1,5 +1,6 @@
 """The folder of artifacts, local and at a URL."""
 
+import os
 import sys
 import types
 from pathlib import Path
@@ -75,6 +76,23 @@ def test_a_remote_version_is_downloaded_once_and_old_copies_go(tmp_path: Path) -
     kept.write_text("touched", encoding="utf-8")
     again = local_copy(root, copies[5].name, ["manifest.json"], tmp_path)
     assert (again / "manifest.json").read_text(encoding="utf-8") == "touched"
+
+
+def test_a_copy_that_its_killed_process_left_half_is_removed_a_day_later(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for number in (1, 2):
+        (root / f"00000{number}-00000000").mkdir(parents=True)
+    cache = tmp_path / "cache"
+    home = local_copy(root, "000001-00000000", [], cache).parent
+    young, old = home / ".partial-young", home / ".partial-old"
+    for path in (young, old):
+        path.mkdir()
+        (path / "vectors.safetensors").touch()
+    os.utime(old, (1.0, 1.0))
+    local_copy(root, "000002-00000000", [], cache)
+    assert sorted(path.name for path in home.iterdir()) == [
+        ".partial-young", "000001-00000000", "000002-00000000",
+    ]  # fmt: skip
 
 
 def test_the_default_cache_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from tracker.artifact.manifest import LAYOUT, read_manifest
 from tracker.artifact.versions import ArtifactError, set_latest
 from tracker.settings import Settings, load_settings
 from tracker.stream import serving
+from tracker.stream.aside import ProcessEndedError
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_layout
 from tracker.stream.topic_feed import FeedStalledError
@@ -49,6 +50,7 @@ class Shop:
         self.metrics = Metrics()
         self.feeds: list[Feed] = []
         self.warmed: list[Serving] = []
+        self.check: Callable[[str], Coroutine[Any, Any, bool]] | None = None
 
     def feed(self, view: object) -> Any:
         self.feeds.append(Feed())
@@ -63,7 +65,7 @@ class Shop:
     def run(self, work: Callable[[ArtifactKeeper], Coroutine[Any, Any, None]]) -> None:
         async def all_of_it() -> None:
             warm = self.warmed.append
-            keeper = ArtifactKeeper(self.settings, self.feed, self.metrics, warm)
+            keeper = ArtifactKeeper(self.settings, self.feed, self.metrics, warm, check=self.check)
             assert not keeper.loaded
             keeper.use(make_serving(load_artifact(self.settings), self.settings))
             keeper.start()
@@ -186,8 +188,8 @@ def test_artifact_that_shapes_states_otherwise_is_refused_with_the_remedy(
     async def work(keeper: ArtifactKeeper) -> None:
         load = keeper._load
 
-        def other(version: str) -> Any:
-            found = load(version)
+        def other(version: str, checked: bool) -> Any:
+            found = load(version, checked)
             manifest = msgspec.structs.replace(
                 found.artifact.manifest,
                 interest=msgspec.structs.replace(found.config, slots=3),
@@ -297,13 +299,40 @@ def test_artifact_whose_feed_stalls_is_tried_again_and_not_refused(
     assert all(feed.stopped for feed in shop.feeds)
 
 
+def test_artifact_whose_check_is_killed_is_tried_again_and_not_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(serving, "RETRY_SECONDS", 0.05)
+    checked: list[str] = []
+
+    async def check(version: str) -> bool:
+        checked.append(version)
+        if len(checked) < 3:
+            raise ProcessEndedError("its process ended with -9")
+        return True
+
+    shop.check = check
+
+    async def work(keeper: ArtifactKeeper) -> None:
+        version = await asyncio.to_thread(shop.build, 70)
+        await until(lambda: keeper.problem is not None)
+        assert keeper.problem == f"{version} waits: its process ended with -9"
+        await until(lambda: keeper.current.version == version)
+        assert checked == [version] * 3
+        assert keeper.problem is None
+
+    shop.run(work)
+    assert shop.count("refused_artifacts") == 0
+    assert "waits, and artifact" in caplog.text
+
+
 def test_artifact_that_breaks_the_reader_is_refused_and_polling_goes_on(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work(keeper: ArtifactKeeper) -> None:
         load = keeper._load
 
-        def broken(version: str) -> Any:
+        def broken(version: str, checked: bool) -> Any:
             raise ZeroDivisionError("a bug of the reader")
 
         keeper._load = broken  # type: ignore[method-assign]
