@@ -94,11 +94,13 @@ def measure(systems: Systems, rate: float, seconds: float) -> dict[str, float]:
         took = time.time() - change / 1000
         sending.join()
         systems.committed(process, name, WARM + count)
-        memory = peak_mib(process.pid)
+        memory, after = peak_mib(process.pid), memory_mib(process.pid)
     end = change + 1000 * (took + AFTER)
     lists = systems.read(f"{name}-recommendations")
     found = parts_of(systems.read(events), lists, (begin, change, end))
-    result: dict[str, float] = {"seconds": took, "memory_mib": memory, "with_check_mib": both}
+    result: dict[str, float] = {
+        "seconds": took, "memory_mib": memory, "with_check_mib": both, "after_mib": after,
+    }  # fmt: skip
     for part, times in found.items():
         result |= {f"{part}_{which}": value for which, value in quantiles(times).items()}
     return result

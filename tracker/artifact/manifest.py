@@ -276,13 +276,15 @@ def read_manifest(root: Root, version: str, public_key: str | None = None) -> Ma
     return manifest
 
 
-def place_of(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:
+def place_of(
+    root: Root, manifest: Manifest, cache: Path | None = None, slowly: bool = False
+) -> Path:
     """Return the directory that holds a version's files on this machine; see `local_copy`.
 
     Raises:
         ArtifactError: they cannot be downloaded or copied.
     """
-    return local_copy(root, manifest.version, [LAYOUT.manifest, *manifest.files], cache)
+    return local_copy(root, manifest.version, [LAYOUT.manifest, *manifest.files], cache, slowly)
 
 
 def verify(root: Root, manifest: Manifest, cache: Path | None = None) -> Path:

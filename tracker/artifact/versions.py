@@ -1,6 +1,7 @@
 """The folder of artifacts: a directory a version, LATEST names the current one; local or a URL."""
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -26,6 +27,9 @@ Root = str | Path
 _VERSION = re.compile(r"(\d{6,12})-[0-9a-f]{8}")
 
 _CACHED_VERSIONS = 4
+
+_PIECE_BYTES, _PIECES = 1 << 20, 16
+"""Bytes that are copied at a time, and how many times until they are put on disk."""
 
 _HALF_COPY_SECONDS = 86400.0
 """Age at which a copy that is not whole is nobody's: its process was killed."""
@@ -229,7 +233,9 @@ def staging(root: Root) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -> Path:
+def local_copy(
+    root: Root, version: str, names: list[str], cache: Path | None, slowly: bool = False
+) -> Path:
     """Return the directory of a version on this machine; it is copied once.
 
     Args:
@@ -238,6 +244,8 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
         names: its files.
         cache: folder of the copies; by default remote versions are copied to a folder of the
             user's own in the temporary folder, and local ones stay where they are.
+        slowly: copy a local version at the pace of the disk. The system makes all who write wait
+            when it has a gigabyte to put on disk, a database or broker beside us too.
 
     Raises:
         ArtifactError: it cannot be downloaded or copied.
@@ -261,8 +269,9 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
                 for name in names:
                     files.get_file(f"{folder}/{version}/{name}", str(partial / name))
             else:
+                copy_file = _copy_slowly if slowly else shutil.copyfile
                 for name in names:
-                    shutil.copyfile(local_path(root) / version / name, partial / name)
+                    copy_file(local_path(root) / version / name, partial / name)
             if not copy.is_dir():
                 partial.rename(copy)
         finally:
@@ -273,6 +282,19 @@ def local_copy(root: Root, version: str, names: list[str], cache: Path | None) -
         ) from error
     _forget_old(home, keep=version)
     return copy
+
+
+def _copy_slowly(source: Path, target: Path) -> None:
+    """Copy a file in pieces, each of which is on disk before the next one."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        for number in itertools.count(1):
+            piece = reader.read(_PIECE_BYTES)
+            writer.write(piece)
+            if not piece or number % _PIECES == 0:
+                writer.flush()
+                os.fdatasync(writer.fileno())
+            if not piece:
+                return
 
 
 def _named(error: BaseException) -> str:

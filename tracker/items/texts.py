@@ -59,9 +59,9 @@ class JsonStrings(Sequence[str]):
 
     def __init__(self, content: bytes | memoryview) -> None:
         self._content = np.frombuffer(content, np.uint8)
-        found = _find_strings(self._content, np.zeros(0, np.int64))
-        if found < 0:
-            raise ValueError(f"no JSON array of strings (byte {-1 - found})")
+        count = _find_strings(self._content, np.zeros(0, np.int64))
+        if count < 0:
+            raise ValueError(f"no JSON array of strings (byte {-1 - count})")
         whole = np.array([0, len(self._content)], np.int64)
         try:
             pa.LargeStringArray.from_buffers(
@@ -69,7 +69,7 @@ class JsonStrings(Sequence[str]):
             ).validate(full=True)
         except pa.ArrowInvalid as error:
             raise ValueError("strings are not UTF-8") from error
-        self._starts = np.empty(found + 1, np.int64)
+        self._starts = np.empty(count + 1, np.int64)
         _find_strings(self._content, self._starts)
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from tracker.artifact.artifact import Artifact, read_texts
@@ -323,6 +324,11 @@ class ArtifactKeeper:
         return serving
 
 
+def copies_of(settings: Settings) -> Path:
+    """Return the folder of the worker's own copies of artifacts."""
+    return settings.data_dir / "artifacts"
+
+
 def load_artifact(
     settings: Settings, version: str | None = None, checked: bool = False
 ) -> Artifact:
@@ -340,7 +346,7 @@ def load_artifact(
         settings.artifacts,
         version,
         settings.index_device,
-        cache=settings.data_dir / "artifacts",
+        cache=copies_of(settings),
         encoder_device=settings.device,
         public_key=settings.artifact_public_key,
         checked=checked,

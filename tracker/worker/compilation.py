@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 
 from tracker.artifact.artifact import Artifact
-from tracker.artifact.manifest import read_manifest
+from tracker.artifact.manifest import Manifest, place_of, read_manifest
 from tracker.events.kinds import Kinds
 from tracker.kernels.native import can_be_cached, is_cached
 from tracker.recommend.candidates import merge
 from tracker.settings import Settings
 from tracker.stream.aside import call_aside
-from tracker.stream.serving import load_artifact, make_serving
+from tracker.stream.serving import copies_of, load_artifact, make_serving
 from tracker.users.config import InterestConfig
 from tracker.worker.warm_up import warm_up
 
@@ -50,8 +50,14 @@ async def check_aside(settings: Settings, version: str, kinds: Kinds) -> bool:
     if manifest.items <= LARGE_ITEMS:
         return False
     on_cpu = settings.model_copy(update={"index_device": "cpu", "device": "cpu"})
-    await call_aside(_load_and_compile, on_cpu, version, kinds)
+    await call_aside(_check, on_cpu, manifest, kinds)
     return True
+
+
+def _check(settings: Settings, manifest: Manifest, kinds: Kinds) -> None:
+    """Copy, load and warm up a version, with nothing left of it but its copy and the code."""
+    place_of(settings.artifacts, manifest, copies_of(settings), slowly=True)
+    _load_and_compile(settings, manifest.version, kinds)
 
 
 def compile_kernels(settings: Settings) -> float:

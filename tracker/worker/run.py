@@ -135,6 +135,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     asyncio.set_event_loop(loop)
     keeper = ArtifactKeeper(settings, feed, metrics, warm, task_died, check)
     keeper.use(serving)
+    del artifact, serving  # this frame lives as long as the worker, and they shall not
     forget_feed = None
     if cluster.forgets:
         topic = cluster.topics.forget

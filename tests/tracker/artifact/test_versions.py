@@ -95,6 +95,18 @@ def test_a_copy_that_its_killed_process_left_half_is_removed_a_day_later(tmp_pat
     ]  # fmt: skip
 
 
+def test_a_slow_copy_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "_PIECE_BYTES", 1000)
+    folder = tmp_path / "root" / "000001-00000000"
+    folder.mkdir(parents=True)
+    contents = {"none": b"", "one": bytes(range(250)) * 4, "many": bytes(range(251)) * 123}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    copy = local_copy(folder.parent, folder.name, list(contents), tmp_path / "cache", slowly=True)
+    assert copy != folder
+    assert {name: (copy / name).read_bytes() for name in contents} == contents
+
+
 def test_the_default_cache_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     root = f"memory://cache-{tmp_path.parent.name}"
