@@ -21,7 +21,7 @@ IndexChoice = Literal["auto", "flat", "pq_fastscan", "ivf_pq_fastscan"]
 FLAT_ITEMS = 5_000
 """Up to this number of items search is exact; measured on whitened titles."""
 
-FASTSCAN_ITEMS = 50_000
+FASTSCAN_ITEMS = 30_000
 """Up to this number the codes of all items are scanned, above it those of the nearest lists."""
 
 EXACT_SIMILAR_ITEMS = 20_000
