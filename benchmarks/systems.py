@@ -134,7 +134,7 @@ class Systems:
         print(f"# one query at a time: {times}; the rivals search {fastest}")
         faiss.write_index(rivals[fastest], str(self.folder / "index.faiss"))
         np.save(self.folder / "vectors.npy", vectors)
-        (self.folder / "ids.json").write_text(json.dumps(artifact.vectors.ids))
+        (self.folder / "ids.json").write_text(json.dumps(list(artifact.vectors.ids)))
 
     def create(self, topic: str, partitions: int = PARTITIONS) -> None:
         """Create a topic whose records bear the broker's append time."""

@@ -58,7 +58,7 @@ def main() -> None:
     add_option(parser)
     given = parser.parse_args()
     publish(given.films, given.folder)
-    ids = Artifact.load(given.folder / "untrained").vectors.ids
+    ids = list(Artifact.load(given.folder / "untrained").vectors.ids)
     rates: dict[str, list[Rate]] = {version: [] for version in VERSIONS}
     with open_systems(given.folder, len(ids), given.users, lambda *_: None) as systems:
         systems.item_ids = ids

@@ -188,8 +188,9 @@ class Items:
         """Return the texts that are searched, by row: id and label, without case."""
         if self._texts is None or self._texts[0] is not serving:
             vectors = serving.artifact.vectors
+            ids = vectors.ids[: vectors.live]
             texts = [
-                f"{vectors.ids[row]} {vectors.label(row)}".casefold() for row in range(vectors.live)
+                f"{item_id} {vectors.label(row)}".casefold() for row, item_id in enumerate(ids)
             ]
             self._texts = serving, texts
         return self._texts[1]
