@@ -1,5 +1,6 @@
 """FAISS search, exact and approximate, on CPU and, where there is one, GPU."""
 
+import pickle
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from indexer.items.index import build_index
+from tracker.items import index as index_module
 from tracker.items.index import (
     MAX_GPU_K,
     IndexFileError,
@@ -32,6 +34,13 @@ KINDS = ("flat", "pq_fastscan", "ivf_pq_fastscan")
 def index(request: pytest.FixtureRequest) -> ItemIndex:
     found, _ = build_index(VECTORS, 0.9, request.param)
     return found
+
+
+@pytest.fixture(params=["read", "mapped"], autouse=True)
+def way_of_loading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small files be mapped as large ones are."""
+    if request.param == "mapped":
+        monkeypatch.setattr(index_module, "_MAPPED_BYTES", 0)
 
 
 def test_the_best_items_come_first_with_their_exact_scores(index: ItemIndex) -> None:
@@ -63,7 +72,23 @@ def test_what_is_saved_is_loaded_with_its_settings(index: ItemIndex, tmp_path: P
     index.save(path)
     again = ItemIndex.load(path)
     assert (again.kind, again.dim, again.size) == (index.kind, 16, 2500)
-    np.testing.assert_array_equal(again.search(QUERIES, 20)[0], index.search(QUERIES, 20)[0])
+    for found, expected in zip(again.search(QUERIES, 20), index.search(QUERIES, 20), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    again.save(tmp_path / "again.faiss")
+    assert (tmp_path / "again.faiss").read_bytes() == path.read_bytes()
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(again)).search(QUERIES, 20)[0], index.search(QUERIES, 20)[0]
+    )
+
+
+def test_every_cut_of_a_file_is_refused(index: ItemIndex, tmp_path: Path) -> None:
+    path = tmp_path / "index.faiss"
+    index.save(path)
+    content = path.read_bytes()
+    for size in {*range(0, 400, 13), *range(0, len(content), 4099), len(content) - 1}:
+        path.write_bytes(content[:size])
+        with pytest.raises(IndexFileError):
+            ItemIndex.load(path)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
@@ -72,7 +97,7 @@ def test_an_index_with_a_vector_that_is_not_finite_is_refused(
 ) -> None:
     path = tmp_path / "index.faiss"
     index.save(path)
-    damaged = ItemIndex.load(path)
+    damaged = ItemIndex(faiss.read_index(str(path)))
     stored_vectors(damaged)[100] = number
     damaged.save(path)
     with pytest.raises(IndexFileError, match="not all finite"):
