@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--rate", type=float, default=500.0)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of events; a third before")
+    parser.add_argument("--seconds", type=float, default=90.0, help="of events; a third before")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="kept, its artifacts taken again; a new one")
     add_option(parser)
