@@ -229,7 +229,7 @@ def _flat_vectors(index: Any, kind: Kind) -> NDArray[np.float32]:
 
 
 def _read(path: Path, flags: int) -> Any:
-    """Let FAISS read a file.
+    """Read a file with FAISS.
 
     Raises:
         IndexFileError: it cannot.
