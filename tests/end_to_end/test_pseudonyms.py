@@ -25,8 +25,8 @@ from tests.end_to_end.steps import (
     session_ends,
     settings_of,
 )
-from tests.end_to_end.test_erasure import files_with
 from tests.end_to_end.test_replay import replay_command, to_its_end
+from tests.erasure import files_with
 from tests.shop import START, build_shop, shop_events
 from tests.states import EMISSION, PLACE, Rows, read_rows, user_differences, without_list
 from tracker.artifact.artifact import Artifact
