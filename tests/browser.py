@@ -5,7 +5,8 @@
     python -m tests.browser --address http://127.0.0.1:6066 --user ada --shots build/page
 
 It needs Chromium, and starts `tracker demo --serve` if no address is given. Each flow is a line;
-the exit code is 1 if one fails. Pictures go to the folder of --shots.
+the exit code is 1 if one fails. Pictures go to the folder of --shots. Those of the docs need a font
+with Chinese, such as Debian's fonts-noto-cjk.
 """
 
 import argparse
@@ -221,10 +222,18 @@ def main() -> int:
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     given = parser.parse_args()
+    if given.docs is not None and not has_chinese_font():
+        parser.error("no font has Chinese, so pictures would show boxes; install fonts-noto-cjk")
     given.shots.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         address = given.address or stack.enter_context(demonstration())
         return run_all(address, given)
+
+
+def has_chinese_font() -> bool:
+    """Return whether fontconfig, which Chromium asks, knows a font with Chinese."""
+    fonts = subprocess.run(["fc-list", ":lang=zh"], stdout=subprocess.PIPE, check=True)
+    return bool(fonts.stdout.strip())
 
 
 @contextmanager
