@@ -103,10 +103,6 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             _faults("--only", "broker killed", "--seed", "601", "--actions", "12",
                     "--folder", str(work / "walks-killed")),
         ],
-        "worker-ended": [
-            _faults("--only", "kill", "term", "--seed", "602", "--actions", "16",
-                    "--folder", str(work / "walks-ended")),
-        ],
         "faults-trained": [
             _faults("--trained", "--workers", "2", "--kills", "3", "--terms", "1",
                     "--freezes", "1", "--events", "10000", "--users", "1000", "--seed", "3"),

@@ -438,13 +438,8 @@ def broker_killed(results: Results) -> str:
     return _walk(results["broker-killed"])
 
 
-def worker_ended(results: Results) -> str:
-    """Return the pauses of walks in which nothing happens but that a worker ends."""
-    return _walk(results["worker-ended"])
-
-
 WALKS = ("faults", "faults-again", "faults-three", "faults-three-again", "faults-plain",
-         "broker-killed", "worker-ended")  # fmt: skip
+         "broker-killed")  # fmt: skip
 """Results of walks that a model judged."""
 
 

@@ -53,7 +53,6 @@ BLOCKS: dict[str, blocks.Block] = {
     "faults-again": blocks.faults_again,
     "faults-three-again": blocks.faults_three_again,
     "broker-killed": blocks.broker_killed,
-    "worker-ended": blocks.worker_ended,
     "faults-total": blocks.faults_total,
     "faults-trained": blocks.faults_trained,
     "films": blocks.quality("films"),
