@@ -25,7 +25,7 @@ from tracker.worker.warm_up import _events, warm_up
 class Feed:
     """A feed of item states that has nothing to read."""
 
-    def start(self) -> None:
+    def start(self, slowly: bool = False) -> None:
         pass
 
     async def wait_caught_up(self) -> None:

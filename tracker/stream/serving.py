@@ -300,7 +300,7 @@ class ArtifactKeeper:
                 " `tracker reset-state --everything`, and start them again"
             )
         feed = self._make_feed(serving.view)
-        feed.start()
+        feed.start(slowly=True)
         try:
             await feed.wait_caught_up()
         except (FeedStalledError, asyncio.CancelledError):

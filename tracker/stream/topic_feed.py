@@ -16,6 +16,10 @@ from tracker.stream.topic_reader import ANSWER_SECONDS, TopicReader
 READ_RECORDS = 2000
 """Maximum number of records of one fetch."""
 
+SLOW_RECORDS, SLOW_SECONDS = 500, 0.02
+"""The same of a feed that is read while lists are made, and its pause after a fetch: what a fetch
+brings keeps the event loop for some milliseconds, and most of the time is left to who serves."""
+
 FETCH_SECONDS = 0.25
 """Maximum time of a fetch until the feed has caught up: an empty one tells where the topic ends."""
 
@@ -58,6 +62,7 @@ class TopicFeed(TopicReader):
         self._on_lag = on_lag
         self._caught_up = asyncio.Event()
         self._read_at = time.monotonic()
+        self._slowly = False
 
     @abstractmethod
     def _place(self, records: Sequence[Any]) -> None:
@@ -94,9 +99,14 @@ class TopicFeed(TopicReader):
             except TimeoutError:
                 continue
 
-    def start(self) -> None:
-        """Start reading in the background."""
+    def start(self, slowly: bool = False) -> None:
+        """Start reading in the background.
+
+        Args:
+            slowly: whether lists are made meanwhile; then the end is reached later.
+        """
         self._read_at = time.monotonic()
+        self._slowly = slowly
         super().start()
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
@@ -109,11 +119,15 @@ class TopicFeed(TopicReader):
         fetch_ms = self._fetch_ms
         while True:
             self._task.beat()
-            fetched = await consumer.getmany(timeout_ms=fetch_ms, max_records=READ_RECORDS)
+            slowly = self._slowly and bool(behind)
+            most = SLOW_RECORDS if slowly else READ_RECORDS
+            fetched = await consumer.getmany(timeout_ms=fetch_ms, max_records=most)
             records = [record for part in fetched.values() for record in part]
             if records:
                 await asyncio.to_thread(self._place, records)
                 self._read_at = time.monotonic()
+                if slowly:
+                    await asyncio.sleep(SLOW_SECONDS)
             lag = 0
             for part in self._parts:
                 end = consumer.highwater(part)

@@ -41,8 +41,10 @@ class View:
 
     def __init__(self) -> None:
         self.rows: dict[int, bytes | None] = {}
+        self.most = 0
 
     def update(self, rows: Sequence[bytes | None], items: NDArray[np.uint64], latest: float) -> int:
+        self.most = max(self.most, len(rows))
         self.rows.update(zip(items.tolist(), rows, strict=True))
         return len(rows)
 
@@ -95,6 +97,28 @@ def test_empty_changelog_is_read_at_once(tansu: str, prefix: str) -> None:
         async with asyncio.timeout(10.0):
             await feed.wait_caught_up()
         await feed.stop()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+def test_a_feed_beside_others_reads_a_few_records_at_a_time(
+    tansu: str, prefix: str, monkeypatch: pytest.MonkeyPatch, slowly: bool
+) -> None:
+    monkeypatch.setattr(topic_feed, "SLOW_RECORDS", 7)
+    settings = load_settings({}, brokers=tansu, name=prefix, item_partitions=2)
+
+    async def work() -> None:
+        await ensure_topics(settings)
+        await send(settings, *((item_key(n), b"a") for n in range(1, 61)))
+        view = View()
+        feed = ItemFeed(settings, f"{prefix}-items-changelog", 2, view)
+        feed.start(slowly)
+        async with asyncio.timeout(10.0):
+            await feed.wait_caught_up()
+        await feed.stop()
+        assert len(view.rows) == 60
+        assert (view.most <= 7) == slowly
 
     asyncio.run(work())
 

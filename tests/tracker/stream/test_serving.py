@@ -28,7 +28,8 @@ class Feed:
         self.caught_up = False
         self.stopped = False
 
-    def start(self) -> None:
+    def start(self, slowly: bool = False) -> None:
+        self.slowly = slowly
         self.caught_up = True
 
     async def wait_caught_up(self) -> None:
@@ -100,6 +101,7 @@ def test_new_latest_is_found_and_used_with_a_view_of_its_own(shop: Shop) -> None
         assert shop.feeds[0].stopped
 
     shop.run(work)
+    assert [feed.slowly for feed in shop.feeds] == [False, True]  # nobody waits for the second
     assert shop.count("artifact_swaps") == 1
     assert all(feed.stopped for feed in shop.feeds)
     assert shop.metrics.registry.get_sample_value("tracker_artifact_sequence") == 2
