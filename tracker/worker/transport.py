@@ -101,9 +101,9 @@ MOST_PACE_SECONDS = 0.014
 quarter sooner than with 0.02, for a seventh more processor time."""
 
 LEAST_REST, LONGEST_PACE_SECONDS = 0.3, 0.04
-"""However much the event loop works, it rests for this share of that time, up to this time between
-two fetches. Requests over HTTP come beside the events then; without a rest both wait for each other,
-and each chunk is so small that most of the work is what a chunk costs."""
+"""However much the event loop works, it rests for this share of that time, until this time between
+two fetches. With requests over HTTP beside the events, both would wait for each other otherwise, and
+chunks would be so small that most of the work is what a chunk costs."""
 
 WORK_SHARE = 0.125
 """Share of the latest fetch in the mean of the processor time that one leads to."""

@@ -502,7 +502,7 @@ def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
     consumer._set_pace({})  # the work of a commit is none of a fetch
     assert consumer.transport.pace.seconds == pytest.approx(0.004, rel=1e-3)
     consumer._set_pace({EVENTS: records(1)})
-    assert consumer.transport.pace.seconds == MOST_PACE_SECONDS
+    assert consumer.transport.pace.seconds == LONGEST_PACE_SECONDS
 
 
 def test_event_loop_that_is_busy_all_the_time_still_rests_between_two_fetches() -> None:
