@@ -102,8 +102,8 @@ quarter sooner than with 0.02, for a seventh more processor time."""
 
 LEAST_REST, LONGEST_PACE_SECONDS = 0.3, 0.04
 """However much the event loop works, it rests for this share of that time, until this time between
-two fetches. With requests over HTTP beside the events, both would wait for each other otherwise, and
-chunks would be so small that most of the work is what a chunk costs."""
+two fetches. Without that, events and requests over HTTP would wait for each other, and chunks would
+be so small that most of the work is what a chunk costs."""
 
 WORK_SHARE = 0.125
 """Share of the latest fetch in the mean of the processor time that one leads to."""
