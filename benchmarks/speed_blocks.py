@@ -81,7 +81,8 @@ def swap(results: Results) -> str:
     text = (
         f"{whole(figures['items'])} items, {whole(figures['rate'])} events/s. The change took"
         f" {with_range(run['seconds'] for run in runs)} s; the worker had"
-        f" {whole(max(run['memory_mib'] for run in runs))} MiB at most."
+        f" {whole(max(run['memory_mib'] for run in runs))} MiB at most,"
+        f" {whole(max(run['with_check_mib'] for run in runs))} with the process that checks."
     )
     return figure(["", *QUANTILE_TITLES], lines, result, text=text)
 
