@@ -508,7 +508,7 @@ def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
 def test_event_loop_that_is_busy_all_the_time_still_rests_between_two_fetches() -> None:
     assert pace_of(0.004) == 0.008
     assert pace_of(0.010) == MOST_PACE_SECONDS
-    assert pace_of(0.020) == pytest.approx(0.026)
+    assert pace_of(0.015) == pytest.approx(0.0195)
     assert pace_of(1.000) == LONGEST_PACE_SECONDS
 
 
