@@ -100,12 +100,6 @@ MOST_PACE_SECONDS = 0.014
 """Maximum time between two fetches that this leads to. At 2,000 events/s the slowest lists come a
 quarter sooner than with 0.02, for a seventh more processor time."""
 
-LEAST_REST, LONGEST_PACE_SECONDS = 0.3, 0.025
-"""However much the event loop works, it rests for this share of that time, until this time between
-two fetches. Without that, events and requests over HTTP would wait for each other, and chunks would
-be so small that most of the work is what a chunk costs. With 0.04 the slowest lists come a third
-later: a commit is work too."""
-
 WORK_SHARE = 0.125
 """Share of the latest fetch in the mean of the processor time that one leads to."""
 
@@ -115,16 +109,6 @@ HELD_SECONDS = 0.02
 FETCH_SECONDS = 0.1
 """Maximum time for which a fetch waits for records: only the next one has partitions that were
 resumed meanwhile, as after a rebalance. Faust waits a second."""
-
-
-def pace_of(work: float) -> float:
-    """Return the time between two fetches of few events, in seconds.
-
-    Args:
-        work: processor time of the event loop from one fetch to the next, in seconds.
-    """
-    idle = min((1.0 + REST) * work, MOST_PACE_SECONDS)
-    return max(idle, min((1.0 + LEAST_REST) * work, LONGEST_PACE_SECONDS))
 
 
 class RecoveryEnd(asyncio.Event):
@@ -380,7 +364,8 @@ class ChunkConsumer(driver.Consumer):
         waiting = sum(self.unread(tp) or 0 for tp in sources)  # of those without room too
         if len(counts) == len(records) and sum(counts) + waiting < SMALL_FETCH:
             fixed = self.transport.linger_seconds
-            pace = pace_of(self._mean_work) if fixed is None else fixed
+            rest = min((1.0 + REST) * self._mean_work, MOST_PACE_SECONDS)
+            pace = rest if fixed is None else fixed
         self.transport.pace.seconds = pace
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:

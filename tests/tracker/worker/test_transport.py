@@ -19,7 +19,6 @@ from tracker.kafka.fetch_pace import FetchPace
 from tracker.store.database import OFFSET_KEY, TIME_KEY, write_records
 from tracker.stream.partition import SMALL_RECORDS, Chunk
 from tracker.worker.transport import (
-    LONGEST_PACE_SECONDS,
     MOST_PACE_SECONDS,
     SMALL_FETCH,
     ChunkConsumer,
@@ -27,7 +26,6 @@ from tracker.worker.transport import (
     ChunkThread,
     NoOwner,
     RecoveryEnd,
-    pace_of,
 )
 
 EVENTS = TP("events", 0)
@@ -502,14 +500,7 @@ def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
     consumer._set_pace({})  # the work of a commit is none of a fetch
     assert consumer.transport.pace.seconds == pytest.approx(0.004, rel=1e-3)
     consumer._set_pace({EVENTS: records(1)})
-    assert consumer.transport.pace.seconds == LONGEST_PACE_SECONDS
-
-
-def test_event_loop_that_is_busy_all_the_time_still_rests_between_two_fetches() -> None:
-    assert pace_of(0.004) == 0.008
-    assert pace_of(0.010) == MOST_PACE_SECONDS
-    assert pace_of(0.015) == pytest.approx(0.0195)
-    assert pace_of(1.000) == LONGEST_PACE_SECONDS
+    assert consumer.transport.pace.seconds == MOST_PACE_SECONDS
 
 
 def test_chunks_that_come_together_are_told_to_the_owner_if_they_are_small() -> None:
