@@ -6,11 +6,16 @@ the interpreter's lock in turns with them, and the cores.
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import pickle
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+"""Asks Linux for a signal when the parent ends."""
 
 
 class ProcessEndedError(OSError):
@@ -20,7 +25,8 @@ class ProcessEndedError(OSError):
 async def call_aside(function: Callable[..., object], *arguments: object) -> None:
     """Call a function in a new process, and wait until it has returned.
 
-    If the caller is cancelled, the process is told to end.
+    If the caller is cancelled or ends, the process is told to end. Where memory is short, the
+    system takes the process, and not the caller.
 
     Args:
         function: of a module; what it returns is dropped.
@@ -32,13 +38,15 @@ async def call_aside(function: Callable[..., object], *arguments: object) -> Non
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        __name__,
+        "-P",  # a file of the working directory is no module of ours
+        __file__,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        answer, _ = await process.communicate(pickle.dumps((function, arguments)))
+        answer, _ = await process.communicate(
+            pickle.dumps((os.getpid(), sys.path)) + pickle.dumps((function, arguments))
+        )
     finally:
         with contextlib.suppress(ProcessLookupError):  # it has ended
             process.terminate()
@@ -54,7 +62,13 @@ def _answer() -> None:
     """Call what stdin names, and write its exception to stdout, or None."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # half a copy is removed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's matter
+    caller, sys.path[:] = pickle.load(sys.stdin.buffer)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != caller:
+        sys.exit(1)
     os.nice(19)
+    with contextlib.suppress(OSError):  # a system that hides it
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
     error: Exception | None = None

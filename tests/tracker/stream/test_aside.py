@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,10 @@ def refuse(reason: str) -> None:
     raise ArtifactError(reason)
 
 
+def note_score(path: Path) -> None:
+    path.write_text(Path("/proc/self/oom_score_adj").read_text(encoding="utf-8"), encoding="utf-8")
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -36,6 +42,13 @@ def work(folder: Path) -> None:
         time.sleep(100.0)
     finally:
         busy.unlink()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_call_runs_in_another_process_with_the_lowest_priority(tmp_path: Path) -> None:
@@ -53,6 +66,33 @@ def test_what_a_call_raises_is_raised() -> None:
 def test_a_call_whose_process_is_killed_has_no_answer() -> None:
     with pytest.raises(ProcessEndedError, match="ended with -9"):
         asyncio.run(call_aside(die))
+
+
+def test_files_of_the_working_directory_do_not_stand_for_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tracker.py", "pickle.py"):
+        (tmp_path / name).write_text("raise RuntimeError('another file')\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(call_aside(note, tmp_path / "note"))
+    assert (tmp_path / "note").exists()
+
+
+def test_where_memory_is_short_the_system_takes_the_call_and_not_its_caller(tmp_path: Path) -> None:
+    asyncio.run(call_aside(note_score, tmp_path / "score"))
+    assert (tmp_path / "score").read_text(encoding="utf-8").strip() == "1000"
+
+
+def test_a_call_whose_caller_is_killed_tidies_up_and_ends(tmp_path: Path) -> None:
+    call = (
+        "import asyncio, pathlib; from tests.tracker.stream.test_aside import work;"
+        " from tracker.stream.aside import call_aside;"
+        f" asyncio.run(call_aside(work, pathlib.Path({str(tmp_path)!r})))"
+    )
+    with subprocess.Popen([sys.executable, "-c", call]) as caller:
+        wait_for(lambda: (tmp_path / "busy").exists(), 60.0)
+        caller.kill()
+    wait_for(lambda: not (tmp_path / "busy").exists(), 10.0)
 
 
 def test_a_call_that_is_cancelled_tidies_up_and_ends(tmp_path: Path) -> None:
