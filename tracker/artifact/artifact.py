@@ -22,7 +22,6 @@ from tracker.artifact.manifest import (
     EncoderInfo,
     IndexInfo,
     Manifest,
-    place_of,
     read_manifest,
     sha256_of,
     verify,
@@ -33,6 +32,7 @@ from tracker.artifact.versions import (
     Root,
     is_copied,
     latest_version,
+    place_of_copy,
 )
 from tracker.encoder.tower_info import UserAttributes
 from tracker.explained import first_line
@@ -109,7 +109,8 @@ class Artifact:
             encoder_device: device of a trained user encoder.
             public_key: key that must have signed the manifest; None if it need not be signed.
             checked: another process has just loaded the version with the same `cache`. Its files
-                are not compared again, nor is each number of vectors and index looked at.
+                are not compared again, nor is each number of vectors and index looked at, unless
+                the copy it made has gone.
 
         Raises:
             ArtifactError: it cannot be used; the message says what to do.
@@ -118,9 +119,11 @@ class Artifact:
         version = latest_version(root) if version is None else version
         # 1. Read the manifest.
         manifest = read_manifest(root, version, public_key)
+        copy = place_of_copy(root, version, cache)
+        checked = checked and copy.is_dir()
         try:
             # 2. Compare the SHA-256 of every file.
-            path = place_of(root, manifest, cache) if checked else verify(root, manifest, cache)
+            path = copy if checked else verify(root, manifest, cache)
             # 3. Load, compare counts and widths, look at every number.
             vectors = read_vectors(path, manifest, checked)
             index = _read_index(path, manifest, device, float16, checked)
@@ -129,7 +132,7 @@ class Artifact:
             raise
         except Exception as error:  # files are from outside: whatever they raise is a refusal
             if is_copied(root, cache):  # a damaged copy must not stay
-                shutil.rmtree(place_of(root, manifest, cache), ignore_errors=True)
+                shutil.rmtree(copy, ignore_errors=True)
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(

@@ -233,6 +233,18 @@ def staging(root: Root) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def place_of_copy(root: Root, version: str, cache: Path | None) -> Path:
+    """Return the directory of a version on this machine, whether it is there or not.
+
+    See `local_copy` for the arguments.
+    """
+    sequence_of(version)
+    if not is_copied(root, cache):
+        return local_path(root) / version
+    cache = cache or _temporary()
+    return cache / hashlib.sha256(str(root).encode()).hexdigest()[:16] / version
+
+
 def local_copy(
     root: Root, version: str, names: list[str], cache: Path | None, slowly: bool = False
 ) -> Path:
@@ -250,14 +262,10 @@ def local_copy(
     Raises:
         ArtifactError: it cannot be downloaded or copied.
     """
-    sequence_of(version)
-    if not is_copied(root, cache):
-        return local_path(root) / version
-    cache = cache or Path(tempfile.gettempdir()) / f"tracker-artifacts-{os.getuid()}"
-    home = cache / hashlib.sha256(str(root).encode()).hexdigest()[:16]
-    copy = home / version
-    if copy.is_dir():
+    copy = place_of_copy(root, version, cache)
+    if not is_copied(root, cache) or copy.is_dir():
         return copy
+    cache, home = cache or _temporary(), copy.parent
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         if cache.stat().st_uid != os.getuid():
@@ -282,6 +290,10 @@ def local_copy(
         ) from error
     _forget_old(home, keep=version)
     return copy
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"tracker-artifacts-{os.getuid()}"
 
 
 def _copy_slowly(source: Path, target: Path) -> None:

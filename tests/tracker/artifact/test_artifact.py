@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,19 @@ def test_a_version_that_another_process_has_checked_is_not_checked_again(
     Artifact.load(root, cache=cache, checked=True)
     with pytest.raises(ArtifactError, match="altered or cut short"):
         Artifact.load(root, cache=cache)
+
+
+def test_a_copy_that_went_after_its_check_is_checked_when_it_is_made_again(
+    root: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "artifacts"
+    shutil.copytree(root, own)
+    first = Artifact.load(own, cache=tmp_path / "cache")
+    shutil.rmtree(first.path)
+    texts = own / first.manifest.version / LAYOUT.texts
+    texts.write_bytes(texts.read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match="altered or cut short"):
+        Artifact.load(own, cache=tmp_path / "cache", checked=True)
 
 
 def test_an_artifact_without_files_serves_tests() -> None:
