@@ -1,6 +1,7 @@
 """Answers about items: what is known of one, similar ones, and a search."""
 
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from tracker.items.config import DAY, HOUR
 from tracker.items.counts import COUNT, PAIR, SUM, TALLY
 from tracker.items.item_map import fit_map, map_places
 from tracker.items.rates import past_rates
+from tracker.items.view import ItemView
 from tracker.lookup.show import NEIGHBOURS_SHOWN, period
 from tracker.stream.item_side import ItemSide
 from tracker.stream.partition import BusyError, RevokedError
@@ -45,9 +47,9 @@ class Items:
     def __init__(self, host: Host, reads: Reads) -> None:
         self._host = host
         self._reads = reads
-        # What is made once for an artifact, with the serving that it was made of.
-        self._texts: tuple[Serving, list[str]] | None = None
-        self._map: tuple[Serving, NDArray[np.float32]] | None = None  # of an older artifact
+        # What is made once for an artifact. It goes with its view, whose memory it does not keep.
+        self._texts: WeakKeyDictionary[ItemView, list[str]] = WeakKeyDictionary()
+        self._maps: WeakKeyDictionary[ItemView, NDArray[np.float32]] = WeakKeyDictionary()
 
     async def item(self, call: Call) -> ItemAnswer:
         """Describe an item.
@@ -179,21 +181,23 @@ class Items:
         vectors = serving.artifact.vectors
         if len(vectors.map_projection):
             return vectors.map_projection
-        if self._map is None or self._map[0] is not serving:
+        projection = self._maps.get(serving.view)
+        if projection is None:
             with_text = vectors.live - serving.artifact.manifest.without_text
-            self._map = serving, fit_map(vectors.vectors[:with_text])
-        return self._map[1]
+            projection = self._maps[serving.view] = fit_map(vectors.vectors[:with_text])
+        return projection
 
     def _search_texts(self, serving: Serving) -> list[str]:
         """Return the texts that are searched, by row: id and label, without case."""
-        if self._texts is None or self._texts[0] is not serving:
+        texts = self._texts.get(serving.view)
+        if texts is None:
             vectors = serving.artifact.vectors
             ids = vectors.ids[: vectors.live]
             texts = [
                 f"{item_id} {vectors.label(row)}".casefold() for row, item_id in enumerate(ids)
             ]
-            self._texts = serving, texts
-        return self._texts[1]
+            self._texts[serving.view] = texts
+        return texts
 
     def _row(self, serving: Serving, item_id: str) -> int:
         """Return the catalogue row of an item.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,17 +53,19 @@ class ListMaker:
     """Makes lists beside the stream, with the recommender in use; in one thread at a time."""
 
     def __init__(self) -> None:
-        self._view: ItemView | None = None
+        # The view beside that of an artifact goes with it, and does not keep its memory.
+        self._views: WeakKeyDictionary[ItemView, ItemView] = WeakKeyDictionary()
 
     def recommender(
         self, serving: Serving, diversity: float | None, explain: Explain
     ) -> Recommender:
         """Return a recommender like that of the stream, with trends of its own."""
-        self._view = serving.view.beside(self._view)
+        view = serving.view.beside(self._views.get(serving.view))
+        self._views[serving.view] = view
         options = replace(serving.recommender.options, explain=explain)
         if diversity is not None:
             options = replace(options, diversity=diversity)
-        return Recommender(serving.artifact, self._view, options, serving.recommender.ranker)
+        return Recommender(serving.artifact, view, options, serving.recommender.ranker)
 
     def make(
         self,

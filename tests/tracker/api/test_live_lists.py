@@ -1,15 +1,19 @@
 """Live lists: those that are made in one call are those that are made one by one."""
 
 import asyncio
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.plane_world import NOW, WorkerState
+from tests.plane_world import NOW, WorkerState, small_artifact
 from tests.tracker.stream.test_lists_together import USERS, some_events, workers
+from tracker.api.items import Items
 from tracker.api.lists import ListMaker, ListRequest, list_answer
 from tracker.api.live_lists import MOST_AT_ONCE, MOST_ITEMS, LiveLists
 from tracker.api.messages import ListAnswer
@@ -17,6 +21,8 @@ from tracker.api.problems import ProblemError
 from tracker.api.reads import MOST_WAITING, Copy
 from tracker.recommend.options import LearnedModels
 from tracker.scoring.calibration import Calibration
+from tracker.settings import load_settings
+from tracker.stream.serving import make_serving
 
 
 def copy_of(worker: WorkerState, user: str) -> Copy:
@@ -129,3 +135,22 @@ def test_a_bug_is_told_to_those_whose_lists_it_ends_and_too_many_are_refused(
         assert all(isinstance(one, ListAnswer) for one in others)
         assert isinstance(last, ProblemError)
         assert last.status == 429
+
+
+def test_no_artifact_stays_in_memory_for_those_who_asked_before(tmp_path: Path) -> None:
+    host: Any = SimpleNamespace(context=SimpleNamespace(keeper=SimpleNamespace(current=None)))
+    reads: Any = SimpleNamespace(run=asyncio.to_thread, now=lambda: NOW)
+    items, lists = Items(host, reads), ListMaker()
+    settings = load_settings({}, data_dir=str(tmp_path))
+    serving = make_serving(small_artifact(), settings)
+    keeper = host.context.keeper
+    keeper.current = serving
+    query: Any = SimpleNamespace(q="i1", k=5)
+    assert asyncio.run(items.search(SimpleNamespace(query=query))).items  # type: ignore[arg-type]
+    assert asyncio.run(items.map(SimpleNamespace(query=query))).items  # type: ignore[arg-type]
+    lists.recommender(serving, None, "off")
+    counts = weakref.ref(serving.view.columns.counts)
+    keeper.current = make_serving(small_artifact(), settings)
+    del serving
+    gc.collect()
+    assert counts() is None
