@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import tracker.recommend.interest_search as searching
 import tracker.recommend.reader as reading
 import tracker.recommend.recommender as recommending
 import tracker.recommend.shortlist as shortlisting
@@ -48,6 +49,14 @@ from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import Network, Weights
 from tracker.users.config import InterestConfig
 from tracker.users.rows import RequestBatch, UserRows
+
+STAGES = {
+    "read_histories": reading, "interest_queries": searching,
+    "find_candidates": shortlisting,
+    "cut_candidates": shortlisting, "fill_features": columns, "select": recommending,
+    "explain": recommended, "strongest_interests": recommended,
+}  # fmt: skip
+"""Functions that are timed, and the module that calls each."""
 
 GROUPS = 500
 START = 1_700_000_000.0
@@ -225,18 +234,12 @@ def measure(
     random = np.random.default_rng(3)
     rows: list[dict[str, float]] = []
     encoder = ListEncoder(job.items)
-    stages = {
-        "read_histories": reading, "interest_queries": reading,
-        "find_candidates": shortlisting,
-        "cut_candidates": shortlisting, "fill_features": columns, "select": recommending,
-        "explain": recommended, "strongest_interests": recommended,
-    }  # fmt: skip
-    kept = {name: getattr(module, name) for name, module in stages.items()}
+    kept = {name: getattr(module, name) for name, module in STAGES.items()}
     recommender: Any = job.recommender
     users = [f"user-{user}" for user in range(batch)]
     for turn in range(repeats + 2):
         spent: dict[str, float] = {}
-        for name, module in stages.items():
+        for name, module in STAGES.items():
             setattr(module, name, timed(name, spent, kept[name]))
         index: Any = _Timed(job.artifact.index, "search", "search", spent)
         reader: Any = recommender.reader
@@ -262,7 +265,7 @@ def measure(
         spent["encode"] = time.thread_time() - start
         if turn >= 2:  # the first are for warming up
             rows.append(spent)
-    for name, module in stages.items():
+    for name, module in STAGES.items():
         setattr(module, name, kept[name])
     recommender.reader.artifact = job.artifact
     result = {name: 1e6 / batch * float(np.median([row[name] for row in rows])) for name in rows[0]}

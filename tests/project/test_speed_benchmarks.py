@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks.check import Bound, report
 from benchmarks.latency import by_name, by_order
+from benchmarks.recommend import STAGES
 from benchmarks.results import NotMeasuredError, Stored
 from benchmarks.speed_blocks import needs
 from benchmarks.swap import parts_of
@@ -38,6 +39,10 @@ def test_events_before_a_change_are_told_from_those_during_it() -> None:
     lists = [event(one.ms + 3, 0, one.offset, b"a", names(0, one.offset)) for one in events]
     found = parts_of(events, lists, (10.0, 20.0, 30.0))
     assert found == {"before": [3.0], "during": [3.0]}
+
+
+def test_each_step_of_a_recommendation_is_timed_where_it_is_called() -> None:
+    assert [name for name, module in STAGES.items() if not hasattr(module, name)] == []
 
 
 def test_a_missed_bound_fails_and_one_that_is_not_measured_does_not() -> None:
