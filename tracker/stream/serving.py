@@ -100,7 +100,8 @@ class ArtifactKeeper:
     A new artifact is loaded, checked and warmed up in a thread while the old one serves, a large
     one in a process of its own before; its item view reads the items' changelog from the beginning;
     only then is it used, between two chunks.
-    One that cannot be used is refused once, and the old one stays. A change runs in a task of its
+    One that cannot be used is refused once, and the old one stays, as it does if LATEST names it
+    again by then. A change runs in a task of its
     own: who waits for it waits with a deadline, and holds nothing.
 
     Args:
@@ -303,9 +304,14 @@ class ArtifactKeeper:
         feed.start(slowly=True)
         try:
             await feed.wait_caught_up()
+            latest = await self._latest()
         except (FeedStalledError, asyncio.CancelledError):
             await feed.stop()
             raise
+        if latest == self.current.version:
+            log.info("artifact %s is not used: it was rolled back meanwhile", version)
+            await feed.stop()
+            return
         old_feed, old, self._feed, self._current = self._feed, self.current, feed, serving
         self._refused = self._problem = None
         self._metrics.artifact_sequence.set(serving.sequence)
@@ -316,6 +322,13 @@ class ArtifactKeeper:
         )  # fmt: skip
         if old_feed is not None:
             await old_feed.stop()
+
+    async def _latest(self) -> str | None:
+        """Return the version that LATEST names, or None if it cannot be read."""
+        try:
+            return await asyncio.to_thread(latest_version, self._settings.artifacts)
+        except Exception:  # any library of an fsspec URL
+            return None
 
     def _load(self, version: str, checked: bool) -> Serving:
         artifact = load_artifact(self._settings, version, checked)

@@ -107,6 +107,28 @@ def test_new_latest_is_found_and_used_with_a_view_of_its_own(shop: Shop) -> None
     assert shop.metrics.registry.get_sample_value("tracker_artifact_sequence") == 2
 
 
+def test_a_version_that_is_rolled_back_while_it_is_checked_is_not_used(shop: Shop) -> None:
+    checks = 0
+
+    async def check(version: str) -> bool:
+        nonlocal checks
+        checks += 1
+        set_latest(shop.root, shop.first)
+        return False
+
+    async def work(keeper: ArtifactKeeper) -> None:
+        await asyncio.to_thread(shop.build, 70)
+        await until(lambda: len(shop.feeds) > 1 and shop.feeds[1].stopped)
+        assert await keeper.refresh()
+        assert keeper.current.version == shop.first
+        assert keeper.problem is None
+
+    shop.check = check
+    shop.run(work)
+    assert checks == 1
+    assert shop.count("artifact_swaps") == shop.count("refused_artifacts") == 0
+
+
 def test_roll_back_is_followed_and_states_of_the_newer_one_are_tolerated(shop: Shop) -> None:
     shop.build(70)
 
