@@ -33,7 +33,7 @@ async def call_aside(function: Callable[..., object], *arguments: object) -> Non
         arguments: of the function; they are pickled.
 
     Raises:
-        Exception: what the function raises.
+        Exception: what the function raises; a RuntimeError with its text if it cannot be pickled.
         ProcessEndedError: the process was killed, for want of memory for example.
     """
     process = await asyncio.create_subprocess_exec(
@@ -77,8 +77,18 @@ def _answer() -> None:
         function(*arguments)
     except Exception as raised:
         error = raised
-    answers.write(pickle.dumps(error))
+    answers.write(_pickled(error))
     answers.close()
+
+
+def _pickled(error: Exception | None) -> bytes:
+    """Return an exception as bytes; one that cannot be pickled and read again, as its text."""
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:  # what pickle raises is up to the exception's class
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return pickled
 
 
 if __name__ == "__main__":

@@ -99,10 +99,9 @@ class ArtifactKeeper:
 
     A new artifact is loaded, checked and warmed up in a thread while the old one serves, a large
     one in a process of its own before; its item view reads the items' changelog from the beginning;
-    only then is it used, between two chunks.
-    One that cannot be used is refused once, and the old one stays, as it does if LATEST names it
-    again by then. A change runs in a task of its
-    own: who waits for it waits with a deadline, and holds nothing.
+    only then is it used, between two chunks. One that cannot be used is refused once, and the old
+    one stays, as it does if LATEST names it again by then. A change runs in a task of its own: who
+    waits for it waits with a deadline, and holds nothing.
 
     Args:
         settings: where artifacts are, and how often LATEST is read.

@@ -26,6 +26,17 @@ def refuse(reason: str) -> None:
     raise ArtifactError(reason)
 
 
+class TwoPartsError(Exception):
+    """Cannot be made again of its message, so pickle writes it and cannot read it."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+def fail_in_two_parts() -> None:
+    raise TwoPartsError("a file", "cut short")
+
+
 def note_score(path: Path) -> None:
     path.write_text(Path("/proc/self/oom_score_adj").read_text(encoding="utf-8"), encoding="utf-8")
 
@@ -49,6 +60,11 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_an_error_that_cannot_be_pickled_comes_back_as_its_text() -> None:
+    with pytest.raises(RuntimeError, match="TwoPartsError: a file: cut short"):
+        asyncio.run(call_aside(fail_in_two_parts))
 
 
 def test_a_call_runs_in_another_process_with_the_lowest_priority(tmp_path: Path) -> None:
