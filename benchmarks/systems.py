@@ -252,6 +252,7 @@ class Systems:
         """Run a system, and end it."""
         self.runs += 1
         log = self.folder / f"run-{self.runs}.log"
+        log.unlink(missing_ok=True)  # of an earlier measurement in a kept folder
         with ChildProcess(command[-1], command, log, {**os.environ, **env}) as process:
             yield process
 

@@ -1,5 +1,8 @@
 """The arithmetic of the benchmarks of speed: bounds, matching of lists, gaps, sizes."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from benchmarks.results import NotMeasuredError, Stored
 from benchmarks.speed_blocks import needs
 from benchmarks.swap import parts_of
 from benchmarks.systems import Stored as Record
+from benchmarks.systems import Systems
 
 
 def event(ms: int, partition: int, offset: int, key: bytes = b"a", value: bytes = b"") -> Record:
@@ -64,3 +68,13 @@ def test_workers_are_busy_for_a_part_of_a_core_only(rate: float, workers: int) -
     found = needs(rate, 1e6, 1e5, {"event": 100.0, "user": 2000.0})
     assert found["workers"] == workers
     assert np.isclose(found["disk_gb"] * workers, found["broker_gb"])
+
+
+def test_a_run_in_a_kept_folder_does_not_see_what_an_earlier_measurement_printed(
+    tmp_path: Path,
+) -> None:
+    for word in ("earlier", "present"):
+        systems = Systems(tmp_path, "localhost:1", 10, 10)
+        with systems.running([sys.executable, "-c", f"print('{word}')"], {}) as process:
+            process.wait(20.0)
+    assert process.log.read_text().split() == ["present"]
