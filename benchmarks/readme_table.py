@@ -52,11 +52,11 @@ def _throughput(results: Results) -> Row:
     return Row(
         "speed",
         en=(
-            "Throughput of one worker, on two cores with the broker",
+            "Throughput of one untrained worker, on two cores with the broker",
             f"{ours} events/s; Bytewax {bytewax}, Quix Streams {quix}, a plain Faust agent {faust}",
         ),
         zh=(
-            "单个 worker 的吞吐量（与 broker 共用两个核）",
+            "单个未训练的 worker 的吞吐量（与 broker 共用两个核）",
             f"每秒 {ours} 个事件；Bytewax {bytewax}，Quix Streams {quix}，普通 Faust agent {faust}",
         ),
     )
@@ -73,8 +73,8 @@ def _latency(results: Results) -> Row:
         zh += f"；每秒 {whole(more)} 个：p99 {p99} ms"
     return Row(
         "speed#latency",
-        en=(f"Latency from event to list, at {whole(rate)} events/s", en),
-        zh=(f"从事件到列表的延迟（每秒 {whole(rate)} 个事件）", zh),
+        en=(f"Latency from event to list, untrained, at {whole(rate)} events/s", en),
+        zh=(f"从事件到列表的延迟（未训练，每秒 {whole(rate)} 个事件）", zh),
     )
 
 
@@ -90,7 +90,7 @@ def _faults(results: Results) -> Row:
     return Row(
         "faults",
         en=(
-            f"Wrong states after {faults} faults and other actions, {kills} of them kills",
+            f"Wrong states after {faults} faults and other actions ({kills} workers killed)",
             f"{count['wrong_users']} of {users} users, {count['wrong_items']} of {items} items",
         ),
         zh=(
@@ -134,7 +134,7 @@ def _new_users(results: Results) -> Row:
 
 
 def _probabilities(results: Results) -> Row:
-    rows = blocks.rows_of(results["films-all"])
+    rows = blocks.rows_of(results["films"])
     tracker, mean = (share(rows[name]["user_auc"]) for name in ("tracker", "item_mean"))
     return Row(
         "probabilities",
@@ -146,22 +146,19 @@ def _probabilities(results: Results) -> Row:
     )
 
 
-def _recommend(results: Results) -> Row:
-    figures = results["recommend"]["figures"]
-    items = whole(figures["items"])
-    trained, plain = (
-        f"{figures['microseconds'][name]['recommend']:.0f} µs"
-        for name in ("network, encoder and attention", "blend")
-    )
+def _trained(results: Results) -> Row:
+    runs = results["trained"]["figures"]["runs"]
+    trained, untrained = (blocks.median_rate(runs[name]) for name in ("trained", "untrained"))
+    part = percent(trained / untrained, 0)
     return Row(
-        "speed#one-recommendation",
+        "speed#trained-beside-untrained",
         en=(
-            f"Processor time of one list, {items} items",
-            f"{trained} with everything trained, {plain} with nothing trained",
+            "The same worker after a training, on films",
+            f"{whole(trained)} events/s, {part} of the {whole(untrained)} before it",
         ),
         zh=(
-            f"生成一个列表的 CPU 时间（{items} 个物品）",
-            f"全部训练后 {trained}，完全未训练 {plain}",
+            "同一个 worker 训练之后（电影数据）",
+            f"每秒 {whole(trained)} 个事件，是训练前 {whole(untrained)} 的 {part}",
         ),
     )
 
@@ -185,6 +182,7 @@ def _bytes(results: Results) -> Row:
 
 ROWS: tuple[Callable[[Results], Row], ...] = (
     _throughput,
+    _trained,
     _latency,
     _faults,
     _quality("films", "Next film in the list of ten", "下一部电影在十项列表里的比例"),
@@ -195,7 +193,6 @@ ROWS: tuple[Callable[[Results], Row], ...] = (
     ),
     _new_users,
     _probabilities,
-    _recommend,
     _bytes,
 )
 
