@@ -42,6 +42,9 @@ NAMES = {
 
 OURS = ("tracker", "tracker_served", "tracker_online")
 
+LEAD = "every item ranked, less this"
+"""Head of a column that compares the tracker, every item ranked, with the row."""
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], side: str = "---:") -> str:
     """Return a Markdown table: the first column is text, the others are figures, at the right."""
@@ -172,7 +175,7 @@ def quality_table(result: Result) -> str:
         ]
         for row in ranked(rows_of(result))
     ]
-    head = ["", "HR@10", "NDCG@10", "tracker less it, HR@10", "tracker less it, NDCG@10"]
+    head = ["", "HR@10", "NDCG@10", *(f"{LEAD}: {metric}" for metric in ("HR@10", "NDCG@10"))]
     return table(head, lines)
 
 
@@ -638,33 +641,30 @@ def training_sizes(results: Results) -> str:
     """Return time, memory and quality of trainings and evaluations, by events and items."""
     result, lines = results["train"], []
     for point in result["figures"]["points"]:
+        found = point.get("own")
+        if not found:
+            continue
         size = f"{whole(point['events'])} events, {whole(point['items'])} items"
-        by_checkout = {which: point[which] for which in ("own", "other") if point.get(which)}
-        for which, found in by_checkout.items():
-            line = [
-                size if point["events"] else "all films",
-                "this" if which == "own" else "before",
-            ]
-            for command in ("train", "evaluate"):
-                took = found.get(command)
-                line += (
-                    [""] * 3
-                    if took is None
-                    else [
-                        f"{took['processor']:,.0f} s",
-                        f"{took['clock']:,.0f} s",
-                        f"{took['memory_mib']:,.0f} MiB",
-                    ]
-                )
-            rate, quality = found.get("events_per_second"), found.get("ndcg_at_10", {})
-            line.append("" if rate is None else whole(rate))
-            line.append(share(quality["tracker"]) if "tracker" in quality else "")
-            lines.append(line)
+        line = [size if point["events"] else "all films"]
+        for command in ("train", "evaluate"):
+            took = found.get(command)
+            line += (
+                [""] * 3
+                if took is None
+                else [
+                    f"{took['processor']:,.0f} s",
+                    f"{took['clock']:,.0f} s",
+                    f"{took['memory_mib']:,.0f} MiB",
+                ]
+            )
+        rate, quality = found.get("events_per_second"), found.get("ndcg_at_10", {})
+        line.append("" if rate is None else whole(rate))
+        line.append(share(quality["tracker"]) if "tracker" in quality else "")
+        lines.append(line)
     head = [""]
     for command in ("training", "evaluation"):
         head += [f"{command}: processor", "clock", "memory"]
-    head = [head[0], "version", *head[1:], "events/s", "NDCG@10"]
-    return figure(head, lines, result)
+    return figure([*head, "events/s", "NDCG@10"], lines, result)
 
 
 def carry_over(results: Results) -> str:
@@ -775,7 +775,7 @@ def new_users(results: Results) -> str:
         f" attributes are held out of the training. Their first events are"
         f" {whole(found['targets'])} targets."
     )
-    head = ["", "HR@10", "NDCG@10", "tracker less it, NDCG@10"]
+    head = ["", "HR@10", "NDCG@10", f"{LEAD}: NDCG@10"]
     return figure(head, lines, result, text=text)
 
 

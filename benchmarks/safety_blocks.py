@@ -80,9 +80,10 @@ def _run(result: Mapping[str, Any]) -> str:
         )
     ends = [one["seconds"] for one in figures["ends"]]
     if ends:
+        minutes = ", ".join(f"{one / 60:.0f}" for one in ends)
         ended = (
-            f"The worker ended by itself and was started again: {len(ends)}, in minute"
-            f" {', '.join(f'{one / 60:.0f}' for one in ends)}."
+            f"The worker ended by itself {'once' if len(ends) == 1 else f'{len(ends)} times'} and"
+            f" was started again (minute {minutes})."
         )
     else:
         ended = "The worker did not end."
@@ -96,9 +97,12 @@ def _run(result: Mapping[str, Any]) -> str:
         f" it. Of {whole(figures['events'])} events, {whole(figures['sent'] - figures['events'])}"
         f" were lost; {whole(figures['without_list'])} users are without a list of their last one."
     )
-    head = ("", "memory, MiB", "open files", "waits for the broker, KiB", "p50, ms", "p99, ms")
+    head = ("", "memory, MiB", "open files", "waits for the broker, KiB", "p50", "p99")
     return "\n\n".join([text, table(head, rows), source(result)])
 
+
+LONG_MS = 10_000.0
+"""Lateness from which it is shown in seconds."""
 
 PART_SECONDS = 300.0
 """Length of the parts of a long run that its table shows."""
@@ -115,7 +119,18 @@ def _middle(lists: Sequence[Mapping[str, float]], name: str) -> str:
     found = [one[name] for one in lists]
     if not found:
         return "-"
-    return f"{whole(statistics.median(found))}, at most {whole(max(found))}"
+    return f"{_lateness(statistics.median(found))}, at most {_lateness(max(found))}"
+
+
+def _lateness(milliseconds: float) -> str:
+    """Return a time in milliseconds, or in seconds if it is long.
+
+    >>> _lateness(85.4), _lateness(147_978.0)
+    ('85 ms', '148 s')
+    """
+    if milliseconds < LONG_MS:
+        return f"{whole(milliseconds)} ms"
+    return f"{whole(milliseconds / 1000.0)} s"
 
 
 def _name_of(test: str) -> str:

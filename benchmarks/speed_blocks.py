@@ -1,8 +1,9 @@
 """Blocks of the pages speed, sizing and walk: start, trickle, recovery, sizes, the page ..."""
 
 import argparse
+import re
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.blocks import (
@@ -21,6 +22,8 @@ CORE_MICROSECONDS = 1e6
 BUSY = 0.5
 """Share of a core that a worker should be busy at the peak, so that it catches up after a pause."""
 
+VERSIONS = ("untrained", "trained")
+
 SIZES = ((500, 100_000, 20_000), (5000, 1_000_000, 100_000), (50_000, 20_000_000, 1_000_000))
 """Events a second at the peak, users and items of the examples."""
 
@@ -33,6 +36,9 @@ ARENA_ROWS, ARENA_ROW_BYTES = 200_000, 8192
 
 ITEM_BYTES = 5000
 """Memory of an item of the catalogue: vectors, index, counts, neighbours. Assumed."""
+
+PARTITIONS = 12
+"""Fewest partitions: the number of workers can grow, and 1, 2, 3, 4, 6 or 12 share them evenly."""
 
 SPARE = 1.5
 """Disk beside the rows themselves, until RocksDB or Kafka has compacted. Assumed."""
@@ -122,15 +128,38 @@ def search(name: str) -> Callable[[Results], str]:
                 f"{row['recall']:.3f}",
                 f"{row['batch']:.0f}",
                 f"{row['single']:.0f}",
-                row["setting"],
+                _setting(row["setting"]),
             ]
             for row in rows
         ]
         recall = f"recall@{result['figures']['k']}"
         head = ["", "items", f"{recall} ≥", recall, "batch, µs", "single, µs", "setting"]
-        return figure(head, lines, result)
+        return figure(head, lines, result, text=_not_reached(rows))
 
     return block
+
+
+def _setting(text: str) -> str:
+    """Return a setting whose multiple of the wanted rows can be read as such.
+
+    >>> _setting("flat, ranked 4 k"), _setting("40 ranked")
+    ('flat, ranked 4 times k', '40 ranked')
+    """
+    return re.sub(r"ranked (\d+) k\b", r"ranked \1 times k", text)
+
+
+def _not_reached(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return which libraries are missing at some number of items and recall."""
+    libraries = list(dict.fromkeys(row["library"] for row in rows))
+    reached: dict[tuple[int, float], set[str]] = {}
+    for row in rows:
+        reached.setdefault((row["items"], row["at_least"]), set()).add(row["library"])
+    parts = [
+        f"{at_least:.2f} among {whole(items)} items: {', '.join(missing)}"
+        for (items, at_least), found in reached.items()
+        if (missing := [name for name in libraries if name not in found])
+    ]
+    return f"Not reached: {'; '.join(parts)}." if parts else ""
 
 
 def encode(results: Results) -> str:
@@ -188,6 +217,9 @@ def trained(results: Results) -> str:
 def needs(rate: float, users: float, items: float, costs: Mapping[str, float]) -> dict[str, float]:
     """Return what a deployment needs.
 
+    The partitions are 12, 24, 48 and so on: the first that are twice the workers or more. Items are
+    in memory twice while a new version is loaded.
+
     Args:
         rate: events a second at the peak.
         users: with a state.
@@ -196,61 +228,64 @@ def needs(rate: float, users: float, items: float, costs: Mapping[str, float]) -
 
     >>> found = needs(5000.0, 1e6, 1e5, {"event": 100.0, "user": 2000.0})
     >>> found["workers"], found["partitions"], round(found["disk_gb"], 1)
-    (1, 4, 3.0)
+    (1, 12, 3.0)
     """
     workers = max(1, -(-int(rate * costs["event"]) // int(BUSY * CORE_MICROSECONDS)))
     share = users / workers
+    partitions = PARTITIONS
+    while partitions < 2 * workers:
+        partitions *= 2
     return {
         "workers": workers,
-        "partitions": max(4, 2 * workers),
+        "partitions": partitions,
         "memory_gb": WORKER_GB
         + min(share, ARENA_ROWS) * ARENA_ROW_BYTES / 1e9
-        + items * ITEM_BYTES / 1e9,
+        + 2 * items * ITEM_BYTES / 1e9,
         "disk_gb": SPARE * share * costs["user"] / 1e9,
         "broker_gb": SPARE * users * costs["user"] / 1e9,
     }
 
 
-def measured_costs(results: Results) -> dict[str, float]:
-    """Return the processor time of an event, and the bytes of a user."""
+def measured_costs(results: Results) -> dict[str, dict[str, float]]:
+    """Return the processor time of an event and the bytes of a user, `untrained` and `trained`."""
     figures, stored = results["pipeline"]["figures"], results["bytes-films"]["figures"]
     event = statistics.median(run["cpu_microseconds"] for run in figures["uniform"]["tracker"])
+    trained, untrained = (
+        statistics.median(run["cpu_microseconds"] for run in runs)
+        for runs in (results["trained"]["figures"]["runs"][name] for name in VERSIONS[::-1])
+    )
     seen = stored["seen"]
     long = seen["rows"] / stored["state"]["rows"]
     user = stored["state"]["mean"] + long * seen.get("mean", 0.0)
-    return {"event": event, "user": user}
+    events = (event, event + trained - untrained)
+    return {name: {"event": one, "user": user} for name, one in zip(VERSIONS, events, strict=True)}
 
 
 def sizing(results: Results) -> str:
     """Return what deployments of some sizes need, from the measured costs."""
     costs, lines = measured_costs(results), []
-    trained, untrained = (
-        statistics.median(
-            run["cpu_microseconds"] for run in results["trained"]["figures"]["runs"][which]
-        )
-        for which in ("trained", "untrained")
-    )
-    added = trained - untrained
     for rate, users, items in SIZES:
-        one = needs(rate, users, items, costs)
-        lines.append(
-            [
-                whole(rate), whole(users), whole(items), whole(one["workers"]),
-                whole(one["partitions"]), f"{one['memory_gb']:.1f} GB", f"{one['disk_gb']:.1f} GB",
-                f"{one['broker_gb']:.1f} GB",
-            ]
-        )  # fmt: skip
+        for version in VERSIONS:
+            one = needs(rate, users, items, costs[version])
+            lines.append(
+                [
+                    whole(rate), whole(users), whole(items), version, whole(one["workers"]),
+                    whole(one["partitions"]), f"{one['memory_gb']:.1f} GB",
+                    f"{one['disk_gb']:.1f} GB", f"{one['broker_gb']:.1f} GB",
+                ]
+            )  # fmt: skip
+    event, added = costs["untrained"]["event"], costs["trained"]["event"]
     text = (
-        f"An event takes {costs['event']:.0f} µs of processor when many come at once, on an"
-        f" untrained version; a trained one takes {added:.0f} µs more, on films. The rows of a user"
-        f" take {whole(costs['user'])} bytes. A worker is busy for {100 * BUSY:.0f} % of a core at"
-        f" the peak. Assumed, not measured:"
-        f" {WORKER_GB:g} GB for libraries and states of items, {ITEM_BYTES:,} bytes an item,"
-        f" {SPARE:g} times the rows on disk."
+        f"An event takes {event:.0f} µs of processor when many come at once, on an untrained"
+        f" version. On a trained one it takes {added:.0f} µs: {added - event:.0f} µs more, as"
+        f" measured on films. The rows of a user take {whole(costs['untrained']['user'])} bytes."
+        f" A worker is busy for {100 * BUSY:.0f} % of a core at the peak. Assumed, not measured:"
+        f" {WORKER_GB:g} GB for libraries and states of items, {ITEM_BYTES:,} bytes an item and"
+        f" twice that while a new version is loaded, {SPARE:g} times the rows on disk."
     )
     head = [
-        "events/s", "users", "items", "workers", "partitions", "memory each", "disk each",
-        "changelog",
+        "events/s", "users", "items", "version", "workers", "partitions", "memory each",
+        "disk each", "changelog",
     ]  # fmt: skip
     return figure(
         head, lines, results["pipeline"], results["trained"], results["bytes-films"], text=text
@@ -321,7 +356,8 @@ def main() -> None:
     for name in ("events", "users", "items"):
         parser.add_argument(name, type=float)
     given = parser.parse_args()
-    print(needs(given.events, given.users, given.items, measured_costs(read_results())))
+    for version, costs in measured_costs(read_results()).items():
+        print(version, needs(given.events, given.users, given.items, costs))
 
 
 if __name__ == "__main__":
