@@ -4,9 +4,9 @@
     make figures DATA=data ONLY="films groceries"
 
 DATA has the folders `movietweetings` and `completejourney`; docs/figures/reproduce.md says where
-they come from. Without a NAME all are measured, which takes about three hours on two cores. The
-figures of quality come first, because they do not depend on what else the machine does; those of
-speed come last and want the machine for themselves. Ctrl-C ends it; what is written stays.
+they come from. Without a NAME all are measured, which takes about a day on two cores. The figures
+of quality come first, because they do not depend on what else the machine does; those of speed come
+last and want the machine for themselves. Ctrl-C ends it; what is written stays.
 """
 
 import argparse

@@ -495,8 +495,8 @@ def _walk(result: Result) -> str:
         text += f" {whole(compared)} of them were compared with those of an undisturbed worker."
     if unsure := count.get("unsure_users", 0):
         text += (
-            f" Of {whole(unsure)} users more than one state may be right, because it is known only"
-            " roughly when a worker took up another index."
+            f" For {whole(unsure)} of the users more than one state would be right, because it is"
+            " known only roughly when a worker changed to another index."
         )
     if len(commits := figures.get("commits", {})) > 1:
         by_commit = (
