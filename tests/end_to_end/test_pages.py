@@ -34,7 +34,6 @@ WALK: list[Place] = [
     ("README.md", "tracker send events.jsonl"),
     ("README.md", "echo 'ada|"),
     ("docs/start/first-run.md", "tracker worker --data-dir"),
-    ("README.md", "indexer build"),
     ("docs/how-to/use-the-lists.md", "echo"),
     ("docs/reference/http.md", "curl -s 'http://127.0.0.1:6066/v1/users"),
     ("docs/how-to/personal-data.md", "tracker export-user"),
@@ -80,7 +79,9 @@ ELSEWHERE = {
     "export TRACKER_NAME=shop2": "tests/end_to_end/test_replay.py",
     "tracker acls worker User:tracker | sh": "tests/end_to_end/test_security.py",
     "export TRACKER_SECURITY_PROTOCOL": "tests/end_to_end/test_security.py",
-    "export TRACKER_EVENT_PARTITIONS=12 TRACKER_REPLICATION_FACTOR=3": "it needs three brokers",
+    "export TRACKER_EVENT_PARTITIONS=12 TRACKER_ITEM_PARTITIONS=6 TRACKER_REPLICATION_FACTOR=3": (
+        "it needs three brokers"
+    ),
     "cp tracker/demo_data/*.jsonl .\ntracker topics": "README.md has it in two blocks",
     "python -m benchmarks.streams": "tests/project/test_streams_benchmark.py",
     f"{INSTALL} '.[cpu,demo,privacy]'": "tests/indexer/cli/test_train.py",
