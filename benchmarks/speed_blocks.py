@@ -3,7 +3,7 @@
 import argparse
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.blocks import (
@@ -86,11 +86,21 @@ def swap(results: Results) -> str:
     lines = [[part, *quantiles(runs, "{:.0f}", f"{part}_")] for part in ("before", "during")]
     text = (
         f"{whole(figures['items'])} items, {whole(figures['rate'])} events/s. The change took"
-        f" {with_range(run['seconds'] for run in runs)} s; the worker had"
+        f" {_in_line((run['seconds'] for run in runs), '{:.1f}', 's')}; the worker had"
         f" {whole(max(run['memory_mib'] for run in runs))} MiB at most,"
         f" {whole(max(run['with_check_mib'] for run in runs))} with the process that checks."
     )
     return figure(["", *QUANTILE_TITLES], lines, result, text=text)
+
+
+def _in_line(values: Iterable[float], form: str, unit: str) -> str:
+    """Return the median of runs with its unit, and their range behind it.
+
+    >>> _in_line([3.0, 1.0, 2.0], "{:.0f}", "s"), _in_line([4.0], "{:.0f}", "s")
+    ('2 s (1 to 3)', '4 s')
+    """
+    middle, _, ends = with_range(values, form).partition("<br>")
+    return f"{middle} {unit} ({ends})" if ends else f"{middle} {unit}"
 
 
 def recover(results: Results) -> str:
@@ -183,7 +193,7 @@ def scale(results: Results) -> str:
         [f"{one['workers']}, simulated", whole(one["events_per_second"])]
         for one in figures["simulation"]
     ]
-    text = f"The pause of a rebalance: {with_range(figures['pause_ms'], '{:.0f}')} ms."
+    text = f"The pause of a rebalance: {_in_line(figures['pause_ms'], '{:,.0f}', 'ms')}."
     return "\n\n".join([table(["workers", "events/s"], lines), text, source(result)])
 
 
