@@ -167,7 +167,7 @@ def reasons() -> str:
 def topics() -> str:
     """Return the table of the topics, by the settings' defaults."""
     rows = []
-    for topic in wanted_topics(load_settings({})):
+    for topic in wanted_topics(load_settings({}).model_copy(update={"user_keys": True})):
         policy, stamp = topic.config["cleanup.policy"], topic.config.get("message.timestamp.type")
         text = meanings.TOPICS[topic.role]
         rows.append(

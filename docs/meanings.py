@@ -26,8 +26,8 @@ SETTING_GROUPS: dict[str, tuple[str, ...]] = {
         "item_state_rows", "damaged_rows", "item_block_format",
     ),
     "personal": (
-        "pseudonym_key_file", "pseudonym_former_key_file", "log_user_ids", "state_idle_days",
-        "forget_hash_days", "erase_seconds",
+        "pseudonym_key_file", "pseudonym_former_key_file", "user_keys", "log_user_ids",
+        "state_idle_days", "forget_hash_days", "erase_seconds",
     ),
     "topics": ("event_partitions", "item_partitions", "replication_factor"),
     "group": (
@@ -194,6 +194,11 @@ TOPICS = {
         "[requests to forget](../how-to/personal-data.md#forget-a-user), and what was done",
         "user id",
     ),
+    "key changelog": Topic(
+        "only with [`TRACKER_USER_KEYS`](../how-to/personal-data.md#a-key-of-each-user): [keys of"
+        " users](rows.md#encrypted-rows)",
+        "pseudonym",
+    ),
 }
 
 OPTIONS = {
@@ -306,7 +311,7 @@ USER_HEADER = {
 }
 
 POSITION = {
-    "format": "1, 2 with a `hand_over`, 3 of a replay, or 4 with `pseudonyms`.",
+    "format": "1, 2 with a `hand_over`, 3 of a replay, 4 with `pseudonyms`, or 5 with `user_keys`.",
     "position": "Offset of the next record to apply.",
     "topic": "The source topic.",
     "topic_id": "Its id in Kafka; empty if the broker gives none.",
@@ -324,6 +329,8 @@ POSITION = {
     " none.",
     "pseudonyms": "Only for users: fingerprint of the key of their"
     " [pseudonyms](../how-to/personal-data.md#pseudonyms); empty for none.",
+    "user_keys": "Only for users: id of the topic of [their keys](#encrypted-rows), empty if the"
+    " broker gives none; null if rows are not encrypted.",
     "version": "Only for users: version of the latest list.",
     "transactions": "Whether the states were committed in transactions: no other worker may write.",
     "hand_over": "Position in the topic of handed-on events, below; null without that topic.",

@@ -22,9 +22,11 @@ from tracker.items.vectors import ItemVectors
 from tracker.kafka.cluster import Cluster, TopicInfo, topics_of
 from tracker.kafka.outbox import Record
 from tracker.kafka.pseudonyms import pseudonyms_of
+from tracker.kafka.user_keys import UserKeys
 from tracker.settings import Settings, load_settings
 from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import PartitionStore
+from tracker.store.row_cipher import RowCipher
 from tracker.stream.item_side import ItemSide
 from tracker.stream.lists_together import ListsTogether
 from tracker.stream.metrics import Metrics
@@ -184,7 +186,10 @@ class WorkerState:
             self.capacity,
         )
         key = self.context.pseudonyms.fingerprint
-        users.open("t-events", "id-t-events", 4, 0, 10**9, pseudonyms=key)
+        key_topic = None
+        if self.settings.user_keys:
+            users.cipher, key_topic = RowCipher(self.user_keys()), "id-t-user-keys"
+        users.open("t-events", "id-t-events", 4, 0, 10**9, pseudonyms=key, user_keys=key_topic)
         if self.context.cluster.hands_over:
             users.open_hand_over("t-handover", "id-t-handover", 0, 10**9)
         self.rows = rows
@@ -201,6 +206,14 @@ class WorkerState:
         self.item_rows = item_rows
         self.items = ItemSide(self.context, 0, item_rows, items)
         self.items.opened()
+
+    def user_keys(self) -> UserKeys:
+        """Return the keys of users that the topic of them has."""
+        keys = UserKeys(self.context.pseudonyms, "t-user-keys", self.partition)
+        for record in self.committer.sent:
+            if record.topic == "t-user-keys":
+                keys.learn(record.key or b"", record.value)
+        return keys
 
     def close(self) -> None:
         for database in self.databases.values():

@@ -14,10 +14,12 @@ from tracker.events.wire import Recommendation
 from tracker.items.states import ItemStates
 from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import topics_of
-from tracker.kernels.row_bytes import WAITING_PREFIX
+from tracker.kafka.pseudonyms import pseudonyms_of
+from tracker.kernels.row_bytes import SEEN_PREFIX, USER_PREFIX, WAITING_PREFIX
 from tracker.recommend.learned_row import decode_learned
 from tracker.settings import Settings
 from tracker.store.partition_store import decode_position
+from tracker.store.row_cipher import row_cipher
 from tracker.users.config import InterestConfig
 from tracker.users.states import UserStates
 
@@ -93,6 +95,14 @@ async def read_rows(settings: Settings) -> Rows:
                     if reached.hand_over is not None:
                         place_of = (names.hand_over, record.partition)
                         rows.positions[place_of] = reached.hand_over.position
+    for partition in {partition for partition, _ in rows.users}:
+        cipher = await row_cipher(settings, pseudonyms_of(settings), partition)
+        if cipher is not None:
+            for table, prefix in ((rows.users, USER_PREFIX), (rows.seen, SEEN_PREFIX)):
+                for place in [place for place in table if place[0] == partition]:
+                    row = cipher.decrypt(prefix + place[1], table.pop(place))
+                    if row is not None:
+                        table[place] = row
     return rows
 
 

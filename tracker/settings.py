@@ -397,6 +397,12 @@ class Settings(BaseSettings):
         description="file with the former key, so that users who were forgotten under it stay"
         " forgotten",
     )
+    user_keys: bool = Field(
+        False,
+        description="encrypt the rows of each user with a key of the user's own, which"
+        " `tracker forget` deletes: after that no backup of them can be read; needs"
+        " TRACKER_PSEUDONYM_KEY_FILE, and brokers with transactions",
+    )
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         "INFO", description="lowest level of messages in the log on stderr"
     )
@@ -449,6 +455,11 @@ class Settings(BaseSettings):
             if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
                 variable = PREFIX + name.upper()
                 raise ValueError(f"{variable} and {variable}_FILE are set; one is expected")
+        if self.user_keys and self.pseudonym_key_file is None:
+            raise ValueError(
+                f"{PREFIX}USER_KEYS is true, which needs {PREFIX}PSEUDONYM_KEY_FILE: the keys of"
+                " users are wrapped by a key that is made of it"
+            )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError(f"{PREFIX}TLS_CERT_FILE and {PREFIX}TLS_KEY_FILE belong together")
         return self

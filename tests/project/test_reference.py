@@ -25,7 +25,7 @@ from tracker.lookup.show import RECENT_EVENTS
 from tracker.recommend.channels import CHANNELS
 from tracker.recommend.learned_row import FORMAT as LEARNED_FORMAT
 from tracker.store.partition_store import FORMAT as POSITION_FORMAT
-from tracker.store.partition_store import PSEUDONYM_FORMAT
+from tracker.store.partition_store import NEWEST_FORMAT
 from tracker.stream.metrics import LEARNING_MODELS, LEARNING_VALUES
 from tracker.users.config import InterestConfig
 from tracker.users.layout import FORMAT as USER_FORMAT
@@ -103,7 +103,7 @@ def test_keys_and_formats_of_rows_are_those_of_the_code() -> None:
         row_bytes.FORGOTTEN_PREFIX.decode(): "none",
         row_bytes.ITEM_PREFIX.decode(): str(ITEM_FORMAT),
         row_bytes.POSITION_KEY.decode(): ", ".join(
-            str(number) for number in range(POSITION_FORMAT, PSEUDONYM_FORMAT + 1)
+            str(number) for number in range(POSITION_FORMAT, NEWEST_FORMAT + 1)
         ),
         row_bytes.LEARNED_KEY.decode(): str(LEARNED_FORMAT),
     }

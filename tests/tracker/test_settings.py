@@ -71,6 +71,7 @@ def test_unknown_variable_that_is_like_none_is_refused_with_all_names() -> None:
         ("TRACKER_ARTIFACT_POLL_SECONDS", "60", "expected 2.0 or less"),
         ("TRACKER_SECURITY_PROTOCOL", "SASL_SSL", "needs TRACKER_SASL_USERNAME"),
         ("TRACKER_TLS_CERT_FILE", "/a.pem", "TRACKER_TLS_KEY_FILE belong together"),
+        ("TRACKER_USER_KEYS", "on", "TRACKER_USER_KEYS is true, which needs TRACKER_PSEUDONYM_KEY"),
     ],
 )
 def test_wrong_value_is_refused_with_name_found_and_expected(

@@ -242,7 +242,8 @@ def check_pseudonyms(settings: Settings) -> Check:
         return Check("pseudonyms", "fail", str(error))
     if not pseudonyms:
         return Check("pseudonyms", "ok", "none: states and lists have the ids of users")
-    return Check("pseudonyms", "ok", f"by the key {pseudonyms.fingerprint}")
+    keys = ", and each user has a key" if settings.user_keys else ""
+    return Check("pseudonyms", "ok", f"by the key {pseudonyms.fingerprint}{keys}")
 
 
 def check_format(settings: Settings) -> Check:
@@ -364,6 +365,13 @@ async def check_transactions(settings: Settings) -> Check:
     """
     if await supports_transactions(settings):
         return Check("transactions", "ok", "states and positions are committed together")
+    if settings.user_keys:
+        return Check(
+            "transactions",
+            "fail",
+            "the broker has none, which TRACKER_USER_KEYS needs: a row could be there without its"
+            " key",
+        )
     return Check(
         "transactions",
         "note",

@@ -205,6 +205,7 @@ def _settings(options: DemoOptions, address: str, folder: Path) -> Settings:
         "item_partitions": ITEM_PARTITIONS,
         "pseudonym_key_file": None,  # the story names its users
         "pseudonym_former_key_file": None,
+        "user_keys": False,
         "session_timeout_seconds": 6.0,  # the embedded broker lets nobody in before half of it
     }
     if options.broker is None:

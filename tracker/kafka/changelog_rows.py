@@ -10,6 +10,9 @@ from tracker.settings import Settings
 IsGood = Callable[[bytes, bytes], bool]
 """Returns whether the row of a key can be read."""
 
+Decrypted = Callable[[bytes, bytes | None], bytes | None]
+"""Returns the row of a key from a value of the changelog, in which it may be encrypted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -25,7 +28,12 @@ class Stored:
 
 
 async def stored_rows(
-    settings: Settings, topic: str, partition: int, keys: Collection[bytes], is_good: IsGood
+    settings: Settings,
+    topic: str,
+    partition: int,
+    keys: Collection[bytes],
+    is_good: IsGood,
+    decrypted: Decrypted = lambda key, value: value,
 ) -> dict[bytes, Stored]:
     """Return by key what a partition of a changelog has of some keys.
 
@@ -37,6 +45,7 @@ async def stored_rows(
         partition: its partition.
         keys: the keys.
         is_good: tells rows that can be read.
+        decrypted: returns a row from a value of the changelog.
 
     Raises:
         BrokerError: the brokers cannot be reached.
@@ -45,9 +54,10 @@ async def stored_rows(
     targets, rows = frozenset(keys), dict[bytes, Stored]()
     async with aclosing(read_topic(settings, topic, choose=lambda _: partition)) as records:
         async for record in records:
-            key, value = record.key, record.value
+            key = record.key
             if key is None or key not in targets:
                 continue
+            value = decrypted(key, record.value)
             if value is None or is_good(key, value):
                 rows[key] = Stored(value, True)
             else:

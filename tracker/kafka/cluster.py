@@ -54,7 +54,10 @@ class TopicError(Explained):
 
 @dataclass(frozen=True)
 class Topics:
-    """Names of the topics of a tracker; a worker can do without `hand_over` and `forget`."""
+    """Names of the topics of a tracker; a worker can do without `hand_over` and `forget`.
+
+    That of the keys of users is empty if they have none.
+    """
 
     events: str
     recommendations: str
@@ -64,10 +67,11 @@ class Topics:
     items_changelog: str
     hand_over: str
     forget: str
+    user_keys: str = ""
 
     def all(self) -> tuple[str, ...]:
         """Return the names, in the order of the fields."""
-        return (
+        names = (
             self.events,
             self.recommendations,
             self.rejected,
@@ -77,6 +81,7 @@ class Topics:
             self.hand_over,
             self.forget,
         )
+        return (*names, self.user_keys) if self.user_keys else names
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def topics_of(settings: Settings) -> Topics:
         items_changelog=f"{name}-items-changelog",
         hand_over=f"{name}-handover",
         forget=f"{name}-forget",
+        user_keys=f"{name}-user-keys" if settings.user_keys else "",
     )
 
 
@@ -437,4 +443,31 @@ async def check_topics(settings: Settings) -> Cluster:
             f" {topics.events} has {info[topics.events].partitions}; they must be equal: delete"
             f" {topics.forget} when it has no open request, and run `tracker topics`"
         )
-    return Cluster(topics, info, await supports_transactions(settings))
+    transactions = await supports_transactions(settings)
+    if topics.user_keys:
+        _check_user_keys(settings, topics, info, transactions)
+    return Cluster(topics, info, transactions)
+
+
+def _check_user_keys(
+    settings: Settings, topics: Topics, info: dict[str, TopicInfo], transactions: bool
+) -> None:
+    """Check that rows of users and their keys can be committed together.
+
+    Raises:
+        TopicError: they cannot.
+    """
+    keys, events = info[topics.user_keys], info[topics.events]
+    if keys.partitions != events.partitions:
+        raise TopicError(
+            f"topic {events.name} has {events.partitions} partitions and {keys.name} has"
+            f" {keys.partitions}; they must be equal, because the keys of users are in the"
+            " partition of the same number as their rows: `tracker reset-state --everything`"
+            " deletes states and keys, and makes the topics again"
+        )
+    if not transactions:
+        raise TopicError(
+            f"TRACKER_USER_KEYS is true, and the brokers at {', '.join(settings.bootstrap)} have no"
+            " transactions, without which a row could be there and its key not: leave the variable"
+            " out, or use brokers with transactions"
+        )

@@ -23,6 +23,9 @@ KEY_VARIABLE = f"{PREFIX}PSEUDONYM_KEY_FILE"
 FORMER_VARIABLE = f"{PREFIX}PSEUDONYM_FORMER_KEY_FILE"
 
 
+BUILD_AGAIN = "build them again under another TRACKER_NAME, beside these, with `tracker replay`"
+"""What has to be done with states before what their users are named or kept by can change."""
+
 UNPLACED = (
     "users have pseudonyms, and a pseudonym does not tell to which partition its user belongs: no"
     " state can be moved. `tracker reset-state --everything` lets the workers build all states"
@@ -47,10 +50,12 @@ class Pseudonyms:
 
     Attributes:
         fingerprint: tells keys apart, and says nothing of them; empty without a key.
+        secret: what other keys are derived from; empty without a key.
     """
 
     def __init__(self, key: str | None = None, former: str | None = None) -> None:
-        self._maker = None if key is None else _maker(_secret(key))
+        self.secret = b"" if key is None else _secret(key)
+        self._maker = _maker(self.secret) if self.secret else None
         self._former = None if former is None else _maker(_secret(former))
         self.fingerprint = fingerprint_of(key)
         self._fingerprints = {"", self.fingerprint, fingerprint_of(former)}
@@ -120,20 +125,19 @@ def check_names(what: str, stored: str, mine: str) -> None:
     """
     if stored == mine:
         return
-    build = "build them again under another TRACKER_NAME, beside these, with `tracker replay`"
     if not stored:
         raise PseudonymError(
             f"{what} name users by their ids, and {KEY_VARIABLE} is set: to turn pseudonyms on,"
-            f" {build}; to go on without them, leave the variable out"
+            f" {BUILD_AGAIN}; to go on without them, leave the variable out"
         )
     if not mine:
         raise PseudonymError(
             f"{what} name users by pseudonyms of the key {stored}, and {KEY_VARIABLE} is not set:"
-            f" set it to the file of that key; to turn pseudonyms off, {build}"
+            f" set it to the file of that key; to turn pseudonyms off, {BUILD_AGAIN}"
         )
     raise PseudonymError(
         f"{what} name users by pseudonyms of the key {stored}, and {KEY_VARIABLE} has the key"
-        f" {mine}: set it to the file of the first; to change the key, {build}"
+        f" {mine}: set it to the file of the first; to change the key, {BUILD_AGAIN}"
     )
 
 

@@ -28,6 +28,7 @@ async def reset_topics(settings: Settings) -> list[str]:
     1. Check that no worker runs: the group must have no member.
     2. Delete the changelogs and the topics of item events and of handed-on events, and create them
        again. Workers write both when they read the events again: what is there would count twice.
+       The keys of users go with their rows.
     3. Write the salted hashes of forgotten users to the new changelog: events of theirs that are
        read again are dropped.
 
@@ -50,7 +51,13 @@ async def reset_topics(settings: Settings) -> list[str]:
         topics = await describe_topics(settings)
         doomed = [
             name
-            for name in (names.users_changelog, names.items_changelog, names.items, names.hand_over)
+            for name in (
+                names.users_changelog,
+                names.items_changelog,
+                names.items,
+                names.hand_over,
+                names.user_keys,
+            )
             if name in topics
         ]
         if doomed:

@@ -97,6 +97,7 @@ def rights_of(settings: Settings, role: Role, group: str = "") -> list[Right]:
             "Read Write", names.items, names.users_changelog, names.items_changelog,
             names.hand_over, names.forget,
         )  # fmt: skip
+        rights += on("Read Write", names.user_keys) if names.user_keys else []
         rights.append(Right("group", group_of(settings), "Read"))
         rights.append(Right("transactional-id", f"{settings.name}-", "Write", prefixed=True))
         return rights
@@ -110,7 +111,8 @@ def rights_of(settings: Settings, role: Role, group: str = "") -> list[Right]:
         return on("Create", *names.all()) + rights
     if role == "forget":
         return on("Read Write", names.forget) + on("DescribeConfigs", *names.all())
-    own = (names.users_changelog, names.items_changelog, names.items, names.hand_over)
+    own = [names.users_changelog, names.items_changelog, names.items, names.hand_over]
+    own += [names.user_keys] if names.user_keys else []
     rights += on("Create Delete", *own) + on("Read Write", names.users_changelog, names.forget)
     return [*rights, Right("group", group_of(settings), "Describe")]
 

@@ -76,7 +76,7 @@ def wanted_topics(settings: Settings) -> list[WantedTopic]:
     """Return the topics of a tracker, each source before its changelog."""
     names = topics_of(settings)
     events, items = settings.event_partitions, settings.item_partitions
-    return [
+    topics = [
         WantedTopic("events", names.events, events, EVENT_LOG),
         WantedTopic("recommendations", names.recommendations, events, EVENT_LOG),
         WantedTopic("rejected", names.rejected, events, EVENT_LOG),
@@ -86,6 +86,11 @@ def wanted_topics(settings: Settings) -> list[WantedTopic]:
         WantedTopic("hand-over", names.hand_over, events, EVENT_LOG, names.events),
         WantedTopic("requests to forget", names.forget, events, FORGET_LOG, names.events),
     ]
+    if names.user_keys:  # what applies to a changelog applies to it too
+        topics.append(
+            WantedTopic("key changelog", names.user_keys, events, CHANGELOG, names.events)
+        )
+    return topics
 
 
 async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicReport]:

@@ -221,6 +221,17 @@ def user_of(key: bytes) -> str:
     return key[1:].decode(errors="replace")
 
 
+def owner_of(key: bytes) -> bytes | None:
+    """Return the name of the user whose row has a key, set aside or not; None for other rows.
+
+    >>> owner_of(b"uada"), owner_of(b"xsada"), owner_of(b"p"), owner_of(b"xw12345678")
+    (b'ada', b'ada', None, None)
+    """
+    bare = key.removeprefix(ASIDE_PREFIX)
+    is_of_user = bare[:1] in (USER_PREFIX, SEEN_PREFIX, OWED_PREFIX)
+    return bare[1:] if is_of_user and len(bare) > 1 else None
+
+
 def item_key(item: int) -> bytes:
     """Return the key of an item's row, from the item's hash."""
     return ITEM_PREFIX + item.to_bytes(8, "big")

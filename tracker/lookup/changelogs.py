@@ -15,6 +15,7 @@ from tracker.kafka.cluster import topics_of
 from tracker.kafka.partitioner import ONE_RULE, partition_of
 from tracker.kafka.pseudonyms import Pseudonyms, check_names, pseudonyms_of
 from tracker.kafka.unreadable import UnreadableRows
+from tracker.kafka.user_keys import check_encrypted
 from tracker.kernels.row_bytes import (
     POSITION_KEY,
     USER_PREFIX,
@@ -25,6 +26,7 @@ from tracker.kernels.row_bytes import (
 )
 from tracker.settings import Settings
 from tracker.store.partition_store import decode_position, is_position
+from tracker.store.row_cipher import row_cipher
 from tracker.users.states import ANY_ARTIFACT, NewerArtifactError, UserStates
 
 log = logging.getLogger(__name__)
@@ -43,9 +45,12 @@ async def user_row(settings: Settings, user_id: str) -> bytes | None:
         BrokerError: the broker cannot be used.
         TopicError: the changelog does not exist.
         PseudonymError: the states were made with another key of pseudonyms, or without one.
+        UserKeyError: rows are encrypted by keys of users, and the settings say that they are not;
+            or the other way round.
     """
     topic, pseudonyms = topics_of(settings).users_changelog, pseudonyms_of(settings)
-    key = user_key(pseudonyms.of_any(user_id))
+    name = pseudonyms.of_any(user_id)
+    key = user_key(name)
 
     def likely(partitions: int) -> int | None:
         if pseudonyms.is_pseudonym(user_id):
@@ -57,7 +62,7 @@ async def user_row(settings: Settings, user_id: str) -> bytes | None:
         async with aclosing(read_topic(settings, topic, choose=choose)) as records:
             async for record in records:
                 if record.key == POSITION_KEY:
-                    check_key(topic, record.value, pseudonyms)
+                    check_key(settings, topic, record.value, pseudonyms)
                 if record.key != key:
                     continue
                 rows.pop(record.partition, None)
@@ -70,7 +75,9 @@ async def user_row(settings: Settings, user_id: str) -> bytes | None:
                 user_id, ", ".join(map(str, sorted(rows))), ONE_RULE,
             )  # fmt: skip
         if rows:
-            return max(rows.values(), key=lambda record: record.appended).value
+            last = max(rows.values(), key=lambda record: record.appended)
+            cipher = await row_cipher(settings, pseudonyms, last.partition, name.encode())
+            return last.value if cipher is None else cipher.decrypt(key, last.value)
     return None
 
 
@@ -139,7 +146,7 @@ async def _rows_by_partition(
         async with aclosing(read_topic(settings, topic, choose=choose)) as records:
             async for record in records:
                 if record.key == POSITION_KEY:
-                    check_key(topic, record.value, pseudonyms)
+                    check_key(settings, topic, record.value, pseudonyms)
                 if record.key is None or not record.key.startswith(USER_PREFIX):
                     continue
                 user_id = user_of(record.key)
@@ -147,19 +154,27 @@ async def _rows_by_partition(
                     rows.pop(user_id, None)
                 else:
                     rows[user_id] = record.value
+        cipher = await row_cipher(settings, pseudonyms, number)
+        if cipher is not None:
+            plain = cipher.decrypt_all({user_key(user): row for user, row in rows.items()})
+            rows = {user_of(key): row for key, row in plain.items()}
         yield rows, count
         number += 1
 
 
-def check_key(topic: str, position: bytes | None, pseudonyms: Pseudonyms) -> None:
-    """Check by a position that states have the key of pseudonyms that is set.
+def check_key(
+    settings: Settings, topic: str, position: bytes | None, pseudonyms: Pseudonyms
+) -> None:
+    """Check by a position that states have the key of pseudonyms that is set, and keys of users.
 
     Raises:
-        PseudonymError: they have not.
+        PseudonymError: they have not that key.
+        UserKeyError: they have no keys of users and should, or have some and should not.
     """
     if position is not None and is_position(position):
-        stored = decode_position(position).pseudonyms
-        check_names(f"the states in {topic}", stored, pseudonyms.fingerprint)
+        stored = decode_position(position)
+        check_names(f"the states in {topic}", stored.pseudonyms, pseudonyms.fingerprint)
+        check_encrypted(f"the states in {topic}", stored.user_keys is not None, settings.user_keys)
 
 
 async def item_rows(settings: Settings) -> AsyncGenerator[tuple[int, bytes | None], None]:

@@ -175,6 +175,9 @@ async def remainders(settings: Settings) -> list[Remainder]:
         Remainder(topic, "rows and their keys, until the log is compacted", _bound(configs[topic]))
         for topic in (names.users_changelog, names.forget)
     ]
+    if names.user_keys:
+        what = "the key of the user's rows; until then backups of them can be read with one of it"
+        rest.append(Remainder(names.user_keys, what, _bound(configs[names.user_keys])))
     rest += [
         Remainder("databases of running workers", "rows", 2 * settings.erase_seconds),
         Remainder(

@@ -21,11 +21,13 @@ from tracker.kafka.client import read_topic
 from tracker.kafka.cluster import describe_topics, supports_transactions, topics_of
 from tracker.kafka.outbox import Record
 from tracker.kafka.producers import send_fenced
+from tracker.kafka.pseudonyms import pseudonyms_of
 from tracker.kafka.reset import check_reset
 from tracker.kernels.row_bytes import ITEM_PREFIX, POSITION_KEY, USER_PREFIX, key_text
-from tracker.lookup.changelogs import StateReader
+from tracker.lookup.changelogs import StateReader, check_key
 from tracker.settings import Settings
 from tracker.store.partition_store import decode_position, is_position
+from tracker.store.row_cipher import RowCipher, row_cipher
 from tracker.users.mend_times import mend_users, users_of_the_future
 from tracker.users.states import StateFormatError, UserStates
 
@@ -97,6 +99,7 @@ async def mend_times(
         ResetError: a worker runs.
         TopicError: a topic does not exist.
         NewerArtifactError, ArtifactError: as `StateReader.read`.
+        PseudonymError, UserKeyError: rows are encrypted by keys that the settings do not give.
     """
     # 1. Check that no worker runs.
     await check_reset(settings)
@@ -109,6 +112,11 @@ async def mend_times(
         for partition in range(topics[changelog].partitions if changelog in topics else 0):
             # 2. Read and mend.
             rows = await _last_rows(settings, changelog, partition)
+            cipher = None
+            if mended is users:
+                cipher = await _cipher(settings, changelog, partition, rows)
+            if cipher is not None:
+                rows = cipher.decrypt_all(rows)
             changed = _mend_position(rows, now, mended)
             if mended is users:
                 changed |= _mend_users(rows, reader, artifact, now, mended)
@@ -118,7 +126,10 @@ async def mend_times(
                 )
             # 3. Write.
             if changed:
-                records = [Record(changelog, partition, *row) for row in changed.items()]
+                changes: list[tuple[bytes, bytes | None]] = list(changed.items())
+                if cipher is not None:
+                    changes = cipher.encrypt(changes)
+                records = [Record(changelog, partition, *change) for change in changes]
                 await send_fenced(settings, mended.table, partition, transactions, [records])
     return [users, items]
 
@@ -134,6 +145,22 @@ async def _last_rows(settings: Settings, topic: str, partition: int) -> Rows:
             else:
                 rows[record.key] = record.value
     return rows
+
+
+async def _cipher(
+    settings: Settings, changelog: str, partition: int, rows: Rows
+) -> RowCipher | None:
+    """Return what decrypts the rows of a partition of users; None if they are plain.
+
+    Raises:
+        PseudonymError, UserKeyError: the keys of the settings are not those of the rows.
+    """
+    position, pseudonyms = rows.get(POSITION_KEY, b""), pseudonyms_of(settings)
+    if is_position(position) and (
+        settings.user_keys or decode_position(position).user_keys is not None
+    ):
+        check_key(settings, changelog, position, pseudonyms)
+    return await row_cipher(settings, pseudonyms, partition)
 
 
 def _mend_position(rows: Rows, now: float, mended: Mended) -> Rows:

@@ -172,7 +172,7 @@ async def _user_rows(
     async with aclosing(read_topic(settings, topic, choose=lambda _: partition)) as records:
         async for record in records:
             if record.key == POSITION_KEY:
-                check_key(topic, record.value, pseudonyms)
+                check_key(settings, topic, record.value, pseudonyms)
             if record.key is None or record.key[:1] not in (USER_PREFIX, seen_key("")):
                 continue
             if record.value is None:

@@ -18,6 +18,7 @@ from tracker.kafka.records import read_every_record
 from tracker.kernels.row_bytes import POSITION_KEY, keys_of_user, owed_key, seen_key, user_key
 from tracker.lookup.changelogs import StateReader, check_key
 from tracker.settings import Settings
+from tracker.store.row_cipher import row_cipher
 from tracker.users.config import InterestConfig
 from tracker.users.seen import SeenFormatError, SeenSets
 from tracker.users.states import StateFormatError, UserStates
@@ -48,7 +49,7 @@ async def export_user(
     Raises:
         BrokerError: the broker cannot be used.
         TopicError: a topic does not exist.
-        PseudonymError: the states were made with another key of pseudonyms, or without one.
+        PseudonymError, UserKeyError: the states were made with other keys, or without one.
         NewerArtifactError, ArtifactError: as `StateReader.read`.
     """
     names, pseudonyms = topics_of(settings), pseudonyms_of(settings)
@@ -188,7 +189,7 @@ async def _rows(
     async with aclosing(read_topic(settings, names.users_changelog)) as records:
         async for record in records:
             if record.key == POSITION_KEY:
-                check_key(names.users_changelog, record.value, pseudonyms)
+                check_key(settings, names.users_changelog, record.value, pseudonyms)
             if record.key not in keys:
                 continue
             mine = rows.setdefault(record.partition, {})
@@ -196,6 +197,10 @@ async def _rows(
                 mine.pop(record.key, None)
             else:
                 mine[record.key] = record.value
+    for partition, mine in rows.items():
+        cipher = await row_cipher(settings, pseudonyms, partition, name.encode())
+        if cipher is not None:
+            rows[partition] = cipher.decrypt_all(mine)
     return rows
 
 

@@ -37,6 +37,7 @@ from tracker.kafka.producers import fenced_producer
 from tracker.kafka.pseudonyms import Pseudonyms, check_names, pseudonyms_of
 from tracker.kafka.reset import check_reset
 from tracker.kafka.topics import ensure_topics
+from tracker.kafka.user_keys import check_encrypted
 from tracker.kernels.row_bytes import (
     FORGOTTEN_PREFIX,
     OWED_PREFIX,
@@ -54,6 +55,7 @@ from tracker.store.partition_store import (
     Position,
     encode_position,
 )
+from tracker.store.row_cipher import row_cipher
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +136,9 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
     if positions:
         mine = pseudonyms_of(settings).fingerprint
         for position in positions.values():
-            check_names(f"the states of {settings.name}", position.pseudonyms, mine)
+            what = f"the states of {settings.name}"
+            check_names(what, position.pseudonyms, mine)
+            check_encrypted(what, position.user_keys is not None, settings.user_keys)
         before = await positions_of(live, topics_of(live).users_changelog, await _existing(live))
         if not any(one.replays for one in positions.values()) and any(
             one.successor == settings.name for one in before.values()
@@ -157,11 +161,12 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
     starts = {p: max(begins[p], min(at, reached.get(p, 0))) for p, at in starts.items()}
     # 3. Write positions.
     events, key = topics[names.events], pseudonyms_of(settings).fingerprint
+    key_topic = topics[names.user_keys].topic_id if names.user_keys else None
     out: list[Record] = []
     for partition, offset in starts.items():
         position = Position(
             FORMAT, offset, names.events, events.topic_id, events.partitions,
-            transactions=True, replays=of, pseudonyms=key,
+            transactions=True, replays=of, pseudonyms=key, user_keys=key_topic,
         )  # fmt: skip
         hashes = await _rows(live, topics_of(live).users_changelog, partition, FORGOTTEN_PREFIX)
         for hash_key, value in hashes.items():
@@ -279,6 +284,9 @@ async def change_over(settings: Settings, of: str, reached: dict[int, int]) -> N
         # 2. Owed lists.
         origins = (before[partition].hand_over or HandOverPosition(0)).origins
         own = await _rows(settings, names.users_changelog, partition, OWED_PREFIX)
+        cipher = await row_cipher(settings, pseudonyms_of(settings), partition)
+        if cipher is not None:
+            own = cipher.decrypt_all(own)
         over = await _take_over(settings, live, partition, before[partition])
         waiting = {key: value for key, value in own.items() if _waits(value, origins)}
         lists: dict[bytes, bytes | None] = {**dict.fromkeys(own), **over.lists, **waiting}
@@ -296,7 +304,11 @@ async def change_over(settings: Settings, of: str, reached: dict[int, int]) -> N
         position.position = max(position.position, reached[partition])
         position.replays, position.version = "", version
         rows = {**lists, **over.hashes, POSITION_KEY: encode_position(position)}
-        out += [Record(names.users_changelog, partition, key, row) for key, row in rows.items()]
+        records: list[tuple[bytes, bytes | None]] = list(rows.items())
+        if cipher is not None:
+            records = cipher.encrypt(records)
+            out += cipher.keys.records(cipher.keys.take_changes())
+        out += [Record(names.users_changelog, partition, *record) for record in records]
     async with in_transaction(settings, 0, LAST_SECONDS) as send:
         for record in out:
             await send(record)
@@ -330,14 +342,18 @@ async def _take_over(
     Raises:
         ReplayError: as `under_new_names`.
     """
-    names, old = topics_of(settings), topics_of(live)
+    names, old, pseudonyms = topics_of(settings), topics_of(live), pseudonyms_of(settings)
     lists = await _rows(live, old.users_changelog, partition, OWED_PREFIX)
+    if position.user_keys is not None and position.pseudonyms == pseudonyms.fingerprint:
+        keyed = live.model_copy(update={"user_keys": True})
+        cipher = await row_cipher(keyed, pseudonyms, partition)
+        lists = lists if cipher is None else cipher.decrypt_all(lists)
     hashes = await _rows(live, old.users_changelog, partition, FORGOTTEN_PREFIX)
     present = await _rows(settings, names.users_changelog, partition, FORGOTTEN_PREFIX)
     hashes = {key: value for key, value in hashes.items() if present.get(key) != value}
     requests = await open_requests(live, old.forget, partition, position.forgotten)
     over = Over(lists, hashes, requests)
-    return under_new_names(over, position.pseudonyms, pseudonyms_of(settings), live.name)
+    return under_new_names(over, position.pseudonyms, pseudonyms, live.name)
 
 
 def under_new_names(over: Over, stored: str, pseudonyms: Pseudonyms, of: str) -> Over:

@@ -14,10 +14,21 @@ import msgspec
 from tracker.explained import Explained
 from tracker.kafka.outbox import Record
 from tracker.kafka.pseudonyms import check_names
-from tracker.kernels.row_bytes import POSITION_KEY, Get, Slots
+from tracker.kafka.user_keys import check_encrypted
+from tracker.kernels.row_bytes import (
+    ASIDE_PREFIX,
+    OWED_PREFIX,
+    POSITION_KEY,
+    SEEN_PREFIX,
+    USER_PREFIX,
+    Get,
+    Slots,
+    owner_of,
+)
 from tracker.store.arena import Arena
 from tracker.store.committer import Committer
 from tracker.store.database import read_rows, replace_rows
+from tracker.store.row_cipher import RowCipher
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +49,15 @@ that knows only 2 would go on with them."""
 PSEUDONYM_FORMAT = 4
 """Format of one of states that name users by pseudonyms: a version that knows only 3 would look for
 their ids."""
+
+USER_KEYS_FORMAT = 5
+"""Format of one of states whose rows are encrypted by keys of their users: to a version that knows
+only 4 all of them would be damaged."""
+
+NEWEST_FORMAT = USER_KEYS_FORMAT
+
+OF_USERS = (USER_PREFIX, SEEN_PREFIX, OWED_PREFIX)
+"""Prefixes of the rows of users; each row may also be set aside."""
 
 MOVE = (
     "stop all workers, and run `tracker move-states`, which moves states and what is owed to where"
@@ -94,6 +114,8 @@ class Position(msgspec.Struct):
         successor: name of the tracker that has taken over from these states; empty for none.
         pseudonyms: fingerprint of the key of the users' pseudonyms; empty if they have none, and
             for items.
+        user_keys: id of the topic of the keys by which the rows of users are encrypted, empty if
+            the broker gives none; None if they are not encrypted, and for items.
     """
 
     format: int
@@ -112,6 +134,7 @@ class Position(msgspec.Struct):
     replays: str = ""
     successor: str = ""
     pseudonyms: str = ""
+    user_keys: str | None = None
 
 
 class StateRows(Protocol[AnyKey]):
@@ -146,12 +169,14 @@ class Snapshot:
         records: key and value, None to delete; the position record is the last.
         slots: slots of the rows among the records, pinned until `settle`.
         notes: the small records among them, for a failed commit.
+        user_keys: records of the topic of users' keys, by user.
     """
 
     position: int
     records: list[tuple[bytes, bytes | None]]
     slots: Slots
     notes: dict[bytes, bytes | None] = field(default_factory=dict)
+    user_keys: dict[bytes, bytes | None] = field(default_factory=dict)
 
 
 class PartitionStore(Generic[Key]):
@@ -170,11 +195,13 @@ class PartitionStore(Generic[Key]):
         arena: slots of the cached rows.
         committed: position of the last commit; None before the first one.
         commits: number of commits.
+        cipher: encrypts and decrypts the rows of users; None if they are kept in the clear.
     """
 
     def __init__(
         self, database: Any, committer: Committer, rows: StateRows[Key], capacity: int
     ) -> None:
+        self.cipher: RowCipher | None = None
         self._database = database
         self._committer = committer
         self._rows = rows
@@ -197,6 +224,7 @@ class PartitionStore(Generic[Key]):
         transactions: bool = False,
         replays: str = "",
         pseudonyms: str = "",
+        user_keys: str | None = None,
     ) -> None:
         """Restore the position, or start from the earliest offset.
 
@@ -209,9 +237,12 @@ class PartitionStore(Generic[Key]):
             transactions: whether commits are transactions.
             replays: name of the tracker whose events are replayed; empty for a worker that serves.
             pseudonyms: fingerprint of the key of pseudonyms; empty for none, and for items.
+            user_keys: id of the topic of users' keys, empty if the broker gives none; None if users
+                have none, and for items.
 
         Raises:
             PseudonymError: the states were made with another key, or without one.
+            UserKeyError: users had keys and now have none, or the other way round.
             PositionError: the topic was deleted and created again, its number of partitions has
                 changed, the states were committed in transactions and now cannot be, or a replay
                 builds them or has replaced them.
@@ -226,12 +257,14 @@ class PartitionStore(Generic[Key]):
                 partitions,
                 transactions=transactions,
                 pseudonyms=pseudonyms,
+                user_keys=user_keys,
             )
             self._moved = True  # committed before any event: a crash starts here again
             return
         position = decode_position(value)
         check_role(position, replays)
         check_names(f"the states of {topic}", position.pseudonyms, pseudonyms)
+        check_keys(topic, position.user_keys, user_keys)
         if position.transactions and not transactions:
             raise PositionError(
                 f"the states of {topic} were committed in transactions, and the brokers now say"
@@ -246,6 +279,7 @@ class PartitionStore(Generic[Key]):
                 " again from the earliest offset"
             )
         position.topic_id = topic_id or position.topic_id
+        position.user_keys = user_keys or position.user_keys
         position.transactions = transactions
         self._position = position
         self.committed = position.position
@@ -361,7 +395,13 @@ class PartitionStore(Generic[Key]):
 
     def replace(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Put rows that the changelog has in place of those of the database."""
+        if self.cipher is not None:
+            rows = self.cipher.encrypt(list(rows))
         replace_rows(self._database, rows)
+
+    def decrypted(self, key: bytes, value: bytes | None) -> bytes | None:
+        """Return a row as `read` does, from a value of the changelog."""
+        return value if self.cipher is None else self.cipher.decrypt(key, value)
 
     def scan(
         self, prefix: bytes, start: bytes = b"", most: int | None = None
@@ -379,6 +419,10 @@ class PartitionStore(Generic[Key]):
         for key, value in self._database.items(from_key=start or prefix):
             if not key.startswith(prefix) or len(records) == most:
                 break
+            if self.cipher is not None:
+                value = self.cipher.decrypt(key, value)
+                if value is None:
+                    continue
             records.append((key, value))
         return records
 
@@ -390,8 +434,25 @@ class PartitionStore(Generic[Key]):
         slots = self.arena.take_dirty()
         records += self._rows.dump(self.arena.keys(slots), slots)
         self._moved = False
+        user_keys: dict[bytes, bytes | None] = {}
+        if self.cipher is not None:
+            self._delete_keys(self.cipher, records)
+            records = self.cipher.encrypt(records)
+            user_keys = self.cipher.keys.take_changes()
         records.append((POSITION_KEY, encode_position(self.progress)))
-        return Snapshot(self.progress.position, records, slots, notes)
+        return Snapshot(self.progress.position, records, slots, notes, user_keys)
+
+    def _delete_keys(self, cipher: RowCipher, records: list[tuple[bytes, bytes | None]]) -> None:
+        """Delete the keys of the users of whom a commit leaves no row, such as idle ones."""
+        deleted = {key for key, row in records if row is None}
+        present = {owner_of(key) for key, row in records if row is not None}
+        for user in {owner_of(key) for key in deleted} - present:
+            if user is None or cipher.keys.get(user) is None:
+                continue
+            rows = {aside + prefix + user for aside in (b"", ASIDE_PREFIX) for prefix in OF_USERS}
+            others = read_rows(self._database, list(rows - deleted))
+            if all(row is None for row in others):
+                cipher.keys.delete(user)
 
     async def commit(self, snapshot: Snapshot, outgoing: Sequence[Record]) -> None:
         """Commit a snapshot.
@@ -405,6 +466,8 @@ class PartitionStore(Generic[Key]):
             CommitAbortedError: nothing was committed; after `settle` the rows are dirty again.
         """
         succeeded = False
+        if self.cipher is not None:
+            outgoing = [*self.cipher.keys.records(snapshot.user_keys), *outgoing]
         try:
             await self._committer.write(self._database, snapshot.records, outgoing)
             self.committed = snapshot.position
@@ -428,6 +491,8 @@ class PartitionStore(Generic[Key]):
                 self._rows.restore(snapshot.slots)
                 self._notes = snapshot.notes | self._notes
                 self._moved = True
+                if self.cipher is not None:
+                    self.cipher.keys.restore_changes(snapshot.user_keys)
 
     def _get(self, keys: list[bytes]) -> list[bytes | None]:
         """Read records; one whose deletion goes with this commit or the next is gone already.
@@ -436,6 +501,8 @@ class PartitionStore(Generic[Key]):
         about to be deleted.
         """
         values = read_rows(self._database, keys)
+        if self.cipher is not None:
+            values = [self.cipher.decrypt(*row) for row in zip(keys, values, strict=True)]
         for notes in (self._committing, self._notes):
             if notes:
                 for at, key in enumerate(keys):
@@ -469,6 +536,28 @@ def check_place(position: Position, topic: str, topic_id: str, partitions: int) 
         )
 
 
+def check_keys(topic: str, stored: str | None, mine: str | None) -> None:
+    """Check that the keys of users are those by which the states of a topic are encrypted.
+
+    Args:
+        topic: the source topic.
+        stored: id of the topic of the keys when they were; None if they are not encrypted.
+        mine: its id now; None if users have no keys.
+
+    Raises:
+        UserKeyError: users had keys and now have none, or the other way round.
+        PositionError: the topic of the keys was deleted and created again.
+    """
+    check_encrypted(f"the states of {topic}", stored is not None, mine is not None)
+    if stored and mine and stored != mine:
+        raise PositionError(
+            f"the topic of users' keys has id {mine}, and the states of {topic} are encrypted by"
+            f" keys of one with id {stored}: it was deleted and created again, and without the keys"
+            f" no row of a user can be read; {RESET}, and events are read again from the earliest"
+            " offset"
+        )
+
+
 def check_role(position: Position, replays: str) -> None:
     """Check that states may be opened by a worker that serves, or that replays a tracker.
 
@@ -497,6 +586,8 @@ def encode_position(position: Position) -> bytes:
         position.format = REPLAY_FORMAT
     if position.pseudonyms:
         position.format = PSEUDONYM_FORMAT
+    if position.user_keys is not None:
+        position.format = USER_KEYS_FORMAT
     return msgspec.json.encode(position)
 
 
@@ -519,10 +610,10 @@ def decode_position(value: bytes) -> Position:
         position = msgspec.json.decode(value, type=Position)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PositionError(f"the position record cannot be read ({error}); {RESET}") from error
-    if not FORMAT <= position.format <= PSEUDONYM_FORMAT:
+    if not FORMAT <= position.format <= NEWEST_FORMAT:
         raise PositionError(
             f"the position record has format {position.format}, and this version reads {FORMAT} to"
-            f" {PSEUDONYM_FORMAT};"
+            f" {NEWEST_FORMAT};"
             f" run the version that wrote it; otherwise {RESET}"
         )
     return position

@@ -490,7 +490,12 @@ class Partition:
         try:
             async with asyncio.timeout(READ_AGAIN_SECONDS):
                 rows = await stored_rows(
-                    context.settings, changelog, self.number, keys, self.side.is_readable
+                    context.settings,
+                    changelog,
+                    self.number,
+                    keys,
+                    self.side.is_readable,
+                    self.store.decrypted,
                 )
         except (BrokerError, TopicError, KafkaError, TimeoutError) as error:
             log.warning("%s: damaged rows cannot be read again: %s", self.name, first_line(error))

@@ -478,8 +478,12 @@ class UserSide(Side[str]):
             now = self._context.clock()
             if now >= self._beat_at + BEAT_SECONDS:
                 self._beat_at = now
-                topic = self._context.cluster.topics.forget
-                self._forget_records.append(Record(topic, self._partition, BEAT_KEY, None))
+                topics = self._context.cluster.topics
+                self._forget_records += [
+                    Record(topic, self._partition, BEAT_KEY, None)
+                    for topic in (topics.forget, topics.user_keys)
+                    if topic
+                ]
             if self._forget_records and not self.store.needs_commit:
                 self.store.advance(self.store.progress.position)
         feed = self._context.forget_feed
@@ -491,7 +495,7 @@ class UserSide(Side[str]):
         """Forget the user of the next request; what belongs to it goes with the next commit.
 
         1. Take out of items what the events in the ring have added.
-        2. Delete the rows, what is owed, and lists that are held for the commit.
+        2. Delete the rows, what is owed, lists that are held for the commit, and the user's key.
         3. Keep a salted hash, by which late events are dropped.
         4. End the request, and leave an audit record without the id.
 
@@ -624,6 +628,8 @@ class UserSide(Side[str]):
                 (name for name in self._latest_users if name != user), LATEST_USERS
             )
             self._held_records = [r for r in self._held_records if r.key != user.encode()]
+        if self.store.cipher is not None:
+            self.store.cipher.keys.delete(user.encode())
         if self._pseudonyms:  # what was rejected has ids, and the request need not have one
             self._context.rejections.clear()
         for entry in list(self._context.rejections):

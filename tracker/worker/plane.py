@@ -25,7 +25,7 @@ from tracker.kafka.outbox import Outbox
 from tracker.kafka.patience import Patience
 from tracker.kafka.producers import fenced_producer, plain_producer
 from tracker.kafka.rights import check_rights, denied_now
-from tracker.kernels.row_bytes import POSITION_KEY
+from tracker.kernels.row_bytes import POSITION_KEY, DamagedRowError
 from tracker.store.committer import Committer, FencedError
 from tracker.store.partition_store import (
     FORMAT,
@@ -35,6 +35,7 @@ from tracker.store.partition_store import (
     encode_position,
     is_position,
 )
+from tracker.store.row_cipher import RowCipher, row_cipher
 from tracker.stream.item_side import ItemSide
 from tracker.stream.lists_together import ListsTogether
 from tracker.stream.partition import Chunk, Partition
@@ -223,6 +224,8 @@ class Plane:
             both = fenced + [handed for tp in fenced if (handed := self._handed(tp)) is not None]
             begins = await self.consumer.earliest_offsets(*both)
             ends = await self.consumer.highwaters(*both)
+            ciphers = await self._ciphers(fenced)
+            topics = self._context.cluster.topics
             for tp in fenced:
                 committer = self._fenced.get(tp)
                 if committer is None:
@@ -230,7 +233,9 @@ class Plane:
                 together = sum(other.topic == tp.topic for other in fenced)
                 partition = self._partition(tp, committer, together)
                 topic = info[tp.topic]
-                await self._mend_position(tp, partition, topic)
+                partition.store.cipher = ciphers.get(tp)
+                key_topic = info[topics.user_keys].topic_id if tp in ciphers else None
+                await self._mend_position(tp, partition, topic, key_topic)
                 partition.store.open(
                     tp.topic,
                     topic.topic_id,
@@ -240,7 +245,10 @@ class Plane:
                     self._context.cluster.transactions,
                     self._replays(tp),
                     self._key_of(tp),
+                    key_topic,
                 )
+                if tp in ciphers:
+                    self._report_unreadable(tp, ciphers[tp].keys.unreadable)
                 self._report_loss(
                     partition, tp.topic, partition.store.progress.position, begins[tp] or 0
                 )
@@ -260,7 +268,34 @@ class Plane:
         except (*EXPECTED, RuntimeError, LookupError) as error:
             self.fatal(error)
 
-    async def _mend_position(self, tp: TP, partition: Partition, topic: TopicInfo) -> None:
+    async def _ciphers(self, fenced: Collection[TP]) -> dict[TP, RowCipher]:
+        """Return what decrypts the rows of users, by partition; empty if they are plain."""
+        settings, pseudonyms = self._context.settings, self._context.pseudonyms
+        tps = [tp for tp in fenced if self._tables[tp.topic] == "users"]
+        ciphers = await asyncio.gather(
+            *(row_cipher(settings, pseudonyms, tp.partition) for tp in tps)
+        )
+        return {tp: cipher for tp, cipher in zip(tps, ciphers, strict=True) if cipher is not None}
+
+    def _report_unreadable(self, tp: TP, count: int) -> None:
+        """Log the number of users whose keys are damaged, and with them all of their rows.
+
+        Raises:
+            DamagedRowError: the settings say to stop.
+        """
+        if not count:
+            return
+        place = f"{self._context.cluster.topics.user_keys}-{tp.partition}"
+        if self._context.settings.damaged_rows == "stop":
+            raise DamagedRowError(f"{place}: the key of a user", "damaged")
+        log.error(
+            "%s: the keys of users that are damaged are %d: the rows of these users cannot be read,"
+            " and are set aside", place, count,
+        )  # fmt: skip
+
+    async def _mend_position(
+        self, tp: TP, partition: Partition, topic: TopicInfo, key_topic: str | None
+    ) -> None:
         """Replace a damaged position record by that of the changelog, or by an earlier one.
 
         Raises:
@@ -297,6 +332,7 @@ class Plane:
                     topic.topic_id,
                     topic.partitions,
                     pseudonyms=self._key_of(tp),
+                    user_keys=key_topic,
                 )
                 if good is None
                 else decode_position(good)

@@ -77,6 +77,25 @@ def test_all_is_well_where_all_is_there_and_missing_guarantees_are_noted(
     }
 
 
+def test_keys_of_users_are_told_and_fail_without_transactions(
+    tansu: str, prefix: str, artifacts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("k" * 32)
+    given: dict[str, Any] = {
+        "brokers": tansu,
+        "name": prefix,
+        "artifacts": str(artifacts),
+        "pseudonym_key_file": tmp_path / "key",
+        "user_keys": True,
+    }
+    asyncio.run(ensure_topics(settings(**given)))
+    found = examine({}, **given)
+    assert "each user has a key" in found["pseudonyms"].text
+    assert "TRACKER_USER_KEYS needs" in found["transactions"].text
+    assert found["transactions"].failed
+    assert found["topic key changelog"].state == "ok"
+
+
 def test_missing_topics_fail_with_the_command_that_creates_them(
     tansu: str, prefix: str, artifacts: Path
 ) -> None:

@@ -47,6 +47,41 @@ def test_topics_and_group_share_the_name() -> None:
     assert group_of(load_settings({}, name="shop")) == "shop"
 
 
+def test_keys_of_users_have_a_topic_if_the_settings_ask_for_them(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k" * 32)
+    topics = topics_of(
+        load_settings({}, name="shop", pseudonym_key_file=tmp_path / "key", user_keys=True)
+    )
+    assert topics.all()[-1] == topics.user_keys == "shop-user-keys"
+
+
+def test_keys_of_users_are_refused_without_transactions_and_in_other_partitions(
+    tansu: str, prefix: str, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("k" * 32)
+    more = {"pseudonym_key_file": tmp_path / "key", "user_keys": True}
+    settings = load_settings({}, brokers=tansu, name=prefix, event_partitions=3, **more)
+    plain = settings.model_copy(update={"user_keys": False})
+    asyncio.run(ensure_topics(plain))
+    with pytest.raises(TopicError, match=rf"lack the topics {prefix}-user-keys; `tracker topics`"):
+        asyncio.run(check_topics(settings))
+    reports = {report.role: report for report in asyncio.run(ensure_topics(settings))}
+    made = reports["key changelog"]
+    assert (made.state, made.partitions, made.cleanup) == ("created", 3, "compact")
+    with pytest.raises(TopicError, match=r"TRACKER_USER_KEYS is true, and .* have no transactions"):
+        asyncio.run(check_topics(settings))
+    asyncio.run(check_topics(plain))
+
+    async def other() -> None:
+        await _delete(settings, f"{prefix}-user-keys")
+        async with admin_client(settings) as admin:
+            await admin.create_topics([NewTopic(f"{prefix}-user-keys", 2, 1)])
+
+    asyncio.run(other())
+    with pytest.raises(TopicError, match=r"events has 3 partitions and .*user-keys has 2"):
+        asyncio.run(check_topics(settings))
+
+
 def test_clients_get_what_the_protocol_needs() -> None:
     plain = client_arguments(load_settings({}, brokers="a:1,b:2"))
     assert plain == {"bootstrap_servers": ["a:1", "b:2"], "security_protocol": "PLAINTEXT"}

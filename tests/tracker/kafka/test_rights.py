@@ -129,6 +129,20 @@ def test_topic_that_may_not_be_seen_lacks_all_rights_and_a_long_list_has_one_com
         asyncio.run(check_rights(settings, "worker"))
 
 
+def test_keys_of_users_take_rights_only_of_those_who_have_them(settings: Settings) -> None:
+    keyed = settings.model_copy(update={"user_keys": True})
+    for role, operations in (
+        ("worker", {"Read", "Write"}),
+        ("topics", {"Create", "Describe", "DescribeConfigs"}),
+        ("reset", {"Create", "Delete", "Describe", "DescribeConfigs"}),
+        ("producer", set()),
+        ("subscriber", set()),
+    ):
+        mine = {r.operation for r in rights_of(keyed, role) if r.name == "shop-user-keys"}  # type: ignore[arg-type]
+        assert mine == operations
+        assert not [r for r in rights_of(settings, role) if r.name == "shop-user-keys"]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("codes", "group"), [([30, 0], 0), ([0, 0], bits("Describe"))])
 def test_group_without_read_is_named(
     brokers: Brokers, settings: Settings, codes: list[int], group: int

@@ -18,8 +18,10 @@ from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import (
     FORMAT,
     HAND_OVER_FORMAT,
+    NEWEST_FORMAT,
     PSEUDONYM_FORMAT,
     REPLAY_FORMAT,
+    USER_KEYS_FORMAT,
     HandOverPosition,
     PartitionStore,
     Position,
@@ -265,8 +267,8 @@ def test_topic_whose_id_nobody_gives_is_not_refused(database: Any) -> None:
 def test_damaged_or_unknown_position_record_is_refused_by_name() -> None:
     with pytest.raises(PositionError, match="cannot be read"):
         decode_position(b"{")
-    other = msgspec.json.encode(Position(PSEUDONYM_FORMAT + 1, 0, "events", "", 1))
-    with pytest.raises(PositionError, match=f"format {PSEUDONYM_FORMAT + 1}, and this version"):
+    other = msgspec.json.encode(Position(NEWEST_FORMAT + 1, 0, "events", "", 1))
+    with pytest.raises(PositionError, match=f"format {NEWEST_FORMAT + 1}, and this version"):
         decode_position(other)
 
 
@@ -306,6 +308,15 @@ def test_positions_with_pseudonyms_are_written_in_a_format_that_older_versions_r
     assert decode_position(encode_position(position)).format == PSEUDONYM_FORMAT
     golden = decode_position((GOLDEN / "position_4.json").read_bytes())
     assert (golden.pseudonyms, golden.position) == ("f4d006f80a108897", 42)
+    assert golden.user_keys is None
+
+
+def test_positions_with_keys_of_users_are_written_in_a_format_that_older_versions_refuse() -> None:
+    for topic_id in ("", "b2"):
+        position = Position(FORMAT, 3, "events", "", 1, pseudonyms="abc", user_keys=topic_id)
+        assert decode_position(encode_position(position)).format == USER_KEYS_FORMAT
+    golden = decode_position((GOLDEN / "position_5.json").read_bytes())
+    assert (golden.pseudonyms, golden.user_keys) == ("f4d006f80a108897", "b2")
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,9 @@ def with_changelog(
     """Let a changelog hold rows; return the keys that it is asked for."""
     asked: list[bytes] = []
 
-    async def read(settings: Any, topic: str, partition: int, keys: Any, is_good: Any) -> Any:
+    async def read(
+        settings: Any, topic: str, partition: int, keys: Any, is_good: Any, decrypted: Any
+    ) -> Any:
         asked.extend(keys)
         assert (topic, partition) == ("t-users-changelog", 0)
         if isinstance(rows, Exception):
