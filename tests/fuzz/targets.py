@@ -74,8 +74,9 @@ from tracker.items.counts import apply_item_events
 from tracker.items.states import ItemStateFormatError, ItemStates, problem_of
 from tracker.items.vectors import nearest_rows
 from tracker.kafka.forget import ended_offset, pending_of, relays, tombstone
-from tracker.kafka.pseudonyms import PseudonymError
+from tracker.kafka.pseudonyms import PseudonymError, Pseudonyms
 from tracker.kafka.records import read_every_record
+from tracker.kafka.user_keys import UserKeys
 from tracker.kernels.row_bytes import (
     FORGOTTEN_PREFIX,
     ITEM_PREFIX,
@@ -86,6 +87,7 @@ from tracker.kernels.row_bytes import (
 from tracker.recommend.learned_row import LearnedRowError, decode_learned
 from tracker.settings import Settings, SettingsError, load_settings
 from tracker.store.partition_store import PositionError, decode_position
+from tracker.store.row_cipher import RowCipher
 from tracker.stream.forgotten import Forgotten
 from tracker.stream.side import OpenVerdictError
 from tracker.users.layout import in_new_partition, is_whole, last_time_of, offset_of
@@ -497,6 +499,20 @@ def read_forget(records: list[tuple[bytes | None, bytes | None, dict[str, bytes 
     forgotten.expire(NOW)
 
 
+ENCRYPTED = b"a row of eight times some bytes " * 4
+"""What the row in tests/golden is in the clear."""
+
+
+def read_encrypted(record: tuple[bytes, bytes, bytes]) -> None:
+    """Read a user's key and a row that may be encrypted by it; no made-up bytes are a row."""
+    wrapped, key, value = record
+    cipher = RowCipher(UserKeys(Pseudonyms("k" * 32), "t-user-keys", 0))
+    cipher.keys.learn(b"~ada", wrapped)
+    row = cipher.decrypt(key, value)
+    assert row is None or row[:1] == b"\0" or row == ENCRYPTED, (key, value)
+    cipher.encrypt([(key, value)])
+
+
 def _batches() -> list[bytes]:
     made = []
     for codec in range(5):
@@ -831,6 +847,8 @@ def targets() -> tuple[Target, ...]:
     learned = [path.read_bytes() for path in sorted(GOLDEN.glob("learned_row_*.bin"))]
     positions = [path.read_bytes() for path in sorted(GOLDEN.glob("position_*.json"))]
     blocks = [path.read_bytes() for path in sorted(GOLDEN.glob("item_events_*.bin"))]
+    wrapped = [path.read_bytes() for path in sorted(GOLDEN.glob("user_key_*.bin"))]
+    encrypted = [path.read_bytes() for path in sorted(GOLDEN.glob("encrypted_row_*.bin"))]
     any_row = st.one_of(users, seen, rows(learned), changed(positions))
     handed = st.one_of(event_bytes, objects([_joining]).map(encoded), st.none())
     return (
@@ -867,6 +885,15 @@ def targets() -> tuple[Target, ...]:
             read_items_changelog, 0.5,
         ),
         Target("forget", st.lists(_requests_to_forget, max_size=4), read_forget),
+        Target(
+            "encrypted-rows",
+            st.tuples(
+                changed(wrapped),
+                st.sampled_from([b"u~ada", b"s~ada", b"xo~ada", b"u~bob"]),
+                changed(encrypted),
+            ),
+            read_encrypted,
+        ),
         Target(
             "batches",
             st.one_of(batches.map(_with_checksum), batches),
