@@ -107,6 +107,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             _faults("--trained", "--workers", "2", "--kills", "3", "--terms", "1",
                     "--freezes", "1", "--events", "10000", "--users", "1000", "--seed", "3"),
         ],
+        "pauses": [_python("pauses", "--times", "5")],
         "soak": [
             _python("soak", "--minutes", "60", "--away", "10", "--rate", "2000",
                     "--folder", str(work / "soak")),
@@ -157,7 +158,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
 
 SPEED = (
     "encode", "step", "train", "search", "search-lists", "start", "idle", "swap", "recover",
-    "pipeline", "latency", "http-api", "trained", "scale",
+    "pipeline", "latency", "http-api", "trained", "scale", "pauses",
 )  # fmt: skip
 """What `make bench` measures."""
 

@@ -1,4 +1,4 @@
-"""Blocks of docs/figures/ about what holds: promises, erasure, and a long run."""
+"""Blocks of docs/figures/ about what holds: promises, erasure, pauses, and a long run."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -49,6 +49,58 @@ def soak(results: Results) -> str:
 def outage(results: Results) -> str:
     """Return what a run held whose broker was away for most of it."""
     return _run(results["outage"])
+
+
+ACTIONS = {
+    "kill": "a worker is killed (`kill -9`)",
+    "freeze": "a worker is frozen for longer than the session timeout",
+    "term": "a worker is told to stop (SIGTERM)",
+    "join": "a worker starts again on its disk, and joins",
+}
+"""What the page calls an action on a worker."""
+
+
+def pauses(results: Results) -> str:
+    """Return how long no list came after each action, and how long the workers' phases were."""
+    result = results["pauses"]
+    figures, plan = result["figures"], result["figures"]["plan"]
+    rows, phases = [], []
+    for name, title in ACTIONS.items():
+        runs = figures["actions"].get(name, [])
+        if not runs:
+            continue
+        rows.append(
+            [title, str(len(runs)), *_pauses_of(runs, "moved"), *_pauses_of(runs, "stayed")]
+        )
+        some = [one for run in runs for one in run["phases"]]
+        names = dict.fromkeys(phase for one in some for phase in one)
+        middles = {phase: statistics.median(one.get(phase, 0.0) for one in some) for phase in names}
+        phases.append([title, *(f"{middles.get(phase, 0.0):.2f}" for phase in PHASES)])
+    head = (
+        "action", "times", "partitions that moved: median, s", "longest, s",
+        "partitions that stayed: median, s", "longest, s",
+    )  # fmt: skip
+    text = (
+        f"{plan['workers']} workers, {plan['partitions']} partitions, {plan['standbys']} standby of"
+        f" each state, a session timeout of {plan['session_timeout']:g} s,"
+        f" {whole(plan['rate'])} events/s. Without an action a list comes after"
+        f" {whole(figures['usual_ms'])} ms (median). Of {whole(figures['events'])} events,"
+        f" {whole(figures['without_list'])} got no list."
+    )
+    told = "Medians of the phases of a rebalance as the workers log them, in seconds:"
+    return "\n\n".join(
+        [text, table(head, rows), told, table(["", *PHASES], phases), source(result)]
+    )
+
+
+PHASES = ("release", "join", "fence", "databases", "recovery", "opening", "seek")
+"""Phases of a rebalance, as `RebalanceLog` names them."""
+
+
+def _pauses_of(runs: Sequence[Mapping[str, Any]], part: str) -> list[str]:
+    """Return median and maximum over all partitions of a part, in seconds."""
+    some = [one / 1000 for run in runs for one in run[part]]
+    return [f"{statistics.median(some):.2f}", f"{max(some):.2f}"] if some else ["", ""]
 
 
 def _run(result: Mapping[str, Any]) -> str:
@@ -143,6 +195,7 @@ def _name_of(test: str) -> str:
 
 
 BLOCKS: dict[str, Any] = {
+    "pauses": pauses,
     "promises": promises,
     "erasure": erasure,
     "soak": soak,

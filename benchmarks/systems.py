@@ -216,11 +216,11 @@ class Systems:
         finally:
             consumer.close()
 
-    def read(self, topic: str) -> list["Stored"]:
+    def read(self, topic: str, partitions: int = PARTITIONS) -> list["Stored"]:
         """Return every record of a topic."""
-        return list(self.records(topic))
+        return list(self.records(topic, partitions))
 
-    def records(self, topic: str) -> Iterator["Stored"]:
+    def records(self, topic: str, partitions: int = PARTITIONS) -> Iterator["Stored"]:
         """Yield every record of a topic, of each partition in order."""
         consumer = Consumer(
             {
@@ -231,9 +231,9 @@ class Systems:
                 "fetch.message.max.bytes": 8_000_000,
             }
         )
-        consumer.assign([TopicPartition(topic, p, 0) for p in range(PARTITIONS)])
+        consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
         ended = 0
-        while ended < PARTITIONS:
+        while ended < partitions:
             for message in consumer.consume(10_000, 1.0):
                 if message.error():
                     ended += 1

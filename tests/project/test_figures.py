@@ -161,6 +161,28 @@ def speed() -> dict[str, Any]:
         "step": {"microseconds": {"1": 9.0}},
         "trained": {"items": 9, "users": 9, "runs": {"trained": [ran], "untrained": [ran]}},
         "scale": {"runs": [one], "simulation": [one], "pause_ms": [9.0]},
+        "pauses": {
+            "plan": {
+                "workers": 3,
+                "partitions": 8,
+                "standbys": 1,
+                "rate": 200.0,
+                "session_timeout": 6.0,
+            },
+            "actions": {
+                "kill": [
+                    {
+                        "moved": [7000.0],
+                        "stayed": [500.0, 400.0],
+                        "phases": [{"release": 0.1, "join": 0.2}],
+                    }
+                ],
+                "join": [{"moved": [600.0], "stayed": [], "phases": []}],
+            },
+            "events": 100,
+            "without_list": 0,
+            "usual_ms": 9.0,
+        },
     }
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from benchmarks.check import Bound, report
 from benchmarks.latency import by_name, by_order
+from benchmarks.pauses import REBALANCED, answered, pauses
 from benchmarks.recommend import STAGES
 from benchmarks.results import NotMeasuredError, Stored
 from benchmarks.speed_blocks import needs
 from benchmarks.swap import parts_of
 from benchmarks.systems import Stored as Record
 from benchmarks.systems import Systems
+from tracker.worker.rebalance_log import RebalanceLog
 
 
 def event(ms: int, partition: int, offset: int, key: bytes = b"a", value: bytes = b"") -> Record:
@@ -36,6 +38,36 @@ def test_a_list_of_the_tracker_names_the_event_that_it_answers() -> None:
     events = [event(10, 0, 0), event(20, 0, 1), event(30, 1, 0)]
     lists = [event(19, 0, 0, b"a", names(0, 1)), event(39, 1, 0, b"a", names(1, 0))]
     assert by_name(events, lists, 2) == [9.0]
+
+
+def test_an_event_is_answered_by_the_first_list_of_it_or_of_a_later_event_of_its_user() -> None:
+    events = [event(10, 0, 0), event(20, 0, 1), event(30, 0, 2, b"b"), event(40, 0, 3)]
+    lists = [
+        event(25, 0, 0, b"a", names(0, 1)),
+        event(99, 0, 1, b"a", names(0, 1)),  # the same again, after a crash
+        event(60, 0, 2, b"b", names(0, 2)),
+    ]
+    assert answered(events, lists) == {(0, 0): 15.0, (0, 1): 5.0, (0, 2): 30.0, (0, 3): None}
+
+
+def test_a_pause_is_the_longest_wait_of_a_partition_s_events_in_a_time() -> None:
+    events = [event(10, 0, 0), event(20, 0, 1), event(20, 1, 0), event(30, 0, 2)]
+    late = {(0, 0): 900.0, (0, 1): 5.0, (1, 0): None, (0, 2): 7.0}
+    assert pauses(events, late, 20.0, 30.0) == {0: 5.0}
+
+
+def test_the_phases_of_a_rebalance_are_read_from_the_line_that_a_worker_logs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    clock = iter([1.0, 1.25, 2.0])
+    rebalance = RebalanceLog(lambda: next(clock))
+    rebalance.begin()
+    rebalance.phase("release")
+    rebalance.end("join", 6)
+    found = REBALANCED.search(caplog.text)
+    assert found is not None
+    assert found[1] == "release 0.25, join 0.75"
 
 
 def test_events_before_a_change_are_told_from_those_during_it() -> None:

@@ -234,7 +234,9 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         assert isinstance(consumer, ChunkConsumer)
         plane.consumer = consumer
         first = not plane.assigned
+        consumer.rebalance_log.phase("recovery")
         await plane.open_fenced()
+        consumer.rebalance_log.phase("opening")
         if first:
             app.add_future(_log_ready(context, plane, health))
 

@@ -21,6 +21,7 @@ from tracker.kafka.records import read_every_record
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.store.database import FAUST_PREFIX, empty_if_older, note_time, write_records
 from tracker.stream.partition import SMALL_RECORDS, Chunk
+from tracker.worker.rebalance_log import RebalanceLog
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ class ChunkConsumer(driver.Consumer):
         self._mean_work = 0.0  # processor seconds of the event loop for a fetch, lately
         self._noted: dict[TP, float] = {}  # when a database had all of its changelog
         self._unreadable: dict[str, UnreadableRows] = {}
+        self.rebalance_log = RebalanceLog()
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ChunkThread:
@@ -484,6 +486,7 @@ class ChunkConsumer(driver.Consumer):
                     self._rewind.pop(tp, None)
                     self._next[tp] = position
                     await self._seek_to(tp, position)
+        self.rebalance_log.end("seek", sum(self._is_source(tp) for tp in self.assignment()))
 
     async def _seek_to(self, tp: TP, offset: int) -> None:
         self._read_offset[tp] = None  # or Faust drops records that it believes to have read
@@ -503,6 +506,7 @@ class ChunkConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Release source partitions before Faust forgets which offsets were acknowledged."""
+        self.rebalance_log.begin()
         sources = [tp for tp in revoked if self._is_source(tp)]
         if sources and not self.app.should_stop:
             self.stop_flow()
@@ -515,12 +519,16 @@ class ChunkConsumer(driver.Consumer):
             self._probed.pop(tp, None)
             self._rewind.pop(tp, None)
         await super().on_partitions_revoked(revoked)
+        self.rebalance_log.phase("release")
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fence the former owners of source partitions before their tables are recovered."""
+        self.rebalance_log.phase("join")
         await self._owner.fence([tp for tp in assigned if self._is_source(tp)])
+        self.rebalance_log.phase("fence")
         self._empty_old(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
+        self.rebalance_log.phase("databases")
 
     async def leave(self) -> None:
         """Leave the group: the others take the partitions over while the rest here still stops."""
