@@ -5,22 +5,22 @@ import contextlib
 import errno
 import gc
 import logging
+import math
 import os
 import resource
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from pythonjsonlogger.json import JsonFormatter
 
-from tracker.explained import Explained
+from tracker.explained import ONCE, Explained
 from tracker.kafka.denials import denial_of
 from tracker.settings import LogFormat
 
 FLOOD_SECONDS = 10.0
-"""Time in which equal lines are bounded."""
+"""Time in which one of equal lines is written, of libraries and of ours."""
 
 MOST_OPEN_FILES = 1_000_000
 
@@ -31,10 +31,7 @@ OTHER_FILES = 512
 """Open files that are left to connections, artifacts and libraries."""
 
 FLOODS = ("aiokafka", "faust", "mode", "kafka")
-"""Libraries of which an equal line is written once in that time."""
-
-OWN_LINES = 5
-"""Lines of ours of one sort that are written in that time, of several partitions for example."""
+"""Libraries that are quiet unless something is wrong."""
 
 SWITCH_SECONDS = 0.0005
 """Maximum time that a thread keeps the interpreter while another one waits for it. Python's 5 ms
@@ -50,22 +47,37 @@ class PortError(Explained):
     """The port of the web server is not available."""
 
 
+def _later(seconds: float, run: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, run)
+    timer.daemon = True
+    timer.start()
+
+
 class FloodFilter(logging.Filter):
-    """Passes equal lines now and then, with the number of those left out.
+    """Passes one of equal lines at once, and at the end of a time the last one with the number.
 
     Lines are equal if they differ in their values only. While a broker is away the clients write
     thousands of them; so would we, of each record of a producer that does something wrong. What
     ends a worker always passes, and so does a line with `extra=ONCE`, which its sender says once.
+
+    Args:
+        seconds: time in which one line passes.
+        clock: monotonic time, in seconds.
+        later: calls a function after so many seconds.
     """
 
     def __init__(
-        self, seconds: float = FLOOD_SECONDS, clock: Callable[[], float] = time.monotonic
+        self,
+        seconds: float = FLOOD_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], None] = _later,
     ) -> None:
         super().__init__()
         self._seconds = seconds
         self._clock = clock
-        self._passed: dict[tuple[str, str], deque[float]] = {}  # when the last lines passed
-        self._left_out: dict[tuple[str, str], int] = {}
+        self._later = later
+        self._passed: dict[tuple[str, str], float] = {}  # when the last line passed
+        self._held: dict[tuple[str, str], tuple[int, logging.LogRecord]] = {}  # number, and last
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is written."""
@@ -79,24 +91,36 @@ class FloodFilter(logging.Filter):
             return False
         if record.__dict__.pop("once", False) or record.levelno >= logging.CRITICAL:
             return True
-        most = 1 if record.name.split(".")[0] in FLOODS else OWN_LINES
         key = (record.name, text[:80])
         now = self._clock()
-        passed = self._passed.get(key)
-        if passed is not None and len(passed) == most and now - passed[0] < self._seconds:
-            self._left_out[key] = self._left_out.get(key, 0) + 1
+        rest = self._passed.get(key, -math.inf) + self._seconds - now
+        if rest > 0.0:
+            count, _ = self._held.get(key, (0, record))
+            self._held[key] = count + 1, record
+            if count == 0:
+                self._later(rest, lambda: self._say(key))
             return False
-        if passed is None:
-            if len(self._passed) > 1000:
-                self._passed.clear()
-                self._left_out.clear()
-            passed = self._passed[key] = deque(maxlen=most)
-        passed.append(now)
-        left_out = self._left_out.pop(key, 0)
-        if left_out:
-            record.msg = f"{record.getMessage()} ({left_out} more times)"
-            record.args = ()
+        if len(self._passed) > 1000:
+            self._passed.clear()
+            self._held.clear()
+        self._passed[key] = now
+        self._count(record, self._held.pop(key, (0, record))[0])
         return True
+
+    def _say(self, key: tuple[str, str]) -> None:
+        """Write the last of the lines that were held, with the number of the others."""
+        count, record = self._held.pop(key, (0, None))
+        if record is not None:
+            self._passed[key] = self._clock()
+            self._count(record, count - 1)
+            record.__dict__.update(ONCE)
+            logging.getLogger(record.name).handle(record)
+
+    @staticmethod
+    def _count(record: logging.LogRecord, others: int) -> None:
+        if others:
+            record.msg = f"{record.getMessage()} ({others} more times)"
+            record.args = ()
 
 
 def set_up_logging(level: str, form: LogFormat = "text") -> None:

@@ -7,7 +7,9 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
@@ -17,7 +19,6 @@ from tracker.demo.processes import free_port
 from tracker.explained import ONCE
 from tracker.store.database import DatabaseError
 from tracker.worker.process import (
-    OWN_LINES,
     SWITCH_SECONDS,
     FloodFilter,
     PortError,
@@ -40,31 +41,68 @@ class Clock:
         return self.now
 
 
-def test_line_of_a_library_comes_once_in_a_while_and_counts_what_it_left_out() -> None:
-    clock = Clock()
-    flood = FloodFilter(10.0, clock)
-    taken = [
-        flood.filter(line("aiokafka.client", "Unable connect to %s", logging.ERROR, n))
-        for n in range(5)
-    ]
-    assert taken == [True, False, False, False, False]
+class Later:
+    """What was asked for later, to be run by the test."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, seconds: float, run: Callable[[], None]) -> None:
+        self.asked.append((seconds, run))
+
+
+@contextmanager
+def written_through(flood: FloodFilter) -> Iterator[list[str]]:
+    """Yield the lines that a filter lets through to a handler of all loggers."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(flood)
+    logging.getLogger().addHandler(handler)
+    yield messages
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.mark.parametrize("name", ["aiokafka.client", "tracker.stream.x"])
+def test_of_equal_lines_one_comes_at_once_and_the_last_in_a_while_with_their_number(
+    name: str,
+) -> None:
+    clock, later = Clock(), Later()
+    flood = FloodFilter(10.0, clock, later)
+    sort = "%s, offset %d: the event has another key"
+    passed = [flood.filter(line(name, sort, logging.WARNING, "t", n)) for n in range(1500)]
+    assert sum(passed) == passed[0] == 1
+    assert flood.filter(line(name, "another sort"))
+    clock.now += 10.0
+    ((seconds, say),) = later.asked
+    assert seconds == 10.0
+    with written_through(flood) as messages:
+        say()
+        say()  # it is said
+    assert messages == ["t, offset 1499: the event has another key (1498 more times)"]
+    clock.now += 9.0
+    assert not flood.filter(line(name, sort, logging.WARNING, "t", 1500))
+
+
+def test_line_that_comes_before_the_held_ones_are_said_has_their_number() -> None:
+    clock, later = Clock(), Later()
+    flood = FloodFilter(10.0, clock, later)
+    for number in range(5):
+        flood.filter(line("aiokafka.client", "Unable connect to %s", logging.ERROR, number))
     clock.now += 11.0
     last = line("aiokafka.client", "Unable connect to %s", logging.ERROR, 9)
     assert flood.filter(last)
     assert last.getMessage() == "Unable connect to 9 (4 more times)"
 
 
-def test_own_lines_of_one_sort_are_bounded_and_count_what_they_left_out() -> None:
-    clock = Clock()
-    flood = FloodFilter(10.0, clock)
-    sort = "%s, offset %d: the event has another key"
-    passed = [flood.filter(line("tracker.stream.x", sort, 30, "t", n)) for n in range(1500)]
-    assert sum(passed) == OWN_LINES
-    assert flood.filter(line("tracker.stream.x", "another sort"))
-    clock.now += 11.0
-    last = line("tracker.stream.x", sort, 30, "t", 1500)
-    assert flood.filter(last)
-    assert last.getMessage().endswith(f"another key ({1500 - OWN_LINES} more times)")
+def test_held_lines_are_written_when_their_time_is_over() -> None:
+    with written_through(FloodFilter(0.05)) as messages:
+        for number in range(2):
+            logging.getLogger("tracker.x").warning("line %d", number)
+        deadline = time.monotonic() + 10.0
+        while len(messages) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert messages == ["line 0", "line 1"]
 
 
 def test_what_ends_a_worker_and_what_is_said_once_always_passes() -> None:
@@ -97,7 +135,7 @@ def test_denial_or_full_disk_is_shown_without_a_traceback_and_a_bug_with_one() -
 
 
 def test_memory_of_lines_is_bounded() -> None:
-    flood = FloodFilter()
+    flood = FloodFilter(later=Later())
     for number in range(1500):
         flood.filter(line("mode.x", f"{number} is a line of its own"))
     assert len(flood._passed) <= 1001
