@@ -2,8 +2,8 @@
 
 Three workers on one Apache Kafka broker of the same machine, a standby of each state, events at an
 even rate. A worker is killed, told to stop, or frozen until it has lost its partitions. Then it is
-started again on its disk, and joins the others. Before each action all workers are ready, and the
-one before is some seconds ago.
+started again on its disk, and joins the others; once it is killed and started again at once. Before
+each action all workers are ready, and the one before is some seconds ago.
 
 A partition's pause is the longest time from the append of an event to the append of the first list
 that answers it or a later event of the user, by the broker's clock. Counted are the events from a
@@ -43,8 +43,8 @@ WORKERS = 3
 PARTITIONS = 8
 ITEM_PARTITIONS = 4
 STANDBYS = 1
-ACTIONS = ("term", "kill", "freeze")
-"""Each is followed by a `join`: the worker is started again."""
+ACTIONS = ("term", "kill", "respawn", "freeze")
+"""After each but `respawn`, which does so at once, the worker is started again: a `join`."""
 
 CALM_SECONDS = 5.0
 """Time between the end of an action and the next one."""
@@ -65,7 +65,7 @@ class Action:
     """What was done to a worker.
 
     Attributes:
-        name: `kill`, `term`, `freeze` or `join`.
+        name: of `ACTIONS`, or `join`.
         begun: when, in milliseconds since the epoch.
         owners: member of the group by partition of the events topic, before.
         moved: partitions that had another owner afterwards.
@@ -168,6 +168,12 @@ class Stage:
         if name == "kill":
             worker.send_signal(signal.SIGKILL)
             time.sleep(SESSION_SECONDS + CALM_SECONDS)
+        elif name == "respawn":
+            worker.send_signal(signal.SIGKILL)
+            worker.wait(STOP_SECONDS)
+            self._workers.start(number)
+            time.sleep(SESSION_SECONDS)
+            self.calm()
         elif name == "term":
             worker.send_signal(signal.SIGTERM)
             worker.wait(STOP_SECONDS)
@@ -263,7 +269,8 @@ def measure(systems: Systems, times: int, rate: float, only: Sequence[str]) -> d
             for place, name in enumerate(only):
                 number = (turn + place) % WORKERS
                 stage.take_away(name, number)
-                stage.bring_back(number)
+                if name != "respawn":
+                    stage.bring_back(number)
         ended = 1000.0 * time.time()
         stream.stop()
         time.sleep(CALM_SECONDS)

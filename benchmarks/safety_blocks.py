@@ -53,6 +53,7 @@ def outage(results: Results) -> str:
 
 ACTIONS = {
     "kill": "a worker is killed (`kill -9`)",
+    "respawn": "a worker is killed, and started again at once",
     "freeze": "a worker is frozen for longer than the session timeout",
     "term": "a worker is told to stop (SIGTERM)",
     "join": "a worker starts again on its disk, and joins",

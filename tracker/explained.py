@@ -11,7 +11,7 @@ class Explained(Exception):
 
 
 ONCE = {"once": True}
-"""The `extra` of a log line that its sender writes once for a worker or a partition."""
+"""The `extra` of a log line that its sender writes once for a worker, partition or rebalance."""
 
 
 def first_line(error: BaseException) -> str:

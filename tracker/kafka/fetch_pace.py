@@ -1,7 +1,8 @@
-"""FetchPace: a minimum time between two fetch requests of a consumer."""
+"""What a consumer fetches, and a minimum time between two of its requests."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
 class FetchPace:
@@ -42,3 +43,34 @@ class FetchPace:
                 self._sent_at[node] = now
                 ready.append((node, request))
         return ready, wait
+
+
+class _Part(NamedTuple):
+    """The part of an aiokafka `Assignment` that its plan of requests reads."""
+
+    tps: set[Any]
+    state_value: Callable[[Any], Any]
+
+
+def fetch_only(
+    fetcher: Any, fetches: Callable[[Any], bool], wait_milliseconds: Callable[[], int]
+) -> None:
+    """Let an aiokafka `Fetcher` leave out partitions, and wait for records as long as it is told.
+
+    By itself it looks up the offset of each partition that is assigned, and fetches it before it is
+    sought. What it has then is fetched in vain, and holds up the fetches of others.
+
+    Args:
+        fetcher: of a consumer.
+        fetches: returns whether a partition is fetched now. Both are called in the consumer's
+            thread.
+        wait_milliseconds: returns fetch.max.wait.ms of the next request.
+    """
+    plan = fetcher._get_actions_per_node
+
+    def planned(assignment: Any) -> Any:
+        fetcher._fetch_max_wait_ms = wait_milliseconds()
+        tps = {tp for tp in assignment.tps if fetches(tp)}
+        return plan(_Part(tps, assignment.state_value))
+
+    fetcher._get_actions_per_node = planned

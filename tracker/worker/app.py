@@ -41,7 +41,7 @@ ROCKSDB = {
 
 READY_LOOK_SECONDS = 0.1
 
-HEARTBEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 0.2
 """Maximum interval between two heartbeats. Only by their answers does a member of the group learn
 that another one comes or goes, and until all know it, some partitions have no owner."""
 
@@ -98,6 +98,13 @@ class TrackerApp(faust.App):
                 for task in self.aside:
                     await finish("a background task", task.stop())
                 await super().on_stop()
+
+    def on_rebalance_end(self) -> None:
+        """Log how long the rebalance took; partitions are fetched again."""
+        super().on_rebalance_end()
+        if self._consumer is not None:
+            log_of = cast(ChunkConsumer, self._consumer).rebalance_log
+            log_of.end("seek", len(self.plane.partitions))
 
     def _crash(self, reason: BaseException) -> None:
         """End by a line that says why, if a part of Faust has crashed by what is no bug.

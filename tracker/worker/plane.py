@@ -15,7 +15,7 @@ from typing import Any
 from faust.types import TP
 
 from tracker.events.foreign import MAX_EVENTS
-from tracker.explained import Explained, first_line
+from tracker.explained import ONCE, Explained, first_line
 from tracker.items.rows import ItemRows
 from tracker.kafka.changelog_rows import stored_rows
 from tracker.kafka.client import is_at_end
@@ -99,6 +99,8 @@ class Plane:
         self._changelogs = {"users": topics.users_changelog, "items": topics.items_changelog}
         self._lists = ListsTogether(context)
         self._fenced: dict[TP, Committer] = {}
+        self._kept: dict[TP, Committer] = {}  # of partitions released for a rebalance
+        self._generation = 0  # of the group, at the latest assignment
         self._open: dict[TP, Partition] = {}
         self._committed: dict[TP, int] = {}
         self._producer: Any = None
@@ -193,6 +195,7 @@ class Plane:
         await finish("the watch over source topics", self._watch.stop())
         await finish("the watch over rights", self._rights.stop())
         await self.release_all()
+        await self._stop_all(self._kept.values())
         if self._reader is not None:
             await finish("the reader of handed-on events", self._reader.stop())
         if self._producer is not None:
@@ -203,14 +206,32 @@ class Plane:
         """Release every partition that this worker has."""
         await self.release(list(self._fenced))
 
-    async def fence(self, tps: Collection[TP]) -> None:
-        """Take over partitions; after this their former owners can commit nothing."""
+    async def fence(self, tps: Collection[TP], generation: int) -> None:
+        """Take over partitions; after this their former owners can commit nothing.
+
+        A partition that this worker had in the generation before has had no other owner: its
+        producer goes on. Should that be wrong, the other one has fenced it, and it commits nothing.
+        With keys of users none goes on: only a new one waits until the last commit can be read in
+        all of its topics.
+
+        Args:
+            tps: all that are assigned.
+            generation: of the group.
+        """
+        kept, self._kept = self._kept, {}
+        follows = generation == self._generation + 1 and not self._context.settings.user_keys
+        self._generation = generation
+        stay = {tp: kept.pop(tp) for tp in tps if follows and tp in kept}
+        new = [tp for tp in tps if tp not in stay]
         try:
-            committers = await asyncio.gather(*(self._committer(tp) for tp in tps))
+            committers, _ = await asyncio.gather(
+                asyncio.gather(*(self._committer(tp) for tp in new)),
+                self._stop_all(list(kept.values())),
+            )
         except BrokerError as error:
             self.fatal(error)
             return
-        self._fenced.update(zip(tps, committers, strict=True))
+        self._fenced |= stay | dict(zip(new, committers, strict=True))
 
     async def open_fenced(self) -> None:
         """Open the partitions whose tables are recovered: restore positions, start processing."""
@@ -220,11 +241,13 @@ class Plane:
             return
         assert self.consumer is not None
         try:
-            info = await describe_topics(self._context.settings)
             both = fenced + [handed for tp in fenced if (handed := self._handed(tp)) is not None]
-            begins = await self.consumer.earliest_offsets(*both)
-            ends = await self.consumer.highwaters(*both)
-            ciphers = await self._ciphers(fenced)
+            info, begins, ends, ciphers = await asyncio.gather(
+                describe_topics(self._context.settings),
+                self.consumer.earliest_offsets(*both),
+                self.consumer.highwaters(*both),
+                self._ciphers(fenced),
+            )
             topics = self._context.cluster.topics
             for tp in fenced:
                 committer = self._fenced.get(tp)
@@ -318,7 +341,7 @@ class Plane:
         if stored is not None and stored.is_last:
             log.warning(
                 "%s: the position record was damaged, and is read again from %s",
-                partition.name, changelog,
+                partition.name, changelog, extra=ONCE,
             )  # fmt: skip
         else:
             latest = partition.side.latest_offset()
@@ -345,14 +368,15 @@ class Plane:
                 " %d, by %s. %s of the last commits may count twice",
                 partition.name, changelog, position.position,
                 "an earlier record" if latest is None else "the rows of its users",
-                "Item events" if latest is None else "Events that were handed on",
+                "Item events" if latest is None else "Events that were handed on", extra=ONCE,
             )  # fmt: skip
         store.replace([(POSITION_KEY, good)])
 
     async def release(self, tps: Collection[TP]) -> None:
         """Finish the current chunks, commit and close the partitions.
 
-        Each is closed whatever happens to another; the first failure then ends the worker.
+        Each is closed whatever happens to another; the first failure then ends the worker. Their
+        producers are kept for the next assignment.
         """
         for tp in tps:
             handed = self._handed(tp)
@@ -371,7 +395,9 @@ class Plane:
             self._context.metrics.forget_partition(
                 partition.side.table, list(partition.lags()), tp.partition
             )
-        committers = [self._fenced.pop(tp) for tp in tps if tp in self._fenced]
+        self._kept |= {tp: self._fenced.pop(tp) for tp in tps if tp in self._fenced}
+
+    async def _stop_all(self, committers: Collection[Committer]) -> None:
         await asyncio.gather(
             *(finish("the producer of a partition", committer.stop()) for committer in committers)
         )

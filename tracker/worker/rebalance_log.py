@@ -4,6 +4,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from tracker.explained import ONCE
+
 log = logging.getLogger(__name__)
 
 
@@ -48,5 +50,6 @@ class RebalanceLog:
                 sum(self._phases.values()),
                 ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in self._phases.items()),
                 partitions,
+                extra=ONCE,
             )
             self._last = None

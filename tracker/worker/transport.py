@@ -7,7 +7,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Literal, Protocol, cast
 
 import faust
@@ -15,8 +23,8 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from tracker.explained import first_line
-from tracker.kafka.fetch_pace import FetchPace
+from tracker.explained import ONCE, first_line
+from tracker.kafka.fetch_pace import FetchPace, fetch_only
 from tracker.kafka.records import read_every_record
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.store.database import FAUST_PREFIX, empty_if_older, note_time, write_records
@@ -34,8 +42,13 @@ class Owner(Protocol):
     called between two fetches, and must not block.
     """
 
-    async def fence(self, tps: Collection[TP]) -> None:
-        """Take over source partitions; after this their former owner can commit nothing."""
+    async def fence(self, tps: Collection[TP], generation: int) -> None:
+        """Take over source partitions; after this their former owner can commit nothing.
+
+        Args:
+            tps: all that are assigned.
+            generation: of the group: each assignment has the next number.
+        """
 
     async def release(self, tps: Collection[TP]) -> None:
         """Finish the current chunks, commit and close the partitions."""
@@ -56,7 +69,7 @@ class Owner(Protocol):
 class NoOwner:
     """The owner of a transport before the data plane is set: owns nothing."""
 
-    async def fence(self, tps: Collection[TP]) -> None:
+    async def fence(self, tps: Collection[TP], generation: int) -> None:
         """No-op."""
 
     async def release(self, tps: Collection[TP]) -> None:
@@ -81,6 +94,9 @@ class NoOwner:
 FETCH_WAIT_MILLISECONDS = 100
 """fetch.max.wait.ms of the consumer. It sends one request per broker at a time, so a busy partition
 would wait that long behind idle ones; Faust's 1500 is too much."""
+
+REBALANCE_WAIT_MILLISECONDS = 10
+"""The same during a rebalance: partitions that are resumed wait for the request before."""
 
 NOTE_SECONDS = 60.0
 """Time between two notes that a database has all of its changelog."""
@@ -110,6 +126,11 @@ HELD_SECONDS = 0.02
 FETCH_SECONDS = 0.1
 """Maximum time for which a fetch waits for records: only the next one has partitions that were
 resumed meanwhile, as after a rebalance. Faust waits a second."""
+
+
+RECOVERY_FETCH_SECONDS = 0.01
+"""The same during a recovery. Its last fetch often brings the marker of a transaction alone, which
+is no record."""
 
 
 class RecoveryEnd(asyncio.Event):
@@ -142,13 +163,23 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         read_every_record(transport.chunk_records)
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS
         return consumer
 
     async def on_start(self) -> None:
         """Start the consumer; its fetches keep the pace that the transport sets."""
         await super().on_start()
-        cast(Any, self.transport).pace.apply_to(cast(Any, self._consumer)._fetcher)
+        fetcher, consumer = cast(Any, self._consumer)._fetcher, cast(Any, self.consumer)
+        consumer.transport.pace.apply_to(fetcher)
+        fetch_only(fetcher, consumer.fetches, consumer.fetch_wait)
+
+    def plan_again(self) -> None:
+        """Let the consumer plan its requests anew: other partitions are fetched now."""
+        consumer: Any = self._consumer
+        if consumer is not None:
+            fetcher = consumer._fetcher
+            self.thread_loop.call_soon_threadsafe(
+                lambda: fetcher._notify(fetcher._wait_consume_future)
+            )
 
     async def on_thread_stop(self) -> None:
         """Stop the consumer; aiokafka fails at that if no broker answers, with nothing to save."""
@@ -169,6 +200,7 @@ class ChunkConsumer(driver.Consumer):
 
     app: Any
     transport: "ChunkTransport"
+    _thread: ChunkThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._next: dict[TP, int] = {}  # offset that the next fetched record should have
@@ -196,6 +228,24 @@ class ChunkConsumer(driver.Consumer):
     def rewind(self, tp: TP, offset: int) -> None:
         """Fetch a partition again from an offset."""
         self._rewind[tp] = offset
+
+    def fetches(self, tp: TP) -> bool:
+        """Return whether a partition is fetched now: the flow is on, and it is not paused."""
+        return self.flow_active and tp in self._active_partitions
+
+    def fetch_wait(self) -> int:
+        """Return fetch.max.wait.ms of the next fetch."""
+        return REBALANCE_WAIT_MILLISECONDS if self.app.rebalancing else FETCH_WAIT_MILLISECONDS
+
+    def resume_flow(self) -> None:
+        """Fetch again."""
+        super().resume_flow()
+        self._thread.plan_again()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Fetch partitions again."""
+        super().resume_partitions(tps)
+        self._thread.plan_again()
 
     def unread(self, tp: TP) -> int | None:
         """Return the number of offsets not yet fetched that can be read; None if unknown.
@@ -248,7 +298,7 @@ class ChunkConsumer(driver.Consumer):
             tp, offset = self._rewind.popitem()
             if tp in self.assignment():
                 self._next[tp] = offset
-                await self._seek_to(tp, offset)
+                await self._seek_all({tp: offset})
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
@@ -344,7 +394,8 @@ class ChunkConsumer(driver.Consumer):
         if not self._get_active_partitions():  # Faust would sleep for a second
             await asyncio.sleep(HELD_SECONDS)
             return {}, set()
-        records, active = await super()._wait_next_records(min(timeout, FETCH_SECONDS))
+        most = RECOVERY_FETCH_SECONDS if self.app.in_recovery else FETCH_SECONDS
+        records, active = await super()._wait_next_records(min(timeout, most))
         self._set_pace(records or {})
         if records is not None and self.flow_active:
             await self._apply_changelogs(records, active or ())
@@ -417,7 +468,7 @@ class ChunkConsumer(driver.Consumer):
                 write_records(database, rows, changes[-1].offset, min(appended, time.time()))
                 self._read_offset[tp] = changes[-1].offset
                 offsets[tp] = max(_known(offsets[tp]), changes[-1].offset)
-            position = await self._position(tp)
+            position = self._position(tp)
             if position is not None and position - 1 > _known(offsets[tp]):
                 offsets[tp] = position - 1
             self._note_time(tp, position)
@@ -426,12 +477,10 @@ class ChunkConsumer(driver.Consumer):
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()
 
-    async def _position(self, tp: TP) -> int | None:
-        """Return the offset of the next record; None if a rebalance took the partition away."""
-        with contextlib.suppress(IllegalStateError):
-            position: int | None = await self._thread.position(tp)
-            return position
-        return None
+    def _position(self, tp: TP) -> int | None:
+        """Return the offset of the next record; None if it is not known, or not assigned."""
+        state = self._fetch_state(tp)
+        return None if state is None or not state.has_valid_position else int(state.position)
 
     def _note_time(self, tp: TP, position: int | None) -> None:
         """Note now and then that a database has all of its changelog."""
@@ -457,6 +506,7 @@ class ChunkConsumer(driver.Consumer):
                 log.warning(
                     "%s-%d: the database on disk was away for longer than delete.retention.ms of"
                     " the changelog, so it is read again from the begin", tp.topic, tp.partition,
+                    extra=ONCE,
                 )  # fmt: skip
 
     def _is_row(self, record: Any) -> bool:
@@ -477,21 +527,29 @@ class ChunkConsumer(driver.Consumer):
         return await ends(partitions)
 
     async def perform_seek(self) -> None:
-        """Seek source partitions to their state's position, or else to the group's offset."""
-        await super().perform_seek()
-        for tp in self.assignment():
-            if self._is_source(tp):
-                position = self._owner.position(tp)
-                if position is not None:
-                    self._rewind.pop(tp, None)
-                    self._next[tp] = position
-                    await self._seek_to(tp, position)
-        self.rebalance_log.end("seek", sum(self._is_source(tp) for tp in self.assignment()))
+        """Seek open source partitions to their state's position.
 
-    async def _seek_to(self, tp: TP, offset: int) -> None:
-        self._read_offset[tp] = None  # or Faust drops records that it believes to have read
-        with contextlib.suppress(IllegalStateError):  # taken away: it is sought when it comes back
-            await self._thread.call_thread(self._thread._ensure_consumer().seek, tp, offset)
+        Faust would first ask for the group's offset of each partition, one after the other.
+        """
+        sources = [tp for tp in self.assignment() if self._is_source(tp)]
+        positions = {tp: self._owner.position(tp) for tp in sources}
+        known = {tp: position for tp, position in positions.items() if position is not None}
+        for tp in known:
+            self._rewind.pop(tp, None)
+        self._next |= known
+        await self._seek_all(known)
+
+    async def _seek_all(self, offsets: Mapping[TP, int]) -> None:
+        consumer = self._thread._ensure_consumer()
+
+        def seek() -> None:
+            for tp, offset in offsets.items():
+                with contextlib.suppress(IllegalStateError):  # taken away: sought when it is back
+                    consumer.seek(tp, offset)
+
+        for tp in offsets:
+            self._read_offset[tp] = None  # or Faust drops records that it believes to have read
+        await self._thread.call_thread(cast(Any, seek))
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit for the group: the position of the state's last commit."""
@@ -524,7 +582,8 @@ class ChunkConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fence the former owners of source partitions before their tables are recovered."""
         self.rebalance_log.phase("join")
-        await self._owner.fence([tp for tp in assigned if self._is_source(tp)])
+        sources = [tp for tp in assigned if self._is_source(tp)]
+        await self._owner.fence(sources, generation_id)
         self.rebalance_log.phase("fence")
         self._empty_old(assigned)
         await super().on_partitions_assigned(assigned, generation_id)

@@ -1,12 +1,13 @@
-"""FetchPace: a request that comes too soon after the last one waits; others go at once."""
+"""A request that comes too soon after the last one waits; partitions are left out of requests."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 
-from tracker.kafka.fetch_pace import FetchPace
+from tracker.kafka.fetch_pace import FetchPace, fetch_only
 
 NEVER = 0.2  # timeout of the client's own plan
 
@@ -57,3 +58,35 @@ def test_without_a_pace_nothing_waits(now: list[float]) -> None:
 
 def test_client_still_plans_its_requests_in_this_method() -> None:
     assert callable(Fetcher._get_actions_per_node)
+
+
+def test_partition_that_is_left_out_is_neither_looked_up_nor_fetched() -> None:
+    part = TopicPartition("events", 0)
+    client: Any = SimpleNamespace(
+        cluster=SimpleNamespace(leader_for_partition=lambda tp: 1), _metadata_max_age_ms=1000
+    )
+    fetcher: Any = object.__new__(Fetcher)
+    fetcher._client, fetcher._records, fetcher._in_flight = client, {}, set()
+    fetcher._preferred_read_replica, fetcher._client_rack = {}, None
+    fetcher._max_partition_fetch_bytes, fetcher._fetch_min_bytes = 1000, 1
+    fetcher._fetch_max_bytes, fetcher._isolation_level, fetcher._fetcher_timeout = 1000, 1, NEVER
+    position: list[int | None] = [None]
+    state = SimpleNamespace(paused=False)
+    assignment = SimpleNamespace(tps={part}, state_value=lambda tp: state)
+    fetched: set[TopicPartition] = set()
+    FetchPace().apply_to(fetcher)
+    fetch_only(fetcher, fetched.__contains__, lambda: 25)
+
+    def plan() -> tuple[list[Any], list[Any]]:
+        state.position, state.has_valid_position = position[0], position[0] is not None
+        requests, lookups, *_ = fetcher._get_actions_per_node(assignment)
+        return [request for _, request in requests], list(lookups)
+
+    assert plan() == ([], [])
+    fetched.add(part)
+    assert plan() == ([], [1])
+    position[0] = 7
+    (request,), lookups = plan()
+    assert lookups == []
+    assert request._topics == [("events", [(0, 7, 1000)])]
+    assert request._max_wait_ms == 25

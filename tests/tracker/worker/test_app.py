@@ -17,6 +17,7 @@ from tests.plane_world import WorkerState
 from tracker.store.database import DamagedDatabaseError
 from tracker.worker.app import BLOCKS_A_CHUNK, TrackerApp, build_app
 from tracker.worker.plane import Plane
+from tracker.worker.rebalance_log import RebalanceLog
 
 
 @pytest.fixture
@@ -86,6 +87,18 @@ def test_signal_of_a_recovery_is_ours(worker: WorkerState) -> None:
     assert recovery.signal_recovery_end._needs_more()
     recovery.active_offsets[place] = 9
     assert not recovery.signal_recovery_end._needs_more()
+
+
+def test_end_of_a_rebalance_is_logged_also_if_nothing_is_assigned(
+    worker: WorkerState, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    app: Any = built(worker)[0]
+    app.on_rebalance_end()  # of an application that never had a consumer
+    app._consumer = SimpleNamespace(rebalance_log=RebalanceLog(iter([1.0, 3.5]).__next__))
+    app._consumer.rebalance_log.begin()
+    app.on_rebalance_end()
+    assert "rebalanced in 2.50 s (seek 2.50); partitions now: 0" in caplog.messages
 
 
 def test_stopping_commits_first_whatever_else_fails(

@@ -17,7 +17,7 @@ from tracker.kafka import producers
 from tracker.kafka.cluster import check_topics
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
-from tracker.store.committer import FencedError
+from tracker.store.committer import Committer, FencedError
 from tracker.store.partition_store import PositionError
 from tracker.stream.metrics import Metrics
 from tracker.stream.partition import Chunk
@@ -134,7 +134,7 @@ def test_partitions_are_fenced_opened_fed_and_released(worker: Worker) -> None:
 
     async def work(plane: Plane) -> None:
         events, other, items = tps(worker)
-        await plane.fence([events, other, items])
+        await plane.fence([events, other, items], 1)
         assert not plane.room(events)
         assert (plane.position(events), plane.committed(events)) == (None, None)
         await plane.open_fenced()
@@ -168,7 +168,7 @@ def test_state_is_there_when_a_partition_comes_back(worker: Worker) -> None:
     async def work(plane: Plane) -> None:
         events, _, _ = tps(worker)
         for start in range(2):
-            await plane.fence([events])
+            await plane.fence([events], start)
             await plane.open_fenced()
             assert plane.position(events) == start
             plane.accept(chunk(events, start), lambda: None)
@@ -176,6 +176,46 @@ def test_state_is_there_when_a_partition_comes_back(worker: Worker) -> None:
             await plane.release([events])
 
     worker.run(work)
+
+
+@pytest.mark.parametrize(("second", "new"), [(5, []), (6, ["users-0"])])
+def test_producer_goes_on_if_no_generation_lies_between_two_that_the_partition_is_ours_in(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, second: int, new: list[str]
+) -> None:
+    begun: list[str] = []
+    stopped: list[int] = []
+    begin, stop = producers.fenced_producer, Committer.stop
+
+    async def fenced(settings: Any, table: str, partition: int, transactions: bool) -> Any:
+        begun.append(f"{table}-{partition}")
+        return await begin(settings, table, partition, transactions)
+
+    async def stops(committer: Committer) -> None:
+        stopped.append(committer._partition)
+        await stop(committer)
+
+    monkeypatch.setattr(plane_module, "fenced_producer", fenced)
+    monkeypatch.setattr(Committer, "stop", stops)
+
+    async def work(plane: Plane) -> None:
+        events, other, _ = tps(worker)
+        await plane.fence([events, other], 4)
+        await plane.open_fenced()
+        plane.accept(chunk(events), lambda: None)
+        await until(lambda: plane.position(events) == 1)
+        await plane.release([events, other])
+        begun.clear()
+        assert stopped == []
+        await plane.fence([events], second)
+        assert begun == new
+        assert sorted(stopped) == [0] * len(new) + [1]
+        await plane.open_fenced()
+        plane.accept(chunk(events, 1), lambda: None)
+        await until(lambda: plane.committed(events) == 2)
+
+    worker.run(work)
+    assert worker.exits == []
+    assert sorted(stopped) == [0] * (1 + len(new)) + [1]  # the last one at the end
 
 
 def test_assignment_of_nothing_is_an_assignment(worker: Worker) -> None:
@@ -195,7 +235,7 @@ def test_position_of_another_topic_ends_the_worker_with_one_line(
             b"p",
             b'{"format":1,"position":0,"topic":"x","topic_id":"","partitions":9}',
         )
-        await plane.fence([events])
+        await plane.fence([events], 1)
         await plane.open_fenced()
 
     worker.run(work)
@@ -209,11 +249,11 @@ def test_records_that_retention_has_deleted_are_counted(
 ) -> None:
     async def work(plane: Plane) -> None:
         events, _, _ = tps(worker)
-        await plane.fence([events])
+        await plane.fence([events], 1)
         await plane.open_fenced()
         await plane.release([events])
         worker.consumer.begin = 30
-        await plane.fence([events])
+        await plane.fence([events], 2)
         await plane.open_fenced()
 
     worker.run(work)
@@ -240,7 +280,7 @@ def test_broker_that_is_away_while_fencing_ends_the_worker(
 
     async def work() -> None:
         plane = Plane(context, exits.append)
-        await plane.fence([TP("t-events", 0)])
+        await plane.fence([TP("t-events", 0)], 1)
         await plane.stop()
 
     asyncio.run(work())
@@ -293,7 +333,7 @@ def test_partition_that_cannot_close_keeps_no_other_from_its_last_commit(
 ) -> None:
     async def work(plane: Plane) -> None:
         events, other, _ = tps(worker)
-        await plane.fence([events, other])
+        await plane.fence([events, other], 1)
         await plane.open_fenced()
         plane.accept(chunk(other), lambda: None)
         await until(lambda: plane.position(other) == 1)
@@ -361,7 +401,7 @@ def test_ends_of_events_come_from_fetches_or_from_the_brokers(worker: Worker) ->
 def test_partition_that_waits_is_no_reason_to_restart(worker: Worker) -> None:
     async def work(plane: Plane) -> None:
         events, _, _ = tps(worker)
-        await plane.fence([events])
+        await plane.fence([events], 1)
         await plane.open_fenced()
         partition = plane.partitions[events]
         partition._accepted[events.topic] = 7
@@ -377,13 +417,13 @@ def commit_event(worker: Worker, then: Callable[[Any], None]) -> None:
 
     async def work(plane: Plane) -> None:
         events, _, _ = tps(worker)
-        await plane.fence([events])
+        await plane.fence([events], 1)
         await plane.open_fenced()
         plane.accept(chunk(events), lambda: None)
         await until(lambda: plane.committed(events) == 1)
         await plane.release([events])
         then(worker.database("users", 0))
-        await plane.fence([events])
+        await plane.fence([events], 2)
         await plane.open_fenced()
         if not worker.exits:
             assert plane.position(events) == 1

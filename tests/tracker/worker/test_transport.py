@@ -226,10 +226,10 @@ def test_rewinding_seeks_before_the_next_fetch() -> None:
     consumer = bare()
     sought: list[tuple[TP, int]] = []
 
-    async def seek(tp: TP, offset: int) -> None:
-        sought.append((tp, offset))
+    async def seek(offsets: dict[TP, int]) -> None:
+        sought.extend(offsets.items())
 
-    consumer._seek_to = seek
+    consumer._seek_all = seek
     consumer.rewind(EVENTS, 4)
     consumer.rewind(TP("events", 9), 4)  # not ours any more
     found = fetched(consumer, {EVENTS: records(4)})
@@ -271,6 +271,11 @@ class Table:
         return {key: value for key, value in self.database.items() if key != TIME_KEY}
 
 
+def at(position: int, highwater: int | None = None) -> Any:
+    """Return what the client knows of a partition whose next record is at a position."""
+    return SimpleNamespace(position=position, has_valid_position=True, highwater=highwater)
+
+
 def recovering(consumer: Any, folder: Path, *, standby: bool = False) -> tuple[Table, Any]:
     table = Table(folder)
     recovery = SimpleNamespace(
@@ -288,11 +293,7 @@ def recovering(consumer: Any, folder: Path, *, standby: bool = False) -> tuple[T
     tables = SimpleNamespace(_changelogs={CHANGES.topic: table}, recovery=recovery)
     consumer.app = SimpleNamespace(tables=tables)
 
-    async def position(tp: TP) -> int:
-        return 12
-
-    consumer._thread = SimpleNamespace(position=position)
-    consumer._fetch_state = lambda tp: None
+    consumer._fetch_state = lambda tp: at(12)
     return table, recovery
 
 
@@ -330,17 +331,84 @@ def test_partition_that_a_rebalance_takes_away_meanwhile_is_neither_asked_nor_so
 ) -> None:
     consumer = bare()
     _, recovery = recovering(consumer, tmp_path)
-
-    async def taken(*_: object) -> int:
-        raise IllegalStateError("the partition is not assigned")
-
-    thread = SimpleNamespace(position=taken, call_thread=taken)
-    thread._ensure_consumer = lambda: SimpleNamespace(seek=None)
-    consumer._thread = thread
+    consumer._fetch_state = lambda tp: None
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
     assert recovery.active_offsets[CHANGES] == 4
-    asyncio.run(consumer._seek_to(EVENTS, 5))
-    assert consumer._read_offset[EVENTS] is None
+    sought = seeks_of(consumer, without=EVENTS)
+    asyncio.run(consumer._seek_all({EVENTS: 5, OTHER: 6}))
+    assert sought == [(OTHER, 6)]
+    assert consumer._read_offset[EVENTS] is consumer._read_offset[OTHER] is None
+
+
+def seeks_of(consumer: Any, without: TP | None = None) -> list[tuple[TP, int]]:
+    """Return the list to which the seeks of a consumer go; one partition is not assigned."""
+    sought: list[tuple[TP, int]] = []
+
+    def seek(tp: TP, offset: int) -> None:
+        if tp == without:
+            raise IllegalStateError("the partition is not assigned")
+        sought.append((tp, offset))
+
+    async def call(run: Any) -> None:
+        run()
+
+    thread = SimpleNamespace(call_thread=call)
+    thread._ensure_consumer = lambda: SimpleNamespace(seek=seek)
+    consumer._thread = thread
+    return sought
+
+
+def test_partitions_are_sought_to_their_positions_and_no_offset_of_the_group_is_asked_for() -> None:
+    consumer = bare()
+    consumer.assignment = lambda: {EVENTS, OTHER, CHANGES}
+    consumer.transport.owner.positions = {EVENTS: 7, CHANGES: 9}
+    consumer._rewind = {EVENTS: 3}
+    sought = seeks_of(consumer)
+    asyncio.run(consumer.perform_seek())
+    assert sought == [(EVENTS, 7)]  # the other one is not open
+    assert consumer._next == {EVENTS: 7}
+    assert consumer._rewind == {}
+
+
+def test_partitions_are_fetched_while_the_flow_is_on_and_faust_does_not_pause_them() -> None:
+    consumer = bare()
+    plans: list[bool] = []
+    consumer._thread = SimpleNamespace(plan_again=lambda: plans.append(True))
+    consumer._active_partitions, consumer._paused_partitions = {EVENTS}, {OTHER}
+    consumer.can_resume_flow, consumer.suspend_flow = asyncio.Event(), asyncio.Event()
+    consumer.stop_flow()
+    assert not consumer.fetches(EVENTS)
+    consumer.resume_flow()
+    assert (consumer.fetches(EVENTS), consumer.fetches(OTHER)) == (True, False)
+    consumer.resume_partitions({OTHER})
+    assert consumer.fetches(OTHER)
+    assert len(plans) == 2
+
+
+def test_fetch_waits_for_records_a_shorter_time_during_a_rebalance() -> None:
+    consumer = bare()
+    consumer.app = SimpleNamespace(rebalancing=False)
+    calm = consumer.fetch_wait()
+    consumer.app.rebalancing = True
+    assert consumer.fetch_wait() < calm
+
+
+@pytest.mark.parametrize(("in_recovery", "most"), [(False, 0.1), (True, 0.01)])
+def test_recovery_does_not_wait_for_records_where_only_a_marker_is_left(
+    monkeypatch: pytest.MonkeyPatch, in_recovery: bool, most: float
+) -> None:
+    waits: list[float] = []
+
+    async def wait(self: Any, timeout: float) -> Any:
+        waits.append(timeout)
+        return None, None
+
+    monkeypatch.setattr("faust.transport.drivers.aiokafka.Consumer._wait_next_records", wait)
+    consumer = bare()
+    consumer.app = SimpleNamespace(in_recovery=in_recovery)
+    consumer.flow_active, consumer._active_partitions = True, {CHANGES}
+    asyncio.run(consumer._wait_next_records(1.0))
+    assert waits == [most]
 
 
 def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
@@ -359,10 +427,10 @@ def test_database_knows_up_to_when_it_has_all_changes(
     monkeypatch.setattr("tracker.worker.transport.time.time", lambda: now)
     consumer = bare()
     table, _ = recovering(consumer, tmp_path)
-    consumer._fetch_state = lambda tp: SimpleNamespace(highwater=13)
+    consumer._fetch_state = lambda tp: at(12, 13)
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
     assert float(table.database.get(TIME_KEY)) == records(4)[0].timestamp / 1000  # not at its end
-    consumer._fetch_state = lambda tp: SimpleNamespace(highwater=12)
+    consumer._fetch_state = lambda tp: at(12, 12)
     asyncio.run(consumer._apply_changelogs({CHANGES: records(5)}, {CHANGES}))
     assert float(table.database.get(TIME_KEY)) == now
 
@@ -451,7 +519,7 @@ def test_transport_without_an_owner_holds_nothing_back() -> None:
     owner = NoOwner()
     assert owner.room(EVENTS)
     assert (owner.position(EVENTS), owner.committed(EVENTS)) == (None, None)
-    asyncio.run(owner.fence([EVENTS]))
+    asyncio.run(owner.fence([EVENTS], 1))
     asyncio.run(owner.release([EVENTS]))
     owner.expect([EVENTS])
 
