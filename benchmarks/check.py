@@ -74,6 +74,18 @@ def _swap(results: Stored) -> float:
     return float(statistics.median(run["during_p99"] / run["before_p99"] for run in runs))
 
 
+def _pause(action: str, beyond_session: bool = False) -> Callable[[Stored], float]:
+    def value(results: Stored) -> float:
+        figures = results["pauses"]["figures"]
+        runs = figures["actions"].get(action, [])
+        if not runs:
+            raise NotMeasuredError(f"pauses with {action}")
+        longest = max(one for run in runs for one in (*run["moved"], *run["stayed"])) / 1000
+        return longest - (figures["plan"]["session_timeout"] if beyond_session else 0.0)
+
+    return value
+
+
 def _trained(results: Stored) -> float:
     runs = results["trained"]["figures"]["runs"]
     rate = "events_per_second"
@@ -112,6 +124,11 @@ BOUNDS = [
         least=0.5,
     ),
     Bound("p99 during a swap beside before", _swap, most=2.0),
+    Bound(
+        "seconds without a list: killed, beyond the session timeout", _pause("kill", True), most=3.0
+    ),
+    Bound("seconds without a list: SIGTERM", _pause("term"), most=1.0),
+    Bound("seconds without a list: a worker joins", _pause("join"), most=1.0),
 ]
 
 

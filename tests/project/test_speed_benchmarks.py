@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.check import Bound, report
+from benchmarks.check import BOUNDS, Bound, report
 from benchmarks.latency import by_name, by_order
 from benchmarks.pauses import REBALANCED, answered, pauses
 from benchmarks.recommend import STAGES
@@ -54,6 +54,15 @@ def test_a_pause_is_the_longest_wait_of_a_partition_s_events_in_a_time() -> None
     events = [event(10, 0, 0), event(20, 0, 1), event(20, 1, 0), event(30, 0, 2)]
     late = {(0, 0): 900.0, (0, 1): 5.0, (1, 0): None, (0, 2): 7.0}
     assert pauses(events, late, 20.0, 30.0) == {0: 5.0}
+
+
+def test_the_longest_pause_of_any_partition_is_held_against_its_bound() -> None:
+    run = {"moved": [8900.0], "stayed": [950.0], "phases": []}
+    plan = {"session_timeout": 6.0}
+    results = Stored(pauses={"figures": {"plan": plan, "actions": {"kill": [run], "term": [run]}}})
+    lines, _ = report(results, [one for one in BOUNDS if "without a list" in one.name])
+    assert [line.partition(" ")[0] for line in lines] == ["ok", "MISSED", "-"]
+    assert "2.90, at most 3" in lines[0]
 
 
 def test_the_phases_of_a_rebalance_are_read_from_the_line_that_a_worker_logs(

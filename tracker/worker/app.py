@@ -41,7 +41,7 @@ ROCKSDB = {
 
 READY_LOOK_SECONDS = 0.1
 
-HEARTBEAT_SECONDS = 0.2
+HEARTBEAT_SECONDS = 0.3
 """Maximum interval between two heartbeats. Only by their answers does a member of the group learn
 that another one comes or goes, and until all know it, some partitions have no owner."""
 
