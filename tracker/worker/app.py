@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import faust
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
+from faust.tables import TableManager
 
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
 from tracker.kafka.denials import denial_of
@@ -18,6 +19,7 @@ from tracker.store.database import open_database
 from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.eraser import ErasableOptions, Eraser
+from tracker.worker.member_file import MemberFile
 from tracker.worker.plane import EXPECTED, Plane, finish
 from tracker.worker.process import kill_after, open_files_of, raise_open_files
 from tracker.worker.replay_end import ReplayEnd
@@ -44,6 +46,19 @@ READY_LOOK_SECONDS = 0.1
 HEARTBEAT_SECONDS = 0.3
 """Maximum interval between two heartbeats. Only by their answers does a member of the group learn
 that another one comes or goes, and until all know it, some partitions have no owner."""
+
+
+class Tables(TableManager):
+    """Faust's tables, known at once: all are made before the application starts.
+
+    Faust waits for a second for those that are made later, and joins the group only then.
+    """
+
+    async def on_start(self) -> None:
+        """Make the tables known, and begin to recover what is assigned."""
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
 
 
 class TrackerApp(faust.App):
@@ -177,6 +192,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         topic_allow_declare=False,
         topic_disable_leader=True,
         autodiscover=False,
+        TableManager=Tables,
         web_enabled=bool(settings.web_port),
         web_host=settings.web_host,
         web_bind=settings.web_host,
@@ -199,6 +215,7 @@ def build_app(context: Context, plane: Plane) -> TrackerApp:
         topics.items: BLOCKS_A_CHUNK,
     }
     transport.linger_seconds = settings.linger_seconds
+    transport.member_file = MemberFile(settings.data_dir / f"{group_of(settings)}.member")
     transport.owner = plane
     transport.count_unreadable = context.metrics.count_unreadable
     transport.tombstone_seconds = cluster.tombstone_seconds

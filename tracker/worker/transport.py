@@ -29,6 +29,7 @@ from tracker.kafka.records import read_every_record
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.store.database import FAUST_PREFIX, empty_if_older, note_time, write_records
 from tracker.stream.partition import SMALL_RECORDS, Chunk
+from tracker.worker.member_file import MemberFile
 from tracker.worker.rebalance_log import RebalanceLog
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,14 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         fetcher, consumer = cast(Any, self._consumer)._fetcher, cast(Any, self.consumer)
         consumer.transport.pace.apply_to(fetcher)
         fetch_only(fetcher, consumer.fetches, consumer.fetch_wait)
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Join the group, once the process before is out of it."""
+        file = cast(ChunkTransport, self.transport).member_file
+        if file is not None:
+            coordinator = cast(Any, self._ensure_consumer())._coordinator
+            await self.call_thread(file.dismiss, coordinator)
+        await super().subscribe(topics)
 
     def plan_again(self) -> None:
         """Let the consumer plan its requests anew: other partitions are fetched now."""
@@ -588,6 +597,9 @@ class ChunkConsumer(driver.Consumer):
         self._empty_old(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
         self.rebalance_log.phase("databases")
+        if self.transport.member_file is not None:
+            consumer: Any = self._thread._ensure_consumer()
+            self.transport.member_file.note(consumer._coordinator.member_id)
 
     async def leave(self) -> None:
         """Leave the group: the others take the partitions over while the rest here still stops."""
@@ -644,6 +656,7 @@ class ChunkTransport(driver.Transport):
         pace: minimum time between two fetches; set by the consumer.
         linger_seconds: the same after a fetch that brought few records; None for one that leaves
             the event loop idle for half of the time.
+        member_file: keeps the id of the member that the worker is; None for nowhere.
         tombstone_seconds: time for which a changelog keeps the mark of a deletion.
         report_deleted: called with a partition, an offset, and the number of records from there on
             that retention deleted before they were read.
@@ -659,6 +672,7 @@ class ChunkTransport(driver.Transport):
         self.count_unreadable: Callable[[str, str], object] = lambda table, problem: None
         self.pace = FetchPace()
         self.linger_seconds: float | None = None
+        self.member_file: MemberFile | None = None
         self.tombstone_seconds = TOMBSTONE_SECONDS
         self.report_deleted: Callable[[TP, int, int], object] = lambda tp, offset, count: None
 

@@ -89,6 +89,26 @@ def test_signal_of_a_recovery_is_ours(worker: WorkerState) -> None:
     assert not recovery.signal_recovery_end._needs_more()
 
 
+def test_tables_are_known_at_once(worker: WorkerState) -> None:
+    tables: Any = built(worker)[0].tables
+    steps: list[str] = []
+
+    async def step(name: str) -> None:
+        steps.append(name)
+
+    tables._update_channels = lambda: step("known")
+    tables.recovery.start = lambda: step("recovery")
+    asyncio.run(asyncio.wait_for(tables.on_start(), 0.5))  # Faust's own waits for a second
+    assert steps == ["known", "recovery"]
+
+
+def test_worker_notes_which_member_of_the_group_it_is(worker: WorkerState) -> None:
+    transport: Any = built(worker)[0].transport
+    worker.context.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    transport.member_file.note("member-1")
+    assert (worker.context.settings.data_dir / "t.member").read_text() == "member-1"
+
+
 def test_end_of_a_rebalance_is_logged_also_if_nothing_is_assigned(
     worker: WorkerState, caplog: pytest.LogCaptureFixture
 ) -> None:
