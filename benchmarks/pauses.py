@@ -261,7 +261,7 @@ def measure(systems: Systems, times: int, rate: float, only: Sequence[str]) -> d
     asyncio.run(ensure_topics(settings))
     topics = topics_of(settings)
     stream = Stream(systems, topics.events, rate)
-    with crew(settings, WORKERS, systems.folder / "workers") as workers:
+    with crew(settings, WORKERS, systems.states / "workers") as workers:
         stage = Stage(systems, settings, workers)
         stream.start()
         stage.calm()

@@ -27,7 +27,13 @@ from tracker.explained import ONCE, first_line
 from tracker.kafka.fetch_pace import FetchPace, fetch_only
 from tracker.kafka.records import read_every_record
 from tracker.kafka.unreadable import UnreadableRows
-from tracker.store.database import FAUST_PREFIX, empty_if_older, note_time, write_records
+from tracker.store.database import (
+    FAUST_PREFIX,
+    empty_if_older,
+    note_time,
+    offset_of,
+    write_records,
+)
 from tracker.stream.partition import SMALL_RECORDS, Chunk
 from tracker.worker.member_file import MemberFile
 from tracker.worker.rebalance_log import RebalanceLog
@@ -98,6 +104,9 @@ would wait that long behind idle ones; Faust's 1500 is too much."""
 
 REBALANCE_WAIT_MILLISECONDS = 10
 """The same during a rebalance: partitions that are resumed wait for the request before."""
+
+MARKER_SECONDS, MARKER_LOOK_SECONDS = 5.0, 0.01
+"""Maximum time in which the marker of the last commit is waited for, and time between looks."""
 
 NOTE_SECONDS = 60.0
 """Time between two notes that a database has all of its changelog."""
@@ -529,11 +538,31 @@ class ChunkConsumer(driver.Consumer):
         return False
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """Return the end offsets of partitions, by fetches if the broker's own answer is wrong."""
+        """Return the end offsets of partitions, those of changelogs not before their database's.
+
+        A transaction is over before its marker is written, and until then nothing of it counts. So
+        a database that this worker has just written may be past the end, and Faust would take that
+        for a changelog that has lost records.
+        """
+        deadline = time.monotonic() + MARKER_SECONDS
+        while True:
+            ends = await self._ends_of(partitions)
+            waits = any(self._is_past(tp, end) for tp, end in ends.items())
+            if not waits or time.monotonic() > deadline:
+                return ends
+            await asyncio.sleep(MARKER_LOOK_SECONDS)
+
+    async def _ends_of(self, partitions: Collection[TP]) -> Mapping[TP, int]:
+        """Return end offsets, by fetches if the broker's own answer is wrong."""
         ends = self.transport.ends
         if ends is None:
             return await super().highwaters(*partitions)
         return await ends(partitions)
+
+    def _is_past(self, tp: TP, end: int | None) -> bool:
+        """Return whether the database of a changelog has reached more than its end."""
+        is_changelog = tp.topic in self.app.tables._changelogs
+        return is_changelog and offset_of(self._database(tp)) >= (end or 0)
 
     async def perform_seek(self) -> None:
         """Seek open source partitions to their state's position.

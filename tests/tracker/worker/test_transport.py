@@ -502,9 +502,28 @@ def test_ends_of_logs_come_from_where_they_can_be_trusted(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("faust.transport.drivers.aiokafka.Consumer.highwaters", answer)
     consumer = bare()
+    consumer.app = SimpleNamespace(tables=SimpleNamespace(_changelogs={}))
     assert asyncio.run(consumer.highwaters(EVENTS)) == {EVENTS: 1}
     consumer.transport.ends = ends
     assert asyncio.run(consumer.highwaters(EVENTS)) == {EVENTS: 50}
+
+
+def test_end_of_a_changelog_waits_for_the_marker_of_the_last_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = bare()
+    table, _ = recovering(consumer, tmp_path)
+    write_records(table.database, [(b"a", b"1")], 7)
+    answers = [3, 3, 9]
+
+    async def ends(tps: Sequence[TP]) -> dict[TP, int]:
+        return {CHANGES: answers.pop(0) if len(answers) > 1 else answers[0], EVENTS: 0}
+
+    consumer.transport.ends = ends
+    assert asyncio.run(consumer.highwaters(CHANGES, EVENTS)) == {CHANGES: 9, EVENTS: 0}
+    monkeypatch.setattr("tracker.worker.transport.MARKER_SECONDS", 0.02)
+    answers[:] = [3]  # it has lost records: Faust is told, and ends the worker
+    assert asyncio.run(consumer.highwaters(CHANGES)) == {CHANGES: 3, EVENTS: 0}
 
 
 def test_schema_hands_chunks_over_as_they_are() -> None:
