@@ -80,8 +80,8 @@ def _pause(action: str, beyond_session: bool = False) -> Callable[[Stored], floa
         runs = figures["actions"].get(action, [])
         if not runs:
             raise NotMeasuredError(f"pauses with {action}")
-        longest = max(one for run in runs for one in (*run["moved"], *run["stayed"])) / 1000
-        return longest - (figures["plan"]["session_timeout"] if beyond_session else 0.0)
+        longest = float(max(one for run in runs for one in (*run["moved"], *run["stayed"]))) / 1000
+        return longest - float(figures["plan"]["session_timeout"] if beyond_session else 0.0)
 
     return value
 

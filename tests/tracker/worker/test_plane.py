@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,30 @@ def test_producer_goes_on_if_no_generation_lies_between_two_that_the_partition_i
     worker.run(work)
     assert worker.exits == []
     assert sorted(stopped) == [0] * (1 + len(new)) + [1]  # the last one at the end
+
+
+def test_producer_does_not_go_on_if_users_have_keys(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    begin = producers.fenced_producer
+
+    async def fenced(settings: Any, table: str, partition: int, transactions: bool) -> Any:
+        begun.append(f"{table}-{partition}")
+        return await begin(settings, table, partition, transactions)
+
+    monkeypatch.setattr(plane_module, "fenced_producer", fenced)
+
+    async def work(plane: Plane) -> None:
+        events, _, _ = tps(worker)
+        settings = worker.settings.model_copy(update={"user_keys": True})
+        plane._context = replace(plane._context, settings=settings)
+        for generation in (1, 2):
+            await plane.fence([events], generation)
+            await plane.release([events])
+
+    worker.run(work)
+    assert begun == ["users-0", "users-0"]  # its transaction is complete in the topic of keys
 
 
 def test_assignment_of_nothing_is_an_assignment(worker: Worker) -> None:
