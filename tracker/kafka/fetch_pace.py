@@ -1,4 +1,4 @@
-"""What a consumer fetches, and a minimum time between two of its requests."""
+"""FetchPace: a minimum time between two fetch requests of a consumer; and which it makes."""
 
 import time
 from collections.abc import Callable
@@ -55,10 +55,10 @@ class _Part(NamedTuple):
 def fetch_only(
     fetcher: Any, fetches: Callable[[Any], bool], wait_milliseconds: Callable[[], int]
 ) -> None:
-    """Let an aiokafka `Fetcher` leave out partitions, and wait for records as long as it is told.
+    """Restrict an aiokafka `Fetcher` to some partitions, and set how long it waits for records.
 
     By itself it looks up the offset of each partition that is assigned, and fetches it before it is
-    sought. What it has then is fetched in vain, and holds up the fetches of others.
+    sought. What it has then is of no use, and holds up the fetches of others.
 
     Args:
         fetcher: of a consumer.

@@ -99,7 +99,7 @@ class Plane:
         self._changelogs = {"users": topics.users_changelog, "items": topics.items_changelog}
         self._lists = ListsTogether(context)
         self._fenced: dict[TP, Committer] = {}
-        self._kept: dict[TP, Committer] = {}  # of partitions released for a rebalance
+        self._spare: dict[TP, Committer] = {}  # of partitions released for a rebalance
         self._generation = 0  # of the group, at the latest assignment
         self._open: dict[TP, Partition] = {}
         self._committed: dict[TP, int] = {}
@@ -195,7 +195,7 @@ class Plane:
         await finish("the watch over source topics", self._watch.stop())
         await finish("the watch over rights", self._rights.stop())
         await self.release_all()
-        await self._stop_all(self._kept.values())
+        await self._stop_all(self._spare.values())
         if self._reader is not None:
             await finish("the reader of handed-on events", self._reader.stop())
         if self._producer is not None:
@@ -218,15 +218,15 @@ class Plane:
             tps: all that are assigned.
             generation: of the group.
         """
-        kept, self._kept = self._kept, {}
+        spare, self._spare = self._spare, {}
         follows = generation == self._generation + 1 and not self._context.settings.user_keys
         self._generation = generation
-        stay = {tp: kept.pop(tp) for tp in tps if follows and tp in kept}
+        stay = {tp: spare.pop(tp) for tp in tps if follows and tp in spare}
         new = [tp for tp in tps if tp not in stay]
         try:
             committers, _ = await asyncio.gather(
                 asyncio.gather(*(self._committer(tp) for tp in new)),
-                self._stop_all(list(kept.values())),
+                self._stop_all(list(spare.values())),
             )
         except BrokerError as error:
             self.fatal(error)
@@ -395,7 +395,7 @@ class Plane:
             self._context.metrics.forget_partition(
                 partition.side.table, list(partition.lags()), tp.partition
             )
-        self._kept |= {tp: self._fenced.pop(tp) for tp in tps if tp in self._fenced}
+        self._spare |= {tp: self._fenced.pop(tp) for tp in tps if tp in self._fenced}
 
     async def _stop_all(self, committers: Collection[Committer]) -> None:
         await asyncio.gather(

@@ -77,7 +77,7 @@ class FloodFilter(logging.Filter):
         self._clock = clock
         self._later = later
         self._passed: dict[tuple[str, str], float] = {}  # when the last line passed
-        self._held: dict[tuple[str, str], tuple[int, logging.LogRecord]] = {}  # number, and last
+        self._rest: dict[tuple[str, str], tuple[int, logging.LogRecord]] = {}  # number, and last
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is written."""
@@ -95,21 +95,21 @@ class FloodFilter(logging.Filter):
         now = self._clock()
         rest = self._passed.get(key, -math.inf) + self._seconds - now
         if rest > 0.0:
-            count, _ = self._held.get(key, (0, record))
-            self._held[key] = count + 1, record
+            count, _ = self._rest.get(key, (0, record))
+            self._rest[key] = count + 1, record
             if count == 0:
                 self._later(rest, lambda: self._say(key))
             return False
         if len(self._passed) > 1000:
             self._passed.clear()
-            self._held.clear()
+            self._rest.clear()
         self._passed[key] = now
-        self._count(record, self._held.pop(key, (0, record))[0])
+        self._count(record, self._rest.pop(key, (0, record))[0])
         return True
 
     def _say(self, key: tuple[str, str]) -> None:
         """Write the last of the lines that were held, with the number of the others."""
-        count, record = self._held.pop(key, (0, None))
+        count, record = self._rest.pop(key, (0, None))
         if record is not None:
             self._passed[key] = self._clock()
             self._count(record, count - 1)

@@ -191,7 +191,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         await super().subscribe(topics)
 
     def plan_again(self) -> None:
-        """Let the consumer plan its requests anew: other partitions are fetched now."""
+        """Wake the consumer, which plans its requests anew: other partitions are fetched now."""
         consumer: Any = self._consumer
         if consumer is not None:
             fetcher = consumer._fetcher
@@ -571,11 +571,11 @@ class ChunkConsumer(driver.Consumer):
         """
         sources = [tp for tp in self.assignment() if self._is_source(tp)]
         positions = {tp: self._owner.position(tp) for tp in sources}
-        known = {tp: position for tp, position in positions.items() if position is not None}
-        for tp in known:
+        starts = {tp: position for tp, position in positions.items() if position is not None}
+        for tp in starts:
             self._rewind.pop(tp, None)
-        self._next |= known
-        await self._seek_all(known)
+        self._next |= starts
+        await self._seek_all(starts)
 
     async def _seek_all(self, offsets: Mapping[TP, int]) -> None:
         consumer = self._thread._ensure_consumer()
