@@ -40,6 +40,9 @@ Result = TypeVar("Result")
 WAITING_CHUNKS = 4
 """Chunks that a partition queues before its fetches pause; under load each chunk gets larger."""
 
+JOINED_RECORDS = 1000
+"""Most records of chunks that have waited and are processed as one."""
+
 SMALL_RECORDS, SMALL_BYTES = 32, 5000
 """Limits of a chunk that is processed on the event loop: 32 events of the usual size. Handing such
 a chunk to a thread and back takes longer than processing it, and answers over HTTP wait for a chunk
@@ -105,6 +108,15 @@ class _Query:
 
     run: Callable[[], Any]
     answer: "asyncio.Future[Any]"
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Return chunks that follow each other as one."""
+    first, last = chunks[0], chunks[-1]
+    if first is last:
+        return first
+    records = [record for chunk in chunks for record in chunk.records]
+    return Chunk(first.tp, first.start, last.end, records)
 
 
 class Source(Protocol):
@@ -291,11 +303,13 @@ class Partition:
                 self._answer_queries()
                 entry = self._take()
                 if entry is not None:
-                    self._waiting[entry.chunk.tp.topic] -= 1
-                    await self._apply(entry.chunk)
+                    entries = [entry, *self._take_joined(entry.chunk)]
+                    self._waiting[entry.chunk.tp.topic] -= len(entries)
+                    await self._apply(_joined([one.chunk for one in entries]))
                     if self._lists is not None:
                         self._lists.pass_by(self.name)
-                    entry.on_done()
+                    for one in entries:
+                        one.on_done()
                 await self._apply_requests()
                 await self._emit_due()
                 await self._commits.commit_if_due()
@@ -322,6 +336,24 @@ class Partition:
         self._waiting[chunk.tp.topic] += 1
         before = [record for record in chunk.records if record.offset < limit]
         return _QueuedChunk(Chunk(chunk.tp, chunk.start, limit, before), lambda: None)
+
+    def _take_joined(self, chunk: Chunk) -> list[_QueuedChunk]:
+        """Take the chunks out of the queue that follow one and are processed with it.
+
+        A chunk costs much whatever is in it. The longer chunks wait, the more of them are one.
+        """
+        taken: list[_QueuedChunk] = []
+        if self._limit is not None:
+            return taken
+        end, records = chunk.end, len(chunk.records)
+        while self._queue:
+            following = self._queue[0].chunk
+            records += len(following.records)
+            if following.tp != chunk.tp or following.start != end or records > JOINED_RECORDS:
+                break
+            taken.append(self._queue.popleft())
+            end = following.end
+        return taken
 
     def _next_within_limit(self) -> int | None:
         """Return the place in the queue of the next chunk that may be applied."""

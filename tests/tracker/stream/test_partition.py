@@ -44,6 +44,7 @@ def worker(make: Make) -> WorkerState:
 def test_chunks_are_applied_in_order_and_committed_at_the_end(worker: WorkerState) -> None:
     async def work(running: RunningPartition) -> None:
         running.accept(0, worker.records(like("a", 0), like("b", 1)))
+        await running.applied(2)
         running.accept(2, worker.records(like("a", 2)))
         await running.applied(2, 3)
 
@@ -55,6 +56,35 @@ def test_chunks_are_applied_in_order_and_committed_at_the_end(worker: WorkerStat
     assert worker.users.store.committed == 3
     worker.restart()
     assert worker.users.store.progress.position == 3
+
+
+def test_chunks_that_have_waited_are_processed_as_one_up_to_a_bound(
+    worker: WorkerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.stream.partition.JOINED_RECORDS", 4)
+    process = worker.users.process
+    sizes: list[int] = []
+
+    def counted(records: Sequence[Any], *rest: Any) -> list[Record]:
+        sizes.append(len(records))
+        return process(records, *rest)
+
+    monkeypatch.setattr(worker.users, "process", counted)
+
+    async def work(running: RunningPartition) -> None:
+        for at in (0, 2, 4):
+            running.accept(at, worker.records(like("a", at), like("b", at + 1)))
+        worker.offset = 9
+        running.accept(9, worker.records(like("a", 9)))  # 6 to 8 are missing: fetched again
+        await running.until(lambda: len(running.done) == 4)
+
+    running = run_partition(worker, work)
+    assert sizes == [4, 2]
+    assert running.done == [2, 4, 6, 10]
+    assert worker.users.store.committed == 6
+    assert [one.id for one in lists(running.outbox.records)] == [
+        f"t-events-0-{n}" for n in (2, 3, 4, 5)
+    ]
 
 
 def test_small_chunk_is_processed_on_the_loop_and_a_large_one_in_a_thread(
@@ -262,6 +292,7 @@ def test_owed_list_goes_out_when_it_is_due(make: Make) -> None:
 
     async def work(running: RunningPartition) -> None:
         running.accept(0, worker.records(like("a", 0)))
+        await running.applied(1)
         running.accept(1, worker.records(like("a", 2)))
         await running.applied(1, 2)
         worker.now = NOW + 11.0
