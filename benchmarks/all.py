@@ -121,6 +121,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "demo-films-kafka": [_python("demonstration", *film_items, *films, "--kafka")],
         "recommend": [_recommend("20000", "4000")],
         "recommend-large": [_recommend("100000", "20000")],
+        "user-keys": [_python("user_keys")],
         "late-events": [_python("late_events", "--items", "20000", "--users", "4000")],
         "http-api": [_python("http_api", "--rounds", "5")],
         "page": [_python("page", "--repeat", "5")],

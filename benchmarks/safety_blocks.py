@@ -41,6 +41,30 @@ def erasure(results: Results) -> str:
     return "\n\n".join([text, table(head, rows), source(result)])
 
 
+def user_keys(results: Results) -> str:
+    """Return what a key of each user costs."""
+    result = results["user-keys"]
+    found = result["figures"]
+    rows = [
+        [name, *(f"{found[field][mode]:.1f}" for mode in ("plain", "keyed"))]
+        for name, field in (
+            ("an event, with its part of a commit", "event"),
+            ("of this, a row that is written", "row_written"),
+            ("a row that is read from the disk", "row_read"),
+        )
+    ]
+    rows.append(
+        ["a key that is read, when a partition is taken over", "", f"{found['key_read']:.1f}"]
+    )
+    head = ["Microseconds of processor time", "plain", "with keys"]
+    text = (
+        f"Chunks of {found['size']} events of {whole(found['users'])} users, rows of"
+        f" {whole(found['row_bytes'])} bytes. With keys an event costs {found['event_times']:.2f}"
+        " times as much (median of the same chunks)."
+    )
+    return "\n\n".join([text, table(head, rows), source(result)])
+
+
 def soak(results: Results) -> str:
     """Return what an hour's run held."""
     return _run(results["soak"])
@@ -199,6 +223,7 @@ BLOCKS: dict[str, Any] = {
     "pauses": pauses,
     "promises": promises,
     "erasure": erasure,
+    "user-keys": user_keys,
     "soak": soak,
     "outage": outage,
 }

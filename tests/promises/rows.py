@@ -240,6 +240,29 @@ PROMISES = (
         said=("the topic of forgettings",),
     ),
     Promise(
+        "user-keys",
+        "a backup of who was forgotten is not read with the keys that are left",
+        set_to("tracker.kafka.user_keys.UserKeys.delete", nothing),
+        ("tests/tracker/stream/test_user_keys.py -k backup_of_who or who_comes_back",),
+        said=(
+            "copies of changelogs and disks",
+            "the topic of users' keys",
+        ),
+    ),
+    Promise(
+        "keys-with-rows",
+        "the key of a row is committed with it, also after a commit that failed",
+        set_to("tracker.kafka.user_keys.UserKeys.restore_changes", nothing),
+        ("tests/tracker/stream/test_user_keys.py -k aborted",),
+    ),
+    Promise(
+        "encrypted-rows",
+        "a row that no worker has encrypted is not taken for one",
+        set_to("tracker.store.row_cipher._no_row", lambda value: value),
+        ("tests/tracker/stream/test_user_keys.py -k altered_is_set_aside",),
+        said=("the topic of users' keys",),
+    ),
+    Promise(
         "all-or-nothing",
         "of a commit that fails nothing is left",
         ways.commit_whatever_failed,
