@@ -238,6 +238,7 @@ def made_up() -> Stored:
         "privacy": {"spent": 0.99, "noise_multiplier": 3.0},
         "models": dict.fromkeys(("tracker", "tracker_served", "decayed_popularity"), scores),
     }
+    costs = {"plain": 2.0, "keyed": 3.0}
     attack = {
         "attack": "nobody",
         "share": 0.0,
@@ -300,6 +301,16 @@ def made_up() -> Stored:
         "privacy": {"without": private | {"privacy": None}, "1": private},
         "trend-attack": {"with": [attack], "without": [attack]},
         "erasure": {"topics": [{"name": "forget", "files": 9, "bytes": 8, "before": 1}]},
+        "user-keys": {
+            "size": 9,
+            "users": 8,
+            "row_bytes": 7.5,
+            "event": costs,
+            "event_times": 1.5,
+            "row_written": costs,
+            "row_read": costs,
+            "key_read": 1.0,
+        },
         "promises": {"one": {"promise": "it is so", "failed": ["a/b.py::test_c[1]"]}},
         "interests": {
             "user": "7",
