@@ -239,6 +239,7 @@ class Plane:
         fenced = [tp for tp in self._fenced if tp not in self._open]
         if not fenced:
             return
+        generation = self._generation
         assert self.consumer is not None
         try:
             both = fenced + [handed for tp in fenced if (handed := self._handed(tp)) is not None]
@@ -248,6 +249,8 @@ class Plane:
                 self.consumer.highwaters(*both),
                 self._ciphers(fenced),
             )
+            if self._generation != generation:
+                return  # another assignment came meanwhile, and is opened by itself
             topics = self._context.cluster.topics
             for tp in fenced:
                 committer = self._fenced.get(tp)

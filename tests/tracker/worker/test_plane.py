@@ -490,3 +490,27 @@ def test_position_that_nothing_tells_ends_the_worker_with_the_remedy(
     commit_event(worker, spoil)
     assert worker.exits == [1]
     assert "the position record cannot be read" in caplog.text
+
+
+def test_partitions_that_were_assigned_anew_while_they_were_opened_are_opened_by_the_later_call(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(plane: Plane) -> None:
+        mine = tps(worker)
+        await plane.fence(mine, 1)
+        describe = plane_module.describe_topics
+
+        async def rebalanced(settings: Settings) -> Any:
+            monkeypatch.setattr(plane_module, "describe_topics", describe)
+            await plane.release(mine)
+            await plane.fence(mine, 2)
+            return await describe(settings)
+
+        monkeypatch.setattr(plane_module, "describe_topics", rebalanced)
+        await plane.open_fenced()
+        assert dict(plane.partitions) == {}
+        await plane.open_fenced()
+        assert sorted(plane.partitions) == sorted(mine)
+
+    worker.run(work)
+    assert worker.exits == []
