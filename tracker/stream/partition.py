@@ -342,18 +342,18 @@ class Partition:
 
         A chunk costs much whatever is in it. The longer chunks wait, the more of them are one.
         """
-        taken: list[_QueuedChunk] = []
+        entries: list[_QueuedChunk] = []
         if self._limit is not None:
-            return taken
+            return entries
         end, records = chunk.end, len(chunk.records)
         while self._queue:
             following = self._queue[0].chunk
             records += len(following.records)
             if following.tp != chunk.tp or following.start != end or records > JOINED_RECORDS:
                 break
-            taken.append(self._queue.popleft())
+            entries.append(self._queue.popleft())
             end = following.end
-        return taken
+        return entries
 
     def _next_within_limit(self) -> int | None:
         """Return the place in the queue of the next chunk that may be applied."""

@@ -14,7 +14,7 @@ from rocksdict import Options, Rdict
 from tests.plane_world import FakeKeeper, FakeRecord, like, small_artifact, small_cluster
 from tracker.events.kinds import Kinds
 from tracker.events.wire import encode_event
-from tracker.kafka import producers
+from tracker.kafka import cluster, producers
 from tracker.kafka.cluster import check_topics
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
@@ -498,7 +498,7 @@ def test_partitions_that_were_assigned_anew_while_they_were_opened_are_opened_by
     async def work(plane: Plane) -> None:
         mine = tps(worker)
         await plane.fence(mine, 1)
-        describe = plane_module.describe_topics
+        describe = cluster.describe_topics
 
         async def rebalanced(settings: Settings) -> Any:
             monkeypatch.setattr(plane_module, "describe_topics", describe)
