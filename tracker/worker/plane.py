@@ -262,6 +262,8 @@ class Plane:
                 partition.store.cipher = ciphers.get(tp)
                 key_topic = info[topics.user_keys].topic_id if tp in ciphers else None
                 await self._mend_position(tp, partition, topic, key_topic)
+                if self._generation != generation or tp not in self._fenced:
+                    return  # the same
                 partition.store.open(
                     tp.topic,
                     topic.topic_id,

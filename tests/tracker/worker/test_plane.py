@@ -514,3 +514,27 @@ def test_partitions_that_were_assigned_anew_while_they_were_opened_are_opened_by
 
     worker.run(work)
     assert worker.exits == []
+
+
+def test_partition_that_was_revoked_while_its_damaged_position_was_read_is_not_opened(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(plane: Plane) -> None:
+        events, _, _ = tps(worker)
+        await plane.fence([events], 1)
+        await plane.open_fenced()
+        await plane.release([events])
+        worker.database("users", 0).put(b"p", b"garbage!")
+        stored = plane_module.stored_rows
+
+        async def revoked(*arguments: Any) -> Any:
+            await plane.release([events])
+            return await stored(*arguments)
+
+        await plane.fence([events], 2)
+        monkeypatch.setattr(plane_module, "stored_rows", revoked)
+        await plane.open_fenced()
+        assert dict(plane.partitions) == {}
+
+    worker.run(work)
+    assert worker.exits == []
