@@ -86,6 +86,9 @@ ELSEWHERE = {
     "python -m benchmarks.streams": "tests/project/test_streams_benchmark.py",
     f"{INSTALL} '.[cpu,demo,privacy]'": "tests/indexer/cli/test_train.py",
     "openssl rand -base64 32": "tests/end_to_end/test_pseudonyms.py",
+    "export TRACKER_PSEUDONYM_KEY_FILE=pseudonyms.key TRACKER_USER_KEYS=true": (
+        "tests/end_to_end/test_user_keys.py"
+    ),
     "docker": "it needs Docker: tests/project/test_deploy.py reads the files",
     "kubectl": "it needs Kubernetes: tests/project/test_deploy.py reads the files",
     "indexer finetune": "tests/indexer/finetune",

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -107,6 +108,11 @@ class FloodFilter(logging.Filter):
         self._count(record, self._rest.pop(key, (0, record))[0])
         return True
 
+    def say_all(self) -> None:
+        """Write what is held of all lines: the worker ends."""
+        for key in list(self._rest):
+            self._say(key)
+
     def _say(self, key: tuple[str, str]) -> None:
         """Write the last of the lines that were held, with the number of the others."""
         count, record = self._rest.pop(key, (0, None))
@@ -123,13 +129,27 @@ class FloodFilter(logging.Filter):
             record.args = ()
 
 
+class _FloodHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to stderr but for a flood of equal ones, whose number comes at the end."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._flood = FloodFilter()
+        self.addFilter(self._flood)
+
+    def close(self) -> None:
+        """Write what is held, and close; `logging.shutdown` calls it."""
+        self._flood.say_all()
+        super().close()
+
+
 def set_up_logging(level: str, form: LogFormat = "text") -> None:
     """Log to stderr; libraries only from WARNING on, unless the level is DEBUG.
 
     In JSON each line is an object with `time`, `level`, `logger` and `message`; with `exc_info` if
     there is a traceback.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _FloodHandler()
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
         if form == "text"
@@ -140,7 +160,6 @@ def set_up_logging(level: str, form: LogFormat = "text") -> None:
             json_ensure_ascii=False,
         )
     )
-    handler.addFilter(FloodFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -226,3 +226,17 @@ def test_process_that_hangs_leaves_by_force_with_status_1() -> None:
     )
     assert ended.returncode == 1
     assert b"killing the process" in ended.stderr
+
+
+@pytest.mark.parametrize("end", ["", "; from tracker.worker.plane import exit_now; exit_now(0)"])
+def test_lines_that_are_held_are_written_when_the_worker_ends(end: str) -> None:
+    code = (
+        "import logging; from tracker.worker.process import set_up_logging; set_up_logging('INFO');"
+        "[logging.getLogger('tracker.x').error('row %d is bad', row) for row in range(4)]"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code + end], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert [one.split(": ", 1)[1] for one in ended.stderr.splitlines()] == [
+        "row 0 is bad", "row 3 is bad (2 more times)",
+    ]  # fmt: skip
