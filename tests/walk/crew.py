@@ -17,6 +17,10 @@ BUG = "because of a bug"
 """Words of the log of a worker that ends by an error that it does not expect."""
 
 
+FENCED = "has fenced this one"
+"""What a worker says whose partitions another one has taken over."""
+
+
 @dataclass(frozen=True)
 class End:
     """The end of a worker that nobody had asked for."""
@@ -92,11 +96,19 @@ class WatchedCrew(Crew):
         await asyncio.to_thread(worker.wait, 10.0)
 
     async def end(self, number: int) -> str | None:
-        """Stop a worker by SIGTERM; return why that was not in order, None if it was."""
+        """Stop a worker by SIGTERM; return why that was not in order, None if it was.
+
+        A worker that has just been frozen may be about to end by itself, because another one has
+        fenced it meanwhile.
+        """
         self.held.add(number)
         worker = self.one(number)
         code = await asyncio.to_thread(worker.stop, HANG_SECONDS)
         if code in (0, -signal.SIGTERM):
+            return None
+        end = End(number, code, time.time(), worker.tail(5))
+        if FENCED in end.text and not end.is_wrong:
+            self.ends.append(end)
             return None
         return f"worker {number} ended with {code} at SIGTERM:\n{worker.tail()}"
 
