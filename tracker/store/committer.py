@@ -12,6 +12,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    IllegalOperation,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     KafkaError,
@@ -167,14 +168,22 @@ class Committer:
         try:
             await producer.begin_transaction()
             try:
-                await self._send(outgoing)
-                last, count = await self._send_records(records)
+                ended: IllegalOperation | None = None
+                try:
+                    await self._send(outgoing)
+                    last, count = await self._send_records(records)
+                except (
+                    IllegalOperation
+                ) as error:  # what was sent before has an answer that says why
+                    ended = error
                 answers = await asyncio.gather(
                     *(future for _, future in self._sent), return_exceptions=True
                 )
                 for answer in answers:
-                    if isinstance(answer, BaseException):
+                    if isinstance(answer, BaseException) and answer is not ended:
                         raise answer
+                if ended is not None:
+                    raise ended
             except FENCED:
                 raise
             except REFUSED as error:

@@ -177,6 +177,35 @@ def test_owner_that_was_replaced_can_commit_nothing_more(
 
 
 @pytest.mark.kafka
+def test_owner_that_learns_in_the_middle_of_a_commit_that_it_was_replaced_says_so(
+    kafka: KafkaBroker, prefix: str, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = made(kafka.address, prefix)
+
+    async def work() -> None:
+        former = await committer(settings, transactions=True)
+        owner = await committer(settings, transactions=True)
+        send = former._send
+
+        async def answered(records: list[Record]) -> None:
+            await send(records)
+            while former._producer._txn_manager.is_in_transaction():
+                await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(former, "_send", answered)
+        block = Record(f"{settings.name}-items", 1, None, b"block")
+        try:
+            with pytest.raises(FencedError):
+                await former.write(database, RECORDS, [block])
+        finally:
+            await former.stop()
+            await owner.stop()
+
+    run(settings, work)
+    assert database.get(b"ua") is None
+
+
+@pytest.mark.kafka
 def test_transaction_that_fails_is_aborted_leaves_nothing_and_can_be_tried_again(
     kafka: KafkaBroker, prefix: str, database: Any
 ) -> None:
