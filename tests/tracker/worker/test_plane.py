@@ -15,6 +15,7 @@ from tests.plane_world import FakeKeeper, FakeRecord, like, small_artifact, smal
 from tracker.events.kinds import Kinds
 from tracker.events.wire import encode_event
 from tracker.kafka import cluster, producers
+from tracker.kafka.changelog_rows import stored_rows
 from tracker.kafka.cluster import check_topics
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
@@ -525,11 +526,10 @@ def test_partition_that_was_revoked_while_its_damaged_position_was_read_is_not_o
         await plane.open_fenced()
         await plane.release([events])
         worker.database("users", 0).put(b"p", b"garbage!")
-        stored = plane_module.stored_rows
 
         async def revoked(*arguments: Any) -> Any:
             await plane.release([events])
-            return await stored(*arguments)
+            return await stored_rows(*arguments)
 
         await plane.fence([events], 2)
         monkeypatch.setattr(plane_module, "stored_rows", revoked)
