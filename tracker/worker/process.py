@@ -137,10 +137,21 @@ class _FloodHandler(logging.StreamHandler[TextIO]):
         self._flood = FloodFilter()
         self.addFilter(self._flood)
 
+    def say_all(self) -> None:
+        """Write what is held."""
+        self._flood.say_all()
+
     def close(self) -> None:
         """Write what is held, and close; `logging.shutdown` calls it."""
-        self._flood.say_all()
+        self.say_all()
         super().close()
+
+
+def write_held_lines() -> None:
+    """Write the lines of log that are held, so that a worker's last line is the last."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _FloodHandler):
+            handler.say_all()
 
 
 def set_up_logging(level: str, form: LogFormat = "text") -> None:

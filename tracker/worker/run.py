@@ -30,6 +30,7 @@ from tracker.worker.process import (
     check_port,
     set_up_logging,
     share_interpreter,
+    write_held_lines,
 )
 from tracker.worker.warm_up import warm_up
 
@@ -161,6 +162,7 @@ def _run(settings: Settings, replay: Replay | None) -> int:
     except SystemExit as end:  # Faust's only way to return
         status = int(end.code or 0)
         worker.ended()
+        write_held_lines()
         if status == 0:
             log.info("worker stopped cleanly")
         return status

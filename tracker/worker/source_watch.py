@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from faust.types import TP
 
+from tracker.explained import ONCE
 from tracker.kafka.cluster import BrokerError, TopicInfo
 from tracker.store.partition_store import MOVE, RESET, PositionError
 from tracker.stream.background import OnDeath, PeriodicTask
@@ -23,6 +24,12 @@ ANSWER_SECONDS = 10.0
 
 FROZEN_SECONDS = 2.0
 """A look that took so much longer than `ANSWER_SECONDS` tells of a worker that was frozen."""
+
+SILENT = (
+    "no broker answers: events and lists wait until one does; nothing is lost, and the worker goes"
+    " on by itself"
+)
+"""The line of log that says so, at the first look without an answer."""
 
 
 class SourceWatch(PeriodicTask):
@@ -82,8 +89,12 @@ class SourceWatch(PeriodicTask):
                 topics = await self._describe()
         except (BrokerError, OSError):  # among them TimeoutError
             if self._clock() - began_at <= ANSWER_SECONDS + FROZEN_SECONDS:
+                if self._is_answered:
+                    log.warning(SILENT, extra=ONCE)
                 self._silent_at, self._is_answered = self._clock(), False
             return
+        if not self._is_answered:
+            log.warning("brokers answer again after %.0f s", self.silence_seconds, extra=ONCE)
         self._answered_at, self._is_answered = self._clock(), True
         doubts = set()
         for tp, partition in list(self._partitions.items()):

@@ -26,6 +26,7 @@ from tracker.worker.process import (
     check_port,
     set_up_logging,
     share_interpreter,
+    write_held_lines,
 )
 
 
@@ -226,6 +227,19 @@ def test_process_that_hangs_leaves_by_force_with_status_1() -> None:
     )
     assert ended.returncode == 1
     assert b"killing the process" in ended.stderr
+
+
+def test_lines_that_are_held_come_before_the_last_line(
+    root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging("INFO")
+    for row in range(4):
+        logging.getLogger("tracker.x").error("row %d is bad", row)
+    write_held_lines()
+    logging.getLogger("tracker.x").info("worker stopped cleanly")
+    assert [one.split(": ", 1)[1] for one in capsys.readouterr().err.splitlines()] == [
+        "row 0 is bad", "row 3 is bad (2 more times)", "worker stopped cleanly",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("end", ["", "; from tracker.worker.plane import exit_now; exit_now(0)"])

@@ -69,6 +69,24 @@ def test_the_time_without_an_answer_of_the_brokers_is_known(watched: Watched) ->
     assert watched.watch.silence_seconds == 0.0
 
 
+def test_silence_of_the_brokers_and_its_end_are_a_line_of_log_each(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    topics = watched.topics
+    watched.look()
+    watched.topics = None
+    watched.look()
+    watched.now += 30.0
+    watched.look()
+    watched.topics = topics
+    watched.look()
+    watched.look()
+    silent, back = caplog.messages
+    assert silent.startswith("no broker answers: events and lists wait until one does")
+    assert back == "brokers answer again after 30 s"
+
+
 def test_a_broker_that_takes_the_question_and_does_not_answer_is_silent(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
