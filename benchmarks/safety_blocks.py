@@ -129,18 +129,9 @@ def _pauses_of(runs: Sequence[Mapping[str, Any]], part: str) -> list[str]:
 
 
 def _run(result: Mapping[str, Any]) -> str:
-    """Return what a run held at its begin, before and after the broker was away, and last."""
+    """Return what a run held in parts of it, and how it went."""
     figures = result["figures"]
-    leave, back, end = figures["leave"], figures["back"], 60.0 * figures["minutes"]
-    parts = {"before": (0.0, leave), "broker away": (leave, back), "after": (back, end)}
-    if leave > 2 * PART_SECONDS:
-        parts = {
-            "first five minutes": (0.0, PART_SECONDS),
-            "five minutes before": (leave - PART_SECONDS, leave),
-            "broker away": (leave, back),
-            "five minutes after": (back, back + PART_SECONDS),
-            "last five minutes": (end - PART_SECONDS, end),
-        }
+    parts = _parts(figures)
     rows = []
     for name, (begin, until) in parts.items():
         samples = [one for one in figures["samples"] if begin <= one["seconds"] < until]
@@ -164,18 +155,46 @@ def _run(result: Mapping[str, Any]) -> str:
         )
     else:
         ended = "The worker did not end."
+    broker = "The broker was there the whole time."
+    if "leave" in figures:
+        leave, back = figures["leave"], figures["back"]
+        broker = (
+            f"The broker was killed after {leave / 60:.0f} minutes, and started again"
+            f" {(back - leave) / 60:.0f} minutes later. The first list came"
+            f" {figures['first_list_seconds']:.0f} s after the broker's start, and all that had"
+            f" waited was answered {figures['caught_up_seconds']:.0f} s after it."
+        )
     text = (
         f"{figures['minutes']:g} minutes, {whole(figures['rate'])} events/s,"
-        f" {whole(figures['users'])} users, {whole(figures['items'])} items."
-        f" The broker was killed after {leave / 60:.0f} minutes, and started again"
-        f" {(back - leave) / 60:.0f} minutes later. {ended}"
-        f" The first list came {figures['first_list_seconds']:.0f} s after the broker's"
-        f" start, and all that had waited was answered {figures['caught_up_seconds']:.0f} s after"
-        f" it. Of {whole(figures['events'])} events, {whole(figures['sent'] - figures['events'])}"
+        f" {whole(figures['users'])} users, {whole(figures['items'])} items. {broker} {ended}"
+        f" Of {whole(figures['events'])} events, {whole(figures['sent'] - figures['events'])}"
         f" were lost; {whole(figures['without_list'])} users are without a list of their last one."
     )
     head = ("", "memory, MiB", "open files", "waits for the broker, KiB", "p50", "p99")
     return "\n\n".join([text, table(head, rows), source(result)])
+
+
+def _parts(figures: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return begin and end of the parts that are shown of a run, in seconds, by their names."""
+    end = 60.0 * figures["minutes"]
+    if "leave" not in figures:
+        begins = [quarter * end / 4 for quarter in range(4)] + [end - PART_SECONDS]
+        return {
+            f"minutes {begin / 60:.0f} to {(begin + PART_SECONDS) / 60:.0f}": (
+                begin, begin + PART_SECONDS,
+            )
+            for begin in begins
+        }  # fmt: skip
+    leave, back = figures["leave"], figures["back"]
+    if leave <= 2 * PART_SECONDS:
+        return {"before": (0.0, leave), "broker away": (leave, back), "after": (back, end)}
+    return {
+        "first five minutes": (0.0, PART_SECONDS),
+        "five minutes before": (leave - PART_SECONDS, leave),
+        "broker away": (leave, back),
+        "five minutes after": (back, back + PART_SECONDS),
+        "last five minutes": (end - PART_SECONDS, end),
+    }
 
 
 LONG_MS = 10_000.0

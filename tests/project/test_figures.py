@@ -264,11 +264,13 @@ def made_up() -> Stored:
         "samples": [{"seconds": 5.0, "memory_mib": 9.0, "files": 9.0, "waiting_bytes": 2e3}],
         "latency_ms": [{"seconds": 0.0, "p50": 1.0, "p99": 3.0}],
     }
+    away_only = ("leave", "back", "first_list_seconds", "caught_up_seconds")
     took = {"train": {"processor": 9.0, "clock": 9.0, "memory_mib": 800.0}}
     figures: dict[str, Any] = {
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
         **dict.fromkeys(WALKS, walk),
-        **dict.fromkeys(("soak", "outage"), hour),
+        "outage": hour,
+        "soak": {name: hour[name] for name in hour if name not in away_only} | {"ends": []},
         **speed(),
         "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),
