@@ -45,6 +45,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             _python("neighbours", *groceries, "--artifacts", str(work / "groceries")),
         ],
         "streams": [_python("corners", "--work", str(work / "corners"))],
+        "learnable": [_python("learnable")],
         "stream-parts": [_python("stream_parts", "--work", str(work / "parts"))],
         "train": [_python("train", "--work", str(work / "sizes"))],
         "whitening": [_python("whitening", "--data", str(data))],

@@ -607,18 +607,41 @@ def streams(results: Results) -> str:
     result = results["streams"]
     lines = []
     for name, one in result["figures"]["corners"].items():
-        models, best = one["models"], one["best"]["hit_rate_at_10"]
+        models, best = one["models"], one["best"]
         baseline, of_baseline = best_baseline(one)
         part = reached(one)
         gap = f"{100.0 * part['of_gap']:.0f} %" if part["gap"] > WORTH else "small"
         lines.append(
             [name, share(models["tracker_served"]["hit_rate_at_10"]),
              share(models["tracker"]["hit_rate_at_10"]),
-             f"{share(of_baseline)} ({short_name(baseline)})", share(best), gap,
+             f"{share(of_baseline)} ({short_name(baseline)})",
+             share(best["hit_rate_at_10_drawn"]), share(best["hit_rate_at_10"]), gap,
              ", ".join(missed(one)) or "all met"]
         )  # fmt: skip
     head = ["HR@10", "as served", "every item ranked", "best simple method", "best possible",
-            "share of the gap", "bars"]  # fmt: skip
+            "the same in the mean", "share of the gap", "bars"]  # fmt: skip
+    return figure(head, lines, result)
+
+
+def learnable(results: Results) -> str:
+    """Return how much of the gap on each made-up stream can be learned from its events."""
+    result, corners = results["learnable"], results["streams"]["figures"]["corners"]
+    lines = []
+    for name, one in result["figures"]["streams"].items():
+        if name not in corners:
+            continue
+        served = corners[name]["models"]["tracker_served"]["hit_rate_at_10"]
+        _, baseline = best_baseline(corners[name])
+        learned, best = one["learned_drawn"], one["best_drawn"]
+        gap = best - baseline
+        part = f"{100.0 * (learned - baseline) / gap:.0f} %" if gap > WORTH * baseline else "small"
+        lines.append(
+            [name, share(baseline), share(served), share(learned), share(best), part,
+             share(one["learned"]), share(one["best"])]
+        )  # fmt: skip
+    head = ["HR@10", "best simple method", "as served", "the learner", "best possible",
+            "share of the gap that the learner closes", "the learner in the mean",
+            "best possible in the mean"]  # fmt: skip
     return figure(head, lines, result)
 
 

@@ -68,6 +68,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "ablation": blocks.ablation,
     "stream-parts": blocks.stream_parts,
     "streams": blocks.streams,
+    "learnable": blocks.learnable,
     "stream-baselines": blocks.stream_baselines,
     "training-sizes": blocks.training_sizes,
     "carry-over": blocks.carry_over,

@@ -21,10 +21,10 @@ How the probability of an item is made up:
 import argparse
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,8 +208,28 @@ class Made:
     truth: dict[str, float]
 
 
-def make(stream: Stream) -> Made:
-    """Draw a stream.
+class Choice(NamedTuple):
+    """One event as it is drawn, for whoever watches.
+
+    Attributes:
+        user, now, scene: who comes, when (seconds), and where.
+        own: the user's earlier items, the latest last.
+        item: the one that is chosen.
+        cells: (N,) what each item is about, a place in WORDS.
+        odds: (N,) the probability of each item; None if the best list is not stated here.
+    """
+
+    user: int
+    now: float
+    scene: int
+    own: list[int]
+    item: int
+    cells: Array
+    odds: Array | None
+
+
+def make(stream: Stream, watch: Callable[[Choice], None] | None = None) -> Made:
+    """Draw a stream; `watch` is shown each event before it counts.
 
     1. Draw the items, and when each is born.
     2. Draw who comes when, and in which scene.
@@ -246,8 +266,14 @@ def make(stream: Stream) -> Made:
             odds = _mixed(world, odds, own, low, share, repeated)
         place = min(int(np.searchsorted(odds.cumsum(), draws[e])), high - low - 1)
         item = low + place
-        if now >= cut and own:
-            best = _best(odds)
+        is_target = now >= cut and bool(own)
+        if watch is not None:
+            every = np.zeros(len(world.cells))
+            every[low:high] = odds
+            known = every if is_target else None
+            watch(Choice(user, now, int(scenes[e]), own, item, world.cells, known))
+        if is_target:
+            best = best_list(odds)
             sums += (1.0, odds[best].sum(), odds[best] @ gains[: len(best)], place in best)
         chosen[e] = item
         values[e] = tastes.rating(user, int(world.cells[item])) if stream.ratings else 0.0
@@ -432,7 +458,7 @@ def _mixed(
     return odds * (1.0 - given) + others
 
 
-def _best(odds: Array) -> Array:
+def best_list(odds: Array) -> Array:
     """Return the places of the ten highest odds, the highest first."""
     if len(odds) <= K:
         return np.argsort(-odds)

@@ -232,7 +232,9 @@ def made_up() -> Stored:
     full = {"name": "full model", "hit_rate_at_10": 0.2, "ndcg_at_10": 0.1}
     less = full | {"name": "no trend", "against": "full model", "difference": [-0.1, -0.2, -0.05]}
     models = {key: {"hit_rate_at_10": 0.2} for key in ("tracker", "tracker_served", "popularity")}
-    stream = {"models": models, "best": {"hit_rate_at_10": 0.3}}
+    best = {"hit_rate_at_10": 0.3, "hit_rate_at_10_drawn": 0.31}
+    stream = {"models": models, "best": best}
+    learned = {"learned": 0.2, "learned_drawn": 0.21, "best": 0.3, "best_drawn": 0.31}
     scores = {"hit_rate_at_10": 0.2, "ndcg_at_10": 0.1, "auc": 0.7}
     private = {
         "privacy": {"spent": 0.99, "noise_multiplier": 3.0},
@@ -283,6 +285,7 @@ def made_up() -> Stored:
             "streams": {"plain": {"variants": [full, less]}, "taste": {"variants": [full]}}
         },
         "streams": {"corners": {"plain": stream}},
+        "learnable": {"streams": {"plain": learned}},
         "train": {"points": [{"events": 9, "items": 8, "own": took, "other": None}]},
         "carry-over": {
             "with_a_refit": {"users": 9, "rebuilt": 9, "seconds": 1.0},

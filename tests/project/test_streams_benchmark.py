@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import blocks, corners, train
+from benchmarks import blocks, corners, learnable, train
 from benchmarks.corners import missed, verdict
 from benchmarks.results import Stored
-from benchmarks.streams import CORNERS, Stream, make, with_settings, write
+from benchmarks.streams import CORNERS, Choice, Stream, make, with_settings, write
 from tests.paths import ROOT
 
 SMALL = Stream(events=3000, items=500, days=6.0)
+
+MEASURED = {
+    "commands": ["python -m benchmarks.train"], "commit": "1234567", "date": "2026-01-01",
+    "machine": {"cores": 2, "model": "a", "memory_gib": 8, "load_average": 0.0},
+}  # fmt: skip
 
 
 def test_there_are_at_least_24_corners_of_a_size_that_an_hour_allows() -> None:
@@ -132,7 +137,8 @@ def evaluated(served: float, whole: float, baseline: float, best: float) -> dict
     """Figures of a stream with one baseline that is better than another."""
     shares = {"tracker_served": served, "tracker": whole, "trend": baseline, "content": 0.01}
     models = {name: {"hit_rate_at_10": share} for name, share in shares.items()}
-    return {"models": models, "best": {"hit_rate_at_10": best}}
+    mean = best + 0.1  # of the probabilities; the hits of the best list on these targets decide
+    return {"models": models, "best": {"hit_rate_at_10": mean, "hit_rate_at_10_drawn": best}}
 
 
 @pytest.mark.parametrize(
@@ -200,11 +206,7 @@ def test_the_figure_of_sizes_shows_this_version_and_what_was_not_run() -> None:
         {"events": 0, "items": 0, "own": {"train": took}, "other": None},
         {"events": 2000, "items": 50, "own": None, "other": None},
     ]
-    result = {
-        "commands": ["python -m benchmarks.train"], "commit": "1234567", "date": "2026-01-01",
-        "machine": {"cores": 2, "model": "a", "memory_gib": 8, "load_average": 0.0},
-        "figures": {"points": points},
-    }  # fmt: skip
+    result = {**MEASURED, "figures": {"points": points}}
     lines = blocks.training_sizes(Stored(train=result)).splitlines()
     rows = [line for line in lines if line.startswith("| ") and "processor" not in line][1:]
     figures = "90 s | 60 s | 800 MiB"
@@ -212,3 +214,58 @@ def test_the_figure_of_sizes_shows_this_version_and_what_was_not_run() -> None:
         f"| 1,000 events, 50 items | {figures} | {figures} | 700 | 0.3000 |",
         f"| all films | {figures} |  |  |  |  |  |",
     ]
+
+
+def test_who_watches_a_stream_sees_each_event_once_and_changes_none() -> None:
+    seen: list[Choice] = []
+    made = make(SMALL, seen.append)
+    assert made == make(SMALL)
+    assert [f"i{one.item}" for one in seen] == [event["item_id"] for event in made.events]
+    odds = [one.odds for one in seen if one.odds is not None]
+    assert len(odds) == made.truth["targets"]
+    assert np.allclose([one.sum() for one in odds], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("knob", "least", "most"),
+    [
+        ("trend", 0.97, 1.0),
+        ("repetition", 0.9, 1.0),
+        ("sequence", 0.2, 0.9),
+        ("taste", 0.2, 0.9),
+    ],
+)
+def test_a_learner_that_knows_the_rules_finds_what_events_can_tell(
+    knob: str, least: float, most: float
+) -> None:
+    stream = with_settings(SMALL, [f"{knob}=1"])
+    found = learnable.measure(stream)
+    assert least * found["best"] < found["learned"] <= most * found["best"] + 1e-9
+    error = np.sqrt(found["learned"] * (1.0 - found["learned"]) / found["targets"])
+    assert abs(found["learned"] - found["learned_drawn"]) < 4.0 * error
+
+
+def test_a_learner_leaves_out_the_streams_whose_rules_it_does_not_know() -> None:
+    kept = {name: CORNERS[name] for name in learnable.names()}
+    assert {"sequence", "taste", "scene", "cold-trend"} <= kept.keys()
+    assert not kept.keys() & {
+        "news",
+        "life-hours",
+        "bursts",
+        "taste-drift",
+        "taste-text-says-nothing",
+    }
+
+
+def test_what_can_be_learned_is_shown_as_a_share_of_the_gap() -> None:
+    models = {
+        name: {"hit_rate_at_10": rate} for name, rate in (("tracker_served", 0.25), ("trend", 0.2))
+    }
+    learned = {"learned": 0.31, "learned_drawn": 0.3, "best": 0.41, "best_drawn": 0.4}
+    results = Stored(
+        streams={"figures": {"corners": {"sequence": {"models": models}}}},
+        learnable={"figures": {"streams": {"sequence": learned, "plain": learned}}, **MEASURED},
+    )
+    page = blocks.learnable(results)
+    assert "| sequence | 0.2000 | 0.2500 | 0.3000 | 0.4000 | 50 % | 0.3100 | 0.4100 |" in page
+    assert "plain" not in page
