@@ -164,9 +164,16 @@ def _run(result: Mapping[str, Any]) -> str:
             f" {figures['first_list_seconds']:.0f} s after the broker's start, and all that had"
             f" waited was answered {figures['caught_up_seconds']:.0f} s after it."
         )
+    share = ""
+    if "full_rate" in figures:
+        share = (
+            f" Afterwards the worker took {whole(figures['full_rate'])} events/s that waited for"
+            f" it: the run was at {figures['rate'] / figures['full_rate']:.2f} of its full rate."
+        )
     text = (
         f"{figures['minutes']:g} minutes, {whole(figures['rate'])} events/s,"
-        f" {whole(figures['users'])} users, {whole(figures['items'])} items. {broker} {ended}"
+        f" {whole(figures['users'])} users, {whole(figures['items'])} items."
+        f" {broker} {ended}{share}"
         f" Of {whole(figures['events'])} events, {whole(figures['sent'] - figures['events'])}"
         f" were lost; {whole(figures['without_list'])} users are without a list of their last one."
     )

@@ -4,8 +4,10 @@ Events come at their rate the whole time; while the broker is away the producer 
 sends them afterwards. A worker that ends is started again, as a supervisor would. Every ten seconds
 memory, open files and what waits for the broker are noted. A reader beside it notes how late each
 list is, and whether each user's last event has one; so the broker may delete what has been read.
+Afterwards events are sent as fast as it goes, so that the share of the full rate is known at which
+the run was.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.soak --minutes 60 --away 10 --rate 5000
+    OMP_NUM_THREADS=1 python -m benchmarks.soak --minutes 60 --away 0 --rate 4500 --full 500000
 """
 
 import argparse
@@ -245,8 +247,17 @@ def windows(
     return found
 
 
+def full_rate(systems: Systems, worker: Supervisor, count: int) -> float:
+    """Return the events/s that the worker takes of some that wait for it."""
+    began = time.monotonic()
+    systems.send(f"{NAME}-events", count, False, 3, None, PRODUCER)
+    while worker.sample().get("lag") != 0.0:
+        time.sleep(0.5)
+    return count / (time.monotonic() - began)
+
+
 def soak(
-    systems: Systems, broker: KafkaBroker, rate: float, minutes: float, away: float
+    systems: Systems, broker: KafkaBroker, rate: float, minutes: float, away: float, full: int
 ) -> dict[str, Any]:
     """Run for some minutes, the broker away in the middle; return all that was noted."""
     systems.topics(NAME)
@@ -285,14 +296,21 @@ def soak(
             time.sleep(max(0.0, STEP_SECONDS - (time.monotonic() - began) % STEP_SECONDS))
         sending.join()
         time.sleep(2 * STEP_SECONDS)
+        ended = 1000 * time.time()
+        if full:
+            noted["full_rate"] = full_rate(systems, worker, full)
+            time.sleep(2 * STEP_SECONDS)
         code = worker.stop()
     finally:
         worker.stop()
     reader.stop()
     appended, listed = reader.pairs()
+    before = appended < ended
+    appended, listed = appended[before], listed[before]
     found: dict[str, Any] = {
         "minutes": minutes, "rate": rate, "items": systems.items, "users": systems.users,
-        "events": sum(map(len, reader.appended)), "sent": count + WARM, "lists": len(listed),
+        "events": sum(map(len, reader.appended)), "sent": count + WARM + full,
+        "lists": len(listed),
         "without_list": reader.missing(),
         "ends": worker.ends, "exit_code": code, **noted,
         "step_seconds": STEP_SECONDS, "samples": samples,
@@ -322,6 +340,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--away", type=float, default=10.0, help="minutes without a broker")
     parser.add_argument("--rate", type=float, default=5000.0, help="events a second")
+    parser.add_argument("--full", type=int, default=0, help="events as fast as it goes, at the end")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, required=True, help="everything is kept here")
@@ -330,7 +349,7 @@ def main() -> None:
     with KafkaBroker(given.folder / f"kafka-{os.getpid()}", extra=BROKER) as broker:
         systems = Systems(given.folder, broker.address, given.items, given.users)
         build(given.folder / "artifacts", given.items)
-        found = soak(systems, broker, given.rate, given.minutes, given.away)
+        found = soak(systems, broker, given.rate, given.minutes, given.away, given.full)
     for key, value in found.items():
         if key not in ("samples", "latency_ms"):
             print(f"{key}: {value}")

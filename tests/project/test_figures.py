@@ -272,7 +272,8 @@ def made_up() -> Stored:
         **dict.fromkeys(("films", "films-loo", "films-all", "groceries"), evaluation()),
         **dict.fromkeys(WALKS, walk),
         "outage": hour,
-        "soak": {name: hour[name] for name in hour if name not in away_only} | {"ends": []},
+        "soak": {name: hour[name] for name in hour if name not in away_only}
+        | {"ends": [], "full_rate": 600.0},
         **speed(),
         "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),
