@@ -141,13 +141,18 @@ class Systems:
         new = NewTopic(topic, partitions, 1, config={"message.timestamp.type": "LogAppendTime"})
         self.admin.create_topics([new])[topic].result()
 
-    def events(self, count: int, zipf: bool, seed: int) -> Iterator[tuple[str, bytes]]:
-        """Yield (user, JSON) with users uniform or Zipf, items always Zipf."""
+    def events(
+        self, count: int, zipf: bool, seed: int, ago: float = 3600.0, step: float = 0.001
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield (user, JSON) with users uniform or Zipf, items always Zipf.
+
+        The first event is of `ago` seconds before now, each of `step` seconds after the one before.
+        """
         generator = np.random.default_rng(seed)
         users = ranks(generator, self.users, count, 1.0 if zipf else 0.0)
         items = ranks(generator, self.items, count, 0.8)
         chooser = random.Random(seed)
-        start = time.time() - 3600
+        start = time.time() - ago
         for n in range(count):
             user = f"user{users[n]:07d}"
             kind = chooser.choice(("view", "view", "click", "like", "cart"))
@@ -158,7 +163,7 @@ class Systems:
                         "user_id": user,
                         "item_id": self.item_ids[items[n]],
                         "kind": kind,
-                        "timestamp": round(start + n * 0.001, 3),
+                        "timestamp": round(start + n * step, 3),
                         "scene": "home",
                     }
                 ).encode(),
@@ -172,6 +177,8 @@ class Systems:
         seed: int,
         rate: float | None,
         more: Mapping[str, str | int | bool] | None = None,
+        ago: float = 3600.0,
+        step: float = 0.001,
     ) -> None:
         """Produce events keyed by user, at a rate (open loop) or as fast as it goes.
 
@@ -182,6 +189,8 @@ class Systems:
             seed: of the events.
             rate: events a second; None for as many as possible.
             more: settings of the producer.
+            ago: as for `events`.
+            step: as for `events`.
         """
         producer = Producer(
             {
@@ -193,7 +202,7 @@ class Systems:
             }
         )
         begin = time.perf_counter()
-        for n, (user, value) in enumerate(self.events(count, zipf, seed)):
+        for n, (user, value) in enumerate(self.events(count, zipf, seed, ago, step)):
             if rate is not None:
                 ahead = n / rate - (time.perf_counter() - begin)
                 if ahead > 0.002:

@@ -1,7 +1,8 @@
 """Change over to a version as a worker does, in a process that has compiled nothing before.
 
 `python -m tests.changeover ROOT VERSION FOLDER` serves what LATEST of ROOT names, changes over to
-VERSION and prints, as JSON, which kernels the chunks after that still compile, and what they teach.
+VERSION and prints, as JSON, which kernels the chunks and requests after that still compile, and
+what they teach.
 """
 
 import asyncio
@@ -16,6 +17,9 @@ import numpy as np
 from numba.core.registry import CPUDispatcher
 
 from tests.plane_world import NOW, WorkerState, like
+from tracker.api.lists import ListRequest
+from tracker.api.live_lists import LiveLists
+from tracker.api.reads import Copy
 from tracker.artifact.versions import set_latest
 from tracker.events.wire import Event
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving
@@ -57,6 +61,18 @@ def chunk(number: int) -> Iterator[Event]:
     yield Event("u3", None, None, NOW, retracts=f"{NOW - 1000.0 + 200.0 * number + 3}")
 
 
+def answer_requests(worker: WorkerState) -> None:
+    """Make the lists of one request over HTTP, and of three at once."""
+    live, side = LiveLists(worker.settings), worker.users
+    copies = [
+        Copy(user, user, 0, side, side.moment(), side.find_user(user) or side.new_user())
+        for user in ("u1", "u2", "nobody")
+    ]
+    wanted = [ListRequest(10, None, NOW, [], None, worker.settings.explain)] * 3
+    for some in (copies[:1], copies[2:], copies):
+        assert len(live.make_all(some, wanted[: len(some)])) == len(some)
+
+
 def main() -> None:
     """Run."""
     root, version, folder = sys.argv[1:]
@@ -83,6 +99,7 @@ def main() -> None:
         worker.send(*chunk(number))
     join = _events(keeper.current, worker.context.kinds).take(np.zeros(1, np.int64))
     assert keeper.current.recommender.join(worker.rows, 0, 1, join) is not None
+    answer_requests(worker)
     learning: Any = worker.users._learning
     found = {name: part.steps for name, part in learning._learner.progress.items()}
     told = json.dumps({"compiled": sorted(compiled() - before), "steps": found})

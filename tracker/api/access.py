@@ -4,6 +4,7 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Literal
 
@@ -119,6 +120,7 @@ class Access:
             )
 
 
+@lru_cache(1024)
 def is_local(address: str | None) -> bool:
     """Return whether an address is of this machine's loopback."""
     try:

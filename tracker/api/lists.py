@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
-from typing import Any
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,7 +30,7 @@ from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.parts import GROUPS
 from tracker.stream.serving import Serving
-from tracker.users.readings import Histories, every_interest, read_histories, shares_of
+from tracker.users.readings import Histories, every_interest, shares_of
 from tracker.users.rows import RequestBatch, UserRows
 
 PLACES = 6
@@ -102,21 +102,29 @@ def list_answer(
     words: Words,
 ) -> ListAnswer:
     """Return a list as it is sent; `copy` is that of the user, None for a guest."""
-    batch, artifact = inspection.batch, recommender.artifact
-    return list_answers([copy], [list_request], artifact, batch, requests, words)[0]
+    histories, batch = inspection.results.histories, inspection.batch
+    return list_answers(
+        [copy], [list_request], recommender.artifact, histories, batch, requests, words
+    )[0]
 
 
 def list_answers(
     copies: Sequence[Copy | None],
     list_requests: Sequence[ListRequest],
     artifact: Artifact,
+    histories: Histories,
     batch: RecommendedBatch,
     requests: RequestBatch,
     words: Words,
 ) -> list[ListAnswer]:
-    """Return the lists of B users as they are sent."""
-    lists = items_of_lists(batch, requests, words, artifact.vectors)
-    interests = interest_shares(requests, words, artifact.vectors)
+    """Return the lists of B users as they are sent; `histories` are what they were made of."""
+    vectors = artifact.vectors
+    if batch.explanation is None:
+        names = [list(some.values()) for some in interests_of(histories, requests, words, vectors)]
+    else:
+        names = interest_names(batch, words)
+    lists = items_of_lists(batch, requests, names, vectors)
+    interests = interest_shares(histories, names)
     return [
         ListAnswer(
             None if copy is None else copy.user_id,
@@ -132,21 +140,18 @@ def list_answers(
     ]
 
 
-def interest_shares(
-    requests: RequestBatch, words: Words, items: ItemVectors
-) -> list[list[InterestShare]]:
-    """Return the interests of each of B users, strongest first."""
-    histories = read_histories(requests, items)
+def interest_shares(histories: Histories, names: list[list[str]]) -> list[list[InterestShare]]:
+    """Return the interests of each of B users, strongest first; `names` are in that order."""
     shares, moves = shares_of(histories.strengths, histories.changes)
-    exists = (shares > 0.0).tolist()
     strengths, changes = rounded(shares, PLACES), rounded(moves, PLACES)
+    exists, order = (shares > 0.0).tolist(), histories.order.tolist()
     return [
         [
             InterestShare(name, strengths[user][place], changes[user][place])
-            for place, name in names.items()
+            for place, name in zip(order[user], of_user, strict=False)
             if exists[user][place]
         ]
-        for user, names in enumerate(interests_of(histories, requests, words, items))
+        for user, of_user in enumerate(names)
     ]
 
 
@@ -170,70 +175,97 @@ def list_items(
     recommender: Recommender, requests: RequestBatch, inspection: Inspection, words: Words
 ) -> list[ListItem]:
     """Return the items of one user's list, with what is fields of them."""
-    vectors = recommender.artifact.vectors
-    return items_of_lists(inspection.batch, requests, words, vectors)[0]
+    vectors, batch = recommender.artifact.vectors, inspection.batch
+    return items_of_lists(batch, requests, interest_names(batch, words), vectors)[0]
 
 
 def items_of_lists(
-    batch: RecommendedBatch, requests: RequestBatch, words: Words, vectors: ItemVectors
+    batch: RecommendedBatch, requests: RequestBatch, names: list[list[str]], vectors: ItemVectors
 ) -> list[list[ListItem]]:
-    """Return the items of the lists of B users, with what is fields of them."""
-    scores, probabilities = rounded(batch.scores, PLACES), rounded(batch.probabilities, PLACES)
-    channels, reasons = batch.channels.tolist(), _reasons(batch, requests, words, vectors)
+    """Return the items of the lists of B users, with what is fields of them.
+
+    Args:
+        batch: the lists.
+        requests: the users.
+        names: of the interests of each, strongest first.
+        vectors: the catalogue.
+    """
+    columns = [
+        batch.rows.tolist(),
+        rounded(batch.scores, PLACES),
+        batch.channels.tolist(),
+        rounded(batch.probabilities, PLACES),
+        _reasons(batch, requests, names, vectors),
+    ]
     return [
         [
             ListItem(
                 vectors.ids[row],
                 vectors.label(row),
-                scores[user][place],
-                CHANNELS[channels[user][place]],
-                None if isnan(probabilities[user][place]) else probabilities[user][place],
-                demoted=channels[user][place] == CHANNEL.seen,
-                **({} if reasons is None else reasons[user][place]),
+                score,
+                CHANNELS[channel],
+                None if isnan(probability) else probability,
+                told.interest,
+                told.because,
+                told.others,
+                told.earlier,
+                channel == CHANNEL.seen,
+                told.parts,
             )
-            for place, row in enumerate(rows)
+            for row, score, channel, probability, told in zip(*of_user, strict=True)
             if row >= 0
         ]
-        for user, rows in enumerate(batch.rows.tolist())
+        for of_user in zip(*columns, strict=True)
     ]
 
 
+class _Reasons(NamedTuple):
+    """Fields of a `ListItem` that are of its explanation."""
+
+    interest: str | None
+    because: list[Reason]
+    others: float | None
+    earlier: float | None
+    parts: Parts | None
+
+
+_NO_REASONS = _Reasons(None, [], None, None, None)
+
+
 def _reasons(
-    batch: RecommendedBatch, requests: RequestBatch, words: Words, vectors: ItemVectors
-) -> list[list[dict[str, Any]]] | None:
-    """Return what is told of the items of lists (B, K), by field; None for nothing."""
+    batch: RecommendedBatch, requests: RequestBatch, names: list[list[str]], vectors: ItemVectors
+) -> list[list[_Reasons]]:
+    """Return what is told of the items of lists (B, K)."""
     explanation = batch.explanation
     if explanation is None:
-        return None
-    names, times = interest_names(batch, words), _latest_times(batch, requests).tolist()
+        return [[_NO_REASONS] * batch.rows.shape[1]] * len(batch)
     sums = explanation.shares.sum(axis=2) + explanation.others + explanation.earlier
     columns = [
         explanation.interests.tolist(),
         (sums > 0.0).tolist(),
         batch.because_rows.tolist(),
         rounded(explanation.shares, PLACES),
-        times,
+        _latest_times(batch, requests).tolist(),
         rounded(explanation.others, PLACES),
         rounded(explanation.earlier, PLACES),
     ]
-    lists: list[list[dict[str, Any]]] = []
+    lists: list[list[_Reasons]] = []
     for user, columns_of_user in enumerate(zip(*columns, strict=True)):
         parts = _parts(explanation, user)
-        items: list[dict[str, Any]] = []
+        items: list[_Reasons] = []
         for place, entry in enumerate(zip(*columns_of_user, strict=True)):
             interest, has_shares, rows, shares, latest, others, earlier = entry
-            fields: dict[str, Any] = {
-                "interest": names[user][interest] if interest >= 0 else None,
-                "parts": None if parts is None else parts[place],
-            }
-            if has_shares:
-                fields["because"] = [
-                    Reason(vectors.ids[row], vectors.label(row), time, share)
-                    for row, time, share in zip(rows, latest, shares, strict=True)
-                    if row >= 0
-                ]
-                fields["others"], fields["earlier"] = others, earlier
-            items.append(fields)
+            name = names[user][interest] if interest >= 0 else None
+            part = None if parts is None else parts[place]
+            if not has_shares:
+                items.append(_NO_REASONS._replace(interest=name, parts=part))
+                continue
+            because = [
+                Reason(vectors.ids[row], vectors.label(row), time, share)
+                for row, time, share in zip(rows, latest, shares, strict=True)
+                if row >= 0
+            ]
+            items.append(_Reasons(name, because, others, earlier, part))
         lists.append(items)
     return lists
 

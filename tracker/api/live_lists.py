@@ -113,11 +113,14 @@ class LiveLists:
             np.array([scene_code(one.scene) for one in list_requests], np.uint32),
             np.array([hash_id(copy.name) for copy in copies], np.uint64),
         )
-        batch = recommender.recommend(requests, list_requests[0].k, moment.learned)
+        batch, histories = recommender.recommend_with_histories(
+            requests, list_requests[0].k, moment.learned
+        )
         return list_answers(
             copies,
             list_requests,
             moment.serving.artifact,
+            histories,
             batch,
             requests,
             moment.serving.encoder.words,

@@ -286,7 +286,7 @@ def _ring_events(states: UserStates, slots: Slots, items: ItemVectors) -> _RingE
         np.full(shape, np.nan, np.float32), np.zeros(shape, np.float64),
         np.zeros(len(slots), np.int64),
     )  # fmt: skip
-    _read_rings(states.ring, states.head["n_ring"], slots, items.table, events)
+    _read_rings(states.ring, states.head, slots, items.table, events)
     longest = max(1, int(events.lengths.max(initial=0)))
     columns = [np.ascontiguousarray(column[:, :longest]) for column in events[:5]]
     return _RingEvents._make([*columns, events.lengths])
@@ -294,12 +294,12 @@ def _ring_events(states: UserStates, slots: Slots, items: ItemVectors) -> _RingE
 
 @native
 def _read_rings(
-    ring: Array, n_ring: Array, slots: Slots, table: RowTable, events: _RingEvents
+    ring: Array, head: Array, slots: Slots, table: RowTable, events: _RingEvents
 ) -> None:
     rows, kinds, scenes, values, times, lengths = events
     for b in range(len(slots)):
         n = 0
-        for r in range(int(n_ring[slots[b]])):
+        for r in range(int(head[slots[b]]["n_ring"])):
             entry = ring[slots[b], r]
             if entry["flags"] & RING_RETRACTED != 0:
                 continue

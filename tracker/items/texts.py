@@ -14,6 +14,11 @@ Array = NDArray[Any]
 
 _BLOCK = 4096
 
+_BETWEEN = b", \t\n\r"
+"""What may stand between a string of a JSON array and the next."""
+
+_decode_string = msgspec.json.Decoder(str).decode
+
 _TAB, _NEWLINE, _RETURN, _SPACE = 9, 10, 13, 32
 
 _QUOTE, _COMMA, _BACKSLASH, _OPEN, _CLOSE = 34, 44, 92, 91, 93
@@ -59,6 +64,7 @@ class JsonStrings(Sequence[str]):
 
     def __init__(self, content: bytes | memoryview) -> None:
         self._content = np.frombuffer(content, np.uint8)
+        self._bytes = self._content.data
         count = _find_strings(self._content, np.zeros(0, np.int64))
         if count < 0:
             raise ValueError(f"no JSON array of strings (byte {-1 - count})")
@@ -84,7 +90,8 @@ class JsonStrings(Sequence[str]):
         """Return one of the strings, or a list of some."""
         rows = range(len(self))[place]
         if isinstance(rows, int):
-            return self._decoded(rows, rows + 1)[0]
+            part = self._bytes[self._starts.item(rows) : self._starts.item(rows + 1)]
+            return _decode_string(bytes(part).rstrip(_BETWEEN))
         if rows.step == 1:
             return self._decoded(rows.start, rows.stop)
         return [self._decoded(row, row + 1)[0] for row in rows]
@@ -115,7 +122,7 @@ class JsonStrings(Sequence[str]):
     def _decoded(self, start: int, stop: int) -> list[str]:
         """Return strings from `start` on and before `stop`."""
         part = self._content[self._starts[start] : self._starts[stop]].tobytes()
-        return msgspec.json.decode(b"[" + part.rstrip(b", \t\n\r") + b"]", type=list[str])
+        return msgspec.json.decode(b"[" + part.rstrip(_BETWEEN) + b"]", type=list[str])
 
     def _copied(self, plain: bool) -> Texts:
         starts = np.zeros(len(self) + 1, np.int64)

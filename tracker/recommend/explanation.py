@@ -1,5 +1,6 @@
 """explanation_of: what speaks for the items of lists: interests, own events, parts of scores."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +44,15 @@ def sum_for_shares(requests: RequestBatch, options: RecommendOptions) -> tuple[i
 
     It is the one whose half-life is nearest to that of reasons.
     """
-    half_lives = np.array(requests.states.config.half_lives_seconds)
-    ratios = np.log(half_lives / options.because_half_life_seconds)
-    which = int(np.argmin(np.abs(ratios)))
+    half_lives = requests.states.config.half_lives_seconds
+    which = _nearest(half_lives, options.because_half_life_seconds)
     return which, float(half_lives[which])
+
+
+@cache
+def _nearest(half_lives: tuple[float, ...], half_life: float) -> int:
+    """Return the place of the half-life nearest to another one."""
+    return int(np.argmin(np.abs(np.log(np.array(half_lives) / half_life))))
 
 
 def explanation_of(

@@ -143,18 +143,28 @@ class Recommender:
         Raises:
             ValueError: k is below 1, or the states have another dim.
         """
+        return self.recommend_with_histories(requests, k, learned, step)[0]
+
+    def recommend_with_histories(
+        self,
+        requests: RequestBatch,
+        k: int,
+        learned: LearnedModels | None = None,
+        step: Step = lambda name: nullcontext(),
+    ) -> tuple[RecommendedBatch, Histories]:
+        """Make lists as `recommend`, and return with them the histories that they are made of."""
         self._check(requests, k)
         learned = LearnedModels() if learned is None else learned
         with step("search"):  # 1, 2
             results = self.reader.search(requests, learned.attention)
         with step("rank"):
             if len(requests) <= _PART:
-                return self._lists(results, requests, k, learned)
+                return self._lists(results, requests, k, learned), results.histories
             lists = [
                 self._lists(results.part(part), requests.part(part), k, learned)
                 for part in _parts(len(requests))
             ]
-        return joined_batches(lists)
+        return joined_batches(lists), results.histories
 
     def inspect(
         self,

@@ -120,7 +120,7 @@ class Histories(NamedTuple):
 
 @native
 def _read_rings(
-    ring: Array, n_ring: Array, slots: Slots, table: RowTable,
+    ring: Array, head: Array, slots: Slots, table: RowTable,
     ring_rows: Array, history: Array, n_history: Array,
 ) -> None:  # fmt: skip
     """Fill ring_rows, history and n_history of `Histories`."""
@@ -128,7 +128,7 @@ def _read_rings(
         u = slots[b]
         n = 0
         if u >= 0:
-            for r in range(int(n_ring[u]) - 1, -1, -1):
+            for r in range(whole(head[u]["n_ring"]) - 1, -1, -1):
                 entry = ring[u, r]
                 if entry["flags"] & RING_RETRACTED != 0:
                     continue
@@ -171,9 +171,7 @@ def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
     ring_rows = np.full((users, width), -1, np.int32)
     history = np.zeros((users, width), np.int32)
     n_history = np.zeros(users, np.int64)
-    _read_rings(
-        states.ring, states.head["n_ring"], slots, items.table, ring_rows, history, n_history
-    )
+    _read_rings(states.ring, states.head, slots, items.table, ring_rows, history, n_history)
     strengths = np.zeros((users, states.config.slots), np.float32)
     changes = np.zeros((users, states.config.slots), np.float32)
     means = np.zeros((users, *states.interest_means.shape[1:]), np.float32)
@@ -256,8 +254,7 @@ def strongest_interests(
     histories: Histories, requests: RequestBatch, items: ItemVectors
 ) -> NamedInterests:
     """Describe the strongest interests of each user."""
-    users, width = histories.order.shape
-    count = min(INTERESTS, width)
+    users = len(histories.order)
     named = NamedInterests(
         np.empty((users, INTERESTS), np.int32),
         np.zeros((users, INTERESTS), np.float32),
@@ -265,7 +262,7 @@ def strongest_interests(
     )
     share, moved = shares_of(histories.strengths, histories.changes)
     without = _name_interests(
-        requests.slots, histories.order[:, :count], share, moved, requests.states.interest_heads,
+        requests.slots, histories.order, share, moved, requests.states.interest_heads,
         items.table, items.label_codes, named,
     )  # fmt: skip
     if without:  # a medoid that is gone: rare
@@ -279,16 +276,16 @@ def strongest_interests(
 
 @native
 def _name_interests(
-    slots: Slots, top: Array, share: Array, moved: Array, interest_heads: Array,
+    slots: Slots, order: Array, share: Array, moved: Array, interest_heads: Array,
     table: RowTable, label_codes: Array, named: NamedInterests,
 ) -> int:  # fmt: skip
     """Fill what `strongest_interests` returns; return how many interests have no medoid's label."""
     labels, shares, moves = named
     without = 0
     labels[:] = -1
-    for b in range(top.shape[0]):
-        for i in range(top.shape[1]):
-            interest = top[b, i]
+    for b in range(order.shape[0]):
+        for i in range(min(labels.shape[1], order.shape[1])):
+            interest = order[b, i]
             shares[b, i] = share[b, interest]
             moves[b, i] = moved[b, interest]
             if not shares[b, i] > 0.0:
@@ -313,42 +310,49 @@ def every_interest(
         user's row, and the order (B, S) int64 in which they began, 0 for the oldest; both -1
         beyond the user's interests.
     """
-    strengths = np.take_along_axis(histories.strengths, histories.order, axis=1)
-    places = np.where(strengths > 0.0, histories.order, -1)
-    rows, births = np.full(places.shape, -1, np.int64), np.full(places.shape, -1, np.int64)
-    heads = requests.states.interest_heads
-    if _find_medoids(requests.slots, places, heads, items.table, rows, births):
-        # A medoid that is gone: rare.
-        for b, i in np.argwhere((places >= 0) & (rows < 0)):
+    shape = histories.order.shape
+    labels, medoids = np.empty(shape, np.int32), np.empty(shape, np.int64)
+    places, births = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    without = _describe_interests(
+        requests.slots, histories.order, histories.strengths, requests.states.interest_heads,
+        items.table, items.label_codes, labels, medoids, places, births,
+    )  # fmt: skip
+    if without:  # a medoid that is gone: rare
+        for b, i in np.argwhere((places >= 0) & (medoids < 0)):
             past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
             if len(past):
                 cosines = items.vectors[past] @ histories.interests[b, places[b, i]]
-                rows[b, i] = past[int(np.argmax(cosines))]
-    labels = np.where(rows >= 0, items.label_codes[rows], -1).astype(np.int32)
-    return labels, rows, places, births
+                medoids[b, i] = past[int(np.argmax(cosines))]
+                labels[b, i] = items.label_codes[medoids[b, i]]
+    return labels, medoids, places, births
 
 
 @native
-def _find_medoids(
-    slots: Slots, places: Array, interest_heads: Array, table: RowTable, rows: Array, births: Array
-) -> int:
-    """Write the rows of interests' medoids, and the order in which the interests began.
-
-    Returns:
-        how many medoids the catalogue does not have.
-    """
+def _describe_interests(
+    slots: Slots, order: Array, strengths: Array, interest_heads: Array, table: RowTable,
+    label_codes: Array, labels: Array, medoids: Array, places: Array, births: Array,
+) -> int:  # fmt: skip
+    """Fill what `every_interest` returns; return how many medoids the catalogue does not have."""
     without = 0
-    for b in range(places.shape[0]):
+    for b in range(order.shape[0]):
         heads = interest_heads[max(slots[b], 0)]
-        for i in range(places.shape[1]):
-            place = places[b, i]
-            if place < 0:
+        for i in range(order.shape[1]):
+            place = order[b, i]
+            labels[b, i] = -1
+            medoids[b, i] = -1
+            places[b, i] = -1
+            births[b, i] = -1
+            if not strengths[b, place] > 0.0:
                 continue
-            rows[b, i] = row_of_hash(table.hashes, table.rows, heads[place]["medoid"])
-            without += rows[b, i] < 0
+            places[b, i] = place
+            medoids[b, i] = row_of_hash(table.hashes, table.rows, heads[place]["medoid"])
+            if medoids[b, i] >= 0:
+                labels[b, i] = label_codes[medoids[b, i]]
+            else:
+                without += 1
             births[b, i] = 0
-            for other in places[b]:
-                if other >= 0 and (
+            for other in range(order.shape[1]):
+                if strengths[b, other] > 0.0 and (
                     heads[other]["born"] < heads[place]["born"]
                     or (heads[other]["born"] == heads[place]["born"] and other < place)
                 ):

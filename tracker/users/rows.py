@@ -36,29 +36,31 @@ class UserRows:
     Args:
         config: of the artifact.
         most: rows up to which growth copies nothing.
+        states: those there are already; by default none.
     """
 
-    def __init__(self, config: InterestConfig, most: int = 0) -> None:
+    def __init__(
+        self, config: InterestConfig, most: int = 0, states: UserStates | None = None
+    ) -> None:
         self.on_unreadable: OnUnreadable = lambda key, row, problem: None
         self.on_damaged: Callable[[list[bytes]], object] = lambda keys: None
         self.newest = ANY_ARTIFACT
-        self.states = UserStates(config, 0, most=most)
+        self.states = UserStates(config, 0, most=most) if states is None else states
         self.seen = SeenSets(config, 0)
-        self.seen_slots = np.zeros(0, np.int64)
-        self._seen_kept = np.zeros(0, np.int64)  # `evicted` of each user as the seen row was kept
+        self.seen_slots = np.full(self.states.capacity, -1, np.int64)
+        self._seen_kept = np.zeros(
+            self.states.capacity, np.int64
+        )  # `evicted` of each user as the seen row was kept
         self._emptied: set[int] = set()  # slots of users who joined others since the last `dump`
 
     @classmethod
     def of(cls, states: UserStates) -> "UserRows":
         """Return rows with these states and empty seen sets."""
-        rows = cls(states.config)
-        rows.states = states
-        rows.grow(states.capacity)
-        return rows
+        return cls(states.config, states=states)
 
     def copy_row(self, slot: int) -> "UserRows":
         """Return one row as the only one, at slot 0, which later events do not change."""
-        rows = UserRows.of(self.states.copy_rows(np.array([slot])))
+        rows = UserRows.of(self.states.copy_rows(slice(slot, slot + 1)))
         rows.newest = self.newest
         seen = int(self.seen_slots[slot])
         if seen >= 0:

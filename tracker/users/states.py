@@ -5,6 +5,7 @@ size; as bytes, what is not in use is left out.
 """
 
 from collections.abc import Sequence
+from copy import copy as shallow_copy
 from typing import Any
 
 import numpy as np
@@ -178,11 +179,12 @@ class UserStates:
         self.head["last_offset"][slots] = -1
         self.head["emitted_offset"][slots] = -1
 
-    def copy_rows(self, slots: Slots) -> "UserStates":
+    def copy_rows(self, slots: Slots | slice) -> "UserStates":
         """Return rows (n,) as an arena of their own, which later events do not change."""
-        copy = UserStates(self.config, 0)
+        copy = shallow_copy(self)
+        copy._room = Room()
         for name in _COLUMNS:
-            setattr(copy, name, getattr(self, name)[slots])
+            setattr(copy, name, np.array(getattr(self, name)[slots]))
         return copy
 
     def _columns_as_bytes(self) -> ByteColumns:
