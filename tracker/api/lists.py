@@ -205,14 +205,14 @@ def items_of_lists(
                 score,
                 CHANNELS[channel],
                 None if isnan(probability) else probability,
-                told.interest,
-                told.because,
-                told.others,
-                told.earlier,
+                reasons.interest,
+                reasons.because,
+                reasons.others,
+                reasons.earlier,
                 channel == CHANNEL.seen,
-                told.parts,
+                reasons.parts,
             )
-            for row, score, channel, probability, told in zip(*of_user, strict=True)
+            for row, score, channel, probability, reasons in zip(*of_user, strict=True)
             if row >= 0
         ]
         for of_user in zip(*columns, strict=True)
