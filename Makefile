@@ -72,11 +72,12 @@ test: .venv/.test
 	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadgroup --cov --cov-report=term $(ARGS)
 
 # All of tests/end_to_end needs a broker: it is not even imported. Folders of tests are in memory
-# where it has room for them (.1 GB): hundreds of small databases wait for a disk else.
+# where it has room for them (.1 GB): hundreds of small databases wait for a disk else. Tests are
+# dealt out by file in the order of collection: doctests come last, so both processes end together.
 quick: export PYTEST_DEBUG_TEMPROOT ?= $(shell df -k /dev/shm 2>&- | awk 'NR > 1 && $$4 > 1000000 { print "/dev/shm" }')
 quick: .venv/.test
-	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup -m "not broker and not training" \
-	  --ignore tests/end_to_end $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadgroup --no-loadscope-reorder \
+	  -m "not broker and not training" --ignore tests/end_to_end $(ARGS)
 
 browser: .venv/.test
 	$(BIN)/python -m tests.browser $(ARGS)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from tracker.stream.partition import Partition
 def user_in(partition: int, partitions: int = 4, skip: int = 0) -> str:
     """Return a user id whose events lie in a partition."""
     names = (f"user{number}" for number in range(10_000))
-    found = [name for name in names if partition_of(name, partitions, "murmur2") == partition]
-    return found[skip]
+    found = (name for name in names if partition_of(name, partitions, "murmur2") == partition)
+    return next(islice(found, skip, None))
 
 
 class ApiWorld:

@@ -5,9 +5,11 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis  # noqa: F401 - late, from within its plug-in, Python 3.11 may fail to parse it
 import pytest
+from xdist.scheduler import LoadGroupScheduling
 
 from tests.brokers import KafkaBroker, why_no_kafka
 from tracker.demo.broker import embedded_broker
@@ -15,6 +17,8 @@ from tracker.demo.broker import embedded_broker
 sys.modules["triton"] = None  # type: ignore[assignment] # for GPUs; at the exit it tells of leaks
 
 WHY_NO_KAFKA = pytest.StashKey[str]()
+LONGEST_NAME = 200
+"""Characters of a parameter that are part of its test's name."""
 FULL_COLLECTIONS = pytest.StashKey[int]()
 """The number of full collections at the last freeze."""
 
@@ -27,7 +31,37 @@ def in_ci() -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marker that keeps tests of one broker in one process, also without xdist."""
     gc.set_threshold(20_000)  # as in a worker: imports and tests make few cycles
+    gc.disable()  # until all is collected: what is imported stays
     config.addinivalue_line("markers", "xdist_group: tests that run in the same process")
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage be collected from the first test on."""
+    gc.enable()
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a long value by its beginning: names travel between processes, three times a test."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_NAME:
+        return f"{val[:LONGEST_NAME]!a}..."
+    return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupScheduling | None:
+    """Deal quick tests out by file: one by one, each costs a look at all that ran before it."""
+    if config.getoption("dist") == "loadgroup" and "not broker" in config.getoption("-m"):
+        return FileScheduling(config, log)
+    return None
+
+
+class FileScheduling(LoadGroupScheduling):
+    """Deals out tests by file, and those of a group together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return the group of a test, or its file."""
+        group: str = super()._split_scope(nodeid)
+        return group.partition("::")[0]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -36,6 +36,7 @@ DISTRIBUTIONS = {  # of modules that are called otherwise than their package
     "sentence_transformers": "sentence-transformers",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
+    "xdist": "pytest-xdist",
 }
 
 

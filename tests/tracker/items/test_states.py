@@ -1,5 +1,6 @@
 """Item rows: counts exact in any order and under retraction, bounded lists, bytes."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -275,10 +276,15 @@ def test_another_format_is_refused_by_name() -> None:
         ItemStates(1).unpack(np.array([0]), [b"\x07" + row[1:]])
 
 
+@cache
+def full_row() -> bytes:
+    return full().pack(np.array([1]))[0]
+
+
 @settings(deadline=None, derandomize=True)
 @given(st.data())
 def test_damaged_bytes_are_refused_and_never_read(data: st.DataObject) -> None:
-    row = ROW
+    row = full_row()
     choice = data.draw(st.sampled_from(["cut", "flip", "grow", "noise"]))
     if choice == "cut":
         damaged = row[: data.draw(st.integers(0, len(row) - 1))]
@@ -293,9 +299,6 @@ def test_damaged_bytes_are_refused_and_never_read(data: st.DataObject) -> None:
     with pytest.raises(ItemStateFormatError):
         states.unpack(np.array([0]), [damaged])
     assert states.head["item"][0] == 0
-
-
-ROW = full().pack(np.array([1]))[0]
 
 
 def test_the_golden_row_of_format_1_is_refused_with_the_way_out() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,48 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tracker.artifact.versions import ArtifactError
+from tests.aside_calls import (
+    RefusedError,
+    die,
+    fail_in_two_parts,
+    note,
+    note_score,
+    refuse,
+    work,
+)
 from tracker.stream.aside import ProcessEndedError, call_aside
-
-
-def note(path: Path) -> None:
-    """Write the process and its priority, and print something as libraries do."""
-    sys.stdout.write("no answer\n")
-    sys.stdout.flush()
-    path.write_text(f"{os.getpid()} {os.nice(0)}", encoding="utf-8")
-
-
-def refuse(reason: str) -> None:
-    raise ArtifactError(reason)
-
-
-class TwoPartsError(Exception):
-    """Cannot be made again of its message, so pickle writes it and cannot read it."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what}: {why}")
-
-
-def fail_in_two_parts() -> None:
-    raise TwoPartsError("a file", "cut short")
-
-
-def note_score(path: Path) -> None:
-    path.write_text(Path("/proc/self/oom_score_adj").read_text(encoding="utf-8"), encoding="utf-8")
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def work(folder: Path) -> None:
-    """Work for a long time, and tidy up at the end."""
-    busy = folder / "busy"
-    busy.touch()
-    try:
-        time.sleep(100.0)
-    finally:
-        busy.unlink()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
@@ -75,7 +42,7 @@ def test_a_call_runs_in_another_process_with_the_lowest_priority(tmp_path: Path)
 
 
 def test_what_a_call_raises_is_raised() -> None:
-    with pytest.raises(ArtifactError, match="altered or cut short"):
+    with pytest.raises(RefusedError, match="altered or cut short"):
         asyncio.run(call_aside(refuse, "altered or cut short"))
 
 
@@ -101,7 +68,7 @@ def test_where_memory_is_short_the_system_takes_the_call_and_not_its_caller(tmp_
 
 def test_a_call_whose_caller_is_killed_tidies_up_and_ends(tmp_path: Path) -> None:
     call = (
-        "import asyncio, pathlib; from tests.tracker.stream.test_aside import work;"
+        "import asyncio, pathlib; from tests.aside_calls import work;"
         " from tracker.stream.aside import call_aside;"
         f" asyncio.run(call_aside(work, pathlib.Path({str(tmp_path)!r})))"
     )

@@ -1,5 +1,7 @@
 """User rows: to and from bytes, sizes, damage."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -203,10 +205,15 @@ def test_a_refused_row_leaves_the_arena_as_it_was() -> None:
     assert users.states.pack(np.arange(3)) == rows
 
 
+@cache
+def lived_in_rows() -> list[bytes]:
+    return lived_in().states.pack(np.arange(3))
+
+
 @deterministic
 @given(st.data())
 def test_damaged_bytes_are_refused_and_never_read(data: st.DataObject) -> None:
-    row = ROWS[data.draw(st.integers(0, 2))]
+    row = lived_in_rows()[data.draw(st.integers(0, 2))]
     states = UserStates(SMALL, 1)
     choice = data.draw(st.sampled_from(["cut", "flip", "grow", "noise"]))
     if choice == "cut":
@@ -221,9 +228,6 @@ def test_damaged_bytes_are_refused_and_never_read(data: st.DataObject) -> None:
     with pytest.raises(StateFormatError, match=r"damaged|format"):
         states.unpack(np.array([0]), [damaged])
     assert not states.head["n_ring"].any()
-
-
-ROWS = lived_in().states.pack(np.arange(3))
 
 
 def test_the_golden_row_of_format_1_is_read_and_written_the_same() -> None:
