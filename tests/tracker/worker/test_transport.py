@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,11 +259,19 @@ def test_only_sources_without_room_are_left_out_of_a_fetch(
     assert len(asked) == 2
 
 
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Rdict]:
+    """Open a database; it is closed before its folder goes, which takes a second else."""
+    opened = Rdict(str(tmp_path / "db"), options=Options(raw_mode=True))
+    yield opened
+    opened.close()
+
+
 class Table:
     """A table whose database keeps what is written."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database: Any = Rdict(str(folder / "db"), options=Options(raw_mode=True))
+    def __init__(self, database: Any) -> None:
+        self.database = database
         self.data = SimpleNamespace(_db_for_partition=lambda partition: self.database)
 
     @property
@@ -276,8 +284,8 @@ def at(position: int, highwater: int | None = None) -> Any:
     return SimpleNamespace(position=position, has_valid_position=True, highwater=highwater)
 
 
-def recovering(consumer: Any, folder: Path, *, standby: bool = False) -> tuple[Table, Any]:
-    table = Table(folder)
+def recovering(consumer: Any, database: Rdict, *, standby: bool = False) -> tuple[Table, Any]:
+    table = Table(database)
     recovery = SimpleNamespace(
         active_tps=set() if standby else {CHANGES},
         standby_tps={CHANGES} if standby else set(),
@@ -297,9 +305,9 @@ def recovering(consumer: Any, folder: Path, *, standby: bool = False) -> tuple[T
     return table, recovery
 
 
-def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read(tmp_path: Path) -> None:
+def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read(database: Rdict) -> None:
     consumer = bare()
-    table, recovery = recovering(consumer, tmp_path)
+    table, recovery = recovering(consumer, database)
     found: dict[TP, Any] = {CHANGES: records(0, 1, 9), EVENTS: records(1)}
     asyncio.run(consumer._apply_changelogs(found, {CHANGES, EVENTS}))
     assert table.rows == {b"0": b"", b"1": b"", b"9": b"", OFFSET_KEY: b"9"}
@@ -311,10 +319,10 @@ def test_changelog_is_applied_in_bulk_and_recovery_ends_at_what_was_read(tmp_pat
 
 
 def test_record_of_a_changelog_without_a_key_of_ours_is_passed_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    database: Rdict, caplog: pytest.LogCaptureFixture
 ) -> None:
     consumer = bare()
-    table, recovery = recovering(consumer, tmp_path)
+    table, recovery = recovering(consumer, database)
     table.name = "items"  # type: ignore[attr-defined]
     counted: list[tuple[str, str]] = []
     consumer.transport.count_unreadable = lambda *row: counted.append(row)
@@ -327,10 +335,10 @@ def test_record_of_a_changelog_without_a_key_of_ours_is_passed_over(
 
 
 def test_partition_that_a_rebalance_takes_away_meanwhile_is_neither_asked_nor_sought(
-    tmp_path: Path,
+    database: Rdict,
 ) -> None:
     consumer = bare()
-    _, recovery = recovering(consumer, tmp_path)
+    _, recovery = recovering(consumer, database)
     consumer._fetch_state = lambda tp: None
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
     assert recovery.active_offsets[CHANGES] == 4
@@ -411,9 +419,9 @@ def test_recovery_does_not_wait_for_records_where_only_a_marker_is_left(
     assert waits == [most]
 
 
-def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
+def test_standby_is_kept_up_to_date_the_same_way(database: Rdict) -> None:
     consumer = bare()
-    table, recovery = recovering(consumer, tmp_path, standby=True)
+    table, recovery = recovering(consumer, database, standby=True)
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
     assert table.rows == {b"4": b"", OFFSET_KEY: b"4"}
     assert recovery.standby_offsets[CHANGES] == 11
@@ -421,12 +429,12 @@ def test_standby_is_kept_up_to_date_the_same_way(tmp_path: Path) -> None:
 
 
 def test_database_knows_up_to_when_it_has_all_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Rdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_800_000_000.0
     monkeypatch.setattr("tracker.worker.transport.time.time", lambda: now)
     consumer = bare()
-    table, _ = recovering(consumer, tmp_path)
+    table, _ = recovering(consumer, database)
     consumer._fetch_state = lambda tp: at(12, 13)
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
     assert float(table.database.get(TIME_KEY)) == records(4)[0].timestamp / 1000  # not at its end
@@ -436,10 +444,10 @@ def test_database_knows_up_to_when_it_has_all_changes(
 
 
 def test_database_that_was_away_for_longer_than_deletions_are_kept_is_read_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    database: Rdict, caplog: pytest.LogCaptureFixture
 ) -> None:
     consumer = bare()
-    table, _ = recovering(consumer, tmp_path)
+    table, _ = recovering(consumer, database)
     consumer.transport.tombstone_seconds = 86400.0
     for age, is_emptied in ((80_000.0, False), (90_000.0, True)):
         write_records(table.database, [(b"ua", b"1")], 7, time.time() - age)
@@ -449,9 +457,9 @@ def test_database_that_was_away_for_longer_than_deletions_are_kept_is_read_again
     assert "read again from the begin" in caplog.text
 
 
-def test_changelog_that_is_nobodys_is_passed_over(tmp_path: Path) -> None:
+def test_changelog_that_is_nobodys_is_passed_over(database: Rdict) -> None:
     consumer = bare()
-    table, recovery = recovering(consumer, tmp_path)
+    table, recovery = recovering(consumer, database)
     recovery.active_tps = set()
     recovery.in_recovery = False
     asyncio.run(consumer._apply_changelogs({CHANGES: records(4)}, {CHANGES}))
@@ -509,10 +517,10 @@ def test_ends_of_logs_come_from_where_they_can_be_trusted(monkeypatch: pytest.Mo
 
 
 def test_end_of_a_changelog_waits_for_the_marker_of_the_last_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Rdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer = bare()
-    table, _ = recovering(consumer, tmp_path)
+    table, _ = recovering(consumer, database)
     write_records(table.database, [(b"a", b"1")], 7)
     answers = [3, 3, 9]
 
