@@ -164,6 +164,7 @@ def _run(result: Mapping[str, Any]) -> str:
             f" {figures['first_list_seconds']:.0f} s after the broker's start, and all that had"
             f" waited was answered {figures['caught_up_seconds']:.0f} s after it."
         )
+    rejected = f", {whole(figures['rejected'])} rejected" if "rejected" in figures else ""
     share = ""
     if "full_rate" in figures:
         share = (
@@ -175,7 +176,8 @@ def _run(result: Mapping[str, Any]) -> str:
         f" {whole(figures['users'])} users, {whole(figures['items'])} items."
         f" {broker} {ended}{share}"
         f" Of {whole(figures['events'])} events, {whole(figures['sent'] - figures['events'])}"
-        f" were lost; {whole(figures['without_list'])} users are without a list of their last one."
+        f" were lost{rejected}; {whole(figures['without_list'])} users are without a list of their"
+        " last one."
     )
     head = ("", "memory, MiB", "open files", "waits for the broker, KiB", "p50", "p99")
     return "\n\n".join([text, table(head, rows), source(result)])

@@ -66,6 +66,12 @@ GAUGES = {
 }
 """Metrics that are noted, as sums over their labels."""
 
+FULL_STEP = 1e-4
+"""Seconds between the times of events that are sent as fast as it goes."""
+
+FULL_SECONDS = 600.0
+"""Time in which these have to have their lists."""
+
 Sample = dict[str, float]
 
 
@@ -207,7 +213,7 @@ class Reader(threading.Thread):
 
     def missing(self) -> int:
         """Return the number of users whose last event no list answers."""
-        return sum(self.answered.get(user, -1) < offset for user, offset in self.last.items())
+        return sum(self.answered.get(user, -1) < offset for user, offset in list(self.last.items()))
 
     def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return of each list the time of its event's append and its own, (N,) milliseconds."""
@@ -247,13 +253,19 @@ def windows(
     return found
 
 
-def full_rate(systems: Systems, worker: Supervisor, count: int) -> float:
-    """Return the events/s that the worker takes of some that wait for it."""
-    began = time.monotonic()
-    systems.send(f"{NAME}-events", count, False, 3, None, PRODUCER)
-    while worker.sample().get("lag") != 0.0:
-        time.sleep(0.5)
-    return count / (time.monotonic() - began)
+def work_off(systems: Systems, reader: Reader, count: int) -> int:
+    """Let events wait, start a worker that takes them all, and return its exit code."""
+    # As old as those before, and closer together: none lies in the future.
+    systems.send(f"{NAME}-events", count, False, 3, None, PRODUCER, step=FULL_STEP)
+    worker = Supervisor(systems, time.monotonic())
+    try:
+        until = time.monotonic() + FULL_SECONDS
+        while reader.missing() and time.monotonic() < until:
+            worker.look()
+            time.sleep(1.0)
+    finally:
+        code = worker.stop()
+    return code
 
 
 def soak(
@@ -276,7 +288,9 @@ def soak(
         worker.began = began
         leave, back = (60.0 * (minutes + sign * away) / 2 for sign in (-1.0, 1.0))
         sending = threading.Thread(
-            target=systems.send, args=(events, count, False, 2, rate), kwargs={"more": PRODUCER}
+            target=systems.send,
+            args=(events, count, False, 2, rate),
+            kwargs={"more": PRODUCER, "step": 1.0 / rate},
         )
         sending.start()
         noted: dict[str, float] = {}
@@ -296,22 +310,24 @@ def soak(
             time.sleep(max(0.0, STEP_SECONDS - (time.monotonic() - began) % STEP_SECONDS))
         sending.join()
         time.sleep(2 * STEP_SECONDS)
-        ended = 1000 * time.time()
-        if full:
-            noted["full_rate"] = full_rate(systems, worker, full)
-            time.sleep(2 * STEP_SECONDS)
         code = worker.stop()
     finally:
         worker.stop()
+    ended, missing = 1000 * time.time(), reader.missing()
+    if full:
+        code = work_off(systems, reader, full) or code
+        missing += reader.missing()
     reader.stop()
     appended, listed = reader.pairs()
-    before = appended < ended
-    appended, listed = appended[before], listed[before]
+    waited = listed[appended >= ended]
+    if len(waited):
+        noted["full_rate"] = 1000 * full / float(waited.max() - waited.min())
+    appended, listed = appended[appended < ended], listed[appended < ended]
     found: dict[str, Any] = {
         "minutes": minutes, "rate": rate, "items": systems.items, "users": systems.users,
         "events": sum(map(len, reader.appended)), "sent": count + WARM + full,
         "lists": len(listed),
-        "without_list": reader.missing(),
+        "without_list": missing, "rejected": systems.ends(f"{NAME}-rejected"),
         "ends": worker.ends, "exit_code": code, **noted,
         "step_seconds": STEP_SECONDS, "samples": samples,
         "latency_ms": windows(appended, listed, clock),

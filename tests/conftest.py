@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis  # noqa: F401 - late, from within its plug-in, Python 3.11 may fail to parse it
 import pytest
 from xdist.scheduler import LoadGroupScheduling
+from xdist.workermanage import WorkerController
 
 from tests.brokers import KafkaBroker, why_no_kafka
 from tracker.demo.broker import embedded_broker
@@ -19,6 +20,8 @@ sys.modules["triton"] = None  # type: ignore[assignment] # for GPUs; at the exit
 WHY_NO_KAFKA = pytest.StashKey[str]()
 LONGEST_NAME = 200
 """Characters of a parameter that are part of its test's name."""
+LONG = ("site", "slow to load", "tests/tracker/worker/test_warm_up.py")
+"""Groups and files that take seconds: begun last, one keeps a process busy after the others."""
 FULL_COLLECTIONS = pytest.StashKey[int]()
 """The number of full collections at the last freeze."""
 
@@ -56,7 +59,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadGroupSch
 
 
 class FileScheduling(LoadGroupScheduling):
-    """Deals out tests by file, and those of a group together."""
+    """Deals out tests by file, and those of a group together; long ones first, short ones last."""
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Give a process its next file."""
+        for scope in reversed(LONG):
+            if scope in self.workqueue:
+                self.workqueue.move_to_end(scope, last=False)
+        super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         """Return the group of a test, or its file."""

@@ -273,7 +273,7 @@ def made_up() -> Stored:
         **dict.fromkeys(WALKS, walk),
         "outage": hour,
         "soak": {name: hour[name] for name in hour if name not in away_only}
-        | {"ends": [], "full_rate": 600.0},
+        | {"ends": [], "full_rate": 600.0, "rejected": 0},
         **speed(),
         "faults-trained": faults,
         **dict.fromkeys(("bytes-films", "bytes-groceries"), stored),
