@@ -110,7 +110,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         ],
         "pauses": [_python("pauses", "--times", "5")],
         "soak": [
-            _python("soak", "--minutes", "60", "--away", "0", "--rate", "4500", "--full", "500000",
+            _python("soak", "--minutes", "60", "--away", "0", "--rate", "5000", "--full", "500000",
                     "--folder", str(work / "soak")),
         ],
         "outage": [

@@ -1,9 +1,9 @@
 """Requests for lists over HTTP while events stream: what each costs the other.
 
 One broker, one worker, in turn: requests alone, the stream alone, and both; in every second round
-both before the stream alone. Users have more events than a ring holds before that, so a list costs
-the same from the first round to the last. Requests come at their times whether earlier ones are
-answered or not, and are measured from those times.
+both before the stream alone. Users have about as many events as a ring holds before that, so a list
+costs nearly the same from the first round to the last. Requests come at their times whether earlier
+ones are answered or not, and are measured from those times.
 
     python -m benchmarks.http_api --rounds 3
 """
@@ -131,7 +131,7 @@ class Asker:
         while self._waiting and self._free:
             connection = self._free.pop()
             if connection.transport is None:
-                self._opened -= 1
+                self._opened -= 1  # the next request opens another one
             else:
                 user, due = self._waiting.popleft()
                 path = f"/v1/users/user{user:07d}/recommendations"

@@ -4,8 +4,8 @@
 
 The best possible list of `benchmarks.streams` knows everything: what each user likes, and what
 follows each item. Here a learner knows how streams are made, with every knob and every strength,
-and what each item is about; the rest it has to learn from the same events as a recommender. Its
-list is made from posterior means, so hardly a method finds more hits.
+and what each item is about; the rest it has to learn from the same events as a recommender. It
+divides an event roughly among its causes, so a better learner may find more.
 
 Left out are streams with what it does not know: life spans, crowds, tastes that change, and texts
 that say nothing. It does not read ratings.

@@ -34,7 +34,8 @@ def in_ci() -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marker that keeps tests of one broker in one process, also without xdist."""
     gc.set_threshold(20_000)  # as in a worker: imports and tests make few cycles
-    gc.disable()  # until all is collected: what is imported stays
+    if config.getoption("dist", "no") == "no":  # the one that deals tests out collects none itself
+        gc.disable()  # until all is collected: what is imported stays
     config.addinivalue_line("markers", "xdist_group: tests that run in the same process")
 
 

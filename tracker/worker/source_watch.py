@@ -25,12 +25,6 @@ ANSWER_SECONDS = 10.0
 FROZEN_SECONDS = 2.0
 """A look that took so much longer than `ANSWER_SECONDS` tells of a worker that was frozen."""
 
-SILENT = (
-    "no broker answers: events and lists wait until one does; nothing is lost, and the worker goes"
-    " on by itself"
-)
-"""The line of log that says so, at the first look without an answer."""
-
 
 class SourceWatch(PeriodicTask):
     """Ends the worker if a source topic is no longer the one that its states belong to.
@@ -87,10 +81,11 @@ class SourceWatch(PeriodicTask):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 topics = await self._describe()
-        except (BrokerError, OSError):  # among them TimeoutError
+        except (BrokerError, OSError) as error:  # among them TimeoutError
             if self._clock() - began_at <= ANSWER_SECONDS + FROZEN_SECONDS:
                 if self._is_answered:
-                    log.warning(SILENT, extra=ONCE)
+                    reason = str(error) or "the Kafka brokers take a question and do not answer"
+                    log.warning("%s; events and lists wait, nothing is lost", reason, extra=ONCE)
                 self._silent_at, self._is_answered = self._clock(), False
             return
         if not self._is_answered:
