@@ -199,7 +199,7 @@ def train(
     features of the stream. Item vectors are built as by `indexer build`; known texts are not
     encoded again. If interrupted, run the same command again to resume.
 
-    With --epsilon and --delta, what is learned tells next to nothing of any one user. What this
+    With --epsilon and --delta, what the weights tell of any one user is bounded. What this
     does not cover is printed.
     """
     with failures():
