@@ -392,6 +392,13 @@ def test_every_function_on_that_page_has_its_path() -> None:
     assert len(walked_functions()) > 30
 
 
+@pytest.mark.parametrize("path", sorted({path for path, _ in walked_functions()}))
+def test_each_module_on_that_page_links_to_it(path: str) -> None:
+    assert "docs/design/one-event-one-commit.md" in (
+        ast.get_docstring(ast.parse((ROOT / path).read_text())) or ""
+    )
+
+
 def test_both_readmes_have_the_same_commands_and_link_to_the_same_pages() -> None:
     english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
     others = {english.name, chinese.name}

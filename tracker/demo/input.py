@@ -11,7 +11,8 @@ import numpy as np
 
 from tracker.events.dialect import records_in
 from tracker.events.entries import event_reading, read_lines
-from tracker.events.lines import InputError, Line
+from tracker.events.lines import Line
+from tracker.events.opening import InputError
 from tracker.events.rating_scale import rating_scale
 from tracker.events.times import seconds
 from tracker.events.wire import RejectedEventError, User, decode_event, encode_event

@@ -1,4 +1,7 @@
-"""Tower: the trained user encoder as it serves, over users' rows and the items of an artifact."""
+"""Tower: the trained user encoder as it serves, over users' rows and the items of an artifact.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import copy
 from typing import Any, NamedTuple

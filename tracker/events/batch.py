@@ -1,4 +1,7 @@
-"""EventBatch: accepted events of one partition as columns; EventReader makes it from records."""
+"""EventBatch: accepted events of one partition as columns; EventReader makes it from records.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import math
 from collections import Counter

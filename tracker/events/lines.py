@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from tracker.events.opening import InputError, Notes, decoded_head, encoding_of, name_of, opened
-
-__all__ = ["InputError", "Line", "numbered_lines", "utf8_lines"]
+from tracker.events.opening import Notes, decoded_head, encoding_of, name_of, opened
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WINDOWS = "cp1252"

@@ -1,4 +1,7 @@
-"""Messages in Kafka topics: Event in, Recommendation and Rejection out."""
+"""Messages in Kafka topics: Event in, Recommendation and Rejection out.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from collections import Counter
 from typing import Annotated, Any

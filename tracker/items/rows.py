@@ -1,4 +1,7 @@
-"""The item rows of one partition, as the store keeps them."""
+"""The item rows of one partition, as the store keeps them.
+
+On the path of one commit: see docs/design/one-event-one-commit.md.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """ItemView: item states by catalogue row, for serving.
 
+On the path of one commit: see docs/design/one-event-one-commit.md.
+
 Every worker fills one from the items' changelog. It is written by one thread while others read:
 a reader may meet a row half old and half new, never a place out of bounds.
 """

@@ -1,4 +1,7 @@
-"""FetchPace: a minimum time between two fetch requests of a consumer; and which it makes."""
+"""FetchPace: a minimum time between two fetch requests of a consumer; and which it makes.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""A RecommendedBatch to the Recommendations that go out, as objects and, faster, as JSON."""
+"""A RecommendedBatch to the Recommendations that go out, as objects and, faster, as JSON.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""The list of each user from scored candidates: diversity, what was seen last, and reasons."""
+"""The list of each user from scored candidates: diversity, what was seen last, and reasons.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The shortlist of each user: candidates after the first cut, with the columns of a ranker."""
+"""The shortlist of each user: candidates after the first cut, with the columns of a ranker.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import math
 from typing import Any, NamedTuple

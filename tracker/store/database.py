@@ -1,5 +1,7 @@
 """The database of a partition: one write of records and offset, and what is done if it is damaged.
 
+On the path of one commit: see docs/design/one-event-one-commit.md.
+
 The changelog has all that a database holds. A damaged one is deleted, and read from there.
 """
 

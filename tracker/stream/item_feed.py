@@ -1,4 +1,7 @@
-"""ItemFeed: reads the items' changelog of all partitions into an ItemView."""
+"""ItemFeed: reads the items' changelog of all partitions into an ItemView.
+
+On the path of one commit: see docs/design/one-event-one-commit.md.
+"""
 
 import time
 from collections.abc import Callable, Sequence

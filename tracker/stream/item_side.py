@@ -1,4 +1,7 @@
-"""ItemSide: applies blocks of item events to the items' states."""
+"""ItemSide: applies blocks of item events to the items' states.
+
+On the path of one commit: see docs/design/one-event-one-commit.md.
+"""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""ListMaker: makes the recommendation records of users."""
+"""ListMaker: makes the recommendation records of users.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""PartitionLearning: the online learner of one partition, stored with its states."""
+"""PartitionLearning: the online learner of one partition, stored with its states.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Serving: the artifact in use with its item view, and the change to a newer artifact."""
+"""Serving: the artifact in use with its item view, and the change to a newer artifact.
+
+What can break one event's path: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 import logging

@@ -1,4 +1,7 @@
-"""Adding one event to one user's row: times, sums, counts and interests."""
+"""Adding one event to one user's row: times, sums, counts and interests.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from typing import Any
 

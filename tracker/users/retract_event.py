@@ -1,4 +1,7 @@
-"""Taking one event out of a user's row; a retraction that came first waits for its event."""
+"""Taking one event out of a user's row; a retraction that came first waits for its event.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from typing import Any
 

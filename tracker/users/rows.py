@@ -1,4 +1,7 @@
-"""Rows of users: the arrays of one partition, and a batch of requests that selects from them."""
+"""Rows of users: the arrays of one partition, and a batch of requests that selects from them.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

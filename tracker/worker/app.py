@@ -1,4 +1,7 @@
-"""The Faust application: topics, tables and agents around the data plane."""
+"""The Faust application: topics, tables and agents around the data plane.
+
+On the path of one event: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 import logging

@@ -1,4 +1,7 @@
-"""The process of a worker: its log, web port, deadline, threads and garbage collection."""
+"""The process of a worker: its log, web port, deadline, threads and garbage collection.
+
+What can break one event's path: see docs/design/one-event-one-commit.md.
+"""
 
 import asyncio
 import contextlib

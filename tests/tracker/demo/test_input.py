@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tracker.demo.input import DemoInput, load_input, shipped
-from tracker.events.lines import InputError
+from tracker.events.opening import InputError
 from tracker.events.wire import decode_event
 
 

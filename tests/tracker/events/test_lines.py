@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tracker.events.entries import read_lines
-from tracker.events.lines import InputError, Line, numbered_lines
+from tracker.events.lines import Line, numbered_lines
+from tracker.events.opening import InputError
 
 
 def test_files_are_read_in_order_blank_lines_passed_over(tmp_path: Path) -> None:
