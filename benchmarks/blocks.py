@@ -3,6 +3,7 @@
 A block is Markdown: a table, a sentence with numbers, or both. Only here do numbers become text.
 """
 
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -446,31 +447,64 @@ WALKS = ("faults", "faults-again", "faults-three", "faults-three-again", "faults
 """Results of walks that a model judged."""
 
 
+def draws(commands: Sequence[str]) -> int:
+    """Return how many different actions walks drew: a seed draws the same ones again.
+
+    >>> draws(["--seed 1 --actions 70", "--seed 1 --actions 80", "--seed 2 --actions 30"])
+    110
+    """
+    longest: dict[str, int] = {}
+    for seed, actions in re.findall(r"--seed (\d+) --actions (\d+)", "\n".join(commands)):
+        longest[seed] = max(longest.get(seed, 0), int(actions))
+    return sum(longest.values())
+
+
 def walks(results: Results) -> dict[str, int]:
-    """Return the sums over all walks: actions, seeds, kills, users, items, and what was wrong."""
-    found = [results[name]["figures"] for name in WALKS if name in results]
+    """Return the sums over all walks: actions, seeds, users, items, and what was wrong.
+
+    `actions` are those that were done, `draws` the different ones among them, `calm` those of
+    walks in which no worker ended wrongly.
+    """
+    stored = [results[name] for name in WALKS if name in results]
+    found = [one["figures"] for one in stored]
     names = ("users", "items", "lists", "lost", "wrong_users", "wrong_items", "wrong_lists",
-             "without_list")  # fmt: skip
+             "without_list", "wrong_ends")  # fmt: skip
     return {
+        "walks": sum(len(one["seeds"]) for one in found),
         "actions": sum(one["faults"] for one in found),
+        "draws": sum(draws(one["commands"]) for one in stored),
+        "calm": sum(one["faults"] for one in found if not one["numbers"]["wrong_ends"]),
         "seeds": sum(len(set(one["seeds"])) for one in found),
-        "kills": sum(one["actions"].get("kill", {"times": 0})["times"] for one in found),
         **{name: sum(one["numbers"][name] for one in found) for name in names},
     }
 
 
 def faults_total(results: Results) -> str:
     """Return what all walks found together."""
-    results["faults"]
-    all_of = walks(results)
-    return (
-        f"All walks together: {whole(all_of['actions'])} actions by {all_of['seeds']} seeds,"
-        f" {whole(all_of['users'])} users, {whole(all_of['items'])} items and"
-        f" {whole(all_of['lists'])} lists compared. Lost: {all_of['lost']}. Wrong users:"
-        f" {all_of['wrong_users']}, items: {all_of['wrong_items']}, lists:"
-        f" {all_of['wrong_lists']}. Users without a list of their last event:"
-        f" {all_of['without_list']}."
+    first = results["faults"]
+    all_of, version = walks(results), first["figures"]
+    again = all_of["actions"] - all_of["draws"]
+    text = (
+        f"All walks together: {whole(all_of['draws'])} different actions by {all_of['seeds']}"
+        f" seeds. {whole(again)} of them were done a second time, in a second walk of a seed."
+        f" Compared in all {all_of['walks']} walks: {whole(all_of['users'])} users,"
+        f" {whole(all_of['items'])} items and {whole(all_of['lists'])} lists. Lost:"
+        f" {all_of['lost']}. Wrong users: {all_of['wrong_users']}, items:"
+        f" {all_of['wrong_items']}, lists: {all_of['wrong_lists']}. Users without a list of their"
+        f" last event: {all_of['without_list']}. Workers that hung or ended by a bug:"
+        f" {all_of['wrong_ends']}"
     )
+    if all_of["wrong_ends"]:
+        text += (
+            f", all in [the first walks](#one-broker), and mended before their last commit,"
+            f" `{first['commit']}`. The walks of the other {whole(all_of['calm'])} actions have"
+            " none"
+        )
+    kafka = (
+        f"Apache Kafka {version['kafka']}, `transaction.version` {version['transaction_version']}."
+        " The workers' client ends transactions by the protocol before KIP-890's second part."
+    )
+    return f"{text}.\n\n{kafka}"
 
 
 def faults_plain(results: Results) -> str:

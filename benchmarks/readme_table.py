@@ -85,16 +85,16 @@ def _middle(runs: Sequence[Mapping[str, float]], name: str) -> str:
 def _faults(results: Results) -> Row:
     results["faults"]
     count = blocks.walks(results)
-    faults, kills = whole(count["actions"]), count["kills"]
+    faults = whole(count["draws"])
     users, items = whole(count["users"]), whole(count["items"])
     return Row(
         "faults",
         en=(
-            f"Wrong states after {faults} faults and other actions ({kills} workers killed)",
+            f"Wrong states after {faults} different faults and other actions",
             f"{count['wrong_users']} of {users} users, {count['wrong_items']} of {items} items",
         ),
         zh=(
-            f"经过 {faults} 次故障及其他操作（其中 {kills} 次强杀 worker）后，出错的状态",
+            f"经过 {faults} 次不同的故障及其他操作后，出错的状态",
             f"{users} 个用户中 {count['wrong_users']} 个，"
             f"{items} 个物品中 {count['wrong_items']} 个",
         ),

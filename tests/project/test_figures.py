@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.all import commands
-from benchmarks.blocks import RULES, WALKS
+from benchmarks.blocks import RULES, WALKS, walks
 from benchmarks.figures import BLOCKS, PAGES, PLOTS, render, stale
 from benchmarks.plots import DARK, OURS, Bar, bars, stamp
 from benchmarks.readme_table import readme_table
@@ -59,6 +60,32 @@ def test_a_result_says_how_it_was_measured_and_names_no_folder(name: str) -> Non
     assert {"cores", "model", "memory_gib"} <= set(result["machine"])
     text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
     assert re.findall(r'(?<![\w./<])/(?:home|root|tmp|work|usr|Users)/[^"]*', text) == []
+
+
+def numbers_of(found: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield all numbers of a result with their names."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            yield from numbers_of(value, key)
+    elif isinstance(found, list):
+        for value in found:
+            yield from numbers_of(value, name)
+    elif isinstance(found, int | float):
+        yield name, found
+
+
+@pytest.mark.parametrize("name", sorted(RESULTS))
+def test_no_time_of_a_result_is_below_zero(name: str) -> None:
+    named = [one for one in numbers_of(RESULTS[name]["figures"]) if "seconds" in one[0]]
+    assert [one for one in named if one[1] < 0] == []
+
+
+def test_the_same_draws_of_a_seed_count_once() -> None:
+    walked = Stored(faults=RESULTS["faults"])
+    count = walks(walked)
+    assert count["actions"] == 1411
+    assert count["draws"] == 1209
+    assert count["walks"] - count["seeds"] == 3
 
 
 def test_folders_are_cut_off_paths_and_ratios_are_not() -> None:

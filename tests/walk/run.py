@@ -8,7 +8,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +28,6 @@ Result = dict[str, Any]
 
 def walk(plan: Plan, folder: Path) -> Result:
     """Walk once and judge it; return the result as JSON can hold it."""
-    started = time.monotonic()
     brokers = Brokers(folder / "kafka", plan.brokers)
 
     async def go() -> Result:
@@ -49,7 +47,6 @@ def walk(plan: Plan, folder: Path) -> Result:
         return {
             "plan": asdict(plan),
             "commit": commit(),
-            "seconds": round(time.monotonic() - started),
             "actions": len(one.journal.done),
             "numbers": numbers,
             "named": {name: found for name, found in lists.items() if found},
@@ -101,7 +98,6 @@ def merged(results: Sequence[Result]) -> Result:
         "brokers": results[0]["plan"]["brokers"],
         "workers": results[0]["plan"]["workers"],
         "session_timeout": SESSION_SECONDS,
-        "seconds": sum(one["seconds"] for one in results),
         "faults": sum(one["actions"] for one in results),
         "ends": sum(one["ends"] for one in results),
         "numbers": numbers,

@@ -10,6 +10,7 @@ import pytest
 
 from tests.plane_world import FakeRecord, WorkerState
 from tests.states import Rows
+from tests.walk.crew import End
 from tests.walk.events import START, Sent, burst, stream
 from tests.walk.judge import (
     Commits,
@@ -211,6 +212,16 @@ def test_what_of_a_pause_is_after_the_broker_came_back_is_told_apart() -> None:
     }
     (found,) = pauses(journal, lists, 2)["broker killed"]
     assert found == {"seconds": 23.5, "clean": 1.0, "after": 3.0}
+
+
+def test_a_walk_that_goes_on_knows_the_ends_of_workers_from_before(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "walk.json")
+    ends = [End(0, -9, 100.0, "killed"), End(1, 1, 101.0, "no broker")]
+    journal.note(ends)
+    journal.keep()
+    assert ends == []
+    found = Journal.of(tmp_path / "walk.json").ends
+    assert [(end["worker"], end["wrong"]) for end in found] == [(0, True), (1, False)]
 
 
 def made_of(scores: dict[str, float], time: float = 5.0) -> Lists:

@@ -29,7 +29,7 @@ from tests.faults import HANG_SECONDS, SESSION_SECONDS, until_done
 from tests.shop import LetterEncoder, shop_items
 from tests.states import Rows
 from tests.walk.brokers import Brokers
-from tests.walk.crew import BUG, WatchedCrew
+from tests.walk.crew import BUG, End, WatchedCrew
 from tests.walk.events import SECONDS_AN_EVENT, START, Sent, burst, stream
 from tracker.artifact.versions import latest_version, sequence_of
 from tracker.kafka.cluster import client_arguments, describe_topics, group_of, topics_of
@@ -166,6 +166,11 @@ class Journal:
             journal.breaks = [*kept["breaks"], time.time()]
         return journal
 
+    def note(self, ends: list[End]) -> None:
+        """Move the ends of workers into the journal."""
+        self.ends += [{**asdict(end), "wrong": end.is_wrong, "text": end.text} for end in ends]
+        ends.clear()
+
     def keep(self) -> None:
         """Write the journal."""
         fields = {name: value for name, value in asdict(self).items() if name != "path"}
@@ -236,10 +241,8 @@ class Walk:
         finally:
             watching.cancel()
             self.crew.kill_all()
-        self.journal.ends += [
-            {**asdict(end), "wrong": end.is_wrong, "text": end.text} for end in self.crew.ends
-        ]
-        self.journal.keep()
+            self.journal.note(self.crew.ends)
+            self.journal.keep()
         return rows
 
     async def _until_brokers(self) -> None:
@@ -276,6 +279,7 @@ class Walk:
             done.text = await work(chance) or ""
             done.back = self._back
             self.journal.done.append(done)
+            self.journal.note(self.crew.ends)
             self.journal.keep()
 
     # The load: events that the seed decides, at an even rate.
