@@ -59,8 +59,10 @@ def source(*results: Result) -> str:
     for one in results:
         machine = one["machine"]
         lines = "\n".join(one["commands"])
+        commits = one["figures"].get("commits", {})
+        place = "the commits above" if len(commits) > 1 else f"commit `{one['commit']}`"
         parts.append(
-            f"Measured at commit `{one['commit']}` on {one['date']}, {machine['cores']} cores"
+            f"Measured at {place} on {one['date']}, {machine['cores']} cores"
             f" ({machine['model']}), {machine['memory_gib']} GiB:\n\n```text\n{lines}\n```"
         )
     return "\n\n".join(parts)

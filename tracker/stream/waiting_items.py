@@ -1,8 +1,8 @@
-"""Items that no catalogue has: their events wait until more came than one user can add.
+"""Items that no catalogue has: their events wait until more came than one user tells.
 
 Item ids can be made up without end, and a row is some 600 bytes for ever. So an item that is in no
-catalogue has a row only after several users: a user tells an item of at most `MOST_FOR_AN_ITEM`
-positive events an hour and as many others, and of a waiting item more than that have to be there.
+catalogue has a row only after several users, or one who hides events: a ring tells an item of
+`MOST_FOR_AN_ITEM` positive events and as many others, and more than that have to be there.
 Until then its events wait, in records of their own that are committed with the position. They go
 into the row with the event that begins it, or once the catalogue has the item. A partition keeps
 `MOST_WAITING` items; beyond that the oldest of those with one event gives way.
@@ -185,7 +185,7 @@ def _item_of(key: bytes, events: Array) -> int:
 
 
 def _is_of_several(events: Array) -> bool:
-    """Return whether there are more events than one user can have added."""
+    """Return whether there are more events than one ring tells an item of."""
     positives = int(events["sign"][events["weight"] > 0].sum())
     return positives > MOST_FOR_AN_ITEM or int(events["sign"].sum()) > 2 * MOST_FOR_AN_ITEM
 

@@ -39,8 +39,8 @@ _SINCE_MOST = 127
 _BEFORE_SHIFT = _SINCE_SHIFT - RING_BEFORE_BITS
 
 MOST_FOR_AN_ITEM = 5
-"""Number of positive events, and of others, by which a user moves the counts of an item in a time:
-as many as a view, a click, a like, a cart and a purchase."""
+"""Number of positive events on an item, and of others, in a ring and a time, from which on no more
+are told to the item: as many as a view, a click, a like, a cart and a purchase."""
 ITEM_SECONDS = 3600.0
 """That time, in seconds."""
 
@@ -229,7 +229,9 @@ def flag_of_item(ring: Array, n: int, item: np.uint64, time: float, weight: floa
     """Return RING_NOT_OF_ITEM if the user has added enough to an item in the hour, else 0.
 
     What the n entries of the ring have of the item within `ITEM_SECONDS` is counted, whether its
-    item was told or not, so that one user cannot lead a trend by many events.
+    item was told or not, so that one user cannot lead a trend by repeating an event. What has left
+    the ring is not known: events that are hidden between others, or late ones that leave a full
+    ring at once, are told.
     """
     same = 0
     for r in range(n):

@@ -243,6 +243,20 @@ def test_a_user_moves_the_counts_of_an_item_at_most_five_times_an_hour() -> None
     assert len(later.item_events) == 5
 
 
+def test_events_that_have_left_the_ring_are_not_known_to_the_cap() -> None:
+    world = World(users=2)
+    others = [
+        {"user": user, "item": f"i{4 + n}", "time": START + 60.0 + n, "id": f"{user}-{n}"}
+        for user in range(2)
+        for n in range(24)
+    ]
+    assert len(world.send(*flood(5)).item_events) == 5
+    world.send(*others)
+    hidden = [{**event, "id": event["id"] + "b"} for event in flood(5, begin=START + 90.0)]
+    assert len(world.send(*hidden).item_events) == 5
+    assert len(world.send(*flood(40, user=1)).item_events) == 40  # late, out of a full ring
+
+
 def test_impressions_leave_room_for_the_choice_that_follows() -> None:
     world = World()
     shown = [{**event, "weight": 0.0} for event in flood(9)]
