@@ -48,6 +48,7 @@ EXPECTED = {
     "greater_than_equal": "{ge} or more",
     "less_than_equal": "{le} or less",
     "string_too_short": "a text that is not empty",
+    "too_short": "{min_length} characters or more",
     "string_pattern_mismatch": "a text of the pattern {pattern}",
 }
 """The expected value in plain words, by pydantic's type of error."""

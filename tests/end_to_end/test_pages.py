@@ -73,7 +73,7 @@ ELSEWHERE = {
     "tracker watch": "it ends by Ctrl-C: tests/tracker/cli/test_main.py",
     "tracker score": "it needs a probability: tests/tracker/cli/test_main.py",
     "curl -s http://127.0.0.1:6066/v1/score": "it needs a probability: tests/tracker/api",
-    "TRACKER_WEB_TOKEN_FILE": "tests/tracker/api/test_access.py",
+    "TRACKER_WEB_TOKEN_FILE": "tests/tracker/test_settings.py",
     "tracker replay": "tests/end_to_end/test_replay.py",
     "ray start": "it needs several machines: tests/indexer/test_shards.py",
     "export TRACKER_NAME=shop2": "tests/end_to_end/test_replay.py",

@@ -1,10 +1,13 @@
 """Settings: read from TRACKER_* variables, refused by name."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from tracker.settings import Settings, SettingsError, load_settings, settings_table
+
+TokenName = Literal["web_token", "web_read_token"]
 
 
 def test_defaults_work_without_any_variable() -> None:
@@ -101,6 +104,51 @@ def test_password_is_never_printed() -> None:
     with pytest.raises(SettingsError) as error:
         load_settings({}, sasl_password=["hunter2"])
     assert "hunter2" not in str(error.value)
+
+
+TOKENS = ("web_token", "web_read_token")
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_token_comes_from_its_file_and_is_never_printed(name: TokenName, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("a token of 20 marks.\n")
+    settings = load_settings({f"TRACKER_{name.upper()}_FILE": str(path)})
+    assert settings.token(name) == "a token of 20 marks."
+    assert [settings.token(other) for other in TOKENS if other != name] == [None]  # type: ignore[arg-type]
+    assert "a token" not in repr(settings) + str(settings.public())
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_token_that_is_too_short_is_refused_from_a_file_as_from_the_variable(
+    name: TokenName, tmp_path: Path
+) -> None:
+    path = tmp_path / "token"
+    variable = f"TRACKER_{name.upper()}"
+    path.write_text("x" * 15 + "  \n")
+    with pytest.raises(SettingsError) as error:
+        load_settings({}, **{f"{name}_file": path}).token(name)
+    expected = f"{variable}_FILE is {path}, with 15 characters; 16 or more are expected"
+    assert str(error.value) == expected
+    with pytest.raises(
+        SettingsError, match=rf"{variable} is \*\*\*; expected 16 characters or more"
+    ):
+        load_settings({variable: "x" * 15})
+    path.write_text("x" * 16)
+    assert load_settings({}, **{f"{name}_file": path}).token(name) == "x" * 16
+    with pytest.raises(SettingsError, match=rf"{variable}_FILE is .*none: it cannot be read"):
+        load_settings({}, **{f"{name}_file": tmp_path / "none"}).token(name)
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_token_and_its_file_are_not_taken_together(name: TokenName, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("x" * 16)
+    variable = f"TRACKER_{name.upper()}"
+    with pytest.raises(SettingsError) as error:
+        load_settings({variable: "y" * 16, f"{variable}_FILE": str(path)})
+    assert f"{variable} and {variable}_FILE are set; one is expected" in str(error.value)
+    assert "y" * 16 not in str(error.value)
 
 
 def test_table_has_a_meaning_for_every_setting() -> None:

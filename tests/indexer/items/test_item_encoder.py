@@ -1,12 +1,14 @@
 """Texts encoded with a real, tiny transformers model made on the spot."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from indexer.items.item_encoder import PACKAGED_NAME, EncoderError, ItemEncoder, packaged_model
 from tests.shards import Copies
@@ -205,6 +207,54 @@ def test_a_folder_that_holds_no_encoder_is_refused(folder: Path, tmp_path: Path)
         json.dumps({"hidden_size": 16, "max_position_embeddings": None}), encoding="utf-8"
     )
     assert ItemEncoder(str(tmp_path)).info.max_tokens == 256
+
+
+CODE = """
+from pathlib import Path
+
+Path({marker!r}).touch()
+
+class Odd:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("config.json", {"model_type": "odd", "auto_map": {"AutoConfig": "odd.Odd"}}),
+        ("config.json", {"auto_map": {"AutoModel": "odd.Odd"}}),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Odd", "auto_map": {"AutoTokenizer": ["odd.Odd", None]}},
+        ),
+    ],
+    ids=["configuration", "model", "tokenizer"],
+)
+def test_code_that_a_model_brings_is_not_run(
+    folder: Path, tmp_path: Path, file: str, named: dict[str, Any]
+) -> None:
+    copy, marker = tmp_path / "copy", tmp_path / "was-run"
+    shutil.copytree(folder, copy)
+    (copy / "odd.py").write_text(CODE.format(marker=str(marker)))
+    settings = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps(settings | named))
+    encoder = ItemEncoder(str(copy), "cpu")
+    if "model_type" in named:  # nothing of transformers' own can take its place
+        with pytest.raises(EncoderError, match=r"transformers cannot read it: .* custom code"):
+            encoder.encode(["axe"])
+    else:
+        assert encoder.encode(["axe"]).shape == (1, 16)
+    assert not marker.exists()
+
+
+def test_other_weights_beside_safetensors_are_not_read(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    with pytest.raises(EncoderError, match=r"transformers cannot read it: .*safetensors"):
+        ItemEncoder(str(copy), "cpu").encode(["axe"])
 
 
 def test_a_model_of_another_width_than_it_names_is_refused(folder: Path, tmp_path: Path) -> None:

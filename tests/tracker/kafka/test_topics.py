@@ -1,6 +1,8 @@
 """Topics are created as a worker needs them, and what is wrong with existing ones is said."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.admin import NewTopic
@@ -12,7 +14,9 @@ from tracker.kafka.connect import admin_client
 from tracker.kafka.topics import (
     TopicReport,
     TopicsError,
+    _create,
     check_changelogs,
+    configs_of,
     ensure_topics,
     wanted_topics,
 )
@@ -111,10 +115,56 @@ def test_wanted_topics_name_the_source_before_its_changelog() -> None:
             assert names.index(topic.like) < names.index(topic.name)
 
 
+DAY_MS = str(24 * 3600 * 1000)
+BOUNDS = {
+    "cleanup.policy": "compact",
+    "max.compaction.lag.ms": DAY_MS,
+    "delete.retention.ms": DAY_MS,
+}
+"""A deleted row leaves the log in one compaction, the mark of its deletion in a later one: three
+days, as docs/how-to/personal-data.md promises."""
+
+
+def compacted(settings: Settings) -> list[str]:
+    names = topics_of(settings)
+    assert names.user_keys is not None
+    return [names.users_changelog, names.items_changelog, names.forget, names.user_keys]
+
+
+class FakeAdmin:
+    """Keeps what it is asked to create."""
+
+    def __init__(self) -> None:
+        self.configs: dict[str, dict[str, str]] = {}
+
+    async def create_topics(self, topics: list[NewTopic]) -> Any:
+        self.configs = {topic.name: topic.topic_configs for topic in topics}
+        return SimpleNamespace(topic_errors=[])
+
+
+def test_every_compacted_topic_is_asked_for_with_bounds_of_three_days_in_all() -> None:
+    settings = settings_of("localhost:1", "shop", user_keys=True, pseudonym_key_file="key")
+    admin = FakeAdmin()
+    asyncio.run(_create(admin, settings, wanted_topics(settings), {}))  # type: ignore[arg-type]
+    asked = admin.configs
+    kept = [name for name, config in asked.items() if "compact" in config["cleanup.policy"]]
+    assert sorted(kept) == sorted(compacted(settings))
+    for name in kept:
+        assert {key: asked[name].get(key) for key in BOUNDS} == BOUNDS
+
+
 @pytest.mark.kafka
-def test_kafka_stamps_events_and_recommendations_itself(kafka: KafkaBroker, prefix: str) -> None:
-    settings = settings_of(kafka.address, prefix, event_partitions=2, item_partitions=1)
+def test_kafka_stamps_events_itself_and_keeps_what_is_deleted_for_three_days_at_most(
+    kafka: KafkaBroker, prefix: str
+) -> None:
+    settings = settings_of(
+        kafka.address, prefix, event_partitions=2, item_partitions=1,
+        user_keys=True, pseudonym_key_file="key",
+    )  # fmt: skip
     ensure(settings)
+    configs = asyncio.run(configs_of(settings, compacted(settings)))
+    for name, config in configs.items():
+        assert (name, {key: config.get(key) for key in BOUNDS}) == (name, BOUNDS)
     reports = ensure(settings, create=False)
     assert reports["events"].timestamps == "LogAppendTime"
     assert reports["recommendations"].timestamps == "LogAppendTime"

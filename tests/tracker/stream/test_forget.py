@@ -10,7 +10,7 @@ import pytest
 from tests.plane_world import NOW, FakeRecord, Make, WorkerState, like, lists
 from tracker.events.wire import hash_id
 from tracker.items.states import ItemStates
-from tracker.kafka.forget import ForgetRequest, PendingForget
+from tracker.kafka.forget import AUDIT_PREFIX, Audit, ForgetRequest, PendingForget
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import FORGOTTEN_PREFIX, item_key, keys_of_user
 
@@ -121,6 +121,24 @@ def test_no_record_of_the_database_has_the_id_and_the_audit_has_not_either(
     assert worker.users.find_user("ada-lovelace") is None
     worker.users.sweep()
     assert "ada-lovelace" not in worker.users.store.arena
+
+
+def test_the_audit_says_when_it_was_complete_and_not_when_it_was_asked_for_or_begun(
+    worker: WorkerState,
+) -> None:
+    feed = with_feed(worker)
+    worker.send(*ADA_EVENTS)
+    worker.commit()
+    feed.ask("ada", NOW - 10)
+    apply_requests(worker)
+    worker.restart()  # a crash before the commit: it was not complete
+    worker.now += 60
+    apply_requests(worker)
+    audits = [r.value for r in worker.commit() if (r.key or b"").startswith(AUDIT_PREFIX)]
+    (audit,) = [msgspec.json.decode(value or b"", type=Audit) for value in audits]
+    assert (audit.requested_at, audit.completed_at) == (NOW - 10, NOW + 60)
+    worker.now += 60
+    assert [r for r in worker.commit() if (r.key or b"").startswith(AUDIT_PREFIX)] == []
 
 
 def test_late_events_are_dropped_and_later_ones_begin_from_nothing(worker: WorkerState) -> None:
