@@ -3,6 +3,7 @@
 Nothing of the product is imported before a patch is applied.
 """
 
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,12 @@ def without_cap(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(apply, "_apply", apply._apply.py_func)  # type: ignore[attr-defined]
     patch.setattr(apply, "flag_of_item", lambda *_: 0)
+
+
+def careless_with_secrets(patch: pytest.MonkeyPatch) -> None:
+    """Show what URLs say of passwords, and take whatever a file holds."""
+    patch.setattr("tracker.explained._SECRETS", re.compile("(?!)"))
+    patch.setattr("tracker.settings._secret_text", lambda variable, path, *_: path.read_text())
 
 
 async def no_rights(*args: Any) -> list[Any]:
