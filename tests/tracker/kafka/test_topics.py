@@ -145,7 +145,7 @@ class FakeAdmin:
 def test_every_compacted_topic_is_asked_for_with_bounds_of_three_days_in_all() -> None:
     settings = settings_of("localhost:1", "shop", user_keys=True, pseudonym_key_file="key")
     admin = FakeAdmin()
-    asyncio.run(_create(admin, settings, wanted_topics(settings), {}))  # type: ignore[arg-type]
+    asyncio.run(_create(admin, settings, wanted_topics(settings), {}))
     asked = admin.configs
     kept = [name for name, config in asked.items() if "compact" in config["cleanup.policy"]]
     assert sorted(kept) == sorted(compacted(settings))
