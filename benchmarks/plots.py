@@ -208,7 +208,9 @@ def panels(found: Sequence[Panel], away: tuple[float, float] | None) -> Plot:
             one.grid(axis="y", color=GRID, linewidth=0.6)
             if away is not None:
                 one.axvspan(*away, color=GRID, alpha=0.5, linewidth=0.0)
-        axes[-1].set_xlabel("minutes; the broker is away in the grey part")
+        axes[-1].set_xlabel(
+            "minutes" if away is None else "minutes; the broker is away in the grey part"
+        )
 
     data = [[one.title, list(one.minutes), list(one.values)] for one in found]
     return Plot(draw, (7.2, 0.7 + 1.5 * len(found)), [data, away])

@@ -303,7 +303,9 @@ class User:
             and (one.weight > 0) == (entry.weight > 0)
             and abs(one.time - entry.time) < ITEM_SECONDS
         ]
-        entry.of_item = content.earlier or len(alike) < MOST_FOR_AN_ITEM
+        place = sum(one.place <= entry.place for one in self.ring)
+        is_lost = is_late and self.evicted > 0 and place <= LEAVE
+        entry.of_item = content.earlier or (len(alike) < MOST_FOR_AN_ITEM and not is_lost)
         self.positives += action.weight > 0
         self.negatives += action.weight < 0
         entry.unknown = action.item not in content.items

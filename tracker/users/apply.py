@@ -173,13 +173,18 @@ def _apply(
                     _note_in_ring(rows, user, rules, seen, events, i)
                     continue
             place = whole(head["n_ring"])
+            nothing_known = -1
             if is_late(rows, user, place, events.times[i], event_id):
                 late[i] = True
                 sort_ring(rows.ring[user], place)
                 place = place_in_ring(rows.ring[user], place, events.times[i], event_id)
+                if head["evicted"] > 0:
+                    nothing_known = rules.ring_evict
             enough = flag_of_item(
                 rows.ring[user],
                 whole(head["n_ring"]),
+                place,
+                nothing_known,
                 events.items[i],
                 events.times[i],
                 events.weights[i],

@@ -225,14 +225,27 @@ def recent_items_then(ring: Array, n_ring: int, place: int, out: Array) -> int:
 
 
 @native
-def flag_of_item(ring: Array, n: int, item: np.uint64, time: float, weight: float) -> int:
+def flag_of_item(
+    ring: Array, n: int, place: int, unknown: int, item: np.uint64, time: float, weight: float
+) -> int:
     """Return RING_NOT_OF_ITEM if the user has added enough to an item in the hour, else 0.
 
     What the n entries of the ring have of the item within `ITEM_SECONDS` is counted, whether its
     item was told or not, so that one user cannot lead a trend by repeating an event. What has left
-    the ring is not known: events that are hidden between others, or late ones that leave a full
-    ring at once, are told.
+    the ring is not known: of events that are hidden between others more are told.
+
+    Args:
+        ring: entries in order, of one user.
+        n: entries in use.
+        place: of the event among them.
+        unknown: up to this place nobody knows what the user has added: a late event there leaves
+            the ring at once, so it would never be counted, and is not told. -1 for none.
+        item: hash of the item.
+        time: of the event.
+        weight: of the event.
     """
+    if place <= unknown:
+        return RING_NOT_OF_ITEM
     same = 0
     for r in range(n):
         entry = ring[r]

@@ -237,7 +237,7 @@ def test_a_user_moves_the_counts_of_an_item_at_most_five_times_an_hour() -> None
     assert len(applied.item_events) == MOST_FOR_AN_ITEM == 5
     assert applied.not_of_items == 2995
     assert world.states.head["events"][0] == 3000  # the user's own state has them all
-    assert len(world.send(*flood(3, item="i4")).item_events) == 3
+    assert len(world.send(*flood(3, item="i4", begin=START + 2.0)).item_events) == 3
     assert len(world.send(*flood(9, user=1)).item_events) == 5
     later = world.send(*flood(9, begin=START + ITEM_SECONDS + 2.0))
     assert len(later.item_events) == 5
@@ -254,7 +254,17 @@ def test_events_that_have_left_the_ring_are_not_known_to_the_cap() -> None:
     world.send(*others)
     hidden = [{**event, "id": event["id"] + "b"} for event in flood(5, begin=START + 90.0)]
     assert len(world.send(*hidden).item_events) == 5
-    assert len(world.send(*flood(40, user=1)).item_events) == 40  # late, out of a full ring
+
+
+def test_late_events_that_leave_a_full_ring_at_once_are_not_told_to_their_items() -> None:
+    for newer in range(1, 29):  # of the events that the ring holds, so many are newer
+        world = World()
+        times = [START + (60.0 if n >= 28 - newer else -60.0) + n / 100 for n in range(32)]
+        world.send(
+            *({"user": 0, "item": f"i{4 + n}", "time": time} for n, time in enumerate(times))
+        )
+        late = world.send(*flood(280))
+        assert len(late.item_events) <= 5 * 280 // 28
 
 
 def test_impressions_leave_room_for_the_choice_that_follows() -> None:
