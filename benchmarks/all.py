@@ -96,6 +96,10 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
             _faults("--seed", "402", "403", "404", "406", "407", "409", "410", "411", "421",
                     "--actions", "60", "--folder", str(work / "walks-again")),
         ],
+        "faults-more": [
+            _faults("--seed", "701", "702", "--actions", "60",
+                    "--folder", str(work / "walks-more")),
+        ],
         "faults-three-again": [
             _faults("--brokers", "3", "--seed", "502", "--actions", "30",
                     "--folder", str(work / "walks-three-again")),

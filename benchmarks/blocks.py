@@ -434,6 +434,11 @@ def faults_again(results: Results) -> str:
     return _walk(results["faults-again"])
 
 
+def faults_more(results: Results) -> str:
+    """Return the same of the newest walks with one broker."""
+    return _walk(results["faults-more"])
+
+
 def faults_three_again(results: Results) -> str:
     """Return the same of later walks with three brokers."""
     return _walk(results["faults-three-again"])
@@ -444,8 +449,8 @@ def broker_killed(results: Results) -> str:
     return _walk(results["broker-killed"])
 
 
-WALKS = ("faults", "faults-again", "faults-three", "faults-three-again", "faults-plain",
-         "broker-killed")  # fmt: skip
+WALKS = ("faults", "faults-again", "faults-more", "faults-three", "faults-three-again",
+         "faults-plain", "broker-killed")  # fmt: skip
 """Results of walks that a model judged."""
 
 

@@ -51,6 +51,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "faults-three": blocks.faults_three,
     "faults-plain": blocks.faults_plain,
     "faults-again": blocks.faults_again,
+    "faults-more": blocks.faults_more,
     "faults-three-again": blocks.faults_three_again,
     "broker-killed": blocks.broker_killed,
     "faults-total": blocks.faults_total,
