@@ -80,6 +80,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "trend-attack": [_python("trend_attack")],
         "promises": [[sys.executable, "-m", "tests.promises"]],
         "erasure": [[sys.executable, "-m", "tests.erasure"]],
+        "fuzz": [[sys.executable, "-m", "tests.fuzz"]],
         "faults": [
             _faults("--seed", *map(str, range(1001, 1021)), "--actions", "100",
                     "--folder", str(work / "walks")),

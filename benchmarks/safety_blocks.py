@@ -41,6 +41,21 @@ def erasure(results: Results) -> str:
     return "\n\n".join([text, table(head, rows), source(result)])
 
 
+def fuzz(results: Results) -> str:
+    """Return what was made up for all that is read from outside, and how much failed."""
+    result = results["fuzz"]
+    found = result["figures"]
+    rows = [
+        [one["does"].removesuffix("."), whole(one["inputs"]), f"{one['most_bytes'] / 2**20:.1f}"]
+        for one in found["targets"]
+    ]
+    failed = ", ".join(one["name"] for one in found["targets"] if one["failed"]) or "none"
+    inputs = sum(one["inputs"] for one in found["targets"])
+    text = f"{found['minutes']:.0f} minutes, {whole(inputs)} inputs; failed: {failed}."
+    head = ["What is tried", "inputs", "MiB allocated for one input, at most"]
+    return "\n\n".join([text, table(head, rows), source(result)])
+
+
 def user_keys(results: Results) -> str:
     """Return what a key of each user costs."""
     result = results["user-keys"]
@@ -251,6 +266,7 @@ BLOCKS: dict[str, Any] = {
     "pauses": pauses,
     "promises": promises,
     "erasure": erasure,
+    "fuzz": fuzz,
     "user-keys": user_keys,
     "soak": soak,
     "outage": outage,

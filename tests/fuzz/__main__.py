@@ -2,11 +2,12 @@
 
 The targets take turns until the time is over. Inputs that failed are kept in build/fuzz, and tried
 first by the next run. With NUMBA_BOUNDSCHECK=1 native code checks every index as well. It ends with
-1 if a target failed.
+1 if a target failed. With `--result NAME` the counts are stored, those of failures too.
 """
 
 import argparse
 import logging
+import os
 import sys
 import time
 import traceback
@@ -17,6 +18,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from benchmarks.results import add_option, store
 from tests.fuzz.targets import Target, targets
 
 KEPT = Path("build/fuzz")
@@ -25,8 +27,13 @@ EXAMPLES = 60
 """Inputs of a target in one turn."""
 
 
-def fuzz(target: Target, examples: int, database: Any = None, measure: bool = False) -> None:
-    """Try a target with made-up inputs; raises what it raises, with the smallest input found."""
+def fuzz(target: Target, examples: int, database: Any = None, measure: bool = False) -> int:
+    """Try a target with made-up inputs; raises what it raises, with the smallest input found.
+
+    Returns:
+        the most bytes that one input made its reader allocate; 0 if it is not measured.
+    """
+    most_used = 0
 
     @settings(
         max_examples=examples,
@@ -39,6 +46,7 @@ def fuzz(target: Target, examples: int, database: Any = None, measure: bool = Fa
     )
     @given(target.inputs)
     def read(given_input: Any) -> None:
+        nonlocal most_used
         if not measure:
             target.read(given_input)
             return
@@ -47,8 +55,10 @@ def fuzz(target: Target, examples: int, database: Any = None, measure: bool = Fa
         target.read(given_input)
         used = tracemalloc.get_traced_memory()[1] - before
         assert used <= target.most_bytes, f"{used} bytes were allocated for one input"
+        most_used = max(most_used, used)
 
     read()
+    return most_used
 
 
 def main(arguments: list[str]) -> int:
@@ -56,6 +66,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long [60]")
     parser.add_argument("--only", nargs="*", default=None, help="names of targets [all]")
+    add_option(parser)
     options = parser.parse_args(arguments)
     chosen = [one for one in targets() if options.only is None or one.name in options.only]
     if not chosen:
@@ -65,6 +76,7 @@ def main(arguments: list[str]) -> int:
     end = time.monotonic() + 60.0 * options.minutes
     failed: set[str] = set()
     tried = dict.fromkeys((one.name for one in chosen), 0)
+    used = dict.fromkeys(tried, 0)
     for one in chosen:
         fuzz(one, 5)  # compiles native code, outside of what is measured
     tracemalloc.start()
@@ -75,15 +87,29 @@ def main(arguments: list[str]) -> int:
             number = max(1, int(EXAMPLES * one.weight))
             try:
                 # A folder each: what failed would be given up when another target passes it.
-                fuzz(one, number, DirectoryBasedExampleDatabase(KEPT / one.name), measure=True)
+                kept = DirectoryBasedExampleDatabase(KEPT / one.name)
+                used[one.name] = max(used[one.name], fuzz(one, number, kept, measure=True))
                 tried[one.name] += number
             except Exception:
                 failed.add(one.name)
                 print(f"{one.name}: failed", flush=True)  # noqa: T201
                 traceback.print_exc()
+    figures = []
     for one in chosen:
         state = "FAILED" if one.name in failed else "ok"
         print(f"{one.name:12} {tried[one.name]:9,d} inputs  {state}")  # noqa: T201
+        figures.append(
+            {
+                "name": one.name,
+                "does": (one.read.__doc__ or "").split("\n", 1)[0],
+                "inputs": tried[one.name],
+                "most_bytes": used[one.name],
+                "failed": one.name in failed,
+            }
+        )
+    indices_checked = os.environ.get("NUMBA_BOUNDSCHECK") == "1"
+    run = {"minutes": options.minutes, "indices_checked": indices_checked, "targets": figures}
+    store(options.result, run)
     return 1 if failed else 0
 
 

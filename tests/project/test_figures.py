@@ -334,6 +334,13 @@ def made_up() -> Stored:
         "privacy": {"without": private | {"privacy": None}, "1": private},
         "trend-attack": {"with": [attack], "without": [attack]},
         "erasure": {"topics": [{"name": "forget", "files": 9, "bytes": 8, "before": 1}]},
+        "fuzz": {
+            "minutes": 1.0,
+            "indices_checked": False,
+            "targets": [
+                {"name": "a", "does": "Read a.", "inputs": 9, "most_bytes": 8, "failed": False}
+            ],
+        },
         "user-keys": {
             "size": 9,
             "users": 8,
