@@ -32,6 +32,7 @@ from tracker.scoring.parts import GROUPS
 from tracker.stream.serving import Serving
 from tracker.users.readings import Histories, every_interest, shares_of
 from tracker.users.rows import RequestBatch, UserRows
+from tracker.users.states import RING_RETRACTED
 
 PLACES = 6
 """Decimals of scores and shares."""
@@ -271,10 +272,11 @@ def _reasons(
 
 
 def _latest_times(batch: RecommendedBatch, requests: RequestBatch) -> NDArray[np.float64]:
-    """Return the times (B, K, 3) of the latest positive events on the items of reasons."""
+    """Return the times (B, K, 3) of the latest events that speak for the items of reasons."""
     rings = requests.states.ring[np.maximum(requests.slots, 0)]
     items, times = rings["item"][:, None, None], rings["time"][:, None, None]
-    is_of = (items == batch.because[..., None]) & (rings["weight"] > 0.0)[:, None, None]
+    counts = (rings["weight"] > 0.0) & (rings["flags"] & RING_RETRACTED == 0)
+    is_of = (items == batch.because[..., None]) & counts[:, None, None]
     latest: NDArray[np.float64] = np.where(is_of, times, -np.inf).max(axis=3)
     return latest
 

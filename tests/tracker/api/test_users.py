@@ -8,6 +8,7 @@ import pytest
 
 from tests.api_world import ApiWorld, user_in, with_api
 from tests.plane_world import NOW, like, lists
+from tracker.events.wire import Event
 from tracker.items.item_map import fit_map, map_places
 from tracker.items.vectors import unit
 from tracker.stream.partition import Partition
@@ -84,6 +85,28 @@ def test_a_list_has_what_was_wished_for(tmp_path: Path) -> None:
         assert len(less["items"]) == 3
         _, other = await world.ask(f"{path}?diversity=1&scene=home")
         assert other["scene"] == "home"
+
+    with_api(tmp_path, work)
+
+
+def test_a_reason_has_the_time_of_the_latest_event_that_was_not_taken_back(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        await shop(world, 5)
+        again = like(ADA, 2, time=NOW + 50.0, event_id="again")
+        world.running.accept(5, world.worker.records(again))
+        await world.running.applied(5, 6)
+        path = f"/users/{ADA}/recommendations"
+
+        async def times() -> set[float]:
+            _, found = await world.ask(path)
+            reasons = [reason for one in found["items"] for reason in one.get("because", ())]
+            return {reason["time"] for reason in reasons if reason["item_id"] == "i2"}
+
+        assert await times() == {NOW + 50.0}
+        back = Event(ADA, timestamp=NOW + 60.0, retracts="again")
+        world.running.accept(6, world.worker.records(back))
+        await world.running.applied(5, 6, 7)
+        assert await times() == {NOW + 1.0}
 
     with_api(tmp_path, work)
 
