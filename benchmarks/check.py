@@ -86,6 +86,16 @@ def _pause(action: str, beyond_session: bool = False) -> Callable[[Stored], floa
     return value
 
 
+def _wiped(results: Stored) -> float:
+    figures = results["pauses"]["figures"]
+    runs = [run for name in ("wipe", "wipe_alone") for run in figures["actions"].get(name, [])]
+    if not runs:
+        raise NotMeasuredError("pauses with wipe")
+    timeout = float(figures["plan"]["session_timeout"])
+    longest = [max(run["moved"] + run["stayed"]) / 1000 - run["recovery"] for run in runs]
+    return float(max(longest)) - timeout
+
+
 def _trained(results: Stored) -> float:
     runs = results["trained"]["figures"]["runs"]
     rate = "events_per_second"
@@ -126,6 +136,11 @@ BOUNDS = [
     Bound("p99 during a swap beside before", _swap, most=2.0),
     Bound(
         "seconds without a list: killed, beyond the session timeout", _pause("kill", True), most=3.0
+    ),
+    Bound(
+        "seconds without a list: disk removed, beyond the session timeout and the recovery",
+        _wiped,
+        most=3.0,
     ),
     Bound("seconds without a list: SIGTERM", _pause("term"), most=1.0),
     Bound("seconds without a list: a worker joins", _pause("join"), most=1.0),

@@ -2,8 +2,11 @@
 
 Three workers on one Apache Kafka broker of the same machine, a standby of each state, events at an
 even rate. A worker is killed, told to stop, or frozen until it has lost its partitions. Then it is
-started again on its disk, and joins the others; once it is killed and started again at once. Before
-each action all workers are ready, and the one before is some seconds ago.
+started again on its disk, and joins the others; once it is killed and started again at once, and
+once on a disk that is empty. Before each action all workers are ready, and the one before is some
+seconds ago. Each user has some events before the first action. In the end the workers are killed on
+empty disks once more, without standbys: nobody has a copy then, and whoever gets the partitions
+reads their states from Kafka.
 
 A partition's pause is the longest time from the append of an event to the append of the first list
 that answers it or a later event of the user, by the broker's clock. Counted are the events from a
@@ -17,6 +20,7 @@ import asyncio
 import itertools
 import json
 import re
+import shutil
 import signal
 import statistics
 import sys
@@ -43,8 +47,13 @@ WORKERS = 3
 PARTITIONS = 8
 ITEM_PARTITIONS = 4
 STANDBYS = 1
-ACTIONS = ("term", "kill", "respawn", "freeze")
-"""After each but `respawn`, which does so at once, the worker is started again: a `join`."""
+ACTIONS = ("term", "kill", "respawn", "wipe", "freeze")
+"""After each the worker is started again: a `join`. `AT_ONCE` are those that do so themselves."""
+
+AT_ONCE = ("respawn", "wipe")
+
+EACH = 5
+"""Events of a user before the first action."""
 
 CALM_SECONDS = 5.0
 """Time between the end of an action and the next one."""
@@ -168,9 +177,11 @@ class Stage:
         if name == "kill":
             worker.send_signal(signal.SIGKILL)
             time.sleep(SESSION_SECONDS + CALM_SECONDS)
-        elif name == "respawn":
+        elif name in AT_ONCE:
             worker.send_signal(signal.SIGKILL)
             worker.wait(STOP_SECONDS)
+            if name == "wipe":
+                shutil.rmtree(self._workers.settings[number].data_dir)
             self._workers.start(number)
             time.sleep(SESSION_SECONDS)
             self.calm()
@@ -251,25 +262,31 @@ def pauses(
     return found
 
 
-def measure(systems: Systems, times: int, rate: float, only: Sequence[str]) -> dict[str, Any]:
+def measure(
+    systems: Systems, times: int, rate: float, only: Sequence[str], standbys: int
+) -> dict[str, Any]:
     """Take workers away and bring them back; return the pauses by action."""
+    name = f"pauses-{standbys}"
     settings = load_settings(
-        {}, brokers=systems.broker, name="pauses", artifacts=str(systems.folder / "artifacts"),
-        event_partitions=PARTITIONS, item_partitions=ITEM_PARTITIONS, standbys=STANDBYS,
+        {}, brokers=systems.broker, name=name, artifacts=str(systems.folder / "artifacts"),
+        event_partitions=PARTITIONS, item_partitions=ITEM_PARTITIONS, standbys=standbys,
         session_timeout_seconds=SESSION_SECONDS,
     )  # fmt: skip
     asyncio.run(ensure_topics(settings))
     topics = topics_of(settings)
+    systems.send(topics.events, EACH * systems.users, False, 1, None)
     stream = Stream(systems, topics.events, rate)
-    with crew(settings, WORKERS, systems.states / "workers") as workers:
+    with crew(settings, WORKERS, systems.states / name) as workers:
         stage = Stage(systems, settings, workers)
+        systems.committed(workers.one(0), name, EACH * systems.users, PARTITIONS)
+        started = 1000.0 * time.time()
         stream.start()
         stage.calm()
         for turn in range(times):
-            for place, name in enumerate(only):
+            for place, action in enumerate(only):
                 number = (turn + place) % WORKERS
-                stage.take_away(name, number)
-                if name != "respawn":
+                stage.take_away(action, number)
+                if action not in AT_ONCE:
                     stage.bring_back(number)
         ended = 1000.0 * time.time()
         stream.stop()
@@ -277,17 +294,18 @@ def measure(systems: Systems, times: int, rate: float, only: Sequence[str]) -> d
         hung = workers.stop()
     if hung:
         raise SystemExit("\n".join(hung))
-    events = systems.read(topics.events, PARTITIONS)
+    events = [one for one in systems.records(topics.events, PARTITIONS) if one.ms >= started]
     late = answered(events, systems.read(topics.recommendations, PARTITIONS))
     ends = [action.begun - EARLIER_MS for action in stage.actions[1:]] + [ended]
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for action, end in zip(stage.actions, ends, strict=True):
-        longest = pauses(events, late, action.begun - EARLIER_MS, end)
-        found[action.name].append(
+    for done, end in zip(stage.actions, ends, strict=True):
+        longest = pauses(events, late, done.begun - EARLIER_MS, end)
+        found[done.name].append(
             {
-                "moved": [longest[one] for one in sorted(longest) if one in action.moved],
-                "stayed": [longest[one] for one in sorted(longest) if one not in action.moved],
-                "phases": action.phases,
+                "moved": [longest[one] for one in sorted(longest) if one in done.moved],
+                "stayed": [longest[one] for one in sorted(longest) if one not in done.moved],
+                "phases": done.phases,
+                "recovery": max((one.get("recovery", 0.0) for one in done.phases), default=0.0),
             }
         )
     return {
@@ -312,7 +330,12 @@ def main() -> None:
     add_option(parser)
     given = parser.parse_args()
     with open_systems(given.folder, given.items, given.users, build) as systems:
-        figures = measure(systems, given.times, given.rate, given.only)
+        figures = measure(systems, given.times, given.rate, given.only, STANDBYS)
+        if "wipe" in given.only:
+            alone = measure(systems, given.times, given.rate, ["wipe"], 0)
+            figures["actions"]["wipe_alone"] = alone["actions"]["wipe"]
+            for name in ("events", "without_list"):
+                figures[name] += alone[name]
     for name, runs in figures["actions"].items():
         for part in ("moved", "stayed"):
             some = sorted(one for run in runs for one in run[part])
@@ -321,10 +344,19 @@ def main() -> None:
                     f"{name}, partitions that {part}: {some[0]:.0f} {statistics.median(some):.0f}"
                     f" {some[-1]:.0f} ms"
                 )
+    for name in ("wipe", "wipe_alone"):
+        for run in figures["actions"].get(name, []):
+            pause = max(run["moved"] + run["stayed"]) / 1000.0
+            rest = pause - SESSION_SECONDS - run["recovery"]
+            print(
+                f"{name}: pause {pause:.2f} s = session timeout {SESSION_SECONDS:g} s + recovery"
+                f" {run['recovery']:.2f} s {'+' if rest > 0 else '-'} {abs(rest):.2f} s"
+            )
     print(f"{figures['without_list']} of {figures['events']} events without a list")
     plan = {
         "workers": WORKERS, "partitions": PARTITIONS, "standbys": STANDBYS, "rate": given.rate,
         "session_timeout": SESSION_SECONDS, "users": given.users, "items": given.items,
+        "events_before": EACH * given.users,
     }  # fmt: skip
     store(given.result, {"plan": plan, **figures})
     if figures["without_list"]:

@@ -93,6 +93,8 @@ def outage(results: Results) -> str:
 ACTIONS = {
     "kill": "a worker is killed (`kill -9`)",
     "respawn": "a worker is killed, and started again at once",
+    "wipe": "the same, on an empty disk",
+    "wipe_alone": "the same, without standbys",
     "freeze": "a worker is frozen for longer than the session timeout",
     "term": "a worker is told to stop (SIGTERM)",
     "join": "a worker starts again on its disk, and joins",
@@ -128,9 +130,24 @@ def pauses(results: Results) -> str:
         f" {whole(figures['without_list'])} got no list."
     )
     told = "Medians of the phases of a rebalance as the workers log them, in seconds:"
-    return "\n\n".join(
-        [text, table(head, rows), told, table(["", *PHASES], phases), source(result)]
-    )
+    parts = [text, table(head, rows), told, table(["", *PHASES], phases)]
+    sums = _wiped(figures["actions"], plan["session_timeout"])
+    if sums:
+        told_of = ("disk removed", "pause, s", "session timeout", "recovery", "the rest")
+        parts += ["The longest pause of each time that a disk was removed, as a sum:"]
+        parts += [table(told_of, sums)]
+    return "\n\n".join([*parts, source(result)])
+
+
+def _wiped(actions: Mapping[str, Any], session: float) -> list[list[str]]:
+    """Return a row of each time that a disk was removed: its longest pause, and parts of that."""
+    rows = []
+    for name, title in (("wipe", "with a standby"), ("wipe_alone", "without")):
+        for run in actions.get(name, []):
+            pause, recovery = max(run["moved"] + run["stayed"]) / 1000, run["recovery"]
+            parts = (pause, session, recovery, pause - session - recovery)
+            rows.append([title, *(f"{part:.2f}" for part in parts)])
+    return rows
 
 
 PHASES = ("release", "join", "fence", "databases", "recovery", "opening", "seek")

@@ -359,10 +359,12 @@ class Systems:
         size = statistics.fmean(len(record.value) for record in records)
         return Rate(count, seconds, len(records), 1e6 * spent / count, size)
 
-    def committed(self, process: ChildProcess, name: str, count: int) -> None:
+    def committed(
+        self, process: ChildProcess, name: str, count: int, partitions: int = PARTITIONS
+    ) -> None:
         """Wait until the tracker's group has committed `count` events."""
         consumer = Consumer({"bootstrap.servers": self.broker, "group.id": name})
-        places = [TopicPartition(f"{name}-events", p) for p in range(PARTITIONS)]
+        places = [TopicPartition(f"{name}-events", p) for p in range(partitions)]
         last, still = -1, time.monotonic()
         while last < count:
             process.check()

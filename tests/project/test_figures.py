@@ -205,6 +205,7 @@ def speed() -> dict[str, Any]:
                     }
                 ],
                 "join": [{"moved": [600.0], "stayed": [], "phases": []}],
+                "wipe": [{"moved": [7000.0], "stayed": [9.0], "phases": [], "recovery": 0.5}],
             },
             "events": 100,
             "without_list": 0,

@@ -61,8 +61,20 @@ def test_the_longest_pause_of_any_partition_is_held_against_its_bound() -> None:
     plan = {"session_timeout": 6.0}
     results = Stored(pauses={"figures": {"plan": plan, "actions": {"kill": [run], "term": [run]}}})
     lines, _ = report(results, [one for one in BOUNDS if "without a list" in one.name])
-    assert [line.partition(" ")[0] for line in lines] == ["ok", "MISSED", "-"]
+    assert [line.partition(" ")[0] for line in lines] == ["ok", "-", "MISSED", "-"]
     assert "2.90, at most 3" in lines[0]
+
+
+def test_the_pause_of_a_removed_disk_may_be_longer_by_its_recovery() -> None:
+    run = {"moved": [12_500.0], "stayed": [], "phases": [], "recovery": 4.0}
+    figures = {"plan": {"session_timeout": 6.0}, "actions": {"wipe": [run], "wipe_alone": [run]}}
+    bounds = [one for one in BOUNDS if "disk removed" in one.name]
+    (line,), _ = report(Stored(pauses={"figures": figures}), bounds)
+    assert line.startswith("ok")
+    assert "2.50, at most 3" in line
+    run["recovery"] = 3.0
+    (line,), _ = report(Stored(pauses={"figures": figures}), bounds)
+    assert line.startswith("MISSED")
 
 
 def test_the_phases_of_a_rebalance_are_read_from_the_line_that_a_worker_logs(
