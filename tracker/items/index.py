@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tracker.explained import first_line
 from tracker.files import sync_file
+from tracker.items.search_memory import SearchMemory
 from tracker.items.vectors import Rows, Vectors
 from tracker.kernels.device import Device, pick_device
 
@@ -27,6 +28,10 @@ MAX_GPU_K = 2048
 
 _MIN_FETCHED = 64
 """An approximate index ranks at least this many exactly, also where fewer are asked for."""
+
+_SEARCHED_NUMBERS = 1 << 16
+"""Components of the queries that are searched for at once where rows must not depend on the batch.
+From 128,000 on FAISS multiplies matrices, which rounds in another way."""
 
 _FLOAT_BYTES = 4
 
@@ -50,7 +55,7 @@ class ItemIndex:
     scores are exact in every kind. On a GPU every kind searches all items exactly.
 
     Many threads may search at once: FAISS releases the interpreter's lock, and on a GPU they
-    take turns.
+    take turns. `remembered_rows` is for queries that come again.
     """
 
     def __init__(self, index: Any, device: Device = "cpu", *, float16: bool = False) -> None:
@@ -77,6 +82,7 @@ class ItemIndex:
         )
         self._gpu: Any = None
         self._turn = Lock()
+        self._memory = SearchMemory()
         if self.device == "cuda":
             self._gpu = _to_gpu(index if self.kind == "flat" else index.refine_index, float16)
 
@@ -170,6 +176,34 @@ class ItemIndex:
             faiss.omp_set_num_threads(threads)  # holds for the calling thread alone
             scores, rows = self._cpu.search(ready, fetched)
         return _cut(rows, k, -1), _cut(_no_score(scores, rows), k, -np.inf)
+
+    def remembered_rows(self, queries: Vectors, k: int) -> Rows:
+        """Find the rows of `search`, without a search for queries that were searched for before.
+
+        On the CPU the rows of a query are the same in every batch, remembered or not. On a GPU
+        nothing is remembered.
+
+        Args:
+            queries: (B, D) float32, unit length.
+            k: items to return; where there are fewer, rows end in -1.
+
+        Returns:
+            rows (B, K) int64, best first.
+
+        Raises:
+            ValueError: as in `search`.
+        """
+        if self._gpu is not None:
+            return self.search(queries, k)[0]
+        self._check(queries.shape, k)
+        keys, rows, unknown = self._memory.find(queries, k)
+        size = max(1, _SEARCHED_NUMBERS // self.dim)
+        for start in range(0, len(unknown), size):
+            part = unknown[start : start + size]
+            rows[part], _ = self.search(queries[part], k)
+        if len(unknown):
+            self._memory.keep(keys, rows, unknown)
+        return rows
 
     def search_tensor(self, queries: "torch.Tensor", k: int) -> "tuple[torch.Tensor, torch.Tensor]":
         """Find the k best items of each query, from tensor to tensor.

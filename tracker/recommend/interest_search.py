@@ -44,7 +44,8 @@ def search_interests(
     """Find items for each of up to `searches` strongest interests per user.
 
     An interest that is near its most typical item takes the best of what the indexer found for
-    that item; the index is searched for the others, once for all. Which it is depends on the state
+    that item; the index is searched for the others, once for all, unless it remembers them: most
+    interests of a user stay as they are from one list to the next. The rows depend on the state
     alone.
 
     Returns:
@@ -61,7 +62,7 @@ def search_interests(
     if items.nearest.shape[1] >= per_search:
         others = others[_take_known(histories, requests, owners, queries, items, rows)]
     if len(others):
-        rows[others], _ = artifact.index.search(queries[others], per_search)
+        rows[others] = artifact.index.remembered_rows(queries[others], per_search)
     return owners, masses, rows
 
 

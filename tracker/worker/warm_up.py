@@ -11,6 +11,7 @@ from tracker.events.item_events import ITEM_EVENT, decode_block, encode_block
 from tracker.events.kinds import Kinds
 from tracker.events.wire import Event, encode_event
 from tracker.items.rows import ItemRows
+from tracker.items.search_memory import SearchMemory
 from tracker.recommend.learner import Learner
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.online_ranker import OnlineRanker
@@ -81,6 +82,9 @@ class _Parts:
         learner = Learner(self._kinds)
         learner.follow(serving.artifact.models)
         requests = RequestBatch(users, slots, now, np.zeros(3, np.uint32))
+        memory = SearchMemory()  # these users may have no interest that is searched for
+        for _ in range(2):
+            memory.keep(*memory.find(np.zeros((1, serving.artifact.index.dim), np.float32), 1))
         recommended = serving.recommender.recommend(requests, self._k, learner.served)
         lists = LastLists()
         lists.keep(users.states, np.arange(3), recommended, serving.sequence)

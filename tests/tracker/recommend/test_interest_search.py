@@ -7,11 +7,15 @@ import pytest
 from numpy.typing import NDArray
 
 from indexer.items.index import IndexChoice, build_index, searched_rows
-from tests.worlds import START, World, likes
+from tests.tracker.recommend.test_recommender import same
+from tests.worlds import DAY, START, World, likes
 from tracker.artifact.artifact import Artifact
 from tracker.items.index import ItemIndex, Scores
+from tracker.items.search_memory import SearchMemory
 from tracker.items.vectors import NEAREST, Rows, Vectors
 from tracker.recommend.interest_search import NEAR_COSINE, search_interests
+from tracker.recommend.options import RecommendOptions
+from tracker.recommend.recommender import Recommender
 from tracker.users.readings import interest_queries, read_histories
 from tracker.users.rows import RequestBatch
 
@@ -26,6 +30,14 @@ class CountingIndex(ItemIndex):
     def search(self, queries: Vectors, k: int, threads: int = 1) -> tuple[Rows, Scores]:
         self.queries += len(queries)
         return super().search(queries, k, threads)
+
+
+class ForgetfulIndex(CountingIndex):
+    """Remembers nothing, and searches for one query at a time."""
+
+    def remembered_rows(self, queries: Vectors, k: int) -> Rows:
+        parts = [self.search(queries[i : i + 1], k)[0] for i in range(len(queries))]
+        return np.concatenate([np.zeros((0, k), np.int64), *parts])
 
 
 def world_of(kind: IndexChoice = "flat", items: int = 300) -> tuple[World, Artifact, CountingIndex]:
@@ -82,6 +94,42 @@ def test_only_interests_far_from_their_item_are_searched_for() -> None:
     np.testing.assert_array_equal(rows[far], exact[far])
     shared = [len(set(a) & set(b)) / FOUND for a, b in zip(rows, exact, strict=True)]
     assert min(shared) > 0.7  # noise in all directions is the worst case
+
+
+@pytest.mark.parametrize(("kind", "items"), [("flat", 300), ("pq_fastscan", 1200)])
+@pytest.mark.parametrize("max_bytes", [1, 5000, 1 << 20])
+def test_lists_are_the_same_with_and_without_a_memory_of_searches(
+    kind: IndexChoice, items: int, max_bytes: int
+) -> None:
+    world, first, _ = world_of(kind, items)
+    other = np.ascontiguousarray(np.asarray(first.vectors.vectors)[::-1])
+    second = replace(
+        first,
+        vectors=replace(first.vectors, vectors=other),
+        index=build_index(other, 0.9, kind)[0],
+    )
+    options = RecommendOptions(explain="parts")
+    pairs, found = [], []
+    for artifact in (first, second):
+        index, plain = CountingIndex(artifact.index._cpu), ForgetfulIndex(artifact.index._cpu)
+        index._memory = SearchMemory(max_bytes)
+        with_memory, without = replace(artifact, index=index), replace(artifact, index=plain)
+        pairs.append([Recommender(one, world.view, options) for one in (with_memory, without)])
+        found.append((index, plain))
+    random = np.random.default_rng(items + max_bytes)
+    for turn in range(60):
+        user = int(random.integers(USERS))
+        chosen = random.integers(0, items, random.integers(1, 4)).tolist()
+        world.send(*likes(user, chosen, time=START + 60.0 * turn))
+        some = np.unique(random.integers(0, USERS, random.integers(1, 6)))
+        now = np.full(len(some), START + DAY + 60.0 * turn)
+        requests = RequestBatch(world.users, some, now, np.zeros(len(some), np.uint32))
+        one, other_one = (
+            recommender.recommend(requests, 10) for recommender in pairs[turn // 10 % 2]
+        )
+        assert same(one, other_one)
+    for index, plain in found:
+        assert 0 < index.queries < plain.queries or max_bytes == 1
 
 
 def test_known_items_of_a_like_interest_are_ranked_by_their_match_with_it() -> None:

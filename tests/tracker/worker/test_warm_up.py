@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from indexer.data.catalog import Catalog
 from indexer.items.assemble import assemble, build_artifact, write_version
+from indexer.items.index import searched_rows
 from indexer.items.options import BuildOptions
 from indexer.items.tower_items import make_tower
 from tests.paths import ROOT
@@ -21,6 +24,7 @@ from tests.tracker.scoring.test_prediction import info_of, weights_of
 from tracker.artifact.models import Models
 from tracker.artifact.versions import set_latest
 from tracker.events.kinds import Kind, Kinds
+from tracker.items import search_memory
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import Network
 from tracker.scoring.prediction import Prediction
@@ -36,6 +40,29 @@ def test_warming_up_runs_on_any_catalogue_and_leaves_the_view_alone() -> None:
         warm_up(serving, Kinds.default(), settings.k)
         warm_up(serving, Kinds.default(), settings.k, lists_first=True)
         assert np.isinf(serving.view.columns.log2_counts).all()
+
+
+def test_kernels_of_searches_are_warmed_up_where_no_user_needs_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, called = load_settings({}), []
+
+    def noting(name: str) -> Callable[..., object]:
+        kernel = getattr(search_memory, name)
+
+        def call(*arguments: object) -> object:
+            called.append(name)
+            return kernel(*arguments)
+
+        return call
+
+    for name in ("_hash_queries", "_find_rows", "_keep_rows"):
+        monkeypatch.setattr(search_memory, name, noting(name))
+    artifact = small_artifact(items=1)
+    nearest = searched_rows(np.asarray(artifact.vectors.vectors), artifact.index)
+    known = replace(artifact, vectors=replace(artifact.vectors, nearest=nearest))
+    warm_up(make_serving(known, settings), Kinds.default(), settings.k)
+    assert {"_hash_queries", "_find_rows", "_keep_rows"} == set(called)
 
 
 @pytest.mark.timeout(300)  # nothing may be compiled yet
