@@ -78,6 +78,9 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "finetune": [_python("finetune", *film_items, *films, "--work", str(work))],
         "privacy": [_python("privacy", "--data", str(data), "--work", str(work / "privacy"))],
         "trend-attack": [_python("trend_attack")],
+        "neighbour-attack": [_python("neighbour_attack")],
+        "user-flood": [_python("user_flood")],
+        "http-flood": [_python("http_flood")],
         "promises": [[sys.executable, "-m", "tests.promises"]],
         "erasure": [[sys.executable, "-m", "tests.erasure"]],
         "fuzz": [[sys.executable, "-m", "tests.fuzz"]],
@@ -114,6 +117,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                     "--freezes", "1", "--events", "10000", "--users", "1000", "--seed", "3"),
         ],
         "pauses": [_python("pauses", "--times", "5")],
+        "pauses-wiped": [_python("pauses", "--times", "5", "--wiped")],
         "soak": [
             _python("soak", "--minutes", "60", "--away", "0", "--rate", "5000", "--full", "500000",
                     "--folder", str(work / "soak")),

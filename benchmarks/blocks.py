@@ -1010,29 +1010,3 @@ def privacy(results: Results) -> str:
         "HR@10 as served", "AUC of the probability",
     ]  # fmt: skip
     return figure(head, rows, result)
-
-
-def trend_attack(results: Results) -> str:
-    """Return what attacks on a trend reach, with the cap on a user's share and without."""
-    result = results["trend-attack"]
-    figures = result["figures"]
-    rows = [
-        [
-            with_cap["attack"],
-            f"{100.0 * with_cap['share']:.1f} %",
-            whole(with_cap["sent"]),
-            *(
-                text
-                for one in (without, with_cap)
-                for text in (
-                    whole(one["counted"]), whole(one["place"]), f"{100.0 * one['in_lists']:.1f} %",
-                )
-            ),
-        ]
-        for with_cap, without in zip(figures["with"], figures["without"], strict=True)
-    ]  # fmt: skip
-    head = [
-        "Attack by", "of all events", "likes sent", "counted, no cap", "place", "in lists",
-        "**counted, with the cap**", "**place**", "**in lists**",
-    ]  # fmt: skip
-    return figure(head, rows, result)

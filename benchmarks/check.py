@@ -87,10 +87,8 @@ def _pause(action: str, beyond_session: bool = False) -> Callable[[Stored], floa
 
 
 def _wiped(results: Stored) -> float:
-    figures = results["pauses"]["figures"]
-    runs = [run for name in ("wipe", "wipe_alone") for run in figures["actions"].get(name, [])]
-    if not runs:
-        raise NotMeasuredError("pauses with wipe")
+    figures = results["pauses-wiped"]["figures"]
+    runs = [run for runs in figures["actions"].values() for run in runs]
     timeout = float(figures["plan"]["session_timeout"])
     longest = [max(run["moved"] + run["stayed"]) / 1000 - run["recovery"] for run in runs]
     return float(max(longest)) - timeout
@@ -138,7 +136,7 @@ BOUNDS = [
         "seconds without a list: killed, beyond the session timeout", _pause("kill", True), most=3.0
     ),
     Bound(
-        "seconds without a list: disk removed, beyond the session timeout and the recovery",
+        "seconds without a list: disk lost, beyond the session timeout and the recovery",
         _wiped,
         most=3.0,
     ),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import blocks, safety_blocks, speed_blocks
+from benchmarks import attack_blocks, blocks, safety_blocks, speed_blocks
 from benchmarks.blocks import Results
 from benchmarks.plots import (
     OTHERS,
@@ -82,7 +82,6 @@ BLOCKS: dict[str, blocks.Block] = {
     "bytes": blocks.bytes_per_user,
     "interests": blocks.interests,
     "privacy": blocks.privacy,
-    "trend-attack": blocks.trend_attack,
 }
 """Blocks of the pages by the name in their marks."""
 
@@ -240,6 +239,7 @@ def _image(name: str) -> blocks.Block:
 
 BLOCKS |= speed_blocks.BLOCKS
 BLOCKS |= safety_blocks.BLOCKS
+BLOCKS |= attack_blocks.BLOCKS
 BLOCKS |= {f"plot-{name}": _image(name) for name in PLOTS}
 
 

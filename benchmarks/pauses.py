@@ -2,17 +2,20 @@
 
 Three workers on one Apache Kafka broker of the same machine, a standby of each state, events at an
 even rate. A worker is killed, told to stop, or frozen until it has lost its partitions. Then it is
-started again on its disk, and joins the others; once it is killed and started again at once, and
-once on a disk that is empty. Before each action all workers are ready, and the one before is some
-seconds ago. Each user has some events before the first action. In the end the workers are killed on
-empty disks once more, without standbys: nobody has a copy then, and whoever gets the partitions
-reads their states from Kafka.
+started again on its disk, and joins the others; once it is killed and started again at once. Before
+each action all workers are ready, and the one before is some seconds ago. Each user has some events
+before the first action.
+
+With `--wiped` the disk of a worker is lost instead: it is killed, its data directory is deleted,
+and it is started again at once. First each state has a standby. Then there is none: nobody has a
+copy, and whoever gets the partitions reads their states from Kafka.
 
 A partition's pause is the longest time from the append of an event to the append of the first list
 that answers it or a later event of the user, by the broker's clock. Counted are the events from a
 second before the action to a second before the next one.
 
     OMP_NUM_THREADS=1 python -m benchmarks.pauses --times 5
+    OMP_NUM_THREADS=1 python -m benchmarks.pauses --times 5 --wiped
 """
 
 import argparse
@@ -47,7 +50,7 @@ WORKERS = 3
 PARTITIONS = 8
 ITEM_PARTITIONS = 4
 STANDBYS = 1
-ACTIONS = ("term", "kill", "respawn", "wipe", "freeze")
+ACTIONS = ("term", "kill", "respawn", "freeze")
 """After each the worker is started again: a `join`. `AT_ONCE` are those that do so themselves."""
 
 AT_ONCE = ("respawn", "wipe")
@@ -74,7 +77,7 @@ class Action:
     """What was done to a worker.
 
     Attributes:
-        name: of `ACTIONS`, or `join`.
+        name: of `ACTIONS`, `wipe` or `join`.
         begun: when, in milliseconds since the epoch.
         owners: member of the group by partition of the events topic, before.
         moved: partitions that had another owner afterwards.
@@ -323,6 +326,7 @@ def main() -> None:
     )
     parser.add_argument("--times", type=int, default=5, help="of each action")
     parser.add_argument("--only", nargs="+", choices=ACTIONS, default=ACTIONS)
+    parser.add_argument("--wiped", action="store_true", help="workers lose their disks instead")
     parser.add_argument("--rate", type=float, default=200.0, help="events a second")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=20_000)
@@ -330,9 +334,10 @@ def main() -> None:
     add_option(parser)
     given = parser.parse_args()
     with open_systems(given.folder, given.items, given.users, build) as systems:
-        figures = measure(systems, given.times, given.rate, given.only, STANDBYS)
-        if "wipe" in given.only:
-            alone = measure(systems, given.times, given.rate, ["wipe"], 0)
+        only = ["wipe"] if given.wiped else given.only
+        figures = measure(systems, given.times, given.rate, only, STANDBYS)
+        if given.wiped:
+            alone = measure(systems, given.times, given.rate, only, 0)
             figures["actions"]["wipe_alone"] = alone["actions"]["wipe"]
             for name in ("events", "without_list"):
                 figures[name] += alone[name]

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.blocks import Results, source, table, whole
+from benchmarks.blocks import Results, figure, source, table, whole
 
 
 def promises(results: Results) -> str:
@@ -93,8 +93,6 @@ def outage(results: Results) -> str:
 ACTIONS = {
     "kill": "a worker is killed (`kill -9`)",
     "respawn": "a worker is killed, and started again at once",
-    "wipe": "the same, on an empty disk",
-    "wipe_alone": "the same, without standbys",
     "freeze": "a worker is frozen for longer than the session timeout",
     "term": "a worker is told to stop (SIGTERM)",
     "join": "a worker starts again on its disk, and joins",
@@ -130,24 +128,28 @@ def pauses(results: Results) -> str:
         f" {whole(figures['without_list'])} got no list."
     )
     told = "Medians of the phases of a rebalance as the workers log them, in seconds:"
-    parts = [text, table(head, rows), told, table(["", *PHASES], phases)]
-    sums = _wiped(figures["actions"], plan["session_timeout"])
-    if sums:
-        told_of = ("disk removed", "pause, s", "session timeout", "recovery", "the rest")
-        parts += ["The longest pause of each time that a disk was removed, as a sum:"]
-        parts += [table(told_of, sums)]
-    return "\n\n".join([*parts, source(result)])
+    return "\n\n".join(
+        [text, table(head, rows), told, table(["", *PHASES], phases), source(result)]
+    )
 
 
-def _wiped(actions: Mapping[str, Any], session: float) -> list[list[str]]:
-    """Return a row of each time that a disk was removed: its longest pause, and parts of that."""
-    rows = []
-    for name, title in (("wipe", "with a standby"), ("wipe_alone", "without")):
-        for run in actions.get(name, []):
+def pauses_wiped(results: Results) -> str:
+    """Return the longest pause of each time that a disk was lost, and the parts of that."""
+    result = results["pauses-wiped"]
+    figures, plan = result["figures"], result["figures"]["plan"]
+    session, rows = plan["session_timeout"], []
+    for name, title in (("wipe", "a standby of each state"), ("wipe_alone", "no standby")):
+        for run in figures["actions"][name]:
             pause, recovery = max(run["moved"] + run["stayed"]) / 1000, run["recovery"]
             parts = (pause, session, recovery, pause - session - recovery)
             rows.append([title, *(f"{part:.2f}" for part in parts)])
-    return rows
+    text = (
+        f"{plan['workers']} workers, {plan['partitions']} partitions, {whole(plan['users'])} users"
+        f" with {whole(plan['events_before'])} events before, {whole(plan['rate'])} events/s."
+        f" Of {whole(figures['events'])} events, {whole(figures['without_list'])} got no list."
+    )
+    head = ("", "longest pause, s", "= session timeout", "+ recovery", "+ the rest")
+    return figure(head, rows, result, text=text)
 
 
 PHASES = ("release", "join", "fence", "databases", "recovery", "opening", "seek")
@@ -281,6 +283,7 @@ def _name_of(test: str) -> str:
 
 BLOCKS: dict[str, Any] = {
     "pauses": pauses,
+    "pauses-wiped": pauses_wiped,
     "promises": promises,
     "erasure": erasure,
     "fuzz": fuzz,

@@ -205,11 +205,26 @@ def speed() -> dict[str, Any]:
                     }
                 ],
                 "join": [{"moved": [600.0], "stayed": [], "phases": []}],
-                "wipe": [{"moved": [7000.0], "stayed": [9.0], "phases": [], "recovery": 0.5}],
             },
             "events": 100,
             "without_list": 0,
             "usual_ms": 9.0,
+        },
+        "pauses-wiped": {
+            "plan": {
+                "workers": 3,
+                "partitions": 8,
+                "rate": 200.0,
+                "session_timeout": 6.0,
+                "users": 9,
+                "events_before": 45,
+            },
+            "actions": {
+                name: [{"moved": [7000.0], "stayed": [9.0], "phases": [], "recovery": 0.5}]
+                for name in ("wipe", "wipe_alone")
+            },
+            "events": 100,
+            "without_list": 0,
         },
     }
 
@@ -276,7 +291,12 @@ def made_up() -> Stored:
         "counted": 0,
         "place": 9,
         "in_lists": 0.0,
+        "by_neighbours": 0.0,
     }
+    flood = {"users": 1, "user_bytes": 9}
+    flood |= dict.fromkeys(("users_changelog", "items_topic", "items_changelog"), 3)
+    served = {"events_per_second": 9000.0, "p50": 9.0, "p99": 20.0}
+    asked = served | {"flood": {"answers": {"200": 900.0, "429": 60.0}, "share": 0.5}}
     hour: dict[str, Any] = {
         "minutes": 30.0,
         "rate": 300.0,
@@ -334,6 +354,13 @@ def made_up() -> Stored:
         },
         "privacy": {"without": private | {"privacy": None}, "1": private},
         "trend-attack": {"with": [attack], "without": [attack]},
+        "neighbour-attack": {"with": [attack], "without": [attack]},
+        "user-flood": {"rate": 1000, "runs": [flood | {"stream": "1 user"}]},
+        "http-flood": {
+            "connections": 64,
+            "events": 2000.0,
+            "rounds": [{"alone": served, "both": asked}],
+        },
         "erasure": {"topics": [{"name": "forget", "files": 9, "bytes": 8, "before": 1}]},
         "fuzz": {
             "minutes": 1.0,

@@ -65,15 +65,16 @@ def test_the_longest_pause_of_any_partition_is_held_against_its_bound() -> None:
     assert "2.90, at most 3" in lines[0]
 
 
-def test_the_pause_of_a_removed_disk_may_be_longer_by_its_recovery() -> None:
+def test_the_pause_of_a_lost_disk_may_be_longer_by_its_recovery() -> None:
     run = {"moved": [12_500.0], "stayed": [], "phases": [], "recovery": 4.0}
     figures = {"plan": {"session_timeout": 6.0}, "actions": {"wipe": [run], "wipe_alone": [run]}}
-    bounds = [one for one in BOUNDS if "disk removed" in one.name]
-    (line,), _ = report(Stored(pauses={"figures": figures}), bounds)
+    bounds = [one for one in BOUNDS if "disk lost" in one.name]
+    results = Stored({"pauses-wiped": {"figures": figures}})
+    (line,), _ = report(results, bounds)
     assert line.startswith("ok")
     assert "2.50, at most 3" in line
     run["recovery"] = 3.0
-    (line,), _ = report(Stored(pauses={"figures": figures}), bounds)
+    (line,), _ = report(results, bounds)
     assert line.startswith("MISSED")
 
 
