@@ -146,6 +146,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
                 "--k", "40", "--items", "0", "100000",
             ),
         ],
+        "search-memory": [_python("search_memory")],
         "step": [_python("step")],
         "start": [_python("start", "--repeat", "5")],
         "idle": [_python("idle", "--repeat", "3")],
@@ -168,8 +169,8 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
 
 
 SPEED = (
-    "encode", "step", "train", "search", "search-lists", "start", "idle", "swap", "recover",
-    "pipeline", "latency", "http-api", "trained", "scale", "pauses",
+    "encode", "step", "train", "search", "search-lists", "search-memory", "start", "idle", "swap",
+    "recover", "pipeline", "latency", "http-api", "trained", "scale", "pauses",
 )  # fmt: skip
 """What `make bench` measures."""
 

@@ -96,10 +96,10 @@ class Job:
         self.recommender = Recommender(self.artifact, self.view)
         item_states = ItemStates(count)
         item_states.clear(np.arange(count))
-        tastes = random.integers(0, GROUPS, size=(users, 3))
+        self.tastes = random.integers(0, GROUPS, size=(users, 3))
         update_seconds = 0.0
         for turn in range(events):
-            group = tastes[np.arange(users), random.integers(0, 3, size=users)]
+            group = self.tastes[np.arange(users), random.integers(0, 3, size=users)]
             # Few items of a group are chosen often: a Zipf-like rank.
             rank = (random.random(users) ** 3 * (count // GROUPS)).astype(np.int64)
             rows = np.minimum(rank * GROUPS + group, count - 1)

@@ -10,6 +10,7 @@ from benchmarks.blocks import (
     QUANTILE_TITLES,
     Results,
     figure,
+    percent,
     quantiles,
     source,
     table,
@@ -170,6 +171,31 @@ def _not_reached(rows: Sequence[Mapping[str, Any]]) -> str:
         if (missing := [name for name in libraries if name not in found])
     ]
     return f"Not reached: {'; '.join(parts)}." if parts else ""
+
+
+def search_memory(results: Results) -> str:
+    """Return the time of a list with and without the memory of searches."""
+    result = results["search-memory"]
+    figures = result["figures"]
+    lines = [
+        [
+            whole(case["history"]),
+            "yes" if case["trained"] else "no",
+            whole(case["chunk"]),
+            f"{case['searches_per_list']:.2f}",
+            percent(case["known"], 0),
+            f"{case['without']:.0f}",
+            f"{case['with']:.0f}",
+            f"{case['ratio']:.2f}",
+        ]
+        for case in figures["cases"]
+    ]
+    head = [
+        "events of a user", "trained", "lists at once", "searches per list", "known", "without, µs",
+        "with, µs", "with / without",
+    ]  # fmt: skip
+    text = f"{whole(figures['items'])} items, {whole(figures['users'])} users."
+    return figure(head, lines, result, text=text)
 
 
 def encode(results: Results) -> str:
@@ -356,6 +382,7 @@ BLOCKS: dict[str, Any] = {
     "page": page, "operator-walk": operator_walk, "dashboard": dashboard,
     "start": start, "idle": idle, "swap": swap, "recover": recover,
     "search": search("search"), "search-lists": search("search-lists"),
+    "search-memory": search_memory,
     "encode": encode, "scale": scale, "sizing": sizing, "trained": trained,
 }  # fmt: skip
 

@@ -171,6 +171,8 @@ def speed() -> dict[str, Any]:
     page = {"address_seconds": 9.0, "first_visit": visit, "median": visit, "most": visit}
     step = {"done": "nothing", "seconds": 1.0, "attention": ["Nothing."], "alerts": {"A": "firing"}}
     drawn = {"panels": 2, "with_data": ["a"], "without_data": ["b"], "series": 3}
+    case = {"history": 3, "trained": True, "chunk": 16, "searches_per_list": 1.5, "known": 0.9}
+    case |= {"with": 9.0, "without": 18.0, "ratio": 0.5}
     return {
         "page": page | {"visits": 5},
         "operator-walk": {"rubbish": 9, "steps": [step], "dashboard": drawn},
@@ -184,6 +186,7 @@ def speed() -> dict[str, Any]:
         "recover": {"runs": [lost]},
         "search": {"rows": [row], "k": 10},
         "search-lists": {"rows": [row], "k": 40},
+        "search-memory": {"items": 9, "users": 9, "cases": [case]},
         "encode": {"runs": {"tracker": [9.0]}, "least_cosine": 0.999},
         "step": {"microseconds": {"1": 9.0}},
         "trained": {"items": 9, "users": 9, "runs": {"trained": [ran], "untrained": [ran]}},
