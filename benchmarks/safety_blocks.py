@@ -51,7 +51,10 @@ def fuzz(results: Results) -> str:
     ]
     failed = ", ".join(one["name"] for one in found["targets"] if one["failed"]) or "none"
     inputs = sum(one["inputs"] for one in found["targets"])
-    text = f"{found['minutes']:.0f} minutes, {whole(inputs)} inputs; failed: {failed}."
+    text = (
+        f"{found['minutes']:.0f} minutes, {found['processor_minutes']:.0f} of processor time,"
+        f" {whole(inputs)} inputs; failed: {failed}."
+    )
     head = ["What is tried", "inputs", "MiB allocated for one input, at most"]
     return "\n\n".join([text, table(head, rows), source(result)])
 

@@ -367,6 +367,7 @@ def made_up() -> Stored:
         "erasure": {"topics": [{"name": "forget", "files": 9, "bytes": 8, "before": 1}]},
         "fuzz": {
             "minutes": 1.0,
+            "processor_minutes": 1.0,
             "indices_checked": False,
             "targets": [
                 {"name": "a", "does": "Read a.", "inputs": 9, "most_bytes": 8, "failed": False}
