@@ -78,7 +78,8 @@ class ItemIndex:
         self._cpu = index
         self.kind = _kind_of(index)
         if self.kind == "pq_fastscan":
-            faiss.downcast_index(index.base_index).implem = _SCAN
+            codes: Any = faiss.downcast_index(index.base_index)
+            codes.implem = _SCAN
         self.dim = int(index.d)
         self.size = int(index.ntotal)
         self.device = pick_device(

@@ -63,7 +63,7 @@ def test_one_query_finds_what_it_finds_in_a_batch(index: ItemIndex) -> None:
 @pytest.mark.parametrize("size", [1, 3, 40])
 def test_codes_are_scanned_to_the_same_end_as_by_faiss_itself(size: int) -> None:
     index, _ = build_index(VECTORS, 0.9, "pq_fastscan")
-    base = faiss.downcast_index(index._cpu.base_index)
+    base: Any = faiss.downcast_index(index._cpu.base_index)
     assert base.implem == 15
     rows = [index.search(QUERIES[i : i + size], 20)[0] for i in range(0, 39, size)]
     base.implem = 0
