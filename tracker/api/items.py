@@ -1,6 +1,7 @@
 """Answers about items: what is known of one, similar ones, and a search."""
 
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -141,12 +142,14 @@ class Items:
 
         def work() -> SearchAnswer:
             vectors, columns = serving.artifact.vectors, serving.view.columns
-            texts = self._search_texts(serving)
-            places = np.array([row for row, one in enumerate(texts) if text in one], np.int64)
+            places = np.arange(vectors.live)
+            if text:
+                texts = self._search_texts(serving)
+                places = np.array([row for row, one in enumerate(texts) if text in one], np.int64)
             counts = columns.counts[places, COUNT.short] * np.exp2(
                 -np.maximum(now - columns.ref_times[places], 0.0) / columns.half_lives[COUNT.short]
             )
-            order = np.argsort(-counts, kind="stable")[:k]
+            order = _largest(counts, k)
             hits = [
                 FoundItem(vectors.ids[row], vectors.label(row), round(count, 6))
                 for row, count in zip(places[order].tolist(), counts[order].tolist(), strict=True)
@@ -166,7 +169,7 @@ class Items:
         def work() -> MapAnswer:
             vectors, counts = serving.artifact.vectors, serving.view.columns.counts
             with_text = vectors.live - serving.artifact.manifest.without_text
-            order = np.argsort(-counts[:with_text, COUNT.short], kind="stable")[:k]
+            order = _largest(counts[:with_text, COUNT.short], k)
             places = map_places(self._projection(serving), vectors.vectors[order]).tolist()
             items = [
                 MapItem(vectors.ids[row], vectors.label(row), round(x, 4), round(y, 4))
@@ -211,6 +214,18 @@ class Items:
                 404, f"the item is not in the catalogue of artifact {serving.version}"
             )
         return row
+
+
+def _largest(values: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Return the places of the k largest values, largest first, equal ones by place."""
+    if len(values) > k:
+        least = np.partition(values, len(values) - k)[len(values) - k]
+        above = np.flatnonzero(values > least)
+        equal = np.flatnonzero(values == least)[: k - len(above)]
+        places = np.concatenate([above, equal])
+    else:
+        places = np.arange(len(values))
+    return places[np.argsort(-values[places], kind="stable")]
 
 
 def _describe(
