@@ -52,6 +52,92 @@ def without_cap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(apply, "flag_of_item", lambda *_: 0)
 
 
+def without_order(patch: pytest.MonkeyPatch) -> None:
+    """Take each event for the newest of its user; in plain Python, which is not compiled."""
+    from tracker.users import apply
+
+    patch.setattr(apply, "_apply", apply._apply.py_func)  # type: ignore[attr-defined]
+    patch.setattr(apply, "is_late", lambda *_: False)
+
+
+def without_memory_of_ids(patch: pytest.MonkeyPatch) -> None:
+    """Find no event by its id; in plain Python, which is not compiled."""
+    from tracker.users import apply
+
+    patch.setattr(apply, "_apply", apply._apply.py_func)  # type: ignore[attr-defined]
+    patch.setattr(apply, "find_event", lambda *_: -1)
+
+
+def without_catalogue(patch: pytest.MonkeyPatch) -> None:
+    """Fill no list up with items of the catalogue."""
+    from tracker.recommend import candidates
+    from tracker.recommend.channels import CHANNEL
+
+    merge = candidates.merge
+
+    def shorter(*arguments: Any) -> None:
+        merge(*arguments)
+        found = arguments[-1]
+        for b in range(len(found.rows)):
+            filled = (found.channels[b, : found.n_rows[b]] == CHANNEL.default).nonzero()[0]
+            if len(filled):
+                found.n_rows[b] = found.n_unseen[b] = filled[0]
+                found.rows[b, filled[0] :] = -1
+
+    patch.setattr(candidates, "merge", shorter)
+
+
+def newer_as_damaged(patch: pytest.MonkeyPatch) -> None:
+    """Take rows of a newer version for damaged ones."""
+    from tracker.kernels.row_bytes import readable_rows
+
+    def careless(keys: Any, rows: Any, problem_of: Any, *more: Any) -> Any:
+        def problem(row: bytes) -> str | None:
+            found: str | None = problem_of(row)
+            return "damaged" if found == "newer" else found
+
+        return readable_rows(keys, rows, problem, *more)
+
+    for module in ("tracker.users.rows", "tracker.items.rows"):
+        patch.setattr(f"{module}.readable_rows", careless)
+
+
+def any_variable(patch: pytest.MonkeyPatch) -> None:
+    """Pass over variables that are no settings."""
+    from tracker import settings
+
+    load = settings.load_settings
+
+    def careless(environ: Any = None, **more: Any) -> Any:
+        known = {f"{settings.PREFIX}{name.upper()}" for name in settings.Settings.model_fields}
+        given = environ or {}
+        return load({name: text for name, text in given.items() if name in known}, **more)
+
+    patch.setattr(settings, "load_settings", careless)
+
+
+def any_cleanup(patch: pytest.MonkeyPatch) -> None:
+    """Take each topic for a compacted one."""
+    from tracker.kafka import topics
+
+    read = topics._config
+
+    async def compacted(*arguments: Any) -> Any:
+        return {**await read(*arguments), "cleanup.policy": "compact"}
+
+    patch.setattr(topics, "_config", compacted)
+
+
+def pseudonyms_as_ids(patch: pytest.MonkeyPatch) -> None:
+    """Let events name users by their pseudonyms."""
+    from tracker.kafka.pseudonyms import Pseudonyms
+
+    def of_all(names: Any, user_ids: Any) -> list[str]:
+        return [names.of_any(user_id) for user_id in user_ids]
+
+    patch.setattr(Pseudonyms, "of_all", of_all)
+
+
 def careless_with_secrets(patch: pytest.MonkeyPatch) -> None:
     """Show what URLs say of passwords, and take whatever a file holds."""
     patch.setattr("tracker.explained._SECRETS", re.compile("(?!)"))

@@ -67,6 +67,13 @@ def test_no_record_of_a_state_or_list_has_an_id_and_lists_have_the_pseudonym(wor
     assert worker.head(NAMES.of(EVE), "events") == 13
 
 
+def test_an_event_that_names_a_pseudonym_is_not_of_the_user_behind_it(worlds: Any) -> None:
+    worker = worlds()
+    worker.send(like(ADA, 1), like(NAMES.of(ADA), 2))
+    assert worker.head(NAMES.of(ADA), "events") == 1
+    assert worker.head(NAMES.of(NAMES.of(ADA)), "events") == 1
+
+
 def test_states_and_item_events_are_bit_by_bit_those_without_a_key(worlds: Any) -> None:
     plain, keyed = worlds(None), worlds()
     answers = [worker.send(*events_of_many()) for worker in (plain, keyed)]
