@@ -266,6 +266,7 @@ def test_a_gpu_finds_the_exact_best_from_tensor_to_tensor(
     np.testing.assert_allclose(scores, best, atol=2e-3 if float16 else 1e-5)
     if not float16:
         np.testing.assert_array_equal(rows, exact)
+    np.testing.assert_array_equal(on_gpu.remembered_rows(QUERIES, 10), rows)
     tensor_rows, tensor_scores = on_gpu.search_tensor(torch.from_numpy(QUERIES).cuda(), 10)
     assert tensor_rows.is_cuda
     assert tensor_scores.is_cuda

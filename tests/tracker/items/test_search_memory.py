@@ -148,6 +148,15 @@ def test_rows_do_not_depend_on_the_size_of_the_batch(kind: IndexChoice) -> None:
     np.testing.assert_array_equal(rows[few], alone(index, queries[few], 7))
 
 
+def test_on_a_gpu_nothing_is_remembered() -> None:
+    index = CountingIndex(BUILT["flat"])
+    index._gpu = BUILT["flat"]._cpu  # searches as one does, in place of one
+    for count in (40, 80):
+        rows = index.remembered_rows(QUERIES[:40], 7)
+        np.testing.assert_array_equal(rows, BUILT["flat"].search(QUERIES[:40], 7)[0])
+        assert index.queries == count
+
+
 @pytest.mark.parametrize(
     ("queries", "k"),
     [(QUERIES[:, :8], 7), (QUERIES[0], 7), (QUERIES, 0)],
