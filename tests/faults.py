@@ -47,7 +47,7 @@ from tracker.demo.processes import ChildProcess, free_port
 from tracker.events.lines import Line
 from tracker.events.wire import decode_event, hash_id
 from tracker.kafka.client import read_topic, send_events
-from tracker.kafka.cluster import topics_of
+from tracker.kafka.cluster import describe_topics, topics_of
 from tracker.kafka.topics import ensure_topics
 from tracker.settings import Settings, load_settings
 
@@ -222,7 +222,8 @@ async def until_done(settings: Settings, workers: Crew) -> Rows:
             for partition, last in ends[names.events].items()
         ]
         if all(reached):
-            handed = await last_offsets(settings, names.hand_over)
+            has_topic = names.hand_over in await describe_topics(settings)
+            handed = await last_offsets(settings, names.hand_over) if has_topic else {}
             if any(
                 rows.positions.get((names.hand_over, partition), -1) <= last
                 for partition, last in handed.items()

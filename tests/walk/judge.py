@@ -3,7 +3,7 @@
 import itertools
 import json
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -108,6 +108,8 @@ class Lists:
     times: list[float]
     timestamp: float = 0.0
     scores: tuple[float, ...] = ()
+    earlier: bool = False
+    """Whether a worker of an earlier commit made it: it has no version."""
 
 
 class Versions:
@@ -239,7 +241,7 @@ class Commits:
         self._earlier: dict[int, list[bool]] = defaultdict(list)
         for partition, offset in sorted(lists):
             self._offsets[partition].append(offset)
-            self._earlier[partition].append(lists[partition, offset].version == 0)
+            self._earlier[partition].append(lists[partition, offset].earlier)
 
     def narrow(self, possible: dict[int, Content], place: tuple[int, int]) -> dict[int, Content]:
         """Return those of the possible steps that are of the commit; all if both may be."""
@@ -268,32 +270,39 @@ def possible_steps(
 
 
 async def read_lists(settings: Settings, topic: str, verdict: Verdict) -> dict[Place, Lists]:
-    """Read the lists by partition and offset of their event; count repeats."""
+    """Read the lists by partition and offset of their event; count repeats.
+
+    A list of an earlier commit has no version: it takes the place of all that came before it.
+    """
     lists: dict[Place, Lists] = {}
+    newest: dict[str, int] = defaultdict(int)
     async with aclosing(read_topic(settings, topic)) as source:
         async for record in source:
             fields = json.loads(record.value or b"{}")
             partition, offset = (int(part) for part in fields["id"].rsplit("-", 2)[1:])
             verdict.lists += 1
-            place = (partition, offset)
+            place, user = (partition, offset), fields["user_id"]
+            version = fields.get("version", newest[user])
+            newest[user] = max(newest[user], version)
             if place in lists:
                 verdict.repeated += 1
                 lists[place].times.append(record.appended)
                 if record.key != lists[place].user.encode():
                     verdict.wrong_lists.append(f"list {fields['id']} is of two users")
-                lists[place].version = max(lists[place].version, fields.get("version", 0))
+                lists[place].version = max(lists[place].version, version)
                 continue
             items = [(item["item_id"], item["channel"]) for item in fields["items"]]
             lists[place] = Lists(
-                fields["user_id"],
+                user,
                 items,
                 fields["artifact"],
-                fields.get("version", 0),  # lists of earlier versions of the tracker have none
+                version,
                 [record.appended],
                 fields["timestamp"],
                 tuple(item["score"] for item in fields["items"]),
+                "version" not in fields,
             )
-            if record.key != fields["user_id"].encode():
+            if record.key != user.encode():
                 verdict.wrong_lists.append(f"list {fields['id']} has the key {record.key!r}")
     return lists
 
@@ -523,9 +532,26 @@ def compare_items(model: Model, rows: Rows, versions: Versions) -> list[str]:
     states = ItemStates(1, versions.scales)
     for item in sorted((set(model.items) & set(stored)) - model.unsure):
         states.unpack(np.zeros(1, np.int64), [stored[item]])
-        if problem := _item_problem(model.items[item], states):
+        one = model.items[item]
+        if item in waiting:  # an earlier worker began the row, which does not know what waits
+            one = _without(one, decode_waiting(waiting[item]))
+        if problem := _item_problem(one, states):
             wrong.append(f"item {item:x}: {problem}")
     return wrong
+
+
+def _without(item: ItemModel, events: np.ndarray) -> ItemModel:
+    """Return an item that was not told of some events; each of them must be one of its own."""
+    waits = Counter((int(e["source_offset"]), int(e["sign"]), float(e["time"])) for e in events)
+    told = []
+    for delta in item.deltas:
+        what = (delta.offset, delta.sign, delta.time)
+        if waits[what]:
+            waits[what] -= 1
+        else:
+            told.append(delta)
+    assert not waits.total(), f"{waits} wait, and nobody has told them"
+    return ItemModel.of(told)
 
 
 def _item_problem(item: ItemModel, states: ItemStates) -> str:

@@ -12,8 +12,9 @@ user has several possible states, of which one has to be the stored one.
 import json
 import math
 import struct
+from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import xxhash
 
@@ -166,8 +167,9 @@ class Content:
 
     Attributes:
         earlier: whether the rules are those of a worker of an earlier commit: it appended late
-            events to the ring, did not compute interests again, told items of all events, and
-            did not move times by an event that was retracted before it came.
+            events to the ring, did not compute interests again, told items of all events and
+            of all retractions, and did not move times by an event that was retracted before it
+            came.
     """
 
     basis: str
@@ -272,7 +274,7 @@ class User:
         self.basis = content.basis
         self.last_offset = offset
         if action.retracts:
-            return self._retract(action.retracts)
+            return self._retract(action.retracts, content)
         if action.event_id:
             if any(entry.event_id == action.event_id for entry in self.ring):
                 self.duplicates += 1
@@ -358,7 +360,7 @@ class User:
             if entry.in_sums and not entry.retracted and entry.weight > 0
         }
 
-    def _retract(self, event_id: int) -> "Delta | None":
+    def _retract(self, event_id: int, content: Content) -> "Delta | None":
         found = [entry for entry in self.ring if entry.event_id == event_id]
         if found:
             entry = found[-1]
@@ -375,7 +377,9 @@ class User:
                 if entry.weight > 0:
                     self.known_positives -= 1
                     self._refill()
-            return _delta(entry, -1, self.last_offset)
+            # An earlier worker does not know of which events the item was not told.
+            told = replace(entry, of_item=entry.of_item or content.earlier)
+            return _delta(told, -1, self.last_offset)
         if self.evicted and self.seen.has(key_of_event(event_id)):
             self.too_old += 1
         elif event_id not in self.pending:
@@ -426,6 +430,14 @@ class ItemModel:
     negatives: int = 0
     neutrals: int = 0
     deltas: list[Delta] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, deltas: Iterable[Delta]) -> "ItemModel":
+        """Return what a row holds of some events."""
+        item = cls()
+        for delta in deltas:
+            item.apply(delta)
+        return item
 
     def apply(self, delta: Delta) -> None:
         """Count an event, or take it out."""

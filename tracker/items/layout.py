@@ -19,6 +19,8 @@ FORMAT = 3
 FORMER_FORMAT = 2
 """Written while the index names no half-lives, so that workers of before can read the rows."""
 
+_HALF = (1 << 31) - 1
+
 SCENES = 4
 
 NEIGHBOURS = 64
@@ -343,6 +345,12 @@ def unpack_items(slots: Slots, words: Array, offsets: Array, arena: RowArrays) -
 
 
 @native
+def _not_below_zero(number: np.uint32) -> int:
+    """Return a number of events; 0 for one below zero, which releases before wrote as 2^32 less."""
+    return 0 if number > _HALF else whole(number)
+
+
+@native
 def _read_former(former: Any, head: Any, counted: Array) -> None:
     """Read the head of a row of FORMER_FORMAT into one of now, and into named counts."""
     head["item"] = former["item"]
@@ -355,16 +363,16 @@ def _read_former(former: Any, head: Any, counted: Array) -> None:
     head["half_lives"][0] = FORMER_SHORT
     head["half_lives"][1] = FORMER_LONG
     head["seeded"] = 0
-    head["positives"] = former["positives"]
-    head["negatives"] = former["negatives"]
-    head["neutrals"] = former["neutrals"]
+    head["positives"] = _not_below_zero(former["positives"])
+    head["negatives"] = _not_below_zero(former["negatives"])
+    head["neutrals"] = _not_below_zero(former["neutrals"])
     head["n_scenes"] = former["n_scenes"]
     head["n_neighbours"] = former["n_neighbours"]
     head["n_counts"] = len(FORMER_SECONDS)
     for h in range(len(FORMER_SECONDS)):
         counted[h]["half_life"] = FORMER_SECONDS[h]
         counted[h]["seeded"] = 0
-        counted[h]["count"] = former["counts"][h]
+        counted[h]["count"] = max(former["counts"][h], 0.0)
 
 
 @native

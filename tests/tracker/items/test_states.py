@@ -340,6 +340,21 @@ def test_rows_stay_in_format_2_while_the_index_names_no_half_lives_and_nothing_i
     assert states.pack(np.array([0]))[0][:2] == b"\x03\x00"
 
 
+def test_numbers_below_zero_in_a_row_of_format_2_are_read_as_none() -> None:
+    """In releases before, a retraction too many took them below, which was written as 2^32 less."""
+    states, read = ItemStates(1, FORMER), ItemStates(1, FORMER)
+    states.unpack(np.array([0]), [(GOLDEN / "item_row_2.bin").read_bytes()])
+    states.head["positives"][0], states.head["negatives"][0] = 2**32 - 3, 2**31 - 1
+    states.counted["count"][0, 0] = -1.5
+    (row,) = states.pack(np.array([0]))
+    assert row[:2] == b"\x02\x00"
+    read.unpack(np.array([0]), [row])
+    head = read.head[0]
+    assert (head["positives"], head["negatives"], head["neutrals"]) == (0, 2**31 - 1, 1)
+    assert read.counted["count"][0, 0] == 0.0
+    assert read.counted["count"][0, 1:].tolist() == states.counted["count"][0, 1:].tolist()
+
+
 def test_the_golden_row_of_format_3_is_read_and_written_the_same() -> None:
     row = (GOLDEN / "item_row_3.bin").read_bytes()
     states = ItemStates(1)
