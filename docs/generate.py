@@ -27,6 +27,7 @@ from tracker.events.item_events import ITEM_EVENT
 from tracker.events.kinds import DEFAULT_KINDS
 from tracker.events.wire import REASONS
 from tracker.items.layout import COUNTED, ITEM_HEAD, NEIGHBOUR, SCENE
+from tracker.kafka.rights import ROLES, rights_of
 from tracker.kafka.topics import wanted_topics
 from tracker.settings import PREFIX, Settings, load_settings
 from tracker.store.owed import PendingList
@@ -162,6 +163,31 @@ def struct_fields(kind: type[Any], texts: dict[str, str]) -> str:
 def reasons() -> str:
     """Return the table of the reasons of rejection."""
     return table(["Reason", "Meaning"], [[f"`{name}`", meanings.REASONS[name]] for name in REASONS])
+
+
+def rights() -> str:
+    """Return the table of the rights of each role, by the settings' defaults and with all keys."""
+    settings = load_settings({}).model_copy(update={"user_keys": True})
+    rows = []
+    for role in ROLES:
+        mine, text = rights_of(settings, role, of="shop"), []
+        if role in ("doctor", "replay"):
+            own = settings.model_copy(update={"stream": "shop" if role == "replay" else ""})
+            theirs = rights_of(own, "worker")
+            mine, text = [right for right in mine if right not in theirs], ["as a worker"]
+        by_name: dict[tuple[str, str], list[str]] = {}
+        for right in mine:
+            star = "*" * right.prefixed
+            by_name.setdefault((right.resource, right.name + star), []).append(right.operation)
+        by_operations: dict[tuple[str, str], list[str]] = {}
+        for (resource, name), operations in by_name.items():
+            words = ", ".join(f"`{word}`" for word in operations)
+            by_operations.setdefault((resource, words), []).append(f"`{name}`")
+        for (resource, words), names in by_operations.items():
+            what = resource.replace("-id", " ids") if len(names) == 1 else f"{resource}s"
+            text.append(f"{words} on the {what} {', '.join(names)}")
+        rows.append([f"`{role}`", meanings.RIGHTS[role], "; ".join(text)])
+    return table(["Role", "Who", "Needs"], rows)
 
 
 def topics() -> str:
@@ -350,6 +376,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "rejection": lambda: format_fields("rejection"),
     "reasons": reasons,
     "topics": topics,
+    "rights": rights,
     "tracker-commands": lambda: commands(tracker_cli, "tracker"),
     "indexer-commands": lambda: commands(indexer_cli, "indexer"),
     "metrics": metrics,

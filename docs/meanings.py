@@ -178,6 +178,24 @@ class Topic(NamedTuple):
     key: str
 
 
+RIGHTS = {
+    "worker": "a worker",
+    "producer": "you, as the producer; `tracker send`",
+    "subscriber": "you, as the consumer; `tracker watch`, without the group",
+    "doctor": "`tracker doctor`",
+    "topics": "`tracker topics`",
+    "forget": "`tracker forget`",
+    "export": "`tracker export`, `tracker export-user --states-only`",
+    "export-user": "`tracker export-user`",
+    "reset-state": "`tracker reset-state --everything`",
+    "reset-learning": "`tracker reset-learning`",
+    "mend-times": "`tracker mend-times`",
+    "merge-states": "`tracker merge-states`",
+    "move-states": "`tracker move-states`",
+    "replay": "`tracker replay --of shop`",
+}
+"""Who has a role of `tracker acls`."""
+
 TOPICS = {
     "events": Topic("[events](events.md), written by you", "user id"),
     "recommendations": Topic("[lists](recommendations.md), read by you", "user id"),

@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ listener.name.ssl.ssl.client.auth=required
 ssl.principal.mapping.rules=RULE:^.*CN=([a-z]+).*$/$1/
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
 listener.name.sasl_ssl.plain.sasl.jaas.config=\
-org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+org.apache.kafka.common.security.plain.PlainLoginModule required {passwords};
 listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=\
 org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
@@ -76,8 +77,8 @@ class SecureBroker(KafkaBroker):
     `certificates` has ca.pem and client.pem with client.key; `token_file` a token of the user.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Make certificates, and format the data folder."""
+    def __init__(self, folder: Path, others: Sequence[str] = ()) -> None:
+        """Make certificates, and format the data folder; the others are users by PLAIN alone."""
         self.certificates = folder / "certificates"
         self.certificates.mkdir(parents=True)
         self.authority = trustme.CA()
@@ -98,8 +99,7 @@ class SecureBroker(KafkaBroker):
             ssl=self.ssl_port,
             controller=free_port(),
             folder=self.certificates,
-            user=USER,
-            password=PASSWORD,
+            passwords=" ".join(f'user_{name}="{PASSWORD}"' for name in (USER, *others)),
         )
         super().__init__(folder, plain, extra)
 
@@ -117,7 +117,7 @@ class SecureBroker(KafkaBroker):
         encoded = [base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in parts]
         self.token_file.write_bytes(b".".join([*encoded, b""]) + b"\n")
 
-    def settings(self, mechanism: str) -> dict[str, Any]:
+    def settings(self, mechanism: str, user: str = USER) -> dict[str, Any]:
         """Return the settings that reach the broker by a mechanism of SASL, or by mutual TLS."""
         ca = {"tls_ca_file": self.certificates / "ca.pem"}
         if mechanism == "mutual TLS":
@@ -136,7 +136,7 @@ class SecureBroker(KafkaBroker):
             return sasl | {"sasl_token_file": self.token_file}
         password = self.folder / "password"
         password.write_text(PASSWORD + "\n")
-        return sasl | {"sasl_username": USER, "sasl_password_file": password}
+        return sasl | {"sasl_username": user, "sasl_password_file": password}
 
     def admin(self) -> AdminClient:
         """Return a client that may do all."""
@@ -155,10 +155,17 @@ class SecureBroker(KafkaBroker):
             for future in admin.alter_user_scram_credentials([change]).values():
                 future.result(30)
 
-    def grant(self, rights: list[Right]) -> None:
-        """Give the user rights."""
+    def grant(self, rights: list[Right], user: str = USER) -> None:
+        """Give a user rights."""
+        self.grant_all({user: rights})
+
+    def grant_all(self, rights: Mapping[str, Sequence[Right]]) -> None:
+        """Give users rights."""
+        bindings = [
+            _binding(right, user) for user, mine in rights.items() for right in dict.fromkeys(mine)
+        ]
         admin = self.admin()
-        for future in admin.create_acls([_binding(right) for right in rights]).values():
+        for future in admin.create_acls(bindings).values():
             future.result(30)
         time.sleep(SEEN_SECONDS)
 
@@ -170,13 +177,13 @@ class SecureBroker(KafkaBroker):
         time.sleep(SEEN_SECONDS)
 
 
-def _binding(right: Right) -> AclBinding:
+def _binding(right: Right, user: str) -> AclBinding:
     pattern = ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL
     operation = {"DescribeConfigs": "DESCRIBE_CONFIGS"}.get(
         right.operation, right.operation.upper()
     )
     return AclBinding(
-        RESOURCES[right.resource], right.name, pattern, f"User:{USER}", "*",
+        RESOURCES[right.resource], right.name, pattern, f"User:{user}", "*",
         AclOperation[operation], AclPermissionType.ALLOW,
     )  # fmt: skip
 
@@ -184,7 +191,7 @@ def _binding(right: Right) -> AclBinding:
 def _filter(right: Right) -> Any:
     from confluent_kafka.admin import AclBindingFilter
 
-    binding = _binding(right)
+    binding = _binding(right, USER)
     return AclBindingFilter(
         binding.restype, binding.name, binding.resource_pattern_type, binding.principal,
         binding.host, binding.operation, binding.permission_type,

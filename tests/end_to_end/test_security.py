@@ -27,6 +27,7 @@ from tracker.kafka.client import read_topic, send_events
 from tracker.kafka.cluster import check_topics, topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.partitioner import partition_of
+from tracker.kafka.pseudonyms import pseudonyms_of
 from tracker.kafka.rights import Right, rights_of
 from tracker.kafka.topics import ensure_topics
 from tracker.lookup.forget import forget_user
@@ -61,7 +62,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
 
 
 def settings_of(broker: SecureBroker, mechanism: str, name: str, folder: Path) -> Settings:
+    """Return settings of users who have pseudonyms and keys: all topics are there."""
     build_shop(folder / "artifacts")
+    key = folder / "pseudonyms"
+    key.write_bytes(b"k" * 32)
     return load_settings(
         {},
         name=name,
@@ -71,14 +75,18 @@ def settings_of(broker: SecureBroker, mechanism: str, name: str, folder: Path) -
         event_partitions=2,
         item_partitions=1,
         commit_interval_seconds=0.2,
+        pseudonym_key_file=key,
+        user_keys=True,
         **broker.settings(mechanism),
     )
 
 
 def by_anonymous(broker: SecureBroker, settings: Settings) -> Settings:
     """Return settings of somebody who may do all."""
-    return load_settings({}, name=settings.name, brokers=broker.address, event_partitions=2,
-                         item_partitions=1)  # fmt: skip
+    return load_settings(
+        {}, name=settings.name, brokers=broker.address, event_partitions=2, item_partitions=1,
+        pseudonym_key_file=settings.pseudonym_key_file, user_keys=True,
+    )  # fmt: skip
 
 
 @pytest.mark.timeout(400)
@@ -106,11 +114,11 @@ def test_commands_and_a_worker_reach_a_cluster_by_each_mechanism(
 
 async def list_of(settings: Settings, user: str, worker: ChildProcess | None = None) -> None:
     """Wait for a list of a user."""
-    topic = topics_of(settings).recommendations
+    topic, name = topics_of(settings).recommendations, pseudonyms_of(settings).of(user)
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         async for record in read_topic(settings, topic):
-            if record.key == user.encode():
+            if record.key == name.encode():
                 return
         if worker is not None:
             worker.check()
@@ -162,6 +170,10 @@ async def does_all(
     """Let a worker do everything that it ever does; return what it failed to do, or ""."""
     super_user = by_anonymous(broker, settings)
     names = topics_of(settings)
+
+    def named(user: str) -> bytes:
+        return pseudonyms_of(settings).of(user).encode()
+
     elsewhere = f"v{time.monotonic_ns()}"  # of whom nothing is kept from the time before
     home = partition_of(elsewhere, 2, "murmur2")
     assert home is not None
@@ -198,12 +210,12 @@ async def does_all(
             missing = ", ".join(
                 what
                 for what, is_there in (
-                    ("a list", user.encode() in counts[names.recommendations]),
+                    ("a list", named(user) in counts[names.recommendations]),
                     ("a rejected record", user.encode() in counts[names.rejected]),
-                    ("a state", (own, user.encode()) in rows.users),
+                    ("a state", (own, named(user)) in rows.users),
                     (
                         "a state of an event in the wrong partition",
-                        (home, elsewhere.encode()) in rows.users,
+                        (home, named(elsewhere)) in rows.users,
                     ),
                     ("states of items", rows.items != items),
                 )
@@ -256,7 +268,8 @@ def test_worker_works_with_the_rights_that_the_command_names_and_not_without_one
     for right, failure in failures.items():
         print(f"without {right.operation} on {right.resource} {right.name}: {failure[-300:]}")  # noqa: T201
     assert allowed == [""] * LANES
-    assert len(failures) == len(rights_of(load_settings({}, name=prefix), "worker"))
+    with_keys = load_settings({}, name=prefix).model_copy(update={"user_keys": True})
+    assert len(failures) == len(rights_of(with_keys, "worker"))
     assert [right for right, failure in failures.items() if not failure] == []
 
 

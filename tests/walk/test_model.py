@@ -182,10 +182,26 @@ def test_order_in_the_ring_tells_the_states_of_two_commits_apart() -> None:
     assert model.unsure == set()
 
 
+@pytest.mark.parametrize(("earlier", "expected"), [(True, -2), (False, 0)])
+def test_earlier_commit_takes_back_from_an_item_also_what_it_was_not_told(
+    earlier: bool, expected: int
+) -> None:
+    now = Content("one", frozenset({hash_of("i1")}))
+    model = Model()
+    names = [chr(ord("a") + number) for number in range(7)]
+    for offset, name in enumerate(names):
+        model.apply(0, offset, like(name, 100.0 + offset), {0: now})
+    assert model.items[hash_of("i1")].positives == 5
+    for offset, name in enumerate(names, len(names)):
+        retraction = Action("u", 200.0, retracts=hash_of(name))
+        model.apply(0, offset, retraction, {1: replace(now, earlier=earlier)})
+    assert model.items[hash_of("i1")].positives == expected
+    assert model.users[0, "u"][0].positives == 0
+
+
 def test_event_between_two_lists_of_one_commit_was_applied_by_that() -> None:
     both = {0: Content("one", frozenset(), earlier=True), 1: Content("one", frozenset())}
-    made = {(0, offset): Lists("u", [], "v", version, []) for offset, version in
-            ((2, 0), (5, 0), (9, 7), (12, 8))}  # fmt: skip
+    made = {(0, offset): Lists("u", [], "v", 7, [], earlier=offset < 7) for offset in (2, 5, 9, 12)}
     commits = Commits(made)
     possible = [list(commits.narrow(both, (0, offset))) for offset in (0, 3, 5, 7, 10, 13)]
     assert possible == [[0, 1], [0], [0], [0, 1], [1], [0, 1]]

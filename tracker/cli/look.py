@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -21,10 +22,18 @@ from tracker.cli.printing import (
     print_why,
     progress,
 )
-from tracker.cli.shared import json_option, load_artifact, run_to_end, settings_options, url_option
+from tracker.cli.shared import (
+    json_option,
+    load_artifact,
+    run_as,
+    run_to_end,
+    settings_options,
+    url_option,
+)
 from tracker.events.wire import Recommendation
 from tracker.explained import Explained
 from tracker.kafka.client import watch
+from tracker.kafka.rights import Role
 from tracker.settings import Settings
 
 
@@ -259,8 +268,9 @@ def export(
     artifact = load_artifact(settings)
     with progress() as bar, _file_written(file):
         task = bar.add_task("exporting users", total=None, what="")
-        users = run_to_end(
-            export_users(
+
+        def work() -> Coroutine[Any, Any, int]:
+            return export_users(
                 settings,
                 artifact,
                 file,
@@ -268,7 +278,8 @@ def export(
                 scene,
                 lambda count: bar.update(task, what=f"{count:,}"),
             )
-        )
+
+        users = run_as(settings, "export", work)
     if as_json:
         print_json({"users": users, "file": str(file), "artifact": artifact.manifest.version})
     else:
@@ -293,7 +304,10 @@ def export_user_command(settings: Settings, user: str, states_only: bool) -> Non
     from tracker.lookup.person import export_user
 
     artifact = load_artifact(settings)
-    person = run_to_end(export_user(settings, artifact, user, records=not states_only))
+    role: Role = "export" if states_only else "export-user"
+    person = run_as(
+        settings, role, lambda: export_user(settings, artifact, user, records=not states_only)
+    )
     if person is None:
         raise click.ClickException("nothing is kept of this user")
     print_json(person)

@@ -15,6 +15,7 @@ from tracker.cli.shared import (
     json_option,
     load_artifact,
     overrides_options,
+    run_as,
     run_to_end,
     settings_options,
     yes_option,
@@ -62,7 +63,7 @@ def topics(settings: Settings, check: bool, as_json: bool) -> None:
 
     The exit code is 1 if a worker could not start with them.
     """
-    reports = run_to_end(ensure_topics(settings, create=not check))
+    reports = run_as(settings, "topics", lambda: ensure_topics(settings, create=not check))
     if as_json:
         print_json(reports)
     else:
@@ -138,7 +139,7 @@ def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
     what = f"the state in {settings.data_dir}"
     if everything:
         what += f" and all states of {settings.name} at {settings.brokers}"
-        run_to_end(check_reset(settings))
+        run_as(settings, "reset-state", lambda: check_reset(settings))
     if not yes:
         click.confirm(f"Delete {what}?", abort=True, err=True)
     removed = clear(settings.data_dir)
@@ -155,13 +156,16 @@ def reset_state(settings: Settings, everything: bool, yes: bool) -> None:
 @click.argument("role", type=click.Choice(ROLES))
 @click.argument("principal")
 @click.option("--group", default="", help="Consumer group of a subscriber.")
-def acls(settings: Settings, role: Role, principal: str, group: str) -> None:
+@click.option("--of", metavar="NAME", default="", help="Name of the live tracker, for a replay.")
+def acls(settings: Settings, role: Role, principal: str, group: str, of: str) -> None:
     """Print the commands that give PRINCIPAL the rights of ROLE.
 
     The role needs no others on a cluster with access control. PRINCIPAL is a user of the cluster,
     for example User:tracker. Pipe the lines into a shell, with Kafka's own tools in the path.
     """
-    for right in rights_of(settings, role, group):
+    if role == "replay" and not of:
+        raise click.UsageError("replay needs --of NAME, the name of the live tracker")
+    for right in rights_of(settings, role, group, of):
         click.echo(right.command(settings.brokers, principal))
 
 
@@ -184,7 +188,7 @@ def forget(settings: Settings, user: str, wait: float, as_json: bool) -> None:
     """
     from tracker.lookup.forget import forget_user
 
-    report = run_to_end(forget_user(settings, user, wait))
+    report = run_as(settings, "forget", lambda: forget_user(settings, user, wait))
     if as_json:
         print_json(report)
     else:
@@ -223,7 +227,7 @@ def reset_learning_command(settings: Settings, yes: bool) -> None:
     if not yes:
         what = f"what was learned online by the workers of {settings.name} at {settings.brokers}"
         click.confirm(f"Delete {what}?", abort=True, err=True)
-    click.echo(run_to_end(reset_learning(settings)))
+    click.echo(run_as(settings, "reset-learning", lambda: reset_learning(settings)))
 
 
 @click.command("mend-times")
@@ -242,7 +246,7 @@ def mend_times_command(settings: Settings, yes: bool) -> None:
         what = f"the states of {settings.name} at {settings.brokers} that lie past the clock"
         click.confirm(f"Mend {what}?", abort=True, err=True)
     artifact = load_artifact(settings)
-    for line in run_to_end(mend_times(settings, artifact)):
+    for line in run_as(settings, "mend-times", lambda: mend_times(settings, artifact)):
         click.echo(str(line))
 
 
@@ -264,7 +268,7 @@ def merge_states_command(settings: Settings, yes: bool) -> None:
             f"Move {what} by TRACKER_PARTITIONER={settings.partitioner}?", abort=True, err=True
         )
     artifact = load_artifact(settings)
-    click.echo(str(run_to_end(merge_states(settings, artifact))))
+    click.echo(str(run_as(settings, "merge-states", lambda: merge_states(settings, artifact))))
 
 
 @click.command("move-states")
@@ -287,7 +291,8 @@ def move_states_command(settings: Settings, yes: bool) -> None:
     def progress(line: str) -> None:
         click.echo(line, err=True)
 
-    click.echo(str(run_to_end(move_states(settings, progress=progress))))
+    moved = run_as(settings, "move-states", lambda: move_states(settings, progress=progress))
+    click.echo(str(moved))
 
 
 class _Start(click.ParamType):
@@ -340,10 +345,11 @@ def replay(
 
     settings = settings.model_copy(update={"stream": settings.stream or of})
     if give_back:
-        run_to_end(retire(settings, of, ""))
+        run_as(settings, "replay", lambda: retire(settings, of, ""), of)
         click.echo(f"workers with TRACKER_NAME={of} may start again")
         return
-    click.echo(str(run_to_end(begin_replay(settings, of, start))), err=True)
+    report = run_as(settings, "replay", lambda: begin_replay(settings, of, start), of)
+    click.echo(str(report), err=True)
     limits = run_to_end(retire(settings, of, settings.name) if changes else committed(settings, of))
     run = Replay(of, limits, is_final=changes)
     status = run_worker(settings, run)

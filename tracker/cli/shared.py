@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from tracker.explained import Explained
+from tracker.kafka.rights import Role, check_rights
 from tracker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -123,6 +124,28 @@ def load_artifact(settings: Settings) -> "Artifact":
     from tracker.artifact.artifact import Artifact
 
     return Artifact.load(settings.artifacts, device="cpu", public_key=settings.artifact_public_key)
+
+
+def run_as(
+    settings: Settings, role: Role, work: Callable[[], Coroutine[Any, Any, Result]], of: str = ""
+) -> Result:
+    """Run to the end what needs the rights of a role, once it is checked that they are all there.
+
+    Args:
+        settings: where the brokers are.
+        role: of `tracker acls`.
+        work: begun only then, so that nothing is half done for lack of a right.
+        of: name of the live tracker, for the role `replay`.
+
+    Raises:
+        RightsError: the brokers do not allow something; names it, and the command that grants it.
+    """
+
+    async def checked() -> Result:
+        await check_rights(settings, role, of)
+        return await work()
+
+    return run_to_end(checked())
 
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:

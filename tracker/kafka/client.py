@@ -230,7 +230,7 @@ def _user_of(value: bytes, dialect: Dialect | None = None) -> tuple[str | None, 
 
 
 async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
-    info = (await describe_topics(settings)).get(topic)
+    info = (await describe_topics(settings, [topic])).get(topic)
     if info is None:
         raise TopicError(
             f"topic {topic} does not exist at {settings.brokers}: run 'tracker topics'"

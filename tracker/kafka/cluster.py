@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -262,14 +262,20 @@ def _reason(error: object) -> str:
     return getattr(error, "strerror", None) or text
 
 
-async def describe_topics(settings: Settings) -> dict[str, TopicInfo]:
+async def describe_topics(
+    settings: Settings, names: Sequence[str] | None = None
+) -> dict[str, TopicInfo]:
     """Describe those of our topics that exist, by name.
 
+    Args:
+        settings: where the brokers are.
+        names: of the topics; by default of all. Each needs the right to describe it.
+
     Raises:
-        BrokerError: the brokers cannot be reached.
+        BrokerError: the brokers cannot be reached, or do not allow it.
     """
     async with open_client(settings) as client:
-        topics = await read_topics(client, topics_of(settings).all())
+        topics = await read_topics(client, names or topics_of(settings).all())
     return {name: TopicInfo(name, partitions, uid) for name, (partitions, uid) in topics.items()}
 
 

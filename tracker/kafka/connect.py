@@ -42,7 +42,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
             await _start(client, settings)
             yield client
         finally:
-            await _close(client._client, client.close)
+            await close(client._client, client.close)
 
 
 @contextlib.asynccontextmanager
@@ -60,12 +60,12 @@ async def producer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKaf
                 with _quiet("aiokafka.producer.sender"):
                     await _start(client, settings)
             except NOT_IDEMPOTENT:
-                await _close(client.client, client.stop)
+                await close(client.client, client.stop)
                 client = AIOKafkaProducer(**arguments)
                 await _start(client, settings)
             yield client
         finally:
-            await _close(client.client, client.stop)
+            await close(client.client, client.stop)
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +88,7 @@ async def consumer(settings: Settings, **arguments: Any) -> AsyncIterator[AIOKaf
             await _start(client, settings)
             yield client
         finally:
-            await _close(client._client, client.stop)
+            await close(client._client, client.stop)
 
 
 async def _start(client: Any, settings: Settings) -> None:
@@ -100,7 +100,7 @@ async def _start(client: Any, settings: Settings) -> None:
         raise unreachable(settings, f"nothing within {CONNECT_SECONDS:g} s") from error
 
 
-async def _close(inner: AIOKafkaClient, close: Callable[[], Awaitable[None]]) -> None:
+async def close(inner: AIOKafkaClient, stop: Callable[[], Awaitable[None]]) -> None:
     """Close a client; give up if the broker does not answer.
 
     A client that is closed while it opens a connection to ask for metadata leaves the connection
@@ -111,7 +111,7 @@ async def _close(inner: AIOKafkaClient, close: Callable[[], Awaitable[None]]) ->
             await inner.force_metadata_update()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CONNECT_SECONDS / 2):
-            await close()
+            await stop()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    IllegalOperation,
     KafkaConnectionError,
     KafkaError,
     NodeNotReadyError,
@@ -93,28 +94,41 @@ async def send_fenced(
         BrokerError: the brokers do not answer or refuse.
     """
     producer = await fenced_producer(settings, table, partition, transactions)
+    answers: list[asyncio.Future[Any]] = []
     try:
         if transactions:
             await producer.begin_transaction()
         for batch in batches:
-            sent = [
-                await producer.send(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    record.partition,
-                    headers=list(record.headers),
+            answers.clear()
+            for record in batch:
+                answers.append(
+                    await producer.send(
+                        record.topic,
+                        record.value,
+                        record.key,
+                        record.partition,
+                        headers=list(record.headers),
+                    )
                 )
-                for record in batch
-            ]
-            for answer in sent:
+            for answer in answers:
                 await answer
         if transactions:
             await producer.commit_transaction()
-    except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+    except (KafkaError, IllegalOperation, OSError) as error:
+        raise unreachable(settings, reason_of(answers, error)) from error
     finally:
         await producer.stop()
+
+
+def reason_of(answers: Sequence["asyncio.Future[Any]"], error: BaseException) -> BaseException:
+    """Return why a transaction failed, from the answers to its records so far and its error.
+
+    After a record that is refused aiokafka takes no other one, so the first one says why.
+    """
+    for answer in answers:
+        if answer.done() and not answer.cancelled() and (reason := answer.exception()) is not None:
+            return reason
+    return error
 
 
 def _producer(**arguments: Any) -> AIOKafkaProducer:

@@ -4,7 +4,12 @@ import asyncio
 from contextlib import aclosing
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from tracker.explained import Explained
 from tracker.kafka.client import read_topic
@@ -131,7 +136,7 @@ async def check_reset(settings: Settings) -> None:
         TopicError: the events topic does not exist.
     """
     events = topics_of(settings).events
-    if events not in await describe_topics(settings):
+    if events not in await describe_topics(settings, [events]):
         raise TopicError(f"topic {events} does not exist: run 'tracker topics'")
     async with admin_client(settings) as admin:
         await _check_stopped(admin, settings)
@@ -151,7 +156,7 @@ async def reset_learning(settings: Settings) -> str:
         TopicError: the changelog of users does not exist.
     """
     changelog = topics_of(settings).users_changelog
-    topics = await describe_topics(settings)
+    topics = await describe_topics(settings, [changelog])
     if changelog not in topics:
         raise TopicError(f"topic {changelog} does not exist: run 'tracker topics'")
     async with admin_client(settings) as admin:
@@ -175,11 +180,21 @@ async def _check_stopped(admin: AIOKafkaAdminClient, settings: Settings) -> None
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
+    """Return the number of workers in a group.
+
+    Raises:
+        GroupAuthorizationFailedError: the brokers do not say it to us.
+    """
     try:
         answers = await admin.describe_consumer_groups([group])
+    except GroupAuthorizationFailedError:
+        raise
     except KafkaError:  # brokers without groups of that name say so in different ways
         return 0
-    return sum(len(group[5]) for answer in answers for group in answer.groups)
+    groups = [one for answer in answers for one in answer.groups]
+    if any(one[0] == GroupAuthorizationFailedError.errno for one in groups):
+        raise GroupAuthorizationFailedError(group)
+    return sum(len(one[5]) for one in groups)
 
 
 async def _until_gone(settings: Settings, names: list[str]) -> None:

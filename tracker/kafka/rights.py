@@ -15,18 +15,29 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from tracker.explained import Explained
 from tracker.kafka.cluster import BrokerError, group_of, open_client, topics_of
-from tracker.kafka.topic_ids import ready_node, topic_operations
+from tracker.kafka.topic_ids import cluster_operations, ready_node, topic_operations
 from tracker.settings import Settings
 
 Resource = Literal["topic", "group", "transactional-id"]
-Role = Literal["worker", "producer", "subscriber", "topics", "forget", "reset"]
+Role = Literal[
+    "worker", "producer", "subscriber", "doctor", "topics", "forget", "export", "export-user",
+    "reset-state", "reset-learning", "mend-times", "merge-states", "move-states", "replay",
+]  # fmt: skip
 ROLES: tuple[Role, ...] = get_args(Role)
+
+PROGRAMS = ("worker", "producer", "subscriber")
+"""Roles that are no commands of their own."""
 
 OPERATIONS = {
     "Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Alter": 7, "Describe": 8,
     "DescribeConfigs": 10,
 }  # fmt: skip
 """Kafka's numbers of operations. Source: org.apache.kafka.common.acl.AclOperation."""
+
+WITH_DESCRIBE = ("Read", "Write", "Delete", "Alter")
+"""Operations that include `Describe`. Source: org.apache.kafka.server.authorizer.Authorizer."""
+
+CREATE = "Create"
 
 GROUP_DENIED, ID_DENIED = 30, 53
 """Kafka's error codes GROUP_AUTHORIZATION_FAILED and TRANSACTIONAL_ID_AUTHORIZATION_FAILED."""
@@ -52,7 +63,7 @@ class RightsError(Explained):
 class Right:
     """One operation on one resource; `prefixed` if the name is the beginning of several.
 
-    `Read` and `Write` include `Describe` in Kafka.
+    Some operations include `Describe` in Kafka: see WITH_DESCRIBE.
     """
 
     resource: Resource
@@ -77,44 +88,104 @@ class Right:
         return shlex.join(words)
 
 
-def rights_of(settings: Settings, role: Role, group: str = "") -> list[Right]:
+def rights_of(settings: Settings, role: Role, group: str = "", of: str = "") -> list[Right]:
     """Return the rights of a role.
 
     Args:
         settings: its name is the prefix of topics and group.
-        role: `worker`; `producer` of events; `subscriber` to recommendations; and the commands
-            `topics`, `forget` and `reset-state --everything`.
+        role: `worker`; `producer` of events; `subscriber` to recommendations; or a command.
         group: consumer group of the subscriber; by default any that begins with the name.
+        of: name of the live tracker, for the role `replay`.
+
+    Raises:
+        ValueError: the role is `replay`, and the live tracker has no name.
     """
     names = topics_of(settings)
-
-    def on(operations: str, *topics: str) -> list[Right]:
-        return [Right("topic", name, word) for name in topics for word in operations.split()]
-
+    keys = [names.user_keys] if names.user_keys else []
+    changelogs = [names.users_changelog, names.items_changelog, *keys]
+    see_group = Right("group", group_of(settings), "Describe")
+    no_worker_runs = [*_on("Describe", names.events), see_group]
+    fences = [Right("transactional-id", f"{settings.name}-", "Write", prefixed=True)]
+    own = [*changelogs, names.items, names.hand_over]
     if role == "worker":
-        rights = on("Read", names.events) + on("Write", names.recommendations, names.rejected)
-        rights += on(
-            "Read Write", names.items, names.users_changelog, names.items_changelog,
-            names.hand_over, names.forget,
-        )  # fmt: skip
-        rights += on("Read Write", names.user_keys) if names.user_keys else []
-        rights.append(Right("group", group_of(settings), "Read"))
-        rights.append(Right("transactional-id", f"{settings.name}-", "Write", prefixed=True))
-        return rights
-    if role == "producer":
-        return on("Write", names.events)
-    if role == "subscriber":
+        rights = [
+            *_on("Read", names.events),
+            *_on("Write", names.recommendations, names.rejected),
+            *_on("Read Write", *own, names.forget),
+            *_on("DescribeConfigs", *changelogs),
+            Right("group", group_of(settings), "Read"),
+            *fences,
+        ]
+    elif role == "producer":
+        rights = _on("Write", names.events)
+    elif role == "subscriber":
         readers = Right("group", group or f"{settings.name}-", "Read", prefixed=not group)
-        return [*on("Read", names.recommendations), readers]
-    rights = on("Describe DescribeConfigs", *names.all())
-    if role == "topics":
-        return on("Create", *names.all()) + rights
-    if role == "forget":
-        return on("Read Write", names.forget) + on("DescribeConfigs", *names.all())
-    own = [names.users_changelog, names.items_changelog, names.items, names.hand_over]
-    own += [names.user_keys] if names.user_keys else []
-    rights += on("Create Delete", *own) + on("Read Write", names.users_changelog, names.forget)
-    return [*rights, Right("group", group_of(settings), "Describe")]
+        rights = [*_on("Read", names.recommendations), readers]
+    elif role == "doctor":
+        rights = rights_of(settings, "worker") + _on("DescribeConfigs", *names.all())
+    elif role == "topics":
+        rights = _on("Create Describe DescribeConfigs", *names.all())
+    elif role == "forget":
+        rights = _on("Read Write", names.forget) + _on("DescribeConfigs", *names.all())
+    elif role == "export":
+        rights = _on("Read", names.users_changelog, *keys)
+    elif role == "export-user":
+        sent = [names.events, names.recommendations, names.rejected, names.hand_over]
+        rights = _on("Read", *sent, names.users_changelog, *keys)
+    elif role == "reset-state":
+        rights = [
+            *_on("Describe DescribeConfigs", *names.all()),
+            *_on("Create Delete", *own),
+            *_on("Read Write", names.users_changelog, names.forget),
+            *no_worker_runs,
+        ]
+    elif role == "reset-learning":
+        rights = [*_on("Write", names.users_changelog), see_group]
+    elif role == "mend-times":
+        tables = [names.users_changelog, names.items_changelog]
+        rights = [*_on("Read Write", *tables), *_on("Read", names.items, *keys)]
+        rights += no_worker_runs + fences
+    elif role == "merge-states":
+        rights = [*_on("Read Write", names.users_changelog), *_on("Write", names.hand_over)]
+        rights += no_worker_runs + fences
+    elif role == "move-states":
+        grown = [names.users_changelog, names.hand_over, names.forget]
+        rights = _on("Read Write Alter", *grown)
+        rights += _on("Read Write", names.items, names.items_changelog) + no_worker_runs + fences
+    else:
+        rights = _replay(settings, of, [*own, names.forget])
+    return _fewest(rights)
+
+
+def _replay(settings: Settings, of: str, topics: list[str]) -> list[Right]:
+    """Return the rights of a replay: those of a worker, what it makes, and those on live states."""
+    if not of:
+        raise ValueError("a replay is of a live tracker; its name is expected")
+    settings = settings.model_copy(update={"stream": settings.stream or of})
+    live = topics_of(settings.model_copy(update={"name": of}))
+    return [
+        *rights_of(settings, "worker"),
+        *_on("Create", *topics),
+        *_on("DescribeConfigs", *topics_of(settings).all()),
+        *_on("Read Write", live.users_changelog, live.items_changelog),
+        *_on("Read", live.forget, *([live.user_keys] if live.user_keys else [])),
+        Right("group", of, "Describe"),
+        Right("transactional-id", f"{of}-", "Write", prefixed=True),
+    ]
+
+
+def _on(operations: str, *topics: str) -> list[Right]:
+    return [Right("topic", name, word) for name in topics for word in operations.split()]
+
+
+def _fewest(rights: Sequence[Right]) -> list[Right]:
+    """Return rights without repeats, and without `Describe` where another one includes it."""
+    others = {(right.resource, right.name) for right in rights if right.operation in WITH_DESCRIBE}
+    return [
+        right
+        for right in dict.fromkeys(rights)
+        if right.operation != "Describe" or (right.resource, right.name) not in others
+    ]
 
 
 class _GroupRequestV3(DescribeGroupsRequest_v3):
@@ -147,6 +218,8 @@ async def missing_rights(settings: Settings, rights: Sequence[Right]) -> list[Ri
         for right in rights:
             if right.resource == "topic":
                 bits = allowed.get(right.name)
+                if bits == 0 and right.operation not in (*WITH_DESCRIBE, "Describe"):
+                    bits = None  # the topic is hidden, and what else is allowed on it
                 bits = bits if not bits else _told(bits)
             elif right.resource == "group":
                 bits = await _group_operations(client, right.name)
@@ -155,6 +228,10 @@ async def missing_rights(settings: Settings, rights: Sequence[Right]) -> list[Ri
                 bits = 0 if code == ID_DENIED else None
             if bits is not None and not bits >> OPERATIONS[right.operation] & 1:
                 missing.append(right)
+        # Who may create any topic needs no right on one.
+        if any(right.operation == CREATE for right in missing):
+            creates = await cluster_operations(client) >> OPERATIONS[CREATE] & 1
+            missing = [right for right in missing if not (creates and right.operation == CREATE)]
     return missing
 
 
@@ -189,7 +266,7 @@ def _told(bits: int) -> int | None:
     return bits if bits > 0 and bits >> OPERATIONS["Describe"] & 1 else None
 
 
-def denied(settings: Settings, role: Role, missing: Sequence[Right]) -> str:
+def denied(settings: Settings, role: Role, missing: Sequence[Right], of: str = "") -> str:
     """Return the line that names the missing rights of a role, and how to grant them."""
     principal = f"User:{settings.sasl_username or 'PRINCIPAL'}"
     names = ", ".join(
@@ -199,23 +276,32 @@ def denied(settings: Settings, role: Role, missing: Sequence[Right]) -> str:
     if len(missing) <= MOST_COMMANDS:
         commands = " && ".join(right.command(settings.brokers, principal) for right in missing)
     else:
-        commands = f"tracker acls {role} {principal} | sh"
+        live = f" --of {shlex.quote(of)}" if of else ""
+        commands = f"tracker acls{live} {role} {principal} | sh"
+    who = f"a {role}" if role in PROGRAMS else f"`tracker {role}`"
     return (
-        f"the Kafka brokers at {', '.join(settings.bootstrap)} do not allow {names}, which a {role}"
+        f"the Kafka brokers at {', '.join(settings.bootstrap)} do not allow {names}, which {who}"
         f" needs; grant it: {commands}"
     )
 
 
-async def check_rights(settings: Settings, role: Role) -> None:
+async def check_rights(settings: Settings, role: Role, of: str = "") -> None:
     """Check that a role has all its rights.
+
+    Args:
+        settings: where the brokers are.
+        role: as in `rights_of`.
+        of: name of the live tracker, for the role `replay`.
 
     Raises:
         RightsError: some are missing; names them, and the commands that grant them.
         BrokerError: the brokers cannot be reached.
     """
-    missing = await missing_rights(settings, rights_of(settings, role))
+    missing = await missing_rights(settings, rights_of(settings, role, of=of))
+    if role == "topics":  # those that exist need no right to be created
+        missing = [right for right in missing if right.operation != CREATE]
     if missing:
-        raise RightsError(denied(settings, role, missing))
+        raise RightsError(denied(settings, role, missing, of))
 
 
 def denied_now(settings: Settings, role: Role) -> str:

@@ -105,15 +105,18 @@ class _MetadataRequestV10(RequestStruct):
 class _TopicsRequest(Request[_MetadataRequestV10]):
     API_KEY = 3
 
-    def __init__(self, names: Sequence[str], operations: bool = False) -> None:
+    def __init__(
+        self, names: Sequence[str], operations: bool = False, of_cluster: bool = False
+    ) -> None:
         self._names = names
         self._operations = operations
+        self._of_cluster = of_cluster
 
     def build(self, request_struct_class: type[_MetadataRequestV10]) -> _MetadataRequestV10:
         topics: list[tuple[None, str, dict[int, object]]] = [
             (None, name, {}) for name in self._names
         ]
-        return request_struct_class(topics, False, False, self._operations, {})
+        return request_struct_class(topics, False, self._of_cluster, self._operations, {})
 
 
 async def ready_node(client: AIOKafkaClient) -> int:
@@ -151,6 +154,19 @@ async def topic_operations(client: AIOKafkaClient, names: Sequence[str]) -> dict
         for topic in topics
         if topic["error_code"] in (0, TOPIC_DENIED)
     }
+
+
+async def cluster_operations(client: AIOKafkaClient) -> int:
+    """Return what is allowed on the cluster, as bits; 0 if the brokers do not say it.
+
+    Raises:
+        KafkaError: no broker can be reached.
+    """
+    try:
+        response = await client.send(await ready_node(client), _TopicsRequest([], of_cluster=True))
+    except NotImplementedError:
+        return 0
+    return max(0, int(response.to_object()["cluster_authorized_operations"]))
 
 
 async def read_topics(client: AIOKafkaClient, names: Sequence[str]) -> dict[str, tuple[int, str]]:

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from tracker.explained import Explained
 from tracker.kafka.cluster import describe_topics, topics_of, unreachable
@@ -93,7 +98,9 @@ def wanted_topics(settings: Settings) -> list[WantedTopic]:
     return topics
 
 
-async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicReport]:
+async def ensure_topics(
+    settings: Settings, create: bool = True, configs: bool = True
+) -> list[TopicReport]:
     """Create missing topics, and report on every topic.
 
     1. List the topics. Never describe one that may not exist: some brokers create it then.
@@ -104,17 +111,18 @@ async def ensure_topics(settings: Settings, create: bool = True) -> list[TopicRe
     Args:
         settings: names, counts, replication and how to reach the broker.
         create: False creates nothing.
+        configs: False compares partitions alone, which needs no right to read configurations.
 
     Returns:
         one report per topic, in the order of `wanted_topics`.
 
     Raises:
-        BrokerError: the broker cannot be reached.
+        BrokerError: the broker cannot be reached, or does not allow something.
         TopicsError: the broker refused to create a topic.
     """
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), admin_client(settings) as admin:
-            return await _ensure(admin, settings, create)
+            return await _ensure(admin, settings, create, configs)
     except TimeoutError as error:
         raise unreachable(settings, f"no answer within {TIMEOUT_SECONDS:g} s") from error
 
@@ -147,7 +155,7 @@ async def check_changelogs(settings: Settings) -> float:
 
 
 async def _ensure(
-    admin: AIOKafkaAdminClient, settings: Settings, create: bool
+    admin: AIOKafkaAdminClient, settings: Settings, create: bool, with_configs: bool
 ) -> list[TopicReport]:
     topics = wanted_topics(settings)
     # 1. List the topics.
@@ -159,7 +167,9 @@ async def _ensure(
         counts = await _counts_once_seen(settings, topics)
     # 3. Compare partitions, cleanup policy and timestamps.
     configs = {
-        topic.name: await _config(admin, topic.name) for topic in topics if topic.name in counts
+        topic.name: await _config(admin, topic.name)
+        for topic in topics
+        if topic.name in counts and with_configs
     }
     created = {topic.name for topic in missing} if create else set()
     return [
@@ -206,36 +216,41 @@ async def _create(
         kind = for_code(code)
         if code == 0 or kind is TopicAlreadyExistsError:  # another process was faster
             continue
+        if kind is TopicAuthorizationFailedError:
+            raise kind(f"Create on topic {name}")
         reason = (message[0] if message else None) or kind.description or kind.__name__
         raise TopicsError(
             f"the broker at {settings.brokers} did not create {name}: {reason} "
             "(check TRACKER_REPLICATION_FACTOR, TRACKER_EVENT_PARTITIONS and "
-            "TRACKER_ITEM_PARTITIONS, and the right to create topics)"
+            "TRACKER_ITEM_PARTITIONS)"
         )
 
 
 async def configs_of(settings: Settings, names: list[str]) -> dict[str, dict[str, str]]:
-    """Return the configurations of topics by name; one is empty if the broker refuses it.
+    """Return the configurations of topics by name; one is empty if the broker knows none.
 
     Raises:
-        BrokerError: the broker cannot be reached.
+        BrokerError: the broker cannot be reached, or does not allow it.
     """
     async with admin_client(settings) as admin:
         return {name: await _config(admin, name) for name in names}
 
 
 async def _config(admin: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Return the configuration of a topic; empty if the broker refuses."""
+    """Return the configuration of a topic; empty if the broker knows none.
+
+    Raises:
+        TopicAuthorizationFailedError: it does not tell it to us.
+    """
     try:
         answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
     except KafkaError:
         return {}
+    resources = [resource for answer in answers for resource in answer.resources]
+    if any(resource[0] == TopicAuthorizationFailedError.errno for resource in resources):
+        raise TopicAuthorizationFailedError(f"DescribeConfigs on topic {name}")
     return {
-        entry[0]: entry[1]
-        for answer in answers
-        for resource in answer.resources
-        if resource[0] == 0
-        for entry in resource[4]
+        entry[0]: entry[1] for resource in resources if resource[0] == 0 for entry in resource[4]
     }
 
 

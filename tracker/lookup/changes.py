@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError
 
 from tracker.explained import Explained
 from tracker.kafka.client import Received, read_topic
 from tracker.kafka.cluster import TopicInfo, unreachable
+from tracker.kafka.connect import close
 from tracker.kafka.forget import PendingForget, ended_offset, pending_of
 from tracker.kafka.outbox import Record
-from tracker.kafka.producers import fenced_producer
+from tracker.kafka.producers import fenced_producer, reason_of
 from tracker.kernels.row_bytes import POSITION_KEY
 from tracker.settings import Settings
 from tracker.store.committer import FENCED
@@ -51,14 +52,15 @@ async def in_transaction(
         async with producer.transaction():
             yield send
             await asyncio.gather(*answers)
-    except FENCED as error:
-        raise StartedError(
-            "a worker has started, and fenced this command: stop all workers, and run it again"
-        ) from error
-    except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from error
+    except (KafkaError, IllegalOperation, OSError) as error:
+        reason = reason_of(answers, error)
+        if isinstance(reason, FENCED):
+            raise StartedError(
+                "a worker has started, and fenced this command: stop all workers, and run it again"
+            ) from error
+        raise unreachable(settings, reason) from error
     finally:
-        await producer.stop()
+        await close(producer.client, producer.stop)
 
 
 async def positions_of(

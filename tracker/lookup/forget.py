@@ -70,9 +70,9 @@ class ForgetReport:
 async def forget_user(settings: Settings, user_id: str, wait_seconds: float) -> ForgetReport:
     """Ask the workers to forget a user, and wait until they have.
 
-    1. Send a request to every partition of the forget topic.
-    2. Wait for the tombstones with which the workers end it, and read their audit records.
-    3. Find out until when topics keep records of the user.
+    1. Find out until when topics keep records of the user.
+    2. Send a request to every partition of the forget topic.
+    3. Wait for the tombstones with which the workers end it, and read their audit records.
 
     Args:
         settings: where the brokers are.
@@ -88,12 +88,14 @@ async def forget_user(settings: Settings, user_id: str, wait_seconds: float) -> 
     if not user_id or user_id.startswith("\0"):
         raise ForgetError(f"the user id is {user_id!r}; a text without a leading NUL is expected")
     topic = topics_of(settings).forget
-    info = (await describe_topics(settings)).get(topic)
+    info = (await describe_topics(settings, [topic])).get(topic)
     if info is None:
         raise TopicError(f"topic {topic} does not exist: run 'tracker topics', restart the workers")
-    # 1. Send the requests; the answers are read from before them.
     request = new_request()
     report = ForgetReport(request.request, info.partitions, list(range(info.partitions)))
+    # 1. Find out what is left.
+    report.remainders = await remainders(settings)
+    # 2. Send the requests; the answers are read from before them.
     ready = asyncio.Event()
     offsets: dict[int, int] = {}
     answers = asyncio.create_task(_answers(settings, topic, key, offsets, report, ready))
@@ -107,15 +109,13 @@ async def forget_user(settings: Settings, user_id: str, wait_seconds: float) -> 
             for number in range(info.partitions):
                 stored = await client.send_and_wait(topic, value, key, number)
                 offsets[number] = int(stored.offset)
-        # 2. Wait for the answers.
+        # 3. Wait for the answers.
         await asyncio.wait({answers}, timeout=wait_seconds)
         if answers.done():
             answers.result()
     finally:
         answers.cancel()
         await asyncio.gather(answers, return_exceptions=True)
-    # 3. Find out what is left.
-    report.remainders = await remainders(settings)
     return report
 
 

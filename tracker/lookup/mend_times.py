@@ -103,7 +103,8 @@ async def mend_times(
     """
     # 1. Check that no worker runs.
     await check_reset(settings)
-    names, topics = topics_of(settings), await describe_topics(settings)
+    names = topics_of(settings)
+    topics = await describe_topics(settings, [names.users_changelog, names.items_changelog])
     transactions = await supports_transactions(settings)
     now = clock()
     reader = StateReader(settings, artifact)

@@ -106,7 +106,8 @@ async def merge_states(
     if pseudonyms:
         raise MergeError(UNPLACED)
     await check_reset(settings)
-    names, topics = topics_of(settings), await describe_topics(settings)
+    names = topics_of(settings)
+    topics = await describe_topics(settings, [names.events, names.hand_over])
     events, hand_over = topics.get(names.events), topics.get(names.hand_over)
     if events is None or hand_over is None or hand_over.partitions != events.partitions:
         raise MergeError(

@@ -200,7 +200,7 @@ async def move_states(
     grown = await _grow(settings, topics, after)
     if grown:
         progress(f"{', '.join(grown)}: {after} partitions")
-        topics = await describe_topics(settings)
+        topics = await describe_topics(settings, _needed(settings))
     if before == after:
         return moved
     await _mark(settings, topics, positions, before)
@@ -221,6 +221,15 @@ async def move_states(
     return moved
 
 
+def _needed(settings: Settings) -> list[str]:
+    """Return the names of the topics that a move reads or changes."""
+    names = topics_of(settings)
+    return [
+        names.events, names.users_changelog, names.items_changelog, names.items, names.hand_over,
+        names.forget,
+    ]  # fmt: skip
+
+
 async def _checked(settings: Settings) -> dict[str, TopicInfo]:
     """Check what has to be so; return the topics."""
     if settings.partitioner == "given":
@@ -233,8 +242,9 @@ async def _checked(settings: Settings) -> dict[str, TopicInfo]:
             " to on"
         )
     await check_reset(settings)
-    topics = await describe_topics(settings)
-    missing = [name for name in topics_of(settings).all() if name not in topics]
+    needed = _needed(settings)
+    topics = await describe_topics(settings, needed)
+    missing = [name for name in needed if name not in topics]
     if missing:
         raise MoveError(f"{', '.join(missing)}: does not exist; run 'tracker topics'")
     if not await supports_transactions(settings):
@@ -259,7 +269,7 @@ async def _grow(settings: Settings, topics: dict[str, TopicInfo], count: int) ->
         raise MoveError(f"{', '.join(small)}: no partitions can be added: {error}") from error
     deadline = asyncio.get_running_loop().time() + SEEN_SECONDS
     while True:
-        now = await describe_topics(settings)
+        now = await describe_topics(settings, small)
         if all(now[name].partitions >= count for name in small):
             return small
         if asyncio.get_running_loop().time() > deadline:

@@ -68,7 +68,7 @@ async def export_user(
     # 2. Read the other topics.
     if records:
         topics = [names.events, names.recommendations, names.rejected]
-        if names.hand_over in await describe_topics(settings):
+        if names.hand_over in await describe_topics(settings, [names.hand_over]):
             topics.append(names.hand_over)
         both = list(dict.fromkeys((user_id, name)))
         person["records"] = {topic: await _records(settings, topic, both) for topic in topics}

@@ -120,8 +120,9 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
             " name; set TRACKER_NAME"
         )
     live, names = _live(settings, of), topics_of(settings)
+    live_topics = await _of_states(live)
     for one in (topics_of(live).users_changelog, names.events):
-        if one not in await _existing(live):
+        if one not in live_topics:
             raise TopicError(f"topic {one} does not exist: no tracker {of} has states here")
     if not await supports_transactions(settings):
         raise ReplayError(
@@ -139,7 +140,7 @@ async def begin_replay(settings: Settings, of: str, start: str | int | float) ->
             what = f"the states of {settings.name}"
             check_names(what, position.pseudonyms, mine)
             check_encrypted(what, position.user_keys is not None, settings.user_keys)
-        before = await positions_of(live, topics_of(live).users_changelog, await _existing(live))
+        before = await positions_of(live, topics_of(live).users_changelog, live_topics)
         if not any(one.replays for one in positions.values()) and any(
             one.successor == settings.name for one in before.values()
         ):
@@ -199,7 +200,7 @@ async def begins_of(settings: Settings) -> dict[int, int]:
         BrokerError: the broker cannot be used.
     """
     topic = topics_of(settings).events
-    partitions = (await describe_topics(settings))[topic].partitions
+    partitions = (await describe_topics(settings, [topic]))[topic].partitions
     return await _ends(settings, topic, partitions, False)
 
 
@@ -218,7 +219,7 @@ async def retire(settings: Settings, of: str, successor: str) -> dict[int, int]:
     """
     live = _live(settings, of)
     await check_reset(live)
-    names, topics = topics_of(live), await describe_topics(live)
+    names, topics = topics_of(live), await _of_states(live)
     if successor:
         before = await positions_of(live, names.users_changelog, topics)
         key = pseudonyms_of(settings).fingerprint
@@ -266,7 +267,7 @@ async def change_over(settings: Settings, of: str, reached: dict[int, int]) -> N
     live = _live(settings, of)
     await check_reset(settings)
     names, old = topics_of(settings), topics_of(live)
-    topics, old_topics = await describe_topics(settings), await describe_topics(live)
+    topics, old_topics = await describe_topics(settings), await _of_states(live)
     positions = await positions_of(settings, names.users_changelog, topics)
     before = await positions_of(live, old.users_changelog, old_topics)
     # 1. Check.
@@ -398,8 +399,12 @@ def _live(settings: Settings, of: str) -> Settings:
     return settings.model_copy(update={"name": of})
 
 
-async def _existing(settings: Settings) -> dict[str, TopicInfo]:
-    return await describe_topics(settings)
+async def _of_states(settings: Settings) -> dict[str, TopicInfo]:
+    """Describe the topic of events and those of states."""
+    names = topics_of(settings)
+    return await describe_topics(
+        settings, [names.events, names.users_changelog, names.items_changelog]
+    )
 
 
 async def _rows(

@@ -474,6 +474,10 @@ def test_export_to_a_disk_that_is_full_is_one_line(
     async def full(*arguments: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    async def all_is_allowed(*arguments: object) -> None:
+        pass
+
+    monkeypatch.setattr("tracker.cli.shared.check_rights", all_is_allowed)
     monkeypatch.setattr("tracker.artifact.artifact.Artifact.load", lambda *_, **__: None)
     monkeypatch.setattr("tracker.lookup.export.export_users", full)
     path = tmp_path / "users.parquet"

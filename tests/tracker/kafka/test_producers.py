@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from aiokafka.client import CoordinationType
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import IllegalOperation, KafkaConnectionError, TopicAuthorizationFailedError
 
 from tracker.kafka import producers
 
@@ -40,3 +40,18 @@ def test_a_connection_closed_while_the_coordinator_is_looked_for_ends_no_produce
 
     assert asyncio.run(go()) == 7
     assert len(asked) == 2
+
+
+def test_record_that_was_refused_says_why_and_not_the_one_that_could_not_follow_it() -> None:
+    async def go() -> tuple[BaseException, BaseException]:
+        good, waits, refused = (asyncio.get_running_loop().create_future() for _ in range(3))
+        good.set_result(None)
+        refused.set_exception(TopicAuthorizationFailedError("shop-items"))
+        last = IllegalOperation("Can't send messages while not in transaction")
+        both = producers.reason_of([good, waits, refused], last), producers.reason_of([good], last)
+        waits.cancel()
+        return both
+
+    of_record, of_last = asyncio.run(go())
+    assert str(of_record).endswith("shop-items")
+    assert isinstance(of_last, IllegalOperation)

@@ -42,6 +42,7 @@ class Brokers:
         self.topics: dict[str, tuple[int, int]] = {}
         self.group = bits("Read", "Describe")
         self.codes = [0, 0]
+        self.cluster = 0
         self.unknown = ""
 
     def get_random_node(self) -> int:
@@ -62,13 +63,14 @@ class Brokers:
         if name == "_GroupRequest":
             found: list[dict[str, Any]] = [{"error_code": 0, "authorized_operations": self.group}]
             return SimpleNamespace(to_object=lambda: {"groups": found})
-        every = bits("Read", "Write", "Describe")
+        every = bits("Read", "Write", "Describe", "DescribeConfigs")
         told = [
             {"name": one, "error_code": code, "authorized_operations": allowed}
             for one in request._names
             for code, allowed in [self.topics.get(one, (0, every))]
         ]
-        return SimpleNamespace(to_object=lambda: {"topics": told})
+        answer = {"topics": told, "cluster_authorized_operations": self.cluster}
+        return SimpleNamespace(to_object=lambda: answer)
 
 
 @pytest.fixture
@@ -132,15 +134,53 @@ def test_topic_that_may_not_be_seen_lacks_all_rights_and_a_long_list_has_one_com
 def test_keys_of_users_take_rights_only_of_those_who_have_them(settings: Settings) -> None:
     keyed = settings.model_copy(update={"user_keys": True})
     for role, operations in (
-        ("worker", {"Read", "Write"}),
+        ("worker", {"Read", "Write", "DescribeConfigs"}),
         ("topics", {"Create", "Describe", "DescribeConfigs"}),
-        ("reset", {"Create", "Delete", "Describe", "DescribeConfigs"}),
+        ("reset-state", {"Create", "Delete", "DescribeConfigs"}),
+        ("mend-times", {"Read"}),
+        ("export", {"Read"}),
         ("producer", set()),
         ("subscriber", set()),
     ):
         mine = {r.operation for r in rights_of(keyed, role) if r.name == "shop-user-keys"}  # type: ignore[arg-type]
         assert mine == operations
         assert not [r for r in rights_of(settings, role) if r.name == "shop-user-keys"]  # type: ignore[arg-type]
+
+
+def test_what_is_allowed_on_a_hidden_topic_but_to_see_it_counts_as_given(
+    brokers: Brokers, settings: Settings
+) -> None:
+    brokers.topics["shop-users-changelog"] = 29, UNTOLD
+    assert missing(settings) == [
+        ("Read", "shop-users-changelog"),
+        ("Write", "shop-users-changelog"),
+    ]
+
+
+def test_who_may_create_any_topic_needs_no_right_on_one(
+    brokers: Brokers, settings: Settings
+) -> None:
+    every = {right.name for right in rights_of(settings, "reset-state")}
+    most = bits("Read", "Write", "Delete", "Describe", "DescribeConfigs")
+    brokers.topics = dict.fromkeys(every, (0, most))
+    with pytest.raises(RightsError, match="Create on topic shop-users-changelog"):
+        asyncio.run(check_rights(settings, "reset-state"))
+    asyncio.run(check_rights(settings, "topics"))  # all are there
+    brokers.cluster = bits("Create", "Describe")
+    asyncio.run(check_rights(settings, "reset-state"))
+
+
+def test_rights_of_a_replay_are_on_both_trackers_and_the_command_names_the_live_one(
+    brokers: Brokers, settings: Settings
+) -> None:
+    with pytest.raises(ValueError, match="name is expected"):
+        rights_of(settings, "replay")
+    rights = rights_of(settings, "replay", of="live")
+    assert {right.name for right in rights if right.resource == "group"} == {"shop", "live"}
+    brokers.topics = {f"live-{name}": (29, UNTOLD) for name in ("users-changelog", "forget")}
+    brokers.topics["live-events"] = 29, UNTOLD
+    with pytest.raises(RightsError, match=r"`tracker replay` needs; .* acls --of live replay User"):
+        asyncio.run(check_rights(settings, "replay", "live"))
 
 
 @pytest.mark.parametrize(("codes", "group"), [([30, 0], 0), ([0, 0], bits("Describe"))])

@@ -119,7 +119,7 @@ def test_rights_of_a_role_are_commands_that_allow_and_deny_nothing(role: str) ->
     settings = load_settings({}, name="shop")
     lines = [
         right.command("broker:9092", "User:a b")
-        for right in rights_of(settings, role)  # type: ignore[arg-type]
+        for right in rights_of(settings, role, of="shop-now")  # type: ignore[arg-type]
     ]
     assert len(lines) == len(set(lines)) > 0
     for line in lines:
