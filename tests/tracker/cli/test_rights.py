@@ -47,7 +47,7 @@ def test_every_command_has_a_role_or_needs_none() -> None:
     assert roles | by_themselves == set(ROLES)
 
 
-@pytest.mark.parametrize(("words", "role"), ASK_FIRST.items(), ids=" ".join)
+@pytest.mark.parametrize(("words", "role"), ASK_FIRST.items(), ids=map(" ".join, ASK_FIRST))
 def test_command_that_lacks_a_right_says_so_in_one_line_and_has_done_nothing(
     words: tuple[str, ...], role: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
