@@ -219,6 +219,12 @@ PROMISES = (
         said=("Give each role its",),
     ),
     Promise(
+        "commands-ask-first",
+        "a command that lacks a right names it, and has changed nothing",
+        ways.without_asking,
+        ("tests/tracker/cli/test_rights.py -k lacks",),
+    ),
+    Promise(
         "pseudonyms",
         "with a key no id of a user is in states, lists or the log",
         set_to("tracker.kafka.pseudonyms._name", lambda maker, user_id: user_id),

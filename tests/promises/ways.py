@@ -149,6 +149,17 @@ async def no_rights(*args: Any) -> list[Any]:
     return []
 
 
+def without_asking(patch: pytest.MonkeyPatch) -> None:
+    """Begin what a command does without asking for its rights."""
+    from tracker.cli.shared import run_to_end
+
+    def run(settings: Any, role: str, work: Any, of: str = "") -> Any:
+        return run_to_end(work())
+
+    for module in ("look", "operate"):
+        patch.setattr(f"tracker.cli.{module}.run_as", run)
+
+
 class _Unfenced:
     async def stop(self) -> None:
         pass
