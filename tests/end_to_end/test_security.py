@@ -24,7 +24,7 @@ from tracker.demo.processes import ChildProcess, ProcessError, free_port
 from tracker.events.lines import Line
 from tracker.events.wire import Event, encode_event
 from tracker.kafka.client import read_topic, send_events
-from tracker.kafka.cluster import check_topics, topics_of
+from tracker.kafka.cluster import BrokerError, check_topics, topics_of
 from tracker.kafka.connect import producer
 from tracker.kafka.partitioner import partition_of
 from tracker.kafka.pseudonyms import pseudonyms_of
@@ -202,11 +202,14 @@ async def does_all(
         while not limit.is_over():
             if worker.returncode is not None:
                 return f"it ended: {worker.tail(3)}"
-            rows = await read_rows(super_user)
             counts = {}
-            for topic in (names.recommendations, names.rejected):
-                keys = [record.key async for record in read_topic(super_user, topic)]
-                counts[topic] = keys
+            try:
+                rows = await read_rows(super_user)
+                for topic in (names.recommendations, names.rejected):
+                    keys = [record.key async for record in read_topic(super_user, topic)]
+                    counts[topic] = keys
+            except BrokerError:  # it has much to do: look again
+                continue
             missing = ", ".join(
                 what
                 for what, is_there in (
