@@ -158,7 +158,7 @@ PROMISES = (
         "one user who floods an item moves its counts only so far in an hour",
         ways.without_cap,
         ("tests/tracker/users/test_ring.py -k five_times_an_hour or forty_others",),
-        said=("**Counts of items**",),
+        said=("**Counts of items**", "**Neighbours**"),
     ),
     Promise(
         "waiting-items",
