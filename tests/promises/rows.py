@@ -508,6 +508,13 @@ PROMISES = (
         said=("times, and refuses tokens in a query", "**What waits in a worker**"),
     ),
     Promise(
+        "requests-in-turn",
+        "while the stream is behind, requests take turns",
+        set_to("tracker.api.turns.Turns.wait", ways.no_wait),
+        ("tests/tracker/api/test_turns.py -k take_turns or waits_for_its_turn",),
+        said=("times, and refuses tokens in a query",),
+    ),
+    Promise(
         "waiting-item-events",
         "item events that wait for a commit are bounded in bytes",
         set_to("tracker.stream.partition.Partition.room", lambda partition, topic: True),

@@ -21,6 +21,7 @@ from tracker.api.openapi import JSON_TYPE, describe_api
 from tracker.api.problems import PROBLEM_TYPE, ProblemError
 from tracker.api.reads import Reads
 from tracker.api.routes import PREFIX, ROUTES, Route
+from tracker.api.turns import Turns
 from tracker.events.wire import MAX_ID_BYTES
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Server:
         self._reads = reads
         self.access = access
         self._forwarder = Forwarder(host)
+        self._turns = Turns(host.partitions)
         self._description = msgspec.json.encode(describe_api(version("interest-tracker")))
         self.app = web.Application(middlewares=[self._answer], logger=log)
         for route in ROUTES:
@@ -122,6 +124,7 @@ class Server:
     async def _checked(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        await self._turns.wait()
         if any(name.lower() in TOKEN_NAMES for name in request.query):
             raise ProblemError(
                 400, "a token in the query would stand in logs; send it as the header Authorization"
