@@ -84,7 +84,7 @@ STREAMS = {
 
 def measure(folder: Path, artifact: Artifact, name: str, seconds: int) -> dict[str, Any]:
     """Serve a stream of events; return bytes by event, and the rows that are left."""
-    worker = WorkerState(folder, capacity=10_000)
+    worker = WorkerState(folder, capacity=10_000, partitioner="given")
     worker.keeper.current = make_serving(artifact, worker.settings)
     worker.committer = users = CountingCommitter()
     worker.restart()
