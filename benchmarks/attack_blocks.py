@@ -94,9 +94,7 @@ def http_flood(results: Results) -> str:
                 *(with_range((run[name] for run in runs), "{:.0f}") for name in ("p50", "p99")),
             ]
         )
-    slower = statistics.median(
-        one["alone"]["events_per_second"] / one["both"]["events_per_second"] for one in rounds
-    )
+    taken = [one["both"]["events_per_second"] / one["alone"]["events_per_second"] for one in rounds]
     floods = [one["both"]["flood"] for one in rounds]
     names = sorted({name for flood in floods for name in flood["answers"]})
     answers = ", ".join(
@@ -105,8 +103,9 @@ def http_flood(results: Results) -> str:
         for name in names
     )
     text = (
-        f"{figures['connections']} connections. While they ask, the stream takes 1/{slower:.2f} of"
-        f" the events a second. Answers a second by status: {answers}. Who asks takes"
+        f"{figures['connections']} connections, {len(rounds)} rounds. While they ask, the worker"
+        f" takes {statistics.median(taken):.2f} times as many events a second ({min(taken):.2f} to"
+        f" {max(taken):.2f}). Answers a second by status: {answers}. Who asks takes"
         f" {statistics.median(flood['share'] for flood in floods):.2f} of a core."
     )
     head = [
