@@ -47,6 +47,7 @@ from tracker.recommend.options import LearnedModels, RecommendOptions, trained_w
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import CUT
 from tracker.scoring.context import COLUMNS
+from tracker.scoring.features import OPTIONAL
 from tracker.scoring.network import Network, Weights
 from tracker.users.config import InterestConfig
 from tracker.users.rows import RequestBatch, UserRows
@@ -173,13 +174,14 @@ def _search_anew(index: Any, queries: NDArray[np.float32], k: int) -> NDArray[np
 
 
 def make_network() -> Network:
-    """Return what is trained over all columns, networks merged into one, with random weights."""
+    """Return networks merged into one over all columns but optional ones, with random weights."""
     random = np.random.default_rng(1)
+    columns = [name for name in COLUMNS if name not in OPTIONAL]
     options = RankerOptions()
     hidden = options.members * options.hidden[0], options.members * options.hidden[1]
     shapes = {
-        "first": (len(COLUMNS), hidden[0]), "first_bias": (hidden[0],), "second": hidden,
-        "second_bias": (hidden[1],), "last": (hidden[1],), "skip": (len(COLUMNS),),
+        "first": (len(columns), hidden[0]), "first_bias": (hidden[0],), "second": hidden,
+        "second_bias": (hidden[1],), "last": (hidden[1],), "skip": (len(columns),),
         "cut": (len(CUT),),
     }  # fmt: skip
     weights = {
@@ -187,7 +189,7 @@ def make_network() -> Network:
     }
     inputs, units = (np.arange(width) * options.members // width for width in hidden)
     weights["second"][inputs[:, None] != units] = 0.0
-    return Network(COLUMNS, Weights(**weights))
+    return Network(columns, Weights(**weights))
 
 
 def with_tower(artifact: Artifact, attends: bool = False) -> Artifact:

@@ -16,6 +16,7 @@ from tracker.recommend.recommender import Recommender
 from tracker.recommend.shortlist import shortlist
 from tracker.recommend.source_places import SOURCES, source_places
 from tracker.scoring.context import COLUMNS
+from tracker.scoring.features import OPTIONAL
 from tracker.scoring.retrieval import CHEAP, ITEM_FEATURES, Retrieval
 from tracker.users.readings import interest_queries
 from tracker.users.rows import RequestBatch
@@ -197,9 +198,9 @@ def measure_costs(recommender: Recommender, example: RequestBatch, replay: Repla
 
 
 class _Every:
-    """Stands for a ranker that reads all columns."""
+    """Stands for a ranker that reads all columns but the optional ones."""
 
-    column_mask = np.ones(len(COLUMNS), np.bool_)
+    column_mask = ~np.isin(COLUMNS, OPTIONAL)
     cut_weights = np.ones(6, np.float32)
 
     def score(

@@ -27,6 +27,7 @@ from tracker.events.label_rule import LabelRule
 from tracker.scoring.blend import BLEND, Blend
 from tracker.scoring.context import COLUMNS, LATE
 from tracker.scoring.evidence import EVIDENCE, Priors
+from tracker.scoring.features import OPTIONAL
 from tracker.scoring.network import Network
 from tracker.scoring.prediction import Prediction, PredictionInfo
 
@@ -86,9 +87,9 @@ def fit_ranker_privately(
 ) -> tuple[Fitted, PrivateFit]:
     """Fit a ranker on the examples of users under differential privacy.
 
-    It begins as the fixed blend, and reads all columns but the late ones, divided by constants. The
-    latest targets, by which it is measured, are not learned from. Nothing is chosen by their
-    figures; the weights of the first cut are those of the blend.
+    It begins as the fixed blend, and reads all columns but the late and optional ones, divided by
+    constants. The latest targets, by which it is measured, are not learned from. Nothing is chosen
+    by their figures; the weights of the first cut are those of the blend.
 
     Args:
         examples: in time order.
@@ -96,7 +97,7 @@ def fit_ranker_privately(
         options: `validation_share` alone counts.
         spending: the budget.
     """
-    columns = np.flatnonzero(~np.isin(COLUMNS, LATE))
+    columns = np.flatnonzero(~np.isin(COLUMNS, (*LATE, *OPTIONAL)))
     names = tuple(COLUMNS[column] for column in columns.tolist())
     scale = torch.from_numpy(scales_of(names))
     data = RankerTensors(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +22,7 @@ from indexer.train.linear_fit import fit_linear
 from indexer.train.ranker_net import Net, merged
 from tracker.kernels.native import native
 from tracker.scoring.context import COLUMNS, LATE
-from tracker.scoring.features import TREND_KNEE
+from tracker.scoring.features import OPTIONAL, TREND_KNEE
 from tracker.scoring.network import Network
 
 Array = NDArray[Any]
@@ -44,6 +44,9 @@ THINNED, LEAST_THINNED = 3, 48
 
 CUT_STEPS = 300
 """Optimiser steps of the weights of the first cut."""
+
+LEAST_GAIN = 0.01
+"""Nats that OPTIONAL columns must gain on held-out targets: less is not worth their time."""
 
 LINEAR_EXAMPLES, LINEAR_PENALTY = 8000, 1e-4
 """Number of the latest targets that the linear score is fitted on; its penalty on squared weights,
@@ -96,8 +99,8 @@ def fit_ranker(
 ) -> Fitted:
     """Fit a network to put each target above the other candidates.
 
-    1. Leave out columns that never differ, and standardise the others; LATE columns wait for
-       step 5.
+    1. Leave out columns that never differ, and OPTIONAL ones that a linear score gains nothing
+       by; standardise the others. LATE columns wait for step 5.
     2. Fit on all but the latest targets; the epoch of the least loss on these is the best.
     3. Fit a linear score beside it, and how much of each the held-out targets want: where choices
        follow one line of arithmetic, hidden layers learn noise, and get little.
@@ -117,7 +120,7 @@ def fit_ranker(
     Raises:
         ValueError: there are fewer examples, or no column differs between candidates.
     """
-    # 1. Leave out columns that never differ. 2. Find the best epoch.
+    # 1. Leave out columns that say nothing. 2. Find the best epoch.
     first = _begin(examples, options, report)
     data, scale, epochs, curve = first.data, first.scale, first.epochs, first.curve
     fitted, validation = parted(examples, options)
@@ -185,6 +188,12 @@ def _begin(
         torch.from_numpy(scale[columns]),
     )  # fmt: skip
     fitted, validation = parted(examples, options)
+    optional = np.isin(columns, [COLUMNS.index(name) for name in OPTIONAL])
+    if optional.any() and not optional.all():
+        without = _with_columns(data, ~optional)
+        with one_thread():
+            gained = _gain(without, data, fitted, validation)
+        data = data if gained > LEAST_GAIN else without
     wanted_epochs = math.ceil(options.steps * options.batch_size / len(fitted))
     epochs = min(options.max_epochs, max(options.min_epochs, wanted_epochs))
     curve: list[Epoch] = []
@@ -200,6 +209,38 @@ def _begin(
     with one_thread():
         _fit(data, fitted, options, _new_net(data, options, 0), 0, epochs, epochs, measure)
     return _FirstFit(data, scale, epochs, curve, best_net[0])
+
+
+def _with_columns(data: "RankerTensors", which: NDArray[np.bool_]) -> "RankerTensors":
+    """Return the examples with some of their columns (P,)."""
+    places = torch.from_numpy(np.flatnonzero(which))
+    return replace(
+        data, columns=data.columns[places], shift=data.shift[places], scale=data.scale[places]
+    )
+
+
+def _gain(
+    without: "RankerTensors",
+    data: "RankerTensors",
+    fitted: NDArray[np.int64],
+    validation: NDArray[np.int64],
+) -> float:
+    """Return the nats that a linear score of more columns gains on targets not fitted on.
+
+    No more than is beyond twice the standard error.
+    """
+    losses = []
+    for some in (without, data):
+        weights = _linear_weights(some, fitted)
+        scores, offsets = _scores(some, validation, _linear(some, weights))
+        losses.append(target_losses(scores + offsets).numpy())
+    gains = losses[0] - losses[1]
+    return float(gains.mean() - 2.0 * gains.std() / math.sqrt(len(gains)))
+
+
+def _linear(data: "RankerTensors", weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the linear score of features with weights (P,) of standardised columns."""
+    return lambda x: ((x - data.shift) / data.scale) @ weights
 
 
 def parted(
@@ -409,7 +450,7 @@ def _parts(
     neither score was fitted on.
     """
     of_net, offsets = _scores(data, validation, net)
-    of_linear, _ = _scores(data, validation, lambda x: ((x - data.shift) / data.scale) @ linear)
+    of_linear, _ = _scores(data, validation, _linear(data, linear))
     tried = np.linspace(0.0, 1.0, 11).tolist()
     losses = [
         float(target_losses(part * of_net + (1.0 - part) * of_linear + offsets).mean())

@@ -80,7 +80,7 @@ def test_the_example_of_a_late_event_is_right() -> None:
         ("state", f"Up to {SCENES} scenes"),
         ("ranking", f"| not trained | {OPTIONS.candidates} | {OPTIONS.cut} |"),
         ("ranking", f"| trained, with few events | {TRAINED.candidates} | {TRAINED.cut} |"),
-        ("ranking", f"computes {len(FEATURES)} features"),
+        ("ranking", f"computes up to {len(FEATURES)} features"),
         (
             "learning",
             f"At most {MOST} events of a chunk teach the ranking, and {MOST_LABELLED}",

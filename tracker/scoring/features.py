@@ -12,8 +12,8 @@ from tracker.items.config import MAX_MORE
 from tracker.items.counts import COUNT
 from tracker.items.vectors import VectorColumns
 from tracker.items.view import ItemColumns
-from tracker.kernels.arithmetic import add_scaled, decay, dot, three_dots, to_unit
-from tracker.kernels.native import inlined, native, prefetch
+from tracker.kernels.arithmetic import add_scaled, copy_row, decay, dot, three_dots, to_unit
+from tracker.kernels.native import inlined, native, prefetch, reordered
 from tracker.users.columns import HalfLives, RequestColumns, RowColumns
 from tracker.users.readings import Histories
 
@@ -55,6 +55,8 @@ class _FeatureColumns(NamedTuple):
     idle: int = 31
     rising: int = 32
     rising_fast: int = 33
+    content_near: int = 34
+    content_wide: int = 35
 
 
 FEATURE = _FeatureColumns()
@@ -72,6 +74,9 @@ FEATURES = _FeatureColumns._fields
 - `age`: log2 of 1 + hours since the item's first event, 0 where `no_event` is 1.
 - `content_*`: cosine, at full width, of the item with the user's positive events, weighted by
   sqrt(weight) and by .6 or .95 for each event since; `content_last`: with the last one alone.
+- `content_near`, `content_wide`: log2 of 1 + the user's positive events, of the same number of
+  latest ones, whose items are like this one. By the NEAR_WIDTH leading components, an event counts
+  0 at a cosine of .4 or .1, 1 at one of .6 or .3, and in proportion between.
 - `slot`: largest cosine with an interest of the user. `interest_1..4`: cosine with the decayed
   sums, shortest half-life first, times their confidence M / (M + .5). `negative`: cosine with the
   negative sum, times its confidence.
@@ -84,6 +89,12 @@ FEATURES = _FeatureColumns._fields
   log2(1 + 30 days / age of the last of them), 0 without one.
 - `idle`: log2 of 1 + minutes since the item's latest event, 0 where `no_event` is 1.
 """
+
+OPTIONAL = ("content_near", "content_wide")
+"""Features that a ranker is trained with only where they are worth their time."""
+
+NEAR_WIDTH = 128
+"""Components that tell which items are alike: fewer mix what is near with what is related."""
 
 FORMER_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -108,6 +119,8 @@ _MASS_HALF = 0.5
 _NOTHING = -120.0  # a power of two of which nothing is left beside 1, whatever the half-lives
 _AHEAD = 2  # candidates whose rows are asked for before their turn
 _RECENT_60 = 12  # events that count .6 each: .6 ** 12 is .002
+_RAMP = np.float32(5.0)  # a fifth of a cosine lies between not near and near
+_NEAR_FROM, _WIDE_FROM = np.float32(0.4) * _RAMP, np.float32(0.1) * _RAMP
 _LEAST_AGE_SECONDS, _MONTH_SECONDS = 60.0, 2592000.0
 _TRENDS = len(COUNT) + MAX_MORE
 _INTERESTS = FEATURE.negative - FEATURE.interest_1
@@ -209,7 +222,8 @@ def fill_features(
 
     Args:
         requests: the B users.
-        column_mask: (F,) bool; a group (content; neighbours; each other name) is computed whole.
+        column_mask: (F,) bool; a group (content; OPTIONAL; neighbours; each other name) is
+            computed whole.
         content_events: the latest positive events that `content_*` are taken from.
         histories: of the users.
         users: the arena.
@@ -233,6 +247,8 @@ def fill_features(
     tastes = np.zeros((_INTERESTS + 1, short.shape[1]), np.float32)
     content = column_mask[FEATURE.content_60] or column_mask[FEATURE.content_95]
     content = content or column_mask[FEATURE.content_last]
+    near = column_mask[FEATURE.content_near] or column_mask[FEATURE.content_wide]
+    latest = np.zeros(((ring.shape[1] + 3) // 4 * 4, min(full.shape[1], NEAR_WIDTH)), np.float32)
     ages = column_mask[FEATURE.age] or column_mask[FEATURE.no_event]
     repeats = column_mask[FEATURE.repeats] or column_mask[FEATURE.repeat_recency]
     in_scene = column_mask[FEATURE.scene_short] or column_mask[FEATURE.scene_long]
@@ -245,6 +261,9 @@ def fill_features(
         # 1. The latest items' vectors and the decayed sums.
         if content and n_past > 0:
             _sum_recent(ring[u], ring_rows[b], history[b], n_past, content_events, full, recent)
+        n_near = min(n_past, content_events)
+        if near and n_past > 0:
+            _read_latest(ring_rows[b], history[b], n_near, full, latest)
         tastes[:] = 0.0
         if u >= 0:
             _read_tastes(users, u, now, half_lives, column_mask, tastes)
@@ -258,7 +277,7 @@ def fill_features(
                 prefetch(last_times, ahead)
                 prefetch(item_scenes, ahead)
                 prefetch(short, ahead)
-                if content:
+                if content or near:
                     prefetch(full, ahead)
             row = rows[b, c]
             x = out[b, c]
@@ -272,6 +291,8 @@ def fill_features(
                 _fill_idle(x, now, last_times[row])
             if content:
                 _fill_content(x, n_past, recent, full[row], three)
+            if near:
+                _fill_near(x, n_near, latest, full[row])
             if column_mask[FEATURE.slot]:
                 _fill_nearest_interest(x, interests[b], strengths[b], short[row])
             _fill_tastes(x, column_mask, tastes, short[row])
@@ -313,6 +334,15 @@ def _sum_recent(
     recent[2] = full[ring_rows[history[0]]]
     to_unit(recent[0])
     to_unit(recent[1])
+
+
+@native
+def _read_latest(ring_rows: Array, history: Array, n: int, full: Array, latest: Array) -> None:
+    """Write the leading components of one user's n latest items at unit length, then zeros."""
+    latest[:] = 0.0
+    for j in range(n):
+        copy_row(latest[j], full[ring_rows[history[j]], : latest.shape[1]])
+        to_unit(latest[j])
 
 
 @native
@@ -370,6 +400,47 @@ def _fill_content(x: Array, n_past: int, recent: Array, vector: Array, three: Ar
         three_dots(recent, vector, three)
     for i in range(3):
         x[FEATURE.content_60 + i] = three[i] if n_past > 0 else np.float32(0.0)
+
+
+@inlined
+def _fill_near(x: Array, n: int, latest: Array, vector: Array) -> None:
+    near, wide = count_near(latest, n, vector)
+    x[FEATURE.content_near] = math.log2(1.0 + near)
+    x[FEATURE.content_wide] = math.log2(1.0 + wide)
+
+
+@reordered
+def count_near(latest: Array, n: int, vector: Array) -> tuple[float, float]:
+    """Return how many of the first n rows are near a vector, and how many are so in a wide sense.
+
+    Four at a time share the way to the vector; rows beyond n are zeros, and count nothing.
+
+    Args:
+        latest: (R, W) unit, R a multiple of 4.
+        n: rows in use.
+        vector: (F,) of which the W leading components count.
+    """
+    length = np.float32(0.0)
+    for d in range(latest.shape[1]):
+        length += vector[d] * vector[d]
+    near = np.float32(0.0)
+    wide = np.float32(0.0)
+    if not length > np.float32(1e-20):
+        return near, wide  # type: ignore[return-value]
+    scale = _RAMP / np.sqrt(length)
+    for j in range(0, n, 4):
+        c0, c1, c2, c3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        for d in range(latest.shape[1]):
+            component = vector[d]
+            c0 += latest[j, d] * component
+            c1 += latest[j + 1, d] * component
+            c2 += latest[j + 2, d] * component
+            c3 += latest[j + 3, d] * component
+        for product in (c0, c1, c2, c3):
+            cosine = product * scale
+            near += min(max(cosine - _NEAR_FROM, np.float32(0.0)), np.float32(1.0))
+            wide += min(max(cosine - _WIDE_FROM, np.float32(0.0)), np.float32(1.0))
+    return near, wide  # type: ignore[return-value]
 
 
 @inlined

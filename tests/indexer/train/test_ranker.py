@@ -120,6 +120,17 @@ def test_without_fresh_targets_a_late_column_counts_nothing() -> None:
     assert fitted.network.weights.skip[-1] == 0.0
 
 
+@pytest.mark.parametrize(("truth", "noise", "kept"), [
+    ("content_near", "trend_short", {"content_near", "trend_short"}),
+    ("trend_short", "content_near", {"trend_short"}),
+])  # fmt: skip
+def test_an_optional_column_is_read_only_if_held_out_targets_gain_by_it(
+    truth: str, noise: str, kept: set[str]
+) -> None:
+    fitted = fit_ranker(examples_of(truth, noise), QUICK)
+    assert set(fitted.network.info.columns) == kept
+
+
 def test_the_first_cut_is_weighed_by_the_same_targets() -> None:
     fitted = fit_ranker(examples_of("neighbours_95", "content_60"), QUICK)
     content, trend, neighbours, negative, repeats, encoder = fitted.network.cut_weights

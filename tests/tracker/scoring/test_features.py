@@ -8,10 +8,12 @@ import pytest
 
 from tests.worlds import DAY, START, World, likes
 from tracker.items.config import FORMER
+from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.features import (
     FEATURES,
     FORMER_NAMES,
+    NEAR_WIDTH,
     neighbour_value,
     rising_value,
     trend_value,
@@ -66,6 +68,28 @@ def test_content_is_the_cosine_with_the_ring_at_full_width() -> None:
         expected = float(taste @ full[6] / np.linalg.norm(taste))
         assert made[name] == pytest.approx(expected, abs=1e-5)
     assert made["content_last"] == pytest.approx(float(full[1] @ full[6]), abs=1e-5)
+
+
+def test_near_and_wide_count_the_users_events_on_items_that_are_alike() -> None:
+    world = World(20)
+    world.send(*likes(0, [2, 4, 4, 9, 15]))
+    items = [0, 2, 5, 9, 11, 16]
+    leading = world.items.full[:, :NEAR_WIDTH]
+    leading = leading / np.linalg.norm(leading, axis=1, keepdims=True)
+    cosines = leading[items] @ leading[[2, 4, 4, 9, 15]].T
+    for made, of_item in zip(features_of(world, 0, items), cosines, strict=True):
+        for name, start in (("content_near", 0.4), ("content_wide", 0.1)):
+            counted = np.clip((of_item - start) / 0.2, 0.0, 1.0).sum()
+            assert made[name] == pytest.approx(math.log2(1.0 + counted), abs=1e-4)
+    assert features_of(world, 0, [4])[0]["content_near"] >= math.log2(3.0)
+
+
+def test_only_the_events_that_content_is_taken_from_count_as_near() -> None:
+    world = World(20, options=RecommendOptions(content_events=2))
+    world.send(*likes(0, [1, 1, 1, 8, 8]))
+    one, eight = features_of(world, 0, [1, 8])
+    assert eight["content_near"] == pytest.approx(math.log2(3.0), abs=1e-4)
+    assert one["content_near"] < 1.0
 
 
 def test_interests_and_sums_are_compared_with_their_confidence() -> None:
