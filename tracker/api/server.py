@@ -21,7 +21,7 @@ from tracker.api.openapi import JSON_TYPE, describe_api
 from tracker.api.problems import PROBLEM_TYPE, ProblemError
 from tracker.api.reads import Reads
 from tracker.api.routes import PREFIX, ROUTES, Route
-from tracker.api.turns import Turns
+from tracker.api.turns import WAITS, Turns
 from tracker.events.wire import MAX_ID_BYTES
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,9 @@ class Server:
     async def _checked(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        await self._turns.wait()
+        request[WAITS] = True
+        await self._turns.wait(lambda: request.transport is not None)
+        request[WAITS] = False
         if any(name.lower() in TOKEN_NAMES for name in request.query):
             raise ProblemError(
                 400, "a token in the query would stand in logs; send it as the header Authorization"

@@ -9,10 +9,13 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from tracker.api.turns import WAITS
+
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 256
-"""Open connections. One more closes the oldest that waits for a request, or else is refused."""
+"""Open connections. One more closes the oldest that waits for a request, or else the newest whose
+request waits for its turn, so that /healthz is answered; without either it is refused."""
 
 HEADER_SECONDS = 10.0
 """Time in which the first request of a connection has to arrive."""
@@ -53,13 +56,13 @@ class LimitedServer(web.Server):
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Count a new connection, and close another one where there are too many."""
         if len(self._connections) >= MOST_CONNECTIONS:
-            waiting = (one for one in self._connections if _waits(one))
-            oldest = next(waiting, None)
-            if oldest is None:
+            other = next(filter(_waits, self._connections), None)
+            other = other or next(filter(_waits_for_turn, reversed(self._connections)), None)
+            if other is None:
                 handler.force_close()
                 return
-            oldest.force_close()
-            del self._connections[oldest]
+            other.force_close()
+            del self._connections[other]
         super().connection_made(handler, transport)
 
     def fault(self, error: BaseException | None) -> None:
@@ -140,3 +143,9 @@ def _waits(handler: RequestHandler) -> bool:
     """Return whether a connection waits for a request."""
     waiter = handler._waiter
     return waiter is not None and not waiter.done()
+
+
+def _waits_for_turn(handler: RequestHandler) -> bool:
+    """Return whether the request of a connection waits for its turn."""
+    request: Any = handler._current_request
+    return request is not None and bool(request.get(WAITS))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from aiohttp import web
 
+from tracker.api.turns import WAITS
 from tracker.worker import web_limits
 from tracker.worker.web_limits import LimitedRunner
 
@@ -21,13 +22,21 @@ async def bug(request: web.Request) -> web.Response:
     raise KeyError("inside")
 
 
+async def turn(request: web.Request) -> web.Response:
+    request[WAITS] = True
+    while request.transport is not None:
+        await asyncio.sleep(0.01)
+    return web.Response()
+
+
 def with_server(work: Callable[[int], Awaitable[None]]) -> None:
-    """Run work with the port of a server that has a page and a bug."""
+    """Run work with the port of a server that has a page, a bug, and turns that never come."""
 
     async def go() -> None:
         app = web.Application()
         app.router.add_get("/page", page)
         app.router.add_get("/bug", bug)
+        app.router.add_get("/turn", turn)
         runner = LimitedRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -100,6 +109,27 @@ def test_a_connection_too_many_closes_the_oldest_that_waits(
         assert b"200" in await first[1][0].readuntil(b"\r\n\r\n")
         for _, writer in [*first, last]:
             writer.close()
+
+    with_server(work)
+
+
+def test_a_connection_too_many_is_answered_while_all_others_wait_for_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_limits, "MOST_CONNECTIONS", 3)
+
+    async def work(port: int) -> None:
+        first = [await send(port, GET.replace(b"/page", b"/turn")) for _ in range(3)]
+        ends = [asyncio.ensure_future(reader.read()) for reader, _ in first]
+        await asyncio.sleep(0.1)
+        last = await send(port, GET)
+        assert "200" in await head_of(last[0])
+        assert await ends[2] == b""
+        assert not ends[0].done()
+        assert not ends[1].done()
+        for _, writer in [*first, last]:
+            writer.close()
+        await asyncio.gather(*ends)
 
     with_server(work)
 
