@@ -298,7 +298,7 @@ async def check_rights(settings: Settings, role: Role, of: str = "") -> None:
         BrokerError: the brokers cannot be reached.
     """
     missing = await missing_rights(settings, rights_of(settings, role, of=of))
-    if role == "topics":  # those that exist need no right to be created
+    if role in ("topics", "replay"):  # topics that exist need no right to be created
         missing = [right for right in missing if right.operation != CREATE]
     if missing:
         raise RightsError(denied(settings, role, missing, of))

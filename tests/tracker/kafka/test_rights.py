@@ -177,6 +177,7 @@ def test_rights_of_a_replay_are_on_both_trackers_and_the_command_names_the_live_
         rights_of(settings, "replay")
     rights = rights_of(settings, "replay", of="live")
     assert {right.name for right in rights if right.resource == "group"} == {"shop", "live"}
+    asyncio.run(check_rights(settings, "replay", "live"))  # all topics are there
     brokers.topics = {f"live-{name}": (29, UNTOLD) for name in ("users-changelog", "forget")}
     brokers.topics["live-events"] = 29, UNTOLD
     with pytest.raises(RightsError, match=r"`tracker replay` needs; .* acls --of live replay User"):
