@@ -180,23 +180,26 @@ class HttpBench(Systems):
         return {**self.tracker_env(name), "TRACKER_WEB_PORT": str(port)}, name
 
     def requests(self, url: str) -> subprocess.Popen[str]:
-        """Start a process that asks."""
+        """Start a process that asks, once it is told to, and wait until it is ready."""
         arguments = self.arguments
         words = [
             sys.executable, "-m", "benchmarks.http_api", "--ask", url,
             "--users", str(arguments.users), "--requests", str(arguments.requests),
             "--seconds", str(arguments.seconds),
         ]  # fmt: skip
-        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        asking = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert asking.stdout is not None
+        asking.stdout.readline()
+        return asking
 
     def stream(self, process: ChildProcess, name: str, sent: int, url: str | None) -> "Round":
         """Send events at the rate, with or without requests; return what both took."""
         arguments = self.arguments
         seconds = arguments.seconds + 2 * SLACK_SECONDS
+        asking = None if url is None else self.requests(url)
         begun = self.ends(f"{name}-recommendations")
         started, spent = time.monotonic(), cpu_seconds(process.pid)
         count = int(arguments.events * seconds)
-        asking = None
         words = [
             sys.executable, "-m", "benchmarks.http_api", "--send", self.broker, "--topic",
             f"{name}-events", "--users", str(arguments.users), "--items", str(arguments.items),
@@ -204,9 +207,7 @@ class HttpBench(Systems):
         ]  # fmt: skip
         sending = subprocess.Popen(words)
         time.sleep(SLACK_SECONDS + 1.0)
-        if url is not None:
-            asking = self.requests(url)
-        answer = json.loads(asking.communicate()[0]) if asking is not None else {}
+        answer = json.loads(asking.communicate("ask\n")[0]) if asking is not None else {}
         if sending.wait() != 0:
             raise SystemExit("the events could not be sent")
         share = (cpu_seconds(process.pid) - spent) / (time.monotonic() - started)
@@ -251,7 +252,7 @@ def measure(bench: HttpBench) -> list[dict[str, dict[str, float]]]:
         bench.committed(process, name, sent)
         for number in range(bench.arguments.rounds):
             spent = cpu_seconds(process.pid)
-            idle = json.loads(bench.requests(url).communicate()[0])
+            idle = json.loads(bench.requests(url).communicate("ask\n")[0])
             idle["microseconds"] = 1e6 * (cpu_seconds(process.pid) - spent) / idle["answers"]
             found = {"idle": idle}
             for part in ("alone", "both") if number % 2 == 0 else ("both", "alone"):
@@ -282,6 +283,8 @@ def main() -> None:
     add_option(parser)
     arguments = parser.parse_args()
     if arguments.ask:
+        print("ready", flush=True)
+        sys.stdin.readline()
         answer = asyncio.run(
             ask(arguments.ask, arguments.users, arguments.requests, arguments.seconds)
         )
