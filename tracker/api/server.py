@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -33,6 +34,10 @@ BODY_SECONDS = 10.0
 
 ANSWER_SECONDS = 10.0
 """Time in which an answer has to be made."""
+
+MOST_AT_ONCE = 2
+"""Requests about users that are worked on at once; others wait. Between two steps of the stream the
+event loop works on all of them: with many, an event would wait for many answers."""
 
 SCOPES: dict[str, Scope] = {route.name: route.scope for route in ROUTES}
 
@@ -74,6 +79,7 @@ class Server:
         self.access = access
         self._forwarder = Forwarder(host)
         self._turns = Turns(host.partitions)
+        self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._description = msgspec.json.encode(describe_api(version("interest-tracker")))
         self.app = web.Application(middlewares=[self._answer], logger=log)
         for route in ROUTES:
@@ -161,7 +167,10 @@ class Server:
             if route.streams:
                 message = await answer(call)
             else:
-                async with asyncio.timeout(ANSWER_SECONDS):
+                place = nullcontext() if route.owner is None else self._places
+                async with asyncio.timeout(ANSWER_SECONDS), place:
+                    if request.transport is None:
+                        raise ProblemError(503, "the client left before it was answered")
                     message = await answer(call)
             if isinstance(message, web.StreamResponse):
                 return message

@@ -14,6 +14,8 @@ from tests.api_world import ApiWorld, user_in, with_api
 from tests.plane_world import NOW, like
 from tracker.api import sending
 from tracker.api.forward import HOP
+from tracker.api.reads import Copy, Reads
+from tracker.api.server import MOST_AT_ONCE
 
 ADA, ELSEWHERE = user_in(0), user_in(1)
 TOKEN = "t" * 16
@@ -272,3 +274,66 @@ def test_events_that_wait_for_kafka_are_bounded_in_bytes(
     with_api(tmp_path, work)
     gc.collect()
     assert "never retrieved" not in caplog.text
+
+
+def test_few_requests_about_users_are_worked_on_at_once_and_others_are_not_held_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working, ended = 0, asyncio.Event()
+    most = 0
+    copy = Reads.copy
+
+    async def slow_copy(reads: Reads, user_id: str, everywhere: bool = False) -> Copy:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        await ended.wait()
+        working -= 1
+        return await copy(reads, user_id, everywhere)
+
+    async def work(world: ApiWorld) -> None:
+        monkeypatch.setattr(Reads, "copy", slow_copy)
+        path = f"/users/{user_in(0)}/recommendations"
+        asked = [asyncio.create_task(world.ask(path)) for _ in range(3 * MOST_AT_ONCE)]
+        while working < MOST_AT_ONCE:
+            await asyncio.sleep(0)
+        assert (await world.ask("/items?k=1"))[0] == 200
+        ended.set()
+        assert [status for status, _ in await asyncio.gather(*asked)] == [200] * len(asked)
+        assert most == MOST_AT_ONCE
+
+    with_api(tmp_path, work)
+
+
+def test_who_left_before_a_place_was_free_is_not_worked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+    copied = 0
+    copy = Reads.copy
+
+    async def slow_copy(reads: Reads, user_id: str, everywhere: bool = False) -> Copy:
+        nonlocal copied
+        copied += 1
+        await ended.wait()
+        return await copy(reads, user_id, everywhere)
+
+    async def work(world: ApiWorld) -> None:
+        monkeypatch.setattr(Reads, "copy", slow_copy)
+        assert world.client.server.runner is not None
+        # As in a worker; a server for tests cancels what it does for a client that leaves.
+        monkeypatch.setattr(world.client.server.runner.server, "handler_cancellation", False)
+        path = f"/users/{user_in(0)}/recommendations"
+        asked = [asyncio.create_task(world.ask(path)) for _ in range(MOST_AT_ONCE)]
+        while copied < MOST_AT_ONCE:
+            await asyncio.sleep(0)
+        gone = asyncio.create_task(world.ask(path))
+        await asyncio.sleep(0.2)
+        gone.cancel()
+        await asyncio.sleep(0.2)
+        ended.set()
+        await asyncio.gather(*asked)
+        assert (await world.ask(path))[0] == 200
+        assert copied == MOST_AT_ONCE + 1
+
+    with_api(tmp_path, work)
