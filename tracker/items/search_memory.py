@@ -34,7 +34,7 @@ class _Table(NamedTuple):
 class SearchMemory:
     """The rows found for the latest queries, exactly as they were found.
 
-    An index never changes, so what it found for a query stays true. A query is known by 128 bits
+    An index never changes, so what it found for a query stays true. A query is known by 127 bits
     of hash over its bytes. Where a set is full, its oldest query is dropped. All rows have one
     length: that of the first search.
 

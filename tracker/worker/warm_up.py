@@ -83,8 +83,7 @@ class _Parts:
         learner.follow(serving.artifact.models)
         requests = RequestBatch(users, slots, now, np.zeros(3, np.uint32))
         memory = SearchMemory()  # these users may have no interest that is searched for
-        for _ in range(2):
-            memory.keep(*memory.find(np.zeros((1, serving.artifact.index.dim), np.float32), 1))
+        memory.keep(*memory.find(np.zeros((1, serving.artifact.index.dim), np.float32), 1))
         recommended = serving.recommender.recommend(requests, self._k, learner.served)
         lists = LastLists()
         lists.keep(users.states, np.arange(3), recommended, serving.sequence)
