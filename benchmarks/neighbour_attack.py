@@ -8,20 +8,14 @@ again. So whoever likes a popular item has the pushed one among its neighbours. 
 in how many lists of honest users it is, and through which channel it came.
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.results import ROOT, add_option, store
+from benchmarks.attacks import run_attacks
 from tests.worlds import START, World
 from tracker.events.wire import hash_id
 from tracker.recommend.channels import CHANNEL
-from tracker.users import ring
 
 HOUR = 3600.0
 USERS, ITEMS, GROUPS, LIKES = 10_000, 200, 20, 100_000
@@ -95,38 +89,10 @@ def measure(attack: Attack) -> dict[str, Any]:
     }
 
 
-def without_cap() -> list[dict[str, Any]]:
-    """Measure all attacks in another process, whose kernels are compiled without the cap."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(ROOT / "build" / "uncapped")}
-    command = [sys.executable, "-m", "benchmarks.neighbour_attack", "--without"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
-
-
-def main() -> None:
-    """Measure as told by the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--without", action="store_true", help="only print it without the cap")
-    add_option(parser)
-    given = parser.parse_args()
-    if given.without:
-        ring.MOST_FOR_AN_ITEM = 1 << 30  # a constant of kernels that are not compiled yet
-        print(json.dumps([measure(attack) for attack in ATTACKS]))
-        return
-    figures = {
-        "likes": LIKES, "users": USERS, "items": ITEMS, "cap": ring.MOST_FOR_AN_ITEM,
-        "with": [measure(attack) for attack in ATTACKS], "without": without_cap(),
-    }  # fmt: skip
-    for name in ("with", "without"):
-        for row in figures[name]:  # type: ignore[attr-defined]
-            print(f"{name:8} {row}")
-    store(given.result, figures)
-
-
 if __name__ == "__main__":
-    main()
+    run_attacks(
+        "neighbour_attack",
+        __doc__,
+        lambda: [measure(attack) for attack in ATTACKS],
+        {"likes": LIKES, "users": USERS, "items": ITEMS},
+    )
