@@ -165,6 +165,8 @@ def acls(settings: Settings, role: Role, principal: str, group: str, of: str) ->
     """
     if role == "replay" and not of:
         raise click.UsageError("replay needs --of NAME, the name of the live tracker")
+    if role != "replay" and of:
+        raise click.UsageError(f"--of is for the role replay alone, not for {role}; leave it out")
     for right in rights_of(settings, role, group, of):
         click.echo(right.command(settings.brokers, principal))
 

@@ -73,6 +73,9 @@ def test_rights_of_a_replay_need_the_name_of_the_live_tracker() -> None:
     printed = CliRunner().invoke(cli, ["acls", "--of", "live", "replay", "User:a"])
     assert printed.exit_code == 0
     assert "--operation Write --topic live-items-changelog" in printed.output
+    wrong = CliRunner().invoke(cli, ["acls", "--of", "live", "worker", "User:a"])
+    assert wrong.exit_code == 2
+    assert "--of is for the role replay alone, not for worker" in wrong.output
 
 
 @pytest.mark.parametrize(("lacks", "state"), [(None, "ok"), ("doctor", "note"), ("worker", "fail")])
