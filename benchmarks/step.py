@@ -111,8 +111,8 @@ def measure_together(items: int, turns: int) -> dict[str, dict[str, float]]:
     from tests import plane_world as plane
     from tracker.artifact.artifact import Artifact
     from tracker.events.wire import Event
-    from tracker.stream.lists_together import ListsTogether
     from tracker.stream.serving import make_serving
+    from tracker.stream.small_chunks import SmallChunks
     from tracker.users.config import InterestConfig
 
     faiss.omp_set_num_threads(1)
@@ -131,7 +131,7 @@ def measure_together(items: int, turns: int) -> dict[str, dict[str, float]]:
         for worker in workers:
             worker.keeper.current = serving
             worker.restart()
-        together = ListsTogether(workers[0].context)
+        together = SmallChunks(workers[0].context)
 
         def records(worker: plane.WorkerState, count: int, chunk: int) -> list[Any]:
             return worker.records(

@@ -28,7 +28,6 @@ from tracker.store.committer import CommitAbortedError
 from tracker.store.partition_store import PartitionStore
 from tracker.store.row_cipher import RowCipher
 from tracker.stream.item_side import ItemSide
-from tracker.stream.lists_together import ListsTogether
 from tracker.stream.metrics import Metrics
 from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context, Serving, make_serving
@@ -296,7 +295,6 @@ class RunningPartition:
         self,
         worker: WorkerState,
         commit_seconds: float = 0.05,
-        lists: ListsTogether | None = None,
         limit: Callable[[], int] | None = None,
     ) -> None:
         self.worker = worker
@@ -316,7 +314,6 @@ class RunningPartition:
             self.threads,
             self.fatal.append,
             HandedSource(self) if worker.context.cluster.hands_over else None,
-            lists,
             limit,
         )
 

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -24,8 +25,7 @@ from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.background import TaskEndedError
 from tracker.stream.commit_schedule import CommitScheduler
-from tracker.stream.lists_together import ListsTogether
-from tracker.stream.serving import Context, Serving
+from tracker.stream.serving import Context
 from tracker.stream.side import DamagedRowsError, OpenVerdictError, Side
 from tracker.stream.source_ends import UnknownOffsetError
 from tracker.users.states import NewerArtifactError
@@ -53,6 +53,9 @@ RETRY_SECONDS = 0.2
 
 READ_AGAIN_SECONDS = 120.0
 """Maximum time in which damaged rows are looked for in the changelog."""
+
+WAKE_SECONDS = 0.002
+"""A partition at rest is not woken for less."""
 
 LIMIT_SECONDS = 0.1
 """Wait before it is asked again whether a chunk may be applied."""
@@ -110,6 +113,23 @@ class _Query:
     answer: "asyncio.Future[Any]"
 
 
+WAITS = (
+    ArenaFullError,
+    DamagedRowsError,
+    NewerArtifactError,
+    NewerRowError,
+    UnknownOffsetError,
+)
+"""What a chunk is held up by, with nothing changed; see `Partition._run_with_room`."""
+
+
+def _is_small(records: Sequence[Any]) -> bool:
+    """Return whether records are few enough for the event loop."""
+    return len(records) <= SMALL_RECORDS and (
+        sum(len(record.value or b"") for record in records) <= SMALL_BYTES
+    )
+
+
 def _joined(chunks: Sequence[Chunk]) -> Chunk:
     """Return chunks that follow each other as one."""
     first, last = chunks[0], chunks[-1]
@@ -145,7 +165,6 @@ class Partition:
         threads: pool for large chunks and snapshots.
         on_fatal: called with an error that must end the worker.
         handed: the partition of the topic of handed-on events; None if there is none.
-        lists: makes the lists of small chunks with those of other partitions; None for each alone.
         limit: returns the offset of the source before which records may be applied; None for no
             such offset.
 
@@ -162,7 +181,6 @@ class Partition:
         threads: Executor,
         on_fatal: Callable[[BaseException], None],
         handed: Source | None = None,
-        lists: ListsTogether | None = None,
         limit: Callable[[], int] | None = None,
     ) -> None:
         self.name = f"{source.topic}-{source.number}"
@@ -174,7 +192,6 @@ class Partition:
         self._outbox = outbox
         self._threads = threads
         self._on_fatal = on_fatal
-        self._lists = lists
         self._limit = limit
         self._sources = {part.topic: part for part in (source, handed) if part is not None}
         self._accepted = dict.fromkeys(self._sources, 0)  # offsets after the last chunk queued
@@ -183,7 +200,8 @@ class Partition:
         self._queries: deque[_Query] = deque()
         self._wake = asyncio.Event()
         self._rests = False  # nothing is done with the states, and nothing is half done
-        self._lists_for: Serving | None = None  # of the lists that are being made
+        self._rests_until = 0.0  # monotonic time
+        self._commits_first = False  # the clock by which the next chunk is judged
         self._closing = False
         self._failed = False
         self.waits_for: str | None = None
@@ -247,6 +265,51 @@ class Partition:
         self._queue.append(_QueuedChunk(chunk, on_done))
         self._wake.set()
 
+    def is_free_for(self, chunk: Chunk) -> bool:
+        """Return whether a chunk of the source is small, is the next one, and nothing waits."""
+        reached = self.store.reached(False)
+        return (
+            self._rests
+            and not self._closing
+            and not self._queue
+            and self._limit is None
+            and chunk.start == reached.position
+            and not reached.position < reached.clock_end < chunk.end
+            and _is_small(chunk.records)
+        )
+
+    def apply_now(self, chunk: Chunk) -> bool:
+        """Apply a chunk for which the partition is free; its lists are left for `take_lists`.
+
+        Returns:
+            False if it has to come by `accept`, where what it needs is waited for.
+        """
+        try:
+            with self._chunk_trace(chunk):
+                self.store.settle()
+                self._outbox.put(self.side.process(chunk.records, chunk.end, together=True))
+        except OpenVerdictError:
+            self._commits_first = True
+            return False
+        except WAITS:
+            return False
+        except BaseException as error:  # a bug, or another worker owns the partition
+            self.fail(error)
+            return False
+        self._accepted[chunk.tp.topic] = chunk.end
+        if time.monotonic() + self._idle_seconds() < self._rests_until - WAKE_SECONDS:
+            self._wake.set()
+        return True
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Send records of what was applied, in the background."""
+        self._outbox.put(records)
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker; nothing of the partition is committed any more."""
+        self._failed = self._closing = True
+        self._on_fatal(error)
+
     async def query(self, run: Callable[[], Result]) -> Result:
         """Run a query between two chunks, and return its answer.
 
@@ -260,7 +323,7 @@ class Partition:
         """
         if self._closing or self._task is None:
             raise RevokedError(f"{self.name} is not open")
-        if self._is_between_chunks:
+        if self._rests:
             return run()
         if len(self._queries) >= MOST_QUERIES:
             raise BusyError(f"{MOST_QUERIES} questions wait for {self.name}")
@@ -268,17 +331,6 @@ class Partition:
         self._queries.append(_Query(run, answer))
         self._wake.set()
         return await answer
-
-    @property
-    def _is_between_chunks(self) -> bool:
-        """True while the partition waits for something to do, or for lists of its last chunk.
-
-        These are of the artifact that was in use as the chunk was processed. Once there is another
-        one, the rows stay as they are until the lists are made.
-        """
-        return self._rests or (
-            self._lists_for is not None and self._lists_for is self._context.keeper.current
-        )
 
     async def close(self) -> None:
         """Finish the current chunk, commit and close; queued chunks are dropped."""
@@ -306,8 +358,6 @@ class Partition:
                     entries = [entry, *self._take_joined(entry.chunk)]
                     self._waiting[entry.chunk.tp.topic] -= len(entries)
                     await self._apply(_joined([one.chunk for one in entries]))
-                    if self._lists is not None:
-                        self._lists.pass_by(self.name)
                     for one in entries:
                         one.on_done()
                 await self._apply_requests()
@@ -316,8 +366,7 @@ class Partition:
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # a bug, or another worker owns the partition
-            self._failed = True
-            self._on_fatal(error)
+            self.fail(error)
 
     def _take(self) -> _QueuedChunk | None:
         """Take the next chunk that may be applied out of the queue; None if none may be."""
@@ -368,21 +417,12 @@ class Partition:
         """Wait for a chunk, a query, or the time of the next commit or list."""
         if self._queries or self._closing:
             return
-        seconds = 1.0
-        if self._queue:
-            if self._limit is None or self._next_within_limit() is not None:
-                return
-            seconds = LIMIT_SECONDS
-        commit_at = self._commits.due_at
-        if commit_at is not None:  # the end of a running commit wakes us
-            seconds = min(seconds, commit_at - time.monotonic())
-        list_at = self.side.due_at(self.lag == 0)
-        if list_at is not None:
-            seconds = min(seconds, list_at - self._context.clock())
+        seconds = self._idle_seconds()
         if seconds <= 0:
             return
         self._wake.clear()
         self._rests = True
+        self._rests_until = time.monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -390,6 +430,21 @@ class Partition:
             pass
         finally:
             self._rests = False
+
+    def _idle_seconds(self) -> float:
+        """Return the time to the next commit or list, at most a second; 0 if a chunk waits."""
+        seconds = 1.0
+        if self._queue:
+            if self._limit is None or self._next_within_limit() is not None:
+                return 0.0
+            seconds = LIMIT_SECONDS
+        commit_at = self._commits.due_at
+        if commit_at is not None:  # the end of a running commit wakes us
+            seconds = min(seconds, commit_at - time.monotonic())
+        list_at = self.side.due_at(self.lag == 0)
+        if list_at is not None:
+            seconds = min(seconds, list_at - self._context.clock())
+        return seconds
 
     async def _apply(self, chunk: Chunk) -> None:
         """Apply a chunk that follows the position; otherwise drop it, cut it or fetch it again.
@@ -414,31 +469,17 @@ class Partition:
             if reached.position == clock_end:
                 await self._apply(chunk)
             return
-        small = len(records) <= SMALL_RECORDS and (
-            sum(len(record.value or b"") for record in records) <= SMALL_BYTES
-        )
-        trace = self._context.trace
         fits = True
-        with trace("chunk", partition=self.name, records=len(records), end=chunk.end):
+        with self._chunk_trace(chunk):
             try:
-                together = small and self._lists is not None
-                if self._lists is not None and not small:
-                    self._lists.pass_by(self.name)
                 out = await self._run_with_room(
-                    lambda: self.side.process(records, chunk.end, handed, together), small
+                    lambda: self.side.process(records, chunk.end, handed), _is_small(records)
                 )
             except ArenaFullError:
                 if len(records) < 2:
                     raise
                 fits = False
             else:
-                job = self.side.take_lists()
-                if job is not None and self._lists is not None:
-                    self._lists_for = job.serving
-                    try:
-                        out = [*out, *await self._lists.make(self.name, job)]
-                    finally:
-                        self._lists_for = None
                 self._outbox.put(out)
         if not fits:  # records of many events each: the users of half of them may fit
             half = len(records) // 2
@@ -446,6 +487,11 @@ class Partition:
             await self._apply(Chunk(chunk.tp, position, middle, records[:half]))
             if reached.position == middle:
                 await self._apply(chunk)
+
+    def _chunk_trace(self, chunk: Chunk) -> AbstractContextManager[object]:
+        return self._context.trace(
+            "chunk", partition=self.name, records=len(chunk.records), end=chunk.end
+        )
 
     def _is_handed(self, topic: str) -> bool:
         return topic != self._source.topic
@@ -469,6 +515,9 @@ class Partition:
         revoked while the work waits for an artifact.
         """
         waiting = False
+        if self._commits_first:
+            self._commits_first = False
+            await self._commits.commit_all()
         while True:
             try:
                 self.store.settle()

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -37,10 +37,10 @@ from tracker.store.partition_store import (
 )
 from tracker.store.row_cipher import RowCipher, row_cipher
 from tracker.stream.item_side import ItemSide
-from tracker.stream.lists_together import ListsTogether
 from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
+from tracker.stream.small_chunks import SmallChunks
 from tracker.stream.source_ends import SourceEnds
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
@@ -97,7 +97,7 @@ class Plane:
         topics = context.cluster.topics
         self._tables = {topics.events: "users", topics.items: "items"}
         self._changelogs = {"users": topics.users_changelog, "items": topics.items_changelog}
-        self._lists = ListsTogether(context)
+        self._small_chunks = SmallChunks(context)
         self._fenced: dict[TP, Committer] = {}
         self._spare: dict[TP, Committer] = {}  # of partitions released for a rebalance
         self._generation = 0  # of the group, at the latest assignment
@@ -430,11 +430,15 @@ class Plane:
         partition = self._open.get(self._owned(tp))
         return partition is not None and partition.room(tp.topic)
 
-    def expect(self, tps: Collection[TP]) -> None:
-        """Expect small chunks of these partitions next; their lists wait for each other."""
-        events = self._context.cluster.topics.events
-        names = [self._open[tp].name for tp in tps if tp.topic == events and tp in self._open]
-        self._lists.expect(names)
+    def take(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Apply small chunks of source partitions at once, where nothing comes before them.
+
+        Returns:
+            those that were applied; the others have to come by `accept`.
+        """
+        return self._small_chunks.apply(
+            (partition, chunk) for chunk in chunks if (partition := self._open.get(chunk.tp))
+        )
 
     def fatal(self, error: BaseException) -> None:
         """Log the error and end the process; the next owner repeats what is not committed."""
@@ -514,8 +518,7 @@ class Plane:
         if replay is not None and side.table == "users":
             limit = partial(replay.limit, tp.partition)
         return Partition(
-            self._context, source, side, outbox, self._threads, self.fatal, handed, self._lists,
-            limit,
+            self._context, source, side, outbox, self._threads, self.fatal, handed, limit,
         )  # fmt: skip
 
     def _replays(self, tp: TP) -> str:

@@ -45,8 +45,8 @@ class Owner(Protocol):
     """The owner of the partitions assigned to the consumer: the data plane.
 
     The consumer calls `fence` at each assignment, before Faust recovers the tables, and `release`
-    at each revocation, before Faust forgets the partitions. `position`, `committed` and `room` are
-    called between two fetches, and must not block.
+    at each revocation, before Faust forgets the partitions. `position`, `committed`, `room`
+    and `take` are called between two fetches, and must not block.
     """
 
     async def fence(self, tps: Collection[TP], generation: int) -> None:
@@ -69,8 +69,8 @@ class Owner(Protocol):
     def room(self, tp: TP) -> bool:
         """Return whether a partition accepts more chunks."""
 
-    def expect(self, tps: Collection[TP]) -> None:
-        """Expect small chunks of these source partitions, which come next."""
+    def take(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Apply small chunks at once, where nothing comes before them; return those applied."""
 
 
 class NoOwner:
@@ -94,8 +94,9 @@ class NoOwner:
         """Always ready."""
         return True
 
-    def expect(self, tps: Collection[TP]) -> None:
-        """No-op."""
+    def take(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Apply none."""
+        return []
 
 
 FETCH_WAIT_MILLISECONDS = 100
@@ -327,9 +328,9 @@ class ChunkConsumer(driver.Consumer):
         queues = [self._chunks(tp, records[tp]) for tp in records if self._is_source(tp)]
         if self._gaps:
             await self._report_gaps()
-        self._owner.expect(
-            [queue[0].tp for queue in queues if queue and len(queue[0].records) <= SMALL_RECORDS]
-        )
+        if not self.flow_active or self.app.consumer_generation_id != generation:
+            return
+        queues = self._without_small(queues)
         for turn in range(max(map(len, queues), default=0)):
             for queue in queues:
                 if turn >= len(queue):
@@ -344,6 +345,19 @@ class ChunkConsumer(driver.Consumer):
                 return
             if active is None or tp in active:
                 yield tp, self._to_message(tp, record)
+
+    def _without_small(self, queues: list[list[Chunk]]) -> list[list[Chunk]]:
+        """Have small chunks applied at once; return the queues of the others.
+
+        These go the way through Faust, with tasks of their own.
+        """
+        small = [q[0] for q in queues if len(q) == 1 and len(q[0].records) <= SMALL_RECORDS]
+        applied = self._owner.take(small) if small else []
+        for chunk in applied:
+            self._read_offset[chunk.tp] = chunk.records[-1].offset
+            self._acked.setdefault(chunk.tp, [])  # Faust commits the offsets of these partitions
+        tps = {chunk.tp for chunk in applied}
+        return [queue for queue in queues if queue and queue[0].tp not in tps]
 
     def _chunks(self, tp: TP, records: Sequence[Any]) -> list[Chunk]:
         """Cut records into chunks that start at the end of the last one.

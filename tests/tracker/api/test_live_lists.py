@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.plane_world import NOW, WorkerState, small_artifact
-from tests.tracker.stream.test_lists_together import USERS, some_events, workers
+from tests.tracker.stream.test_small_chunks import USERS, some_events, workers
 from tracker.api.items import Items
 from tracker.api.lists import ListMaker, ListRequest, list_answer
 from tracker.api.live_lists import MOST_AT_ONCE, MOST_ITEMS, LiveLists

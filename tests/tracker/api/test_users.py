@@ -11,7 +11,6 @@ from tests.plane_world import NOW, like, lists
 from tracker.events.wire import Event
 from tracker.items.item_map import fit_map, map_places
 from tracker.items.vectors import unit
-from tracker.stream.partition import Partition
 
 ADA = user_in(0)
 
@@ -224,7 +223,8 @@ def test_requests_that_the_partition_cannot_answer_now_say_when_to_ask_again(
 ) -> None:
     async def work(world: ApiWorld) -> None:
         await shop(world)
-        monkeypatch.setattr(Partition, "_is_between_chunks", False)  # a chunk is under way
+        for partition in world.open.values():
+            monkeypatch.setattr(partition, "_rests", False)  # a chunk is under way
         monkeypatch.setattr("tracker.stream.partition.MOST_QUERIES", 0)
         status, problem = await world.ask(f"/users/{ADA}")
         assert status == 429

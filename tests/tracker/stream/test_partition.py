@@ -15,7 +15,6 @@ from tests.plane_world import (
     like,
     lists,
     run_partition,
-    small_artifact,
     written_by,
 )
 from tracker.events.wire import encode_event
@@ -23,7 +22,6 @@ from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
-from tracker.stream.lists_together import ListsTogether
 from tracker.stream.partition import (
     MOST_QUERIES,
     SMALL_BYTES,
@@ -32,7 +30,6 @@ from tracker.stream.partition import (
     BusyError,
     RevokedError,
 )
-from tracker.stream.serving import make_serving
 from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 
@@ -93,7 +90,9 @@ def test_small_chunk_is_processed_on_the_loop_and_a_large_one_in_a_thread(
     process = worker.users.process
     on_the_loop: list[bool] = []
 
-    def watched(records: Sequence[Any], end: int, handed: bool, together: bool) -> list[Record]:
+    def watched(
+        records: Sequence[Any], end: int, handed: bool, together: bool = False
+    ) -> list[Record]:
         on_the_loop.append(threading.current_thread() is threading.main_thread())
         return process(records, end)
 
@@ -189,7 +188,9 @@ def test_record_with_more_users_than_rows_ends_the_worker(worker: WorkerState) -
 def test_bug_in_processing_ends_the_worker_and_nothing_is_acknowledged(
     worker: WorkerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(records: Sequence[Any], end: int, handed: bool, together: bool) -> list[Record]:
+    def fail(
+        records: Sequence[Any], end: int, handed: bool, together: bool = False
+    ) -> list[Record]:
         raise ZeroDivisionError
 
     monkeypatch.setattr(worker.users, "process", fail)
@@ -353,30 +354,6 @@ def test_questions_during_a_chunk_take_no_room_of_chunks_and_too_many_are_refuse
         run_partition(worker, work)
     finally:
         go_on.set()
-
-
-def test_question_is_answered_at_once_while_lists_wait_unless_another_artifact_is_in_use(
-    worker: WorkerState,
-) -> None:
-    together = ListsTogether(worker.context)
-    together.expect(["t-events-0", "t-events-1"])  # that of partition 1 never comes
-
-    async def work(running: RunningPartition) -> None:
-        running.accept(0, worker.records(like("a", 0)))
-        await running.until(lambda: running.partition._lists_for is not None)
-        asked = running.partition.query(lambda: worker.head("a", "events"))
-        with pytest.raises(StopIteration, match="1"):  # it does not wait for anything
-            asked.send(None)
-        worker.keeper.current = make_serving(small_artifact(), worker.settings)
-        later = asyncio.ensure_future(running.partition.query(lambda: list(running.done)))
-        await asyncio.sleep(0)
-        assert not later.done()
-        together.pass_by("t-events-1")
-        assert await later == [1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tracker.stream.lists_together.HOLD_SECONDS", 60.0)
-        run_partition(worker, work, lists=together)
 
 
 def test_questions_to_a_partition_that_closes_are_refused(worker: WorkerState) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,8 @@ class FakeOwner(NoOwner):
         self.positions: dict[TP, int] = {}
         self.commits: dict[TP, int] = {}
         self.full: set[TP] = set()
-        self.expected: list[list[TP]] = []
+        self.offered: list[Chunk] = []
+        self.taken: set[TP] = set()
 
     def position(self, tp: TP) -> int | None:
         return self.positions.get(tp)
@@ -48,8 +49,9 @@ class FakeOwner(NoOwner):
     def committed(self, tp: TP) -> int | None:
         return self.commits.get(tp)
 
-    def expect(self, tps: Collection[TP]) -> None:
-        self.expected.append(list(tps))
+    def take(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        self.offered += chunks
+        return [chunk for chunk in chunks if chunk.tp in self.taken]
 
     def room(self, tp: TP) -> bool:
         return tp not in self.full
@@ -201,8 +203,12 @@ def test_partitions_take_turns_and_other_topics_come_as_they_are() -> None:
 
 
 def test_new_generation_ends_a_fetch() -> None:
-    found = fetched(bare(), {EVENTS: records(0, 1, 2, 3)}, generation=[7, 7, 8])
+    found = fetched(bare(), {EVENTS: records(0, 1, 2, 3)}, generation=[7, 7, 7, 8])
     assert len(found) == 1
+    consumer = bare()
+    consumer.transport.owner.taken = {EVENTS}
+    assert fetched(consumer, {EVENTS: records(0)}, generation=[7, 8]) == []
+    assert consumer.transport.owner.offered == []
 
 
 def test_recovery_that_has_ended_before_is_no_end_of_the_next_one() -> None:
@@ -548,7 +554,7 @@ def test_transport_without_an_owner_holds_nothing_back() -> None:
     assert (owner.position(EVENTS), owner.committed(EVENTS)) == (None, None)
     asyncio.run(owner.fence([EVENTS], 1))
     asyncio.run(owner.release([EVENTS]))
-    owner.expect([EVENTS])
+    assert owner.take([Chunk(EVENTS, 0, 1, records(0))]) == []
 
 
 FETCHES: list[dict[TP, list[FakeRecord]]] = [
@@ -598,16 +604,27 @@ def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
     assert consumer.transport.pace.seconds == MOST_PACE_SECONDS
 
 
-def test_chunks_that_come_together_are_told_to_the_owner_if_they_are_small() -> None:
+def test_small_chunks_that_the_owner_takes_do_not_go_through_faust() -> None:
     consumer = bare()
     consumer.transport.chunk_records = {"events": 1000}
+    consumer.transport.owner.taken = {EVENTS}
     large = TP("events", 2)
     found = fetched(
         consumer,
         {EVENTS: records(1, 2), OTHER: records(5), large: records(*range(SMALL_RECORDS + 1))},
     )
-    assert len(found) == 3
-    assert consumer.transport.owner.expected == [[EVENTS, OTHER]]
+    assert [chunk.tp for chunk in consumer.transport.owner.offered] == [EVENTS, OTHER]
+    assert [tp for tp, _ in found] == [OTHER, large]
+    assert consumer._read_offset[EVENTS] == 2
+    consumer.transport.owner.commits = {EVENTS: 3}
+    committed = {tp: consumer._new_offset(tp) for tp in consumer._filter_tps_with_pending_acks()}
+    assert committed == {EVENTS: 3}  # the group's offset goes on without Faust's acks
+
+
+def test_chunks_of_one_fetch_that_are_cut_are_not_offered_as_small_ones() -> None:
+    consumer = bare()
+    fetched(consumer, {EVENTS: records(1, 2, 3, 4)})  # chunks of three records
+    assert consumer.transport.owner.offered == []
 
 
 def test_consumer_that_cannot_be_stopped_without_a_broker_is_one_line(
