@@ -41,7 +41,6 @@ from tracker.items.states import ItemStates
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
 from tracker.recommend import columns
-from tracker.recommend import lists as recommended
 from tracker.recommend.list_json import ListEncoder
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
 from tracker.recommend.recommender import Recommender
@@ -56,7 +55,7 @@ STAGES = {
     "read_histories": reading, "interest_queries": searching,
     "find_candidates": shortlisting,
     "cut_candidates": shortlisting, "fill_features": columns, "select": recommending,
-    "explain": recommended, "strongest_interests": recommended,
+    "describe": recommending,
 }  # fmt: skip
 """Functions that are timed, and the module that calls each."""
 

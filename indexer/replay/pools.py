@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from indexer.data.holdout import evenly_spread
 from indexer.replay.replay import Replay
 from tracker.recommend.options import RecommendOptions
+from tracker.recommend.plan import Plan
 from tracker.recommend.recommender import Recommender
 from tracker.recommend.shortlist import shortlist
 from tracker.recommend.source_places import SOURCES, source_places
@@ -183,11 +184,12 @@ def measure_costs(recommender: Recommender, example: RequestBatch, replay: Repla
         )
 
     def spent(candidates: int, cut: int) -> float:
-        plan = Retrieval(reserve=0, cut=dict.fromkeys((*CHEAP._fields, *ITEM_FEATURES), 1.0))
-        options = _sized(recommender.options, plan, candidates, cut)
+        retrieval = Retrieval(reserve=0, cut=dict.fromkeys((*CHEAP._fields, *ITEM_FEATURES), 1.0))
+        options = _sized(recommender.options, retrieval, candidates, cut)
+        plan = Plan.of(options, _Every())
         return _microseconds(
             lambda: shortlist(
-                results, requests, 10, options, _Every(), recommender.whole_columns,
+                results, requests, 10, plan, recommender.whole_columns,
                 recommender.artifact.vectors, replay.view,
             ),
             len(users),

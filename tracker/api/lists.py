@@ -30,7 +30,7 @@ from tracker.recommend.options import LearnedModels
 from tracker.recommend.recommender import Recommender
 from tracker.scoring.parts import GROUPS
 from tracker.stream.serving import Serving
-from tracker.users.readings import Histories, every_interest, shares_of
+from tracker.users.readings import Histories, describe_interests, shares_of
 from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import RING_RETRACTED
 
@@ -160,7 +160,7 @@ def interests_of(
     histories: Histories, requests: RequestBatch, words: Words, items: ItemVectors
 ) -> list[dict[int, str]]:
     """Return the names of the interests of each of B users by their places, strongest first."""
-    labels, medoids, places, births = every_interest(histories, requests, items)
+    (labels, medoids, places, births), _ = describe_interests(histories, requests, items)
     spans = words.spans(labels, medoids, births)
     return [
         {

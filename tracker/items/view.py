@@ -213,6 +213,7 @@ def _first_scores(columns: ItemColumns, out: Array) -> None:
 class _Trend(NamedTuple):
     rows: Rows
     scores: Array
+    least: float
     version: int
     made_for: float
 
@@ -238,6 +239,7 @@ class ItemView:
         n = len(catalogue.hashes)
         self.catalogue = catalogue
         self.scales = (ItemCounts() if scales is None else scales).after(None)
+        self._half_lives = self.scales.half_lives.tolist()
         self.version = 0
         self.columns = ItemColumns.of_size(n, self.scales.half_lives)
         self.neighbours = NearLists.of_size(n)
@@ -330,7 +332,9 @@ class ItemView:
             _trend_scores(self.columns, place, scene, out)
 
         trend = self._best((place, scene, k), now, score)
-        floor = _GONE_HALF_LIVES - now / self.columns.half_lives[place]
+        floor = _GONE_HALF_LIVES - now / self._half_lives[place]
+        if -trend.least <= floor:
+            return trend.rows
         n = np.searchsorted(-trend.scores, floor, side="right")
         return trend.rows[:n]
 
@@ -406,7 +410,8 @@ class ItemView:
             n = _strongest(scores, rows, best)
             if len(self._trends) > 256:  # scenes come and go
                 self._trends.clear()
-            trend = _Trend(rows[:n], best[:n], version, now)
+            least = float(best[n - 1]) if n else math.inf
+            trend = _Trend(rows[:n], best[:n], least, version, now)
             self._trends[key] = trend
         return trend
 

@@ -22,6 +22,7 @@ from tracker.recommend.channels import (
     lay_out_all,
     new_turns,
     searched_mass,
+    seen_of,
     sources_of,
     strongest,
 )
@@ -33,7 +34,7 @@ from tracker.recommend.neighbour_walk import (
     read_walk,
     walk_neighbours,
 )
-from tracker.recommend.options import RecommendOptions
+from tracker.recommend.plan import Plan, Quotas
 from tracker.recommend.reader import SearchResults
 from tracker.users.columns import RequestColumns
 from tracker.users.readings import Histories
@@ -41,23 +42,6 @@ from tracker.users.rows import RequestBatch
 from tracker.users.seen import bloom_contains
 
 Array = NDArray[Any]
-
-TRENDING = 64
-"""Rows taken at least of what trends in a scene, and of each common list."""
-
-
-class Quotas(NamedTuple):
-    """Rows that each channel may give to a list of candidates before others get its room.
-
-    `lists` (L,) int64 are those of the lists that all users have in common.
-    """
-
-    content: int
-    recent: int
-    neighbours: int
-    scene: int
-    encoder: int
-    lists: Array
 
 
 class Candidates(NamedTuple):
@@ -222,7 +206,7 @@ def merge(
         walk_options: limits of the walk over neighbours.
         near: the neighbours of the items.
         items: their live statistics.
-        seen: by the users.
+        seen: by the arena's users.
         candidates: filled.
     """
     ring_rows = histories.ring_rows
@@ -243,7 +227,9 @@ def merge(
         marks[:] = -1
         n = 0
         n_seen = 0
-        seen_row = -1 if limits.keep_seen else seen.rows[b]
+        n_events, seen_row = seen_of(seen, requests.slots[b])
+        if limits.keep_seen:
+            seen_row = -1
         if not limits.keep_seen:
             for r in range(width - 1, -1, -1):
                 row = ring_rows[b, r]
@@ -277,7 +263,7 @@ def merge(
         n, n_seen = _take_turns(turns, seen, seen_row, merged, n, n_seen)
         # 4. Fill up in catalogue order.
         row = 0
-        end = min(live, seen.events[b] + n + n_seen + width + k)
+        end = min(live, n_events + n + n_seen + width + k)
         while n < min(k, capacity) and row < end:
             mark = find_place(marks, row)
             if marks[mark] == -1:
@@ -318,8 +304,7 @@ def find_candidates(
     results: SearchResults,
     requests: RequestBatch,
     k: int,
-    options: RecommendOptions,
-    whole_walk: bool,
+    plan: Plan,
     items: ItemVectors,
     view: ItemView,
 ) -> Candidates:
@@ -329,24 +314,17 @@ def find_candidates(
         results: of the indexes.
         requests: the B users.
         k: rows wanted at least.
-        options: how many candidates, from where.
-        whole_walk: all sums of the walk over neighbours are wanted.
+        plan: how many candidates, from where.
         items: the catalogue.
         view: the live statistics of the items.
     """
-    quotas = options.retrieval
-    names = [name for name, rows in quotas.lists.items() if rows > 0]
-    long = max(TRENDING, 2 * max(quotas.lists.values(), default=0), 2 * quotas.scene)
-    inputs = channel_inputs(results, requests, k, options, names, long, whole_walk, items, view)
-    candidates = Candidates.of_size(len(requests), max(options.candidates, k))
-    of_lists = np.array([quotas.lists[name] for name in names], np.int64)
+    inputs = channel_inputs(results, requests, k, plan, items, view)
+    candidates = Candidates.of_size(len(requests), max(plan.options.candidates, k))
     merge(
         requests.columns,
         results.histories,
         inputs.rows,
-        Quotas(
-            quotas.content, quotas.recent, quotas.neighbours, quotas.scene, quotas.encoder, of_lists
-        ),
+        plan.quotas,
         inputs.limits,
         inputs.walk,
         view.neighbours,

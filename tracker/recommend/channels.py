@@ -1,6 +1,5 @@
 """Channels: their names, and the rows that each of them offers to a user, best first."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,15 +8,14 @@ from numpy.typing import NDArray
 from tracker.items.counts import COUNT, pair_norm
 from tracker.items.vectors import ItemVectors
 from tracker.items.view import ItemView
+from tracker.kernels.arithmetic import whole
 from tracker.kernels.native import native
 from tracker.kernels.row_lists import keep_best
-from tracker.recommend.neighbour_walk import (
-    WalkOptions,
-)
-from tracker.recommend.options import RecommendOptions
+from tracker.recommend.neighbour_walk import WalkOptions
+from tracker.recommend.plan import Plan
 from tracker.recommend.reader import SearchResults
 from tracker.scoring.item_score import best_by_score
-from tracker.scoring.retrieval import MIXED, NEW, SCORE, TRENDS, Retrieval, item_score
+from tracker.scoring.retrieval import MIXED, NEW, SCORE, TRENDS
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
 
@@ -55,14 +53,14 @@ class Limits(NamedTuple):
 
 
 class SeenColumns(NamedTuple):
-    """The seen items of B users.
+    """The seen items of an arena's users.
 
-    `events` (B,) int64, the number of each user's events so far, is the bound of it; `rows` (B,)
-    int64 the row of each user in the filters `bits`, -1 for none; `hashes` (N,) of the items.
+    `head` of the arena has the number of each user's events so far, the bound of it; `slots` are
+    the rows of its users in the filters `bits`, -1 for none; `hashes` (N,) those of the items.
     """
 
-    events: Array
-    rows: Array
+    head: Array
+    slots: Array
     bits: Array
     hashes: Array
 
@@ -242,35 +240,29 @@ class ChannelInputs(NamedTuple):
 
 
 @native
-def _read_seen(
-    slots: Array, head: Array, seen_slots: Array, events: Array, seen_rows: Array
-) -> None:
-    """Write the number of events and the row in the filters of each user; see `SeenColumns`."""
-    for b in range(len(slots)):
-        slot = slots[b]
-        events[b] = head[slot]["events"] if slot >= 0 else 0
-        seen_rows[b] = seen_slots[slot] if slot >= 0 else -1
+def seen_of(seen: SeenColumns, slot: int) -> tuple[int, int]:
+    """Return the number of a user's events, and the row in the filters; 0 and -1 for none."""
+    if slot < 0:
+        return 0, -1
+    return whole(seen.head[slot]["events"]), seen.slots[slot]
 
 
 def channel_inputs(
     results: SearchResults,
     requests: RequestBatch,
     k: int,
-    options: RecommendOptions,
-    names: Sequence[str],
-    long: int,
-    whole_walk: bool,
+    plan: Plan,
     items: ItemVectors,
     view: ItemView,
 ) -> ChannelInputs:
-    """Look up the common lists, by their names and at most so `long`, and those of the scenes."""
-    users, slots, scenes = requests.users, requests.slots, requests.scenes
-    events, seen_rows = np.empty(len(slots), np.int64), np.empty(len(slots), np.int64)
-    _read_seen(slots, requests.states.head, users.seen_slots, events, seen_rows)
-    latest = float(requests.now.max()) if len(requests) else 0.0
-    lists = [_common_list(view, name, options.retrieval, latest, long) for name in names]
+    """Look up the common lists of a plan, and those of the scenes."""
+    options, long = plan.options, plan.long
+    users, latest = requests.users, requests.latest
+    lists = [_common_list(view, name, plan, latest) for name in plan.lists]
     lines: dict[int, int] = {}
-    of_users = [lines.setdefault(code, len(lines)) if code else -1 for code in scenes.tolist()]
+    of_users = [
+        lines.setdefault(code, len(lines)) if code else -1 for code in requests.scenes.tolist()
+    ]
     of_scenes = [view.trend_rows(latest, code, long) for code in lines]
     return ChannelInputs(
         ChannelRows(
@@ -279,19 +271,18 @@ def channel_inputs(
             np.array(of_users, np.int64),
         ),
         Limits(k, items.live, options.seen == "keep", options.recent_events),
-        WalkOptions(options.neighbour_events, options.neighbour_width, whole_walk),
-        SeenColumns(events, seen_rows, users.seen.bits, items.hashes),
+        plan.walk,
+        SeenColumns(users.states.head, users.seen_slots, users.seen.bits, items.hashes),
     )  # fmt: skip
 
 
-def _common_list(
-    view: ItemView, name: str, retrieval: Retrieval, now: float, long: int
-) -> NDArray[np.int64]:
+def _common_list(view: ItemView, name: str, plan: Plan, now: float) -> NDArray[np.int64]:
     """Return a list that all users have in common, of `retrieval.LISTS`."""
+    long = plan.long
     if name == NEW:
         return view.new_rows(now, long)
     if name == SCORE:
-        return best_by_score(view, item_score(retrieval.score), now, long)
+        return best_by_score(view, plan.list_score, now, long)
     if name == MIXED:
         return view.mixed_trend_rows(now, long)
     place = TRENDS.index(name)
@@ -301,7 +292,8 @@ def _common_list(
 
 
 def _padded(lists: list[NDArray[np.int64]], long: int) -> NDArray[np.int64]:
-    rows = np.full((len(lists), long), -1, np.int64)
+    rows = np.empty((len(lists), long), np.int64)
+    rows.fill(-1)
     for line, some in enumerate(lists):
         rows[line, : len(some)] = some
     return rows

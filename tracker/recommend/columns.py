@@ -1,6 +1,6 @@
 """Columns: the numbers of candidates that a ranker reads, by the code that serves and trains."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,25 @@ from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
 
 _AHEAD = 8  # candidates whose vectors are asked for before their turn
+
+
+class ColumnChoice(NamedTuple):
+    """The COLUMNS that a ranker wants: `features` (FEATURES,) bool, and whether any others."""
+
+    features: NDArray[np.bool_]
+    context: bool
+    encoder: bool
+    probability: bool
+
+    @staticmethod
+    def of(column_mask: NDArray[np.bool_]) -> "ColumnChoice":
+        """Return it by the mask (F,) of a `Ranker`, F at most len(COLUMNS)."""
+        return ColumnChoice(
+            column_mask[:C_CONTEXT],
+            bool(column_mask[C_CONTEXT:C_ENCODER].any()),
+            bool(column_mask[C_ENCODER : C_ENCODER + 1].any()),
+            bool(column_mask[C_PROBABILITY : C_PROBABILITY + 1].any()),
+        )
 
 
 class Columns:
@@ -60,13 +79,14 @@ class Columns:
             walk_sums = walk_rows(histories, requests.now, options, self._view, padded, n_rows)
         else:
             walk_sums = np.zeros((*rows.shape, WALK_SUMS), np.float32)
-        self.fill(histories, requests, column_mask, queries, padded, n_rows, walk_sums, out)
+        choice = ColumnChoice.of(column_mask)
+        self.fill(histories, requests, choice, queries, padded, n_rows, walk_sums, out)
 
     def fill(
         self,
         histories: Histories,
         requests: RequestBatch,
-        column_mask: NDArray[np.bool_],
+        choice: ColumnChoice,
         queries: NDArray[np.float32] | None,
         rows: NDArray[np.int32],
         n_rows: NDArray[np.int64],
@@ -78,7 +98,7 @@ class Columns:
         Args:
             histories: of the users.
             requests: the B users.
-            column_mask: (F,) of `Ranker`, F at most len(COLUMNS).
+            choice: which columns.
             queries: (B, E) of `Tower.queries`; None if the encoder's column is not wanted.
             rows: (B, C) catalogue rows.
             n_rows: (B,) candidates of each user; the rows after them are -1.
@@ -86,18 +106,16 @@ class Columns:
             out: (B, C, F) float32.
         """
         states, view = requests.states, self._view
-        after = column_mask[C_CONTEXT:]
         fill_features(
-            requests.columns, column_mask[:C_CONTEXT], self._options.content_events, histories,
+            requests.columns, choice.features, self._options.content_events, histories,
             rows_of(states), half_lives_of(states), self._vectors, view.columns,
             CandidateRows(rows, n_rows, walk_sums), out,
         )  # fmt: skip
-        if after[: C_ENCODER - C_CONTEXT].any():
+        if choice.context:
             _spread(read_context(histories, requests, view), n_rows, out, C_CONTEXT)
-        encodes = self._tower is not None and column_mask[C_ENCODER : C_ENCODER + 1].any()
-        if encodes and queries is not None:
+        if choice.encoder and self._tower is not None and queries is not None:
             _encoder_scores(queries, self.encoded, rows, n_rows, out, C_ENCODER)
-        if self._prediction is not None and column_mask[C_PROBABILITY : C_PROBABILITY + 1].any():
+        if choice.probability and self._prediction is not None:
             logits = self._prediction.logits(
                 histories, requests, rows.astype(np.int64), view, self._vectors.full
             )

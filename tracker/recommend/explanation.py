@@ -1,4 +1,4 @@
-"""explanation_of: what speaks for the items of lists: interests, own events, parts of scores."""
+"""describe: lists with what speaks for their items: interests, own events, parts of scores."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from tracker.items.vectors import ItemVectors
 from tracker.kernels.arithmetic import add_scaled, decay, dot
 from tracker.kernels.native import native
-from tracker.recommend.lists import Explanation, RecommendedBatch
+from tracker.recommend.candidates import Candidates
+from tracker.recommend.lists import Explanation, ListColumns, RecommendedBatch, explain, sum_up
 from tracker.recommend.options import RecommendOptions
 from tracker.recommend.shortlist import Shortlist
 from tracker.scoring.blend import Ranker
 from tracker.scoring.parts import list_parts
 from tracker.users.columns import RequestColumns, RowColumns, rows_of
-from tracker.users.readings import Histories, every_interest
+from tracker.users.readings import Histories, describe_interests
 from tracker.users.rows import RequestBatch
 from tracker.users.states import RING_IN_SUMS
 
@@ -23,11 +24,26 @@ Array = NDArray[Any]
 
 
 class _Rule(NamedTuple):
-    """The decayed sum that shares are of, its half-life in seconds, and the least cosine."""
+    """Rule of what counts as a reason.
 
-    which: int
+    `half_life` in seconds is that of a reason's weight, `threshold` its least cosine; `which` is
+    the decayed sum that shares are of, and `sum_half_life` its half-life. `explains`: reasons are
+    wanted at all.
+    """
+
     half_life: float
     threshold: float
+    which: int
+    sum_half_life: float
+    explains: bool
+
+
+class _Picks(NamedTuple):
+    """The candidates after the cut, their scores (B, C), and which of them were picked (B, K)."""
+
+    cut: Candidates
+    scores: Array
+    picks: Array
 
 
 class _Weighed(NamedTuple):
@@ -55,8 +71,7 @@ def _nearest(half_lives: tuple[float, ...], half_life: float) -> int:
     return int(np.argmin(np.abs(np.log(np.array(half_lives) / half_life))))
 
 
-def explanation_of(
-    batch: RecommendedBatch,
+def describe(
     histories: Histories,
     requests: RequestBatch,
     options: RecommendOptions,
@@ -65,41 +80,73 @@ def explanation_of(
     scores: NDArray[np.float32],
     picks: NDArray[np.int64],
     ranker: Ranker,
-) -> Explanation:
-    """Return what speaks for the items of lists.
+) -> RecommendedBatch:
+    """Return the lists of B users, but for the probabilities, which are NaN.
 
     Args:
-        batch: the lists.
         histories: of the users.
-        requests: the users.
+        requests: the B users.
         options: how reasons are found, and whether parts of scores are wanted.
         items: of the artifact.
-        short: the candidates with their features.
+        short: the candidates with their features, C per user.
         scores: (B, C) of the candidates.
-        picks: (B, K) positions among the candidates, -1 padded.
+        picks: (B, K) of `select`: positions among the candidates, -1 padded.
         ranker: made the scores.
     """
-    states = requests.states
     users, k = picks.shape
+    explains = options.explain != "off"
+    rule = _Rule(
+        options.because_half_life_seconds, options.because_cosine,
+        *sum_for_shares(requests, options), explains,
+    )  # fmt: skip
+    lists = ListColumns.of_size(users, k)
+    interests = np.empty((users, k), np.int64)
+    interests.fill(-1)
     weighed = _Weighed(
-        np.full((users, k), -1, np.int64),
-        np.zeros((users, k, batch.because_rows.shape[2]), np.float32),
+        interests,
+        np.zeros(lists.because.shape, np.float32),
         np.zeros((users, k), np.float32),
         np.zeros((users, k), np.float32),
     )
-    rule = _Rule(*sum_for_shares(requests, options), options.because_cosine)
-    _weigh_reasons(
-        requests.columns, rule, rows_of(states), histories, items.vectors, batch.rows,
-        batch.because_rows, weighed,
+    _describe(
+        requests.columns, rule, rows_of(requests.states), histories, items.vectors, items.hashes,
+        _Picks(short.cut, scores, picks), lists, weighed,
     )  # fmt: skip
-    labels, medoids, _, births = every_interest(histories, requests, items)
-    parts = None
-    if options.explain == "parts":
-        parts = list_parts(
-            ranker, short.columns, short.cut.n_rows, scores, picks, short.cut.rows,
-            items.vectors, options.diversity_weight,
-        )  # fmt: skip
-    return Explanation(labels, medoids, births, *weighed, parts)
+    every, strongest = describe_interests(histories, requests, items)
+    explanation = None
+    if explains:
+        parts = None
+        if options.explain == "parts":
+            parts = list_parts(
+                ranker, short.columns, short.cut.n_rows, scores, picks, short.cut.rows,
+                items.vectors, options.diversity_weight,
+            )  # fmt: skip
+        explanation = Explanation(every.labels, every.medoids, every.births, *weighed, parts)
+    probabilities = np.empty((users, k), np.float32)
+    probabilities.fill(np.nan)
+    return RecommendedBatch(
+        lists.rows, lists.scores, lists.channels, lists.because, lists.because_rows,
+        *strongest, lists.list_hash, probabilities, explanation,
+    )  # fmt: skip
+
+
+@native
+def _describe(
+    requests: RequestColumns, rule: _Rule, users: RowColumns, histories: Histories, vectors: Array,
+    hashes: Array, best: _Picks, lists: ListColumns, weighed: _Weighed,
+) -> None:  # fmt: skip
+    """Fill the lists, and the columns of their explanation."""
+    half_life, threshold = rule.half_life, rule.threshold
+    cut, scores, picks = best
+    explain(requests, half_life, threshold, vectors, users.ring, histories, cut, picks, lists)
+    sum_up(picks, scores, hashes, lists)
+    if rule.explains:
+        _weigh_reasons(
+            requests, rule, users, histories, vectors, lists.rows, lists.because_rows, weighed
+        )
+    else:
+        lists.because[:] = 0
+        lists.because_rows[:] = -1
 
 
 @native
@@ -113,7 +160,7 @@ def _weigh_reasons(
     with the events of the ring, and with what is left of the sum without them.
     """
     head, ring, sums = users.head, users.ring, users.sums
-    which, half_life, threshold = rule
+    _, threshold, which, half_life, _ = rule
     interests, shares, others, earlier = weighed
     width = histories.history.shape[1]
     dim = vectors.shape[1]

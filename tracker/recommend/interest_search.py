@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.artifact.artifact import Artifact
-from tracker.items.vectors import ItemVectors, RowTable, row_of_hash
+from tracker.items.vectors import RowTable, row_of_hash
 from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native
 from tracker.kernels.row_bytes import Slots
@@ -56,38 +56,29 @@ def search_interests(
     queries, owners, masses = interest_queries(histories, searches)
     if not len(queries):
         return owners, masses, np.full((0, 1), -1, np.int64)
-    rows = np.full((len(queries), per_search), -1, np.int64)
-    others = np.arange(len(queries))
-    items = artifact.vectors
-    if items.nearest.shape[1] >= per_search:
-        others = others[_take_known(histories, requests, owners, queries, items, rows)]
-    if len(others):
-        rows[others] = artifact.index.remembered_rows(queries[others], per_search)
-    return owners, masses, rows
-
-
-def _take_known(
-    histories: Histories,
-    requests: RequestBatch,
-    owners: NDArray[np.int64],
-    queries: NDArray[np.float32],
-    items: ItemVectors,
-    rows: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """Fill rows of interests that are near an item; return which are left, (Q,)."""
-    rest = np.ones(len(queries), np.bool_)
-    near = _NearItems(items.table, items.columns.vectors, items.nearest)
+    index, items = artifact.index, artifact.vectors
+    if items.nearest.shape[1] < per_search:
+        return owners, masses, index.remembered_rows(queries, per_search)
+    rows = np.empty((len(queries), per_search), np.int64)
+    others = np.empty(len(queries), np.int64)
+    near = _NearItems(items.table, items.vectors, items.nearest)
     heads = requests.states.interest_heads
-    _fill_known(requests.slots, histories.order, heads, owners, queries, near, rows, rest)
-    return rest
+    count = _fill_known(requests.slots, histories.order, heads, owners, queries, near, rows, others)
+    if count == len(queries):
+        rows = index.remembered_rows(queries, per_search)
+    elif count:
+        others = others[:count]
+        rows[others] = index.remembered_rows(queries[others], per_search)
+    return owners, masses, rows
 
 
 @native
 def _fill_known(
     slots: Slots, order: Array, interest_heads: Array, owners: Array, queries: Array,
-    near: _NearItems, rows: Array, rest: Array,
-) -> None:  # fmt: skip
-    """Fill the rows of interests near an item, and `rest` (Q,), false for these."""
+    near: _NearItems, rows: Array, others: Array,
+) -> int:  # fmt: skip
+    """Fill the rows of interests near an item; write which others there are, return how many."""
+    count = 0
     table, vectors, nearest = near
     width = nearest.shape[1]
     per_search = rows.shape[1]
@@ -100,12 +91,13 @@ def _fill_known(
                 continue
             medoid = interest_heads[slots[b], order[b, rank]]["medoid"]
             item = row_of_hash(table.hashes, table.rows, medoid)
-            if item < 0 or nearest[item, 0] < 0:
-                continue
-            cosine = dot(queries[query], vectors[item])
+            cosine = np.float32(-1.0)
+            if item >= 0 and nearest[item, 0] >= 0:
+                cosine = np.float32(dot(queries[query], vectors[item]))
             if cosine < NEAR_COSINE:
+                others[count] = query
+                count += 1
                 continue
-            rest[query] = False
             if cosine >= SAME_COSINE:
                 for i in range(per_search):
                     rows[query, i] = nearest[item, i]
@@ -125,3 +117,4 @@ def _fill_known(
                 best[place] = row
             for i in range(per_search):
                 rows[query, i] = best[i]
+    return count

@@ -7,17 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker.items.vectors import ItemVectors
 from tracker.kernels.arithmetic import copy_row, decay, dot
 from tracker.kernels.native import native
 from tracker.kernels.row_lists import keep_best
 from tracker.recommend.candidates import Candidates
 from tracker.recommend.channels import CHANNEL
-from tracker.recommend.options import RecommendOptions
 from tracker.scoring.parts import GroupParts
 from tracker.users.columns import RequestColumns
-from tracker.users.readings import Histories, strongest_interests
-from tracker.users.rows import RequestBatch
+from tracker.users.readings import Histories
 
 Array = NDArray[Any]
 
@@ -105,75 +102,29 @@ class ListColumns(NamedTuple):
     """The lists of B users with their reasons; see `RecommendedBatch`."""
 
     rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
     channels: NDArray[np.uint8]
     because: NDArray[np.uint64]
     because_rows: NDArray[np.int64]
+    list_hash: NDArray[np.uint64]
 
-
-def describe(
-    histories: Histories,
-    requests: RequestBatch,
-    options: RecommendOptions,
-    items: ItemVectors,
-    cut: Candidates,
-    scores: NDArray[np.float32],
-    picks: NDArray[np.int64],
-) -> RecommendedBatch:
-    """Return the lists of B users, but for the probabilities, which are NaN.
-
-    Args:
-        histories: of the users.
-        requests: the B users.
-        options: how reasons are found.
-        items: of the artifact.
-        cut: the candidates, C per user.
-        scores: (B, C) of the candidates.
-        picks: (B, K) of `select`: positions among the candidates, -1 padded.
-    """
-    users, k = picks.shape
-    lists = ListColumns(
-        np.empty((users, k), np.int64),
-        np.zeros((users, k), np.uint8),
-        np.empty((users, k, BECAUSE), np.uint64),
-        np.empty((users, k, BECAUSE), np.int64),
-    )
-    explain(
-        requests.columns,
-        options.because_half_life_seconds,
-        options.because_cosine,
-        items.columns.vectors,
-        requests.states.ring,
-        histories,
-        cut,
-        picks,
-        lists,
-    )
-    if options.explain == "off":
-        lists.because[:] = 0
-        lists.because_rows[:] = -1
-    labels, strengths, changes = strongest_interests(histories, requests, items)
-    list_scores = np.empty((users, k), np.float32)
-    list_hash = np.empty(users, np.uint64)
-    _sum_up(lists.rows, picks, scores, items.hashes, list_scores, list_hash)
-    return RecommendedBatch(
-        lists.rows,
-        list_scores,
-        lists.channels,
-        lists.because,
-        lists.because_rows,
-        labels,
-        strengths,
-        changes,
-        list_hash,
-        np.full((users, k), np.nan, np.float32),
-    )
+    @staticmethod
+    def of_size(users: int, k: int) -> "ListColumns":
+        """Return arrays for so many users and items, to be filled."""
+        return ListColumns(
+            np.empty((users, k), np.int64),
+            np.empty((users, k), np.float32),
+            np.zeros((users, k), np.uint8),
+            np.empty((users, k, BECAUSE), np.uint64),
+            np.empty((users, k, BECAUSE), np.int64),
+            np.empty(users, np.uint64),
+        )
 
 
 @native
-def _sum_up(
-    rows: Array, picks: Array, scores: Array, hashes: Array, list_scores: Array, list_hash: Array
-) -> None:
+def sum_up(picks: Array, scores: Array, hashes: Array, lists: ListColumns) -> None:
     """Write the scores of lists (B, K), 0 where they end, and the hash of each list."""
+    rows = lists.rows
     for b in range(len(rows)):
         mixed = np.uint64(0)
         for i in range(rows.shape[1]):
@@ -181,8 +132,9 @@ def _sum_up(
             if rows[b, i] >= 0:
                 item = hashes[rows[b, i]]
             mixed = (mixed ^ item) * _MIX + _MIX
-            list_scores[b, i] = scores[b, picks[b, i]] if picks[b, i] >= 0 else np.float32(0.0)
-        list_hash[b] = mixed
+            score = scores[b, picks[b, i]] if picks[b, i] >= 0 else np.float32(0.0)
+            lists.scores[b, i] = score
+        lists.list_hash[b] = mixed
 
 
 @native
@@ -197,7 +149,7 @@ def explain(
     picks: Array,
     lists: ListColumns,
 ) -> None:
-    """Write the lists, and for each item up to three of the user's own items that explain it.
+    """Write rows and channels of lists, and up to three of the user's own items that explain each.
 
     A reason is an item of a positive event that the ring holds and that was not retracted. First,
     of an item that came from neighbours, the item it was most chosen with; then those of largest

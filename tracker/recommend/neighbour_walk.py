@@ -65,12 +65,12 @@ class Walk(NamedTuple):
 
 @native
 def new_walk() -> Walk:
-    """Return an empty walk, to be used for one user after the other."""
+    """Return room for a walk, to be used for one user after the other."""
     return Walk(
-        np.full(WALK_SLOTS, -1, np.int16),
+        np.empty(WALK_SLOTS, np.int16),
         np.empty(WALK_ROWS, np.int32),
         np.empty(WALK_ROWS, np.int8),
-        np.zeros((WALK_ROWS, _RAW), np.float32),
+        np.empty((WALK_ROWS, _RAW), np.float32),
     )
 
 

@@ -15,15 +15,17 @@ from tracker.encoder.interests import SceneQueries
 from tracker.encoder.online_attention import OnlineAttention
 from tracker.events.batch import EventBatch
 from tracker.items.view import ItemView
+from tracker.recommend.candidates import find_candidates
 from tracker.recommend.carry_over import carry_over, join_users, update_users
 from tracker.recommend.columns import Columns
-from tracker.recommend.explanation import explanation_of
+from tracker.recommend.explanation import describe
 from tracker.recommend.inspection import Inspection, without
-from tracker.recommend.lists import RecommendedBatch, describe, joined_batches
+from tracker.recommend.lists import RecommendedBatch, joined_batches
 from tracker.recommend.options import LearnedModels, RecommendOptions, trained_with
+from tracker.recommend.plan import Plan
 from tracker.recommend.reader import Reader, SearchResults
 from tracker.recommend.selection import select
-from tracker.recommend.shortlist import Shortlist, cut_and_fill, gather, shortlist
+from tracker.recommend.shortlist import Shortlist, cut_and_fill, shortlist
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.calibration import Calibration
 from tracker.scoring.context import C_ENCODER, COLUMNS
@@ -100,6 +102,7 @@ class Recommender:
             self.options = trained_with(trained.info, self.options)
         else:
             self.ranker = Blend() if ranker is None else ranker
+        self._plan = Plan.of(self.options, self.ranker)
         self._vectors = artifact.vectors.columns
         self.tower = artifact.models.tower
         self.reader = reader(artifact, view, self.options)
@@ -190,19 +193,16 @@ class Recommender:
             raise ValueError(f"{len(requests)} users; one is expected")
         learned = LearnedModels() if learned is None else learned
         excluded = np.zeros(0, np.int64) if excluded is None else excluded
-        items, options = self.artifact.vectors, self.options
+        items = self.artifact.vectors
         results = self.reader.search(requests, learned.attention)
-        merged = gather(
-            results, requests, k + len(excluded), options, self.ranker, items, self.view
-        )
+        merged = find_candidates(results, requests, k + len(excluded), self._plan, items, self.view)
         candidates = without(merged, excluded) if len(excluded) else merged
         short = cut_and_fill(
             candidates,
             results,
             requests,
             k,
-            options,
-            self.ranker,
+            self._plan,
             self.whole_columns,
             items,
             self.view,
@@ -348,14 +348,8 @@ class Recommender:
         ranker: Ranker,
     ) -> RecommendedBatch:
         """Step 7 of `recommend`, without the probabilities."""
-        options, items = self.options, self.artifact.vectors
-        batch = describe(histories, requests, options, items, short.cut, scores, picks)
-        if options.explain == "off":
-            return batch
-        explanation = explanation_of(
-            batch, histories, requests, options, items, short, scores, picks, ranker
-        )
-        return replace(batch, explanation=explanation)
+        items = self.artifact.vectors
+        return describe(histories, requests, self.options, items, short, scores, picks, ranker)
 
     def _ranked(
         self, results: SearchResults, requests: RequestBatch, k: int, ranker: Ranker
@@ -381,10 +375,8 @@ class Recommender:
 
     def _shortlist(self, results: SearchResults, requests: RequestBatch, k: int) -> Shortlist:
         """Steps 3 and 4 of `recommend`, by the published ranker: candidates, and their columns."""
-        items, options = self.artifact.vectors, self.options
-        return shortlist(
-            results, requests, k, options, self.ranker, self.whole_columns, items, self.view
-        )
+        items = self.artifact.vectors
+        return shortlist(results, requests, k, self._plan, self.whole_columns, items, self.view)
 
     def _check(self, requests: RequestBatch, k: int = 1) -> None:
         states_dim, dim = requests.states.config.dim, self.artifact.vectors.dim

@@ -17,18 +17,16 @@ from tracker.kernels.row_lists import kth_largest
 from tracker.recommend.candidates import Candidates, find_candidates
 from tracker.recommend.channels import CHANNELS
 from tracker.recommend.columns import Columns
-from tracker.recommend.options import RecommendOptions
+from tracker.recommend.plan import Plan
 from tracker.recommend.reader import SearchResults
-from tracker.scoring.blend import Ranker
 from tracker.scoring.features import (
-    FEATURE,
     confident_unit,
     neighbour_value,
     recency,
     scene_value,
 )
 from tracker.scoring.item_score import item_scores
-from tracker.scoring.retrieval import CHEAP, cut_of
+from tracker.scoring.retrieval import CHEAP
 from tracker.users.columns import (
     HalfLives,
     RequestColumns,
@@ -234,17 +232,11 @@ def cut_candidates(
             cut.via[b, c] = -1
 
 
-_WHOLE_WALK = [
-    FEATURE.neighbours_60, FEATURE.neighbours_long, FEATURE.next, FEATURE.neighbours_live,
-]  # fmt: skip
-
-
 def shortlist(
     results: SearchResults,
     requests: RequestBatch,
     k: int,
-    options: RecommendOptions,
-    ranker: Ranker,
+    plan: Plan,
     columns: Columns,
     items: ItemVectors,
     view: ItemView,
@@ -255,28 +247,13 @@ def shortlist(
         results: steps 1 and 2, of B users.
         requests: the same users.
         k: items wanted: the shortlist has room for more.
-        options: how many candidates, from where.
-        ranker: by what weights the cut is made, and which columns are wanted.
-        columns: computes them.
+        plan: how many candidates, from where, and how they are cut.
+        columns: computes what the ranker reads.
         items: the catalogue.
         view: the live statistics of the items.
     """
-    candidates = gather(results, requests, k, options, ranker, items, view)
-    return cut_and_fill(candidates, results, requests, k, options, ranker, columns, items, view)
-
-
-def gather(
-    results: SearchResults,
-    requests: RequestBatch,
-    k: int,
-    options: RecommendOptions,
-    ranker: Ranker,
-    items: ItemVectors,
-    view: ItemView,
-) -> Candidates:
-    """Gather candidates from all channels: step 3 of `Recommender.recommend`; see `shortlist`."""
-    whole_walk = bool(ranker.column_mask[_WHOLE_WALK].any())
-    return find_candidates(results, requests, k, options, whole_walk, items, view)
+    candidates = find_candidates(results, requests, k, plan, items, view)
+    return cut_and_fill(candidates, results, requests, k, plan, columns, items, view)
 
 
 def cut_and_fill(
@@ -284,8 +261,7 @@ def cut_and_fill(
     results: SearchResults,
     requests: RequestBatch,
     k: int,
-    options: RecommendOptions,
-    ranker: Ranker,
+    plan: Plan,
     columns: Columns,
     items: ItemVectors,
     view: ItemView,
@@ -294,12 +270,10 @@ def cut_and_fill(
 
     Arguments and result are as of `shortlist`.
     """
-    states = requests.states
+    states, options = requests.states, plan.options
     capacity = candidates.rows.shape[1]
     reserve = options.retrieval.reserve
-    weights, score = cut_of(options.retrieval, ranker.cut_weights)
-    latest = float(requests.now.max()) if len(requests) else 0.0
-    rule = CutRule(weights, item_scores(view, score, latest), reserve, options.seen == "keep")
+    scores = item_scores(view, plan.cut_score, requests.latest)
     cut = Candidates.of_size(len(requests), max(options.cut, min(k + 5 * reserve, capacity)))
     cut_candidates(
         requests.columns,
@@ -309,13 +283,13 @@ def cut_and_fill(
         items.columns,
         view.columns,
         EncoderColumns(results.encoder_queries, columns.encoded),
-        rule,
+        CutRule(plan.cut_weights, scores, reserve, options.seen == "keep"),
         candidates,
         cut,
     )
-    features = np.zeros((*cut.rows.shape, len(ranker.column_mask)), np.float32)
+    features = np.zeros((*cut.rows.shape, plan.columns), np.float32)
     columns.fill(
-        results.histories, requests, ranker.column_mask, results.encoder_queries,
+        results.histories, requests, plan.choice, results.encoder_queries,
         cut.rows, cut.n_rows, cut.walk_sums, features,
     )  # fmt: skip
     return Shortlist(candidates, cut, features)

@@ -19,6 +19,7 @@ from tracker.recommend.channels import (
     lay_out_all,
     new_turns,
     searched_mass,
+    seen_of,
     sources_of,
     strongest,
 )
@@ -28,7 +29,9 @@ from tracker.recommend.neighbour_walk import (
     walk_neighbours,
 )
 from tracker.recommend.options import RecommendOptions
+from tracker.recommend.plan import Plan
 from tracker.recommend.reader import SearchResults
+from tracker.scoring.blend import Blend
 from tracker.scoring.retrieval import LISTS
 from tracker.users.columns import RequestColumns
 from tracker.users.readings import Histories
@@ -103,7 +106,9 @@ def place_all(
     searches = sources.recent
     for b in range(len(rows)):
         slots[:] = -1
-        seen_row = -1 if limits.keep_seen else seen.rows[b]
+        _, seen_row = seen_of(seen, requests.slots[b])
+        if limits.keep_seen:
+            seen_row = -1
         rows[b, :] = -1
         places[b, :, :] = -1
         n = 0
@@ -161,13 +166,14 @@ def source_places(
     Args:
         results: of the indexes.
         requests: the B users.
-        options: as for `find_candidates`; no quota counts.
+        options: how many rows, from where; no quota counts.
         width: rows of each list, at most.
         capacity: rows of a user, at most.
         items: the catalogue.
         view: the live statistics of the items.
     """
-    inputs = channel_inputs(results, requests, 1, options, LISTS, width, False, items, view)
+    plan = Plan.of(options, Blend())._replace(lists=list(LISTS), long=width)
+    inputs = channel_inputs(results, requests, 1, plan, items, view)
     out = SourcePlaces(
         np.full((len(requests), capacity), -1, np.int32),
         np.full((len(requests), capacity, len(SOURCES)), -1, np.int32),

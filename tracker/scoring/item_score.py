@@ -64,7 +64,7 @@ def item_scores(view: ItemView, score: ItemScore, now: float) -> NDArray[np.floa
         _score(view.columns, score.weights, score.knee, now, out)
         return out
 
-    scores: NDArray[np.float32] = view.lately(("scores", *score.key), now, make)
+    scores: NDArray[np.float32] = view.lately(score.key, now, make)
     return scores
 
 

@@ -108,20 +108,20 @@ class Retrieval(msgspec.Struct, frozen=True):
 
 
 class ItemScore(NamedTuple):
-    """Weights (ITEM_FEATURES,) float32 of an item score; of trends only what is above the knee."""
+    """Weights (ITEM_FEATURES,) float32 of an item score; of trends only what is above the knee.
+
+    `key` is what two equal ones have in common.
+    """
 
     weights: NDArray[np.float32]
     knee: float
-
-    @property
-    def key(self) -> tuple[bytes, float]:
-        """The key that two equal ones have in common."""
-        return self.weights.tobytes(), self.knee
+    key: tuple[bytes, float]
 
 
 def item_score(weights: dict[str, float], knee: float = 0.0) -> ItemScore:
     """Return an item score by names of features; others than ITEM_FEATURES are passed over."""
-    return ItemScore(np.array([weights.get(n, 0.0) for n in ITEM_FEATURES], np.float32), knee)
+    values = np.array([weights.get(n, 0.0) for n in ITEM_FEATURES], np.float32)
+    return ItemScore(values, knee, (values.tobytes(), knee))
 
 
 _TREND = item_score({"trend_short": 1.0}, TREND_KNEE)

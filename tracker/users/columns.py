@@ -1,5 +1,6 @@
 """Columns that kernels take: users' rows, the catalogue, a chunk of events, and its outcomes."""
 
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -120,8 +121,13 @@ def rows_of(states: UserStates) -> RowColumns:
 def half_lives_of(states: UserStates) -> HalfLives:
     """Return the half-lives of an arena's configuration."""
     config = states.config
-    sums = np.array(config.half_lives_seconds, np.float64)
-    return HalfLives(sums, float(config.negative_half_life_seconds))
+    return HalfLives(_array_of(config.half_lives_seconds), float(config.negative_half_life_seconds))
+
+
+@cache
+def _array_of(half_lives: tuple[float, ...]) -> NDArray[np.float64]:
+    """Return half-lives as an array, which is only read."""
+    return np.array(half_lives, np.float64)
 
 
 def rules_of(states: UserStates, basis: int, sequence: int) -> Rules:

@@ -119,11 +119,12 @@ class Histories(NamedTuple):
 
 
 @native
-def _read_rings(
-    ring: Array, head: Array, slots: Slots, table: RowTable,
-    ring_rows: Array, history: Array, n_history: Array,
+def _read_histories(
+    slots: Slots, now: Array, head: Array, ring: Array, interest_heads: Array,
+    interest_means: Array, half_life_seconds: float, table: RowTable, out: Histories,
 ) -> None:  # fmt: skip
-    """Fill ring_rows, history and n_history of `Histories`."""
+    """Fill `Histories`; what is not in use stays as it is."""
+    ring_rows, history, n_history, strengths, changes, means, order = out
     for b in range(len(slots)):
         u = slots[b]
         n = 0
@@ -138,24 +139,14 @@ def _read_rings(
                     history[b, n] = r
                     n += 1
         n_history[b] = n
-
-
-@native
-def _read_interests(
-    slots: Slots, now: Array, head: Array, interest_heads: Array, interest_means: Array,
-    half_life_seconds: float, strengths: Array, changes: Array, means: Array, order: Array,
-) -> None:  # fmt: skip
-    """Fill strengths, changes, interests and order of `Histories`; what is not in use stays."""
-    for b in range(slots.shape[0]):
-        slot = slots[b]
-        if slot >= 0:
-            for s in range(whole(head[slot]["n_slots"])):
+        if u >= 0:
+            for s in range(whole(head[u]["n_slots"])):
                 strength, change = interest_strength(
-                    interest_heads[slot, s], now[b], half_life_seconds
+                    interest_heads[u, s], now[b], half_life_seconds
                 )
                 strengths[b, s] = strength
                 changes[b, s] = change
-                unit_mean(interest_means[slot, s], means[b, s])
+                unit_mean(interest_means[u, s], means[b, s])
         for s in range(order.shape[1]):
             place = s
             while place > 0 and strengths[b, order[b, place - 1]] < strengths[b, s]:
@@ -166,21 +157,24 @@ def _read_interests(
 
 def read_histories(requests: RequestBatch, items: ItemVectors) -> Histories:
     """Read the rows of B users at the times of their requests."""
-    states, slots = requests.states, requests.slots
-    users, width = len(slots), states.ring.shape[1]
-    ring_rows = np.full((users, width), -1, np.int32)
-    history = np.zeros((users, width), np.int32)
-    n_history = np.zeros(users, np.int64)
-    _read_rings(states.ring, states.head, slots, items.table, ring_rows, history, n_history)
-    strengths = np.zeros((users, states.config.slots), np.float32)
-    changes = np.zeros((users, states.config.slots), np.float32)
-    means = np.zeros((users, *states.interest_means.shape[1:]), np.float32)
-    order = np.empty((users, states.config.slots), np.int64)
-    _read_interests(
-        slots, requests.now, states.head, states.interest_heads, states.interest_means,
-        states.config.slot_half_life_seconds, strengths, changes, means, order,
+    states, config = requests.states, requests.states.config
+    users, width, interests = len(requests), states.ring.shape[1], config.slots
+    ring_rows = np.empty((users, width), np.int32)
+    ring_rows.fill(-1)
+    histories = Histories(
+        ring_rows,
+        np.zeros((users, width), np.int32),
+        np.zeros(users, np.int64),
+        np.zeros((users, interests), np.float32),
+        np.zeros((users, interests), np.float32),
+        np.zeros((users, interests, config.dim), np.float32),
+        np.empty((users, interests), np.int64),
+    )
+    _read_histories(
+        requests.slots, requests.now, states.head, states.ring, states.interest_heads,
+        states.interest_means, config.slot_half_life_seconds, items.table, histories,
     )  # fmt: skip
-    return Histories(ring_rows, history, n_history, strengths, changes, means, order)
+    return histories
 
 
 def interest_queries(
@@ -231,9 +225,39 @@ def shares_of(
         strengths: (B, S) decayed masses of interests.
         changes: (B, S) their changes since a day before, see `interest_strengths`.
     """
-    before = np.maximum(strengths - changes, 0.0)
-    share = strengths / np.maximum(strengths.sum(axis=1, keepdims=True), 1e-30)
-    return share, share - before / np.maximum(before.sum(axis=1, keepdims=True), 1e-30)
+    shares, moves = np.empty_like(strengths), np.empty_like(strengths)
+    _share_out(strengths, changes, shares, moves)
+    return shares, moves
+
+
+@native
+def _share_out(strengths: Array, changes: Array, shares: Array, moves: Array) -> None:
+    """Fill what `shares_of` returns."""
+    least, zero = np.float32(1e-30), np.float32(0.0)
+    for b in range(len(strengths)):
+        strength = strengths[b]
+        before = np.maximum(strength - changes[b], zero)
+        whole_now, whole_before = max(_sum(strength), least), max(_sum(before), least)
+        for s in range(len(strength)):
+            shares[b, s] = strength[s] / whole_now
+            moves[b, s] = shares[b, s] - before[s] / whole_before
+
+
+@native
+def _sum(values: Array) -> np.float32:
+    """Return the sum of up to 64 numbers, to the last bit as numpy adds them up."""
+    count = len(values) // 8 * 8
+    total = np.float32(0.0)
+    if count:
+        eight = np.zeros(8, np.float32)
+        for i in range(count):
+            eight[i % 8] += values[i]
+        total = ((eight[0] + eight[1]) + (eight[2] + eight[3])) + (
+            (eight[4] + eight[5]) + (eight[6] + eight[7])
+        )
+    for i in range(count, len(values)):
+        total += values[i]
+    return total
 
 
 class NamedInterests(NamedTuple):
@@ -250,90 +274,66 @@ class NamedInterests(NamedTuple):
     moves: NDArray[np.float32]
 
 
-def strongest_interests(
+class EveryInterest(NamedTuple):
+    """All interests of B users, strongest first.
+
+    `labels` (B, S) int32 are as those of `NamedInterests`; `medoids` (B, S) int64 the catalogue
+    rows of the items that the labels come from, -1 for none; `places` (B, S) int64 where the
+    interests are in the user's row, and `births` (B, S) int64 the order in which they began, 0 for
+    the oldest; both -1 beyond the user's interests.
+    """
+
+    labels: NDArray[np.int32]
+    medoids: NDArray[np.int64]
+    places: NDArray[np.int64]
+    births: NDArray[np.int64]
+
+
+def describe_interests(
     histories: Histories, requests: RequestBatch, items: ItemVectors
-) -> NamedInterests:
-    """Describe the strongest interests of each user."""
-    users = len(histories.order)
+) -> tuple[EveryInterest, NamedInterests]:
+    """Describe all interests of each user, and the strongest of them."""
+    users, width = shape = histories.order.shape
+    every = EveryInterest(
+        np.empty(shape, np.int32),
+        np.empty(shape, np.int64),
+        np.empty(shape, np.int64),
+        np.empty(shape, np.int64),
+    )
     named = NamedInterests(
         np.empty((users, INTERESTS), np.int32),
         np.zeros((users, INTERESTS), np.float32),
         np.zeros((users, INTERESTS), np.float32),
     )
     share, moved = shares_of(histories.strengths, histories.changes)
-    without = _name_interests(
-        requests.slots, histories.order, share, moved, requests.states.interest_heads,
-        items.table, items.label_codes, named,
-    )  # fmt: skip
-    if without:  # a medoid that is gone: rare
-        for b, i in np.argwhere((named.shares > 0.0) & (named.labels < 0)):
-            past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
-            if len(past):
-                cosines = items.vectors[past] @ histories.interests[b, histories.order[b, i]]
-                named.labels[b, i] = items.label_codes[past[int(np.argmax(cosines))]]
-    return named
-
-
-@native
-def _name_interests(
-    slots: Slots, order: Array, share: Array, moved: Array, interest_heads: Array,
-    table: RowTable, label_codes: Array, named: NamedInterests,
-) -> int:  # fmt: skip
-    """Fill what `strongest_interests` returns; return how many interests have no medoid's label."""
-    labels, shares, moves = named
-    without = 0
-    labels[:] = -1
-    for b in range(order.shape[0]):
-        for i in range(min(labels.shape[1], order.shape[1])):
-            interest = order[b, i]
-            shares[b, i] = share[b, interest]
-            moves[b, i] = moved[b, interest]
-            if not shares[b, i] > 0.0:
-                continue
-            medoid = interest_heads[max(slots[b], 0), interest]["medoid"]
-            row = row_of_hash(table.hashes, table.rows, medoid)
-            if row >= 0:
-                labels[b, i] = label_codes[row]
-            else:
-                without += 1
-    return without
-
-
-def every_interest(
-    histories: Histories, requests: RequestBatch, items: ItemVectors
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return label and most typical item of all interests of each user, strongest first.
-
-    Returns:
-        labels (B, S) int32 as those of `strongest_interests`; catalogue rows (B, S) int64 of the
-        items that the labels come from, -1 for none; places (B, S) int64 of the interests in the
-        user's row, and the order (B, S) int64 in which they began, 0 for the oldest; both -1
-        beyond the user's interests.
-    """
-    shape = histories.order.shape
-    labels, medoids = np.empty(shape, np.int32), np.empty(shape, np.int64)
-    places, births = np.empty(shape, np.int64), np.empty(shape, np.int64)
     without = _describe_interests(
-        requests.slots, histories.order, histories.strengths, requests.states.interest_heads,
-        items.table, items.label_codes, labels, medoids, places, births,
+        requests.slots, histories.order, histories.strengths, share, moved,
+        requests.states.interest_heads, items.table, items.label_codes, every, named,
     )  # fmt: skip
     if without:  # a medoid that is gone: rare
+        labels, medoids, places, _ = every
         for b, i in np.argwhere((places >= 0) & (medoids < 0)):
             past = histories.ring_rows[b, histories.history[b, : histories.n_history[b]]]
             if len(past):
                 cosines = items.vectors[past] @ histories.interests[b, places[b, i]]
                 medoids[b, i] = past[int(np.argmax(cosines))]
                 labels[b, i] = items.label_codes[medoids[b, i]]
-    return labels, medoids, places, births
+        strongest = min(INTERESTS, width)
+        is_named = named.shares[:, :strongest] > 0.0
+        named.labels[:, :strongest][is_named] = labels[:, :strongest][is_named]
+    return every, named
 
 
 @native
 def _describe_interests(
-    slots: Slots, order: Array, strengths: Array, interest_heads: Array, table: RowTable,
-    label_codes: Array, labels: Array, medoids: Array, places: Array, births: Array,
+    slots: Slots, order: Array, strengths: Array, share: Array, moved: Array,
+    interest_heads: Array, table: RowTable, label_codes: Array,
+    every: EveryInterest, named: NamedInterests,
 ) -> int:  # fmt: skip
-    """Fill what `every_interest` returns; return how many medoids the catalogue does not have."""
+    """Fill what is returned; return how many medoids the catalogue does not have."""
+    labels, medoids, places, births = every
     without = 0
+    named.labels[:] = -1
     for b in range(order.shape[0]):
         heads = interest_heads[max(slots[b], 0)]
         for i in range(order.shape[1]):
@@ -357,4 +357,9 @@ def _describe_interests(
                     or (heads[other]["born"] == heads[place]["born"] and other < place)
                 ):
                     births[b, i] += 1
+        for i in range(min(named.labels.shape[1], order.shape[1])):
+            named.shares[b, i] = share[b, order[b, i]]
+            named.moves[b, i] = moved[b, order[b, i]]
+            if named.shares[b, i] > 0.0:
+                named.labels[b, i] = labels[b, i]
     return without

@@ -259,6 +259,11 @@ class RequestBatch:
         return self.users.states
 
     @property
+    def latest(self) -> float:
+        """The latest time, in seconds; 0 without users."""
+        return max(self.now.tolist(), default=0.0)
+
+    @property
     def columns(self) -> RequestColumns:
         """The users as kernels take them."""
         return RequestColumns(self.now, self.slots, self.scenes)

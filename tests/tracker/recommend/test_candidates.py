@@ -9,8 +9,10 @@ from tests.worlds import START, World, likes
 from tracker.recommend.candidates import Candidates, find_candidates
 from tracker.recommend.channels import CHANNELS
 from tracker.recommend.options import RecommendOptions
+from tracker.recommend.plan import Plan
 from tracker.recommend.reader import SearchResults
 from tracker.recommend.source_places import SOURCES, source_places
+from tracker.scoring.blend import Blend
 from tracker.scoring.retrieval import Retrieval
 from tracker.users.readings import interest_queries, read_histories
 from tracker.users.rows import RequestBatch
@@ -32,9 +34,8 @@ def candidates_of(
     retrieval = Retrieval(content, recent, neighbours, trend // 2, encoder, lists, reserve=0)
     requests, results = asked(world, user, wished, scene)
     options = options_of(retrieval, capacity, keep_seen)
-    return find_candidates(
-        results, requests, min(k, capacity), options, False, world.items, world.view
-    )
+    plan = Plan.of(options, Blend())
+    return find_candidates(results, requests, min(k, capacity), plan, world.items, world.view)
 
 
 def options_of(retrieval: Retrieval, capacity: int, keep_seen: bool = False) -> RecommendOptions:
@@ -191,7 +192,9 @@ def test_quotas_give_the_rows_whose_place_in_a_source_is_within_them() -> None:
         nothing = Retrieval(0, 0, 0, 0, 0, {}, reserve=0)
         retrieval = msgspec.structs.replace(nothing, **quotas)
         options = options_of(retrieval, retrieval.rows)
-        made = find_candidates(results, requests, 1, options, False, world.items, world.view)
+        made = find_candidates(
+            results, requests, 1, Plan.of(options, Blend()), world.items, world.view
+        )
         rows, places = source_places(results, requests, options, 40, 80, world.items, world.view)
         own = places[0, :, SOURCES.index(source)]
         within = rows[0, (own >= 0) & (own < retrieval.rows)].tolist()
@@ -217,5 +220,5 @@ def test_what_has_no_quota_gets_none_of_the_room_that_is_left() -> None:
     requests, results = asked(world, 0)
     retrieval = Retrieval(0, 0, 2, 0, 0, {"trend_1": 2}, reserve=0)
     options = options_of(retrieval, 40)
-    made = find_candidates(results, requests, 1, options, False, world.items, world.view)
+    made = find_candidates(results, requests, 1, Plan.of(options, Blend()), world.items, world.view)
     assert set(channels_of(made)) == {"neighbours", "trend"}

@@ -115,7 +115,8 @@ def test_compiled_shares_are_those_of_plain_python(monkeypatch: pytest.MonkeyPat
     world = World(users=1)
     world.send(*likes(0, [0, 2, 4, 1]))
     native = told_of(world.recommend([0], now=START + 60.0))
-    monkeypatch.setattr(module, "_weigh_reasons", module._weigh_reasons.py_func)  # type: ignore[attr-defined]
+    for name in ("_describe", "_weigh_reasons"):
+        monkeypatch.setattr(module, name, getattr(module, name).py_func)
     plain = told_of(world.recommend([0], now=START + 60.0))
     assert native.shares == pytest.approx(plain.shares, abs=1e-5)
     assert native.others == pytest.approx(plain.others, abs=1e-5)

@@ -9,7 +9,7 @@ from tests.worlds import START, World, likes
 from tracker.recommend import labels as module
 from tracker.recommend.labels import MOST_BYTES, Words
 from tracker.recommend.list_json import interest_names
-from tracker.users.readings import every_interest, read_histories
+from tracker.users.readings import describe_interests, read_histories
 
 WORDS = ("red", "tea", "socks", "shoes", "Socks", "trail")
 
@@ -117,11 +117,11 @@ def test_an_interest_in_the_place_of_another_one_is_the_youngest() -> None:
     heads["born"][:2] = [START + 500.0, START]  # the first place was taken again
     requests = world.asked([0], now=START + 600.0)
     histories = read_histories(requests, world.items)
-    _, _, places, births = every_interest(histories, requests, world.items)
+    (_, _, places, births), _ = describe_interests(histories, requests, world.items)
     known = {int(place): int(birth) for place, birth in zip(places[0], births[0], strict=True)}
     assert (known[0], known[1]) == (1, 0)
     heads["born"][:2] = START  # as old as each other
-    _, _, places, births = every_interest(histories, requests, world.items)
+    (_, _, places, births), _ = describe_interests(histories, requests, world.items)
     known = {int(place): int(birth) for place, birth in zip(places[0], births[0], strict=True)}
     assert (known[0], known[1]) == (0, 1)
 

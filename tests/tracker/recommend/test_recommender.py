@@ -13,6 +13,7 @@ from tracker.kernels import arithmetic as dots
 from tracker.recommend import (
     candidates,
     columns,
+    explanation,
     list_json,
     recommender,
     selection,
@@ -377,11 +378,11 @@ def test_compiled_and_plain_python_give_the_same_lists_and_features(
     left_native = {
         "row_of_hash",
         "bloom_contains",
-        "_sum_up",
+        "sum_up",
     }  # their 64-bit arithmetic wraps around
     for module in (
         dots, history, walk, candidates, shortlist, columns, selection, recommender, lists_module,
-        list_json, features, context, blend,
+        explanation, list_json, features, context, blend,
     ):  # fmt: skip
         for name, kernel in list(vars(module).items()):
             if hasattr(kernel, "py_func") and name not in left_native:
