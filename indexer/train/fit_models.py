@@ -145,6 +145,9 @@ def fit_models(
         ranker = _fit_ranker(examples, options, progress)
         choice = choose_retrieval(pools, ranker.network, parts.items.vectors)
     ranker = replace(ranker, network=with_retrieval(ranker.network, choice))
+    columns = ranker.network.info.columns
+    if len(columns) == 1:
+        progress.note(f"the ranking is {columns[0]} alone: held-out events gain nothing by more")
     for line in recall_lines(ranker.network.info.retrieval):
         progress.note(f"candidates: {line}")
     if prediction is not None:

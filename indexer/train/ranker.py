@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from indexer.encoder.choice import cores
 from indexer.encoder.optimizer import AdamW
-from indexer.evaluate.metrics import hit_rate_at_k, ndcg_at_k
+from indexer.evaluate.metrics import gains_at_k, hit_rate_at_k, ndcg_at_k
 from indexer.replay.ranker_examples import HARD, Examples
 from indexer.train.linear_fit import fit_linear
 from indexer.train.ranker_net import Net, merged
@@ -47,6 +47,12 @@ CUT_STEPS = 300
 
 LEAST_GAIN = 0.01
 """Nats that OPTIONAL columns must gain on held-out targets: less is not worth their time."""
+
+ALONE_EXAMPLES = 4000
+"""Number of the latest targets, of those fitted on, by which the best single column is chosen."""
+
+ALONE_ERROR = 0.02
+"""Largest standard error, as a share of NDCG@10, with which a single column may replace all."""
 
 LINEAR_EXAMPLES, LINEAR_PENALTY = 8000, 1e-4
 """Number of the latest targets that the linear score is fitted on; its penalty on squared weights,
@@ -109,6 +115,9 @@ def fit_ranker(
     5. Fit the weights of LATE columns beside the score on fresh targets, and those of the features
        of the recommender's first cut. Leave the probability out if it adds nothing.
 
+    Where held-out targets are ranked as well by one column alone, that column is the score, and
+    steps 4 and 5 fit the first cut only: see `_column_alone`.
+
     The loss is softmax cross-entropy, a candidate that stands for several items counted as so
     many. The same seed gives the same weights on one machine.
 
@@ -129,6 +138,10 @@ def fit_ranker(
         # 3. Fit a linear score, and the parts of both.
         parts = _parts(data, first.net, _linear_weights(data, fitted), validation)
         every = np.arange(len(examples))
+        alone = _column_alone(examples, first, options, parts)
+        if alone is not None:
+            cut = _cut_weights(examples, options)
+            return Fitted(_network_alone(data, every, alone, cut), curve, best)
         nets = [_new_net(data, options, member) for member in range(options.members)]
 
         def fit(member: int) -> Net:
@@ -141,7 +154,9 @@ def fit_ranker(
             net.mix(linear, parts)
         modelled = np.flatnonzero((scale > 1e-4) & np.isin(COLUMNS, LATE))
         # 5. Fit the weights of late columns and of the first cut.
-        scaled, added, modelled = _late_weights(data, members, examples, modelled)
+        scaled, added, modelled = _late_weights(
+            data, members, examples, modelled, np.flatnonzero(examples.fresh)
+        )
         cut = _cut_weights(examples, options)
     names = [COLUMNS[column] for column in [*data.columns.tolist(), *modelled.tolist()]]
     return Fitted(Network(names, merged(members, scaled, added, cut)), curve, best)
@@ -399,11 +414,8 @@ def measure_epoch(
         features, offsets = data.batch(events[start : start + 512])
         scores = net(features)
         losses.append(target_losses(scores + offsets))
-        above = scores[:, 1:] - scores[:, :1]
-        stands_for = torch.exp(offsets[:, 1:])
-        better = (above > 0) * stands_for + (above == 0) * stands_for / 2.0
-        ranks.append(1.0 + better.sum(dim=1))
-    measured = torch.cat(ranks).double().numpy()
+        ranks.append(_ranks(scores, offsets))
+    measured = np.concatenate(ranks)
     return Epoch(
         epoch,
         loss,
@@ -460,10 +472,88 @@ def _parts(
     return part, 1.0 - part
 
 
+def _column_alone(
+    examples: Examples, first: _FirstFit, options: RankerOptions, parts: tuple[float, float]
+) -> int | None:
+    """Return the place of the one column that ranks as well as all together; None if none does.
+
+    The simplest score within one standard error is preferred, Breiman et al. 1984: where choices
+    follow a single count, whatever else is weighed is noise. Compared is NDCG@10 of the best column
+    with that of a network and its linear part: on the targets held out; then, which tells smaller
+    differences, on the later half of the targets, with both fitted on the earlier half.
+    """
+    data, late = first.data, np.flatnonzero((first.scale > 1e-4) & np.isin(COLUMNS, LATE))
+    fitted, validation = parted(examples, options)
+    place = _best_column(data, fitted[-ALONE_EXAMPLES:])
+
+    def gain_of_all(
+        net: Net, early: NDArray[np.int64], later: NDArray[np.int64]
+    ) -> tuple[float, float]:
+        """Return the gain on later targets over the column alone, and its standard error."""
+        net.mix(_linear_weights(data, early), parts)
+        fresh = early[examples.fresh[early]]
+        scaled, added, kept = _late_weights(data, [net], examples, late, fresh)
+        scores, offsets = _scores(data, later, net)
+        more = torch.from_numpy(examples.features[later][:, :, kept].astype(np.float64))
+        ranks = _ranks(scaled * scores + more @ torch.from_numpy(added), offsets)
+        alone, _ = _scores(data, later, lambda x: x[:, :, place])
+        own = gains_at_k(_ranks(alone, offsets), 10)
+        gains = (gains_at_k(ranks, 10) - own) / max(float(own.mean()), 1e-9)
+        return float(gains.mean()), float(gains.std()) / math.sqrt(len(gains))
+
+    gain, error = gain_of_all(deepcopy(first.net), fitted, validation)
+    if gain > error:
+        return None
+    early, later = np.split(np.arange(len(examples)), [len(examples) // 2])
+    net = _new_net(data, options, 0)
+    net = _fit(data, early, options, net, 0, first.best.epoch, first.epochs)
+    gain, error = gain_of_all(net, early, later)
+    return place if gain <= error <= ALONE_ERROR else None
+
+
+def _best_column(data: RankerTensors, events: NDArray[np.int64]) -> int:
+    """Return the place, in `data.columns`, of the column of best NDCG@10 by itself."""
+    gains = np.zeros(len(data.columns))
+    for start in range(0, len(events), 256):
+        features, offsets = data.batch(events[start : start + 256])
+        for place in range(len(gains)):
+            gains[place] += gains_at_k(_ranks(features[:, :, place], offsets), 10).sum()
+    return int(gains.argmax())
+
+
+def _network_alone(
+    data: RankerTensors, events: NDArray[np.int64], place: int, cut: NDArray[np.float32]
+) -> Network:
+    """Return the network that reads one column; its weight makes scores of nats."""
+    which = np.arange(len(data.columns)) == place
+    one = _with_columns(data, which)
+    net = Net(1, (1, 1), one.shift, one.scale)
+    with torch.no_grad():
+        for weights in net.parameters():
+            weights.zero_()
+        # A column that says something puts targets higher, so the weight is positive.
+        net.skip.weight.copy_(_linear_weights(one, events).clamp(min=1e-3))
+    return Network([COLUMNS[int(one.columns[0])]], merged([net], 1.0, np.zeros(0), cut))
+
+
+def _ranks(scores: Tensor, offsets: Tensor) -> NDArray[np.float64]:
+    """Return the ranks (Q,) of targets; a better candidate counts as the items it stands for."""
+    above = scores[:, 1:] - scores[:, :1]
+    better = (above > 0) * 1.0 + (above == 0) * 0.5
+    ranks = 1.0 + (better * torch.exp(offsets[:, 1:])).sum(dim=1)
+    return np.asarray(ranks.double().numpy())
+
+
 def _late_weights(
-    data: RankerTensors, members: list[Net], examples: Examples, late: NDArray[np.int64]
+    data: RankerTensors,
+    members: list[Net],
+    examples: Examples,
+    late: NDArray[np.int64],
+    fresh: NDArray[np.int64],
 ) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
     """Fit what late columns (L,) add to the members' mean score, by the same loss on fresh targets.
+
+    The latest of `fresh` (Q,) are used.
 
     Few numbers, a convex problem. The probability is kept only if it is worth its computing time:
     fitted on the earlier half of the targets, its weight has to be positive, and has to lower the
@@ -472,7 +562,7 @@ def _late_weights(
     Returns:
         factor of the score, weights (M,), and the columns (M,) that are kept.
     """
-    events = np.flatnonzero(examples.fresh)[-LATE_EXAMPLES:]
+    events = fresh[-LATE_EXAMPLES:]
     if not len(late) or not len(events):
         return 1.0, np.zeros(len(late)), late
     scores, offsets = _scores(

@@ -20,6 +20,12 @@ pytestmark = pytest.mark.training
 QUICK = RankerOptions(hidden=(8, 8), steps=60, max_epochs=10, learning_rate=0.02, warmup_steps=5)
 
 
+@pytest.fixture
+def no_column_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the network serve even where one column tells all."""
+    monkeypatch.setattr("indexer.train.ranker._column_alone", lambda *given: None)
+
+
 def examples_of(truth: str, noise: str, count: int = 400) -> Examples:
     """Return targets that have the highest value of one column; another one is noise."""
     random = np.random.default_rng(0)
@@ -37,6 +43,7 @@ def examples_of(truth: str, noise: str, count: int = 400) -> Examples:
     return Examples(features, nothing, every, every >= count // 2, nothing.astype(np.int32))
 
 
+@pytest.mark.usefixtures("no_column_alone")
 def test_a_ranker_finds_the_column_that_matters() -> None:
     told: list[Epoch] = []
     fitted = fit_ranker(examples_of("content_60", "trend_1"), QUICK, told.append)
@@ -52,6 +59,7 @@ def test_a_ranker_finds_the_column_that_matters() -> None:
     assert scores[0] > scores[1]
 
 
+@pytest.mark.usefixtures("no_column_alone")
 def test_the_members_serve_as_one_network_with_their_mean_score(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,6 +120,7 @@ def test_the_probability_is_read_only_where_it_helps_to_rank(worth: float, kept:
         assert fitted.network.weights.skip[-1] == pytest.approx(0.7, abs=0.15)
 
 
+@pytest.mark.usefixtures("no_column_alone")
 def test_without_fresh_targets_a_late_column_counts_nothing() -> None:
     examples = examples_of("content_60", "encoder")
     examples.fresh[:] = False
@@ -120,6 +129,7 @@ def test_without_fresh_targets_a_late_column_counts_nothing() -> None:
     assert fitted.network.weights.skip[-1] == 0.0
 
 
+@pytest.mark.usefixtures("no_column_alone")
 @pytest.mark.parametrize(("truth", "noise", "kept"), [
     ("content_near", "trend_short", {"content_near", "trend_short"}),
     ("trend_short", "content_near", {"trend_short"}),
@@ -139,6 +149,7 @@ def test_the_first_cut_is_weighed_by_the_same_targets() -> None:
     assert trend == negative == repeats == 0.0
 
 
+@pytest.mark.usefixtures("no_column_alone")
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     examples = examples_of("trend_short", "age")
     first, second = (fit_ranker(examples, QUICK).network.weights for _ in range(2))
@@ -178,6 +189,7 @@ def test_a_ranker_learns_groups_from_a_replayed_log(tmp_path: Path) -> None:
     assert (served.rows[0] % 2 == own).all()
 
 
+@pytest.mark.usefixtures("no_column_alone")
 def test_where_one_line_of_arithmetic_tells_all_hidden_layers_get_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -193,6 +205,33 @@ def test_where_one_line_of_arithmetic_tells_all_hidden_layers_get_little(
         scores = network.score(later.features.astype(np.float32), np.full(len(later), 20))
         losses.append(float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[:, 0])))
     assert losses[0] < losses[1] - 0.01
+
+
+NOISE = dict.fromkeys(("trend_long", "age", "content_60", "neighbours_95", "interest_1"), 0.0)
+
+
+def test_where_choices_follow_one_count_that_count_alone_ranks() -> None:
+    fitted = fit_ranker(chosen_by({"trend_short": 2.0, **NOISE}, 3000), QUICK).network
+    assert fitted.info.columns == ["trend_short"]
+    features = chosen_by({"trend_short": 2.0, **NOISE}, 50, seed=1).features.astype(np.float32)
+    scores = fitted.score(features, np.full(50, 20))
+    np.testing.assert_allclose(
+        scores, 2.0 * features[:, :, COLUMNS.index("trend_short")], rtol=0.1, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("second", "worth"), [("content_60", 1.0), ("encoder", 1.0)])
+def test_a_count_does_not_rank_alone_where_another_column_adds_to_it(
+    second: str, worth: float
+) -> None:
+    examples = chosen_by({**NOISE, "trend_short": 2.0, second: worth}, 3000)
+    columns = fit_ranker(examples, QUICK).network.info.columns
+    assert {"trend_short", second} < set(columns)
+
+
+def test_too_few_targets_to_tell_a_small_difference_leave_the_ranker_as_it_is() -> None:
+    columns = fit_ranker(chosen_by({"trend_short": 1.0, **NOISE}, 300), QUICK).network.info.columns
+    assert {"trend_short", *NOISE} == set(columns)
 
 
 def test_a_thinned_sample_stands_for_as_many_items_and_each_candidate_has_its_turn() -> None:
