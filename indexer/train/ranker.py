@@ -492,9 +492,9 @@ def _column_alone(
         """Return the gain on later targets over the column alone, and its standard error."""
         net.mix(_linear_weights(data, early), parts)
         fresh = early[examples.fresh[early]]
-        scaled, added, kept = _late_weights(data, [net], examples, late, fresh)
+        scaled, added, columns = _late_weights(data, [net], examples, late, fresh)
         scores, offsets = _scores(data, later, net)
-        more = torch.from_numpy(examples.features[later][:, :, kept].astype(np.float64))
+        more = torch.from_numpy(examples.features[later][:, :, columns].astype(np.float64))
         ranks = _ranks(scaled * scores + more @ torch.from_numpy(added), offsets)
         alone, _ = _scores(data, later, lambda x: x[:, :, place])
         own = gains_at_k(_ranks(alone, offsets), 10)
