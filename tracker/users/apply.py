@@ -63,15 +63,13 @@ class Applied:
     `outcomes` (N,) uint8, one of APPLIED .. ALREADY_RETRACTED an event; `item_events` (M,)
     ITEM_EVENT of those that changed a state, in order, but for those of users who had added enough
     to the item, of which there are `not_of_items`; `unknown` events were of items not in the
-    catalogue; `seen_changed` (U,) int64, user slots whose seen set has to be stored; `late` (N,)
-    bool, the applied ones that were not the newest of their user; `rebuilt` rows of another
-    artifact were carried over before.
+    catalogue; `late` (N,) bool, the applied ones that were not the newest of their user; `rebuilt`
+    rows of another artifact were carried over before.
     """
 
     outcomes: NDArray[np.uint8]
     item_events: Array
     unknown: int
-    seen_changed: Slots
     late: NDArray[np.bool_]
     rebuilt: int = 0
     not_of_items: int = 0
@@ -104,6 +102,18 @@ def _note_in_ring(
 
 
 @native
+def _are_whole(events: EventColumns, n_rows: int) -> bool:
+    """Return whether rows are in bounds, and times and weights are numbers."""
+    for i in range(events.rows.shape[0]):
+        if events.rows[i] >= n_rows:
+            return False
+        is_number = np.isfinite(events.weights[i]) and np.isfinite(events.times[i])
+        if not is_number and events.retracts[i] == 0:
+            return False
+    return True
+
+
+@native
 def _apply(
     rows: RowColumns,
     events: EventColumns,
@@ -118,8 +128,10 @@ def _apply(
     """Apply events in order.
 
     Returns the number of item events in `out`, of unknown items, and of events that were not told
-    to their items.
+    to their items. The first is -1 if `_are_whole` is false: then nothing is applied.
     """
+    if not _are_whole(events, len(content.vectors)):
+        return -1, 0, 0
     scratch = np.empty(rows.interest_means.shape[1:], np.float32)
     written = 0
     unknown = 0
@@ -224,23 +236,10 @@ def _apply(
 
 
 @native
-def _are_whole(events: EventColumns, capacity: int, n_rows: int) -> bool:
-    """Return whether slots and rows are in bounds, and times and weights are numbers."""
-    for i in range(events.slots.shape[0]):
-        if not 0 <= events.slots[i] < capacity or events.rows[i] >= n_rows:
-            return False
-        is_number = np.isfinite(events.weights[i]) and np.isfinite(events.times[i])
-        if not is_number and events.retracts[i] == 0:
-            return False
-    return True
-
-
-@native
 def _look_through(
-    slots: Array, head: Array, seen_slots: Array, basis: np.uint64, ring: int,
-    users: Array, evicted: Array, overflow: Array,
-) -> tuple[int, int, int, int]:  # fmt: skip
-    """Find the users of sorted slots, and those among them who need a seen set.
+    slots: Array, head: Array, seen_slots: Array, basis: np.uint64, ring: int, overflow: Array
+) -> tuple[int, int, int]:
+    """Find the users of sorted slots who need a seen set.
 
     Args:
         slots: (N,) of the events, in ascending order.
@@ -248,15 +247,12 @@ def _look_through(
         seen_slots: (C,) by user slot, -1 for none.
         basis: that rows have to be of.
         ring: entries of a ring.
-        users: filled with each user once.
-        evicted: filled with how many entries have left the ring of each user.
         overflow: filled with the users without a seen set whose ring can overflow now.
 
     Returns:
-        the number of users and of those in `overflow`; the first row of another basis, and the
-        first whose seen set was not loaded, each -1 if there is none.
+        the number of users in `overflow`; the first row of another basis, and the first whose seen
+        set was not loaded, each -1 if there is none.
     """
-    n = 0
     n_overflow = 0
     foreign = -1
     unloaded = -1
@@ -270,9 +266,6 @@ def _look_through(
         in_ring = whole(row["n_ring"])
         if foreign < 0 and in_ring > 0 and row["basis"] != basis:
             foreign = user
-        users[n] = user
-        evicted[n] = row["evicted"]
-        n += 1
         if seen_slots[user] < 0:
             if unloaded < 0 and row["evicted"] > 0:
                 unloaded = user
@@ -280,19 +273,7 @@ def _look_through(
                 overflow[n_overflow] = user
                 n_overflow += 1
         start = end
-    return n, n_overflow, foreign, unloaded
-
-
-def _check_events(states: UserStates, events: EventBatch, n_rows: int) -> None:
-    if events.slots.min() < 0 or events.slots.max() >= states.capacity:
-        raise ValueError(
-            f"event slots run from {events.slots.min()} to {events.slots.max()}; the arena has"
-            f" rows 0 to {states.capacity - 1}"
-        )
-    if events.rows.max() >= n_rows:
-        raise ValueError(f"an event has row {events.rows.max()}; the catalogue has {n_rows}")
-    if not (np.isfinite(events.weights) & np.isfinite(events.times) | (events.retracts != 0)).all():
-        raise ValueError("an event has a time or weight that is not a number")
+    return n_overflow, foreign, unloaded
 
 
 def apply_events(
@@ -340,23 +321,17 @@ def apply_events(
     n = len(events.slots)
     outcomes = np.zeros(n, np.uint8)
     if n == 0:
-        nothing = np.zeros(0, np.int64)
-        return Applied(outcomes, np.zeros(0, ITEM_EVENT), 0, nothing, np.zeros(0, np.bool_))
+        return Applied(outcomes, np.zeros(0, ITEM_EVENT), 0, np.zeros(0, np.bool_))
     content = content_of(states, catalogue)
-    columns = events_of(events)
-    if not _are_whole(columns, states.capacity, len(catalogue.vectors)):
-        _check_events(states, events, len(catalogue.vectors))
-    users, overflow = np.empty(n, np.int64), np.empty(n, np.int64)
-    evicted = np.empty(n, np.int64)
-    n_users, n_overflow, foreign, unloaded = _look_through(
-        np.sort(events.slots),
-        states.head,
-        seen_slots,
-        np.uint64(basis),
-        states.config.ring,
-        users,
-        evicted,
-        overflow,
+    slots = np.sort(events.slots)
+    if slots[0] < 0 or slots[-1] >= states.capacity:
+        raise ValueError(
+            f"event slots run from {slots[0]} to {slots[-1]}; the arena has rows 0 to"
+            f" {states.capacity - 1}"
+        )
+    overflow = np.empty(n, np.int64)
+    n_overflow, foreign, unloaded = _look_through(
+        slots, states.head, seen_slots, np.uint64(basis), states.config.ring, overflow
     )
     if foreign >= 0:
         raise ValueError(
@@ -365,7 +340,6 @@ def apply_events(
         )
     if unloaded >= 0:
         raise ValueError(f"user row {unloaded} has a seen set that was not loaded: unpack it first")
-    users = users[:n_users]
     if n_overflow:
         seen_slots[overflow[:n_overflow]] = seen.allocate(n_overflow)
     out = np.zeros(n, ITEM_EVENT)
@@ -373,7 +347,7 @@ def apply_events(
     late = np.zeros(n, np.bool_)
     written, unknown, not_of_items = _apply(
         rows_of(states),
-        columns,
+        events_of(events),
         rules_of(states, basis, sequence),
         content,
         seen_of(seen, seen_slots),
@@ -382,11 +356,15 @@ def apply_events(
         recents,
         late,
     )
+    if written < 0:
+        raise ValueError(
+            f"the rows of events go up to {events.rows.max()}, and the catalogue has"
+            f" {len(catalogue.vectors)}; or one has a time or weight that is not a number"
+        )
     out = out[:written]
     out["recent"] = recents[:written]
     out["source_partition"] = events.partition
-    changed = users[states.head["evicted"][users] != evicted[:n_users]]
-    return Applied(outcomes, out, unknown, changed, late, not_of_items=not_of_items)
+    return Applied(outcomes, out, unknown, late, not_of_items=not_of_items)
 
 
 def joined(parts: Sequence[Applied]) -> Applied:
@@ -395,7 +373,6 @@ def joined(parts: Sequence[Applied]) -> Applied:
         np.concatenate([part.outcomes for part in parts]),
         np.concatenate([part.item_events for part in parts]),
         sum(part.unknown for part in parts),
-        np.unique(np.concatenate([part.seen_changed for part in parts])),
         np.concatenate([part.late for part in parts]),
         not_of_items=sum(part.not_of_items for part in parts),
     )

@@ -20,7 +20,7 @@ from tracker.kernels.row_bytes import (
 )
 from tracker.users.columns import RequestColumns
 from tracker.users.config import InterestConfig
-from tracker.users.layout import FORMAT, ByteColumns
+from tracker.users.layout import FORMAT
 from tracker.users.seen import FORMAT as SEEN_FORMAT
 from tracker.users.seen import SeenFormatError, SeenSets
 from tracker.users.states import ANY_ARTIFACT, StateFormatError, UserStates
@@ -74,12 +74,12 @@ class UserRows:
     def put_rows(self, start: int, rows: "UserRows", slots: Slots) -> None:
         """Copy B rows of the same layout into those from `start` on, to be read."""
         places = slice(start, start + len(slots))
-        for name in ByteColumns._fields:
-            getattr(self.states, name)[places] = getattr(rows.states, name)[slots]
+        self.states.put_rows(start, rows.states, slots)
+        self.seen_slots[places] = -1
         seen = rows.seen_slots[slots]
-        self.seen_slots[places] = np.where(seen >= 0, np.arange(places.start, places.stop), -1)
-        long = np.flatnonzero(seen >= 0)
+        (long,) = (seen >= 0).nonzero()
         if len(long):
+            self.seen_slots[start + long] = start + long
             self.seen.grow(self.states.capacity)
             for name in ("bits", "counts", "active"):
                 getattr(self.seen, name)[start + long] = getattr(rows.seen, name)[seen[long]]

@@ -151,6 +151,7 @@ class UserStates:
         self.interest_means = np.zeros((capacity, s, d), np.int16)
         self.ring = np.zeros((capacity, config.ring), RING)
         self._room = Room(most)
+        self._bytes: ByteColumns | None = None  # of the arrays there are now
 
     @property
     def capacity(self) -> int:
@@ -164,6 +165,7 @@ class UserStates:
             return
         for name in _COLUMNS:
             setattr(self, name, self._room.longer(name, getattr(self, name), capacity))
+        self._bytes = None
         self.head["last_offset"][old:] = -1
         self.head["emitted_offset"][old:] = -1
 
@@ -172,40 +174,41 @@ class UserStates:
         if width != self.hidden.shape[1]:
             self.hidden = np.zeros((self.capacity, width), np.float16)
             self.head["encoder"] = 0
+            self._bytes = None
 
     def clear(self, slots: Slots) -> None:
         """Reset rows to those of users without events."""
-        clear_rows(slots, self._columns_as_bytes())
+        clear_rows(slots, self._as_bytes())
         self.head["last_offset"][slots] = -1
         self.head["emitted_offset"][slots] = -1
 
     def copy_rows(self, slots: Slots | slice) -> "UserStates":
         """Return rows (n,) as an arena of their own, which later events do not change."""
         copy = shallow_copy(self)
-        copy._room = Room()
+        copy._room, copy._bytes = Room(), None
         for name in _COLUMNS:
             setattr(copy, name, np.array(getattr(self, name)[slots]))
         return copy
 
-    def _columns_as_bytes(self) -> ByteColumns:
-        n = self.capacity
-        columns = [
-            np.zeros((n, 0), np.uint8)
-            if not getattr(self, name).size
-            else getattr(self, name).reshape(n, -1).view(np.uint8).reshape(n, -1)
-            for name in _COLUMNS
-        ]
-        return ByteColumns(*columns)
+    def put_rows(self, start: int, states: "UserStates", slots: Slots) -> None:
+        """Copy B rows of the same layout into those from `start` on."""
+        end = start + len(slots)
+        for mine, theirs in zip(self._as_bytes(), states._as_bytes(), strict=True):
+            theirs.take(slots, 0, mine[start:end], "clip")  # "raise" would copy twice
 
-    def _sizes(self) -> NDArray[np.int64]:
-        names = _COLUMNS[:4]
-        return np.array(
-            [
-                getattr(self, name).dtype.itemsize * int(np.prod(getattr(self, name).shape[1:]))
-                for name in names
-            ],
-            np.int64,
-        )
+    def _as_bytes(self) -> ByteColumns:
+        if self._bytes is None:
+            n = self.capacity
+            columns = [getattr(self, name) for name in _COLUMNS]
+            self._bytes = ByteColumns(
+                *(
+                    column.reshape(n, -1).view(np.uint8).reshape(n, -1)
+                    if column.size
+                    else np.zeros((n, 0), np.uint8)
+                    for column in columns
+                )
+            )
+        return self._bytes
 
     def pack_buffer(self, slots: Slots) -> tuple[Array, NDArray[np.int64]]:
         """Write rows one after another; without Python's lock, so it can run in a worker thread.
@@ -223,7 +226,7 @@ class UserStates:
             self.head,
             config.dim,
             len(config.half_lives_seconds),
-            self._columns_as_bytes(),
+            self._as_bytes(),
         )
         return words, offsets
 
@@ -264,7 +267,7 @@ class UserStates:
         empty = offsets[1:] == offsets[:-1]
         if empty.any():
             self.clear(slots[empty])
-        unpack_rows(slots, words, offsets, self.head, config.dim, self._columns_as_bytes())
+        unpack_rows(slots, words, offsets, self.head, config.dim, self._as_bytes())
 
     def problem_of(self, row: bytes) -> str | None:
         """Return why a row cannot be read: damaged, newer, older, layout; None if it can."""
@@ -281,7 +284,7 @@ class UserStates:
         return check_rows(
             words,
             offsets,
-            self._sizes(),
+            np.array([column.shape[1] for column in self._as_bytes()[:4]], np.int64),
             config.dim,
             len(config.half_lives_seconds),
             config.slots,

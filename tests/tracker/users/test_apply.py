@@ -146,8 +146,7 @@ def test_times_far_apart_leave_nothing_and_no_denormal_numbers() -> None:
 
 def test_what_leaves_the_ring_is_in_the_seen_set() -> None:
     users = Users()
-    applied = users.apply(*(Action(item=i, event_id=100 + i, time=START + i) for i in range(1, 31)))
-    assert applied.seen_changed.tolist() == [0]
+    users.apply(*(Action(item=i, event_id=100 + i, time=START + i) for i in range(1, 31)))
     slot = int(users.seen_slots[0])
     gone = int(users.head()["evicted"])
     assert gone == 30 - int(users.head()["n_ring"])
