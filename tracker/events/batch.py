@@ -175,10 +175,8 @@ class EventReader:
             the batch, and (index in `values`, rejection) for each record that was rejected, and
             for each reason for which events of a record with several were.
         """
-        self.units = Counter()
-        self.unknown_fields = Counter()
-        self.unknown_kinds = Counter()
-        self.passed_over = Counter()
+        for counter in (self.units, self.unknown_fields, self.unknown_kinds, self.passed_over):
+            counter.clear()
         self.parts_refused: dict[tuple[int, str], bytes] = {}
         batch, rejected, self.places = self._read(
             topic, partition, values, offsets, arrivals, self._decode
@@ -271,23 +269,23 @@ class EventReader:
             event_ids.append(0 if event.event_id is None else hash_id(event.event_id))
             retracts.append(retracted)
             indices.append(position)
-        appended_seconds = np.array(arrivals.times, np.float64)
+        slots, rows = np.full((2, len(users)), -1, np.int64)
         batch = EventBatch(
             topic=topic,
             partition=partition,
             users=users,
-            slots=np.full(len(users), -1, np.int64),
+            slots=slots,
             items=np.array(items, np.uint64),
-            rows=np.full(len(users), -1, np.int64),
+            rows=rows,
             times=np.array(times, np.float64),
-            appended=appended_seconds[indices] if indices else np.zeros(0, np.float64),
+            appended=np.array([arrivals.times[index] for index in indices], np.float64),
             weights=np.array(weights, np.float32),
             values=np.array(event_values, np.float32),
             kinds=np.array(kinds, np.uint16),
             scenes=np.array(scenes, np.uint32),
             event_ids=np.array(event_ids, np.uint64),
             retracts=np.array(retracts, np.uint64),
-            offsets=np.asarray(offsets, np.int64)[indices] if indices else np.zeros(0, np.int64),
+            offsets=np.array([offsets[index] for index in indices], np.int64),
             joined=joined,
         )
         return batch, rejected, indices

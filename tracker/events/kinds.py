@@ -238,7 +238,7 @@ class Kinds(msgspec.Struct, frozen=True):
     ) -> NDArray[np.bool_]:
         """Return which events (E,) are ratings beyond the scale, by their codes and values."""
         outside: NDArray[np.bool_] = (values < self.rating_min) | (values > self.rating_max)
-        if not outside.any():  # nearly always
+        if not np.count_nonzero(outside):  # nearly always
             return outside
         codes = [kind_code(name) for name, line in self.table.items() if line.curve == "rating"]
         beyond: NDArray[np.bool_] = outside & np.isin(kinds, np.array(codes, np.uint16))

@@ -92,11 +92,12 @@ class Arena(Generic[Key]):
         """
         self._tick += 1
         get = self._slots.get
-        slots = np.array([get(key, -1) for key in keys], np.int64)
-        cached = slots[slots >= 0]
-        self._last_use[cached] = self._tick
-        if len(cached) == len(slots):
+        found = [get(key, -1) for key in keys]
+        slots = np.array(found, np.int64)
+        if -1 not in found:
+            self._last_use[slots] = self._tick
             return slots, [], np.zeros(0, np.int64)
+        self._last_use[slots[slots >= 0]] = self._tick
         absent = np.flatnonzero(slots < 0).tolist()
         new = list(dict.fromkeys(keys[index] for index in absent))
         if len(self._free) < len(new):

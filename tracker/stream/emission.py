@@ -112,6 +112,8 @@ class EmitPolicy:
         Returns:
             those of `latest` whose users get a list.
         """
+        if self._max_age is None and not self._interval:
+            return latest
         postponed = np.zeros(len(latest), np.bool_)
         old = postponed
         if self._max_age is not None:

@@ -117,7 +117,7 @@ class Intake:
         """
         if len(batch):
             self._check_ratings(batch)
-            if batch.times.min() < EARLY and not batch.is_handed:
+            if np.count_nonzero(batch.times < EARLY) and not batch.is_handed:
                 self._say_once("early", f"{early(batch.times.tolist())} (TRACKER_TIMESTAMPS)")
         if self._reader.passed_over and not batch.is_handed:
             self._count_passed_over(self._reader.passed_over)
@@ -189,10 +189,10 @@ class Intake:
 
     def _check_ratings(self, batch: EventBatch) -> None:
         """Count ratings beyond the scale; the first chunk with one is logged."""
-        beyond = np.flatnonzero(self._kinds.beyond_scale(batch.kinds, batch.values))
-        if not len(beyond):
+        beyond = np.count_nonzero(self._kinds.beyond_scale(batch.kinds, batch.values))
+        if not beyond:
             return
-        self._metrics.ratings_beyond_scale.inc(len(beyond))
+        self._metrics.ratings_beyond_scale.inc(beyond)
         low, high = self._kinds.rating_min, self._kinds.rating_max
         self._say(
             f"ratings outside the scale of the artifact, {low:g} to {high:g}, are cut and counted;"

@@ -6,6 +6,7 @@ States are kept per partition. A user whose events are taken in two partitions h
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def partitions_of(
 
 def partitions_of_all(keys: Sequence[bytes], rule: int, partitions: int) -> NDArray[np.int64]:
     """Return the partition of each key (N,) int64; see `partitions_of`."""
-    ends = np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys)))
+    ends = np.fromiter(accumulate(map(len, keys)), np.int64, len(keys))
     return partitions_of(np.frombuffer(b"".join(keys), np.uint8), ends, rule, partitions)
 
 
@@ -140,7 +141,7 @@ class KeyCheck:
         if self._rule < 0 or not users:
             return _NONE, _NONE
         targets = self.targets_of(users)
-        places = np.flatnonzero(targets != self._partition)
+        (places,) = (targets != self._partition).nonzero()
         return places, targets[places]
 
     def count(

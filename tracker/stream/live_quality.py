@@ -53,6 +53,8 @@ def judge(
         slot = slots[n]
         if weights[n] <= 0.0 or outcomes[n] != APPLIED or rows[n] < 0:
             continue
+        if slot >= len(list_hashes):  # of a user who came after the last lists
+            continue
         if list_hashes[slot] == 0 or list_hashes[slot] != hashes[slot]:
             continue
         is_hit = 0
@@ -113,8 +115,7 @@ class LastLists:
             sequence: number of the artifact that the rows are of.
         """
         out = np.zeros(2, np.int64)
-        in_range = events.slots < len(self._hashes)
-        if sequence == self._sequence and in_range.all():
+        if sequence == self._sequence:
             judge(
                 events.slots, events.rows, events.weights, outcomes,
                 states.head["list_hash"], self._lists, self._hashes, out,

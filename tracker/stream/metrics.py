@@ -44,7 +44,7 @@ class ArrayHistogram(Collector):
 
     def observe(self, partition: str, values: NDArray[np.floating]) -> None:
         """Count values (N,) of a partition."""
-        places = np.searchsorted(self._edges, values)
+        places = self._edges.searchsorted(values)
         counts = np.bincount(places, minlength=len(self._edges) + 1)
         total = float(values.sum())
         with self._lock:

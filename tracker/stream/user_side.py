@@ -352,7 +352,7 @@ class UserSide(Side[str]):
                     )
                 self._sort_item_events()
             else:
-                leaves = together and not handed and not leaving and bool(fresh.all())
+                leaves = together and not handed and not leaving and _all(fresh)
                 out += self._apply(batch, fresh, stream_times, versions, serving, now, leaves)
             self.store.mark_dirty(slots)
             progress.version = int(versions[-1])
@@ -829,7 +829,7 @@ class UserSide(Side[str]):
 
     def _change(self, batch: EventBatch, fresh: NDArray[np.bool_], serving: Serving) -> None:
         """Apply the fresh events of a batch without joins."""
-        if not fresh.all():
+        if not _all(fresh):
             batch = batch.take(np.flatnonzero(fresh))
         if len(batch):
             with self._context.trace("state"):
@@ -1009,6 +1009,11 @@ class UserSide(Side[str]):
                     self._held_records.append(record)
             return []
         return out
+
+
+def _all(which: NDArray[np.bool_]) -> bool:
+    """Return whether all are true, in a fifth of the time that `all` takes for a few."""
+    return np.count_nonzero(which) == len(which)
 
 
 def _rows_of(key: str, row: bytes, seen: bytes | None) -> Get:
