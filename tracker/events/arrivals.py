@@ -1,7 +1,7 @@
 """Arrivals: when records came, by whose clock, and the latest time that their events may have."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ PLAUSIBLE_SHARE = 0.5
 """A number is taken for another unit if it is then at least this share of now: since about 1997."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrivals:
+class Arrivals(NamedTuple):
     """When N records came, and the latest time that their events may have.
 
     Lists, not arrays: most chunks are of one record or two.
@@ -117,7 +116,8 @@ class Arrivals:
             places: places of the records of M accepted events.
             times: (M,) times of these events.
         """
-        if not np.count_nonzero(times > min(self.latest) - CLOCKS_AGREE_SECONDS):
+        sure = min(self.latest, default=0.0) - CLOCKS_AGREE_SECONDS
+        if not np.count_nonzero(times > sure):
             return False
         return any(
             time > self.latest[place] - CLOCKS_AGREE_SECONDS and self._may_change(place)

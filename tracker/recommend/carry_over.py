@@ -1,6 +1,5 @@
 """Events into users' rows, and rows of another artifact into one's own terms before that."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +65,7 @@ def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> App
     rebuilt = carry_over(states, events.slots, artifact)
     if tower is None:
         applied = _apply(users, events, artifact)
-        return replace(applied, rebuilt=rebuilt) if rebuilt else applied
+        return applied._replace(rebuilt=rebuilt)
     parts = []
     for part in tower.stretches(states, events):
         stretch = events if len(part) == len(events) else events.take(part)
@@ -75,7 +74,7 @@ def update_users(users: UserRows, events: EventBatch, artifact: Artifact) -> App
         applied = _apply(users, stretch, artifact)
         tower.update(states, stretch, applied.outcomes, applied.late, last_times, artifact.vectors)
         parts.append(applied)
-    return replace(parts[0] if len(parts) == 1 else joined(parts), rebuilt=rebuilt)
+    return (parts[0] if len(parts) == 1 else joined(parts))._replace(rebuilt=rebuilt)
 
 
 def join_users(

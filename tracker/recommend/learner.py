@@ -97,12 +97,15 @@ class Learner:
     Args:
         kinds: says which events are positive.
         learning: whether to learn; else what was learned before is served as it is.
+
+    Attributes:
+        models: those of the artifact that is followed.
     """
 
     def __init__(self, kinds: Kinds, learning: bool = True) -> None:
         self._kinds = kinds
         self._learning = learning
-        self._models = UNTRAINED
+        self.models = UNTRAINED
         self._ranker: _Part[OnlineRanker] | None = None
         self._attention: _Part[OnlineAttention] | None = None
         self._calibration: _Part[OnlineCalibration] | None = None
@@ -153,11 +156,11 @@ class Learner:
 
         That is so where something was learned from other published weights.
         """
-        if models is self._models:
+        if models is self.models:
             return []
         self._waiting |= {name: part.learned() for name, part in self._parts.items()}
         self._drop()
-        self._models = models
+        self.models = models
         again: list[str] = []
         if models.ranker is not None:
             online = OnlineRanker(models.ranker)
@@ -177,7 +180,7 @@ class Learner:
         return again
 
     def _drop(self) -> None:
-        self._models = UNTRAINED
+        self.models = UNTRAINED
         self._ranker = self._attention = self._calibration = None
 
     def _resume(self, name: str, model: M, code: int, again: list[str]) -> _Part[M]:
@@ -269,7 +272,7 @@ class Learner:
         learnable: NDArray[np.bool_],
     ) -> int:
         """Learn the calibration from labelled events; return the steps taken."""
-        part, prediction = self._calibration, self._models.prediction
+        part, prediction = self._calibration, self.models.prediction
         if part is None or prediction is None:
             return 0
         labels = prediction.info.rule.labels(events.kinds, events.values, events.weights)
@@ -293,13 +296,13 @@ class Learner:
 
 def _met_before(states: UserStates, events: EventBatch) -> NDArray[np.bool_]:
     """Return which events are in the states already: sent again, or replayed."""
-    head, ring = states.head[events.slots], states.ring[events.slots]
-    used = np.arange(ring.shape[1]) < head["n_ring"][:, None]
-    again = (used & (ring["event_id"] == events.event_ids[:, None])).any(axis=1)
+    head, ids = states.head, states.ring["event_id"][events.slots]
+    used = np.arange(ids.shape[1]) < head["n_ring"][events.slots, None]
+    again = (used & (ids == events.event_ids[:, None])).any(axis=1)
     is_known: NDArray[np.bool_] = again & (events.event_ids != 0)
     if events.is_handed:  # last_offset is of another topic
         return is_known
-    return is_known | (events.offsets <= head["last_offset"])
+    return is_known | (events.offsets <= head["last_offset"][events.slots])
 
 
 def _some(which: NDArray[np.bool_], offsets: NDArray[np.int64], most: int) -> NDArray[np.int64]:

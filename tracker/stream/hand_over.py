@@ -7,7 +7,7 @@ events, in the transaction of its own states. There it is read by the owner of t
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -83,8 +83,7 @@ class Leaving:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Misplaced:
+class Misplaced(NamedTuple):
     """The events of a chunk that another partition's owner takes.
 
     `every` are all events of the chunk and `users` their users' ids, `places` (M,) those that lie

@@ -192,7 +192,7 @@ class Intake:
         beyond = np.count_nonzero(self._kinds.beyond_scale(batch.kinds, batch.values))
         if not beyond:
             return
-        self._metrics.ratings_beyond_scale.inc(beyond)
+        self._metrics.ratings_beyond_scale.inc(int(beyond))
         low, high = self._kinds.rating_min, self._kinds.rating_max
         self._say(
             f"ratings outside the scale of the artifact, {low:g} to {high:g}, are cut and counted;"

@@ -17,7 +17,7 @@ from tracker.recommend.channels import CHANNELS
 from tracker.recommend.lists import RecommendedBatch
 from tracker.recommend.options import LearnedModels
 from tracker.stream.emission import EmitPolicy
-from tracker.stream.live_quality import LastLists, channel_counts, impersonal_lists
+from tracker.stream.live_quality import LastLists, count_channels
 from tracker.stream.serving import Context, Serving
 from tracker.users.rows import RequestBatch, UserRows
 
@@ -94,11 +94,11 @@ def make_lists(
 def count_items(context: Context, batch: RecommendedBatch, serving: Serving) -> None:
     """Count the items of lists by channel, and what share of the catalogue they are."""
     metrics = context.metrics
-    counts = channel_counts(batch.channels, batch.rows).tolist()
-    for name, count in zip(CHANNELS, counts, strict=True):
+    counts, impersonal = count_channels(batch.channels, batch.rows)
+    for name, count in zip(CHANNELS, counts.tolist(), strict=True):
         if count:
             metrics.items_from(name).inc(count)
-    metrics.impersonal_lists.inc(impersonal_lists(batch.channels, batch.rows))
+    metrics.impersonal_lists.inc(impersonal)
     metrics.coverage.add(batch.rows, serving.sequence, len(serving.artifact.vectors))
 
 

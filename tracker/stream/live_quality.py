@@ -169,30 +169,26 @@ class Coverage:
 
 
 @native
-def channel_counts(channels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the items of lists (B, K) by channel, for all of CHANNELS."""
-    counts = np.zeros(len(PERSONAL), np.int64)
-    for b in range(rows.shape[0]):
-        for i in range(rows.shape[1]):
-            if rows[b, i] >= 0:
-                counts[channels[b, i]] += 1
-    return counts
+def count_channels(
+    channels: NDArray[np.uint8], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], int]:
+    """Count the items of lists (B, K) by channel.
 
-
-@native
-def impersonal_lists(channels: NDArray[np.uint8], rows: NDArray[np.int64]) -> int:
-    """Return how many of B lists have no item that depends on the user.
+    Returns:
+        the counts, for all of CHANNELS; and how many lists have no item that depends on the user.
 
     >>> trend = CHANNELS.index("trend")
-    >>> impersonal_lists(np.array([[trend, 0]], np.uint8), np.array([[3, -1]]))
-    1
+    >>> counts, impersonal = count_channels(np.array([[trend, 0]], np.uint8), np.array([[3, -1]]))
+    >>> int(counts[trend]), int(counts.sum()), impersonal
+    (1, 1, 1)
     """
-    lists = 0
+    counts = np.zeros(len(PERSONAL), np.int64)
+    impersonal = 0
     for b in range(rows.shape[0]):
         is_personal = False
         for i in range(rows.shape[1]):
-            if rows[b, i] >= 0 and PERSONAL[channels[b, i]]:
-                is_personal = True
-        if not is_personal:
-            lists += 1
-    return lists
+            if rows[b, i] >= 0:
+                counts[channels[b, i]] += 1
+                is_personal |= PERSONAL[channels[b, i]]
+        impersonal += not is_personal
+    return counts, impersonal

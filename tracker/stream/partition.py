@@ -420,16 +420,21 @@ class Partition:
         seconds = self._idle_seconds()
         if seconds <= 0:
             return
-        self._wake.clear()
         self._rests = True
         self._rests_until = time.monotonic() + seconds
         try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+            await self._woken(seconds)
         finally:
             self._rests = False
+
+    async def _woken(self, seconds: float) -> None:
+        """Wait until something has come, but no longer than that."""
+        self._wake.clear()
+        timer = asyncio.get_running_loop().call_later(seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     def _idle_seconds(self) -> float:
         """Return the time to the next commit or list, at most a second; 0 if a chunk waits."""
@@ -441,7 +446,7 @@ class Partition:
         commit_at = self._commits.due_at
         if commit_at is not None:  # the end of a running commit wakes us
             seconds = min(seconds, commit_at - time.monotonic())
-        list_at = self.side.due_at(self.lag == 0)
+        list_at = self._list_at()
         if list_at is not None:
             seconds = min(seconds, list_at - self._context.clock())
         return seconds
@@ -502,9 +507,13 @@ class Partition:
             self._outbox.put(await self._run_with_room(self.side.apply_request))
 
     async def _emit_due(self) -> None:
-        list_at = self.side.due_at(self.lag == 0)
+        list_at = self._list_at()
         if list_at is not None and list_at <= self._context.clock():
             self._outbox.put(await self._run_with_room(self.side.emit_due))
+
+    def _list_at(self) -> float | None:
+        """Return the wall time at which the next postponed list is due; None if none is."""
+        return self.side.due_at(self.lag == 0) if self.side.pending() else None
 
     async def _run_with_room(
         self, work: Callable[[], list[Record]], small: bool = False
@@ -587,12 +596,7 @@ class Partition:
         self._answer_queries()
         await self._commits.commit_if_due()
         if not self._closing:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await self._woken(seconds)
 
     def _check_end(self, task: "asyncio.Task[None]") -> None:
         """End the worker if the task was cancelled, and with it nothing would be applied."""

@@ -101,15 +101,18 @@ class PartitionLearning:
         if steps:
             self._store.note(LEARNED_KEY, learner.row())
             self._metrics.learning_steps.inc(steps)
-        self._metrics.count_labelled(learner.take_labelled())
-        self._metrics.observe_learning(self._partition, learner.progress)
+            self._metrics.count_labelled(learner.take_labelled())
+            self._metrics.observe_learning(self._partition, learner.progress)
 
     def _follow(self, learner: Learner, serving: Serving) -> None:
+        if serving.artifact.models is learner.models:
+            return
         for name in learner.follow(serving.artifact.models):
             self._restart(
                 f"the learned {name} belongs to other weights than those of artifact"
                 f" {serving.version}, or to an older version of the tracker"
             )
+        self._metrics.observe_learning(self._partition, learner.progress)
 
     def _restart(self, reason: str) -> None:
         self._metrics.learning_restarts.inc()

@@ -1013,7 +1013,7 @@ class UserSide(Side[str]):
 
 def _all(which: NDArray[np.bool_]) -> bool:
     """Return whether all are true, in a fifth of the time that `all` takes for a few."""
-    return np.count_nonzero(which) == len(which)
+    return bool(np.count_nonzero(which) == len(which))
 
 
 def _rows_of(key: str, row: bytes, seen: bytes | None) -> Get:

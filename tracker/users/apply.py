@@ -4,8 +4,7 @@ On the path of one event: see docs/design/one-event-one-commit.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +55,7 @@ from tracker.users.states import (
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """Outcome of a batch.
 
     `outcomes` (N,) uint8, one of APPLIED .. ALREADY_RETRACTED an event; `item_events` (M,)
