@@ -92,9 +92,9 @@ class Arena(Generic[Key]):
         """
         self._tick += 1
         get = self._slots.get
-        found = [get(key, -1) for key in keys]
-        slots = np.array(found, np.int64)
-        if -1 not in found:
+        places = [get(key, -1) for key in keys]
+        slots = np.array(places, np.int64)
+        if -1 not in places:
             self._last_use[slots] = self._tick
             return slots, [], np.zeros(0, np.int64)
         self._last_use[slots[slots >= 0]] = self._tick

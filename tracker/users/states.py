@@ -6,6 +6,7 @@ size; as bytes, what is not in use is left out.
 
 from collections.abc import Sequence
 from copy import copy as shallow_copy
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -198,13 +199,10 @@ class UserStates:
 
     def _as_bytes(self) -> ByteColumns:
         if self._bytes is None:
-            n = self.capacity
             columns = [getattr(self, name) for name in _COLUMNS]
             self._bytes = ByteColumns(
                 *(
-                    column.reshape(n, -1).view(np.uint8).reshape(n, -1)
-                    if column.size
-                    else np.zeros((n, 0), np.uint8)
+                    column.reshape(len(column), prod(column.shape[1:])).view(np.uint8)
                     for column in columns
                 )
             )

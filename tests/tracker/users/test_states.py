@@ -196,6 +196,34 @@ def test_a_row_of_a_newer_artifact_is_refused_with_both_and_nothing_is_written()
     assert other.head["artifact"].tolist() == [3, 2**32 - 1]
 
 
+def test_an_arena_without_rows_tells_good_rows_from_damaged_ones() -> None:
+    (row,) = lived_in().states.pack(np.zeros(1, int))
+    empty = UserStates(SMALL, 0)
+    assert empty.problem_of(row) is None
+    assert empty.problem_of(row[:-8]) == "damaged"
+
+
+def test_rows_are_copied_to_the_bit_between_arenas_whose_arrays_have_changed() -> None:
+    states, other = lived_in().states, UserStates(SMALL, 2)
+    slots = np.array([2, 0])
+
+    def copied_to(start: int) -> bool:
+        states.sums[slots] += 1.0
+        states.hidden[slots] += 0.5
+        other.put_rows(start, states, slots)
+        assert (other.hidden[start : start + 2] == states.hidden[slots]).all()
+        return other.pack(np.arange(start, start + 2)) == states.pack(slots)
+
+    assert copied_to(0)
+    for arena in (states, other):
+        arena.grow(10)
+    assert copied_to(5)
+    for arena in (states, other):
+        arena.set_hidden(6)
+    assert copied_to(8)
+    assert not other.hidden[:8].any()
+
+
 def test_a_refused_row_leaves_the_arena_as_it_was() -> None:
     users = lived_in()
     rows = users.states.pack(np.arange(3))
