@@ -7,7 +7,6 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracker.api.messages import (
     Explain,
@@ -32,7 +31,6 @@ from tracker.scoring.parts import GROUPS
 from tracker.stream.serving import Serving
 from tracker.users.readings import Histories, describe_interests, shares_of
 from tracker.users.rows import RequestBatch, UserRows
-from tracker.users.states import RING_RETRACTED
 
 PLACES = 6
 """Decimals of scores and shares."""
@@ -124,7 +122,7 @@ def list_answers(
         names = [list(some.values()) for some in interests_of(histories, requests, words, vectors)]
     else:
         names = interest_names(batch, words)
-    lists = items_of_lists(batch, requests, names, vectors)
+    lists = items_of_lists(batch, names, vectors)
     interests = interest_shares(histories, names)
     return [
         ListAnswer(
@@ -172,22 +170,19 @@ def interests_of(
     ]
 
 
-def list_items(
-    recommender: Recommender, requests: RequestBatch, inspection: Inspection, words: Words
-) -> list[ListItem]:
+def list_items(recommender: Recommender, inspection: Inspection, words: Words) -> list[ListItem]:
     """Return the items of one user's list, with what is fields of them."""
     vectors, batch = recommender.artifact.vectors, inspection.batch
-    return items_of_lists(batch, requests, interest_names(batch, words), vectors)[0]
+    return items_of_lists(batch, interest_names(batch, words), vectors)[0]
 
 
 def items_of_lists(
-    batch: RecommendedBatch, requests: RequestBatch, names: list[list[str]], vectors: ItemVectors
+    batch: RecommendedBatch, names: list[list[str]], vectors: ItemVectors
 ) -> list[list[ListItem]]:
     """Return the items of the lists of B users, with what is fields of them.
 
     Args:
         batch: the lists.
-        requests: the users.
         names: of the interests of each, strongest first.
         vectors: the catalogue.
     """
@@ -196,7 +191,7 @@ def items_of_lists(
         rounded(batch.scores, PLACES),
         batch.channels.tolist(),
         rounded(batch.probabilities, PLACES),
-        _reasons(batch, requests, names, vectors),
+        _reasons(batch, names, vectors),
     ]
     return [
         [
@@ -234,7 +229,7 @@ _NO_REASONS = _Reasons(None, [], None, None, None)
 
 
 def _reasons(
-    batch: RecommendedBatch, requests: RequestBatch, names: list[list[str]], vectors: ItemVectors
+    batch: RecommendedBatch, names: list[list[str]], vectors: ItemVectors
 ) -> list[list[_Reasons]]:
     """Return what is told of the items of lists (B, K)."""
     explanation = batch.explanation
@@ -246,7 +241,7 @@ def _reasons(
         (sums > 0.0).tolist(),
         batch.because_rows.tolist(),
         rounded(explanation.shares, PLACES),
-        _latest_times(batch, requests).tolist(),
+        explanation.latest.tolist(),
         rounded(explanation.others, PLACES),
         rounded(explanation.earlier, PLACES),
     ]
@@ -259,7 +254,7 @@ def _reasons(
             name = names[user][interest] if interest >= 0 else None
             part = None if parts is None else parts[place]
             if not has_shares:
-                items.append(_NO_REASONS._replace(interest=name, parts=part))
+                items.append(_Reasons(name, [], None, None, part))
                 continue
             because = [
                 Reason(vectors.ids[row], vectors.label(row), time, share)
@@ -269,16 +264,6 @@ def _reasons(
             items.append(_Reasons(name, because, others, earlier, part))
         lists.append(items)
     return lists
-
-
-def _latest_times(batch: RecommendedBatch, requests: RequestBatch) -> NDArray[np.float64]:
-    """Return the times (B, K, 3) of the latest events that speak for the items of reasons."""
-    rings = requests.states.ring[np.maximum(requests.slots, 0)]
-    items, times = rings["item"][:, None, None], rings["time"][:, None, None]
-    counts = (rings["weight"] > 0.0) & (rings["flags"] & RING_RETRACTED == 0)
-    is_of = (items == batch.because[..., None]) & counts[:, None, None]
-    latest: NDArray[np.float64] = np.where(is_of, times, -np.inf).max(axis=3)
-    return latest
 
 
 def _parts(explanation: Explanation, user: int) -> list[Parts] | None:

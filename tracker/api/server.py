@@ -47,6 +47,8 @@ SAFE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
+_JSON_HEADERS = SAFE_HEADERS | {"Content-Type": JSON_TYPE}
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -133,7 +135,7 @@ class Server:
         request[WAITS] = True
         await self._turns.wait(lambda: request.transport is not None)
         request[WAITS] = False
-        if any(name.lower() in TOKEN_NAMES for name in request.query):
+        if request.query_string and any(name.lower() in TOKEN_NAMES for name in request.query):
             raise ProblemError(
                 400, "a token in the query would stand in logs; send it as the header Authorization"
             )
@@ -157,12 +159,13 @@ class Server:
                 body = _decoded(raw, route.body)
             if route.owner is not None:
                 user_id = path["user_id"] if route.owner == "path" else body.user_id
-                elsewhere = self._elsewhere(user_id)
-                if elsewhere is not None:
-                    return await self._forwarder.forward(request, elsewhere, raw)
-                address = await self._search(request, user_id)
-                if address is not None:
-                    return await self._forwarder.forward(request, None, raw, address)
+                number = self._reads.partition_of(user_id)
+                if number is None:
+                    address = await self._search(request, user_id)
+                    if address is not None:
+                        return await self._forwarder.forward(request, None, raw, address)
+                elif self._is_elsewhere(number):
+                    return await self._forwarder.forward(request, number, raw)
             call = Call(path, query, body, request)
             if route.streams:
                 message = await answer(call)
@@ -175,34 +178,32 @@ class Server:
             if isinstance(message, web.StreamResponse):
                 return message
             return web.Response(
-                body=msgspec.json.encode(message), status=route.status, content_type=JSON_TYPE,
-                headers=SAFE_HEADERS,
-            )  # fmt: skip
+                body=msgspec.json.encode(message), status=route.status, headers=_JSON_HEADERS
+            )
 
         return handle
 
-    def _elsewhere(self, user_id: str) -> int | None:
-        """Return the partition of a user whom another worker has; None for a user of this one.
+    def _is_elsewhere(self, number: int) -> bool:
+        """Return whether another worker has a partition.
 
         Raises:
             ProblemError: the partition is on its way to this worker.
         """
-        number = self._reads.partition_of(user_id)
-        if number is None or number in self._host.partitions():
-            return None
+        if number in self._host.partitions():
+            return False
         if self._host.addresses().get(number) == self._host.address and self._host.moving():
             raise ProblemError(503, f"partition {number} is being recovered", partition=number)
-        return number
+        return True
 
     async def _search(self, request: web.Request, user_id: str) -> str | None:
-        """Return the address of the worker that knows a user, if no rule says whose the user is.
+        """Return the address of the worker that knows a user whose partition no rule tells.
 
         None if this worker knows the user, or none does.
 
         Raises:
             ProblemError: a worker that may know the user does not answer.
         """
-        if self._reads.partition_of(user_id) is not None or HOP in request.headers:
+        if HOP in request.headers:
             return None
         if self._host.partitions() and (await self._reads.copy(user_id)).known:
             return None
@@ -221,6 +222,8 @@ def _id_of(name: str, text: str) -> str:
 
 
 def _query_of(request: web.Request, kind: type[msgspec.Struct]) -> Any:
+    if not request.query_string:
+        return _empty_query(kind)
     values: dict[str, Any] = {}
     lists = _lists_of(kind)
     for name in request.query:
@@ -234,6 +237,11 @@ def _query_of(request: web.Request, kind: type[msgspec.Struct]) -> Any:
         raise ProblemError(400, f"the query is wrong: {error}") from error
     _check_numbers(query)
     return query
+
+
+@cache
+def _empty_query(kind: type[msgspec.Struct]) -> Any:
+    return msgspec.convert({}, kind)
 
 
 @cache

@@ -12,7 +12,7 @@ from tracker.events.kinds import Kinds
 from tracker.events.wire import kind_code
 from tracker.recommend.carry_over import carry_over
 from tracker.recommend.inspection import older_share
-from tracker.users.rows import RequestBatch, UserRows
+from tracker.users.rows import UserRows
 from tracker.users.what_if import reweigh
 
 
@@ -52,14 +52,14 @@ class WhatIf:
             serving.recommender.update(other, self._users.batch(body.add, list_request.now))
         slot = 0 if copy.known or body.add else -1
         after = make(serving, learned, other, slot, copy.name, list_request)
-        old, new = list_items(*before), list_items(*after)
-        requests: RequestBatch = before[1]
+        recommender, requests, *_ = before
+        old, new = (list_items(recommender, *steps[2:]) for steps in (before, after))
         return WhatIfAnswer(
             copy.user_id,
             list_request.now,
             copy.moment.offset,
             serving.version,
-            round(older_share(requests, serving.artifact.vectors, before[0].options), 6),
+            round(older_share(requests, serving.artifact.vectors, recommender.options), 6),
             old,
             new,
             _moves(old, new),

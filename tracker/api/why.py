@@ -42,7 +42,7 @@ def why(
     item = None
     if place is not None:
         remedy = ""
-        item = list_items(recommender, requests, inspection, words)[place - 1]
+        item = list_items(recommender, inspection, words)[place - 1]
     return WhyAnswer(
         copy.user_id,
         item_id,

@@ -53,6 +53,7 @@ class _Weighed(NamedTuple):
     shares: Array
     others: Array
     earlier: Array
+    latest: Array
 
 
 def sum_for_shares(requests: RequestBatch, options: RecommendOptions) -> tuple[int, float]:
@@ -102,11 +103,14 @@ def describe(
     lists = ListColumns.of_size(users, k)
     interests = np.empty((users, k), np.int64)
     interests.fill(-1)
+    latest = np.empty(lists.because.shape, np.float64)
+    latest.fill(-np.inf)
     weighed = _Weighed(
         interests,
         np.zeros(lists.because.shape, np.float32),
         np.zeros((users, k), np.float32),
         np.zeros((users, k), np.float32),
+        latest,
     )
     _describe(
         requests.columns, rule, rows_of(requests.states), histories, items.vectors, items.hashes,
@@ -161,7 +165,7 @@ def _weigh_reasons(
     """
     head, ring, sums = users.head, users.ring, users.sums
     _, threshold, which, half_life, _ = rule
-    interests, shares, others, earlier = weighed
+    interests, shares, others, earlier, latest = weighed
     width = histories.history.shape[1]
     dim = vectors.shape[1]
     weights = np.empty(width, np.float32)
@@ -212,8 +216,10 @@ def _weigh_reasons(
                     break
                 weight = 0.0
                 for j in range(n_past):
-                    if histories.ring_rows[b, histories.history[b, j]] == reason:
+                    place = histories.history[b, j]
+                    if histories.ring_rows[b, place] == reason:
                         weight += weights[j]
+                        latest[b, i, r] = max(latest[b, i, r], ring[u, place]["time"])
                 part = max(weight * float(dot(vectors[reason], vector)), 0.0)
                 shares[b, i, r] = part
                 rest -= part

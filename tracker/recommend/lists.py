@@ -38,6 +38,8 @@ class Explanation:
         others: (B, K) float32 the share of the other events of the ring.
         earlier: (B, K) float32 the share of events that have left the ring; all shares of an item
             add up to 1, or to 0 where no event speaks for it.
+        latest: (B, K, 3) float64 seconds, times of the latest of the events of `shares`; -inf for
+            none.
         parts: of the scores, if they were asked for.
     """
 
@@ -48,6 +50,7 @@ class Explanation:
     shares: NDArray[np.float32]
     others: NDArray[np.float32]
     earlier: NDArray[np.float32]
+    latest: NDArray[np.float64]
     parts: GroupParts | None = None
 
 

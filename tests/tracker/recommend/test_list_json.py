@@ -90,6 +90,7 @@ def explained(parts: bool) -> RecommendedBatch:
         np.array([[1, 0, 3, -1]] * users),
         np.array([[0, 1, -1], [2, 1, -1], [-1, -1, -1]]),
         shares[:, :, :3].copy(), shares[:, :, 3].copy(), shares[:, :, 4].copy(),
+        np.zeros((users, k, 3)),
         GroupParts(groups[:, 0, 0].copy(), groups, groups[:, :, 1].copy()) if parts else None,
     )  # fmt: skip
     return replace(BATCH, explanation=told, labels=told.labels[:, :3].copy())
