@@ -60,6 +60,10 @@ def unit_interests(
         sums: (B, M, K) decayed sums or interest means.
         masses: (B, M) decayed masses.
     """
-    lengths = np.linalg.norm(sums, axis=-1, keepdims=True)
-    units = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1.0), 0.0)
-    return units.astype(np.float32), np.where(lengths[..., 0] > 0, masses, 0.0).astype(np.float32)
+    lengths = np.sqrt(np.add.reduce(sums * sums, axis=-1, keepdims=True))
+    has_direction = lengths > 0
+    units = np.where(has_direction, sums / np.where(has_direction, lengths, 1.0), 0.0)
+    return (
+        units.astype(np.float32),
+        np.where(has_direction[..., 0], masses, 0.0).astype(np.float32),
+    )

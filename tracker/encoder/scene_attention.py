@@ -40,6 +40,8 @@ class SceneAttention(nn.Module):
         names = sorted({ENCODER, *config.interests})
         rows = [names.index(name) for name in (*config.interests, ENCODER)]
         self.register_buffer("types", torch.tensor(rows), persistent=False)
+        of_type = nn.functional.one_hot(torch.tensor(rows), len(names)).float().T
+        self.register_buffer("of_type", of_type, persistent=False)  # (types, M + 1)
         dim = config.dim
         self.keys = nn.Linear(config.interest_dim, dim, bias=False)
         self.contents = nn.Linear(config.interest_dim, dim, bias=False)
@@ -85,7 +87,7 @@ class SceneAttention(nn.Module):
         """
         vectors, weights, contents, gains = self._mix(queries, interests, masses, scenes)
         types = self.get_buffer("types")
-        of_type = nn.functional.one_hot(types, len(self.type_weight)).to(weights.dtype).T
+        of_type = self.get_buffer("of_type")
         totals = (weights @ of_type.T)[:, types]  # (B, M + 1)
         shares = weights / totals.clamp_min(torch.finfo(totals.dtype).tiny)
         mixed = (of_type * shares.unsqueeze(1)) @ contents  # (B, types, D)

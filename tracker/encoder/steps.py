@@ -144,7 +144,7 @@ class EncoderSteps:
         """
         vectors = self.model.query(
             self._tensor(states[:, -self.model.dim :].astype(np.float32)),
-            self._tensor(np.nan_to_num(idle, nan=-1.0).astype(np.float32)),
+            self._tensor(np.where(np.isnan(idle), -1.0, idle).astype(np.float32)),
             self._tensor(events.astype(np.float32)),
             None if attributes is None else self._tensor(attributes),
         )

@@ -109,8 +109,11 @@ class Tower:
             the number of these rows.
         """
         states.set_hidden(self.width)
-        slots = np.unique(slots[slots >= 0])
-        foreign = slots[states.head["encoder"][slots] != self.code]
+        slots = slots[slots >= 0]
+        is_foreign = states.head["encoder"][slots] != self.code
+        if not is_foreign.any():
+            return 0
+        foreign = np.unique(slots[is_foreign])
         self.rebuild(states, foreign, items)
         return len(foreign)
 
@@ -247,8 +250,10 @@ def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     >>> padded(np.ones((2, 5), np.float32)).shape
     (2, 8)
     """
-    more = -vectors.shape[1] % 4
-    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, more))))
+    count, width = vectors.shape
+    wider = np.zeros((count, -(-width // 4) * 4), np.float32)
+    wider[:, :width] = vectors
+    return wider
 
 
 def _with_ones(vectors: Tensor) -> NDArray[np.float32]:

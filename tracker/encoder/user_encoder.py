@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -257,7 +258,7 @@ def code_rows(codes: NDArray[np.generic], table: tuple[int, ...]) -> NDArray[np.
     >>> code_rows(np.array([7, 5, 6]), (5, 7)).tolist()
     [2, 1, 0]
     """
-    return _rows_among(codes.astype(np.int64), np.array(table, np.int64))
+    return _rows_among(codes.astype(np.int64), *_ordered(table))
 
 
 def id_rows(hashes: NDArray[np.uint64], id_hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -267,15 +268,26 @@ def id_rows(hashes: NDArray[np.uint64], id_hashes: NDArray[np.uint64]) -> NDArra
         hashes: (N,) of the catalogue.
         id_hashes: (I,) of the items that have one, in the order of their rows 1 to I.
     """
-    return _rows_among(hashes.view(np.int64), id_hashes.view(np.int64))
+    table = id_hashes.view(np.int64)
+    order = np.argsort(table)
+    return _rows_among(hashes.view(np.int64), table[order], order + 1)
 
 
-def _rows_among(codes: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.int64]:
+@cache
+def _ordered(table: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the codes of a table in order, and their rows, 1 on."""
+    order = np.argsort(np.array(table, np.int64))
+    return np.array(table, np.int64)[order], order + 1
+
+
+def _rows_among(
+    codes: NDArray[np.int64], table: NDArray[np.int64], table_rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the row of each code in an ordered table, 0 for none."""
     if not len(table):
         return np.zeros(codes.shape, np.int64)
-    order = np.argsort(table)
-    place = np.searchsorted(table[order], codes).clip(max=len(table) - 1)
-    rows: NDArray[np.int64] = np.where(table[order][place] == codes, order[place] + 1, 0)
+    place = np.minimum(np.searchsorted(table, codes), len(table) - 1)
+    rows: NDArray[np.int64] = np.where(table[place] == codes, table_rows[place], 0)
     return rows
 
 
