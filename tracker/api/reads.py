@@ -185,7 +185,7 @@ class Reads:
         side = cast(UserSide, partition.side)
         keeper = self._host.context.keeper
 
-        def find() -> tuple[FoundUser, Moment] | None:
+        def find() -> "tuple[FoundUser, Moment] | None":
             moment = side.moment()  # first: the rows follow the artifact in use
             user = side.find_user(name)
             return None if user is None else (user, moment)

@@ -149,7 +149,7 @@ class EncoderSteps:
             None if attributes is None else self._tensor(attributes),
         )
         return cast(
-            NDArray[np.float32],
+            "NDArray[np.float32]",
             torch.cat([vectors, vectors.new_ones(len(vectors), 1)], dim=1)[: len(states)]
             .cpu()
             .numpy(),
@@ -195,12 +195,14 @@ def chunk_gaps(
 
 def with_bias(vectors: Tensor, biases: Tensor) -> NDArray[np.float32]:
     """Return item vectors (N, D + 1) for the index: inner product with a query is the score."""
-    return cast(NDArray[np.float32], torch.cat([vectors, biases.unsqueeze(1)], dim=1).cpu().numpy())
+    return cast(
+        "NDArray[np.float32]", torch.cat([vectors, biases.unsqueeze(1)], dim=1).cpu().numpy()
+    )
 
 
 def _half(states: Tensor) -> NDArray[np.float16]:
     limit = torch.finfo(torch.float16).max
-    return cast(NDArray[np.float16], states.clamp(-limit, limit).half().cpu().numpy())
+    return cast("NDArray[np.float16]", states.clamp(-limit, limit).half().cpu().numpy())
 
 
 class _Step(nn.Module):

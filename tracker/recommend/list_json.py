@@ -186,6 +186,7 @@ class ListEncoder:
         self.words = Words(items.labels, texts if len(texts) == len(items.ids) else items.ids)
         self._ids = _fragments(items.ids)
         self._labels = _fragments([*items.labels, ""])
+        self._widest = int(np.diff(self._labels.starts).max())
         channels = [f',"channel":"{name}","because":['.encode() for name in CHANNELS]
         self._channels = joined(channels)
         self._groups = joined([f'"{name}":'.encode() for name in GROUPS])
@@ -220,13 +221,10 @@ class ListEncoder:
         rows, reasons = batch.rows, batch.because_rows
         bound = len(heads.text) + len(middles.text) + len(rows) * _RECORD_BYTES
         bound += reasons.size + rows.size * _ITEM_BYTES + batch.labels.size * _INTEREST_BYTES
-        bound += _length(self._ids.starts, rows.ravel())
-        bound += _length(self._ids.starts, reasons.ravel())
-        bound += _length(self._labels.starts, batch.labels.ravel())
+        bound += _lengths(self._ids.starts, self._labels.starts, rows, reasons, batch.labels)
         explanation = batch.explanation
         if explanation is not None:
-            widest = int(np.diff(self._labels.starts).max())
-            bound += rows.size * (_EXPLANATION_BYTES + widest)
+            bound += rows.size * (_EXPLANATION_BYTES + self._widest)
             if explanation.parts is not None:
                 bound += (explanation.parts.groups.size + 4 * rows.size) * _GROUP_BYTES
         buffer = np.empty(bound, np.uint8)
@@ -338,12 +336,26 @@ def _find_starts(text: Array, starts: Array) -> None:
 
 
 @native
-def _length(starts: Array, rows: Array) -> int:
-    """Return the bytes of all pieces of these numbers (N,), -1 for none."""
+def _lengths(ids: Array, names: Array, rows: Array, reasons: Array, labels: Array) -> int:
+    """Return the bytes of all ids of rows, and of all labels, where they are not -1.
+
+    Args:
+        ids: starts of the ids.
+        names: starts of the labels.
+        rows: (B, K).
+        reasons: (B, K, R) rows.
+        labels: (B, L).
+    """
     total = 0
-    for row in rows:
+    for row in rows.flat:
         if row >= 0:
-            total += starts[row + 1] - starts[row]
+            total += ids[row + 1] - ids[row]
+    for row in reasons.flat:
+        if row >= 0:
+            total += ids[row + 1] - ids[row]
+    for label in labels.flat:
+        if label >= 0:
+            total += names[label + 1] - names[label]
     return total
 
 

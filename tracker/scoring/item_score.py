@@ -59,7 +59,7 @@ def item_scores(view: ItemView, score: ItemScore, now: float) -> NDArray[np.floa
     See `ItemView.lately` for how old it may be.
     """
 
-    def make() -> NDArray[np.float32]:
+    def make() -> Array:
         out = np.empty(len(view.columns.ref_times), np.float32)
         _score(view.columns, score.weights, score.knee, now, out)
         return out
