@@ -17,6 +17,9 @@ Array = NDArray[Any]
 TRENDING = 64
 """Rows taken at least of what trends in a scene, and of each common list."""
 
+SEEN_ROOM = 96
+"""Rows taken besides where seen items are left out or come last: they may be most of a trend."""
+
 _WHOLE_WALK = [
     FEATURE.neighbours_60, FEATURE.neighbours_long, FEATURE.next, FEATURE.neighbours_live,
 ]  # fmt: skip
@@ -63,6 +66,9 @@ class Plan(NamedTuple):
         quotas = {name: rows for name, rows in retrieval.lists.items() if rows > 0}
         weights, score = cut_of(retrieval, ranker.cut_weights)
         whole = bool(ranker.column_mask[_WHOLE_WALK].any())
+        long = max(TRENDING, 2 * max(retrieval.lists.values(), default=0), 2 * retrieval.scene)
+        if options.seen != "keep":
+            long += SEEN_ROOM
         return Plan(
             options,
             Quotas(
@@ -74,7 +80,7 @@ class Plan(NamedTuple):
                 np.array(list(quotas.values()), np.int64),
             ),
             list(quotas),
-            max(TRENDING, 2 * max(retrieval.lists.values(), default=0), 2 * retrieval.scene),
+            long,
             item_score(retrieval.score),
             WalkOptions(options.neighbour_events, options.neighbour_width, whole),
             weights,

@@ -108,6 +108,17 @@ def test_what_is_new_has_half_of_the_quota_of_what_trends() -> None:
     assert rows_of(made, "trend") == [70, 43, 71, 42]
 
 
+def test_who_has_seen_the_first_eighty_of_the_trend_is_offered_the_next() -> None:
+    world = World(120, groups=4)
+    world.send(*likes(2, list(range(80, 100)), time=START - 5.0))
+    for user in (0, 1):
+        world.send(*likes(user, list(range(80))))
+    made = candidates_of(world, 0, quotas=(0, 0, 0, 8, 0), capacity=8)
+    trend = rows_of(made, "trend")
+    assert len(trend) == 8
+    assert set(trend) < set(range(80, 100))
+
+
 def test_in_a_scene_half_of_the_trend_is_its_own_and_a_quarter_is_new() -> None:
     world = World(80, groups=4)
     for user in range(1, 7):
