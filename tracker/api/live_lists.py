@@ -42,8 +42,8 @@ class LiveLists:
 
     It takes a millisecond, and much of that is Python. A thread would have to wait for the
     interpreter many times meanwhile, and the stream for the thread. So it is done on the event
-    loop, between two chunks, for all requests that wait: one search and one scoring for all of
-    them.
+    loop, between two chunks: at once for the first request of a turn of the loop, and then for all
+    requests that wait, by one search and one scoring for all of them.
 
     Args:
         settings: how lists of the stream are made.
@@ -53,6 +53,7 @@ class LiveLists:
         self._settings = settings
         self._waiting: list[_Waiting] = []
         self._rows: UserRows | None = None
+        self._is_idle = True  # no list was made in this turn of the event loop
 
     def takes(self, request: ListRequest) -> bool:
         """Return whether a list differs from those of the stream by no more than its scene."""
@@ -64,7 +65,7 @@ class LiveLists:
         )
 
     async def make(self, copy: Copy, request: ListRequest) -> ListAnswer:
-        """Make a list, with all others that wait.
+        """Make a list: at once if none was made in this turn, else with all others that wait.
 
         Raises:
             ProblemError: too many wait.
@@ -72,8 +73,10 @@ class LiveLists:
         if len(self._waiting) >= MOST_WAITING:
             raise ProblemError(429, f"{MOST_WAITING} requests wait; ask again later")
         loop = asyncio.get_running_loop()
-        if not self._waiting:
+        if self._is_idle:
+            self._is_idle = False
             loop.call_soon(self._make_some)
+            return self.make_all([copy], [request])[0]
         answer: asyncio.Future[ListAnswer] = loop.create_future()
         self._waiting.append(_Waiting(copy, request, answer))
         return await answer
@@ -81,7 +84,8 @@ class LiveLists:
     def _make_some(self) -> None:
         """Make up to MOST_AT_ONCE lists; others wait for their turn."""
         some, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-        if self._waiting:
+        self._is_idle = not some
+        if some:
             asyncio.get_running_loop().call_soon(self._make_some)
         groups: dict[Hashable, list[_Waiting]] = {}
         for one in some:

@@ -228,7 +228,7 @@ def calm_garbage_collector() -> None:
     """Exclude the objects loaded so far from collections, and collect less often."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 20, 50)
 
 
 def share_interpreter() -> None:

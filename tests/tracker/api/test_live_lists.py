@@ -84,7 +84,7 @@ def test_only_a_list_like_those_of_the_stream_is_made_so(tmp_path: Path) -> None
         assert LiveLists(parts[0].settings).takes(wanted(k=MOST_ITEMS + 1))
 
 
-def test_those_that_wait_are_made_together_by_length_models_and_no_more_than_the_bound(
+def test_the_first_is_made_at_once_and_those_that_wait_together_by_length_models_and_bound(
     tmp_path: Path,
 ) -> None:
     with workers(tmp_path) as parts:
@@ -112,7 +112,7 @@ def test_those_that_wait_are_made_together_by_length_models_and_no_more_than_the
             return await asyncio.gather(*tasks)
 
         answers = asyncio.run(ask())
-        assert sizes == [MOST_AT_ONCE, 3, 1, 1]
+        assert sizes == [1, MOST_AT_ONCE, 2, 1, 1]
         assert [len(answer.items) for answer in answers] == [5] * len(copies) + [6]
 
 
@@ -125,7 +125,7 @@ def test_a_bug_is_told_to_those_whose_lists_it_ends_and_too_many_are_refused(
         broken = replace(copy, moment=replace(copy.moment, serving=None))  # type: ignore[arg-type]
 
         async def ask() -> list[ListAnswer | BaseException]:
-            some = [broken, *[copy] * MOST_WAITING]
+            some = [broken, *[copy] * (MOST_WAITING + 1)]
             return await asyncio.gather(
                 *(live.make(one, wanted()) for one in some), return_exceptions=True
             )
@@ -135,6 +135,21 @@ def test_a_bug_is_told_to_those_whose_lists_it_ends_and_too_many_are_refused(
         assert all(isinstance(one, ListAnswer) for one in others)
         assert isinstance(last, ProblemError)
         assert last.status == 429
+
+
+def test_one_that_comes_when_no_other_was_made_in_this_turn_does_not_wait(tmp_path: Path) -> None:
+    with workers(tmp_path) as parts:
+        live = LiveLists(parts[0].settings)
+        copy = copy_of(parts[0], "somebody")
+
+        async def ask() -> None:
+            for _ in range(2):
+                with pytest.raises(StopIteration):
+                    live.make(copy, wanted()).send(None)
+                await asyncio.sleep(0)  # the turn is over
+                await asyncio.sleep(0)
+
+        asyncio.run(ask())
 
 
 def test_no_artifact_stays_in_memory_for_those_who_asked_before(tmp_path: Path) -> None:

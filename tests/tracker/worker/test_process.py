@@ -193,7 +193,7 @@ def test_collector_leaves_what_is_loaded_alone() -> None:
     try:
         calm_garbage_collector()
         assert gc.get_freeze_count() > 0
-        assert gc.get_threshold()[0] > 10_000
+        assert gc.get_threshold()[0] >= 10_000
     finally:
         gc.set_threshold(*thresholds)  # what is frozen stays so: see tests/conftest.py
 
