@@ -1,7 +1,9 @@
 """Answers about users: from the state as it is between two chunks, and without changing it."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from tests.plane_world import NOW, like, lists
 from tracker.events.wire import Event
 from tracker.items.item_map import fit_map, map_places
 from tracker.items.vectors import unit
+from tracker.stream.partition import SMALL_RECORDS
 
 ADA = user_in(0)
 
@@ -221,21 +224,35 @@ def test_users_of_the_latest_events_come_first(tmp_path: Path) -> None:
 def test_requests_that_the_partition_cannot_answer_now_say_when_to_ask_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
     async def work(world: ApiWorld) -> None:
         await shop(world)
-        for partition in world.open.values():
-            monkeypatch.setattr(partition, "_rests", False)  # a chunk is under way
+        users, events = world.worker.users, [like(ADA, 0)] * (SMALL_RECORDS + 1)
+        process = users.process
+
+        def slow(*chunk: Any) -> Any:
+            begun.set()
+            assert go_on.wait(60.0)
+            return process(*chunk)
+
+        monkeypatch.setattr(users, "process", slow)
+        world.running.accept(12, world.worker.records(*events))
+        await world.running.until(begun.is_set)  # a chunk is under way in its thread
         monkeypatch.setattr("tracker.stream.partition.MOST_QUERIES", 0)
         status, problem = await world.ask(f"/users/{ADA}")
         assert status == 429
         assert "questions wait" in problem["detail"]
-        monkeypatch.undo()
+        go_on.set()
         world.open.clear()
         world.moving = True
         status, problem = await world.ask(f"/users/{ADA}")
         assert (status, problem["partition"]) == (503, 0)
 
-    with_api(tmp_path, work)
+    try:
+        with_api(tmp_path, work)
+    finally:
+        go_on.set()
 
 
 def test_scores_are_those_of_the_lookup(tmp_path: Path) -> None:
