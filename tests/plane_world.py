@@ -331,7 +331,7 @@ class RunningPartition:
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait for a condition; the first call of a kernel may compile it for many seconds."""
-        async with asyncio.timeout(120.0):
+        async with asyncio.timeout(240.0):
             while not done():
                 assert not self.fatal, self.fatal
                 await asyncio.sleep(0.002)

@@ -202,7 +202,6 @@ def refusal(settings: Settings, log: Path) -> str:
         return worker.tail(50)
 
 
-@pytest.mark.timeout(300)
 def test_worker_refuses_topics_that_are_missing_and_says_what_creates_them(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:
@@ -211,7 +210,6 @@ def test_worker_refuses_topics_that_are_missing_and_says_what_creates_them(
     assert "Traceback" not in told
 
 
-@pytest.mark.timeout(300)
 def test_worker_refuses_a_damaged_artifact_by_file_and_checksum(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:
@@ -256,7 +254,6 @@ def test_second_worker_on_a_data_directory_or_a_port_is_refused_and_the_first_go
     assert log.splitlines()[-1].endswith("worker stopped cleanly")
 
 
-@pytest.mark.timeout(300)
 def test_worker_that_finds_no_broker_ends_with_one_line(prefix: str, tmp_path: Path) -> None:
     settings = settings_of(f"127.0.0.1:{free_port()}", prefix, tmp_path)
     impatient = (
@@ -272,7 +269,6 @@ def test_worker_that_finds_no_broker_ends_with_one_line(prefix: str, tmp_path: P
     assert "Traceback" not in told
 
 
-@pytest.mark.timeout(300)
 def test_unknown_setting_is_refused_before_anything_starts(tmp_path: Path) -> None:
     env = {**os.environ, "TRACKER_BROKER": "localhost:9092"}
     log = tmp_path / "worker.log"

@@ -47,7 +47,6 @@ def post(settings: Settings, events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_a_worker_reads_records_of_segment_as_the_command_and_http_send_them(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:

@@ -163,7 +163,6 @@ def row(name: str, number: int, *items: Fields, **fields: Any) -> Fields:
 
 @pytest.mark.long
 @pytest.mark.kafka
-@pytest.mark.timeout(300)
 def test_rows_of_ga4_are_their_events_whichever_partition_they_come_in(
     kafka: KafkaBroker, prefix: str, tmp_path: Path
 ) -> None:

@@ -91,7 +91,6 @@ def code_of(text: str) -> list[str]:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(300)
 def test_kafkas_own_commands_produce_and_subscribe_as_the_readme_shows(
     kafka: KafkaBroker, prefix: str, tmp_path: Path
 ) -> None:

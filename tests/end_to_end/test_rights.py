@@ -391,7 +391,6 @@ def test_every_role_but_that_of_a_worker_is_tried_here() -> None:
     assert {"worker", *USES} == set(ROLES)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("role", USES)
 def test_role_works_with_its_rights_and_not_without_one_of_them_which_it_names(
     broker: SecureBroker, role: Role, prefix: str, artifacts: Path, tmp_path: Path

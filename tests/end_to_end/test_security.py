@@ -325,7 +325,6 @@ def test_worker_without_one_of_its_rights_names_it_and_the_command_that_grants_i
     assert silent == []
 
 
-@pytest.mark.timeout(200)
 def test_renewed_certificates_are_used_by_the_next_connection(
     broker: SecureBroker, prefix: str, tmp_path: Path
 ) -> None:

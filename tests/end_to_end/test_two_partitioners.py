@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 import aiohttp
-import pytest
 
 from tests.end_to_end.steps import IN_TWO_PLACES, lists_of
 from tests.shop import START, build_shop, shop_settings
@@ -58,7 +57,6 @@ async def run(settings: Settings, log: Path) -> tuple[dict[str, float], list[Rec
     return found, await lists_of(settings)
 
 
-@pytest.mark.timeout(300)
 def test_user_of_two_partitioners_has_one_state_and_lists_of_all_events(
     tansu: str, prefix: str, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.network import Network
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
+pytestmark = pytest.mark.training
 
 EXACT = RecommendOptions(seen="exclude", diversity=0.0)
 

@@ -54,6 +54,9 @@ RETRY_SECONDS = 0.2
 READ_AGAIN_SECONDS = 120.0
 """Maximum time in which damaged rows are looked for in the changelog."""
 
+REST_SECONDS = 1.0
+"""Maximum time that a partition rests before it looks for what is due."""
+
 WAKE_SECONDS = 0.002
 """A partition at rest is not woken for less."""
 
@@ -437,8 +440,8 @@ class Partition:
             timer.cancel()
 
     def _idle_seconds(self) -> float:
-        """Return the time to the next commit or list, at most a second; 0 if a chunk waits."""
-        seconds = 1.0
+        """Return the time to the next commit or list, REST_SECONDS at most; 0 if a chunk waits."""
+        seconds = REST_SECONDS
         if self._queue:
             if self._limit is None or self._next_within_limit() is not None:
                 return 0.0

@@ -18,7 +18,7 @@ from tracker.artifact.manifest import LAYOUT
 from tracker.scoring.retrieval import Retrieval
 from tracker.users.config import InterestConfig
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
+pytestmark = pytest.mark.training
 
 __all__ = ["words"]  # a fixture
 

@@ -28,7 +28,7 @@ from tests.indexer.encoder.test_tower import ITEMS, events_of, made
 from tests.paths import ROOT
 from tests.shards import Copies
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
+pytestmark = pytest.mark.training
 
 
 def fit_of(folder: Path, name: str = "one", epochs: int = OPTIONS.epochs) -> Fit:

@@ -27,7 +27,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import LAYOUT
 from tracker.events.wire import hash_id, scene_code
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(300)]  # kernels may compile first
+pytestmark = pytest.mark.training
 
 ITEMS = 40
 OPTIONS = TowerOptions(dim=16, epochs=2, device="cpu", tries=1)

@@ -5,6 +5,7 @@ import gc
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -266,11 +267,14 @@ def test_events_that_wait_for_kafka_are_bounded_in_bytes(
         assert (status, "bytes of events wait for Kafka" in problem["detail"]) == (503, True)
         world.failure = ConnectionError("no broker")
         world.confirms.set()
-        await asyncio.sleep(0.05)
+        while any("._send" in repr(task.get_coro()) for task in asyncio.all_tasks()):  # they fail
+            await asyncio.sleep(0.01)
         world.failure = None
         assert (await world.ask("/events", "POST", body))[0] == 202
         assert len(world.sent) == 4
 
+    gc.collect()  # what tests before have left
+    caplog.clear()
     with_api(tmp_path, work)
     gc.collect()
     assert "never retrieved" not in caplog.text
@@ -321,16 +325,20 @@ def test_who_left_before_a_place_was_free_is_not_worked_for(
     async def work(world: ApiWorld) -> None:
         monkeypatch.setattr(Reads, "copy", slow_copy)
         assert world.client.server.runner is not None
+        server: Any = world.client.server.runner.server
         # As in a worker; a server for tests cancels what it does for a client that leaves.
-        monkeypatch.setattr(world.client.server.runner.server, "handler_cancellation", False)
+        monkeypatch.setattr(server, "handler_cancellation", False)
         path = f"/users/{user_in(0)}/recommendations"
         asked = [asyncio.create_task(world.ask(path)) for _ in range(MOST_AT_ONCE)]
         while copied < MOST_AT_ONCE:
             await asyncio.sleep(0)
+        before = server.requests_count
         gone = asyncio.create_task(world.ask(path))
-        await asyncio.sleep(0.2)
+        while server.requests_count == before:
+            await asyncio.sleep(0.01)
         gone.cancel()
-        await asyncio.sleep(0.2)
+        while all(one.transport for one in server.connections):  # it does not know yet
+            await asyncio.sleep(0.01)
         ended.set()
         await asyncio.gather(*asked)
         assert (await world.ask(path))[0] == 200

@@ -87,6 +87,7 @@ def test_user_without_a_list_is_named_when_nothing_comes_any_more(tansu: str, pr
         settings = await prepared(tansu, prefix)
         follower, task = await followed(settings, [("a", 0, 3)])
         try:
+            await follower.wait_for([(b"a", 0, 3)], 20)
             await follower.wait_for([(b"a", 0, 3), (b"b", 1, 9)], 0.5)
         finally:
             task.cancel()

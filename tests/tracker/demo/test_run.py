@@ -137,7 +137,6 @@ def test_broker_that_is_away_ends_the_run(files: tuple[Path, Path], artifacts: s
         asyncio.run(run_demo(options))
 
 
-@pytest.mark.timeout(300)
 def test_catalogue_that_cannot_be_built_ends_the_run_with_the_indexers_words(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -149,7 +148,6 @@ def test_catalogue_that_cannot_be_built_ends_the_run_with_the_indexers_words(
     assert not running(str(tmp_path))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.broker
 def test_artifacts_that_are_not_there_end_the_run_with_the_workers_words(
     files: tuple[Path, Path], tmp_path: Path
@@ -160,7 +158,6 @@ def test_artifacts_that_are_not_there_end_the_run_with_the_workers_words(
     assert not running(str(tmp_path))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.broker
 def test_sigterm_ends_every_process_of_the_run(
     files: tuple[Path, Path], artifacts: str, tmp_path: Path

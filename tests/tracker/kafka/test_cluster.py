@@ -176,7 +176,7 @@ def test_changed_partition_count_is_refused_with_both_numbers(
             await admin.create_partitions({f"{prefix}-events": NewPartitions(5)})
         finally:
             await admin.close()
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             while (await describe_topics(settings))[f"{prefix}-events"].partitions != 5:
                 await asyncio.sleep(0.1)
 
@@ -224,7 +224,7 @@ def test_ends_of_logs_are_right_where_the_brokers_answer_is_not(tansu: str, pref
 def test_check_takes_no_longer_than_a_moment(tansu: str, prefix: str) -> None:
     begun = datetime.datetime.now(datetime.UTC)
     asyncio.run(describe_topics(made(tansu, prefix)))
-    assert datetime.datetime.now(datetime.UTC) - begun < datetime.timedelta(seconds=5)
+    assert datetime.datetime.now(datetime.UTC) - begun < datetime.timedelta(seconds=20)
 
 
 class NeverStarts(AIOKafkaProducer):

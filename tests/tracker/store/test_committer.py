@@ -1,8 +1,9 @@
 """Committer and fenced producers, on a broker without transactions and on Apache Kafka."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,7 +85,7 @@ async def read(settings: Settings, topic: str, count: int, *, partition: int = 0
         part = TopicPartition(topic, partition)
         consumer.assign([part])
         found: list[Any] = []
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60.0):
             while len(found) < count:
                 batches = await consumer.getmany(timeout_ms=200)
                 found += batches.get(part, [])
@@ -328,7 +329,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]
 def short_transactions(address: str, name: str) -> Settings:
     return load_settings(
         {}, brokers=address, name=name, event_partitions=2, item_partitions=2,
-        transaction_timeout_seconds=1.0,
+        transaction_timeout_seconds=2.0,
     )  # fmt: skip
 
 
@@ -344,18 +345,24 @@ def test_owner_whose_transactional_id_has_expired_begins_a_new_producer_and_trie
     forgetful: KafkaBroker, prefix: str, database: Any
 ) -> None:
     settings = made(forgetful.address, prefix)
+    before: list[float] = []  # commits before which the brokers had not forgotten the id yet
+
+    async def commit_seldom(one: Committer) -> None:
+        for seconds in (2.5, 5.0, 10.0, 20.0):
+            await asyncio.sleep(seconds)  # nothing changes
+            await one.write(database, [(b"p", b"6")], [])
+            before.append(seconds)
 
     async def work() -> None:
         one = await plane_of(settings)._committer(TP(f"{prefix}-events", 0))
         try:
             await one.write(database, RECORDS, [])
-            await asyncio.sleep(2.5)  # nothing changes, and the brokers forget the id
             with pytest.raises(CommitAbortedError, match=r"forgotten.*a new producer has begun"):
-                await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
+                await commit_seldom(one)
             await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
         finally:
             await one.stop()
-        rows = await read(settings, f"{prefix}-users-changelog", 6)
+        rows = await read(settings, f"{prefix}-users-changelog", 6 + len(before))
         assert [row.value for row in rows if row.key == b"ua"] == [b"1", b"2"]
         assert database.get(b"p") == b"7"
 
@@ -389,10 +396,28 @@ def test_frozen_owner_does_not_begin_again_where_another_has_committed_since(
     other_database.close()
 
 
-async def outlasted(settings: Settings, patience: Patience, database: Any) -> Committer:
-    """Return a committer whose next commit lasts longer than the brokers let a transaction last.
+async def is_ended(settings: Settings) -> None:
+    """Wait until the brokers have ended the transaction whose rows are in the changelog."""
+    consumer = AIOKafkaConsumer(isolation_level="read_committed", **client_arguments(settings))
+    await consumer.start()
+    try:
+        part = TopicPartition(f"{settings.name}-users-changelog", 0)
+        consumer.assign([part])
+        end = None
+        while end is None or consumer.last_stable_offset(part) != end:
+            await consumer.getmany(timeout_ms=100)
+            end = consumer.highwater(part)
+    finally:
+        await consumer.stop()
 
-    With `lambda: 1.0` the brokers have answered for a second only, so there was a silence.
+
+async def outlasted(
+    settings: Settings, patience: Patience, database: Any, until: Callable[[], Awaitable[object]]
+) -> Committer:
+    """Return a committer whose next commit lasts longer than something else.
+
+    With `lambda: 1.0` the brokers have answered for a second only, with `lambda: 0.0` they do not
+    answer: there was a silence.
     """
     plane = plane_of(settings)
     plane._patience = patience
@@ -404,7 +429,7 @@ async def outlasted(settings: Settings, patience: Patience, database: Any) -> Co
         answer = await send(batch, topic, partition=partition)
         if slow.pop() if slow else False:
             await asyncio.shield(answer)  # the transaction has begun
-            await asyncio.sleep(4.0)
+            await until()
         return answer
 
     found._producer.send_batch = late
@@ -418,7 +443,8 @@ def test_owner_whose_transaction_ended_while_no_broker_answered_tries_again(
     settings = short_transactions(impatient.address, prefix)
 
     async def work() -> None:
-        one = await outlasted(settings, Patience(60.0, lambda: 1.0), database)
+        over = partial(is_ended, settings)
+        one = await outlasted(settings, Patience(60.0, lambda: 1.0), database, over)
         try:
             with pytest.raises(CommitAbortedError, match=r"no broker answered.*new producer"):
                 await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
@@ -438,7 +464,7 @@ def test_owner_whose_transaction_ended_ends_where_the_brokers_had_answered(
     settings = short_transactions(impatient.address, prefix)
 
     async def work() -> None:
-        one = await outlasted(settings, Patience(60.0), database)
+        one = await outlasted(settings, Patience(60.0), database, partial(is_ended, settings))
         try:
             with pytest.raises(FencedError):
                 await one.write(database, [(b"ua", b"2"), (b"p", b"7")], [])
@@ -450,18 +476,24 @@ def test_owner_whose_transaction_ended_ends_where_the_brokers_had_answered(
 
 @pytest.mark.kafka
 def test_owner_after_a_silence_does_not_go_on_where_another_has_committed_since(
-    impatient: KafkaBroker, prefix: str, database: Any, tmp_path: Path
+    kafka: KafkaBroker, prefix: str, database: Any, tmp_path: Path
 ) -> None:
-    settings = short_transactions(impatient.address, prefix)
+    settings = made(kafka.address, prefix)
+    begun, written = asyncio.Event(), asyncio.Event()
     other_database = Rdict(str(tmp_path / "other"), options=Options(raw_mode=True))
 
     async def work() -> None:
-        one = await outlasted(settings, Patience(60.0, lambda: 1.0), database)
+        async def until() -> None:
+            begun.set()
+            await written.wait()
+
+        one = await outlasted(settings, Patience(60.0, lambda: 0.0), database, until)
         late = asyncio.create_task(one.write(database, [(b"ua", b"late"), (b"p", b"7")], []))
-        await asyncio.sleep(1.0)
+        await begun.wait()
         owner = await plane_of(settings)._committer(TP(f"{prefix}-events", 0))
         try:
             await owner.write(other_database, [(b"p", b"8")], [])
+            written.set()
             with pytest.raises(FencedError, match="another worker owns"):
                 await late
         finally:

@@ -420,7 +420,7 @@ def test_partition_that_waits_for_a_newer_row_closes_and_commits(worker: WorkerS
         worker.users.process = newer  # type: ignore[method-assign]
         running.accept(0, worker.records(like("a", 0)))
         await running.until(lambda: running.partition.waits_for is not None)
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60.0):
             await running.partition.close()
 
     running = run_partition(worker, work)

@@ -178,14 +178,18 @@ def test_chunks_of_partitions_at_rest_are_applied_without_a_wait_and_listed_in_o
         assert [part.users.store.committed for part in parts] == [4] * PARTITIONS
 
 
-def test_partition_whose_commit_is_due_sooner_than_it_rests_wakes_for_it(tmp_path: Path) -> None:
+def test_partition_whose_commit_is_due_sooner_than_it_rests_wakes_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.stream.partition.REST_SECONDS", 1000.0)
+
     async def work(running: list[RunningPartition]) -> None:
         one = running[0]
-        one.partition._commits._next_at = time.monotonic() + 0.02  # it rests for a second
+        one.partition._commits._next_at = time.monotonic() + 0.02
         assert SmallChunks(parts[0].context).apply(
             [(one.partition, chunk_of(parts[0], *views(parts[0], 1)))]
         )
-        async with asyncio.timeout(0.9):
+        async with asyncio.timeout(60.0):
             await one.until(lambda: parts[0].users.store.committed == 1)
 
     with workers(tmp_path) as parts:

@@ -65,7 +65,6 @@ def test_kernels_of_searches_are_warmed_up_where_no_user_needs_one(
     assert {"_hash_queries", "_find_rows", "_keep_rows"} == set(called)
 
 
-@pytest.mark.timeout(300)  # nothing may be compiled yet
 def test_a_swap_to_a_trained_artifact_leaves_nothing_to_compile_to_its_chunks(
     tmp_path: Path,
 ) -> None:

@@ -153,7 +153,6 @@ def get(settings: Settings, path: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-@pytest.mark.timeout(300)
 def test_pages_of_a_worker_tell_what_it_did(tansu: str, prefix: str, tmp_path: Path) -> None:
     build_shop(tmp_path / "artifacts", shop_items(60))
     settings = shop_settings(tansu, prefix, tmp_path, session_timeout_seconds=6.0)

@@ -22,8 +22,13 @@ async def bug(request: web.Request) -> web.Response:
     raise KeyError("inside")
 
 
+IN_TURN: list[web.Request] = []
+"""Requests that have come to wait for their turn."""
+
+
 async def turn(request: web.Request) -> web.Response:
     request[WAITS] = True
+    IN_TURN.append(request)
     while request.transport is not None:
         await asyncio.sleep(0.01)
     return web.Response()
@@ -119,9 +124,11 @@ def test_a_connection_too_many_is_answered_while_all_others_wait_for_their_turn(
     monkeypatch.setattr(web_limits, "MOST_CONNECTIONS", 3)
 
     async def work(port: int) -> None:
+        IN_TURN.clear()
         first = [await send(port, GET.replace(b"/page", b"/turn")) for _ in range(3)]
         ends = [asyncio.ensure_future(reader.read()) for reader, _ in first]
-        await asyncio.sleep(0.1)
+        while len(IN_TURN) < 3:
+            await asyncio.sleep(0.01)
         last = await send(port, GET)
         assert "200" in await head_of(last[0])
         assert await ends[2] == b""
