@@ -223,16 +223,6 @@ class KafkaBroker:
         if self._process is not None:
             self._process.stop(START_SECONDS)
 
-    def freeze(self) -> None:
-        """Stop it without ending it: it accepts connections and answers nothing."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let a frozen one go on."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-
     def __enter__(self) -> Self:
         """Start it."""
         self.start()

@@ -22,6 +22,8 @@ LONGEST_NAME = 200
 """Characters of a parameter that are part of its test's name."""
 LONG = ("site", "slow to load", "tests/tracker/worker/test_warm_up.py")
 """Groups and files that take seconds: begun last, one keeps a process busy after the others."""
+IMPATIENCE = "transaction.abort.timed.out.transaction.cleanup.interval.ms=200\n"
+"""Apache Kafka looks each 10 s for transactions that have lasted too long, else."""
 FULL_COLLECTIONS = pytest.StashKey[int]()
 """The number of full collections at the last freeze."""
 
@@ -128,7 +130,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     reason = why_no_kafka()
     if reason is not None:
         pytest.fail(f"Apache Kafka cannot run here: {reason}", pytrace=False)
-    with KafkaBroker(tmp_path_factory.mktemp("kafka")) as broker:
+    with KafkaBroker(tmp_path_factory.mktemp("kafka"), extra=IMPATIENCE) as broker:
         yield broker
 
 

@@ -47,12 +47,12 @@ async def run(settings: Settings, log: Path) -> tuple[dict[str, float], list[Rec
             await send(settings, "murmur2", *likes[:3])
             await send(settings, "crc32", *likes[3:], Event(user, retracts="e0"))
             async with asyncio.timeout(60):
-                while (found := await counts(settings)).get(
-                    'tracker_outcomes_total{outcome="retracted"}', 0
-                ) < 1:
+                while True:
+                    found = await counts(settings)
+                    retracted = found.get('tracker_outcomes_total{outcome="retracted"}', 0)
+                    if retracted and found.get("tracker_item_events_total", 0) >= len(likes) + 1:
+                        break  # a commit has told the items of the last
                     await asyncio.sleep(0.1)
-            await asyncio.sleep(1.5)  # a last commit, so that item events are applied
-            found = await counts(settings)
             assert worker.stop(30) == 0
     return found, await lists_of(settings)
 
