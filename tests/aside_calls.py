@@ -46,6 +46,6 @@ def work(folder: Path) -> None:
     busy = folder / "busy"
     busy.touch()
     try:
-        time.sleep(100.0)
+        time.sleep(1000.0)
     finally:
         busy.unlink()

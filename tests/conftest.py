@@ -38,6 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(20_000)  # as in a worker: imports and tests make few cycles
     if config.getoption("dist", "no") == "no":  # the one that deals tests out collects none itself
         gc.disable()  # until all is collected: what is imported stays
+    if hasattr(config, "workerinput"):  # one of several processes
+        from tests.compiled import take_turns
+
+        take_turns()
     config.addinivalue_line("markers", "xdist_group: tests that run in the same process")
 
 

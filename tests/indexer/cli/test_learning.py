@@ -25,7 +25,7 @@ from tracker.recommend.recommender import Recommender
 from tracker.scoring.blend import Blend
 from tracker.scoring.network import Network
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]  # kernels may compile first
 
 ITEMS = 40
 

@@ -18,7 +18,7 @@ from tracker.artifact.manifest import LAYOUT
 from tracker.scoring.retrieval import Retrieval
 from tracker.users.config import InterestConfig
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]  # kernels may compile first
 
 __all__ = ["words"]  # a fixture
 

@@ -27,7 +27,7 @@ from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import LAYOUT
 from tracker.events.wire import hash_id, scene_code
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]  # kernels may compile first
 
 ITEMS = 40
 OPTIONS = TowerOptions(dim=16, epochs=2, device="cpu", tries=1)
@@ -190,7 +190,6 @@ def test_a_single_scene_needs_no_attention(tmp_path: Path) -> None:
         assert fit.tower.attention is None
 
 
-@pytest.mark.timeout(400)
 def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     items, events = tmp_path / "items.jsonl", tmp_path / "events.jsonl"
     items.write_bytes(b"".join(msgspec.json.encode(i) + b"\n" for i in shop().items))
