@@ -81,6 +81,7 @@ class FileScheduling(LoadGroupScheduling):
         return group.partition("::")[0]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of one broker in one process, and skip them all where it cannot run."""
     for item in items:

@@ -7,6 +7,8 @@ import pytest
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.xdist_group("calls")  # the sources are parsed once
+
 CLIENTS = ("AIOKafkaConsumer", "AIOKafkaProducer", "AIOKafkaAdminClient", "AIOKafkaClient")
 OTHER_LIBRARIES = {"confluent_kafka", "kafka", "pykafka", "quixstreams"}
 ARGUMENTS = "client_arguments"
@@ -19,24 +21,24 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
 class Calls:
-    """The syntax tree of a module, with the node around each node."""
+    """The syntax tree of a module: its nodes, the node around each, and the calls by name."""
 
     def __init__(self, text: str) -> None:
-        self.tree = ast.parse(text)
-        self.around = {
-            child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)
-        }
+        self.nodes = list(ast.walk(ast.parse(text)))
+        self.around = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
+        self._calls: dict[str, list[ast.Call]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Call):
+                self._calls.setdefault(name_of(node.func), []).append(node)
 
-    def to(self, name: str) -> Iterator[ast.Call]:
-        """Yield the calls of a function or method by its name."""
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Call) and name_of(node.func) == name:
-                yield node
+    def to(self, name: str) -> list[ast.Call]:
+        """Return the calls of a function or method by its name."""
+        return self._calls.get(name, [])
 
     def imported(self) -> set[str]:
         """Return the packages that are imported, without what is in them."""
         found = set()
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -106,7 +108,7 @@ def has_arguments(calls: Calls, value: ast.AST, call: ast.Call) -> bool:
             return all(has_arguments(calls, one, call) for one in given)
         if function.args.kwarg is not None and function.args.kwarg.arg == value.id:
             name = getattr(function, "name", "")
-            callers = list(calls.to(name)) if name.startswith("_") else []
+            callers = calls.to(name) if name.startswith("_") else []
             return bool(callers) and all(passes_arguments(calls, one) for one in callers)
     return False
 
@@ -114,7 +116,7 @@ def has_arguments(calls: Calls, value: ast.AST, call: ast.Call) -> bool:
 def clients_without(calls: Calls) -> list[int]:
     """Return the lines where a Kafka client is, or may be, made without the settings' arguments."""
     wrong = []
-    for node in ast.walk(calls.tree):
+    for node in calls.nodes:
         if isinstance(node, ast.alias) and node.asname and node.name.endswith(CLIENTS):
             wrong.append(node.lineno)  # its calls would not be found
         if not isinstance(node, ast.Name | ast.Attribute) or name_of(node) not in CLIENTS:

@@ -11,3 +11,11 @@ def test_the_group_of_a_test_is_known_to_who_deals_tests_out(
     request: pytest.FixtureRequest,
 ) -> None:
     assert request.node.nodeid.endswith("@groups")
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="all run in one process")
+@pytest.mark.kafka
+def test_tests_with_apache_kafka_are_a_group_and_share_one_broker(
+    request: pytest.FixtureRequest,
+) -> None:
+    assert request.node.nodeid.endswith("@kafka")

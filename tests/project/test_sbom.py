@@ -18,6 +18,8 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.xdist_group("sbom")  # it is written once
+
 SCHEMAS = files("cyclonedx.schema") / "_res"
 """The schemas of CycloneDX, as its library has them; it takes half a minute to use them itself."""
 

@@ -11,7 +11,7 @@ from indexer.cli.console import REFUSED
 from indexer.cli.main import main
 from indexer.data.histories import EventLog
 from indexer.train.half_lives import HalfLives
-from tests.indexer.cli.test_learning import Shop, words
+from tests.indexer.cli.test_learning import Shop, small_shop, words
 from tests.logs import group_events
 from tracker.artifact.artifact import Artifact
 from tracker.artifact.manifest import LAYOUT
@@ -20,7 +20,7 @@ from tracker.users.config import InterestConfig
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600)]  # kernels may compile first
 
-__all__ = ["words"]  # a fixture
+__all__ = ["small_shop", "words"]  # fixtures
 
 SMALL = ("--dim", 8, "--epochs", 1, "--device", "cpu", "--tries", 1)
 
@@ -72,13 +72,23 @@ def test_encoder_attributes_and_curves_are_published_with_the_ranker(
     assert kept.info.users == 103
 
 
-def test_settings_that_were_tried_are_told_and_have_their_curves(shop: Shop) -> None:
-    done = shop.train(*SMALL, "--tries", 2)
+def test_settings_that_were_tried_are_told_and_all_curves_lie_beside_the_versions(
+    shop: Shop, tmp_path: Path
+) -> None:
+    users = write_users(tmp_path, {"user_id": "else", "attributes": {"side": "left"}})
+    run = shop.run("train", "--users", users, *SMALL, "--tries", 2, "--json")
+    assert (
+        "users: none of the 1 users is in the events; user_id must be the same in both"
+        in run.stderr
+    )
+    done = json.loads(run.stdout)
     tried = done["encoder"]["tried"]
     assert [(one["dim"], one["dropout"]) for one in tried] == [(8, 0.2), (8, 0.1)]
     assert [one["chosen"] for one in tried].count(True) == 1
     curves = shop.root / "curves" / done["artifact"]
     assert (curves / "encoder-dim-8-dropout-0.1-rate-0.004.csv").exists()
+    assert (curves / "encoder.csv").exists()
+    assert not (shop.root / ".training").exists()
 
 
 def test_a_training_of_a_few_seconds_says_what_was_left_out(shop: Shop) -> None:
@@ -91,7 +101,7 @@ def test_a_training_of_a_few_seconds_says_what_was_left_out(shop: Shop) -> None:
 
 
 def test_half_lives_are_chosen_before_a_version_is_trained_or_with_refit(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    small_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[float, ...]] = []
 
@@ -103,43 +113,37 @@ def test_half_lives_are_chosen_before_a_version_is_trained_or_with_refit(
 
     monkeypatch.setattr("indexer.train.train.choose_half_lives", found)
     default = InterestConfig().half_lives_seconds
-    run = shop.run("train", "--no-encoder", "--json")
+    run = small_shop.run("train", "--no-encoder", "--json")
     chosen = (600.0, *default[1:])
     assert "half-lives 10 min, 1 d, 7 d, 60 d instead of 30 min, 1 d, 7 d, 60 d: " in run.stderr
     assert json.loads(run.stdout)["half_lives"]["seconds"] == list(chosen)
-    first = Artifact.load(shop.root).manifest
+    first = Artifact.load(small_shop.root).manifest
     assert first.interest.half_lives_seconds == chosen
-    assert shop.train("--no-encoder")["half_lives"] is None
-    second = Artifact.load(shop.root).manifest
+    assert small_shop.train("--no-encoder")["half_lives"] is None
+    second = Artifact.load(small_shop.root).manifest
     assert (second.interest, second.basis) == (first.interest, first.basis)
     assert asked == [default]
-    shop.train("--no-encoder", "--refit")
+    small_shop.train("--no-encoder", "--refit")
     assert asked == [default, chosen]
 
 
 def test_half_lives_of_a_version_that_was_only_built_may_change(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    small_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found(log: EventLog, rows: Any, vectors: Any, events: Any, in_force: Any) -> HalfLives:
         return HalfLives((600.0, *in_force[1:]), 3.0, 3.5, 0.1)
 
     monkeypatch.setattr("indexer.train.train.choose_half_lives", found)
-    assert shop.build().exit_code == 0
-    done = shop.run("train", "--no-encoder", "--json")
+    assert small_shop.build().exit_code == 0
+    done = small_shop.run("train", "--no-encoder", "--json")
     assert json.loads(done.stdout)["basis_changed"]
     assert "the basis changed: workers rebuild" in done.stderr
 
 
-def test_the_curves_lie_beside_the_versions(shop: Shop) -> None:
-    done = shop.train(*SMALL)
-    assert (shop.root / "curves" / done["artifact"] / "encoder.csv").exists()
-    assert not (shop.root / ".training").exists()
-
-
-def test_the_ranker_can_be_trained_alone(shop: Shop) -> None:
-    done = shop.train("--no-encoder")
+def test_the_ranker_can_be_trained_alone(small_shop: Shop) -> None:
+    done = small_shop.train("--no-encoder")
     assert (done["encoder"], done["note"]) == (None, "")
-    artifact = Artifact.load(shop.root)
+    artifact = Artifact.load(small_shop.root)
     assert artifact.models.tower is None
     assert artifact.manifest.without("tower").endswith("`--no-encoder` was given to the training")
 
@@ -211,17 +215,11 @@ def test_a_training_chooses_the_candidates_and_a_later_build_keeps_them(shop: Sh
 
 
 def test_too_few_events_for_an_encoder_train_the_ranker_alone_and_say_so(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, group_events(users=60, each=12))
+    shop = Shop(tmp_path, group_events(users=40, each=8))
     done = shop.run("train", "--json")
-    message = "no encoder, the ranker alone is trained: 576 events to learn an encoder from"
+    message = "no encoder, the ranker alone is trained: 256 events to learn an encoder from"
     assert message in done.stderr
     assert json.loads(done.stdout)["note"].startswith(message)
-
-
-def test_users_of_whom_no_event_tells_are_said(shop: Shop, tmp_path: Path) -> None:
-    users = write_users(tmp_path, {"user_id": "else", "attributes": {"side": "left"}})
-    said = shop.run("train", "--users", users, *SMALL).stderr
-    assert "users: none of the 1 users is in the events; user_id must be the same in both" in said
 
 
 def test_a_file_of_users_that_has_none_is_refused_and_nothing_is_published(
@@ -250,7 +248,7 @@ def test_a_training_that_is_interrupted_says_how_it_goes_on(
 
 
 def test_equal_timestamps_train_the_ranker_alone(tmp_path: Path) -> None:
-    events = [line | {"timestamp": 1.7e9} for line in group_events(users=100, each=16)]
+    events = [line | {"timestamp": 1.7e9} for line in group_events(users=40, each=8)]
     done = Shop(tmp_path, events).train(*SMALL)
     assert done["encoder"] is None
     assert "0 events to learn an encoder from" in done["note"]
@@ -259,7 +257,7 @@ def test_equal_timestamps_train_the_ranker_alone(tmp_path: Path) -> None:
 def test_one_user_has_an_encoder_too(tmp_path: Path) -> None:
     events = [
         {"user_id": "one", "item_id": f"i{n % 40}", "kind": "like", "timestamp": 1.7e9 + 60.0 * n}
-        for n in range(1500)
+        for n in range(1300)
     ]
     done = Shop(tmp_path, events).train("--repeats", *SMALL)
     assert done["encoder"]["epochs"] == 1
@@ -268,7 +266,7 @@ def test_one_user_has_an_encoder_too(tmp_path: Path) -> None:
 def test_events_on_one_item_of_many_are_taken(tmp_path: Path) -> None:
     events = [
         {"user_id": f"u{n % 50}", "item_id": "i3", "kind": "like", "timestamp": 1.7e9 + 60.0 * n}
-        for n in range(1500)
+        for n in range(1300)
     ]
     done = Shop(tmp_path, events).train("--repeats", *SMALL)
     assert done["items"] == 40

@@ -193,7 +193,7 @@ def test_a_single_scene_needs_no_attention(tmp_path: Path) -> None:
 def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     items, events = tmp_path / "items.jsonl", tmp_path / "events.jsonl"
     items.write_bytes(b"".join(msgspec.json.encode(i) + b"\n" for i in shop().items))
-    write_events(events, events_of())
+    write_events(events, events_of(users=80))
 
     def command(root: Path, *more: str) -> list[str]:
         files = [str(path) for path in (items, events, root)]
