@@ -1,5 +1,6 @@
 """Fixtures that tests of several rooms of the tracker share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def worker(make: Make) -> WorkerState:
     """Make the state of one worker with default settings."""
     return make()
+
+
+@pytest.fixture
+def usual_priority(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let no process take the lowest priority: beside tests that keep all cores busy it starves."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text("import os\nos.nice = lambda more: 0\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
 
 @pytest.fixture

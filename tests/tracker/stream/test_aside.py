@@ -22,7 +22,6 @@ from tests.aside_calls import (
 from tracker.stream.aside import ProcessEndedError, call_aside
 
 AT_MOST_SECONDS = 100.0
-"""A process of the lowest priority takes long where other tests keep all cores busy."""
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
@@ -69,6 +68,7 @@ def test_where_memory_is_short_the_system_takes_the_call_and_not_its_caller(tmp_
     assert (tmp_path / "score").read_text(encoding="utf-8").strip() == "1000"
 
 
+@pytest.mark.usefixtures("usual_priority")
 def test_a_call_whose_caller_is_killed_tidies_up_and_ends(tmp_path: Path) -> None:
     call = (
         "import asyncio, pathlib; from tests.aside_calls import work;"
@@ -81,6 +81,7 @@ def test_a_call_whose_caller_is_killed_tidies_up_and_ends(tmp_path: Path) -> Non
     wait_for(lambda: not (tmp_path / "busy").exists(), AT_MOST_SECONDS)
 
 
+@pytest.mark.usefixtures("usual_priority")
 def test_a_call_that_is_cancelled_tidies_up_and_ends(tmp_path: Path) -> None:
     async def cancel() -> None:
         call = asyncio.create_task(call_aside(work, tmp_path))

@@ -65,7 +65,7 @@ def test_what_it_does_compiles_everything_and_a_failure_is_the_workers_to_tell(
     module._compile(settings, "000009-00000000", Kinds.default())
 
 
-@pytest.mark.timeout(600)  # the other process has the lowest priority
+@pytest.mark.usefixtures("usual_priority")
 def test_a_large_version_is_loaded_by_another_process_first_and_a_small_one_is_not(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
