@@ -14,6 +14,8 @@ from tracker.scoring.network import Network, Weights
 from tracker.scoring.online_ranker import OnlineRanker
 from tracker.scoring.parts import GROUP_OF, GROUPS, GroupParts, list_parts
 
+pytestmark = pytest.mark.xdist_group("parts")  # what compiles longest is compiled in one process
+
 NAMES = [name for name in COLUMNS if name not in ("idle", "scene_long")]
 
 
