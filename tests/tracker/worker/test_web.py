@@ -147,7 +147,7 @@ def test_worker_is_not_ready_while_a_partition_waits_or_the_item_feed_fails(
 
 def get(settings: Settings, path: str) -> tuple[int, bytes]:
     try:
-        with urlopen(f"http://127.0.0.1:{settings.web_port}{path}", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{settings.web_port}{path}", timeout=60) as answer:
             return answer.status, answer.read()
     except HTTPError as error:
         return error.code, error.read()
@@ -217,7 +217,7 @@ def check_pages(settings: Settings) -> None:
         {"Content-Type": "application/json"},
         method="POST",
     )
-    with urlopen(request, timeout=10) as answer:
+    with urlopen(request, timeout=60) as answer:
         assert (answer.status, json.load(answer)["sent"]) == (202, 1)
         assert answer.headers["Server"] == "tracker"  # the limits of web_limits.py are in force
 
