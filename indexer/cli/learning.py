@@ -194,10 +194,11 @@ def train(
 ) -> None:
     """Train models on logged events, and make them current.
 
-    The models are a user encoder, a ranker and a probability. The user encoder reads the events of
-    a user, and finds and scores items. The ranker is a small network that scores candidates by
-    features of the stream. Item vectors are built as by `indexer build`; known texts are not
-    encoded again. If interrupted, run the same command again to resume.
+    The models are a user encoder, item weights, a ranker and a probability. The user encoder reads
+    the events of a user, and finds and scores items. Item weights say how much one item speaks for
+    another. The ranker is a small network that scores candidates by features of the stream. Item
+    vectors are built as by `indexer build`; known texts are not encoded again. If interrupted, run
+    the same command again to resume.
 
     With --epsilon and --delta, what the weights tell of any one user is bounded. What this
     does not cover is printed.

@@ -18,7 +18,7 @@ from indexer.evaluate.baselines import (
     OwnFrequent,
     Popularity,
 )
-from indexer.evaluate.live_baselines import OwnRecent, live_baselines
+from indexer.evaluate.live_baselines import OwnRecent, choose_ease, live_baselines
 from indexer.evaluate.metrics import Floats, rank_and_list
 from indexer.evaluate.targets import (
     WHOLE_LOG,
@@ -109,7 +109,12 @@ def make_baselines(
     ]
     notes = []
     try:
-        baselines.insert(3, Ease(users, fitted, count, memory_bytes))
+        ease = Ease(users, fitted, count, memory_bytes)
+        if split is not None:
+            regularisation, decay, note = choose_ease(log, split, rows, targets, memory_bytes)
+            ease = Ease(users, fitted, count, memory_bytes, regularisation, decay)
+            notes += [note] if note else []
+        baselines.insert(3, ease)
     except MemoryError as error:
         notes.append(f"ease is left out: {error}")
     if split is not None:

@@ -7,13 +7,14 @@ do not see retractions and unknown items.
 """
 
 import math
+from copy import copy
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.evaluate.ease import ease_weights
+from indexer.evaluate.ease import DECAYS, MIDDLE, co_counts, ease_weights
 from indexer.evaluate.targets import TargetBatch
 from tracker.kernels.native import native
 
@@ -25,7 +26,7 @@ RECENT_EVENTS = 30
 """Past events that the baselines use; .6 ** 30 is 2e-7."""
 
 EVENT_DECAY = 0.6
-"""Weight of an event against the next one, for item-kNN and EASE."""
+"""Weight of an event against the next one, for item-kNN."""
 
 CONTENT_DECAY = 0.8
 """Weight of an event against the next one, for the content channel."""
@@ -35,9 +36,6 @@ SHRINKAGE = 5.0
 
 MAX_USERS = 1000
 """Item-kNN uses only the latest users of an item, up to this number."""
-
-REGULARISATION = 300.0
-"""L2 weight of EASE."""
 
 _RENORMALISE_HALF_LIVES = 500.0
 
@@ -147,10 +145,18 @@ class ItemKnn:
 class Ease:
     """EASE on the training part, frozen: a linear item-to-item model in closed form.
 
-    Source: Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data". The past is weighed
-    .6 an event. Only items with training events are in the matrix; the others share the score 0.
+    Source: Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data". Only items with
+    training events are in the matrix; the others share the score 0.
 
     It is fitted at the first call of `scores`, in the thread of the caller, for this takes long.
+
+    Args:
+        users: (E,) of the events.
+        rows: (E,) theirs, in the catalogue.
+        items: N.
+        memory_bytes: what is free for it.
+        regularisation: weight of L2.
+        decay: weight of an event of the past against the next one.
 
     Raises:
         MemoryError: the matrices do not fit; see `bytes_needed`.
@@ -164,7 +170,8 @@ class Ease:
         rows: Rows,
         items: int,
         memory_bytes: int,
-        regularisation: float = REGULARISATION,
+        regularisation: float = MIDDLE,
+        decay: float = DECAYS[0],
     ) -> None:
         unique, codes = np.unique(rows, return_inverse=True)
         needed = self.bytes_needed(len(unique))
@@ -177,10 +184,18 @@ class Ease:
         self._codes = np.full(items, -1, np.int64)
         self._codes[unique] = np.arange(len(unique))
         self._training = codes, users, regularisation
+        self._decay = decay
+
+    def with_decay(self, decay: float) -> "Ease":
+        """Return the same fit with another decay."""
+        other = copy(self)
+        other._decay = decay
+        return other
 
     @cached_property
     def _weights(self) -> NDArray[np.float32]:
-        return ease_weights(*self._training)
+        codes, users, regularisation = self._training
+        return ease_weights(co_counts(codes, users), regularisation)
 
     @staticmethod
     def bytes_needed(items: int) -> int:
@@ -191,7 +206,7 @@ class Ease:
         """Return the weighed sum of the past items' rows of the matrix."""
         sums = np.zeros((len(batch), len(self._rows)), np.float32)
         _sum_rows(
-            batch.past, batch.starts, RECENT_EVENTS, EVENT_DECAY, self._codes, self._weights, sums
+            batch.past, batch.starts, RECENT_EVENTS, self._decay, self._codes, self._weights, sums
         )
         if len(self._rows) == len(self._codes):
             return sums

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.data.histories import EventLog, Split
+from indexer.data.histories import TRAIN, EventLog, Split
 from indexer.data.holdout import evenly_spread, periods
-from indexer.evaluate.baselines import Baseline, DecayedPopularity, Scores
+from indexer.evaluate.baselines import Baseline, DecayedPopularity, Ease, Scores
+from indexer.evaluate.ease import DECAYS, MIDDLE, MOST_CHOICE_ITEMS, REGULARISATIONS
 from indexer.evaluate.metrics import gains_at_k, rank_and_list
 from indexer.evaluate.targets import (
     Flags,
@@ -285,6 +286,50 @@ def live_baselines(
         f" {int(last):,} events; trend_and_transitions weighs transitions {share:g}: {how}"
     ]
     return baselines, notes
+
+
+def choose_ease(
+    log: EventLog, split: Split, rows: Rows, targets: Targets, memory_bytes: int
+) -> tuple[float, float, str]:
+    """Return the regularisation and the decay of EASE, and a note on them.
+
+    They are those of the best NDCG@10 on validation targets of a fit on the training part alone:
+    first the decay, with a regularisation from the middle, then the regularisation.
+
+    Args:
+        log: the events.
+        split: its validation targets choose.
+        rows: (E,) catalogue rows of the events, -1 for none.
+        targets: what is ranked.
+        memory_bytes: what is free for it.
+
+    Raises:
+        MemoryError: as of `Ease`.
+    """
+    items = len(targets.ranked)
+    choice = _Choice(log, split, rows, targets)
+    early = np.flatnonzero((split.parts == TRAIN) & (rows >= 0))
+    counts = np.bincount(rows[early], minlength=items)
+    often = np.argsort(-counts, kind="stable")[:MOST_CHOICE_ITEMS]
+    early = early[np.isin(rows[early], often)]
+    if not len(choice) or not len(early):
+        return MIDDLE, DECAYS[0], ""
+    users = log.users[early]
+
+    def fitted(regularisation: float) -> Ease:
+        return Ease(users, rows[early], items, memory_bytes, regularisation)
+
+    middle = fitted(MIDDLE)
+    decay = choice.best(middle.with_decay, DECAYS)
+    regularisation = choice.best(lambda value: fitted(value).with_decay(decay), REGULARISATIONS)
+    return (
+        regularisation,
+        decay,
+        (
+            f"ease has a regularisation of {regularisation:g}, and an event counts {decay:g} of the"
+            f" next one: the best NDCG@10 on {len(choice)} validation targets"
+        ),
+    )
 
 
 class _Choice:

@@ -309,6 +309,7 @@ def write_version(
             ranker=None if models.ranker is None else models.ranker.info,
             tower=None if models.tower is None else models.tower.info,
             prediction=None if models.prediction is None else models.prediction.info,
+            item_weights=None if models.item_weights is None else models.item_weights.info,
             training=training,
             untrained=dict(untrained),
         )

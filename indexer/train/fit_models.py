@@ -25,6 +25,12 @@ from indexer.replay.ranker_examples import Examples, collect_examples
 from indexer.replay.replay import Replay
 from indexer.shards import Shards
 from indexer.train.inputs import Inputs
+from indexer.train.item_weights import (
+    WeightsData,
+    fit_item_weights,
+    refit_item_weights,
+    weights_data,
+)
 from indexer.train.options import TrainOptions, TrainProgress
 from indexer.train.prediction import train_prediction
 from indexer.train.ranker import Fitted, fit_ranker
@@ -34,9 +40,13 @@ from tracker.artifact.manifest import PrivacyInfo
 from tracker.artifact.models import Models
 from tracker.recommend.options import RecommendOptions, trained_with
 from tracker.scoring.blend import Blend
+from tracker.scoring.item_weights import ItemWeights
 from tracker.scoring.network import RankerInfo
 from tracker.scoring.prediction import Prediction
 from tracker.scoring.retrieval import Retrieval, recall_lines
+
+SOME_WEIGHED = 8
+"""Quota of item weights while examples are collected, so that they are searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,7 @@ class FittedModels:
         prediction: the probability of a positive event, None if it cannot be learned.
         ranker: the ranker, with its curve.
         examples: number of targets that the ranker learned from.
+        item_weights: how much a past item speaks for another, None if that is worth nothing.
         untrained: reason for each model that is not there, by name.
         note: the reason for no encoder, if one was wanted.
         prediction_note: source of the probability, or the reason for none.
@@ -62,12 +73,18 @@ class FittedModels:
     note: str
     prediction_note: str
     privacy: PrivacyInfo | None = None
+    item_weights: ItemWeights | None = None
 
     @property
     def models(self) -> Models:
         """The models that are published."""
         tower = None if self.tower is None else self.tower.tower
-        return Models(ranker=self.ranker.network, tower=tower, prediction=self.prediction)
+        return Models(
+            ranker=self.ranker.network,
+            tower=tower,
+            prediction=self.prediction,
+            item_weights=self.item_weights,
+        )
 
     @property
     def curves(self) -> dict[str, Sequence[msgspec.Struct]]:
@@ -87,11 +104,12 @@ def fit_models(
     """Fit all models on the events: step 4 of `train`.
 
     1. Fit the encoder on the events before the ranker's targets.
-    2. Fit the probability of a positive event.
+    2. Fit the probability of a positive event, and item weights on the same events as the encoder.
     3. Replay the events through the serving recommender, and collect the ranker's examples.
-    4. Fit the ranker on them, and choose where its candidates come from.
-    5. Refit the encoder on all events that the training may use: with several cores beside steps 2
-       to 4, in another process.
+    4. Fit the ranker on them, and choose where its candidates come from. Item weights that it does
+       not read are not published.
+    5. Refit the encoder and item weights on all events that the training may use: the encoder with
+       several cores beside steps 2 to 4, in another process.
 
     Args:
         inputs: events and targets.
@@ -136,8 +154,16 @@ def fit_models(
         if prediction is None:
             untrained["prediction"] = prediction_note
             prediction_note = f"no probability is learned: {prediction_note}"
+        data_of_weights = weights_data(
+            parts.items, inputs.log, options.protocol, parts.interest.ring, options.repeats
+        )
+        weights, why = fit_item_weights(data_of_weights)
         # 3. Collect the ranker's examples.
-        models = Models(tower=None if first is None else first.tower, prediction=prediction)
+        models = Models(
+            tower=None if first is None else first.tower,
+            prediction=prediction,
+            item_weights=weights,
+        )
         examples, pools = collect_for_ranker(
             inputs, in_memory(parts, models), options, folder, progress
         )
@@ -154,7 +180,11 @@ def fit_models(
         used = "probability" in ranker.network.info.columns
         prediction_note += "; the ranking reads it" if used else "; the ranking gains nothing by it"
     progress.note(prediction_note)
-    # 5. Refit the encoder.
+    # 5. Refit the encoder and item weights.
+    weights, note_of_weights = _published(data_of_weights, weights, why, columns)
+    if weights is None:
+        untrained["item_weights"] = note_of_weights
+    progress.note(note_of_weights)
     last = None
     if data is not None and first is not None:
         last = refit_tower(data, first, folder, steps, budget)
@@ -166,6 +196,23 @@ def fit_models(
         untrained=untrained,
         note=note,
         prediction_note=prediction_note,
+        item_weights=weights,
+    )
+
+
+def _published(
+    data: WeightsData, weights: ItemWeights | None, why: str, columns: list[str]
+) -> tuple[ItemWeights | None, str]:
+    """Return the weights to publish, fitted on all events, and a note on them, or why none."""
+    if weights is None:
+        return None, f"no item weights are learned: {why}"
+    if "item_weights" not in columns:
+        return None, "no item weights are published: the ranking gains nothing by them"
+    last = refit_item_weights(data, weights)
+    info = last.info
+    return last, (
+        f"item weights: {info.items} items speak for up to {info.width} others each, an event"
+        f" counts {info.decay:g} of the next one, regularisation {info.regularisation:g}"
     )
 
 
@@ -197,7 +244,8 @@ def collect_for_ranker(
         return load_arrays(Examples, path), load_arrays(Pools, beside)
     targets = inputs.targets
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude", diversity=0.0)
-    info = RankerInfo([], options.ranker.hidden, retrieval=Retrieval(per_search=PER_SEARCH))
+    retrieval = Retrieval(per_search=PER_SEARCH, item_weights=SOME_WEIGHED)
+    info = RankerInfo([], options.ranker.hidden, retrieval=retrieval)
     trained = trained_with(info, serving)
     replay = Replay(artifact, inputs.log, trained, Blend(), targets.skip, forgets=True)
     report = progress.examples(len(targets.events))

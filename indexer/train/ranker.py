@@ -36,6 +36,9 @@ CUT_COLUMNS = (
 )  # fmt: skip
 """The features of the recommender's first cut, in the order of `Ranker.cut_weights`."""
 
+WORTH = ("probability", "item_weights")
+"""Late columns that a ranker reads only where they are worth their time."""
+
 LATE_EXAMPLES = 8000
 """Number of the latest fresh targets that the weights of late columns are fitted on."""
 
@@ -555,9 +558,9 @@ def _late_weights(
 
     The latest of `fresh` (Q,) are used.
 
-    Few numbers, a convex problem. The probability is kept only if it is worth its computing time:
-    fitted on the earlier half of the targets, its weight has to be positive, and has to lower the
-    loss of the later half by more than twice the standard error of the difference.
+    Few numbers, a convex problem. The columns of WORTH are kept only if they are worth their
+    computing time: fitted on the earlier half of the targets, the weight has to be positive, and
+    has to lower the loss of the later half by more than twice the standard error of the difference.
 
     Returns:
         factor of the score, weights (M,), and the columns (M,) that are kept.
@@ -570,8 +573,11 @@ def _late_weights(
     )
     values = torch.from_numpy(examples.features[events][:, :, late].astype(np.float64))
     inputs = torch.cat([scores.unsqueeze(2), values], dim=2)  # (Q, C, 1 + L)
-    half, optional = len(events) // 2, late == COLUMNS.index("probability")
-    if optional.any():
+    half = len(events) // 2
+    for name in WORTH:
+        optional = late == COLUMNS.index(name)
+        if not optional.any():
+            continue
         tried = np.append(True, ~optional), np.ones(1 + len(late), np.bool_)
         weights = [_weighed(inputs[:half], offsets[:half], which) for which in tried]
         without, gained = (

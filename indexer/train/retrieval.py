@@ -42,6 +42,7 @@ CHEAP_COLUMNS: dict[str, tuple[str, ...]] = {
         for name in (
             "negative", "repeats", "repeat_recency", "encoder", "scene_short", "scene_long",
             "neighbours_60", "neighbours_95", "neighbours_long", "next", "neighbours_live",
+            "item_weights",
         )
     },
     **{name: (name,) for name in ITEM_FEATURES},
@@ -65,6 +66,9 @@ DIVERSITIES, DIVERSITY_COST = (0.1, 0.07, 0.05, 0.03, 0.02, 0.01), 0.003
 
 RANKED_MICROSECONDS = 0.2
 """Usual time of a trained ranker for one candidate."""
+
+WEIGHED_MICROSECONDS = 10.0
+"""Usual time of the search by item weights."""
 
 LATEST_SHARE = 0.3
 """Share of the pools, the latest, that the size of the cut is chosen on."""
@@ -209,9 +213,10 @@ def choose_retrieval(
         neighbours=own["neighbours"],
         scene=own["scene"],
         encoder=own["encoder"],
+        item_weights=own["item_weights"],
         lists={name: own[name] for name in LISTS if own[name]},
         per_search=usual.per_search
-        if max(own["content"], own["encoder"]) <= usual.per_search
+        if max(own["content"], own["encoder"], own["item_weights"]) <= usual.per_search
         else PER_SEARCH,
         reserve=RESERVE,
         diversity=diversity,
@@ -301,7 +306,11 @@ def _plan(
     spent = LEAST_NEW * costs.candidate
     if spent > budget:
         return None
-    open_cost = {SOURCES.index("content"): costs.search, SOURCES.index("encoder"): costs.encoder}
+    open_cost = {
+        SOURCES.index("content"): costs.search,
+        SOURCES.index("encoder"): costs.encoder,
+        SOURCES.index("item_weights"): WEIGHED_MICROSECONDS,
+    }
     free = ~((entries < quotas).any(axis=1) | (entries[:, _OWN] < _NOWHERE))
     total = float(values.sum())
     while True:

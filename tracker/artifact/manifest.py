@@ -22,6 +22,7 @@ from tracker.artifact.versions import (
 from tracker.encoder.tower_info import TowerInfo
 from tracker.files import write_synced
 from tracker.items.config import FORMER, ItemCounts
+from tracker.scoring.item_weights import ItemWeightsInfo
 from tracker.scoring.network import RankerInfo
 from tracker.scoring.prediction import PredictionInfo
 from tracker.users.config import InterestConfig
@@ -53,6 +54,7 @@ class Layout:
     scene_attention: str = "scene_attention.safetensors"
     user_attributes: str = "user_attributes.safetensors"
     prediction: str = "prediction.safetensors"
+    item_weights: str = "item_weights.safetensors"
 
 
 LAYOUT = Layout()
@@ -157,8 +159,9 @@ class Manifest(msgspec.Struct, frozen=True):
     vectors are zeros, and the index does not hold them. `item_counts` are the half-lives of the
     items' counts; a manifest without them is of a version that had those of FORMER. `files` has the
     SHA-256 of each file.
-    `ranker`, `tower` (the user encoder), `prediction` and `training` are there if they were
-    trained. `untrained` says why one of these was not, by its name, if there was a training.
+    `ranker`, `tower` (the user encoder), `prediction`, `item_weights` and `training` are there if
+    they were trained. `untrained` says why one of these was not, by its name, if there was a
+    training.
     """
 
     format: int
@@ -179,6 +182,7 @@ class Manifest(msgspec.Struct, frozen=True):
     training: TrainingInfo | None = None
     tower: TowerInfo | None = None
     prediction: PredictionInfo | None = None
+    item_weights: ItemWeightsInfo | None = None
     untrained: dict[str, str] = {}
     without_text: int = 0
     item_counts: ItemCounts = FORMER

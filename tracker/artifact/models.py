@@ -8,6 +8,7 @@ from tracker.artifact.manifest import LAYOUT, REBUILD, Manifest
 from tracker.artifact.versions import ArtifactError
 from tracker.files import write_synced
 from tracker.kernels.device import Device
+from tracker.scoring.item_weights import ItemWeights, ItemWeightsFileError
 from tracker.scoring.network import Network, RankerFileError
 from tracker.scoring.prediction import Prediction, PredictionFileError
 
@@ -25,11 +26,13 @@ class Models:
         ranker: scores candidates; without it the fixed blend does.
         tower: the user encoder with the items in its space: a channel of candidates, and a score.
         prediction: the probability of a positive event.
+        item_weights: how much a past item speaks for another: a source of candidates, and a score.
     """
 
     ranker: Network | None = None
     tower: "Tower | None" = None
     prediction: Prediction | None = None
+    item_weights: ItemWeights | None = None
 
     @property
     def hidden(self) -> int:
@@ -55,6 +58,8 @@ def write_models(folder: Path, models: Models) -> None:
         write_tower(folder, models.tower)
     if models.prediction is not None:
         write_synced(folder / LAYOUT.prediction, models.prediction.to_bytes())
+    if models.item_weights is not None:
+        write_synced(folder / LAYOUT.item_weights, models.item_weights.to_bytes())
 
 
 def read_models(path: Path, manifest: Manifest, device: Device = "cpu") -> Models:
@@ -73,6 +78,7 @@ def read_models(path: Path, manifest: Manifest, device: Device = "cpu") -> Model
         ranker=_read_ranker(path, manifest),
         tower=_read_tower(path, manifest, device),
         prediction=_read_prediction(path, manifest),
+        item_weights=_read_item_weights(path, manifest),
     )
 
 
@@ -107,6 +113,16 @@ def _read_prediction(path: Path, manifest: Manifest) -> Prediction | None:
     try:
         return Prediction.load(path / LAYOUT.prediction, manifest.prediction)
     except PredictionFileError as error:
+        raise ArtifactError(f"{error}; {REBUILD}") from error
+
+
+def _read_item_weights(path: Path, manifest: Manifest) -> ItemWeights | None:
+    if manifest.item_weights is None:
+        return None
+    _check_listed(path, manifest, LAYOUT.item_weights, "item weights")
+    try:
+        return ItemWeights.load(path / LAYOUT.item_weights, manifest.item_weights)
+    except ItemWeightsFileError as error:
         raise ArtifactError(f"{error}; {REBUILD}") from error
 
 

@@ -49,13 +49,15 @@ class Candidates(NamedTuple):
 
     `rows` (B, C) int32, -1 padded; `channels` (B, C) uint8, positions in CHANNELS; `walk_sums`
     (B, C, WALK_SUMS) float32, neighbour sums; `via` (B, C) int8, the position in the history of the
-    item that gave most of them, -1 none; `n_rows` and `n_unseen` (B,) int64.
+    item that gave most of them, -1 none; `weighed` (B, C) float32, the column `item_weights`, 0
+    until the first cut; `n_rows` and `n_unseen` (B,) int64.
     """
 
     rows: NDArray[np.int32]
     channels: NDArray[np.uint8]
     walk_sums: NDArray[np.float32]
     via: NDArray[np.int8]
+    weighed: NDArray[np.float32]
     n_rows: NDArray[np.int64]
     n_unseen: NDArray[np.int64]
 
@@ -67,6 +69,7 @@ class Candidates(NamedTuple):
             np.empty((users, capacity), np.uint8),
             np.empty((users, capacity, WALK_SUMS), np.float32),
             np.empty((users, capacity), np.int8),
+            np.zeros((users, capacity), np.float32),
             np.zeros(users, np.int64),
             np.zeros(users, np.int64),
         )
@@ -166,6 +169,7 @@ def _share_out(
                 parts[sources.lists + i] += quotas.scene // active
     parts[sources.own] = capacity
     parts[sources.encoder] = quotas.encoder
+    parts[sources.item_weights] = quotas.item_weights
 
 
 @native
@@ -189,8 +193,8 @@ def merge(
        (its part of the content quota is its interest's part of the mass), recent (items similar to
        the latest ones, of each in turn), neighbours, trend of the scene (without a scene the common
        lists share its quota), the common lists (what trends everywhere, new items), the user
-       encoder. If seen items are kept, those of the user's own ring take turns too, as recent,
-       without a quota.
+       encoder, item weights. If seen items are kept, those of the user's own ring take turns too,
+       as recent, without a quota.
     3. The room that is left goes to all but recent that have a quota, in turns again.
     4. With fewer than k unseen rows, catalogue order gives the rest. So many rows are looked at
        that k unseen ones are found if there are as many.

@@ -69,7 +69,8 @@ class ChannelRows(NamedTuple):
     """The rows that channels found for B users, best first, -1 padded.
 
     `owners` and `masses` (B, searches) of `interest_queries`, and `searched` (Q, K) the rows of
-    each query; `encoder` (B, K) those of the user encoder, K may be 0; `similar` (N, M) the nearest
+    each query; `encoder` (B, K) those of the user encoder and `item_weights` (B, K) int32 those of
+    item weights, K may be 0; `similar` (N, M) the nearest
     items of each item; `lists` (L, T) are the lists that all users have in common, `scenes` (S, T)
     what trends in scenes, and `scene_lines` (B,) the line of each user's scene, -1 for none.
     """
@@ -78,6 +79,7 @@ class ChannelRows(NamedTuple):
     masses: Array
     searched: Array
     encoder: Array
+    item_weights: Array
     similar: Array
     lists: Array
     scenes: Array
@@ -108,6 +110,7 @@ class Sources(NamedTuple):
     lists: int
     own: int
     encoder: int
+    item_weights: int
     total: int
 
 
@@ -116,7 +119,9 @@ def sources_of(channel_rows: ChannelRows) -> Sources:
     """Return the places of the sources, which depend on the numbers of searches and lists."""
     searches = channel_rows.owners.shape[1]
     own = searches + 3 + channel_rows.lists.shape[0]
-    return Sources(searches, searches + 1, searches + 2, searches + 3, own, own + 1, own + 2)
+    return Sources(
+        searches, searches + 1, searches + 2, searches + 3, own, own + 1, own + 2, own + 3
+    )
 
 
 @native
@@ -130,7 +135,9 @@ def new_turns(
     from_channel[sources.neighbours] = CHANNEL.neighbours
     from_channel[sources.own] = CHANNEL.recent
     from_channel[sources.encoder] = CHANNEL.encoder
+    from_channel[sources.item_weights] = CHANNEL.neighbours
     longest = max(channel_rows.searched.shape[1], channel_rows.encoder.shape[1])
+    longest = max(longest, channel_rows.item_weights.shape[1])
     longest = max(longest, channel_rows.lists.shape[1], channel_rows.scenes.shape[1])
     longest = max(longest, best, width, recent_events * channel_rows.similar.shape[1])
     return Turns(
@@ -218,6 +225,8 @@ def lay_out_all(
                 n += 1
     lengths[sources.own] = n
     lengths[sources.encoder] = _lay_out(channel_rows.encoder[b], live, offers[sources.encoder], 0)
+    weighed = sources.item_weights
+    lengths[weighed] = _lay_out(channel_rows.item_weights[b], live, offers[weighed], 0)
 
 
 @native
@@ -266,7 +275,8 @@ def channel_inputs(
     of_scenes = [view.trend_rows(latest, code, long) for code in lines]
     return ChannelInputs(
         ChannelRows(
-            results.owners, results.masses, results.rows, results.encoder_rows, items.similar,
+            results.owners, results.masses, results.rows, results.encoder_rows,
+            results.weighed_rows, items.similar,
             _padded(lists, long), _padded(of_scenes, long),
             np.array(of_users, np.int64),
         ),

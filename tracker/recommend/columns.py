@@ -11,8 +11,15 @@ from tracker.kernels.arithmetic import dot
 from tracker.kernels.native import native, prefetch
 from tracker.recommend.neighbour_walk import WALK_SUMS, WalkOptions, walk_rows
 from tracker.recommend.options import RecommendOptions
-from tracker.scoring.context import C_CONTEXT, C_ENCODER, C_PROBABILITY, read_context
+from tracker.scoring.context import (
+    C_CONTEXT,
+    C_ENCODER,
+    C_ITEM_WEIGHTS,
+    C_PROBABILITY,
+    read_context,
+)
 from tracker.scoring.features import FEATURE, CandidateRows, fill_features
+from tracker.scoring.item_weights import weigh_rows, weight_columns
 from tracker.users.columns import half_lives_of, rows_of
 from tracker.users.readings import Histories
 from tracker.users.rows import RequestBatch
@@ -27,6 +34,7 @@ class ColumnChoice(NamedTuple):
     context: bool
     encoder: bool
     probability: bool
+    item_weights: bool
 
     @staticmethod
     def of(column_mask: NDArray[np.bool_]) -> "ColumnChoice":
@@ -36,6 +44,7 @@ class ColumnChoice(NamedTuple):
             bool(column_mask[C_CONTEXT:C_ENCODER].any()),
             bool(column_mask[C_ENCODER : C_ENCODER + 1].any()),
             bool(column_mask[C_PROBABILITY : C_PROBABILITY + 1].any()),
+            bool(column_mask[C_ITEM_WEIGHTS : C_ITEM_WEIGHTS + 1].any()),
         )
 
 
@@ -43,7 +52,7 @@ class Columns:
     """Computes COLUMNS with one artifact and one item view; it keeps nothing between calls.
 
     Args:
-        artifact: vectors, and the user encoder and the prediction if they were trained.
+        artifact: vectors, and the models that were trained.
         view: the live statistics of the artifact's items.
         options: how many events and neighbours are looked at.
     """
@@ -54,6 +63,7 @@ class Columns:
         self._vectors = artifact.vectors.columns
         self._tower = artifact.models.tower
         self._prediction = artifact.models.prediction
+        self.item_weights = weight_columns(artifact.models.item_weights, artifact.vectors)
         self.encoded = (
             np.zeros((len(artifact.vectors), 0), np.float32)
             if self._tower is None
@@ -80,7 +90,17 @@ class Columns:
         else:
             walk_sums = np.zeros((*rows.shape, WALK_SUMS), np.float32)
         choice = ColumnChoice.of(column_mask)
-        self.fill(histories, requests, choice, queries, padded, n_rows, walk_sums, out)
+        weighed = self.weighed(histories, padded, n_rows)
+        self.fill(histories, requests, choice, queries, padded, n_rows, walk_sums, weighed, out)
+
+    def weighed(
+        self, histories: Histories, rows: NDArray[np.int32], n_rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the column `item_weights` (B, C) of rows (B, C), the first n_rows of each user."""
+        out = np.zeros(rows.shape, np.float32)
+        if len(self.item_weights.rows):
+            weigh_rows(histories, self.item_weights, rows, n_rows, out)
+        return out
 
     def fill(
         self,
@@ -91,6 +111,7 @@ class Columns:
         rows: NDArray[np.int32],
         n_rows: NDArray[np.int64],
         walk_sums: NDArray[np.float32],
+        weighed: NDArray[np.float32],
         out: NDArray[np.float32],
     ) -> None:
         """Write the wanted columns of candidates (B, C); the others stay, as does row -1.
@@ -103,6 +124,7 @@ class Columns:
             rows: (B, C) catalogue rows.
             n_rows: (B,) candidates of each user; the rows after them are -1.
             walk_sums: (B, C, WALK_SUMS) neighbour sums.
+            weighed: (B, C) float32, see `weighed`.
             out: (B, C, F) float32.
         """
         states, view = requests.states, self._view
@@ -120,6 +142,8 @@ class Columns:
                 histories, requests, rows.astype(np.int64), view, self._vectors.full
             )
             np.copyto(out[:, :, C_PROBABILITY], logits, where=rows >= 0)
+        if choice.item_weights:
+            np.copyto(out[:, :, C_ITEM_WEIGHTS], weighed, where=rows >= 0)
 
 
 @native

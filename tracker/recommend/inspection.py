@@ -42,7 +42,7 @@ def without(candidates: Candidates, excluded: NDArray[np.int64]) -> Candidates:
     rest = Candidates.of_size(1, candidates.rows.shape[1])
     rest.rows[:] = -1
     rest.via[:] = -1
-    for name in ("rows", "channels", "walk_sums", "via"):
+    for name in ("rows", "channels", "walk_sums", "via", "weighed"):
         getattr(rest, name)[0, : len(stays)] = getattr(candidates, name)[0, stays]
     rest.n_rows[0] = len(stays)
     rest.n_unseen[0] = int((stays < unseen).sum())

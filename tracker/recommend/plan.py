@@ -36,6 +36,7 @@ class Quotas(NamedTuple):
     neighbours: int
     scene: int
     encoder: int
+    item_weights: int
     lists: Array
 
 
@@ -77,6 +78,7 @@ class Plan(NamedTuple):
                 retrieval.neighbours,
                 retrieval.scene,
                 retrieval.encoder,
+                retrieval.item_weights,
                 np.array(list(quotas.values()), np.int64),
             ),
             list(quotas),

@@ -12,6 +12,7 @@ from tracker.items.view import ItemView
 from tracker.recommend.carry_over import carry_over
 from tracker.recommend.interest_search import search_interests
 from tracker.recommend.options import RecommendOptions
+from tracker.scoring.item_weights import find_by_weights, weight_columns
 from tracker.users.readings import Histories, read_histories
 from tracker.users.rows import RequestBatch
 
@@ -22,7 +23,8 @@ class SearchResults:
 
     `owners` and `masses` (B, searches), and `rows` (Q, K) int64 of each query, of
     `search_interests`; `encoder_queries` (B, E) float32 of the user encoder, and `encoder_rows`
-    (B, K) int64 theirs; `scene_queries` are those of scene attention, None without it or if they
+    (B, K) int64 theirs; `weighed_rows` (B, K) int32 are those of the largest sums of item weights;
+    `scene_queries` are those of scene attention, None without it or if they
     are not needed.
     """
 
@@ -32,6 +34,7 @@ class SearchResults:
     rows: NDArray[np.int64]
     encoder_queries: NDArray[np.float32]
     encoder_rows: NDArray[np.int64]
+    weighed_rows: NDArray[np.int32]
     scene_queries: SceneQueries | None
 
     def part(self, users: slice) -> "SearchResults":
@@ -43,6 +46,7 @@ class SearchResults:
             self.rows,
             self.encoder_queries[users],
             self.encoder_rows[users],
+            self.weighed_rows[users],
             None,
         )
 
@@ -66,6 +70,7 @@ class Reader:
         self.options = options
         self.tower = artifact.models.tower
         self._full = artifact.vectors.columns.full
+        self._item_weights = weight_columns(artifact.models.item_weights, artifact.vectors)
 
     def forget(self) -> None:
         """Drop remembered answers: users' rows are about to change."""
@@ -118,7 +123,22 @@ class Reader:
         encoder_rows = np.full((len(requests), 0), -1, np.int64)
         if self.tower is not None and len(requests) and retrieval.encoder:
             encoder_rows, _ = self.tower.index.search(queries, self.options.per_search)
-        return SearchResults(histories, owners, masses, rows, queries, encoder_rows, scene_queries)
+        return SearchResults(
+            histories, owners, masses, rows, queries, encoder_rows, self._weighed_rows(histories),
+            scene_queries,
+        )  # fmt: skip
+
+    def _weighed_rows(self, histories: Histories) -> NDArray[np.int32]:
+        """Return the rows of the largest sums of item weights (B, K); K is 0 without any."""
+        users = len(histories.n_history)
+        if not (len(self._item_weights.rows) and self.options.retrieval.item_weights):
+            return np.full((users, 0), -1, np.int32)
+        rows = np.empty((users, self.options.per_search), np.int32)
+        find_by_weights(
+            histories, self._item_weights, self.artifact.vectors.live,
+            self.options.seen == "keep", rows,
+        )  # fmt: skip
+        return rows
 
     def logits(
         self, histories: Histories, requests: RequestBatch, rows: NDArray[np.int64]

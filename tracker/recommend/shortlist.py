@@ -170,6 +170,7 @@ def cut_candidates(
                         if weights[_WALK_COLUMNS[i]] != 0.0:
                             near = neighbour_value(candidates.walk_sums[b, c, i])
                             score += weights[_WALK_COLUMNS[i]] * np.float32(near)
+                score += weights[CHEAP.item_weights] * candidates.weighed[b, c]
                 if weights[CHEAP.content] != 0.0 or weights[CHEAP.negative] != 0.0:
                     score += np.float32(dot(taste, short[row]))
                 if weights[CHEAP.encoder] != 0.0:
@@ -222,6 +223,7 @@ def cut_candidates(
             cut.rows[b, n_cut] = rows[b, c]
             cut.channels[b, n_cut] = channels[b, c]
             cut.via[b, n_cut] = candidates.via[b, c]
+            cut.weighed[b, n_cut] = candidates.weighed[b, c]
             for i in range(cut.walk_sums.shape[2]):
                 cut.walk_sums[b, n_cut, i] = candidates.walk_sums[b, c, i]
             n_cut += 1
@@ -271,6 +273,8 @@ def cut_and_fill(
     Arguments and result are as of `shortlist`.
     """
     states, options = requests.states, plan.options
+    weighed = columns.weighed(results.histories, candidates.rows, candidates.n_rows)
+    candidates = candidates._replace(weighed=weighed)
     capacity = candidates.rows.shape[1]
     reserve = options.retrieval.reserve
     scores = item_scores(view, plan.cut_score, requests.latest)
@@ -290,6 +294,6 @@ def cut_and_fill(
     features = np.zeros((*cut.rows.shape, plan.columns), np.float32)
     columns.fill(
         results.histories, requests, plan.choice, results.encoder_queries,
-        cut.rows, cut.n_rows, cut.walk_sums, features,
+        cut.rows, cut.n_rows, cut.walk_sums, cut.weighed, features,
     )  # fmt: skip
     return Shortlist(candidates, cut, features)

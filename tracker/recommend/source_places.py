@@ -40,7 +40,7 @@ from tracker.users.seen import bloom_contains
 
 Array = NDArray[Any]
 
-SOURCES = ("content", "recent", "neighbours", "scene", *LISTS, "own", "encoder")
+SOURCES = ("content", "recent", "neighbours", "scene", *LISTS, "own", "encoder", "item_weights")
 """Sources of candidates, in the order of `source_places`."""
 
 

@@ -40,13 +40,15 @@ CONTEXT = _ContextColumns._fields
 A user of whom nothing is kept has zeros.
 """
 
-MODELLED = ("encoder", "probability")
+MODELLED = ("encoder", "probability", "item_weights")
 """What trained models say of a candidate; zero without them.
 
 - `encoder`: the item's score by the user encoder less that of the mean user, in nats
   (`Tower.queries` with `Tower.personal`).
 - `probability`: the logit of the trained probability of a positive event on the item, before it is
   calibrated (`Prediction.logits`).
+- `item_weights`: log2(1 + 64 x), x the sum of the fitted weights of the user's items of the ring
+  for this one, older events less (`weigh_rows`).
 """
 
 LATE = MODELLED
@@ -60,7 +62,7 @@ COLUMNS = FEATURES + CONTEXT + MODELLED
 """What a trained ranker can read of a candidate: features, the user's context, models' scores."""
 
 C_CONTEXT = COLUMNS.index(CONTEXT[0])
-C_ENCODER, C_PROBABILITY = (COLUMNS.index(name) for name in MODELLED)
+C_ENCODER, C_PROBABILITY, C_ITEM_WEIGHTS = (COLUMNS.index(name) for name in MODELLED)
 
 _SESSION_SECONDS = 3600.0
 

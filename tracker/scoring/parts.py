@@ -30,7 +30,7 @@ def _groups() -> Mapping[str, str]:
             group = "moment"
         elif name.startswith(("trend", "rising", "age", "no_event", "idle")):
             group = "trend"
-        elif name.startswith(("neighbours", "next")):
+        elif name.startswith(("neighbours", "next", "item_weights")):
             group = "neighbours"
         elif name.startswith(("content", "slot", "interest", "negative")):
             group = "content"

@@ -36,6 +36,7 @@ class _CheapColumns(NamedTuple):
     next: int = 10
     neighbours_live: int = 11
     repeat_recency: int = 12
+    item_weights: int = 13
 
 
 CHEAP = _CheapColumns()
@@ -75,11 +76,11 @@ class Recall(msgspec.Struct, frozen=True):
 class Retrieval(msgspec.Struct, frozen=True):
     """Candidates and first cut, as a training chose them; without one the defaults serve.
 
-    `content`, `recent`, `neighbours`, `scene` (what trends there) and `encoder` are rows that each
-    channel may give to a user's candidates before others get its room, and `lists` those of lists
-    that all users have in common, of LISTS. A channel of 0 rows is not searched; a search finds
-    `per_search` rows. `reserve` rows of each channel are left by the first cut in any case.
-    `diversity` is that of the re-ranking, where no other is set. `score` are weights of
+    `content`, `recent`, `neighbours`, `scene` (what trends there), `encoder` and `item_weights` are
+    rows that each source may give to a user's candidates before others get its room, and `lists`
+    those of lists that all users have in common, of LISTS. A source of 0 rows is not searched; a
+    search finds `per_search` rows. `reserve` rows of each channel are left by the first cut in any
+    case. `diversity` is that of the re-ranking, where no other is set. `score` are weights of
     ITEM_FEATURES in the item score that makes the list `score`; `cut` are weights of ITEM_FEATURES
     and of CHEAP in the first cut, empty for those of the ranker. `recall` is what was measured,
     `microseconds` what a recommendation cost, and `before` what it cost by the defaults.
@@ -99,12 +100,13 @@ class Retrieval(msgspec.Struct, frozen=True):
     recall: Recall | None = None
     microseconds: float | None = None
     before: float | None = None
+    item_weights: int = 0
 
     @property
     def rows(self) -> int:
         """The sum of all quotas."""
         own = self.content + self.recent + self.neighbours + self.scene + self.encoder
-        return own + sum(self.lists.values())
+        return own + self.item_weights + sum(self.lists.values())
 
 
 class ItemScore(NamedTuple):

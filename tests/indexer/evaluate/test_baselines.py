@@ -14,7 +14,7 @@ from indexer.evaluate.baselines import (
     OwnFrequent,
     Popularity,
 )
-from indexer.evaluate.ease import ease_weights
+from indexer.evaluate.ease import co_counts, ease_weights
 from indexer.evaluate.targets import TargetBatch
 
 DAY = 86400.0
@@ -114,8 +114,8 @@ def test_item_knn_looks_at_the_latest_users_of_an_item_only(
 
 def test_ease_sums_its_weights_from_the_items_of_the_past() -> None:
     users, items = checkerboard()
-    found = one(Ease(users, items, 12, 1 << 20, regularisation=2.0), rows(4, 2))
-    weights = ease_weights(items, users, 2.0)
+    found = one(Ease(users, items, 12, 1 << 20, 2.0, 0.6), rows(4, 2))
+    weights = ease_weights(co_counts(items, users), 2.0)
     np.testing.assert_allclose(found[:10], weights[4] + 0.6 * weights[2], rtol=1e-5, atol=1e-7)
     assert found[10:].tolist() == [0.0, 0.0]
 

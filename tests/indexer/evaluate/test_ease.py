@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.evaluate.ease import ease_weights
+from indexer.evaluate.ease import co_counts, ease_weights
 
 # A checkerboard: users 0..9 choose items of their own parity, each all of it but one.
 PARITY = [(u, i) for u in range(10) for i in range(10) if (u + i) % 2 == 0 and i != u]
@@ -33,7 +33,7 @@ def test_weights_are_the_closed_form_also_of_items_that_the_same_users_chose(
     chosen: list[tuple[int, int]], regularisation: float
 ) -> None:
     users, items = np.array(chosen).T
-    found = ease_weights(items, users, regularisation)
+    found = ease_weights(co_counts(items, users), regularisation)
     assert found.dtype == np.float32
     expected = closed_form(users, items, regularisation)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-8)
@@ -41,4 +41,4 @@ def test_weights_are_the_closed_form_also_of_items_that_the_same_users_chose(
 
 def test_without_events_there_are_no_weights() -> None:
     nothing = np.zeros(0, np.int64)
-    assert ease_weights(nothing, nothing, 1.0).shape == (0, 0)
+    assert ease_weights(co_counts(nothing, nothing), 1.0).shape == (0, 0)

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog, read_event_log, split
 from indexer.evaluate.baselines import DecayedPopularity
+from indexer.evaluate.ease import REGULARISATIONS
 from indexer.evaluate.live_baselines import (
     HALF_LIVES,
     LivePairs,
     OwnRecent,
     RecentPopularity,
     TrendAndTransitions,
+    choose_ease,
     live_baselines,
     pairs_of,
 )
@@ -125,3 +127,22 @@ def test_the_half_life_of_a_stream_of_minutes_is_chosen_on_validation(tmp_path: 
     assert "best_trend has a half-life of 10 min," in note
     assert HALF_LIVES[0] == 600.0
     assert "recent_popularity counts 100 events" in note
+
+
+def test_ease_takes_the_settings_that_rank_validation_targets_best(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    events = []
+    for user in range(150):
+        groups = random.permutation(12)[:2].tolist()  # a user moves on from one group of five
+        for n in range(10):
+            item = 5 * groups[n // 5] + int(random.integers(0, 5))
+            events.append((f"u{user}", item, 100.0 * n + float(random.random())))
+    log, rows = log_of(tmp_path, *sorted(events, key=lambda event: event[2]))
+    parts = split(log, "gts")
+    targets = targets_of(log, parts, rows, 60, 60, repeats=True)
+    regularisation, decay, note = choose_ease(log, parts, rows, targets, 1 << 30)
+    assert regularisation in REGULARISATIONS
+    assert decay == 0.6
+    assert note.startswith(f"ease has a regularisation of {regularisation:g}, and an event counts")
+    with pytest.raises(MemoryError, match="EASE over"):
+        choose_ease(log, parts, rows, targets, 10)

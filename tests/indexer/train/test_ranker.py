@@ -10,7 +10,7 @@ import torch
 
 from indexer.replay.ranker_examples import HARD, Examples, collect_examples
 from indexer.replay.replay import Replay
-from indexer.train.ranker import THINNED, Epoch, RankerOptions, RankerTensors, fit_ranker
+from indexer.train.ranker import THINNED, WORTH, Epoch, RankerOptions, RankerTensors, fit_ranker
 from tests.logs import group_artifact, group_events, read_events
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import COLUMNS
@@ -110,11 +110,14 @@ def test_a_late_column_adds_to_the_score_what_it_is_worth_on_fresh_targets() -> 
     assert weights.skip[-1] == pytest.approx(0.7, abs=0.15)
 
 
+@pytest.mark.parametrize("name", WORTH)
 @pytest.mark.parametrize(("worth", "kept"), [(0.7, True), (0.0, False), (-0.7, False)])
-def test_the_probability_is_read_only_where_it_helps_to_rank(worth: float, kept: bool) -> None:
-    examples = chosen_by({"content_60": 1.5, "probability": worth}, 1200)
+def test_probability_and_item_weights_are_read_only_where_they_help_to_rank(
+    name: str, worth: float, kept: bool
+) -> None:
+    examples = chosen_by({"content_60": 1.5, name: worth}, 1200)
     fitted = fit_ranker(examples, QUICK)
-    assert ("probability" in fitted.network.info.columns) == kept
+    assert (name in fitted.network.info.columns) == kept
     if kept:
         assert not fitted.network.weights.first[-1].any()
         assert fitted.network.weights.skip[-1] == pytest.approx(0.7, abs=0.15)

@@ -59,8 +59,9 @@ def asked(
         rows, _ = world.artifact.index.search(vectors, 12)
     encoder_rows = np.array([wished], np.int64).reshape(1, -1)
     results = SearchResults(
-        histories, owners, masses, rows, np.zeros((1, 0), np.float32), encoder_rows, None
-    )
+        histories, owners, masses, rows, np.zeros((1, 0), np.float32), encoder_rows,
+        np.full((1, 0), -1, np.int32), None,
+    )  # fmt: skip
     return requests, results
 
 
