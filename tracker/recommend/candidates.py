@@ -49,8 +49,8 @@ class Candidates(NamedTuple):
 
     `rows` (B, C) int32, -1 padded; `channels` (B, C) uint8, positions in CHANNELS; `walk_sums`
     (B, C, WALK_SUMS) float32, neighbour sums; `via` (B, C) int8, the position in the history of the
-    item that gave most of them, -1 none; `weighed` (B, C) float32, the column `item_weights`, 0
-    until the first cut; `n_rows` and `n_unseen` (B,) int64.
+    item that gave most of them, or else of the item weights, -1 none; `weighed` (B, C) float32, the
+    column `item_weights`, 0 until the first cut; `n_rows` and `n_unseen` (B,) int64.
     """
 
     rows: NDArray[np.int32]

@@ -273,7 +273,7 @@ def cut_and_fill(
     Arguments and result are as of `shortlist`.
     """
     states, options = requests.states, plan.options
-    weighed = columns.weighed(results.histories, candidates.rows, candidates.n_rows)
+    weighed = columns.weighed(results.histories, candidates.rows, candidates.n_rows, candidates.via)
     candidates = candidates._replace(weighed=weighed)
     capacity = candidates.rows.shape[1]
     reserve = options.retrieval.reserve

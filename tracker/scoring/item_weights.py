@@ -184,12 +184,13 @@ def _clear(b: int, histories: Histories, columns: WeightColumns, sums: Array) ->
 
 @native
 def weigh_rows(
-    histories: Histories, columns: WeightColumns, rows: Array, n_rows: Array, out: Array
+    histories: Histories, columns: WeightColumns, rows: Array, n_rows: Array, out: Array, via: Array
 ) -> None:
     """Write the column `item_weights` (B, C) of rows (B, C), of which n_rows (B,) are in use.
 
     It is log2(1 + 64 x), with x the sum over the user's positive events of the ring of the weight
-    of their item for this one, older events less; 0 where x is not above 0.
+    of their item for this one, older events less; 0 where x is not above 0. Where `via` (B, C) is
+    -1, it becomes the position in the history of the item that gave most.
     """
     sums = np.zeros(len(columns.rows), np.float32)
     for b in range(len(rows)):
@@ -197,7 +198,26 @@ def weigh_rows(
         for c in range(n_rows[b]):
             place = columns.places[rows[b, c]]
             out[b, c] = _value(sums[place]) if place >= 0 else 0.0
+            if out[b, c] > 0.0 and via[b, c] < 0:
+                via[b, c] = _strongest(b, place, histories, columns)
         _clear(b, histories, columns, sums)
+
+
+@native
+def _strongest(b: int, place: int, histories: Histories, columns: WeightColumns) -> int:
+    """Return the position in a user's history of the item that gives a place most; -1 for none."""
+    best, position = np.float32(0.0), -1
+    factor = np.float32(1.0)
+    for j in range(histories.n_history[b]):
+        own = columns.places[histories.ring_rows[b, histories.history[b, j]]]
+        if own >= 0:
+            for e in range(columns.others.shape[1]):
+                if columns.others[own, e] == place:
+                    if factor * columns.weights[own, e] > best:
+                        best, position = factor * columns.weights[own, e], j
+                    break
+        factor *= np.float32(columns.decay)
+    return position
 
 
 @native

@@ -63,6 +63,12 @@ def sums_of(model: ItemWeights, past: list[int]) -> NDArray[np.float64]:
     return sums
 
 
+def weight_of(model: ItemWeights, item: int, other: int) -> float:
+    """Return how much an item speaks for another."""
+    at = np.flatnonzero(model.others[item] == other)
+    return float(model.weights[item, at[0]]) if len(at) else 0.0
+
+
 def world_with(model: ItemWeights | None, past: list[list[int]], **options: Any) -> World:
     """Return a world with these weights, and users who chose items in this order."""
     world = World(ITEMS, users=len(past))
@@ -93,16 +99,24 @@ def test_columns_and_search_are_those_of_the_sums_written_out(
     histories = histories_of(world, len(past))
     rows = np.tile(np.arange(ITEMS, dtype=np.int32), (len(past), 1))
     found = np.full(rows.shape, 7.0, np.float32)
-    weigh_rows(histories, columns, rows, np.full(len(past), ITEMS), found)
-    best = np.empty((len(past), 5), np.int32)
+    via = np.full(rows.shape, -1, np.int8)
+    via[:, 0] = 3
+    weigh_rows(histories, columns, rows, np.full(len(past), ITEMS), found, via)
+    assert (via[:, 0] == 3).all()
+    first = np.empty((len(past), 5), np.int32)
     live = ITEMS - 2
-    find_by_weights(histories, columns, live, False, best)
+    find_by_weights(histories, columns, live, False, first)
     for user, own in enumerate(past):
         sums = sums_of(model, own)
         np.testing.assert_allclose(found[user], np.log2(1.0 + 64.0 * sums), rtol=1e-4, atol=1e-5)
+        for item in range(1, ITEMS):
+            shares = [decay**age * weight_of(model, one, item) for age, one in enumerate(own[::-1])]
+            best = max(shares, default=0.0)
+            assert (via[user, item] >= 0) == (best > 0.0)
+            assert best == 0.0 or shares[via[user, item]] == pytest.approx(best, rel=1e-5)
         wanted = [i for i in range(live) if sums[i] > 0.0 and i not in own]
         wanted.sort(key=lambda item: (-float(sums[item]), item))
-        given_rows = [row for row in best[user].tolist() if row >= 0]
+        given_rows = [row for row in first[user].tolist() if row >= 0]
         assert len(given_rows) == min(len(wanted), 5)
         np.testing.assert_allclose(
             sorted(sums[given_rows]), sorted(sums[wanted[: len(given_rows)]]), rtol=1e-4
@@ -167,6 +181,10 @@ def test_what_speaks_for_an_item_brings_it_into_the_candidates_and_first_into_th
         results, requests, 1, recommender._plan, recommender.whole_columns, world.items, world.view
     )
     assert short.candidates.channels[0, 0] == CHANNEL.neighbours
+    reason = made.because_rows[0, 0, 0]
+    first = int(wanted[0])
+    gains = {one: 0.9**age * weight_of(model, one, first) for age, one in enumerate(past[::-1])}
+    assert gains[int(reason)] == max(gains.values()) > 0.0
     columns = world.recommender.columns(requests, short.cut.rows.astype(np.int64))
     np.testing.assert_array_equal(columns[:, :, C_ITEM_WEIGHTS], short.cut.weighed)
 
