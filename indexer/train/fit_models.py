@@ -106,8 +106,8 @@ def fit_models(
     1. Fit the encoder on the events before the ranker's targets.
     2. Fit the probability of a positive event, and item weights on the same events as the encoder.
     3. Replay the events through the serving recommender, and collect the ranker's examples.
-    4. Fit the ranker on them, and choose where its candidates come from. Item weights that it does
-       not read are not published.
+    4. Fit the ranker on them, and choose where its candidates come from. Item weights that help
+       neither are not published.
     5. Refit the encoder and item weights on all events that the training may use: the encoder with
        several cores beside steps 2 to 4, in another process.
 
@@ -181,7 +181,7 @@ def fit_models(
         prediction_note += "; the ranking reads it" if used else "; the ranking gains nothing by it"
     progress.note(prediction_note)
     # 5. Refit the encoder and item weights.
-    weights, note_of_weights = _published(data_of_weights, weights, why, columns)
+    weights, note_of_weights = _published(data_of_weights, weights, why, ranker.network.info)
     if weights is None:
         untrained["item_weights"] = note_of_weights
     progress.note(note_of_weights)
@@ -201,18 +201,23 @@ def fit_models(
 
 
 def _published(
-    data: WeightsData, weights: ItemWeights | None, why: str, columns: list[str]
+    data: WeightsData, weights: ItemWeights | None, why: str, ranker: RankerInfo
 ) -> tuple[ItemWeights | None, str]:
     """Return the weights to publish, fitted on all events, and a note on them, or why none."""
     if weights is None:
         return None, f"no item weights are learned: {why}"
-    if "item_weights" not in columns:
-        return None, "no item weights are published: the ranking gains nothing by them"
+    uses = {
+        "ranking": "item_weights" in ranker.columns,
+        "candidates": ranker.retrieval.item_weights > 0,
+    }
+    if not any(uses.values()):
+        return None, "no item weights are published: lists gain nothing by them"
     last = refit_item_weights(data, weights)
     info = last.info
     return last, (
         f"item weights: {info.items} items speak for up to {info.width} others each, an event"
-        f" counts {info.decay:g} of the next one, regularisation {info.regularisation:g}"
+        f" counts {info.decay:g} of the next one, regularisation {info.regularisation:g}; for"
+        f" {' and '.join(name for name, used in uses.items() if used)}"
     )
 
 

@@ -5,6 +5,7 @@ ranker scores a whole pool, so it is known what a list would show if every row w
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import msgspec
@@ -61,13 +62,16 @@ LEAST_NEW, RESERVE = 4, 1
 ENOUGH = 0.001
 """A gain of this share or less is not worth a costlier size of the cut."""
 
+OPENED: tuple[tuple[str, ...], ...] = ((), ("encoder",), ("content",), ("content", "encoder"))
+"""Searches that are paid before any row: one by one, no row of theirs may be worth that much."""
+
 DIVERSITIES, DIVERSITY_COST = (0.1, 0.07, 0.05, 0.03, 0.02, 0.01), 0.003
 """Diversities that are tried, the largest first, and the share of worth that one may cost."""
 
 RANKED_MICROSECONDS = 0.2
 """Usual time of a trained ranker for one candidate."""
 
-WEIGHED_MICROSECONDS = 10.0
+WEIGHED_MICROSECONDS = 20.0
 """Usual time of the search by item weights."""
 
 LATEST_SHARE = 0.3
@@ -149,7 +153,8 @@ def choose_retrieval(
        worth the probability that the ranker gives it.
     2. Fit the first cut, a weighted sum of cheap features, to the ranker's probabilities.
     3. For each size of the cut, give rows to the source that finds most worth for its time, until
-       the time that the default quotas take is used up.
+       the time that the default quotas take is used up: without a search, unless one pays at once,
+       and with one that is paid first.
     4. Take the size whose lists keep most worth on the latest pools; of sizes that are alike, the
        cheapest. As a reserve for other days, take the next larger size if it is alike too, and
        up to half more candidates, if there is time left.
@@ -182,8 +187,8 @@ def choose_retrieval(
     budget += sizes.candidates * costs.candidate + sizes.cut * row
     places = np.where(pools.places < 0, _NOWHERE, pools.places).astype(np.int64)
     tried = []
-    for size in CUTS:
-        plan = _plan(places, worth, costs, budget - size * row)
+    for size, opened in product(CUTS, OPENED):
+        plan = _plan(places, worth, costs, budget - size * row, opened)
         if plan is None:
             continue
         survives = _survivors(values, filled[-late:] & _offers(places[-late:], plan.quotas), size)
@@ -194,9 +199,9 @@ def choose_retrieval(
     best = max(share for share, _, _ in tried)
     good = [one for one in tried if one[0] >= best * (1.0 - ENOUGH)]
     _, plan, size = min(good, key=lambda one: one[1].microseconds + one[2] * row)
-    larger = [one for one in tried if one[2] > size]
-    if larger and larger[0][0] >= best * (1.0 - ENOUGH):
-        _, plan, size = larger[0]
+    larger = [one for one in good if one[2] == min((s for s in CUTS if s > size), default=size)]
+    if larger:
+        _, plan, size = max(larger, key=lambda one: one[0])
     room = budget - plan.microseconds - size * row
     rows = int(plan.quotas.sum())
     spare = max(0, min(rows // 2, int(room / costs.candidate)))
@@ -286,7 +291,11 @@ def _fit_cut(cheap: NDArray[np.float32], scores: NDArray[np.float32], filled: Fl
 
 
 def _plan(
-    places: NDArray[np.int64], worth: NDArray[np.float32], costs: Costs, budget: float
+    places: NDArray[np.int64],
+    worth: NDArray[np.float32],
+    costs: Costs,
+    budget: float,
+    opened: Sequence[str] = (),
 ) -> _Plan | None:
     """Share rows out to sources, the one with the most new worth for its time first.
 
@@ -295,22 +304,25 @@ def _plan(
         worth: (M, P).
         costs: of sources and rows.
         budget: microseconds for all of it.
+        opened: sources whose search is paid first.
 
     Returns:
-        quotas (S,) and what they take; None if the budget is too small for any.
+        quotas (S,) and what they take; None if the budget is too small for any, or a source that
+        was paid first has no row.
     """
     valued = worth > 0.0
     entries, values = places[valued], worth[valued].astype(np.float64)
     quotas = np.zeros(len(SOURCES), np.int64)
     quotas[SOURCES.index(NEW)] = LEAST_NEW
-    spent = LEAST_NEW * costs.candidate
-    if spent > budget:
-        return None
     open_cost = {
         SOURCES.index("content"): costs.search,
         SOURCES.index("encoder"): costs.encoder,
         SOURCES.index("item_weights"): WEIGHED_MICROSECONDS,
     }
+    paid = [SOURCES.index(name) for name in opened]
+    spent = LEAST_NEW * costs.candidate + sum(open_cost.pop(source) for source in paid)
+    if spent > budget:
+        return None
     free = ~((entries < quotas).any(axis=1) | (entries[:, _OWN] < _NOWHERE))
     total = float(values.sum())
     while True:
@@ -329,7 +341,7 @@ def _plan(
                 if gain > best:
                     best, move = gain, (source, step, cost)
         if move is None or not len(entries) or float(values.sum()) <= 1e-5 * total:
-            return _Plan(quotas, spent)
+            return _Plan(quotas, spent) if quotas[paid].all() else None
         source, step, cost = move
         quotas[source] += step
         spent += cost

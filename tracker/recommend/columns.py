@@ -90,24 +90,16 @@ class Columns:
         else:
             walk_sums = np.zeros((*rows.shape, WALK_SUMS), np.float32)
         choice = ColumnChoice.of(column_mask)
-        weighed = self.weighed(histories, padded, n_rows, np.zeros(padded.shape, np.int8))
+        weighed = self.weighed(histories, padded, n_rows)
         self.fill(histories, requests, choice, queries, padded, n_rows, walk_sums, weighed, out)
 
     def weighed(
-        self,
-        histories: Histories,
-        rows: NDArray[np.int32],
-        n_rows: NDArray[np.int64],
-        via: NDArray[np.int8],
+        self, histories: Histories, rows: NDArray[np.int32], n_rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return the column `item_weights` (B, C) of rows (B, C), the first n_rows of each user.
-
-        Where `via` (B, C) is -1, the position in the history of the item that gives most is
-        written.
-        """
+        """Return the column `item_weights` (B, C) of rows (B, C), the first n_rows of each user."""
         out = np.zeros(rows.shape, np.float32)
         if len(self.item_weights.rows):
-            weigh_rows(histories, self.item_weights, rows, n_rows, out, via)
+            weigh_rows(histories, self.item_weights, rows, n_rows, out)
         return out
 
     def fill(

@@ -15,7 +15,7 @@ from tracker.kernels.arithmetic import add_scaled, decay, dot, to_unit
 from tracker.kernels.native import native, prefetch
 from tracker.kernels.row_lists import kth_largest
 from tracker.recommend.candidates import Candidates, find_candidates
-from tracker.recommend.channels import CHANNELS
+from tracker.recommend.channels import CHANNEL, CHANNELS
 from tracker.recommend.columns import Columns
 from tracker.recommend.plan import Plan
 from tracker.recommend.reader import SearchResults
@@ -26,6 +26,7 @@ from tracker.scoring.features import (
     scene_value,
 )
 from tracker.scoring.item_score import item_scores
+from tracker.scoring.item_weights import find_strongest
 from tracker.scoring.retrieval import CHEAP
 from tracker.users.columns import (
     HalfLives,
@@ -273,7 +274,7 @@ def cut_and_fill(
     Arguments and result are as of `shortlist`.
     """
     states, options = requests.states, plan.options
-    weighed = columns.weighed(results.histories, candidates.rows, candidates.n_rows, candidates.via)
+    weighed = columns.weighed(results.histories, candidates.rows, candidates.n_rows)
     candidates = candidates._replace(weighed=weighed)
     capacity = candidates.rows.shape[1]
     reserve = options.retrieval.reserve
@@ -291,6 +292,9 @@ def cut_and_fill(
         candidates,
         cut,
     )
+    if len(columns.item_weights.rows):
+        by_neighbours = (cut.channels == CHANNEL.neighbours) & (cut.rows >= 0)
+        find_strongest(results.histories, columns.item_weights, cut.rows, by_neighbours, cut.via)
     features = np.zeros((*cut.rows.shape, plan.columns), np.float32)
     columns.fill(
         results.histories, requests, plan.choice, results.encoder_queries,

@@ -184,13 +184,12 @@ def _clear(b: int, histories: Histories, columns: WeightColumns, sums: Array) ->
 
 @native
 def weigh_rows(
-    histories: Histories, columns: WeightColumns, rows: Array, n_rows: Array, out: Array, via: Array
+    histories: Histories, columns: WeightColumns, rows: Array, n_rows: Array, out: Array
 ) -> None:
     """Write the column `item_weights` (B, C) of rows (B, C), of which n_rows (B,) are in use.
 
     It is log2(1 + 64 x), with x the sum over the user's positive events of the ring of the weight
-    of their item for this one, older events less; 0 where x is not above 0. Where `via` (B, C) is
-    -1, it becomes the position in the history of the item that gave most.
+    of their item for this one, older events less; 0 where x is not above 0.
     """
     sums = np.zeros(len(columns.rows), np.float32)
     for b in range(len(rows)):
@@ -198,9 +197,26 @@ def weigh_rows(
         for c in range(n_rows[b]):
             place = columns.places[rows[b, c]]
             out[b, c] = _value(sums[place]) if place >= 0 else 0.0
-            if out[b, c] > 0.0 and via[b, c] < 0:
-                via[b, c] = _strongest(b, place, histories, columns)
         _clear(b, histories, columns, sums)
+
+
+@native
+def find_strongest(
+    histories: Histories, columns: WeightColumns, rows: Array, which: Array, via: Array
+) -> None:
+    """Write which item of the history speaks most for rows (B, C), where that is asked for.
+
+    Args:
+        histories: of the B users.
+        columns: the weights.
+        rows: catalogue rows.
+        which: (B, C) bool, rows that are in use.
+        via: (B, C) int8; where it is -1, it becomes the position in the history.
+    """
+    for b in range(len(rows)):
+        for c in range(rows.shape[1]):
+            if which[b, c] and via[b, c] < 0 and columns.places[rows[b, c]] >= 0:
+                via[b, c] = _strongest(b, columns.places[rows[b, c]], histories, columns)
 
 
 @native

@@ -23,6 +23,8 @@ from tests.worlds import World
 from tracker.events.kinds import Kinds
 from tracker.events.wire import hash_id
 from tracker.scoring.item_weights import ItemWeights
+from tracker.scoring.network import RankerInfo
+from tracker.scoring.retrieval import Retrieval
 
 ITEMS, GROUP = 30, 5
 
@@ -92,16 +94,20 @@ def test_too_few_validation_events_give_a_reason_and_no_weights(tmp_path: Path) 
     assert "validation events; at least 100 are needed" in why
 
 
-def test_weights_that_the_ranking_does_not_read_are_not_published(tmp_path: Path) -> None:
+def test_weights_that_neither_rank_nor_find_are_not_published(tmp_path: Path) -> None:
     log = log_of(tmp_path)
     data, model = data_of(log), fitted_of(log)
-    none, note = _published(data, model, "", ["trend_short"])
+    ranks = RankerInfo(["trend_short", "item_weights"], (2, 2))
+    finds = RankerInfo(["trend_short"], (2, 2), retrieval=Retrieval(item_weights=4))
+    none, note = _published(data, model, "", RankerInfo(["trend_short"], (2, 2)))
     assert none is None
-    assert "the ranking gains nothing by them" in note
-    last, note = _published(data, model, "", ["trend_short", "item_weights"])
-    assert last is not None
-    assert note.startswith("item weights: 30 items speak for up to")
-    assert _published(data, None, "too few", ["item_weights"]) == (
+    assert "lists gain nothing by them" in note
+    for info, use in ((ranks, "ranking"), (finds, "candidates")):
+        last, note = _published(data, model, "", info)
+        assert last is not None
+        assert note.startswith("item weights: 30 items speak for up to")
+        assert note.endswith(f"; for {use}")
+    assert _published(data, None, "too few", ranks) == (
         None, "no item weights are learned: too few",
     )  # fmt: skip
 

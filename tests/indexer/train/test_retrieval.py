@@ -7,7 +7,10 @@ import pytest
 
 from indexer.replay.pools import Costs, Pools
 from indexer.train.retrieval import (
+    _NOWHERE,
+    OPENED,
     Choice,
+    _plan,
     choose_retrieval,
     fit_score,
     with_retrieval,
@@ -138,3 +141,22 @@ def test_the_item_score_is_fitted_to_what_is_chosen() -> None:
     assert set(score) <= set(ITEM_FEATURES)
     assert score["trend_2"] > 1.0 > 3 * max(abs(w) for n, w in score.items() if n != "trend_2")
     assert fit_score(features[:0], np.zeros((0, 30), np.float32)) == {}
+
+
+def test_a_search_that_is_paid_first_has_rows_and_its_time_is_counted() -> None:
+    encoder, neighbours = SOURCES.index("encoder"), SOURCES.index("neighbours")
+    places = np.full((50, 40, len(SOURCES)), _NOWHERE, np.int64)
+    places[:, :20, neighbours] = np.arange(20)
+    places[:, 20:, encoder] = np.arange(20)  # as much worth as the neighbours, for a search more
+    worth = np.full((50, 40), 0.01, np.float32)
+    budget = COSTS.encoder + 60 * COSTS.candidate
+    alone = _plan(places[:, :20], worth[:, :20], COSTS, budget)
+    paid = _plan(places, worth, COSTS, budget, ("encoder",))
+    assert alone is not None
+    assert paid is not None
+    assert alone.microseconds < COSTS.encoder < paid.microseconds <= budget
+    assert paid.quotas[encoder] >= 20
+    assert paid.quotas[neighbours] >= 20
+    assert _plan(places[:, :20], worth[:, :20], COSTS, budget, ("encoder",)) is None
+    assert _plan(places, worth, COSTS, COSTS.encoder / 2, ("encoder",)) is None
+    assert OPENED[0] == ()
