@@ -197,7 +197,8 @@ def test_with_a_huge_budget_a_private_ranker_comes_near_to_an_ordinary_one() -> 
     drowned, _ = fit_ranker_privately(
         examples, users, QUICK, Spending(PrivacyOptions(0.02, 1e-6), PLANS)
     )
-    assert drowned.curve[0].validation_ndcg_at_10 < fitted.curve[0].validation_ndcg_at_10
+    # Noise comes from the system: by chance a drowned ranker may rank all of these as well.
+    assert drowned.curve[0].validation_loss > 10.0 * fitted.curve[0].validation_loss
 
 
 def test_a_private_ranker_begins_as_the_fixed_blend(monkeypatch: pytest.MonkeyPatch) -> None:
