@@ -132,6 +132,8 @@ class ItemWeights:
 
 _ARRAYS = ("hashes", "others", "weights")
 
+_POSITIONS = 128  # of a history that int8 can name; a ring may hold 200 events
+
 
 def weight_columns(item_weights: ItemWeights | None, items: ItemVectors) -> WeightColumns:
     """Return item weights by the rows of a catalogue; empty ones for None."""
@@ -224,7 +226,7 @@ def _strongest(b: int, place: int, histories: Histories, columns: WeightColumns)
     """Return the position in a user's history of the item that gives a place most; -1 for none."""
     best, position = np.float32(0.0), -1
     factor = np.float32(1.0)
-    for j in range(histories.n_history[b]):
+    for j in range(min(histories.n_history[b], _POSITIONS)):
         own = columns.places[histories.ring_rows[b, histories.history[b, j]]]
         if own >= 0:
             for e in range(columns.others.shape[1]):

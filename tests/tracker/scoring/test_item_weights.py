@@ -141,6 +141,25 @@ def test_own_items_are_found_only_where_seen_ones_are_kept() -> None:
     assert first in rows[0]
 
 
+def test_an_item_too_far_back_to_be_named_gives_no_wrong_position() -> None:
+    model = weights_of(decay=1.0)
+    far = next(item for item in range(ITEMS) if model.others[item, 0] >= 0)
+    other = int(model.others[far, 0])
+    silent = next(item for item in range(ITEMS) if weight_of(model, item, other) == 0.0)
+    world = World(ITEMS, users=1, ring=200)
+    world.send(*likes(0, [far, *[silent] * 150]))
+    histories = histories_of(world, 1)
+    assert histories.n_history[0] == 151
+    via = np.full((1, 1), -1, np.int8)
+    rows = np.array([[other]], np.int32)
+    columns = weight_columns(model, world.items)
+    find_strongest(histories, columns, rows, np.ones((1, 1), np.bool_), via)
+    assert via[0, 0] == -1
+    near = np.zeros((1, 1), np.float32)
+    weigh_rows(histories, columns, rows, np.ones(1, np.int64), near)
+    assert near[0, 0] > 0.0
+
+
 def test_items_that_the_catalogue_does_not_have_are_passed_over() -> None:
     model = weights_of(items=ITEMS + 5)
     world = World(ITEMS)
