@@ -134,6 +134,7 @@ def commands(data: Path, work: Path) -> dict[str, list[list[str]]]:
         "user-keys": [_python("user_keys")],
         "late-events": [_python("late_events", "--items", "20000", "--users", "4000")],
         "http-api": [_python("http_api", "--rounds", "5")],
+        "http-api-slower": [_python("http_api", "--rounds", "4", "--seconds", "12")],
         "page": [_python("page", "--repeat", "5")],
         "operator-walk": [
             _python("operator_walk", "--prometheus", shutil.which("prometheus") or "prometheus")

@@ -388,7 +388,16 @@ def latency(results: Results) -> str:
 
 def http_api(results: Results) -> str:
     """Return quantiles of answers over HTTP and of lists on the topic, alone and together."""
-    result = results["http-api"]
+    return _asked(results["http-api"])
+
+
+def http_api_slower(results: Results) -> str:
+    """Return the same of slower cores."""
+    return _asked(results["http-api-slower"])
+
+
+def _asked(result: Result) -> str:
+    """Return quantiles of answers over HTTP and of lists on the topic, alone and together."""
     figures = result["figures"]
     rows = {
         "an answer, nothing streams": "idle",

@@ -45,6 +45,7 @@ BLOCKS: dict[str, blocks.Block] = {
     "throughput": blocks.throughput,
     "latency": blocks.latency,
     "http-api": blocks.http_api,
+    "http-api-slower": blocks.http_api_slower,
     "recommend": blocks.recommend,
     "demonstration": blocks.demonstration,
     "faults": blocks.faults,

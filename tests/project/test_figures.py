@@ -317,6 +317,14 @@ def made_up() -> Stored:
         "samples": [{"seconds": 5.0, "memory_mib": 9.0, "files": 9.0, "waiting_bytes": 2e3}],
         "latency_ms": [{"seconds": 0.0, "p50": 1.0, "p99": 3.0}],
     }
+    http_lists: dict[str, Any] = {
+        "items": 9,
+        "users": 9,
+        "events": 2000.0,
+        "requests": 200.0,
+        "seconds": 5.0,
+        "rounds": [{part: {"p50": 1.0, "p95": 2.0, "p99": 3.0} for part in parts}],
+    }
     away_only = ("leave", "back", "first_list_seconds", "caught_up_seconds")
     took = {"train": {"processor": 9.0, "clock": 9.0, "memory_mib": 800.0}}
     figures: dict[str, Any] = {
@@ -397,14 +405,7 @@ def made_up() -> Stored:
                 {"events": 40, "fit": False, "with": "no encoder", "in_order": 1.0, "late": 2.0},
             ]
         },
-        "http-api": {
-            "items": 9,
-            "users": 9,
-            "events": 2000.0,
-            "requests": 200.0,
-            "seconds": 5.0,
-            "rounds": [{part: {"p50": 1.0, "p95": 2.0, "p99": 3.0} for part in parts}],
-        },
+        **dict.fromkeys(("http-api", "http-api-slower"), http_lists),
         "latency": {
             "latency_ms": {"tracker": [{"rate": 200.0, "p50": 1.0, "p95": 2.0, "p99": 3.0}]}
         },
