@@ -106,6 +106,7 @@ class PoolCollector:
         self,
         replay: Replay,
         events: NDArray[np.int64],
+        named: NDArray[np.bool_],
         features: NDArray[np.float16],
         offsets: NDArray[np.float32],
     ) -> None:
@@ -114,6 +115,7 @@ class PoolCollector:
         Args:
             replay: moved up to the events.
             events: positions in the log.
+            named: (B,) which are asked with their scene.
             features: (Q, C, F) of the examples before them.
             offsets: (Q, C) of these.
         """
@@ -121,7 +123,7 @@ class PoolCollector:
         if self._options is None:
             score = self._fit_score(features, offsets)
             self._options = _with_score(recommender.options, score)
-        requests = replay.asked(events)
+        requests = replay.asked(events, named)
         results = recommender.reader.search(requests)
         rows, places = source_places(
             results, requests, self._options, WIDTH, CAPACITY, recommender.artifact.vectors,
@@ -131,7 +133,7 @@ class PoolCollector:
             _put_first(rows[b], places[b], target)
         part = slice(self._count, self._count + len(events))
         self._rows[part], self._places[part] = rows, places
-        self._features[part] = replay.columns(events, rows.astype(np.int64))
+        self._features[part] = replay.columns(events, rows.astype(np.int64), named)
         self._count += len(events)
         if self._count == self.targets:
             self._costs = measure_costs(recommender, replay.asked(events[-1:]), replay)

@@ -17,6 +17,12 @@ Flags = NDArray[np.bool_]
 HARD, UNIFORM = 96, 96
 """Negative candidates of a target: the best of the channels, and a sample of the others."""
 
+HIDDEN_SCENES = 0.2
+"""Share of the targets with a scene that are asked without it: as much as scene attention's
+`scene_dropout`. Where all events have a scene, nothing else tells what is best without one."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -60,6 +66,8 @@ def collect_examples(
     3. Draw uniform candidates from all other live items; each stands for several.
     4. Compute the features of target and candidates by the code that serves.
 
+    Some targets are asked without their scene, see `names_scene`.
+
     Args:
         replay: at its start; its options decide on the candidates of the channels, and whether
             seen items are among them.
@@ -86,7 +94,8 @@ def collect_examples(
     for start, stop in groups_of(replay.log, targets):
         group = targets[start:stop]
         replay.advance(int(group[0]))  # 1. Apply the events before the target.
-        hard = replay.recommender.rows(replay.asked(group), HARD)
+        named = names_scene(replay, group)
+        hard = replay.recommender.rows(replay.asked(group, named), HARD)
         candidates = np.full((len(group), places), -1, np.int64)
         for n, event in enumerate(group.tolist()):
             seen = np.zeros(0, np.int64) if repeats else past.rows(event)
@@ -94,13 +103,26 @@ def collect_examples(
             rows_of_target, stands_for = _candidates(int(rows[event]), hard[n], seen, live, random)
             candidates[n, : len(rows_of_target)] = rows_of_target
             offsets[start + n, : len(rows_of_target)] = np.log(stands_for)
-        features[start:stop] = replay.columns(group, candidates)  # 4. Compute the features.
+        # 4. Compute the features.
+        features[start:stop] = replay.columns(group, candidates, named)
         offered[start:stop] = candidates
         if pools is not None and stop > first:
-            pools.add(replay, group[max(first - start, 0) :], features[:start], offsets[:start])
+            late = slice(max(first - start, 0), None)
+            pools.add(replay, group[late], named[late], features[:start], offsets[:start])
         count += len(group)
         progress(count)
     return Examples(features, offsets, targets, fresh, offered)
+
+
+def names_scene(replay: Replay, events: NDArray[np.int64]) -> Flags:
+    """Return which events (B,) are asked with their scene: all but HIDDEN_SCENES of them.
+
+    User and time of the event decide, so that every training of it hides the same.
+    """
+    keys = replay.user_hashes[replay.log.users[events]]
+    keys = (keys ^ replay.log.batch.times[events].view(np.uint64)) * _MIX
+    keys = (keys ^ (keys >> np.uint64(32))) * _MIX
+    return np.asarray((keys >> np.uint64(32)) >= HIDDEN_SCENES * 2.0**32)
 
 
 class Past:

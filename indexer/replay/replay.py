@@ -298,7 +298,9 @@ class Replay:
         slots = self.slots.of(users, self.position)
         return RequestBatch(self.users, slots, times, where, self.user_hashes[users])
 
-    def columns(self, events: NDArray[np.int64], rows: Rows) -> NDArray[np.float32]:
+    def columns(
+        self, events: NDArray[np.int64], rows: Rows, scenes: NDArray[np.bool_] | bool = True
+    ) -> NDArray[np.float32]:
         """Compute what a ranker reads of given rows (B, C) for the users of B coming events.
 
         Each is seen from its own time and scene, but all from the states as they are now.
@@ -306,8 +308,9 @@ class Replay:
         Args:
             events: (B,) positions in the log.
             rows: (B, C) catalogue rows, -1 only at the end.
+            scenes: which are seen from their scene, see `asked`.
 
         Returns:
             (B, C, F) float32; zero where the row is -1.
         """
-        return self.recommender.columns(self.asked(events), rows)
+        return self.recommender.columns(self.asked(events, scenes), rows)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from indexer.data.histories import EventLog
-from indexer.replay.ranker_examples import UNIFORM, Past, _others, collect_examples
+from indexer.replay.pools import PoolCollector
+from indexer.replay.ranker_examples import UNIFORM, Past, _others, collect_examples, names_scene
 from indexer.replay.replay import Replay
 from tests.logs import group_artifact, group_events, read_events
 from tests.tracker.scoring.test_network import NAMES, weights
@@ -21,6 +22,7 @@ from tracker.artifact.models import Models
 from tracker.events.kinds import Kinds
 from tracker.items.counts import COUNT
 from tracker.recommend.learner import Learner
+from tracker.recommend.source_places import SOURCES
 from tracker.scoring.context import COLUMNS
 from tracker.scoring.network import Network
 from tracker.scoring.prediction import Prediction
@@ -150,6 +152,45 @@ def test_the_same_seed_gives_the_same_examples(log: EventLog) -> None:
     )
     np.testing.assert_array_equal(first.features, second.features)
     np.testing.assert_array_equal(first.offsets, second.offsets)
+
+
+def test_a_fifth_of_the_targets_is_asked_without_the_scene_in_every_training_the_same(
+    tmp_path: Path,
+) -> None:
+    events = group_events(users=40, each=20)
+    log = read_events(tmp_path, events)
+    targets = np.flatnonzero(log.lengths() >= 2)
+    collector = PoolCollector(lambda features, offsets: {})
+    examples = collect_examples(
+        Replay(group_artifact(), log), targets, repeats=True, seed=0, pools=collector
+    )
+    named = names_scene(Replay(group_artifact(), log), examples.events)
+    assert 0.15 < 1.0 - named.mean() < 0.25
+    in_scene = examples.features[:, :, COLUMNS.index("scene_long")].any(axis=1)
+    np.testing.assert_array_equal(in_scene, named)
+    pools = collector.pools()
+    offered = (pools.places[:, :, SOURCES.index("scene")] >= 0).any(axis=1)
+    np.testing.assert_array_equal(offered, named[-len(pools) :])
+    pool_in_scene = pools.features[:, :, COLUMNS.index("scene_long")].any(axis=1)
+    np.testing.assert_array_equal(pool_in_scene, offered)
+    later = read_events(tmp_path, events[100:])
+    kept = examples.events[examples.events >= 100]
+    np.testing.assert_array_equal(
+        names_scene(Replay(group_artifact(), later), kept - 100), named[-len(kept) :]
+    )
+
+
+def test_a_log_without_scenes_gives_the_examples_that_it_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [{**event, "scene": None} for event in group_events(users=10, each=8)]
+    log = read_events(tmp_path, events)
+    targets = np.flatnonzero(log.lengths() >= 2)
+    hidden = collect_examples(Replay(group_artifact(), log), targets, repeats=False, seed=0)
+    monkeypatch.setattr("indexer.replay.ranker_examples.HIDDEN_SCENES", 0.0)
+    told = collect_examples(Replay(group_artifact(), log), targets, repeats=False, seed=0)
+    np.testing.assert_array_equal(hidden.features, told.features)
+    np.testing.assert_array_equal(hidden.offsets, told.offsets)
 
 
 def test_targets_outside_the_catalogue_are_no_examples(log: EventLog) -> None:

@@ -12,6 +12,7 @@ from indexer.replay.ranker_examples import HARD, Examples, collect_examples
 from indexer.replay.replay import Replay
 from indexer.train.ranker import THINNED, WORTH, Epoch, RankerOptions, RankerTensors, fit_ranker
 from tests.logs import group_artifact, group_events, read_events
+from tests.worlds import START
 from tracker.recommend.options import RecommendOptions
 from tracker.scoring.context import COLUMNS
 
@@ -190,6 +191,35 @@ def test_a_ranker_learns_groups_from_a_replayed_log(tmp_path: Path) -> None:
     assert scores[own::2].mean() > scores[1 - own :: 2].mean()
     served = replay.recommender.recommend(replay.asked(event), 5)
     assert (served.rows[0] % 2 == own).all()
+
+
+def test_where_the_scene_tells_all_a_list_without_a_scene_still_has_what_is_chosen_most(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    # In each scene other items are chosen, one half as often as the one before; no user matters.
+    chances = 0.5 ** np.arange(1, 9)
+    events = [
+        {
+            "user_id": f"u{random.integers(40)}",
+            "item_id": f"i{20 * (n % 2) + random.choice(8, p=chances / chances.sum())}",
+            "kind": "like", "timestamp": START + n * 60.0, "scene": ("home", "search")[n % 2],
+        }
+        for n in range(4000)
+    ]  # fmt: skip
+    log = read_events(tmp_path, events)
+    targets = np.flatnonzero(log.lengths() >= 2)[-3000:]
+    examples = collect_examples(Replay(group_artifact(), log), targets, repeats=True, seed=0)
+    network = fit_ranker(examples, QUICK).network
+    replay = Replay(group_artifact(), log, RecommendOptions(diversity=0.0, seen="keep"), network)
+    replay.advance(len(log) - 1)
+    event = np.array([len(log) - 1])
+    with_scene, without = (
+        set(replay.recommender.rows(replay.asked(event, named), 4)[0].tolist())
+        for named in (True, False)
+    )
+    assert with_scene == {20, 21, 22, 23}
+    assert without == {0, 1, 20, 21}
 
 
 @pytest.mark.usefixtures("no_column_alone")
