@@ -65,7 +65,7 @@ def answer_requests(worker: WorkerState) -> None:
     """Make the lists of one request over HTTP, and of three at once."""
     live, side = LiveLists(worker.settings), worker.users
     copies = [
-        Copy(user, user, 0, side, side.moment(), side.find_user(user) or side.new_user())
+        Copy(user, user, 0, side, side.lookup.moment(), side.lookup.find(user) or side.lookup.new())
         for user in ("u1", "u2", "nobody")
     ]
     wanted = [ListRequest(10, None, NOW, [], None, worker.settings.explain)] * 3

@@ -37,8 +37,7 @@ from tracker.events.wire import (
     decode_event,
 )
 from tracker.settings import Settings, settings_table
-from tracker.stream.metrics import Metrics
-from tracker.stream.user_side import OUTCOMES
+from tracker.stream.metrics import OUTCOMES, Metrics
 from tracker.users.config import InterestConfig
 from tracker.users.states import row_bytes_max
 

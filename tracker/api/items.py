@@ -63,7 +63,7 @@ class Items:
         scene_names: dict[int, str] = {}
         for partition in self._host.partitions().values():
             if isinstance(partition.side, UserSide):
-                scene_names.update(partition.side.scene_names)
+                scene_names.update(partition.side.lookup.scene_names)
         now = self._reads.now() if call.query.at is None else call.query.at
         warming = await self._warming(call.path["item_id"], now)
         return await self._reads.run(lambda: _describe(serving, row, now, scene_names, warming))

@@ -12,7 +12,8 @@ from tracker.api.problems import ProblemError
 from tracker.kafka.partitioner import partition_of
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.stream.partition import BusyError, Partition, RevokedError
-from tracker.stream.user_side import FoundUser, Moment, UserSide
+from tracker.stream.user_lookup import FoundUser, Moment
+from tracker.stream.user_side import UserSide
 from tracker.users.states import NewerArtifactError
 
 Result = TypeVar("Result")
@@ -140,7 +141,7 @@ class Reads:
         if first is None:
             side = cast(UserSide, order[0].side)
             moment = await self._moment(order[0])
-            return Copy(user_id, name, order[0].number, side, moment, side.new_user())
+            return Copy(user_id, name, order[0].number, side, moment, side.lookup.new())
         return replace(first, others=tuple(others))
 
     def now(self) -> float:
@@ -174,11 +175,11 @@ class Reads:
         name = self._host.context.pseudonyms.of_any(user_id)
         for partition in partitions.values():
             side = cast(UserSide, partition.side)
-            offset = max(offset, await _asked(partition, partial(side.last_offset, name)))
+            offset = max(offset, await _asked(partition, partial(side.lookup.last_offset, name)))
         return offset
 
     async def _moment(self, partition: Partition) -> Moment:
-        return await _asked(partition, cast(UserSide, partition.side).moment)
+        return await _asked(partition, cast(UserSide, partition.side).lookup.moment)
 
     async def _find(self, partition: Partition, name: str) -> tuple[FoundUser, Moment] | None:
         """Copy a user's row and the state of the partition, between the same two chunks."""
@@ -186,8 +187,8 @@ class Reads:
         keeper = self._host.context.keeper
 
         def find() -> "tuple[FoundUser, Moment] | None":
-            moment = side.moment()  # first: the rows follow the artifact in use
-            user = side.find_user(name)
+            moment = side.lookup.moment()  # first: the rows follow the artifact in use
+            user = side.lookup.find(name)
             return None if user is None else (user, moment)
 
         for _ in range(2):

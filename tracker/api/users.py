@@ -39,7 +39,8 @@ from tracker.lookup.outlook import outlook
 from tracker.lookup.score import score_items
 from tracker.lookup.show import describe_user
 from tracker.recommend.carry_over import carry_over
-from tracker.stream.user_side import Moment, UserSide
+from tracker.stream.user_lookup import Moment
+from tracker.stream.user_side import UserSide
 from tracker.users.readings import read_histories
 from tracker.users.rows import RequestBatch, UserRows
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, RING_UNKNOWN
@@ -66,7 +67,7 @@ class Users:
         for number, partition in self._host.partitions().items():
             side = partition.side
             assert isinstance(side, UserSide)
-            answer += [SeenUser(user, at, number) for user, at in side.seen_users()]
+            answer += [SeenUser(user, at, number) for user, at in side.lookup.latest()]
         answer.sort(key=lambda user: -user.time)
         return SeenUsers(answer[: call.query.k])
 
@@ -80,7 +81,7 @@ class Users:
                 "partition": copy.partition,
                 "also_in_partitions": list(copy.others),
                 "expected_partition": copy.expected,
-                "set_aside": copy.user.set_aside or copy.side.is_set_aside(copy.name),
+                "set_aside": copy.user.set_aside or copy.side.lookup.is_set_aside(copy.name),
             }
             return msgspec.convert(answer | more, UserAnswer)
 

@@ -249,8 +249,9 @@ class ItemSide(Side[int]):
             ArenaFullError: commit, and try again; nothing has changed.
         """
         latest = float(item_events["time"].max())
-        if latest > self.latest_time():  # of an event that was accepted before this was checked
-            latest = self.latest_time()
+        most = self._context.latest_time
+        if latest > most:  # of an event that was accepted before this was checked
+            latest = most
             item_events["time"] = np.minimum(item_events["time"], latest)
         vectors = self._context.keeper.current.artifact.vectors
         in_catalogue = vectors.row_of(np.ascontiguousarray(item_events["item"])) >= 0

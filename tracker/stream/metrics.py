@@ -13,12 +13,38 @@ from prometheus_client.registry import Collector
 
 from tracker.recommend.learner import Labelled, Progress
 from tracker.stream.live_quality import Coverage
+from tracker.users.columns import (
+    ALREADY_RETRACTED,
+    APPLIED,
+    DUPLICATE,
+    JOINED,
+    NOTHING_TO_JOIN,
+    NOTHING_TO_TAKE_BACK,
+    RETRACTED,
+    RETRACTED_ON_ARRIVAL,
+    RETRACTION_WAITS,
+    TOO_OLD,
+)
 
 LATENCY_SECONDS = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
 )  # fmt: skip
 
 DRIFT_SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+OUTCOMES = {
+    APPLIED: "applied",
+    DUPLICATE: "duplicate",
+    RETRACTED: "retracted",
+    RETRACTION_WAITS: "retraction_waits",
+    TOO_OLD: "too_old",
+    RETRACTED_ON_ARRIVAL: "retracted_on_arrival",
+    ALREADY_RETRACTED: "already_retracted",
+    NOTHING_TO_TAKE_BACK: "nothing_to_take_back",
+    JOINED: "joined",
+    NOTHING_TO_JOIN: "nothing_to_join",
+}
+"""Name of each outcome of an event, as the counter has it."""
 
 LEARNING_VALUES = ("distance", "loss", "gain")
 LEARNING_MODELS = ("ranker", "attention", "calibration")

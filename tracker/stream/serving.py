@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tracker.artifact.artifact import Artifact, read_texts
 from tracker.artifact.versions import ArtifactError, latest_version
+from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.dialect import Dialect
 from tracker.events.kinds import Kinds
 from tracker.events.text_caches import TextCaches
@@ -36,6 +37,7 @@ from tracker.stream.replay import Replay
 from tracker.stream.topic_feed import FeedStalledError
 from tracker.stream.tracing import Trace, no_trace
 from tracker.users.config import InterestConfig
+from tracker.users.rows import UserRows
 from tracker.users.states import row_dtype
 
 log = logging.getLogger(__name__)
@@ -427,3 +429,14 @@ class Context:
         """Time without an event after which a state is deleted; None for never."""
         days = self.settings.state_idle_days
         return None if days is None else days * DAY_SECONDS
+
+    @property
+    def latest_time(self) -> float:
+        """The latest time, in seconds, that stream time may have now."""
+        return self.clock() + MAX_FUTURE_SECONDS
+
+    def serving_for(self, users: UserRows) -> Serving:
+        """Return the artifact in use; users' rows follow it before any of them is loaded."""
+        serving = self.keeper.current
+        users.follow(serving.config, serving.artifact.models.hidden, self.keeper.newest)
+        return serving

@@ -160,10 +160,6 @@ class Side(ABC, Generic[Key]):
             DamagedRowError: the settings say to stop.
         """
 
-    def latest_time(self) -> float:
-        """Return the latest time, in seconds, that stream time may have now."""
-        return self._context.clock() + MAX_FUTURE_SECONDS
-
     def due_at(self, at_end: bool) -> float | None:
         """Return the wall time in seconds at which `emit_due` has work; None for no such time.
 

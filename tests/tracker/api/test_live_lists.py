@@ -28,8 +28,10 @@ from tracker.stream.serving import make_serving
 def copy_of(worker: WorkerState, user: str) -> Copy:
     """Copy a user as `Reads` does."""
     side = worker.users
-    moment = side.moment()
-    return Copy(user, user, worker.partition, side, moment, side.find_user(user) or side.new_user())
+    moment = side.lookup.moment()
+    return Copy(
+        user, user, worker.partition, side, moment, side.lookup.find(user) or side.lookup.new()
+    )
 
 
 def wanted(scene: str | None = None, k: int = 10, now: float = NOW, **more: Any) -> ListRequest:

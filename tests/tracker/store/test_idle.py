@@ -34,7 +34,7 @@ def test_user_who_was_idle_for_too_long_ends_with_all_rows(make: Make) -> None:
     assert worker.users.store.scan(b"s") == []
     assert worker.count("deleted_states", table="users") == 1
     worker.restart()
-    assert worker.users.find_user("old") is None
+    assert worker.users.lookup.find("old") is None
 
 
 def test_nothing_ends_where_no_time_is_stated(make: Make) -> None:

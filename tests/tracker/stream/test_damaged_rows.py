@@ -104,7 +104,7 @@ def test_user_row_that_cannot_be_read_is_set_aside_and_the_user_goes_on(
     assert "its user goes on without it" in line
     worker.restart()
     assert (worker.head("a", "events"), worker.head("b", "events")) == (1, 2)
-    assert [worker.users.is_set_aside(user) for user in ("a", "b")] == [True, False]
+    assert [worker.users.lookup.is_set_aside(user) for user in ("a", "b")] == [True, False]
     assert worker.count("unreadable_rows", table="users", problem=problem) == 1
 
 
@@ -112,7 +112,7 @@ def test_user_whose_row_was_set_aside_by_a_look_up_is_still_found(make: Make) ->
     worker = with_users(make(), "a")
     damage(worker, user_key("a"), flipped)
     for _ in range(2):
-        found = worker.users.find_user("a")
+        found = worker.users.lookup.find("a")
         assert found is not None
         assert found.set_aside
         assert worker.head("a", "events") == 0
@@ -192,7 +192,7 @@ def test_user_row_of_a_newer_version_is_never_written_over(make: Make) -> None:
     assert worker.databases["users"][user_key("a")] == row
     assert worker.users.store.progress.position == position
     with pytest.raises(NewerRowError):
-        worker.users.find_user("a")
+        worker.users.lookup.find("a")
 
 
 def test_partition_is_refused_if_most_rows_are_of_another_layout(make: Make) -> None:

@@ -202,7 +202,7 @@ def far_user(worker: WorkerState) -> None:
 def test_lists_of_a_user_of_the_future_are_made_for_now(make: Make) -> None:
     worker = make(emit_min_interval_seconds=10.0)
     far_user(worker)
-    user = worker.users.find_user("a")
+    user = worker.users.lookup.find("a")
     assert user is not None
     assert user.now == NOW + MAX_FUTURE_SECONDS
     assert lists(worker.send(like("a", 1))) == []  # the last list was sent in 2100: as if now

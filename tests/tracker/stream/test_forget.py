@@ -118,7 +118,7 @@ def test_no_record_of_the_database_has_the_id_and_the_audit_has_not_either(
     told = msgspec.json.decode(audit.value or b"")
     head = (told["events_taken_out"], told["events_left"], told["was_known"])
     assert (head[0] + head[1], head[2]) == (12, True)
-    assert worker.users.find_user("ada-lovelace") is None
+    assert worker.users.lookup.find("ada-lovelace") is None
     worker.users.sweep()
     assert "ada-lovelace" not in worker.users.store.arena
 

@@ -161,7 +161,7 @@ def test_a_user_is_forgotten_by_the_id_or_by_the_pseudonym(worlds: Any, asked: s
     relayed = [record.key for record in others if not (record.key or b"").startswith(b"\0")]
     assert relayed == [NAMES.of(ADA).encode()] * 3
     assert not worker.context.rejections
-    assert worker.users.find_user(NAMES.of(ADA)) is None
+    assert worker.users.lookup.find(NAMES.of(ADA)) is None
     worker.restart()
     sent = worker.send(like(ADA, 7, time=NOW - 2), like(BOB, 7, time=NOW - 2))
     assert [one.user_id for one in lists(sent)] == [NAMES.of(BOB)]

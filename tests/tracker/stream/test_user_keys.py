@@ -122,7 +122,7 @@ def test_a_backup_of_who_was_forgotten_is_not_read_with_all_keys_that_are_left(
     assert rows_by_user(after, BOB) == rows_by_user(before, BOB)
     assert rows_by_user(rows_of(worker), ADA) == []
     worker.restart()
-    assert worker.users.find_user(NAMES.of(ADA)) is None
+    assert worker.users.lookup.find(NAMES.of(ADA)) is None
     assert worker.head(NAMES.of(BOB), "events") == 13
 
 
@@ -146,8 +146,8 @@ def test_who_comes_back_has_another_key_and_the_backup_stays_unread(
     for key, value in backup.items():
         worker.databases["users"][key] = value
     worker.restart()
-    assert worker.users.find_user(NAMES.of(ADA)) is None
-    assert worker.users.find_user(NAMES.of(BOB)) is not None
+    assert worker.users.lookup.find(NAMES.of(ADA)) is None
+    assert worker.users.lookup.find(NAMES.of(BOB)) is not None
     worker.send(like(ADA, 3))
     assert worker.head(NAMES.of(ADA), "events") == 1
     assert worker.count("unreadable_rows", table="users", problem="damaged") == 0
@@ -212,7 +212,7 @@ def test_a_row_that_was_altered_is_set_aside_and_counted(worlds: Make, damage: A
     assert worker.head(NAMES.of(ADA), "events") == 1
     assert worker.count("unreadable_rows", table="users", problem="damaged") == 1
     worker.commit()
-    assert worker.users.is_set_aside(NAMES.of(ADA))
+    assert worker.users.lookup.is_set_aside(NAMES.of(ADA))
     assert b"x" + key in decrypted_by(worker, rows_of(worker))
 
 
@@ -222,7 +222,7 @@ def test_a_row_in_the_place_of_another_users_is_not_taken(worlds: Make) -> None:
     worker.commit()
     swap(worker, user_key(NAMES.of(ADA)))
     worker.restart()
-    found = worker.users.find_user(NAMES.of(ADA))
+    found = worker.users.lookup.find(NAMES.of(ADA))
     assert found is None or found.rows.states.head["events"][0] == 0
 
 
@@ -267,7 +267,7 @@ def test_a_row_that_is_damaged_on_the_disk_is_read_again_from_the_changelog(
     assert worker.head(NAMES.of(ADA), "events") == 15
     assert worker.count("unreadable_rows", table="users", problem="damaged") == 0
     worker.restart()
-    found = worker.users.find_user(NAMES.of(ADA))
+    found = worker.users.lookup.find(NAMES.of(ADA))
     assert found is not None
     assert found.rows.seen_slots[0] >= 0
 

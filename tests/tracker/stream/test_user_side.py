@@ -14,8 +14,8 @@ from tracker.events.item_events import decode_blocks
 from tracker.events.wire import Event, hash_id
 from tracker.store.arena import ArenaFullError
 from tracker.stream import user_side
+from tracker.stream.metrics import OUTCOMES
 from tracker.stream.serving import Serving, make_serving
-from tracker.stream.user_side import OUTCOMES
 from tracker.users.states import NewerArtifactError
 
 
@@ -314,7 +314,7 @@ def test_a_row_of_a_newer_artifact_loses_nothing_to_whoever_reads_it(make: Make)
     reads = (
         lambda: worker.users.process(records, worker.offset),
         worker.users.emit_due,
-        lambda: worker.users.find_user("a"),
+        lambda: worker.users.lookup.find("a"),
     )
     for read in reads:
         with pytest.raises(
@@ -326,7 +326,7 @@ def test_a_row_of_a_newer_artifact_loses_nothing_to_whoever_reads_it(make: Make)
     assert worker.users.store.progress.position == position
     assert worker.head("b", "events") == 1
     worker.keeper.current = with_encoder(worker, 7)
-    user = worker.users.find_user("a")
+    user = worker.users.lookup.find("a")
     assert user is not None
     assert np.array_equal(user.rows.states.hidden[user.slot], hidden)
 
@@ -347,20 +347,6 @@ def test_new_artifact_is_used_from_the_next_chunk_on(make: Make) -> None:
     assert found.artifact == "v2"
     assert worker.head("a", "artifact") == 2
     assert worker.head("a", "events") == 2
-
-
-def test_user_is_found_in_memory_and_in_the_database(make: Make) -> None:
-    worker = make()
-    worker.send(like("a"))
-    assert worker.users.find_user("nobody") is None
-    assert worker.users.find_user("a") is not None
-    worker.commit()
-    worker.restart()
-    user = worker.users.find_user("a")
-    assert user is not None
-    assert user.rows.states.head["events"][user.slot] == 1
-    assert user.now == NOW
-    assert worker.users.new_user().slot == -1
 
 
 def test_part_of_a_batch_keeps_all_columns(make: Make) -> None:
@@ -385,7 +371,7 @@ def test_an_encoders_state_goes_on_after_a_restart_as_if_there_had_been_none(mak
                 worker.commit()
                 if restarts:
                     worker.restart()
-        user = worker.users.find_user("a")
+        user = worker.users.lookup.find("a")
         assert user is not None
         hidden.append(user.rows.states.hidden[user.slot].copy())
     assert np.array_equal(*hidden)
