@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tracker.events.batch import EventBatch
 from tracker.events.wire import OtherEvent, OwnFormat, Rejection, encode_event
+from tracker.feeds.source_ends import SourceEnds, UnknownOffsetError
 from tracker.kafka.hand_over_records import (
     SOURCES,
     JoiningState,
@@ -31,7 +32,6 @@ from tracker.settings import Partitioner
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.key_check import KeyCheck
 from tracker.stream.serving import Context
-from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tracker.events.item_events import ItemEventFormatError, decode_block, split_events
 from tracker.events.wire import Rejection
+from tracker.feeds.source_ends import SourceEnds, UnknownOffsetError
 from tracker.items.counts import COUNT
 from tracker.items.rows import ItemRows
 from tracker.items.states import ItemStates, problem_of
@@ -31,7 +32,6 @@ from tracker.store.idle import IdleSweep
 from tracker.store.partition_store import PartitionStore
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
-from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 from tracker.stream.waiting_items import WaitingItems
 
 log = logging.getLogger(__name__)

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from aiokafka.errors import KafkaError
 
 from tracker.explained import first_line
+from tracker.feeds.background import TaskEndedError
+from tracker.feeds.source_ends import UnknownOffsetError
 from tracker.kafka.changelog_rows import Stored, stored_rows
 from tracker.kafka.cluster import BrokerError, TopicError
 from tracker.kafka.outbox import MAX_WAITING_BYTES, Outbox, Record
 from tracker.kernels.row_bytes import NewerRowError
 from tracker.store.arena import ArenaFullError
 from tracker.store.partition_store import PartitionStore
-from tracker.stream.background import TaskEndedError
 from tracker.stream.commit_schedule import CommitScheduler
 from tracker.stream.serving import Context
 from tracker.stream.side import DamagedRowsError, OpenVerdictError, Side
-from tracker.stream.source_ends import UnknownOffsetError
 from tracker.users.states import NewerArtifactError
 
 if TYPE_CHECKING:

@@ -21,6 +21,10 @@ from tracker.events.kinds import Kinds
 from tracker.events.text_caches import TextCaches
 from tracker.events.wire import Rejection
 from tracker.explained import first_line
+from tracker.feeds.background import BackgroundTask, OnDeath, log_death
+from tracker.feeds.forget_feed import ForgetFeed
+from tracker.feeds.item_feed import ItemFeed
+from tracker.feeds.topic_feed import FeedStalledError
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import Cluster
 from tracker.kafka.pseudonyms import Pseudonyms
@@ -29,12 +33,8 @@ from tracker.recommend.options import RecommendOptions
 from tracker.recommend.recommender import Recommender
 from tracker.settings import Settings
 from tracker.stream.aside import ProcessEndedError
-from tracker.stream.background import BackgroundTask, OnDeath, log_death
-from tracker.stream.forget_feed import ForgetFeed
-from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
 from tracker.stream.replay import Replay
-from tracker.stream.topic_feed import FeedStalledError
 from tracker.stream.tracing import Trace, no_trace
 from tracker.users.config import InterestConfig
 from tracker.users.rows import UserRows

@@ -15,6 +15,7 @@ from tracker.events.arrivals import MAX_FUTURE_SECONDS
 from tracker.events.batch import EventBatch, waves
 from tracker.events.item_events import encode_block, item_partition, split_events
 from tracker.events.wire import Rejection
+from tracker.feeds.source_ends import SourceEnds
 from tracker.kafka.outbox import MAX_RECORD_BYTES, Record
 from tracker.kafka.unreadable import REMEDIES, UnreadableRows
 from tracker.kernels.row_bytes import (
@@ -38,7 +39,6 @@ from tracker.stream.metrics import OUTCOMES
 from tracker.stream.partition_learning import PartitionLearning
 from tracker.stream.serving import Context, Serving
 from tracker.stream.side import OpenVerdictError, Side
-from tracker.stream.source_ends import SourceEnds
 from tracker.stream.user_joins import UserJoins
 from tracker.stream.user_lookup import UserLookup
 from tracker.users.apply import Applied

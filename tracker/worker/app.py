@@ -14,12 +14,12 @@ import faust
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.tables import TableManager
 
+from tracker.feeds.forget_feed import ForgetFeed
 from tracker.kafka.cluster import fetched_ends, group_of, ssl_context_of
 from tracker.kafka.denials import denial_of
 from tracker.kafka.security import TokenFile
 from tracker.settings import Settings
 from tracker.store.database import open_database
-from tracker.stream.forget_feed import ForgetFeed
 from tracker.stream.serving import ArtifactKeeper, Context
 from tracker.worker.eraser import ErasableOptions, Eraser
 from tracker.worker.member_file import MemberFile

@@ -10,9 +10,9 @@ from typing import Any
 from faust.stores.rocksdb import RocksDBOptions
 
 from tracker.explained import first_line
+from tracker.feeds.background import OnDeath, PeriodicTask, log_death
 from tracker.kernels.row_bytes import FORGOTTEN_PREFIX
 from tracker.store.database import erase_deleted, forgotten_rows
-from tracker.stream.background import OnDeath, PeriodicTask, log_death
 
 log = logging.getLogger(__name__)
 

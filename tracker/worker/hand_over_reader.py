@@ -6,11 +6,11 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
+from tracker.feeds.background import OnDeath, log_death
+from tracker.feeds.topic_reader import ANSWER_SECONDS, TopicReader
 from tracker.kafka.records import read_every_record
 from tracker.settings import Settings
-from tracker.stream.background import OnDeath, log_death
 from tracker.stream.partition import Chunk
-from tracker.stream.topic_reader import ANSWER_SECONDS, TopicReader
 
 FETCH_SECONDS = 0.5
 """Maximum time of a fetch; partitions that come or go are noticed after it."""

@@ -16,6 +16,7 @@ from faust.types import TP
 
 from tracker.events.foreign import MAX_EVENTS
 from tracker.explained import ONCE, Explained, first_line
+from tracker.feeds.source_ends import SourceEnds
 from tracker.items.rows import ItemRows
 from tracker.kafka.changelog_rows import stored_rows
 from tracker.kafka.client import is_at_end
@@ -41,7 +42,6 @@ from tracker.stream.partition import Chunk, Partition
 from tracker.stream.serving import Context
 from tracker.stream.side import Side
 from tracker.stream.small_chunks import SmallChunks
-from tracker.stream.source_ends import SourceEnds
 from tracker.stream.user_side import UserSide
 from tracker.users.rows import UserRows
 from tracker.worker.hand_over_reader import HandedPartition, HandOverReader

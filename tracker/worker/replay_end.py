@@ -10,10 +10,10 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from tracker.explained import first_line
+from tracker.feeds.background import BackgroundTask, OnDeath
 from tracker.kafka.cluster import BrokerError
 from tracker.lookup.replay import begins_of, committed
 from tracker.settings import Settings
-from tracker.stream.background import BackgroundTask, OnDeath
 from tracker.stream.partition import Partition
 from tracker.stream.replay import Replay
 

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Awaitable, Callable
 
+from tracker.feeds.background import OnDeath, PeriodicTask
 from tracker.kafka.cluster import BrokerError
 from tracker.kafka.rights import RightsError
-from tracker.stream.background import OnDeath, PeriodicTask
 
 log = logging.getLogger(__name__)
 

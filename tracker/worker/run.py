@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from tracker.dialects.loading import load_dialect
 from tracker.explained import Explained
+from tracker.feeds.forget_feed import ForgetFeed
+from tracker.feeds.item_feed import ItemFeed
 from tracker.items.view import ItemView
 from tracker.kafka.cluster import BrokerError, Cluster, check_topics, group_of
 from tracker.kafka.pseudonyms import pseudonyms_of
@@ -15,8 +17,6 @@ from tracker.kafka.rights import check_rights
 from tracker.kafka.topics import check_changelogs
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.settings import Settings
-from tracker.stream.forget_feed import ForgetFeed
-from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
 from tracker.stream.replay import Replay
 from tracker.stream.serving import ArtifactKeeper, Context, Serving, load_artifact, make_serving

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from faust.types import TP
 
 from tracker.explained import ONCE
+from tracker.feeds.background import OnDeath, PeriodicTask
 from tracker.kafka.cluster import BrokerError, TopicInfo
 from tracker.store.partition_store import MOVE, RESET, PositionError
-from tracker.stream.background import OnDeath, PeriodicTask
 from tracker.stream.partition import Partition
 
 log = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from tests.plane_world import NOW, FakeRecord, Make, WorkerState, like, lists, r
 from tests.tracker.stream.test_key_check import users_of
 from tracker.events.item_events import decode_blocks
 from tracker.events.wire import Event, OtherEvent, encode_event
+from tracker.feeds.source_ends import SourceEnds, UnknownOffsetError
 from tracker.kafka.hand_over_records import Origin, Readdressed, headers_of, origin_of
 from tracker.kafka.outbox import Record
 from tracker.kafka.partitioner import partition_of
 from tracker.store.partition_store import decode_position
 from tracker.stream.hand_over import HAND_OVER_REASONS, SURE_ROWS
-from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 HERE = users_of(0, "murmur2", 3)
 AWAY = [user for user in users_of(0, "crc32", 200) if partition_of(user, 4, "murmur2") == 2]

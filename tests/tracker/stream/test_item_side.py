@@ -12,13 +12,13 @@ import pytest
 from tests.plane_world import NOW, FakeRecord, Make, WorkerState, like
 from tracker.events.item_events import ITEM_EVENT, decode_block, decode_blocks, encode_block
 from tracker.events.wire import hash_id
+from tracker.feeds.source_ends import SourceEnds, UnknownOffsetError
 from tracker.items.config import ItemCounts
 from tracker.items.layout import FORMAT as ITEM_FORMAT
 from tracker.kernels.row_bytes import ASIDE_PREFIX, NewerRowError, item_key, seal
 from tracker.store.arena import ArenaFullError
 from tracker.stream.item_side import ItemSide
 from tracker.stream.serving import make_serving
-from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 Blocks = list[bytes]
 

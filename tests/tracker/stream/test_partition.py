@@ -18,6 +18,7 @@ from tests.plane_world import (
     written_by,
 )
 from tracker.events.wire import encode_event
+from tracker.feeds.source_ends import SourceEnds, UnknownOffsetError
 from tracker.kafka.cluster import BrokerError
 from tracker.kafka.outbox import Record
 from tracker.kernels.row_bytes import NewerRowError
@@ -30,7 +31,6 @@ from tracker.stream.partition import (
     BusyError,
     RevokedError,
 )
-from tracker.stream.source_ends import SourceEnds, UnknownOffsetError
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from tests.shop import build_shop, shop_items
 from tracker.artifact.manifest import LAYOUT, read_manifest
 from tracker.artifact.versions import ArtifactError, set_latest
+from tracker.feeds.topic_feed import FeedStalledError
 from tracker.settings import Settings, load_settings
 from tracker.stream import serving
 from tracker.stream.aside import ProcessEndedError
 from tracker.stream.metrics import Metrics
 from tracker.stream.serving import ArtifactKeeper, Serving, load_artifact, make_serving, same_layout
-from tracker.stream.topic_feed import FeedStalledError
 from tracker.users.config import InterestConfig
 
 

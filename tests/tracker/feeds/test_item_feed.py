@@ -12,6 +12,9 @@ from aiokafka import AIOKafkaProducer
 from numpy.typing import NDArray
 
 from tests.paths import GOLDEN
+from tracker.feeds import topic_feed
+from tracker.feeds.item_feed import ItemFeed
+from tracker.feeds.topic_feed import FeedStalledError
 from tracker.items.layout import FORMAT
 from tracker.items.states import ItemStates
 from tracker.kafka.cluster import client_arguments
@@ -19,10 +22,7 @@ from tracker.kafka.topics import ensure_topics
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.kernels.row_bytes import ASIDE_PREFIX, item_key, seal
 from tracker.settings import Settings, load_settings
-from tracker.stream import topic_feed
-from tracker.stream.item_feed import ItemFeed
 from tracker.stream.metrics import Metrics
-from tracker.stream.topic_feed import FeedStalledError
 
 
 @dataclass

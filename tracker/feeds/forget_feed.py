@@ -4,10 +4,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from tracker.feeds.background import OnDeath, log_death
+from tracker.feeds.topic_feed import TopicFeed
 from tracker.kafka.forget import PendingForget, ended_offset, pending_of
 from tracker.settings import Settings
-from tracker.stream.background import OnDeath, log_death
-from tracker.stream.topic_feed import TopicFeed
 
 
 class ForgetFeed(TopicFeed):

@@ -9,9 +9,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tracker.explained import Explained
+from tracker.feeds.background import OnDeath, log_death
+from tracker.feeds.topic_reader import ANSWER_SECONDS, TopicReader
 from tracker.settings import Settings
-from tracker.stream.background import OnDeath, log_death
-from tracker.stream.topic_reader import ANSWER_SECONDS, TopicReader
 
 READ_RECORDS = 2000
 """Maximum number of records of one fetch."""

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker.events.arrivals import MAX_FUTURE_SECONDS
+from tracker.feeds.background import OnDeath, log_death
+from tracker.feeds.topic_feed import TopicFeed
 from tracker.items.states import ItemStateFormatError, problem_of
 from tracker.kafka.unreadable import UnreadableRows
 from tracker.kernels.row_bytes import ASIDE_PREFIX, POSITION_KEY, is_item_key, item_of
 from tracker.settings import Settings
-from tracker.stream.background import OnDeath, log_death
-from tracker.stream.topic_feed import TopicFeed
 
 
 class View(Protocol):

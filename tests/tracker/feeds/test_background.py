@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tracker.stream import background
-from tracker.stream.background import BackgroundTask, PeriodicTask, TaskEndedError, log_death
+from tracker.feeds import background
+from tracker.feeds.background import BackgroundTask, PeriodicTask, TaskEndedError, log_death
 
 Deaths = list[tuple[str, BaseException]]
 
@@ -95,7 +95,7 @@ def test_task_that_does_not_stop_is_left_behind(
 
 def test_work_that_does_not_go_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("tracker.stream.background.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tracker.feeds.background.time.monotonic", lambda: now[0])
 
     async def work() -> None:
         task = BackgroundTask("the feed", lambda name, error: None)

@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from tracker.explained import first_line
+from tracker.feeds.background import BackgroundTask, OnDeath
 from tracker.kafka.cluster import client_arguments
 from tracker.settings import Settings
-from tracker.stream.background import BackgroundTask, OnDeath
 
 log = logging.getLogger(__name__)
 

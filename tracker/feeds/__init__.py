@@ -1,0 +1,1 @@
+"""Topics that every worker reads whole, and tasks in the background."""
