@@ -16,87 +16,23 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import faust
 from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from tracker.explained import ONCE, first_line
+from tracker.explained import first_line
 from tracker.kafka.fetch_pace import FetchPace, fetch_only
 from tracker.kafka.records import read_every_record
-from tracker.kafka.unreadable import UnreadableRows
-from tracker.store.database import (
-    FAUST_PREFIX,
-    empty_if_older,
-    note_time,
-    offset_of,
-    write_records,
-)
 from tracker.stream.partition import SMALL_RECORDS, Chunk
+from tracker.worker.changelog_databases import ChangelogDatabases
 from tracker.worker.member_file import MemberFile
+from tracker.worker.owner import NoOwner, Owner
 from tracker.worker.rebalance_log import RebalanceLog
 
 log = logging.getLogger(__name__)
-
-
-class Owner(Protocol):
-    """The owner of the partitions assigned to the consumer: the data plane.
-
-    The consumer calls `fence` at each assignment, before Faust recovers the tables, and `release`
-    at each revocation, before Faust forgets the partitions. `position`, `committed`, `room`
-    and `take` are called between two fetches, and must not block.
-    """
-
-    async def fence(self, tps: Collection[TP], generation: int) -> None:
-        """Take over source partitions; after this their former owner can commit nothing.
-
-        Args:
-            tps: all that are assigned.
-            generation: of the group: each assignment has the next number.
-        """
-
-    async def release(self, tps: Collection[TP]) -> None:
-        """Finish the current chunks, commit and close the partitions."""
-
-    def position(self, tp: TP) -> int | None:
-        """Return the position of an open partition in memory; None if it is not open."""
-
-    def committed(self, tp: TP) -> int | None:
-        """Return the position of the last commit; None if it is not known."""
-
-    def room(self, tp: TP) -> bool:
-        """Return whether a partition accepts more chunks."""
-
-    def take(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Apply small chunks at once, where nothing comes before them; return those applied."""
-
-
-class NoOwner:
-    """The owner of a transport before the data plane is set: owns nothing."""
-
-    async def fence(self, tps: Collection[TP], generation: int) -> None:
-        """No-op."""
-
-    async def release(self, tps: Collection[TP]) -> None:
-        """No-op."""
-
-    def position(self, tp: TP) -> int | None:
-        """Return None."""
-        return None
-
-    def committed(self, tp: TP) -> int | None:
-        """Return None."""
-        return None
-
-    def room(self, tp: TP) -> bool:
-        """Always ready."""
-        return True
-
-    def take(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Apply none."""
-        return []
 
 
 FETCH_WAIT_MILLISECONDS = 100
@@ -109,27 +45,11 @@ REBALANCE_WAIT_MILLISECONDS = 10
 MARKER_SECONDS, MARKER_LOOK_SECONDS = 5.0, 0.01
 """Maximum time in which the marker of the last commit is waited for, and time between looks."""
 
-NOTE_SECONDS = 60.0
-"""Time between two notes that a database has all of its changelog."""
-
 TOMBSTONE_SECONDS = 86400.0
 """Kafka's default of delete.retention.ms."""
 
 MARKERS = 2
 """Offsets without a record between two transactions; nothing else is asked about such a gap."""
-
-SMALL_FETCH = 256
-"""Records of a fetch, and offsets not fetched, below which the next fetch waits for more."""
-
-REST = 1.0
-"""While few events come, the event loop rests for as many times as long as it has worked."""
-
-MOST_PACE_SECONDS = 0.014
-"""Maximum time between two fetches that this leads to. At 2,000 events/s the slowest lists come a
-quarter sooner than with 0.02, for a seventh more processor time."""
-
-WORK_SHARE = 0.125
-"""Share of the latest fetch in the mean of the processor time that one leads to."""
 
 HELD_SECONDS = 0.02
 """Maximum time of a fetch while a partition is paused."""
@@ -227,12 +147,9 @@ class ChunkConsumer(driver.Consumer):
         self._rewind: dict[TP, int] = {}  # offset to seek to before the next fetch
         self._gaps: dict[TP, tuple[int, int]] = {}  # offsets [start, end) that the log lacks
         self._room = asyncio.Event()
-        self._loop_seconds = 0.0  # processor time of the event loop when a fetch came last
-        self._mean_work = 0.0  # processor seconds of the event loop for a fetch, lately
-        self._noted: dict[TP, float] = {}  # when a database had all of its changelog
-        self._unreadable: dict[str, UnreadableRows] = {}
         self.rebalance_log = RebalanceLog()
         super().__init__(*args, **kwargs)
+        self._databases = ChangelogDatabases(lambda: self.app.tables, self.transport)
 
     def _new_consumer_thread(self) -> ChunkThread:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
@@ -434,24 +351,16 @@ class ChunkConsumer(driver.Consumer):
         return records, active
 
     def _set_pace(self, records: Mapping[TP, Sequence[Any]]) -> None:
-        """Set the time to the next fetch: more if this one brought few events, and these alone.
-
-        Few large chunks come then instead of many of one event, each of which costs as much.
-        """
-        loop_seconds = time.thread_time()
-        work, self._loop_seconds = loop_seconds - self._loop_seconds, loop_seconds
-        counts = [len(some) for tp, some in records.items() if self._is_source(tp)]
+        """Set the time to the next fetch: more if this one brought few events, and these alone."""
+        pace = self.transport.pace
+        work = pace.work()
         if not records:
             return
-        self._mean_work += (work - self._mean_work) * WORK_SHARE
-        pace = 0.0
+        counts = [len(some) for tp, some in records.items() if self._is_source(tp)]
         sources = [tp for tp in self.assignment() if self._is_source(tp)]
         waiting = sum(self.unread(tp) or 0 for tp in sources)  # of those without room too
-        if len(counts) == len(records) and sum(counts) + waiting < SMALL_FETCH:
-            fixed = self.transport.linger_seconds
-            rest = min((1.0 + REST) * self._mean_work, MOST_PACE_SECONDS)
-            pace = rest if fixed is None else fixed
-        self.transport.pace.seconds = pace
+        events = sum(counts) + waiting if len(counts) == len(records) else None
+        pace.fetched(work, events, self.transport.linger_seconds)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
         """Fetch, except for source partitions that have no room.
@@ -482,9 +391,8 @@ class ChunkConsumer(driver.Consumer):
         may be the marker of a transaction, which is never delivered: the consumer's position
         counts, not the last record.
         """
-        tables = self.app.tables
-        recovery = tables.recovery
-        for tp in [tp for tp in active if tp.topic in tables._changelogs]:
+        recovery = self.app.tables.recovery
+        for tp in filter(self._databases.has, active):
             changes = records.pop(tp, None)
             if tp in recovery.active_tps:
                 offsets = recovery.active_offsets
@@ -494,16 +402,15 @@ class ChunkConsumer(driver.Consumer):
                 continue
             if changes:
                 # On the event loop, not in a thread: a rebalance may close the database.
-                database = self._database(tp)
-                rows = ((r.key, r.value) for r in changes if self._is_row(r))
-                appended = (changes[-1].timestamp or 0) / 1000.0
-                write_records(database, rows, changes[-1].offset, min(appended, time.time()))
+                self._databases.write(tp, changes)
                 self._read_offset[tp] = changes[-1].offset
                 offsets[tp] = max(_known(offsets[tp]), changes[-1].offset)
             position = self._position(tp)
             if position is not None and position - 1 > _known(offsets[tp]):
                 offsets[tp] = position - 1
-            self._note_time(tp, position)
+            end = self.fetched_end(tp)
+            if position is not None and end is not None and position >= end:
+                self._databases.note_whole(tp)
         if recovery.in_recovery and not recovery.need_recovery():
             recovery.flush_buffers()
             recovery._set_recovery_ended()
@@ -513,43 +420,6 @@ class ChunkConsumer(driver.Consumer):
         """Return the offset of the next record; None if it is not known, or not assigned."""
         state = self._fetch_state(tp)
         return None if state is None or not state.has_valid_position else int(state.position)
-
-    def _note_time(self, tp: TP, position: int | None) -> None:
-        """Note now and then that a database has all of its changelog."""
-        now = time.time()
-        state = self._fetch_state(tp)
-        if position is None or state is None or state.highwater is None:
-            return
-        if position >= state.highwater and now - self._noted.get(tp, 0.0) > NOTE_SECONDS:
-            self._noted[tp] = now
-            note_time(self._database(tp), now)
-
-    def _database(self, tp: TP) -> Any:
-        """Return the database of a partition of a changelog."""
-        return self.app.tables._changelogs[tp.topic].data._db_for_partition(tp.partition)
-
-    def _empty_old(self, tps: Collection[TP]) -> None:
-        """Empty the databases that may have missed the mark of a deletion; all is read again."""
-        limit = time.time() - self.transport.tombstone_seconds
-        for tp in tps:
-            if tp.topic in self.app.tables._changelogs and empty_if_older(
-                self._database(tp), limit
-            ):
-                log.warning(
-                    "%s-%d: the database on disk was away for longer than delete.retention.ms of"
-                    " the changelog, so it is read again from the begin", tp.topic, tp.partition,
-                    extra=ONCE,
-                )  # fmt: skip
-
-    def _is_row(self, record: Any) -> bool:
-        """Return whether a record of a changelog can be a row: it has a key, not one of Faust."""
-        if record.key and not record.key.startswith(FAUST_PREFIX):
-            return True
-        table = self.app.tables._changelogs[record.topic].name
-        count = self.transport.count_unreadable
-        reporter = self._unreadable.setdefault(table, UnreadableRows(table, count))
-        reporter.report(record.topic, record.partition, record.offset, record.key, "key")
-        return False
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Return the end offsets of partitions, those of changelogs not before their database's.
@@ -561,7 +431,7 @@ class ChunkConsumer(driver.Consumer):
         deadline = time.monotonic() + MARKER_SECONDS
         while True:
             ends = await self._ends_of(partitions)
-            waits = any(self._is_past(tp, end) for tp, end in ends.items())
+            waits = any(self._databases.is_past(tp, end) for tp, end in ends.items())
             if not waits or time.monotonic() > deadline:
                 return ends
             await asyncio.sleep(MARKER_LOOK_SECONDS)
@@ -572,11 +442,6 @@ class ChunkConsumer(driver.Consumer):
         if ends is None:
             return await super().highwaters(*partitions)
         return await ends(partitions)
-
-    def _is_past(self, tp: TP, end: int | None) -> bool:
-        """Return whether the database of a changelog has reached more than its end."""
-        is_changelog = tp.topic in self.app.tables._changelogs
-        return is_changelog and offset_of(self._database(tp)) >= (end or 0)
 
     async def perform_seek(self) -> None:
         """Seek open source partitions to their state's position.
@@ -637,7 +502,7 @@ class ChunkConsumer(driver.Consumer):
         sources = [tp for tp in assigned if self._is_source(tp)]
         await self._owner.fence(sources, generation_id)
         self.rebalance_log.phase("fence")
-        self._empty_old(assigned)
+        self._databases.empty_old(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
         self.rebalance_log.phase("databases")
         if self.transport.member_file is not None:

@@ -15,16 +15,15 @@ from faust.types import TP
 from rocksdict import Options, Rdict
 
 from tests.plane_world import FakeRecord
-from tracker.kafka.fetch_pace import FetchPace
+from tracker.kafka.fetch_pace import MOST_PACE_SECONDS, SMALL_FETCH, FetchPace
 from tracker.store.database import OFFSET_KEY, TIME_KEY, write_records
 from tracker.stream.partition import SMALL_RECORDS, Chunk
+from tracker.worker.changelog_databases import ChangelogDatabases
+from tracker.worker.owner import NoOwner
 from tracker.worker.transport import (
-    MOST_PACE_SECONDS,
-    SMALL_FETCH,
     ChunkConsumer,
     ChunkSchema,
     ChunkThread,
-    NoOwner,
     RecoveryEnd,
 )
 
@@ -61,8 +60,7 @@ def bare() -> Any:
     """A consumer without Kafka behind it."""
     consumer: Any = object.__new__(ChunkConsumer)
     consumer._next, consumer._probed, consumer._rewind, consumer._gaps = {}, {}, {}, {}
-    consumer._read_offset, consumer._unreadable, consumer._noted = {}, {}, {}
-    consumer._loop_seconds = consumer._mean_work = 0.0
+    consumer._read_offset = {}
     consumer._acked, consumer._acked_index = defaultdict(list), defaultdict(set)
     consumer._committed_offset = defaultdict(lambda: None)
     consumer.transport = SimpleNamespace(
@@ -73,6 +71,7 @@ def bare() -> Any:
         linger_seconds=None,
         pace=FetchPace(),
     )
+    consumer._databases = ChangelogDatabases(lambda: consumer.app.tables, consumer.transport)
     return consumer
 
 
@@ -438,7 +437,7 @@ def test_database_knows_up_to_when_it_has_all_changes(
     database: Rdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_800_000_000.0
-    monkeypatch.setattr("tracker.worker.transport.time.time", lambda: now)
+    monkeypatch.setattr("tracker.worker.changelog_databases.time.time", lambda: now)
     consumer = bare()
     table, _ = recovering(consumer, database)
     consumer._fetch_state = lambda tp: at(12, 13)
@@ -457,7 +456,7 @@ def test_database_that_was_away_for_longer_than_deletions_are_kept_is_read_again
     consumer.transport.tombstone_seconds = 86400.0
     for age, is_emptied in ((80_000.0, False), (90_000.0, True)):
         write_records(table.database, [(b"ua", b"1")], 7, time.time() - age)
-        consumer._empty_old([CHANGES, EVENTS])
+        consumer._databases.empty_old([CHANGES, EVENTS])
         assert (table.database.get(OFFSET_KEY) is None) == is_emptied
         assert (table.database.get(b"ua") is None) == is_emptied
     assert "read again from the begin" in caplog.text
@@ -594,7 +593,7 @@ def test_next_fetch_waits_twice_as_long_as_the_loop_works_for_one(
     consumer = bare()
     consumer.unread, consumer.assignment = lambda tp: 0, lambda: {EVENTS, CHANGES}
     clock = iter([0.0, *(0.002 * n for n in range(1, 100)), 1.0, 2.0])
-    monkeypatch.setattr("tracker.worker.transport.time.thread_time", lambda: next(clock))
+    monkeypatch.setattr("tracker.kafka.fetch_pace.time.thread_time", lambda: next(clock))
     for _ in range(100):
         consumer._set_pace({EVENTS: records(1)})
     assert consumer.transport.pace.seconds == pytest.approx(0.004, rel=1e-3)
