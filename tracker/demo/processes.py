@@ -1,6 +1,7 @@
 """Child processes of the demonstration and of tests: started, watched, ended with their parent."""
 
 import contextlib
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,6 +16,11 @@ from tracker.explained import Explained
 START_SECONDS = 15.0
 
 STOP_SECONDS = 10.0
+
+FIRST_PORT, END_PORT = 20_000, 32_768
+"""Ports to listen on: below those that Linux gives to outgoing connections."""
+
+PORT_ATTEMPTS = 100
 
 
 class ProcessError(Explained):
@@ -135,11 +141,20 @@ class ChildProcess:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on now.
+
+    It is none of those that a system gives to connections by itself: one of them could have it
+    before the process that is to listen.
+    """
+    for _ in range(PORT_ATTEMPTS):
+        port = FIRST_PORT + secrets.randbelow(END_PORT - FIRST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):  # taken: try another
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ProcessError(
+        f"{PORT_ATTEMPTS} ports from {FIRST_PORT} to {END_PORT - 1} are all taken; a demonstration"
+        " needs a few that are free"
+    )
 
 
 def wait_for_port(process: ChildProcess, port: int, seconds: float = START_SECONDS) -> None:

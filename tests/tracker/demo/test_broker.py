@@ -11,7 +11,14 @@ import pytest
 
 from tracker.demo import broker as embedded
 from tracker.demo.broker import embedded_broker
-from tracker.demo.processes import ChildProcess, ProcessError, free_port, wait_for_port
+from tracker.demo.processes import (
+    END_PORT,
+    FIRST_PORT,
+    ChildProcess,
+    ProcessError,
+    free_port,
+    wait_for_port,
+)
 
 
 def is_running(pid: int) -> bool:
@@ -94,6 +101,23 @@ def test_port_nobody_listens_on_is_named_after_the_deadline(tmp_path: Path) -> N
         pytest.raises(ProcessError, match=f"deaf does not listen on port {port}"),
     ):
         wait_for_port(child, port, 0.1)
+
+
+def test_a_free_port_is_none_that_a_connection_may_have_and_none_that_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as taken:
+        first = free_port()
+        taken.bind(("127.0.0.1", first))
+        offers = iter([first - FIRST_PORT, 5, 6])
+        monkeypatch.setattr("tracker.demo.processes.secrets.randbelow", lambda end: next(offers))
+        assert free_port() in (FIRST_PORT + 5, FIRST_PORT + 6)
+        monkeypatch.setattr(
+            "tracker.demo.processes.secrets.randbelow", lambda end: first - FIRST_PORT
+        )
+        with pytest.raises(ProcessError, match="are all taken"):
+            free_port()
+    assert FIRST_PORT <= first < END_PORT <= 32_768
 
 
 def test_missing_package_of_the_embedded_broker_says_what_to_install(
