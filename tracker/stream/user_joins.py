@@ -110,6 +110,7 @@ class UserJoins:
     def forget_keys(self) -> None:
         """Free the slots of states that were handed on, and have joined."""
         slots = [slot for key, slot in self._slots.items() if key.startswith(JOINING)]
+        self._slots = {}  # from now on others may have them
         if slots:
             self._store.arena.evict(np.array(slots))
 

@@ -436,6 +436,21 @@ def test_a_visitor_of_another_partition_joins_once(worlds: Any, keyed_by: str) -
         assert not rejections(world.committer.sent)
 
 
+def test_a_repeat_of_a_state_that_joined_takes_nobody_out_of_memory(worlds: Any) -> None:
+    """The other user has the slot that the state had until it joined."""
+    home, visitors = worlds(partition=0), worlds(partition=2)
+    user, was, other = HERE[0], AWAY[0], HERE[1]
+    visitors.send(like(was, 0), like(was, 1))
+    home.send(like(user, 3), joins(user, was))
+    receive(visitors, as_read(handed(home)))
+    state = handed(visitors)
+    receive(home, as_read(state))
+    assert home.head(user, "events") == 3
+    home.users.store.slots_of([other])  # as for a list that is due
+    assert receive(home, as_read(state, 1)) == []
+    assert other in home.users.store.arena
+
+
 @pytest.mark.parametrize(("home", "events"), [((0, 2), 1), ((1, 2), 0)])
 def test_what_is_handed_on_again_is_taken_for_the_users_it_was_for_alone(
     worlds: Any, home: tuple[int, int], events: int
