@@ -44,6 +44,7 @@ from indexer.items.options import BuildOptions
 from indexer.replay.ranker_examples import Examples, collect_examples
 from indexer.replay.replay import Replay
 from indexer.train.inputs import MAX_EXAMPLES
+from indexer.train.item_weights import fit_item_weights, refit_item_weights, weights_data
 from indexer.train.ranker import LATE_EXAMPLES, RankerOptions, fit_ranker
 from tracker.artifact.models import Models
 from tracker.events.kinds import Kinds
@@ -53,6 +54,7 @@ from tracker.recommend.learner import Learner
 from tracker.recommend.options import RecommendOptions, trained_with
 from tracker.scoring.blend import Blend, Ranker
 from tracker.scoring.context import COLUMNS, CONTEXT
+from tracker.scoring.item_weights import ItemWeights
 from tracker.scoring.network import Network, RankerInfo
 
 FULL, NO_ENCODER, RAW = "full model", "no encoder", "no encoder, text vectors not whitened"
@@ -66,6 +68,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "no context of the user": CONTEXT,
     "no repeats": ("repeats", "repeat_recency"),
     "no scene columns": ("scene_short", "scene_long"),
+    "no item weights": ("item_weights",),
     NO_ENCODER: ("encoder",),
 }
 """Groups of columns that a ranker is fitted without."""
@@ -100,6 +103,13 @@ class World:
         known = self.attributes if told.pop("attributes", True) else {}
         options = TowerOptions(seed=self.seed, repeats=self.repeats, tries=1, **told)
         return make_tower_data(self.parts, self.log, known, "gts", options)
+
+    def item_weights(self) -> tuple[ItemWeights | None, ItemWeights | None]:
+        """Return item weights of the events before the ranker's targets, and of all; or None."""
+        ring = self.parts.interest.ring
+        data = weights_data(self.parts.items, self.log, "gts", ring, self.repeats)
+        early, _ = fit_item_weights(data)
+        return early, None if early is None else refit_item_weights(data, early)
 
     def examples(self, parts: Assembled, models: Models) -> Examples:
         """Replay the log and write down what a ranker learns from."""
@@ -267,7 +277,9 @@ def run(world: World, met_only: bool, note: Callable[[str], None]) -> dict[str, 
     except TooFewError as error:
         note(f"no encoder: {error}")
         data, first = None, None
-    examples = world.examples(world.parts, Models(tower=None if first is None else first.tower))
+    early, late = world.item_weights()
+    models = Models(tower=None if first is None else first.tower, item_weights=early)
+    examples = world.examples(world.parts, models)
     note(f"{len(examples)} examples")
     rankers[FULL] = world.ranker(examples)
     varies = examples.features[:: max(1, len(examples) // 1000)].astype(np.float32).std(axis=(0, 1))
@@ -287,7 +299,7 @@ def run(world: World, met_only: bool, note: Callable[[str], None]) -> dict[str, 
         encoders[name] = Said(*vectors, scale=scale, weight=weight)
         note(name)
     tower = None if last is None else last.tower
-    models = Models(ranker=rankers[FULL], tower=tower)  # type: ignore[arg-type]
+    models = Models(ranker=rankers[FULL], tower=tower, item_weights=late)  # type: ignore[arg-type]
     replay = Replay(
         in_memory(world.parts, models), world.log, world.serving(), learner=Learner(world.kinds)
     )

@@ -62,7 +62,9 @@ def run(world: World, note: Callable[[str], None]) -> list[dict[str, Any]]:
     except TooFewError as error:
         note(f"no encoder: {error}")
         data, first = None, None
-    examples = world.examples(world.parts, Models(tower=None if first is None else first.tower))
+    early, late = world.item_weights()
+    models = Models(tower=None if first is None else first.tower, item_weights=early)
+    examples = world.examples(world.parts, models)
     note(f"{len(examples)} examples")
     rankers: dict[str, Ranker] = {FULL: world.ranker(examples)}
     varies = examples.features[:: max(1, len(examples) // 1000)].astype(np.float32).std(axis=(0, 1))
@@ -74,7 +76,7 @@ def run(world: World, note: Callable[[str], None]) -> list[dict[str, Any]]:
     note(f"{len(rankers)} rankers")
     last = None if data is None or first is None else refit_tower(data, first)
     tower = None if last is None else last.tower
-    models = Models(ranker=rankers[FULL], tower=tower)  # type: ignore[arg-type]
+    models = Models(ranker=rankers[FULL], tower=tower, item_weights=late)  # type: ignore[arg-type]
     replay = Replay(
         in_memory(world.parts, models), world.log, world.serving(), learner=Learner(world.kinds)
     )
