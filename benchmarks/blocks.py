@@ -758,7 +758,8 @@ def carry_over(results: Results) -> str:
     for metric in ("HR@10", "NDCG@10"):
         head += [f"{metric} after the swap", "after a full replay", "difference"]
     swap, same = figures["with_a_refit"], figures["without_a_refit"]
-    equal = "every list stayed the same" if same["lists_equal"] else "lists changed"
+    changed = same["lists_changed"]
+    equal = f"changed {whole(changed)} lists" if changed else "every list stayed the same"
     text = (
         f"The states of {whole(swap['rebuilt'])} of {whole(swap['users'])} users were made again"
         f" from their rings, in {swap['seconds']:.1f} s. A swap without a refit rebuilt"

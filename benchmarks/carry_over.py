@@ -9,7 +9,8 @@ Two versions are needed, both trained without the targets, the later with anothe
 States are built with the first up to the 90 % cut; then the artifact is swapped, every user's row
 is rebuilt from its ring, and the targets after the cut are asked while events go on. Beside it the
 same targets after a replay with the second from the first event on. Last, a swap to the same
-version, read anew: no list may change by it.
+version, read anew, and how many lists it changes: hardly any, as an item that others have crowded
+out of a list of neighbours may be in that of a view that was just filled.
 """
 
 import argparse
@@ -38,7 +39,7 @@ FIRST = 1000
 """Targets that count as right after the swap."""
 
 K = 10
-"""Length of the lists that may not change without a refit."""
+"""Length of the lists that are compared."""
 
 AT_ONCE = 1024
 """Users whose rows are rebuilt at a time."""
@@ -110,7 +111,9 @@ def compare(
     before = lists_of(swapped)
     swapped.swap(again, serving)
     nothing = rebuild(swapped)
-    same = all(np.array_equal(a, b) for a, b in zip(before, lists_of(swapped), strict=True))
+    changed = np.zeros(len(before[0]), np.bool_)
+    for old, new in zip(before, lists_of(swapped), strict=True):
+        changed |= (old != new).reshape(len(old), -1).any(axis=1)
     swapped.swap(second, serving)
     carried = rebuild(swapped)
     whole = Replay(second, log, serving)
@@ -121,7 +124,7 @@ def compare(
     report: dict[str, Any] = {
         "first": first.manifest.version,
         "second": second.manifest.version,
-        "without_a_refit": {**nothing, "lists_equal": same},
+        "without_a_refit": {**nothing, "lists_changed": int(changed.sum())},
         "with_a_refit": carried,
     }
     for name, some in (("right_after", slice(0, FIRST)), ("all", slice(None))):

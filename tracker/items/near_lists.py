@@ -22,14 +22,19 @@ Array = NDArray[Any]
 STALE_SHARE = 0.01
 """How old the decayed counts in reverse lists may get, in half-lives: decay takes 0.7 %."""
 
+SPARE = 32
+"""Places of a reverse list beyond those that are read. An item that others have crowded out of the
+list comes back when one of them leaves it. So nearly the same is read of a view that was filled by
+single events as of one that was just filled from the changelog."""
+
 _LARGE_BYTES = 1 << 26
 
 
 class NearList(NamedTuple):
     """A list of neighbours for each of N items, in arrays.
 
-    `rows` (N, 64) int32 and `counts` (N, 64, 3) float32, by PAIR, of which the first `n` (N,) uint8
-    are in use.
+    `rows` (N, W) int32 and `counts` (N, W, 3) float32, by PAIR, of which the first `n` (N,) uint8
+    are in use, W of them at most. At most 64 are read.
     """
 
     rows: Array
@@ -37,11 +42,11 @@ class NearList(NamedTuple):
     n: Array
 
     @staticmethod
-    def of_size(items: int) -> "NearList":
-        """Return empty lists."""
+    def of_size(items: int, width: int) -> "NearList":
+        """Return empty lists of so many places."""
         return NearList(
-            _sparse((items, NEIGHBOURS), np.int32),
-            _sparse((items, NEIGHBOURS, len(PAIR)), np.float32),
+            _sparse((items, width), np.int32),
+            _sparse((items, width, len(PAIR)), np.float32),
             np.zeros(items, np.uint8),
         )
 
@@ -50,7 +55,7 @@ class NearLists(NamedTuple):
     """The neighbours of N items, both ways.
 
     `before`: items that users had chosen before this one, as the item states keep them. `after`:
-    the reverse, the 64 strongest items that name this one in their lists, strongest first; their
+    the reverse, the strongest items that name this one in their lists, strongest first; their
     counts are valid for *their* `ref_times` (decayed: to 0.7 %). `written` (N,) float64: when all
     of an item's counts were last written to reverse lists, seconds.
     """
@@ -62,7 +67,11 @@ class NearLists(NamedTuple):
     @staticmethod
     def of_size(items: int) -> "NearLists":
         """Return empty lists."""
-        return NearLists(NearList.of_size(items), NearList.of_size(items), np.full(items, -np.inf))
+        return NearLists(
+            NearList.of_size(items, NEIGHBOURS),
+            NearList.of_size(items, NEIGHBOURS + SPARE),
+            np.full(items, -np.inf),
+        )
 
 
 def _sparse(shape: tuple[int, ...], dtype: type) -> Array:

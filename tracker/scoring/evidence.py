@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tracker.events.label_rule import LabelRule, is_liked
 from tracker.items.counts import COUNT, PAIR, SUM, TALLY, pair_norm
+from tracker.items.layout import NEIGHBOURS
 from tracker.items.near_lists import NearList, NearLists
 from tracker.items.view import ItemColumns, ItemView
 from tracker.kernels.arithmetic import add_scaled, decay, dot, to_unit, whole
@@ -465,7 +466,7 @@ def _sum_pairs(
     residuals: Array,
 ) -> tuple[float, float]:
     """Add the normalised pairs of an item with those of the user, and their residuals."""
-    for e in range(whole(near.n[row])):
+    for e in range(min(whole(near.n[row]), NEIGHBOURS)):
         other = near.rows[row, e]
         place = find_place(keys, other)
         if keys[place] != -1:

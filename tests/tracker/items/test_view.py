@@ -12,7 +12,8 @@ from tracker.items import near_lists as near_lists_module
 from tracker.items import view as item_view_module
 from tracker.items.config import FORMER, ItemCounts
 from tracker.items.counts import COUNT, apply_item_events
-from tracker.items.near_lists import NearList
+from tracker.items.layout import NEIGHBOURS
+from tracker.items.near_lists import SPARE, NearList
 from tracker.items.states import ItemStateFormatError, ItemStates
 from tracker.items.view import ItemColumns, ItemView
 
@@ -183,8 +184,25 @@ def test_a_full_reverse_list_keeps_the_strongest() -> None:
         for _ in range(1 + row // 50):
             world.choose(row, recent=[0])
     world.show(*range(1, 100))
-    assert world.view.neighbours.after.n[0] == 64
+    assert world.view.neighbours.after.n[0] == NEIGHBOURS + SPARE
     assert {row for row, counts in world.back(0).items() if counts[0] == 2.0} == set(range(50, 100))
+
+
+def test_an_item_that_was_crowded_out_of_a_reverse_list_comes_back_when_another_leaves() -> None:
+    items = catalogue(items=100)
+    world = World(items)
+    world.states = ItemStates(100)
+    for row in range(1, 90):
+        for _ in range(1 + (row < 80)):
+            world.choose(row, recent=[0])
+        world.show(row)
+    for gone in range(1, 26):  # of the stronger ones
+        world.view.update([None], items.hashes[[gone]])
+    anew = World(items)
+    anew.states = world.states
+    anew.show(*range(26, 90))
+    assert list(world.back(0).items())[:NEIGHBOURS] == list(anew.back(0).items())[:NEIGHBOURS]
+    assert len(world.back(0)) == NEIGHBOURS
 
 
 def test_trending_rows_are_the_most_chosen_live_ones_best_first() -> None:
@@ -348,7 +366,7 @@ def resident_bytes() -> int:
 
 def test_lists_of_a_large_catalogue_take_memory_only_for_items_in_use() -> None:
     before, items = resident_bytes(), 400_000
-    lists = NearList.of_size(items)
+    lists = NearList.of_size(items, 64)
     assert (lists.rows.shape, lists.counts.shape) == ((items, 64), (items, 64, 3))
     lists.counts[::1000] = 1.0  # 400 items, none near another
     assert lists.counts[1000].sum() == 192.0
