@@ -257,9 +257,9 @@ def cold(name: str) -> Block:
             return "No target is of an item without an earlier event."
         found = ranked(rows)
         count = whole(found[0]["n"])
-        served, trend = (
-            rows[name]["hit_rate_at_10"] for name in ("tracker_served", "decayed_popularity")
-        )
+        served = rows["tracker_served"]["hit_rate_at_10"]
+        simple = [row for row in found if not row["model"].startswith("tracker")]
+        best = max(simple, key=lambda row: row["hit_rate_at_10"])
         lines = [
             [NAMES.get(row["model"], row["model"]), share(row["hit_rate_at_10"]),
              share(row.get("hit_rate_at_20")), share(row["ndcg_at_10"])]
@@ -267,8 +267,8 @@ def cold(name: str) -> Block:
         ]  # fmt: skip
         text = (
             f"{count} targets are of items that have no event before the cut. The served list finds"
-            f" {'more' if served > trend else 'fewer'} of them than the trend alone does"
-            f" ({percent(served)} and {percent(trend)})."
+            f" {percent(served)} of them, the best simple method"
+            f" ({NAMES.get(best['model'], best['model'])}) {percent(best['hit_rate_at_10'])}."
         )
         return f"{text}\n\n{table(['', 'HR@10', 'HR@20', 'NDCG@10'], lines)}"
 
