@@ -35,7 +35,7 @@ WORKER_GB = 0.8
 ARENA_ROWS, ARENA_ROW_BYTES = 200_000, 8192
 """Users that a worker keeps in memory by default, and the most bytes of one."""
 
-ITEM_BYTES = 5000
+ITEM_BYTES = 5500
 """Memory of an item of the catalogue: vectors, index, counts, neighbours. Assumed."""
 
 PARTITIONS = 12
