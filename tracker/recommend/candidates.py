@@ -78,7 +78,7 @@ class Candidates(NamedTuple):
 class _Merged(NamedTuple):
     """The lists of one user: `rows` and `channels` (C,) of candidates, and `seen` (C,) rows.
 
-    `marks` is an open-addressing set of all rows that were looked at, see `find_place`.
+    `marks` is an open-addressing set, see `find_place`, of the rows of the ring and of both lists.
     """
 
     rows: Array
@@ -121,12 +121,13 @@ def _take_turns(
                 mark = find_place(marks, row)
                 if marks[mark] == row:
                     continue
-                marks[mark] = row
                 if seen_row >= 0 and bloom_contains(seen.bits[seen_row], seen.hashes[row]):
-                    if n_seen < len(seen_rows):
+                    if n_seen < len(seen_rows):  # more are not marked: the marks have no room
+                        marks[mark] = row
                         seen_rows[n_seen] = row
                         n_seen += 1
                     continue
+                marks[mark] = row
                 rows[n] = row
                 channels[n] = from_channel[source]
                 n += 1
@@ -265,13 +266,11 @@ def merge(
             parts[source] = capacity if parts[source] > 0 else 0
         parts[sources.recent] = 0
         n, n_seen = _take_turns(turns, seen, seen_row, merged, n, n_seen)
-        # 4. Fill up in catalogue order.
+        # 4. Fill up in catalogue order; each row comes once, so it needs no mark.
         row = 0
         end = min(live, n_events + n + n_seen + width + k)
         while n < min(k, capacity) and row < end:
-            mark = find_place(marks, row)
-            if marks[mark] == -1:
-                marks[mark] = row
+            if marks[find_place(marks, row)] == -1:
                 if seen_row >= 0 and bloom_contains(seen.bits[seen_row], seen.hashes[row]):
                     if n_seen < capacity:
                         seen_rows[n_seen] = row

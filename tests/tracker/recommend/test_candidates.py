@@ -234,3 +234,21 @@ def test_what_has_no_quota_gets_none_of_the_room_that_is_left() -> None:
     options = options_of(retrieval, 40)
     made = find_candidates(results, requests, 1, Plan.of(options, Blend()), world.items, world.view)
     assert set(channels_of(made)) == {"neighbours", "trend"}
+
+
+def test_who_has_seen_more_items_than_there_are_marks_gets_the_seen_ones() -> None:
+    world = World(300, groups=4, ring=4, ring_evict=2)
+    world.send(*likes(0, list(range(300))))
+    made = candidates_of(world, 0)
+    assert made.n_unseen[0] == 0
+    assert len(set(rows_of(made, "seen"))) == made.n_rows[0] == 18
+
+
+def test_who_has_seen_all_that_the_channels_offer_gets_the_other_items_of_the_catalogue() -> None:
+    world = World(600, groups=4, ring=4, ring_evict=2)
+    world.send(*likes(1, list(range(300)), time=START - 600.0))
+    world.send(*likes(2, list(range(300)), time=START - 600.0))
+    world.send(*likes(0, list(range(590))))
+    made = candidates_of(world, 0)
+    assert made.n_unseen[0] >= 5
+    assert set(made.rows[0, : made.n_unseen[0]].tolist()) <= set(range(590, 600))
