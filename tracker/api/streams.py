@@ -58,25 +58,27 @@ class Streams:
         response = web.StreamResponse(
             headers=SAFE_HEADERS | {"Content-Type": STREAM_TYPE, "X-Accel-Buffering": "no"}
         )
-        await response.prepare(call.request)
-        await response.write(first)
         loop = asyncio.get_running_loop()
         beat_at = loop.time() + BEAT_SECONDS
         try:
-            while True:
+            await response.prepare(call.request)
+            await response.write(first)
+            while call.request.transport is not None:
                 await asyncio.sleep(LOOK_SECONDS)
-                offset = await self._reads.last_offset(user_id)
-                if offset not in (latest, -1):
+                try:
+                    offset = await self._reads.last_offset(user_id)
+                    changed = offset not in (latest, -1)
+                    text = await self._list(call) if changed else b": alive\n\n"
+                except ProblemError as problem:  # the partition moves: the client asks again
+                    data = msgspec.json.encode(problem.problem)
+                    await response.write(b"event: problem\nretry: 1000\ndata: " + data + b"\n\n")
+                    break
+                if changed:
                     latest = offset
-                    await response.write(await self._list(call))
-                elif loop.time() >= beat_at:
-                    await response.write(b": alive\n\n")
-                else:
+                elif loop.time() < beat_at:
                     continue
+                await response.write(text)
                 beat_at = loop.time() + BEAT_SECONDS
-        except ProblemError as problem:  # the partition moves: the client asks again
-            data = msgspec.json.encode(problem.problem)
-            await response.write(b"event: problem\nretry: 1000\ndata: " + data + b"\n\n")
         except ConnectionError:
             pass  # the client has gone
         return response

@@ -13,10 +13,12 @@ from aiohttp.test_utils import TestServer
 
 from tests.api_world import ApiWorld, user_in, with_api
 from tests.plane_world import NOW, like
-from tracker.api import sending
+from tracker.api import sending, streams
 from tracker.api.forward import HOP
+from tracker.api.messages import ListAnswer, ListQuery
 from tracker.api.reads import Copy, Reads
 from tracker.api.server import MOST_AT_ONCE
+from tracker.api.users import Users
 
 ADA, ELSEWHERE = user_in(0), user_in(1)
 TOKEN = "t" * 16
@@ -219,6 +221,41 @@ def test_a_stream_sends_the_list_again_after_each_event_of_the_user(tmp_path: Pa
                 assert last.startswith("event: problem\nretry: ")
 
     with_api(tmp_path, work)
+
+
+def test_a_stream_whose_client_has_left_ends_and_is_no_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(streams, "MOST_STREAMS", 1)
+    make = Users.list_for
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def slow_list(users: Users, user_id: str, query: ListQuery) -> ListAnswer:
+        asked.set()
+        await left.wait()
+        return await make(users, user_id, query)
+
+    async def work(world: ApiWorld) -> None:
+        assert world.client.server.runner is not None
+        server: Any = world.client.server.runner.server
+        # As in a worker; a server for tests cancels what it does for a client that leaves.
+        monkeypatch.setattr(server, "handler_cancellation", False)
+        monkeypatch.setattr(Users, "list_for", slow_list)
+        path = f"/v1/users/{ADA}/stream"
+        early = asyncio.create_task(world.client.get(path))
+        await asyncio.wait_for(asked.wait(), 20)
+        early.cancel()  # before the first list is made
+        await asyncio.sleep(0.1)
+        left.set()
+        for _ in range(2):
+            await asyncio.sleep(5 * streams.LOOK_SECONDS)
+            async with world.client.get(path) as answer:
+                assert answer.status == 200
+                await answer.content.readuntil(b"\n\n")
+                answer.close()  # without the end of the stream
+
+    with_api(tmp_path, work)
+    assert "report it" not in caplog.text
 
 
 def test_events_are_sent_to_their_partition_and_bad_ones_refused_one_by_one(
