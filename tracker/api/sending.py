@@ -102,7 +102,8 @@ class Sending:
         events = [outcomes[index] for index in sorted(outcomes)]
         stored = sum(event.offset is not None for event in events)
         if sending and not stored:
-            raise ProblemError(503, f"Kafka did not store the events: {events[0].message}")
+            why = outcomes[min(sending)].message  # others may have been refused before
+            raise ProblemError(503, f"Kafka did not store the events: {why}")
         return SentAnswer(stored, len(events) - stored, events)
 
     def _confirmed(self, size: int, sent: asyncio.Future[int]) -> None:
