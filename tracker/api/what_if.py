@@ -13,6 +13,7 @@ from tracker.events.wire import kind_code
 from tracker.recommend.carry_over import carry_over
 from tracker.recommend.inspection import older_share
 from tracker.users.rows import UserRows
+from tracker.users.states import RING_RETRACTED
 from tracker.users.what_if import reweigh
 
 
@@ -86,6 +87,8 @@ class WhatIf:
                 raise ProblemError(400, f"drop: place {place}; the ring has {count} events")
             weights[count - 1 - place] = 0.0
         reweigh(states, 0, copy.moment.serving.artifact.vectors, weights)
+        for place in body.drop:  # also one that weighs 0 already
+            ring["flags"][count - 1 - place] |= RING_RETRACTED
 
 
 def _moves(before: list[ListItem], after: list[ListItem]) -> list[Move]:

@@ -7,13 +7,17 @@ from tracker.items.vectors import lookup_rows
 from tracker.users.columns import Catalogue
 from tracker.users.states import RING_IN_SUMS, RING_RETRACTED, UserStates
 
+_ROUNDING = 1e-6
+"""Share of a mass below which its rest is rounding: masses are float32."""
+
 
 def reweigh(states: UserStates, slot: int, items: Catalogue, weights: NDArray[np.float64]) -> None:
     """Change the weights of the events in a ring, in place; 0 takes an event out.
 
     The decayed sums are linear in the weights, so they change exactly; what has left the ring stays
     in them. The interests keep their means, and each gains or loses the mass of the events that are
-    nearest to it. The state of a user encoder is to be made from the ring.
+    nearest to it. What only rounding leaves of a mass is nothing. The state of a user encoder is to
+    be made from the ring.
 
     Args:
         states: the arena, with the row.
@@ -26,6 +30,9 @@ def reweigh(states: UserStates, slot: int, items: Catalogue, weights: NDArray[np
     count = int(head["n_slots"])
     means = states.interest_means[slot, :count].astype(np.float64)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    of_interests = states.interest_heads["mass"][slot, :count]
+    least, least_negative = states.masses[slot] * _ROUNDING, head["negative_mass"] * _ROUNDING
+    least_of_interests = of_interests * _ROUNDING
     for place in range(int(head["n_ring"])):
         entry = ring[place]
         before, after = float(entry["weight"]), float(weights[place])
@@ -56,6 +63,13 @@ def reweigh(states: UserStates, slot: int, items: Catalogue, weights: NDArray[np
             interest["mass"] = max(float(interest["mass"]) + mass, 0.0)
         if after == 0.0:
             entry["flags"] = int(entry["flags"]) | RING_RETRACTED
+    gone = states.masses[slot] < least
+    states.masses[slot, gone] = 0.0
+    states.sums[slot, gone] = 0.0
+    if head["negative_mass"] < least_negative:
+        head["negative_mass"] = 0.0
+        states.negative[slot] = 0.0
+    of_interests[of_interests < least_of_interests] = 0.0
     head["encoder"] = 0
 
 

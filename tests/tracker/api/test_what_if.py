@@ -66,3 +66,17 @@ def test_what_has_left_the_ring_is_told_as_a_share(tmp_path: Path) -> None:
             assert status == 400
 
     with_api(tmp_path, work)
+
+
+def test_an_event_that_weighs_nothing_can_be_dropped(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        world.running.accept(0, world.worker.records(like(ADA, 0, kind="impression")))
+        await world.running.applied(1)
+        _, found = await world.ask(f"/users/{ADA}/what-if", "POST", {"drop": [0], "k": 500})
+        before, after = (
+            {one["item_id"]: one.get("demoted", False) for one in found[name]}
+            for name in ("before", "after")
+        )
+        assert (before["i0"], after["i0"]) == (True, False)
+
+    with_api(tmp_path, work)
