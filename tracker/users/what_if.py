@@ -63,9 +63,9 @@ def reweigh(states: UserStates, slot: int, items: Catalogue, weights: NDArray[np
             interest["mass"] = max(float(interest["mass"]) + mass, 0.0)
         if after == 0.0:
             entry["flags"] = int(entry["flags"]) | RING_RETRACTED
-    gone = states.masses[slot] < least
-    states.masses[slot, gone] = 0.0
-    states.sums[slot, gone] = 0.0
+    is_empty = states.masses[slot] < least
+    states.masses[slot, is_empty] = 0.0
+    states.sums[slot, is_empty] = 0.0
     if head["negative_mass"] < least_negative:
         head["negative_mass"] = 0.0
         states.negative[slot] = 0.0
