@@ -95,18 +95,17 @@ class DecayedPopularity:
         self._logarithms = np.full(items, -1e6, np.float32)
         self._counted = np.array([0], np.int64)
         self._landmark = np.zeros(1)
-
-    @property
-    def landmark(self) -> float:
-        """The time that the logarithms of the latest call are relative to, in half-lives."""
-        return float(self._landmark[0])
+        self.landmarks = np.zeros(0)
+        """(B,) the time that the logarithms of each of the latest targets are relative to, in
+        half-lives."""
 
     def scores(self, batch: TargetBatch) -> Scores:
         """Return log2 of the counts; the decay to the present is the same for all and left out."""
         out = np.empty((len(batch), len(self._counts)), np.float32)
+        self.landmarks = np.empty(len(batch))
         _count_decayed(
-            batch.events, self._rows, self._half_lives,
-            self._counts, self._logarithms, self._counted, self._landmark, out,
+            batch.events, self._rows, self._half_lives, self._counts, self._logarithms,
+            self._counted, self._landmark, out, self.landmarks,
         )  # fmt: skip
         return out
 
@@ -269,9 +268,12 @@ class _Lists:
 @native
 def _count_decayed(
     events: Rows, rows: Rows, half_lives: Array,
-    counts: Array, logarithms: Array, counted: Array, landmark: Array, out: Array,
+    counts: Array, logarithms: Array, counted: Array, landmark: Array, out: Array, landmarks: Array,
 ) -> None:  # fmt: skip
-    """Count the events before each target, and write down the logarithms as they are then."""
+    """Count the events before each target, and write down the logarithms as they are then.
+
+    The landmark may move between two targets of a call, so that each has its own in `landmarks`.
+    """
     for b in range(len(events)):
         for event in range(counted[0], min(events[b], len(rows))):
             row = rows[event]
@@ -291,6 +293,7 @@ def _count_decayed(
             logarithms[row] = max(math.log2(counts[row]), -1e6) if counts[row] > 0.0 else -1e6
         counted[0] = max(counted[0], events[b])
         out[b] = logarithms
+        landmarks[b] = landmark[0]
 
 
 @native

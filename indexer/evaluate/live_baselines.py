@@ -227,7 +227,9 @@ class TrendAndTransitions:
         """Return the sums of counts."""
         now = self._times[batch.events] / self._half_life
         logarithms = self._trend.scores(batch).astype(np.float64)
-        counts = np.exp2(np.clip(logarithms + (self._trend.landmark - now)[:, None], -100.0, 100.0))
+        counts = np.exp2(
+            np.clip(logarithms + (self._trend.landmarks - now)[:, None], -100.0, 100.0)
+        )
         return np.asarray(counts + self._share * self._transitions.scores(batch), np.float32)
 
 

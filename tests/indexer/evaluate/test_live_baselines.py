@@ -109,6 +109,26 @@ def test_trend_and_transitions_are_added_as_counts(tmp_path: Path) -> None:
     assert found.tolist() == pytest.approx([0.25, 0.5 + 3.0 * 0.5, 0.5])
 
 
+def test_trend_and_transitions_of_targets_far_apart_are_those_of_each_alone(tmp_path: Path) -> None:
+    log, rows = log_of(
+        tmp_path, ("a", 0, 0.0), ("b", 0, 0.0), ("c", 1, 0.0), ("d", 0, 1.0), ("e", 1, 600.0),
+        ("f", 0, 601.0),
+    )  # fmt: skip
+    times = log.batch.times
+
+    def model() -> TrendAndTransitions:
+        trend = DecayedPopularity(rows, times, 2, HOUR)
+        transitions = LivePairs("transitions", pairs_of(log, rows, 2), times, HOUR)
+        return TrendAndTransitions(trend, HOUR, transitions, 1.0, times)
+
+    nothing = np.zeros(0, np.int64)
+    both = TargetBatch(np.array([3, 5]), np.array([0, 0]), nothing, np.array([0, 0, 0]))
+    together = model().scores(both)
+    alone = [model().scores(asked(event))[0] for event in (3, 5)]
+    assert together.tolist() == [one.tolist() for one in alone]
+    assert together[0].tolist() == pytest.approx([1.0, 0.5])
+
+
 def test_the_half_life_of_a_stream_of_minutes_is_chosen_on_validation(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     events = []
