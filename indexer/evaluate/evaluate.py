@@ -140,7 +140,7 @@ def evaluate(
     # 3. Measure.
     counts = np.bincount(rows[targets.fitted], minlength=len(full)).astype(np.float64)
     models = {name: measure_model(own, counts, full) for name, own in answers.items()}
-    users, items = log.users[targets.events], rows[targets.events]
+    users, items = log.users[targets.events], log.items[targets.events]
     with_attributes, ranked = users_with_attributes(replay), int(targets.ranked.sum())
 
     def parts(events: Integers) -> Iterator[tuple[str, Flags]]:

@@ -151,6 +151,17 @@ def test_times_are_dates_and_many_targets_come_without_a_warning(tmp_path: Path)
     assert day(1_508_011_483.0) == "2017-10-14T20:04:43+00:00"
 
 
+def test_each_item_outside_the_catalogue_weighs_as_much_as_one_inside(log: EventLog) -> None:
+    replay, parts = replay_of(log, items=10), split(log, "gts")
+    found = row(evaluate(replay, Question(parts)), "tracker")
+    # Ten items are ranked: a target is among the first ten if it is one of them.
+    inside = replay.rows[parts.test] >= 0
+    share = len(np.unique(log.items[parts.test][inside])) / len(np.unique(log.items[parts.test]))
+    assert 0.0 < share < 1.0
+    assert found.hit_rate_at_10 == pytest.approx(inside.mean())
+    assert found.debiased_hit_rate_at_10 == pytest.approx(share)
+
+
 def test_users_with_attributes_have_slices_of_their_own(log: EventLog) -> None:
     replay = replay_of(log)
     targets = targets_of(log, split(log, "loo"), replay.rows, 40, 40, False)
