@@ -90,6 +90,7 @@ def choose_item_counts(
     events: NDArray[np.int64],
     in_force: ItemCounts,
     repeats: bool,
+    skip: NDArray[np.bool_] | None = None,
 ) -> ItemHalfLives | None:
     """Choose the half-lives of the items' counts, and keep those in force unless others are better.
 
@@ -111,10 +112,14 @@ def choose_item_counts(
         events: (Q,) ascending positions of the targets that training may use.
         in_force: the half-lives of the current version, or the default.
         repeats: items chosen before may be chosen again.
+        skip: (E,) bool, events that training may not use, as with `loo` at any time; they do not
+            count. None for none.
 
     Returns:
         None if there are fewer than MIN_TARGETS.
     """
+    if skip is not None:
+        rows = np.where(skip, -1, rows)
     events = events[(rows[events] >= 0) & (rows[events] < live)]
     if len(events) < MIN_TARGETS or live < 2:
         return None

@@ -205,8 +205,9 @@ def _item_half_lives(
     log, in_force = inputs.log, parts.item_counts
     rows = parts.items.row_of(log.batch.items)
     choice = choose_item_counts(
-        log, rows, parts.items.live, inputs.targets.events, in_force, options.repeats
-    )
+        log, rows, parts.items.live, inputs.targets.events, in_force, options.repeats,
+        inputs.targets.skip,
+    )  # fmt: skip
     if choice is None:
         return parts, None
     counts = choice.counts

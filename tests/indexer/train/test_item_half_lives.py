@@ -78,6 +78,18 @@ def test_half_lives_in_force_stay_where_others_are_not_clearly_better(tmp_path: 
     assert again.counts.read_seconds == first.counts.read_seconds
 
 
+def test_held_out_events_between_the_targets_do_not_count(tmp_path: Path) -> None:
+    log, rows = stream(tmp_path, 10.0, 120)
+    held_out = np.arange(len(log)) % 3 == 1
+    events = np.flatnonzero(~held_out)[400:]
+    found = [
+        choose_item_counts(log, some, ITEMS, events, ItemCounts(), True, held_out)
+        for some in (rows, np.where(held_out, 7, rows))
+    ]
+    assert found[0] is not None
+    assert found[0] == found[1]
+
+
 def test_with_few_targets_nothing_is_chosen(tmp_path: Path) -> None:
     log, rows = stream(tmp_path, 10.0, 120, events=MIN_TARGETS)
     few = np.arange(1, MIN_TARGETS)
