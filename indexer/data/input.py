@@ -40,12 +40,14 @@ def read_structs(
         left_out: if given, the attributes left out are counted in it by name.
 
     Raises:
-        InputError: the file does not exist, or it is damaged or of another format.
+        InputError: the file does not exist, it is damaged or of another format, or a table without
+            a column of ids.
     """
     decoder = msgspec.json.Decoder(struct)
     fields: tuple[str, ...] = struct.__struct_fields__  # type: ignore[attr-defined]
     reading = reading or Reading()
-    reading = dataclasses.replace(reading, fields=fields)
+    required = tuple(name for name in _IDS if name in fields)
+    reading = dataclasses.replace(reading, fields=fields, required=required)
     for source, number, entry in entries(str(path), reading):
         place = place_of(source, number)
         try:

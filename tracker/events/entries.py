@@ -84,9 +84,10 @@ class Reading:
                 names_by_column[name] = name
         missing = [name for name in self.required if name not in names_by_column.values()]
         if missing:
+            remedy = f". {self._example(missing, there)}" if self.of_events else ""
             raise InputError(
                 f"{source}: no column {', '.join(missing)}; there are"
-                f" {', '.join(there[:20]) or 'none'}. {self._example(missing, there)}"
+                f" {', '.join(there[:20]) or 'none'}{remedy}"
             )
         for name in there:
             meant = None if name in names_by_column else self.meant(name)

@@ -149,6 +149,16 @@ def test_an_empty_catalogue_is_refused(tmp_path: Path) -> None:
         read_items([bad], skip_bad=True)
 
 
+@pytest.mark.parametrize("rows", ["foo,bar\n1,2\n", "foo,bar\n"])
+def test_a_table_without_a_column_of_ids_is_refused_with_its_columns(
+    tmp_path: Path, rows: str
+) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(rows, encoding="utf-8")
+    with pytest.raises(CatalogError, match=r"items\.csv: no column item_id; there are foo, bar$"):
+        read_items([path])
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"absent.jsonl: cannot be read: No such file"):
         read_items([tmp_path / "absent.jsonl"])

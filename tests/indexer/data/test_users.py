@@ -71,6 +71,7 @@ def test_users_whom_no_event_names_are_said(tmp_path: Path) -> None:
     [
         ("users.jsonl", "", "users.jsonl: no user; one JSON object per line is expected"),
         ("users.jsonl", "[]\n{", "none of 2 lines is a user: .*line 1: Expected `object`"),
+        ("users.csv", "id,age\n7,40\n", "users.csv: no column user_id; there are id, age$"),
         ("users.parquet", "no", "users.parquet: not Parquet"),
         ("users.jsonl.gz", "\0", "users.jsonl.gz: not gzip"),
     ],
