@@ -25,11 +25,14 @@ class Labelled:
         events: (L,) positions in the log, ascending.
         positive: (L,) bool, the labels.
         rule: the rule that they come from.
+        origins: (L,) positions of the events that tell the labels: the events themselves, or the
+            positive event after an impression.
     """
 
     events: NDArray[np.int64]
     positive: NDArray[np.bool_]
     rule: LabelRule
+    origins: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Return the number of labelled events."""
@@ -38,7 +41,7 @@ class Labelled:
     def among(self, mask: NDArray[np.bool_]) -> "Labelled":
         """Return the labelled events in a mask (E,) bool over the log."""
         inside = mask[self.events]
-        return Labelled(self.events[inside], self.positive[inside], self.rule)
+        return Labelled(self.events[inside], self.positive[inside], self.rule, self.origins[inside])
 
     def too_few(self) -> str:
         """Return a message if a class is missing or too rare to learn from, otherwise ""."""
@@ -100,11 +103,12 @@ def label_events(log: EventLog, rule: LabelRule, seen: NDArray[np.bool_] | None 
         seen = np.ones(len(log), np.bool_)
     labels[(batch.retracts != 0) | ~seen] = -1
     labels[_retracted(log, seen)] = -1
+    origins = np.arange(len(log))
     if rule.source == "impressions":
         impressions = _impressions(log) & seen & ~_retracted(log, seen)
-        labels = _impression_labels(log, labels, impressions, rule.window_seconds)
+        labels, origins = _impression_labels(log, labels, impressions, rule.window_seconds)
     events = np.flatnonzero(labels >= 0)
-    return Labelled(events, labels[events] == 1, rule)
+    return Labelled(events, labels[events] == 1, rule, origins[events])
 
 
 def _fields(rule: LabelRule) -> tuple[float | None, list[str], float]:
@@ -135,16 +139,21 @@ def _retracted(log: EventLog, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _impression_labels(
     log: EventLog, labels: NDArray[np.int8], impressions: NDArray[np.bool_], window_seconds: float
-) -> NDArray[np.int8]:
-    """Return labels (E,) of the impressions by the positive labels after them, -1 for the rest."""
+) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Return labels (E,) of the impressions by the positive labels after them, -1 for the rest.
+
+    Also the positions (E,) of the events that tell them, see `Labelled`.
+    """
     batch = log.batch
-    result = np.full(len(log), -1, np.int8)
-    next_positive: dict[tuple[int, int], float] = {}
+    result, origins = np.full(len(log), -1, np.int8), np.arange(len(log))
+    next_positive: dict[tuple[int, int], int] = {}
     for event in range(len(log) - 1, -1, -1):
         key = (int(log.users[event]), int(log.items[event]))
         if labels[event] == 1:
-            next_positive[key] = float(batch.times[event])
+            next_positive[key] = event
         elif impressions[event]:
-            until = next_positive.get(key, np.inf)
-            result[event] = until - float(batch.times[event]) <= window_seconds
-    return result
+            told_by = next_positive.get(key, event)
+            is_near = float(batch.times[told_by] - batch.times[event]) <= window_seconds
+            result[event] = told_by != event and is_near
+            origins[event] = told_by if result[event] else event
+    return result, origins

@@ -21,7 +21,7 @@ from indexer.data.histories import (
     split,
 )
 from indexer.data.holdout import all_at_one_time, check_unseen, day, evenly_spread
-from indexer.data.labels import label_events
+from indexer.data.labels import Labelled, label_events
 from indexer.data.training_log import check_core, check_events, read_log
 from indexer.data.users import Users, known_attributes
 from indexer.evaluate.answers import (
@@ -82,6 +82,7 @@ class Question:
         met_only: rank only items that the log has, as for a core of the events.
         labelled: positions and labels of all labelled events; those of the test part are asked for
             their probability, up to MAX_LABELLED, evenly spread.
+        origins: positions of the events that tell these labels, see `Labelled`; None for their own.
     """
 
     split: Split
@@ -90,6 +91,7 @@ class Question:
     seed: int = 0
     met_only: bool = False
     labelled: tuple[Integers, Flags] | None = None
+    origins: Integers | None = None
 
 
 def evaluate(
@@ -207,7 +209,7 @@ def _labelled_answers(
     models = {TRACKER: recorder.published}
     if not np.isnan(recorder.online).all():
         models[TRACKER_ONLINE] = recorder.online
-    return with_means(log, events, positive, recorder.events, models)
+    return with_means(log, events, positive, recorder.events, models, question.origins)
 
 
 def _label_notes(answers: LabelledAnswers, recorder: ProbabilityRecorder) -> list[str]:
@@ -355,15 +357,18 @@ def judge(
     # 2. Find the targets.
     parts, sample_note = find_targets(inputs, options)
     # 3. Label the events.
-    labels, label_note = _labels(inputs, options.positive_rating)
+    labelled, label_note = _labels(inputs, options.positive_rating)
+    labels = None if labelled is None else (labelled.events, labelled.positive)
+    origins = None if labelled is None else labelled.origins
     # 4. Replay the log.
     trained = inputs.artifact.manifest.ranker is not None
     serving = RecommendOptions(seen="keep" if options.repeats else "exclude")
     learner = Learner(inputs.kinds) if trained else None
     replay = Replay(inputs.artifact, inputs.log, serving, learner=learner, forgets=True)
     question = Question(
-        parts, options.repeats, inputs.log.scene_names, options.seed, options.core > 1, labels
-    )
+        parts, options.repeats, inputs.log.scene_names, options.seed, options.core > 1, labels,
+        origins,
+    )  # fmt: skip
     report = evaluate(replay, question, progress(len(inputs.log)), shards)
     notes = [inputs.note, sample_note]
     if not trained:
@@ -452,10 +457,8 @@ def find_targets(inputs: Inputs, options: JudgeOptions) -> tuple[Split, str]:
     return parts, f"{size} of {total} targets, drawn with seed {options.seed}"
 
 
-def _labels(
-    inputs: Inputs, positive_rating: float | None
-) -> tuple[tuple[Integers, Flags] | None, str]:
-    """Return positions and labels of the labelled events; None and the reason for none."""
+def _labels(inputs: Inputs, positive_rating: float | None) -> tuple[Labelled | None, str]:
+    """Return the labelled events; None and the reason for none."""
     artifact = inputs.artifact
     if artifact.models.prediction is None:
         reason = artifact.manifest.without("prediction")
@@ -463,5 +466,4 @@ def _labels(
     rule = artifact.models.prediction.info.rule
     if positive_rating is not None:
         rule = msgspec.structs.replace(rule, positive_rating=positive_rating)
-    labelled = label_events(inputs.log, rule)
-    return (labelled.events, labelled.positive), ""
+    return label_events(inputs.log, rule), ""

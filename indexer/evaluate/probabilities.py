@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.data.histories import EventLog
 from indexer.evaluate import metrics
@@ -92,6 +91,7 @@ def with_means(
     positive: Flags,
     targets: Integers,
     models: Mapping[str, Floats],
+    origins: Integers | None = None,
 ) -> LabelledAnswers:
     """Return the probabilities of models and the means of items and users before each event.
 
@@ -103,39 +103,52 @@ def with_means(
         positive: (M,) their labels.
         targets: (L,) those of them with probabilities.
         models: (L,) probabilities by model, NaN for none.
+        origins: (M,) positions of the events that tell the labels, see `Labelled`; None for their
+            own.
     """
+    since = (
+        np.arange(len(events))
+        if origins is None
+        else np.searchsorted(events, origins, side="right") - 1
+    )
     places = np.searchsorted(events, targets)
     models = {
         **models,
-        ITEM_MEAN: mean_before(log.items[events], positive)[places],
-        USER_MEAN: mean_before(log.users[events], positive)[places],
+        ITEM_MEAN: mean_before(log.items[events], positive, since)[places],
+        USER_MEAN: mean_before(log.users[events], positive, since)[places],
     }
     first = next(iter(models.values()))
     return LabelledAnswers(targets, positive[places], models).among(~np.isnan(first))
 
 
-def mean_before(groups: NDArray[np.int64], positive: Flags) -> Floats:
+def mean_before(groups: Integers, positive: Flags, since: Integers | None = None) -> Floats:
     """Return the share of positives among the earlier events of each event's group, smoothed.
 
-    It is smoothed by PRIOR_EVENTS events of the share among all earlier ones, a half at first.
+    It is smoothed by PRIOR_EVENTS events of the share among all earlier ones, a half at first. An
+    event counts as no positive one until its label is told.
 
     Args:
         groups: (L,) item or user of labelled events in time order; any codes.
         positive: (L,) their labels.
+        since: (L,) the places in that order after which the labels are known; None for their own.
 
     >>> mean_before(np.array([3, 3, 3]), np.array([True, True, False])).round(3).tolist()
     [0.5, 0.722, 0.821]
     """
-    ahead: NDArray[np.int64] = np.cumsum(positive) - positive
-    all_before = (ahead + 1.0) / (np.arange(len(positive)) + 2.0)
+    places = np.arange(len(positive))
+    since = places if since is None else since
+    ahead = np.searchsorted(np.sort(since[positive]), places)
+    all_before = (ahead + 1.0) / (places + 2.0)
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0]) if len(order) else order
     sizes = np.diff(np.r_[starts, len(order)])
-    likes: NDArray[np.int64] = np.cumsum(positive[order]) - positive[order]
     first = np.repeat(starts, sizes)
     count, own = np.empty(len(order)), np.empty(len(order))
-    count[order] = np.arange(len(order)) - first
-    own[order] = likes - likes[first] if len(order) else 0.0
+    count[order] = places - first
+    # Each group has a stretch of numbers of its own, in which places and the times of labels lie.
+    stretch = np.repeat(np.arange(len(starts)), sizes) * (len(order) + 1)
+    likes = np.sort((stretch + since[order])[positive[order]])
+    own[order] = np.searchsorted(likes, stretch + order) - np.searchsorted(likes, stretch)
     return np.asarray((own + PRIOR_EVENTS * all_before) / (count + PRIOR_EVENTS), np.float64)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.data.labels import label_events
 from indexer.evaluate.probabilities import (
     ITEM_MEAN,
     USER_MEAN,
@@ -18,6 +19,7 @@ from indexer.evaluate.probabilities import (
 )
 from indexer.evaluate.result import Row
 from tests.logs import group_events, read_events
+from tracker.events.label_rule import LabelRule
 
 
 def test_a_mean_is_of_what_came_before_and_drawn_towards_everybody() -> None:
@@ -45,6 +47,30 @@ def test_means_of_items_and_users_stand_beside_what_was_said(tmp_path: Path) -> 
     assert asked[4] not in found.events
     expected = mean_before(log.users[events], positive)[10:]
     np.testing.assert_array_equal(found.models[USER_MEAN], np.delete(expected, 4))
+
+
+def test_a_click_counts_for_its_impression_from_the_click_on_only(tmp_path: Path) -> None:
+    log = read_events(
+        tmp_path,
+        [
+            {"user_id": "u", "item_id": item, "kind": kind, "timestamp": 1.7e9 + n}
+            for n, (kind, item) in enumerate(
+                [("impression", "a"), ("impression", "b"), ("click", "a"), ("impression", "c")]
+            )
+        ],
+    )
+    labelled = label_events(log, LabelRule("impressions"))
+    assert labelled.events.tolist() == [0, 1, 3]
+    assert labelled.positive.tolist() == [True, False, False]
+    assert labelled.origins.tolist() == [2, 1, 3]
+    said = {"tracker": np.full(3, 0.5)}
+    found = with_means(
+        log, labelled.events, labelled.positive, labelled.events, said, labelled.origins
+    )
+    everybody = np.array([1 / 2, 1 / 3, 2 / 4])
+    counts, likes = np.arange(3), np.array([0, 0, 1])
+    expected = (likes + 5.0 * everybody) / (counts + 5.0)
+    assert found.models[USER_MEAN] == pytest.approx(expected)
 
 
 @pytest.mark.xdist_group("slow to load")  # in one process only
