@@ -67,9 +67,10 @@ def side_fits(
     """Run fits in other processes during the `with` block, and wait for them at its end.
 
     Every process, this one too, uses one thread of torch meanwhile. If a process fails, it prints
-    the error and leaves its checkpoint, and `Fit.resume` continues from there. The processes end
-    with this process, and when the block fails. Each imports the main module again: a script that
-    trains has to run under `if __name__ == "__main__"`.
+    the error and leaves its checkpoint, and `Fit.resume` continues from there. A fit that
+    is not begun when its time is over leaves none. The processes end with this process, and when
+    the block fails. Each imports the main module again: a script that trains has to run under
+    `if __name__ == "__main__"`.
 
     Args:
         fits: the fits.
@@ -162,7 +163,9 @@ def _do(fits: Sequence[Fit]) -> None:
     torch.set_num_threads(1)
     Thread(target=_end_with_parent, daemon=True).start()
     for fit in fits:
-        fit.resume()
+        # Even a fit whose time is over would do its first epoch, one fit after another.
+        if fit.checkpoint.exists() or time.monotonic() < fit.until:
+            fit.resume()
 
 
 def _end_with_parent() -> None:

@@ -67,6 +67,15 @@ def test_what_is_fitted_beside_is_what_would_be_fitted_here(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("_one_thread")
+def test_a_fit_whose_time_is_over_before_its_turn_is_not_begun(tmp_path: Path) -> None:
+    fit, late = fit_of(tmp_path, epochs=1), replace(fit_of(tmp_path, "late"), until=0.0)
+    with side_fits([fit, late], processes=1):
+        pass
+    assert fit.checkpoint.exists()
+    assert not late.checkpoint.exists()
+
+
+@pytest.mark.usefixtures("_one_thread")
 def test_what_a_killed_process_left_is_done_by_whoever_takes_it_up(tmp_path: Path) -> None:
     fit = fit_of(tmp_path)
     with side_fits([fit], processes=1):
