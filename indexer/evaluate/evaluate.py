@@ -336,7 +336,8 @@ def judge(
     4. Replay the log: see `evaluate`.
 
     Args:
-        catalog: the items that may be ranked, as far as the artifact has them.
+        catalog: the items; those that the artifact does not have are counted. What is ranked are
+            all live items of the artifact.
         events: files of logged events.
         kinds: the weights, by any rating scale.
         root: where versions live.
