@@ -116,7 +116,7 @@ class Forwarder:
             )
         target = (address or self._target(partition)) + request.raw_path
         if self._host.context.settings.web_forward == "redirect":
-            raise _redirect(target)
+            raise _redirect(request, target)
         if self._running >= CONNECTIONS:
             raise ProblemError(429, f"{CONNECTIONS} requests are being forwarded")
         self._running += 1
@@ -154,8 +154,10 @@ class Forwarder:
     async def _fetch(
         self, request: web.Request, target: str, body: bytes | None, partition: int | None
     ) -> web.StreamResponse:
+        # As it came: an id may be "..", written as %2E%2E, which is a way up once it is decoded.
+        address = type(request.url)(target, encoded=True)
         async with self._sessions().request(
-            request.method, target, headers=_passed_on(request), data=body,
+            request.method, address, headers=_passed_on(request), data=body,
             allow_redirects=False,
         ) as answer:  # fmt: skip
             back = _passed_back(answer.headers)
@@ -194,5 +196,5 @@ def _passed_back(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in PASSED_BACK if name in headers}
 
 
-def _redirect(target: str) -> web.HTTPException:
-    return web.HTTPTemporaryRedirect(target)
+def _redirect(request: web.Request, target: str) -> web.HTTPException:
+    return web.HTTPTemporaryRedirect(type(request.url)(target, encoded=True))

@@ -153,6 +153,28 @@ def test_a_request_for_a_user_of_another_worker_is_answered_by_that_worker_once(
     with_api(tmp_path, work)
 
 
+def test_an_id_of_two_dots_is_forwarded_as_it_came(tmp_path: Path) -> None:
+    async def work(world: ApiWorld) -> None:
+        asked: list[str] = []
+
+        async def owner(request: web.Request) -> web.Response:
+            asked.append(request.raw_path)
+            return web.json_response({})
+
+        other = web.Application()
+        other.router.add_route("*", "/{path:.*}", owner)
+        path = f"/v1/users/{ELSEWHERE}/why/%2E%2E?scene=a%2Bb"
+        async with TestServer(other) as server:
+            world.addresses[1] = str(server.make_url("")).rstrip("/")
+            root = world.client.make_url("")
+            url = type(root)(str(root).rstrip("/") + path, encoded=True)
+            async with world.client.session.get(url) as answer:
+                assert answer.status == 200
+        assert asked == [path]
+
+    with_api(tmp_path, work)
+
+
 def test_where_no_rule_says_whose_a_user_is_the_others_are_asked(tmp_path: Path) -> None:
     async def work(world: ApiWorld) -> None:
         asked: list[tuple[str, str]] = []
